@@ -1,0 +1,223 @@
+"""The shape of the package: imports point one way, files stay short, importing stays light."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import moreaugrad
+
+SOURCE = Path(moreaugrad.__path__[0]).resolve()
+FILES = sorted(SOURCE.rglob("*.py"))
+LONGEST = 320
+
+# From low to high; a part imports from its own level and from those before it.
+LEVELS = (
+    {"names", "errors"},
+    {"layout", "noise", "groups", "penalties", "batching", "layer", "outputs", "score"},
+    {"curvature", "solvers"},
+    {"pictures", "metrics"},
+    {"explanation"},
+    {"explainers"},
+    {"models", "data"},
+    {"report"},
+    {"runs"},
+    {"cli"},
+)
+OPTIONAL = {"torchvision", "timm", "transformers"}
+LIGHT = OPTIONAL | {"matplotlib", "PIL", "scipy", "skimage", "typer", "rich", "jinja2", "pandas"}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file): file for file in FILES}
+
+
+def imported(name: str) -> Iterator[tuple[str, ast.stmt]]:
+    """What a module names in its import statements, wherever they stand, as full dotted names."""
+    file = MODULES[name]
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            base = ".".join([*(above if node.level else []), *filter(None, [node.module])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield (full if full in MODULES else base), node
+
+
+def part(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def level(module: str) -> int:
+    for index, parts in enumerate(LEVELS):
+        if part(module) in parts:
+            return index
+    if module == "moreaugrad":  # the public names: above all, imported by none
+        return len(LEVELS)
+    raise AssertionError(f"{module} has no level: give it its place in LEVELS and in the docs")
+
+
+INTERNAL = {
+    name: sorted({target for target, _ in imported(name) if target.split(".")[0] == "moreaugrad"})
+    for name in MODULES
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name: str) -> None:
+    upward = [target for target in INTERNAL[name] if level(target) > level(name)]
+    assert not upward, f"{name} imports {', '.join(upward)}, which stands above it"
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {name: {target for target in INTERNAL[name] if target != name} for name in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_file_is_short(name: str) -> None:
+    lines = len(MODULES[name].read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{name} has {lines} lines: split it by what its parts are for"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_optional_packages_load_when_used(name: str) -> None:
+    eager = [
+        f"line {node.lineno}: {target}"
+        for target, node in imported(name)
+        if target.split(".")[0] in OPTIONAL and node.col_offset == 0
+    ]
+    assert not eager, f"{name} needs an extra at import: {eager}"
+
+
+def test_every_third_party_import_is_declared() -> None:
+    distributions = importlib.metadata.packages_distributions()
+    requirements = importlib.metadata.requires("moreaugrad") or []
+    development = {"test", "docs", "dev"}
+    declared = set()
+    for line in requirements:
+        requirement, _, marker = line.partition(";")
+        extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
+        if not (extra and extra[1] in development):
+            declared.add(re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-"))
+    for name in MODULES:
+        for target, _ in imported(name):
+            top = target.split(".")[0]
+            if top in sys.stdlib_module_names or top == "moreaugrad":
+                continue
+            names = {item.lower().replace("_", "-") for item in distributions.get(top, [top])}
+            assert names & declared, f"{name} imports {top}, which pyproject.toml does not declare"
+
+
+# A call that draws from, seeds or sets a global generator.
+SEEDING = re.compile(
+    r"(torch|torch\.random|torch\.cuda|torch\.mps|random|np\.random|numpy\.random)"
+    r"\.(manual_seed|manual_seed_all|seed|seed_all|set_rng_state|set_rng_state_all|setstate"
+    r"|set_state|fork_rng)"
+)
+NUMPY_GLOBAL = re.compile(r"(np|numpy)\.random\.[a-z_]+")
+NUMPY_KEYED = re.compile(r"(np|numpy)\.random\.(default_rng)")
+PYTHON_GLOBAL = re.compile(r"random\.[a-z]+")
+TORCH_DRAW = re.compile(
+    r"torch\.(rand|randn|randint|randperm|normal|bernoulli|multinomial|poisson)"
+    r"|.*\.(normal_|uniform_|bernoulli_|random_|exponential_|log_normal_|cauchy_|geometric_)"
+)
+TORCH_UNKEYED = re.compile(r"torch\.(rand_like|randn_like|randint_like)")
+
+
+def draws_globally(call: ast.Call) -> bool:
+    name = ast.unparse(call.func)
+    if NUMPY_KEYED.fullmatch(name):
+        return False
+    unkeyed = (SEEDING, NUMPY_GLOBAL, PYTHON_GLOBAL, TORCH_UNKEYED)
+    if any(pattern.fullmatch(name) for pattern in unkeyed):
+        return True
+    keyed = any(keyword.arg == "generator" for keyword in call.keywords)
+    return bool(TORCH_DRAW.fullmatch(name)) and not keyed
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_global_generators_are_left_alone(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    found = [f"line {c.lineno}: {ast.unparse(c.func)}" for c in calls if draws_globally(c)]
+    assert not found, f"{name} uses a global random state: {found}; draw from a keyed generator"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("torch.manual_seed(0)", True),
+        ("torch.randn(3)", True),
+        ("torch.randn(3, generator=g)", False),
+        ("torch.randn_like(x)", True),
+        ("x.normal_()", True),
+        ("x.uniform_(0, 1, generator=g)", False),
+        ("np.random.rand(3)", True),
+        ("np.random.default_rng(0)", False),
+        ("random.shuffle(x)", True),
+        ("rng.random(3)", False),
+        ("torch.zeros(3)", False),
+    ],
+)
+def test_global_draws_are_recognised(text: str, expected: bool) -> None:
+    assert draws_globally(ast.parse(text, mode="eval").body) is expected
+
+
+def run_python(code: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_is_light() -> None:
+    # Captum itself loads matplotlib and Pillow; what counts is what comes on top of it.
+    loaded = run_python(
+        """
+        import sys
+        import numpy, torch, captum.attr
+        before = set(sys.modules)
+        import moreaugrad
+        for name in moreaugrad.__all__:
+            getattr(moreaugrad, name)
+        print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+        """
+    ).split()
+    assert "moreaugrad" in loaded
+    assert not LIGHT & set(loaded)
+
+
+def test_help_answers_without_torch() -> None:
+    loaded = run_python(
+        """
+        import contextlib, io, sys
+        from moreaugrad.cli import main
+        sys.argv = ["moreaugrad", "--help"]
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            main()
+        assert "explain" in text.getvalue(), text.getvalue()
+        print(*sorted({name.split(".")[0] for name in sys.modules}))
+        """
+    ).split()
+    assert "moreaugrad" in loaded
+    assert not {"torch", "captum", "numpy", "matplotlib"} & set(loaded)
