@@ -1,0 +1,5 @@
+"""Pages that show explanations: one self-contained HTML file each."""
+
+from moreaugrad.report.page import Page, Section, Sweep, Tile, render_page, write_page
+
+__all__ = ["Page", "Section", "Sweep", "Tile", "render_page", "write_page"]
