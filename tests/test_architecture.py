@@ -20,8 +20,8 @@ LONGEST = 320
 
 # From low to high; a part imports from its own level and from those before it.
 LEVELS = (
-    {"names", "errors", "files"},
-    {"layout", "noise", "groups", "penalties", "batching", "layer", "outputs", "score"},
+    {"names", "files"},
+    {"layout", "groups", "checks", "batching", "noise", "penalties", "layer", "outputs", "score"},
     {"curvature", "solvers"},
     {"pictures", "metrics"},
     {"explanation"},
