@@ -1,0 +1,206 @@
+"""What all explainers share: Captum's contract outside, samples in groups inside."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+import torch
+from captum.attr import GradientAttribution
+from captum.log import log_usage
+from torch import Tensor, nn
+
+from moreaugrad.explanation import ConvergenceWarning, Explanation
+from moreaugrad.outputs import TargetLike
+from moreaugrad.score import BoundScore, ForwardFunc, Inputs, Score, Smoothed
+from moreaugrad.solvers.solution import Solution, Status
+
+Progress = Callable[[int, int], None]
+"""Called with the number of samples done, and of all."""
+
+FULL_PASSES = 4
+"""Passes' worth of samples that are worked on together: while some finish, passes stay full."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Maps:
+    """Flat signed maps `[B, n]` and what `Explanation` says of them, `[B]` each."""
+
+    flat: Tensor
+    status: tuple[Status, ...]
+    residual: Tensor
+    error: Tensor
+    eta: Tensor
+    steps: Tensor
+    evaluations: Tensor
+
+    @classmethod
+    def direct(
+        cls,
+        flat: Tensor,
+        evaluations: int,
+        status: Status = Status.DIRECT,
+        error: Tensor | None = None,
+    ) -> Self:
+        """Of a method without iteration. A map that is not finite says so."""
+        unknown = flat.new_full((len(flat),), torch.nan)
+        count = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
+        return cls(
+            flat=flat,
+            status=tuple(
+                status if finite else Status.NON_FINITE
+                for finite in torch.isfinite(flat).all(1).tolist()
+            ),
+            residual=unknown,
+            error=unknown if error is None else error,
+            eta=unknown,
+            steps=count,
+            evaluations=count + evaluations,
+        )
+
+    @classmethod
+    def solved(cls, flat: Tensor, solution: Solution) -> Self:
+        """Of an optimisation problem's solution."""
+        kept = {item.name: getattr(solution, item.name) for item in fields(solution)}
+        del kept["u"]
+        return cls(flat=flat, **kept)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        found: dict[str, Any] = {}
+        for item in fields(cls):
+            values = [getattr(part, item.name) for part in parts]
+            joined = sum(values, ()) if item.name == "status" else torch.cat(values)
+            found[item.name] = joined
+        return cls(**found)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explainer(GradientAttribution, ABC):
+    """A configured method on a model. A subclass fills in `_maps`.
+
+    Shared settings. score: which number is explained (see `Score`): "logit", "log-probability",
+    "probability", "margin", "cross-entropy". task: "auto", "multiclass", "binary", "multilabel" or
+    "regression". layer: explain the output of this module (or its name) instead of the inputs.
+    batch_size: network passes done at once; None chooses from the input's size, and it is halved
+    when memory runs out.
+    """
+
+    # Captum's own __init__ would assign to a frozen instance; the field stands in for it.
+    forward_func: ForwardFunc = field(kw_only=False)
+    score: str = "logit"
+    task: str = "auto"
+    layer: str | nn.Module | None = None
+    batch_size: int | None = None
+
+    method: ClassVar[str]
+    """The name in the registry and on the command line."""
+
+    @abstractmethod
+    def _maps(self, bound: BoundScore) -> Maps:
+        """The maps of a group of samples."""
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        *,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> Inputs:
+        """Signed maps like `inputs`: a tensor for a tensor, a tuple for a tuple.
+
+        inputs: `[B, ...]` or a tuple of such, explained jointly. target: Captum's forms, or None
+        for the prediction at these inputs. ids: numbers >= 0 that key each sample's noise; without
+        them all samples share their draws.
+        Errors: ValueError or TypeError for bad input, FloatingPointError for a map that is not
+        finite. Warns (ConvergenceWarning) of a map short of its stated accuracy; `explain` tells
+        more.
+        """
+        explanation = self.explain(inputs, target, additional_forward_args, ids=ids)
+        broken = [i for i, s in enumerate(explanation.status) if s is Status.NON_FINITE]
+        if broken:
+            raise FloatingPointError(
+                f"{self.method}: the gradient is NaN or infinite for sample(s) {broken}; "
+                f"{Status.NON_FINITE.remedy}"
+            )
+        if not explanation.ok:
+            lines = "\n".join(explanation.problems()[:5])
+            warnings.warn(f"{self.method}: {lines}", ConvergenceWarning, stacklevel=3)
+        return explanation.maps
+
+    def explain(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        *,
+        ids: Sequence[int] | Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """Like `attribute`, with everything that is known about each map."""
+        bound = self.bind(inputs, target, additional_forward_args, ids)
+        rows = torch.arange(len(bound), device=bound.origin.device)
+        size = max(1, FULL_PASSES * bound.chunks.size // self._draws())
+        groups = torch.split(rows, size)
+        found = []
+        for group in groups:
+            found.append(self._maps(bound if len(groups) == 1 else bound.select(group)))
+            if progress is not None:
+                progress(int(group[-1]) + 1, len(bound))
+        maps = Maps.joined(found)
+        restored = bound.layout.restore(maps.flat)
+        explained = bound.layout.restore(bound.origin)
+        several = isinstance(inputs, tuple) and bound.layer is None
+        return Explanation(
+            maps=restored if several else restored[0],
+            inputs=explained if several else explained[0],
+            target=bound.target.classes,
+            prediction=bound.prediction,
+            score=bound.clean,
+            method=self.method,
+            settings=self.settings(),
+            **{item.name: getattr(maps, item.name) for item in fields(maps)[1:]},
+        )
+
+    def bind(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> BoundScore:
+        """The score that is explained, fixed at the clean inputs."""
+        return self._score().bind(inputs, target, additional_forward_args, ids)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings but the model, as plain values that a TOML file can hold."""
+        found = {item.name: getattr(self, item.name) for item in fields(self)[1:]}
+        return {name: self._plain(value) for name, value in found.items() if value is not None}
+
+    def _plain(self, value: object) -> object:
+        if isinstance(value, nn.Module) and isinstance(self.forward_func, nn.Module):
+            names = {module: name for name, module in self.forward_func.named_modules()}
+            return names.get(value, type(value).__name__)
+        return value.tolist() if isinstance(value, Tensor) else value
+
+    def __repr__(self) -> str:
+        inside = "".join(f", {name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({type(self.forward_func).__name__}{inside})"
+
+    def _score(self) -> Score | Smoothed:
+        return Score(
+            self.forward_func,
+            kind=self.score,
+            task=self.task,
+            layer=self.layer,
+            batch_size=self.batch_size,
+        )
+
+    def _draws(self) -> int:
+        """Passes that one sample fills at a time."""
+        return 1

@@ -1,0 +1,115 @@
+"""Gaussian draws that are a function of (seed, sample key, draw index).
+
+A map must not depend on the batch its sample came in, nor on the order or the size of the chunks
+that its draws were evaluated in. So noise is looked up, not consumed: draw `k` of sample key `j`
+is the same tensor whoever asks for it and when, and the global generators are neither read nor
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreaugrad.layout import per_sample
+
+DEFAULT_SIGMA = 0.1
+"""Noise level of the Gaussian-regularised explainers, as a share of each input's own range."""
+
+RELATIVE, ABSOLUTE = "relative", "absolute"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard normal draws, antithetic in pairs: draw `2i + 1` is minus draw `2i`.
+
+    Antithetic pairs cancel every odd term of the integrand and cost nothing. `antithetic=False`
+    gives independent draws, which bounds that assume independence need.
+    """
+
+    seed: int = 0
+    antithetic: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected an integer from 0 to 2^63 - 1, got {self.seed!r}")
+
+    def number(self, index: int) -> tuple[int, int]:
+        """Which normal vector draw `index` is, and with which sign."""
+        return (index // 2, 1 - 2 * (index % 2)) if self.antithetic else (index, 1)
+
+    def normal(self, key: int, number: int, size: int) -> Tensor:
+        """Normal vector `number` of a sample key: `[size]`, float32, on the processor.
+
+        Philox is counter-based: (seed, key) is its key and `number` the top of its counter, so no
+        two vectors overlap, and the bits are the same whatever device the map is computed on.
+        """
+        bits = np.random.Philox(key=[self.seed, key], counter=[0, 0, 0, number])
+        return torch.from_numpy(np.random.Generator(bits).standard_normal(size, dtype=np.float32))
+
+    def draw(self, keys: Sequence[int], index: int, like: Tensor) -> Tensor:
+        """Draw `index` of samples with these keys: `[B, n]`, of `like`'s dtype and device."""
+        number, sign = self.number(index)
+        return sign * self.normals(keys, number, like).expand(len(keys), -1)
+
+    def normals(self, keys: Sequence[int], number: int, like: Tensor) -> Tensor:
+        """`[B, n]`, or `[1, n]` where all samples share one key; made once for each key."""
+        made = {key: self.normal(key, number, like.shape[1]) for key in set(keys)}
+        rows = torch.stack([made[key] for key in (keys[:1] if len(made) == 1 else keys)])
+        return rows.to(device=like.device, dtype=like.dtype)
+
+
+class Draws:
+    """The draws of one batch in the order they are asked for; the last vector is kept.
+
+    Antithetic partners, and a draw that is cut by a chunk's end, then cost one generation.
+    """
+
+    def __init__(self, noise: Noise, keys: Sequence[int], like: Tensor) -> None:
+        self._noise, self._keys, self._like = noise, keys, like
+        self._number, self._rows = -1, like[:0]
+
+    def add(self, out: Tensor, base: Tensor, sigma: Tensor, index: int, rows: slice) -> None:
+        """Writes base + sigma * (draw `index`) for these rows of the batch into `out`."""
+        number, sign = self._noise.number(index)
+        if number != self._number:
+            self._number = number
+            self._rows = self._noise.normals(self._keys, number, self._like)
+        normal = self._rows if len(self._rows) == 1 else self._rows[rows]
+        torch.addcmul(base[rows], sigma[rows], normal, value=sign, out=out)
+
+
+def sample_keys(ids: Sequence[int] | Tensor | None, batch: int) -> tuple[int, ...]:
+    """One key per sample: the ids where given, else 0 for all, so that samples share their draws.
+
+    Errors: ValueError for a wrong number of ids or a negative one.
+    """
+    if ids is None:
+        return (0,) * batch
+    keys = tuple(int(key) for key in ids)
+    if len(keys) != batch:
+        raise ValueError(f"ids: expected one for each of the {batch} samples, got {len(keys)}")
+    if min(keys, default=0) < 0:
+        raise ValueError(f"ids: expected numbers >= 0, got {min(keys)}")
+    return keys
+
+
+def noise_level(parts: Sequence[Tensor], sigma: float, mode: str) -> list[Tensor]:
+    """Standard deviation for each sample of each input, `[B, 1, ..]`, fixed at the clean input.
+
+    relative: sigma times (max - min) of that sample's own input; absolute: sigma itself.
+    """
+    if not sigma >= 0:
+        raise ValueError(f"sigma: expected a number >= 0 (0 turns noise off), got {sigma!r}")
+    if mode not in (RELATIVE, ABSOLUTE):
+        raise ValueError(f"sigma_mode: expected {RELATIVE!r} or {ABSOLUTE!r}, got {mode!r}")
+    levels = []
+    for part in parts:
+        flat = part.flatten(1)
+        spread = flat.amax(1) - flat.amin(1) if mode == RELATIVE else torch.ones_like(flat[:, 0])
+        levels.append(per_sample(sigma * spread, part))
+    return levels

@@ -1,0 +1,269 @@
+"""The scalar whose dependence on the input is explained, as a batched function with gradients.
+
+`Score` is a model with a way to read one number per sample off its output. `bind` fixes, at the
+clean input, everything that must not change while a map is computed: target, noise level, sample
+keys. The bound score works on flat displacements `u` `[B, n]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moreaugrad import checks
+from moreaugrad.batching import Chunks
+from moreaugrad.layer import resolve, substituted, taken
+from moreaugrad.layout import Layout, working_dtype
+from moreaugrad.noise import RELATIVE, Draws, Noise, noise_level, sample_keys
+from moreaugrad.outputs import Readout, Target, TargetLike, tensor_output
+
+Inputs = Tensor | tuple[Tensor, ...]
+ForwardFunc = Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Score:
+    """x -> one number per sample.
+
+    `kind`: logit (default), log-probability, probability, margin or cross-entropy of the target.
+    `task`: multiclass, binary (a single logit, `[B]` or `[B, 1]`; targets 0 and 1), multilabel
+    (a sigmoid each) or regression (kind "logit" only, the plain output); "auto" takes one column
+    for binary and more for multiclass.
+    `layer`: explain the output of this module (or its name) instead of the input itself, e.g. an
+    embedding, where token ids cannot be differentiated.
+    `batch_size`: samples x draws in one network pass; None chooses from the input's size.
+    """
+
+    model: ForwardFunc = field(kw_only=False)
+    kind: str = "logit"
+    task: str = "auto"
+    layer: str | nn.Module | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        Readout(self.kind, self.task)
+
+    def bind(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> BoundScore:
+        """Fix target (None: the prediction) and keys at the clean input.
+
+        Errors: ValueError or TypeError for inputs that are not finite floating-point tensors with
+        one batch size, targets out of range, a model in training mode whose samples depend on
+        each other or on chance, or one that cannot process such inputs.
+        """
+        parts = checks.as_parts(inputs)
+        extra = _as_args(additional_forward_args)
+        checks.check_mode(self.model)
+        layer = None if self.layer is None else resolve(self.model, self.layer)
+        if layer is not None:
+            fixed, parts = parts, (taken(self.model, layer, (*parts, *extra)),)
+            extra = (*fixed, *extra)
+        else:
+            checks.check_floating(parts)
+        checks.check_finite("inputs", parts)
+        batch = len(parts[0])
+        layout = Layout.of(parts)
+        origin = layout.flatten([part.detach().to(working_dtype(layout.dtypes)) for part in parts])
+        bound = BoundScore(
+            model=self.model,
+            readout=Readout(self.kind, self.task),
+            layer=layer,
+            layout=layout,
+            args=extra,
+            origin=origin,
+            target=Target(torch.zeros(batch, dtype=torch.long, device=origin.device)),
+            prediction=torch.zeros(batch, dtype=torch.long, device=origin.device),
+            clean=origin[:, 0],
+            keys=sample_keys(ids, batch),
+            chunks=Chunks.of(self.batch_size, origin),
+        )
+        return bound.resolved(target)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Smoothed:
+    """The Gaussian mean of a score: E f(x + z), z ~ N(0, sigma^2 I), by `samples` draws.
+
+    `sigma` is a share of each sample's own range (max - min of each input) or, with sigma_mode
+    "absolute", in the input's units. A score again: `bind` gives the same kind of bound score.
+    Source: MoreauGrad section 4.2.
+    """
+
+    score: Score = field(kw_only=False)
+    sigma: float
+    samples: int = 64
+    sigma_mode: str = RELATIVE
+    noise: Noise = field(default_factory=Noise)
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples: expected at least 1, got {self.samples}")
+
+    def bind(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> BoundScore:
+        """Like `Score.bind`; the noise level too is fixed at the clean input."""
+        bound = self.score.bind(inputs, target, additional_forward_args, ids)
+        parts = bound.layout.split(bound.origin)
+        levels = noise_level(parts, self.sigma, self.sigma_mode)
+        if self.sigma == 0:
+            return bound
+        wide = [level.expand_as(part) for level, part in zip(levels, parts, strict=True)]
+        sigma = levels[0].reshape(-1, 1) if len(parts) == 1 else bound.layout.flatten(wide)
+        return replace(bound, sigma=sigma, noise=self.noise, samples=self.samples)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoundScore:
+    """A score at given samples. Rows are samples; `u` is a displacement `[B, n]` of `origin`."""
+
+    model: ForwardFunc
+    readout: Readout
+    layer: nn.Module | None
+    layout: Layout
+    args: tuple[object, ...]
+    origin: Tensor
+    target: Target
+    prediction: Tensor
+    clean: Tensor
+    keys: tuple[int, ...]
+    chunks: Chunks
+    sigma: Tensor | None = None
+    noise: Noise = field(default_factory=Noise)
+    samples: int = 1
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    @property
+    def passes(self) -> int:
+        """Gradient evaluations that one default call of `value_and_grad` costs a sample."""
+        return 1 if self.sigma is None else self.samples
+
+    def select(self, rows: Tensor) -> BoundScore:
+        """The same score for some of the samples."""
+        return replace(
+            self,
+            args=_take(self.args, rows, len(self)),
+            origin=self.origin[rows],
+            target=self.target.select(rows),
+            prediction=self.prediction[rows],
+            clean=self.clean[rows],
+            keys=tuple(self.keys[row] for row in rows.tolist()),
+            sigma=None if self.sigma is None else self.sigma[rows],
+        )
+
+    def resolved(self, target: TargetLike) -> BoundScore:
+        """With the target, the prediction and the clean score read off one forward pass."""
+        rows = torch.arange(len(self), device=self.origin.device)
+        with torch.no_grad():
+            outputs = torch.cat(
+                [
+                    self._forward(self.layout.restore(self.origin[r]), r)
+                    for r in torch.split(rows, self.chunks.size)
+                ]
+            )
+        if len(outputs) != len(self):
+            raise ValueError(
+                f"expected a model output with {len(self)} rows, one a sample, got shape "
+                f"{tuple(outputs.shape)}"
+            )
+        found, prediction = self.readout.resolve(outputs, target)
+        checks.check_finite("the model's outputs", (outputs,))
+        return replace(
+            self, target=found, prediction=prediction, clean=self.readout.read(outputs, found)
+        )
+
+    def value_and_grad(
+        self, u: Tensor | None = None, draws: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean over draws of f(x + u + sigma z) `[B]` and of its gradient `[B, n]`.
+
+        `draws` are indices; None takes the first `samples` (a plain score has no noise and one
+        pass). Sums run over draws in order, so they do not depend on how passes are chunked.
+        """
+        base = self.origin if u is None else self.origin + u
+        indices = range(self.passes) if draws is None or self.sigma is None else draws
+        count, batch = len(indices), len(self)
+        noise = Draws(self.noise, self.keys, base)
+        value, total = base.new_zeros(batch), torch.zeros_like(base)
+        at = 0
+        while at < count * batch:
+            end = min(at + self.chunks.size, count * batch)
+            points, spans = base.new_empty(end - at, base.shape[1]), []
+            for cell in range(at - at % batch, end, batch):
+                low, high = max(at, cell), min(end, cell + batch)
+                chunk, rows = slice(low - at, high - at), slice(low - cell, high - cell)
+                spans.append((chunk, rows))
+                if self.sigma is None:
+                    points[chunk] = base[rows]
+                else:
+                    noise.add(points[chunk], base, self.sigma, indices[cell // batch], rows)
+            samples = torch.arange(at, end, device=base.device) % batch
+            passed = self.chunks.guarded(partial(self._pass, points, samples))
+            if passed is None:  # out of memory: the chunk size was halved, so start over here
+                continue
+            for chunk, rows in spans:
+                value[rows] += passed[0][chunk]
+                total[rows] += passed[1][chunk]
+            at = end
+        return value / count, total.div_(count)
+
+    def _forward(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        args = _take(self.args, rows, len(self))
+        with checks.explained(self.layout):
+            if self.layer is None:
+                output = self.model(*parts, *args)
+            else:
+                with substituted(self.layer, parts[0]):
+                    output = self.model(*args)
+        return tensor_output(output)
+
+    def _pass(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """One network pass, forward and back to the input: `[m]` and `[m, n]`."""
+        checks.check_recording()
+        with torch.enable_grad():
+            parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
+            scores = self.readout.read(self._forward(parts, rows), self.target.select(rows))
+            if not scores.requires_grad:
+                raise ValueError(checks.DETACHED)
+            with checks.explained(self.layout):
+                found = torch.autograd.grad(scores.sum(), parts, allow_unused=True)
+        if all(grad is None for grad in found):
+            raise ValueError(checks.DETACHED)
+        grads = [
+            torch.zeros_like(points[:, :1]).expand(-1, size) if grad is None else grad
+            for grad, size in zip(found, self.layout.sizes, strict=True)
+        ]
+        # Sums are kept in the working precision, whatever the network computes in.
+        return scores.detach().to(points.dtype), self.layout.flatten(grads).to(points.dtype)
+
+
+def _as_args(args: object) -> tuple[object, ...]:
+    if args is None:
+        return ()
+    return args if isinstance(args, tuple) else (args,)
+
+
+def _take(args: tuple[object, ...], rows: Tensor, batch: int) -> tuple[object, ...]:
+    """Arguments for these rows: tensors with one row per sample follow, the rest stays."""
+    return tuple(
+        arg[rows.to(arg.device)]
+        if isinstance(arg, Tensor) and arg.ndim and len(arg) == batch
+        else arg
+        for arg in args
+    )

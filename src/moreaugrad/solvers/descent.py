@@ -1,0 +1,278 @@
+"""Proximal gradient methods for deterministic problems: plain, accelerated, spectral.
+
+One loop; a method is its way to propose the next step length and whether it extrapolates. Every
+iteration evaluates each active sample once: a sample whose trial point is rejected halves its own
+step and stays where it is, the others go on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from moreaugrad.solvers.problem import Problem
+from moreaugrad.solvers.solution import Collector, Solution, Status
+
+SHORTEST = 1e-6
+"""Step, in units of the problem's own, below which a sample has stalled."""
+PATIENCE = 40
+"""Iterations without progress after which a sample has stalled."""
+FARTHEST = 1e4
+"""Displacement, in units of the first fixed-point step, that counts as unbounded."""
+
+
+@dataclass(eq=False)
+class _State:
+    """The active samples: accepted point, its value and gradient, and what steps are made of."""
+
+    problem: Problem
+    u: Tensor
+    value: Tensor
+    grad: Tensor
+    previous: Tensor
+    step: Tensor
+    momentum: Tensor
+    history: Tensor
+    curvature: Tensor
+    reach: Tensor
+    escaped: Tensor
+    best: Tensor
+    best_u: Tensor
+    best_error: Tensor
+    waited: Tensor
+    steps: Tensor
+    evaluations: Tensor
+
+    def select(self, rows: Tensor) -> None:
+        for name, item in vars(self).items():
+            setattr(self, name, item.select(rows) if name == "problem" else item[rows])
+
+    def objective(self, value: Tensor, u: Tensor) -> Tensor:
+        return value + self.problem.eta * self.problem.penalty.value(u)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent(ABC):
+    """Stops a sample when the estimated relative error of its map is at most `tolerance`.
+
+    With r the fixed-point residual at the problem's unit step rho, and M and lambda the largest and
+    the most negative curvature seen along the last steps, the error is at most
+    (2 + rho M) r / (1 - rho lambda) (SPEC 1.3). Curvatures are seen, not known: an estimate.
+    """
+
+    tolerance: float = 1e-3
+    max_steps: int = 300
+
+    window: ClassVar[int] = 1
+    extrapolates: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0 or self.max_steps < 1:
+            raise ValueError(
+                "expected tolerance > 0 and max_steps >= 1, got "
+                f"{self.tolerance!r} and {self.max_steps!r}"
+            )
+
+    @abstractmethod
+    def propose(self, step: Tensor, unit: Tensor, curvature: Tensor) -> Tensor:
+        """The next step length after an accepted one, given h's curvature along it."""
+
+    def solve(self, problem: Problem, start: Tensor | None = None) -> Solution:
+        """Minimises for each sample, from `start` (default: the problem's own)."""
+        u = problem.start() if start is None else start
+        state = self._begin(problem, u)
+        out = Collector(u)
+        for iteration in range(self.max_steps + 1):
+            error, residual = self._accuracy(state)
+            # Progress is a lower objective or, below its rounding, a smaller error.
+            state.waited = torch.where(error < 0.9 * state.best_error, 0, state.waited)
+            state.best_error = torch.minimum(state.best_error, error)
+            status = self._judge(state, error, last=iteration == self.max_steps)
+            done = torch.tensor([s is not None for s in status], device=u.device)
+            if bool(done.any()):
+                # Where the optimality condition fails the lowest point is the honest answer.
+                failed = torch.tensor([s is None or not s.ok for s in status], device=u.device)
+                keep = out.finish(
+                    done,
+                    status,
+                    torch.where(failed[:, None], state.best_u, state.u),
+                    residual=residual,
+                    error=error,
+                    eta=state.problem.eta,
+                    steps=state.steps,
+                    evaluations=state.evaluations,
+                )
+                if len(keep) == 0:
+                    break
+                state.select(keep)
+            self._iterate(state)
+        return out.solution()
+
+    def _begin(self, problem: Problem, u: Tensor) -> _State:
+        value, grad = problem.value_and_grad(u)
+        count = torch.zeros(len(u), dtype=torch.long, device=u.device)
+        nothing = u.new_zeros(len(u))
+        state = _State(
+            problem=problem,
+            u=u,
+            value=value,
+            grad=grad,
+            previous=u,
+            step=problem.unit.clone(),
+            momentum=nothing + 1,
+            history=u.new_full((len(u), self.window), -torch.inf),
+            curvature=u.new_zeros(len(u), 5, 2),
+            reach=FARTHEST * problem.unit * grad.norm(dim=1) + u.norm(dim=1),
+            escaped=count.bool(),
+            best=nothing,
+            best_u=u,
+            best_error=nothing + torch.inf,
+            waited=count,
+            steps=count,
+            evaluations=count + problem.evaluations(),
+        )
+        state.best = state.objective(value, u)
+        state.history[:, 0] = state.best
+        return state
+
+    def _accuracy(self, state: _State) -> tuple[Tensor, Tensor]:
+        """Estimated relative error and relative residual of the map, `[B]` each."""
+        unit = state.problem.unit
+        stepped = state.problem.prox(state.u - unit[:, None] * state.grad, unit)
+        length = torch.maximum(stepped.norm(dim=1), state.u.norm(dim=1))
+        gap = (stepped - state.u).norm(dim=1)
+        residual = torch.where(gap == 0, gap, gap / length)
+        lowest, highest = state.curvature[..., 0].amin(1), state.curvature[..., 1].amax(1)
+        margin = 1 + (unit * lowest).clamp_max(0)
+        factor = (2 + unit * highest) / margin.clamp_min(0)
+        return torch.where(residual == 0, residual, residual * factor), residual
+
+    def _judge(self, state: _State, error: Tensor, last: bool) -> list[Status | None]:
+        finite = torch.isfinite(state.value) & torch.isfinite(state.grad).all(1)
+        short = state.step < SHORTEST * state.problem.unit
+        verdicts = torch.stack(
+            [~finite, error <= self.tolerance, state.escaped, short | (state.waited > PATIENCE)]
+        )
+        named = (Status.NON_FINITE, Status.CONVERGED, Status.UNBOUNDED, Status.STALLED)
+        columns = verdicts.T.tolist()
+        rest = Status.STEP_LIMIT if last else None
+        return [
+            next((name for name, holds in zip(named, column, strict=True) if holds), rest)
+            for column in columns
+        ]
+
+    def _iterate(self, state: _State) -> None:
+        problem, at, value, grad = state.problem, state.u, state.value, state.grad
+        if self.extrapolates:
+            following = (1 + (1 + 4 * state.momentum.square()).sqrt()) / 2
+            weight = (state.momentum - 1) / following
+            at = state.u + weight[:, None] * (state.u - state.previous)
+            value, grad = problem.value_and_grad(at)
+            state.evaluations = state.evaluations + problem.evaluations()
+        trial = problem.prox(at - state.step[:, None] * grad, state.step)
+        trial_value, trial_grad = problem.value_and_grad(trial)
+        move, turn = trial - at, trial_grad - grad
+        length = move.square().sum(1)
+        accepted = self._accepts(state, trial, trial_value, value, (grad * move).sum(1), length)
+        # Curvature of the score alone: the quadratic's 1 / rho is taken off.
+        along = (turn * move).sum(1) / length.clamp_min(torch.finfo(length.dtype).tiny)
+        size = turn.norm(dim=1) / move.norm(dim=1).clamp_min(torch.finfo(length.dtype).tiny)
+        proposed = self.propose(state.step, problem.unit, along)
+        if self.extrapolates:
+            onward = ((at - trial) * (trial - state.u)).sum(1) <= 0
+            state.momentum = torch.where(accepted & onward, following, torch.ones_like(following))
+        row = accepted[:, None]
+        state.previous = torch.where(row, state.u, state.previous)
+        state.u = torch.where(row, trial, state.u)
+        state.value = torch.where(accepted, trial_value, state.value)
+        state.grad = torch.where(row, trial_grad, state.grad)
+        state.step = torch.where(accepted, proposed, state.step / 2)
+        seen = torch.stack([along - 1 / problem.unit, size + 1 / problem.unit], dim=1)
+        shifted = torch.cat([state.curvature[:, 1:], seen[:, None]], dim=1)
+        state.curvature = torch.where(
+            row[..., None] & (length > 0)[:, None, None], shifted, state.curvature
+        )
+        total = state.objective(state.value, state.u)
+        remembered = torch.cat([state.history[:, 1:], total[:, None]], dim=1)
+        state.history = torch.where(row, remembered, state.history)
+        beyond = trial.norm(dim=1) > state.reach
+        state.escaped = beyond & (accepted | ~torch.isfinite(trial_value))
+        state.waited = state.waited + 1
+        state.waited[total < state.best - _rounding(state.best)] = 0
+        lower = total < state.best
+        state.best_u = torch.where(lower[:, None], state.u, state.best_u)
+        state.best = torch.where(lower, total, state.best)
+        state.steps = state.steps + 1
+        state.evaluations = state.evaluations + problem.evaluations()
+
+    def _accepts(
+        self,
+        state: _State,
+        trial: Tensor,
+        trial_value: Tensor,
+        value: Tensor,
+        slope: Tensor,
+        length: Tensor,
+    ) -> Tensor:
+        """The trial lies below the quadratic model at the step's curvature 1 / step."""
+        model = value + slope + length / (2 * state.step)
+        finite = torch.isfinite(trial_value)
+        return finite & (trial_value <= model + _rounding(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProximalGradient(Descent):
+    """u+ = prox(u - step grad h(u)), backtracking; the step may grow again after each success."""
+
+    def propose(self, step: Tensor, unit: Tensor, curvature: Tensor) -> Tensor:
+        return torch.minimum(1.5 * step, unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerated(Descent):
+    """FISTA with backtracking and gradient restart. Two evaluations a step.
+
+    Source: Beck and Teboulle (2009); restart: O'Donoghue and Candes (2015).
+    """
+
+    extrapolates: ClassVar[bool] = True
+
+    def propose(self, step: Tensor, unit: Tensor, curvature: Tensor) -> Tensor:
+        return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectral(Descent):
+    """Barzilai-Borwein step lengths, accepted against the worst of the last five objectives.
+
+    Source: Barzilai and Borwein (1988); the safeguard: Wright, Nowak and Figueiredo (2009).
+    """
+
+    window: ClassVar[int] = 5
+
+    def propose(self, step: Tensor, unit: Tensor, curvature: Tensor) -> Tensor:
+        longest = torch.where(curvature > 0, 1 / curvature, 10 * unit)
+        return torch.minimum(torch.maximum(longest, 1e-4 * unit), 10 * unit)
+
+    def _accepts(
+        self,
+        state: _State,
+        trial: Tensor,
+        trial_value: Tensor,
+        value: Tensor,
+        slope: Tensor,
+        length: Tensor,
+    ) -> Tensor:
+        total = state.objective(trial_value, trial)
+        worst = state.history.amax(1)
+        enough = worst - 1e-2 * length / (2 * state.step)
+        return torch.isfinite(total) & (total <= enough + _rounding(worst))
+
+
+def _rounding(value: Tensor) -> Tensor:
+    """Differences of this size are rounding, not descent."""
+    return 16 * torch.finfo(value.dtype).eps * (1 + value.abs())

@@ -1,0 +1,67 @@
+"""A deterministic problem with a wanted share of zeros in place of a given eta."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from moreaugrad.penalties import SparsePenalty, eta_for
+from moreaugrad.solvers.descent import Descent
+from moreaugrad.solvers.problem import MoreauProblem
+from moreaugrad.solvers.solution import Solution
+
+ROUNDS = 12
+"""Refinements of eta, each started at the last one's solution."""
+CLOSE = 0.005
+"""Deviation of the share of zeros that is left alone."""
+
+
+def solve_for_sparsity(solver: Descent, problem: MoreauProblem, zeros: float) -> Solution:
+    """Solves for each sample with the eta whose map has the share `zeros` of zero entries (groups).
+
+    eta is set to the quantile of |grad f(x + u)|, first at u = 0 and then at each solution. The
+    deviation that remains after the last round shows in the map itself.
+    """
+    penalty = problem.penalty
+    if not isinstance(penalty, SparsePenalty):
+        raise TypeError(f"sparsity: {type(penalty).__name__} sets nothing to zero")
+    # At u = 0 the gradient of h is that of f.
+    slope = problem.value_and_grad(problem.start())[1]
+    eta = eta_for(penalty.magnitudes(slope), zeros)
+    solution = solver.solve(replace(problem, eta=eta))
+    spent = solution.evaluations + problem.evaluations()
+    for _ in range(ROUNDS):
+        share = (penalty.magnitudes(solution.u) == 0).to(eta.dtype).mean(1)
+        off = (share - zeros).abs() > CLOSE + 0.5 / penalty.magnitudes(solution.u[:1]).shape[1]
+        rows = off.nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        part, u = problem.select(rows), solution.u[rows]
+        slope = part.value_and_grad(u)[1] - u / part.rho[:, None]
+        part = replace(part, eta=eta_for(penalty.magnitudes(slope), zeros))
+        refined = solver.solve(part, start=u)
+        spent[rows] += refined.evaluations + problem.evaluations()
+        solution = _updated(solution, rows, refined)
+    return replace(solution, evaluations=spent)
+
+
+def _updated(solution: Solution, rows: Tensor, part: Solution) -> Solution:
+    status = list(solution.status)
+    for row, item in zip(rows.tolist(), part.status, strict=True):
+        status[row] = item
+
+    def put(name: str) -> Tensor:
+        whole: Tensor = getattr(solution, name).clone()
+        whole[rows] = getattr(part, name)
+        return whole
+
+    return Solution(
+        status=tuple(status),
+        u=put("u"),
+        residual=put("residual"),
+        error=put("error"),
+        eta=put("eta"),
+        steps=solution.steps.index_add(0, rows, part.steps),
+        evaluations=put("evaluations"),
+    )
