@@ -4,6 +4,7 @@ from moreaugrad.explainers import METHODS, build
 from moreaugrad.explainers.gradient import SimpleGradient, SmoothGrad
 from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, MoreauGrad, SparseMoreauGrad
 from moreaugrad.explainers.published import PublishedMoreauGrad
+from moreaugrad.explainers.rho import RhoGuidance, paper_rho, rho_guidance
 from moreaugrad.explanation import ConvergenceWarning, Explanation
 from moreaugrad.noise import Noise
 from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, SquaredL2, WeightedL2, Zero
@@ -24,6 +25,7 @@ __all__ = [
     "MoreauGrad",
     "Noise",
     "PublishedMoreauGrad",
+    "RhoGuidance",
     "Score",
     "SimpleGradient",
     "SmoothGrad",
@@ -34,4 +36,6 @@ __all__ = [
     "WeightedL2",
     "Zero",
     "build",
+    "paper_rho",
+    "rho_guidance",
 ]
