@@ -145,6 +145,8 @@ class BoundScore:
     sigma: Tensor | None = None
     noise: Noise = field(default_factory=Noise)
     samples: int = 1
+    meter: Callable[[int], None] | None = None
+    """Told of the gradient evaluations of every network pass."""
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -220,6 +222,8 @@ class BoundScore:
             for chunk, rows in spans:
                 value[rows] += passed[0][chunk]
                 total[rows] += passed[1][chunk]
+            if self.meter is not None:
+                self.meter(end - at)
             at = end
         return value / count, total.div_(count)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,8 +18,8 @@ from moreaugrad.outputs import TargetLike
 from moreaugrad.score import BoundScore, ForwardFunc, Inputs, Score, Smoothed
 from moreaugrad.solvers.solution import Solution, Status
 
-Progress = Callable[[int, int], None]
-"""Called with the number of samples done, and of all."""
+Progress = Callable[[float, int], None]
+"""Called with the number of samples done, parts of them counted, and with that of all."""
 
 FULL_PASSES = 4
 """Passes' worth of samples that are worked on together: while some finish, passes stay full."""
@@ -149,7 +149,11 @@ class Explainer(GradientAttribution, ABC):
         groups = torch.split(rows, size)
         found = []
         for group in groups:
-            found.append(self._maps(bound if len(groups) == 1 else bound.select(group)))
+            part = bound if len(groups) == 1 else bound.select(group)
+            if progress is not None:
+                meter = self._meter(progress, int(group[0]), len(group), len(bound))
+                part = replace(part, meter=meter)
+            found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
         maps = Maps.joined(found)
@@ -204,3 +208,20 @@ class Explainer(GradientAttribution, ABC):
     def _draws(self) -> int:
         """Passes that one sample fills at a time."""
         return 1
+
+    def _budget(self) -> int:
+        """Gradient evaluations that one sample takes at most (about: it only paces progress)."""
+        return self._draws()
+
+    def _meter(
+        self, progress: Progress, before: int, group: int, samples: int
+    ) -> Callable[[int], None]:
+        """Turns evaluations within a group of samples into progress."""
+        spent = 0
+
+        def tell(evaluations: int) -> None:
+            nonlocal spent
+            spent += evaluations
+            progress(before + group * min(1.0, spent / (group * self._budget())), samples)
+
+        return tell

@@ -99,6 +99,9 @@ class MoreauExplainer(Explainer):
     def _draws(self) -> int:
         return self.draws if self.fresh else self.samples if self.sigma > 0 else 1
 
+    def _budget(self) -> int:
+        return self.max_evaluations * self.chains
+
     def _stochastic(self) -> StochasticFixedPoint:
         return StochasticFixedPoint(
             tolerance=0.1 if self.tolerance is None else self.tolerance,

@@ -59,6 +59,9 @@ class PublishedMoreauGrad(Explainer):
     def _draws(self) -> int:
         return self.draws
 
+    def _budget(self) -> int:
+        return self.steps * self.draws
+
     def _maps(self, bound: BoundScore) -> Maps:
         part: Penalty = L1(1.0) if self.group is None else GroupL2(1.0, size=self.group)
         penalty = Joint((part,) * len(bound.layout.shapes), bound.layout)
