@@ -1,0 +1,71 @@
+"""The CIFAR-10 ResNets of He et al. with parameter-free shortcuts, as models by name.
+
+    moreaugrad explain IMAGE --model benchmarks.cifar_resnet:resnet20 --weights FILE
+
+Layers are named as in the weights of akamaster/pytorch_resnet_cifar10.
+
+Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, section 4.2.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moreaugrad.models import LoadedModel, Preprocess
+
+LABELS = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+PREPROCESS = Preprocess(resize=32, crop=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions; the shortcut subsamples and fills new channels with zeros."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.stride, self.added = stride, (width - width_in) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        shortcut = F.pad(shortcut, (0, 0, 0, 0, self.added, self.added))
+        return F.relu(out + shortcut)
+
+
+class ResNet(nn.Module):
+    """`[B, 3, 32, 32]` to ten logits; `blocks` in each of three stages, 6 * blocks + 2 layers."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._stage(blocks, 16, 16)
+        self.layer2 = self._stage(blocks, 16, 32)
+        self.layer3 = self._stage(blocks, 32, 64)
+        self.linear = nn.Linear(64, 10)
+
+    @staticmethod
+    def _stage(blocks: int, width_in: int, width: int) -> nn.Sequential:
+        first = Block(width_in, width, stride=width // width_in)
+        return nn.Sequential(first, *(Block(width, width, 1) for _ in range(blocks - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        out: Tensor = self.linear(x.mean((2, 3)))
+        return out
+
+
+def resnet20() -> LoadedModel:
+    return LoadedModel(module=ResNet(3), preprocess=PREPROCESS, labels=LABELS)
+
+
+def resnet56() -> LoadedModel:
+    return LoadedModel(module=ResNet(9), preprocess=PREPROCESS, labels=LABELS)

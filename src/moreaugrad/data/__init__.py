@@ -1,0 +1,1 @@
+"""Pictures: those on disk, and synthetic cells whose true explanation is known."""

@@ -1,0 +1,119 @@
+"""Pictures on disk, of whatever kind, as RGB."""
+
+from __future__ import annotations
+
+import glob
+import struct
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moreaugrad.names import nearest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = {
+    ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+"""What a folder is searched for; a file that is named itself may end otherwise."""
+
+DEEP = 65535
+
+
+def load_image(path: str | Path) -> Image:
+    """The picture as it is meant to be seen, in RGB with 8 bits.
+
+    Turned as its EXIF data say, transparent parts over white, 16-bit greys scaled to 8 bits,
+    CMYK and palettes converted, the first frame of several.
+
+    Errors: ValueError for what is missing, empty, truncated or no picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a picture, but {_what_is(path)}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: expected a picture, but the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Pillow tells of damaged EXIF data and goes on without them, and so do we.
+            warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
+            with Image.open(path) as image:
+                image.load()
+                return _as_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"{path}: expected a picture, but its contents are of no format that Pillow reads"
+        ) from None
+    except (
+        OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+        Image.DecompressionBombError,
+    ) as error:  # fmt: skip
+        raise ValueError(f"{path}: cannot be read as a picture ({error})") from error
+
+
+def _what_is(path: Path) -> str:
+    if path.is_dir():
+        return "it is a folder"
+    folder = path.parent
+    close = nearest(path.name, [item.name for item in folder.iterdir()]) if folder.is_dir() else ""
+    return f"there is no such file{close}"
+
+
+def _as_rgb(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floating-point values have no range of their own; save it with 8 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > DEEP:
+            raise ValueError("32-bit values have no range of their own; save it with 8 or 16 bits")
+        grey = (values.astype(np.float64) * (255 / DEEP)).round().astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return image.convert("RGB")
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Files, folders (searched to the bottom) and globs as a list of files, each once, in order.
+
+    Errors: ValueError for a path that does not exist, and where nothing was found.
+    """
+    given = [Path(path) for path in paths]
+    found = list(dict.fromkeys(file for path in given for file in _expand(path)))
+    if not found:
+        names = ", ".join(map(str, given)) or "an empty list"
+        raise ValueError(
+            f"expected pictures, but none were found in {names}; folders are searched for files "
+            f"that end in {' '.join(sorted(SUFFIXES))}"
+        )
+    return found
+
+
+def _expand(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from sorted(file for file in path.rglob("*") if _is_picture(file, path))
+    elif path.exists():
+        yield path
+    elif glob.has_magic(str(path)):
+        # Path.glob takes no absolute pattern.
+        for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
+            yield from _expand(Path(match))
+    else:
+        raise ValueError(f"{path}: expected a picture or a folder, but {_what_is(path)}")
+
+
+def _is_picture(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()

@@ -1,0 +1,66 @@
+"""Files that name the outputs of a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from moreaugrad.models.loaded import LoadedModel
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One name a line, a JSON list of names, or a JSON object `{"0": name, ...}`.
+
+    Of a list in the place of a name (`["n01440764", "tench"]`) the last entry counts.
+    Errors: ValueError for a missing or unreadable file, and for an index without a name.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file of labels, but there is no such file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected labels as text in UTF-8 ({error})") from error
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            labels = _from_json(json.loads(text))
+        except (json.JSONDecodeError, TypeError, ValueError, KeyError, IndexError) as error:
+            raise ValueError(
+                f"{path}: expected a JSON list of names, or an object from the indices 0, 1, ... "
+                f"to names ({type(error).__name__}: {error})"
+            ) from error
+    else:
+        labels = tuple(line.strip() for line in text.rstrip().splitlines())
+    if not labels:
+        raise ValueError(f"{path}: expected a label for each output, but the file is empty")
+    return labels
+
+
+def _from_json(found: object) -> tuple[str, ...]:
+    if isinstance(found, dict):
+        by_index = {int(key): value for key, value in found.items()}
+        found = [by_index[index] for index in range(len(by_index))]
+    if not isinstance(found, list):
+        raise TypeError(f"got a {type(found).__name__}")
+    return tuple(str(entry[-1] if isinstance(entry, list) else entry) for entry in found)
+
+
+def check_labels(model: LoadedModel, source: str) -> None:
+    """Compares the labels with the outputs for one black picture, where the input size is known.
+
+    A single output may have two labels: below and above zero. Errors: ValueError.
+    """
+    shape = model.preprocess.input_shape
+    if model.labels is None or shape is None:
+        return
+    first = next(model.module.parameters(), torch.empty(0))
+    with torch.no_grad():
+        out = model.module(torch.zeros(1, *shape, dtype=first.dtype, device=first.device))
+    out = out if isinstance(out, torch.Tensor) else out.logits
+    outputs = out.shape[1] if out.ndim == 2 else 1
+    if len(model.labels) not in ({1, 2} if outputs == 1 else {outputs}):
+        raise ValueError(
+            f"{source}: expected a label for each of the {outputs} outputs of {model.name}, got "
+            f"{len(model.labels)}"
+        )

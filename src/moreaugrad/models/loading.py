@@ -1,0 +1,95 @@
+"""Models by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import torch
+from torch.random import fork_rng
+
+from moreaugrad.models import sources
+from moreaugrad.models.labels import check_labels, read_labels
+from moreaugrad.models.loaded import LoadedModel
+from moreaugrad.models.preprocess import Preprocess
+from moreaugrad.models.weights import load_weights
+from moreaugrad.names import nearest
+
+BUILTIN = "builtin"
+
+
+def load_model(
+    name: str,
+    weights: str | Path | None = None,
+    labels: str | Path | None = None,
+    preprocess: Preprocess | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LoadedModel:
+    """A classifier in evaluation mode, its parameters without gradients.
+
+    name: `builtin`, `torchvision:NAME`, `timm:NAME`, `hf:NAME` (or `hf:FOLDER`), or
+    `python.module:factory`, a function without arguments that returns a module, or a LoadedModel
+    that brings preprocessing and labels of its own.
+    weights: a safetensors file, or a checkpoint of torch.save without code in it; without it the
+    source's own weights are taken, and fetched where needed.
+    labels: one name a line, or JSON. With weights of their own they set the number of outputs.
+    preprocess: in the place of the source's own.
+
+    Errors: ValueError for an unknown name (the nearest is suggested), a missing extra, weights
+    that cannot be fetched or do not fit, and labels of another number.
+    """
+    source, rest = _source(name)
+    names = None if labels is None else read_labels(Path(labels))
+    classes = len(names) if names is not None and weights is not None else None
+    with fork_rng(devices=[]):  # building a network draws its first weights
+        model = source(rest, weights is None, classes)
+    if weights is not None:
+        load_weights(model.module, Path(weights), name)
+    if preprocess is None and model.preprocess is sources.RAW:
+        warnings.warn(
+            f"{name} does not say how pictures are prepared: they go in as they are, as RGB in "
+            "[0, 1]. Give preprocess=, or let the factory return a LoadedModel",
+            stacklevel=2,
+        )
+    model = dataclasses.replace(
+        model,
+        name=name,
+        module=_placed(model.module, device, dtype),
+        preprocess=preprocess or model.preprocess,
+        labels=names or model.labels,
+    )
+    check_labels(model, "labels" if labels is None else str(labels))
+    return model
+
+
+def _source(name: str) -> tuple[sources.Source, str]:
+    if name == BUILTIN:
+        return sources.from_package, name
+    scheme, separator, rest = name.partition(":")
+    if not separator or not scheme or not rest:
+        schemes = ", ".join(f"{scheme}:NAME" for scheme in sources.SOURCES)
+        raise ValueError(
+            f"model: expected {BUILTIN}, {schemes} or python.module:factory, got {name!r}"
+            f"{nearest(name, [BUILTIN, f'torchvision:{name}'])}"
+        )
+    if scheme in sources.SOURCES:
+        return sources.SOURCES[scheme], rest
+    return sources.from_factory, name
+
+
+def _placed(
+    module: torch.nn.Module, device: str | torch.device, dtype: torch.dtype
+) -> torch.nn.Module:
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: expected a floating-point type, got {dtype}")
+    try:
+        return module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    except (RuntimeError, AssertionError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"device: {str(device)!r} cannot be used ({str(error).splitlines()[0]})"
+        ) from error

@@ -1,0 +1,102 @@
+"""From a picture to what a model takes in, and back to what is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreaugrad.names import choose
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Size = int | tuple[int, int]
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Resize, centre crop, scale to [0, 1], then (x - mean) / std for each channel.
+
+    resize: the shorter side (a number) or (height, width), which may change the aspect.
+    crop: side or (height, width) of the centre that is kept; what it lacks is filled with black.
+    mean, std: three numbers for RGB, or one for grey.
+    interpolation: of the resize, one of `INTERPOLATIONS`.
+    """
+
+    resize: Size | None = None
+    crop: Size | None = None
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise ValueError(
+                "mean and std: expected three numbers each (RGB) or one each (grey), got "
+                f"{self.mean} and {self.std}"
+            )
+        if not all(0 < value < float("inf") for value in self.std):
+            raise ValueError(f"std: expected numbers > 0, got {self.std}")
+        for name, size in (("resize", self.resize), ("crop", self.crop)):
+            if size is not None and min(_both(size)) < 1:
+                raise ValueError(f"{name}: expected at least one pixel, got {size}")
+        choose("interpolation", self.interpolation, INTERPOLATIONS)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None:
+        """`(C, H, W)` of every prepared picture; None where the picture's own size decides."""
+        size = self.crop if self.crop is not None else self.resize
+        if size is None or (self.crop is None and isinstance(size, int)):
+            return None
+        return (len(self.mean), *_both(size))
+
+    def __call__(self, image: Image) -> Tensor:
+        """A picture as a normalised float32 tensor `[C, H, W]`."""
+        image = image.convert("RGB" if len(self.mean) == 3 else "L")
+        image = self._cropped(self._resized(image))
+        pixels = np.asarray(image, dtype=np.float32) / 255
+        tensor = torch.from_numpy(pixels.reshape(image.height, image.width, -1)).permute(2, 0, 1)
+        return ((tensor - self._column(self.mean)) / self._column(self.std)).contiguous()
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """What an input `[C, H, W]` looks like: RGB `[H, W, 3]` in [0, 1], on the processor."""
+        if x.ndim != 3 or len(x) != len(self.mean):
+            raise ValueError(
+                f"expected an input [{len(self.mean)}, H, W], got shape {tuple(x.shape)}"
+            )
+        picture = x.detach().float().cpu() * self._column(self.std) + self._column(self.mean)
+        return picture.clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).contiguous()
+
+    def _column(self, values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values).view(-1, 1, 1)
+
+    def _resized(self, image: Image) -> Image:
+        from PIL.Image import Resampling
+
+        if self.resize is None:
+            return image
+        if isinstance(self.resize, int):
+            short, long = sorted(image.size)
+            other = int(self.resize * long / short)
+            portrait = image.height > image.width
+            size = (self.resize, other) if portrait else (other, self.resize)
+        else:
+            size = self.resize[::-1]
+        return image.resize(size, Resampling[self.interpolation.upper()])
+
+    def _cropped(self, image: Image) -> Image:
+        if self.crop is None:
+            return image
+        height, width = _both(self.crop)
+        # Pillow fills with black where the box leaves the picture.
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        return image.crop((left, top, left + width, top + height))
+
+
+def _both(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

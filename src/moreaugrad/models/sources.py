@@ -1,0 +1,236 @@
+"""Where models come from. Each source is one function from a name to a LoadedModel."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from moreaugrad.data.cells import CLASS_NAMES
+from moreaugrad.models import builtin
+from moreaugrad.models.huggingface import as_preprocess
+from moreaugrad.models.loaded import LoadedModel
+from moreaugrad.models.preprocess import Preprocess
+from moreaugrad.models.weights import load_weights
+from moreaugrad.names import nearest
+
+Source = Callable[[str, bool, int | None], LoadedModel]
+"""(name, whether to fetch weights, number of classes or None for the usual) -> LoadedModel."""
+
+
+def from_package(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
+    module = builtin.CellClassifier()
+    if pretrained:
+        load_weights(module, builtin.WEIGHTS, name)
+    preprocess = Preprocess(
+        resize=builtin.SIZE, crop=builtin.SIZE, mean=builtin.MEAN, std=builtin.STD
+    )
+    return LoadedModel(module=module, preprocess=preprocess, labels=CLASS_NAMES)
+
+
+def from_torchvision(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
+    models = import_torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(
+            f"torchvision:{name}: torchvision has no such classifier{nearest(name, known)}"
+        )
+    weights = models.get_model_weights(name).DEFAULT
+    if pretrained:
+        with _fetching(f"torchvision:{name}"):
+            # Read once without running code; what is built next then comes from the cache.
+            weights.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
+            module = models.get_model(name, weights=weights)
+    else:
+        settings: dict[str, object] = {} if classes is None else {"num_classes": classes}
+        if name in ("googlenet", "inception_v3"):
+            # Their published weights expect the other scale that this gives the input.
+            settings |= {"transform_input": True, "init_weights": False}
+        module = models.get_model(name, weights=None, **settings)
+    transform = weights.transforms()
+    preprocess = Preprocess(
+        resize=transform.resize_size[0],
+        crop=transform.crop_size[0],
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        interpolation=transform.interpolation.value,
+    )
+    labels = tuple(weights.meta["categories"]) if classes is None else None
+    return LoadedModel(module=module, preprocess=preprocess, labels=labels)
+
+
+def from_timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
+    timm = _import_extra("timm", "timm")
+    if ":" not in name and not timm.is_model(name):
+        known = [*timm.list_models(), *timm.list_pretrained()]
+        raise ValueError(f"timm:{name}: timm has no such model{nearest(name, known)}")
+    settings = {} if classes is None else {"num_classes": classes}
+    with _fetching(f"timm:{name}"):
+        module = timm.create_model(name, pretrained=pretrained, **settings)
+    config = timm.data.resolve_model_data_config(module)
+    if config["crop_mode"] not in ("center", "squash"):
+        raise ValueError(
+            f"timm:{name}: its preprocessing ({config['crop_mode']!r} crop) is not supported; "
+            "give preprocess="
+        )
+    _, height, width = config["input_size"]
+    scaled = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
+    keeps_aspect = config["crop_mode"] == "center" and height == width
+    preprocess = Preprocess(
+        resize=scaled[0] if keeps_aspect else scaled,
+        crop=(height, width),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+    )
+    subset = timm.data.infer_imagenet_subset(module) if classes is None else None
+    labels = None
+    if subset is not None:
+        info = timm.data.ImageNetInfo(subset)
+        labels = tuple(map(info.index_to_description, range(info.num_classes())))
+    return LoadedModel(module=module, preprocess=preprocess, labels=labels)
+
+
+def from_huggingface(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
+    transformers = _import_extra("transformers", "hf")
+    automatic = transformers.AutoModelForImageClassification
+    with _fetching(f"hf:{name}"):
+        settings = transformers.AutoImageProcessor.from_pretrained(name).to_dict()
+        if pretrained:
+            module, found = automatic.from_pretrained(name, output_loading_info=True)
+        else:
+            changed = {} if classes is None else {"num_labels": classes}
+            config = transformers.AutoConfig.from_pretrained(name, **changed)
+            module, found = automatic.from_config(config), {}
+    if found.get("missing_keys"):
+        raise ValueError(
+            f"hf:{name}: its weights are not those of a finished classifier; without "
+            f"{', '.join(sorted(found['missing_keys'])[:4])} its answers would be random"
+        )
+    labels = None
+    if classes is None:
+        labels = tuple(module.config.id2label[index] for index in range(module.config.num_labels))
+    return LoadedModel(module=module, preprocess=as_preprocess(settings), labels=labels)
+
+
+def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
+    """`package.module:function`, found from the working folder too, called without arguments."""
+    path, _, attribute = name.partition(":")
+    with _working_folder():
+        try:
+            module = importlib.import_module(path)
+        except ModuleNotFoundError as error:
+            if not path.startswith(error.name or " "):
+                raise ValueError(f"{name}: importing {path} failed ({error})") from error
+            raise ValueError(
+                f"{name}: there is no module {path!r} in the environment or the working folder"
+                f"{nearest(path, SOURCES)}"
+            ) from None
+        except Exception as error:
+            raise ValueError(f"{name}: importing {path} failed ({_first_line(error)})") from error
+        factory = vars(module).get(attribute)
+        if not callable(factory):
+            called = [key for key, value in vars(module).items() if callable(value)]
+            raise ValueError(
+                f"{name}: expected a function of {path} that returns a model, got "
+                f"{'none of that name' if factory is None else type(factory).__name__}"
+                f"{nearest(attribute, called)}"
+            )
+        try:
+            made = factory()
+        except Exception as error:
+            raise ValueError(f"{name}: calling it failed ({_first_line(error)})") from error
+    if isinstance(made, nn.Module):
+        return LoadedModel(module=made, preprocess=RAW)
+    if not isinstance(made, LoadedModel):
+        raise TypeError(
+            f"{name}: expected it to return a torch.nn.Module or a LoadedModel, got "
+            f"{type(made).__name__}"
+        )
+    return made
+
+
+RAW = Preprocess()
+"""Stands for "not known": pictures go in as they are, as RGB in [0, 1]."""
+
+SOURCES: dict[str, Source] = {
+    "torchvision": from_torchvision,
+    "timm": from_timm,
+    "hf": from_huggingface,
+}
+
+
+@cache
+def import_torchvision() -> ModuleType:
+    """torchvision, also where its compiled operators are missing.
+
+    Its import then fails on the schemas of two operators, which no classifier needs. They are
+    defined here, in a library that stays alive, and detection alone is unavailable.
+    """
+    try:
+        return _import("torchvision", "torchvision")
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for operator in ("nms", "qnms"):
+        schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(schema)  # type: ignore[no-untyped-call]
+    _KEPT_ALIVE.append(library)
+    return _import("torchvision", "torchvision")
+
+
+_KEPT_ALIVE: list[torch.library.Library] = []
+
+
+def _import_extra(package: str, extra: str) -> ModuleType:
+    """A package that imports torchvision where it is there."""
+    if importlib.util.find_spec("torchvision") is not None:
+        import_torchvision()
+    return _import(package, extra)
+
+
+def _import(package: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"models named {extra}:NAME need {error.name}, which is not installed: "
+            f"pip install 'moreaugrad[{extra}]'"
+        ) from error
+
+
+@contextmanager
+def _fetching(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{name}: could not be fetched ({_first_line(error)}); connect to the network once, "
+            "or give its weights with --weights FILE (weights=)"
+        ) from error
+
+
+@contextmanager
+def _working_folder() -> Iterator[None]:
+    """Lets modules be imported from the working folder, as `python -m` does."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

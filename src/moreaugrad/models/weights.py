@@ -1,0 +1,123 @@
+"""Weights from files that may come from anywhere: no code in them is ever run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+"""Where training scripts put the weights inside their checkpoints."""
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
+SHOWN = 4
+
+
+def load_weights(module: nn.Module, path: Path, name: str) -> None:
+    """Fills a module with the weights of a file; every name and shape has to fit.
+
+    Errors: ValueError that lists what is missing, unexpected or of another shape.
+    """
+    state = read_weights(path)
+    own = module.state_dict()
+    # Checkpoints older than this counter lack it, and inference does not use it.
+    needed = {key for key in own if not key.endswith("num_batches_tracked")}
+    shapes = [
+        f"{key} (expected {tuple(own[key].shape)}, got {tuple(state[key].shape)})"
+        for key in own
+        if key in state and own[key].shape != state[key].shape
+    ]
+    problems = [
+        f"{len(found)} {what}: {_shortened(found)}"
+        for what, found in (
+            ("missing", [key for key in own if key in needed and key not in state]),
+            ("unexpected", [key for key in state if key not in own]),
+            ("of another shape", shapes),
+        )
+        if found
+    ]
+    if problems:
+        raise ValueError(
+            f"{path}: the weights do not fit {name}, they may be those of another architecture; "
+            + "; ".join(problems)
+        )
+    module.load_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Names and tensors of a safetensors file, or of a checkpoint of torch.save.
+
+    A checkpoint is read with `weights_only=True`; a `state_dict` nested in it is found, and
+    the prefixes of wrappers are dropped. Errors: ValueError, also for a file with code in it.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file of weights, but there is no such file")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # eight bytes of length, then a JSON header
+        try:
+            return _without_prefixes(load_file(path))
+        except SafetensorError as error:
+            raise ValueError(f"{path}: is no whole safetensors file ({error})") from error
+    return _without_prefixes(_state_dict(_load_checkpoint(path), path))
+
+
+def _load_checkpoint(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        refused = re.search(
+            r"(?:Unsupported global: GLOBAL|Unsupported class|function) ([\w.]+)", text
+        )
+        if refused is None and not zipfile.is_zipfile(path) and "Unsupported" not in text:
+            raise ValueError(f"{path}: {EXPECTED}, got something else") from None
+        what = f" ({refused[1]})" if refused else ""
+        raise ValueError(
+            f"{path}: refused, because the file asks for code to be run{what}. Expected tensors "
+            "alone: save model.state_dict() with torch.save, or better as safetensors"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        first = str(error).strip().splitlines()
+        raise ValueError(
+            f"{path}: {EXPECTED}, got a file that is damaged or of another kind "
+            f"({first[0] if first else type(error).__name__})"
+        ) from error
+
+
+EXPECTED = "expected weights as safetensors or as saved by torch.save(model.state_dict())"
+
+
+def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
+    if isinstance(loaded, Mapping):
+        if loaded and all(isinstance(value, Tensor) for value in loaded.values()):
+            return {str(key): value for key, value in loaded.items()}
+        for key in NESTED:
+            if isinstance(loaded.get(key), Mapping):
+                return _state_dict(loaded[key], path)
+        held = f"a dictionary with {_shortened(map(str, loaded))}"
+    else:
+        held = f"a {type(loaded).__name__}"
+    raise ValueError(f"{path}: {EXPECTED}, possibly under {' or '.join(NESTED[:3])}; got {held}")
+
+
+def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if state and all(key.startswith(prefix) for key in state):
+            return _without_prefixes({key[len(prefix) :]: state[key] for key in state})
+    return state
+
+
+def _shortened(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
