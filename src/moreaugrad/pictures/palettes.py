@@ -28,9 +28,9 @@ class Palette:
 
     @cached_property
     def table(self) -> NDArray[np.uint8]:
-        """`[LEVELS, 3]` colours; a signed palette has one more, so that zero has its own."""
+        """`[LEVELS, 3]` colours; a signed one has one less, so that zero has its own."""
         anchors = np.array([list(bytes.fromhex(word)) for word in self.anchors.split()])
-        at = np.linspace(0, len(anchors) - 1, LEVELS + self.signed)
+        at = np.linspace(0, len(anchors) - 1, LEVELS - self.signed)
         places = np.arange(len(anchors))
         channels = [np.interp(at, places, anchors[:, channel]) for channel in range(3)]
         return np.stack(channels, axis=-1).round().astype(np.uint8)
@@ -40,6 +40,12 @@ class Palette:
         share = (values + 1) / 2 if self.signed else values
         index = (np.clip(share, 0, 1) * (len(self.table) - 1)).round().astype(np.intp)
         return self.table[index]
+
+    @property
+    def upper(self) -> Palette:
+        """The brighter two thirds of an unsigned palette, for drawing over pictures."""
+        words = self.anchors.split()
+        return Palette(name=f"upper-{self.name}", anchors=" ".join(words[len(words) // 3 :]))
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -123,36 +123,36 @@ def heatmap(
         levels = normalise(reduced, style.percentile, signed=signed)
         colours = chosen.colours(levels)
         pixels = _bars(levels, colours, signed=signed) if levels.ndim == 1 else colours
+    # A signal of few channels is a strip: rows are repeated until it can be seen.
+    pixels = pixels.repeat(max(1, pixels.shape[1] // (8 * pixels.shape[0])), axis=0)
     return Picture(
         view="signed" if signed else "heat",
         pixels=np.ascontiguousarray(pixels),
         caption=describe(values),
-        scale=Scale(
-            palette=chosen,
-            low=-high if signed else low,
-            high=high,
-            percentile=style.percentile,
-            reduction=how,
-        ),
+        scale=_scale(chosen, -high if signed else low, high, how, style),
     )
 
 
 def overlay(
     values: Tensor | ArrayLike, image: Tensor | ArrayLike, *, style: Style | None = None
 ) -> Picture:
-    """The heat map over the picture in grey; opacity rises with the square root of the level."""
+    """The heat map over the picture in grey; opacity rises with the level."""
     style = style or Style()
     values, photo_pixels = one_map(values), _photo_pixels(image)
-    heat = heatmap(values, style=style)
-    _same_size(reduce(values), photo_pixels)
-    level = normalise(reduce(values, style.reduction), style.percentile)[..., None]
-    grey = 40 + 0.75 * _grey(photo_pixels)[..., None]
-    alpha = style.opacity * np.sqrt(level)
+    reduced = reduce(values, style.reduction)
+    _same_size(reduced, photo_pixels)
+    low, high = (float(end.item()) for end in limits(reduced, style.percentile, signed=False))
     # The dark end of a palette would hide weak entries: an overlay starts above it.
-    chosen = palette(style.palette, signed=False)
-    colour = chosen.colours(0.35 + 0.65 * level[..., 0])
-    mixed = (1 - alpha) * grey + alpha * colour
-    return Picture(view="overlay", pixels=_bytes(mixed), caption=heat.caption, scale=heat.scale)
+    chosen = palette(style.palette, signed=False).upper
+    level = normalise(reduced, style.percentile)
+    alpha = (style.opacity * level**0.7)[..., None]
+    grey = 30 + 0.65 * _grey(photo_pixels)[..., None]
+    return Picture(
+        view="overlay",
+        pixels=_bytes((1 - alpha) * grey + alpha * chosen.colours(level)),
+        caption=describe(values),
+        scale=_scale(chosen, low, high, style.reduction, style),
+    )
 
 
 def masked(
@@ -171,7 +171,7 @@ def masked(
     kept = np.zeros(reduced.size, bool)
     kept[order] = True
     kept = kept.reshape(reduced.shape) & (reduced > 0)
-    faded = 225 + 0.10 * (_grey(photo_pixels)[..., None] - 128)
+    faded = 118 + 0.15 * (_grey(photo_pixels)[..., None] - 128)
     return Picture(
         view="masked",
         pixels=_bytes(np.where(kept[..., None], photo_pixels, faded)),
@@ -193,10 +193,14 @@ def photo(inputs: Tensor | ArrayLike) -> Picture | None:
     low, high = values.min(), values.max()
     if low < 0 or high > 1:
         values = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    height, width = values.shape[:2]
-    return Picture(
-        view="photo", pixels=_photo_pixels(values), caption=f"input, {width} x {height} pixels"
-    )
+    return as_photo(values)
+
+
+def as_photo(image: Tensor | ArrayLike) -> Picture:
+    """A picture `[H, W]` or `[H, W, 3]`, floats in [0, 1] or bytes, as it is."""
+    pixels = _photo_pixels(image)
+    height, width = pixels.shape[:2]
+    return Picture(view="photo", pixels=pixels, caption=f"{width} x {height} pixels")
 
 
 def draw(
@@ -209,6 +213,10 @@ def draw(
     if image is not None:
         views += [overlay(values, image, style=style), masked(values, image, style=style)]
     return {picture.view: picture for picture in views}
+
+
+def _scale(chosen: Palette, low: float, high: float, how: str, style: Style) -> Scale:
+    return Scale(palette=chosen, low=low, high=high, percentile=style.percentile, reduction=how)
 
 
 def _bars(levels: Floats, colours: Bytes, *, signed: bool, height: int = 160) -> Bytes:
@@ -261,7 +269,7 @@ def _same_size(reduced: Floats, pixels: Bytes) -> None:
 
 def _grey(pixels: Bytes) -> Floats:
     """Luma of Rec. 601."""
-    return pixels @ np.array([0.299, 0.587, 0.114])
+    return np.asarray(pixels @ np.array([0.299, 0.587, 0.114]))
 
 
 def _bytes(values: Floats) -> Bytes:

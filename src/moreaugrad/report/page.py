@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from moreaugrad.files import write_atomically
 from moreaugrad.pictures import Picture
+from moreaugrad.report import wording
+from moreaugrad.report.embedding import data_uri
+from moreaugrad.report.summary import summarise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -16,6 +21,7 @@ class Tile:
     """One map of one input. Figures that have no meaning for the method are NaN or None.
 
     `pictures`: views by name, as `pictures.draw` gives them; the first is shown first.
+    None where the map could not be drawn.
     `status` in words, `ok` when the map can be used as it is; `warning`: what to do otherwise.
     `zeros`: share in [0, 1]; `error`, `residual`: relative; `evaluations`: gradients of one sample.
     `scores`: against the known truth. `extra`: further rows of the table.
@@ -94,9 +100,36 @@ def render_page(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(page=page)
+    environment.filters |= {
+        "data_uri": data_uri,
+        "number": wording.number,
+        "percent": wording.percent,
+        "figures": wording.figures,
+        "setting": wording.setting,
+        "low": wording.low,
+    }
+    script = environment.get_template("script.js").render()
+    # The browser runs this very script and no other, whatever a label may contain.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    tiles = list(_tiles(page))
+    drawn = [picture for tile in tiles for picture in tile.pictures.values()]
+    palettes = {picture.scale.palette for picture in drawn if picture.scale}
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        summary=summarise(page.sections),
+        views=list(dict.fromkeys(name for tile in tiles for name in tile.pictures)),
+        palettes=sorted(palettes, key=lambda item: item.name),
+        script_digest=digest,
+    )
 
 
 def write_page(path: str | os.PathLike[str], page: Page) -> None:
     """Write `render_page(page)` to `path`, whole or not at all."""
     write_atomically(path, render_page(page).encode())
+
+
+def _tiles(page: Page) -> Iterator[Tile]:
+    for section in page.sections:
+        yield from section.tiles
+        for sweep in section.sweeps:
+            yield from sweep.tiles

@@ -1,0 +1,164 @@
+"""Maps as matplotlib figures, for notebooks and papers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from moreaugrad.files import write_atomically
+from moreaugrad.pictures.levels import Floats, limits, normalise, one_map, reduce
+from moreaugrad.pictures.palettes import palette
+from moreaugrad.pictures.png import SETTINGS_KEY
+from moreaugrad.pictures.render import NEUTRAL, Picture, Style, as_photo, draw, heatmap
+
+PANEL = 3.0
+"""Width of a panel in inches."""
+NAMED_BARS = 60
+"""More features than this are not named one by one."""
+
+
+class ShownFigure(Figure):
+    """A figure that a notebook shows by itself, without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        return _rendered(self, "png")
+
+
+def figure(
+    values: Tensor | ArrayLike,
+    image: Tensor | ArrayLike | None = None,
+    *,
+    title: str = "",
+    names: Sequence[str] | None = None,
+    style: Style | None = None,
+) -> Figure:
+    """One map in its views side by side, after the image if there is one.
+
+    `[N]` maps become bars, named where `names` are given. Arguments as in `draw`.
+    """
+    values, style = one_map(values), style or Style()
+    if values.ndim == 1:
+        return _bars(values, names, title, style)
+    pictures = list(draw(values, image, style).values())
+    if image is not None:
+        pictures.insert(0, as_photo(image))
+    panels = [(picture.view, picture) for picture in pictures]
+    return _row(panels, title or pictures[-1].caption, columns=len(panels))
+
+
+def comparison(
+    maps: Mapping[str, Tensor | ArrayLike],
+    image: Tensor | ArrayLike | None = None,
+    *,
+    signed: bool = False,
+    title: str = "",
+    columns: int = 4,
+    style: Style | None = None,
+) -> Figure:
+    """Several maps of one image, a panel for each, titled by their keys."""
+    if not maps:
+        raise ValueError("expected at least one map, got none")
+    panels = [(name, heatmap(values, signed=signed, style=style)) for name, values in maps.items()]
+    if image is not None:
+        panels.insert(0, ("image", as_photo(image)))
+    return _row(panels, title, columns=min(columns, len(panels)))
+
+
+def save_figure(
+    shown: Figure, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None
+) -> None:
+    """Write a figure, whole or not at all; the suffix picks the format, a PNG carries `settings`.
+
+    Errors: ValueError for a suffix that matplotlib cannot write.
+    """
+    kind = Path(path).suffix.lstrip(".").lower() or "png"
+    known = sorted(shown.canvas.get_supported_filetypes())
+    if kind not in known:
+        raise ValueError(f"expected a file ending in one of {', '.join(known)}; got {Path(path)}")
+    metadata = {SETTINGS_KEY: json.dumps(settings or {}, sort_keys=True)} if kind == "png" else None
+    write_atomically(path, _rendered(shown, kind, metadata))
+
+
+def _rendered(shown: Figure, kind: str, metadata: dict[str, str] | None = None) -> bytes:
+    file = io.BytesIO()
+    shown.savefig(file, format=kind, metadata=metadata, dpi=144)
+    return file.getvalue()
+
+
+def _row(panels: Sequence[tuple[str, Picture]], title: str, *, columns: int) -> Figure:
+    rows = -(-len(panels) // columns)
+    height, width = panels[0][1].pixels.shape[:2]
+    tall = PANEL * min(2.0, max(0.25, height / width)) + 0.6
+    shown = ShownFigure(
+        figsize=(PANEL * columns, tall * rows + 0.3 * bool(title)), layout="constrained"
+    )
+    if title:
+        shown.suptitle(title, fontsize="medium")
+    axes = shown.subplots(rows, columns, squeeze=False).flat
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (name, picture) in zip(axes, panels, strict=False):
+        axis.set_title(name, fontsize="medium")
+        axis.imshow(picture.pixels, interpolation="nearest")
+        _colour_bar(axis, picture)
+    return shown
+
+
+def _colour_bar(axis: Axes, picture: Picture) -> None:
+    """Below the panel; words where the colours have no range."""
+    scale = picture.scale
+    if scale is None:
+        return
+    below = axis.inset_axes((0.04, -0.1, 0.92, 0.035))
+    if not scale.high > scale.low:
+        below.set_axis_off()
+        below.text(0.5, 0.5, picture.caption, ha="center", va="center", fontsize="small")
+        return
+    below.imshow(scale.palette.table[None], aspect="auto", extent=(scale.low, scale.high, 0, 1))
+    ticks = [scale.low, 0, scale.high] if scale.low < 0 else [scale.low, scale.high]
+    below.set_yticks([])
+    below.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks], fontsize="small")
+    below.tick_params(length=0)
+    below.spines[:].set_visible(False)
+
+
+def _bars(values: Floats, names: Sequence[str] | None, title: str, style: Style) -> Figure:
+    if names is not None and len(names) != len(values):
+        raise ValueError(f"expected {len(values)} names, one per entry; got {len(names)}")
+    signed = reduce(values, "sum")
+    chosen = palette(style.signed_palette, signed=True)
+    levels = normalise(signed, signed=True)
+    colours = chosen.colours(levels) / 255 if values.any() else np.array(NEUTRAL) / 255
+    named = names is not None and len(names) <= NAMED_BARS
+    size = (2 * PANEL, max(1.5, 0.28 * len(values) + 0.8)) if named else (3 * PANEL, PANEL)
+    shown = ShownFigure(figsize=size, layout="constrained")
+    axis = shown.subplots()
+    places = np.arange(len(values))
+    line = 0.5 if len(values) <= NAMED_BARS else 0
+    if named and names is not None:
+        axis.barh(places, signed, color=colours, edgecolor="0.4", linewidth=line)
+        axis.set_yticks(places, list(names))
+        axis.invert_yaxis()
+        axis.axvline(0, color="0.4", linewidth=0.8)
+        axis.set_xlabel("map")
+    else:
+        axis.bar(places, signed, color=colours, edgecolor="0.4", linewidth=line)
+        axis.axhline(0, color="0.4", linewidth=0.8)
+        axis.set_xlabel("entry")
+        axis.set_ylabel("map")
+    _, high = limits(signed, style.percentile, signed=True)
+    if not high.item():
+        axis.text(0.5, 0.6, "map is zero", ha="center", transform=axis.transAxes)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title(title, fontsize="medium")
+    return shown

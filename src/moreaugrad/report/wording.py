@@ -1,0 +1,86 @@
+"""Numbers and tiles in words, for people."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moreaugrad.pictures import Scale
+    from moreaugrad.report.page import Sweep, Tile
+
+NARROW = "\u202f"
+"""The space inside numbers and before units: it does not break."""
+
+
+def percent(share: float) -> str:
+    """0.973 as `97.3 %`; only all and none are told as 100 % and 0 %."""
+    if share in (0, 1):
+        return f"{share:.0%}".replace("%", f"{NARROW}%")
+    if not 0.0005 <= share < 0.9995:
+        return f"{'> 99.9' if share > 0.5 else '< 0.1'}{NARROW}%"
+    return f"{100 * share:.1f}{NARROW}%"
+
+
+def number(value: float) -> str:
+    """Three significant digits; an exponent as in 1.2 × 10⁻⁵."""
+    if not math.isfinite(value):
+        return "undefined" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    text = f"{value:.3g}".replace("-", "−")
+    if "e" not in text:
+        return text
+    digits, _, exponent = text.partition("e")
+    power = str(int(exponent.replace("−", "-")))
+    raised = power.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits}{NARROW}×{NARROW}10{raised}"
+
+
+def score(value: float) -> str:
+    """Three decimals, so that the figures of a column stand below each other."""
+    return f"{value:.3f}".replace("-", "−") if abs(value) < 1000 else number(value)
+
+
+def low(scale: Scale) -> str:
+    """The lower end of a scale, to the precision of the upper one."""
+    small = 0 < scale.low < scale.high / 1000
+    return "≈ 0" if small else number(scale.low)
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}".replace(",", NARROW)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.0f}{NARROW}ms"
+    if seconds < 120:
+        return f"{seconds:.1f}{NARROW}s"
+    return f"{seconds // 60:.0f}{NARROW}min {seconds % 60:.0f}{NARROW}s"
+
+
+def figures(tile: Tile) -> list[tuple[str, str]]:
+    """The rows of a tile's table; what has no meaning for its method is left out."""
+    rows = [
+        ("zeros", percent, tile.zeros),
+        ("Monte-Carlo error", percent, tile.error),
+        ("residual", number, tile.residual),
+        ("evaluations", count, tile.evaluations),
+        ("time", duration, tile.seconds),
+    ]
+    shown = [
+        (label, words(value))
+        for label, words, value in rows
+        if value is not None and not math.isnan(value)
+    ]
+    return [
+        *shown,
+        *((label, score(value)) for label, value in tile.scores.items()),
+        *tile.extra.items(),
+    ]
+
+
+def setting(sweep: Sweep, value: float) -> str:
+    """`rho = 0.3`; at zero the limit, not the value, is what is shown."""
+    if value:
+        return f"{sweep.parameter} = {number(value)}"
+    return f"{sweep.parameter} → 0 (limit{': ' + sweep.limit if sweep.limit else ''})"
