@@ -49,8 +49,8 @@ def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition
             "group: expected inputs with 1 to 3 spatial axes after the channels, "
             f"got a sample of shape {shape}; give an explicit partition (index=)"
         )
-    sizes = (size,) * len(spatial) if isinstance(size, int) else tuple(size)
-    if len(sizes) != len(spatial) or any(s < 1 for s in sizes):
+    sizes = tuple(size) if isinstance(size, Sequence) else (size,) * len(spatial)
+    if len(sizes) != len(spatial) or any(not isinstance(s, int) or s < 1 for s in sizes):
         raise ValueError(
             f"group: expected a size >= 1, or one for each of the {len(spatial)} spatial axes, "
             f"got {size!r}"

@@ -20,6 +20,9 @@ from moreaugrad.layout import per_sample
 DEFAULT_SIGMA = 0.1
 """Noise level of the Gaussian-regularised explainers, as a share of each input's own range."""
 
+KEYS = 2**62
+"""Ids lie below it; solvers key streams of their own above it."""
+
 RELATIVE, ABSOLUTE = "relative", "absolute"
 
 
@@ -86,15 +89,16 @@ class Draws:
 def sample_keys(ids: Sequence[int] | Tensor | None, batch: int) -> tuple[int, ...]:
     """One key per sample: the ids where given, else 0 for all, so that samples share their draws.
 
-    Errors: ValueError for a wrong number of ids or a negative one.
+    Errors: ValueError for a wrong number of ids or one that is out of range.
     """
     if ids is None:
         return (0,) * batch
     keys = tuple(int(key) for key in ids)
     if len(keys) != batch:
         raise ValueError(f"ids: expected one for each of the {batch} samples, got {len(keys)}")
-    if min(keys, default=0) < 0:
-        raise ValueError(f"ids: expected numbers >= 0, got {min(keys)}")
+    outside = [key for key in keys if not 0 <= key < KEYS]
+    if outside:
+        raise ValueError(f"ids: expected numbers from 0 to 2^62 - 1, got {outside[0]}")
     return keys
 
 
@@ -103,8 +107,8 @@ def noise_level(parts: Sequence[Tensor], sigma: float, mode: str) -> list[Tensor
 
     relative: sigma times (max - min) of that sample's own input; absolute: sigma itself.
     """
-    if not sigma >= 0:
-        raise ValueError(f"sigma: expected a number >= 0 (0 turns noise off), got {sigma!r}")
+    if not 0 <= sigma < torch.inf:
+        raise ValueError(f"sigma: expected a finite number >= 0 (0: no noise), got {sigma!r}")
     if mode not in (RELATIVE, ABSOLUTE):
         raise ValueError(f"sigma_mode: expected {RELATIVE!r} or {ABSOLUTE!r}, got {mode!r}")
     levels = []

@@ -64,7 +64,7 @@ class Zero(Penalty):
         return u
 
     def conjugate(self, d: Tensor) -> Tensor:
-        return _indicator(d.flatten(1).abs().amax(1) <= 0)
+        return _indicator(d.flatten(1).abs().amax(1) <= 0, d)
 
     def maximiser(self, g: Tensor) -> Tensor:
         return torch.zeros_like(g)
@@ -90,7 +90,7 @@ class L1(SparsePenalty):
         return u.sign() * (u.abs() - threshold).clamp_min(0)
 
     def conjugate(self, d: Tensor) -> Tensor:
-        return _indicator(_within(d.flatten(1).abs().amax(1), self.eta))
+        return _indicator(_within(d.flatten(1).abs().amax(1), self.eta), d)
 
     def maximiser(self, g: Tensor) -> Tensor:
         return per_sample(self.eta, g) * g.sign()
@@ -135,7 +135,7 @@ class GroupL2(SparsePenalty):
         return (flat * partition.spread(shrink)).reshape(u.shape)
 
     def conjugate(self, d: Tensor) -> Tensor:
-        return _indicator(_within(self.partition(d).norms(d.flatten(1)).amax(1), self.eta))
+        return _indicator(_within(self.partition(d).norms(d.flatten(1)).amax(1), self.eta), d)
 
     def maximiser(self, g: Tensor) -> Tensor:
         partition, flat = self.partition(g), g.flatten(1)
@@ -242,7 +242,7 @@ class Box(Penalty):
         _check_weight("upper", self.upper)
 
     def value(self, u: Tensor) -> Tensor:
-        return _indicator((self.prox(u, 1.0) == u).flatten(1).all(1))
+        return _indicator((self.prox(u, 1.0) == u).flatten(1).all(1), u)
 
     def prox(self, u: Tensor, tau: Weight) -> Tensor:
         return torch.minimum(torch.maximum(u, per_sample(self.lower, u)), per_sample(self.upper, u))
@@ -311,13 +311,14 @@ def _within(values: Tensor, bound: Weight) -> Tensor:
     return values <= limit * (1 + 8 * torch.finfo(values.dtype).eps)
 
 
-def _indicator(inside: Tensor) -> Tensor:
-    return torch.where(inside, 0.0, torch.inf)
+def _indicator(inside: Tensor, like: Tensor) -> Tensor:
+    return like.new_zeros(len(inside)).masked_fill(~inside, torch.inf)
 
 
 def _quadratic_conjugate(d: Tensor, weight: Tensor) -> Tensor:
     """sum_i d_i^2 / (4 w_i); an entry without weight must be zero, or the value is infinite."""
-    term = d.square() / (4 * weight)
+    # Divided first: d^2 may underflow, and 0 / 0 would hide an entry without weight.
+    term = d * (d / (4 * weight))
     return torch.where(d == 0, torch.zeros_like(term), term).flatten(1).sum(1)
 
 

@@ -1,0 +1,100 @@
+"""Small scores whose maps are known, and the problems they make."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from moreaugrad.noise import Noise
+from moreaugrad.penalties import Joint, Penalty, Zero
+from moreaugrad.score import BoundScore, ForwardFunc, Score, Smoothed
+from moreaugrad.solvers import MoreauProblem
+
+
+def quadratic(x: Tensor, hessian: Tensor, slope: Tensor) -> Tensor:
+    """x'Hx / 2 + b'x with an H `[B, n, n]` and b `[B, n]` for each sample."""
+    return torch.einsum("bi,bij,bj->b", x, hessian, x) / 2 + (slope * x).sum(1)
+
+
+def spectrum(values: Tensor, seed: int) -> Tensor:
+    """Symmetric matrices `[B, n, n]` with eigenvalues `values` `[B, n]` and random axes."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (*values.shape, values.shape[-1])
+    axes = torch.linalg.qr(torch.randn(shape, generator=generator, dtype=values.dtype)).Q
+    return axes @ torch.diag_embed(values) @ axes.mT
+
+
+def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def network(
+    sizes: Sequence[int],
+    activation: type[nn.Module] = nn.Tanh,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    gain: float = 1.0,
+) -> nn.Sequential:
+    """A random multilayer perceptron in evaluation mode."""
+    layers: list[nn.Module] = []
+    for i, (width, following) in enumerate(itertools.pairwise(sizes)):
+        linear = nn.Linear(width, following, dtype=dtype)
+        with torch.no_grad():
+            weight = normal(following, width, seed=seed + i, dtype=dtype)
+            linear.weight.copy_(gain * weight / width**0.5)
+            linear.bias.copy_(normal(following, seed=seed + 100 + i, dtype=dtype) / 3)
+        layers += [linear, activation()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+def bound(
+    model: ForwardFunc,
+    x: Tensor | tuple[Tensor, ...],
+    *,
+    args: object = None,
+    target: object = 0,
+    sigma: float = 0.0,
+    samples: int = 16,
+    seed: int = 0,
+    antithetic: bool = True,
+    ids: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    task: str = "regression",
+) -> BoundScore:
+    """A regression score at `x`, smoothed at an absolute noise level."""
+    score = Smoothed(
+        Score(model, task=task, batch_size=batch_size),
+        sigma=sigma,
+        samples=samples,
+        sigma_mode="absolute",
+        noise=Noise(seed, antithetic),
+    )
+    return score.bind(x, target, args, ids)
+
+
+def problem(
+    score: BoundScore,
+    *,
+    rho: float | Tensor = 1.0,
+    eta: float | Tensor = 0.0,
+    penalty: Penalty | None = None,
+) -> MoreauProblem:
+    """MoreauGrad's problem; `rho` and `eta` are numbers or one for each sample."""
+    like = score.origin[:, 0]
+    return MoreauProblem(
+        score=score,
+        rho=torch.zeros_like(like) + rho,
+        eta=torch.zeros_like(like) + eta,
+        penalty=Joint((penalty or Zero(),) * len(score.layout.shapes), score.layout),
+    )
+
+
+def maps(found: Tensor, solved: MoreauProblem) -> Tensor:
+    """A = -u / rho."""
+    return -found / solved.rho[:, None]
+
+
+def relative(found: Tensor, truth: Tensor) -> Tensor:
+    """||found - truth|| / ||truth|| for each sample."""
+    return (found - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
