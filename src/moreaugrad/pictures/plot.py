@@ -104,7 +104,7 @@ def _row(panels: Sequence[tuple[str, Picture]], title: str, *, columns: int) -> 
     )
     if title:
         shown.suptitle(title, fontsize="medium")
-    axes = shown.subplots(rows, columns, squeeze=False).flat
+    axes = list(shown.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
     for axis, (name, picture) in zip(axes, panels, strict=False):
@@ -127,7 +127,11 @@ def _colour_bar(axis: Axes, picture: Picture) -> None:
     below.imshow(scale.palette.table[None], aspect="auto", extent=(scale.low, scale.high, 0, 1))
     ticks = [scale.low, 0, scale.high] if scale.low < 0 else [scale.low, scale.high]
     below.set_yticks([])
-    below.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks], fontsize="small")
+    words = [f"{tick:.3g}" for tick in ticks]
+    words[0] = "≈ 0" if scale.starts_near_zero else words[0]
+    below.set_xticks(ticks, words, fontsize="small")
+    below.get_xticklabels()[0].set_horizontalalignment("left")
+    below.get_xticklabels()[-1].set_horizontalalignment("right")
     below.tick_params(length=0)
     below.spines[:].set_visible(False)
 
@@ -138,7 +142,12 @@ def _bars(values: Floats, names: Sequence[str] | None, title: str, style: Style)
     signed = reduce(values, "sum")
     chosen = palette(style.signed_palette, signed=True)
     levels = normalise(signed, signed=True)
-    colours = chosen.colours(levels) / 255 if values.any() else np.array(NEUTRAL) / 255
+    # Pale bars could not be seen on white; their length tells the value anyway.
+    colours = (
+        chosen.colours(np.sign(levels) * (0.4 + 0.6 * np.abs(levels))) / 255
+        if values.any()
+        else np.array(NEUTRAL) / 255
+    )
     named = names is not None and len(names) <= NAMED_BARS
     size = (2 * PANEL, max(1.5, 0.28 * len(values) + 0.8)) if named else (3 * PANEL, PANEL)
     shown = ShownFigure(figsize=size, layout="constrained")
@@ -152,7 +161,7 @@ def _bars(values: Floats, names: Sequence[str] | None, title: str, style: Style)
         axis.axvline(0, color="0.4", linewidth=0.8)
         axis.set_xlabel("map")
     else:
-        axis.bar(places, signed, color=colours, edgecolor="0.4", linewidth=line)
+        axis.bar(places, signed, 1.0, color=colours, edgecolor="0.4", linewidth=line)
         axis.axhline(0, color="0.4", linewidth=0.8)
         axis.set_xlabel("entry")
         axis.set_ylabel("map")

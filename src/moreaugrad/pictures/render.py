@@ -70,6 +70,11 @@ class Scale:
     percentile: float
     reduction: str
 
+    @property
+    def starts_near_zero(self) -> bool:
+        """Whether the lower end is a tiny positive number, whose digits would say nothing."""
+        return 0 < self.low < self.high / 1000
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Picture:
@@ -129,7 +134,7 @@ def heatmap(
         view="signed" if signed else "heat",
         pixels=np.ascontiguousarray(pixels),
         caption=describe(values),
-        scale=_scale(chosen, -high if signed else low, high, how, style),
+        scale=_scale(chosen, 0.0 - high if signed else low, high, how, style),
     )
 
 

@@ -41,9 +41,7 @@ def score(value: float) -> str:
 
 
 def low(scale: Scale) -> str:
-    """The lower end of a scale, to the precision of the upper one."""
-    small = 0 < scale.low < scale.high / 1000
-    return "≈ 0" if small else number(scale.low)
+    return "≈ 0" if scale.starts_near_zero else number(scale.low)
 
 
 def count(value: float) -> str:

@@ -1,0 +1,78 @@
+"""Figures for notebooks: what is on them, and what they leave alone."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from moreaugrad.pictures import PALETTES, draw, read_settings
+from moreaugrad.pictures.plot import comparison, figure, save_figure
+
+RNG = np.random.default_rng(0)
+MAP = RNG.normal(size=(3, 12, 10))
+IMAGE = RNG.random((12, 10, 3))
+
+
+def panels(shown):
+    return {axes.get_title(): axes for axes in shown.axes if axes.get_title()}
+
+
+def test_a_figure_shows_all_views():
+    found = panels(figure(torch.from_numpy(MAP), IMAGE, title="a title"))
+    assert list(found) == ["photo", "heat", "signed", "overlay", "masked"]
+    for name, picture in draw(MAP, IMAGE).items():
+        assert np.array_equal(found[name].images[0].get_array(), picture.pixels)
+
+
+def test_colour_bars_end_at_the_scale():
+    picture = draw(MAP)["signed"]
+    bar = panels(figure(MAP))["signed"].child_axes[0]
+    assert bar.get_xlim() == pytest.approx((picture.scale.low, picture.scale.high))
+    assert np.array_equal(bar.images[0].get_array()[0], PALETTES["blue-white-orange"].table)
+    assert bar.get_xticks().tolist() == [picture.scale.low, 0, picture.scale.high]
+
+
+def test_a_zero_map_is_told_as_one():
+    bar = panels(figure(np.zeros((3, 5, 5))))["heat"].child_axes[0]
+    assert [text.get_text() for text in bar.texts] == ["map is zero"]
+    bars = figure(np.zeros(4), names=list("abcd"))
+    assert [text.get_text() for text in bars.axes[0].texts] == ["map is zero"]
+
+
+def test_a_comparison_has_a_panel_for_each_map():
+    maps = {name: MAP * k for k, name in enumerate(("one", "two", "three", "four", "five"))}
+    shown = comparison(maps, IMAGE, columns=3)
+    assert list(panels(shown)) == ["image", *maps]
+    assert len(shown.axes) == 6
+    with pytest.raises(ValueError, match="at least one map"):
+        comparison({})
+
+
+def test_features_are_named_bars():
+    values = np.array([0.5, -2.0, 0.0])
+    axes = figure(values, names=["age", "<income>", "height"]).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["age", "<income>", "height"]
+    assert [bar.get_width() for bar in axes.patches] == values.tolist()
+    with pytest.raises(ValueError, match="expected 3 names, one per entry; got 1"):
+        figure(values, names=["age"])
+    heights = [bar.get_height() for bar in figure(RNG.normal(size=100)).axes[0].patches]
+    assert len(heights) == 100
+
+
+def test_a_saved_figure_carries_settings(tmp_path):
+    save_figure(figure(MAP), tmp_path / "map.png", {"method": "moreaugrad"})
+    assert read_settings(tmp_path / "map.png") == {"method": "moreaugrad"}
+    save_figure(figure(MAP), tmp_path / "map.pdf")
+    assert (tmp_path / "map.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(ValueError, match=r"expected a file ending in one of .*png.*; got map\.doc"):
+        save_figure(figure(MAP), "map.doc")
+
+
+def test_a_notebook_shows_it_without_pyplot(tmp_path):
+    before = plt.get_fignums()
+    data = figure(MAP)._repr_png_()
+    (tmp_path / "shown.png").write_bytes(data)
+    with Image.open(tmp_path / "shown.png") as image:
+        assert image.width > 500
+    assert plt.get_fignums() == before
