@@ -1,6 +1,8 @@
 """Sparse, stable and checked gradient explanations of PyTorch models."""
 
 from moreaugrad.explainers import METHODS, build
+from moreaugrad.explainers.captum import DeepLift, IntegratedGradients
+from moreaugrad.explainers.gradcam import GradCAM
 from moreaugrad.explainers.gradient import SimpleGradient, SmoothGrad
 from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, MoreauGrad, SparseMoreauGrad
 from moreaugrad.explainers.published import PublishedMoreauGrad
@@ -18,10 +20,13 @@ __all__ = [
     "METHODS",
     "Box",
     "ConvergenceWarning",
+    "DeepLift",
     "ElasticNet",
     "Explanation",
+    "GradCAM",
     "GroupL2",
     "GroupSparseMoreauGrad",
+    "IntegratedGradients",
     "MoreauGrad",
     "Noise",
     "PublishedMoreauGrad",

@@ -16,6 +16,10 @@ DETACHED = (
 )
 
 
+class ModelError(ValueError):
+    """The model cannot be explained at these inputs; the message says why."""
+
+
 def as_parts(inputs: object) -> tuple[Tensor, ...]:
     """One or several input tensors with the same batch size, as a tuple."""
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -90,17 +94,21 @@ def explained(layout: Layout) -> Iterator[None]:
     """Adds to a model's own error what it was given."""
     try:
         yield
+    except ModelError:
+        raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         text = str(error)
         if isinstance(error, torch.OutOfMemoryError) or "memory" in text.lower():
             raise
         if "inplace operation" in text or "in-place operation" in text:
-            raise ValueError(
+            raise ModelError(
                 f"the model changes its input in place, which hides the gradient: {text}"
             ) from error
+        if "not have been used in the graph" in text:
+            raise ModelError(DETACHED) from error
         shapes = ", ".join(str(("B", *shape)).replace("'", "") for shape in layout.shapes)
         types = ", ".join(str(dtype) for dtype in layout.dtypes)
-        raise ValueError(
+        raise ModelError(
             f"the model could not process inputs of shape {shapes} and dtype {types} "
             f"({type(error).__name__}: {text.splitlines()[0] if text else 'no message'})"
         ) from error

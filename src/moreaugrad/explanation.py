@@ -27,7 +27,8 @@ class Explanation:
     A map is positive where the input raises the score. `[B]` each: `target` and `prediction`
     (classes), `score` (at the clean input), `status`, `residual` (relative fixed-point residual of
     the map), `error` (estimated relative error of the map: the Monte-Carlo standard error where
-    there is noise; NaN where none is estimated), `eta` (the penalty's weight; NaN without),
+    there is noise, the relative completeness error where there is a baseline; NaN where none is
+    estimated), `eta` (the penalty's weight; NaN without),
     `steps` and `evaluations` (forward and input-backward passes of that sample).
     """
 

@@ -12,22 +12,30 @@ from torch import Tensor, nn
 from moreaugrad.names import nearest
 
 
-def resolve(model: object, layer: str | nn.Module) -> nn.Module:
-    """The module of that name. Errors: ValueError that suggests the nearest name."""
+def as_module(model: object, who: str) -> nn.Module:
+    """The model, where it has layers to look into."""
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"layer: expected the model to be a torch module, got {type(model).__name__}"
+            f"{who}: expected the model to be a torch module, got {type(model).__name__}"
         )
-    modules: dict[str, nn.Module] = dict(model.named_modules())
+    return model
+
+
+def resolve(model: object, layer: str | nn.Module, what: str = "layer") -> nn.Module:
+    """The module of that name, given as the setting `what`.
+
+    Errors: ValueError that suggests the nearest name.
+    """
+    modules: dict[str, nn.Module] = dict(as_module(model, what).named_modules())
     if isinstance(layer, str):
         if layer not in modules:
             raise ValueError(
-                f"layer: the model has no module {layer!r}{nearest(layer, modules)} "
+                f"{what}: the model has no module {layer!r}{nearest(layer, modules)} "
                 "(model.named_modules() lists them)"
             )
         return modules[layer]
     if layer not in modules.values():
-        raise ValueError(f"layer: expected a module of the model, got {type(layer).__name__}")
+        raise ValueError(f"{what}: expected a module of the model, got {type(layer).__name__}")
     return layer
 
 

@@ -65,13 +65,13 @@ class Score:
         extra = _as_args(additional_forward_args)
         checks.check_mode(self.model)
         layer = None if self.layer is None else resolve(self.model, self.layer)
+        batch = len(parts[0])
         if layer is not None:
-            fixed, parts = parts, (taken(self.model, layer, (*parts, *extra)),)
-            extra = (*fixed, *extra)
+            extra = (*parts, *extra)
+            parts = (self._at_layer(layer, extra, batch),)
         else:
             checks.check_floating(parts)
         checks.check_finite("inputs", parts)
-        batch = len(parts[0])
         layout = Layout.of(parts)
         origin = layout.flatten([part.detach().to(working_dtype(layout.dtypes)) for part in parts])
         bound = BoundScore(
@@ -80,6 +80,7 @@ class Score:
             layer=layer,
             layout=layout,
             args=extra,
+            follows=_following(extra, batch),
             origin=origin,
             target=Target(torch.zeros(batch, dtype=torch.long, device=origin.device)),
             prediction=torch.zeros(batch, dtype=torch.long, device=origin.device),
@@ -88,6 +89,23 @@ class Score:
             chunks=Chunks.of(self.batch_size, origin),
         )
         return bound.resolved(target)
+
+    def _at_layer(self, layer: nn.Module, args: tuple[object, ...], batch: int) -> Tensor:
+        """The layer's clean output, `[B, ...]`."""
+        first, follows = args[0], _following(args, batch)
+        assert isinstance(first, Tensor)
+
+        def output(rows: Tensor) -> Tensor:
+            found = taken(self.model, layer, _take(args, follows, rows))
+            if found.ndim < 2 or len(found) != len(rows):
+                raise checks.ModelError(
+                    f"layer: expected a module whose output has {len(rows)} rows, one a sample, "
+                    f"got shape {tuple(found.shape)}"
+                )
+            return found
+
+        rows = torch.arange(batch, device=first.device)
+        return Chunks.of(self.batch_size, first.flatten(1)).over(rows, output)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +154,8 @@ class BoundScore:
     layer: nn.Module | None
     layout: Layout
     args: tuple[object, ...]
+    follows: tuple[bool, ...]
+    """Which arguments have one row per sample: told once, for batches shrink."""
     origin: Tensor
     target: Target
     prediction: Tensor
@@ -145,6 +165,8 @@ class BoundScore:
     sigma: Tensor | None = None
     noise: Noise = field(default_factory=Noise)
     samples: int = 1
+    baseline: Tensor | None = None
+    """What the inputs are compared with `[B, n]`, for methods that follow a change."""
     meter: Callable[[int], None] | None = None
     """Told of the gradient evaluations of every network pass."""
 
@@ -160,29 +182,21 @@ class BoundScore:
         """The same score for some of the samples."""
         return replace(
             self,
-            args=_take(self.args, rows, len(self)),
+            args=_take(self.args, self.follows, rows),
             origin=self.origin[rows],
             target=self.target.select(rows),
             prediction=self.prediction[rows],
             clean=self.clean[rows],
             keys=tuple(self.keys[row] for row in rows.tolist()),
             sigma=None if self.sigma is None else self.sigma[rows],
+            baseline=None if self.baseline is None else self.baseline[rows],
         )
 
     def resolved(self, target: TargetLike) -> BoundScore:
         """With the target, the prediction and the clean score read off one forward pass."""
-        rows = torch.arange(len(self), device=self.origin.device)
         with torch.no_grad():
-            outputs = torch.cat(
-                [
-                    self._forward(self.layout.restore(self.origin[r]), r)
-                    for r in torch.split(rows, self.chunks.size)
-                ]
-            )
-        if len(outputs) != len(self):
-            raise ValueError(
-                f"expected a model output with {len(self)} rows, one a sample, got shape "
-                f"{tuple(outputs.shape)}"
+            outputs = self.in_chunks(
+                lambda rows: self._forward(self.layout.restore(self.origin[rows]), rows)
             )
         found, prediction = self.readout.resolve(outputs, target)
         checks.check_finite("the model's outputs", (outputs,))
@@ -227,28 +241,53 @@ class BoundScore:
             at = end
         return value / count, total.div_(count)
 
+    def in_chunks(self, work: Callable[[Tensor], Tensor], width: int = 1) -> Tensor:
+        """`work` on rows that fill a network pass, `width` places each; its results, joined."""
+
+        def metered(rows: Tensor) -> Tensor:
+            done = work(rows).detach()
+            if self.meter is not None:
+                self.meter(len(rows) * width)
+            return done
+
+        return self.chunks.over(torch.arange(len(self), device=self.origin.device), metered, width)
+
+    def value(self, points: Tensor, rows: Tensor) -> Tensor:
+        """f of these samples at other inputs, `points` `[m, n]`: `[m]`, differentiable."""
+        return self._value(self.layout.restore(points), rows)
+
+    def _value(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        scores = self.readout.read(self._forward(parts, rows), self.target.select(rows))
+        if torch.is_grad_enabled() and not scores.requires_grad:
+            raise checks.ModelError(checks.DETACHED)
+        return scores
+
     def _forward(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
-        args = _take(self.args, rows, len(self))
+        args = _take(self.args, self.follows, rows)
         with checks.explained(self.layout):
             if self.layer is None:
                 output = self.model(*parts, *args)
             else:
                 with substituted(self.layer, parts[0]):
                     output = self.model(*args)
-        return tensor_output(output)
+        found = tensor_output(output)
+        if found.ndim == 0 or len(found) != len(rows):
+            raise checks.ModelError(
+                f"expected a model output with {len(rows)} rows, one a sample, got shape "
+                f"{tuple(found.shape)}: the model must not reduce over the batch"
+            )
+        return found
 
     def _pass(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """One network pass, forward and back to the input: `[m]` and `[m, n]`."""
         checks.check_recording()
         with torch.enable_grad():
             parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
-            scores = self.readout.read(self._forward(parts, rows), self.target.select(rows))
-            if not scores.requires_grad:
-                raise ValueError(checks.DETACHED)
+            scores = self._value(parts, rows)
             with checks.explained(self.layout):
                 found = torch.autograd.grad(scores.sum(), parts, allow_unused=True)
         if all(grad is None for grad in found):
-            raise ValueError(checks.DETACHED)
+            raise checks.ModelError(checks.DETACHED)
         grads = [
             torch.zeros_like(points[:, :1]).expand(-1, size) if grad is None else grad
             for grad, size in zip(found, self.layout.sizes, strict=True)
@@ -263,11 +302,13 @@ def _as_args(args: object) -> tuple[object, ...]:
     return args if isinstance(args, tuple) else (args,)
 
 
-def _take(args: tuple[object, ...], rows: Tensor, batch: int) -> tuple[object, ...]:
-    """Arguments for these rows: tensors with one row per sample follow, the rest stays."""
+def _following(args: tuple[object, ...], batch: int) -> tuple[bool, ...]:
+    return tuple(isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == batch for arg in args)
+
+
+def _take(args: tuple[object, ...], follows: tuple[bool, ...], rows: Tensor) -> tuple[object, ...]:
+    """Arguments for these rows: those with one row per sample follow, the rest stays."""
     return tuple(
-        arg[rows.to(arg.device)]
-        if isinstance(arg, Tensor) and arg.ndim and len(arg) == batch
-        else arg
-        for arg in args
+        arg[rows.to(arg.device)] if isinstance(arg, Tensor) and along else arg
+        for arg, along in zip(args, follows, strict=True)
     )

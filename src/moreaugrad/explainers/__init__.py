@@ -83,7 +83,7 @@ METHODS: Mapping[str, Method] = {
         "Shrikumar et al. (2017)",
     ),
     "grad-cam": Method(
-        _CAPTUM + "GradCAM",
+        "moreaugrad.explainers.gradcam:GradCAM",
         "gradient-weighted activations of the last convolution",
         "Selvaraju et al. (2017)",
     ),

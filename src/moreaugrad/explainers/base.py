@@ -121,7 +121,10 @@ class Explainer(GradientAttribution, ABC):
         finite. Warns (ConvergenceWarning) of a map short of its stated accuracy; `explain` tells
         more.
         """
-        explanation = self.explain(inputs, target, additional_forward_args, ids=ids)
+        return self._trusted(self.explain(inputs, target, additional_forward_args, ids=ids))
+
+    def _trusted(self, explanation: Explanation) -> Inputs:
+        """The maps, where they are what the method states; an error or a warning where not."""
         broken = [i for i, s in enumerate(explanation.status) if s is Status.NON_FINITE]
         if broken:
             raise FloatingPointError(
@@ -130,7 +133,7 @@ class Explainer(GradientAttribution, ABC):
             )
         if not explanation.ok:
             lines = "\n".join(explanation.problems()[:5])
-            warnings.warn(f"{self.method}: {lines}", ConvergenceWarning, stacklevel=3)
+            warnings.warn(f"{self.method}: {lines}", ConvergenceWarning, stacklevel=4)
         return explanation.maps
 
     def explain(
@@ -144,6 +147,11 @@ class Explainer(GradientAttribution, ABC):
     ) -> Explanation:
         """Like `attribute`, with everything that is known about each map."""
         bound = self.bind(inputs, target, additional_forward_args, ids)
+        return self._explained(bound, isinstance(inputs, tuple), progress)
+
+    def _explained(
+        self, bound: BoundScore, several: bool, progress: Progress | None
+    ) -> Explanation:
         rows = torch.arange(len(bound), device=bound.origin.device)
         size = max(1, FULL_PASSES * bound.chunks.size // self._draws())
         groups = torch.split(rows, size)
@@ -159,7 +167,7 @@ class Explainer(GradientAttribution, ABC):
         maps = Maps.joined(found)
         restored = bound.layout.restore(maps.flat)
         explained = bound.layout.restore(bound.origin)
-        several = isinstance(inputs, tuple) and bound.layer is None
+        several = several and bound.layer is None
         return Explanation(
             maps=restored if several else restored[0],
             inputs=explained if several else explained[0],

@@ -20,6 +20,7 @@ class Status(Enum):
     NON_FINITE = "non-finite"
     UNBOUNDED = "unbounded"
     BISTABLE = "bistable"
+    INCOMPLETE = "incomplete"
 
     @property
     def ok(self) -> bool:
@@ -60,6 +61,10 @@ _MESSAGES = {
     Status.BISTABLE: (
         "two chains ended at different maps: the problem has more than one solution",
         "lower rho below 1 / (largest negative curvature of the score)",
+    ),
+    Status.INCOMPLETE: (
+        "the contributions do not add up to the score's change from the baseline",
+        "use integrated gradients: the network has parts without a rule, as functional activations",
     ),
 }
 

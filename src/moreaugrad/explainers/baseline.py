@@ -1,0 +1,139 @@
+"""Methods that follow the score from a baseline to the input, and the check that they all share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from captum.log import log_usage
+from torch import Tensor
+
+from moreaugrad import checks
+from moreaugrad.explainers.base import Explainer, Progress
+from moreaugrad.explanation import Explanation
+from moreaugrad.layer import taken
+from moreaugrad.outputs import TargetLike
+from moreaugrad.score import BoundScore, Inputs
+
+Baselines = float | Tensor | tuple[float | Tensor, ...] | None
+"""As Captum takes them: a number, a tensor like the input or with one row, a tuple of these."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FromBaseline(Explainer):
+    """baseline: the input that stands for "nothing"; a number here, a tensor with the call."""
+
+    baseline: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._score()
+        if isinstance(self.baseline, bool) or not isinstance(self.baseline, (int, float)):
+            raise TypeError(
+                f"baseline: expected a number, got {type(self.baseline).__name__}; a tensor is "
+                "given with the call, attribute(inputs, baselines=...)"
+            )
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(  # Captum puts the baselines before the target
+        self,
+        inputs: Inputs,
+        baselines: Baselines = None,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        *,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> Inputs:
+        """Like `Explainer.attribute`, with Captum's `baselines` in Captum's place.
+
+        baselines: a number, a tensor `[B, ...]` or `[1, ...]`, a tuple of such, or None for the
+        setting. With `layer=` a tensor is in the model's own terms (token ids), a number in the
+        layer's.
+        """
+        explanation = self.explain(
+            inputs, target, additional_forward_args, ids=ids, baselines=baselines
+        )
+        return self._trusted(explanation)
+
+    def explain(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        *,
+        ids: Sequence[int] | Tensor | None = None,
+        progress: Progress | None = None,
+        baselines: Baselines = None,
+    ) -> Explanation:
+        """Like `attribute`, with everything that is known about each map."""
+        bound = self.bind(inputs, target, additional_forward_args, ids)
+        given = self.baseline if baselines is None else baselines
+        bound = replace(bound, baseline=_flat_baseline(bound, inputs, given))
+        explanation = self._explained(bound, isinstance(inputs, tuple), progress)
+        if baselines is None:
+            return explanation
+        noted = baselines if isinstance(baselines, (int, float)) else "given with the call"
+        return replace(explanation, settings={**explanation.settings, "baseline": noted})
+
+
+def reference(bound: BoundScore) -> Tensor:
+    """The baselines `[B, n]` of a score that has them."""
+    assert bound.baseline is not None
+    return bound.baseline
+
+
+def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:
+    """|sum A - (f(x) - f(x'))| / |f(x) - f(x')|, `[B]`.
+
+    A change that the network's precision cannot resolve (below sqrt(eps) of the two scores) counts
+    as one that it can: else a sample as far from its class as the baseline had any error.
+    """
+    dtype, baseline = bound.origin.dtype, reference(bound)
+    with torch.no_grad():
+        unmetered = replace(bound, meter=None)
+        start = unmetered.in_chunks(lambda rows: bound.value(baseline[rows], rows)).to(dtype)
+    here = bound.clean.to(dtype)
+    coarsest = max(torch.finfo(part).eps for part in bound.layout.dtypes)
+    change = (here - start).abs().clamp(min=coarsest**0.5 * (here.abs() + start.abs()))
+    missing = (contributions.double().sum(1).to(dtype) - (here - start)).abs()
+    return torch.where(missing == 0, missing, missing / change)
+
+
+def _flat_baseline(bound: BoundScore, inputs: Inputs, given: Any) -> Tensor:
+    """Baselines in Captum's forms as `[B, n]`, like the bound inputs."""
+    explained = bound.layout.split(bound.origin)
+    parts = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not isinstance(given, tuple):
+        given = (given,) * (1 if isinstance(given, Tensor) else len(parts))
+    if bound.layer is not None and any(isinstance(value, Tensor) for value in given):
+        start = tuple(part.detach() for part in parts)
+        through = _filled(given, start)
+        args = (*through, *bound.args[len(through) :])
+        return bound.layout.flatten([taken(bound.model, bound.layer, args)]).to(bound.origin.dtype)
+    return bound.layout.flatten(_filled(given[: len(explained)], explained))
+
+
+def _filled(given: tuple[Any, ...], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    if len(given) != len(like):
+        raise ValueError(
+            f"baselines: expected one for each of the {len(like)} inputs, got {len(given)}"
+        )
+    return tuple(_fill(value, part) for value, part in zip(given, like, strict=True))
+
+
+def _fill(value: Any, like: Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        if value.shape[1:] != like.shape[1:] or len(value) not in (1, len(like)):
+            raise ValueError(
+                f"baselines: expected shape {tuple(like.shape)}, or the same with one row, got "
+                f"{tuple(value.shape)} (the target comes after the baselines: name it, target=)"
+            )
+        checks.check_finite("baselines", (value,))
+        return value.detach().to(device=like.device, dtype=like.dtype).expand_as(like)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(
+            f"baselines: expected numbers or tensors like the inputs, got {type(value).__name__} "
+            "(the target comes after the baselines: name it, target=)"
+        )
+    return torch.full_like(like, value)

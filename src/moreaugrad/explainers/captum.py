@@ -1,0 +1,143 @@
+"""Captum's Integrated Gradients and DeepLIFT on our scores, with their errors told."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from captum import attr
+from captum.attr._utils.approximation_methods import SUPPORTED_METHODS as QUADRATURES
+from torch import Tensor, nn
+
+from moreaugrad import checks
+from moreaugrad.explainers.base import Maps
+from moreaugrad.explainers.baseline import FromBaseline, incompleteness, reference
+from moreaugrad.explainers.rescale import RescaleDeepLift
+from moreaugrad.layer import as_module
+from moreaugrad.names import choose
+from moreaugrad.score import BoundScore
+from moreaugrad.solvers.solution import Status
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class IntegratedGradients(FromBaseline):
+    """A = (x - x') * mean of grad f on the straight line from the baseline x' to x.
+
+    Without times_input, that mean alone. steps: gradients on the line; quadrature: "gausslegendre",
+    "riemann_middle", "riemann_trapezoid", "riemann_left" or "riemann_right".
+    The explanation's error is |sum A - (f(x) - f(x'))| / |f(x) - f(x')|; more steps lower it.
+    Source: Sundararajan et al. (2017).
+    """
+
+    steps: int = 64
+    quadrature: str = "gausslegendre"
+    times_input: bool = True
+
+    method: ClassVar[str] = "integrated-gradients"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("quadrature", self.quadrature, QUADRATURES)
+        fewest = 1 if self.quadrature == "gausslegendre" else 2
+        if self.steps < fewest:
+            raise ValueError(f"steps: expected at least {fewest}, got {self.steps!r}")
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        return self.times_input
+
+    def _draws(self) -> int:
+        return self.steps
+
+    def _maps(self, bound: BoundScore) -> Maps:
+        baseline = reference(bound)
+        engine = attr.IntegratedGradients(bound.value, multiply_by_inputs=False)
+
+        def mean_gradient(rows: Tensor) -> Tensor:
+            found: Tensor = engine.attribute(
+                bound.origin[rows],
+                baselines=baseline[rows],
+                additional_forward_args=(rows,),
+                n_steps=self.steps,
+                method=self.quadrature,
+                internal_batch_size=max(len(rows), bound.chunks.size),
+            )
+            return found
+
+        with checks.explained(bound.layout):
+            mean = bound.in_chunks(mean_gradient, self.steps)
+        contributions = mean * (bound.origin - baseline)
+        return Maps.direct(
+            contributions if self.times_input else mean,
+            evaluations=self.steps,
+            status=Status.FIXED_BUDGET,
+            error=incompleteness(bound, contributions),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class DeepLift(FromBaseline):
+    """A = (x - x') * m, with multipliers m chained through the network: Delta y / Delta x at each
+    activation (rescale rule) in place of its derivative.
+
+    Completeness, sum A = f(x) - f(x'), holds where every nonlinear part is a module that has a
+    rule: activations, max-pooling. It is checked for each sample: the explanation's error is
+    |sum A - (f(x) - f(x'))| / |f(x) - f(x')|, and above `tolerance` the status is "incomplete".
+    Explain a logit: probabilities and margins of several outputs have no rule.
+    Source: Shrikumar et al. (2017). Differs from Captum's: modules may be used more than once, or
+    have a shortcut around them; overlapping pooling windows; more activations (see `rescale`).
+    """
+
+    tolerance: float = 0.05
+
+    method: ClassVar[str] = "deeplift"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        as_module(self.forward_func, self.method)
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance!r}")
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        return True
+
+    def _draws(self) -> int:
+        return 2
+
+    def _maps(self, bound: BoundScore) -> Maps:
+        baseline, head = reference(bound), _Head(bound)
+
+        def contributions(rows: Tensor) -> Tensor:
+            with warnings.catch_warnings():
+                # Captum tells of its hooks at every call.
+                warnings.filterwarnings("ignore", message=r"\s*Setting forward, backward hooks")
+                found: Tensor = RescaleDeepLift(head).attribute(
+                    bound.origin[rows].requires_grad_(),
+                    baselines=baseline[rows],
+                    additional_forward_args=(rows,),
+                )
+            return found
+
+        with checks.explained(bound.layout):
+            flat = bound.in_chunks(contributions, 2)
+        error = incompleteness(bound, flat)
+        maps = Maps.direct(flat, evaluations=2, error=error)
+        status = tuple(
+            Status.INCOMPLETE if found is Status.DIRECT and not size <= self.tolerance else found
+            for found, size in zip(maps.status, error.tolist(), strict=True)
+        )
+        return replace(maps, status=status)
+
+
+class _Head(nn.Module):
+    """Model and readout as one module, which DeepLIFT hooks; the model itself stays as it is."""
+
+    def __init__(self, bound: BoundScore) -> None:
+        super().__init__()
+        self.model = bound.model
+        self._bound = bound
+
+    def forward(self, points: Tensor, rows: Tensor) -> Tensor:
+        return self._bound.value(points, rows)
