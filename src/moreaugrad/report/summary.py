@@ -50,7 +50,7 @@ def summarise(sections: Sequence[Section]) -> Summary:
         ("time", duration, lambda tile: tile.seconds),
     ):
         columns.append((name, _means(methods.values(), value, words)))
-    kept = [(name, cells) for name, cells in columns if any(cell.text for cell in cells)]
+    kept = [(name, cells) for name, cells in columns if any(c.text or c.undefined for c in cells)]
     return Summary(
         inputs=len(sections),
         columns=[name for name, _ in kept],

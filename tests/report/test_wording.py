@@ -1,0 +1,83 @@
+"""Numbers in words and means over inputs."""
+
+import math
+
+import pytest
+
+from moreaugrad.report import Section, Tile
+from moreaugrad.report.summary import summarise
+from moreaugrad.report.wording import count, duration, number, percent, score
+
+
+def plain(text):
+    return text.replace("\u202f", " ")
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0, "0 %"),
+        (1, "100 %"),
+        (0.973, "97.3 %"),
+        (0.99996, "> 99.9 %"),
+        (0.00002, "< 0.1 %"),
+        (1.5, "> 99.9 %"),
+    ],
+)
+def test_shares(share, words):
+    assert plain(percent(share)) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.0, "0"),
+        (0.00123, "0.00123"),
+        (-2.5, "−2.5"),
+        (1.5e-7, "1.5 × 10⁻⁷"),
+        (-3e12, "−3 × 10¹²"),
+        (math.nan, "undefined"),
+        (-math.inf, "−∞"),
+    ],
+)
+def test_numbers(value, words):
+    assert plain(number(value)) == words
+
+
+def test_counts_durations_and_scores():
+    assert plain(count(1234567)) == "1 234 567"
+    assert plain(duration(0.0421)) == "42 ms"
+    assert plain(duration(59.96)) == "60.0 s"
+    assert plain(duration(185)) == "3 min 5 s"
+    assert [score(0.5), score(-0.25), score(math.nan)] == ["0.500", "−0.250", "undefined"]
+
+
+def tile(title, **given):
+    return Tile(title=title, pictures={}, status="converged", **given)
+
+
+def test_summary_averages_what_is_defined():
+    sections = [
+        Section(
+            title="a",
+            tiles=[
+                tile("one", zeros=0.5, scores={"AUROC": 0.5}),
+                tile("two", ok=False, scores={"AUROC": 0.75}),
+            ],
+        ),
+        Section(
+            title="b",
+            tiles=[
+                tile("one", zeros=1.0, scores={"AUROC": math.nan}),
+                tile("two", evaluations=10, scores={"AUROC": 0.25}),
+            ],
+        ),
+    ]
+    found = summarise(sections)
+    assert found.inputs == 2
+    assert found.columns == ["usable", "AUROC", "zeros", "evaluations"]
+    rows = dict(found.rows)
+    assert [plain(cell.text) for cell in rows["one"]] == ["2 of 2", "0.500", "75.0 %", ""]
+    assert [plain(cell.text) for cell in rows["two"]] == ["1 of 2", "0.500", "", "10"]
+    assert [cell.undefined for cell in rows["one"]] == [0, 1, 0, 0]
+    assert [rows[name][1].best for name in ("one", "two")] == [True, True]
