@@ -1,17 +1,21 @@
 """Sparse, stable and checked gradient explanations of PyTorch models."""
 
-from moreaugrad.explainers import METHODS, build
-from moreaugrad.explainers.captum import DeepLift, IntegratedGradients
-from moreaugrad.explainers.gradcam import GradCAM
-from moreaugrad.explainers.gradient import SimpleGradient, SmoothGrad
-from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, MoreauGrad, SparseMoreauGrad
-from moreaugrad.explainers.published import PublishedMoreauGrad
-from moreaugrad.explainers.rho import RhoGuidance, paper_rho, rho_guidance
-from moreaugrad.explanation import ConvergenceWarning, Explanation
-from moreaugrad.noise import Noise
-from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, SquaredL2, WeightedL2, Zero
-from moreaugrad.score import Score, Smoothed
-from moreaugrad.solvers import Status
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moreaugrad.explainers import METHODS, build
+    from moreaugrad.explainers.captum import DeepLift, IntegratedGradients
+    from moreaugrad.explainers.gradcam import GradCAM
+    from moreaugrad.explainers.gradient import SimpleGradient, SmoothGrad
+    from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, MoreauGrad, SparseMoreauGrad
+    from moreaugrad.explainers.published import PublishedMoreauGrad
+    from moreaugrad.explainers.rho import RhoGuidance, paper_rho, rho_guidance
+    from moreaugrad.explanation import ConvergenceWarning, Explanation
+    from moreaugrad.noise import Noise
+    from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, SquaredL2, WeightedL2, Zero
+    from moreaugrad.score import Score, Smoothed
+    from moreaugrad.solvers import Status
 
 __version__ = "0.1.0"
 
@@ -44,3 +48,33 @@ __all__ = [
     "paper_rho",
     "rho_guidance",
 ]
+
+# What the imports above tell type checkers happens when a name is first used: the command line
+# answers `--help` without loading torch.
+_HOMES = {
+    "explainers": ("METHODS", "build"),
+    "explainers.captum": ("DeepLift", "IntegratedGradients"),
+    "explainers.gradcam": ("GradCAM",),
+    "explainers.gradient": ("SimpleGradient", "SmoothGrad"),
+    "explainers.moreau": ("GroupSparseMoreauGrad", "MoreauGrad", "SparseMoreauGrad"),
+    "explainers.published": ("PublishedMoreauGrad",),
+    "explainers.rho": ("RhoGuidance", "paper_rho", "rho_guidance"),
+    "explanation": ("ConvergenceWarning", "Explanation"),
+    "noise": ("Noise",),
+    "penalties": ("L1", "Box", "ElasticNet", "GroupL2", "SquaredL2", "WeightedL2", "Zero"),
+    "score": ("Score", "Smoothed"),
+    "solvers": ("Status",),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
