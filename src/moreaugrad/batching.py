@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -51,6 +52,19 @@ class Chunks:
                 ) from error
         self.size //= 2
         return None
+
+    def over(self, rows: Tensor, work: Callable[[Tensor], Tensor], width: int = 1) -> Tensor:
+        """`work` on consecutive rows that fill a pass, `width` places each; its results, joined."""
+        found: list[Tensor] = []
+        at = 0
+        while at < len(rows):
+            part = rows[at : at + max(1, self.size // width)]
+            done = self.guarded(partial(work, part))
+            if done is None:  # the chunk size was halved, so start over here
+                continue
+            found.append(done)
+            at += len(part)
+        return torch.cat(found)
 
 
 def _out_of_memory(error: BaseException) -> bool:

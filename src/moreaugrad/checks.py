@@ -72,20 +72,23 @@ def check_recording(parts: Sequence[Tensor] = ()) -> None:
 
 
 def check_mode(model: object) -> None:
-    """A network in training mode that couples samples, or is random, has no map of its own."""
+    """Where samples are coupled, or outputs random, a sample has no map of its own."""
     if not isinstance(model, nn.Module):
         return
     for name, module in model.named_modules():
-        if not module.training:
-            continue
-        coupled = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        if coupled or random:
+        where = f"{name or 'it'} ({type(module).__name__})"
+        normalises = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if normalises and not module.training and module.running_mean is None:
             raise ValueError(
-                f"expected a model in evaluation mode, but {name or 'it'} "
-                f"({type(module).__name__}) is in training mode, where "
-                f"{'samples of a batch depend on each other' if coupled else 'outputs are random'}"
-                ": call model.eval()"
+                f"expected a model whose samples do not depend on each other, but {where} keeps no "
+                "running statistics and takes those of the batch"
+            )
+        random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        if module.training and (normalises or random):
+            why = "samples of a batch depend on each other" if normalises else "outputs are random"
+            raise ValueError(
+                f"expected a model in evaluation mode, but {where} is in training mode, where "
+                f"{why}: call model.eval()"
             )
 
 

@@ -94,11 +94,6 @@ class Readout:
 
     def resolve(self, outputs: Tensor, target: TargetLike) -> tuple[Target, Tensor]:
         """The target, and the prediction `[B]`, at the clean input's outputs."""
-        if outputs.ndim == 0:
-            raise ValueError(
-                "expected outputs [B] or [B, K], one row per sample, got a single number: the "
-                "model must not reduce over the batch"
-            )
         table = outputs[:, None] if outputs.ndim == 1 else outputs
         task = self._task(table)
         given = None if target is None else _parse(target, len(table), outputs.device)
@@ -162,7 +157,7 @@ def _at(table: Tensor, positions: Tensor | None) -> Tensor:
 
 
 def _parse(target: object, batch: int, device: torch.device) -> Target:
-    if isinstance(target, bool) or not isinstance(target, (int, Tensor, Sequence)):
+    if isinstance(target, (bool, str)) or not isinstance(target, (int, Tensor, Sequence)):
         raise TypeError(
             "target: expected an int, an integer tensor [B] or [B, 1], a list of ints, a tuple, "
             f"or None for the prediction, got {type(target).__name__}"
@@ -170,6 +165,12 @@ def _parse(target: object, batch: int, device: torch.device) -> Target:
     if isinstance(target, tuple):
         target = [target] * batch
     if isinstance(target, Sequence) and any(isinstance(item, tuple) for item in target):
+        lengths = {len(item) if isinstance(item, tuple) else 0 for item in target}
+        if len(lengths) > 1 or 0 in lengths:
+            raise ValueError(
+                "target: expected ints, or tuples (class, position, ...) of the same length, got "
+                f"{target!r}"
+            )
         table = torch.tensor([list(item) for item in target], device=device)
         if len(table) != batch:
             raise ValueError(f"target: expected {batch} entries, one a sample, got {len(table)}")
