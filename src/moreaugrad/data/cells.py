@@ -57,7 +57,7 @@ class Cells:
     frame in part, but is drawn again while its feature covers less than `min_feature_fraction` of
     the picture (for one tail at least 0.3 %), or nothing at all.
 
-    Differs: a bar is at least one pixel wide, so that it stays connected in small pictures.
+    Differs: a bar is at least one pixel wide, so that it seldom breaks in small pictures.
     Errors: ValueError for a size below 16; IndexError from `count` on.
     """
 
@@ -225,7 +225,7 @@ def _with_background(rng: np.random.Generator, image: Array) -> Array:
 
 def _coordinates(size: int) -> tuple[Array, Array]:
     """x `[1, size]` and y `[size, 1]` of the pixels, from -256 to 255 at the original size."""
-    line: Array = (np.arange(size) + 0.5) * (ORIGINAL / size) - 0.5 - ORIGINAL / 2
+    line = (np.arange(size, dtype=np.float64) + 0.5) * (ORIGINAL / size) - 0.5 - ORIGINAL / 2
     return line[None, :], line[:, None]
 
 

@@ -29,6 +29,8 @@ def as_preprocess(settings: Mapping[str, Any]) -> Preprocess:
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if settings.get("do_normalize"):
         mean, std = tuple(settings["image_mean"]), tuple(settings["image_std"])
+    if settings.get("include_top"):  # EfficientNet divides a second time
+        std = tuple(a * b for a, b in zip(std, settings["image_std"], strict=True))
     return Preprocess(
         resize=resize,
         crop=crop,

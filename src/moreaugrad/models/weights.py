@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -71,30 +71,32 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _without_prefixes(_state_dict(_load_checkpoint(path), path))
 
 
+EXPECTED = "expected weights as safetensors or as saved by torch.save(model.state_dict())"
+
+
 def _load_checkpoint(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Told of files that pickle wrote, which are refused below with a reason.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        text = str(error)
-        refused = re.search(
-            r"(?:Unsupported global: GLOBAL|Unsupported class|function) ([\w.]+)", text
-        )
-        if refused is None and not zipfile.is_zipfile(path) and "Unsupported" not in text:
-            raise ValueError(f"{path}: {EXPECTED}, got something else") from None
-        what = f" ({refused[1]})" if refused else ""
+        wanted = re.search(r"GLOBAL:? ([\w.]+)", str(error))
+        if wanted is None:
+            raise ValueError(
+                f"{path}: {EXPECTED}, got a file of another kind; a plain pickle is refused, "
+                "because it may hold code"
+            ) from None
         raise ValueError(
-            f"{path}: refused, because the file asks for code to be run{what}. Expected tensors "
-            "alone: save model.state_dict() with torch.save, or better as safetensors"
+            f"{path}: refused, because the file asks for code to be run ({wanted[1]}). Expected "
+            "tensors alone: save model.state_dict() with torch.save, or better as safetensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
         first = str(error).strip().splitlines()
         raise ValueError(
             f"{path}: {EXPECTED}, got a file that is damaged or of another kind "
             f"({first[0] if first else type(error).__name__})"
         ) from error
-
-
-EXPECTED = "expected weights as safetensors or as saved by torch.save(model.state_dict())"
 
 
 def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
