@@ -28,7 +28,8 @@ class Partition:
     def norms(self, flat: Tensor) -> Tensor:
         """Euclidean norm of every group: `[B, n]` to `[B, G]`."""
         padded = torch.nn.functional.pad(flat, (0, 1))
-        return padded[:, self.members.to(flat.device)].norm(dim=2)
+        found: Tensor = padded[:, self.members.to(flat.device)].norm(dim=2)
+        return found
 
     def spread(self, per_group: Tensor) -> Tensor:
         """One number per group to each of its entries: `[B, G]` to `[B, n]`."""

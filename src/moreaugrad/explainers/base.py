@@ -217,7 +217,7 @@ class Explainer(GradientAttribution, ABC):
         """Passes that one sample fills at a time."""
         return 1
 
-    def _budget(self) -> int:
+    def budget(self) -> int:
         """Gradient evaluations that one sample takes at most (about: it only paces progress)."""
         return self._draws()
 
@@ -230,6 +230,6 @@ class Explainer(GradientAttribution, ABC):
         def tell(evaluations: int) -> None:
             nonlocal spent
             spent += evaluations
-            progress(before + group * min(1.0, spent / (group * self._budget())), samples)
+            progress(before + group * min(1.0, spent / (group * self.budget())), samples)
 
         return tell

@@ -11,7 +11,6 @@ from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.noise import RELATIVE, Noise
 from moreaugrad.penalties import eta_for
 from moreaugrad.score import BoundScore, Score, Smoothed
-from moreaugrad.solvers.blocks import Blocks
 from moreaugrad.solvers.solution import Status
 
 
@@ -82,19 +81,20 @@ class SmoothGrad(Explainer):
         # Blocks of whole passes where that leaves enough of them for a standard error.
         size = max(bound.chunks.size // len(bound), -(-self.samples // 8))
         size = max(2, min(size, self.samples // 4) // 2 * 2)
-        blocks = Blocks()
-        whole = self.samples // size * size
-        for start in range(0, whole, size):
-            blocks.add(bound.value_and_grad(draws=range(start, start + size))[1] * size)
-        mean, spread = blocks.jackknife(lambda total: total / size)
-        total = mean * whole
-        if whole < self.samples:
-            rest = range(whole, self.samples)
-            total = total + bound.value_and_grad(draws=rest)[1] * len(rest)
-        maps = total / self.samples
+        total, squares = torch.zeros_like(bound.origin), bound.origin.new_zeros(len(bound)).double()
+        for start in range(0, self.samples, size):
+            draws = range(start, min(start + size, self.samples))
+            block = bound.value_and_grad(draws=draws)[1] * len(draws)
+            total += block
+            squares += block.double().square().sum(1) / len(draws)
+        maps, count = total / self.samples, -(-self.samples // size)
+        # Between blocks: sum_j m_j |mean_j - mean|^2 / (J - 1) is one draw's variance.
+        between = squares - self.samples * maps.double().square().sum(1)
+        variance = between.clamp_min(0) / max(1, count - 1) / self.samples
+        error = variance.sqrt() / maps.double().norm(dim=1)
         return Maps.direct(
             maps,
             evaluations=self.samples,
             status=Status.FIXED_BUDGET,
-            error=spread / maps.norm(dim=1),
+            error=error.to(maps.dtype) if count > 1 else None,
         )

@@ -54,7 +54,7 @@ class MoreauExplainer(Explainer):
     tolerance: float | None = None
     max_evaluations: int = 4096
     noise: str = "fresh"
-    draws: int = 16
+    draws: int = 8
     samples: int = 64
     chains: int = 1
     solver: str = "spectral"
@@ -99,7 +99,7 @@ class MoreauExplainer(Explainer):
     def _draws(self) -> int:
         return self.draws if self.fresh else self.samples if self.sigma > 0 else 1
 
-    def _budget(self) -> int:
+    def budget(self) -> int:
         return self.max_evaluations * self.chains
 
     def _stochastic(self) -> StochasticFixedPoint:

@@ -59,7 +59,7 @@ class PublishedMoreauGrad(Explainer):
     def _draws(self) -> int:
         return self.draws
 
-    def _budget(self) -> int:
+    def budget(self) -> int:
         return self.steps * self.draws
 
     def _maps(self, bound: BoundScore) -> Maps:

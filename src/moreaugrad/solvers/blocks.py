@@ -7,19 +7,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+FEWEST = 4
+"""Blocks below which nothing is said of an error."""
+
 
 class Blocks:
-    """Sums of consecutive terms `[B, n]` in at most `most` blocks of equal length.
+    """Sums of consecutive pairs of terms `[B, 2, n]` in at most `most` blocks of equal length.
 
     When all are full, neighbours are merged and the length doubles: memory stays bounded however
     long the sequence, and blocks outgrow its correlation.
     """
 
-    def __init__(self, most: int = 16) -> None:
+    def __init__(self, batch: int, most: int = 16) -> None:
         self._most = most
         self._length = 1
         self._sums: list[Tensor] = []
-        self._filled = 0  # terms in the last block
+        self._filled = 1  # terms in the last block
+        self._first = [0] * batch  # a sample's first block that counts
 
     def add(self, term: Tensor) -> None:
         if self._sums and self._filled < self._length:
@@ -28,33 +32,63 @@ class Blocks:
             return
         if len(self._sums) == self._most:
             self._sums = [a + b for a, b in zip(self._sums[::2], self._sums[1::2], strict=True)]
+            self._first = [-(-first // 2) for first in self._first]
             self._length *= 2
         self._sums.append(term.clone())
         self._filled = 1
 
+    def restart(self, row: int) -> None:
+        """Leaves out all that came so far in the mean of this sample."""
+        self._first[row] = len(self._sums)
+
     def select(self, rows: Tensor) -> None:
         self._sums = [block[rows] for block in self._sums]
+        self._first = [self._first[row] for row in rows.tolist()]
 
-    @property
-    def complete(self) -> bool:
-        """No block is partly filled, and there are enough of them for a standard error."""
-        return self._filled == self._length and len(self._sums) >= self._most // 2
+    def complete(self, row: int) -> int:
+        """Blocks that count for this sample; 0 while the last one is partly filled."""
+        return len(self._sums) - self._first[row] if self._filled == self._length else 0
 
-    def mean(self) -> Tensor:
-        total = torch.stack(self._sums).sum(0) if len(self._sums) > 1 else self._sums[0].clone()
-        return total / ((len(self._sums) - 1) * self._length + self._filled)
+    def tail(self, row: int) -> tuple[Tensor, Tensor]:
+        """A sample's mean pair `[2, n]`, and the mean of its first term over each block, `[J, n]`.
 
-    def jackknife(self, mapped: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """The map of the mean, `[B, n]`, and its delete-one-block standard error, `[B]`.
-
-        The error of a thresholded map is not the thresholded error; leaving out one block at a
-        time carries the mean's error through the threshold. Only complete blocks enter.
+        Leading blocks are left out where that lowers the estimated variance of the first one's
+        mean (MSER: White, 1997), at most half of them.
         """
-        full = self._sums if self._filled == self._length else self._sums[:-1]
-        count = len(full)
-        total = torch.stack(full).sum(0)
-        whole = mapped(self.mean())
-        left_out = [mapped((total - block) / ((count - 1) * self._length)) for block in full]
-        centre = torch.stack(left_out).mean(0)
-        spread = torch.stack([(item - centre).square().sum(1) for item in left_out]).sum(0)
-        return whole, (spread * (count - 1) / count).sqrt()
+        blocks = torch.stack([block[row] for block in self._sums[self._first[row] :]])
+        partial = self._filled % self._length
+        whole = blocks[:-1] if partial else blocks
+        terms = whole[:, 0] / self._length
+        dropped = _truncation(terms) if len(whole) >= FEWEST else 0
+        count = self._length * (len(whole) - dropped) + partial
+        return blocks[dropped:].sum(0) / count, terms[dropped:]
+
+
+def _truncation(terms: Tensor) -> int:
+    """The number d <= J / 2 of leading terms that minimises var(rest) / len(rest)."""
+    count = len(terms)
+    after = torch.arange(count, 0, -1, device=terms.device, dtype=terms.dtype)
+    # sum of squares about the mean of each tail, from inner products of the terms alone
+    inner = (terms - terms.mean(0)) @ (terms - terms.mean(0)).T
+    tails = inner.flip(0, 1).cumsum(0).cumsum(1).diagonal().flip(0)
+    squares = inner.diagonal().flip(0).cumsum(0).flip(0)
+    variance = (squares - tails / after) / (after * (after - 1))
+    return int(variance[: count // 2 + 1].argmin())
+
+
+def jackknife(terms: Tensor, mapped: Callable[[Tensor], Tensor]) -> Tensor:
+    """Standard error of `mapped(mean of terms)`, a number; infinite for too few terms.
+
+    Delete-one through `mapped`, because the error of a thresholded map is not the thresholded
+    error; the largest over terms joined by 1, 2, 4, ..., because short blocks overlook correlation.
+    """
+    worst = terms.new_zeros(()) if len(terms) >= FEWEST else terms.new_tensor(torch.inf)
+    while len(terms) >= FEWEST:
+        count = len(terms)
+        centre = terms.mean(0)
+        left_out = torch.cat([mapped((centre + (centre - t) / (count - 1))[None]) for t in terms])
+        spread = (left_out - left_out.mean(0)).square().sum() * (count - 1) / count
+        worst = torch.maximum(worst, spread)
+        terms = terms[count % 2 :]
+        terms = (terms[::2] + terms[1::2]) / 2
+    return worst.sqrt()

@@ -91,21 +91,24 @@ class Descent(ABC):
             # Progress is a lower objective or, below its rounding, a smaller error.
             state.waited = torch.where(error < 0.9 * state.best_error, 0, state.waited)
             state.best_error = torch.minimum(state.best_error, error)
-            status = self._judge(state, error, last=iteration == self.max_steps)
-            done = torch.tensor([s is not None for s in status], device=u.device)
-            if bool(done.any()):
+            verdicts = self._judge(state, error, last=iteration == self.max_steps)
+            for place, status in enumerate(verdicts):
+                if status is None:
+                    continue
                 # Where the optimality condition fails the lowest point is the honest answer.
-                failed = torch.tensor([s is None or not s.ok for s in status], device=u.device)
-                keep = out.finish(
-                    done,
+                u = state.u if status.ok else state.best_u
+                out.close(
+                    place,
                     status,
-                    torch.where(failed[:, None], state.best_u, state.u),
-                    residual=residual,
-                    error=error,
-                    eta=state.problem.eta,
-                    steps=state.steps,
-                    evaluations=state.evaluations,
+                    u=u[place],
+                    residual=residual[place],
+                    error=error[place],
+                    eta=state.problem.eta[place],
+                    steps=state.steps[place],
+                    evaluations=state.evaluations[place],
                 )
+            keep = out.going_on()
+            if keep is not None:
                 if len(keep) == 0:
                     break
                 state.select(keep)

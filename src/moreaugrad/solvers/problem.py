@@ -75,7 +75,3 @@ class MoreauProblem(Problem):
 
     def select(self, rows: Tensor) -> MoreauProblem:
         return replace(self, score=self.score.select(rows), rho=self.rho[rows], eta=self.eta[rows])
-
-    def displacement(self, grad: Tensor) -> Tensor:
-        """P(-rho grad): the u that a gradient of the score stands for."""
-        return self.prox(-self.rho[:, None] * grad, self.rho)

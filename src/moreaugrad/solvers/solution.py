@@ -95,28 +95,30 @@ class Collector:
         batch = len(like)
         self.rows = torch.arange(batch, device=like.device)
         self._status = [Status.STEP_LIMIT] * batch
-        self._u = torch.zeros_like(like)
-        self._floats = {
-            name: like.new_full((batch,), torch.nan) for name in ("residual", "error", "eta")
-        }
-        self._counts = {
-            name: torch.zeros(batch, dtype=torch.long, device=like.device)
-            for name in ("steps", "evaluations")
-        }
+        self._closed: list[int] = []
+        unknown = like.new_full((batch,), torch.nan)
+        count = torch.zeros(batch, dtype=torch.long, device=like.device)
+        self._store = {"u": torch.full_like(like, torch.nan)}
+        self._store |= {name: unknown.clone() for name in ("residual", "error", "eta")}
+        self._store |= {name: count.clone() for name in ("steps", "evaluations")}
 
-    def finish(
-        self, done: Tensor, status: list[Status | None], u: Tensor, **values: Tensor
-    ) -> Tensor:
-        """Stores the samples of the active batch that are `done`; returns the rows that go on."""
-        rows = self.rows[done]
-        for place, row in zip(done.nonzero()[:, 0].tolist(), rows.tolist(), strict=True):
-            self._status[row] = status[place] or Status.STEP_LIMIT
-        self._u[rows] = u[done]
-        for name, store in (self._floats | self._counts).items():
-            store[rows] = values[name][done].to(store.dtype)
-        keep = (~done).nonzero()[:, 0]
+    def close(self, place: int, status: Status, **values: Tensor | float) -> None:
+        """Stores the result of the active sample at `place`."""
+        row = int(self.rows[place])
+        self._status[row] = status
+        self._closed.append(place)
+        for name, value in values.items():
+            self._store[name][row] = value
+
+    def going_on(self) -> Tensor | None:
+        """The places of the samples that go on, when some were closed since the last call."""
+        if not self._closed:
+            return None
+        keep = torch.ones(len(self.rows), dtype=torch.bool, device=self.rows.device)
+        keep[self._closed] = False
+        self._closed = []
         self.rows = self.rows[keep]
-        return keep
+        return keep.nonzero()[:, 0]
 
     def solution(self) -> Solution:
-        return Solution(u=self._u, status=tuple(self._status), **self._floats, **self._counts)
+        return Solution(status=tuple(self._status), **self._store)

@@ -8,38 +8,51 @@ approximation of the smooth population problem instead.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from moreaugrad.penalties import SparsePenalty, eta_for
-from moreaugrad.solvers.blocks import Blocks
+from moreaugrad.solvers.blocks import Blocks, jackknife
+from moreaugrad.solvers.guard import StepGuard
 from moreaugrad.solvers.problem import MoreauProblem
 from moreaugrad.solvers.solution import Collector, Solution, Status
 
-BURN_IN = 4
-"""Steps that are left out of the mean."""
 CHAIN_KEY = 2**62
 """Added to the sample keys of the second chain, so that its draws are its own."""
-APART = 3.0
-"""Distance of two chains, in units of its own standard error, that means two solutions."""
+APART = 1.75
+"""Distance of two chains, in units of its own reported error, that means two solutions."""
+FEEDBACK = 1.15
+"""Reported error over jackknife error: calibrated for the feedback that blocks cannot see."""
+DRIFT = 2.0
+"""Weight of ||P(mean of moved) - P(mean of y)||, which vanishes when y has stopped drifting.
+
+Along a direction of curvature c the map is off by |rho c / (1 + rho c)| of it, which is below 2
+where rho c > -2/3.
+"""
+LEAST_STEPS, LEAST_BLOCKS = 32, 8
+"""A sample is not judged before; the error of fewer blocks is itself too uncertain."""
+RETUNED_ALWAYS, RETUNED_EVERY = 16, 8
+"""An automatic eta follows y at each of the first steps, then at every so many."""
 
 
-def damping(step: int) -> float:
-    """alpha_k: large first, decaying, because a constant one leaves a bias.
+def damping(evaluations: int) -> float:
+    """alpha, after that many evaluations of a sample: 1 at first, then .7 and decaying.
 
-    The gradient is taken at the prox of a noisy y; that bias shrinks with alpha.
+    The gradient is taken at the prox of a noisy y, which biases it; the bias shrinks with alpha.
     """
-    return float(0.7 * (1 + step / 10) ** -0.6)
+    return float(0.7 * (1 + evaluations / 160) ** -0.6) if evaluations else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class StochasticFixedPoint:
     """y <- y + alpha_k (-rho g(P(y)) - y), g a mean gradient over `draws` fresh antithetic draws.
 
-    P is the prox of rho eta R. The mean of g after a short burn-in goes through P once, at the end,
-    so that the map is exactly sparse. A sample stops when the jackknife standard error of its map
-    over blocks of that mean is at most `tolerance` of the map's norm, or after `max_evaluations`.
+    P is the prox of rho eta R. The mean of g goes through P once, at the end, so that the map is
+    exactly sparse. A sample stops when the standard error of its map is at most `tolerance` of the
+    map's norm, or after `max_evaluations`. Where the score's curvature makes alpha_k unstable, it
+    is cut for that sample, which then starts its mean anew.
     `chains=2` runs a second chain from another start with other draws and tells when they differ
     by more than their errors explain. `sparsity` chooses eta for each sample, such that the map
     has that share of zeros.
@@ -47,7 +60,7 @@ class StochasticFixedPoint:
 
     tolerance: float = 0.1
     max_evaluations: int = 4096
-    draws: int = 16
+    draws: int = 8
     chains: int = 1
     sparsity: float | None = None
 
@@ -66,68 +79,55 @@ class StochasticFixedPoint:
 
     def solve(self, problem: MoreauProblem) -> Solution:
         """Solves for each sample. The problem's score must be smoothed by noise."""
-        first, gradient = self._chain(problem, problem.start())
+        first, mean = self._chain(problem, problem.start())
         if self.chains == 1:
             return first
-        start = -2 * problem.rho[:, None] * gradient
-        second, other = self._chain(_second(problem), start)
-        return self._joined(problem, (first, gradient), (second, other))
+        second, other = self._chain(_second(problem), 2 * mean)
+        return self._joined(problem, (first, mean), (second, other))
 
     def _chain(self, problem: MoreauProblem, y: Tensor) -> tuple[Solution, Tensor]:
-        """One chain's solution and its mean gradient `[B, n]`."""
+        """One chain's solution and its mean y `[B, n]`, whose prox is the solution."""
         out, means = Collector(y), torch.zeros_like(y)
-        blocks, last = Blocks(), self.max_evaluations // self.draws
+        blocks, guard = Blocks(len(y)), StepGuard(y)
+        last = self.max_evaluations // self.draws
         for step in range(last):
-            draws = range(step * self.draws, (step + 1) * self.draws)
             u = problem.prox(y, problem.rho)
+            draws = range(step * self.draws, (step + 1) * self.draws)
             _, gradient = problem.score.value_and_grad(u, draws)
-            y = y + damping(step) * (-problem.rho[:, None] * gradient - y)
-            if step >= BURN_IN:
-                blocks.add(gradient)
-            problem = self._retuned(problem, y)
-            finite = torch.isfinite(gradient).all(1)
-            judged = blocks.complete or step == last - 1
-            if not judged and bool(finite.all()):
-                continue
-            if judged:
-                mean = blocks.mean()
-                problem = self._retuned(problem, -problem.rho[:, None] * mean)
-                u, spread = blocks.jackknife(problem.displacement)
-                length = u.norm(dim=1)
-                error = torch.where(spread == 0, spread, spread / length)
-            else:
-                mean, error = torch.zeros_like(y), torch.full_like(y[:, 0], torch.inf)
-            status = [
-                Status.NON_FINITE
-                if not good
-                else Status.CONVERGED
-                if small
-                else Status.STEP_LIMIT
-                if step == last - 1
-                else None
-                for good, small in zip(
-                    finite.tolist(), (error <= self.tolerance).tolist(), strict=True
-                )
-            ]
-            done = torch.tensor([item is not None for item in status], device=y.device)
-            if not bool(done.any()):
-                continue
-            means[out.rows[done]] = mean[done]
-            count = torch.full_like(out.rows, step + 1)
-            keep = out.finish(
-                done,
-                status,
-                torch.where(finite[:, None], u, torch.nan),
-                residual=torch.full_like(error, torch.nan),
-                error=error,
-                eta=problem.eta,
-                steps=count,
-                evaluations=count * self.draws,
-            )
-            if len(keep) == 0:
-                break
-            problem, y = problem.select(keep), y[keep]
-            blocks.select(keep)
+            moved = -problem.rho[:, None] * gradient
+            alpha, cut = guard.limit(damping(step * self.draws), u, moved)
+            for row in cut:
+                blocks.restart(row)
+            y = y + alpha[:, None] * (moved - y)
+            blocks.add(torch.stack([moved, y], dim=1))
+            if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
+                problem = self._retuned(problem, y)
+            for row, finite in enumerate(torch.isfinite(gradient).all(1).tolist()):
+                spent = {"steps": step + 1, "evaluations": (step + 1) * self.draws}
+                if not finite:
+                    out.close(row, Status.NON_FINITE, **spent)
+                    continue
+                due = step + 1 >= LEAST_STEPS and blocks.complete(row) >= LEAST_BLOCKS
+                if not due and step + 1 < last:
+                    continue
+                pair, terms = blocks.tail(row)
+                one = problem.select(torch.tensor([row], device=y.device))
+                one = self._retuned(one, pair[:1])
+                u, behind = one.prox(pair[:1], one.rho), one.prox(pair[1:], one.rho)
+                spread = FEEDBACK * jackknife(terms, partial(one.prox, step=one.rho))
+                total = torch.hypot(spread, DRIFT * (u - behind).norm())
+                error = total / u.norm() if bool(total > 0) else total
+                if bool(error <= self.tolerance) or step + 1 == last:
+                    status = Status.CONVERGED if error <= self.tolerance else Status.STEP_LIMIT
+                    out.close(row, status, u=u[0], error=error, eta=one.eta[0], **spent)
+                    means[out.rows[row]] = pair[0]
+            keep = out.going_on()
+            if keep is not None:
+                if len(keep) == 0:
+                    break
+                problem, y = problem.select(keep), y[keep]
+                blocks.select(keep)
+                guard.select(keep)
         return out.solution(), means
 
     def _retuned(self, problem: MoreauProblem, y: Tensor) -> MoreauProblem:
@@ -148,10 +148,10 @@ class StochasticFixedPoint:
         first: tuple[Solution, Tensor],
         second: tuple[Solution, Tensor],
     ) -> Solution:
-        (one, gradient), (two, other) = first, second
-        mean = (gradient + other) / 2
-        problem = self._retuned(problem, -problem.rho[:, None] * mean)
-        u = problem.displacement(mean)
+        (one, y), (two, other) = first, second
+        mean = (y + other) / 2
+        problem = self._retuned(problem, mean)
+        u = problem.prox(mean, problem.rho)
         length = u.norm(dim=1)
         spread = torch.stack([s.error * s.u.norm(dim=1) for s in (one, two)])
         expected = spread.square().sum(0).sqrt()
