@@ -15,6 +15,8 @@ from moreaugrad.solvers.solution import Status
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from moreaugrad.pictures import Style
+
 
 class ConvergenceWarning(UserWarning):
     """A map is returned that did not reach its stated accuracy."""
@@ -94,8 +96,33 @@ class Explanation:
             raise RuntimeError(f"{self.method}: " + "\n".join(self.problems()))
         return self
 
-    def plot(self, path: str | os.PathLike[str] | None = None, index: int = 0) -> Figure:
-        """A figure of one sample, input beside map; written to `path` too when that is given."""
-        from moreaugrad.pictures import figure
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        index: int = 0,
+        *,
+        part: int = 0,
+        title: str | None = None,
+        style: Style | None = None,
+    ) -> Figure:
+        """One sample's map in all views, over the input where that is a picture.
 
-        return figure(self[index], path)
+        `part` picks one of several inputs. With `path` the figure is written too (the suffix tells
+        the format; a PNG carries the settings). Errors: ValueError for a map that is not finite.
+        """
+        from moreaugrad.pictures import photo
+        from moreaugrad.pictures.plot import figure, save_figure
+
+        one = self[index]
+        inputs = one.inputs if isinstance(one.inputs, tuple) else (one.inputs,)
+        image = photo(inputs[part][0])
+        told = f"{self.method}, class {int(one.target)}: {one.status[0].value}"
+        shown = figure(
+            one.parts[part][0],
+            None if image is None else image.pixels,
+            title=told if title is None else title,
+            style=style,
+        )
+        if path is not None:
+            save_figure(shown, path, {"method": self.method, "settings": dict(self.settings)})
+        return shown

@@ -6,8 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from moreaugrad.explanation import Explanation
 from moreaugrad.pictures import PALETTES, draw, read_settings
 from moreaugrad.pictures.plot import comparison, figure, save_figure
+from moreaugrad.solvers.solution import Status
 
 RNG = np.random.default_rng(0)
 MAP = RNG.normal(size=(3, 12, 10))
@@ -76,3 +78,45 @@ def test_a_notebook_shows_it_without_pyplot(tmp_path):
     with Image.open(tmp_path / "shown.png") as image:
         assert image.width > 500
     assert plt.get_fignums() == before
+
+
+def explanation(maps, inputs):
+    classes = torch.tensor([3, 5])
+    return Explanation(
+        maps=maps,
+        inputs=inputs,
+        target=classes,
+        prediction=classes,
+        score=torch.zeros(2),
+        status=(Status.CONVERGED, Status.STEP_LIMIT),
+        residual=torch.zeros(2),
+        error=torch.zeros(2),
+        eta=torch.zeros(2),
+        steps=classes,
+        evaluations=classes,
+        method="moreaugrad",
+        settings={"rho": 1.0},
+    )
+
+
+def test_an_explanation_plots_one_of_its_samples(tmp_path):
+    maps, inputs = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    shown = explanation(maps, inputs).plot(tmp_path / "map.png", index=1)
+    assert shown.get_suptitle() == "moreaugrad, class 5: step limit"
+    heat = panels(shown)["heat"].images[0].get_array()
+    assert np.array_equal(heat, draw(maps[1])["heat"].pixels)
+    assert list(panels(shown)) == ["photo", "heat", "signed", "overlay", "masked"]
+    assert read_settings(tmp_path / "map.png") == {"method": "moreaugrad", "settings": {"rho": 1}}
+
+
+def test_an_explanation_of_several_inputs_plots_the_part_asked_for():
+    maps = (torch.randn(2, 3, 8, 8), torch.randn(2, 5))
+    several = explanation(maps, tuple(torch.randn_like(part) for part in maps))
+    bars = several.plot(part=1, title="features").axes[0].patches
+    assert [bar.get_height() for bar in bars] == pytest.approx(maps[1][0].tolist())
+
+
+def test_an_explanation_that_is_not_finite_is_not_plotted():
+    maps = torch.full((2, 3, 8, 8), torch.nan)
+    with pytest.raises(ValueError, match="look at the explanation's status"):
+        explanation(maps, torch.rand(2, 3, 8, 8)).plot()

@@ -121,7 +121,7 @@ def test_references_inside_the_page_lead_somewhere(read):
 def test_figures_are_told(read):
     for words in (
         "zeros 86.",
-        "Monte-Carlo error 8.3\u202f%",
+        "estimated error 8.3\u202f%",
         "residual 0.00123",
         "evaluations 4\u202f096",
         "time 12.3\u202fs",

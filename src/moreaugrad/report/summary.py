@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from moreaugrad.report.content import Section, Tile
 from moreaugrad.report.wording import count, duration, percent, score
-
-if TYPE_CHECKING:
-    from moreaugrad.report.page import Section, Tile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +42,7 @@ def summarise(sections: Sequence[Section]) -> Summary:
         columns.append((name, _means(methods.values(), _score(name), score, mark=True)))
     for name, words, value in (
         ("zeros", percent, lambda tile: tile.zeros),
-        ("Monte-Carlo error", percent, lambda tile: tile.error),
+        ("estimated error", percent, lambda tile: tile.error),
         ("evaluations", count, lambda tile: tile.evaluations),
         ("time", duration, lambda tile: tile.seconds),
     ):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from moreaugrad.pictures import Scale
-    from moreaugrad.report.page import Sweep, Tile
+from moreaugrad.pictures import Scale
+from moreaugrad.report.content import Sweep, Tile
 
 NARROW = "\u202f"
 """The space inside numbers and before units: it does not break."""
@@ -60,7 +58,7 @@ def figures(tile: Tile) -> list[tuple[str, str]]:
     """The rows of a tile's table; what has no meaning for its method is left out."""
     rows = [
         ("zeros", percent, tile.zeros),
-        ("Monte-Carlo error", percent, tile.error),
+        ("estimated error", percent, tile.error),
         ("residual", number, tile.residual),
         ("evaluations", count, tile.evaluations),
         ("time", duration, tile.seconds),

@@ -1,0 +1,82 @@
+"""What a page shows: inputs, their maps, sweeps over a setting, and how they were made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from moreaugrad.pictures import Picture
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tile:
+    """One map of one input. Figures that have no meaning for the method are NaN or None.
+
+    `pictures`: views by name, as `pictures.draw` gives them; the first is shown first.
+    None where the map could not be drawn.
+    `status` in words, `ok` when the map can be used as it is; `warning`: what to do otherwise.
+    `zeros`: share in [0, 1]; `error`, `residual`: relative; `evaluations`: gradients of one sample.
+    `scores`: against the known truth. `extra`: further rows of the table.
+    """
+
+    title: str
+    pictures: Mapping[str, Picture]
+    status: str
+    ok: bool = True
+    warning: str | None = None
+    zeros: float = math.nan
+    error: float = math.nan
+    residual: float = math.nan
+    evaluations: int | None = None
+    seconds: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sweep:
+    """One tile for each value of a setting, ascending. `limit`: what the value 0 shows."""
+
+    parameter: str
+    values: Sequence[float]
+    tiles: Sequence[Tile]
+    limit: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.tiles) or not self.tiles:
+            raise ValueError(
+                f"expected as many tiles as values, at least one; got {len(self.tiles)} tiles "
+                f"and {len(self.values)} values"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """One input: its picture, the predicted classes with probabilities, and its maps.
+
+    `target`: the class explained. `truth`: the known true map. `note`: a line under the heading.
+    """
+
+    title: str
+    tiles: Sequence[Tile] = ()
+    photo: Picture | None = None
+    prediction: Sequence[tuple[str, float]] = ()
+    target: str = ""
+    truth: Picture | None = None
+    sweeps: Sequence[Sweep] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Page:
+    """`command`: what made the page. `facts`: model, versions, ... in the header. `notes`: below
+    it. `settings`: what runs the job again, as text."""
+
+    title: str
+    sections: Sequence[Section]
+    lead: str = ""
+    command: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    settings: str = ""
