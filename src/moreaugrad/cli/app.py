@@ -1,0 +1,203 @@
+"""The commands, and how an error becomes one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moreaugrad import __version__
+from moreaugrad.cli.options import Options, with_options
+
+DONE, PARTLY, REFUSED, INTERRUPTED = 0, 1, 2, 130
+BAD_INPUT = (ValueError, TypeError, MemoryError, FloatingPointError, OSError)
+# typer brings its own copy of click or uses the installed one, by version; both raise this.
+USAGE: type[Exception] = typer.BadParameter.__mro__[2]
+TRACEBACK = "MOREAUGRAD_TRACEBACK"
+"""Environment variable: when set, an error comes with its traceback."""
+
+app = typer.Typer(
+    name="moreaugrad",
+    help="Sparse, stable and checked gradient explanations of image classifiers.",
+    epilog="Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input, 130 interrupted.",
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=True,
+)
+
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IMAGE...", help="Pictures, folders or globs.", show_default=False),
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> int:
+    if version:
+        typer.echo(f"moreaugrad {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    return DONE
+
+
+@app.command()
+@with_options
+def explain(
+    images: Images = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help="See `moreaugrad methods` \\[default: sparse-moreaugrad]",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    options: Options,
+) -> int:
+    """Explain pictures by one method.
+
+    moreaugrad explain cat.jpg --model torchvision:resnet50 --out cat
+    """
+    from moreaugrad.cli.commands import perform
+    from moreaugrad.cli.jobs import explain_job
+
+    chosen = [method] if method else None if options.config else ["sparse-moreaugrad"]
+    return perform(explain_job(images or (), chosen, options), options)
+
+
+@app.command()
+@with_options
+def compare(
+    images: Images = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="a,b; or all; or all,-a for all but a \\[default: all, without the "
+            "published algorithm]",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    options: Options,
+) -> int:
+    """Explain pictures by several methods, side by side.
+
+    moreaugrad compare photos/ --model torchvision:squeezenet1_0 --methods all --out photos-maps
+    """
+    from moreaugrad.cli.commands import perform
+    from moreaugrad.cli.jobs import explain_job, method_names
+
+    names = methods or (None if options.config else "all,-published-moreaugrad")
+    return perform(explain_job(images or (), names and method_names(names), options), options)
+
+
+@app.command()
+@with_options
+def sweep(
+    images: Images = None,
+    over: Annotated[str, typer.Option(help="rho, eta, sigma or another numeric setting.")] = "eta",
+    values: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers, separated by commas; 0 is shown as the limit \\[default: usual ones].",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", "-m")] = "sparse-moreaugrad",
+    *,
+    options: Options,
+) -> int:
+    """Explain a picture at several values of a setting; the page has a slider over them.
+
+    moreaugrad sweep cat.jpg --over rho --values 0,0.1,0.3,1,3 --out cat-rho
+    """
+    from moreaugrad.cli.commands import perform
+    from moreaugrad.cli.jobs import numbers, sweep_job
+
+    chosen = numbers("values", values) if values else ()
+    job = sweep_job(images or (), method, over, chosen, options)
+    return perform(job, options)
+
+
+@app.command()
+def methods(
+    json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> int:
+    """List the methods with their settings."""
+    from moreaugrad.cli.commands import list_methods
+
+    list_methods(as_json=json)
+    return DONE
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
+        "moreaugrad-demo"
+    ),
+    json: Annotated[bool, typer.Option("--json", help="A summary for scripts.")] = False,
+) -> int:
+    """Explain synthetic cells by the built-in network, offline, and score the maps.
+
+    The true map of each cell is known. Takes about a minute.
+    """
+    from moreaugrad.cli.commands import perform
+    from moreaugrad.runs import demo_job
+
+    return perform(
+        demo_job(), Options(out=out, json=json, overwrite=(out / "config.toml").exists())
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command and exits: with 0, or with a code that `--help` explains."""
+    warnings.showwarning = _show_warning
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """A command's exit code. Bad input is told in one line on standard error."""
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="moreaugrad", standalone_mode=False)
+        return code if isinstance(code, int) else DONE
+    except (KeyboardInterrupt, typer.Abort):
+        return _refuse("interrupted", INTERRUPTED)
+    except (*BAD_INPUT, USAGE) as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        return _refuse(_words(error), REFUSED)
+
+
+def _words(error: Exception) -> str:
+    text = error.format_message() if isinstance(error, USAGE) else str(error)  # type: ignore[attr-defined]
+    if isinstance(error, MemoryError) and not text:
+        text = "not enough memory: use a smaller --batch-size, --crop or model"
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _refuse(text: str, code: int) -> int:
+    from moreaugrad.cli.screen import errors
+
+    errors().print("[bold red]error:[/]", end=" ")
+    errors().print(text, markup=False)
+    return code
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    from moreaugrad.cli.screen import note
+
+    note(f"note: {' '.join(str(message).split())}")

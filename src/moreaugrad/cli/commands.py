@@ -1,0 +1,121 @@
+"""What the commands do with a job."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from moreaugrad.cli import screen
+from moreaugrad.explainers import METHODS
+
+if TYPE_CHECKING:
+    from moreaugrad.cli.options import Options
+    from moreaugrad.runs import Job
+
+DONE, PARTLY, INTERRUPTED = 0, 1, 130
+
+
+def perform(job: Job, options: Options) -> int:
+    """Runs or estimates a job; the exit code."""
+    from moreaugrad.runs import estimate, prepare, run
+
+    if options.out is None and not options.dry_run:
+        raise ValueError("--out: expected a folder for the results, got none")
+    prepared = prepare(job)
+    if options.dry_run:
+        _tell_estimate(estimate(prepared), as_json=options.json)
+        return DONE
+    assert options.out is not None
+    with screen.watching(quiet=options.quiet) as watch:
+        outcome = run(
+            prepared,
+            options.out,
+            overwrite=options.overwrite,
+            watch=watch,
+            command=shlex.join(["moreaugrad", *sys.argv[1:]]),
+        )
+    if options.json:
+        screen.summary_json(outcome)
+    elif not options.quiet and outcome.records:
+        screen.summary(outcome)
+    if outcome.interrupted:
+        count = len(outcome.records)
+        screen.note(f"interrupted: {count} of {len(prepared.cases)} inputs are finished")
+        return INTERRUPTED
+    return PARTLY if outcome.failures else DONE
+
+
+def _tell_estimate(found: Any, *, as_json: bool) -> None:
+    if as_json:
+        totals = {"evaluations": found.evaluations, "seconds": found.seconds}
+        screen.print_json({**asdict(found), **totals})
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("map")
+    for name in ("maps", "evaluations each, at most", "time, at most"):
+        table.add_column(name, justify="right")
+    for cost in found.costs:
+        table.add_row(cost.key, str(cost.maps), str(cost.evaluations), _duration(cost.seconds))
+    console = screen.results()
+    console.print(table)
+    console.print(
+        f"{found.inputs} inputs, {found.evaluations} gradient evaluations at most, "
+        f"{1000 * found.seconds_per_evaluation:.1f} ms each: {_duration(found.seconds)} at most"
+    )
+
+
+def list_methods(*, as_json: bool) -> None:
+    """Names, settings with defaults, and sources."""
+    if as_json:
+        screen.print_json(
+            {
+                name: {
+                    "summary": method.summary,
+                    "source": method.paper,
+                    "settings": {k: _plain(v) for k, v in method.defaults().items()},
+                    "fixed": dict(method.settings),
+                }
+                for name, method in METHODS.items()
+            }
+        )
+        return
+    table = Table(box=None, pad_edge=False, show_lines=False, padding=(0, 2, 1, 0))
+    table.add_column("method", no_wrap=True, style="bold")
+    table.add_column("what it is, and its settings")
+    for name, method in METHODS.items():
+        settings = "  ".join(
+            f"{key}={_shown(value)}" for key, value in method.defaults().items()
+            if key not in SHARED
+        )  # fmt: skip
+        head = f"{method.summary}  [dim]({escape(method.paper)})[/]"
+        table.add_row(name, head + (f"\n[cyan]{escape(settings)}[/]" if settings else ""))
+    console = screen.results()
+    console.print(table)
+    console.print(
+        "All methods: " + "  ".join(f"{key}" for key in SHARED)
+        + "\nSet them by the options of the same name, or by --set NAME=VALUE."
+    )  # fmt: skip
+
+
+SHARED = ("score", "task", "layer", "batch_size")
+"""Settings that every method has."""
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def _plain(value: object) -> Any:
+    return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"

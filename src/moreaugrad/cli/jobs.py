@@ -1,0 +1,211 @@
+"""Options to a job. What was given goes before the configuration file, and that before defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from moreaugrad.cli.options import Options
+from moreaugrad.explainers import METHODS
+from moreaugrad.names import choose, nearest
+
+if TYPE_CHECKING:
+    from moreaugrad.models import Preprocess
+    from moreaugrad.runs import Job
+
+SHARED = (
+    "score", "task", "layer", "rho", "eta", "sparsity", "sigma", "group", "tolerance",
+    "max_evaluations", "seed", "batch_size",
+)  # fmt: skip
+"""Options that are settings of methods, by the same name."""
+
+Settings = dict[str, dict[str, Any]]
+ALL = "all"
+
+
+def method_names(text: str) -> list[str]:
+    """`a,b`, `all`, or `all,-a` for all but a. Errors: ValueError with the nearest name."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    chosen: dict[str, None] = {}
+    for word in words:
+        if word == ALL:
+            chosen |= dict.fromkeys(METHODS)
+        elif word.startswith("-"):
+            chosen.pop(choose("method", word[1:], METHODS), None)
+        else:
+            chosen[choose("method", word, [*METHODS, ALL])] = None
+    if not chosen:
+        raise ValueError(f"methods: expected names, separated by commas, or {ALL}; got {text!r}")
+    return list(chosen)
+
+
+def explain_job(images: Sequence[str], methods: Sequence[str] | None, options: Options) -> Job:
+    """images x methods. methods None: those of the configuration."""
+    from moreaugrad.runs import Job, read_job
+
+    if options.config is not None:
+        base = read_job(options.config)
+        images = images or base.images
+        cells = None if images else base.cells
+        chosen: Settings = {
+            name: dict(base.methods.get(name, {})) for name in methods or base.methods
+        }
+        sweep = None if methods else base.sweep
+        base = replace(base, images=tuple(images), cells=cells, methods=chosen, sweep=sweep)
+    else:
+        _need_images(images)
+        chosen = {name: {} for name in methods or ()}
+        base = Job(images=tuple(images), methods=chosen)
+    swept = {} if base.sweep is None else {base.sweep.method: dict(base.sweep.settings)}
+    _apply(options, [chosen, swept])
+    sweep = base.sweep and replace(base.sweep, settings=swept[base.sweep.method])
+    return _common(replace(base, methods=chosen, sweep=sweep), options)
+
+
+def sweep_job(
+    images: Sequence[str], method: str, over: str, values: Sequence[float], options: Options
+) -> Job:
+    """One method at several values of a setting."""
+    from moreaugrad.runs import Job, SweepPlan, read_job
+
+    choose("method", method, METHODS)
+    settings: Settings = {method: {}}
+    _apply(options, [settings])
+    if options.config is None:
+        _need_images(images)
+        base = None
+    else:
+        base = read_job(options.config)
+        settings[method] = {
+            **{k: v for k, v in base.methods.get(method, {}).items() if k != over},
+            **settings[method],
+        }
+    plan = SweepPlan(method=method, over=over, values=tuple(values), settings=settings[method])
+    if base is None:
+        return _common(Job(images=tuple(images), sweep=plan), options)
+    cells = None if images else base.cells
+    job = replace(base, images=tuple(images) or base.images, cells=cells, methods={}, sweep=plan)
+    return _common(job, options)
+
+
+def numbers(name: str, text: str) -> list[float]:
+    """`0,0.1,1` as numbers."""
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--{name}: expected numbers, separated by commas; got {text!r}") from None
+
+
+def _need_images(images: Sequence[str]) -> None:
+    if not images:
+        raise ValueError("expected pictures to explain: files, folders or globs; got none")
+
+
+def _common(job: Job, options: Options) -> Job:
+    """With the options that are the same for all methods."""
+    target = job.target if options.target is None else options.target
+    if isinstance(target, str) and target.lstrip("-").isdecimal():
+        target = int(target)
+    model = _given(options, job.model, {"model": "name", "weights": "weights", "labels": "labels"})
+    model = replace(model, preprocess=_preprocess(options, job.model.preprocess))
+    names = ("device", "dtype", "threads", "channels_last", "fold_batchnorm")
+    return replace(
+        job,
+        target=target,
+        model=model,
+        compute=_given(options, job.compute, {name: name for name in names}),
+        export=job.export if options.export is None else tuple(options.export),
+        page_images=options.page_images or job.page_images,
+    )
+
+
+def _given(options: Options, plan: Any, names: Mapping[str, str]) -> Any:
+    """A part of a job with the options that were given in the place of its fields."""
+    found = {ours: getattr(options, name) for name, ours in names.items()}
+    texts = {
+        name: str(value) if name in ("weights", "labels") else value
+        for name, value in found.items()
+        if value is not None
+    }
+    return replace(plan, **texts)
+
+
+def _preprocess(options: Options, before: Preprocess | None) -> Preprocess | None:
+    from moreaugrad.models import Preprocess
+
+    names = ("resize", "crop", "mean", "std")
+    given: dict[str, Any] = {}
+    for name in names:
+        text = getattr(options, name)
+        if text is not None:
+            values = numbers(name, text)
+            if name in ("resize", "crop"):
+                sizes = tuple(int(value) for value in values)
+                if sizes != tuple(values) or len(sizes) > 2:
+                    raise ValueError(f"--{name}: expected SIDE or HEIGHT,WIDTH, got {text!r}")
+                given[name] = sizes[0] if len(sizes) == 1 else sizes
+            else:
+                given[name] = tuple(values)
+    if options.interpolation is not None:
+        given["interpolation"] = options.interpolation
+    if not given:
+        return before
+    return replace(before or Preprocess(), **given)
+
+
+def _apply(options: Options, parts: Sequence[Settings]) -> None:
+    """Puts the options that are settings into each method that has them.
+
+    A setting that makes the method what it is (sigma = 0 of a plain one) stays.
+    Errors: ValueError for a setting that no chosen method has.
+    """
+    for name in SHARED:
+        value = getattr(options, name)
+        if value is not None and not (name == "batch_size" and value == "auto"):
+            typed = _value(value) if isinstance(value, str) else value
+            _put(parts, name, typed, f"--{name.replace('_', '-')}")
+    for text in options.set or ():
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise ValueError(f"--set: expected NAME=VALUE or METHOD.NAME=VALUE, got {text!r}")
+        method, dot, setting = name.partition(".")
+        if dot:
+            chosen = [known for part in parts for known in part]
+            choose("--set: one of the chosen methods", method, chosen)
+            some = [{m: s} for part in parts for m, s in part.items() if m == method]
+            _put(some, setting, _value(value), f"--set {method}.{setting}")
+        else:
+            _put(parts, name, _value(value), f"--set {name}")
+
+
+def _put(parts: Sequence[Settings], name: str, value: Any, option: str) -> None:
+    taken, known, fixed = False, set[str](), []
+    for part in parts:
+        for method, settings in part.items():
+            defaults = METHODS[method].defaults()
+            known |= set(defaults)
+            if name in METHODS[method].settings:
+                fixed.append(f"{method} has {name} = {METHODS[method].settings[name]}")
+            elif name in defaults:
+                settings[name] = value
+                taken = True
+    if not taken and fixed:
+        raise ValueError(f"{option}: cannot be changed, {fixed[0]}: choose another method")
+    if not taken:
+        methods = ", ".join(method for part in parts for method in part)
+        raise ValueError(
+            f"{option}: {methods} {'has' if methods.count(',') == 0 else 'have'} no setting "
+            f"{name!r}{nearest(name, known)} (see: moreaugrad methods)"
+        )
+
+
+def _value(text: str) -> Any:
+    """A value as TOML has it; `8,16` is a list; what is neither is text."""
+    for attempt in (text, f"[{text}]" if "," in text else text):
+        try:
+            return tomllib.loads(f"value = {attempt}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+    return text

@@ -1,0 +1,159 @@
+"""The options that commands share, declared once. None: not given, so the configuration decides."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+MODEL, METHOD, COMPUTE, OUTPUT = "Model", "Explanation", "Computation", "Output"
+
+
+def _option(*names: str, panel: str, **more: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, show_default=False, **more)
+
+
+Model = functools.partial(_option, panel=MODEL)
+Method = functools.partial(_option, panel=METHOD)
+Compute = functools.partial(_option, panel=COMPUTE)
+Output = functools.partial(_option, panel=OUTPUT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `explain`, `compare` and `sweep` have in common."""
+
+    model: Annotated[
+        str | None,
+        Model(help="builtin, torchvision:NAME, timm:NAME, hf:NAME or python.module:factory "
+              "\\[default: builtin]"),
+    ] = None  # fmt: skip
+    weights: Annotated[Path | None, Model(help="Safetensors file, or a checkpoint of weights.")] = (
+        None
+    )
+    labels: Annotated[Path | None, Model(help="File with a class name a line, or JSON.")] = None
+    resize: Annotated[
+        str | None, Model(help="Shorter side of the picture, or HEIGHT,WIDTH, before the crop.")
+    ] = None
+    crop: Annotated[str | None, Model(help="Side of the centre crop, or HEIGHT,WIDTH.")] = None
+    mean: Annotated[str | None, Model(help="R,G,B that is subtracted; colours lie in 0 to 1.")] = (
+        None
+    )
+    std: Annotated[str | None, Model(help="R,G,B that is divided by.")] = None
+    interpolation: Annotated[str | None, Model(help="Of the resize: bilinear, bicubic, ...")] = None
+
+    target: Annotated[
+        str | None,
+        Method("--target", "-t", help="Class to explain, by index or label "
+               "\\[default: the predicted one]"),
+    ] = None  # fmt: skip
+    score: Annotated[
+        str | None,
+        Method(help="logit, log-probability, probability, margin or cross-entropy."),
+    ] = None
+    task: Annotated[
+        str | None, Method(help="auto, multiclass, binary, multilabel or regression.")
+    ] = None
+    layer: Annotated[
+        str | None, Method(help="Explain the output of this module instead of the input.")
+    ] = None
+    rho: Annotated[float | None, Method(help="Reach of the Moreau envelope.")] = None
+    eta: Annotated[
+        str | None, Method(help="Weight of the penalty, a number or 'auto' (see --sparsity).")
+    ] = None
+    sparsity: Annotated[
+        float | None, Method(help="Share of zeros that an automatic eta gives.")
+    ] = None
+    sigma: Annotated[
+        float | None, Method(help="Gaussian smoothing, as a share of the input's range; 0: none.")
+    ] = None
+    group: Annotated[
+        str | None, Method(help="Side of the blocks of group-sparse methods, or HEIGHT,WIDTH.")
+    ] = None
+    tolerance: Annotated[float | None, Method(help="Relative error at which a map is done.")] = None
+    max_evaluations: Annotated[
+        int | None, Method(help="Gradient evaluations at which it stops short of that.")
+    ] = None
+    set: Annotated[
+        list[str] | None,
+        Method("--set", metavar="[METHOD.]NAME=VALUE",
+               help="Any setting that `moreaugrad methods` lists; can be repeated."),
+    ] = None  # fmt: skip
+    seed: Annotated[int | None, Method(help="Of the noise.")] = None
+
+    device: Annotated[
+        str | None, Compute(help="cpu, cuda, cuda:1, mps or auto \\[default: auto].")
+    ] = None
+    dtype: Annotated[str | None, Compute(help="float32, float64 or bfloat16 (the network).")] = None
+    batch_size: Annotated[
+        str | None, Compute(help="Network passes at once, or auto; halved when memory runs out.")
+    ] = None
+    threads: Annotated[int | None, Compute(help="Of the processor.")] = None
+    channels_last: Annotated[
+        bool | None,
+        Compute("--channels-last/--channels-first",
+                help="Memory layout of the network \\[default: last on a processor]."),
+    ] = None  # fmt: skip
+    fold_batchnorm: Annotated[
+        bool | None,
+        Compute("--fold-batchnorm/--keep-batchnorm",
+                help="Fold batch normalisation into convolutions \\[default: on a processor]."),
+    ] = None  # fmt: skip
+
+    out: Annotated[Path | None, Output("--out", "-o", help="Folder for the results.")] = None
+    export: Annotated[
+        list[str] | None, Output(help="Maps in this format too: npy or csv; can be repeated.")
+    ] = None
+    config: Annotated[
+        Path | None,
+        Output("--config", "-c", help="TOML file of a job, as each result holds one; what is "
+               "given here goes before it."),
+    ] = None  # fmt: skip
+    page_images: Annotated[int | None, Output(help="How many inputs the page shows.")] = None
+    overwrite: Annotated[
+        bool, Output("--overwrite", help="Replace the results of another configuration.")
+    ] = False
+    dry_run: Annotated[
+        bool, Output("--dry-run", help="Tell evaluations and time from a short timing; write "
+                     "nothing.")
+    ] = False  # fmt: skip
+    json: Annotated[bool, Output("--json", help="A summary for scripts on standard output.")] = (
+        False
+    )
+    quiet: Annotated[bool, Output("--quiet", "-q", help="No progress, no summary.")] = False
+
+
+def with_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Declares the fields of `Options` as options of a command, which gets them as one object.
+
+    The command's last parameter is `options: Options`; typer reads signatures, so it is shown one
+    with the fields in its place.
+    """
+    own = list(inspect.signature(command).parameters.values())[:-1]
+    hints = get_type_hints(command, include_extras=True)
+    shared = get_type_hints(Options, include_extras=True)
+    fields = dataclasses.fields(Options)
+    parameters = [item.replace(annotation=hints[item.name]) for item in own] + [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=item.default,
+            annotation=shared[item.name],
+        )
+        for item in fields
+    ]
+
+    @functools.wraps(command)
+    def shown(*args: Any, **given: Any) -> int:
+        options = Options(**{item.name: given.pop(item.name) for item in fields})
+        return command(*args, **given, options=options)
+
+    shown.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    shown.__annotations__ = {item.name: item.annotation for item in parameters}
+    return shown

@@ -1,0 +1,187 @@
+"""What people see: progress on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from moreaugrad.runs import Outcome
+    from moreaugrad.runs.results import Failure
+
+MANY = 40
+"""Maps from which on the summary tells of methods, not of each map."""
+
+
+def errors() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def results() -> Console:
+    return Console(highlight=False)
+
+
+def note(text: str, style: str = "yellow") -> None:
+    errors().print(escape(text), style=style)
+
+
+class ProgressBar:
+    """A `Watch` that draws a bar in evaluations, with the time left."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def pace(self, done: float, total: float, doing: str) -> None:
+        self._progress.update(self._task, completed=done, total=total, doing=doing)
+
+    def failed(self, failure: Failure) -> None:
+        self._progress.console.print(escape(f"left out: {failure}"), style="yellow")
+
+
+class Silent:
+    """A `Watch` that tells of failures alone."""
+
+    def pace(self, done: float, total: float, doing: str) -> None: ...
+
+    def failed(self, failure: Failure) -> None:
+        note(f"left out: {failure}")
+
+
+@contextmanager
+def watching(*, quiet: bool) -> Iterator[ProgressBar | Silent]:
+    """Progress on standard error while open."""
+    if quiet or not sys.stderr.isatty():
+        yield Silent()
+        return
+    columns = (
+        TextColumn("{task.fields[doing]}", style="bold"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=errors(), transient=True) as progress:
+        yield ProgressBar(progress, progress.add_task("", total=None, doing="starting"))
+
+
+def summary(outcome: Outcome) -> None:
+    """The maps in a table, what fell short, and where the page is."""
+    console = results()
+    count = sum(len(record["maps"]) for record in outcome.records)
+    if count <= MANY:
+        _each(outcome, console)
+    else:
+        console.print(_methods(outcome))
+    for line in outcome.short():
+        note(f"not as stated: {line}")
+    if outcome.failures:
+        note(f"{len(outcome.failures)} left out, see above")
+    inputs = len(outcome.records)
+    console.print(
+        f"{count} maps of {inputs} input{'s' if inputs > 1 else ''} in {outcome.seconds:.0f} s"
+    )
+    # A line of its own, never wrapped: terminals make it a link.
+    console.print(f"Page: {escape(str(outcome.page))}", soft_wrap=True)
+
+
+def _each(outcome: Outcome, console: Console) -> None:
+    """A table for each input, their columns under each other."""
+    widest = max(len(key) for record in outcome.records for key in record["maps"])
+    for record in outcome.records:
+        maps = record["maps"]
+        scored = sorted({name for found in maps.values() for name in found.get("scores", ())})
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("", no_wrap=True, min_width=widest)
+        table.add_column("status", no_wrap=True, min_width=12)
+        for name in ("zeros", "error", "evaluations", *scored):
+            table.add_column(name, justify="right", no_wrap=True, min_width=7)
+        for key, found in maps.items():
+            table.add_row(
+                escape(key),
+                found["status"] if found["ok"] else f"[yellow]{found['status']}[/]",
+                _percent(found.get("zeros")),
+                _percent(found.get("error")),
+                str(found["evaluations"]),
+                *(_number(found.get("scores", {}).get(name)) for name in scored),
+            )
+        console.print(f"[bold]{escape(record['input'])}[/]  {escape(_explained(record))}")
+        console.print(table)
+        console.print()
+
+
+def _explained(record: dict[str, Any]) -> str:
+    target = record["target"]
+    for item in record["prediction"]:
+        if item["class"] == target["class"]:
+            return f"explained: {target['label']} ({_percent(item['probability'])})"
+    return f"explained: {target['label']}"
+
+
+def _methods(outcome: Outcome) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("map")
+    for name in ("as stated", "zeros", "error", "evaluations"):
+        table.add_column(name, justify="right")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in outcome.records:
+        for key, one in record["maps"].items():
+            found.setdefault(key, []).append(one)
+    for key, ones in found.items():
+        table.add_row(
+            escape(key),
+            f"{sum(one['ok'] for one in ones)} of {len(ones)}",
+            _percent(_mean(one.get("zeros") for one in ones)),
+            _percent(_mean(one.get("error") for one in ones)),
+            f"{_mean(one['evaluations'] for one in ones):.0f}",
+        )
+    return table
+
+
+def _mean(values: Iterator[float | None]) -> float:
+    given = [value for value in values if value is not None]
+    return math.fsum(given) / len(given) if given else math.nan
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def summary_json(outcome: Outcome) -> None:
+    """The records and what went wrong, as JSON."""
+    told = {
+        "folder": str(outcome.folder),
+        "page": str(outcome.page) if outcome.records else None,
+        "complete": not outcome.failures and not outcome.interrupted,
+        "interrupted": outcome.interrupted,
+        "seconds": round(outcome.seconds, 3),
+        "inputs": outcome.records,
+        "failures": [
+            {"input": failure.title, "method": failure.method or None, "message": failure.message}
+            for failure in outcome.failures
+        ],
+        "not_as_stated": outcome.short(),
+    }
+    print_json(told)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,132 @@
+"""What a job explains: picture files, or synthetic cells whose truth is known."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreaugrad.data.cells import CLASS_NAMES, FEATURE, Cells
+from moreaugrad.data.images import find_images, load_image
+from moreaugrad.models import Preprocess
+from moreaugrad.runs.job import CellsPlan
+
+LONGEST = 80
+"""Characters of a folder's name."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """x: the model's input `[C, H, W]`. truth: the true map `[H, W]`, and the true class."""
+
+    case: Case
+    x: Tensor
+    truth: Tensor | None = None
+    label: str = ""
+
+    @property
+    def feature(self) -> Tensor | None:
+        """`[H, W]`, true on what tells the class; None where that is not known, or nowhere."""
+        if self.truth is None:
+            return None
+        mask = torch.eq(self.truth, np.float32(FEATURE).item())
+        return mask if bool(mask.any()) else None
+
+
+@dataclass(frozen=True)
+class Case(ABC):
+    """One input. folder: the name of its results, unlike that of every other case."""
+
+    title: str
+    folder: str
+
+    @abstractmethod
+    def load(self, preprocess: Preprocess) -> Sample:
+        """Errors: ValueError for what cannot be read."""
+
+
+@dataclass(frozen=True)
+class PictureFile(Case):
+    path: Path
+
+    def load(self, preprocess: Preprocess) -> Sample:
+        return Sample(case=self, x=preprocess(load_image(self.path)))
+
+
+@dataclass(frozen=True)
+class SyntheticCell(Case):
+    cells: Cells
+    index: int
+
+    def load(self, preprocess: Preprocess) -> Sample:
+        from PIL import Image
+
+        image, label, truth = self.cells[self.index]
+        # As a file would hold it, so that an exported cell has the same map.
+        pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        x = preprocess(Image.fromarray(pixels))
+        return Sample(case=self, x=x, truth=truth, label=CLASS_NAMES[label])
+
+
+def picture_files(paths: Iterable[str]) -> list[Path]:
+    """Files, folders and globs as files. Errors: ValueError where there are none."""
+    return find_images(paths)
+
+
+def picture_cases(files: Sequence[Path]) -> list[Case]:
+    names = unique_names([file.stem for file in files])
+    alike = Counter(file.name for file in files)
+    titles = [file.name if alike[file.name] == 1 else _below(file, files) for file in files]
+    return [
+        PictureFile(title, name, file)
+        for title, name, file in zip(titles, names, files, strict=True)
+    ]
+
+
+def _below(file: Path, files: Sequence[Path]) -> str:
+    """The file's path from the folder that all have in common."""
+    common = os.path.commonpath([other.absolute() for other in files])
+    return Path(os.path.relpath(file, common)).as_posix()
+
+
+def cell_cases(plan: CellsPlan, preprocess: Preprocess) -> list[Case]:
+    """Errors: ValueError for a network that does not take square RGB pictures of one size."""
+    shape = preprocess.input_shape
+    if shape is None or shape[0] != 3 or shape[1] != shape[2]:
+        raise ValueError(
+            "cells: expected a model of square RGB pictures of a fixed size, got one of "
+            f"{'any size' if shape is None else list(shape)}: use the builtin model"
+        )
+    cells = Cells(
+        size=shape[1],
+        seed=plan.seed,
+        count=max(plan.indices) + 1,
+        min_feature_fraction=plan.min_feature_fraction,
+    )
+    return [
+        SyntheticCell(
+            f"cell {index}: {CLASS_NAMES[cells.label(index)]}", f"cell-{index}", cells, index
+        )
+        for index in plan.indices
+    ]
+
+
+def unique_names(stems: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """Folder names for these, none like another or one of `taken`, whatever the letters' case."""
+    used, names = {name.casefold() for name in taken}, []
+    for stem in stems:
+        base = "".join(c if c.isprintable() else "_" for c in stem).strip(" .")[:LONGEST] or "input"
+        name, number = base, 1
+        while name.casefold() in used:
+            number += 1
+            name = f"{base}-{number}"
+        used.add(name.casefold())
+        names.append(name)
+    return names

@@ -1,0 +1,131 @@
+"""Jobs as TOML files and back.
+
+Paths in a file are relative to the folder it lies in, so that a folder can be moved with what it
+refers to.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from moreaugrad.names import nearest
+from moreaugrad.runs.job import Job
+
+T = TypeVar("T")
+
+WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def read_job(path: str | os.PathLike[str]) -> Job:
+    """The job of a TOML file. Errors: ValueError that names the file and what is wrong in it."""
+    file = Path(path)
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{file}: expected a configuration, but there is no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: expected a TOML file ({error})") from None
+    try:
+        job = from_table(Job, table)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: {error}") from None
+    return _moved(job, lambda name: str(file.parent / name))
+
+
+def job_toml(job: Job, folder: Path) -> str:
+    """The job as the text of a TOML file in `folder`."""
+    moved = _moved(job, lambda name: _relative(name, folder))
+    return tomli_w.dumps(to_table(moved), multiline_strings=False)
+
+
+def to_table(value: Any) -> dict[str, Any]:
+    """A dataclass as nested plain values. None and empty parts are left out: they are defaults."""
+    found = {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    return {name: item for name, item in found.items() if item not in (None, [])}
+
+
+def from_table(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
+    """The dataclass of a table. Errors: ValueError for unknown names and values of a wrong type."""
+    hints = get_type_hints(cls)
+    for name in table:
+        if name not in hints:
+            raise ValueError(f"{where}{name}: there is no such setting{nearest(name, hints)}")
+    given = {name: _typed(item, hints[name], f"{where}{name}") for name, item in table.items()}
+    try:
+        return cls(**given)
+    except TypeError as error:
+        raise ValueError(f"{where.rstrip('.') or 'the job'}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_table(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        options = [part for part in parts if part is not types.NoneType]
+        problems = []
+        for part in options:
+            try:
+                return _typed(value, part, where)
+            except ValueError as error:
+                problems.append(error)
+        # With one option its own message says most, for example of a nested table.
+        if len(options) == 1:
+            raise problems[0]
+        words = " or ".join(_word(part) for part in options)
+        raise ValueError(f"{where}: expected {words}, got {value!r}")
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return from_table(hint, value, f"{where}.")  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, list):
+        if parts[-1] is Ellipsis:
+            return tuple(_typed(item, parts[0], where) for item in value)
+        if len(value) == len(parts):
+            return tuple(_typed(a, b, where) for a, b in zip(value, parts, strict=True))
+    if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        return {key: _typed(item, parts[1], f"{where}.{key}") for key, item in value.items()}
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is hint:
+        return value
+    raise ValueError(f"{where}: expected {_word(hint)}, got {value!r}")
+
+
+def _word(hint: Any) -> str:
+    if get_origin(hint) is tuple:
+        return "a list"
+    return WORDS.get(hint, "a table")
+
+
+def _moved(job: Job, move: Callable[[str], str]) -> Job:
+    """The job with every path in it changed."""
+
+    def maybe(name: str | None) -> str | None:
+        return None if name is None else move(name)
+
+    model = replace(job.model, weights=maybe(job.model.weights), labels=maybe(job.model.labels))
+    return replace(job, images=tuple(map(move, job.images)), model=model)
+
+
+def _relative(name: str, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(name, folder)).as_posix()
+    except ValueError:  # on another drive
+        return str(Path(name).resolve())

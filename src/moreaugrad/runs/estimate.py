@@ -1,0 +1,81 @@
+"""What a job would cost: a short timing of real passes, times the evaluations it takes at most."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from moreaugrad.batching import Chunks
+from moreaugrad.runs.network import fixed_threads
+from moreaugrad.runs.prepare import Prepared
+from moreaugrad.runs.variants import Variant
+from moreaugrad.score import Score
+
+TIMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one method: maps, gradient evaluations of each at most, and seconds for all of them."""
+
+    key: str
+    maps: int
+    evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """At most: methods that stop at a tolerance often take a quarter of it or less."""
+
+    inputs: int
+    seconds_per_evaluation: float
+    costs: tuple[Cost, ...]
+
+    @property
+    def evaluations(self) -> int:
+        return sum(cost.maps * cost.evaluations for cost in self.costs)
+
+    @property
+    def seconds(self) -> float:
+        return sum(cost.seconds for cost in self.costs)
+
+
+def estimate(prepared: Prepared) -> Estimate:
+    """Times full passes of the first input; nothing is written."""
+    with fixed_threads(prepared.network.compute.threads):
+        each = _seconds_per_evaluation(prepared)
+
+    def cost(variant: Variant) -> Cost:
+        maps = sum(variant in prepared.wanted(case) for case in prepared.cases)
+        most = variant.explainer.budget()
+        return Cost(key=variant.key, maps=maps, evaluations=most, seconds=maps * most * each)
+
+    return Estimate(
+        inputs=len(prepared.cases),
+        seconds_per_evaluation=each,
+        costs=tuple(map(cost, prepared.variants)),
+    )
+
+
+def _seconds_per_evaluation(prepared: Prepared) -> float:
+    explainer = prepared.variants[0].explainer
+    flat = prepared.first.reshape(1, -1)
+    size = min(16, Chunks.of(explainer.batch_size, flat).size)
+    batch = prepared.first.expand(size, *prepared.first.shape[1:])
+    score = Score(
+        prepared.network.model.module,
+        kind=explainer.score,
+        task=explainer.task,
+        layer=explainer.layer,
+        batch_size=size,
+    )
+    bound = score.bind(batch, prepared.target)
+    bound.value_and_grad()
+    times = []
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        bound.value_and_grad()[1].sum().item()  # waits for an accelerator
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) / size

@@ -1,0 +1,136 @@
+"""Results as a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from moreaugrad.pictures import heatmap, photo
+from moreaugrad.report import Page, Section, Sweep, Tile
+from moreaugrad.report.wording import number, percent
+from moreaugrad.runs.cases import Sample
+from moreaugrad.runs.records import Record, versions
+from moreaugrad.runs.results import Failure, Result
+from moreaugrad.runs.variants import limit
+
+if TYPE_CHECKING:
+    from moreaugrad.runs.prepare import Prepared
+
+TRUTH = (
+    "Scores are against the known truth: how well the magnitude of a map, summed over the "
+    "channels, finds the part of the picture that tells its class (bright in “known truth”). "
+    "AUROC is 0.5 for chance and 1 at best; AP, the average precision, is for chance the part's "
+    "share of the picture."
+)
+
+
+def section(
+    prepared: Prepared, sample: Sample, record: Record, results: Sequence[Result]
+) -> Section:
+    """An input with its maps."""
+    swept = [one for one in results if one.variant.value is not None]
+    sweep = prepared.job.sweep
+    sweeps = []
+    if sweep is not None and swept:
+        sweeps.append(
+            Sweep(
+                parameter=sweep.over,
+                values=[one.variant.value or 0.0 for one in swept],
+                tiles=[tile(one) for one in swept],
+                limit=limit(sweep),
+            )
+        )
+    known = record.get("truth")
+    return Section(
+        title=sample.case.title,
+        tiles=[tile(one) for one in results if one.variant.value is None],
+        photo=photo(prepared.network.model.preprocess.pixels(sample.x).permute(2, 0, 1)),
+        prediction=[(item["label"], item["probability"]) for item in record["prediction"]],
+        target=record["target"]["label"],
+        truth=None if sample.truth is None else heatmap(sample.truth),
+        sweeps=sweeps,
+        note=f"True class: {known['label']}." if known else "",
+    )
+
+
+def tile(one: Result) -> Tile:
+    """A map with its numbers."""
+    record = one.record
+    warnings = [*filter(None, [record.get("remedy", "")]), *one.notes]
+    noisy = record["settings"].get("sigma", 0) > 0
+    extra = {"eta": number(record["eta"])} if "eta" in record else {}
+    if "baseline" in record["settings"] and "error" in record:
+        extra["completeness error"] = percent(record["error"])
+    return Tile(
+        title=one.variant.method,
+        pictures=one.pictures,
+        status=record["message"],
+        ok=record["ok"],
+        warning="; ".join(warnings) or None,
+        zeros=record.get("zeros", math.nan),
+        error=record.get("error", math.nan) if noisy else math.nan,
+        residual=record.get("residual", math.nan),
+        evaluations=record["evaluations"],
+        seconds=one.seconds,
+        scores=one.scores,
+        extra=extra,
+    )
+
+
+def page(
+    prepared: Prepared,
+    sections: Sequence[Section],
+    failures: Sequence[Failure],
+    command: str,
+    config: str,
+    *,
+    total: int,
+    seconds: float,
+) -> Page:
+    """The whole page of a job."""
+    job, network = prepared.job, prepared.network
+    used = versions()
+    facts = {
+        "model": network.model.name + (f" ({job.model.weights})" if job.model.weights else ""),
+        "score": prepared.variants[0].explainer.score,
+        "device": f"{network.compute.device}, {network.compute.dtype}",
+        "time": f"{seconds:.0f} s",
+        "versions": f"moreaugrad {used['moreaugrad']}, torch {used['torch']}",
+    }
+    notes = [TRUTH] if any(item.scores for part in sections for item in part.tiles) else []
+    if total > len(sections):
+        notes.append(
+            f"The first {len(sections)} of {total} inputs are shown; the maps and pictures of all "
+            "are in the folders beside this page."
+        )
+    notes += [f"Left out: {failure}" for failure in failures]
+    return Page(
+        title=_title(prepared, total),
+        lead=_lead(prepared),
+        sections=sections,
+        command=command,
+        facts=facts,
+        notes=notes,
+        settings=config,
+    )
+
+
+def _title(prepared: Prepared, total: int) -> str:
+    job, cases = prepared.job, prepared.cases
+    where = cases[0].title if total == 1 else f"{total} inputs"
+    if len(job.methods) > 1:
+        return f"{len(job.methods)} methods on {where}"
+    if job.methods:
+        return f"{next(iter(job.methods))} on {where}"
+    assert job.sweep is not None
+    return f"{job.sweep.method} on {where}, over {job.sweep.over}"
+
+
+def _lead(prepared: Prepared) -> str:
+    asked = prepared.job.target
+    what = "each input's predicted class" if asked is None else prepared.network.label(int(asked))
+    return (
+        f"What in each input raises the {prepared.variants[0].explainer.score} of {what}, "
+        f"as {prepared.network.model.name} computes it."
+    )

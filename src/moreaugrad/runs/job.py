@@ -1,0 +1,128 @@
+"""A job: which pictures, which network, which methods. Everything that decides its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from moreaugrad.explainers import METHODS
+from moreaugrad.models import Preprocess
+from moreaugrad.names import choose
+from moreaugrad.pictures import Style
+
+DTYPES = ("float32", "float64", "bfloat16")
+EXPORTS = ("npy", "csv")
+LIMITED = ("rho", "eta", "sigma")
+"""Settings whose value 0 a sweep shows as a limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """Which network: see `models.load_model`. `preprocess` None: as the model's source says."""
+
+    name: str = "builtin"
+    weights: str | None = None
+    labels: str | None = None
+    preprocess: Preprocess | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputePlan:
+    """Where and how passes are computed. None: chosen for the machine when the job is resolved.
+
+    threads: of the processor; sums of another number of threads round differently.
+    channels_last, fold_batchnorm: the same function in fewer or faster passes, up to rounding.
+    """
+
+    device: str | None = None
+    dtype: str = "float32"
+    threads: int | None = None
+    channels_last: bool | None = None
+    fold_batchnorm: bool | None = None
+
+    def __post_init__(self) -> None:
+        choose("dtype", self.dtype, DTYPES)
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellsPlan:
+    """Synthetic cells instead of picture files; their true maps are known."""
+
+    indices: tuple[int, ...]
+    seed: int = 0
+    min_feature_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.indices or min(self.indices) < 0 or self.seed < 0:
+            raise ValueError(
+                "cells: expected at least one index, and all of them and the seed >= 0, got "
+                f"{list(self.indices)} and {self.seed}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """One method at several values of a setting, for the first `images` inputs (None: all).
+
+    Without values usual ones are chosen when the job is resolved, for rho, eta and sigma.
+    """
+
+    method: str
+    over: str
+    values: tuple[float, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        choose("method", self.method, METHODS)
+        known = METHODS[self.method].defaults()
+        choose(f"the setting to sweep of {self.method}", self.over, known)
+        if self.over in self.settings:
+            raise ValueError(
+                f"{self.over}: expected its values from the sweep alone, got "
+                f"{self.settings[self.over]!r} as a fixed setting too: leave one out"
+            )
+        if list(self.values) != sorted(set(self.values)):
+            object.__setattr__(self, "values", tuple(sorted(set(self.values))))
+        if self.over in LIMITED and self.values and self.values[0] < 0:
+            raise ValueError(f"{self.over}: expected values >= 0, got {self.values[0]:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """images x methods, and a sweep perhaps.
+
+    images: files, folders and globs, or `cells`. methods: name to settings; what is not set has
+    its default. target: a class, by index or label; None is each input's prediction.
+    export: further formats of each map. page_images: how many inputs the page shows.
+    """
+
+    images: tuple[str, ...] = ()
+    cells: CellsPlan | None = None
+    target: int | str | None = None
+    export: tuple[str, ...] = ()
+    page_images: int = 24
+    model: ModelPlan = ModelPlan()
+    compute: ComputePlan = ComputePlan()
+    pictures: Style = field(default_factory=Style)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    sweep: SweepPlan | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.images) == (self.cells is not None):
+            raise ValueError(
+                "images: expected picture files, folders or globs (or cells, not both), got "
+                f"{'both' if self.images else 'none'}"
+            )
+        if not self.methods and self.sweep is None:
+            raise ValueError("methods: expected at least one, or a sweep; got none")
+        for name in self.methods:
+            choose("method", name, METHODS)
+        for name in self.export:
+            choose("export", name, EXPORTS)
+        if self.page_images < 1:
+            raise ValueError(f"page_images: expected at least 1, got {self.page_images}")

@@ -1,0 +1,109 @@
+"""The maps a job makes of each input: one a method, and one a value of the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from moreaugrad.explainers import METHODS, build
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.runs.job import Job, SweepPlan
+
+USUAL = {"rho": (0.0, 0.1, 0.3, 1.0, 3.0), "sigma": (0.0, 0.05, 0.1, 0.2, 0.3)}
+"""Values of a sweep that names none."""
+
+AROUND = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
+"""For eta: times the one that makes nine tenths of the first input's map zero."""
+
+VANISHING = 1e-8
+"""rho of the limit rho -> 0: the displacement rho |grad f| is then lost in the input's rounding."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Variant:
+    """key: the stem of its files. value: of the swept setting; None for a plain method."""
+
+    key: str
+    method: str
+    explainer: Explainer
+    value: float | None = None
+
+
+def variants(job: Job, module: nn.Module) -> list[Variant]:
+    """Errors: ValueError for settings that a method does not have or take."""
+    found = [
+        Variant(key=name, method=name, explainer=_built(name, module, settings))
+        for name, settings in job.methods.items()
+    ]
+    return found + ([] if job.sweep is None else _swept(job.sweep, module))
+
+
+def with_values(
+    sweep: SweepPlan, module: nn.Module, first: Tensor, target: int | None
+) -> SweepPlan:
+    """The sweep with values, where none were named. Errors: ValueError where it needs them."""
+    if sweep.values:
+        return sweep
+    if sweep.over in USUAL:
+        return replace(sweep, values=USUAL[sweep.over])
+    if sweep.over == "eta" and "sparsity" in METHODS[sweep.method].defaults():
+        settings = {**sweep.settings, "eta": "auto", "sparsity": 0.9}
+        eta = float(_built(sweep.method, module, settings).explain(first, target).eta[0])
+        return replace(sweep, values=tuple(float(f"{eta * times:.2g}") for times in AROUND))
+    raise ValueError(
+        f"values: expected numbers for the sweep over {sweep.over}, such as 1,2,4; got none"
+    )
+
+
+def _swept(sweep: SweepPlan, module: nn.Module) -> list[Variant]:
+    found = []
+    for value in sweep.values:
+        settings = dict(sweep.settings) | {sweep.over: _typed(sweep, value)}
+        if sweep.over == "rho" and value == 0 and _has_envelope(sweep.method):
+            settings["rho"] = VANISHING
+        explainer = _built(sweep.method, module, settings)
+        key = f"{sweep.method}.{sweep.over}={value:g}"
+        found.append(Variant(key=key, method=sweep.method, explainer=explainer, value=value))
+    return found
+
+
+def limit(sweep: SweepPlan) -> str:
+    """What the sweep shows at the value 0, in words."""
+    settings = {**METHODS[sweep.method].defaults(), **sweep.settings}
+    if sweep.over == "sigma":
+        return "without Gaussian smoothing"
+    if sweep.over == "eta":
+        return "MoreauGrad without a penalty"
+    if sweep.over == "rho" and _has_envelope(sweep.method):
+        gradient = "SmoothGrad" if settings["sigma"] > 0 else "simple gradient"
+        return f"{gradient}, thresholded" if "eta" in settings else gradient
+    return ""
+
+
+def _has_envelope(method: str) -> bool:
+    return issubclass(METHODS[method].load(), MoreauExplainer)
+
+
+def _typed(sweep: SweepPlan, value: float) -> Any:
+    """Whole numbers for settings that count."""
+    default = METHODS[sweep.method].defaults()[sweep.over]
+    counts = isinstance(default, int) and not isinstance(default, bool)
+    return int(value) if counts and value == int(value) else value
+
+
+def _built(name: str, module: nn.Module, settings: Mapping[str, Any]) -> Explainer:
+    """The explainer; a setting of a wrong type is told like a wrong value."""
+    for setting, value in METHODS[name].settings.items():
+        if settings.get(setting, value) != value:
+            raise ValueError(
+                f"{name}: expected {setting} = {value}, which makes it what it is; got "
+                f"{settings[setting]!r}: choose another method"
+            )
+    try:
+        return build(name, module, **settings)
+    except TypeError as error:
+        raise ValueError(f"{name}: a setting has a wrong type ({error})") from error
