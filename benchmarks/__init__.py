@@ -1,0 +1,1 @@
+"""Measurements of the library against the published algorithm: `python -m benchmarks`."""

@@ -1,0 +1,115 @@
+"""python -m benchmarks [PART ...]: runs the measurements and writes JSON and tables."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks import machine, results
+from benchmarks.cache import Cache
+from benchmarks.context import Context
+from benchmarks.subjects import VARIABLE, MissingData
+
+CACHE = "MOREAUGRAD_CACHE"
+HERE = Path(__file__).parent
+
+
+def _part(module: str, **settings: str) -> Callable[[Context], results.Result]:
+    """`run` of a module, which is imported when its turn comes."""
+
+    def run(context: Context) -> results.Result:
+        found = importlib.import_module(f"benchmarks.{module}")
+        return partial(found.run, **settings)(context)
+
+    return run
+
+
+PARTS: dict[str, Callable[[Context], results.Result]] = {
+    "accuracy-resnet20": _part("accuracy", network="resnet20"),
+    "accuracy-squeezenet": _part("accuracy", network="squeezenet"),
+    "error-bars-resnet20": _part("error_bars", network="resnet20"),
+    "error-bars-squeezenet": _part("error_bars", network="squeezenet"),
+    "speed": _part("speed"),
+    "passes": _part("passes"),
+    "linearity": _part("linearity"),
+    "smoothgrad": _part("smoothgrad"),
+    "memory": _part("memory"),
+    "startup": _part("startup"),
+    "solvers": _part("solvers"),
+}
+
+
+def main() -> int:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    context = Context(
+        out=options.out or HERE / "results" / ("quick" if options.quick else ""),
+        cache=Cache(options.cache),
+        quick=options.quick,
+        threads=options.threads,
+    )
+    failed = []
+    for name in _chosen(options.parts):
+        began = time.perf_counter()
+        print(f"{name} ...", flush=True)
+        try:
+            result = PARTS[name](context)
+        except MissingData as missing:
+            print(f"{name}: skipped; {missing}", flush=True)
+            continue
+        except Exception:  # whatever it is, the other parts still have their turn
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        found = machine.describe() | {
+            "seconds": round(time.perf_counter() - began),
+            "date": time.strftime("%Y-%m-%d"),
+            "quick": context.quick,
+        }
+        path = results.write(result, name, context.out, found)
+        print(path.read_text(encoding="utf-8"), flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", flush=True)
+    return 1 if failed else 0
+
+
+def _chosen(parts: list[str]) -> list[str]:
+    """All parts, or those that are named, in full or by what stands before the network."""
+    chosen = [
+        name for part in parts for name in PARTS if name == part or name.startswith(f"{part}-")
+    ]
+    return chosen or list(PARTS)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    known = sorted({*PARTS, "accuracy", "error-bars"})
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
+    parser.add_argument("--quick", action="store_true", help="two pictures, to try the code")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=os.environ.get(CACHE) or Path.home() / ".cache" / "moreaugrad-benchmarks",
+        help=f"folder of finished pieces, to go on after an interruption (${CACHE})",
+    )
+    parser.epilog = f"Networks and pictures are read from ${VARIABLE}; without it parts skip."
+    options = parser.parse_args()
+    options.cache = Path(options.cache)
+    unknown = [part for part in options.parts if part not in known]
+    if unknown:
+        parser.error(f"unknown part {unknown[0]!r}; there are {', '.join(known)}")
+    return options
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""What a measurement was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("torch", "captum", "numpy", "torchvision")
+ALLOCATOR = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+KEPT_PAGES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""Environment with which glibc keeps freed memory instead of returning it to the kernel."""
+
+
+def describe() -> dict[str, Any]:
+    """Processor, threads, versions, commit."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": bfloat16_support(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "allocator": {name: os.environ[name] for name in ALLOCATOR if name in os.environ},
+    }
+
+
+def bfloat16_support() -> str:
+    """The processor's own instructions for bfloat16 products."""
+    flags = set(_cpuinfo("flags").split())
+    return ", ".join(sorted(flags & {"avx512_bf16", "amx_bf16", "amx_tile"})) or "none"
+
+
+def _processor() -> str:
+    family = f"family {_cpuinfo('cpu family')} model {_cpuinfo('model')}"
+    return f"{_cpuinfo('model name') or platform.processor()} ({family})"
+
+
+def _cpuinfo(name: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() == name), "")
+
+
+def _commit() -> str:
+    """The revision, with a + where the library or the benchmarks differ from it."""
+    try:
+        revision = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "src", "benchmarks")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return revision + ("+" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()

@@ -1,0 +1,51 @@
+"""The share of an explanation's time that is spent in network passes."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from benchmarks import subjects
+from benchmarks.context import Context
+from benchmarks.results import Result, Table
+from benchmarks.speed import BUDGET, explain
+from benchmarks.timing import Watched, network_time, timed
+
+COUNTS = (1, 4, 16)
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def run(context: Context) -> Result:
+    rows: list[list[object]] = []
+    shares: dict[str, dict[str, list[float]]] = {}
+    for network in ("squeezenet", "resnet20"):
+        subject = subjects.load(network)
+        counts = COUNTS[:1] if context.quick else COUNTS
+        inputs = subject.inputs(subject.names[: max(counts)])
+        target = subject.predictions(inputs)
+        for dtype in DTYPES:
+            model = Watched(copy.deepcopy(subject.fast).to(dtype))
+            x = inputs.to(dtype)
+            found = []
+            explain(model, x[:1], target[:1], subject.chunk)
+            for count in counts:
+                with network_time(model) as inside:
+                    whole = timed(lambda: explain(model, x[:count], target[:count], subject.chunk))  # noqa: B023
+                    found.append(inside() / whole)
+                rows.append([network, str(dtype)[6:], count, whole, inside(), found[-1]])
+                print("  " + " ".join(map(str, rows[-1])), flush=True)
+            shares.setdefault(network, {})[str(dtype)[6:]] = found
+    return Result(
+        title="Time in network passes",
+        settings={"images": COUNTS, "evaluations": BUDGET},
+        figures=shares,
+        tables=[
+            Table(
+                caption=f"Sparse MoreauGrad, {BUDGET} evaluations a picture.",
+                header=["network", "precision", "images", "seconds", "in the network", "share"],
+                rows=rows,
+            )
+        ],
+        notes=["in the network: inside the model's forward and inside torch.autograd.grad"],
+    )

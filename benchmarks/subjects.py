@@ -1,0 +1,116 @@
+"""The networks and pictures that are measured on, from the folder named by MOREAUGRAD_DATA."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.cache import digest_of
+from moreaugrad.data.images import load_image
+from moreaugrad.models import Preprocess, fold_batchnorm, load_model
+
+VARIABLE = "MOREAUGRAD_DATA"
+
+
+class MissingData(Exception):
+    """The data folder is not there; what needs it is skipped."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A network as published (`module`) and as it is fast on a processor (`fast`), and pictures.
+
+    `names` is in an order fixed by hashes, so that the first few are a fair sample of them all.
+    """
+
+    name: str
+    module: nn.Module
+    fast: nn.Module
+    weights: str
+    preprocess: Preprocess
+    names: tuple[str, ...]
+    read: Callable[[str], Image.Image]
+    chunk: int
+    published_steps: int
+
+    def inputs(self, names: Sequence[str]) -> Tensor:
+        return torch.stack([self.preprocess(self.read(name)) for name in names])
+
+    def reduced(self, dtype: torch.dtype) -> nn.Module:
+        """The fast network in another precision."""
+        return copy.deepcopy(self.fast).to(dtype)
+
+    def predictions(self, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.fast(inputs).argmax(1)
+
+
+def fast(module: nn.Module, example: Tensor) -> nn.Module:
+    """Batch normalisation folded, weights channels-last: the quickest passes on a processor."""
+    return fold_batchnorm(module, example).to(memory_format=torch.channels_last)
+
+
+def load(name: str) -> Subject:
+    """`squeezenet` (ImageNet photos) or `resnet20` (CIFAR-10 pictures)."""
+    return {"squeezenet": _squeezenet, "resnet20": _resnet20}[name](_folder())
+
+
+def _folder() -> Path:
+    found = os.environ.get(VARIABLE)
+    if not found:
+        raise MissingData(f"{VARIABLE} is not set: it names the folder of models and pictures")
+    folder = Path(found)
+    if not folder.is_dir():
+        raise MissingData(f"{VARIABLE} names {folder}, which is not a folder")
+    return folder
+
+
+def _squeezenet(folder: Path) -> Subject:
+    weights = folder / "models" / "squeezenet1_0-imagenet.safetensors"
+    model = load_model("torchvision:squeezenet1_0", weights, folder / "imagenet-classes.txt")
+    photos = folder / "imagenet-sample"
+    return Subject(
+        name="squeezenet",
+        module=model.module,
+        fast=fast(model.module, torch.zeros(2, 3, 224, 224)),
+        weights=digest_of(weights),
+        preprocess=model.preprocess,
+        names=_shuffled([file.name for file in photos.glob("*.JPEG")]),
+        read=lambda name: load_image(photos / name),
+        chunk=16,
+        published_steps=200,
+    )
+
+
+def _resnet20(folder: Path) -> Subject:
+    weights = folder / "models" / "resnet20-cifar10.safetensors"
+    model = load_model("benchmarks.cifar_resnet:resnet20", weights)
+    archive = zipfile.ZipFile(folder / "cifar10-jpeg.zip")
+    names = [
+        name for name in archive.namelist() if name.startswith("test/") and name[-4:] == ".jpg"
+    ]
+    return Subject(
+        name="resnet20",
+        module=model.module,
+        fast=fast(model.module, torch.zeros(2, 3, 32, 32)),
+        weights=digest_of(weights),
+        preprocess=model.preprocess,
+        names=_shuffled(names),
+        read=lambda name: Image.open(io.BytesIO(archive.read(name))).convert("RGB"),
+        chunk=128,
+        published_steps=300,
+    )
+
+
+def _shuffled(names: list[str]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest()))
