@@ -123,9 +123,9 @@ def test_maps_in_words():
     values = np.zeros((3, 9, 9))
     values[:, 1, 7] = -1
     assert describe(values) == (
-        "1 of 81 pixels are not zero, their weight is centred in the upper right"
+        "1 of 81 pixels are not zero, their weight lies around the upper right"
     )
-    assert describe(np.ones((9, 9))).endswith("centred in the middle")
+    assert describe(np.ones((9, 9))).endswith("lies around the middle")
     assert describe(np.array([0, -3, 1])) == (
         "2 of 3 entries are not zero, the largest is number 1"
     )

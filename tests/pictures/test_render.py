@@ -123,7 +123,7 @@ def test_masked_keeps_the_photo_where_the_map_is_largest():
     faded = shown.pixels[~kept].astype(int)
     assert np.all(faded == faded[:, :1])
     assert np.ptp(faded) < 60
-    assert shown.caption.endswith("25.0% of the pixels kept")
+    assert shown.caption == "25.0% of the pixels kept, where the map is largest"
 
 
 def test_masked_never_keeps_zeros_and_breaks_ties_by_place():

@@ -11,6 +11,11 @@ from moreaugrad.names import choose
 Floats = NDArray[np.float64]
 
 REDUCTIONS = ("abs-sum", "sum", "max-abs")
+PLACES = (
+    ("upper left", "top", "upper right"),
+    ("left", "middle", "right"),
+    ("lower left", "bottom", "lower right"),
+)
 
 
 def finite(values: Tensor | ArrayLike) -> Floats:
@@ -102,9 +107,5 @@ def describe(values: Tensor | ArrayLike) -> str:
         magnitude.sum(1) @ (np.arange(rows) + 0.5) / total / rows,
         magnitude.sum(0) @ (np.arange(columns) + 0.5) / total / columns,
     )
-    vertical = ("upper", "", "lower")[min(2, int(3 * centre[0]))]
-    across = ("left", "", "right")[min(2, int(3 * centre[1]))]
-    where = (
-        f"the {' '.join(filter(None, (vertical, across)))}" if vertical or across else "the middle"
-    )
-    return f"{text}, their weight is centred in {where}"
+    where = PLACES[min(2, int(3 * centre[0]))][min(2, int(3 * centre[1]))]
+    return f"{text}, their weight lies around the {where}"

@@ -180,7 +180,9 @@ def masked(
     return Picture(
         view="masked",
         pixels=_bytes(np.where(kept[..., None], photo_pixels, faded)),
-        caption=f"{describe(values)}; {kept.mean():.1%} of the pixels kept",
+        caption=f"{kept.mean():.1%} of the pixels kept, where the map is largest"
+        if kept.any()
+        else describe(values),
     )
 
 

@@ -13,11 +13,11 @@ from moreaugrad.pictures import Picture
 class Tile:
     """One map of one input. Figures that have no meaning for the method are NaN or None.
 
-    `pictures`: views by name, as `pictures.draw` gives them; the first is shown first.
-    None where the map could not be drawn.
-    `status` in words, `ok` when the map can be used as it is; `warning`: what to do otherwise.
+    `pictures`: views by name, as `pictures.draw` gives them (none where the map could not be
+    drawn); the first is shown first. `status` in a word or two, `ok` when the map can be used as
+    it is, `warning`: what to do otherwise.
     `zeros`: share in [0, 1]; `error`, `residual`: relative; `evaluations`: gradients of one sample.
-    `scores`: against the known truth. `extra`: further rows of the table.
+    `scores`: against the known truth, larger is better. `extra`: further rows of the table.
     """
 
     title: str
