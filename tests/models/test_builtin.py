@@ -10,9 +10,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from moreaugrad.data.cells import CLASS_NAMES, EMPTY, Cells
+from moreaugrad.data.cells import CLASS_NAMES, Cells
 from moreaugrad.models import load_model
-from moreaugrad.models.builtin import EXAMPLE_INDICES, EXAMPLES, SIZE, WEIGHTS
+from moreaugrad.models.builtin import SIZE, WEIGHTS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -39,10 +39,10 @@ def test_fresh_cells_are_recognised(model, noise, least):
     assert float((found == truth).float().mean()) >= least
 
 
-def test_preprocessing_and_labels(model, tmp_path):
+def test_preprocessing_and_labels(model):
     from PIL import Image
 
-    image, label, _ = EXAMPLES[EXAMPLE_INDICES[0]]
+    image, label, _ = Cells(size=SIZE, seed=2)[61]
     pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
     x = model.preprocess(Image.fromarray(pixels))
     assert x.shape == (3, SIZE, SIZE)
@@ -52,20 +52,6 @@ def test_preprocessing_and_labels(model, tmp_path):
     with torch.no_grad():
         assert int(model.module(x[None]).argmax()) == label
     assert model.labels == CLASS_NAMES
-
-
-def test_examples_show_every_class_and_are_recognised(model):
-    labels = [EXAMPLES.label(index) for index in EXAMPLE_INDICES]
-    assert sorted(set(labels)) == [label for label in range(10) if label != EMPTY]
-    for index in EXAMPLE_INDICES:
-        image, label, heat = EXAMPLES[index]
-        x = (image - torch.tensor(model.preprocess.mean).view(3, 1, 1)) / torch.tensor(
-            model.preprocess.std
-        ).view(3, 1, 1)
-        with torch.no_grad():
-            probability = model.module(x[None]).softmax(1)[0, label]
-        assert float(probability) > 0.5
-        assert float((heat > 0).float().mean()) > 0.03
 
 
 def test_the_network_is_smooth_and_couples_no_samples(model):

@@ -6,17 +6,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from moreaugrad.data.cells import CLASS_NAMES, Cells
+from moreaugrad.data.cells import CLASS_NAMES
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "builtin.safetensors"
 
 SIZE = 64
 MEAN, STD = (0.3, 0.3, 0.3), (0.25, 0.25, 0.25)
 """What the classifier expects: RGB pictures of 64 x 64 pixels, normalised with these."""
-
-EXAMPLES = Cells(size=SIZE, seed=2)
-EXAMPLE_INDICES = (61, 51, 102, 82, 26, 12, 40, 66, 69)
-"""Cells that the classifier was not trained on, whole in the frame, one of each visible class."""
 
 
 class Residual(nn.Module):
