@@ -325,11 +325,12 @@ def _quadratic_conjugate(d: Tensor, weight: Tensor) -> Tensor:
 def eta_for(magnitudes: Tensor, zeros: float) -> Tensor:
     """`[B]`: the smallest threshold that sets the share `zeros` of the magnitudes `[B, G]` to zero.
 
+    At least one stays, unless the share is 1: a map of a few groups would else be empty.
     Errors: ValueError for a share outside [0, 1].
     """
     if not 0 <= zeros <= 1:
         raise ValueError(f"sparsity: expected a share from 0 to 1, got {zeros!r}")
     n = magnitudes.shape[1]
     # The slack keeps .9 * 10 from rounding up to ten.
-    k = min(n, math.ceil(zeros * n - 1e-9))
+    k = n if zeros == 1 else min(n - 1, math.ceil(zeros * n - 1e-9))
     return magnitudes.kthvalue(k, dim=1).values if k else magnitudes.new_zeros(len(magnitudes))

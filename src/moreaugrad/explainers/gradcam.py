@@ -104,7 +104,8 @@ def _shapes(bound: BoundScore, modules: Sequence[nn.Module]) -> list[tuple[nn.Mo
     handles = [module.register_forward_hook(note) for module in modules]
     try:
         with torch.no_grad():
-            bound.value(bound.origin[:1], torch.zeros_like(bound.target.classes[:1]))
+            first = torch.zeros_like(bound.target.classes[:1])
+            bound.value(bound.origin[first], first)
     finally:
         for handle in handles:
             handle.remove()
