@@ -75,9 +75,9 @@ def run(context: Context, network: str) -> Result:
         ],
         notes=[
             (
-                f"true error against two long runs of {plan.reference} evaluations (longer where the "
-                "accuracy part has them); one solution: the two runs agree within three times their "
-                "own errors"
+                f"true error against two long runs of {plan.reference} evaluations (longer where "
+                "the accuracy part has them); one solution: the two runs agree within three times "
+                "their own errors"
             ),
         ],
         pictures={f"error-bars-{network}.png": _picture(stated, true, network)},

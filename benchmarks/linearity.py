@@ -18,10 +18,10 @@ from benchmarks.results import Result, Table
 from benchmarks.timing import interleaved
 from moreaugrad import SparseMoreauGrad
 
-IMAGES = (8, 16, 32, 64)
-EVALUATIONS = (256, 512, 1024, 2048)
+IMAGES = (4, 8, 16, 32)
+EVALUATIONS = (256, 512, 1024)
 SIDES = (96, 128, 160, 192, 224, 288)
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,9 +83,9 @@ def run(context: Context) -> Result:
         )  # fmt: skip
     notes = [
         (
-            f"published: the literal algorithm, {SAMPLES} stacked copies a step, one picture a call; "
-            f"ours: whole explanations of {BUDGET} evaluations a picture, channels-last, BatchNorm "
-            "folded, of one picture and of several at once"
+            f"published: the literal algorithm, {SAMPLES} stacked copies a step, one picture a "
+            f"call; ours: whole explanations of {BUDGET} evaluations a picture, channels-last, "
+            "BatchNorm folded, of one picture and of several at once"
         ),
         f"bfloat16 instructions of this processor: {machine.bfloat16_support()}",
         "allocator that keeps its pages: "

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from benchmarks.accuracy import floor
 from benchmarks.cache import Cache
 from benchmarks.measures import (
     bounded,
@@ -16,7 +17,7 @@ from benchmarks.measures import (
     within_factor,
     zeros,
 )
-from benchmarks.references import Setting
+from benchmarks.references import Reference, Setting
 from benchmarks.results import Table
 
 
@@ -56,14 +57,21 @@ def test_threshold_of_a_gradient_is_the_penalty_s() -> None:
     assert setting.prox(gradient).tolist() == [[-3.0, 0.0, 2.0]]
 
 
-def test_floor_falls_as_one_over_root_n() -> None:
-    draws = torch.randn(256, 2000, dtype=torch.float64)
-    truth = torch.full((1, 2000), 1.0, dtype=torch.float64)
-    errors = [
-        rms(squared_error(truth + part.mean(1), truth, truth))
-        for part in (draws.view(1, 256, -1).expand(1, -1, -1)[:, :count] for count in (64, 256))
-    ]
-    assert errors == pytest.approx([1 / 8, 1 / 16], rel=0.1)
+def test_floor_is_the_error_of_a_mean_of_n_draws() -> None:
+    size, setting = 4000, Setting(eta=0.0)
+    # Blocks of 16 draws of a gradient whose entries are 1, each draw with noise of size 4.
+    gradients = 1 + torch.randn(2, 32, size, dtype=torch.float64)
+    solution = torch.ones(2, size, dtype=torch.float64)
+    reference = Reference(
+        a=solution,
+        b=solution,
+        mean=solution,
+        gradient=solution,
+        split=torch.zeros(2, dtype=torch.bool),
+    )
+    found = [floor(gradients, count, setting, reference) for count in (1, 4)]
+    assert [item["rms"] for item in found] == pytest.approx([1, 0.5], rel=0.05)
+    assert [item["repeats"] for item in found] == [32, 8]
 
 
 def test_equal_evaluations_are_read_off_the_curve() -> None:
