@@ -21,13 +21,14 @@ from benchmarks.results import Result, Table
 class Plan:
     pictures: int
     reference: int
+    tolerance: float
 
 
 PLANS = {
-    "resnet20": Plan(pictures=64, reference=3072),
-    "squeezenet": Plan(pictures=24, reference=768),
+    "resnet20": Plan(pictures=64, reference=2048, tolerance=0.2),
+    "squeezenet": Plan(pictures=24, reference=512, tolerance=0.2),
 }
-QUICK = Plan(pictures=2, reference=384)
+QUICK = Plan(pictures=2, reference=384, tolerance=0.3)
 
 
 def run(context: Context, network: str) -> Result:
@@ -35,7 +36,7 @@ def run(context: Context, network: str) -> Result:
     plan = QUICK if context.quick else PLANS[network]
     names = subject.names[: plan.pictures]
     a, b, split = _references(context, subject, setting, plan, names)
-    found = runs.ours(subject, setting, context.cache, names)
+    found = runs.ours(subject, setting, context.cache, names, tolerance=plan.tolerance)
     stated = found["error"].double()
     true = roots(squared_error(found["map"], a, b))
     quantiles = (true / stated).quantile(torch.tensor([0.1, 0.5, 0.9], dtype=true.dtype)).tolist()
@@ -59,7 +60,7 @@ def run(context: Context, network: str) -> Result:
         figures=figures,
         tables=[
             Table(
-                caption=f"Sparse MoreauGrad on {network}, stopped by its own default rule.",
+                caption=f"Sparse MoreauGrad on {network}, to a stated error of {plan.tolerance}.",
                 header=["pictures", "count", "within a factor 2", "stated >= true"],
                 rows=rows,
             ),

@@ -163,13 +163,16 @@ def ours(
     names: Sequence[str],
     *,
     evaluations: int | None = None,
+    tolerance: float = 0.1,
     dtype: torch.dtype = torch.float32,
 ) -> Piece:
     """The library's `map` `[B, n]`, stated `error` and `evaluations` for each picture.
 
-    With `evaluations` it does not stop before; without, its own default rule stops it.
+    With `evaluations` it does not stop before; without, its stated error stops it at `tolerance`.
     """
-    chosen = {} if evaluations is None else {"tolerance": 1e-9, "max_evaluations": evaluations}
+    chosen = {"tolerance": tolerance}
+    if evaluations is not None:
+        chosen = {"tolerance": 1e-9, "max_evaluations": evaluations}
     options = {**asdict(setting), **chosen, "seed": SEED_OURS, "batch_size": subject.chunk}
 
     def compute(some: Sequence[str]) -> list[Piece]:
