@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from contracts.networks import ONE_PICTURE, Joint, Picture, assert_same, cheap, columns, pictures
-from moreaugrad import Status
+from moreaugrad import METHODS, Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 
@@ -112,6 +112,15 @@ def test_evaluations_are_counted(method: str) -> None:
     model.register_forward_pre_hook(count)
     result = cheap(method, model).explain(pictures(3), 1)
     assert int(result.evaluations.sum()) == seen
+
+
+def test_evaluations_stay_within_what_is_allowed(method: str) -> None:
+    if "max_evaluations" not in METHODS[method].defaults():
+        pytest.skip(f"{method} has a fixed number of evaluations")
+    # Networks of low precision, where nothing converges.
+    explainer = cheap(method, Picture(dtype=torch.bfloat16), tolerance=1e-6)
+    result = explainer.explain(pictures(3, torch.bfloat16), 1)
+    assert (result.evaluations <= explainer.settings()["max_evaluations"]).all()
 
 
 def test_progress_counts_samples_up_to_all(method: str) -> None:

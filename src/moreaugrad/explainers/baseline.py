@@ -105,13 +105,13 @@ def _flat_baseline(bound: BoundScore, inputs: Inputs, given: Any) -> Tensor:
     explained = bound.layout.split(bound.origin)
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     if not isinstance(given, tuple):
-        given = (given,) * (1 if isinstance(given, Tensor) else len(parts))
+        given = (given,) * (1 if isinstance(given, Tensor) else len(explained))
     if bound.layer is not None and any(isinstance(value, Tensor) for value in given):
         start = tuple(part.detach() for part in parts)
         through = _filled(given, start)
         args = (*through, *bound.args[len(through) :])
         return bound.layout.flatten([taken(bound.model, bound.layer, args)]).to(bound.origin.dtype)
-    return bound.layout.flatten(_filled(given[: len(explained)], explained))
+    return bound.layout.flatten(_filled(given, explained))
 
 
 def _filled(given: tuple[Any, ...], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
