@@ -98,7 +98,7 @@ def _rendered(shown: Figure, kind: str, metadata: dict[str, str] | None = None) 
 def _row(panels: Sequence[tuple[str, Picture]], title: str, *, columns: int) -> Figure:
     rows = -(-len(panels) // columns)
     height, width = panels[0][1].pixels.shape[:2]
-    tall = PANEL * min(2.0, max(0.25, height / width)) + 0.6
+    tall = PANEL * min(2.0, max(0.25, height / width)) + 0.75
     shown = ShownFigure(
         figsize=(PANEL * columns, tall * rows + 0.3 * bool(title)), layout="constrained"
     )
