@@ -78,9 +78,9 @@ class SmoothGrad(Explainer):
     def _maps(self, bound: BoundScore) -> Maps:
         if bound.sigma is None:
             return Maps.direct(bound.value_and_grad()[1], evaluations=1)
-        # Blocks of whole passes where that leaves enough of them for a standard error.
-        size = max(bound.chunks.size // len(bound), -(-self.samples // 8))
-        size = max(2, min(size, self.samples // 4) // 2 * 2)
+        # At least four blocks for a standard error, of 16 draws where there are enough; the same
+        # ones whatever the batch and the chunk.
+        size = max(2, min(max(16, self.samples // 8), self.samples // 4) // 2 * 2)
         total, squares = torch.zeros_like(bound.origin), bound.origin.new_zeros(len(bound)).double()
         for start in range(0, self.samples, size):
             draws = range(start, min(start + size, self.samples))

@@ -19,6 +19,7 @@ from moreaugrad.penalties import L1, GroupL2, Joint, Penalty, Zero
 from moreaugrad.score import BoundScore, ForwardFunc, Score, Smoothed
 from moreaugrad.solvers import (
     SOLVERS,
+    Descent,
     MoreauProblem,
     Solution,
     StochasticFixedPoint,
@@ -42,7 +43,8 @@ class MoreauExplainer(Explainer):
     without); max_evaluations: gradient evaluations at which it stops short of it.
     noise: "fresh" draws at every step (`draws` of them, antithetic), or one "fixed" set of
     `samples` draws: a deterministic problem, for tests and comparisons.
-    chains: 2 solves twice, from different starts, and tells when there is more than one solution.
+    chains: 2 solves twice, from different starts with different draws, and tells when there is more
+    than one solution.
     solver: "spectral", "accelerated" or "proximal-gradient", for deterministic scores.
     Source: MoreauGrad definitions 2 to 6 and Algorithm 1. Differs: the sign is that of a gradient
     (SPEC 1.1), averages are taken before the prox, so that the map is exactly sparse (SPEC 1.3).
@@ -65,8 +67,15 @@ class MoreauExplainer(Explainer):
             raise ValueError(f"rho: expected a number > 0, got {self.rho!r}")
         choose("noise", self.noise, ("fresh", "fixed"))
         choose("solver", self.solver, SOLVERS)
+        if self.max_evaluations < 1:
+            raise ValueError(f"max_evaluations: expected at least 1, got {self.max_evaluations!r}")
         self._score()
-        self._stochastic()
+        self._solver()
+        if self.chains != 1 and not self.fresh:
+            raise ValueError(
+                f"chains: expected 1 without fresh noise (sigma > 0), got {self.chains!r}: other "
+                "draws are what tells two solutions apart"
+            )
 
     @abstractmethod
     def _penalty(self, shape: Shape) -> Penalty:
@@ -102,7 +111,13 @@ class MoreauExplainer(Explainer):
     def budget(self) -> int:
         return self.max_evaluations * self.chains
 
-    def _stochastic(self) -> StochasticFixedPoint:
+    def _solver(self) -> StochasticFixedPoint | Descent:
+        """To a standard error with fresh noise, to a residual for a deterministic score."""
+        if not self.fresh:
+            return SOLVERS[self.solver](
+                tolerance=1e-3 if self.tolerance is None else self.tolerance,
+                max_steps=self.max_evaluations,
+            )
         return StochasticFixedPoint(
             tolerance=0.1 if self.tolerance is None else self.tolerance,
             max_evaluations=self.max_evaluations,
@@ -121,19 +136,17 @@ class MoreauExplainer(Explainer):
         weight = self._weight()
         if not isinstance(weight, str):
             problem = replace(problem, eta=problem.eta + weight)
-        solution = self._stochastic().solve(problem) if self.fresh else self._descend(problem)
+        solution = self._solved(problem)
         return Maps.solved(-solution.u / self.rho, solution)
 
-    def _descend(self, problem: MoreauProblem) -> Solution:
-        """A deterministic score, to a residual."""
-        solver = SOLVERS[self.solver](
-            tolerance=1e-3 if self.tolerance is None else self.tolerance,
-            max_steps=max(1, self.max_evaluations // problem.evaluations()),
-        )
-        wanted = self._wanted()
-        if wanted is None:
+    def _solved(self, problem: MoreauProblem) -> Solution:
+        solver, wanted = self._solver(), self._wanted()
+        if isinstance(solver, StochasticFixedPoint):
             return solver.solve(problem)
-        return solve_for_sparsity(solver, problem, wanted)
+        allowed = torch.full_like(problem.score.target.classes, self.max_evaluations)
+        if wanted is None:
+            return solver.solve(problem, allowed=allowed)
+        return solve_for_sparsity(solver, problem, wanted, allowed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

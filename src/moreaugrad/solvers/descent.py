@@ -21,6 +21,10 @@ SHORTEST = 1e-6
 """Step, in units of the problem's own, below which a sample has stalled."""
 PATIENCE = 40
 """Iterations without progress after which a sample has stalled."""
+PROGRESS = 0.97
+"""Ratio of errors that is progress where rounding hides the objective's."""
+RESOLVED = 1e3
+"""Roundings of u that a move must exceed to tell the curvature along it."""
 FARTHEST = 1e4
 """Displacement, in units of the first fixed-point step, that counts as unbounded."""
 
@@ -46,6 +50,7 @@ class _State:
     waited: Tensor
     steps: Tensor
     evaluations: Tensor
+    allowed: Tensor
 
     def select(self, rows: Tensor) -> None:
         for name, item in vars(self).items():
@@ -81,17 +86,24 @@ class Descent(ABC):
     def propose(self, step: Tensor, unit: Tensor, curvature: Tensor) -> Tensor:
         """The next step length after an accepted one, given h's curvature along it."""
 
-    def solve(self, problem: Problem, start: Tensor | None = None) -> Solution:
-        """Minimises for each sample, from `start` (default: the problem's own)."""
+    def solve(
+        self, problem: Problem, start: Tensor | None = None, allowed: Tensor | None = None
+    ) -> Solution:
+        """Minimises for each sample, from `start` (default: the problem's own).
+
+        `allowed` `[B]`: evaluations that a sample may take (default: any number).
+        """
         u = problem.start() if start is None else start
-        state = self._begin(problem, u)
+        state = self._begin(problem, u, allowed)
         out = Collector(u)
         for iteration in range(self.max_steps + 1):
             error, residual = self._accuracy(state)
             # Progress is a lower objective or, below its rounding, a smaller error.
-            state.waited = torch.where(error < 0.9 * state.best_error, 0, state.waited)
+            state.waited = torch.where(error < PROGRESS * state.best_error, 0, state.waited)
             state.best_error = torch.minimum(state.best_error, error)
-            verdicts = self._judge(state, error, last=iteration == self.max_steps)
+            costs = (1 + self.extrapolates) * state.problem.evaluations()
+            last = (state.evaluations + costs > state.allowed) | (iteration == self.max_steps)
+            verdicts = self._judge(state, error, last)
             for place, status in enumerate(verdicts):
                 if status is None:
                     continue
@@ -115,7 +127,7 @@ class Descent(ABC):
             self._iterate(state)
         return out.solution()
 
-    def _begin(self, problem: Problem, u: Tensor) -> _State:
+    def _begin(self, problem: Problem, u: Tensor, allowed: Tensor | None) -> _State:
         value, grad = problem.value_and_grad(u)
         count = torch.zeros(len(u), dtype=torch.long, device=u.device)
         nothing = u.new_zeros(len(u))
@@ -137,6 +149,7 @@ class Descent(ABC):
             waited=count,
             steps=count,
             evaluations=count + problem.evaluations(),
+            allowed=count + torch.iinfo(count.dtype).max if allowed is None else allowed,
         )
         state.best = state.objective(value, u)
         state.history[:, 0] = state.best
@@ -154,17 +167,20 @@ class Descent(ABC):
         factor = (2 + unit * highest) / margin.clamp_min(0)
         return torch.where(residual == 0, residual, residual * factor), residual
 
-    def _judge(self, state: _State, error: Tensor, last: bool) -> list[Status | None]:
+    def _judge(self, state: _State, error: Tensor, last: Tensor) -> list[Status | None]:
         finite = torch.isfinite(state.value) & torch.isfinite(state.grad).all(1)
         short = state.step < SHORTEST * state.problem.unit
-        verdicts = torch.stack(
-            [~finite, error <= self.tolerance, state.escaped, short | (state.waited > PATIENCE)]
-        )
-        named = (Status.NON_FINITE, Status.CONVERGED, Status.UNBOUNDED, Status.STALLED)
-        columns = verdicts.T.tolist()
-        rest = Status.STEP_LIMIT if last else None
+        stuck = short | (state.waited > PATIENCE)
+        named = {
+            Status.NON_FINITE: ~finite,
+            Status.CONVERGED: error <= self.tolerance,
+            Status.UNBOUNDED: state.escaped,
+            Status.STALLED: stuck,
+            Status.STEP_LIMIT: last,
+        }
+        columns = torch.stack(list(named.values())).T.tolist()
         return [
-            next((name for name, holds in zip(named, column, strict=True) if holds), rest)
+            next((name for name, holds in zip(named, column, strict=True) if holds), None)
             for column in columns
         ]
 
@@ -180,9 +196,9 @@ class Descent(ABC):
         trial_value, trial_grad = problem.value_and_grad(trial)
         move, turn = trial - at, trial_grad - grad
         length = move.square().sum(1)
-        accepted = self._accepts(state, trial, trial_value, value, (grad * move).sum(1), length)
-        # Curvature of the score alone: the quadratic's 1 / rho is taken off.
         along = (turn * move).sum(1) / length.clamp_min(torch.finfo(length.dtype).tiny)
+        model = value + (grad * move).sum(1) + length / (2 * state.step)
+        accepted = self._accepts(state, trial, trial_value, model, along)
         size = turn.norm(dim=1) / move.norm(dim=1).clamp_min(torch.finfo(length.dtype).tiny)
         proposed = self.propose(state.step, problem.unit, along)
         if self.extrapolates:
@@ -194,11 +210,12 @@ class Descent(ABC):
         state.value = torch.where(accepted, trial_value, state.value)
         state.grad = torch.where(row, trial_grad, state.grad)
         state.step = torch.where(accepted, proposed, state.step / 2)
+        # Curvature of the score alone: the quadratic's 1 / rho is taken off.
         seen = torch.stack([along - 1 / problem.unit, size + 1 / problem.unit], dim=1)
         shifted = torch.cat([state.curvature[:, 1:], seen[:, None]], dim=1)
-        state.curvature = torch.where(
-            row[..., None] & (length > 0)[:, None, None], shifted, state.curvature
-        )
+        coarse = RESOLVED * torch.finfo(length.dtype).eps * state.u.norm(dim=1)
+        told = accepted & (length > coarse.square())
+        state.curvature = torch.where(told[:, None, None], shifted, state.curvature)
         total = state.objective(state.value, state.u)
         remembered = torch.cat([state.history[:, 1:], total[:, None]], dim=1)
         state.history = torch.where(row, remembered, state.history)
@@ -213,18 +230,17 @@ class Descent(ABC):
         state.evaluations = state.evaluations + problem.evaluations()
 
     def _accepts(
-        self,
-        state: _State,
-        trial: Tensor,
-        trial_value: Tensor,
-        value: Tensor,
-        slope: Tensor,
-        length: Tensor,
+        self, state: _State, trial: Tensor, trial_value: Tensor, model: Tensor, along: Tensor
     ) -> Tensor:
-        """The trial lies below the quadratic model at the step's curvature 1 / step."""
-        model = value + slope + length / (2 * state.step)
-        finite = torch.isfinite(trial_value)
-        return finite & (trial_value <= model + _rounding(value))
+        """The trial lies below `model`, the quadratic one with the step's curvature 1 / step.
+
+        Where rounding may hide that, the gradients tell: the curvature along the step must not
+        exceed it (Hager and Zhang, 2005).
+        """
+        slack = _rounding(model)
+        clear = trial_value <= model - slack
+        flat = (trial_value <= model + 64 * slack) & (along * state.step <= 1)
+        return torch.isfinite(trial_value) & (clear | flat)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,17 +278,11 @@ class Spectral(Descent):
         return torch.minimum(torch.maximum(longest, 1e-4 * unit), 10 * unit)
 
     def _accepts(
-        self,
-        state: _State,
-        trial: Tensor,
-        trial_value: Tensor,
-        value: Tensor,
-        slope: Tensor,
-        length: Tensor,
+        self, state: _State, trial: Tensor, trial_value: Tensor, model: Tensor, along: Tensor
     ) -> Tensor:
         total = state.objective(trial_value, trial)
         worst = state.history.amax(1)
-        enough = worst - 1e-2 * length / (2 * state.step)
+        enough = worst - 1e-2 * (trial - state.u).square().sum(1) / (2 * state.step)
         return torch.isfinite(total) & (total <= enough + _rounding(worst))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from moreaugrad.penalties import SparsePenalty, eta_for
@@ -17,31 +18,35 @@ CLOSE = 0.005
 """Deviation of the share of zeros that is left alone."""
 
 
-def solve_for_sparsity(solver: Descent, problem: MoreauProblem, zeros: float) -> Solution:
+def solve_for_sparsity(
+    solver: Descent, problem: MoreauProblem, zeros: float, allowed: Tensor
+) -> Solution:
     """Solves for each sample with the eta whose map has the share `zeros` of zero entries (groups).
 
-    eta is set to the quantile of |grad f(x + u)|, first at u = 0 and then at each solution. The
-    deviation that remains after the last round shows in the map itself.
+    eta is set to the quantile of |grad f(x + u)|, first at u = 0 and then at each solution, while
+    the evaluations that are `allowed` `[B]` last. The deviation that remains shows in the map.
     """
     penalty = problem.penalty
     if not isinstance(penalty, SparsePenalty):
         raise TypeError(f"sparsity: {type(penalty).__name__} sets nothing to zero")
+    each = problem.evaluations()
     # At u = 0 the gradient of h is that of f.
     slope = problem.value_and_grad(problem.start())[1]
     eta = eta_for(penalty.magnitudes(slope), zeros)
-    solution = solver.solve(replace(problem, eta=eta))
-    spent = solution.evaluations + problem.evaluations()
+    solution = solver.solve(replace(problem, eta=eta), allowed=allowed - each)
+    spent = solution.evaluations + each
     for _ in range(ROUNDS):
         share = (penalty.magnitudes(solution.u) == 0).to(eta.dtype).mean(1)
         off = (share - zeros).abs() > CLOSE + 0.5 / penalty.magnitudes(solution.u[:1]).shape[1]
-        rows = off.nonzero()[:, 0]
+        finite = torch.isfinite(solution.u).all(1) & torch.isfinite(solution.eta)
+        rows = (off & finite & (spent + 3 * each <= allowed)).nonzero()[:, 0]
         if len(rows) == 0:
             break
         part, u = problem.select(rows), solution.u[rows]
         slope = part.value_and_grad(u)[1] - u / part.rho[:, None]
         part = replace(part, eta=eta_for(penalty.magnitudes(slope), zeros))
-        refined = solver.solve(part, start=u)
-        spent[rows] += refined.evaluations + problem.evaluations()
+        refined = solver.solve(part, start=u, allowed=(allowed - spent)[rows] - each)
+        spent[rows] += refined.evaluations + each
         solution = _updated(solution, rows, refined)
     return replace(solution, evaluations=spent)
 
