@@ -1,0 +1,67 @@
+"""From Quantus: an `explain_func`, and three of its metrics on cells whose true map is known.
+
+pip install quantus
+python examples/quantus_metrics.py
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from moreaugrad import build
+from moreaugrad.data.cells import FEATURE, Cells
+from moreaugrad.models import load_model
+
+METHODS = ("simple-gradient", "moreaugrad-plain", "sparse-moreaugrad-plain")
+
+
+def explain_func(
+    model: nn.Module, inputs: NDArray[np.float32], targets: NDArray[np.int64], **settings: str
+) -> NDArray[np.float32]:
+    """What Quantus calls, again and again: arrays in, a magnitude for each pixel out."""
+    explainer = build(settings["method"], model)
+    x, target = torch.as_tensor(inputs), torch.as_tensor(targets)
+    # Quantus knows nothing of convergence: stop rather than score a map that is not one.
+    result = explainer.explain(x.float(), target).raise_if_failed()
+    # Quantus refuses a batch of zero maps; that a map is zero is a finding of its own.
+    if bool((result.zeros == 1).any()):
+        raise ValueError(f"{settings['method']}: a map is zero everywhere; lower eta or sparsity")
+    magnitudes: NDArray[np.float32] = result.parts[0].abs().sum(1, keepdim=True).numpy()
+    return magnitudes
+
+
+def main() -> None:
+    try:
+        import quantus
+    except ModuleNotFoundError:
+        print("skipped: Quantus is not installed (pip install quantus)")
+        return
+    loaded = load_model("builtin")
+    samples = [Cells(size=64, seed=2)[i] for i in (0, 1, 5, 7)]  # those have a feature
+    pixels = torch.stack([image for image, _, _ in samples])
+    x = (pixels - 0.3) / 0.25
+    y = loaded.module(x).argmax(1).numpy()
+    # What tells the class: the true map's strongest part.
+    masks = torch.stack([truth > FEATURE - 0.01 for _, _, truth in samples])[:, None].numpy()
+
+    quiet = {"disable_warnings": True, "display_progressbar": False}
+    metrics = {
+        "sparseness (Gini)": quantus.Sparseness(abs=True, **quiet),
+        "mass on the feature": quantus.RelevanceMassAccuracy(abs=True, **quiet),
+        "largest change": quantus.MaxSensitivity(nr_samples=3, lower_bound=0.02, **quiet),
+    }
+    print(f"{'':24}" + "".join(f"{name:>22}" for name in metrics))
+    for method in METHODS:
+        row = f"{method:24}"
+        for metric in metrics.values():
+            scores = metric(
+                model=loaded.module, x_batch=x.numpy(), y_batch=y, s_batch=masks,
+                explain_func=explain_func, explain_func_kwargs={"method": method}, device="cpu",
+            )  # fmt: skip
+            row += f"{np.nanmean(scores):22.3f}"
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
