@@ -87,7 +87,9 @@ CALLS = {
         lambda: pictures()[:, :1],
     ),
     "other precision": Case(
-        ValueError, "dtype torch.float32 (RuntimeError", lambda: pictures().float()
+        ValueError,
+        "could not process inputs of shape (B, 2, 6, 6) and dtype torch.float32 (RuntimeError",
+        lambda: pictures().float(),
     ),
     "integers": Case(
         TypeError,
@@ -225,7 +227,9 @@ def test_calls(method: str, name: str) -> None:
     explainer = cheap(method, case.model(), **(case.settings or {}))
     with pytest.raises(case.error, match=pattern(case.says)) as caught:
         explainer.explain(case.inputs(), case.target, case.args)
-    assert "\n" not in str(caught.value)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.count("could not process") == case.says.count("could not process")
 
 
 IDS = [

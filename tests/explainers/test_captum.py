@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 import toys
 from moreaugrad import ConvergenceWarning, DeepLift, GradCAM, IntegratedGradients, Status
+from moreaugrad.data.images import load_image
 from moreaugrad.explainers.rescale import RULES
+from moreaugrad.models.loading import load_model
 
 F64 = torch.float64
 
@@ -199,6 +202,14 @@ def test_deeplift_is_the_rescale_rule() -> None:
     assert found.evaluations.tolist() == [2, 2, 2, 2]
 
 
+def test_where_nothing_changes_the_rule_is_the_derivative() -> None:
+    model = nn.Sequential(nn.Linear(2, 1), nn.Softplus(), nn.Linear(1, 2)).double().eval()
+    model[0].weight.data = torch.ones(1, 2, dtype=F64)
+    x = torch.tensor([[1.0, -1.0]], dtype=F64)
+    slope = model[2].weight[1, 0].detach() * torch.sigmoid(model[0].bias.detach())
+    torch.testing.assert_close(DeepLift(model).attribute(x, 0.0, 1), slope * x)
+
+
 def test_deeplift_is_captums_where_that_is_right() -> None:
     model = drawn(
         nn.Sequential(
@@ -226,10 +237,12 @@ def complete(model: Any, x: Tensor, start: Tensor, **settings: Any) -> Tensor:
     return result.maps
 
 
-@pytest.mark.parametrize("activation", [rule for rule in RULES if "Pool" not in rule.__name__])
+# Softmax has a test of its own: its normalised multipliers do not add up.
+ACTIVATIONS = [kind for kind in RULES if "Pool" not in kind.__name__ and kind is not nn.Softmax]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_has_its_rule(activation: type[nn.Module]) -> None:
-    if activation is nn.Softmax:
-        pytest.skip("its normalised multipliers do not add up; see the test of softmax")
     model = drawn(nn.Sequential(nn.Linear(5, 8), activation(), nn.Linear(8, 3)))
     complete(model, 2 * images(4, 5), images(1, 5, seed=2))
 
@@ -347,7 +360,7 @@ def test_the_precision_of_the_network_bounds_what_is_complete() -> None:
     # 1000 + tanh: single precision hardly tells such a score from its baseline's.
     model = toys.network((5, 8, 3), dtype=torch.float32)
     model[2].bias.data += 1000
-    x = 1e-2 * toys.normal(4, 5, seed=1, dtype=torch.float32)
+    x = 1e-4 * toys.normal(4, 5, seed=1, dtype=torch.float32)
     assert DeepLift(model).explain(x, 1).ok
 
 
@@ -480,3 +493,23 @@ def test_memory_of_deeplift_is_bounded_with_its_baselines() -> None:
         sizes.clear()
         kind(model, batch_size=batch_size).explain(x)
         assert max(sizes) <= max(batch_size, 2 if kind is DeepLift else 1)
+
+
+@pytest.mark.data
+def test_real_photos_are_explained_completely(data_folder: Path) -> None:
+    loaded = load_model(
+        "torchvision:squeezenet1_0",
+        weights=data_folder / "models" / "squeezenet1_0-imagenet.safetensors",
+    )
+    files = sorted((data_folder / "imagenet-sample").glob("*.JPEG"))[:2]
+    x = torch.stack([loaded.preprocess(load_image(file)) for file in files])
+    lifted = DeepLift(loaded.module).explain(x)
+    assert (lifted.error < 1e-4).all()
+    integrated = IntegratedGradients(loaded.module, steps=16).explain(x)
+    assert (integrated.error < 0.05).all()
+    # Two methods that share nothing but the baseline name the same pixels.
+    alike = torch.cosine_similarity(lifted.maps.flatten(1), integrated.maps.flatten(1))
+    assert (alike > 0.5).all()
+    cam = GradCAM(loaded.module, relu=True).explain(x)
+    assert (cam.maps >= 0).all()
+    assert (cam.maps.flatten(1).amax(1) > 0).all()
