@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -496,6 +497,7 @@ def test_memory_of_deeplift_is_bounded_with_its_baselines() -> None:
 
 
 @pytest.mark.data
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="needs torchvision")
 def test_real_photos_are_explained_completely(data_folder: Path) -> None:
     loaded = load_model(
         "torchvision:squeezenet1_0",
