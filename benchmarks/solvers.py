@@ -18,8 +18,8 @@ from moreaugrad import L1, Noise, Score, Smoothed, Status
 from moreaugrad.curvature import estimate_curvature
 from moreaugrad.data.cells import Cells
 from moreaugrad.models import load_model
-from moreaugrad.penalties import eta_for
 from moreaugrad.solvers import SOLVERS, MoreauProblem, Solution
+from moreaugrad.solvers.sparsity import eta_for
 
 TOLERANCES = (1e-2, 1e-3, 1e-4)
 TIGHTNESS = (0.5, 0.9)

@@ -21,7 +21,6 @@ from moreaugrad.penalties import (
     SquaredL2,
     WeightedL2,
     Zero,
-    eta_for,
 )
 
 SHAPE = (2, 3, 5)
@@ -343,26 +342,5 @@ def test_joint_acts_on_each_part() -> None:
 
 def test_joint_magnitudes_need_penalties_that_threshold() -> None:
     joint = Joint((SquaredL2(1.0),), Layout(((3,),), (torch.float32,)))
-    with pytest.raises(TypeError, match="got SquaredL2"):
+    with pytest.raises(TypeError, match="expected L1 or GroupL2, got SquaredL2"):
         joint.magnitudes(torch.zeros(1, 3))
-
-
-@quick
-@given(zeros=st.floats(0, 1), size=st.integers(1, 60), seed=st.integers(0, 99))
-def test_eta_for_gives_at_least_the_wanted_share(zeros: float, size: int, seed: int) -> None:
-    u = torch.randn(2, size, generator=torch.Generator().manual_seed(seed))
-    eta = eta_for(u.abs(), zeros)
-    share = (L1(eta).prox(u, 1.0) == 0).double().mean(1)
-    most = zeros if zeros == 1 else min(zeros, 1 - 1 / size)  # at least one entry stays
-    assert (share >= most - 1e-9).all()
-    assert (share < zeros + 1 / size + 1e-9).all()  # one entry less would be too few
-
-
-def test_eta_for_at_its_ends() -> None:
-    u = torch.tensor([[1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10]])
-    assert eta_for(u, 0.0).item() == 0
-    assert eta_for(u, 0.9).item() == 9  # .9 * 10 is a little more than nine
-    assert eta_for(u, 1.0).item() == 10
-    for bad in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match="expected a share from 0 to 1"):
-            eta_for(u, bad)

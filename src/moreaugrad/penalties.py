@@ -7,7 +7,6 @@ test every penalty: Fenchel's gap R(p) + R*(d) - <p, d> vanishes for the pairs
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -284,10 +283,7 @@ class Joint(SparsePenalty):
         found = []
         for penalty, part in self._parts(u):
             if not isinstance(penalty, SparsePenalty):
-                raise TypeError(
-                    "a wanted sparsity needs penalties that set entries or groups to zero (L1, "
-                    f"GroupL2), got {type(penalty).__name__}"
-                )
+                raise TypeError(f"sparsity: expected L1 or GroupL2, got {type(penalty).__name__}")
             found.append(penalty.magnitudes(part))
         return torch.cat(found, dim=1)
 
@@ -320,17 +316,3 @@ def _quadratic_conjugate(d: Tensor, weight: Tensor) -> Tensor:
     # Divided first: d^2 may underflow, and 0 / 0 would hide an entry without weight.
     term = d * (d / (4 * weight))
     return torch.where(d == 0, torch.zeros_like(term), term).flatten(1).sum(1)
-
-
-def eta_for(magnitudes: Tensor, zeros: float) -> Tensor:
-    """`[B]`: the smallest threshold that sets the share `zeros` of the magnitudes `[B, G]` to zero.
-
-    At least one stays, unless the share is 1: a map of a few groups would else be empty.
-    Errors: ValueError for a share outside [0, 1].
-    """
-    if not 0 <= zeros <= 1:
-        raise ValueError(f"sparsity: expected a share from 0 to 1, got {zeros!r}")
-    n = magnitudes.shape[1]
-    # The slack keeps .9 * 10 from rounding up to ten.
-    k = n if zeros == 1 else min(n - 1, math.ceil(zeros * n - 1e-9))
-    return magnitudes.kthvalue(k, dim=1).values if k else magnitudes.new_zeros(len(magnitudes))

@@ -9,9 +9,9 @@ import torch
 
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.noise import RELATIVE, Noise
-from moreaugrad.penalties import eta_for
 from moreaugrad.score import BoundScore, Score, Smoothed
 from moreaugrad.solvers.solution import Status
+from moreaugrad.solvers.sparsity import eta_for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -1,13 +1,14 @@
-"""A deterministic problem with a wanted share of zeros in place of a given eta."""
+"""A wanted share of zeros in place of a given eta."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from moreaugrad.penalties import SparsePenalty, eta_for
+from moreaugrad.penalties import SparsePenalty
 from moreaugrad.solvers.descent import Descent
 from moreaugrad.solvers.problem import MoreauProblem
 from moreaugrad.solvers.solution import Solution
@@ -16,6 +17,20 @@ ROUNDS = 12
 """Refinements of eta, each started at the last one's solution."""
 CLOSE = 0.005
 """Deviation of the share of zeros that is left alone."""
+
+
+def eta_for(magnitudes: Tensor, zeros: float) -> Tensor:
+    """`[B]`: the smallest threshold that sets the share `zeros` of the magnitudes `[B, G]` to zero.
+
+    At least one stays, unless the share is 1: a map of a few groups would else be empty.
+    Errors: ValueError for a share outside [0, 1].
+    """
+    if not 0 <= zeros <= 1:
+        raise ValueError(f"sparsity: expected a share from 0 to 1, got {zeros!r}")
+    n = magnitudes.shape[1]
+    # The slack keeps .9 * 10 from rounding up to ten.
+    k = n if zeros == 1 else min(n - 1, math.ceil(zeros * n - 1e-9))
+    return magnitudes.kthvalue(k, dim=1).values if k else magnitudes.new_zeros(len(magnitudes))
 
 
 def solve_for_sparsity(

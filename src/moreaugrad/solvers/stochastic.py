@@ -13,11 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from moreaugrad.penalties import SparsePenalty, eta_for
+from moreaugrad.penalties import SparsePenalty
 from moreaugrad.solvers.blocks import Blocks, jackknife
 from moreaugrad.solvers.guard import StepGuard
 from moreaugrad.solvers.problem import MoreauProblem
 from moreaugrad.solvers.solution import Collector, Solution, Status
+from moreaugrad.solvers.sparsity import eta_for
 
 CHAIN_KEY = 2**62
 """Added to the sample keys of the second chain, so that its draws are its own."""
@@ -112,9 +113,9 @@ class StochasticFixedPoint:
                     continue
                 pair, terms = blocks.tail(row)
                 one = problem.select(torch.tensor([row], device=y.device))
+                spread = FEEDBACK * jackknife(terms, partial(self._mapped, one))
                 one = self._retuned(one, pair[:1])
                 u, behind = one.prox(pair[:1], one.rho), one.prox(pair[1:], one.rho)
-                spread = FEEDBACK * jackknife(terms, partial(one.prox, step=one.rho))
                 total = torch.hypot(spread, DRIFT * (u - behind).norm())
                 error = total / u.norm() if bool(total > 0) else total
                 if bool(error <= self.tolerance) or step + 1 == last:
@@ -130,6 +131,11 @@ class StochasticFixedPoint:
                 guard.select(keep)
         return out.solution(), means
 
+    def _mapped(self, problem: MoreauProblem, y: Tensor) -> Tensor:
+        """P(y), an automatic eta being that of y: its own error is part of the map's."""
+        problem = self._retuned(problem, y)
+        return problem.prox(y, problem.rho)
+
     def _retuned(self, problem: MoreauProblem, y: Tensor) -> MoreauProblem:
         """With the eta that gives the wanted share of zeros at y, the variable before the prox."""
         if self.sparsity is None:
@@ -140,7 +146,9 @@ class StochasticFixedPoint:
                 f"{type(problem.penalty).__name__}"
             )
         found = eta_for(problem.penalty.magnitudes(y), self.sparsity)
-        return replace(problem, eta=found / problem.rho)
+        # A few roundings more, so that rho * eta does not leave a rest of the entry it is taken of.
+        slack = 1 + 4 * torch.finfo(y.dtype).eps
+        return replace(problem, eta=slack * found / problem.rho)
 
     def _joined(
         self,

@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import toys
+from moreaugrad.penalties import L1, GroupL2, SparsePenalty, SquaredL2
+from moreaugrad.solvers import MoreauProblem, Solution, Spectral, Status, StochasticFixedPoint
+from moreaugrad.solvers.sparsity import eta_for, solve_for_sparsity
+
+
+@settings(max_examples=60, deadline=None)
+@given(zeros=st.floats(0, 1), size=st.integers(1, 60), seed=st.integers(0, 99))
+def test_eta_for_is_the_smallest_that_gives_the_share(zeros: float, size: int, seed: int) -> None:
+    u = torch.randn(2, size, generator=torch.Generator().manual_seed(seed))
+    share = (L1(eta_for(u.abs(), zeros)).prox(u, 1.0) == 0).double().mean(1)
+    most = zeros if zeros == 1 else min(zeros, 1 - 1 / size)  # at least one entry stays
+    assert (share >= most - 1e-9).all()
+    assert (share < zeros + 1 / size + 1e-9).all()  # one entry less would be too few
+
+
+def test_eta_for_at_its_ends() -> None:
+    u = torch.tensor([[1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10]])
+    assert eta_for(u, 0.0).item() == 0
+    assert eta_for(u, 0.9).item() == 9  # .9 * 10 is a little more than nine
+    assert eta_for(u, 0.999).item() == 9  # a map of a few groups is not to be empty
+    assert eta_for(u, 1.0).item() == 10
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="expected a share from 0 to 1"):
+            eta_for(u, bad)
+
+
+PENALTIES: dict[str, SparsePenalty] = {"l1": L1(1.0), "group": GroupL2(1.0, size=3)}
+
+
+def smooth_problem(penalty: SparsePenalty, sigma: float, rho: float = 0.4) -> MoreauProblem:
+    """Four samples of a random smooth network with 60 inputs."""
+    net, x = toys.network((60, 40, 3)), toys.normal(4, 60, seed=5)
+    return toys.problem(toys.bound(net, x, target=1, sigma=sigma), rho=rho, penalty=penalty)
+
+
+def share_of_zeros(u: Tensor, penalty: SparsePenalty) -> Tensor:
+    return (penalty.magnitudes(u) == 0).double().mean(1)
+
+
+def unlimited(problem: MoreauProblem) -> Tensor:
+    return torch.full((len(problem.score),), 10**6)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("wanted", [0.25, 0.5, 0.9, 0.97])
+def test_a_deterministic_score_gets_the_wanted_share(name: str, wanted: float) -> None:
+    penalty = PENALTIES[name]
+    problem = smooth_problem(penalty, sigma=0.0)
+    found = solve_for_sparsity(Spectral(), problem, wanted, unlimited(problem))
+    assert set(found.status) == {Status.CONVERGED}
+    groups = penalty.magnitudes(found.u[:1]).shape[1]
+    assert ((share_of_zeros(found.u, penalty) - wanted).abs() <= 0.005 + 1 / groups).all()
+    # The map is the solution with the eta that is told.
+    tight = Spectral(tolerance=1e-9).solve(
+        toys.problem(problem.score, rho=0.4, eta=found.eta, penalty=penalty)
+    )
+    assert (toys.relative(found.u, tight.u) <= found.error + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "chains"),
+    [("l1", 0.5, 2), ("l1", 0.9, 1), ("group", 0.5, 1), ("group", 0.7, 2)],
+)
+def test_a_noisy_score_gets_the_wanted_share(name: str, wanted: float, chains: int) -> None:
+    penalty = PENALTIES[name]
+    problem = smooth_problem(penalty, sigma=0.3)
+    solver = StochasticFixedPoint(tolerance=0.1, sparsity=wanted, chains=chains)
+    found = solver.solve(problem)
+    assert set(found.status) == {Status.CONVERGED}
+    groups = penalty.magnitudes(found.u[:1]).shape[1]
+    assert ((share_of_zeros(found.u, penalty) - wanted).abs() <= 0.5 / groups).all()
+    given_eta = StochasticFixedPoint(tolerance=0.05).solve(
+        toys.problem(problem.score, rho=0.4, eta=found.eta, penalty=penalty)
+    )
+    assert (toys.relative(found.u, given_eta.u) <= 3 * (found.error + given_eta.error)).all()
+
+
+def test_refinements_keep_the_limit() -> None:
+    problem = smooth_problem(PENALTIES["l1"], sigma=0.0)
+    costs = solve_for_sparsity(Spectral(), problem, 0.9, unlimited(problem)).evaluations
+    for allowed in (1, 5, 8, int(costs.max()) - 1, int(costs.max())):
+        limit = torch.full((4,), allowed)
+        found = solve_for_sparsity(Spectral(), problem, 0.9, limit)
+        assert (found.evaluations <= limit.clamp(min=2)).all()
+    assert torch.equal(found.evaluations, costs)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_a_penalty_that_thresholds_nothing_is_told(noisy: bool) -> None:
+    problem = toys.problem(
+        toys.bound(toys.network((6, 3)), toys.normal(1, 6, seed=0), sigma=0.1 * noisy),
+        penalty=SquaredL2(1.0),
+    )
+
+    def solve() -> Solution:
+        if noisy:
+            return StochasticFixedPoint(sparsity=0.5).solve(problem)
+        return solve_for_sparsity(Spectral(), problem, 0.5, unlimited(problem))
+
+    with pytest.raises(TypeError, match="sparsity: expected L1 or GroupL2, got SquaredL2"):
+        solve()
