@@ -90,7 +90,10 @@ def on_page_content(content: str, **_: Any) -> str:
     """Replace what arithmatex marked, `\\(inline\\)` and `\\[display\\]`, with MathML."""
 
     def mathml(match: re.Match[str]) -> str:
-        display = "block" if match["tag"] == "div" else "inline"
-        return convert(html.unescape(match["latex"].strip()), display=display)
+        latex = html.unescape(match["latex"].strip())
+        made = convert(latex, display="block" if match["tag"] == "div" else "inline")
+        if "\\" in made:
+            raise ValueError(f"a command of this formula is not known to latex2mathml: {latex}")
+        return made
 
     return FORMULA.sub(mathml, content)
