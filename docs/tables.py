@@ -1,0 +1,48 @@
+"""Tables of the documentation that are made from the code."""
+
+from pathlib import Path
+
+import typer
+
+from moreaugrad.cli.app import app
+from moreaugrad.explainers import METHODS
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+
+
+def methods_table(pages: str = "") -> str:
+    """The registry as a table, each method linked to its page in the folder `pages`."""
+    rows = ["| method | what it is | class | source |", "|---|---|---|---|"]
+    for name, method in METHODS.items():
+        found = method.load()
+        settings = ", ".join(f"{key}={value!r}" for key, value in method.settings.items())
+        made = f"`{found.__name__}({settings})`" if settings else f"`{found.__name__}`"
+        rows.append(
+            f"| [`{name}`]({pages}{found.method}.md) | {method.summary} | {made} | {method.paper} |"
+        )
+    return "\n".join(rows)
+
+
+def options_table() -> str:
+    """The options that `explain`, `compare` and `sweep` share, by what they are about."""
+    command = typer.main.get_command(app).commands["explain"]  # type: ignore[attr-defined]
+    panels: dict[str, list[str]] = {}
+    for option in command.params:
+        panel = getattr(option, "rich_help_panel", None)
+        if panel:
+            names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+            told = option.help.replace("\\[", "[").replace("|", "\\|")
+            panels.setdefault(panel, []).append(f"| {names} | {told} |")
+    return "\n\n".join(
+        "\n".join([f"| {panel} | |", "|---|---|", *rows]) for panel, rows in panels.items()
+    )
+
+
+def measurements() -> str:
+    """Links to the tables of `make bench` that are there."""
+    found = [
+        f"- [{path.read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}]"
+        f"(measurements/{path.name})"
+        for path in sorted(RESULTS.glob("*.md"))
+    ]
+    return "\n".join(found) or "none."
