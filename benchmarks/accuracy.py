@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -158,6 +159,15 @@ def _result(
         kind: evaluations_at(theirs[kind], list(ours), [item[kind] for item in ours.values()])
         for kind in ("rms", "median")
     }
+    # Of each picture by itself, where both its errors are above the noise of the measurement.
+    curves = torch.tensor([item["squares"] for item in ours.values()]).T
+    each = [
+        evaluations_at(math.sqrt(square), list(ours), curve.sqrt().tolist())
+        for square, curve in zip(theirs["squares"], curves, strict=True)
+        if square > 0 and bool((curve > 0).all())
+    ]
+    if each:
+        equal["pictures, geometric mean"] = statistics.geometric_mean(each)
     figures["equal_evaluations"] = equal
     figures["published_evaluations"] = cost
     figures["evaluations_ratio"] = {kind: cost / value for kind, value in equal.items()}

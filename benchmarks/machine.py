@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,20 @@ ALLOCATOR = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD
 
 KEPT_PAGES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """Environment with which glibc keeps freed memory instead of returning it to the kernel."""
+
+
+def run_module(name: str, *arguments: object, environment: dict[str, str] | None = None) -> str:
+    """What a module prints, run by itself. Errors: RuntimeError with what it complained of."""
+    done = subprocess.run(
+        [sys.executable, "-m", name, *map(str, arguments)],
+        env=os.environ | (environment or {}),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} {arguments} failed: {done.stderr.strip()[-2000:]}")
+    return done.stdout.strip()
 
 
 def describe() -> dict[str, Any]:

@@ -8,7 +8,6 @@ prints its peak in MiB; 0 evaluations stand for one chunk of passes and nothing 
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
 
 import torch
@@ -75,20 +74,15 @@ def run(context: Context) -> Result:
                 "than the whole network's, so that the ratio is rather too large than too small"
             ),
             (
-                "memory does not depend on the number of draws (1 photo, 256 against 4096), so 64 "
-                "photos are run with 256 each to save time"
+                "to save time 64 photos are run with 256 evaluations each; one photo with 256 and "
+                "with 4096 shows how memory depends on them"
             ),
         ],
     )
 
 
 def _peak(network: str, photos: int, evaluations: int, threads: int) -> float:
-    arguments = [network, str(photos), str(evaluations), str(threads)]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", *arguments],
-        cwd=machine.ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return float(done.stdout)
+    return float(machine.run_module("benchmarks.memory", network, photos, evaluations, threads))
 
 
 def worker(network: str, photos: int, evaluations: int) -> float:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
 import sys
 from functools import partial
 from typing import Any
@@ -45,14 +43,12 @@ def run(context: Context) -> Result:
     for network in NETWORKS:
         found[network] = {}
         for name, settings in ALLOCATORS.items():
-            command = [sys.executable, "-m", "benchmarks.speed", network]
-            done = subprocess.run(
-                [*command, str(context.threads), str(rounds)],
-                env=os.environ | settings | {"OMP_NUM_THREADS": str(context.threads)},
-                cwd=machine.ROOT, check=True, capture_output=True, text=True,
+            printed = machine.run_module(
+                "benchmarks.speed", network, context.threads, rounds,
+                environment=settings | {"OMP_NUM_THREADS": str(context.threads)},
             )  # fmt: skip
-            found[network][name] = json.loads(done.stdout)
-            print(f"  {network}, allocator {name}: {done.stdout.strip()}", flush=True)
+            found[network][name] = json.loads(printed)
+            print(f"  {network}, allocator {name}: {printed}", flush=True)
     forms = list(found["resnet20"]["default"])
     rows = [
         [network, name, *(times.get(form, float("nan")) for form in forms)]
@@ -108,7 +104,7 @@ def _ratios(context: Context, found: dict[str, Any]) -> list[list[object]]:
         accuracy = results.read(f"accuracy-{network}", context.out)
         if accuracy is None:
             continue
-        fewer = accuracy["evaluations_ratio"]["median"]
+        fewer = accuracy["evaluations_ratio"]["rms"]
         for name, times in by.items():
             theirs, theirs_reduced = times["published"], times["published, bfloat16"]
             for form in sorted({"ours", _form(SEVERAL[network])}):

@@ -11,7 +11,6 @@ from benchmarks.measures import (
     evaluations_at,
     exponent,
     jackknife,
-    rms,
     squared_error,
     support_iou,
     within_factor,
