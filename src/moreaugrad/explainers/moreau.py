@@ -137,7 +137,8 @@ class MoreauExplainer(Explainer):
         if not isinstance(weight, str):
             problem = replace(problem, eta=problem.eta + weight)
         solution = self._solved(problem)
-        return Maps.solved(-solution.u / self.rho, solution)
+        # 0 - u rather than -u: no negative zeros.
+        return Maps.solved((0.0 - solution.u) / self.rho, solution)
 
     def _solved(self, problem: MoreauProblem) -> Solution:
         solver, wanted = self._solver(), self._wanted()

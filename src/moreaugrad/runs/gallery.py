@@ -21,7 +21,7 @@ TRUTH = (
     "Scores are against the known truth: how well the magnitude of a map, summed over the "
     "channels, finds the part of the picture that tells its class (bright in “known truth”). "
     "AUROC is 0.5 for chance and 1 at best; AP, the average precision, is for chance the part's "
-    "share of the picture."
+    "share of the picture. Zeros of a sparse map count as ties: what it leaves out costs it AUROC."
 )
 
 
@@ -57,19 +57,20 @@ def section(
 def tile(one: Result) -> Tile:
     """A map with its numbers."""
     record = one.record
-    warnings = [*filter(None, [record.get("remedy", "")]), *one.notes]
-    noisy = record["settings"].get("sigma", 0) > 0
-    extra = {"eta": number(record["eta"])} if "eta" in record else {}
-    if "baseline" in record["settings"] and "error" in record:
-        extra["completeness error"] = percent(record["error"])
+    warnings = [] if record["ok"] else [record["message"], record.get("remedy", "")]
+    warnings = [*filter(None, warnings), *one.notes]
+    error = record.get("error", math.nan)
+    extra = {"eta": number(record["eta"])} if record.get("eta") else {}
+    if "baseline" in record["settings"] and not math.isnan(error):
+        extra["completeness error"], error = percent(error), math.nan
     return Tile(
         title=one.variant.method,
         pictures=one.pictures,
-        status=record["message"],
+        status=record["status"],
         ok=record["ok"],
         warning="; ".join(warnings) or None,
         zeros=record.get("zeros", math.nan),
-        error=record.get("error", math.nan) if noisy else math.nan,
+        error=error,
         residual=record.get("residual", math.nan),
         evaluations=record["evaluations"],
         seconds=one.seconds,
@@ -118,7 +119,8 @@ def page(
 
 def _title(prepared: Prepared, total: int) -> str:
     job, cases = prepared.job, prepared.cases
-    where = cases[0].title if total == 1 else f"{total} inputs"
+    what = "pictures" if job.cells is None else "synthetic cells"
+    where = cases[0].title if total == 1 else f"{total} {what}"
     if len(job.methods) > 1:
         return f"{len(job.methods)} methods on {where}"
     if job.methods:

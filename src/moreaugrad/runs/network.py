@@ -32,9 +32,7 @@ class Network:
         device = torch.device(resolved_device(compute.device))
         on_cpu = device.type == "cpu"
         dtype = getattr(torch, compute.dtype)
-        model = load_model(
-            plan.name, plan.weights, plan.labels, plan.preprocess, device=device, dtype=dtype
-        )
+        model = load_model(plan.name, plan.weights, plan.labels, plan.preprocess, device=device)
         chosen = replace(
             compute,
             device=str(device),
@@ -42,7 +40,9 @@ class Network:
             channels_last=on_cpu if compute.channels_last is None else compute.channels_last,
             fold_batchnorm=on_cpu if compute.fold_batchnorm is None else compute.fold_batchnorm,
         )
+        # Folded before it is cast: products of reduced weights would be reduced twice.
         module = fold_batchnorm(model.module) if chosen.fold_batchnorm else model.module
+        module = module.to(dtype)
         if chosen.channels_last:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if dtype == torch.bfloat16:

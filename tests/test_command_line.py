@@ -1,0 +1,150 @@
+"""The command line as a user runs it: results, bad input, and running a result again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+TESTS = Path(__file__).parent
+MODEL = ["--model", "tiny_models:smooth"]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "moreaugrad", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with a photo, and `bad/` with a good and a truncated one."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    (tmp_path / "bad").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "bad" / "good.png")
+    whole = (tmp_path / "one.png").read_bytes()
+    (tmp_path / "bad" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def test_explain_writes_map_pictures_record_and_page(pictures: Path) -> None:
+    done = run(
+        "explain", "one.png", *MODEL, "--method", "sparse-moreaugrad", "--out", "o",
+        "--export", "npy", cwd=pictures,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out = pictures / "o"
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "sparse-moreaugrad" in page
+    folder = out / "one"
+    maps = next(iter(load_file(folder / "sparse-moreaugrad.safetensors").values()))
+    assert (maps == 0).double().mean().item() == pytest.approx(0.9, abs=0.01)
+    exported = np.load(folder / "sparse-moreaugrad.npy")
+    assert np.array_equal(exported.reshape(-1), maps.reshape(-1).numpy())
+    record = json.dumps(json.loads((folder / "record.json").read_text(encoding="utf-8")))
+    assert "converged" in record
+    assert "seconds" not in record
+    assert (folder / "sparse-moreaugrad.heat.png").stat().st_size > 0
+
+
+def test_a_result_runs_again_to_the_same_bytes(pictures: Path) -> None:
+    methods = "simple-gradient,smoothgrad,group-sparse-moreaugrad"
+    first = run("compare", "one.png", *MODEL, "--methods", methods, "--out", "a", cwd=pictures)
+    assert first.returncode == 0, first.stderr
+    again = run("compare", "one.png", "--config", "a/config.toml", "--out", "b", cwd=pictures)
+    assert again.returncode == 0, again.stderr
+    kept = sorted((pictures / "a" / "one").iterdir())
+    assert len([path for path in kept if path.suffix == ".safetensors"]) == 3
+    for path in kept:
+        assert path.read_bytes() == (pictures / "b" / "one" / path.name).read_bytes(), path.name
+
+
+def test_sweep_shows_zero_as_the_limit(pictures: Path) -> None:
+    done = run(
+        "sweep", "one.png", *MODEL, "--method", "sparse-moreaugrad", "--over", "eta",
+        "--values", "0,0.001", "--out", "s", cwd=pictures,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'type="range"' in (pictures / "s" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_bad_picture_is_left_out_and_the_others_are_done(pictures: Path) -> None:
+    done = run("explain", "bad", *MODEL, "--method", "simple-gradient", "--out", "o", cwd=pictures)
+    assert done.returncode == 1
+    assert "cut.png" in done.stderr
+    assert (pictures / "o" / "good" / "simple-gradient.safetensors").exists()
+    assert not (pictures / "o" / "cut").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["one.png", *MODEL, "--method", "sparse-moreugrad"], "did you mean 'sparse-moreaugrad'"),
+        (["one.png", "--model", "tiny_models:smoth", "--method", "smoothgrad"], "'smooth'"),
+        (["one.png", *MODEL, "--method", "smoothgrad", "--rho", "1"], "no setting 'rho'"),
+        (["one.png", *MODEL, "--method", "moreaugrad", "--rho", "-1"], "rho: expected"),
+        (["one.png", *MODEL, "--method", "moreaugrad", "--sigma", "-1"], "sigma: expected"),
+        (["one.png", *MODEL, "--method", "moreaugrad", "--target", "9"], "from 0 to 3"),
+        (["none.png", *MODEL, "--method", "moreaugrad"], "no such file"),
+        (["empty", *MODEL, "--method", "moreaugrad"], "none were found"),
+        (["one.png", "--model", "tiny_models:detached", "--method", "moreaugrad"], "not depend"),
+        (["one.png", *MODEL, "--methd", "moreaugrad"], "--method"),
+        (["bad/cut.png", *MODEL, "--method", "simple-gradient"], "cut.png"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    pictures: Path, arguments: list[str], told: str
+) -> None:
+    done = run("explain", *arguments, "--out", "o", cwd=pictures)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((pictures / "o").glob("*/*")), "something was half-written"
+
+
+def test_a_folder_of_another_configuration_is_refused(pictures: Path) -> None:
+    first = ("explain", "one.png", *MODEL, "--method", "simple-gradient", "--out", "o")
+    assert run(*first, cwd=pictures).returncode == 0
+    other = run(*first, "--score", "probability", cwd=pictures)
+    assert other.returncode == 2
+    assert "overwrite" in other.stderr
+    assert run(*first, "--score", "probability", "--overwrite", cwd=pictures).returncode == 0
+
+
+def test_dry_run_writes_nothing(pictures: Path) -> None:
+    done = run(
+        "explain", "one.png", *MODEL, "--method", "smoothgrad", "--out", "o", "--dry-run",
+        cwd=pictures,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "64" in done.stdout + done.stderr
+    assert not (pictures / "o").exists()
+
+
+def test_methods_lists_the_registry(tmp_path: Path) -> None:
+    from moreaugrad import METHODS
+
+    done = run("methods", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in METHODS)
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, moreaugrad.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_demo_scores_maps_against_the_truth(tmp_path: Path) -> None:
+    done = run("demo", "--out", "demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
+    assert "AUROC" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "index.html" in done.stdout
