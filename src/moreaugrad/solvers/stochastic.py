@@ -15,6 +15,7 @@ from torch import Tensor
 
 from moreaugrad.penalties import SparsePenalty
 from moreaugrad.solvers.blocks import Blocks, jackknife
+from moreaugrad.solvers.descent import FARTHEST
 from moreaugrad.solvers.guard import StepGuard
 from moreaugrad.solvers.problem import MoreauProblem
 from moreaugrad.solvers.solution import Collector, Solution, Status
@@ -34,6 +35,8 @@ where rho c > -2/3.
 """
 LEAST_STEPS, LEAST_BLOCKS = 32, 8
 """A sample is not judged before; the error of fewer blocks is itself too uncertain."""
+BROKEN = (Status.NON_FINITE, Status.UNBOUNDED)
+"""A chain that ends so has no mean to join with the other's."""
 RETUNED_ALWAYS, RETUNED_EVERY = 16, 8
 """An automatic eta follows y at each of the first steps, then at every so many."""
 
@@ -83,7 +86,7 @@ class StochasticFixedPoint:
         first, mean = self._chain(problem, problem.start())
         if self.chains == 1:
             return first
-        second, other = self._chain(_second(problem), 2 * mean)
+        second, other = self._chain(_second(problem), -mean)
         return self._joined(problem, (first, mean), (second, other))
 
     def _chain(self, problem: MoreauProblem, y: Tensor) -> tuple[Solution, Tensor]:
@@ -96,6 +99,8 @@ class StochasticFixedPoint:
             draws = range(step * self.draws, (step + 1) * self.draws)
             _, gradient = problem.score.value_and_grad(u, draws)
             moved = -problem.rho[:, None] * gradient
+            if step == 0:
+                reach = FARTHEST * (moved.norm(dim=1) + y.norm(dim=1))
             alpha, cut = guard.limit(damping(step * self.draws), u, moved)
             for row in cut:
                 blocks.restart(row)
@@ -103,8 +108,13 @@ class StochasticFixedPoint:
             blocks.add(torch.stack([moved, y], dim=1))
             if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
                 problem = self._retuned(problem, y)
+            escaped = (u.norm(dim=1) > reach).tolist()
             for row, finite in enumerate(torch.isfinite(gradient).all(1).tolist()):
                 spent = {"steps": step + 1, "evaluations": (step + 1) * self.draws}
+                if escaped[row]:
+                    eta = problem.eta[row]
+                    out.close(row, Status.UNBOUNDED, u=u[row], error=torch.inf, eta=eta, **spent)
+                    continue
                 if not finite:
                     out.close(row, Status.NON_FINITE, **spent)
                     continue
@@ -115,18 +125,18 @@ class StochasticFixedPoint:
                 one = problem.select(torch.tensor([row], device=y.device))
                 spread = FEEDBACK * jackknife(terms, partial(self._mapped, one))
                 one = self._retuned(one, pair[:1])
-                u, behind = one.prox(pair[:1], one.rho), one.prox(pair[1:], one.rho)
-                total = torch.hypot(spread, DRIFT * (u - behind).norm())
-                error = total / u.norm() if bool(total > 0) else total
+                ahead, behind = one.prox(pair[:1], one.rho), one.prox(pair[1:], one.rho)
+                total = torch.hypot(spread, DRIFT * (ahead - behind).norm())
+                error = total / ahead.norm() if bool(total > 0) else total
                 if bool(error <= self.tolerance) or step + 1 == last:
                     status = Status.CONVERGED if error <= self.tolerance else Status.STEP_LIMIT
-                    out.close(row, status, u=u[0], error=error, eta=one.eta[0], **spent)
+                    out.close(row, status, u=ahead[0], error=error, eta=one.eta[0], **spent)
                     means[out.rows[row]] = pair[0]
             keep = out.going_on()
             if keep is not None:
                 if len(keep) == 0:
                     break
-                problem, y = problem.select(keep), y[keep]
+                problem, y, reach = problem.select(keep), y[keep], reach[keep]
                 blocks.select(keep)
                 guard.select(keep)
         return out.solution(), means
@@ -163,18 +173,26 @@ class StochasticFixedPoint:
         length = u.norm(dim=1)
         spread = torch.stack([s.error * s.u.norm(dim=1) for s in (one, two)])
         expected = spread.square().sum(0).sqrt()
-        apart = (one.u - two.u).norm(dim=1) > APART * expected
+        distance = (one.u - two.u).norm(dim=1)
+        apart = distance > APART * expected
+        expected = torch.where(apart, torch.maximum(distance, expected), expected)
         error = torch.where(expected == 0, expected, expected / (2 * length))
-        status = tuple(
-            Status.BISTABLE if split and a.ok and b.ok else (a if not a.ok else b)
-            for split, a, b in zip(apart.tolist(), one.status, two.status, strict=True)
-        )
+        status, eta = [], problem.eta.clone()
+        for row, ends in enumerate(zip(one.status, two.status, strict=True)):
+            broken = next((s for s in (one, two) if s.status[row] in BROKEN), None)
+            if broken is not None:
+                u[row], error[row], eta[row] = broken.u[row], broken.error[row], broken.eta[row]
+                status.append(broken.status[row])
+            elif not all(end.ok for end in ends):
+                status.append(Status.STEP_LIMIT)
+            else:
+                status.append(Status.BISTABLE if bool(apart[row]) else Status.CONVERGED)
         return Solution(
             u=u,
-            status=status,
+            status=tuple(status),
             residual=one.residual,
             error=error,
-            eta=problem.eta,
+            eta=eta,
             steps=one.steps + two.steps,
             evaluations=one.evaluations + two.evaluations,
         )
