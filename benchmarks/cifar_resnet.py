@@ -2,17 +2,25 @@
 
     moreaugrad explain IMAGE --model benchmarks.cifar_resnet:resnet20 --weights FILE
 
-Layers are named as in the weights of akamaster/pytorch_resnet_cifar10.
+Layers are named as in the weights of akamaster/pytorch_resnet_cifar10. `resnet20_softplus` is the
+same network with a smooth activation; its weights lie in `weights/` and load by themselves.
 
 Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, section 4.2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreaugrad.models import LoadedModel, Preprocess
+
+Activation = Callable[[Tensor], Tensor]
+SMOOTH_WEIGHTS = Path(__file__).parent / "weights" / "resnet20-softplus-cifar10.safetensors"
 
 LABELS = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -23,8 +31,9 @@ PREPROCESS = Preprocess(resize=32, crop=32, mean=(0.485, 0.456, 0.406), std=(0.2
 class Block(nn.Module):
     """Two 3 x 3 convolutions; the shortcut subsamples and fills new channels with zeros."""
 
-    def __init__(self, width_in: int, width: int, stride: int) -> None:
+    def __init__(self, width_in: int, width: int, stride: int, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
@@ -32,18 +41,19 @@ class Block(nn.Module):
         self.stride, self.added = stride, (width - width_in) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.activation(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         shortcut = x[:, :, :: self.stride, :: self.stride]
         shortcut = F.pad(shortcut, (0, 0, 0, 0, self.added, self.added))
-        return F.relu(out + shortcut)
+        return self.activation(out + shortcut)
 
 
 class ResNet(nn.Module):
     """`[B, 3, 32, 32]` to ten logits; `blocks` in each of three stages, 6 * blocks + 2 layers."""
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, activation: Activation = F.relu) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = self._stage(blocks, 16, 16)
@@ -51,13 +61,13 @@ class ResNet(nn.Module):
         self.layer3 = self._stage(blocks, 32, 64)
         self.linear = nn.Linear(64, 10)
 
-    @staticmethod
-    def _stage(blocks: int, width_in: int, width: int) -> nn.Sequential:
-        first = Block(width_in, width, stride=width // width_in)
-        return nn.Sequential(first, *(Block(width, width, 1) for _ in range(blocks - 1)))
+    def _stage(self, blocks: int, width_in: int, width: int) -> nn.Sequential:
+        first = Block(width_in, width, width // width_in, self.activation)
+        others = (Block(width, width, 1, self.activation) for _ in range(blocks - 1))
+        return nn.Sequential(first, *others)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.activation(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         out: Tensor = self.linear(x.mean((2, 3)))
         return out
@@ -69,3 +79,11 @@ def resnet20() -> LoadedModel:
 
 def resnet56() -> LoadedModel:
     return LoadedModel(module=ResNet(9), preprocess=PREPROCESS, labels=LABELS)
+
+
+def resnet20_softplus() -> LoadedModel:
+    """Softplus (beta 1) for ReLU, trained by `train_smooth.py`."""
+    module = ResNet(3, F.softplus)
+    if SMOOTH_WEIGHTS.is_file():
+        module.load_state_dict(load_file(SMOOTH_WEIGHTS))
+    return LoadedModel(module=module, preprocess=PREPROCESS, labels=LABELS)

@@ -62,10 +62,10 @@ def fast(module: nn.Module, example: Tensor) -> nn.Module:
 
 def load(name: str) -> Subject:
     """`squeezenet` (ImageNet photos) or `resnet20` (CIFAR-10 pictures)."""
-    return {"squeezenet": _squeezenet, "resnet20": _resnet20}[name](_folder())
+    return {"squeezenet": _squeezenet, "resnet20": _resnet20}[name](data_folder())
 
 
-def _folder() -> Path:
+def data_folder() -> Path:
     found = os.environ.get(VARIABLE)
     if not found:
         raise MissingData(f"{VARIABLE} is not set: it names the folder of models and pictures")

@@ -21,7 +21,7 @@ LONGEST = 320
 # From low to high; a part imports from its own level and from those before it.
 LEVELS = (
     {"names", "files"},
-    {"layout", "groups", "checks", "batching", "noise", "penalties", "layer", "outputs", "score"},
+    {"layout", "groups", "checks", "batching", "noise", "penalties", "layer", "outputs", "arguments", "score"},
     {"curvature", "solvers"},
     {"pictures", "metrics"},
     {"explanation"},

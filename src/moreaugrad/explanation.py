@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +32,7 @@ class Explanation:
     there is noise, the relative completeness error where there is a baseline; NaN where none is
     estimated), `eta` (the penalty's weight; NaN without),
     `steps` and `evaluations` (forward and input-backward passes of that sample).
+    `details`: what else a method tells of each map, `[B]` by name; the method's class says what.
     """
 
     maps: Tensor | tuple[Tensor, ...]
@@ -47,6 +48,7 @@ class Explanation:
     evaluations: Tensor
     method: str
     settings: Mapping[str, Any]
+    details: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.status)
@@ -63,6 +65,8 @@ class Explanation:
                 changed[item.name] = value[at]
             elif isinstance(value, tuple):
                 changed[item.name] = tuple(part[at] for part in value)
+            elif item.name == "details":
+                changed[item.name] = {name: each[at] for name, each in value.items()}
         return replace(self, **changed)
 
     @property

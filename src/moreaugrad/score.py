@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad import checks
+from moreaugrad.arguments import as_args, following, take
 from moreaugrad.batching import Chunks
 from moreaugrad.layer import resolve, substituted, taken
 from moreaugrad.layout import Layout, working_dtype
@@ -62,7 +63,7 @@ class Score:
         each other or on chance, or one that cannot process such inputs.
         """
         parts = checks.as_parts(inputs)
-        extra = _as_args(additional_forward_args)
+        extra = as_args(additional_forward_args)
         checks.check_mode(self.model)
         layer = None if self.layer is None else resolve(self.model, self.layer)
         batch = len(parts[0])
@@ -80,7 +81,7 @@ class Score:
             layer=layer,
             layout=layout,
             args=extra,
-            follows=_following(extra, batch),
+            follows=following(extra, batch),
             origin=origin,
             target=Target(torch.zeros(batch, dtype=torch.long, device=origin.device)),
             prediction=torch.zeros(batch, dtype=torch.long, device=origin.device),
@@ -92,11 +93,11 @@ class Score:
 
     def _at_layer(self, layer: nn.Module, args: tuple[object, ...], batch: int) -> Tensor:
         """The layer's clean output, `[B, ...]`."""
-        first, follows = args[0], _following(args, batch)
+        first, follows = args[0], following(args, batch)
         assert isinstance(first, Tensor)
 
         def output(rows: Tensor) -> Tensor:
-            found = taken(self.model, layer, _take(args, follows, rows))
+            found = taken(self.model, layer, take(args, follows, rows))
             if found.ndim < 2 or len(found) != len(rows):
                 raise checks.ModelError(
                     f"layer: expected a module whose output has {len(rows)} rows, one a sample, "
@@ -182,7 +183,7 @@ class BoundScore:
         """The same score for some of the samples."""
         return replace(
             self,
-            args=_take(self.args, self.follows, rows),
+            args=take(self.args, self.follows, rows),
             origin=self.origin[rows],
             target=self.target.select(rows),
             prediction=self.prediction[rows],
@@ -207,19 +208,33 @@ class BoundScore:
     def value_and_grad(
         self, u: Tensor | None = None, draws: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean over draws of f(x + u + sigma z) `[B]` and of its gradient `[B, n]`.
+        """Mean over draws of f(x + u + sigma z) `[B]` and of its gradient `[B, n]`."""
+        value, grad = self.mean(self._pass, u, draws)
+        return value, grad
 
-        `draws` are indices; None takes the first `samples` (a plain score has no noise and one
-        pass). Sums run over draws in order, so they do not depend on how passes are chunked.
+    def mean(
+        self,
+        work: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+        u: Tensor | None = None,
+        draws: Sequence[int] | None = None,
+        width: int = 1,
+    ) -> tuple[Tensor, ...]:
+        """Means over draws of what `work` makes of inputs x + u + sigma z, `[B, ...]` each.
+
+        `work` takes points `[m, n]` and the samples they belong to `[m]`, and gives tensors
+        `[m, ...]`; a point fills `width` places of a network pass, and counts as so many
+        evaluations. `draws` are indices; None takes the first `samples` (a plain score has no
+        noise and one pass). Sums run over draws in order, so they do not depend on how passes are
+        chunked.
         """
         base = self.origin if u is None else self.origin + u
         indices = range(self.passes) if draws is None or self.sigma is None else draws
         count, batch = len(indices), len(self)
         noise = Draws(self.noise, self.keys, base)
-        value, total = base.new_zeros(batch), torch.zeros_like(base)
+        totals: list[Tensor] = []
         at = 0
         while at < count * batch:
-            end = min(at + self.chunks.size, count * batch)
+            end = min(at + max(1, self.chunks.size // width), count * batch)
             points, spans = base.new_empty(end - at, base.shape[1]), []
             for cell in range(at - at % batch, end, batch):
                 low, high = max(at, cell), min(end, cell + batch)
@@ -230,16 +245,17 @@ class BoundScore:
                 else:
                     noise.add(points[chunk], base, self.sigma, indices[cell // batch], rows)
             samples = torch.arange(at, end, device=base.device) % batch
-            passed = self.chunks.guarded(partial(self._pass, points, samples))
-            if passed is None:  # out of memory: the chunk size was halved, so start over here
+            found = self.chunks.guarded(partial(work, points, samples))
+            if found is None:  # out of memory: the chunk size was halved, so start over here
                 continue
+            totals = totals or [part.new_zeros(batch, *part.shape[1:]) for part in found]
             for chunk, rows in spans:
-                value[rows] += passed[0][chunk]
-                total[rows] += passed[1][chunk]
+                for total, part in zip(totals, found, strict=True):
+                    total[rows] += part[chunk]
             if self.meter is not None:
-                self.meter(end - at)
+                self.meter((end - at) * width)
             at = end
-        return value / count, total.div_(count)
+        return tuple(total.div_(count) for total in totals)
 
     def in_chunks(self, work: Callable[[Tensor], Tensor], width: int = 1) -> Tensor:
         """`work` on rows that fill a network pass, `width` places each; its results, joined."""
@@ -256,14 +272,22 @@ class BoundScore:
         """f of these samples at other inputs, `points` `[m, n]`: `[m]`, differentiable."""
         return self._value(self.layout.restore(points), rows)
 
+    def outputs(self, points: Tensor, rows: Tensor) -> Tensor:
+        """What the model makes of `points` `[m, n]` in these samples' place: `[m, K]`."""
+        return self._forward(self.layout.restore(points), rows)
+
+    def read(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """The score `[m]` of such outputs."""
+        return self.readout.read(outputs, self.target.select(rows))
+
     def _value(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
-        scores = self.readout.read(self._forward(parts, rows), self.target.select(rows))
+        scores = self.read(self._forward(parts, rows), rows)
         if torch.is_grad_enabled() and not scores.requires_grad:
             raise checks.ModelError(checks.DETACHED)
         return scores
 
     def _forward(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
-        args = _take(self.args, self.follows, rows)
+        args = take(self.args, self.follows, rows)
         with checks.explained(self.layout):
             if self.layer is None:
                 output = self.model(*parts, *args)
@@ -294,21 +318,3 @@ class BoundScore:
         ]
         # Sums are kept in the working precision, whatever the network computes in.
         return scores.detach().to(points.dtype), self.layout.flatten(grads).to(points.dtype)
-
-
-def _as_args(args: object) -> tuple[object, ...]:
-    if args is None:
-        return ()
-    return args if isinstance(args, tuple) else (args,)
-
-
-def _following(args: tuple[object, ...], batch: int) -> tuple[bool, ...]:
-    return tuple(isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == batch for arg in args)
-
-
-def _take(args: tuple[object, ...], follows: tuple[bool, ...], rows: Tensor) -> tuple[object, ...]:
-    """Arguments for these rows: those with one row per sample follow, the rest stays."""
-    return tuple(
-        arg[rows.to(arg.device)] if isinstance(arg, Tensor) and along else arg
-        for arg, along in zip(args, follows, strict=True)
-    )

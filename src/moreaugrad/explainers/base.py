@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -21,9 +21,6 @@ from moreaugrad.solvers.solution import Solution, Status
 Progress = Callable[[float, int], None]
 """Called with the number of samples done, parts of them counted, and with that of all."""
 
-FULL_PASSES = 4
-"""Passes' worth of samples that are worked on together: while some finish, passes stay full."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Maps:
@@ -36,6 +33,7 @@ class Maps:
     eta: Tensor
     steps: Tensor
     evaluations: Tensor
+    details: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def direct(
@@ -73,8 +71,12 @@ class Maps:
         found: dict[str, Any] = {}
         for item in fields(cls):
             values = [getattr(part, item.name) for part in parts]
-            joined = sum(values, ()) if item.name == "status" else torch.cat(values)
-            found[item.name] = joined
+            if item.name == "status":
+                found[item.name] = sum(values, ())
+            elif item.name == "details":
+                found[item.name] = {key: torch.cat([v[key] for v in values]) for key in values[0]}
+            else:
+                found[item.name] = torch.cat(values)
         return cls(**found)
 
 
@@ -98,6 +100,8 @@ class Explainer(GradientAttribution, ABC):
 
     method: ClassVar[str]
     """The name in the registry and on the command line."""
+    full_passes: ClassVar[int] = 4
+    """Passes' worth of samples worked on together: while some finish, passes stay full."""
 
     @abstractmethod
     def _maps(self, bound: BoundScore) -> Maps:
@@ -153,7 +157,7 @@ class Explainer(GradientAttribution, ABC):
         self, bound: BoundScore, several: bool, progress: Progress | None
     ) -> Explanation:
         rows = torch.arange(len(bound), device=bound.origin.device)
-        size = max(1, FULL_PASSES * bound.chunks.size // self._draws())
+        size = max(1, self.full_passes * bound.chunks.size // self._draws())
         groups = torch.split(rows, size)
         found = []
         for group in groups:

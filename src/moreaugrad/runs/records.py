@@ -46,6 +46,11 @@ def map_record(explanation: Explanation, scores: dict[str, float], notes: list[s
         "steps": int(explanation.steps[0]),
         "evaluations": int(explanation.evaluations[0]),
         **{name: float(values[0]) for name, values in figures.items()},
+        "details": {
+            name: float(values[0])
+            for name, values in explanation.details.items()
+            if math.isfinite(float(values[0]))
+        },
         "scores": {name: value for name, value in scores.items() if math.isfinite(value)},
         "warnings": notes,
         "settings": dict(explanation.settings),
