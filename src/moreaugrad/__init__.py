@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from moreaugrad.explainers.gradient import SimpleGradient, SmoothGrad
     from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, MoreauGrad, SparseMoreauGrad
     from moreaugrad.explainers.published import PublishedMoreauGrad
+    from moreaugrad.explainers.relex import RelEx
     from moreaugrad.explainers.rho import RhoGuidance, paper_rho, rho_guidance
     from moreaugrad.explanation import ConvergenceWarning, Explanation
     from moreaugrad.noise import Noise
@@ -34,6 +35,7 @@ __all__ = [
     "MoreauGrad",
     "Noise",
     "PublishedMoreauGrad",
+    "RelEx",
     "RhoGuidance",
     "Score",
     "SimpleGradient",
@@ -58,6 +60,7 @@ _HOMES = {
     "explainers.gradient": ("SimpleGradient", "SmoothGrad"),
     "explainers.moreau": ("GroupSparseMoreauGrad", "MoreauGrad", "SparseMoreauGrad"),
     "explainers.published": ("PublishedMoreauGrad",),
+    "explainers.relex": ("RelEx",),
     "explainers.rho": ("RhoGuidance", "paper_rho", "rho_guidance"),
     "explanation": ("ConvergenceWarning", "Explanation"),
     "noise": ("Noise",),

@@ -209,7 +209,7 @@ class BoundScore:
         self, u: Tensor | None = None, draws: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean over draws of f(x + u + sigma z) `[B]` and of its gradient `[B, n]`."""
-        value, grad = self.mean(self._pass, u, draws)
+        value, grad = self.mean(self.value_and_grad_at, u, draws)
         return value, grad
 
     def mean(
@@ -272,6 +272,23 @@ class BoundScore:
         """f of these samples at other inputs, `points` `[m, n]`: `[m]`, differentiable."""
         return self._value(self.layout.restore(points), rows)
 
+    def value_and_grad_at(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """f of these samples at other inputs, and its gradient: `[m]` and `[m, n]`, one pass."""
+        checks.check_recording()
+        with torch.enable_grad():
+            parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
+            scores = self._value(parts, rows)
+            with checks.explained(self.layout):
+                found = torch.autograd.grad(scores.sum(), parts, allow_unused=True)
+        if all(grad is None for grad in found):
+            raise checks.ModelError(checks.DETACHED)
+        grads = [
+            torch.zeros_like(points[:, :1]).expand(-1, size) if grad is None else grad
+            for grad, size in zip(found, self.layout.sizes, strict=True)
+        ]
+        # Sums are kept in the working precision, whatever the network computes in.
+        return scores.detach().to(points.dtype), self.layout.flatten(grads).to(points.dtype)
+
     def outputs(self, points: Tensor, rows: Tensor) -> Tensor:
         """What the model makes of `points` `[m, n]` in these samples' place: `[m, K]`."""
         return self._forward(self.layout.restore(points), rows)
@@ -301,20 +318,3 @@ class BoundScore:
                 f"{tuple(found.shape)}: the model must not reduce over the batch"
             )
         return found
-
-    def _pass(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """One network pass, forward and back to the input: `[m]` and `[m, n]`."""
-        checks.check_recording()
-        with torch.enable_grad():
-            parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
-            scores = self._value(parts, rows)
-            with checks.explained(self.layout):
-                found = torch.autograd.grad(scores.sum(), parts, allow_unused=True)
-        if all(grad is None for grad in found):
-            raise checks.ModelError(checks.DETACHED)
-        grads = [
-            torch.zeros_like(points[:, :1]).expand(-1, size) if grad is None else grad
-            for grad, size in zip(found, self.layout.sizes, strict=True)
-        ]
-        # Sums are kept in the working precision, whatever the network computes in.
-        return scores.detach().to(points.dtype), self.layout.flatten(grads).to(points.dtype)

@@ -1,5 +1,6 @@
 """Small smooth networks, one for each form that a model can take, and cheap settings."""
 
+import math
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,18 @@ CHEAP = {"steps": 8, "average": 4, "samples": 8, "draws": 2, "max_evaluations": 
 
 ONE_PICTURE = {"grad-cam"}
 """Methods that explain one input with spatial axes, and no layer: they say so."""
+
+UNSIGNED = {"sparsified-smoothgrad", "relex"}
+"""Methods whose maps are shares or masks in [0, 1]."""
+
+
+LOG_PROBABILITY = {"relex"}
+"""Methods that explain this score only: it is a part of what they optimise."""
+
+
+def default_score(name: str) -> str:
+    """The score that the method explains when none is asked for."""
+    return str(METHODS[name].defaults()["score"])
 
 
 def cheap(name: str, model: object, **settings: Any) -> Explainer:
@@ -123,18 +136,21 @@ class Text(nn.Module):
 
 
 class Rising(nn.Module):
-    """`[B, 1, 4, 4]` to two outputs: the second rises with every input entry, the first falls."""
+    """`[B, 1, 4, 4]` to two outputs: the second rises with every input entry, the first falls.
+
+    Both are 0 at a blank input, so that a mask has something to gain there.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+        self.conv = nn.Conv2d(1, 2, 3, padding=1, bias=False)
         self.activation = nn.Softplus()
         _drawn(self, torch.float64)
         with torch.no_grad():
             self.conv.weight.abs_()
 
     def forward(self, x: Tensor) -> Tensor:
-        total = self.activation(self.conv(x)).flatten(1).sum(1)
+        total = (self.activation(self.conv(x)) - math.log(2)).flatten(1).sum(1)
         return torch.stack((-total, total), dim=1)
 
 

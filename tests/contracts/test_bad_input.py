@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from contracts.networks import ONE_PICTURE, Joint, Picture, Text, assert_same, cheap, pictures
+from contracts.networks import (
+    LOG_PROBABILITY,
+    ONE_PICTURE,
+    Joint,
+    Picture,
+    Text,
+    assert_same,
+    cheap,
+    pictures,
+)
 from moreaugrad import METHODS, Status, build
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
@@ -209,7 +218,8 @@ CALLS = {
         ValueError,
         "the column to explain of a regression with 3 outputs, got None: give target=",
         target=None,
-        settings={"task": "regression"},
+        settings={"task": "regression", "score": "logit"},
+        allowed=frozenset(LOG_PROBABILITY),
     ),
 }
 

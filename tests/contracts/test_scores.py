@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from contracts.networks import (
+    LOG_PROBABILITY,
     ONE_PICTURE,
+    UNSIGNED,
     Picture,
     Rising,
     Segmentation,
     Text,
     assert_same,
     cheap,
+    default_score,
     pictures,
     with_logits,
 )
@@ -27,6 +30,9 @@ def test_a_rising_score_has_a_positive_map(method: str) -> None:
     assert (rising >= 0).all()
     assert (rising.flatten(1).amax(1) > 0).all()
     falling = cheap(method, Rising()).attribute(x, target=0)
+    if method in UNSIGNED:
+        assert (falling >= 0).all()
+        return
     assert (falling <= 0).all()
     assert (falling.flatten(1).amin(1) < 0).all()
 
@@ -82,7 +88,10 @@ def test_a_single_logit_with_and_without_its_column(method: str) -> None:
         assert_same(result.maps, cheap(method, column).explain(x, target).maps)
         assert torch.equal(result.prediction, (flat(x) > 0).long())
         classes = result.prediction if target is None else torch.tensor(target).expand(4)
-        torch.testing.assert_close(result.score, flat(x) * (2 * classes - 1))
+        evidence = flat(x) * (2 * classes - 1)
+        if default_score(method) == "log-probability":
+            evidence = torch.nn.functional.logsigmoid(evidence)
+        torch.testing.assert_close(result.score, evidence)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,6 +99,10 @@ def test_a_single_logit_with_and_without_its_column(method: str) -> None:
     ("task", "outputs"), [("multiclass", 3), ("multilabel", 3), ("binary", 1), ("regression", 2)]
 )
 def test_kinds_of_score(method: str, kind: str, task: str, outputs: int) -> None:
+    if method in LOG_PROBABILITY and kind != "log-probability":
+        with pytest.raises(ValueError, match=rf"score: expected 'log-probability'.*got '{kind}'"):
+            cheap(method, Picture(outputs), score=kind)
+        return
     if task == "regression" and kind != "logit":
         with pytest.raises(ValueError, match=rf"a regression has no {kind}; use score='logit'"):
             cheap(method, Picture(outputs), score=kind, task=task).explain(pictures(), 0)

@@ -87,6 +87,11 @@ METHODS: Mapping[str, Method] = {
         "gradient-weighted activations of the last convolution",
         "Selvaraju et al. (2017)",
     ),
+    "relex": Method(
+        "moreaugrad.explainers.relex:RelEx",
+        "mask that keeps the class where it shows the input and removes it where it hides it",
+        "Lim et al. (2021), arXiv 2103.14332",
+    ),
     "moreaugrad": Method(
         _MOREAU + "MoreauGrad",
         "gradient of the smoothed score's Moreau envelope",

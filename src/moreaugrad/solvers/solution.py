@@ -21,6 +21,7 @@ class Status(Enum):
     UNBOUNDED = "unbounded"
     BISTABLE = "bistable"
     INCOMPLETE = "incomplete"
+    NO_GRADIENT = "no gradient"
 
     @property
     def ok(self) -> bool:
@@ -65,6 +66,10 @@ _MESSAGES = {
     Status.INCOMPLETE: (
         "the contributions do not add up to the score's change from the baseline",
         "use integrated gradients: the network has parts without a rule, as functional activations",
+    ),
+    Status.NO_GRADIENT: (
+        "the objective's gradient is exactly zero at every step, so the map never left its start",
+        "explain another target, or a model that does not saturate at this sample and at zero",
     ),
 }
 
