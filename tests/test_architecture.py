@@ -21,8 +21,19 @@ LONGEST = 320
 # From low to high; a part imports from its own level and from those before it.
 LEVELS = (
     {"names", "files"},
-    {"layout", "groups", "checks", "batching", "noise", "penalties", "layer", "outputs", "arguments", "score"},
-    {"curvature", "solvers"},
+    {
+        "layout",
+        "groups",
+        "checks",
+        "batching",
+        "noise",
+        "penalties",
+        "layer",
+        "outputs",
+        "arguments",
+        "score",
+    },
+    {"curvature", "solvers", "hessian", "relu_hessian"},
     {"pictures", "metrics"},
     {"explanation"},
     {"explainers"},

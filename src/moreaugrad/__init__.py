@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moreaugrad.explainers import METHODS, build
     from moreaugrad.explainers.captum import DeepLift, IntegratedGradients
+    from moreaugrad.explainers.caso import CAFO, CASO, SmoothCAFO, SmoothCASO
     from moreaugrad.explainers.gradcam import GradCAM
     from moreaugrad.explainers.gradient import SimpleGradient, SmoothGrad
     from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, MoreauGrad, SparseMoreauGrad
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     from moreaugrad.explanation import ConvergenceWarning, Explanation
     from moreaugrad.noise import Noise
     from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, SquaredL2, WeightedL2, Zero
+    from moreaugrad.relu_hessian import ReLUHessian, relu_hessian
     from moreaugrad.score import Score, Smoothed
     from moreaugrad.solvers import Status
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CAFO",
+    "CASO",
     "L1",
     "METHODS",
     "Box",
@@ -35,10 +39,13 @@ __all__ = [
     "MoreauGrad",
     "Noise",
     "PublishedMoreauGrad",
+    "ReLUHessian",
     "RelEx",
     "RhoGuidance",
     "Score",
     "SimpleGradient",
+    "SmoothCAFO",
+    "SmoothCASO",
     "SmoothGrad",
     "Smoothed",
     "SparseMoreauGrad",
@@ -48,6 +55,7 @@ __all__ = [
     "Zero",
     "build",
     "paper_rho",
+    "relu_hessian",
     "rho_guidance",
 ]
 
@@ -56,6 +64,7 @@ __all__ = [
 _HOMES = {
     "explainers": ("METHODS", "build"),
     "explainers.captum": ("DeepLift", "IntegratedGradients"),
+    "explainers.caso": ("CAFO", "CASO", "SmoothCAFO", "SmoothCASO"),
     "explainers.gradcam": ("GradCAM",),
     "explainers.gradient": ("SimpleGradient", "SmoothGrad"),
     "explainers.moreau": ("GroupSparseMoreauGrad", "MoreauGrad", "SparseMoreauGrad"),
@@ -65,6 +74,7 @@ _HOMES = {
     "explanation": ("ConvergenceWarning", "Explanation"),
     "noise": ("Noise",),
     "penalties": ("L1", "Box", "ElasticNet", "GroupL2", "SquaredL2", "WeightedL2", "Zero"),
+    "relu_hessian": ("ReLUHessian", "relu_hessian"),
     "score": ("Score", "Smoothed"),
     "solvers": ("Status",),
 }

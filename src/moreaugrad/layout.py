@@ -66,3 +66,19 @@ def per_sample(value: float | Tensor, like: Tensor) -> Tensor:
     """A number, or one number per sample `[B]`, shaped to broadcast against `like` `[B, ...]`."""
     weight = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     return weight.reshape(-1, *[1] * (like.ndim - 1)) if weight.ndim else weight
+
+
+def flat_scale(std: float | Sequence[float], layout: Layout, like: Tensor) -> Tensor:
+    """`std` for every entry `[n]`. Errors: ValueError for a number of channels that differs."""
+    values = (std,) if isinstance(std, (int, float)) else tuple(std)
+    if not all(0 < value < float("inf") for value in values):
+        raise ValueError(f"std: expected numbers > 0, got {std!r}")
+    parts = []
+    for shape, size in zip(layout.shapes, layout.sizes, strict=True):
+        if len(values) not in (1, shape[0]):
+            raise ValueError(
+                f"std: expected a number, or {shape[0]} (one for each channel), got {len(values)}"
+            )
+        column = torch.tensor(values, dtype=like.dtype, device=like.device)
+        parts.append(column.repeat_interleave(size // len(values)))
+    return torch.cat(parts)

@@ -30,6 +30,10 @@ def default_score(name: str) -> str:
     return str(METHODS[name].defaults()["score"])
 
 
+KEPT = {"caso", "smooth-caso"}
+"""Methods whose evaluations are not each a pass forward; their own tests count them."""
+
+
 def cheap(name: str, model: object, **settings: Any) -> Explainer:
     """The method of that name at a small budget."""
     known = METHODS[name].defaults()

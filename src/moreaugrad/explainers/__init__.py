@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from moreaugrad.explainers.base import Explainer
 
 MOREAUGRAD = "Zhang and Farnia (2023), arXiv 2302.05294"
+CASO = "Singla et al. (2019), arXiv 1902.00407"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Method:
 _GRADIENT = "moreaugrad.explainers.gradient:"
 _CAPTUM = "moreaugrad.explainers.captum:"
 _MOREAU = "moreaugrad.explainers.moreau:"
+_CASO = "moreaugrad.explainers.caso:"
 
 METHODS: Mapping[str, Method] = {
     "simple-gradient": Method(
@@ -86,6 +88,26 @@ METHODS: Mapping[str, Method] = {
         "moreaugrad.explainers.gradcam:GradCAM",
         "gradient-weighted activations of the last convolution",
         "Selvaraju et al. (2017)",
+    ),
+    "cafo": Method(
+        _CASO + "CAFO",
+        "displacement that changes the loss most, to first order: a thresholded gradient",
+        CASO,
+    ),
+    "caso": Method(
+        _CASO + "CASO",
+        "the same to second order, by the loss's Hessian",
+        CASO,
+    ),
+    "smooth-cafo": Method(
+        _CASO + "SmoothCAFO",
+        "CAFO of the mean loss under Gaussian noise",
+        CASO,
+    ),
+    "smooth-caso": Method(
+        _CASO + "SmoothCASO",
+        "CASO of the mean loss under Gaussian noise",
+        CASO,
     ),
     "relex": Method(
         "moreaugrad.explainers.relex:RelEx",

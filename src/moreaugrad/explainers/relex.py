@@ -96,7 +96,7 @@ class RelEx(Explainer):
             draws = range(step * self.draws, (step + 1) * self.draws)
             (slope,) = bound.mean(self._loss_slope(bound, mask), draws=draws, width=SIDES)
             moved |= slope != 0
-            velocity = self.momentum * velocity + _unit(slope + self.lambda1)
+            velocity = self.momentum * velocity + _unit(slope + self.lambda1 * mask.sign())
             mask = (mask - self.rate * velocity).clamp(0, 1)
         # What the loss does not see has no evidence: not the chance of the start.
         mask = torch.where(moved, mask, 0.0)

@@ -11,7 +11,7 @@ from moreaugrad.outputs import TargetLike
 from moreaugrad.runs.cases import Case, cell_cases, picture_cases, picture_files
 from moreaugrad.runs.job import Job, SweepPlan
 from moreaugrad.runs.network import Network, fixed_threads
-from moreaugrad.runs.variants import Variant, variants, with_values
+from moreaugrad.runs.variants import Variant, in_pixel_units, variants, with_values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +44,7 @@ def prepare(job: Job) -> Prepared:
     """Errors: ValueError or TypeError for whatever in the job cannot work; nothing is written."""
     files = picture_files(job.images) if job.cells is None else []
     network = Network.load(job.model, job.compute)
+    job = in_pixel_units(job, network.model.preprocess)
     target = network.target(job.target)
     if job.cells is None:
         cases = picture_cases(files)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from moreaugrad.explainers import METHODS, build
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.models import Preprocess
 from moreaugrad.runs.job import Job, SweepPlan
 
 USUAL = {"rho": (0.0, 0.1, 0.3, 1.0, 3.0), "sigma": (0.0, 0.05, 0.1, 0.2, 0.3)}
@@ -40,6 +41,21 @@ def variants(job: Job, module: nn.Module) -> list[Variant]:
         for name, settings in job.methods.items()
     ]
     return found + ([] if job.sweep is None else _swept(job.sweep, module))
+
+
+def in_pixel_units(job: Job, preprocess: Preprocess) -> Job:
+    """The job, with what the preprocessing divides by told to the methods that ask for it."""
+    std = list(preprocess.std)
+
+    def told(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        asks = "std" in METHODS[name].defaults() and "layer" not in settings
+        return {"std": std, **settings} if asks else settings
+
+    methods = {name: told(name, settings) for name, settings in job.methods.items()}
+    sweep = job.sweep
+    if sweep is not None and sweep.over != "std":
+        sweep = replace(sweep, settings=told(sweep.method, sweep.settings))
+    return replace(job, methods=methods, sweep=sweep)
 
 
 def with_values(

@@ -1,0 +1,319 @@
+"""Context-aware first- and second-order explanations: the displacement that changes the loss most.
+
+CASO: D* = argmax_D g'D + D'HD / 2 - lambda1 ||D||_1 - lambda2 ||D||^2, g and H the gradient and
+the Hessian of the loss; CAFO: the same with H = 0. The L1 term is the relaxation of a limit on the
+number of entries, which would be a combinatorial problem; the two agree where the Hessian meets a
+restricted eigenvalue condition (CASO paper, appendix E) that cannot be checked for a network.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.hessian import HESSIANS, PRODUCT, LossModel
+from moreaugrad.layout import flat_scale
+from moreaugrad.names import choose
+from moreaugrad.noise import RELATIVE, Noise
+from moreaugrad.penalties import L1
+from moreaugrad.score import BoundScore, ForwardFunc, Score, Smoothed
+from moreaugrad.solvers.second_order import (
+    Rule,
+    SecondOrderProblem,
+    SecondOrderSolution,
+    solve_second_order,
+)
+from moreaugrad.solvers.solution import Status
+from moreaugrad.solvers.sparsity import eta_for
+
+AUTO, SEARCH = "auto", "search"
+LEAST_ZEROS = 0.75
+"""Share of zeros that the paper's search asks for."""
+GRID = 40
+"""Halvings of lambda1 that the search makes at most."""
+ROUNDS, CLOSE = 16, 0.002
+"""Trials of lambda1 for a wanted share of zeros, and the deviation from it that is left alone."""
+PIXEL_C1 = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GroupFeatures(Explainer):
+    """A = -D*, in units of `std` times the input; positive where the input raises the score.
+
+    score: the loss is minus this score; "log-probability" makes it the cross-entropy.
+    std: what the preprocessing divided the pixels by, a number or one for each channel. The problem
+    is then that of pixels in [0, 1], which the paper's c1 and lambda1 are for; 1 takes the inputs
+    as they are (there c1 and lambda1 are std^2 and std times those for pixels).
+    c1: lambda2 = L / 2 + c1, L the Hessian's largest eigenvalue (0 for CAFO). lambda2: given
+    instead. The penalty is lambda2 ||D||^2 without a half.
+    lambda1: a number; "auto" for the share `sparsity` of zeros; or "search", the paper's choice:
+    on the grid max|g| / 2^j the last with at least three quarters of zeros.
+    Details: `surrogate`, the loss's rise in the model at D*, and `increase`, its true rise.
+    """
+
+    score: str = "log-probability"
+    std: float | Sequence[float] = 1.0
+    c1: float = PIXEL_C1
+    lambda1: float | str = AUTO
+    lambda2: float | None = None
+    sparsity: float = 0.9
+
+    def __post_init__(self) -> None:
+        self._score()
+        if isinstance(self.lambda1, str):
+            choose("lambda1", self.lambda1, (AUTO, SEARCH))
+        elif not self.lambda1 >= 0:
+            raise ValueError(
+                f"lambda1: expected a number >= 0, 'auto' or 'search', got {self.lambda1!r}"
+            )
+        if not self.c1 > 0:
+            raise ValueError(f"c1: expected a number > 0, got {self.c1!r}")
+        if self.lambda2 is not None and not self.lambda2 > 0:
+            raise ValueError(f"lambda2: expected a number > 0, got {self.lambda2!r}")
+        if not 0 <= self.sparsity <= 1:
+            raise ValueError(f"sparsity: expected a share from 0 to 1, got {self.sparsity!r}")
+
+    @classmethod
+    def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:
+        """The paper's settings: c1 = 10 for pixels in [0, 1], lambda1 by search.
+
+        Give `std` where the preprocessing divides by it. The solution is ours, which is exact: the
+        paper's ten steps are not.
+        """
+        chosen: dict[str, Any] = {"c1": PIXEL_C1, "lambda1": SEARCH} | settings
+        return cls(forward_func, **chosen)
+
+    def _rule(self) -> Rule | None:
+        if self.lambda1 == AUTO:
+            return _for_sparsity(self.sparsity)
+        if self.lambda1 == SEARCH:
+            return _searched
+        assert not isinstance(self.lambda1, str)
+        value = self.lambda1
+        return None if value == 0 else lambda g, _: torch.full_like(g[:, 0], value)
+
+    def _told(
+        self, bound: BoundScore, scale: Tensor, delta: Tensor, surrogate: Tensor
+    ) -> dict[str, Tensor]:
+        """How much the displacement changes the loss: in the model, and truly (one more pass)."""
+        points = bound.origin + delta / scale
+        unmetered = replace(bound, meter=None)
+        with torch.no_grad():
+            there = unmetered.in_chunks(lambda rows: bound.value(points[rows], rows))
+        increase = bound.clean - there
+        return {"surrogate": surrogate, "increase": increase.to(surrogate)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class CAFO(GroupFeatures):
+    """D* = ST_lambda1(g) / (2 lambda2), lambda2 = c1. Source: CASO paper eq. (3); SPEC 6.2."""
+
+    method: ClassVar[str] = "cafo"
+
+    def _maps(self, bound: BoundScore) -> Maps:
+        scale = flat_scale(self.std, bound.layout, bound.origin)
+        gradient = -bound.value_and_grad()[1] / scale
+        rule = self._rule()
+        lambda1 = torch.zeros_like(gradient[:, 0])
+        if rule is not None:
+            lambda1 = rule(gradient, lambda _: gradient)
+        lambda2 = self.c1 if self.lambda2 is None else self.lambda2
+        delta = L1(1.0).prox(gradient, lambda1) / (2 * lambda2)
+        status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
+        told = self._told(bound, scale, delta, (gradient * delta).sum(1))
+        maps = Maps.direct(0.0 - delta, evaluations=bound.passes, status=status)
+        return replace(maps, eta=lambda1, details=told)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class CASO(GroupFeatures):
+    """hessian: "exact"; or "gauss-newton", the same for piecewise linear networks and cheaper for
+    others, of which it is told where it is not their Hessian.
+    tolerance: distance of 0 from the objective's derivatives, over ||g||, at which a sample is
+    done; `error` is the bound of the map's relative error that follows from it.
+    A product with H counts as two evaluations.
+    Details also: `lambda2`, `top_eigenvalue` (L), `top_error` (how far below it may be), and for
+    gauss-newton `hessian_gap`, the relative difference of its product with g to the Hessian's.
+    Source: CASO paper eq. (5), theorem 3; SPEC 6. Differs: solved to a residual, per sample.
+    """
+
+    hessian: str = "exact"
+    tolerance: float = 1e-4
+    max_evaluations: int = 200
+
+    method: ClassVar[str] = "caso"
+    # Products keep the recorded gradient, so samples are as many as fit one pass.
+    full_passes: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("hessian", self.hessian, HESSIANS)
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance!r}")
+        if self.max_evaluations < 1:
+            raise ValueError(f"max_evaluations: expected at least 1, got {self.max_evaluations!r}")
+
+    def budget(self) -> int:
+        return self.max_evaluations * self._draws()
+
+    def _maps(self, bound: BoundScore) -> Maps:
+        scale = flat_scale(self.std, bound.layout, bound.origin)
+        model = LossModel(bound, HESSIANS[self.hessian], scale)
+        gap = None if self.hessian == "exact" else _gap(model)
+        problem = SecondOrderProblem(
+            gradient=model.gradient,
+            product=model.product,
+            keys=bound.keys,
+            lambda1=self._rule(),
+            lambda2=self.lambda2,
+            c1=self.c1,
+        )
+        begun = 1 if gap is None else 2 + 2 * PRODUCT
+        most = (self.max_evaluations // bound.passes - begun) // PRODUCT
+        found = solve_second_order(problem, self.tolerance, most)
+        surrogate = (model.gradient * found.delta + found.image * found.delta / 2).sum(1)
+        return Maps(
+            flat=0.0 - found.delta,
+            status=_status(found, self.tolerance, noisy=bound.sigma is not None),
+            residual=found.residual,
+            error=found.error,
+            eta=found.lambda1,
+            steps=found.products,
+            evaluations=(begun + PRODUCT * found.products) * bound.passes,
+            details=self._told(bound, scale, found.delta, surrogate)
+            | {"lambda2": found.lambda2, "top_eigenvalue": found.top, "top_error": found.top_error}
+            | ({} if gap is None else {"hessian_gap": gap}),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class _Smooth(GroupFeatures):
+    """g and H are means over `samples` antithetic draws of noise: one joint problem.
+
+    sigma: a share of each input's own range, or absolute with sigma_mode="absolute".
+    Source: CASO paper eq. (8). Differs: one target for all draws.
+    """
+
+    sigma: float = 0.15
+    samples: int = 32
+    sigma_mode: str = RELATIVE
+    seed: int = 0
+
+    def _score(self) -> Smoothed:
+        plain = super()._score()
+        assert isinstance(plain, Score)
+        return Smoothed(
+            plain,
+            sigma=self.sigma,
+            samples=self.samples,
+            sigma_mode=self.sigma_mode,
+            noise=Noise(self.seed),
+        )
+
+    def _draws(self) -> int:
+        return self.samples if self.sigma > 0 else 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SmoothCAFO(_Smooth, CAFO):
+    """CAFO of the mean loss under Gaussian noise. Source: CASO paper definition 4."""
+
+    method: ClassVar[str] = "smooth-cafo"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SmoothCASO(_Smooth, CASO):
+    """CASO of the mean loss under Gaussian noise; max_evaluations counts those of all draws.
+
+    Source: CASO paper definition 4.
+    """
+
+    max_evaluations: int = 3200
+
+    method: ClassVar[str] = "smooth-caso"
+
+
+def _for_sparsity(zeros: float) -> Rule:
+    """The lambda1 that is its own pulls' quantile: the root of log(quantile / lambda1).
+
+    It lies between the gradient's quantile, to whose pulls the Hessian adds, and its largest entry,
+    at which the solution is zero. By regula falsi in log(lambda1); the Illinois rule halves the
+    value of an end that stays, so that both ends move.
+    """
+
+    def rule(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
+        def excess(lambda1: Tensor) -> tuple[Tensor, Tensor]:
+            magnitude = pulls(lambda1).abs()
+            share = (magnitude <= lambda1[:, None]).double().mean(1)
+            return (eta_for(magnitude, zeros) / lambda1).log(), (share - zeros).abs() <= CLOSE
+
+        quantile, largest = eta_for(gradient.abs(), zeros), gradient.abs().amax(1)
+        trivial = (quantile <= 0) | ~torch.isfinite(largest)
+        low = found = torch.where(trivial, 1.0, quantile)
+        high = torch.where(trivial, 1.0, largest)
+        below, done = excess(low)
+        above = (low / high).log()
+        done = done | trivial | (below <= 0)
+        for _ in range(ROUNDS):
+            if bool(done.all()):
+                break
+            weight = (below / (below - above)).clamp(0.02, 0.98)
+            found = torch.where(done, found, low ** (1 - weight) * high**weight)
+            value, near = excess(found)
+            rises = value > 0
+            low, high = torch.where(rises, found, low), torch.where(rises, high, found)
+            below = torch.where(rises, value, below / 2)
+            above = torch.where(rises, above / 2, value)
+            done = done | near
+        return torch.where(trivial, 0.0, found)
+
+    return rule
+
+
+def _searched(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
+    """Zeros grow with lambda1 and the loss falls: the last of the grid with enough zeros."""
+    start = gradient.abs().amax(1)
+    found, going = start, torch.ones_like(start, dtype=torch.bool)
+    for halvings in range(1, GRID):
+        lambda1 = torch.where(going, start / 2**halvings, found)
+        zeros = (pulls(lambda1).abs() <= lambda1[:, None]).double().mean(1)
+        going = going & (zeros >= LEAST_ZEROS)
+        if not bool(going.any()):
+            break
+        found = torch.where(going, lambda1, found)
+    if bool((found == start).any()):  # half of the largest entry leaves too few zeros
+        found = torch.where(found == start, _for_sparsity(LEAST_ZEROS)(gradient, pulls), found)
+    return found
+
+
+def _gap(model: LossModel) -> Tensor:
+    """||G g - H g|| / ||H g||, G the Gauss-Newton matrix; a warning where they differ."""
+    bound, rows = model.bound, torch.arange(len(model.gradient), device=model.gradient.device)
+    exact = LossModel(bound, HESSIANS["exact"], model.scale).product(model.gradient, rows)
+    off = (model.product(model.gradient, rows) - exact).norm(dim=1)
+    gap = torch.where(off == 0, off, off / exact.norm(dim=1))
+    coarsest = max(torch.finfo(dtype).eps for dtype in bound.layout.dtypes)
+    apart = (gap > max(1e-3, coarsest**0.5)).nonzero()[:, 0].tolist()
+    if apart:
+        warnings.warn(
+            f"gauss-newton: not the Hessian of this network, which is not piecewise linear: their "
+            f"products with the gradient differ by up to {float(gap[apart].max()):.2g}; use "
+            "hessian='exact'",
+            stacklevel=2,
+        )
+    return gap
+
+
+def _status(found: SecondOrderSolution, tolerance: float, noisy: bool) -> tuple[Status, ...]:
+    done = Status.FIXED_BUDGET if noisy else Status.CONVERGED
+    finite = torch.isfinite(found.delta).all(1).tolist()
+    return tuple(
+        Status.NON_FINITE if not ok else done if small else Status.STEP_LIMIT
+        for ok, small in zip(finite, (found.residual <= tolerance).tolist(), strict=True)
+    )

@@ -1,0 +1,290 @@
+"""maximise g'D + D'HD / 2 - lambda1 ||D||_1 - lambda2 ||D||^2, lambda2 = L / 2 + c1.
+
+H is only known through products, each as dear as two gradients, so few are made and all are kept:
+in their span H is a small matrix, which gives L, the solution without lambda1, and a model of H
+whose own solution Newton's method finds without further products. What the model lacks is put
+right by the product with that solution, which joins the span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from moreaugrad.layout import per_sample
+from moreaugrad.noise import Noise
+from moreaugrad.penalties import L1
+from moreaugrad.solvers.ritz import RitzSpace
+
+Rule = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
+"""How lambda1 `[B]` is told: from the gradient `[B, n]` and a function that gives, for a lambda1,
+the pulls g + H D at its solution. Entries whose pull exceeds lambda1 are not zero."""
+
+PROBE = Noise(seed=0x50524F4245)
+PROBES = 2
+"""Products that look for an eigenvalue which the gradient's own Krylov space cannot see."""
+TOP_ACCURACY = 1e-4
+"""Of L, relative. What its error does to the solution through lambda2 is kept below tolerance."""
+SETTLED = 2
+"""Corrections during which a rule may change lambda1; then it stays, so that they converge."""
+NEWTON_STEPS = 50
+PENALTY = L1(1.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SecondOrderProblem:
+    """gradient `[B, n]`; product: v `[m, n]` and its samples' rows, to H v `[m, n]`.
+
+    keys: of the samples, for the random probe. lambda1: None is 0. lambda2: None is L / 2 + c1.
+    """
+
+    gradient: Tensor
+    product: Callable[[Tensor, Tensor], Tensor]
+    keys: tuple[int, ...]
+    lambda1: Rule | None
+    lambda2: float | None
+    c1: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SecondOrderSolution:
+    """Per sample: `delta` and `image` = H delta, `[B, n]`, and, `[B]` each:
+
+    residual: distance of 0 from the objective's derivatives at delta, over ||g||.
+    error: of delta, relative: (residual ||g|| / ||delta|| + top_error) / (2 lambda2 - L); a bound,
+    as far as L is known. The second term is there where lambda2 is made from L.
+    top: L, the largest eigenvalue of H (0 where all are negative); top_error: how far below an
+    eigenvalue it may be. products: with H, of the sample's own.
+    """
+
+    delta: Tensor
+    image: Tensor
+    residual: Tensor
+    error: Tensor
+    lambda1: Tensor
+    lambda2: Tensor
+    top: Tensor
+    top_error: Tensor
+    products: Tensor
+
+
+def solve_second_order(
+    problem: SecondOrderProblem, tolerance: float, max_products: int
+) -> SecondOrderSolution:
+    """To a residual of at most `tolerance`.
+
+    Errors: ValueError for a given lambda2 that leaves a sample's problem without a maximum.
+    """
+    run = _Run(problem, tolerance, max_products)
+    run.explore()
+    run.probe()
+    run.explore()
+    run.check()
+    if problem.lambda1 is not None:
+        run.correct(problem.lambda1)
+        run.check()
+    return run.solution()
+
+
+class _Run:
+    """All samples in step. One that is done takes no further part: its directions are zero."""
+
+    def __init__(self, problem: SecondOrderProblem, tolerance: float, most: int) -> None:
+        self.problem, self.tolerance, self.most = problem, tolerance, most
+        self.length = problem.gradient.norm(dim=1)
+        finite = torch.isfinite(self.length)
+        self.g = torch.where(finite[:, None], problem.gradient, 0.0)
+        self.alive = finite & (self.length > 0)
+        self.space = RitzSpace(self.g)
+        self.products = torch.zeros(len(self.g), dtype=torch.long, device=self.g.device)
+        nothing = torch.zeros_like(self.length)
+        self.lambda1, self.top, self.top_error = nothing, nothing, nothing
+        self.twice = nothing + 2 * (problem.c1 if problem.lambda2 is None else problem.lambda2)
+        self.delta = self.image = torch.where(finite[:, None], 0.0, torch.nan).expand_as(self.g)
+        self.residual = torch.where(finite, nothing, torch.nan)
+
+    def explore(self) -> None:
+        """The gradient's Krylov space, until L and, without lambda1, the solution are accurate."""
+        rest, wanted = self.g, self.alive
+        if self.space.size:
+            rest, wanted = self._open()
+        while self._look(rest, wanted):
+            rest, wanted = self._open()
+
+    def probe(self) -> None:
+        """Random directions: H times one shows what the space has missed, the more the larger."""
+        vector = PROBE.draw(self.problem.keys, 0, self.g)
+        for _ in range(PROBES):
+            if not self._look(vector, self.alive):
+                return
+            vector = self.space.images[:, -1]
+
+    def correct(self, rule: Rule) -> None:
+        """The solution with lambda1, by the model of H and what each product adds to it."""
+        active, pull = self.alive, self.g
+        for correction in range(self.most):
+            model = _Model(self.space, pull, self.twice, 0.1 * self.tolerance * self.length)
+            if correction < SETTLED:
+                self.lambda1 = torch.where(active, rule(self.g, model.pulls), self.lambda1)
+            found = PENALTY.prox(model.pulls(self.lambda1), self.lambda1) / self.twice[:, None]
+            self.delta = torch.where(active[:, None], found, self.delta)
+            going = self._look(self.delta, active)
+            self._curvature()
+            inside = self.space.coefficients(self.delta)
+            self._solved(active, self.delta, self.space.combine_images(inside))
+            active = active & (self.residual > self.tolerance)
+            if not going or not bool(active.any()):
+                return
+            # What the model of H lacks at this solution is taken to stay as it is.
+            pull = self.g + self.image - self.space.combine(self.space.times(inside))
+
+    def check(self) -> None:
+        """Whether a given lambda2 leaves a maximum."""
+        given = self.problem.lambda2
+        if given is not None and bool((self.top >= 2 * given).any()):
+            row = int(self.top.argmax())
+            raise ValueError(
+                f"lambda2: expected more than half the Hessian's largest eigenvalue, else there is "
+                f"no maximum: more than {float(self.top[row]) / 2:.6g} for sample {row}, got "
+                f"{given:g}"
+            )
+
+    def solution(self) -> SecondOrderSolution:
+        off = self.residual * self.length
+        off = torch.where(off == 0, off, off / self.delta.norm(dim=1))
+        if self.problem.lambda2 is None:
+            off = off + self.top_error
+        return SecondOrderSolution(
+            delta=self.delta,
+            image=self.image,
+            residual=self.residual,
+            error=off / (self.twice - self.top),
+            lambda1=self.lambda1,
+            lambda2=self.twice / 2,
+            top=self.top,
+            top_error=self.top_error,
+            products=self.products,
+        )
+
+    def _open(self) -> tuple[Tensor, Tensor]:
+        """The direction that is lacking most, and which samples lack one."""
+        rest, wanted = self._curvature()
+        if self.problem.lambda1 is not None:
+            return rest, wanted
+        inside = self.space.solve(self.twice, self.space.coefficients(self.g))
+        delta, image = self.space.combine(inside), self.space.combine_images(inside)
+        self._solved(self.alive, delta, image)
+        slope = self.g + image - self.twice[:, None] * delta
+        return (
+            torch.where(wanted[:, None], rest, slope),
+            wanted | (self.alive & (self.residual > self.tolerance)),
+        )
+
+    def _curvature(self) -> tuple[Tensor, Tensor]:
+        """Updates L. What its eigenvector lacks, and which samples' L is not accurate."""
+        if not self.space.size:
+            return self.g, self.alive & False
+        top = self.space.top()
+        self.top, self.top_error = top.value.to(self.top), top.error.to(self.top)
+        if self.problem.lambda2 is None:
+            self.twice = self.top + 2 * self.problem.c1
+        off = self.top_error > TOP_ACCURACY * self.top
+        if self.problem.lambda2 is None:
+            off = off | (self.top_error > self.tolerance * 2 * self.problem.c1)
+        return top.rest, self.alive & off
+
+    def _look(self, vector: Tensor, wanted: Tensor) -> bool:
+        """Adds what is new in these vectors to the space. Whether there was anything."""
+        wanted = wanted & (self.products < self.most)
+        direction = torch.where(wanted[:, None], self.space.direction(vector), 0.0)
+        rows = direction.any(dim=1).nonzero()[:, 0]
+        if len(rows) == 0:
+            return False
+        image = torch.zeros_like(direction)
+        image[rows] = self.problem.product(direction[rows], rows)
+        self.products[rows] += 1
+        broken = ~torch.isfinite(image).all(1)
+        if bool(broken.any()):
+            direction[broken], image[broken] = 0.0, 0.0
+            self.alive = self.alive & ~broken
+            nothing = broken[:, None]
+            self.delta = torch.where(nothing, torch.nan, self.delta)
+            self.image = torch.where(nothing, torch.nan, self.image)
+            self.residual = torch.where(broken, torch.nan, self.residual)
+        self.space.append(direction, image)
+        return True
+
+    def _solved(self, rows: Tensor, delta: Tensor, image: Tensor) -> None:
+        """Takes a solution of these samples, and measures it."""
+        rows = rows & self.alive
+        self.delta = torch.where(rows[:, None], delta, self.delta)
+        self.image = torch.where(rows[:, None], image, self.image)
+        slope = self.g + self.image - self.twice[:, None] * self.delta
+        weight = self.lambda1[:, None]
+        off = torch.where(
+            self.delta == 0,
+            (slope.abs() - weight).clamp_min(0),
+            slope - weight * self.delta.sign(),
+        )
+        self.residual = torch.where(rows, off.norm(dim=1) / self.length, self.residual)
+
+
+class _Model:
+    """The problem with V (V'HV) V' for H and b for g: k unknowns w = V'D, by Newton's method.
+
+    D = prox(b + V T w) / a solves it when w = V'D; a = 2 lambda2, T = V'HV.
+    """
+
+    def __init__(self, space: RitzSpace, pull: Tensor, twice: Tensor, accuracy: Tensor) -> None:
+        self.space, self.pull, self.twice = space, pull, twice
+        self.accuracy = accuracy.double().cpu()
+        self.w = torch.zeros(space.small.shape[:2], dtype=torch.float64)
+
+    def pulls(self, lambda1: Tensor) -> Tensor:
+        """b + V T w at the solution, `[B, n]`, started at the last one."""
+        at = self._at(self.w, lambda1)
+        length = torch.ones_like(at.size)
+        for _ in range(NEWTON_STEPS):
+            going = at.size > self.accuracy
+            if not bool(going.any()):
+                break
+            trial = self._at(at.w - length[:, None] * self._step(at), lambda1)
+            better = going & (trial.size < at.size)
+            at = at.replaced(better, trial)
+            length = torch.where(better, 1.0, length / 2)
+        self.w = at.w
+        return at.pulls
+
+    def _at(self, w: Tensor, lambda1: Tensor) -> _Point:
+        pulls = self.pull + self.space.combine(self.space.times(w))
+        delta = PENALTY.prox(pulls, lambda1) / self.twice[:, None]
+        off = w - self.space.coefficients(delta)
+        return _Point(w, pulls, delta, off, size=self.space.times(off).norm(dim=1))
+
+    def _step(self, at: _Point) -> Tensor:
+        """Newton's: the prox passes on what lies on the entries that are not zero."""
+        among = self.space.gram(at.delta != 0) / self.twice.double().cpu()[:, None, None]
+        slope = torch.eye(self.space.size, dtype=torch.float64) - among @ self.space.small
+        step: Tensor = torch.linalg.solve(slope, at.off)
+        return step
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """A trial w `[B, k]`; `off` = w - V'D, and `size` `[B]` what it does to the derivatives."""
+
+    w: Tensor
+    pulls: Tensor
+    delta: Tensor
+    off: Tensor
+    size: Tensor
+
+    def replaced(self, rows: Tensor, by: _Point) -> _Point:
+        kept: dict[str, Tensor] = {}
+        for item in fields(self):
+            old, new = getattr(self, item.name), getattr(by, item.name)
+            kept[item.name] = torch.where(per_sample(rows, old).bool(), new, old)
+        return _Point(**kept)
