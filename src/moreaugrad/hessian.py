@@ -25,9 +25,13 @@ PRODUCT = 2
 
 
 class Graph(ABC):
-    """The recorded loss of some points: `gradient` `[m, n]`, and products with their Hessians."""
+    """The recorded loss of some points: `gradient` `[m, n]`, and products with their Hessians.
+
+    `lacking` `[m, n]` is what a product with the gradient lacks to be the true Hessian's.
+    """
 
     gradient: Tensor
+    lacking: Tensor
 
     def __init__(self, bound: BoundScore, points: Tensor, rows: Tensor) -> None:
         self.layout, self.leaf = bound.layout, points.detach().requires_grad_()
@@ -58,7 +62,7 @@ class Exact(Graph):
         loss = -bound.read(bound.outputs(self.leaf, rows), rows)
         _check_dependence(loss)
         self._slope = torch.autograd.grad(loss.sum(), self.leaf, create_graph=True)[0]
-        self.gradient = self._slope.detach()
+        self.gradient, self.lacking = self._slope.detach(), torch.zeros_like(self.leaf)
 
     def _product(self, v: Tensor) -> Tensor:
         return _back(self._slope, self.leaf, v)
@@ -69,16 +73,18 @@ class GaussNewton(Graph):
 
     The Hessian of a piecewise linear network; elsewhere it lacks the outputs' own curvature. Each
     product goes forward by J and back by J': J v is the derivative of J' w, which is recorded
-    once, in the direction w.
+    once, in the direction w. At w = dl/dz it is the gradient, and its derivative in the input is
+    what is lacking.
     """
 
     def _record(self, bound: BoundScore, rows: Tensor) -> None:
-        outputs = bound.outputs(self.leaf, rows)
+        self._outputs = outputs = bound.outputs(self.leaf, rows)
         _check_dependence(outputs)
-        self._outputs, self._inner = outputs, _Inner(bound, outputs, rows)
-        self._dual = torch.zeros_like(outputs, requires_grad=True)
+        self._inner = _Inner(bound, outputs, rows)
+        self._dual = self._inner.slope.to(outputs.dtype).requires_grad_()
         self._pulled = torch.autograd.grad(outputs, self.leaf, self._dual, create_graph=True)[0]
-        self.gradient = _back(outputs, self.leaf, self._inner.slope.to(outputs.dtype))
+        self.gradient = self._pulled.detach()
+        self.lacking = _back(self._pulled, self.leaf, self.gradient)
 
     def _product(self, v: Tensor) -> Tensor:
         pushed = _back(self._pulled, self._dual, v)
@@ -143,17 +149,19 @@ class LossModel:
 
     `scale` `[n]`: displacements are those of scale * x, for problems in other units than the
     input's. The graph is kept for further products where all points fit one network pass.
+    `lacking` `[B, n]`: see `Graph`; for several draws the mean of theirs.
     """
 
     def __init__(self, bound: BoundScore, kind: type[Graph], scale: Tensor) -> None:
         self.bound, self.kind, self.scale = bound, kind, scale
         self._graph: Graph | None = None
-        self.gradient = bound.mean(self._begin)[0] / scale
+        gradient, lacking = bound.mean(self._begin)
+        self.gradient, self.lacking = gradient / scale, lacking / scale
 
-    def _begin(self, points: Tensor, rows: Tensor) -> tuple[Tensor]:
+    def _begin(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         graph = self.kind(self.bound, points, rows)
         self._graph = graph if len(points) == len(self.bound) * self.bound.passes else None
-        return (graph.gradient.to(points.dtype),)
+        return graph.gradient, graph.lacking
 
     def product(self, v: Tensor, rows: Tensor) -> Tensor:
         """H v `[m, n]` of these samples, v `[m, n]`."""
@@ -165,7 +173,7 @@ class LossModel:
         return found / self.scale
 
     def _once(self, part: BoundScore, v: Tensor, points: Tensor, at: Tensor) -> tuple[Tensor]:
-        return (self.kind.once(part, points, at, v[at]).to(points.dtype),)
+        return (self.kind.once(part, points, at, v[at]),)
 
     def _kept(self, v: Tensor, rows: Tensor) -> Tensor | None:
         """By the kept graph; None where there is none, or where memory ran out."""
@@ -180,7 +188,7 @@ class LossModel:
             return None
         if bound.meter is not None:
             bound.meter(PRODUCT * len(rows) * bound.passes)
-        copies = found.to(v.dtype).reshape(bound.passes, *every.shape)[:, rows]
+        copies = found.reshape(bound.passes, *every.shape)[:, rows]
         return copies.sum(0) / bound.passes
 
 

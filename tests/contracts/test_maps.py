@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from contracts.networks import (
+    KEPT,
     ONE_PICTURE,
     Joint,
     Picture,
