@@ -37,6 +37,13 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "accuracy-squeezenet": _part("accuracy", network="squeezenet"),
     "error-bars-resnet20": _part("error_bars", network="resnet20"),
     "error-bars-squeezenet": _part("error_bars", network="squeezenet"),
+    "figure-rho": _part("figures", figure="rho"),
+    "figure-eta": _part("figures", figure="eta"),
+    "figure-group-eta": _part("figures", figure="group-eta"),
+    "figure-methods-squeezenet": _part("figures", figure="methods"),
+    "figure-methods-resnet20-softplus": _part(
+        "figures", figure="methods", network="resnet20-softplus"
+    ),
     "speed": _part("speed"),
     "passes": _part("passes"),
     "linearity": _part("linearity"),
@@ -51,10 +58,11 @@ def main() -> int:
     options = _options()
     torch.set_num_threads(options.threads)
     context = Context(
-        out=options.out or HERE / "results" / ("quick" if options.quick else ""),
+        out=options.out or HERE / "results" / _folder(options),
         cache=Cache(options.cache),
         quick=options.quick,
         threads=options.threads,
+        photos=options.photos,
     )
     failed = []
     for name in _chosen(options.parts):
@@ -81,6 +89,11 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def _folder(options: argparse.Namespace) -> str:
+    """Trials, and pictures that are not ours to give away, stay out of the results."""
+    return "quick" if options.quick else "photos" if options.photos else ""
+
+
 def _chosen(parts: list[str]) -> list[str]:
     """All parts, or those that are named, in full or by what stands before the network."""
     chosen = [
@@ -91,9 +104,12 @@ def _chosen(parts: list[str]) -> list[str]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = sorted({*PARTS, "accuracy", "error-bars"})
+    known = sorted({*PARTS, "accuracy", "error-bars", "figure", "figure-methods"})
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
     parser.add_argument("--quick", action="store_true", help="two pictures, to try the code")
+    parser.add_argument(
+        "--photos", action="store_true", help="show pictures beside their maps, in results/photos"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
     parser.add_argument(

@@ -10,9 +10,13 @@ from benchmarks.cache import Cache
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """`quick`: two pictures and few evaluations, to try the code; its figures mean nothing."""
+    """`quick`: two pictures and few evaluations, to try the code; its figures mean nothing.
+
+    `photos`: galleries show the pictures beside the maps. What they show stays on this machine.
+    """
 
     out: Path
     cache: Cache
     quick: bool
     threads: int
+    photos: bool = False

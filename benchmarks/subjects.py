@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.cache import digest_of
+from benchmarks.cifar_resnet import SMOOTH_WEIGHTS
 from moreaugrad.data.images import load_image
 from moreaugrad.models import Preprocess, fold_batchnorm, load_model
 
@@ -38,6 +39,7 @@ class Subject:
     fast: nn.Module
     weights: str
     preprocess: Preprocess
+    labels: tuple[str, ...]
     names: tuple[str, ...]
     read: Callable[[str], Image.Image]
     chunk: int
@@ -61,8 +63,15 @@ def fast(module: nn.Module, example: Tensor) -> nn.Module:
 
 
 def load(name: str) -> Subject:
-    """`squeezenet` (ImageNet photos) or `resnet20` (CIFAR-10 pictures)."""
-    return {"squeezenet": _squeezenet, "resnet20": _resnet20}[name](data_folder())
+    """`squeezenet` (ImageNet photos), `resnet20` or `resnet20-softplus` (CIFAR-10 pictures)."""
+    folder = data_folder()
+    if name == "squeezenet":
+        return _squeezenet(folder)
+    weights = {
+        "resnet20": folder / "models" / "resnet20-cifar10.safetensors",
+        "resnet20-softplus": SMOOTH_WEIGHTS,
+    }[name]
+    return _resnet20(folder, name, weights)
 
 
 def data_folder() -> Path:
@@ -85,6 +94,7 @@ def _squeezenet(folder: Path) -> Subject:
         fast=fast(model.module, torch.zeros(2, 3, 224, 224)),
         weights=digest_of(weights),
         preprocess=model.preprocess,
+        labels=model.labels or (),
         names=_shuffled([file.name for file in photos.glob("*.JPEG")]),
         read=lambda name: load_image(photos / name),
         chunk=16,
@@ -92,19 +102,19 @@ def _squeezenet(folder: Path) -> Subject:
     )
 
 
-def _resnet20(folder: Path) -> Subject:
-    weights = folder / "models" / "resnet20-cifar10.safetensors"
-    model = load_model("benchmarks.cifar_resnet:resnet20", weights)
+def _resnet20(folder: Path, name: str, weights: Path) -> Subject:
+    model = load_model(f"benchmarks.cifar_resnet:{name.replace('-', '_')}", weights)
     archive = zipfile.ZipFile(folder / "cifar10-jpeg.zip")
     names = [
         name for name in archive.namelist() if name.startswith("test/") and name[-4:] == ".jpg"
     ]
     return Subject(
-        name="resnet20",
+        name=name,
         module=model.module,
         fast=fast(model.module, torch.zeros(2, 3, 32, 32)),
         weights=digest_of(weights),
         preprocess=model.preprocess,
+        labels=model.labels or (),
         names=_shuffled(names),
         read=lambda name: Image.open(io.BytesIO(archive.read(name))).convert("RGB"),
         chunk=128,

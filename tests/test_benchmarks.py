@@ -1,11 +1,17 @@
 """The arithmetic of the benchmarks, on vectors whose answer is known. No timings."""
 
+import io
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from benchmarks import gallery
 from benchmarks.accuracy import floor
 from benchmarks.cache import Cache
+from benchmarks.context import Context
+from benchmarks.gallery import Case, Column
 from benchmarks.measures import (
     bounded,
     evaluations_at,
@@ -18,6 +24,13 @@ from benchmarks.measures import (
 )
 from benchmarks.references import Reference, Setting
 from benchmarks.results import Table
+from benchmarks.subjects import Subject
+from PIL import Image
+from torch import nn
+
+from moreaugrad import Status, build
+from moreaugrad.models import Preprocess
+from moreaugrad.pictures.render import NEUTRAL
 
 
 def test_error_is_free_of_the_references_own_noise() -> None:
@@ -113,3 +126,74 @@ def test_table_is_markdown() -> None:
     assert table.markdown().splitlines() == [
         "Errors.", "", "| n | error |", "| --- | --- |", "| 512 | 0.123 |", "| 8 | – |",
     ]  # fmt: skip
+
+
+def drawn(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def test_a_gallery_shows_each_map_in_its_place() -> None:
+    rows = [
+        Case(name=f"n0_{label}.JPEG", target=0, label=label, probability=0.5)
+        for label in ("owl", "jay")
+    ]
+    maps = torch.zeros(2, 3, 224, 224)
+    maps[0, 0, :112] = 1.0
+    spoilt = torch.full_like(maps, torch.nan)
+    columns = [
+        Column(
+            title=title,
+            maps=values,
+            status=(Status.CONVERGED, status),
+            error=torch.zeros(2),
+            evaluations=torch.ones(2),
+        )
+        for title, values, status in (
+            ("half", maps, Status.STEP_LIMIT),
+            ("none", spoilt, Status.NON_FINITE),
+        )
+    ]
+    pixels = drawn(gallery.picture(rows, columns))
+    left, top = gallery.MARGIN + gallery.LABEL, gallery.MARGIN + gallery.HEADER
+    cell = pixels[top : top + gallery.CELL, left : left + gallery.CELL]
+    assert cell[:50].mean() > 150 > 20 > cell[60:].mean()  # the bright half is the upper one
+    second = pixels[top + gallery.CELL + gallery.FOOTER + 50, left + 50]
+    other = pixels[top + 50, left + gallery.CELL + gallery.GAP + 50]
+    assert second == pytest.approx(NEUTRAL, abs=4)  # zero everywhere
+    assert other == pytest.approx(NEUTRAL, abs=4)
+    assert columns[0].told(0) == ("83.3\u202f% zero", "")
+    assert columns[0].told(1) == ("100\u202f% zero", "step limit")
+    photos = [np.full((224, 224, 3), 0.5)] * 2
+    wider = drawn(gallery.picture(rows, columns, photos))
+    assert wider.shape[1] - pixels.shape[1] == gallery.CELL + gallery.GAP
+    assert wider[top + 50, left + 50] == pytest.approx([128] * 3, abs=1)
+
+
+def test_a_gallery_of_many_columns_has_several_pictures(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Tanh())
+    network.eval().requires_grad_(False)
+    shown = Image.effect_noise((2, 2), 50).convert("RGB")
+    subject = Subject(
+        name="toy", module=network, fast=network, weights="0", labels=("a", "b", "c"),
+        preprocess=Preprocess(resize=2, crop=2, mean=(0.5,) * 3, std=(0.5,) * 3),
+        names=("one", "two"), read=lambda _: shown, chunk=4, published_steps=1,
+    )  # fmt: skip
+    context = Context(out=tmp_path, cache=Cache(tmp_path), quick=True, threads=1)
+    rows = gallery.cases(subject, [("one", 0), ("two", 2)])
+    probabilities = network(subject.inputs(["one"])).softmax(1)[0]
+    assert rows[0].probability == pytest.approx(float(probabilities.max()))
+    assert rows[1].probability == pytest.approx(float(probabilities.min()))
+    made = [
+        gallery.column(context, subject, rows, name, keep=0.5) for name in ("sparse-gradient",) * 3
+    ]
+    assert torch.equal(made[0].maps, made[1].maps)  # out of the cache
+    expected = build("sparse-gradient", network, keep=0.5).attribute(
+        subject.inputs(["one", "two"]), target=[row.target for row in rows]
+    )
+    torch.testing.assert_close(made[0].maps, expected)
+    result = gallery.result(
+        context, subject, rows, made, name="toys", title="Toys", settings={}, band=2
+    )
+    assert list(result.pictures) == ["toys-1.png", "toys-2.png"]
+    assert result.figures["rows"][0]["class"] == rows[0].label
+    assert result.tables[0].rows[0][0] == "sparse-gradient"

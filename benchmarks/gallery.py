@@ -1,0 +1,326 @@
+"""Maps of several pictures side by side: a row for each picture, a column for each method."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from benchmarks.cache import Piece, digest_of
+from benchmarks.context import Context
+from benchmarks.references import PACKAGE, SOLVER
+from benchmarks.results import Result, Table
+from benchmarks.subjects import Subject
+from moreaugrad import METHODS, Status, build
+from moreaugrad.pictures import as_photo, heatmap
+from moreaugrad.pictures.render import NEUTRAL
+from moreaugrad.report.wording import percent
+
+Bytes = NDArray[np.uint8]
+
+STATUSES = list(Status)
+SOURCES = [*SOLVER, PACKAGE / "hessian.py"]
+CELL, GAP, MARGIN, LABEL = 112, 6, 10, 128
+"""Pixels: a map's largest side, between maps, around the picture, and for a row's words."""
+HEADER, FOOTER = 34, 28
+COLOURS = 96
+"""Of the palette that the picture is reduced to: noise costs little more than a byte a pixel."""
+WARNING = "#b3261e"
+READING = (
+    "magnitude of the map, summed over the channels and averaged over as many pixels as one of the "
+    "picture stands for; the last colour is each map's own 99th percentile; a grey map is zero "
+    "everywhere"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A picture and the class that is explained. `name` is the file's, `label` the class's."""
+
+    name: str
+    target: int
+    label: str
+    probability: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}:{self.target}"
+
+    @property
+    def words(self) -> tuple[str, str, str]:
+        stem = Path(self.name).stem.partition("_")
+        return (
+            self.label,
+            f"p = {self.probability:.2f}",
+            (stem[0] if stem[1] else Path(self.name).stem),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Column:
+    """Maps `[R, C, H, W]`, one for each case, and what is told of each. `title` has lines."""
+
+    title: str
+    maps: Tensor
+    status: tuple[Status, ...]
+    error: Tensor
+    evaluations: Tensor
+
+    @property
+    def name(self) -> str:
+        return self.title.replace("-\n", "-").replace("\n", " ")
+
+    @property
+    def zeros(self) -> Tensor:
+        return (self.maps == 0).flatten(1).double().mean(1)
+
+    def told(self, row: int) -> tuple[str, str]:
+        """Below a map: its share of zeros, and its status where that is a failure."""
+        share = float(self.zeros[row])
+        # Borders that the network does not look at are no sparsity.
+        zeros = "" if share < 0.02 else f"{percent(share)} zero"
+        return zeros, "" if self.status[row].ok else self.status[row].value
+
+
+def cases(subject: Subject, wanted: Sequence[tuple[str, int]]) -> list[Case]:
+    """Of (file, rank): rank 0 is the class that the network predicts, 1 the next likely one."""
+    found = []
+    for name, rank in wanted:
+        with torch.no_grad():
+            probabilities = subject.fast(subject.inputs([name])).softmax(1)[0]
+        target = int(probabilities.argsort(descending=True)[rank])
+        found.append(
+            Case(
+                name=name,
+                target=target,
+                label=subject.labels[target],
+                probability=float(probabilities[target]),
+            )
+        )
+    return found
+
+
+def column(
+    context: Context,
+    subject: Subject,
+    rows: Sequence[Case],
+    method: str,
+    title: str = "",
+    **settings: Any,
+) -> Column:
+    """The maps of a method of the registry; finished ones are taken from the cache.
+
+    A method that works in pixel units (`std`) is told what the preprocessing divides by.
+    """
+    if "std" in METHODS[method].defaults():
+        settings = {"std": list(subject.preprocess.std), **settings}
+    explainer = build(method, subject.fast, batch_size=subject.chunk, **settings)
+    by_key = {row.key: row for row in rows}
+
+    def compute(keys: Sequence[str]) -> list[Piece]:
+        some = [by_key[key] for key in keys]
+        found = explainer.explain(
+            subject.inputs([row.name for row in some]), [row.target for row in some]
+        )
+        return [
+            {
+                "map": found.parts[0][i].float(),
+                "status": torch.tensor(STATUSES.index(found.status[i])),
+                "error": found.error[i].double(),
+                "evaluations": found.evaluations[i],
+            }
+            for i in range(len(found))
+        ]
+
+    key = {
+        "network": subject.name, "weights": subject.weights, "method": method,
+        "settings": explainer.settings(), "sources": digest_of(*SOURCES),
+    }  # fmt: skip
+    pieces = context.cache.fetch(
+        f"{subject.name}-{method}", key, list(by_key), compute, at_once=len(rows)
+    )
+    return Column(
+        title=title or method,
+        maps=pieces["map"],
+        status=tuple(STATUSES[int(index)] for index in pieces["status"]),
+        error=pieces["error"],
+        evaluations=pieces["evaluations"],
+    )
+
+
+def result(
+    context: Context,
+    subject: Subject,
+    rows: Sequence[Case],
+    columns: Sequence[Column],
+    *,
+    name: str,
+    title: str,
+    settings: dict[str, Any],
+    notes: Sequence[str] = (),
+    band: int = 8,
+) -> Result:
+    """The pictures NAME.png, or NAME-1.png on where there are more columns than `band`, and what
+    is known of the maps, as figures and as a table.
+    """
+    bands = [columns[at : at + band] for at in range(0, len(columns), band)]
+    numbers = [f"-{i}" for i in range(1, len(bands) + 1)] if len(bands) > 1 else [""]
+    photos = None
+    if context.photos:
+        inputs = subject.inputs([row.name for row in rows])
+        photos = [np.asarray(subject.preprocess.pixels(each)) for each in inputs]
+    return Result(
+        title=title,
+        settings={"network": subject.name, **settings},
+        figures={
+            "rows": [
+                {"picture": row.name, "class": row.label, "probability": row.probability}
+                for row in rows
+            ],
+            "columns": {
+                each.name: {
+                    "zeros": each.zeros.tolist(),
+                    "status": [status.value for status in each.status],
+                    "error": each.error.tolist(),
+                    "evaluations": each.evaluations.tolist(),
+                }
+                for each in columns
+            },
+        },
+        tables=[
+            Table(
+                caption=f"Means over {len(rows)} maps of {subject.name}.",
+                header=["column", "zeros", "stated error", "evaluations", "status"],
+                rows=[_row(each) for each in columns],
+            )
+        ],
+        notes=[
+            READING,
+            *notes,
+        ],
+        pictures={
+            f"{name}{number}.png": picture(rows, shown, photos)
+            for number, shown in zip(numbers, bands, strict=True)
+        },
+    )
+
+
+def _row(each: Column) -> list[object]:
+    statuses = Counter(status.value for status in each.status)
+    return [
+        each.name,
+        float(each.zeros.mean()),
+        float(each.error.mean()),
+        float(each.evaluations.double().mean()),
+        ", ".join(f"{status} ({count})" for status, count in statuses.items()),
+    ]
+
+
+def picture(
+    rows: Sequence[Case], columns: Sequence[Column], photos: Sequence[Any] | None = None
+) -> bytes:
+    """A PNG; `photos` `[H, W, 3]`, one for each case, stand before the maps."""
+    step, first = CELL + GAP, MARGIN + LABEL + (photos is not None) * (CELL + GAP)
+    canvas = _Canvas(
+        first + len(columns) * step + MARGIN, 2 * MARGIN + HEADER + len(rows) * (CELL + FOOTER)
+    )
+    for place, each in enumerate(columns):
+        canvas.words(first + place * step + CELL / 2, MARGIN + HEADER / 2, each.title, size=8)
+    for line, case in enumerate(rows):
+        y = MARGIN + HEADER + line * (CELL + FOOTER)
+        _label(canvas, case, y + CELL / 2)
+        if photos is not None:
+            canvas.image(MARGIN + LABEL, y, _fitted_photo(photos[line]))
+        for place, each in enumerate(columns):
+            x = first + place * step
+            canvas.image(x, y, _cell(each.maps[line]))
+            zeros, failure = each.told(line)
+            canvas.words(x + CELL / 2, y + CELL + 7, zeros, size=6.5, colour="0.35")
+            canvas.words(x + CELL / 2, y + CELL + 18, failure, size=6.5, colour=WARNING)
+    return canvas.png(few_colours=photos is None)
+
+
+def _label(canvas: _Canvas, case: Case, middle: float) -> None:
+    label, probability, stem = case.words
+    end = MARGIN + LABEL - 10
+    canvas.words(end, middle - 13, label, size=8, align="right")
+    canvas.words(end, middle, probability, size=7.5, align="right", colour="0.35")
+    canvas.words(end, middle + 13, stem, size=6.5, align="right", colour="0.55")
+
+
+def _cell(values: Tensor) -> Bytes:
+    """The heat map of about `CELL` pixels: large maps are averaged, small ones repeated."""
+    if not torch.isfinite(values).all():
+        return np.full((CELL, CELL, 3), NEUTRAL, np.uint8)
+    magnitude = values.double().abs().sum(0, keepdim=True)
+    pooled = avg_pool2d(magnitude, max(1, round(magnitude.shape[-1] / CELL)))[0]
+    return _fitted(heatmap(pooled).pixels)
+
+
+def _fitted_photo(pixels: Any) -> Bytes:
+    shown = Image.fromarray(as_photo(pixels).pixels)
+    if max(shown.size) <= CELL:
+        return _fitted(np.asarray(shown))
+    shown.thumbnail((CELL, CELL))
+    return np.asarray(shown)
+
+
+def _fitted(pixels: Bytes) -> Bytes:
+    zoom = max(1, CELL // max(pixels.shape[:2]))
+    return pixels.repeat(zoom, 0).repeat(zoom, 1)[:CELL, :CELL]
+
+
+class _Canvas:
+    """A white picture with whole pixels from the upper left, and words that matplotlib sets."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.height = height
+        self.figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
+        self.agg = FigureCanvasAgg(self.figure)
+
+    def image(self, x: int, y: int, pixels: Bytes) -> None:
+        spare = (CELL - pixels.shape[1]) // 2, (CELL - pixels.shape[0]) // 2
+        below = self.height - y - spare[1] - pixels.shape[0]
+        self.figure.figimage(pixels, x + spare[0], below, origin="upper")
+
+    def words(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float,
+        align: str = "center",
+        colour: str = "k",
+    ) -> None:
+        self.figure.text(
+            x,
+            self.height - y,
+            text,
+            transform=None,
+            fontsize=size,
+            color=colour,
+            ha=align,
+            va="center",
+        )
+
+    def png(self, few_colours: bool) -> bytes:
+        self.agg.draw()
+        drawn = Image.fromarray(np.asarray(self.agg.buffer_rgba())).convert("RGB")
+        if few_colours:
+            drawn = drawn.quantize(COLOURS, dither=Image.Dither.NONE)
+        file = io.BytesIO()
+        drawn.save(file, format="png", optimize=True)
+        return file.getvalue()
