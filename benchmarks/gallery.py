@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from benchmarks.cache import Piece, digest_of
+from benchmarks.canvas import Bytes, Canvas
 from benchmarks.context import Context
 from benchmarks.references import PACKAGE, SOLVER
 from benchmarks.results import Result, Table
@@ -28,15 +25,11 @@ from moreaugrad.pictures import as_photo, heatmap
 from moreaugrad.pictures.render import NEUTRAL
 from moreaugrad.report.wording import percent
 
-Bytes = NDArray[np.uint8]
-
 STATUSES = list(Status)
 SOURCES = [*SOLVER, PACKAGE / "hessian.py"]
 CELL, GAP, MARGIN, LABEL = 112, 6, 10, 128
 """Pixels: a map's largest side, between maps, around the picture, and for a row's words."""
 HEADER, FOOTER = 34, 28
-COLOURS = 96
-"""Of the palette that the picture is reduced to: noise costs little more than a byte a pixel."""
 WARNING = "#b3261e"
 READING = (
     "magnitude of the map, summed over the channels and averaged over as many pixels as one of the "
@@ -60,12 +53,8 @@ class Case:
 
     @property
     def words(self) -> tuple[str, str, str]:
-        stem = Path(self.name).stem.partition("_")
-        return (
-            self.label,
-            f"p = {self.probability:.2f}",
-            (stem[0] if stem[1] else Path(self.name).stem),
-        )
+        stem = Path(self.name).stem.partition("_")[0]
+        return self.label, f"p = {self.probability:.2f}", stem
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -233,7 +222,7 @@ def picture(
 ) -> bytes:
     """A PNG; `photos` `[H, W, 3]`, one for each case, stand before the maps."""
     step, first = CELL + GAP, MARGIN + LABEL + (photos is not None) * (CELL + GAP)
-    canvas = _Canvas(
+    canvas = Canvas(
         first + len(columns) * step + MARGIN, 2 * MARGIN + HEADER + len(rows) * (CELL + FOOTER)
     )
     for place, each in enumerate(columns):
@@ -242,17 +231,17 @@ def picture(
         y = MARGIN + HEADER + line * (CELL + FOOTER)
         _label(canvas, case, y + CELL / 2)
         if photos is not None:
-            canvas.image(MARGIN + LABEL, y, _fitted_photo(photos[line]))
+            canvas.image(MARGIN + LABEL, y, _fitted_photo(photos[line]), CELL)
         for place, each in enumerate(columns):
             x = first + place * step
-            canvas.image(x, y, _cell(each.maps[line]))
+            canvas.image(x, y, _cell(each.maps[line]), CELL)
             zeros, failure = each.told(line)
             canvas.words(x + CELL / 2, y + CELL + 7, zeros, size=6.5, colour="0.35")
             canvas.words(x + CELL / 2, y + CELL + 18, failure, size=6.5, colour=WARNING)
     return canvas.png(few_colours=photos is None)
 
 
-def _label(canvas: _Canvas, case: Case, middle: float) -> None:
+def _label(canvas: Canvas, case: Case, middle: float) -> None:
     label, probability, stem = case.words
     end = MARGIN + LABEL - 10
     canvas.words(end, middle - 13, label, size=8, align="right")
@@ -280,47 +269,3 @@ def _fitted_photo(pixels: Any) -> Bytes:
 def _fitted(pixels: Bytes) -> Bytes:
     zoom = max(1, CELL // max(pixels.shape[:2]))
     return pixels.repeat(zoom, 0).repeat(zoom, 1)[:CELL, :CELL]
-
-
-class _Canvas:
-    """A white picture with whole pixels from the upper left, and words that matplotlib sets."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.height = height
-        self.figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
-        self.agg = FigureCanvasAgg(self.figure)
-
-    def image(self, x: int, y: int, pixels: Bytes) -> None:
-        spare = (CELL - pixels.shape[1]) // 2, (CELL - pixels.shape[0]) // 2
-        below = self.height - y - spare[1] - pixels.shape[0]
-        self.figure.figimage(pixels, x + spare[0], below, origin="upper")
-
-    def words(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        *,
-        size: float,
-        align: str = "center",
-        colour: str = "k",
-    ) -> None:
-        self.figure.text(
-            x,
-            self.height - y,
-            text,
-            transform=None,
-            fontsize=size,
-            color=colour,
-            ha=align,
-            va="center",
-        )
-
-    def png(self, few_colours: bool) -> bytes:
-        self.agg.draw()
-        drawn = Image.fromarray(np.asarray(self.agg.buffer_rgba())).convert("RGB")
-        if few_colours:
-            drawn = drawn.quantize(COLOURS, dither=Image.Dither.NONE)
-        file = io.BytesIO()
-        drawn.save(file, format="png", optimize=True)
-        return file.getvalue()
