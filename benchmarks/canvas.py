@@ -12,9 +12,6 @@ from PIL import Image
 
 Bytes = NDArray[np.uint8]
 
-COLOURS = 96
-"""Of the palette that a picture is reduced to: noise costs little more than a byte a pixel."""
-
 
 class Canvas:
     """A white picture with whole pixels from the upper left, and words that matplotlib sets."""
@@ -24,38 +21,26 @@ class Canvas:
         self.figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
         self.agg = FigureCanvasAgg(self.figure)
 
-    def image(self, x: int, y: int, pixels: Bytes, room: int) -> None:
-        """In the middle of a square of `room` pixels."""
-        spare = (room - pixels.shape[1]) // 2, (room - pixels.shape[0]) // 2
-        below = self.height - y - spare[1] - pixels.shape[0]
-        self.figure.figimage(pixels, x + spare[0], below, origin="upper")
+    def image(self, x: int, y: int, pixels: Bytes) -> None:
+        self.figure.figimage(pixels, x, self.height - y - len(pixels), origin="upper")
 
     def words(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        *,
-        size: float,
-        align: str = "center",
+        self, x: float, y: float, text: str, *, size: float, align: str = "center",
         colour: str = "k",
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.figure.text(
-            x,
-            self.height - y,
-            text,
-            transform=None,
-            fontsize=size,
-            color=colour,
-            ha=align,
-            va="center",
-        )
+            x, self.height - y, text, transform=None,
+            fontsize=size, color=colour, ha=align, va="center",
+        )  # fmt: skip
 
-    def png(self, *, few_colours: bool) -> bytes:
+    def png(self, colours: Bytes | None = None) -> bytes:
+        """With `colours` `[K, 3]` each pixel gets the nearest of them, which makes a small file."""
         self.agg.draw()
         drawn = Image.fromarray(np.asarray(self.agg.buffer_rgba())).convert("RGB")
-        if few_colours:
-            drawn = drawn.quantize(COLOURS, dither=Image.Dither.NONE)
+        if colours is not None:
+            known = Image.new("P", (1, 1))
+            known.putpalette(colours.tobytes())
+            drawn = drawn.quantize(palette=known, dither=Image.Dither.NONE)
         file = io.BytesIO()
         drawn.save(file, format="png", optimize=True)
         return file.getvalue()

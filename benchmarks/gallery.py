@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -21,14 +20,14 @@ from benchmarks.references import PACKAGE, SOLVER
 from benchmarks.results import Result, Table
 from benchmarks.subjects import Subject
 from moreaugrad import METHODS, Status, build
-from moreaugrad.pictures import as_photo, heatmap
+from moreaugrad.pictures import Style, as_photo, heatmap, palette
 from moreaugrad.pictures.render import NEUTRAL
 from moreaugrad.report.wording import percent
 
 STATUSES = list(Status)
 SOURCES = [*SOLVER, PACKAGE / "hessian.py"]
 CELL, GAP, MARGIN, LABEL = 112, 6, 10, 128
-"""Pixels: a map's largest side, between maps, around the picture, and for a row's words."""
+"""Pixels: about a map's width, between maps, around the picture, and for a row's words."""
 HEADER, FOOTER = 34, 28
 WARNING = "#b3261e"
 READING = (
@@ -195,10 +194,7 @@ def result(
                 rows=[_row(each) for each in columns],
             )
         ],
-        notes=[
-            READING,
-            *notes,
-        ],
+        notes=[READING, *notes],
         pictures={
             f"{name}{number}.png": picture(rows, shown, photos)
             for number, shown in zip(numbers, bands, strict=True)
@@ -221,24 +217,28 @@ def picture(
     rows: Sequence[Case], columns: Sequence[Column], photos: Sequence[Any] | None = None
 ) -> bytes:
     """A PNG; `photos` `[H, W, 3]`, one for each case, stand before the maps."""
-    step, first = CELL + GAP, MARGIN + LABEL + (photos is not None) * (CELL + GAP)
+    cells = [[_cell(each.maps[line]) for each in columns] for line in range(len(rows))]
+    tall, wide = cells[0][0].shape[:2]
+    step, first = wide + GAP, MARGIN + LABEL
+    if photos is not None:
+        cells = [[_photo(shown), *line] for shown, line in zip(photos, cells, strict=True)]
+        first += step
     canvas = Canvas(
-        first + len(columns) * step + MARGIN, 2 * MARGIN + HEADER + len(rows) * (CELL + FOOTER)
+        first + len(columns) * step + MARGIN, 2 * MARGIN + HEADER + len(rows) * (tall + FOOTER)
     )
-    for place, each in enumerate(columns):
-        canvas.words(first + place * step + CELL / 2, MARGIN + HEADER / 2, each.title, size=8)
+    middles = [first + place * step + wide / 2 for place in range(len(columns))]
+    for middle, each in zip(middles, columns, strict=True):
+        canvas.words(middle, MARGIN + HEADER / 2, each.title, size=8)
     for line, case in enumerate(rows):
-        y = MARGIN + HEADER + line * (CELL + FOOTER)
-        _label(canvas, case, y + CELL / 2)
-        if photos is not None:
-            canvas.image(MARGIN + LABEL, y, _fitted_photo(photos[line]), CELL)
-        for place, each in enumerate(columns):
-            x = first + place * step
-            canvas.image(x, y, _cell(each.maps[line]), CELL)
+        y = MARGIN + HEADER + line * (tall + FOOTER)
+        _label(canvas, case, y + tall / 2)
+        for place, pixels in enumerate(cells[line]):
+            canvas.image(MARGIN + LABEL + place * step, y, pixels)
+        for middle, each in zip(middles, columns, strict=True):
             zeros, failure = each.told(line)
-            canvas.words(x + CELL / 2, y + CELL + 7, zeros, size=6.5, colour="0.35")
-            canvas.words(x + CELL / 2, y + CELL + 18, failure, size=6.5, colour=WARNING)
-    return canvas.png(few_colours=photos is None)
+            canvas.words(middle, y + tall + 7, zeros, size=6.5, colour="0.35")
+            canvas.words(middle, y + tall + 18, failure, size=6.5, colour=WARNING)
+    return canvas.png(None if photos is not None else _few_colours())
 
 
 def _label(canvas: Canvas, case: Case, middle: float) -> None:
@@ -249,23 +249,33 @@ def _label(canvas: Canvas, case: Case, middle: float) -> None:
     canvas.words(end, middle + 13, stem, size=6.5, align="right", colour="0.55")
 
 
+def _few_colours() -> Bytes:
+    """Those of heat maps and words: noise then costs little more than half a byte a pixel."""
+    shades = np.linspace(0, 1, 24)[:, None]
+    warning = np.array([int(WARNING[at : at + 2], 16) for at in (1, 3, 5)])
+    words = np.concatenate([255 * shades + 0 * warning, 255 + shades[::3] * (warning - 255)])
+    heat = palette(Style().palette, signed=False).table[::4]
+    return np.concatenate([heat, [NEUTRAL], words.round().astype(np.uint8)]).astype(np.uint8)
+
+
 def _cell(values: Tensor) -> Bytes:
-    """The heat map of about `CELL` pixels: large maps are averaged, small ones repeated."""
-    if not torch.isfinite(values).all():
-        return np.full((CELL, CELL, 3), NEUTRAL, np.uint8)
-    magnitude = values.double().abs().sum(0, keepdim=True)
-    pooled = avg_pool2d(magnitude, max(1, round(magnitude.shape[-1] / CELL)))[0]
-    return _fitted(heatmap(pooled).pixels)
+    """The heat map; grey where it is not finite, as where it is zero."""
+    shown = values if torch.isfinite(values).all() else torch.zeros_like(values)
+    magnitude = shown.double().abs().sum(0, keepdim=True)
+    return _zoomed(heatmap(_pooled(magnitude)[0]).pixels)
 
 
-def _fitted_photo(pixels: Any) -> Bytes:
-    shown = Image.fromarray(as_photo(pixels).pixels)
-    if max(shown.size) <= CELL:
-        return _fitted(np.asarray(shown))
-    shown.thumbnail((CELL, CELL))
-    return np.asarray(shown)
+def _photo(pixels: Any) -> Bytes:
+    values = torch.as_tensor(np.array(pixels)).double().movedim(-1, 0)
+    return _zoomed(as_photo(_pooled(values).movedim(0, -1).clamp(0, 1)).pixels)
 
 
-def _fitted(pixels: Bytes) -> Bytes:
-    zoom = max(1, CELL // max(pixels.shape[:2]))
-    return pixels.repeat(zoom, 0).repeat(zoom, 1)[:CELL, :CELL]
+def _pooled(values: Tensor) -> Tensor:
+    """Means over squares, so that about `CELL` of them are left."""
+    return avg_pool2d(values, max(1, round(values.shape[-1] / CELL)))
+
+
+def _zoomed(pixels: Bytes) -> Bytes:
+    """Each pixel as a square, so that about `CELL` are there."""
+    zoom = max(1, round(CELL / pixels.shape[1]))
+    return pixels.repeat(zoom, 0).repeat(zoom, 1)
