@@ -236,8 +236,9 @@ def picture(
             canvas.image(MARGIN + LABEL + place * step, y, pixels)
         for middle, each in zip(middles, columns, strict=True):
             zeros, failure = each.told(line)
-            canvas.words(middle, y + tall + 7, zeros, size=6.5, colour="0.35")
-            canvas.words(middle, y + tall + 18, failure, size=6.5, colour=WARNING)
+            below = y + tall + 7
+            canvas.words(middle, below, zeros, size=6.5, colour="0.35")
+            canvas.words(middle, below + 11 * bool(zeros), failure, size=6.5, colour=WARNING)
     return canvas.png(None if photos is not None else _few_colours())
 
 
