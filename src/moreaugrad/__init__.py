@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moreaugrad.explainers.published import PublishedMoreauGrad
     from moreaugrad.explainers.relex import RelEx
     from moreaugrad.explainers.rho import RhoGuidance, paper_rho, rho_guidance
+    from moreaugrad.explainers.sparsified import SparsifiedSmoothGrad
     from moreaugrad.explanation import ConvergenceWarning, Explanation
     from moreaugrad.noise import Noise
     from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, SquaredL2, WeightedL2, Zero
@@ -49,6 +50,7 @@ __all__ = [
     "SmoothGrad",
     "Smoothed",
     "SparseMoreauGrad",
+    "SparsifiedSmoothGrad",
     "SquaredL2",
     "Status",
     "WeightedL2",
@@ -71,6 +73,7 @@ _HOMES = {
     "explainers.published": ("PublishedMoreauGrad",),
     "explainers.relex": ("RelEx",),
     "explainers.rho": ("RhoGuidance", "paper_rho", "rho_guidance"),
+    "explainers.sparsified": ("SparsifiedSmoothGrad",),
     "explanation": ("ConvergenceWarning", "Explanation"),
     "noise": ("Noise",),
     "penalties": ("L1", "Box", "ElasticNet", "GroupL2", "SquaredL2", "WeightedL2", "Zero"),

@@ -20,6 +20,8 @@ ONE_PICTURE = {"grad-cam"}
 UNSIGNED = {"sparsified-smoothgrad", "relex"}
 """Methods whose maps are shares or masks in [0, 1]."""
 
+SCALE_FREE = {"sparsified-smoothgrad"}
+"""Methods whose maps stay when the score is multiplied."""
 
 LOG_PROBABILITY = {"relex"}
 """Methods that explain this score only: it is a part of what they optimise."""

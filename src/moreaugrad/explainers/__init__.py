@@ -68,6 +68,11 @@ METHODS: Mapping[str, Method] = {
         "mean gradient under Gaussian noise",
         "Smilkov et al. (2017)",
     ),
+    "sparsified-smoothgrad": Method(
+        "moreaugrad.explainers.sparsified:SparsifiedSmoothGrad",
+        "how often an entry is among the noisy gradient's largest",
+        "Levine et al. (2019), arXiv 1905.12105",
+    ),
     "integrated-gradients": Method(
         _CAPTUM + "IntegratedGradients",
         "mean gradient on the path from a baseline, times the input's difference",
