@@ -51,6 +51,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "memory": _part("memory"),
     "startup": _part("startup"),
     "solvers": _part("solvers"),
+    "caso": _part("caso"),
 }
 
 

@@ -309,6 +309,15 @@ def test_evaluations_are_what_was_done() -> None:
     assert set(limited.status) == {Status.STEP_LIMIT}
 
 
+def test_an_accuracy_below_rounding_is_told() -> None:
+    single = network([12, 20, 5], nn.Tanh, gain=2.5, dtype=torch.float32).requires_grad_(False)
+    result = CASO(single, lambda1=0.01, c1=0.1, tolerance=1e-12).explain(X.float())
+    assert set(result.status) == {Status.PRECISION}
+    assert (result.steps < 40).all()
+    exact = CASO(SMOOTH, lambda1=0.01, c1=0.1, tolerance=1e-10).explain(X)
+    torch.testing.assert_close(result.maps.double(), exact.maps, rtol=1e-2, atol=1e-4)
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"lambda1": -1.0}, "lambda1: expected a number >= 0, 'auto' or 'search', got -1"),
     ({"lambda1": "serch"}, "lambda1.*search"),

@@ -8,6 +8,7 @@ restricted eigenvalue condition (CASO paper, appendix E) that cannot be checked 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -181,7 +182,7 @@ class CASO(GroupFeatures):
         surrogate = (model.gradient * found.delta + found.image * found.delta / 2).sum(1)
         return Maps(
             flat=0.0 - found.delta,
-            status=_status(found, self.tolerance, noisy=bound.sigma is not None),
+            status=_status(found, self.tolerance, most, noisy=bound.sigma is not None),
             residual=found.residual,
             error=found.error,
             eta=found.lambda1,
@@ -314,10 +315,15 @@ def _gap(model: LossModel, top: Tensor) -> dict[str, Tensor]:
     return {"hessian_gap": gap}
 
 
-def _status(found: SecondOrderSolution, tolerance: float, noisy: bool) -> tuple[Status, ...]:
-    done = Status.FIXED_BUDGET if noisy else Status.CONVERGED
-    finite = torch.isfinite(found.delta).all(1).tolist()
-    return tuple(
-        Status.NON_FINITE if not ok else done if small else Status.STEP_LIMIT
-        for ok, small in zip(finite, (found.residual <= tolerance).tolist(), strict=True)
-    )
+def _status(
+    found: SecondOrderSolution, tolerance: float, most: int, *, noisy: bool
+) -> tuple[Status, ...]:
+    told = []
+    for residual, products in zip(found.residual.tolist(), found.products.tolist(), strict=True):
+        if math.isnan(residual):
+            told.append(Status.NON_FINITE)
+        elif residual <= tolerance:
+            told.append(Status.FIXED_BUDGET if noisy else Status.CONVERGED)
+        else:
+            told.append(Status.STEP_LIMIT if products >= most else Status.PRECISION)
+    return tuple(told)

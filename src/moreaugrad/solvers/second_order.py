@@ -31,6 +31,8 @@ TOP_ACCURACY = 1e-4
 SETTLED = 2
 """Corrections during which a rule may change lambda1; then it stays, so that they converge."""
 NEWTON_STEPS = 50
+PATIENCE, PROGRESS = 8, 0.9
+"""Products without such a ratio of residuals, after which rounding is what is left."""
 PENALTY = L1(1.0)
 
 
@@ -105,6 +107,7 @@ class _Run:
         self.twice = nothing + 2 * (problem.c1 if problem.lambda2 is None else problem.lambda2)
         self.delta = self.image = torch.where(finite[:, None], 0.0, torch.nan).expand_as(self.g)
         self.residual = torch.where(finite, nothing, torch.nan)
+        self.best, self.waited = nothing + torch.inf, self.products
 
     def explore(self) -> None:
         """The gradient's Krylov space, until L and, without lambda1, the solution are accurate."""
@@ -198,7 +201,8 @@ class _Run:
 
     def _look(self, vector: Tensor, wanted: Tensor) -> bool:
         """Adds what is new in these vectors to the space. Whether there was anything."""
-        wanted = wanted & (self.products < self.most)
+        stuck = self.products - self.waited >= PATIENCE
+        wanted = wanted & (self.products < self.most) & ~stuck
         direction = torch.where(wanted[:, None], self.space.direction(vector), 0.0)
         rows = direction.any(dim=1).nonzero()[:, 0]
         if len(rows) == 0:
@@ -230,6 +234,9 @@ class _Run:
             slope - weight * self.delta.sign(),
         )
         self.residual = torch.where(rows, off.norm(dim=1) / self.length, self.residual)
+        better = self.residual < PROGRESS * self.best
+        self.best = torch.where(better, self.residual, self.best)
+        self.waited = torch.where(better, self.products, self.waited)
 
 
 class _Model:

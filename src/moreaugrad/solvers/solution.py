@@ -21,6 +21,7 @@ class Status(Enum):
     UNBOUNDED = "unbounded"
     BISTABLE = "bistable"
     INCOMPLETE = "incomplete"
+    PRECISION = "precision"
     NO_GRADIENT = "no gradient"
 
     @property
@@ -62,6 +63,10 @@ _MESSAGES = {
     Status.BISTABLE: (
         "two chains ended at different maps: the problem has more than one solution",
         "lower rho below 1 / (largest negative curvature of the score)",
+    ),
+    Status.PRECISION: (
+        "the accuracy asked for is finer than the rounding of the network's precision",
+        "raise tolerance, or use float64",
     ),
     Status.INCOMPLETE: (
         "the contributions do not add up to the score's change from the baseline",
