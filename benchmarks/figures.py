@@ -69,7 +69,7 @@ def _over_rho(context: Context, subject: Subject, rows: Sequence[Case]) -> list[
         _made(context, subject, rows, "simple-gradient", "simple\ngradient"),
         _made(
             context, subject, rows, "smoothgrad", "ρ → 0\n(SmoothGrad)",
-            sigma=0.1, samples=4 if context.quick else 256,
+            sigma=0.1, samples=256,
         ),
     ]  # fmt: skip
     return found + [
