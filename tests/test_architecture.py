@@ -37,6 +37,7 @@ LEVELS = (
     {"pictures", "metrics"},
     {"explanation"},
     {"explainers"},
+    {"certificates"},
     {"models", "data"},
     {"report"},
     {"runs"},

@@ -1,0 +1,230 @@
+"""Certificates of explainers: how much of a map's top stays under any perturbation of its input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moreaugrad.certificates.bounds import AUTO, bounds, hoeffding_deviation
+from moreaugrad.certificates.moreau import (
+    distance_within,
+    overlap_within,
+    probability_curvature,
+    sparse_lipschitz,
+    vanilla_lipschitz,
+)
+from moreaugrad.certificates.smoothed import overlap_of_bounds
+from moreaugrad.explainers.base import Explainer, Progress
+from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad
+from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
+from moreaugrad.explanation import Explanation
+from moreaugrad.names import choose
+from moreaugrad.noise import ABSOLUTE
+from moreaugrad.outputs import TargetLike
+from moreaugrad.score import Inputs
+
+CERTIFICATE, ESTIMATE = "certificate", "estimate"
+POPULATION, TWO_SAMPLE = "population", "two-sample"
+STATEMENTS = (POPULATION, TWO_SAMPLE)
+SAMPLED = "the map is sampled, and its error is an estimate"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Certificate:
+    """At least the share `overlap[b, r]` of the `top[b]` largest entries of sample b's map are
+    among the largest of the map at any input within `radii[r]`, in the Euclidean norm of all
+    entries and the units of the input.
+
+    kind: "certificate", which fails with a probability of at most 1 - `confidence` for each sample
+    (all radii together), or "estimate", for which `reason` says what is not proven.
+    statement: in words, with the map at the other input that is meant.
+    distance: bound of the distance of the two maps at unit length, `[B, R]`, where there is one.
+    """
+
+    radii: Tensor
+    overlap: Tensor
+    top: Tensor
+    kind: str
+    statement: str
+    confidence: float | None = None
+    reason: str = ""
+    distance: Tensor | None = None
+
+
+def certify(
+    explainer: Explainer,
+    inputs: Inputs,
+    target: TargetLike = None,
+    additional_forward_args: object = None,
+    *,
+    radii: Sequence[float],
+    top: float = 0.1,
+    statement: str = POPULATION,
+    confidence: float = 0.95,
+    bound: str = AUTO,
+    ids: Sequence[int] | Tensor | None = None,
+    progress: Progress | None = None,
+) -> Certificate:
+    """The certificate of SparsifiedSmoothGrad, or the estimate for the MoreauGrad family.
+
+    top: the share of all entries that counts as largest. statement: "population", the map at the
+    other input is the exact mean; "two-sample", it is computed as the first, from noise that is
+    independent of how that input was found (another seed). confidence and bound: of the means of
+    SparsifiedSmoothGrad, see `bounds`.
+    Errors: ValueError for settings that make the statement void (`check`), FloatingPointError for
+    gradients that are not finite.
+    """
+    check(explainer)
+    if isinstance(explainer, SparsifiedSmoothGrad):
+        moments = explainer.moments(
+            inputs, target, additional_forward_args, ids=ids, progress=progress
+        )
+        return certificate_of_moments(
+            moments, sigma=explainer.sigma, radii=radii, top=top, statement=statement,
+            confidence=confidence, bound=bound,
+        )  # fmt: skip
+    found = explainer.explain(inputs, target, additional_forward_args, ids=ids, progress=progress)
+    return estimate_of_explanation(found, radii=radii, top=top, statement=statement)
+
+
+def certificate_of_moments(
+    moments: Moments,
+    *,
+    sigma: float,
+    radii: Sequence[float],
+    top: float = 0.1,
+    statement: str = POPULATION,
+    confidence: float = 0.95,
+    bound: str = AUTO,
+) -> Certificate:
+    """Of a mean of maps in [0, 1] whose noise has the standard deviation `sigma` at every input.
+
+    Two-sample: half of the failure probability is for each of the two means, the second one's
+    error being bounded by Hoeffding. Source: Levine et al. (2019); SPEC 4.3.
+    """
+    choose("statement", statement, STATEMENTS)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence!r}")
+    batch, entries = moments.mean.shape
+    count = _count(top, entries)
+    failure, deviation = 1 - confidence, 0.0
+    other = "the exact mean over the noise"
+    if statement == TWO_SAMPLE:
+        failure /= 2
+        deviation = hoeffding_deviation(moments.samples, entries, failure)
+        other = f"a mean of {moments.samples} draws of a seed that x' does not depend on"
+    lower, upper = bounds(moments, failure, bound)
+    at = _radii(radii)
+    overlap = overlap_of_bounds(
+        moments.mean, lower, upper, at, sigma=sigma, count=count, deviation=deviation
+    )
+    return Certificate(
+        radii=at.to(overlap),
+        overlap=overlap,
+        top=torch.full((batch,), count, device=overlap.device),
+        kind=CERTIFICATE,
+        confidence=confidence,
+        statement=_words(other) + f", with confidence {confidence:g} over the draws",
+    )
+
+
+def estimate_of_explanation(
+    explanation: Explanation,
+    *,
+    radii: Sequence[float],
+    top: float = 0.1,
+    statement: str = POPULATION,
+    exact: bool = False,
+) -> Certificate:
+    """Of a MoreauGrad map of the probability: it moves by at most L times the perturbation, L from
+    `probability_curvature`, plus the map's own error (twice for two-sample).
+
+    `exact` leaves the error out: what would hold for a map without any.
+    The weight eta is held at its value. Entries that are 0 do not count as largest.
+    Source: SPEC 9.3, 9.7, 9.8.
+    """
+    choose("statement", statement, STATEMENTS)
+    settings = explanation.settings
+    rho, curvature = settings["rho"], probability_curvature(settings["sigma"])
+    if explanation.method == MoreauGrad.method:
+        lipschitz = vanilla_lipschitz(rho, curvature, curvature)
+    else:
+        lipschitz = sparse_lipschitz(rho, curvature, curvature)
+    maps = torch.cat([part.flatten(1).double() for part in explanation.parts], dim=1)
+    if not bool(torch.isfinite(maps).all()):
+        raise FloatingPointError(f"{explanation.method}: the map is NaN or infinite")
+    at = _radii(radii).to(maps)
+    times = 0 if exact else 1 + STATEMENTS.index(statement)
+    error = (explanation.error.double() * maps.norm(dim=1)).nan_to_num(nan=torch.inf)
+    change = (lipschitz * at).expand(len(maps), -1)
+    if times:
+        change = change + times * error[:, None]
+    count = (maps != 0).sum(1).clamp_max(_count(top, maps.shape[1]))
+    other = "the exact map" if statement == POPULATION else "a map of the same error"
+    return Certificate(
+        radii=at,
+        overlap=overlap_within(maps, change, count),
+        top=count,
+        kind=ESTIMATE,
+        statement=_words(other) + ", eta held at its value",
+        reason="leaves out that the map is sampled" if exact else SAMPLED,
+        distance=distance_within(maps, change),
+    )
+
+
+def check(explainer: Explainer) -> None:
+    """Errors: ValueError for settings whose statement would be void, TypeError for a method that
+    has none."""
+    if not isinstance(explainer, (SparsifiedSmoothGrad, MoreauExplainer)):
+        raise TypeError(
+            "expected SparsifiedSmoothGrad or a MoreauGrad explainer, got "
+            f"{type(explainer).__name__}: nothing is known of how its maps change"
+        )
+    if not explainer.sigma > 0:
+        raise ValueError("sigma: expected noise, sigma > 0: nothing bounds a map without it")
+    if explainer.sigma_mode != ABSOLUTE:
+        raise ValueError(
+            f"sigma_mode: expected {ABSOLUTE!r}, got {explainer.sigma_mode!r}: a noise level that "
+            "follows the range of a perturbed input voids the statement"
+        )
+    if isinstance(explainer, SparsifiedSmoothGrad):
+        if explainer.antithetic:
+            raise ValueError(
+                "antithetic: expected False: the bounds of the means need independent draws"
+            )
+        return
+    if explainer.score != "probability":
+        raise ValueError(
+            f"score: expected 'probability', got {explainer.score!r}: only for numbers in [0, 1] "
+            "does the noise alone bound the curvature"
+        )
+    if not explainer.fresh:
+        raise ValueError(
+            f"noise: expected 'fresh', got {explainer.noise!r}: the mean over a fixed set of draws "
+            "has no bound of its curvature, and no error of its own"
+        )
+    curvature = probability_curvature(explainer.sigma)
+    sparse_lipschitz(explainer.rho, curvature, curvature)
+
+
+def _count(top: float, entries: int) -> int:
+    if not 0 < top <= 1:
+        raise ValueError(f"top: expected a share in (0, 1], got {top!r}")
+    return max(1, math.floor(top * entries + 1e-9))
+
+
+def _radii(radii: Sequence[float]) -> Tensor:
+    if not radii or not all(0 <= radius < math.inf for radius in radii):
+        raise ValueError(f"radii: expected finite numbers >= 0, got {list(radii)}")
+    return torch.tensor(list(radii), dtype=torch.float64)
+
+
+def _words(other: str) -> str:
+    return (
+        "for every x' within the radius (Euclidean, input units), at least this share of the "
+        f"largest entries of the map at x is among the largest at x' of {other}"
+    )

@@ -1,0 +1,111 @@
+"""How fast MoreauGrad's maps change with the input, and what that leaves of their largest entries.
+
+For a score whose Hessian has its eigenvalues in [-weak_convexity, smoothness] everywhere, and
+rho * weak_convexity < 1. Source: SPEC 9.3, 9.7, 9.8, where the MoreauGrad paper's bound for sparse
+maps is corrected upwards.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+HALVINGS = 60
+
+
+def probability_curvature(sigma: float) -> float:
+    """2 phi(1) / sigma^2 = 0.484 / sigma^2 bounds every eigenvalue's size of the Hessian of
+    E p(x + z), z ~ N(0, sigma^2 I), for any p in [0, 1].
+
+    v'Hv = E p (W^2 - 1) / sigma^2 with W standard normal, and E (W^2 - 1)_+ = 2 phi(1).
+    """
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"sigma: expected a finite number > 0, got {sigma!r}")
+    return math.sqrt(2 / (math.pi * math.e)) / sigma**2
+
+
+def vanilla_lipschitz(rho: float, weak_convexity: float, smoothness: float = math.inf) -> float:
+    """max{M / (1 + rho M), lambda / (1 - rho lambda)}: of MoreauGrad without a penalty.
+
+    Without a bound M of the curvature upwards, max{1 / rho, lambda / (1 - rho lambda)}.
+    """
+    _check(rho, weak_convexity, smoothness)
+    up = 1 / rho if smoothness == math.inf else smoothness / (1 + rho * smoothness)
+    return max(up, weak_convexity / (1 - rho * weak_convexity))
+
+
+def sparse_lipschitz(rho: float, weak_convexity: float, smoothness: float) -> float:
+    """L_S, of MoreauGrad with a convex penalty of fixed weight (L1, groups):
+
+    min{sqrt((M + lambda) / (rho (1 - rho lambda))) / 2 + lambda / (1 - rho lambda),
+    max(M, lambda) / (1 - rho lambda)}. Without a bound M there is none.
+    """
+    _check(rho, weak_convexity, smoothness)
+    if smoothness == math.inf:
+        raise ValueError(
+            "smoothness: expected a finite bound of the curvature upwards, got inf: weak "
+            "convexity alone bounds no sparse map"
+        )
+    rest = 1 - rho * weak_convexity
+    first = math.sqrt((smoothness + weak_convexity) / (rho * rest)) / 2 + weak_convexity / rest
+    return min(first, max(smoothness, weak_convexity) / rest)
+
+
+def distance_within(maps: Tensor, change: Tensor, *, signed: bool = True) -> Tensor:
+    """Bound of ||A' / ||A'|| - A / ||A|| || where ||A' - A|| <= change: `[B, R]`.
+
+    2 sin(arcsin(change / ||A||) / 2) while change <= ||A||, else 2 (sqrt 2 for maps >= 0).
+    maps `[B, ...]`, change `[B, R]`. NaN for a map of zeros.
+    """
+    length = maps.flatten(1).double().norm(dim=1)[:, None]
+    share = change.double() / length
+    found: Tensor = 2 * (share.clamp_max(1).asin() / 2).sin()
+    return found.where(share <= 1, 2.0 if signed else math.sqrt(2)).where(length > 0, torch.nan)
+
+
+def overlap_within(maps: Tensor, change: Tensor, count: Tensor) -> Tensor:
+    """Least share of the `count` largest |A| that are among the largest |A'|, where
+    ||A' - A|| <= change: `[B, R]`.
+
+    maps `[B, ...]`, change `[B, R]`, count `[B]` (0: NaN). With a the magnitudes in descending
+    order, m of k members can be replaced where change is at least
+    cost(m) = min_t sqrt(sum_(k-m < i <= k) (a_i - t)_+^2 + sum_(k < j <= k+m) (t - a_j)_+^2),
+    and the share is 1 - m / k for the largest such m.
+    """
+    flat = maps.flatten(1).double().abs().cpu().sort(dim=1, descending=True).values
+    rows = []
+    for a, k, changes in zip(flat, count.tolist(), change.tolist(), strict=True):
+        cost = functools.cache(functools.partial(_replacement_cost, a, k))
+        most = range(1, min(k, len(a) - k) + 1)
+        replaced = [bisect.bisect_right(most, r, key=cost) for r in changes]
+        rows.append([1 - m / k if k else math.nan for m in replaced])
+    return torch.tensor(rows, dtype=torch.float64, device=maps.device).reshape(change.shape)
+
+
+def _replacement_cost(a: Tensor, k: int, m: int) -> float:
+    """The least change that makes m entries leave the k largest of `a`, in descending order."""
+    leaving, entering = a[k - m : k], a[k : k + m]
+    low, high = float(entering[-1]), float(leaving[0])
+    for _ in range(HALVINGS):  # the derivative by t rises
+        t = (low + high) / 2
+        slope = (t - entering).clamp_min(0).sum() - (leaving - t).clamp_min(0).sum()
+        low, high = (low, t) if slope > 0 else (t, high)
+    gaps = torch.cat(((leaving - low).clamp_min(0), (low - entering).clamp_min(0)))
+    return float(gaps.norm())
+
+
+def _check(rho: float, weak_convexity: float, smoothness: float) -> None:
+    if not (rho > 0 and weak_convexity >= 0 and smoothness >= 0):
+        raise ValueError(
+            "expected rho > 0 and bounds of the curvature >= 0, got "
+            f"rho = {rho!r}, weak_convexity = {weak_convexity!r}, smoothness = {smoothness!r}"
+        )
+    if not rho * weak_convexity < 1:
+        raise ValueError(
+            f"rho: expected less than 1 / weak_convexity = {1 / weak_convexity:.4g}, got {rho:.4g}:"
+            " beyond it the map need not be unique, and nothing bounds its change"
+        )
