@@ -52,6 +52,17 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "startup": _part("startup"),
     "solvers": _part("solvers"),
     "caso": _part("caso"),
+    "figure-difference-squeezenet": _part("difference", network="squeezenet"),
+    "figure-difference-resnet20-softplus": _part("difference", network="resnet20-softplus"),
+    "figure-confidence-squeezenet": _part(
+        "figures_caso", figure="confidence", network="squeezenet"
+    ),
+    "figure-confidence-resnet20-softplus": _part(
+        "figures_caso", figure="confidence", network="resnet20-softplus"
+    ),
+    "figure-comparison": _part("figures_caso", figure="comparison"),
+    "figure-lambda1": _part("figures_caso", figure="lambda1"),
+    "figure-rank-one": _part("rank_one"),
 }
 
 

@@ -1,5 +1,6 @@
 """CAFO and CASO against dense Hessians, literal slow solutions and each other."""
 
+import copy
 import math
 from typing import Any
 
@@ -310,7 +311,7 @@ def test_evaluations_are_what_was_done() -> None:
 
 
 def test_an_accuracy_below_rounding_is_told() -> None:
-    single = network([12, 20, 5], nn.Tanh, gain=2.5, dtype=torch.float32).requires_grad_(False)
+    single = copy.deepcopy(SMOOTH).float()
     result = CASO(single, lambda1=0.01, c1=0.1, tolerance=1e-12).explain(X.float())
     assert set(result.status) == {Status.PRECISION}
     assert (result.steps < 40).all()
