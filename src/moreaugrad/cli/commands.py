@@ -14,8 +14,9 @@ from moreaugrad.cli import screen
 from moreaugrad.explainers import METHODS
 
 if TYPE_CHECKING:
-    from moreaugrad.cli.options import Options
+    from moreaugrad.cli.options import CertifyOptions, Options
     from moreaugrad.runs import Job
+    from moreaugrad.runs.certify import CertifyPlan
 
 DONE, PARTLY, INTERRUPTED = 0, 1, 130
 
@@ -43,6 +44,31 @@ def perform(job: Job, options: Options) -> int:
         screen.summary_json(outcome)
     elif not options.quiet and outcome.records:
         screen.summary(outcome)
+    if outcome.interrupted:
+        count = len(outcome.records)
+        screen.note(f"interrupted: {count} of {len(prepared.cases)} inputs are finished")
+        return INTERRUPTED
+    return PARTLY if outcome.failures else DONE
+
+
+def perform_certify(plan: CertifyPlan, options: CertifyOptions) -> int:
+    """Runs or estimates certificates; the exit code."""
+    from moreaugrad.cli import certified
+    from moreaugrad.runs.certify import estimate_certify, prepare_certify, run_certify
+
+    if options.out is None and not options.dry_run:
+        raise ValueError("--out: expected a folder for the results, got none")
+    prepared = prepare_certify(plan)
+    if options.dry_run:
+        _tell_estimate(estimate_certify(prepared), as_json=options.json)
+        return DONE
+    assert options.out is not None
+    with screen.watching(quiet=options.quiet) as watch:
+        outcome = run_certify(prepared, options.out, overwrite=options.overwrite, watch=watch)
+    if options.json:
+        certified.summary_json(outcome)
+    elif not options.quiet:
+        certified.summary(outcome)
     if outcome.interrupted:
         count = len(outcome.records)
         screen.note(f"interrupted: {count} of {len(prepared.cases)} inputs are finished")

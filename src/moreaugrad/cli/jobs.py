@@ -7,19 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from moreaugrad.cli.options import Options
+from moreaugrad.cli.options import CertifyOptions, Common, Options
 from moreaugrad.explainers import METHODS
 from moreaugrad.names import choose, nearest
 
 if TYPE_CHECKING:
     from moreaugrad.models import Preprocess
-    from moreaugrad.runs import Job
+    from moreaugrad.runs import ComputePlan, Job, ModelPlan
+    from moreaugrad.runs.certify import CertifyPlan
 
 SHARED = (
     "score", "task", "layer", "rho", "eta", "sparsity", "sigma", "group", "tolerance",
     "max_evaluations", "seed", "batch_size",
 )  # fmt: skip
 """Options that are settings of methods, by the same name."""
+
+CERTIFIED = (
+    "sigma", "top", "samples", "statement", "confidence", "bound", "rho", "sparsity", "tau",
+    "gamma", "seed",
+)  # fmt: skip
+"""Options that are settings of a certificate, by the same name."""
 
 Settings = dict[str, dict[str, Any]]
 ALL = "all"
@@ -105,23 +112,61 @@ def _need_images(images: Sequence[str]) -> None:
 
 def _common(job: Job, options: Options) -> Job:
     """With the options that are the same for all methods."""
-    target = job.target if options.target is None else options.target
-    if isinstance(target, str) and target.lstrip("-").isdecimal():
-        target = int(target)
-    model = _given(options, job.model, {"model": "name", "weights": "weights", "labels": "labels"})
-    model = replace(model, preprocess=_preprocess(options, job.model.preprocess))
-    names = ("device", "dtype", "threads", "channels_last", "fold_batchnorm")
     return replace(
         job,
-        target=target,
-        model=model,
-        compute=_given(options, job.compute, {name: name for name in names}),
+        target=job.target if options.target is None else _target(options),
+        model=_model(options, job.model),
+        compute=_compute(options, job.compute),
         export=job.export if options.export is None else tuple(options.export),
         page_images=options.page_images or job.page_images,
     )
 
 
-def _given(options: Options, plan: Any, names: Mapping[str, str]) -> Any:
+def certify_plan(images: Sequence[str], options: CertifyOptions) -> CertifyPlan:
+    """What to certify of these pictures."""
+    from moreaugrad.runs import ComputePlan, ModelPlan
+    from moreaugrad.runs.certify import CertifyPlan
+
+    _need_images(images)
+    if options.sigma is None:
+        raise ValueError(
+            "--sigma: expected the noise's standard deviation in the network's input units (after "
+            "the preprocessing), such as 0.5; got none"
+        )
+    given = {name: getattr(options, name) for name in CERTIFIED}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if options.radii is not None:
+        chosen["radii"] = tuple(numbers("radii", options.radii))
+    if options.batch_size not in (None, "auto"):
+        chosen["batch_size"] = _value(str(options.batch_size))
+    return CertifyPlan(
+        images=tuple(images),
+        target=_target(options),
+        model=_model(options, ModelPlan()),
+        compute=_compute(options, ComputePlan()),
+        **chosen,
+    )
+
+
+def _target(options: Common) -> int | str | None:
+    target = options.target
+    decimal = target is not None and target.lstrip("-").isdecimal()
+    return int(str(target)) if decimal else target
+
+
+def _model(options: Common, before: ModelPlan) -> ModelPlan:
+    names = {"model": "name", "weights": "weights", "labels": "labels"}
+    found: ModelPlan = _given(options, before, names)
+    return replace(found, preprocess=_preprocess(options, before.preprocess))
+
+
+def _compute(options: Common, before: ComputePlan) -> ComputePlan:
+    names = ("device", "dtype", "threads", "channels_last", "fold_batchnorm")
+    found: ComputePlan = _given(options, before, {name: name for name in names})
+    return found
+
+
+def _given(options: Common, plan: Any, names: Mapping[str, str]) -> Any:
     """A part of a job with the options that were given in the place of its fields."""
     found = {ours: getattr(options, name) for name, ours in names.items()}
     texts = {
@@ -132,7 +177,7 @@ def _given(options: Options, plan: Any, names: Mapping[str, str]) -> Any:
     return replace(plan, **texts)
 
 
-def _preprocess(options: Options, before: Preprocess | None) -> Preprocess | None:
+def _preprocess(options: Common, before: Preprocess | None) -> Preprocess | None:
     from moreaugrad.models import Preprocess
 
     names = ("resize", "crop", "mean", "std")

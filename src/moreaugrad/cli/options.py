@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 MODEL, METHOD, COMPUTE, OUTPUT = "Model", "Explanation", "Computation", "Output"
+CERTIFY = "Certificate"
 
 
 def _option(*names: str, panel: str, **more: Any) -> Any:
@@ -23,11 +24,12 @@ Model = functools.partial(_option, panel=MODEL)
 Method = functools.partial(_option, panel=METHOD)
 Compute = functools.partial(_option, panel=COMPUTE)
 Output = functools.partial(_option, panel=OUTPUT)
+Certify = functools.partial(_option, panel=CERTIFY)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What `explain`, `compare` and `sweep` have in common."""
+class Common:
+    """What every command that works on pictures has."""
 
     model: Annotated[
         str | None,
@@ -53,6 +55,45 @@ class Options:
         Method("--target", "-t", help="Class to explain, by index or label "
                "\\[default: the predicted one]"),
     ] = None  # fmt: skip
+    seed: Annotated[int | None, Method(help="Of the noise.")] = None
+
+    device: Annotated[
+        str | None, Compute(help="cpu, cuda, cuda:1, mps or auto \\[default: auto].")
+    ] = None
+    dtype: Annotated[str | None, Compute(help="float32, float64 or bfloat16 (the network).")] = None
+    batch_size: Annotated[
+        str | None, Compute(help="Network passes at once, or auto; halved when memory runs out.")
+    ] = None
+    threads: Annotated[int | None, Compute(help="Of the processor.")] = None
+    channels_last: Annotated[
+        bool | None,
+        Compute("--channels-last/--channels-first",
+                help="Memory layout of the network \\[default: last on a processor]."),
+    ] = None  # fmt: skip
+    fold_batchnorm: Annotated[
+        bool | None,
+        Compute("--fold-batchnorm/--keep-batchnorm",
+                help="Fold batch normalisation into convolutions \\[default: on a processor]."),
+    ] = None  # fmt: skip
+
+    out: Annotated[Path | None, Output("--out", "-o", help="Folder for the results.")] = None
+    overwrite: Annotated[
+        bool, Output("--overwrite", help="Replace the results of another configuration.")
+    ] = False
+    dry_run: Annotated[
+        bool, Output("--dry-run", help="Tell evaluations and time from a short timing; write "
+                     "nothing.")
+    ] = False  # fmt: skip
+    json: Annotated[bool, Output("--json", help="A summary for scripts on standard output.")] = (
+        False
+    )
+    quiet: Annotated[bool, Output("--quiet", "-q", help="No progress, no summary.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """What `explain`, `compare` and `sweep` have in common."""
+
     score: Annotated[
         str | None,
         Method(help="logit, log-probability, probability, margin or cross-entropy."),
@@ -85,28 +126,7 @@ class Options:
         Method("--set", metavar="[METHOD.]NAME=VALUE",
                help="Any setting that `moreaugrad methods` lists; can be repeated."),
     ] = None  # fmt: skip
-    seed: Annotated[int | None, Method(help="Of the noise.")] = None
 
-    device: Annotated[
-        str | None, Compute(help="cpu, cuda, cuda:1, mps or auto \\[default: auto].")
-    ] = None
-    dtype: Annotated[str | None, Compute(help="float32, float64 or bfloat16 (the network).")] = None
-    batch_size: Annotated[
-        str | None, Compute(help="Network passes at once, or auto; halved when memory runs out.")
-    ] = None
-    threads: Annotated[int | None, Compute(help="Of the processor.")] = None
-    channels_last: Annotated[
-        bool | None,
-        Compute("--channels-last/--channels-first",
-                help="Memory layout of the network \\[default: last on a processor]."),
-    ] = None  # fmt: skip
-    fold_batchnorm: Annotated[
-        bool | None,
-        Compute("--fold-batchnorm/--keep-batchnorm",
-                help="Fold batch normalisation into convolutions \\[default: on a processor]."),
-    ] = None  # fmt: skip
-
-    out: Annotated[Path | None, Output("--out", "-o", help="Folder for the results.")] = None
     export: Annotated[
         list[str] | None, Output(help="Maps in this format too: npy or csv; can be repeated.")
     ] = None
@@ -116,29 +136,72 @@ class Options:
                "given here goes before it."),
     ] = None  # fmt: skip
     page_images: Annotated[int | None, Output(help="How many inputs the page shows.")] = None
-    overwrite: Annotated[
-        bool, Output("--overwrite", help="Replace the results of another configuration.")
-    ] = False
-    dry_run: Annotated[
-        bool, Output("--dry-run", help="Tell evaluations and time from a short timing; write "
-                     "nothing.")
-    ] = False  # fmt: skip
-    json: Annotated[bool, Output("--json", help="A summary for scripts on standard output.")] = (
-        False
-    )
-    quiet: Annotated[bool, Output("--quiet", "-q", help="No progress, no summary.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyOptions(Common):
+    """Of `certify`. sigma and radii are in the network's input units."""
+
+    sigma: Annotated[
+        float | None,
+        Certify(help="Standard deviation of the noise, in the network's input units, after the "
+                "preprocessing; necessary."),
+    ] = None  # fmt: skip
+    radii: Annotated[
+        str | None,
+        Certify(help="L2 lengths of perturbations, in the same units, separated by commas "
+                "\\[default: by sigma]."),
+    ] = None  # fmt: skip
+    top: Annotated[
+        float | None,
+        Certify(help="Share of a map's entries whose overlap is certified \\[default: 0.1]."),
+    ] = None
+    samples: Annotated[
+        int | None, Certify(help="Draws of noise for each map \\[default: 1024].")
+    ] = None
+    statement: Annotated[
+        str | None,
+        Certify(help="The map at the perturbed input: population (its exact mean) or two-sample "
+                "(as many fresh draws) \\[default: population]."),
+    ] = None  # fmt: skip
+    confidence: Annotated[
+        float | None, Certify(help="Of each picture's certificates \\[default: 0.95].")
+    ] = None
+    bound: Annotated[
+        str | None,
+        Certify(help="auto, hoeffding, clopper-pearson (the relaxed variant then has auto) or "
+                "bernstein \\[default: auto]."),
+    ] = None  # fmt: skip
+    rho: Annotated[
+        float | None,
+        Certify(help="Of MoreauGrad, below 2.07 sigma^2 \\[default: half of that]."),
+    ] = None
+    sparsity: Annotated[
+        float | None, Certify(help="Share of zeros of Sparse MoreauGrad \\[default: 0.9].")
+    ] = None
+    tau: Annotated[
+        float | None,
+        Certify(help="Share of a gradient's entries that Sparsified SmoothGrad counts "
+                "\\[default: 0.1]."),
+    ] = None  # fmt: skip
+    gamma: Annotated[
+        float | None,
+        Certify(help="Share of them that the relaxed variant counts fully \\[default: 0.01]."),
+    ] = None
 
 
 def with_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Declares the fields of `Options` as options of a command, which gets them as one object.
+    """Declares the fields of an options class as options of a command, which gets them as one
+    object.
 
-    The command's last parameter is `options: Options`; typer reads signatures, so it is shown one
-    with the fields in its place.
+    The class is that of the command's last parameter, `options`; typer reads signatures, so it is
+    shown one with the fields in its place.
     """
     own = list(inspect.signature(command).parameters.values())[:-1]
     hints = get_type_hints(command, include_extras=True)
-    shared = get_type_hints(Options, include_extras=True)
-    fields = dataclasses.fields(Options)
+    made = hints["options"]
+    shared = get_type_hints(made, include_extras=True)
+    fields = dataclasses.fields(made)
     parameters = [item.replace(annotation=hints[item.name]) for item in own] + [
         inspect.Parameter(
             item.name,
@@ -151,7 +214,7 @@ def with_options(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def shown(*args: Any, **given: Any) -> int:
-        options = Options(**{item.name: given.pop(item.name) for item in fields})
+        options = made(**{item.name: given.pop(item.name) for item in fields})
         return command(*args, **given, options=options)
 
     shown.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

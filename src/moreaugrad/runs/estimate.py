@@ -6,7 +6,11 @@ import statistics
 import time
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from moreaugrad.batching import Chunks
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.outputs import TargetLike
 from moreaugrad.runs.network import fixed_threads
 from moreaugrad.runs.prepare import Prepared
 from moreaugrad.runs.variants import Variant
@@ -45,7 +49,8 @@ class Estimate:
 def estimate(prepared: Prepared) -> Estimate:
     """Times full passes of the first input; nothing is written."""
     with fixed_threads(prepared.network.compute.threads):
-        each = _seconds_per_evaluation(prepared)
+        explainer = prepared.variants[0].explainer
+        each = seconds_per_evaluation(explainer, prepared.first, prepared.target)
 
     def cost(variant: Variant) -> Cost:
         maps = sum(variant in prepared.wanted(case) for case in prepared.cases)
@@ -59,19 +64,19 @@ def estimate(prepared: Prepared) -> Estimate:
     )
 
 
-def _seconds_per_evaluation(prepared: Prepared) -> float:
-    explainer = prepared.variants[0].explainer
-    flat = prepared.first.reshape(1, -1)
+def seconds_per_evaluation(explainer: Explainer, first: Tensor, target: TargetLike) -> float:
+    """Of full passes of one input, `first` a batch of it alone."""
+    flat = first.reshape(1, -1)
     size = min(16, Chunks.of(explainer.batch_size, flat).size)
-    batch = prepared.first.expand(size, *prepared.first.shape[1:])
+    batch = first.expand(size, *first.shape[1:])
     score = Score(
-        prepared.network.model.module,
+        explainer.forward_func,
         kind=explainer.score,
         task=explainer.task,
         layer=explainer.layer,
         batch_size=size,
     )
-    bound = score.bind(batch, prepared.target)
+    bound = score.bind(batch, target)
     bound.value_and_grad()
     times = []
     for _ in range(TIMED):

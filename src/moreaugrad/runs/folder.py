@@ -12,14 +12,13 @@ from pathlib import Path
 from moreaugrad.files import write_atomically
 
 CONFIG, PAGE, RECORD = "config.toml", "index.html", "record.json"
-RESERVED = (CONFIG, PAGE)
 
 
 class OutputFolder:
-    """Holds `config.toml`, `index.html` and a folder for each input."""
+    """Holds a configuration, perhaps `index.html`, and a folder with a record for each input."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, config: str = CONFIG, record: str = RECORD) -> None:
+        self.path, self._config, self._record = path, config, record
         self._made: list[Path] = []
 
     def check(self, config: str, names: Iterable[str], *, overwrite: bool) -> None:
@@ -29,7 +28,7 @@ class OutputFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: expected a folder to write to, but it is a file")
         for name in names:
-            if (self.path / name).exists() and not is_ours(self.path / name / RECORD):
+            if (self.path / name).exists() and not is_ours(self.path / name / self._record):
                 raise ValueError(
                     f"{self.path / name}: expected no such folder, or one that holds results; it "
                     "holds something else: name another folder for the results"
@@ -39,7 +38,7 @@ class OutputFolder:
         if not any(self.path.iterdir()):
             return
         try:
-            before = (self.path / CONFIG).read_text(encoding="utf-8")
+            before = (self.path / self._config).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise ValueError(
                 f"{self.path}: expected a new or empty folder, but it holds other files; name "
@@ -47,8 +46,8 @@ class OutputFolder:
             ) from None
         if before != config:
             raise ValueError(
-                f"{self.path}: holds the results of another configuration ({CONFIG} differs); name "
-                "another folder, or replace them with --overwrite"
+                f"{self.path}: holds the results of another configuration ({self._config} "
+                "differs); name another folder, or replace them with --overwrite"
             )
 
     def open(self, config: str) -> None:
@@ -57,7 +56,7 @@ class OutputFolder:
             missing = [p for p in (self.path, *self.path.parents) if not p.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing
-            write_atomically(self.path / CONFIG, config.encode())
+            write_atomically(self.path / self._config, config.encode())
         except OSError as error:
             self._remove_made()
             raise ValueError(
@@ -68,7 +67,7 @@ class OutputFolder:
     def discard(self) -> None:
         """Takes back what `open` made, when nothing came of the job."""
         if self._made:
-            (self.path / CONFIG).unlink(missing_ok=True)
+            (self.path / self._config).unlink(missing_ok=True)
             self._remove_made()
 
     def _remove_made(self) -> None:
@@ -97,7 +96,7 @@ class OutputFolder:
     def remove_others(self, kept: Mapping[str, object]) -> None:
         """Removes the inputs' folders of an earlier configuration: those that hold our records."""
         for folder in self.path.iterdir():
-            if folder.is_dir() and folder.name not in kept and is_ours(folder / RECORD):
+            if folder.is_dir() and folder.name not in kept and is_ours(folder / self._record):
                 shutil.rmtree(folder)
 
 

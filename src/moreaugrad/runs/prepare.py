@@ -51,7 +51,7 @@ def prepare(job: Job) -> Prepared:
     else:
         cases = cell_cases(job.cells, network.model.preprocess)
     with fixed_threads(network.compute.threads):
-        first = _first(cases, network)
+        first = first_input(cases, network)
         if job.sweep is not None:
             sweep = with_values(job.sweep, network.model.module, first, target)
             job = replace(job, sweep=sweep)
@@ -69,7 +69,8 @@ def prepare(job: Job) -> Prepared:
     return Prepared(job=resolved, network=network, cases=cases, variants=made, first=first)
 
 
-def _first(cases: Sequence[Case], network: Network) -> Tensor:
+def first_input(cases: Sequence[Case], network: Network) -> Tensor:
+    """The first readable input as a batch of one. Errors: ValueError where there is none."""
     problems = []
     for case in cases:
         try:

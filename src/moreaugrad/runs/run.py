@@ -134,7 +134,7 @@ class _Run:
             try:
                 sample = case.load(self.prepared.network.model.preprocess)
             except (ValueError, OSError, MemoryError) as error:
-                self._fail(Failure(title=case.title, message=_line(error)))
+                self._fail(Failure(title=case.title, message=line(error)))
                 self.pace.skipped(case, self.prepared.wanted(case))
                 continue
             if group and (
@@ -183,7 +183,7 @@ class _Run:
         except TROUBLE as error:
             if len(rows) == 1:
                 title = samples[rows[0]].case.title
-                self._fail(Failure(title=title, method=variant.key, message=_line(error)))
+                self._fail(Failure(title=title, method=variant.key, message=line(error)))
                 return
             for row in rows:
                 yield from self._explained(variant, samples, batch, [row])
@@ -251,7 +251,7 @@ def _group_size(x: Tensor) -> int:
     return 1 if passes <= DRAWS else FULL_CHUNKS * passes // DRAWS
 
 
-def _line(error: BaseException) -> str:
+def line(error: BaseException) -> str:
     """An error in one line."""
     text = " ".join(str(error).split())
     return text or type(error).__name__

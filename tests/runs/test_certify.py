@@ -1,0 +1,263 @@
+"""`certify` on small pictures: what it writes, that it repeats, and what it refuses."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moreaugrad.certificates import certify, estimate_of_explanation, probability_curvature
+from moreaugrad.cli.app import run
+from moreaugrad.runs.certify import (
+    CertifyPlan,
+    estimate_certify,
+    prepare_certify,
+    run_certify,
+)
+from moreaugrad.runs.certify.curves import last_change
+from moreaugrad.runs.job import ModelPlan
+
+SIGMA = 0.4
+CURVES = ["sparsified", "relaxed", "sparse-moreaugrad", "moreaugrad"]
+FEW = {"sigma": SIGMA, "samples": 128, "radii": (0.0, 0.01, 0.1)}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with two pictures and a truncated one."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        pixels = generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    whole = (folder / "a.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def plan(folder: Path, *names: str, model: str = "tiny_models:smooth", **more: Any) -> CertifyPlan:
+    images = tuple(str(folder / f"{name}.png") for name in names or ("a",))
+    return CertifyPlan(images=images, model=ModelPlan(name=model), **(FEW | more))
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_picture_gets_its_curves_as_numbers_and_as_a_figure(
+    pictures: Path, tmp_path: Path
+) -> None:
+    prepared = prepare_certify(plan(pictures, "a", "b"))
+    outcome = run_certify(prepared, tmp_path / "out")
+    assert [record["input"] for record in outcome.records] == ["a.png", "b.png"]
+    record = read(tmp_path / "out" / "b" / "certify.json")
+    assert record == json.loads(json.dumps(outcome.records[1]))
+    assert list(record["curves"]) == CURVES
+    kinds = [curve["kind"] for curve in record["curves"].values()]
+    assert kinds == ["certificate"] * 2 + ["estimate"] * 2
+    x = prepared.network.batch([prepared.cases[1].load(prepared.network.model.preprocess).x])
+    for key, curve in record["curves"].items():
+        assert curve["overlap"] == sorted(curve["overlap"], reverse=True)
+        assert curve["top"] <= 76  # a tenth of 3 x 16 x 16
+        expected = certify(prepared.curves[key], x, radii=FEW["radii"])
+        assert curve["overlap"] == expected.overlap[0].tolist()
+        assert bool(curve["reason"]) is (curve["kind"] == "estimate")
+        if curve["kind"] == "estimate":
+            explanation = prepared.curves[key].explain(x)
+            exact = estimate_of_explanation(explanation, radii=FEW["radii"], exact=True)
+            assert curve["overlap_if_exact"] == exact.overlap[0].tolist()
+            assert curve["overlap_if_exact"][0] == 1
+    assert record["sigma_in_pixel_range"] == [SIGMA * 0.25] * 2
+    assert record["rho"] == pytest.approx(0.5 / probability_curvature(SIGMA))
+    assert record["rho_limit"] == pytest.approx(2.066 * SIGMA**2, rel=1e-3)
+    assert "seconds" not in json.dumps(record)
+    with (tmp_path / "out" / "b" / "certify.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 3
+    found = [float(row["overlap"]) for row in rows if row["curve"] == "relaxed"]
+    assert found == record["curves"]["relaxed"]["overlap"]
+    with Image.open(tmp_path / "out" / "b" / "certify.png") as image:
+        assert image.width > 500
+        settings = json.loads(next(iter(v for v in image.info.values() if "sigma" in str(v))))
+        assert settings["sigma"] == SIGMA
+
+
+def test_it_repeats_to_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run_certify(prepare_certify(plan(pictures)), tmp_path / name)
+    for path in sorted((tmp_path / "one").rglob("*.*")):
+        if path.is_file():
+            other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+            assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_more_draws_certify_more(pictures: Path, tmp_path: Path) -> None:
+    shares = []
+    for samples in (128, 1024):
+        made = prepare_certify(plan(pictures, samples=samples, tau=0.3))
+        outcome = run_certify(made, tmp_path / str(samples))
+        shares.append(outcome.records[0]["curves"]["sparsified"]["overlap"][1])
+    assert shares[0] < shares[1]
+    assert shares[1] > 0
+
+
+def test_two_sample_and_named_bounds(pictures: Path, tmp_path: Path) -> None:
+    wide = {"samples": 1024, "tau": 0.3}
+    found = {}
+    for statement in ("population", "two-sample"):
+        made = prepare_certify(plan(pictures, statement=statement, bound="clopper-pearson", **wide))
+        record = run_certify(made, tmp_path / statement).records[0]
+        found[statement] = record["curves"]["sparsified"]["overlap"]
+        bounds = [record["curves"][key]["bound"] for key in CURVES[:2]]
+        assert bounds == ["clopper-pearson", "auto"]
+    assert found["two-sample"][0] < found["population"][0]
+
+
+def test_an_unreadable_picture_is_left_out(pictures: Path, tmp_path: Path) -> None:
+    outcome = run_certify(prepare_certify(plan(pictures, "a", "cut", "b")), tmp_path / "out")
+    assert [record["input"] for record in outcome.records] == ["a.png", "b.png"]
+    assert [failure.title for failure in outcome.failures] == ["cut.png"]
+    assert not (tmp_path / "out" / "cut").exists()
+
+
+def test_an_interruption_keeps_what_is_finished(pictures: Path, tmp_path: Path) -> None:
+    class Impatient:
+        seen = 0
+
+        def pace(self, done: float, total: float, doing: str) -> None:
+            assert 0 <= done <= total
+            if doing == "a.png":
+                self.seen += 1
+            if self.seen:
+                raise KeyboardInterrupt
+
+        def failed(self, failure: object) -> None:
+            raise AssertionError(failure)
+
+    outcome = run_certify(
+        prepare_certify(plan(pictures, "a", "b")), tmp_path / "out", watch=Impatient()
+    )
+    assert outcome.interrupted
+    assert (tmp_path / "out" / "a" / "certify.png").exists()
+    assert not (tmp_path / "out" / "b").exists()
+
+
+def test_progress_goes_up_to_all(pictures: Path, tmp_path: Path) -> None:
+    told: list[tuple[float, float]] = []
+
+    class Watching:
+        def pace(self, done: float, total: float, doing: str) -> None:
+            told.append((done, total))
+
+        def failed(self, failure: object) -> None: ...
+
+    run_certify(prepare_certify(plan(pictures, "cut", "a")), tmp_path / "out", watch=Watching())
+    done = [one for one, _ in told]
+    assert done == sorted(done)
+    assert len(set(done)) > 8
+    assert told[-1] == (2 * 4 * 128, 2 * 4 * 128)
+
+
+def test_an_estimate_of_the_cost(pictures: Path) -> None:
+    found = estimate_certify(prepare_certify(plan(pictures, "a", "b", samples=256)))
+    assert [cost.key for cost in found.costs] == CURVES
+    assert found.evaluations == 2 * 4 * 256
+    assert found.seconds > 0
+
+
+def test_radii_are_chosen_by_the_noise(pictures: Path) -> None:
+    chosen = plan(pictures, radii=()).radii
+    assert chosen[0] == 0
+    assert chosen[-1] == pytest.approx(2 * SIGMA)
+    assert plan(pictures, radii=(0.2, 0.1, 0.2)).radii == (0.1, 0.2)
+
+
+def test_what_changes_is_shown() -> None:
+    def record(*curves: list[float | None]) -> dict[str, Any]:
+        named = {str(i): {"overlap": shares} for i, shares in enumerate(curves)}
+        return {"radii": [0, 1, 2, 3], "curves": named}
+
+    assert last_change(record([1, 0.5, 0, 0], [1, 0, 0, 0])) == 2
+    assert last_change(record([1, 1, 1, 1])) == 3
+    assert last_change(record([None] * 4, [1, 0, 0, 0])) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"sigma": 0.0}, "sigma: expected a finite number > 0"),
+        ({"samples": 64}, "samples: expected at least 128, got 64"),
+        ({"rho": 0.4}, r"rho: expected more than 0 and less than 2.07 sigma\^2 = 0.33"),
+        ({"rho": 0.0}, "rho: expected more than 0"),
+        ({"top": 0.0}, "top: expected"),
+        ({"confidence": 1.0}, "confidence: expected"),
+        ({"radii": (-1.0,)}, "radii: expected"),
+        ({"statement": "populaton"}, "did you mean 'population'"),
+        ({"bound": "chernoff"}, "bound: expected one of"),
+        ({"gamma": 0.5}, "gamma: expected a share from 0 to tau"),
+        ({"target": 9}, "target: expected numbers from 0 to 3"),
+    ],
+)
+def test_bad_settings_are_told_before_anything_is_computed(
+    pictures: Path, more: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        prepare_certify(plan(pictures, **more))
+
+
+def command(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = run(["certify", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_command(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--model", "builtin", "--sigma", "0.3", "--samples", "128")
+    out = str(tmp_path / "out")
+    picture = str(pictures / "a.png")
+    code, told, _ = command(picture, *few, "--dry-run", capsys=capsys)
+    assert code == 0
+    assert "512 gradient evaluations" in told
+    assert not Path(out).exists()
+    code, told, _ = command(str(pictures), *few, "--radii", "0,0.1", "--out", out, capsys=capsys)
+    assert code == 1  # one of the three cannot be read
+    for words in ("sparsified (certificate)", "moreaugrad (estimate)", "input units", "0.1"):
+        assert words in told
+    code, _, errors = command(picture, *few, "--out", out, capsys=capsys)
+    assert code == 2
+    assert "certify.toml differs" in errors
+    code, told, _ = command(
+        picture, *few, "--radii", "0,0.1", "--out", out, "--overwrite", "--json", capsys=capsys
+    )
+    assert code == 0
+    found = json.loads(told)
+    assert found["complete"] is True
+    assert list(found["inputs"][0]["curves"]) == CURVES
+    assert not (Path(out) / "b").exists()
+
+
+def test_the_command_refuses(pictures: Path, tmp_path: Path, capsys: Any) -> None:
+    picture, out = str(pictures / "a.png"), str(tmp_path / "out")
+    for arguments, told in (
+        ((picture, "--out", out), "--sigma: expected the noise's standard deviation in the"),
+        ((picture, "--sigma", "0.3"), "--out: expected a folder"),
+        (("--sigma", "0.3", "--out", out), "expected pictures"),
+        ((str(pictures / "cut.png"), "--sigma", "0.3", "--out", out), "cut.png"),
+        ((picture, "--sigma", "0.3", "--radii", "a,b", "--out", out), "--radii: expected numbers"),
+    ):
+        code, _, errors = command(*arguments, capsys=capsys)
+        assert code == 2
+        assert told in errors
+        assert not Path(out).exists()
+
+
+def test_a_picture_that_breaks_the_network_is_left_out(pictures: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((20, 24, 3), dtype=np.uint8)).save(pictures / "dark.png")
+    made = prepare_certify(plan(pictures, "a", "dark", model="tiny_models:picky"))
+    outcome = run_certify(made, tmp_path / "out")
+    assert [record["input"] for record in outcome.records] == ["a.png"]
+    assert [failure.title for failure in outcome.failures] == ["dark.png"]
