@@ -21,6 +21,7 @@ FORMULA = re.compile(
 MADE: dict[str, Callable[[], str]] = {
     "<!-- methods -->": methods_table,
     "<!-- options -->": options_table,
+    "<!-- certify options -->": lambda: options_table("certify", only="Certificate"),
     "<!-- measurements -->": measurements,
 }
 

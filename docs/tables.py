@@ -23,9 +23,12 @@ def methods_table(pages: str = "") -> str:
     return "\n".join(rows)
 
 
-def options_table() -> str:
-    """The options that `explain`, `compare` and `sweep` share, by what they are about."""
-    command = typer.main.get_command(app).commands["explain"]  # type: ignore[attr-defined]
+def options_table(name: str = "explain", only: str = "") -> str:
+    """A command's options, by what they are about. `explain` has those of `compare` and `sweep`.
+
+    only: what they are about, where not all are wanted.
+    """
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     panels: dict[str, list[str]] = {}
     for option in command.params:
         panel = getattr(option, "rich_help_panel", None)
@@ -34,7 +37,9 @@ def options_table() -> str:
             told = option.help.replace("\\[", "[").replace("|", "\\|")
             panels.setdefault(panel, []).append(f"| {names} | {told} |")
     return "\n\n".join(
-        "\n".join([f"| {panel} | |", "|---|---|", *rows]) for panel, rows in panels.items()
+        "\n".join([f"| {panel} | |", "|---|---|", *rows])
+        for panel, rows in panels.items()
+        if only in ("", panel)
     )
 
 
