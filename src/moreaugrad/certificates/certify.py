@@ -151,9 +151,10 @@ def estimate_of_explanation(
     settings = explanation.settings
     rho, curvature = settings["rho"], probability_curvature(settings["sigma"])
     if explanation.method == MoreauGrad.method:
-        lipschitz = vanilla_lipschitz(rho, curvature, curvature)
+        lipschitz, held = vanilla_lipschitz(rho, curvature, curvature), ""
     else:
         lipschitz = sparse_lipschitz(rho, curvature, curvature)
+        held = ", with eta held at its value"
     maps = torch.cat([part.flatten(1).double() for part in explanation.parts], dim=1)
     if not bool(torch.isfinite(maps).all()):
         raise FloatingPointError(f"{explanation.method}: the map is NaN or infinite")
@@ -170,7 +171,7 @@ def estimate_of_explanation(
         overlap=overlap_within(maps, change, count),
         top=count,
         kind=ESTIMATE,
-        statement=_words(other) + ", eta held at its value",
+        statement=_words(other) + held,
         reason="leaves out that the map is sampled" if exact else SAMPLED,
         distance=distance_within(maps, change),
     )

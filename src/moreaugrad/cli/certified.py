@@ -61,10 +61,11 @@ def _table(record: dict[str, Any]) -> Table:
 
 def _statements(record: dict[str, Any]) -> dict[str, str]:
     """Once for each kind; an estimate with what is not proven of it."""
-    return {
-        curve["kind"]: curve["statement"] + (f" ({curve['reason']})" if curve["reason"] else "")
-        for curve in record["curves"].values()
-    }
+    found: dict[str, str] = {}
+    for curve in record["curves"].values():
+        reason = f" ({curve['reason']})" if curve["reason"] else ""
+        found.setdefault(curve["kind"], curve["statement"] + reason)
+    return found
 
 
 def summary_json(outcome: CertifyOutcome) -> None:
