@@ -146,6 +146,20 @@ def test_an_interruption_keeps_what_is_finished(pictures: Path, tmp_path: Path) 
     assert not (tmp_path / "out" / "b").exists()
 
 
+def test_an_interruption_before_anything_is_finished_leaves_nothing(
+    pictures: Path, tmp_path: Path
+) -> None:
+    class Impatient:
+        def pace(self, done: float, total: float, doing: str) -> None:
+            raise KeyboardInterrupt
+
+        def failed(self, failure: object) -> None: ...
+
+    out = tmp_path / "out"
+    assert run_certify(prepare_certify(plan(pictures)), out, watch=Impatient()).interrupted
+    assert not out.exists()
+
+
 def test_progress_goes_up_to_all(pictures: Path, tmp_path: Path) -> None:
     told: list[tuple[float, float]] = []
 
