@@ -116,7 +116,8 @@ def _chosen(parts: list[str]) -> list[str]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = sorted({*PARTS, "accuracy", "error-bars", "figure", "figure-methods"})
+    beginnings = {name[:at] for name in PARTS for at, letter in enumerate(name) if letter == "-"}
+    known = sorted({*PARTS, *beginnings})
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
     parser.add_argument("--quick", action="store_true", help="two pictures, to try the code")
     parser.add_argument(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -213,7 +213,3 @@ def _back(outputs: Tensor, leaf: Tensor, v: Tensor) -> Tensor:
         outputs, leaf, v.to(outputs.dtype), retain_graph=True, allow_unused=True
     )[0]
     return torch.zeros_like(leaf) if found is None else found
-
-
-Product = Callable[[Tensor, Tensor], Tensor]
-"""v `[m, n]` and the samples it belongs to, to H v `[m, n]`."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreaugrad import CAFO, CASO, SmoothCAFO, SmoothCASO, Status, relu_hessian
-from moreaugrad.explainers.caso import LEAST_ZEROS
+from moreaugrad.explainers.lambda1 import LEAST_ZEROS
 from moreaugrad.noise import Noise
 from toys import network, normal
 

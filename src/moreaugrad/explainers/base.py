@@ -100,7 +100,7 @@ class Explainer(GradientAttribution, ABC):
 
     method: ClassVar[str]
     """The name in the registry and on the command line."""
-    full_passes: ClassVar[int] = 4
+    full_passes: ClassVar[float] = 4
     """Passes' worth of samples worked on together: while some finish, passes stay full."""
 
     @abstractmethod
@@ -157,7 +157,7 @@ class Explainer(GradientAttribution, ABC):
         self, bound: BoundScore, several: bool, progress: Progress | None
     ) -> Explanation:
         rows = torch.arange(len(bound), device=bound.origin.device)
-        size = max(1, self.full_passes * bound.chunks.size // self._draws())
+        size = max(1, int(self.full_passes * bound.chunks.size) // self._draws())
         groups = torch.split(rows, size)
         found = []
         for group in groups:

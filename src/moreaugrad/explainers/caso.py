@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
 from moreaugrad.hessian import HESSIANS, PRODUCT, Exact, LossModel
 from moreaugrad.layout import flat_scale
 from moreaugrad.names import choose
@@ -31,15 +32,8 @@ from moreaugrad.solvers.second_order import (
     solve_second_order,
 )
 from moreaugrad.solvers.solution import Status
-from moreaugrad.solvers.sparsity import eta_for
 
 AUTO, SEARCH = "auto", "search"
-LEAST_ZEROS = 0.75
-"""Share of zeros that the paper's search asks for."""
-GRID = 40
-"""Halvings of lambda1 that the search makes at most."""
-ROUNDS, CLOSE = 16, 0.002
-"""Trials of lambda1 for a wanted share of zeros, and the deviation from it that is left alone."""
 PIXEL_C1 = 10.0
 ROUNDING = 1e-3
 """Difference to the Hessian that is not told."""
@@ -93,13 +87,9 @@ class GroupFeatures(Explainer):
         return cls(forward_func, **chosen)
 
     def _rule(self) -> Rule | None:
-        if self.lambda1 == AUTO:
-            return _for_sparsity(self.sparsity)
-        if self.lambda1 == SEARCH:
-            return _searched
-        assert not isinstance(self.lambda1, str)
-        value = self.lambda1
-        return None if value == 0 else lambda g, _: torch.full_like(g[:, 0], value)
+        if not isinstance(self.lambda1, str):
+            return given(self.lambda1)
+        return searched if self.lambda1 == SEARCH else for_sparsity(self.sparsity)
 
     def _told(
         self, bound: BoundScore, scale: Tensor, delta: Tensor, surrogate: Tensor
@@ -151,8 +141,8 @@ class CASO(GroupFeatures):
     max_evaluations: int = 200
 
     method: ClassVar[str] = "caso"
-    # Products keep the recorded gradient, so samples are as many as fit one pass.
-    full_passes: ClassVar[int] = 1
+    # The recorded gradient is kept for the products, and needs some times a pass's memory.
+    full_passes: ClassVar[float] = 0.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -241,59 +231,6 @@ class SmoothCASO(_Smooth, CASO):
     max_evaluations: int = 3200
 
     method: ClassVar[str] = "smooth-caso"
-
-
-def _for_sparsity(zeros: float) -> Rule:
-    """The lambda1 that is its own pulls' quantile: the root of log(quantile / lambda1).
-
-    It lies between the gradient's quantile, to whose pulls the Hessian adds, and its largest entry,
-    at which the solution is zero. By regula falsi in log(lambda1); the Illinois rule halves the
-    value of an end that stays, so that both ends move.
-    """
-
-    def rule(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
-        def excess(lambda1: Tensor) -> tuple[Tensor, Tensor]:
-            magnitude = pulls(lambda1).abs()
-            share = (magnitude <= lambda1[:, None]).double().mean(1)
-            return (eta_for(magnitude, zeros) / lambda1).log(), (share - zeros).abs() <= CLOSE
-
-        quantile, largest = eta_for(gradient.abs(), zeros), gradient.abs().amax(1)
-        trivial = (quantile <= 0) | ~torch.isfinite(largest)
-        low = found = torch.where(trivial, 1.0, quantile)
-        high = torch.where(trivial, 1.0, largest)
-        below, done = excess(low)
-        above = (low / high).log()
-        done = done | trivial | (below <= 0)
-        for _ in range(ROUNDS):
-            if bool(done.all()):
-                break
-            weight = (below / (below - above)).clamp(0.02, 0.98)
-            found = torch.where(done, found, low ** (1 - weight) * high**weight)
-            value, near = excess(found)
-            rises = value > 0
-            low, high = torch.where(rises, found, low), torch.where(rises, high, found)
-            below = torch.where(rises, value, below / 2)
-            above = torch.where(rises, above / 2, value)
-            done = done | near
-        return torch.where(trivial, 0.0, found)
-
-    return rule
-
-
-def _searched(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
-    """Zeros grow with lambda1 and the loss falls: the last of the grid with enough zeros."""
-    start = gradient.abs().amax(1)
-    found, going = start, torch.ones_like(start, dtype=torch.bool)
-    for halvings in range(1, GRID):
-        lambda1 = torch.where(going, start / 2**halvings, found)
-        zeros = (pulls(lambda1).abs() <= lambda1[:, None]).double().mean(1)
-        going = going & (zeros >= LEAST_ZEROS)
-        if not bool(going.any()):
-            break
-        found = torch.where(going, lambda1, found)
-    if bool((found == start).any()):  # half of the largest entry leaves too few zeros
-        found = torch.where(found == start, _for_sparsity(LEAST_ZEROS)(gradient, pulls), found)
-    return found
 
 
 def _gap(model: LossModel, top: Tensor) -> dict[str, Tensor]:

@@ -64,15 +64,17 @@ class RitzSpace:
 
     def coefficients(self, vector: Tensor) -> Tensor:
         """V' v: `[B, k]`, float64 on the processor."""
-        return torch.einsum("bkn,bn->bk", self.basis, vector).double().cpu()
+        # One sample at a time: sums over n in batched products are far less accurate.
+        found = [part @ v for part, v in zip(self.basis, vector, strict=True)]
+        return torch.stack(found).double().cpu()
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """V c: `[B, n]`."""
-        return torch.einsum("bkn,bk->bn", self.basis, coefficients.to(self.basis))
+        return _combined(self.basis, coefficients)
 
     def combine_images(self, coefficients: Tensor) -> Tensor:
         """H V c: `[B, n]`."""
-        return torch.einsum("bkn,bk->bn", self.images, coefficients.to(self.images))
+        return _combined(self.images, coefficients)
 
     def times(self, coefficients: Tensor) -> Tensor:
         """(V' H V) c: `[B, k]`."""
@@ -86,8 +88,8 @@ class RitzSpace:
 
     def gram(self, entries: Tensor) -> Tensor:
         """V' V over some of the entries `[B, n]`: `[B, k, k]`."""
-        part = self.basis * entries[:, None]
-        return (part @ self.basis.mT).double().cpu()
+        found = [(v * kept) @ v.T for v, kept in zip(self.basis, entries, strict=True)]
+        return torch.stack(found).double().cpu()
 
     def top(self) -> TopPair:
         """The largest eigenvalue as far as the space shows it, `[B]` each, float64."""
@@ -99,3 +101,8 @@ class RitzSpace:
         gap = (value - below.clamp_min(0)).clamp_min(0)
         sharp = torch.where(gap > residual, residual.square() / gap, residual)
         return TopPair(value=value.clamp_min(0), error=torch.minimum(residual, sharp), rest=rest)
+
+
+def _combined(vectors: Tensor, coefficients: Tensor) -> Tensor:
+    weights = coefficients.to(vectors)
+    return torch.stack([c @ v for v, c in zip(vectors, weights, strict=True)])

@@ -1,0 +1,76 @@
+"""How lambda1 is chosen for each sample: given, by a wanted share of zeros, by the paper's search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from moreaugrad.solvers.second_order import Rule
+from moreaugrad.solvers.sparsity import eta_for
+
+LEAST_ZEROS = 0.75
+"""Share of zeros that the paper's search asks for."""
+GRID = 40
+"""Halvings of lambda1 that the search makes at most."""
+ROUNDS, CLOSE = 16, 0.002
+"""Trials of lambda1 for a wanted share of zeros, and the deviation from it that is left alone."""
+
+
+def given(lambda1: float) -> Rule | None:
+    """None where there is no penalty: the solution is then a linear system's."""
+    return None if lambda1 == 0 else lambda gradient, _: torch.full_like(gradient[:, 0], lambda1)
+
+
+def for_sparsity(zeros: float) -> Rule:
+    """The lambda1 that is its own pulls' quantile: the root of log(quantile / lambda1).
+
+    It lies between the gradient's quantile, to whose pulls the Hessian adds, and its largest entry,
+    at which the solution is zero. By regula falsi in log(lambda1); the Illinois rule halves the
+    value of an end that stays, so that both ends move.
+    """
+
+    def rule(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
+        def excess(lambda1: Tensor) -> tuple[Tensor, Tensor]:
+            magnitude = pulls(lambda1).abs()
+            share = (magnitude <= lambda1[:, None]).double().mean(1)
+            return (eta_for(magnitude, zeros) / lambda1).log(), (share - zeros).abs() <= CLOSE
+
+        quantile, largest = eta_for(gradient.abs(), zeros), gradient.abs().amax(1)
+        trivial = (quantile <= 0) | ~torch.isfinite(largest)
+        low = found = torch.where(trivial, 1.0, quantile)
+        high = torch.where(trivial, 1.0, largest)
+        below, done = excess(low)
+        above = (low / high).log()
+        done = done | trivial | (below <= 0)
+        for _ in range(ROUNDS):
+            if bool(done.all()):
+                break
+            weight = (below / (below - above)).clamp(0.02, 0.98)
+            found = torch.where(done, found, low ** (1 - weight) * high**weight)
+            value, near = excess(found)
+            rises = value > 0
+            low, high = torch.where(rises, found, low), torch.where(rises, high, found)
+            below = torch.where(rises, value, below / 2)
+            above = torch.where(rises, above / 2, value)
+            done = done | near
+        return torch.where(trivial, 0.0, found)
+
+    return rule
+
+
+def searched(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
+    """Zeros grow with lambda1 and the loss falls: the last of the grid with enough zeros."""
+    start = gradient.abs().amax(1)
+    found, going = start, torch.ones_like(start, dtype=torch.bool)
+    for halvings in range(1, GRID):
+        lambda1 = torch.where(going, start / 2**halvings, found)
+        zeros = (pulls(lambda1).abs() <= lambda1[:, None]).double().mean(1)
+        going = going & (zeros >= LEAST_ZEROS)
+        if not bool(going.any()):
+            break
+        found = torch.where(going, lambda1, found)
+    if bool((found == start).any()):  # half of the largest entry leaves too few zeros
+        found = torch.where(found == start, for_sparsity(LEAST_ZEROS)(gradient, pulls), found)
+    return found
