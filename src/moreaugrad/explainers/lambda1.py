@@ -1,4 +1,4 @@
-"""How lambda1 is chosen for each sample: given, by a wanted share of zeros, by the paper's search."""
+"""How lambda1 is chosen, per sample: given, by a wanted share of zeros, by the paper's search."""
 
 from __future__ import annotations
 
