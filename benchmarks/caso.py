@@ -31,7 +31,7 @@ PHOTOS, DENSE, POOL = 24, 5, 200
 ROUNDS = 2
 BATCH = 16
 SPARSITIES = (0.75, 0.9)
-SOLUTION, EXACT = 1e-3, 1e-5
+SOLUTION, EXACT = 5e-3, 1e-5
 """Tolerances: of the solution without lambda1 that is timed, and of what it is held against."""
 KINDS = ("exact", "gauss-newton")
 NOTE = """Pixels in [0, 1]: c1 = 10 is the paper's. Photos are evenly spread over the ranks of the
@@ -117,6 +117,7 @@ def _photo(
         found[f"{kind} products"] = int(results[kind].steps)
         top = float(results[kind].details["top_eigenvalue"])
         found[f"{kind} top error"] = abs(top / found["top"] - 1)
+    published_seconds: dict[str, float] = {}
     for zeros in SPARSITIES:
         for kind in KINDS:
             result = results[f"{kind} {zeros}"]
@@ -124,21 +125,23 @@ def _photo(
             found[f"{kind} products {zeros}"] = int(result.steps)
             found[f"{kind} zeros {zeros}"] = float(result.zeros)
         weight = float(results[f"exact {zeros}"].eta)
+        began = time.perf_counter()
         theirs = ten_steps(published, pixels, target, weight, start)
+        published_seconds[f"ten steps {zeros}"] = time.perf_counter() - began
         best = caso(lambda1=weight, tolerance=EXACT).explain(x)
         found[f"ten steps error {zeros}"] = _off(-theirs.delta, best.maps)
         found[f"ten steps products {zeros}"] = theirs.products
         found["power iterations top error"] = abs(theirs.top / found["top"] - 1)
-        works[f"ten steps {zeros}"] = partial(ten_steps, published, pixels, target, weight, start)
-    seconds = interleaved(works, rounds)
-    for name_ in works:
+    # The published routes are so long that their own scatter does not matter.
+    seconds = interleaved(works, rounds) | published_seconds
+    for name_ in seconds:
         if name_ != "gradient":
             found[f"{name_} cost"] = seconds[name_] / seconds["gradient"]
     found["gradient ms"] = 1e3 * seconds["gradient"]
     if with_dense:
         began = time.perf_counter()
         truth = dense_route(published, pixels, target)
-        spent = time.perf_counter() - began  # so long that its own scatter does not matter
+        spent = time.perf_counter() - began
         found["dense error of reference"] = _off(exact.maps, -truth.delta)
         found["dense top difference"] = abs(found["top"] / truth.top - 1)
         for kind in KINDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -46,7 +47,7 @@ def run(context: Context, network: str) -> Result:
     )
     p, apart = found["p"].double(), found["apart"].double()
     rows: list[list[object]] = []
-    for low, high in zip(EDGES[:-1], EDGES[1:], strict=True):
+    for low, high in itertools.pairwise(EDGES):
         inside = (p > low) & (p <= high)
         if inside.any():
             part = apart[inside]
