@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 import oracles
 import toys
+from moreaugrad.bound import BoundScore
 from moreaugrad.noise import ABSOLUTE, RELATIVE, Noise
 from moreaugrad.outputs import KINDS
-from moreaugrad.score import BoundScore, Score, Smoothed
+from moreaugrad.score import Score, Smoothed
 
 F64 = torch.float64
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.noise import Noise
 from moreaugrad.penalties import Joint, Penalty, Zero
-from moreaugrad.score import BoundScore, ForwardFunc, Score, Smoothed
+from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers import MoreauProblem
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moreaugrad.bound import BoundScore
 from moreaugrad.noise import Noise
-from moreaugrad.score import BoundScore
 
 PLAIN_RADIUS = 1e-2
 """Length of the secants of a score without noise, as a share of the input's range."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from moreaugrad import checks
-from moreaugrad.score import BoundScore
+from moreaugrad.bound import BoundScore
 
 PRODUCT = 2
 """Evaluations that a product counts for: it is two passes back through a recorded gradient."""

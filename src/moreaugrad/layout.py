@@ -68,17 +68,26 @@ def per_sample(value: float | Tensor, like: Tensor) -> Tensor:
     return weight.reshape(-1, *[1] * (like.ndim - 1)) if weight.ndim else weight
 
 
-def flat_scale(std: float | Sequence[float], layout: Layout, like: Tensor) -> Tensor:
-    """`std` for every entry `[n]`. Errors: ValueError for a number of channels that differs."""
-    values = (std,) if isinstance(std, (int, float)) else tuple(std)
-    if not all(0 < value < float("inf") for value in values):
-        raise ValueError(f"std: expected numbers > 0, got {std!r}")
+def per_channel(name: str, values: float | Sequence[float], layout: Layout, like: Tensor) -> Tensor:
+    """A number, or one for each channel, for every entry `[n]`.
+
+    Errors: ValueError for a number of channels that differs from the inputs'.
+    """
+    given = (values,) if isinstance(values, (int, float)) else tuple(values)
+    column = torch.tensor(given, dtype=like.dtype, device=like.device)
     parts = []
     for shape, size in zip(layout.shapes, layout.sizes, strict=True):
-        if len(values) not in (1, shape[0]):
+        if len(given) not in (1, shape[0]):
             raise ValueError(
-                f"std: expected a number, or {shape[0]} (one for each channel), got {len(values)}"
+                f"{name}: expected a number, or {shape[0]} (one for each channel), got {len(given)}"
             )
-        column = torch.tensor(values, dtype=like.dtype, device=like.device)
-        parts.append(column.repeat_interleave(size // len(values)))
+        parts.append(column.repeat_interleave(size // len(given)))
     return torch.cat(parts)
+
+
+def flat_scale(std: float | Sequence[float], layout: Layout, like: Tensor) -> Tensor:
+    """`std` for every entry `[n]`. Errors: ValueError for a number that is not positive."""
+    given = (std,) if isinstance(std, (int, float)) else std
+    if not all(0 < value < float("inf") for value in given):
+        raise ValueError(f"std: expected numbers > 0, got {std!r}")
+    return per_channel("std", std, layout, like)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from moreaugrad import checks
+from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.hessian import GaussNewton, LossModel
 from moreaugrad.layout import flat_scale
 from moreaugrad.noise import Noise
 from moreaugrad.outputs import TargetLike
-from moreaugrad.score import BoundScore, ForwardFunc, Inputs, Score
+from moreaugrad.score import Inputs, Score
 from moreaugrad.solvers.ritz import RitzSpace
 
 START = Noise(seed=0x52454C55)

@@ -13,9 +13,10 @@ from captum.attr import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
+from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explanation import ConvergenceWarning, Explanation
 from moreaugrad.outputs import TargetLike
-from moreaugrad.score import BoundScore, ForwardFunc, Inputs, Score, Smoothed
+from moreaugrad.score import Inputs, Score, Smoothed
 from moreaugrad.solvers.solution import Solution, Status
 
 Progress = Callable[[float, int], None]

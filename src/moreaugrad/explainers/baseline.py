@@ -11,11 +11,12 @@ from captum.log import log_usage
 from torch import Tensor
 
 from moreaugrad import checks
+from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Progress
 from moreaugrad.explanation import Explanation
 from moreaugrad.layer import taken
 from moreaugrad.outputs import TargetLike
-from moreaugrad.score import BoundScore, Inputs
+from moreaugrad.score import Inputs
 
 Baselines = float | Tensor | tuple[float | Tensor, ...] | None
 """As Captum takes them: a number, a tensor like the input or with one row, a tuple of these."""

@@ -11,12 +11,12 @@ from captum.attr._utils.approximation_methods import SUPPORTED_METHODS as QUADRA
 from torch import Tensor, nn
 
 from moreaugrad import checks
+from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Maps
 from moreaugrad.explainers.baseline import FromBaseline, incompleteness, reference
 from moreaugrad.explainers.rescale import RescaleDeepLift
 from moreaugrad.layer import as_module
 from moreaugrad.names import choose
-from moreaugrad.score import BoundScore
 from moreaugrad.solvers.solution import Status
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
 from moreaugrad.hessian import HESSIANS, PRODUCT, Exact, LossModel
@@ -24,7 +25,7 @@ from moreaugrad.layout import flat_scale
 from moreaugrad.names import choose
 from moreaugrad.noise import RELATIVE, Noise
 from moreaugrad.penalties import L1
-from moreaugrad.score import BoundScore, ForwardFunc, Score, Smoothed
+from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers.second_order import (
     Rule,
     SecondOrderProblem,

@@ -12,10 +12,10 @@ from captum import attr
 from torch import Tensor, nn
 
 from moreaugrad import checks
+from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.layer import as_module, resolve
 from moreaugrad.layout import Shape
-from moreaugrad.score import BoundScore
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

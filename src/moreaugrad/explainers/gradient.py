@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.explainers.noisy_mean import NoisyMean
-from moreaugrad.score import BoundScore
 from moreaugrad.solvers.sparsity import eta_for
 
 

@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.layout import Shape
 from moreaugrad.names import choose
 from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise
 from moreaugrad.penalties import L1, GroupL2, Joint, Penalty, Zero
-from moreaugrad.score import BoundScore, ForwardFunc, Score, Smoothed
+from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers import (
     SOLVERS,
     Descent,

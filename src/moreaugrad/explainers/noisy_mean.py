@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise
-from moreaugrad.score import BoundScore, Score, Smoothed
+from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers.solution import Status
 
 

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import torch
 
+from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.names import choose
 from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise, noise_level
 from moreaugrad.penalties import L1, GroupL2, Joint, Penalty
-from moreaugrad.score import BoundScore, Score, Smoothed
+from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers.solution import Status
 
 

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
-from moreaugrad.score import BoundScore, ForwardFunc, Score, Smoothed
+from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers.solution import Status
 
 LOG_PROBABILITY = "log-probability"

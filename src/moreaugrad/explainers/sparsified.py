@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Progress
 from moreaugrad.explainers.noisy_mean import NoisyMean
 from moreaugrad.names import choose
 from moreaugrad.noise import Noise
 from moreaugrad.outputs import TargetLike
-from moreaugrad.score import BoundScore, ForwardFunc, Inputs
+from moreaugrad.score import Inputs
 
 SPARSIFIED, RELAXED, SCALED = "sparsified", "relaxed", "scaled"
 VARIANTS = (SPARSIFIED, RELAXED, SCALED)

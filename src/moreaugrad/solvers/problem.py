@@ -8,8 +8,8 @@ from typing import Self
 
 from torch import Tensor
 
+from moreaugrad.bound import BoundScore
 from moreaugrad.penalties import Penalty
-from moreaugrad.score import BoundScore
 
 
 class Problem(ABC):
