@@ -36,8 +36,8 @@ LEFT_OUT = ("published-moreaugrad",)
 
 SOLVER = "as in the paper, with this package's solver instead of its fixed 300 steps"
 DEFAULTS = (
-    "each method with its own defaults, but for tolerance and max_evaluations; noiseless (-plain) "
-    f"ones stop at {PLAIN} evaluations: on a network with kinks they do not converge"
+    "each method with its own defaults, but for MoreauGrad's tolerance and max_evaluations (see the "
+    f"settings); noiseless (-plain) ones stop at {PLAIN} evaluations: on a network with kinks they do not converge"
 )
 
 Columns = Callable[[Context, Subject, Sequence[Case]], list[Column]]
@@ -64,8 +64,9 @@ def run(context: Context, figure: str, network: str = "squeezenet") -> Result:
 def _made(
     context: Context, subject: Subject, rows: Sequence[Case], method: str, title: str, **given: Any
 ) -> Column:
-    chosen = ACCURACY | given | (QUICK if context.quick else {})
     known = METHODS[method].defaults()
+    looser = ACCURACY if "rho" in known else {}
+    chosen = looser | given | (QUICK if context.quick else {})
     settings = {name: value for name, value in chosen.items() if name in known}
     return gallery.column(context, subject, rows, method, title, **settings)
 
