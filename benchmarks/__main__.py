@@ -52,6 +52,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "startup": _part("startup"),
     "solvers": _part("solvers"),
     "caso": _part("caso"),
+    "caso-memory": _part("caso_memory"),
     "figure-difference-squeezenet": _part("difference", network="squeezenet"),
     "figure-difference-resnet20-softplus": _part("difference", network="resnet20-softplus"),
     "figure-confidence-squeezenet": _part(

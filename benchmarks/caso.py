@@ -1,15 +1,8 @@
-"""CASO on ImageNet photos of all confidences, beside the published routes.
-
-    python -m benchmarks.caso PHOTOS THREADS
-
-prints the peak memory in MiB of so many photos at once; 0 is a pass with gradients of one chunk.
-"""
+"""CASO on ImageNet photos of all confidences, beside the published routes."""
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import machine, subjects
+from benchmarks import subjects
 from benchmarks.context import Context
 from benchmarks.published_caso import dense_route, ten_steps
 from benchmarks.results import Result, Table
@@ -68,15 +61,14 @@ def run(context: Context) -> Result:
         held += [found] if with_dense else []
         print("  " + " ".join(f"{k}={_short(v)}" for k, v in found.items()), flush=True)
     many = _batches(subject, [name for name, _ in names], rounds)
-    memory = {} if context.quick else _memory(context.threads)
     return Result(
         title="CASO: cost and accuracy",
         settings={
             "photos": photos, "dense": dense, "rounds": rounds, "tolerance": SOLUTION,
             "sparsities": SPARSITIES, "batch": BATCH,
         },
-        figures={"photos": rows, "summary": _summary(rows), "batches": many, "memory": memory},
-        tables=_tables(rows, many, memory),
+        figures={"photos": rows, "summary": _summary(rows), "batches": many},
+        tables=_tables(rows, many),
         notes=[NOTE.format(rounds=rounds, exact=EXACT)],
     )  # fmt: skip
 
@@ -176,13 +168,6 @@ def _batches(subject: Subject, names: Sequence[str], rounds: int) -> dict[str, f
     return found
 
 
-def _memory(threads: int) -> dict[str, float]:
-    counts = (0, 1, BATCH, 4 * BATCH)
-    return {
-        str(count): float(machine.run_module("benchmarks.caso", count, threads)) for count in counts
-    }
-
-
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in sorted({key for row in rows for key in row} - {"photo", "p"}):
@@ -194,11 +179,9 @@ def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _tables(
-    rows: Sequence[dict[str, Any]], many: dict[str, float], memory: dict[str, float]
-) -> list[Table]:
+def _tables(rows: Sequence[dict[str, Any]], many: dict[str, float]) -> list[Table]:
     summary = _summary(rows)
-    tables = [
+    return [
         Table(
             caption=f"Summary over {len(rows)} photos (the dense route on "
             f"{summary['dense over exact']['photos']}).",
@@ -226,34 +209,7 @@ def _tables(
             rows=[list(many.values())],
         ),
     ]  # fmt: skip
-    if memory:
-        tables.append(
-            Table(
-                caption="Peak memory in MiB of so many photos at once (0: one chunk of "
-                f"{BATCH} gradients).",
-                header=list(memory),
-                rows=[list(memory.values())],
-            )
-        )
-    return tables
 
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def worker(photos: int) -> float:
-    subject = subjects.load("squeezenet")
-    method = CASO(
-        subject.fast, std=subject.preprocess.std, hessian="gauss-newton", batch_size=BATCH
-    )
-    if photos:
-        method.explain(subject.inputs(subject.names[:photos]))
-    else:
-        method.bind(subject.inputs(subject.names[:BATCH])).value_and_grad()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[2]))
-    print(worker(int(sys.argv[1])))

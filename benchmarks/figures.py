@@ -36,8 +36,9 @@ LEFT_OUT = ("published-moreaugrad",)
 
 SOLVER = "as in the paper, with this package's solver instead of its fixed 300 steps"
 DEFAULTS = (
-    "each method with its own defaults, but for MoreauGrad's tolerance and max_evaluations (see the "
-    f"settings); noiseless (-plain) ones stop at {PLAIN} evaluations: on a network with kinks they do not converge"
+    "each method with its own defaults, but for MoreauGrad's tolerance and max_evaluations; "
+    f"noiseless (-plain) ones stop at {PLAIN} evaluations: on a network with kinks they "
+    "do not converge"
 )
 
 Columns = Callable[[Context, Subject, Sequence[Case]], list[Column]]

@@ -7,7 +7,6 @@ prints its peak in MiB; 0 evaluations stand for one chunk of passes and nothing 
 
 from __future__ import annotations
 
-import resource
 import sys
 
 import torch
@@ -98,7 +97,7 @@ def worker(network: str, photos: int, evaluations: int) -> float:
         explainer.explain(inputs)
     else:
         explainer.bind(inputs).value_and_grad(draws=range(CHUNK))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return machine.peak_mib()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ PROBES = 2
 """Products that look for an eigenvalue which the gradient's own Krylov space cannot see."""
 TOP_ACCURACY = 1e-4
 """Of L, relative. What its error does to the solution through lambda2 is kept below tolerance."""
+ROUNDINGS = 4
+"""Of 2 lambda2: an error of L below so many is nothing, for a Hessian that is almost zero."""
 SETTLED = 2
 """Corrections during which a rule may change lambda1; then it stays, so that they converge."""
 NEWTON_STEPS = 50
@@ -194,7 +196,8 @@ class _Run:
         self.top, self.top_error = top.value.to(self.top), top.error.to(self.top)
         if self.problem.lambda2 is None:
             self.twice = self.top + 2 * self.problem.c1
-        off = self.top_error > TOP_ACCURACY * self.top
+        rounding = ROUNDINGS * torch.finfo(self.twice.dtype).eps * self.twice
+        off = self.top_error > torch.maximum(TOP_ACCURACY * self.top, rounding)
         if self.problem.lambda2 is None:
             off = off | (self.top_error > self.tolerance * 2 * self.problem.c1)
         return top.rest, self.alive & off
