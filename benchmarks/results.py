@@ -73,7 +73,7 @@ def read(name: str, folder: Path) -> dict[str, Any] | None:
 
 def _cell(value: object) -> str:
     if not isinstance(value, float):
-        return str(value)
+        return str(value).replace("|", "\\|")
     if not math.isfinite(value):
         return "–"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
