@@ -8,7 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -34,29 +34,34 @@ def load_image(path: str | Path) -> Image:
 
     Errors: ValueError for what is missing, empty, truncated or no picture.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: expected a picture, but {_what_is(path)}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: expected a picture, but the file is empty")
+    return decode_image(path, str(path))
+
+
+def decode_image(source: Path | IO[bytes], name: str) -> Image:
+    """The same of a file that is open already; errors tell its `name`."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             # Pillow tells of damaged EXIF data and goes on without them, and so do we.
             warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 image.load()
                 return _as_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise ValueError(
-            f"{path}: expected a picture, but its contents are of no format that Pillow reads"
+            f"{name}: expected a picture, but its contents are of no format that Pillow reads"
         ) from None
     except (
         OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
         Image.DecompressionBombError,
     ) as error:  # fmt: skip
-        raise ValueError(f"{path}: cannot be read as a picture ({error})") from error
+        raise ValueError(f"{name}: cannot be read as a picture ({error})") from error
 
 
 def _what_is(path: Path) -> str:

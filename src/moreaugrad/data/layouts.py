@@ -1,0 +1,279 @@
+"""Data sets of pictures as they lie on disk: ImageNet, Tiny-ImageNet, CIFAR-10, plain folders."""
+
+from __future__ import annotations
+
+import csv
+import pickle
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moreaugrad.data.images import SUFFIXES, decode_image
+from moreaugrad.data.tree import Tree, open_tree
+from moreaugrad.names import choose
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+AUTO = "auto"
+SPLITS = ("val", "test", "train")
+"""Looked for in this order: what a network was not trained on first."""
+WNID = re.compile(r"n\d{8}")
+IMAGENET = 1000
+CIFAR_SIDE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A picture of a data set. name: unlike every other's. label: its class in words, where known.
+
+    index: the network's output of that class, where the layout tells it.
+    """
+
+    name: str
+    label: str = ""
+    index: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DataSet(ABC):
+    """Pictures in an order that does not depend on the machine."""
+
+    layout: str
+    items: Sequence[Item]
+
+    @abstractmethod
+    def load(self, item: Item) -> Image:
+        """The picture in RGB. Errors: ValueError for what cannot be read."""
+
+
+def open_dataset(path: str | Path, *, layout: str = AUTO, split: str | None = None) -> DataSet:
+    """The data set in a folder or a zip archive of one.
+
+    layout: one of `LAYOUTS`, or "auto". split: the part, where there are several ("val", "test",
+    "train"); None is the first of these that there is.
+    Errors: ValueError for a layout that does not fit, an unknown split, no pictures.
+    """
+    choose("layout", layout, [AUTO, *LAYOUTS])
+    tree = open_tree(Path(path))
+    tried = LAYOUTS if layout == AUTO else {layout: LAYOUTS[layout]}
+    for read in tried.values():
+        found = read(tree, split)
+        if found is not None and found.items:
+            return found
+    where = f" in the part {split!r}" if split else ""
+    raise ValueError(
+        f"{path}: expected pictures{where} in the layout of "
+        f"{'one of ' + ', '.join(LAYOUTS) if layout == AUTO else layout}, but found none"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Files(DataSet):
+    tree: Tree
+
+    def load(self, item: Item) -> Image:
+        with self.tree.open(item.name) as file:
+            return decode_image(file, str(self.tree.root / item.name))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batches(DataSet):
+    """Pixels that lie in memory, `[N, 32, 32, 3]`."""
+
+    pixels: Mapping[str, np.ndarray] = field(repr=False)
+
+    def load(self, item: Item) -> Image:
+        from PIL import Image
+
+        return Image.fromarray(self.pixels[item.name])
+
+
+def _cifar10(tree: Tree, split: str | None) -> DataSet | None:
+    """The pickled batches of "CIFAR-10 python version", in the folder or the one inside it."""
+    inside = next((p for p in ("", "cifar-10-batches-py/") if tree.has(f"{p}test_batch")), None)
+    if inside is None:
+        return None
+    choose("split", split or "test", ("test", "train"))
+    numbers = range(1, 6)
+    wanted = [f"data_batch_{n}" for n in numbers] if split == "train" else ["test_batch"]
+    meta = _batch(tree, f"{inside}batches.meta") if tree.has(f"{inside}batches.meta") else {}
+    names = [name.decode() for name in meta.get(b"label_names", [])]
+    items, pixels = [], {}
+    for batch in wanted:
+        if not tree.has(inside + batch):
+            raise ValueError(f"{tree.root}: expected the batch {batch}, but it is missing")
+        found = _batch(tree, inside + batch)
+        planes = np.asarray(found[b"data"], dtype=np.uint8).reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE)
+        for place, (plane, index) in enumerate(zip(planes, found[b"labels"], strict=True)):
+            label = names[index] if index < len(names) else ""
+            item = Item(name=f"{batch}/{place:05d}", label=label, index=int(index))
+            items.append(item)
+            pixels[item.name] = plane.transpose(1, 2, 0)
+    return Batches(layout="cifar10", items=items, pixels=pixels)
+
+
+class _Arrays(pickle.Unpickler):
+    """Lists, numbers, text and arrays; a pickle that names anything else is not run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        import _codecs
+
+        if (module, name) == ("_codecs", "encode"):
+            return _codecs.encode
+        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
+            rebuild = np.zeros(0).__reduce__()[0]
+            known: dict[str, Any] = {
+                "_reconstruct": rebuild, "ndarray": np.ndarray, "dtype": np.dtype,
+            }  # fmt: skip
+            if name in known:
+                return known[name]
+        raise ValueError(f"expected arrays alone, got {module}.{name}")
+
+
+def _batch(tree: Tree, name: str) -> dict[bytes, Any]:
+    try:
+        with tree.open(name) as file:
+            found: dict[bytes, Any] = _Arrays(file, encoding="bytes").load()
+    except (pickle.UnpicklingError, ValueError, EOFError, IndexError, TypeError) as error:
+        raise ValueError(f"{tree.root / name}: expected a batch of CIFAR-10 ({error})") from error
+    return found
+
+
+def _tiny_imagenet(tree: Tree, split: str | None) -> DataSet | None:
+    """`val/images` with `val/val_annotations.txt`, or `train/WNID/images`; the 200 classes in the
+    order of their WordNet numbers, as `ImageFolder` has them."""
+    if not tree.has("val/val_annotations.txt"):
+        return None
+    wnids = sorted(tree.lines("wnids.txt")) if tree.has("wnids.txt") else []
+    names = dict(line.split("\t")[:2] for line in _optional(tree, "words.txt") if "\t" in line)
+
+    def item(name: str, wnid: str) -> Item:
+        index = wnids.index(wnid) if wnid in wnids else None
+        return Item(name=name, label=names.get(wnid, wnid), index=index)
+
+    choose("split", split or "val", ("val", "train"))
+    if split == "train":
+        found = [item(n, n.split("/")[1]) for n in _pictures(tree, "train")]
+        return Files(layout="tiny-imagenet", items=found, tree=tree)
+    rows = [line.split("\t") for line in tree.lines("val/val_annotations.txt") if line.strip()]
+    wnids = wnids or sorted({row[1] for row in rows})
+    found = [item(f"val/images/{row[0]}", row[1]) for row in rows]
+    return Files(layout="tiny-imagenet", items=sorted(found, key=_name), tree=tree)
+
+
+def _listed(tree: Tree, split: str | None) -> DataSet | None:
+    """`labels.csv` with the columns `file`, `class_index` and, perhaps, `class_name`."""
+    if split is not None or not tree.has("labels.csv"):
+        return None
+    rows = list(csv.DictReader(tree.lines("labels.csv")))
+    if not rows or not {"file", "class_index"} <= rows[0].keys():
+        return None
+    items = [
+        Item(name=row["file"], label=row.get("class_name") or "", index=int(row["class_index"]))
+        for row in rows
+    ]
+    return Files(layout="listed", items=sorted(items, key=_name), tree=tree)
+
+
+def _imagenet(tree: Tree, split: str | None) -> DataSet | None:
+    """Folders named by WordNet numbers, or the flat validation set beside a list of its classes.
+
+    The class index is the number's place among all 1000, in order; with fewer folders it comes
+    from `LOC_synset_mapping.txt`, and is unknown without.
+    """
+    for part in _parts(tree, split):
+        names = _pictures(tree, part)
+        wnids = {folder for name in names if WNID.fullmatch(folder := _folder(name))}
+        if wnids and all(_folder(name) in wnids for name in names):
+            known, words = _synsets(tree, wnids)
+            items = [
+                Item(name=name, label=words.get(wnid, wnid), index=known.get(wnid))
+                for name in names
+                for wnid in [_folder(name)]
+            ]
+            return Files(layout="imagenet", items=items, tree=tree)
+        if names and all("ILSVRC2012_val_" in name for name in names):
+            classes, words = _flat_classes(tree)
+            stems = [PurePosixPath(name).stem for name in names]
+            items = [
+                Item(name=name, index=classes.get(stem), label=words.get(stem, ""))
+                for name, stem in zip(names, stems, strict=True)
+            ]
+            return Files(layout="imagenet", items=items, tree=tree)
+    return None
+
+
+def _synsets(tree: Tree, wnids: set[str]) -> tuple[dict[str, int], dict[str, str]]:
+    """Class indices and words by WordNet number."""
+    lines = [line.partition(" ") for line in _optional(tree, "LOC_synset_mapping.txt")]
+    listed = sorted(line[0] for line in lines if line[0])
+    order = listed or (sorted(wnids) if len(wnids) == IMAGENET else [])
+    return {wnid: place for place, wnid in enumerate(order)}, {a: b for a, _, b in lines if b}
+
+
+def _flat_classes(tree: Tree) -> tuple[dict[str, int], dict[str, str]]:
+    """Of the flat validation set: Caffe's `val.txt`, or `LOC_val_solution.csv` with the mapping."""
+    pairs = [line.split() for line in _optional(tree, "val.txt")]
+    if pairs:
+        return {PurePosixPath(name).stem: int(index) for name, index in pairs}, {}
+    known, words = _synsets(tree, set())
+    rows = csv.DictReader(_optional(tree, "LOC_val_solution.csv"))
+    wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+    indices = {stem: known[wnid] for stem, wnid in wnids.items() if wnid in known}
+    return indices, {stem: words.get(wnid, wnid) for stem, wnid in wnids.items()}
+
+
+def _folders(tree: Tree, split: str | None) -> DataSet | None:
+    """A folder for each class, their indices in alphabetical order; else pictures without one."""
+    for part in _parts(tree, split):
+        names = _pictures(tree, part)
+        depth = part.count("/") + 1 if part else 0
+        classes = sorted({_folder(name) for name in names})
+        if len(classes) > 1 and all(name.count("/") == depth + 1 for name in names):
+            items = [Item(name=n, label=c, index=classes.index(c)) for n in names
+                     for c in [_folder(n)]]  # fmt: skip
+            return Files(layout="folders", items=items, tree=tree)
+        if names:
+            return Files(layout="folder", items=[Item(name=n) for n in names], tree=tree)
+    return None
+
+
+def _parts(tree: Tree, split: str | None) -> Iterator[str]:
+    """Folders to look for pictures in: that of the split, or all that there are, then the root."""
+    if split is not None:
+        yield split
+        return
+    yield from (name for name in SPLITS if tree.has_folder(name))
+    yield ""
+
+
+def _pictures(tree: Tree, below: str) -> list[str]:
+    return [n for n in tree.files(below) if PurePosixPath(n).suffix.lower() in SUFFIXES]
+
+
+def _folder(name: str) -> str:
+    return PurePosixPath(name).parent.name
+
+
+def _name(item: Item) -> str:
+    return item.name
+
+
+def _optional(tree: Tree, name: str) -> list[str]:
+    return tree.lines(name) if tree.has(name) else []
+
+
+LAYOUTS = {
+    "cifar10": _cifar10,
+    "tiny-imagenet": _tiny_imagenet,
+    "listed": _listed,
+    "imagenet": _imagenet,
+    "folders": _folders,
+}
+"""Readers by name, tried in this order: a data set, or None where the files do not fit."""
