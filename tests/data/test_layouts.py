@@ -114,7 +114,8 @@ def test_imagenet_flat(tmp_path: Path, kind: str) -> None:
     if kind == "kaggle":
         (tmp_path / "LOC_synset_mapping.txt").write_text("n01440764 tench\nn02102040 spaniel\n")
         (tmp_path / "LOC_val_solution.csv").write_text(
-            f"ImageId,PredictionString\n{stems[0]},n02102040 1 2 3 4\n{stems[1]},n01440764 1 2 3 4\n"
+            "ImageId,PredictionString\n"
+            f"{stems[0]},n02102040 1 2 3 4\n{stems[1]},n01440764 1 2 3 4\n"
         )
         expected = [("spaniel", 1), ("tench", 0)]
     assert [item[1:] for item in found(tmp_path)] == expected
@@ -133,7 +134,7 @@ def test_a_list_of_labels_and_plain_folders(tmp_path: Path) -> None:
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no such folder"):
         open_dataset(tmp_path / "none")
-    with pytest.raises(ValueError, match="in the layout of one of cifar10.*found none"):
+    with pytest.raises(ValueError, match=r"in the layout of one of cifar10.*found none"):
         open_dataset(tmp_path)
     with pytest.raises(ValueError, match="expected one of auto, cifar10"):
         open_dataset(tmp_path, layout="mnist")
