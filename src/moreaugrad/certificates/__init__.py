@@ -11,6 +11,11 @@ from moreaugrad.certificates.certify import (
     check,
     estimate_of_explanation,
 )
+from moreaugrad.certificates.lipschitz import (
+    LipschitzBound,
+    lipschitz_bound,
+    sampled_lipschitz,
+)
 from moreaugrad.certificates.moreau import (
     distance_within,
     overlap_within,
@@ -22,6 +27,7 @@ from moreaugrad.certificates.smoothed import overlap_of_bounds, radii_against_ra
 
 __all__ = [
     "Certificate",
+    "LipschitzBound",
     "bounds",
     "certificate_of_moments",
     "certify",
@@ -29,10 +35,12 @@ __all__ = [
     "distance_within",
     "estimate_of_explanation",
     "hoeffding_deviation",
+    "lipschitz_bound",
     "overlap_of_bounds",
     "overlap_within",
     "probability_curvature",
     "radii_against_rank",
+    "sampled_lipschitz",
     "sparse_lipschitz",
     "vanilla_lipschitz",
 ]
