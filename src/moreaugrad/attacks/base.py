@@ -1,0 +1,201 @@
+"""What all attacks share: budget, box, class, and the judgement by the attacked explainer."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from moreaugrad.attacks.ball import L2, NORMS, Ball
+from moreaugrad.attacks.objectives import Goal
+from moreaugrad.attacks.problem import Case
+from moreaugrad.attacks.result import AttackResult, AttackStatus
+from moreaugrad.attacks.search import Found
+from moreaugrad.bound import BoundScore
+from moreaugrad.explainers.base import Explainer, Progress
+from moreaugrad.explanation import Explanation
+from moreaugrad.layout import Layout
+from moreaugrad.names import choose
+from moreaugrad.outputs import TargetLike
+from moreaugrad.score import Inputs
+from moreaugrad.space import INPUT, UNITS, InputSpace
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Attack(ABC):
+    """x -> x' near x, of the same predicted class, with another map. A subclass fills in `_search`.
+
+    explainer: whose maps are attacked; it judges x' for the class that it explained at x.
+    epsilon: the largest ||x' - x|| for each sample, in `norm` ("l2" or "linf") and `units`: "input"
+    (what the network takes) or "pixel" (before its normalisation, which `space` declares).
+    space: with it, x' also stays within valid pixels.
+    The class that must stay is the prediction at x, whatever a data set's label says.
+    seed: of the random draws; samples draw by their `ids`, as explainers do.
+    """
+
+    explainer: Explainer = field(kw_only=False)
+    epsilon: float | None = None
+    norm: str = L2
+    units: str = INPUT
+    space: InputSpace | None = None
+    seed: int = 0
+
+    name: ClassVar[str]
+    """In the registry."""
+    needs_epsilon: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        choose("norm", self.norm, NORMS)
+        choose("units", self.units, UNITS)
+        if self.units != INPUT and self.space is None:
+            raise ValueError("units: pixels need space=, which tells how inputs are made of them")
+        if self.epsilon is None:
+            if self.needs_epsilon:
+                raise ValueError(
+                    f"epsilon: {self.name} needs a budget, the largest {self.norm} distance in "
+                    f"{self.units} units; got None"
+                )
+        elif not 0 <= self.epsilon < math.inf:
+            raise ValueError(f"epsilon: expected a finite number >= 0, got {self.epsilon!r}")
+
+    @abstractmethod
+    def _search(self, case: Case) -> Found:
+        """The inputs that a group of samples ends with."""
+
+    def _goal(self, clean: Tensor, layout: Layout) -> Goal | None:
+        """What is made small, fixed at the clean maps `[B, n]`; None where nothing is."""
+        return None
+
+    def _label(self, bound: BoundScore) -> Tensor:
+        """The class that must stay, `[B]`."""
+        return bound.prediction
+
+    @abstractmethod
+    def budget(self) -> int:
+        """Evaluations that one sample takes at most, for progress and estimates of cost: about."""
+
+    def attack(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        *,
+        ids: Sequence[int] | Tensor | None = None,
+        clean: Explanation | None = None,
+        progress: Progress | None = None,
+    ) -> AttackResult:
+        """Perturbed inputs, and the explainer's maps at both.
+
+        inputs, target, additional_forward_args, ids: as for `explain`. clean: the explanation of
+        just these, where it is known already.
+        Errors: ValueError or TypeError for bad input. A sample whose attack fails has a status
+        that says why.
+        """
+        bound = self.explainer.bind(inputs, target, additional_forward_args, ids)
+        if bound.layer is not None:
+            raise ValueError(
+                "layer: expected an explainer of the inputs, got one of a layer's output: attacks "
+                "change the inputs"
+            )
+        several = isinstance(inputs, tuple)
+        if clean is None:
+            clean = self.explainer._explained(bound, several, None)
+        maps = _flat(clean, bound)
+        case = Case(
+            bound=bound,
+            ball=Ball.around(bound, self.epsilon, self.norm, self.units, self.space),
+            clean=maps,
+            goal=self._goal(maps, bound.layout),
+            label=self._label(bound),
+            seed=self.seed,
+        )
+        found = self._found(case, progress)
+        parts = bound.layout.restore(found.x)
+        perturbed: Inputs = parts if several else parts[0]
+        attacked = self.explainer.explain(
+            perturbed,
+            clean.target if target is None else target,
+            additional_forward_args,
+            ids=ids,
+        )
+        unknown = torch.full_like(found.objective[:, 0], torch.nan)
+        goal, other = case.goal, _flat(attacked, bound.moved(found.x))
+        return AttackResult(
+            inputs=perturbed,
+            clean=clean,
+            attacked=attacked,
+            status=found.status,
+            distance=case.ball.distance(found.x),
+            feasible=found.feasible,
+            before=unknown if goal is None else goal.value(maps.double()),
+            after=unknown if goal is None else goal.value(other.double()),
+            objective=found.objective,
+            evaluations=found.evaluations,
+            attack=self.name,
+            settings=self.settings(),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """All settings but the explainer, as plain values that a TOML file can hold."""
+        found = {item.name: getattr(self, item.name) for item in fields(self)[1:]}
+        return {name: _plain(value) for name, value in found.items() if value is not None}
+
+    def __repr__(self) -> str:
+        inside = "".join(f", {name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({self.explainer!r}{inside})"
+
+    def _found(self, case: Case, progress: Progress | None) -> Found:
+        """The search, a group of samples at a time."""
+        rows = torch.arange(len(case), device=case.label.device)
+        size = int(self.explainer.full_passes * case.bound.chunks.size) // self.explainer._draws()
+        found = []
+        for group in torch.split(rows, max(1, size)):
+            before, count = int(group[0]), len(group)
+
+            def tell(share: float, before: int = before, count: int = count) -> None:
+                if progress is not None:
+                    progress(before + count * min(1.0, share), len(case))
+
+            part = replace(case.select(group), tell=tell)
+            found.append(_unmoved(part) if self.epsilon == 0 else self._search(part))
+            tell(1.0)
+        return Found.joined(found)
+
+
+def _flat(explanation: Explanation, bound: BoundScore) -> Tensor:
+    """Its maps `[B, n]`. Errors: ValueError for the explanation of other inputs."""
+    inputs = explanation.inputs if isinstance(explanation.inputs, tuple) else (explanation.inputs,)
+    shapes = [tuple(part.shape) for part in inputs]
+    same = shapes == [(len(bound), *shape) for shape in bound.layout.shapes] and torch.equal(
+        bound.layout.flatten(inputs).to(bound.origin.dtype), bound.origin
+    )
+    if not same or not torch.equal(explanation.target, bound.target.classes):
+        raise ValueError("clean: expected the explanation of these inputs and targets, got others")
+    return bound.layout.flatten(explanation.parts).to(bound.origin.dtype)
+
+
+def _unmoved(case: Case) -> Found:
+    """For a budget of 0."""
+    count = torch.zeros_like(case.label)
+    return Found(
+        x=case.ball.center,
+        status=(AttackStatus.NO_BUDGET,) * len(case),
+        feasible=torch.ones_like(count, dtype=torch.bool),
+        objective=case.clean.new_full((len(case), 1), torch.nan, dtype=torch.float64),
+        evaluations=count,
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Explainer):
+        return {"method": value.method, **value.settings()}
+    if isinstance(value, InputSpace):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,228 @@
+"""Attacks that follow the objective's gradient: top-k, mass-centre, targeted region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from moreaugrad.attacks.ball import LINF, Ball
+from moreaugrad.attacks.base import Attack
+from moreaugrad.attacks.problem import Case, Look, Pursuit
+from moreaugrad.attacks.result import AttackStatus
+from moreaugrad.attacks.search import Found, Incumbents
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.names import choose
+
+GRADIENT, SIGN = "gradient", "sign"
+INPUT_START, SPHERE = "input", "sphere"
+TRIES = 20
+"""Random starts that are tried for one that keeps the class."""
+HALVINGS = 10
+"""Halvings of a step that changes the class, before a run ends."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Pursuing(Attack):
+    """An attack on a goal, with explainers that its steps are made with.
+
+    source: the explainer whose maps and derivative the steps use; None is the attacked one. The
+    same method on a softplus surrogate attacks a ReLU network, another method makes a transfer
+    attack. measured: which step is the best is told by the attacked explainer's own maps; False by
+    the source's (a transfer that never asks the attacked one). No difference without a source.
+    through: the derivative, one of the source's `derivatives`; None takes the first, exact one.
+    draws: at most so many draws of noise in each step's map, the same ones at every step.
+    """
+
+    source: Explainer | None = None
+    measured: bool = True
+    through: str | None = None
+    draws: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 1:
+            raise ValueError(f"draws: expected at least 1, got {self.draws!r}")
+
+    def _pursuit(self, case: Case) -> Pursuit:
+        stepper = self._stepper()
+        assert case.goal is not None
+        transfer = self.source is not None and self.measured
+        judge = self.explainer.fixed(self.draws) if transfer else None
+        return Pursuit(
+            case=case,
+            goal=case.goal,
+            stepper=stepper,
+            score=case.bind(stepper),
+            through=self._through(stepper),
+            judge=judge,
+            judged=None if judge is None else case.bind(judge),
+        )
+
+    def _stepper(self) -> Explainer:
+        return (self.source or self.explainer).fixed(self.draws)
+
+    def _through(self, stepper: Explainer) -> str:
+        if not stepper.derivatives:
+            raise ValueError(
+                f"{stepper.method} has no derivative of its map: give source=, another explainer "
+                "to make the steps with, or use random-search"
+            )
+        return choose("through", self.through or stepper.derivatives[0], stepper.derivatives)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Descent(Pursuing):
+    """x <- project(x - t d): the best of all iterates that keep the class, the last one included.
+
+    optimizer: "gradient", d = grad D and t = step * epsilon / ||grad D|| at a run's first step;
+    "sign", d = sign(grad D), scaled such that the step's length is step * epsilon. A step that
+    changes the class is halved, up to 10 times, and t with it.
+    restarts: runs. start: the first one's, the "input" itself or a point on the "sphere" of radius
+    epsilon that keeps the class; further runs start on the sphere.
+    Source: Levine et al. (2019), enhanced L2 attack; SPEC 2.1.
+    """
+
+    steps: int = 50
+    restarts: int = 1
+    optimizer: str = GRADIENT
+    step: float = 1.0
+    start: str = SPHERE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("optimizer", self.optimizer, (GRADIENT, SIGN))
+        choose("start", self.start, (INPUT_START, SPHERE))
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
+        if not 0 < self.step < float("inf"):
+            raise ValueError(f"step: expected a number > 0, got {self.step!r}")
+        if self.epsilon:
+            self._through(self._stepper())
+
+    def budget(self) -> int:
+        looks = self._stepper().budget()
+        if self.source is not None and self.measured:
+            looks += self.explainer.fixed(self.draws).budget()
+        pulls = 2 * self._stepper().budget()
+        return 1 + self.restarts * ((self.steps + 1) * looks + self.steps * (pulls + 1) + 1)
+
+    def _search(self, case: Case) -> Found:
+        whole = self._pursuit(case)
+        clean = whole.look(case.ball.center)
+        best = Incumbents(case, self.steps + 1, clean)
+        for run in range(self.restarts):
+            rows = best.begin()
+            if len(rows) == 0:
+                break
+            pursuit, look = whole.select(rows), clean.select(rows)
+            x = pursuit.case.ball.center
+            if run > 0 or self.start == SPHERE:
+                x, tries = self._started(pursuit.case, run)
+                look = pursuit.look(x, look)
+                best.evaluations[rows] += tries + look.evaluations
+            best.offer(0, rows, x, look.value)
+            self._descend(_Run(pursuit=pursuit, rows=rows, x=x, look=look), best, run)
+            best.end()
+        return best.found()
+
+    def _descend(self, run: _Run, best: Incumbents, number: int) -> None:
+        """One run. A sample leaves it where there is no gradient, or no step keeps the class."""
+        length = torch.full_like(run.x[:, 0], torch.nan)
+        for step in range(self.steps):
+            gradient, wrong = run.pursuit.gradient(run.x, run.look)
+            best.fail(run.rows, wrong)
+            going = run.places([why is None for why in wrong])
+            run, gradient, length = run.select(going), gradient[going], length[going]
+            if len(run) == 0:
+                return
+            if step == 0:
+                length = self._length(gradient, run.pursuit.case.ball)
+            direction = gradient.sign() if self.optimizer == SIGN else gradient
+            x, halvings = _kept_step(run.pursuit.case, run.x, direction, length)
+            stuck = halvings > HALVINGS
+            best.evaluations[run.rows] += halvings + torch.where(stuck, 0, 1)
+            lost = AttackStatus.NO_FEASIBLE_STEP
+            best.fail(run.rows, [lost if no else None for no in stuck.tolist()])
+            going = run.places((~stuck).tolist())
+            run, length = run.select(going), (length * 0.5**halvings)[going]
+            if len(run) == 0:
+                return
+            x = x[going]
+            look = run.pursuit.look(x, run.look)
+            run = replace(run, x=x, look=look)
+            best.evaluations[run.rows] += look.evaluations
+            best.offer(step + 1, run.rows, x, look.value)
+            run.pursuit.case.tell((number + (step + 1) / self.steps) / self.restarts)
+
+    def _started(self, case: Case, run: int) -> tuple[Tensor, Tensor]:
+        """Where a run starts, `[B, n]`, and how many points were tried for it; the input itself
+        where none of them keeps the class."""
+        x, tries = case.ball.center.clone(), torch.zeros_like(case.label)
+        left = torch.arange(len(case), device=x.device)
+        for number in range(run * TRIES, (run + 1) * TRIES):
+            part = case.select(left)
+            tried = part.ball.at(part.ball.on_sphere(part.normal(number)))
+            kept = part.kept(tried)
+            tries[left] += 1
+            x[left[kept]] = tried[kept]
+            left = left[~kept]
+            if len(left) == 0:
+                break
+        return x, tries
+
+    def _length(self, gradient: Tensor, ball: Ball) -> Tensor:
+        """t of the first step, `[B]`."""
+        assert self.epsilon is not None
+        reach = self.step * self.epsilon
+        if self.optimizer == SIGN:
+            entries = 1.0 if ball.norm == LINF else gradient.shape[1] ** 0.5
+            return torch.full_like(gradient[:, 0], reach / entries)
+        return (reach / ball.length(gradient)).to(gradient.dtype)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Run:
+    """The samples that a run still moves: `rows` of their group, where they are, what is there."""
+
+    pursuit: Pursuit
+    rows: Tensor
+    x: Tensor
+    look: Look
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def places(self, chosen: list[bool]) -> Tensor:
+        return torch.tensor(chosen, device=self.rows.device).nonzero()[:, 0]
+
+    def select(self, places: Tensor) -> _Run:
+        if len(places) == len(self):
+            return self
+        return _Run(
+            pursuit=self.pursuit.select(places),
+            rows=self.rows[places],
+            x=self.x[places],
+            look=self.look.select(places),
+        )
+
+
+def _kept_step(case: Case, x: Tensor, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Points that keep the class `[B, n]`, and how often their step was halved for it `[B]`;
+    HALVINGS + 1 where that was not enough."""
+    w, moved = case.ball.displacement(x), x.clone()
+    halvings = torch.zeros_like(case.label)
+    left = torch.arange(len(case), device=x.device)
+    for count in range(HALVINGS + 1):
+        part = case.select(left)
+        shift = (length[left] * 0.5**count)[:, None] * direction[left]
+        tried = part.ball.at(w[left] - shift)
+        kept = part.kept(tried)
+        moved[left[kept]] = tried[kept]
+        left = left[~kept]
+        halvings[left] += 1
+        if len(left) == 0:
+            break
+    return moved, halvings

@@ -1,0 +1,120 @@
+"""Targeted manipulation: make a map look like a given one while the output stays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moreaugrad.attacks.descent import Pursuing
+from moreaugrad.attacks.objectives import Likeness, likeness
+from moreaugrad.attacks.problem import Case
+from moreaugrad.attacks.search import Found, Incumbents
+from moreaugrad.bound import BoundScore
+from moreaugrad.layout import Layout
+
+CLASSES = 1000
+"""Of the outputs that the published weight is for."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ManipulationAttack(Pursuing):
+    """min over x' of map_weight MSE(h(x'), h_t) + output_weight MSE(p(x'), p(x)), by Adam.
+
+    h: the map's magnitude, summed over channels, as a share of its total; h_t the same of
+    `target_map` (like the inputs, one for all or one a sample; None turns the clean map upside
+    down). p: probabilities of all classes. The published weights are for 224 x 224 pixels and 1000
+    classes; others are scaled such that the loss of alike changes stays.
+    rate: Adam's, in the input's units. Each step is cut to the box and, with epsilon, to the ball.
+    Iterates that change the class do not count.
+    Source: Dombrowski et al. (2019); SPEC 2.4.
+    """
+
+    target_map: Tensor | None = None
+    steps: int = 1500
+    rate: float = 2e-4
+    map_weight: float = 1e11
+    output_weight: float = 1e6
+
+    name: ClassVar[str] = "manipulation"
+    needs_epsilon: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1:
+            raise ValueError(f"steps: expected at least 1, got {self.steps!r}")
+        for name in ("rate", "map_weight", "output_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
+        self._through(self._stepper())
+
+    def budget(self) -> int:
+        return (self.steps + 1) * (3 * self._stepper().budget() + 2)
+
+    def _goal(self, clean: Tensor, layout: Layout) -> Likeness:
+        return likeness(clean, layout, self.target_map, self.map_weight)
+
+    def _search(self, case: Case) -> Found:
+        pursuit = self._pursuit(case)
+        score, ball = pursuit.score, case.ball
+        x = ball.center.clone()
+        clean = _probabilities(score, x)
+        look = pursuit.look(x)
+        best = Incumbents(case, self.steps + 1, look)
+        whole = torch.arange(len(case), device=x.device)
+        best.offer(0, best.begin(), x, look.value)
+        adam = torch.optim.Adam([x], lr=self.rate)
+        for step in range(self.steps):
+            slope, wrong = pursuit.gradient(x, look)
+            best.fail(whole, wrong)
+            going = torch.tensor([why is None for why in wrong], device=x.device)
+            if not bool(going.any()):
+                break
+            _, output_slope = self._change(score, x, clean)
+            slope = slope * ball.scale + output_slope
+            x.grad = torch.where(going[:, None], slope, 0.0)
+            adam.step()
+            x.copy_(ball.at(ball.displacement(x)))
+            look = pursuit.look(x, look)
+            value = look.value + self._change(score, x, clean)[0]
+            rows = (case.kept(x) & going).nonzero()[:, 0]
+            best.evaluations += look.evaluations + 3
+            best.offer(step + 1, rows, x[rows], value[rows])
+            case.tell((step + 1) / self.steps)
+        best.end()
+        return best.found()
+
+    def _change(self, score: BoundScore, x: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """The output's term `[B]` and its gradient `[B, n]`."""
+        weight = self.output_weight / CLASSES
+
+        def work(rows: Tensor) -> Tensor:
+            with torch.enable_grad():
+                points = x[rows].detach().requires_grad_()
+                found = _shares(score, score.outputs(points, rows))
+                loss = weight * (found - clean[rows]).square().sum(1)
+                (slope,) = torch.autograd.grad(loss.sum(), points)
+            return torch.cat((loss[:, None].to(slope.dtype), slope), dim=1)
+
+        found = score.in_chunks(work)
+        return found[:, 0].double(), found[:, 1:]
+
+
+def _probabilities(score: BoundScore, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return score.in_chunks(lambda rows: _shares(score, score.outputs(x[rows], rows)))
+
+
+def _shares(score: BoundScore, outputs: Tensor) -> Tensor:
+    """Probabilities `[m, K]`, in the working precision; a regression's outputs as they are."""
+    outputs = outputs.to(score.origin.dtype)
+    task = score.readout.task
+    if task == "regression":
+        return outputs.flatten(1) if outputs.ndim > 1 else outputs[:, None]
+    if task == "multilabel" or outputs.ndim == 1 or outputs.shape[1] == 1:
+        return torch.sigmoid(outputs.reshape(len(outputs), -1))
+    return F.softmax(outputs, dim=1).flatten(1)

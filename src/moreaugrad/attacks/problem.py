@@ -1,0 +1,196 @@
+"""A group of samples under attack: where inputs may go, what they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moreaugrad.attacks.ball import Ball
+from moreaugrad.attacks.objectives import Goal
+from moreaugrad.attacks.result import AttackStatus
+from moreaugrad.bound import BoundScore
+from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.noise import KEYS, Noise
+from moreaugrad.outputs import Target, TargetLike
+
+STREAM = 2 * KEYS
+"""Added to the sample keys, so that an attack shares no draw with the method that it attacks."""
+FLAT = 1e-12
+"""Change of an objective, to first order over the map or the ball, that is numerically zero."""
+
+
+def target_like(target: Target) -> TargetLike:
+    """A fixed target in the form that binding takes."""
+    if target.positions is None:
+        return target.classes
+    rows = torch.cat((target.classes[:, None], target.positions), dim=1).tolist()
+    return [tuple(row) for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """Samples to attack: the attacked explainer's score at them, and its clean maps `[B, n]`.
+
+    `label` `[B]`: the class that must stay, the clean prediction.
+    """
+
+    bound: BoundScore
+    ball: Ball
+    clean: Tensor
+    goal: Goal | None
+    label: Tensor
+    seed: int
+    tell: Callable[[float], None] = lambda _: None
+    """Told of the share of the work that is done."""
+
+    def __len__(self) -> int:
+        return len(self.bound)
+
+    def select(self, rows: Tensor) -> Case:
+        return replace(
+            self,
+            bound=self.bound.select(rows),
+            ball=self.ball.select(rows),
+            clean=self.clean[rows],
+            goal=None if self.goal is None else self.goal.select(rows),
+            label=self.label[rows],
+        )
+
+    def normal(self, number: int) -> Tensor:
+        """Standard normal vector `number` of each sample, `[B, n]`."""
+        keys = [key + STREAM for key in self.bound.keys]
+        drawn = Noise(self.seed).normals(keys, number, self.clean)
+        return drawn.expand_as(self.clean)
+
+    def kept(self, x: Tensor) -> Tensor:
+        """Whether the label is still predicted at `x` `[B, n]`: `[B]`. One forward pass."""
+        bound = self.bound.moved(x)
+        with torch.no_grad():
+            outputs = bound.in_chunks(lambda rows: bound.outputs(x[rows], rows))
+        finite = torch.isfinite(outputs.flatten(1)).all(1)
+        if bound.readout.task == "regression":
+            return finite
+        _, predicted = bound.readout.resolve(outputs, target_like(bound.target))
+        return finite & (predicted == self.label)
+
+    def bind(self, explainer: Explainer) -> BoundScore:
+        """The score that another explainer explains, at these samples and for the same target."""
+        own = self.bound
+        parts = own.layout.restore(own.origin)
+        found = explainer.bind(parts, target_like(own.target), own.args, own.keys)
+        return replace(found, follows=own.follows)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Look:
+    """What is seen at an input: the maps that steps are made with, and how good it is."""
+
+    maps: Maps
+    judged: Maps | None
+    value: Tensor
+    evaluations: Tensor
+
+    def select(self, rows: Tensor) -> Look:
+        return Look(
+            maps=_rows(self.maps, rows),
+            judged=None if self.judged is None else _rows(self.judged, rows),
+            value=self.value[rows],
+            evaluations=self.evaluations[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pursuit:
+    """A case with a goal, and explainers to follow it with.
+
+    stepper: gives maps and their derivative; its noise is fixed. judge: its maps tell how good an
+    input is, None for the stepper's own.
+    """
+
+    case: Case
+    goal: Goal
+    stepper: Explainer
+    score: BoundScore
+    through: str
+    judge: Explainer | None = None
+    judged: BoundScore | None = None
+
+    def __len__(self) -> int:
+        return len(self.case)
+
+    def select(self, rows: Tensor) -> Pursuit:
+        return replace(
+            self,
+            case=self.case.select(rows),
+            goal=self.goal.select(rows),
+            score=self.score.select(rows),
+            judged=None if self.judged is None else self.judged.select(rows),
+        )
+
+    def look(self, x: Tensor, near: Look | None = None) -> Look:
+        """The objective at `x` `[B, n]`, warm from a look at a point nearby."""
+        maps = _maps(self.stepper, self.score.moved(x), None if near is None else near.maps)
+        evaluations, judged = maps.evaluations, None
+        if self.judge is not None and self.judged is not None:
+            start = None if near is None else near.judged
+            judged = _maps(self.judge, self.judged.moved(x), start)
+            evaluations = evaluations + judged.evaluations
+        with torch.no_grad():
+            value = self.goal.value((judged or maps).flat.double())
+        return Look(maps=maps, judged=judged, value=value, evaluations=evaluations)
+
+    def gradient(self, x: Tensor, look: Look) -> tuple[Tensor, list[AttackStatus | None]]:
+        """The stepper's objective differentiated in the budget's coordinates, `[B, n]`, and for
+        each sample what is wrong with it."""
+        flat, ball = look.maps.flat, self.case.ball
+        _, slope = self.goal.value_and_cotangent(flat)
+        slope = slope.to(flat.dtype)
+        pulled = self.stepper._pull(self.score.moved(x), look.maps, slope, self.through)
+        gradient = pulled / ball.scale
+        return gradient, wrong_with(flat, slope, gradient, ball.radius or 1.0)
+
+
+def wrong_with(
+    maps: Tensor, slope: Tensor, gradient: Tensor, radius: float
+) -> list[AttackStatus | None]:
+    """Why a step by this gradient would follow nothing, for each sample: None where it is fine.
+
+    slope: the objective's derivative by the map; gradient: by the input, in the budget's units.
+    """
+    # To first order: what the objective may change by over the map, and over the ball.
+    change = (slope.double() * maps.double()).abs().sum(1)
+    reach = gradient.double().norm(dim=1) * radius
+    zero = (maps == 0).all(1)
+    checks = zip(zero.tolist(), change.tolist(), reach.tolist(), strict=True)
+    return [_wrong(*row) for row in checks]
+
+
+def _wrong(zero: bool, change: float, reach: float) -> AttackStatus | None:
+    if zero:
+        return AttackStatus.ZERO_MAP
+    if not (change < float("inf") and reach < float("inf")):
+        return AttackStatus.NON_FINITE
+    if change <= FLAT:
+        return AttackStatus.FLAT_OBJECTIVE
+    return AttackStatus.NO_GRADIENT if reach <= FLAT else None
+
+
+def _maps(explainer: Explainer, bound: BoundScore, near: Maps | None) -> Maps:
+    return explainer._maps(bound) if near is None else explainer._near(bound, near.flat)
+
+
+def _rows(maps: Maps, rows: Tensor) -> Maps:
+    changed: dict[str, Any] = {}
+    for item in fields(maps):
+        value = getattr(maps, item.name)
+        if isinstance(value, Tensor):
+            changed[item.name] = value[rows]
+        elif item.name == "status":
+            changed[item.name] = tuple(value[row] for row in rows.tolist())
+        else:
+            changed[item.name] = {name: each[rows] for name, each in value.items()}
+    return Maps(**changed)

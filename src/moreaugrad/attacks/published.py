@@ -1,0 +1,142 @@
+"""The top-k attack as it was released, with what makes it weak, for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from moreaugrad.attacks.base import Attack
+from moreaugrad.attacks.objectives import Goal, top_k
+from moreaugrad.attacks.problem import Case, wrong_with
+from moreaugrad.attacks.result import AttackStatus
+from moreaugrad.attacks.search import Found
+from moreaugrad.bound import BoundScore
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.gradient import SimpleGradient
+from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.explainers.published import PublishedMoreauGrad
+from moreaugrad.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PublishedTopKAttack(Attack):
+    """x <- project(x - step epsilon sign(grad D)), `steps` times; D as in `TopK`, but k is `share`
+    of all entries.
+
+    As released; what makes it weak, so that maps look robust:
+    - k counts the zeros too: where a sparse map has fewer entries than k, D = 1, and the sign of
+      rounding errors is followed (status "flat objective");
+    - the last iterate is not judged;
+    - labels: those of the data set must be predicted, so that a misclassified sample stays as it
+      is (status "no feasible step"); None asks for the clean prediction instead;
+    - a step has the length step * epsilon * sqrt(n), so that with many entries each lands on the
+      sphere;
+    - MoreauGrad maps are replaced by 1{A != 0} |grad f(x + u)| without noise, the support and the
+      displacement u held ("straight-through"): for D, for K and for the gradient.
+    source: compute D and its gradient on this explainer, as with a softplus surrogate.
+    Source: the code released with Zhang and Farnia (2023); SPEC 2.1, 2.3 (a). Differs: draws of
+    noise are the same ones at every step.
+    """
+
+    steps: int = 10
+    step: float = 0.01
+    share: float = 0.4
+    labels: Tensor | None = None
+    source: Explainer | None = None
+    draws: int = 64
+
+    name: ClassVar[str] = "published-top-k"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
+        if not 0 < self.share < 1:
+            raise ValueError(f"share: expected a number between 0 and 1, got {self.share!r}")
+
+    def budget(self) -> int:
+        seen = self._seen()
+        return self.steps * (seen.budget() + 2 * seen._draws() + 1)
+
+    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
+        return top_k(clean, layout, share=self.share, of_all=True)
+
+    def _label(self, bound: BoundScore) -> Tensor:
+        if self.labels is None:
+            return bound.prediction
+        if self.labels.shape != bound.prediction.shape:
+            raise ValueError(
+                f"labels: expected {len(bound)}, one a sample, got shape {tuple(self.labels.shape)}"
+            )
+        return self.labels.to(bound.prediction)
+
+    def _seen(self) -> Explainer:
+        return (self.source or self.explainer).fixed(self.draws)
+
+    def _search(self, case: Case) -> Found:
+        assert self.epsilon is not None
+        seen = self._seen()
+        score, ball = case.bind(seen), case.ball
+        x, best = ball.center, ball.center.clone()
+        least = torch.full_like(x[:, 0], torch.inf, dtype=torch.float64)
+        evaluations = torch.zeros_like(case.label)
+        goal, wrong, feasible, values = case.goal, [], torch.zeros_like(case.label) > 0, []
+        for step in range(self.steps):
+            shown, pull, spent = _straight_through(seen, score.moved(x))
+            if step == 0:
+                goal = self._goal(shown, case.bound.layout)
+            assert goal is not None
+            value, slope = goal.value_and_cotangent(shown)
+            kept = case.kept(x)
+            better = kept & (value < least)
+            best = torch.where(better[:, None], x, best)
+            least = torch.where(better, value, least)
+            feasible |= kept
+            values.append(value)
+            evaluations += spent + 1
+            slope = slope.to(shown.dtype)
+            gradient = pull(slope) / ball.scale
+            if step == 0:
+                wrong = wrong_with(shown, slope, gradient, self.epsilon)
+            x = ball.at(ball.displacement(x) - self.step * self.epsilon * gradient.sign())
+            case.tell((step + 1) / self.steps)
+        moved = (best != ball.center).any(1)
+        ended = zip(wrong, feasible.tolist(), moved.tolist(), strict=True)
+        lost = AttackStatus.NO_FEASIBLE_STEP
+        return Found(
+            x=best,
+            status=tuple(
+                (why or (AttackStatus.IMPROVED if off else AttackStatus.HELD)) if any_kept else lost
+                for why, any_kept, off in ended
+            ),
+            feasible=case.kept(best),
+            objective=torch.stack(values, dim=1),
+            evaluations=evaluations,
+        )
+
+
+def _straight_through(
+    explainer: Explainer, bound: BoundScore
+) -> tuple[Tensor, Callable[[Tensor], Tensor], Tensor]:
+    """What the released attack takes for the map at `bound.origin`, `[B, n]`, its derivative's
+    transpose, and the evaluations of the map."""
+    maps = explainer._maps(bound)
+    if not isinstance(explainer, (MoreauExplainer, PublishedMoreauGrad)):
+        through = explainer.derivatives[0]
+        return maps.flat, lambda c: explainer._pull(bound, maps, c, through), maps.evaluations
+    released = isinstance(explainer, PublishedMoreauGrad) and explainer.sign == "displacement"
+    u = maps.flat if released else -explainer.rho * maps.flat
+    support = (maps.flat != 0).to(u.dtype)
+    gradient = SimpleGradient(explainer.forward_func, score=explainer.score, task=explainer.task)
+    point = replace(bound.moved(bound.origin + u), sigma=None, samples=1)
+    plain = gradient._maps(point)
+
+    def pull(cotangent: Tensor) -> Tensor:
+        return gradient._pull(point, plain, support * cotangent, gradient.derivatives[0])
+
+    return support * plain.flat, pull, maps.evaluations + plain.evaluations

@@ -1,0 +1,127 @@
+"""What an attack returns: inputs, maps, and for each sample how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from typing import Any
+
+from torch import Tensor
+
+from moreaugrad.explanation import Explanation
+
+
+class AttackStatus(Enum):
+    """How the attack on one sample ended. `ok` is False where it failed: then its result says
+    nothing about how robust the map is."""
+
+    IMPROVED = "improved"
+    HELD = "held"
+    DRAWN = "drawn"
+    NO_BUDGET = "no budget"
+    NO_GRADIENT = "no gradient"
+    FLAT_OBJECTIVE = "flat objective"
+    NO_FEASIBLE_STEP = "no feasible step"
+    ZERO_MAP = "zero map"
+    NON_FINITE = "non-finite"
+
+    @property
+    def ok(self) -> bool:
+        return self in _RAN
+
+    @property
+    def message(self) -> str:
+        return _MESSAGES[self][0]
+
+    @property
+    def remedy(self) -> str:
+        return _MESSAGES[self][1]
+
+
+_RAN = (AttackStatus.IMPROVED, AttackStatus.HELD, AttackStatus.DRAWN, AttackStatus.NO_BUDGET)
+_MESSAGES = {
+    AttackStatus.IMPROVED: ("found an input of the same class with a lower objective", ""),
+    AttackStatus.HELD: ("no input that was tried lowers the objective; the clean one stays", ""),
+    AttackStatus.DRAWN: ("drew an input at random; no objective was followed", ""),
+    AttackStatus.NO_BUDGET: ("the budget is 0, so the clean input stays", ""),
+    AttackStatus.NO_GRADIENT: (
+        "failed: the objective's gradient by the input is numerically zero, so no step was made",
+        "give source= on a smooth network (for ReLU a softplus surrogate), or use random-search",
+    ),
+    AttackStatus.FLAT_OBJECTIVE: (
+        "failed: no entry of the map changes the objective: the k largest are all that are not 0",
+        "give a share below 1 in place of count, or attack a map with more entries",
+    ),
+    AttackStatus.NO_FEASIBLE_STEP: (
+        "failed: every input that was tried has another predicted class",
+        "lower epsilon or step, or raise restarts: the sample lies at the edge of its class",
+    ),
+    AttackStatus.ZERO_MAP: (
+        "failed: the map is zero everywhere, so it has no largest entries and no centre",
+        "lower the penalty (eta or sparsity), or explain another target",
+    ),
+    AttackStatus.NON_FINITE: (
+        "failed: the clean map or the objective's gradient is NaN or infinite",
+        "see the explanation's status, or use float64",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttackResult:
+    """Perturbed inputs of a batch, and the attacked explainer's maps before and after.
+
+    inputs: like those given, x itself where nothing better was found. clean, attacked: the
+    explainer's own maps of the same class (the clean call's), whatever the steps were made with.
+    `[B]` each: `status`; `distance` ||x' - x|| in the budget's norm and units; `feasible`, x' has
+    the clean prediction; `before`, `after`, the objective of `clean` and `attacked` (NaN without
+    one); `evaluations` (forward and input-backward passes of that sample).
+    objective: `[B, columns]`, what the search saw: the start of the best run and each of its steps
+    (NaN where not evaluated or not feasible); it is made small.
+    """
+
+    inputs: Tensor | tuple[Tensor, ...]
+    clean: Explanation
+    attacked: Explanation
+    status: tuple[AttackStatus, ...]
+    distance: Tensor
+    feasible: Tensor
+    before: Tensor
+    after: Tensor
+    objective: Tensor
+    evaluations: Tensor
+    attack: str
+    settings: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getitem__(self, index: int) -> AttackResult:
+        """The result of one sample, still with a batch dimension."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"expected a sample from 0 to {len(self) - 1}, got {index}")
+        at = slice(index % len(self), index % len(self) + 1)
+        changed: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Explanation):
+                changed[item.name] = value[index]
+            elif isinstance(value, Tensor) or item.name == "status":
+                changed[item.name] = value[at]
+            elif isinstance(value, tuple):
+                changed[item.name] = tuple(part[at] for part in value)
+        return replace(self, **changed)
+
+    @property
+    def ok(self) -> bool:
+        """No attack failed."""
+        return all(status.ok for status in self.status)
+
+    def problems(self) -> list[str]:
+        """One line for each sample whose attack failed: why, and what to do."""
+        return [
+            f"sample {i}: {status.message}; {status.remedy}"
+            for i, status in enumerate(self.status)
+            if not status.ok
+        ]
