@@ -31,6 +31,7 @@ from moreaugrad.certificates import (
     overlap_within,
     probability_curvature,
     radii_against_rank,
+    smoothed_curvature,
     sparse_lipschitz,
     vanilla_lipschitz,
 )
@@ -435,6 +436,49 @@ def test_curvature_of_a_smoothed_probability_is_attained_and_not_passed() -> Non
         levels = torch.cat((torch.zeros(1), uniform(8, seed=seed), torch.zeros(1))).round()
         edges = normal(9, seed=seed).sort().values
         assert curvature(edges, levels.diff()) <= bound * (1 + 1e-9)
+
+
+def test_curvature_of_a_smoothed_lipschitz_function_is_attained_and_not_passed() -> None:
+    """-L |x| attains it at 0; other piecewise linear functions of slopes in [-L, L] stay below."""
+    sigma, steepest = 0.6, 3.0
+    x = torch.linspace(-3, 3, 601, dtype=torch.float64)
+
+    def curvature(kinks: Tensor, slopes: Tensor) -> float:
+        """Each kink adds its change of slope, times the density of the noise."""
+        density = torch.exp(-(((x - kinks[:, None]) / sigma) ** 2) / 2)
+        density = density / (math.sqrt(2 * math.pi) * sigma)
+        return float((slopes.diff()[:, None] * density).sum(0).abs().max())
+
+    bound = smoothed_curvature(steepest, sigma)
+    attained = curvature(torch.zeros(1).double(), steepest * torch.tensor([1.0, -1.0]).double())
+    assert attained == pytest.approx(bound, rel=1e-12)
+    for seed in range(50):
+        slopes = steepest * (2 * uniform(9, seed=seed) - 1).sign()
+        assert curvature(normal(8, seed=seed).sort().values, slopes) <= bound * (1 + 1e-9)
+
+
+def test_a_score_that_changes_slowly_has_an_estimate() -> None:
+    """-L |x_1| with the largest admissible curvature: maps move as the bound allows, not faster."""
+    sigma, steepest = 0.5, 2.0
+
+    def score(x: Tensor) -> Tensor:
+        return -steepest * x[:, :1].abs()
+
+    rho = 0.25 / smoothed_curvature(steepest, sigma)
+    explainer = MoreauGrad(
+        score, task="regression", rho=rho, sigma=sigma, sigma_mode="absolute", tolerance=0.02
+    )
+    x = torch.tensor([[0.3, 0.1]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="give lipschitz="):
+        certify(explainer, x, radii=[0.1])
+    stated = certify(explainer, x, radii=[0.05], top=0.5, lipschitz=steepest)
+    clean, moved = explainer.explain(x).maps, explainer.explain(x + torch.tensor([[-0.05, 0]])).maps
+    change = float((clean / clean.norm() - moved / moved.norm()).norm())
+    assert stated.kind == "estimate"
+    assert change <= float(stated.distance)
+    too_steep = 10 * steepest
+    with pytest.raises(ValueError, match="rho: expected less than"):
+        certify(explainer, x, radii=[0.1], lipschitz=too_steep)
 
 
 @pytest.mark.parametrize("rho", [0.1, 0.5, 0.9])

@@ -20,6 +20,7 @@ from moreaugrad.certificates.moreau import (
     distance_within,
     overlap_within,
     probability_curvature,
+    smoothed_curvature,
     sparse_lipschitz,
     vanilla_lipschitz,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "probability_curvature",
     "radii_against_rank",
     "sampled_lipschitz",
+    "smoothed_curvature",
     "sparse_lipschitz",
     "vanilla_lipschitz",
 ]

@@ -14,6 +14,7 @@ from moreaugrad.certificates.moreau import (
     distance_within,
     overlap_within,
     probability_curvature,
+    smoothed_curvature,
     sparse_lipschitz,
     vanilla_lipschitz,
 )
@@ -66,6 +67,7 @@ def certify(
     statement: str = POPULATION,
     confidence: float = 0.95,
     bound: str = AUTO,
+    lipschitz: float | None = None,
     ids: Sequence[int] | Tensor | None = None,
     progress: Progress | None = None,
 ) -> Certificate:
@@ -74,11 +76,12 @@ def certify(
     top: the share of all entries that counts as largest. statement: "population", the map at the
     other input is the exact mean; "two-sample", it is computed as the first, from noise that is
     independent of how that input was found (another seed). confidence and bound: of the means of
-    SparsifiedSmoothGrad, see `bounds`.
+    SparsifiedSmoothGrad, see `bounds`. lipschitz: of the score, for MoreauGrad of another one than
+    the probability; a proven bound, as `lipschitz_bound` gives.
     Errors: ValueError for settings that make the statement void (`check`), FloatingPointError for
     gradients that are not finite.
     """
-    check(explainer)
+    check(explainer, lipschitz)
     if isinstance(explainer, SparsifiedSmoothGrad):
         moments = explainer.moments(
             inputs, target, additional_forward_args, ids=ids, progress=progress
@@ -88,7 +91,9 @@ def certify(
             confidence=confidence, bound=bound,
         )  # fmt: skip
     found = explainer.explain(inputs, target, additional_forward_args, ids=ids, progress=progress)
-    return estimate_of_explanation(found, radii=radii, top=top, statement=statement)
+    return estimate_of_explanation(
+        found, radii=radii, top=top, statement=statement, lipschitz=lipschitz
+    )
 
 
 def certificate_of_moments(
@@ -139,9 +144,11 @@ def estimate_of_explanation(
     top: float = 0.1,
     statement: str = POPULATION,
     exact: bool = False,
+    lipschitz: float | None = None,
 ) -> Certificate:
-    """Of a MoreauGrad map of the probability: it moves by at most L times the perturbation, L from
-    `probability_curvature`, plus the map's own error (twice for two-sample).
+    """Of a MoreauGrad map: it moves by at most L_S times the perturbation, plus its own error
+    (twice for two-sample). L_S comes from the smoothed score's curvature: that of a probability,
+    or, with `lipschitz`, of a score that changes no faster.
 
     `exact` leaves the error out: what would hold for a map without any.
     The weight eta is held at its value. Entries that are 0 do not count as largest.
@@ -149,11 +156,11 @@ def estimate_of_explanation(
     """
     choose("statement", statement, STATEMENTS)
     settings = explanation.settings
-    rho, curvature = settings["rho"], probability_curvature(settings["sigma"])
+    rho, curvature = settings["rho"], _curvature(settings["sigma"], lipschitz)
     if explanation.method == MoreauGrad.method:
-        lipschitz, held = vanilla_lipschitz(rho, curvature, curvature), ""
+        speed, held = vanilla_lipschitz(rho, curvature, curvature), ""
     else:
-        lipschitz = sparse_lipschitz(rho, curvature, curvature)
+        speed = sparse_lipschitz(rho, curvature, curvature)
         held = ", with eta held at its value"
     maps = torch.cat([part.flatten(1).double() for part in explanation.parts], dim=1)
     if not bool(torch.isfinite(maps).all()):
@@ -161,7 +168,7 @@ def estimate_of_explanation(
     at = _radii(radii).to(maps)
     times = 0 if exact else 1 + STATEMENTS.index(statement)
     error = (explanation.error.double() * maps.norm(dim=1)).nan_to_num(nan=torch.inf)
-    change = (lipschitz * at).expand(len(maps), -1)
+    change = (speed * at).expand(len(maps), -1)
     if times:
         change = change + times * error[:, None]
     count = (maps != 0).sum(1).clamp_max(_count(top, maps.shape[1]))
@@ -177,7 +184,7 @@ def estimate_of_explanation(
     )
 
 
-def check(explainer: Explainer) -> None:
+def check(explainer: Explainer, lipschitz: float | None = None) -> None:
     """Errors: ValueError for settings whose statement would be void, TypeError for a method that
     has none."""
     if not isinstance(explainer, (SparsifiedSmoothGrad, MoreauExplainer)):
@@ -198,18 +205,25 @@ def check(explainer: Explainer) -> None:
                 "antithetic: expected False: the bounds of the means need independent draws"
             )
         return
-    if explainer.score != "probability":
+    if explainer.score != "probability" and lipschitz is None:
         raise ValueError(
             f"score: expected 'probability', got {explainer.score!r}: only for numbers in [0, 1] "
-            "does the noise alone bound the curvature"
+            "does the noise alone bound the curvature; for others give lipschitz=, see "
+            "lipschitz_bound"
         )
     if not explainer.fresh:
         raise ValueError(
             f"noise: expected 'fresh', got {explainer.noise!r}: the mean over a fixed set of draws "
             "has no bound of its curvature, and no error of its own"
         )
-    curvature = probability_curvature(explainer.sigma)
+    curvature = _curvature(explainer.sigma, lipschitz)
     sparse_lipschitz(explainer.rho, curvature, curvature)
+
+
+def _curvature(sigma: float, lipschitz: float | None) -> float:
+    if lipschitz is None:
+        return probability_curvature(sigma)
+    return smoothed_curvature(lipschitz, sigma)
 
 
 def _count(top: float, entries: int) -> int:

@@ -28,6 +28,20 @@ def probability_curvature(sigma: float) -> float:
     return math.sqrt(2 / (math.pi * math.e)) / sigma**2
 
 
+def smoothed_curvature(lipschitz: float, sigma: float) -> float:
+    """sqrt(2 / pi) L / sigma bounds every eigenvalue's size of the Hessian of E f(x + z),
+    z ~ N(0, sigma^2 I), for any f with |f(x) - f(y)| <= L ||x - y||.
+
+    u'Hv = E (u' grad f) (v'z) / sigma^2 and E |v'z| = sqrt(2 / pi) sigma. Without the factor
+    sqrt(d) of the MoreauGrad paper's proposition 1. Source: SPEC 9.3.
+    """
+    if not (0 < sigma < math.inf and 0 <= lipschitz < math.inf):
+        raise ValueError(
+            f"expected finite sigma > 0 and lipschitz >= 0, got {sigma!r} and {lipschitz!r}"
+        )
+    return math.sqrt(2 / math.pi) * lipschitz / sigma
+
+
 def vanilla_lipschitz(rho: float, weak_convexity: float, smoothness: float = math.inf) -> float:
     """max{M / (1 + rho M), lambda / (1 - rho lambda)}: of MoreauGrad without a penalty.
 
