@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from moreaugrad import __version__
-from moreaugrad.cli.options import CertifyOptions, Options, with_options
+from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options, with_options
 
 DONE, PARTLY, REFUSED, INTERRUPTED = 0, 1, 2, 130
 BAD_INPUT = (ValueError, TypeError, MemoryError, FloatingPointError, OSError)
@@ -146,6 +146,49 @@ def certify(
     from moreaugrad.cli.jobs import certify_plan
 
     return perform_certify(certify_plan(images or (), options), options)
+
+
+@app.command()
+@with_options
+def evaluate(*, options: EvaluateOptions) -> int:
+    """Measure how robust, sparse and faithful maps are, over a data set and under attacks.
+
+    moreaugrad evaluate --data photos/ --methods smoothgrad,sparse-moreaugrad
+    --attack top-k --epsilons 0.5,1 --samples 50 --out run
+
+    Interrupted and started again, it goes on where it was. More processes share the work:
+    torchrun --nproc-per-node 2 -m moreaugrad evaluate ...
+    """
+    from moreaugrad.cli.commands import perform_evaluate
+    from moreaugrad.cli.evaluated import evaluate_plan
+
+    return perform_evaluate(evaluate_plan(options), options)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of evaluate.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the page and the tables.")],
+    confidence: Annotated[
+        float, typer.Option(help="Of the bootstrap intervals over pictures.")
+    ] = 0.95,
+    resamples: Annotated[int, typer.Option(help="Of the pictures, for the intervals.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    gallery: Annotated[int, typer.Option(help="Pictures whose maps are shown.")] = 4,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write into a folder that holds other files.")
+    ] = False,
+) -> int:
+    """Draw runs of evaluate: tables with intervals, robustness curves, maps before and after.
+
+    moreaugrad report run --out page
+    """
+    from moreaugrad.cli.commands import perform_report
+
+    return perform_report(
+        runs, out, confidence=confidence, resamples=resamples, seed=seed, gallery=gallery,
+        overwrite=overwrite,
+    )  # fmt: skip
 
 
 @app.command()

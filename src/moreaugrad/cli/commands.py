@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,12 @@ from moreaugrad.cli import screen
 from moreaugrad.explainers import METHODS
 
 if TYPE_CHECKING:
-    from moreaugrad.cli.options import CertifyOptions, Options
+    from pathlib import Path
+
+    from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options
     from moreaugrad.runs import Job
     from moreaugrad.runs.certify import CertifyPlan
+    from moreaugrad.runs.evaluate import EvaluatePlan
 
 DONE, PARTLY, INTERRUPTED = 0, 1, 130
 
@@ -76,6 +80,44 @@ def perform_certify(plan: CertifyPlan, options: CertifyOptions) -> int:
     return PARTLY if outcome.failures else DONE
 
 
+def perform_evaluate(plan: EvaluatePlan, options: EvaluateOptions) -> int:
+    """Runs or estimates an evaluation; the exit code."""
+    from moreaugrad.cli import evaluated
+    from moreaugrad.runs.evaluate import estimate_evaluate, prepare_evaluate, run_evaluate, team
+
+    if options.out is None and not options.dry_run:
+        raise ValueError("--out: expected a folder for the results, got none")
+    with team() as members:
+        prepared = prepare_evaluate(plan, members)
+        leads = members.rank == 0
+        if options.dry_run:
+            if leads:
+                _tell_estimate(estimate_evaluate(prepared), as_json=options.json)
+            return DONE
+        assert options.out is not None
+        with screen.watching(quiet=options.quiet or not leads) as watch:
+            outcome = run_evaluate(prepared, options.out, overwrite=options.overwrite, watch=watch)
+    if leads and options.json:
+        evaluated.summary_json(outcome)
+    elif leads and not options.quiet:
+        evaluated.summary(outcome)
+    if outcome.interrupted:
+        screen.note("interrupted: the same command goes on from here")
+        return INTERRUPTED
+    return PARTLY if outcome.failures else DONE
+
+
+def perform_report(runs: Sequence[Path], out: Path, **settings: Any) -> int:
+    """Draws runs; the exit code, 1 where one is not complete."""
+    from moreaugrad.runs.evaluate.report import report
+
+    made = report(runs, out, **settings)
+    for note in made.notes:
+        screen.note(note)
+    screen.results().print(f"Page: {escape(str(made.page))}", soft_wrap=True)
+    return DONE if made.complete else PARTLY
+
+
 def _tell_estimate(found: Any, *, as_json: bool) -> None:
     if as_json:
         totals = {"evaluations": found.evaluations, "seconds": found.seconds}
@@ -91,7 +133,7 @@ def _tell_estimate(found: Any, *, as_json: bool) -> None:
     console.print(table)
     console.print(
         f"{found.inputs} inputs, {found.evaluations} gradient evaluations at most, "
-        f"{1000 * found.seconds_per_evaluation:.1f} ms each: {_duration(found.seconds)} at most"
+        f"{1000 * found.seconds_per_evaluation:.2g} ms each: {_duration(found.seconds)} at most"
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from moreaugrad.cli.options import CertifyOptions, Common, Options
+from moreaugrad.cli.options import CertifyOptions, Common, MethodOptions, Options
 from moreaugrad.explainers import METHODS
 from moreaugrad.names import choose, nearest
 
@@ -66,7 +66,8 @@ def explain_job(images: Sequence[str], methods: Sequence[str] | None, options: O
         chosen = {name: {} for name in methods or ()}
         base = Job(images=tuple(images), methods=chosen)
     swept = {} if base.sweep is None else {base.sweep.method: dict(base.sweep.settings)}
-    _apply(options, [chosen, swept])
+    parts = [method_part(n, n, s) for part in (chosen, swept) for n, s in part.items()]
+    apply(options, parts)
     sweep = base.sweep and replace(base.sweep, settings=swept[base.sweep.method])
     return _common(replace(base, methods=chosen, sweep=sweep), options)
 
@@ -79,7 +80,7 @@ def sweep_job(
 
     choose("method", method, METHODS)
     settings: Settings = {method: {}}
-    _apply(options, [settings])
+    apply(options, [method_part(method, method, settings[method])])
     if options.config is None:
         _need_images(images)
         base = None
@@ -114,9 +115,9 @@ def _common(job: Job, options: Options) -> Job:
     """With the options that are the same for all methods."""
     return replace(
         job,
-        target=job.target if options.target is None else _target(options),
-        model=_model(options, job.model),
-        compute=_compute(options, job.compute),
+        target=job.target if options.target is None else target_of(options),
+        model=model_plan(options, job.model),
+        compute=compute_plan(options, job.compute),
         export=job.export if options.export is None else tuple(options.export),
         page_images=options.page_images or job.page_images,
     )
@@ -138,29 +139,29 @@ def certify_plan(images: Sequence[str], options: CertifyOptions) -> CertifyPlan:
     if options.radii is not None:
         chosen["radii"] = tuple(numbers("radii", options.radii))
     if options.batch_size not in (None, "auto"):
-        chosen["batch_size"] = _value(str(options.batch_size))
+        chosen["batch_size"] = typed(str(options.batch_size))
     return CertifyPlan(
         images=tuple(images),
-        target=_target(options),
-        model=_model(options, ModelPlan()),
-        compute=_compute(options, ComputePlan()),
+        target=target_of(options),
+        model=model_plan(options, ModelPlan()),
+        compute=compute_plan(options, ComputePlan()),
         **chosen,
     )
 
 
-def _target(options: Common) -> int | str | None:
+def target_of(options: Common) -> int | str | None:
     target = options.target
     decimal = target is not None and target.lstrip("-").isdecimal()
     return int(str(target)) if decimal else target
 
 
-def _model(options: Common, before: ModelPlan) -> ModelPlan:
+def model_plan(options: Common, before: ModelPlan) -> ModelPlan:
     names = {"model": "name", "weights": "weights", "labels": "labels"}
     found: ModelPlan = _given(options, before, names)
     return replace(found, preprocess=_preprocess(options, before.preprocess))
 
 
-def _compute(options: Common, before: ComputePlan) -> ComputePlan:
+def compute_plan(options: Common, before: ComputePlan) -> ComputePlan:
     names = ("device", "dtype", "threads", "channels_last", "fold_batchnorm")
     found: ComputePlan = _given(options, before, {name: name for name in names})
     return found
@@ -200,53 +201,67 @@ def _preprocess(options: Common, before: Preprocess | None) -> Preprocess | None
     return replace(before or Preprocess(), **given)
 
 
-def _apply(options: Options, parts: Sequence[Settings]) -> None:
+@dataclass(frozen=True)
+class Part:
+    """A method, an attack or a metric whose settings are filled in. fixed: what makes it itself."""
+
+    label: str
+    settings: dict[str, Any]
+    defaults: Mapping[str, Any]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+def method_part(label: str, name: str, settings: dict[str, Any]) -> Part:
+    return Part(label, settings, METHODS[name].defaults(), METHODS[name].settings)
+
+
+def apply(options: MethodOptions, methods: Sequence[Part], others: Sequence[Part] = ()) -> None:
     """Puts the options that are settings into each method that has them.
 
-    A setting that makes the method what it is (sigma = 0 of a plain one) stays.
-    Errors: ValueError for a setting that no chosen method has.
+    A setting that makes the method what it is (sigma = 0 of a plain one) stays. `--set` reaches the
+    other parts too. Errors: ValueError for a setting that no chosen part has.
     """
     for name in SHARED:
         value = getattr(options, name)
         if value is not None and not (name == "batch_size" and value == "auto"):
-            typed = _value(value) if isinstance(value, str) else value
-            _put(parts, name, typed, f"--{name.replace('_', '-')}")
+            given = typed(value) if isinstance(value, str) else value
+            put(methods, name, given, f"--{name.replace('_', '-')}")
+    parts = [*methods, *others]
     for text in options.set or ():
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise ValueError(f"--set: expected NAME=VALUE or METHOD.NAME=VALUE, got {text!r}")
-        method, dot, setting = name.partition(".")
+        label, dot, setting = name.rpartition(".")
         if dot:
-            chosen = [known for part in parts for known in part]
-            choose("--set: one of the chosen methods", method, chosen)
-            some = [{m: s} for part in parts for m, s in part.items() if m == method]
-            _put(some, setting, _value(value), f"--set {method}.{setting}")
+            what = "part" if others else "method"
+            choose(f"--set: one of the chosen {what}s", label, [part.label for part in parts])
+            some = [part for part in parts if part.label == label]
+            put(some, setting, typed(value), f"--set {name}")
         else:
-            _put(parts, name, _value(value), f"--set {name}")
+            put(methods, name, typed(value), f"--set {name}")
 
 
-def _put(parts: Sequence[Settings], name: str, value: Any, option: str) -> None:
+def put(parts: Sequence[Part], name: str, value: Any, option: str) -> None:
+    """Errors: ValueError where none of the parts has the setting, or takes another value."""
     taken, known, fixed = False, set[str](), []
     for part in parts:
-        for method, settings in part.items():
-            defaults = METHODS[method].defaults()
-            known |= set(defaults)
-            if name in METHODS[method].settings:
-                fixed.append(f"{method} has {name} = {METHODS[method].settings[name]}")
-            elif name in defaults:
-                settings[name] = value
-                taken = True
+        known |= set(part.defaults)
+        if name in part.fixed:
+            fixed.append(f"{part.label} has {name} = {part.fixed[name]}")
+        elif name in part.defaults:
+            part.settings[name] = value
+            taken = True
     if not taken and fixed:
         raise ValueError(f"{option}: cannot be changed, {fixed[0]}: choose another method")
     if not taken:
-        methods = ", ".join(method for part in parts for method in part)
+        labels = list(dict.fromkeys(part.label for part in parts))
         raise ValueError(
-            f"{option}: {methods} {'has' if methods.count(',') == 0 else 'have'} no setting "
+            f"{option}: {', '.join(labels)} {'has' if len(labels) == 1 else 'have'} no setting "
             f"{name!r}{nearest(name, known)} (see: moreaugrad methods)"
         )
 
 
-def _value(text: str) -> Any:
+def typed(text: str) -> Any:
     """A value as TOML has it; `8,16` is a list; what is neither is text."""
     for attempt in (text, f"[{text}]" if "," in text else text):
         try:

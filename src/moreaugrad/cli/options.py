@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 MODEL, METHOD, COMPUTE, OUTPUT = "Model", "Explanation", "Computation", "Output"
-CERTIFY = "Certificate"
+CERTIFY, DATA, EVALUATE = "Certificate", "Data", "Evaluation"
 
 
 def _option(*names: str, panel: str, **more: Any) -> Any:
@@ -24,6 +24,8 @@ Model = functools.partial(_option, panel=MODEL)
 Method = functools.partial(_option, panel=METHOD)
 Compute = functools.partial(_option, panel=COMPUTE)
 Output = functools.partial(_option, panel=OUTPUT)
+Data = functools.partial(_option, panel=DATA)
+Evaluate = functools.partial(_option, panel=EVALUATE)
 Certify = functools.partial(_option, panel=CERTIFY)
 
 
@@ -91,8 +93,8 @@ class Common:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """What `explain`, `compare` and `sweep` have in common."""
+class MethodOptions(Common):
+    """Settings of methods."""
 
     score: Annotated[
         str | None,
@@ -126,6 +128,11 @@ class Options(Common):
         Method("--set", metavar="[METHOD.]NAME=VALUE",
                help="Any setting that `moreaugrad methods` lists; can be repeated."),
     ] = None  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(MethodOptions):
+    """What `explain`, `compare` and `sweep` have in common."""
 
     export: Annotated[
         list[str] | None, Output(help="Maps in this format too: npy or csv; can be repeated.")
@@ -188,6 +195,65 @@ class CertifyOptions(Common):
         float | None,
         Certify(help="Share of them that the relaxed variant counts fully \\[default: 0.01]."),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(MethodOptions):
+    """Of `evaluate`. What is not given is the configuration's."""
+
+    data: Annotated[
+        Path | None,
+        Data(help="Folder of pictures, or a zip of one; ImageNet, Tiny-ImageNet and CIFAR-10 as "
+             "they are distributed."),
+    ] = None  # fmt: skip
+    layout: Annotated[
+        str | None,
+        Data(help="cifar10, tiny-imagenet, listed, imagenet or folders \\[default: auto]."),
+    ] = None
+    split: Annotated[
+        str | None,
+        Data(help="val, test or train \\[default: the first of these that there is]."),
+    ] = None
+    samples: Annotated[
+        int | None, Data(help="How many pictures, chosen by --seed \\[default: all].")
+    ] = None
+    unreadable: Annotated[
+        float | None,
+        Data(help="Share of unreadable pictures from which on the run fails \\[default: 0.1]."),
+    ] = None
+
+    methods: Annotated[str | None, Evaluate(help="a,b; or all; or all,-a for all but a.")] = None
+    metrics: Annotated[
+        str | None,
+        Evaluate(help="a,b; or all \\[default: normalised-distance, top-k, ssim, gini, zeros]."),
+    ] = None
+    attack: Annotated[
+        list[str] | None,
+        Evaluate("--attack", metavar="[LABEL=]NAME[:SETTING=VALUE,...]",
+                 help="top-k, mass-centre, gaussian, ...; can be repeated. Settings besides its "
+                 "own: source=METHOD, surrogate=BETA, epsilons=[...], over=SETTING."),
+    ] = None  # fmt: skip
+    epsilons: Annotated[
+        str | None, Evaluate(help="Budgets of the attacks, separated by commas.")
+    ] = None
+    norm: Annotated[str | None, Evaluate(help="Of the budgets: l2 or linf.")] = None
+    units: Annotated[
+        str | None,
+        Evaluate(help="Of the budgets: input (after the preprocessing) or pixel (0 to 1)."),
+    ] = None
+    block: Annotated[
+        int | None,
+        Evaluate(help="Pictures of a unit of work, which is redone when interrupted "
+                 "\\[default: 4]."),
+    ] = None  # fmt: skip
+    maps: Annotated[
+        int | None, Evaluate(help="Keep the maps of so many pictures \\[default: all].")
+    ] = None
+    config: Annotated[
+        Path | None,
+        Output("--config", "-c", help="TOML file of an evaluation, as each run holds one; what is "
+               "given here goes before it."),
+    ] = None  # fmt: skip
 
 
 def with_options(command: Callable[..., int]) -> Callable[..., int]:

@@ -79,7 +79,7 @@ class Files(DataSet):
 
     def load(self, item: Item) -> Image:
         with self.tree.open(item.name) as file:
-            return decode_image(file, str(self.tree.root / item.name))
+            return decode_image(file, item.name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

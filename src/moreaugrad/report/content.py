@@ -68,10 +68,40 @@ class Section:
     note: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A number in words, what is known of its error, and what is missing from it."""
+
+    text: str = ""
+    interval: str = ""
+    best: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Table:
+    """`rows`: a heading and an entry for each of `columns`. `head`: what the headings are."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Entry]]]
+    head: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chart:
+    """A drawing as SVG, and what it shows in words."""
+
+    title: str
+    svg: str
+    words: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Page:
     """`command`: what made the page. `facts`: model, versions, ... in the header. `notes`: below
-    it. `settings`: what runs the job again, as text."""
+    it. `settings`: what runs the job again, as text. With `tables` the page does not make its own
+    summary of the maps."""
 
     title: str
     sections: Sequence[Section]
@@ -80,3 +110,5 @@ class Page:
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     settings: str = ""
+    tables: Sequence[Table] = ()
+    charts: Sequence[Chart] = ()

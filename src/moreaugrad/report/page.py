@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from moreaugrad.files import write_atomically
 from moreaugrad.report import wording
 from moreaugrad.report.content import Page, Tile
-from moreaugrad.report.embedding import data_uri
+from moreaugrad.report.embedding import data_uri, svg_uri
 from moreaugrad.report.summary import summarise
 
 
@@ -27,6 +27,7 @@ def render_page(page: Page) -> str:
     )
     environment.filters |= {
         "data_uri": data_uri,
+        "svg_uri": svg_uri,
         "number": wording.number,
         "percent": wording.percent,
         "figures": wording.figures,

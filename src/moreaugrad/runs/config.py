@@ -26,13 +26,7 @@ WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or f
 
 def read_job(path: str | os.PathLike[str]) -> Job:
     """The job of a TOML file. Errors: ValueError that names the file and what is wrong in it."""
-    file = Path(path)
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{file}: expected a configuration, but there is no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: expected a TOML file ({error})") from None
+    file, table = Path(path), read_toml(path)
     try:
         job = from_table(Job, table)
     except (ValueError, TypeError) as error:
@@ -40,9 +34,20 @@ def read_job(path: str | os.PathLike[str]) -> Job:
     return _moved(job, lambda name: str(file.parent / name))
 
 
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The table of a TOML file. Errors: ValueError where it cannot be read as one."""
+    file = Path(path)
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{file}: expected a configuration, but there is no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: expected a TOML file ({error})") from None
+
+
 def job_toml(job: Job, folder: Path) -> str:
     """The job as the text of a TOML file in `folder`."""
-    moved = _moved(job, lambda name: _relative(name, folder))
+    moved = _moved(job, lambda name: relative(name, folder))
     return tomli_w.dumps(to_table(moved), multiline_strings=False)
 
 
@@ -124,7 +129,8 @@ def _moved(job: Job, move: Callable[[str], str]) -> Job:
     return replace(job, images=tuple(map(move, job.images)), model=model)
 
 
-def _relative(name: str, folder: Path) -> str:
+def relative(name: str, folder: Path) -> str:
+    """A path as it is told from within `folder`."""
     try:
         return Path(os.path.relpath(name, folder)).as_posix()
     except ValueError:  # on another drive

@@ -37,7 +37,7 @@ class Variant:
 def variants(job: Job, module: nn.Module) -> list[Variant]:
     """Errors: ValueError for settings that a method does not have or take."""
     found = [
-        Variant(key=name, method=name, explainer=_built(name, module, settings))
+        Variant(key=name, method=name, explainer=built(name, module, settings))
         for name, settings in job.methods.items()
     ]
     return found + ([] if job.sweep is None else _swept(job.sweep, module))
@@ -45,17 +45,17 @@ def variants(job: Job, module: nn.Module) -> list[Variant]:
 
 def in_pixel_units(job: Job, preprocess: Preprocess) -> Job:
     """The job, with what the preprocessing divides by told to the methods that ask for it."""
-    std = list(preprocess.std)
-
-    def told(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        asks = "std" in METHODS[name].defaults() and "layer" not in settings
-        return {"std": std, **settings} if asks else settings
-
-    methods = {name: told(name, settings) for name, settings in job.methods.items()}
+    methods = {name: told_std(name, given, preprocess) for name, given in job.methods.items()}
     sweep = job.sweep
     if sweep is not None and sweep.over != "std":
-        sweep = replace(sweep, settings=told(sweep.method, sweep.settings))
+        sweep = replace(sweep, settings=told_std(sweep.method, sweep.settings, preprocess))
     return replace(job, methods=methods, sweep=sweep)
+
+
+def told_std(name: str, settings: Mapping[str, Any], preprocess: Preprocess) -> Mapping[str, Any]:
+    """The settings of a method, with what the preprocessing divides by where it asks for that."""
+    asks = "std" in METHODS[name].defaults() and "layer" not in settings
+    return {"std": list(preprocess.std), **settings} if asks else settings
 
 
 def with_values(
@@ -68,7 +68,7 @@ def with_values(
         return replace(sweep, values=USUAL[sweep.over])
     if sweep.over == "eta" and "sparsity" in METHODS[sweep.method].defaults():
         settings = {**sweep.settings, "eta": "auto", "sparsity": 0.9}
-        eta = float(_built(sweep.method, module, settings).explain(first, target).eta[0])
+        eta = float(built(sweep.method, module, settings).explain(first, target).eta[0])
         return replace(sweep, values=tuple(float(f"{eta * times:.2g}") for times in AROUND))
     raise ValueError(
         f"values: expected numbers for the sweep over {sweep.over}, such as 1,2,4; got none"
@@ -81,7 +81,7 @@ def _swept(sweep: SweepPlan, module: nn.Module) -> list[Variant]:
         settings = dict(sweep.settings) | {sweep.over: _typed(sweep, value)}
         if sweep.over == "rho" and value == 0 and _has_envelope(sweep.method):
             settings["rho"] = VANISHING
-        explainer = _built(sweep.method, module, settings)
+        explainer = built(sweep.method, module, settings)
         key = f"{sweep.method}.{sweep.over}={value:g}"
         found.append(Variant(key=key, method=sweep.method, explainer=explainer, value=value))
     return found
@@ -111,7 +111,7 @@ def _typed(sweep: SweepPlan, value: float) -> Any:
     return int(value) if counts and value == int(value) else value
 
 
-def _built(name: str, module: nn.Module, settings: Mapping[str, Any]) -> Explainer:
+def built(name: str, module: nn.Module, settings: Mapping[str, Any]) -> Explainer:
     """The explainer; a setting of a wrong type is told like a wrong value."""
     for setting, value in METHODS[name].settings.items():
         if settings.get(setting, value) != value:

@@ -1,0 +1,108 @@
+"""What a record says of a map, of an attack, and of how they compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from torch import Tensor
+
+from moreaugrad.attacks.result import AttackResult
+from moreaugrad.explanation import Explanation
+from moreaugrad.runs.evaluate.prepare import BY_MAP, BY_MODEL, BY_PAIR, Judge, PreparedEvaluate
+from moreaugrad.runs.records import Record
+from moreaugrad.runs.run import line
+
+UNSUITABLE = (ValueError, TypeError, FloatingPointError, RuntimeError, AssertionError)
+"""What a method, an attack or a metric raises for what does not suit it."""
+
+
+def number(value: float) -> float | None:
+    """JSON has no NaN: null."""
+    return value if math.isfinite(value) else None
+
+
+def numbers(values: Tensor) -> list[float | None]:
+    return [number(float(value)) for value in values.flatten().tolist()]
+
+
+def map_told(explanation: Explanation, row: int) -> Record:
+    """How a map came about; what has no meaning for its method is left out."""
+    status = explanation.status[row]
+    told = {
+        "status": status.value,
+        "ok": status.ok,
+        "error": number(float(explanation.error[row])),
+        "residual": number(float(explanation.residual[row])),
+        "eta": number(float(explanation.eta[row])),
+        "zeros": number(float(explanation.zeros[row])),
+        "evaluations": int(explanation.evaluations[row]),
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def attack_told(result: AttackResult, row: int) -> Record:
+    """How an attack ended."""
+    status = result.status[row]
+    return {
+        "status": status.value,
+        "ok": status.ok,
+        **({} if status.ok else {"message": status.message, "remedy": status.remedy}),
+        "feasible": bool(result.feasible[row]),
+        "distance": number(float(result.distance[row])),
+        "before": number(float(result.before[row])),
+        "after": number(float(result.after[row])),
+        "evaluations": int(result.evaluations[row]),
+    }
+
+
+class Measures:
+    """The metrics of a group of samples under one method."""
+
+    def __init__(self, prepared: PreparedEvaluate, method: str, x: Tensor, ids: Sequence[int]):
+        self._judges, self._space = prepared.judges, prepared.space
+        self._explainer, self._x, self._ids = prepared.explainers[method], x, ids
+
+    def of_clean(self, clean: Explanation) -> list[Record]:
+        """`metrics` of each sample's own map."""
+
+        def measure(judge: Judge) -> Tensor:
+            if judge.kind == BY_MAP:
+                return self._measured(judge, clean.maps)
+            bound = self._explainer.bind(self._x, clean.target, ids=self._ids)
+            return self._measured(judge, bound, clean.maps, self._space)
+
+        return self._all((BY_MAP, BY_MODEL), measure, len(clean))
+
+    def of_attacked(self, clean: Explanation, attacked: Explanation) -> list[Record]:
+        """`metrics` of the attacked map, alone and beside the clean one."""
+
+        def measure(judge: Judge) -> Tensor:
+            pair = (clean.maps,) if judge.kind == BY_PAIR else ()
+            return self._measured(judge, *pair, attacked.maps)
+
+        return self._all((BY_MAP, BY_PAIR), measure, len(clean))
+
+    def _measured(self, judge: Judge, *arguments: object) -> Tensor:
+        found: Tensor = judge.measure(*arguments)
+        return found
+
+    def _all(
+        self, kinds: Iterable[str], measure: Callable[[Judge], Tensor], rows: int
+    ) -> list[Record]:
+        """A metric that cannot be computed is null, with the reason beside it."""
+        columns: dict[str, list[float | None]] = {}
+        problems: dict[str, str] = {}
+        for judge in self._judges:
+            if judge.kind not in kinds:
+                continue
+            try:
+                columns[judge.label] = numbers(measure(judge))
+            except UNSUITABLE as error:
+                columns[judge.label] = [None] * rows
+                problems[judge.label] = line(error)
+        found: list[Record] = []
+        for row in range(rows):
+            record: Record = {"metrics": {name: values[row] for name, values in columns.items()}}
+            found.append(record | ({"undefined": problems} if problems else {}))
+        return found

@@ -1,0 +1,151 @@
+"""What to evaluate: data, methods, attacks on their maps, and the metrics that judge them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from moreaugrad.attacks import ATTACKS
+from moreaugrad.data.layouts import AUTO, LAYOUTS
+from moreaugrad.names import choose
+from moreaugrad.runs.config import from_table, read_toml, relative, to_table
+from moreaugrad.runs.job import ComputePlan, ModelPlan
+
+Settings = Mapping[str, Any]
+
+LABEL = re.compile(r"[\w+-][\w.+-]*")
+"""Of a method or an attack: it names files and columns."""
+OF_LABEL = "label"
+"""As a target: the data set's class in place of the prediction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatePlan:
+    """samples x methods, and each of these under every attack at every budget.
+
+    data: a folder or a zip of one; layout, split: see `data.layouts`. samples: how many pictures,
+    chosen by `seed`; None is all. target: a class, "label" for the data set's own, or None for each
+    clean input's prediction.
+    methods, attacks, metrics: settings by label. A label is a name of the registry, or the settings
+    tell it (`method`, `attack`, `metric`), so that one can come twice. An attack has, besides the
+    settings of its class: `epsilons` of its own; `over`, the setting that these are values of, in
+    place of epsilon (sigma of Gaussian noise); `source`, the label or name of the method that its
+    steps are computed on; `surrogate`, the beta of a softplus network for these steps; `through`
+    may be a list, of which each method takes the first that it has.
+    epsilons: the budgets of the other attacks.
+    block: samples of a unit of work. maps: for how many samples maps are kept; None is all.
+    unreadable: the share of pictures from which on the run fails.
+    chosen, network: digests of the chosen pictures' names and of the network, filled in.
+    """
+
+    data: str
+    layout: str = AUTO
+    split: str | None = None
+    samples: int | None = None
+    seed: int = 0
+    target: int | str | None = None
+    epsilons: tuple[float, ...] = ()
+    block: int = 4
+    maps: int | None = None
+    unreadable: float = 0.1
+    chosen: str = ""
+    network: str = ""
+    model: ModelPlan = field(default_factory=ModelPlan)
+    compute: ComputePlan = field(default_factory=ComputePlan)
+    methods: Mapping[str, Settings] = field(default_factory=dict)
+    metrics: Mapping[str, Settings] = field(default_factory=dict)
+    attacks: Mapping[str, Settings] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        choose("layout", self.layout, [AUTO, *LAYOUTS])
+        if not self.methods:
+            raise ValueError("methods: expected at least one, got none")
+        for name, least in (("samples", 1), ("block", 1), ("maps", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
+        if not 0 <= self.unreadable <= 1:
+            raise ValueError(f"unreadable: expected a share in [0, 1], got {self.unreadable!r}")
+        for label in (*self.methods, *self.attacks, *self.metrics):
+            if not LABEL.fullmatch(label):
+                raise ValueError(
+                    f"{label!r}: expected a label of letters, digits and any of . _ + -"
+                )
+        if CLEAN in self.attacks:
+            raise ValueError(f"attacks: expected another label, {CLEAN!r} is the map without one")
+        for label in self.attacks:
+            self.budgets(label)
+
+    def budgets(self, attack: str) -> tuple[float | None, ...]:
+        """The epsilons of an attack; (None,) for one that needs none and has none.
+
+        Errors: ValueError where there are none.
+        """
+        given = self.attacks[attack]
+        kind = ATTACKS[choose("attack", str(given.get("attack", attack)), ATTACKS)]
+        found = given.get("epsilons", self.epsilons)
+        values = tuple(found) if isinstance(found, (list, tuple)) else (found,)
+        if not values and not kind.load().needs_epsilon:
+            return (None,)
+        if not values or not all(type(v) in (int, float) and v >= 0 for v in values):
+            raise ValueError(
+                f"epsilons: expected numbers >= 0 for the attack {attack}, got "
+                f"{list(values) or 'none'}"
+            )
+        return tuple(sorted({float(value) for value in values}))
+
+
+CLEAN = "clean"
+
+
+def read_plan(path: str | os.PathLike[str]) -> EvaluatePlan:
+    """The plan of a TOML file. Errors: ValueError that names the file and what is wrong in it."""
+    file, table = Path(path), read_toml(path)
+    try:
+        plan = from_table(EvaluatePlan, table)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: {error}") from None
+    # The digests are of another start; this one makes its own.
+    plan = replace(plan, chosen="", network="")
+    return _moved(plan, lambda name: str(file.parent / name))
+
+
+def plan_toml(plan: EvaluatePlan, folder: Path) -> str:
+    """The plan as the text of a TOML file in `folder`."""
+    return tomli_w.dumps(to_table(_moved(plan, lambda name: relative(name, folder))))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`name: old, now new` for each setting that two tables do not share."""
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{name} is {old.get(name, 'not set')} there, {new.get(name, 'not set')} here"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{before}{name}.")
+        else:
+            found[f"{before}{name}"] = str(value)
+    return found
+
+
+def _moved(plan: EvaluatePlan, move: Callable[[str], str]) -> EvaluatePlan:
+    """The plan with every path in it changed."""
+
+    def maybe(name: str | None) -> str | None:
+        return None if name is None else move(name)
+
+    model = replace(plan.model, weights=maybe(plan.model.weights), labels=maybe(plan.model.labels))
+    return replace(plan, data=move(plan.data), model=model)

@@ -1,0 +1,130 @@
+"""Means over pictures, with bootstrap intervals; what is undefined or failed is counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moreaugrad.runs.evaluate.plan import CLEAN
+from moreaugrad.runs.evaluate.prepare import BY_PAIR
+from moreaugrad.runs.evaluate.reading import Run, failed, numbers, value
+from moreaugrad.runs.records import Record
+
+WORST = "worst of the attacks"
+HIGH, LOW = "high", "low"
+"""What is better, of a metric."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """Percentile bootstrap over pictures: each mean's own interval."""
+
+    confidence: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence: expected between 0 and 1, got {self.confidence!r}")
+        if self.resamples < 1:
+            raise ValueError(f"resamples: expected at least 1, got {self.resamples!r}")
+
+    def interval(self, values: Sequence[float]) -> tuple[float, float]:
+        """NaN for fewer than two values, which tell nothing of their spread.
+
+        Source: Efron (1979), percentile method. The same resamples for every mean of as many
+        values, so that an equal column has an equal interval.
+        """
+        if len(values) < 2:
+            return math.nan, math.nan
+        given, count = np.asarray(values, dtype=np.float64), len(values)
+        generator = np.random.default_rng(self.seed)
+        rows = generator.integers(0, count, (self.resamples, count))
+        tail = 50 * (1 - self.confidence)
+        low, high = np.percentile(given[rows].mean(1), [tail, 100 - tail])
+        return float(low), float(high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A mean over `count` pictures. undefined: those where the metric has no value; failed: those
+    where the method or the attack has no result; neither is in the mean."""
+
+    run: str
+    method: str
+    attack: str
+    epsilon: float | None
+    metric: str
+    better: str
+    mean: float
+    low: float
+    high: float
+    count: int
+    undefined: int
+    failed: int
+
+
+def cells(run: Run, resampling: Resampling) -> list[Cell]:
+    """Of every method, attack, budget and metric, and of the worst attack on each picture."""
+    found = []
+    groups = [*_plain(run), *_worst(run)]
+    for method, attack, epsilon, metric, values, lost in groups:
+        defined = [v for v in values if not math.isnan(v)]
+        low, high = resampling.interval(defined)
+        found.append(
+            Cell(
+                run=run.label, method=method, attack=attack, epsilon=epsilon, metric=metric,
+                better=run.metric(metric).better if metric in run.plan.metrics else "",
+                mean=math.fsum(defined) / len(defined) if defined else math.nan,
+                low=low, high=high, count=len(defined),
+                undefined=len(values) - len(defined), failed=lost,
+            )
+        )  # fmt: skip
+    return found
+
+
+Group = tuple[str, str, float | None, str, list[float], int]
+
+
+def _plain(run: Run) -> Iterator[Group]:
+    for (method, attack, epsilon), records in run.by_key.items():
+        good = [record for record in records if not failed(record)]
+        names = dict.fromkeys(name for record in good for name in numbers(record))
+        pairs = [name for name in run.plan.metrics if run.metric(name).kind == BY_PAIR]
+        for metric in names or (pairs if attack != CLEAN else ()):
+            values = [numbers(record).get(metric, math.nan) for record in good]
+            yield method, attack, epsilon, metric, values, len(records) - len(good)
+
+
+def _worst(run: Run) -> Iterator[Group]:
+    """For each picture the attack that changed the map most, by each metric for itself.
+
+    A picture counts where at least one attack ran: masked gradients then do not look robust.
+    """
+    attacks = [attack for attack in run.plan.attacks if run.sweeps_epsilon(attack)]
+    if len(attacks) < 2:
+        return
+    for method in run.plan.methods:
+        for epsilon in run.plan.budgets(attacks[0]):
+            ran: dict[int, list[Record]] = {}
+            seen: set[int] = set()
+            for attack in attacks:
+                for record in run.by_key.get((method, attack, epsilon), []):
+                    seen.add(record["index"])
+                    if not failed(record):
+                        ran.setdefault(record["index"], []).append(record)
+            for metric in run.plan.metrics:
+                found = run.metric(metric)
+                if found.kind == BY_PAIR and found.better in (HIGH, LOW) and seen:
+                    worst = min if found.better == HIGH else max
+                    values = [
+                        worst(
+                            (v for r in records if not math.isnan(v := value(r, metric))),
+                            default=math.nan,
+                        )
+                        for records in ran.values()
+                    ]
+                    yield method, WORST, epsilon, metric, values, len(seen) - len(ran)

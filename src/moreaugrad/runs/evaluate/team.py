@@ -1,0 +1,90 @@
+"""The processes that share a run: one alone, or those that `torchrun` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=30)
+"""How long a process waits for the others; one that dies is noticed at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """rank: this process, from 0. size: all of them. local_rank: among those of this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's items: a range of them, as long as the others' but for one."""
+        return items[
+            len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size
+        ]
+
+    def first(self, act: Callable[[], None]) -> None:
+        """Process 0 does it while the others wait. Errors: ValueError in all of them."""
+        problem: list[str | None] = [None]
+        if self.rank == 0:
+            try:
+                act()
+            except ValueError as error:
+                if self.size == 1:
+                    raise
+                problem = [str(error)]
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with _told():
+                dist.broadcast_object_list(problem)
+        if problem[0] is not None:
+            raise ValueError(problem[0])
+
+    def wait(self) -> None:
+        """Until all have come here. Errors: RuntimeError where one has died."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with _told():
+                dist.barrier()
+
+
+@contextmanager
+def team() -> Iterator[Team]:
+    """By the environment that `torchrun` sets. Errors: ValueError for one that is not whole."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team()
+        return
+    import torch.distributed as dist
+
+    rank = int(os.environ.get("RANK", "-1"))
+    if not 0 <= rank < size or "MASTER_ADDR" not in os.environ:
+        raise ValueError(
+            f"WORLD_SIZE is {size}: expected RANK, MASTER_ADDR and MASTER_PORT beside it, as "
+            "torchrun sets them; start with torchrun, or without WORLD_SIZE"
+        )
+    # The processor's own collectives: what is exchanged is a word or two.
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield Team(rank=rank, size=size, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            "another process of this run has stopped; what is finished stays, and the same command "
+            f"goes on from there ({' '.join(str(error).split())[:200]})"
+        ) from error
