@@ -131,7 +131,7 @@ class Attack(ABC):
             attacked=attacked,
             status=found.status,
             distance=case.ball.distance(found.x),
-            feasible=found.feasible,
+            feasible=attacked.prediction == bound.prediction,
             before=unknown if goal is None else goal.value(maps.double()),
             after=unknown if goal is None else goal.value(other.double()),
             objective=found.objective,
@@ -185,7 +185,6 @@ def _unmoved(case: Case) -> Found:
     return Found(
         x=case.ball.center,
         status=(AttackStatus.NO_BUDGET,) * len(case),
-        feasible=torch.ones_like(count, dtype=torch.bool),
         objective=case.clean.new_full((len(case), 1), torch.nan, dtype=torch.float64),
         evaluations=count,
     )

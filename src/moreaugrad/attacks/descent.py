@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moreaugrad.attacks.ball import LINF, Ball
+from moreaugrad.attacks.ball import LINF
 from moreaugrad.attacks.base import Attack
 from moreaugrad.attacks.problem import Case, Look, Pursuit
 from moreaugrad.attacks.result import AttackStatus
@@ -76,23 +76,25 @@ class Pursuing(Attack):
 class Descent(Pursuing):
     """x <- project(x - t d): the best of all iterates that keep the class, the last one included.
 
-    optimizer: "gradient", d = grad D and t = step * epsilon / ||grad D|| at a run's first step;
-    "sign", d = sign(grad D), scaled such that the step's length is step * epsilon. A step that
-    changes the class is halved, up to 10 times, and t with it.
+    optimizer: "gradient", d = grad D, or "sign", d = sign(grad D); None takes the gradient for
+    "l2" and its sign for "linf". The first step has the length step * epsilon, the others shrink
+    linearly to 0. One that changes the class is halved, up to 10 times, and all after it.
     restarts: runs. start: the first one's, the "input" itself or a point on the "sphere" of radius
     epsilon that keeps the class; further runs start on the sphere.
-    Source: Levine et al. (2019), enhanced L2 attack; SPEC 2.1.
+    Source: Levine et al. (2019), enhanced L2 attack; SPEC 2.1. Differs: steps of known length,
+    which are stronger than ones that shrink with the gradient.
     """
 
     steps: int = 50
     restarts: int = 1
-    optimizer: str = GRADIENT
+    optimizer: str | None = None
     step: float = 1.0
-    start: str = SPHERE
+    start: str = INPUT_START
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("optimizer", self.optimizer, (GRADIENT, SIGN))
+        if self.optimizer is not None:
+            choose("optimizer", self.optimizer, (GRADIENT, SIGN))
         choose("start", self.start, (INPUT_START, SPHERE))
         for name in ("steps", "restarts"):
             if getattr(self, name) < 1:
@@ -130,24 +132,26 @@ class Descent(Pursuing):
 
     def _descend(self, run: _Run, best: Incumbents, number: int) -> None:
         """One run. A sample leaves it where there is no gradient, or no step keeps the class."""
-        length = torch.full_like(run.x[:, 0], torch.nan)
+        assert self.epsilon is not None
+        signed = (self.optimizer or (SIGN if self.norm == LINF else GRADIENT)) == SIGN
+        share = torch.ones_like(run.x[:, 0])
         for step in range(self.steps):
             gradient, wrong = run.pursuit.gradient(run.x, run.look)
             best.fail(run.rows, wrong)
             going = run.places([why is None for why in wrong])
-            run, gradient, length = run.select(going), gradient[going], length[going]
+            run, gradient, share = run.select(going), gradient[going], share[going]
             if len(run) == 0:
                 return
-            if step == 0:
-                length = self._length(gradient, run.pursuit.case.ball)
-            direction = gradient.sign() if self.optimizer == SIGN else gradient
+            direction = gradient.sign() if signed else gradient
+            reach = share * (self.step * self.epsilon * (1 - step / self.steps))
+            length = reach / run.pursuit.case.ball.length(direction).to(reach.dtype)
             x, halvings = _kept_step(run.pursuit.case, run.x, direction, length)
             stuck = halvings > HALVINGS
             best.evaluations[run.rows] += halvings + torch.where(stuck, 0, 1)
             lost = AttackStatus.NO_FEASIBLE_STEP
             best.fail(run.rows, [lost if no else None for no in stuck.tolist()])
             going = run.places((~stuck).tolist())
-            run, length = run.select(going), (length * 0.5**halvings)[going]
+            run, share = run.select(going), (share * 0.5**halvings)[going]
             if len(run) == 0:
                 return
             x = x[going]
@@ -172,15 +176,6 @@ class Descent(Pursuing):
             if len(left) == 0:
                 break
         return x, tries
-
-    def _length(self, gradient: Tensor, ball: Ball) -> Tensor:
-        """t of the first step, `[B]`."""
-        assert self.epsilon is not None
-        reach = self.step * self.epsilon
-        if self.optimizer == SIGN:
-            entries = 1.0 if ball.norm == LINF else gradient.shape[1] ** 0.5
-            return torch.full_like(gradient[:, 0], reach / entries)
-        return (reach / ball.length(gradient)).to(gradient.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

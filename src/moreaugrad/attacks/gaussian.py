@@ -68,7 +68,6 @@ class GaussianNoise(Attack):
             status=tuple(
                 drawn if fine or not self.preserve_class else lost for fine in kept.tolist()
             ),
-            feasible=kept | self.preserve_class,
             objective=torch.full_like(x[:, :1], torch.nan, dtype=torch.float64),
             evaluations=evaluations,
         )

@@ -58,6 +58,8 @@ class MassCentreAttack(Descent):
     Source: Ghorbani et al. (2019).
     """
 
+    start: str = SPHERE
+
     name: ClassVar[str] = "mass-centre"
 
     def __post_init__(self) -> None:

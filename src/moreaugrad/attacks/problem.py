@@ -15,10 +15,13 @@ from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.noise import KEYS, Noise
-from moreaugrad.outputs import Target, TargetLike
+from moreaugrad.outputs import Readout, Target, TargetLike
 
 STREAM = 2 * KEYS
 """Added to the sample keys, so that an attack shares no draw with the method that it attacks."""
+MARGIN = Readout("margin")
+ROUNDINGS = 64
+"""Of the largest output, by which the label's must exceed all others."""
 FLAT = 1e-12
 """Change of an objective, to first order over the map or the ball, that is numerically zero."""
 
@@ -67,15 +70,19 @@ class Case:
         return drawn.expand_as(self.clean)
 
     def kept(self, x: Tensor) -> Tensor:
-        """Whether the label is still predicted at `x` `[B, n]`: `[B]`. One forward pass."""
+        """Whether the label is predicted at `x` `[B, n]`, beyond rounding: `[B]`. A forward pass.
+
+        Without the margin a point on the class's edge would be judged by its batch mates.
+        """
         bound = self.bound.moved(x)
         with torch.no_grad():
             outputs = bound.in_chunks(lambda rows: bound.outputs(x[rows], rows))
-        finite = torch.isfinite(outputs.flatten(1)).all(1)
+        largest = outputs.reshape(len(x), -1).abs().amax(1)
         if bound.readout.task == "regression":
-            return finite
-        _, predicted = bound.readout.resolve(outputs, target_like(bound.target))
-        return finite & (predicted == self.label)
+            return torch.isfinite(largest)
+        margin = MARGIN.read(outputs, replace(bound.target, classes=self.label))
+        slack = min(ROUNDINGS * torch.finfo(outputs.dtype).eps, 0.02)
+        return margin > slack * largest  # False for NaN
 
     def bind(self, explainer: Explainer) -> BoundScore:
         """The score that another explainer explains, at these samples and for the same target."""

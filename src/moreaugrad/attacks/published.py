@@ -85,7 +85,8 @@ class PublishedTopKAttack(Attack):
         x, best = ball.center, ball.center.clone()
         least = torch.full_like(x[:, 0], torch.inf, dtype=torch.float64)
         evaluations = torch.zeros_like(case.label)
-        goal, wrong, feasible, values = case.goal, [], torch.zeros_like(case.label) > 0, []
+        any_kept = torch.zeros_like(case.label, dtype=torch.bool)
+        goal, wrong, values = case.goal, [], []
         for step in range(self.steps):
             shown, pull, spent = _straight_through(seen, score.moved(x))
             if step == 0:
@@ -96,7 +97,7 @@ class PublishedTopKAttack(Attack):
             better = kept & (value < least)
             best = torch.where(better[:, None], x, best)
             least = torch.where(better, value, least)
-            feasible |= kept
+            any_kept |= kept
             values.append(value)
             evaluations += spent + 1
             slope = slope.to(shown.dtype)
@@ -106,15 +107,14 @@ class PublishedTopKAttack(Attack):
             x = ball.at(ball.displacement(x) - self.step * self.epsilon * gradient.sign())
             case.tell((step + 1) / self.steps)
         moved = (best != ball.center).any(1)
-        ended = zip(wrong, feasible.tolist(), moved.tolist(), strict=True)
+        ended = zip(wrong, any_kept.tolist(), moved.tolist(), strict=True)
         lost = AttackStatus.NO_FEASIBLE_STEP
         return Found(
             x=best,
             status=tuple(
-                (why or (AttackStatus.IMPROVED if off else AttackStatus.HELD)) if any_kept else lost
-                for why, any_kept, off in ended
+                (why or (AttackStatus.IMPROVED if off else AttackStatus.HELD)) if held else lost
+                for why, held, off in ended
             ),
-            feasible=case.kept(best),
             objective=torch.stack(values, dim=1),
             evaluations=evaluations,
         )

@@ -18,7 +18,6 @@ class Found:
 
     x: Tensor
     status: tuple[AttackStatus, ...]
-    feasible: Tensor
     objective: Tensor
     evaluations: Tensor
 
@@ -96,7 +95,6 @@ class Incumbents:
         return Found(
             x=self.x,
             status=tuple(_status(*sample) for sample in ended),
-            feasible=torch.ones_like(self._stepped),
             objective=self._trace,
             evaluations=self.evaluations,
         )
