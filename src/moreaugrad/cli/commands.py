@@ -104,7 +104,8 @@ def perform_evaluate(plan: EvaluatePlan, options: EvaluateOptions) -> int:
     if outcome.interrupted:
         screen.note("interrupted: the same command goes on from here")
         return INTERRUPTED
-    return PARTLY if outcome.failures else DONE
+    # torchrun would take any other code for a process that has failed.
+    return PARTLY if outcome.failures and members.size == 1 else DONE
 
 
 def perform_report(runs: Sequence[Path], out: Path, **settings: Any) -> int:

@@ -23,6 +23,8 @@ LABEL = re.compile(r"[\w+-][\w.+-]*")
 """Of a method or an attack: it names files and columns."""
 OF_LABEL = "label"
 """As a target: the data set's class in place of the prediction."""
+OF_DATA = "data"
+"""As `labels` of the published attack: the data set's classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,8 @@ class EvaluatePlan:
     settings of its class: `epsilons` of its own; `over`, the setting that these are values of, in
     place of epsilon (sigma of Gaussian noise); `source`, the label or name of the method that its
     steps are computed on; `surrogate`, the beta of a softplus network for these steps; `through`
-    may be a list, of which each method takes the first that it has.
+    may be a list, of which each method takes the first that it has. `labels = "data"` gives the
+    published attack the data set's classes.
     epsilons: the budgets of the other attacks.
     block: samples of a unit of work. maps: for how many samples maps are kept; None is all.
     unreadable: the share of pictures from which on the run fails.
@@ -121,24 +124,20 @@ def plan_toml(plan: EvaluatePlan, folder: Path) -> str:
     return tomli_w.dumps(to_table(_moved(plan, lambda name: relative(name, folder))))
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`name: old, now new` for each setting that two tables do not share."""
-    old, new = _flat(before), _flat(now)
-    return [
-        f"{name} is {old.get(name, 'not set')} there, {new.get(name, 'not set')} here"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in table.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{before}{name}.")
-        else:
-            found[f"{before}{name}"] = str(value)
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """What each setting that two tables do not share is in the one and in the other."""
+    found = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{where}{name}.")
+        elif old != new:
+            found.append(f"{where}{name} is {_word(old)} there, {_word(new)} here")
     return found
+
+
+def _word(value: object) -> str:
+    return "not set" if value is None else "set" if isinstance(value, Mapping) else str(value)
 
 
 def _moved(plan: EvaluatePlan, move: Callable[[str], str]) -> EvaluatePlan:

@@ -20,7 +20,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.metrics import METRICS
 from moreaugrad.metrics import build as build_metric
 from moreaugrad.names import choose
-from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan, Settings
+from moreaugrad.runs.evaluate.plan import OF_DATA, OF_LABEL, EvaluatePlan, Settings
 from moreaugrad.runs.evaluate.team import Team
 from moreaugrad.runs.network import Network, fixed_threads, resolved_device
 from moreaugrad.runs.run import line
@@ -47,6 +47,16 @@ class Threat:
     epsilon: float | None
     attack: Attack | None
     reason: str = ""
+    labelled: bool = False
+    """The data set's classes are its `labels`, as in the published attack."""
+
+    def on(self, chosen: Sequence[Chosen]) -> Attack:
+        """For these samples. Errors: ValueError for a class that is not known."""
+        assert self.attack is not None
+        if not self.labelled:
+            return self.attack
+        labels: dict[str, Any] = {"labels": torch.tensor(known_classes(chosen))}
+        return replace(self.attack, **labels)
 
     @property
     def title(self) -> str:
@@ -98,14 +108,18 @@ class PreparedEvaluate:
         """The classes to explain. Errors: ValueError for a picture whose label is not known."""
         if self.plan.target != OF_LABEL:
             return self.network.target(self.plan.target)
-        for one in chosen:
-            if one.item.index is None:
-                raise ValueError(
-                    f"{one.item.name}: expected a class index, which this layout does not tell; "
-                    "leave --target out to explain the predictions"
-                )
-        indices = [one.item.index for one in chosen]
-        return torch.tensor(indices, device=self.network.compute.device)
+        return torch.tensor(known_classes(chosen), device=self.network.compute.device)
+
+
+def known_classes(chosen: Sequence[Chosen]) -> list[int]:
+    """The data set's class of each picture. Errors: ValueError where it is not known."""
+    found = [one.item.index for one in chosen]
+    if None in found:
+        raise ValueError(
+            f"{chosen[found.index(None)].item.name}: expected a class index, which this layout "
+            "does not tell; explain the predictions instead"
+        )
+    return [index for index in found if index is not None]
 
 
 def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEvaluate:
@@ -131,7 +145,7 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
             for label, (name, settings) in resolved.items()
         }
         judges = [_judge(label, settings) for label, settings in plan.metrics.items()]
-        maker = _Threats(plan, network, resolved, space)
+        maker = _Threats(plan, network, resolved, space, chosen)
         threats = {label: maker.on(label, explainers[label]) for label in explainers}
         _check_suited(threats)
         first = _first(data, chosen, network)
@@ -144,6 +158,12 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
             network=_network_digest(network.model.module),
             model=replace(plan.model, preprocess=preprocess),
             compute=replace(network.compute, device=compute.device),
+            metrics={
+                label: {"metric": name, **METRICS[name].settings, **plan.metrics[label]}
+                for label in plan.metrics
+                for name in [plan.metrics[label].get("metric", label)]
+            },
+            attacks={label: _attack_told(plan, label) for label in plan.attacks},
             methods={
                 label: {"method": resolved[label][0], **explainer.settings()}
                 for label, explainer in explainers.items()
@@ -201,6 +221,16 @@ def _judge(label: str, given: Settings) -> Judge:
     return Judge(label=label, kind=kind, measure=build_metric(name, **settings))
 
 
+def _attack_told(plan: EvaluatePlan, label: str) -> dict[str, Any]:
+    """An attack's settings, those spelt out that were not given."""
+    given = plan.attacks[label]
+    name = given.get("attack", label)
+    usual = ATTACKS[name].defaults()
+    plain = {key: v for key, v in usual.items() if isinstance(v, (str, int, float))}
+    plain.pop(given.get("over", ""), None)
+    return {"attack": name, **plain, **given}
+
+
 class _Threats:
     """Makes the attacks on each method; surrogate networks are made once."""
 
@@ -210,8 +240,10 @@ class _Threats:
         network: Network,
         methods: Mapping[str, tuple[str, Settings]],
         space: InputSpace,
+        chosen: Sequence[Chosen],
     ) -> None:
         self._plan, self._network, self._methods, self._space = plan, network, methods, space
+        self._chosen = chosen
         self._surrogates: dict[float, nn.Module] = {}
 
     def on(self, method: str, explainer: Explainer) -> list[Threat]:
@@ -231,6 +263,10 @@ class _Threats:
         source, beta = given.pop("source", None), given.pop("surrogate", None)
         if source is not None or beta is not None:
             given["source"] = self._source(source or method, beta)
+        labelled = given.get("labels") == OF_DATA
+        if labelled:
+            known_classes(self._chosen)
+            del given["labels"]
         way = given.get("through")
         if isinstance(way, list):
             ways = (given.get("source") or explainer).derivatives
@@ -238,10 +274,10 @@ class _Threats:
         if "space" in ATTACKS[name].defaults():
             given.setdefault("space", self._space)
         try:
-            attack = build_attack(name, explainer, **{over: epsilon}, **given)
+            attack = build_attack(name, explainer, **{**given, over: epsilon})
         except (ValueError, TypeError) as error:
             return Threat(label=label, epsilon=epsilon, attack=None, reason=line(error))
-        return Threat(label=label, epsilon=epsilon, attack=attack)
+        return Threat(label=label, epsilon=epsilon, attack=attack, labelled=labelled)
 
     def _source(self, source: str, beta: float | None) -> Explainer:
         """The method that the steps are computed on."""

@@ -164,8 +164,9 @@ def _failures(run: Run) -> list[str]:
 def _explained(every: Sequence[Cell]) -> list[str]:
     failing = (
         "An attack that failed on a picture says nothing about its robustness: such pictures are "
-        "counted and are not in the mean. Metrics without a value there (a zero map, say) are "
-        "counted as undefined."
+        "counted as failed and are not in the mean (the mean with their unchanged maps, as "
+        "published studies have it, stands behind). Metrics without a value there (a zero map, "
+        "say) are counted as undefined."
     )
     found = [failing]
     if any(cell.attack == WORST for cell in every):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,7 +51,8 @@ class Resampling:
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """A mean over `count` pictures. undefined: those where the metric has no value; failed: those
-    where the method or the attack has no result; neither is in the mean."""
+    where the method or the attack has no result; neither is in the mean. mean_with_failed: as if
+    failed attacks had run, that is with the unchanged maps that they leave, as published."""
 
     run: str
     method: str
@@ -65,41 +66,65 @@ class Cell:
     count: int
     undefined: int
     failed: int
+    mean_with_failed: float
 
 
 def cells(run: Run, resampling: Resampling) -> list[Cell]:
     """Of every method, attack, budget and metric, and of the worst attack on each picture."""
     found = []
-    groups = [*_plain(run), *_worst(run)]
-    for method, attack, epsilon, metric, values, lost in groups:
-        defined = [v for v in values if not math.isnan(v)]
+    for group in [*_plain(run), *_worst(run)]:
+        defined = _defined(group.values)
         low, high = resampling.interval(defined)
+        known = group.metric in run.plan.metrics
         found.append(
             Cell(
-                run=run.label, method=method, attack=attack, epsilon=epsilon, metric=metric,
-                better=run.metric(metric).better if metric in run.plan.metrics else "",
-                mean=math.fsum(defined) / len(defined) if defined else math.nan,
-                low=low, high=high, count=len(defined),
-                undefined=len(values) - len(defined), failed=lost,
+                run=run.label, method=group.method, attack=group.attack, epsilon=group.epsilon,
+                metric=group.metric, better=run.metric(group.metric).better if known else "",
+                mean=_mean(defined), low=low, high=high, count=len(defined),
+                undefined=len(group.values) - len(defined), failed=group.failed,
+                mean_with_failed=_mean([*defined, *_defined(group.unchanged)]),
             )
         )  # fmt: skip
     return found
 
 
-Group = tuple[str, str, float | None, str, list[float], int]
+def _defined(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
 
 
-def _plain(run: Run) -> Iterator[Group]:
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """values: of the pictures that have a result. unchanged: of the others with a failed attack."""
+
+    method: str
+    attack: str
+    epsilon: float | None
+    metric: str
+    values: list[float]
+    failed: int
+    unchanged: list[float] = field(default_factory=list)
+
+
+def _plain(run: Run) -> Iterator[_Group]:
     for (method, attack, epsilon), records in run.by_key.items():
         good = [record for record in records if not failed(record)]
-        names = dict.fromkeys(name for record in good for name in numbers(record))
+        lost = [r for r in records if failed(r) and "problem" not in r]
+        names = dict.fromkeys(name for record in [*good, *lost] for name in numbers(record))
         pairs = [name for name in run.plan.metrics if run.metric(name).kind == BY_PAIR]
         for metric in names or (pairs if attack != CLEAN else ()):
-            values = [numbers(record).get(metric, math.nan) for record in good]
-            yield method, attack, epsilon, metric, values, len(records) - len(good)
+            yield _Group(
+                method=method, attack=attack, epsilon=epsilon, metric=metric,
+                values=[numbers(record).get(metric, math.nan) for record in good],
+                failed=len(records) - len(good),
+                unchanged=[numbers(record).get(metric, math.nan) for record in lost],
+            )  # fmt: skip
 
 
-def _worst(run: Run) -> Iterator[Group]:
+def _worst(run: Run) -> Iterator[_Group]:
     """For each picture the attack that changed the map most, by each metric for itself.
 
     A picture counts where at least one attack ran: masked gradients then do not look robust.
@@ -127,4 +152,7 @@ def _worst(run: Run) -> Iterator[Group]:
                         )
                         for records in ran.values()
                     ]
-                    yield method, WORST, epsilon, metric, values, len(seen) - len(ran)
+                    yield _Group(
+                        method=method, attack=WORST, epsilon=epsilon, metric=metric,
+                        values=values, failed=len(seen) - len(ran),
+                    )  # fmt: skip

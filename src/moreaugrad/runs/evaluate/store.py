@@ -106,7 +106,15 @@ class RunFolder:
 
     def write(self, unit: Unit, records: Iterable[Record], tensors: Mapping[str, Tensor]) -> None:
         """Errors: OSError of the file system; then nothing of the unit is taken as finished."""
-        stem = self.path / unit.stem
+        try:
+            self._write(self.path / unit.stem, records, tensors)
+        except OSError as error:
+            raise OSError(
+                f"{self.path}: cannot be written to ({error.strerror or error}); what is finished "
+                "stays, and the same command goes on from there"
+            ) from error
+
+    def _write(self, stem: Path, records: Iterable[Record], tensors: Mapping[str, Tensor]) -> None:
         stem.parent.mkdir(parents=True, exist_ok=True)
         for left in stem.parent.glob(f".{stem.name}.*"):  # of a process that was killed
             left.unlink()

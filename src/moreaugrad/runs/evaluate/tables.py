@@ -81,11 +81,11 @@ def page_table(block: Block, *, several: bool) -> Table:
 def _entry(cell: Cell | None, top: float) -> Entry:
     if cell is None:
         return Entry()
-    notes = [
-        f"{number} {what}"
-        for number, what in ((cell.undefined, "undefined"), (cell.failed, "failed"))
-        if number
-    ]
+    notes = [f"{cell.undefined} undefined"] if cell.undefined else []
+    if cell.failed:
+        other = cell.mean_with_failed
+        same = math.isnan(other) or other == cell.mean
+        notes.append(f"{cell.failed} failed" + ("" if same else f" ({score(other)} with them)"))
     return Entry(
         text="" if math.isnan(cell.mean) else score(cell.mean),
         interval="" if math.isnan(cell.low) else f"{score(cell.low)} to {score(cell.high)}",

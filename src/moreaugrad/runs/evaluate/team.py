@@ -48,7 +48,7 @@ class Team:
             raise ValueError(problem[0])
 
     def wait(self) -> None:
-        """Until all have come here. Errors: RuntimeError where one has died."""
+        """Until all have come here. Errors: ConnectionError where one has died."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -84,7 +84,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RuntimeError(
+        raise ConnectionError(
             "another process of this run has stopped; what is finished stays, and the same command "
             f"goes on from there ({' '.join(str(error).split())[:200]})"
         ) from error

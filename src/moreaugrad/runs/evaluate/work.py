@@ -45,8 +45,8 @@ def run_evaluate(
 
     Pictures that cannot be read are told and left out, and so is a method or an attack where it
     does not suit. An interruption (Ctrl-C) keeps the finished units.
-    Errors: ValueError for an unsuitable folder and for too many unreadable pictures; RuntimeError
-    where another process has died; OSError, MemoryError where disk or memory run out.
+    Errors: ValueError for an unsuitable folder and for too many unreadable pictures; OSError
+    where the disk is full or another process has died, MemoryError where memory runs out.
     """
     compute = prepared.network.compute
     with fixed_threads(compute.threads), deterministic(compute.device):
@@ -219,7 +219,7 @@ class _Block:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = threat.attack.attack(
+                found = threat.on(rows).attack(
                     x, clean.target, ids=ids, clean=clean,
                     progress=self.meter.progress(self.method, threat),
                 )  # fmt: skip
