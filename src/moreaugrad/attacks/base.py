@@ -21,6 +21,7 @@ from moreaugrad.explainers.base import Explainer, Progress
 from moreaugrad.explanation import Explanation
 from moreaugrad.layout import Layout
 from moreaugrad.names import choose
+from moreaugrad.noise import Noise
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs
 from moreaugrad.space import INPUT, UNITS, InputSpace
@@ -52,6 +53,7 @@ class Attack(ABC):
     def __post_init__(self) -> None:
         choose("norm", self.norm, NORMS)
         choose("units", self.units, UNITS)
+        Noise(self.seed)
         if self.units != INPUT and self.space is None:
             raise ValueError("units: pixels need space=, which tells how inputs are made of them")
         if self.epsilon is None:

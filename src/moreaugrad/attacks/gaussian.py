@@ -34,6 +34,10 @@ class GaussianNoise(Attack):
     name: ClassVar[str] = "gaussian"
     needs_epsilon: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        noise_level([], self.sigma, self.sigma_mode)
+
     @classmethod
     def published(cls, explainer: Explainer, **settings: Any) -> Self:
         """As released: without a look at the class."""

@@ -14,11 +14,11 @@ from moreaugrad.attacks.objectives import Goal
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
-from moreaugrad.noise import KEYS, Noise
+from moreaugrad.noise import Noise
 from moreaugrad.outputs import Readout, Target, TargetLike
 
-STREAM = 2 * KEYS
-"""Added to the sample keys, so that an attack shares no draw with the method that it attacks."""
+FIRST = 2**40
+"""Number of an attack's first draw: far behind those of the method that it attacks."""
 MARGIN = Readout("margin")
 ROUNDINGS = 64
 """Of the largest output, by which the label's must exceed all others."""
@@ -65,8 +65,7 @@ class Case:
 
     def normal(self, number: int) -> Tensor:
         """Standard normal vector `number` of each sample, `[B, n]`."""
-        keys = [key + STREAM for key in self.bound.keys]
-        drawn = Noise(self.seed).normals(keys, number, self.clean)
+        drawn = Noise(self.seed).normals(self.bound.keys, FIRST + number, self.clean)
         return drawn.expand_as(self.clean)
 
     def kept(self, x: Tensor) -> Tensor:
