@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from moreaugrad.relu_hessian import ReLUHessian, relu_hessian
     from moreaugrad.score import Score, Smoothed
     from moreaugrad.solvers import Status
+    from moreaugrad.surrogate import softplus_surrogate
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,7 @@ __all__ = [
     "paper_rho",
     "relu_hessian",
     "rho_guidance",
+    "softplus_surrogate",
 ]
 
 # What the imports above tell type checkers happens when a name is first used: the command line
@@ -80,6 +82,7 @@ _HOMES = {
     "relu_hessian": ("ReLUHessian", "relu_hessian"),
     "score": ("Score", "Smoothed"),
     "solvers": ("Status",),
+    "surrogate": ("softplus_surrogate",),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
