@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from moreaugrad.metrics.sparsity import defined
+from moreaugrad.metrics.maps import defined
 
 
 def auroc(values: Tensor, mask: Tensor) -> Tensor:

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-
-def defined(flat: Tensor) -> Tensor:
-    """`[B]`: finite and not zero everywhere; other maps have no scores (SPEC 0.7)."""
-    return torch.isfinite(flat).all(1) & (flat != 0).any(1)
+from moreaugrad.metrics.maps import AS_IS, Floats, array, by_sample, check
 
 
 def zeros(maps: Tensor) -> Tensor:
     """Share of entries that are exactly zero, `[B, ...]` -> `[B]`; NaN for a map that is not
     finite."""
-    flat = maps.flatten(1)
-    share = (flat == 0).double().mean(1)
-    return share.where(torch.isfinite(flat).all(1), torch.nan)
+    check(maps)
+
+    def score(a: NDArray[np.floating]) -> float:
+        return 1 - np.count_nonzero(a) / a.size if np.isfinite(a).all() else math.nan
+
+    found = [score(array(sample)) for sample in maps]
+    return torch.tensor(found, dtype=torch.float64, device=maps.device)
 
 
-def gini(maps: Tensor) -> Tensor:
+def gini(maps: Tensor, *, reduction: str = AS_IS) -> Tensor:
     """G = sum_k (2k - N - 1) c_(k) / (N ||c||_1), c = |A| in ascending order, `[B, ...]` -> `[B]`.
 
-    0 for a constant map, 1 - 1/N for a single entry; scale invariant. Entries count one by one:
-    sum over the channels first for a number per pixel. NaN for a zero map and for one that is not
+    0 for a constant map, 1 - 1/N for a single entry; scale invariant. Entries count one by one;
+    reduction "abs-sum" gives a number per pixel. NaN for a zero map and for one that is not
     finite. Source: Hurley and Rickard (2009), SPEC 8.1.
     """
-    flat = maps.flatten(1)
-    # A common factor would let the sum of large maps overflow; it cancels.
-    size = flat.abs().double()
-    size = size / size.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    ascending = size.sort(1).values
-    count = flat.shape[1]
-    rank = torch.arange(1, count + 1, device=maps.device, dtype=torch.float64)
-    found = (ascending * (2 * rank - count - 1)).sum(1) / (count * ascending.sum(1))
-    return found.where(defined(flat), torch.nan)
+
+    def score(a: Floats) -> float:
+        size = np.sort(np.abs(a), axis=None)
+        count = len(size)
+        weights = np.arange(1 - count, count, 2, dtype=np.float64)
+        return float(weights @ size / (count * size.sum()))
+
+    return by_sample(score, maps, reduction=reduction)
+
+
+def entropy(maps: Tensor, *, reduction: str = AS_IS, relative: bool = False) -> Tensor:
+    """H = -sum_i p_i ln p_i, p = |A| / ||A||_1, `[B, ...]` -> `[B]`, in nats.
+
+    0 for a single entry, ln N for a constant map. relative: H / ln N, in [0, 1] (0 where N = 1).
+    Source: Bhatt et al. (2020), arXiv 2005.00631.
+    """
+
+    def score(a: Floats) -> float:
+        size = np.abs(a).ravel()
+        p = size[size > 0]
+        p = p / p.sum()
+        # A rounded sum of one entry's share may be a little below 0.
+        found = max(0.0, -float(p @ np.log(p)))
+        return found / np.log(size.size) if relative and size.size > 1 else found
+
+    return by_sample(score, maps, reduction=reduction)

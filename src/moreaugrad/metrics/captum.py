@@ -1,0 +1,204 @@
+"""Captum's infidelity and maximum sensitivity, made safe for explainers of this library.
+
+Captum draws from the global generators and asks `attribute` without telling it which samples it
+gets: noise keys and the target would be lost. Here perturbations are a function of (seed, sample
+key, draw), the target is that of the clean input, passes are cut to what fits, and a map that is
+zero everywhere or not finite gives NaN (Captum divides the changes of a zero map by 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Protocol
+
+import torch
+from captum import metrics
+from torch import Tensor
+
+from moreaugrad import checks
+from moreaugrad.bound import BoundScore
+from moreaugrad.layout import Layout
+from moreaugrad.metrics.draws import Stream, generator
+from moreaugrad.metrics.maps import defined
+from moreaugrad.names import choose
+from moreaugrad.noise import sample_keys
+from moreaugrad.space import INPUT, PIXEL, UNITS, InputSpace
+
+Parts = Tensor | tuple[Tensor, ...]
+
+
+class Explained(Protocol):
+    """An explanation: maps of inputs for a target."""
+
+    @property
+    def maps(self) -> Parts: ...
+    @property
+    def inputs(self) -> Parts: ...
+    @property
+    def target(self) -> Tensor: ...
+
+
+class Explains(Protocol):
+    """An explainer."""
+
+    @property
+    def layer(self) -> object: ...
+
+    def explain(
+        self,
+        inputs: Parts,
+        target: Tensor | None = None,
+        additional_forward_args: object = None,
+        *,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> Explained: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Near:
+    """Points near an input. radius: of each entry, in units of the network's "input" or of the
+    "pixel"; a standard deviation, or half of an interval's width. draws: how many points."""
+
+    radius: float
+    units: str = INPUT
+    draws: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.radius < float("inf"):
+            raise ValueError(f"radius: expected a finite number > 0, got {self.radius!r}")
+        if self.draws < 1:
+            raise ValueError(f"draws: expected at least 1, got {self.draws!r}")
+        choose("units", self.units, UNITS)
+
+    def perturbations(
+        self, keys: Sequence[int], draw: int, stream: Stream, space: InputSpace, layout: Layout
+    ) -> Tensor:
+        """Draw `draw` for each of these samples: `[B, n]`, float64."""
+        made = {}
+        for key in set(keys):
+            source = generator(self.seed, key, stream, draw)
+            normal = stream is Stream.NORMAL
+            size = layout.size
+            found = source.standard_normal(size) if normal else source.uniform(-1, 1, size)
+            made[key] = torch.from_numpy(self.radius * found)
+        rows = torch.stack([made[key] for key in keys])
+        return rows / space.scale(layout, rows) if self.units == PIXEL else rows
+
+
+NOISE = Near(radius=0.1, draws=64)
+BOX = Near(radius=0.02)
+
+
+def infidelity(
+    bound: BoundScore,
+    maps: Parts,
+    space: InputSpace | None = None,
+    *,
+    normalize: bool = False,
+    near: Near = NOISE,
+) -> Tensor:
+    """Mean of (<z, A> - (f(x) - f(x - z)))^2 over z ~ N(0, near.radius^2 I): `[B]`, low is good.
+
+    f is the bound score, of the kind that was explained. It compares A in the scale of the
+    gradient; normalize: with beta A instead, beta the scale that fits best, for methods whose maps
+    have another. Costs 2 near.draws passes for each sample.
+    Source: Yeh et al. (2019), arXiv 1901.09392, by captum.metrics.infidelity.
+    """
+    space = space or InputSpace()
+    flat = _flat(maps, bound.layout).to(bound.origin)
+    known = defined(flat).nonzero()[:, 0]
+    found = flat.new_full((len(flat),), torch.nan, dtype=torch.float64)
+    if not len(known):
+        return found
+    chosen, flat = bound.select(known), flat[known]
+
+    def work(rows: Tensor) -> Tensor:
+        keys, draws = [chosen.keys[row] for row in rows.tolist()], count()
+
+        def perturb(points: Tensor) -> tuple[Tensor, Tensor]:
+            drawn = near.perturbations(keys, next(draws), Stream.NORMAL, space, bound.layout)
+            z = drawn.to(points)
+            return z, points - z
+
+        missed: Tensor = metrics.infidelity(
+            chosen.value,
+            perturb,
+            chosen.origin[rows],
+            flat[rows],
+            additional_forward_args=(rows,),
+            n_perturb_samples=near.draws,
+            max_examples_per_batch=len(rows),
+            normalize=normalize,
+        )
+        if chosen.meter is not None:
+            chosen.meter(2 * near.draws * len(rows))
+        return missed.double()
+
+    found[known] = chosen.chunks.over(torch.arange(len(chosen), device=flat.device), work)
+    return found
+
+
+def max_sensitivity(
+    explainer: Explains,
+    clean: Explained,
+    space: InputSpace | None = None,
+    *,
+    additional_forward_args: object = None,
+    ids: Sequence[int] | Tensor | None = None,
+    near: Near = BOX,
+) -> Tensor:
+    """max over x' of ||A(x') - A(x)||_2 / ||A(x)||_2, x' uniform in a box around x: `[B]`.
+
+    `clean` is `explainer.explain(x)`, made with the same ids and arguments; every x' is explained
+    for its target. Low is good. Costs near.draws explanations of the batch. NaN where one of the
+    maps is not finite, and where the clean one is zero everywhere.
+    Source: Yeh et al. (2019), arXiv 1901.09392, by captum.metrics.sensitivity_max.
+    Errors: ValueError for an explainer of a layer, whose input is not what is perturbed.
+    """
+    if explainer.layer is not None:
+        raise ValueError(
+            "max-sensitivity: expected an explainer of the inputs; this one explains a layer's "
+            "output, and what stands before the layer cannot be perturbed there"
+        )
+    space, parts = space or InputSpace(), checks.as_parts(clean.inputs)
+    layout = Layout.of(parts)
+    flat = _flat(clean.maps, layout)
+    keys, draws = sample_keys(ids, len(flat)), count()
+    calls = count()
+
+    def maps(points: Tensor) -> Tensor:
+        if next(calls) == 0:  # Captum asks for the clean maps first.
+            return flat
+        restored = layout.restore(points)
+        inputs = restored if len(restored) > 1 else restored[0]
+        found = explainer.explain(inputs, clean.target, additional_forward_args, ids=ids)
+        return _flat(found.maps, layout)
+
+    def perturb(points: Tensor) -> Tensor:
+        drawn = near.perturbations(keys, next(draws), Stream.BOX, space, layout)
+        return points + drawn.to(points)
+
+    origin = layout.flatten(parts).detach()
+    most: Tensor = metrics.sensitivity_max(
+        maps,
+        origin,
+        perturb_func=perturb,
+        n_perturb_samples=near.draws,
+        max_examples_per_batch=len(origin),
+    )
+    return most.double().where(defined(flat), torch.nan)
+
+
+def _flat(maps: Parts, layout: Layout) -> Tensor:
+    """`[B, n]`. Errors: ValueError for maps that are not shaped like the inputs."""
+    parts = maps if isinstance(maps, tuple) else (maps,)
+    shapes = tuple(tuple(part.shape[1:]) for part in parts)
+    if shapes != layout.shapes:
+        raise ValueError(
+            f"maps: expected samples of the inputs' shape, {', '.join(map(str, layout.shapes))}; "
+            f"got {', '.join(map(str, shapes))}"
+        )
+    return layout.flatten([part.detach() for part in parts])

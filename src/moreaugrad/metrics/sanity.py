@@ -1,0 +1,207 @@
+"""Whether a map depends on what the network has learnt: maps of a copy whose weights are redrawn.
+
+*Cascading*: block after block from the output towards the input, each with all before it.
+*Independent*: one block at a time. A map that hardly changes tells of the input, not of the model.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from moreaugrad.metrics.captum import Explains, Parts
+from moreaugrad.metrics.draws import Stream, generator
+from moreaugrad.metrics.similarity import spearman
+from moreaugrad.metrics.structure import ssim
+from moreaugrad.names import choose
+
+Pair = Callable[[Tensor, Tensor], Tensor]
+
+CASCADING, INDEPENDENT = "cascading", "independent"
+MODES = (CASCADING, INDEPENDENT)
+
+SIMILARITIES: Mapping[str, Pair] = {
+    "ssim": ssim,
+    "spearman": spearman,
+    "spearman-signed": partial(spearman, signed=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Randomised:
+    """Similarity of the maps of randomised copies to those of the model, `[seeds, blocks, B]` each.
+
+    NaN where a map is zero everywhere or not finite: blank maps after randomisation are counted,
+    not scored; see `moreaugrad.metrics.aggregate`.
+    """
+
+    mode: str
+    blocks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    similarity: Mapping[str, Tensor]
+
+
+def randomisation(
+    model: nn.Module,
+    make: Callable[[nn.Module], Explains],
+    inputs: Tensor,
+    target: Tensor | None = None,
+    *,
+    mode: str = CASCADING,
+    blocks: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    similarities: Mapping[str, Pair] = SIMILARITIES,
+    calibration: Tensor | None = None,
+    ids: Sequence[int] | Tensor | None = None,
+) -> Randomised:
+    """Explain `inputs` with the model and with copies of it, for the model's own target.
+
+    make: the explainer of a model, for example `lambda m: SimpleGradient(m)`. blocks: names of
+    modules, the nearest to the output first; by default those with weights of their own in the
+    order of the forward pass, from the last. similarities: functions of the model's and of a copy's
+    maps. calibration: inputs whose statistics the copies' batch normalisation layers take after
+    redrawing; without it they are 0 and 1. The model itself stays as it is.
+
+    Source: Adebayo et al. (2018), arXiv 1810.03292, SPEC 8.8.
+    Errors: ValueError for a block that is not in the model or has no weights.
+    """
+    choose("mode", mode, MODES)
+    if not seeds or not similarities:
+        raise ValueError("seeds and similarities: expected at least one of each, got none")
+    names = tuple(blocks) if blocks is not None else layers(model, inputs[:1])
+    for name in names:
+        _weights(model, name)
+    clean = make(model).explain(inputs, target, ids=ids)
+    found: dict[str, list[Tensor]] = {name: [] for name in similarities}
+    for seed in seeds:
+        for changed in _copies(model, names, seed, mode):
+            if calibration is not None:
+                _calibrate(changed, calibration)
+            maps = make(changed).explain(inputs, clean.target, ids=ids).maps
+            for name, similarity in similarities.items():
+                found[name].append(similarity(_single(clean.maps), _single(maps)))
+    shape = (len(seeds), len(names), len(inputs))
+    return Randomised(
+        mode=mode,
+        blocks=names,
+        seeds=tuple(seeds),
+        similarity={name: torch.stack(values).reshape(shape) for name, values in found.items()},
+    )
+
+
+def layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
+    """Modules with weights of their own, in the order of their first call, the last one first."""
+    called: list[str] = []
+    hooks = []
+    for name, module in model.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+
+            def note(*_: object, name: str = name) -> None:
+                if name not in called:
+                    called.append(name)
+
+            hooks.append(module.register_forward_pre_hook(note))
+    try:
+        with torch.no_grad():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not called:
+        raise ValueError("expected a model with weights to randomise, found none in its modules")
+    return tuple(reversed(called))
+
+
+def redraw(module: nn.Module, seed: int, number: int) -> None:
+    """Draw all weights within a module anew, as torch's layers draw theirs.
+
+    Linear and convolution: uniform within 1/sqrt(fan-in). Normalisation: weight 1, bias 0, running
+    mean 0 and variance 1. Embedding: standard normal. Weights of other modules: normal with the
+    mean and the standard deviation that they have. Draws come from (seed, number), not from the
+    global generators, which `reset_parameters` would use.
+    """
+    source = torch.Generator().manual_seed(
+        int(generator(seed, number, Stream.WEIGHTS, 0).integers(2**63))
+    )
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, NORMALISATION):
+                _reset(part)
+                continue
+            for name, weight in part.named_parameters(recurse=False):
+                weight.copy_(_drawn(part, name, weight, source))
+
+
+NORMALISATION = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+
+
+def _reset(part: nn.Module) -> None:
+    for name, weight in part.named_parameters(recurse=False):
+        weight.fill_(1.0 if name == "weight" else 0.0)
+    if isinstance(part, nn.modules.batchnorm._NormBase):
+        part.reset_running_stats()
+
+
+def _drawn(part: nn.Module, name: str, weight: Tensor, source: torch.Generator) -> Tensor:
+    """On the processor, so that a seed means the same weights on every device."""
+    new = torch.empty(weight.shape, dtype=weight.dtype)
+    if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd)):
+        fan_in = part.weight[0].numel()
+        if isinstance(part, nn.modules.conv._ConvTransposeNd):
+            fan_in = part.weight[:, 0].numel()
+        bound = 1 / math.sqrt(fan_in)
+        return new.uniform_(-bound, bound, generator=source)
+    if isinstance(part, nn.Embedding):
+        return new.normal_(generator=source)
+    spread = float(weight.std(correction=0))
+    return new.normal_(generator=source) * spread + float(weight.mean())
+
+
+def _copies(model: nn.Module, names: Sequence[str], seed: int, mode: str) -> Iterator[nn.Module]:
+    changed = copy.deepcopy(model)
+    for number, name in enumerate(names):
+        if mode == INDEPENDENT:
+            changed = copy.deepcopy(model)
+        redraw(_weights(changed, name), seed, number)
+        yield changed
+
+
+def _weights(model: nn.Module, name: str) -> nn.Module:
+    known: dict[str, nn.Module] = dict(model.named_modules())
+    module = known[choose("block", name, known)]
+    if next(module.parameters(), None) is None:
+        raise ValueError(f"block: expected a module with weights, but {name!r} has none")
+    return module
+
+
+def _calibrate(model: nn.Module, inputs: Tensor) -> None:
+    """Running statistics of batch normalisation become those of `inputs`."""
+    norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    before = [(part.training, part.momentum) for part in norms]
+    for part in norms:
+        part.reset_running_stats()
+        part.train()
+        part.momentum = None
+    with torch.no_grad():
+        model(inputs)
+    for part, (training, momentum) in zip(norms, before, strict=True):
+        part.train(training)
+        part.momentum = momentum
+
+
+def _single(maps: Parts) -> Tensor:
+    """Several inputs' maps as one, for similarities that take entries one by one."""
+    if isinstance(maps, Tensor):
+        return maps
+    return torch.cat([part.flatten(1) for part in maps], 1)
