@@ -37,6 +37,7 @@ OWN = ("layout", "split", "samples", "seed", "block", "maps", "unreadable")
 """Options that are fields of the plan, by the same name."""
 BESIDES = {"attack": None, "epsilons": None, "over": None, "surrogate": None}
 """Settings that every attack has in a plan; see `EvaluatePlan`."""
+OF_METRICS = {"metric": None, "score": None}
 ATTACK = re.compile(r"(?:(?P<label>[\w.+-]+)=)?(?P<name>[\w-]+)(?::(?P<settings>.*))?", re.DOTALL)
 BETWEEN = re.compile(r",(?![^\[]*\])")
 """Commas, those within brackets left out."""
@@ -126,7 +127,7 @@ def _attack_part(label: str, settings: dict[str, Any]) -> Part:
 
 def _metric_part(label: str, settings: dict[str, Any]) -> Part:
     name = choose("metric", settings.get("metric", label), METRICS)
-    return Part(label, settings, METRICS[name].settings)
+    return Part(label, settings, {**METRICS[name].defaults(), **OF_METRICS})
 
 
 def summary(outcome: EvaluateOutcome) -> None:

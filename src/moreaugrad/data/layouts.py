@@ -240,7 +240,7 @@ def _folders(tree: Tree, split: str | None) -> DataSet | None:
                      for c in [_folder(n)]]  # fmt: skip
             return Files(layout="folders", items=items, tree=tree)
         if names:
-            return Files(layout="folder", items=[Item(name=n) for n in names], tree=tree)
+            return Files(layout="folders", items=[Item(name=n) for n in names], tree=tree)
     return None
 
 

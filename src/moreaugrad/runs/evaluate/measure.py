@@ -9,9 +9,18 @@ from torch import Tensor
 
 from moreaugrad.attacks.result import AttackResult
 from moreaugrad.explanation import Explanation
-from moreaugrad.runs.evaluate.prepare import BY_MAP, BY_MODEL, BY_PAIR, Judge, PreparedEvaluate
+from moreaugrad.runs.evaluate.judges import (
+    BY_EXPLAINER,
+    BY_MAP,
+    BY_MODEL,
+    BY_PAIR,
+    EXPLAINED,
+    Judge,
+)
+from moreaugrad.runs.evaluate.prepare import PreparedEvaluate
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.run import line
+from moreaugrad.score import Score
 
 UNSUITABLE = (ValueError, TypeError, FloatingPointError, RuntimeError, AssertionError)
 """What a method, an attack or a metric raises for what does not suit it."""
@@ -68,24 +77,30 @@ class Measures:
 
         def measure(judge: Judge) -> Tensor:
             if judge.kind == BY_MAP:
-                return self._measured(judge, clean.maps)
-            bound = self._explainer.bind(self._x, clean.target, ids=self._ids)
-            return self._measured(judge, bound, clean.maps, self._space)
+                return judge.measure(clean.maps)
+            if judge.kind == BY_EXPLAINER:
+                return judge.measure(self._explainer, clean, self._space, ids=self._ids)
+            # The network itself, whatever noise a method adds to it.
+            kind = self._explainer.score if judge.score == EXPLAINED else judge.score
+            score = Score(
+                self._explainer.forward_func,
+                kind=kind,
+                task=self._explainer.task,
+                batch_size=self._explainer.batch_size,
+            )
+            bound = score.bind(self._x, clean.target, None, self._ids)
+            return judge.measure(bound, clean.maps, self._space)
 
-        return self._all((BY_MAP, BY_MODEL), measure, len(clean))
+        return self._all((BY_MAP, BY_MODEL, BY_EXPLAINER), measure, len(clean))
 
     def of_attacked(self, clean: Explanation, attacked: Explanation) -> list[Record]:
         """`metrics` of the attacked map, alone and beside the clean one."""
 
         def measure(judge: Judge) -> Tensor:
             pair = (clean.maps,) if judge.kind == BY_PAIR else ()
-            return self._measured(judge, *pair, attacked.maps)
+            return judge.measure(*pair, attacked.maps)
 
         return self._all((BY_MAP, BY_PAIR), measure, len(clean))
-
-    def _measured(self, judge: Judge, *arguments: object) -> Tensor:
-        found: Tensor = judge.measure(*arguments)
-        return found
 
     def _all(
         self, kinds: Iterable[str], measure: Callable[[Judge], Tensor], rows: int

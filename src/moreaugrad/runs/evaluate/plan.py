@@ -41,7 +41,8 @@ class EvaluatePlan:
     steps are computed on; `surrogate`, the beta of a softplus network for these steps; `through`
     may be a list, of which each method takes the first that it has. `labels = "data"` gives the
     published attack the data set's classes.
-    epsilons: the budgets of the other attacks.
+    epsilons: the budgets of the other attacks. A metric that asks the network has `score`: which
+    one, or "explained" for that of each method.
     block: samples of a unit of work. maps: for how many samples maps are kept; None is all.
     unreadable: the share of pictures from which on the run fails.
     chosen, network: digests of the chosen pictures' names and of the network, filled in.
@@ -138,6 +139,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = 
 
 def _word(value: object) -> str:
     return "not set" if value is None else "set" if isinstance(value, Mapping) else str(value)
+
+
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Those that a TOML file can hold."""
+    return {key: v for key, v in settings.items() if isinstance(v, (str, int, float))}
 
 
 def _moved(plan: EvaluatePlan, move: Callable[[str], str]) -> EvaluatePlan:

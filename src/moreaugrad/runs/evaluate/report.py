@@ -16,8 +16,8 @@ from moreaugrad.pictures import Style, draw, photo
 from moreaugrad.report import Page, Section, Tile, write_page
 from moreaugrad.runs.cases import unique_names
 from moreaugrad.runs.evaluate.curves import charts
+from moreaugrad.runs.evaluate.judges import BY_PAIR
 from moreaugrad.runs.evaluate.plan import CLEAN
-from moreaugrad.runs.evaluate.prepare import BY_PAIR
 from moreaugrad.runs.evaluate.reading import Run, failed, read_run, why
 from moreaugrad.runs.evaluate.statistics import WORST, Cell, Resampling, cells
 from moreaugrad.runs.evaluate.store import CONFIG

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from moreaugrad.runs.evaluate.judges import BY_PAIR
 from moreaugrad.runs.evaluate.plan import CLEAN
-from moreaugrad.runs.evaluate.prepare import BY_PAIR
 from moreaugrad.runs.evaluate.reading import Run, failed, numbers, value
 from moreaugrad.runs.records import Record
 

@@ -54,6 +54,8 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: expected a folder to write to, but it is a file")
         try:
+            _clear(self.path, CONFIG)
+            _clear(self.path, ENVIRONMENT)
             if file.exists():
                 self._compare(config, file.read_text(encoding="utf-8"), overwrite=overwrite)
             elif self.path.exists() and any(self.path.iterdir()) and not overwrite:
@@ -62,8 +64,9 @@ class RunFolder:
                     "holds other files: name another, or write into it with --overwrite"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
-            self._environment(environment)
+            # What makes it a run comes first: a start that is killed here can go on.
             write_atomically(file, config.encode())
+            self._environment(environment)
         except OSError as error:
             raise ValueError(
                 f"{self.path}: cannot be written to ({error.strerror or error}); name another "
@@ -116,8 +119,8 @@ class RunFolder:
 
     def _write(self, stem: Path, records: Iterable[Record], tensors: Mapping[str, Tensor]) -> None:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        for left in stem.parent.glob(f".{stem.name}.*"):  # of a process that was killed
-            left.unlink()
+        for kind in ("safetensors", "jsonl"):
+            _clear(stem.parent, f"{stem.name}.{kind}")
         if tensors:
             kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
             write_atomically(stem.with_suffix(".safetensors"), save(kept))
@@ -136,3 +139,9 @@ class RunFolder:
     def tensors(self, unit: Unit) -> dict[str, Tensor]:
         file = self.path / f"{unit.stem}.safetensors"
         return load_file(file) if file.exists() else {}
+
+
+def _clear(folder: Path, name: str) -> None:
+    """Takes away what a killed process left half-written; see `files.write_atomically`."""
+    for left in folder.glob(f".{name}.{'?' * 8}"):
+        left.unlink()

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explanation import Explanation
+from moreaugrad.runs.evaluate.choice import Chosen
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.evaluate.measure import UNSUITABLE, Measures, attack_told, map_told
 from moreaugrad.runs.evaluate.meter import Meter
 from moreaugrad.runs.evaluate.plan import CLEAN, plan_toml
-from moreaugrad.runs.evaluate.prepare import Chosen, PreparedEvaluate, Threat
+from moreaugrad.runs.evaluate.prepare import PreparedEvaluate
 from moreaugrad.runs.evaluate.store import RunFolder, Unit
+from moreaugrad.runs.evaluate.threats import Threat
 from moreaugrad.runs.network import fixed_threads
 from moreaugrad.runs.pace import Unwatched, Watch
 from moreaugrad.runs.records import Record

@@ -1,0 +1,54 @@
+"""The metrics of a plan, ready to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from moreaugrad.metrics import METRICS
+from moreaugrad.metrics import build as build_metric
+from moreaugrad.names import choose
+from moreaugrad.outputs import Readout
+from moreaugrad.runs.evaluate.plan import EvaluatePlan, Settings, plain_settings
+
+BY_MAP, BY_PAIR, BY_MODEL, BY_MASK, BY_EXPLAINER = "map", "pair", "model", "mask", "explainer"
+EXPLAINED = "explained"
+"""As the `score` of a metric that asks the network: that of the method."""
+SCORES = {"infidelity": EXPLAINED}
+"""By metric; for the others the probability, so that methods of other scores compare."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judge:
+    """A metric by its label. score: of the network, where it asks that."""
+
+    label: str
+    kind: str
+    measure: Callable[..., Tensor]
+    score: str = ""
+
+
+def metric_told(plan: EvaluatePlan, label: str) -> dict[str, Any]:
+    """A metric's settings, those spelt out that were not given."""
+    given = plan.metrics[label]
+    name = choose("metric", given.get("metric", label), METRICS)
+    asks = {"score": SCORES.get(name, "probability")} if METRICS[name].kind == BY_MODEL else {}
+    return {"metric": name, **plain_settings(METRICS[name].defaults()), **asks, **given}
+
+
+def make_judge(label: str, settings: Settings) -> Judge:
+    own = dict(settings)
+    name = own.pop("metric")
+    kind = METRICS[name].kind
+    if kind == BY_MASK:
+        raise ValueError(
+            f"{name}: needs masks of where maps should point, and no layout of data has any; see "
+            "moreaugrad.metrics"
+        )
+    score = own.pop("score") if kind == BY_MODEL else ""
+    if score not in ("", EXPLAINED):
+        Readout(score, "auto")  # refuses an unknown one
+    return Judge(label=label, kind=kind, measure=build_metric(name, **own), score=score)

@@ -1,0 +1,243 @@
+"""`report` on runs whose numbers are chosen by hand, and its page in a browser."""
+
+import csv
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+
+from moreaugrad.cli.app import run
+from moreaugrad.runs.evaluate.report import report
+from moreaugrad.runs.evaluate.statistics import WORST, Resampling
+from moreaugrad.runs.evaluate.store import RunFolder, Unit
+
+METHODS = ("simple-gradient", "smoothgrad")
+BUDGETS = (0.5, 1.0)
+NASTY = "<script>alert(1)</script>.png"
+DISTANCES = {
+    # method, attack: values of four pictures at the two budgets; None is undefined, "failed" and
+    # "problem" are attacks without a result, the first with an unchanged map.
+    ("simple-gradient", "noise"): ([0.1, 0.2, 0.3, 0.6], [0.2, 0.3, 0.4, 0.7]),
+    ("simple-gradient", "top-k"): ([0.3, 0.1, None, 0.8], ["failed", 0.5, "failed", 0.9]),
+    ("smoothgrad", "noise"): ([0.0, 0.1, 0.1, 0.2], [0.1, 0.1, 0.2, 0.2]),
+    ("smoothgrad", "top-k"): (["problem"] * 4, ["problem"] * 4),
+}
+
+
+def plan(**more: Any) -> dict[str, Any]:
+    return {
+        "data": "pictures", "samples": 5, "block": 5, "epsilons": list(BUDGETS),
+        "model": {"name": "tiny_models:smooth",
+                  "preprocess": {"mean": [0.5] * 3, "std": [0.25] * 3}},
+        "methods": {name: {"method": name} for name in METHODS},
+        "metrics": {"gini": {"metric": "gini"},
+                    "normalised-distance": {"metric": "normalised-distance"}},
+        "attacks": {"noise": {"attack": "gaussian"}, "top-k": {"attack": "top-k"}},
+    } | more  # fmt: skip
+
+
+def head(index: int, method: str, attack: str, epsilon: float | None) -> dict[str, Any]:
+    return {"sample": name(index), "index": index, "method": method, "attack": attack,
+            "epsilon": epsilon}  # fmt: skip
+
+
+def name(index: int) -> str:
+    return NASTY if index == 0 else f"{index}.png"
+
+
+def attacked(value: Any) -> dict[str, Any]:
+    if value == "problem":
+        return {"problem": "has no derivative of its map"}
+    lost = value == "failed"
+    told = {"status": "no gradient" if lost else "improved", "ok": not lost, "distance": 0.5,
+            "evaluations": 10}  # fmt: skip
+    return {
+        "attacked": told | ({"message": "the gradient is zero"} if lost else {}),
+        "map": {"status": "direct", "ok": True, "evaluations": 1},
+        "metrics": {"gini": 0.5, "normalised-distance": 0.0 if lost else value},
+    }
+
+
+def make_run(folder: Path, *, units: int = 3) -> Path:
+    """Four pictures and a broken one; the last `units` of pictures and methods are finished."""
+    store = RunFolder(folder)
+    folder.mkdir()
+    (folder / "config.toml").write_text(tomli_w.dumps(plan()), encoding="utf-8")
+    generator = torch.Generator().manual_seed(0)
+    prediction = [{"class": 0, "label": "dot", "probability": 0.75}]
+    samples = [
+        {"sample": name(i), "index": i, "label": "cat", "prediction": prediction} for i in range(4)
+    ]
+    broken = {"sample": "broken.png", "index": 4, "problem": "is no picture"}
+    inputs = {str(i): torch.randn(3, 16, 16, generator=generator) for i in range(4)}
+    store.write(Unit(0), [*samples, broken], inputs)
+    for method in METHODS[: units - 1]:
+        records, tensors = [], {}
+        for index in range(4):
+            target = {"class": 0, "label": "dot"}
+            map_told = {"status": "direct", "ok": index > 0, "evaluations": 1}
+            gini = None if index == 3 else 0.1 * (index + 1)
+            clean = {"target": target, "map": map_told, "metrics": {"gini": gini}}
+            records.append(head(index, method, "clean", None) | clean)
+            tensors[f"{index}/clean/map"] = torch.randn(3, 16, 16, generator=generator)
+            for attack in ("noise", "top-k"):
+                for place, epsilon in enumerate(BUDGETS):
+                    value = DISTANCES[method, attack][place][index]
+                    records.append(head(index, method, attack, epsilon) | attacked(value))
+                    if value != "problem":
+                        key = f"{index}/{attack}/{epsilon:g}"
+                        tensors[f"{key}/map"] = torch.randn(3, 16, 16, generator=generator)
+                        tensors[f"{key}/input"] = inputs[str(index)] + 0.1
+        store.write(Unit(0, method), records, tensors)
+    return folder
+
+
+def rows(page: Path) -> dict[tuple[str, str, str, str], dict[str, str]]:
+    with (page.parent / "summary.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    return {(r["method"], r["attack"], r["epsilon"], r["metric"]): r for r in found}
+
+
+def test_numbers_are_those_by_hand(tmp_path: Path) -> None:
+    made = report([make_run(tmp_path / "run")], tmp_path / "page")
+    assert made.complete
+    found = rows(made.page)
+
+    def told(method: str, attack: str, epsilon: str, metric: str) -> list[float]:
+        row = found[method, attack, epsilon, metric]
+        names = ("mean", "count", "undefined", "failed", "mean_with_failed")
+        return [float(row[key] or "nan") for key in names]
+
+    distance = "normalised-distance"
+    simple, smooth = METHODS
+    assert told(simple, "clean", "", "gini") == pytest.approx([0.2, 3, 1, 0, 0.2])
+    assert told(simple, "clean", "", "as stated") == pytest.approx([0.75, 4, 0, 0, 0.75])
+    assert told(simple, "noise", "0.5", distance) == pytest.approx([0.3, 4, 0, 0, 0.3])
+    assert told(simple, "top-k", "0.5", distance) == pytest.approx([0.4, 3, 1, 0, 0.4])
+    # Two of four failed; with their unchanged maps the mean would be half as large.
+    assert told(simple, "top-k", "1.0", distance) == pytest.approx([0.7, 2, 0, 2, 0.35])
+    assert told(smooth, "top-k", "0.5", distance) == pytest.approx(
+        [math.nan, 0, 0, 4, math.nan], nan_ok=True
+    )
+    # The larger distance of the two attacks, picture by picture: 0.3, 0.2, 0.3, 0.8.
+    assert told(simple, WORST, "0.5", distance) == pytest.approx([0.4, 4, 0, 0, 0.4])
+    assert told(simple, WORST, "1.0", distance) == pytest.approx([0.5, 4, 0, 0, 0.5])
+    assert told(smooth, WORST, "1.0", distance) == pytest.approx([0.15, 4, 0, 0, 0.15])
+    assert (simple, WORST, "1.0", "gini") not in found
+
+
+def test_intervals_are_percentiles_of_resampled_means() -> None:
+    values = [0.1, 0.2, 0.3, 0.6]
+    draws = np.random.default_rng(3).integers(0, 4, (500, 4))
+    means = sorted(statistics.fmean(values[i] for i in row) for row in draws.tolist())
+    low, high = Resampling(confidence=0.9, resamples=500, seed=3).interval(values)
+    assert low == pytest.approx(np.percentile(means, 5))
+    assert high == pytest.approx(np.percentile(means, 95))
+    assert low < 0.3 < high
+    assert all(map(math.isnan, Resampling().interval([0.5])))
+    assert Resampling().interval([0.5, 0.5]) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="confidence"):
+        Resampling(confidence=95)
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    hits = 0
+    for seed in range(200):
+        low, high = Resampling(resamples=300, seed=seed).interval(generator.normal(1, 2, 60))
+        hits += low <= 1 <= high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    for out in ("one", "two"):
+        report([folder], tmp_path / out, seed=4)
+    for file in ("index.html", "summary.csv", "tables.tex"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_latex_escapes_and_marks_the_best(tmp_path: Path) -> None:
+    report([make_run(tmp_path / "run")], tmp_path / "page")
+    text = (tmp_path / "page" / "tables.tex").read_text(encoding="utf-8")
+    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 1 + 3 * 2
+    assert r"95 \% bootstrap" in text
+    line = next(line for line in text.splitlines() if r"\textbf{0.100}" in line)
+    assert line.startswith("smoothgrad & ")
+    assert r"0.700 \small[0.500, 0.900]\textsuperscript{(2 left out)}" in text
+
+
+def test_an_incomplete_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run(tmp_path / "run", units=2)
+    assert run(["report", str(folder), "--out", str(tmp_path / "page")]) == 1
+    assert "run is not complete: 2 of 3 units" in " ".join(capsys.readouterr().err.split())
+    text = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "run is not complete: 2 of 3 units are finished" in text
+
+
+def test_several_runs_stand_side_by_side(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name) for name in ("one", "two")]
+    made = report(folders, tmp_path / "page", gallery=0)
+    text = made.page.read_text(encoding="utf-8")
+    assert text.count(">one, simple-gradient<") == text.count(">two, simple-gradient<") == 7
+    assert "Robustness of 2 methods on 2 runs" in text
+    assert 'class="input"' not in text
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "empty", units=1)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.txt").write_text("x")
+    for given, out, message in (
+        (tmp_path / "nothing", tmp_path / "page", "there is no such folder"),
+        (tmp_path / "thesis", tmp_path / "page", r"holds no config\.toml"),
+        (folder, tmp_path / "page", "none yet"),
+        (make_run(tmp_path / "run"), tmp_path / "thesis", "holds other files"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            report([given], out)
+    assert not (tmp_path / "page").exists()
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    return report([make_run(folder / "run")], folder / "page", gallery=2).page
+
+
+def test_the_page_tells_what_failed(drawn: Path) -> None:
+    text = drawn.read_text(encoding="utf-8")
+    assert "2 failed (0.350 with them)" in text
+    assert "1 undefined" in text
+    assert "has no derivative of its map" in text
+    assert "1 of 5 pictures could not be read and are left out (broken.png)" in text
+    assert NASTY not in text
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_in_a_browser(chromium: Any, drawn: Path, width: int) -> None:
+    chromium.open(drawn, width=width)
+    assert chromium.ask("document.documentElement.scrollWidth") <= width
+    assert chromium.ask("[...document.images].every(image => image.naturalWidth > 0)")
+    # Two attacks and the worst; two photos, and in four views two clean and three attacked maps.
+    assert chromium.ask("document.querySelectorAll('.chart img').length") == 3
+    assert chromium.ask("document.images.length") == 3 + 2 + 2 * (2 + 3) * 4
+    assert chromium.ask("document.querySelectorAll('section.summary tbody tr').length") == 7 * 2
+    shown = "[...document.querySelectorAll('.tile-title')].map(e => e.textContent)"
+    assert chromium.ask(shown)[:3] == [
+        "simple-gradient", "simple-gradient, noise 1", "simple-gradient, top-k 1",
+    ]  # fmt: skip
+    fetched = [
+        event["params"]["request"]["url"]
+        for event in chromium.events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert [url for url in fetched if not url.startswith("data:")] == [drawn.as_uri()]
+    bad = ("Runtime.exceptionThrown", "Log.entryAdded", "Page.javascriptDialogOpening")
+    assert [event for event in chromium.events if event["method"] in bad] == []

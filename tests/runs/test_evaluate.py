@@ -1,0 +1,258 @@
+"""`evaluate` on small pictures: what it writes, and what it refuses."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from moreaugrad.attacks import GaussianNoise
+from moreaugrad.cli.app import run
+from moreaugrad.explainers import build
+from moreaugrad.metrics import gini
+from moreaugrad.runs.evaluate import EvaluatePlan, estimate_evaluate, prepare_evaluate, run_evaluate
+from moreaugrad.runs.evaluate.plan import differences
+from moreaugrad.runs.job import ModelPlan
+
+NOISE = {"attack": "gaussian", "over": "sigma", "epsilons": [0.02, 0.1]}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of three pictures; one more cannot be read."""
+    generator = np.random.default_rng(0)
+    for label in ("blank", "dot"):
+        (tmp_path / "in" / label).mkdir(parents=True)
+        for number in range(3):
+            pixels = generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "in" / label / f"{number}.png")
+    (tmp_path / "in" / "dot" / "bad.png").write_bytes(b"no picture")
+    return tmp_path / "in"
+
+
+def plan(folder: Path, **more: Any) -> EvaluatePlan:
+    given: dict[str, Any] = {
+        "data": str(folder),
+        "unreadable": 0.2,
+        "model": ModelPlan(name="tiny_models:smooth"),
+        "methods": {"simple-gradient": {}, "smoothgrad": {"samples": 4}},
+        "metrics": {"gini": {}, "normalised-distance": {}},
+        "attacks": {"noise": NOISE},
+    }
+    return EvaluatePlan(**(given | more))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_records_maps_and_pictures(pictures: Path, tmp_path: Path) -> None:
+    prepared = prepare_evaluate(plan(pictures))
+    outcome = run_evaluate(prepared, tmp_path / "run")
+    assert (outcome.finished, outcome.units) == (6, 6)
+    assert [failure.title for failure in outcome.failures] == ["dot/bad.png"]
+    assert sorted(tree(tmp_path / "run")) == sorted(
+        ["config.toml", "environment.json"]
+        + [f"{part}/0000{block}.{kind}" for block in (0, 1) for kind in ("jsonl", "safetensors")
+           for part in ("samples", "methods/simple-gradient", "methods/smoothgrad")]
+    )  # fmt: skip
+
+    samples = lines(tmp_path / "run" / "samples" / "00001.jsonl")
+    assert [sample["sample"] for sample in samples] == ["dot/1.png", "dot/2.png", "dot/bad.png"]
+    assert samples[0] | {"label": "dot", "class": 1, "index": 4} == samples[0]
+    assert "no format" in samples[2]["problem"]
+    x = load_file(tmp_path / "run" / "samples" / "00001.safetensors")["4"][None]
+    logits = prepared.network.model.module(x)
+    assert samples[0]["prediction"][0]["class"] == int(logits.argmax())
+
+    records = lines(tmp_path / "run" / "methods" / "smoothgrad" / "00001.jsonl")
+    heads = [(r["sample"], r["attack"], r["epsilon"]) for r in records]
+    assert heads == [
+        (name, attack, epsilon)
+        for name in ("dot/1.png", "dot/2.png")
+        for attack, epsilon in (("clean", None), ("noise", 0.02), ("noise", 0.1))
+    ]
+    tensors = load_file(tmp_path / "run" / "methods" / "smoothgrad" / "00001.safetensors")
+    explainer = build("smoothgrad", prepared.network.model.module, samples=4)
+    clean = explainer.explain(x, ids=[4])
+    torch.testing.assert_close(tensors["4/clean/map"], clean.maps[0])
+    assert records[0]["metrics"] == {"gini": pytest.approx(float(gini(clean.maps)))}
+    assert records[0]["map"]["evaluations"] == 4
+    result = GaussianNoise(explainer, sigma=0.1, space=prepared.space).attack(x, ids=[4])
+    torch.testing.assert_close(tensors["4/noise/0.1/input"], result.inputs[0])
+    torch.testing.assert_close(tensors["4/noise/0.1/map"], result.attacked.maps[0])
+    a, b = (maps.abs() / maps.norm() for maps in (clean.maps, result.attacked.maps))
+    found = records[2]["metrics"]["normalised-distance"]
+    assert found == pytest.approx(float((a - b).norm()), rel=1e-4)
+    assert records[2]["attacked"]["distance"] == pytest.approx(float((result.inputs - x).norm()))
+
+
+def test_a_run_repeats_from_its_own_configuration(pictures: Path, tmp_path: Path) -> None:
+    run_evaluate(prepare_evaluate(plan(pictures, samples=4)), tmp_path / "one")
+    config = tomllib.loads((tmp_path / "one" / "config.toml").read_text(encoding="utf-8"))
+    assert config["methods"]["smoothgrad"]["sigma"] > 0
+    assert config["attacks"]["noise"] == NOISE | {
+        "norm": "l2", "units": "input", "seed": 0, "sigma_mode": "relative", "preserve_class": True,
+    }  # fmt: skip
+    again = ["evaluate", "--config", str(tmp_path / "one" / "config.toml"), "-q"]
+    assert run([*again, "--out", str(tmp_path / "two")]) == 1  # one picture is left out
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_more_samples_contain_the_fewer(pictures: Path) -> None:
+    chosen = [
+        {one.item.name for one in prepare_evaluate(plan(pictures, samples=n)).chosen}
+        for n in (2, 4, 7)
+    ]
+    assert chosen[0] < chosen[1] < chosen[2]
+    other = prepare_evaluate(plan(pictures, samples=4, seed=1)).chosen
+    assert {one.item.name for one in other} != chosen[1]
+
+
+def test_another_configuration_is_refused_and_told_apart(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_evaluate(prepare_evaluate(plan(pictures)), out)
+    before = tree(out)
+    other = prepare_evaluate(plan(pictures, methods={"smoothgrad": {"samples": 5}}))
+    with pytest.raises(ValueError, match=r"methods.simple-gradient is set there, not set here; "
+                       r"methods.smoothgrad.samples is 4 there, 5 here"):  # fmt: skip
+        run_evaluate(other, out)
+    with pytest.raises(ValueError, match=r"network is \w+ there, \w+ here"):
+        run_evaluate(
+            prepare_evaluate(plan(pictures, model=ModelPlan(name="tiny_models:normalised"))), out
+        )
+    assert tree(out) == before
+    run_evaluate(other, out, overwrite=True)
+    assert not (out / "methods" / "simple-gradient").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("x")
+    with pytest.raises(ValueError, match="holds other files"):
+        run_evaluate(other, tmp_path / "full")
+
+
+def test_differences_name_what_is_missing() -> None:
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1}, "d": "x"}) == [
+        "a.c is 2 there, not set here",
+        "d is not set there, x here",
+    ]
+
+
+def test_too_many_unreadable_pictures_fail(pictures: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        (pictures / "dot" / f"{number}.png").write_bytes(b"no picture either")
+    with pytest.raises(ValueError, match="3 of 7 pictures cannot be read"):
+        run_evaluate(prepare_evaluate(plan(pictures, methods={"relex": {}})), tmp_path / "run")
+    assert not (tmp_path / "run" / "methods").exists()
+    allowed = plan(pictures, unreadable=0.5, methods={"simple-gradient": {}})
+    assert len(run_evaluate(prepare_evaluate(allowed), tmp_path / "more").failures) == 3
+    for file in pictures.rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match="none of 7 can be read"):
+        prepare_evaluate(allowed)
+
+
+def test_what_does_not_suit_is_recorded(pictures: Path, tmp_path: Path) -> None:
+    methods = {"simple-gradient": {}, "grad-cam": {}}
+    flat = plan(pictures, methods=methods, model=ModelPlan(name="tiny_models:flat"))
+    run_evaluate(prepare_evaluate(flat), tmp_path / "run")
+    records = lines(tmp_path / "run" / "methods" / "grad-cam" / "00000.jsonl")
+    assert len(records) == 4
+    assert all("convolution" in record["problem"] for record in records)
+    records = lines(tmp_path / "run" / "methods" / "simple-gradient" / "00000.jsonl")
+    assert all("metrics" in record for record in records)
+
+
+def test_a_metric_without_a_value_is_null(pictures: Path, tmp_path: Path) -> None:
+    """Every entry of the map is zero where eta is large."""
+    methods = {"sparse-moreaugrad-plain": {"eta": 1e6, "sparsity": 0.0}}
+    run_evaluate(prepare_evaluate(plan(pictures, methods=methods, samples=2)), tmp_path / "run")
+    folder = tmp_path / "run" / "methods" / "sparse-moreaugrad-plain"
+    records = lines(folder / "00000.jsonl")
+    assert [record["metrics"]["gini"] for record in records] == [None] * len(records)
+    assert records[1]["metrics"]["normalised-distance"] is None
+
+
+def test_labels_and_labelled_parts(pictures: Path, tmp_path: Path) -> None:
+    methods = {"logit": {"method": "simple-gradient"},
+               "probability": {"method": "simple-gradient", "score": "probability"}}  # fmt: skip
+    by_label = plan(pictures, target="label", methods=methods, maps=1)
+    run_evaluate(prepare_evaluate(by_label), tmp_path / "run")
+    records = lines(tmp_path / "run" / "methods" / "probability" / "00001.jsonl")
+    assert records[0]["target"] == {"class": 1, "label": "dot"}
+    kept = load_file(tmp_path / "run" / "methods" / "logit" / "00000.safetensors")
+    assert {name.split("/")[0] for name in kept} == {"0"}
+    assert not (tmp_path / "run" / "methods" / "logit" / "00001.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"methods": {}}, "methods: expected at least one"),
+        ({"attacks": {"gausian": {}}}, "did you mean 'gaussian'"),
+        ({"attacks": {"top-k": {}}}, "epsilons: expected numbers >= 0 for the attack top-k"),
+        ({"attacks": {"clean": NOISE}}, "another label"),
+        ({"attacks": {"noise": NOISE | {"sigme": 1}}}, "no setting 'sigme'"),
+        ({"metrics": {"ginni": {}}}, "did you mean 'gini'"),
+        ({"metrics": {"auroc": {}}}, "needs masks"),
+        ({"methods": {"a/b": {"method": "relex"}}}, "expected a label"),
+        ({"samples": 0}, "samples: expected at least 1"),
+        ({"layout": "imagenet"}, "in the layout of imagenet"),
+        ({"data": "nowhere"}, "there is no such folder"),
+    ],
+)
+def test_bad_plans_are_refused(pictures: Path, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare_evaluate(plan(pictures, **more))
+
+
+def test_a_dry_run_counts_and_writes_nothing(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = prepare_evaluate(plan(pictures))
+    found = {cost.key: cost for cost in estimate_evaluate(prepared).costs}
+    assert list(found)[3:] == ["smoothgrad", "smoothgrad, noise 0.02", "smoothgrad, noise 0.1"]
+    assert found["smoothgrad"].evaluations == 4
+    assert found["smoothgrad, noise 0.1"].evaluations == 4 + 100
+    assert found["smoothgrad"].maps == 7
+    few = "gaussian:over=sigma,epsilons=[0.1,0.2],preserve_class=false"
+    command = ["evaluate", "--data", str(pictures), "--model", "tiny_models:smooth",
+               "--methods", "simple-gradient", "--metrics", "gini,zeros",
+               "--attack", f"few={few}"]  # fmt: skip
+    out = tmp_path / "run"
+    assert run([*command, "--out", str(out), "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [cost["key"] for cost in told["costs"]] == [
+        "simple-gradient", "simple-gradient, few 0.1", "simple-gradient, few 0.2",
+    ]  # fmt: skip
+    assert told["evaluations"] == 7 * (1 + 2 + 2)
+    assert not out.exists()
+
+
+def test_settings_by_the_command_line(pictures: Path, tmp_path: Path) -> None:
+    command = ["evaluate", "--data", str(pictures), "--model", "tiny_models:smooth", "-q",
+               "--methods", "smoothgrad,simple-gradient", "--metrics", "gini",
+               "--attack", "gaussian", "--attack", "b=gaussian:sigma=0.2", "--epsilons", "1,0.5",
+               "--set", "smoothgrad.samples=3", "--set", "gaussian.preserve_class=false",
+               "--units", "pixel", "--seed", "7", "--samples", "2"]  # fmt: skip
+    assert run([*command, "--out", str(tmp_path / "run")]) == 0
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text(encoding="utf-8"))
+    assert config["methods"]["smoothgrad"]["samples"] == 3
+    assert config["methods"]["smoothgrad"]["seed"] == config["seed"] == 7
+    assert config["attacks"]["gaussian"]["preserve_class"] is False
+    assert (
+        config["attacks"]["b"] | {"sigma": 0.2, "units": "pixel", "seed": 7}
+        == (config["attacks"]["b"])
+    )
+    assert run([*command, "--set", "b.sigme=1", "--out", str(tmp_path / "no")]) == 2
+    assert run([*command, "--attack", "top-k:steps", "--out", str(tmp_path / "no")]) == 2
+    assert not (tmp_path / "no").exists()

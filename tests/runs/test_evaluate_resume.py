@@ -1,0 +1,195 @@
+"""Runs that are killed, interrupted, out of space or shared end in the same bytes."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moreaugrad.cli.app import run
+from moreaugrad.runs.evaluate import store
+
+TESTS = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+
+# Kills its own process between the writing of the n-th file and its renaming.
+KILLED = """
+import os, pathlib, signal, sys
+from moreaugrad.cli import main
+real, seen = pathlib.Path.replace, []
+def replace(self, target):
+    seen.append(target)
+    if len(seen) == {number}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, target)
+pathlib.Path.replace = replace
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(1)
+    for number in range(5):
+        pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def command(data: Path, out: Path) -> list[str]:
+    return ["evaluate", "--data", str(data), "--model", "tiny_models:smooth", "-q", "--block", "2",
+            "--methods", "smoothgrad,sparse-moreaugrad-plain",
+            "--set", "smoothgrad.samples=8", "--metrics", "gini,normalised-distance",
+            "--attack", "gaussian:over=sigma,epsilons=[0.05,0.1]", "--out", str(out)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happened to."""
+    out = tmp_path_factory.mktemp("plain") / "run"
+    assert run(command(data, out)) == 0
+    return out
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def process(code: list[str], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *code], env=ENVIRONMENT | environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+# 1 and 2 are configuration and environment, 3 to 8 pictures, the others maps or records of a unit.
+@pytest.mark.parametrize("number", [1, 2, 5, 14])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    data: Path, plain: Path, tmp_path: Path, number: int
+) -> None:
+    out = tmp_path / "run"
+    killed = process(["-c", KILLED.format(number=number), *command(data, out)])
+    killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    left = tree(out)
+    assert len([name for name in left if Path(name).name.startswith(".")]) == 1
+    done = {name: data for name, data in left.items() if not Path(name).name.startswith(".")}
+    assert done.items() < tree(plain).items()
+    assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
+
+
+def test_finished_units_are_not_done_again(
+    data: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a finished unit was written again")
+
+    before = tree(plain)
+    monkeypatch.setattr(store.RunFolder, "write", never)
+    assert run(command(data, plain)) == 0
+    assert tree(plain) == before
+
+
+def test_a_full_disk_loses_nothing_that_is_finished(
+    data: Path, plain: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out, real, seen = tmp_path / "run", store.write_atomically, []
+
+    def full(path: Path, content: bytes) -> None:
+        seen.append(path)
+        if len(seen) > 12:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_atomically", full)
+        assert run(command(data, out)) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "No space left on device); what is finished stays" in told
+    assert tree(out).items() < tree(plain).items()
+    assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
+
+
+def test_an_interruption_is_told_and_goes_on(
+    data: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real, seen = tmp_path / "run", store.RunFolder.write, []
+
+    def write(self: store.RunFolder, *given: object) -> None:
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        seen.append(given)
+        real(self, *given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.RunFolder, "write", write)
+        assert run(command(data, out)) == 130
+    assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
+
+
+def test_two_processes_end_in_the_same_bytes(data: Path, plain: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    started = process(
+        ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(),
+         "-m", "moreaugrad", *command(data, out)]
+    )  # fmt: skip
+    told = started.communicate(timeout=300)
+    assert started.returncode == 0, told
+    assert tree(out) == tree(plain)
+
+
+def test_a_process_that_dies_fails_the_others_and_the_next_start_completes(
+    data: Path, plain: Path, tmp_path: Path
+) -> None:
+    out, port = tmp_path / "run", free_port()
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    # The second process writes pictures (4 files) and dies in its first unit.
+    codes = [["-m", "moreaugrad"], ["-c", KILLED.format(number=6)]]
+    both = [
+        process([*code, *command(data, out)], RANK=str(rank), **shared)
+        for rank, code in enumerate(codes)
+    ]
+    errors = [one.communicate(timeout=300)[1] for one in both]
+    assert both[1].returncode == -signal.SIGKILL
+    assert both[0].returncode == 2, errors[0]
+    told = " ".join(errors[0].split())
+    assert "another process of this run has stopped" in told
+    assert "Traceback" not in told
+    assert len(tree(out)) < len(tree(plain))
+    assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
+
+
+def test_another_environment_is_told(data: Path, plain: Path, tmp_path: Path) -> None:
+    file = plain / "environment.json"
+    before = file.read_bytes()
+    other = json.loads(before)
+    other[0]["versions"]["torch"] = "1.0"
+    file.write_text(json.dumps(other), encoding="utf-8")
+    try:
+        from moreaugrad.runs.evaluate import prepare_evaluate, read_plan, run_evaluate
+
+        outcome = run_evaluate(prepare_evaluate(read_plan(plain / "config.toml")), plain)
+        assert "other versions" in outcome.notes[0]
+        assert len(json.loads(file.read_text(encoding="utf-8"))) == 2
+    finally:
+        file.write_bytes(before)
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
