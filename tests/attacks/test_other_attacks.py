@@ -101,6 +101,24 @@ def test_manipulation_of_relu_logits_fails() -> None:
     assert torch.equal(found.inputs, pictures())
 
 
+def test_a_surrogate_that_sharpens_manipulates_a_relu_network() -> None:
+    model, x = on_pictures(nn.ReLU), pictures()
+    explainer = SimpleGradient(model)
+    attack = ManipulationAttack(explainer, steps=60, rate=0.02, betas=(5.0, 50.0))
+    found = attack.attack(x)
+    assert AttackStatus.IMPROVED in found.status
+    assert found.ok
+    assert bool((found.after <= found.before).all())
+    # The ReLU network itself is what is judged.
+    again = explainer.explain(found.inputs, found.clean.target)
+    assert torch.equal(found.attacked.maps, again.maps)
+    for settings in ({"source": explainer}, {"measured": False}):
+        with pytest.raises(ValueError, match="betas: expected no source and measured=True"):
+            replace(attack, **settings)
+    with pytest.raises(ValueError, match="betas: expected two numbers > 0"):
+        replace(attack, betas=(0.0, 1.0))
+
+
 # Gaussian noise
 
 

@@ -133,7 +133,8 @@ class Attack(ABC):
             attacked=attacked,
             status=found.status,
             distance=case.ball.distance(found.x),
-            feasible=attacked.prediction == bound.prediction,
+            feasible=(attacked.prediction == bound.prediction)
+            | (bound.readout.task == "regression"),
             before=unknown if goal is None else goal.value(maps.double()),
             after=unknown if goal is None else goal.value(other.double()),
             objective=found.objective,

@@ -48,8 +48,7 @@ class Pursuing(Attack):
     def _pursuit(self, case: Case) -> Pursuit:
         stepper = self._stepper()
         assert case.goal is not None
-        transfer = self.source is not None and self.measured
-        judge = self.explainer.fixed(self.draws) if transfer else None
+        judge = self.explainer.fixed(self.draws) if self._judges() else None
         return Pursuit(
             case=case,
             goal=case.goal,
@@ -59,6 +58,10 @@ class Pursuing(Attack):
             judge=judge,
             judged=None if judge is None else case.bind(judge),
         )
+
+    def _judges(self) -> bool:
+        """Whether the attacked explainer's own map is asked at every step too."""
+        return self.source is not None and self.measured
 
     def _stepper(self) -> Explainer:
         return (self.source or self.explainer).fixed(self.draws)
@@ -105,11 +108,12 @@ class Descent(Pursuing):
             self._through(self._stepper())
 
     def budget(self) -> int:
-        looks = self._stepper().budget()
-        if self.source is not None and self.measured:
-            looks += self.explainer.fixed(self.draws).budget()
-        pulls = 2 * self._stepper().budget()
-        return 1 + self.restarts * ((self.steps + 1) * looks + self.steps * (pulls + 1) + 1)
+        stepper = self._stepper()
+        look = stepper.budget()
+        pull = 2 * look
+        if self._judges():
+            look += self.explainer.fixed(self.draws).budget()
+        return look + self.restarts * (TRIES + look + self.steps * (pull + look + 1))
 
     def _search(self, case: Case) -> Found:
         whole = self._pursuit(case)
@@ -136,10 +140,11 @@ class Descent(Pursuing):
         signed = (self.optimizer or (SIGN if self.norm == LINF else GRADIENT)) == SIGN
         share = torch.ones_like(run.x[:, 0])
         for step in range(self.steps):
-            gradient, wrong = run.pursuit.gradient(run.x, run.look)
-            best.fail(run.rows, wrong)
-            going = run.places([why is None for why in wrong])
-            run, gradient, share = run.select(going), gradient[going], share[going]
+            slope = run.pursuit.gradient(run.x, run.look)
+            best.evaluations[run.rows] += slope.evaluations
+            best.fail(run.rows, slope.wrong)
+            going = run.places([why is None for why in slope.wrong])
+            run, gradient, share = run.select(going), slope.gradient[going], share[going]
             if len(run) == 0:
                 return
             direction = gradient.sign() if signed else gradient

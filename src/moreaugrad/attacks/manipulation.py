@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,10 +12,13 @@ from torch import Tensor
 
 from moreaugrad.attacks.descent import Pursuing
 from moreaugrad.attacks.objectives import Likeness, likeness
-from moreaugrad.attacks.problem import Case
+from moreaugrad.attacks.problem import Case, Pursuit
 from moreaugrad.attacks.search import Found, Incumbents
 from moreaugrad.bound import BoundScore
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.layer import as_module
 from moreaugrad.layout import Layout
+from moreaugrad.surrogate import softplus_surrogate
 
 CLASSES = 1000
 """Of the outputs that the published weight is for."""
@@ -31,6 +34,8 @@ class ManipulationAttack(Pursuing):
     classes; others are scaled such that the loss of alike changes stays.
     rate: Adam's, in the input's units. Each step is cut to the box and, with epsilon, to the ball.
     Iterates that change the class do not count.
+    betas: for a ReLU network, without a source: steps are made on its softplus surrogate, whose
+    beta grows from the first number to the second, as 10 to 100 in the paper.
     Source: Dombrowski et al. (2019); SPEC 2.4.
     """
 
@@ -39,6 +44,7 @@ class ManipulationAttack(Pursuing):
     rate: float = 2e-4
     map_weight: float = 1e11
     output_weight: float = 1e6
+    betas: tuple[float, float] | None = None
 
     name: ClassVar[str] = "manipulation"
     needs_epsilon: ClassVar[bool] = False
@@ -50,6 +56,11 @@ class ManipulationAttack(Pursuing):
         for name in ("rate", "map_weight", "output_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
+        if self.betas is not None:
+            if self.source is not None or not self.measured:
+                raise ValueError("betas: expected no source and measured=True beside it")
+            if len(self.betas) != 2 or not all(0 < beta < math.inf for beta in self.betas):
+                raise ValueError(f"betas: expected two numbers > 0, got {self.betas!r}")
         self._through(self._stepper())
 
     def budget(self) -> int:
@@ -58,31 +69,53 @@ class ManipulationAttack(Pursuing):
     def _goal(self, clean: Tensor, layout: Layout) -> Likeness:
         return likeness(clean, layout, self.target_map, self.map_weight)
 
+    def _judges(self) -> bool:
+        return self.betas is not None or super()._judges()
+
+    def _stepper(self) -> Explainer:
+        return super()._stepper() if self.betas is None else self._smooth(0)
+
+    def _smooth(self, step: int) -> Explainer:
+        """The attacked explainer on the surrogate of that step's beta."""
+        assert self.betas is not None
+        first, last = self.betas
+        beta = first * (last / first) ** (step / self.steps)
+        network = as_module(self.explainer.forward_func, self.name)
+        surrogate = softplus_surrogate(network, beta)
+        return replace(self.explainer, forward_func=surrogate).fixed(self.draws)
+
+    def _sharper(self, pursuit: Pursuit, step: int) -> Pursuit:
+        if self.betas is None:
+            return pursuit
+        stepper = self._smooth(step)
+        score = replace(pursuit.score, model=stepper.forward_func)
+        return replace(pursuit, stepper=stepper, score=score)
+
     def _search(self, case: Case) -> Found:
         pursuit = self._pursuit(case)
-        score, ball = pursuit.score, case.ball
-        x = ball.center.clone()
-        clean = _probabilities(score, x)
-        look = pursuit.look(x)
+        x = case.ball.center.clone()
+        clean, look = _probabilities(pursuit.score, x), pursuit.look(x)
         best = Incumbents(case, self.steps + 1, look)
-        whole = torch.arange(len(case), device=x.device)
-        best.offer(0, best.begin(), x, look.value)
+        going = torch.zeros_like(case.label, dtype=torch.bool)
+        going[best.begin()] = True
+        best.offer(0, going.nonzero()[:, 0], x[going], look.value[going])
         adam = torch.optim.Adam([x], lr=self.rate)
         for step in range(self.steps):
-            slope, wrong = pursuit.gradient(x, look)
-            best.fail(whole, wrong)
-            going = torch.tensor([why is None for why in wrong], device=x.device)
+            slope = pursuit.gradient(x, look)
+            best.evaluations += torch.where(going, slope.evaluations, 0)
+            best.fail(best.rows, slope.wrong)
+            going &= torch.tensor([why is None for why in slope.wrong], device=x.device)
             if not bool(going.any()):
                 break
-            _, output_slope = self._change(score, x, clean)
-            slope = slope * ball.scale + output_slope
-            x.grad = torch.where(going[:, None], slope, 0.0)
+            total = slope.gradient * case.ball.scale + self._change(pursuit.score, x, clean)[1]
+            x.grad = torch.where(going[:, None], total, 0.0)
             adam.step()
-            x.copy_(ball.at(ball.displacement(x)))
+            x.copy_(case.ball.at(case.ball.displacement(x)))
+            pursuit = self._sharper(pursuit, step + 1)
             look = pursuit.look(x, look)
-            value = look.value + self._change(score, x, clean)[0]
+            value = look.value + self._change(pursuit.score, x, clean)[0]
+            best.evaluations += torch.where(going, look.evaluations + 3, 0)
             rows = (case.kept(x) & going).nonzero()[:, 0]
-            best.evaluations += look.evaluations + 3
             best.offer(step + 1, rows, x[rows], value[rows])
             case.tell((step + 1) / self.steps)
         best.end()

@@ -149,15 +149,33 @@ class Pursuit:
             value = self.goal.value((judged or maps).flat.double())
         return Look(maps=maps, judged=judged, value=value, evaluations=evaluations)
 
-    def gradient(self, x: Tensor, look: Look) -> tuple[Tensor, list[AttackStatus | None]]:
-        """The stepper's objective differentiated in the budget's coordinates, `[B, n]`, and for
-        each sample what is wrong with it."""
+    def gradient(self, x: Tensor, look: Look) -> Slope:
+        """The stepper's objective at `x`, differentiated in the budget's coordinates."""
         flat, ball = look.maps.flat, self.case.ball
         _, slope = self.goal.value_and_cotangent(flat)
-        slope = slope.to(flat.dtype)
-        pulled = self.stepper._pull(self.score.moved(x), look.maps, slope, self.through)
+        slope, spent = slope.to(flat.dtype), 0
+
+        def meter(evaluations: int) -> None:
+            nonlocal spent
+            spent += evaluations
+
+        bound = replace(self.score.moved(x), meter=meter)
+        pulled = self.stepper._pull(bound, look.maps, slope, self.through)
         gradient = pulled / ball.scale
-        return gradient, wrong_with(flat, slope, gradient, ball.radius or 1.0)
+        wrong = wrong_with(flat, slope, gradient, ball.radius or 1.0)
+        return Slope(gradient=gradient, wrong=wrong, evaluations=-(-spent // len(self)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slope:
+    """A gradient `[B, n]` and, for each sample, what is wrong with it, None where it is fine.
+
+    evaluations: of one sample, in the mean over the samples that were done together.
+    """
+
+    gradient: Tensor
+    wrong: list[AttackStatus | None]
+    evaluations: int
 
 
 def wrong_with(

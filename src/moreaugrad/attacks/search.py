@@ -38,6 +38,7 @@ class Incumbents:
         """`clean`: what is seen at the clean inputs."""
         self.x, self.value = case.ball.center.clone(), clean.value.clone()
         self.evaluations = clean.evaluations.clone()
+        self.rows = torch.arange(len(case), device=case.label.device)
         self._clean = clean.value
         self._trace = clean.value.new_full((len(case), columns), torch.nan)
         self._run = self._trace.clone()
