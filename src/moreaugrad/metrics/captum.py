@@ -156,7 +156,8 @@ def max_sensitivity(
     for its target. Low is good. Costs near.draws explanations of the batch. NaN where one of the
     maps is not finite, and where the clean one is zero everywhere.
     Source: Yeh et al. (2019), arXiv 1901.09392, by captum.metrics.sensitivity_max.
-    Errors: ValueError for an explainer of a layer, whose input is not what is perturbed.
+    Errors: ValueError for an explainer of a layer, whose input is not what is perturbed, and
+    where the model's output at an x' is not finite.
     """
     if explainer.layer is not None:
         raise ValueError(
@@ -169,13 +170,13 @@ def max_sensitivity(
     keys, draws = sample_keys(ids, len(flat)), count()
     calls = count()
 
-    def maps(points: Tensor) -> Tensor:
+    def maps(points: Tensor) -> tuple[Tensor]:
         if next(calls) == 0:  # Captum asks for the clean maps first.
-            return flat
+            return (flat,)
         restored = layout.restore(points)
         inputs = restored if len(restored) > 1 else restored[0]
         found = explainer.explain(inputs, clean.target, additional_forward_args, ids=ids)
-        return _flat(found.maps, layout)
+        return (_flat(found.maps, layout),)
 
     def perturb(points: Tensor) -> Tensor:
         drawn = near.perturbations(keys, next(draws), Stream.BOX, space, layout)

@@ -126,8 +126,8 @@ def area(curve: Tensor) -> Tensor:
 
 
 def _counts(bound: BoundScore, how: Perturbation, steps: int) -> list[int]:
-    count = Places.of(bound, how.size).count
-    return [round(count * step / _checked(steps)) for step in range(steps + 1)]
+    steps, count = _checked(steps), Places.of(bound, how.size).count
+    return [round(count * step / steps) for step in range(steps + 1)]
 
 
 def _checked(steps: int) -> int:

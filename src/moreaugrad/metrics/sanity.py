@@ -157,10 +157,7 @@ def _drawn(part: nn.Module, name: str, weight: Tensor, source: torch.Generator) 
     """On the processor, so that a seed means the same weights on every device."""
     new = torch.empty(weight.shape, dtype=weight.dtype)
     if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd)):
-        fan_in = part.weight[0].numel()
-        if isinstance(part, nn.modules.conv._ConvTransposeNd):
-            fan_in = part.weight[:, 0].numel()
-        bound = 1 / math.sqrt(fan_in)
+        bound = 1 / math.sqrt(part.weight[0].numel())
         return new.uniform_(-bound, bound, generator=source)
     if isinstance(part, nn.Embedding):
         return new.normal_(generator=source)
