@@ -49,6 +49,8 @@ def make_judge(label: str, settings: Settings) -> Judge:
             "moreaugrad.metrics"
         )
     score = own.pop("score") if kind == BY_MODEL else ""
+    if "score" in METRICS[name].defaults():
+        own["score"] = None  # that of the bound score, which is made of this choice
     if score not in ("", EXPLAINED):
         Readout(score, "auto")  # refuses an unknown one
     return Judge(label=label, kind=kind, measure=build_metric(name, **own), score=score)
