@@ -29,6 +29,7 @@ LEVELS = (
         "batching",
         "noise",
         "penalties",
+        "joint",
         "layer",
         "outputs",
         "arguments",

@@ -9,13 +9,13 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 import oracles
+from moreaugrad.joint import Joint
 from moreaugrad.layout import Layout
 from moreaugrad.penalties import (
     L1,
     Box,
     ElasticNet,
     GroupL2,
-    Joint,
     Penalty,
     SparsePenalty,
     SquaredL2,
@@ -344,3 +344,31 @@ def test_joint_magnitudes_need_penalties_that_threshold() -> None:
     joint = Joint((SquaredL2(1.0),), Layout(((3,),), (torch.float32,)))
     with pytest.raises(TypeError, match="expected L1 or GroupL2, got SquaredL2"):
         joint.magnitudes(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("channels", ["joint", "separate"])
+@pytest.mark.parametrize("kind", ["zero", "l1", "groups", "joint"])
+def test_the_root_of_a_prox_s_derivative(kind: str, channels: str) -> None:
+    """Twice the root is the derivative; it is symmetric."""
+    group = GroupL2(0.8, size=2, channels=channels)
+    both = Layout.of([torch.zeros(1, *SHAPE), torch.zeros(1, 4)])
+    penalty, size = {
+        "zero": (Zero(), 30),
+        "l1": (L1(0.5), 30),
+        "groups": (group, 30),
+        "joint": (Joint((group, L1(0.5)), both), 34),
+    }[kind]
+    shape = (size,) if kind == "joint" else SHAPE
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(1, *shape, generator=generator, dtype=torch.float64)
+    v, w = (torch.randn(u.shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    result = penalty.prox(u, 1.3)
+    assert kind == "zero" or 0 < int((result == 0).sum()) < size
+    step = 1e-6
+    expected = (penalty.prox(u + step * v, 1.3) - penalty.prox(u - step * v, 1.3)) / (2 * step)
+
+    def root(x: Tensor) -> Tensor:
+        return penalty.prox_root(result, 1.3, x)
+
+    assert torch.allclose(root(root(v)), expected, atol=1e-7)
+    assert torch.allclose((w * root(v)).sum(), (v * root(w)).sum())

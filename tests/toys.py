@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.bound import BoundScore, ForwardFunc
+from moreaugrad.joint import Joint
 from moreaugrad.noise import Noise
-from moreaugrad.penalties import Joint, Penalty, Zero
+from moreaugrad.penalties import Penalty, Zero
 from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers import MoreauProblem
 

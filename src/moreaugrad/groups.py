@@ -31,6 +31,11 @@ class Partition:
         found: Tensor = padded[:, self.members.to(flat.device)].norm(dim=2)
         return found
 
+    def sums(self, flat: Tensor) -> Tensor:
+        """Sum over every group: `[B, n]` to `[B, G]`."""
+        padded = torch.nn.functional.pad(flat, (0, 1))
+        return padded[:, self.members.to(flat.device)].sum(dim=2)
+
     def spread(self, per_group: Tensor) -> Tensor:
         """One number per group to each of its entries: `[B, G]` to `[B, n]`."""
         return per_group[:, self.label.to(per_group.device)]

@@ -141,6 +141,16 @@ class _Inner:
         return _back(self.recorded, self.leaf, v.to(self.leaf.dtype)).to(self.like.dtype)
 
 
+def recorded(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Points `[m, n]` as a leaf, and the score's gradient there with its graph, `[m, n]` each."""
+    leaf = points.detach().requires_grad_()
+    with _recording(bound):
+        score = bound.read(bound.outputs(leaf, rows), rows)
+        _check_dependence(score)
+        slope = torch.autograd.grad(score.sum(), leaf, create_graph=True)[0]
+    return leaf, slope
+
+
 HESSIANS: Mapping[str, type[Graph]] = {"exact": Exact, "gauss-newton": GaussNewton}
 
 

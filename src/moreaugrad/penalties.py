@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad import groups
-from moreaugrad.layout import Layout, per_sample
+from moreaugrad.layout import per_sample
 
 Weight = float | Tensor
 """A number >= 0 for all samples, or one for each, `[B]`."""
@@ -44,7 +44,16 @@ class Penalty(ABC):
         """argmax_d <g, d> - R*(d), an element of the subdifferential of R at g."""
 
 
-class SparsePenalty(Penalty):
+class DifferentiablePenalty(Penalty):
+    """One whose prox tells its own derivative by its result."""
+
+    @abstractmethod
+    def prox_root(self, result: Tensor, tau: Weight, v: Tensor) -> Tensor:
+        """D^(1/2) v, D the derivative of prox(., tau) where it gave `result`: symmetric, and
+        0 <= D <= 1. What is set to zero stays so."""
+
+
+class SparsePenalty(DifferentiablePenalty):
     """A weighted norm of magnitudes, whose prox sets the small ones to exactly zero."""
 
     @abstractmethod
@@ -53,7 +62,7 @@ class SparsePenalty(Penalty):
 
 
 @dataclass(frozen=True, eq=False)
-class Zero(Penalty):
+class Zero(DifferentiablePenalty):
     """R = 0."""
 
     def value(self, u: Tensor) -> Tensor:
@@ -61,6 +70,9 @@ class Zero(Penalty):
 
     def prox(self, u: Tensor, tau: Weight) -> Tensor:
         return u
+
+    def prox_root(self, result: Tensor, tau: Weight, v: Tensor) -> Tensor:
+        return v
 
     def conjugate(self, d: Tensor) -> Tensor:
         return _indicator(d.flatten(1).abs().amax(1) <= 0, d)
@@ -87,6 +99,9 @@ class L1(SparsePenalty):
     def prox(self, u: Tensor, tau: Weight) -> Tensor:
         threshold = per_sample(self.eta, u) * per_sample(tau, u)
         return u.sign() * (u.abs() - threshold).clamp_min(0)
+
+    def prox_root(self, result: Tensor, tau: Weight, v: Tensor) -> Tensor:
+        return torch.where(result != 0, v, 0.0)
 
     def conjugate(self, d: Tensor) -> Tensor:
         return _indicator(_within(d.flatten(1).abs().amax(1), self.eta), d)
@@ -132,6 +147,17 @@ class GroupL2(SparsePenalty):
         # A group of zeros stays zero; the guard keeps 0 / 0 out.
         shrink = (norms - threshold).clamp_min(0) / norms.clamp_min(torch.finfo(u.dtype).tiny)
         return (flat * partition.spread(shrink)).reshape(u.shape)
+
+    def prox_root(self, result: Tensor, tau: Weight, v: Tensor) -> Tensor:
+        """On a block of norm n that is shrunk by a: sqrt(1 - a / n) across it, 1 along it."""
+        partition, flat, given = self.partition(v), result.flatten(1), v.flatten(1)
+        norms = partition.norms(flat)
+        threshold = per_sample(self.eta, norms) * per_sample(tau, norms)
+        keep = norms / (norms + threshold).clamp_min(torch.finfo(v.dtype).tiny)
+        axis = flat / partition.spread(norms).clamp_min(torch.finfo(v.dtype).tiny)
+        along = axis * partition.spread(partition.sums(axis * given))
+        found = partition.spread(keep.sqrt()) * (given - along) + along
+        return torch.where(partition.spread(norms) > 0, found, 0.0).reshape(v.shape)
 
     def conjugate(self, d: Tensor) -> Tensor:
         return _indicator(_within(self.partition(d).norms(d.flatten(1)).amax(1), self.eta), d)
@@ -258,37 +284,6 @@ class Box(Penalty):
                 f"{outside} of {len(g)} samples leave it"
             )
         return torch.zeros_like(g)
-
-
-@dataclass(frozen=True, eq=False)
-class Joint(SparsePenalty):
-    """One penalty for each input, on the flat `[B, n]` matrix of all: R(u) = sum_j R_j(u_j)."""
-
-    penalties: tuple[Penalty, ...]
-    layout: Layout
-
-    def value(self, u: Tensor) -> Tensor:
-        return torch.stack([p.value(part) for p, part in self._parts(u)]).sum(0)
-
-    def prox(self, u: Tensor, tau: Weight) -> Tensor:
-        return self.layout.flatten([p.prox(part, tau) for p, part in self._parts(u)])
-
-    def conjugate(self, d: Tensor) -> Tensor:
-        return torch.stack([p.conjugate(part) for p, part in self._parts(d)]).sum(0)
-
-    def maximiser(self, g: Tensor) -> Tensor:
-        return self.layout.flatten([p.maximiser(part) for p, part in self._parts(g)])
-
-    def magnitudes(self, u: Tensor) -> Tensor:
-        found = []
-        for penalty, part in self._parts(u):
-            if not isinstance(penalty, SparsePenalty):
-                raise TypeError(f"sparsity: expected L1 or GroupL2, got {type(penalty).__name__}")
-            found.append(penalty.magnitudes(part))
-        return torch.cat(found, dim=1)
-
-    def _parts(self, flat: Tensor) -> list[tuple[Penalty, Tensor]]:
-        return list(zip(self.penalties, self.layout.split(flat), strict=True))
 
 
 def _check_weight(name: str, weight: Weight) -> None:

@@ -60,7 +60,7 @@ def sampled_lipschitz(bound: BoundScore, radius: float, samples: int = 64) -> Te
         raise ValueError(
             f"expected a finite radius > 0 and samples >= 1, got {radius!r} and {samples!r}"
         )
-    best = bound.value_and_grad()[1].norm(dim=1)
+    best: Tensor = bound.value_and_grad()[1].norm(dim=1)
     for index in range(samples):
         u = bound.noise.draw(bound.keys, index, bound.origin)
         u = radius * u / u.norm(dim=1, keepdim=True)

@@ -26,7 +26,8 @@ class Unknown(ValueError):
 
 def row_norms(module: nn.Linear) -> Tensor:
     """`[K]`, float64: how fast each output changes."""
-    return module.weight.detach().double().norm(dim=1).cpu() * ROUNDING
+    norms: Tensor = module.weight.detach().double().norm(dim=1).cpu()
+    return norms * ROUNDING
 
 
 def _linear(module: nn.Linear, shape: Shape, after: nn.Module | None) -> float:

@@ -68,6 +68,13 @@ class Maps:
         return cls(flat=flat, **kept)
 
     @classmethod
+    def of(cls, explanation: Explanation, bound: BoundScore) -> Self:
+        """Those of an explanation, as they were before they got the inputs' shape."""
+        kept = {item.name: getattr(explanation, item.name) for item in fields(cls)[1:]}
+        parts = [part.to(bound.origin.dtype) for part in explanation.parts]
+        return cls(flat=bound.layout.flatten(parts), **kept)
+
+    @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         found: dict[str, Any] = {}
         for item in fields(cls):
@@ -104,9 +111,27 @@ class Explainer(GradientAttribution, ABC):
     full_passes: ClassVar[float] = 4
     """Passes' worth of samples worked on together: while some finish, passes stay full."""
 
+    derivatives: ClassVar[tuple[str, ...]] = ()
+    """The ways in which `vjp` goes, the first by default; () where the map has none."""
+
     @abstractmethod
     def _maps(self, bound: BoundScore) -> Maps:
         """The maps of a group of samples."""
+
+    def _near(self, bound: BoundScore, start: Tensor) -> Maps:
+        """The maps, where those at inputs nearby are known, `start` `[B, n]`."""
+        return self._maps(bound)
+
+    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+        """J' c `[B, n]` by one of `derivatives`; `maps` are those at the bound's inputs."""
+        raise TypeError(f"{self.method} has no derivative of its map")
+
+    def fixed(self, draws: int) -> Self:
+        """The method as one function of the input: with one set of at most `draws` draws.
+
+        It is less accurate, and cheap enough for the many steps of an attack.
+        """
+        return self
 
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(
@@ -183,6 +208,45 @@ class Explainer(GradientAttribution, ABC):
             settings=self.settings(),
             **{item.name: getattr(maps, item.name) for item in fields(maps)[1:]},
         )
+
+    def vjp(
+        self,
+        explanation: Explanation,
+        cotangent: Inputs,
+        additional_forward_args: object = None,
+        *,
+        through: str | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> Inputs:
+        """J' c, J the derivative of the map by the input and c a `cotangent` like the maps.
+
+        explanation: by this explainer, with these arguments and ids. Noise level, target, and an
+        automatically chosen weight are held.
+        through: one of `derivatives`. "implicit" is the exact derivative (through the optimality
+        condition where the map solves a problem), for noise that of the `samples` draws;
+        "straight-through" holds displacement and support; "unrolled" goes through steps of a
+        solver; "stein" needs no second derivatives, but many draws.
+        Errors: ValueError for a way that the method does not have, and for `layer`.
+        """
+        way = through or next(iter(self.derivatives), "")
+        if way not in self.derivatives:
+            raise ValueError(
+                f"through: expected one of {', '.join(self.derivatives) or 'none'}, which "
+                f"{self.method} has, got {through!r}"
+            )
+        if self.layer is not None:
+            raise ValueError("layer: expected a map of the input itself, got one of a layer")
+        target = explanation.target
+        bound = self.bind(explanation.inputs, target, additional_forward_args, ids)
+        maps = Maps.of(explanation, bound)
+        given = cotangent if isinstance(cotangent, tuple) else (cotangent,)
+        shapes = [tuple(part.shape) for part in given]
+        expected = [tuple(part.shape) for part in explanation.parts]
+        if shapes != expected:
+            raise ValueError(f"cotangent: expected {expected}, like the maps, got {shapes}")
+        flat = bound.layout.flatten([part.to(bound.origin.dtype) for part in given])
+        found = bound.layout.restore(self._pull(bound, maps, flat, way))
+        return found if isinstance(explanation.maps, tuple) else found[0]
 
     def bind(
         self,

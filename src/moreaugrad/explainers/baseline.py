@@ -36,6 +36,17 @@ class FromBaseline(Explainer):
                 "given with the call, attribute(inputs, baselines=...)"
             )
 
+    def bind(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> BoundScore:
+        """Like `Explainer.bind`, with the setting's baseline."""
+        bound = super().bind(inputs, target, additional_forward_args, ids)
+        return replace(bound, baseline=_flat_baseline(bound, inputs, self.baseline))
+
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(  # Captum puts the baselines before the target
         self,
@@ -69,8 +80,8 @@ class FromBaseline(Explainer):
     ) -> Explanation:
         """Like `attribute`, with everything that is known about each map."""
         bound = self.bind(inputs, target, additional_forward_args, ids)
-        given = self.baseline if baselines is None else baselines
-        bound = replace(bound, baseline=_flat_baseline(bound, inputs, given))
+        if baselines is not None:
+            bound = replace(bound, baseline=_flat_baseline(bound, inputs, baselines))
         explanation = self._explained(bound, isinstance(inputs, tuple), progress)
         if baselines is None:
             return explanation

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
+import torch
 from captum import attr
 from captum.attr._utils.approximation_methods import SUPPORTED_METHODS as QUADRATURES
+from captum.attr._utils.approximation_methods import approximation_parameters
 from torch import Tensor, nn
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Maps
 from moreaugrad.explainers.baseline import FromBaseline, incompleteness, reference
+from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
 from moreaugrad.explainers.rescale import RescaleDeepLift
 from moreaugrad.layer import as_module
 from moreaugrad.names import choose
@@ -35,6 +38,7 @@ class IntegratedGradients(FromBaseline):
     times_input: bool = True
 
     method: ClassVar[str] = "integrated-gradients"
+    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +53,23 @@ class IntegratedGradients(FromBaseline):
 
     def _draws(self) -> int:
         return self.steps
+
+    def fixed(self, draws: int) -> Self:
+        return replace(self, steps=min(self.steps, max(2, draws)))
+
+    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+        """c * mean g + mean alpha H ((x - x') * c) over points x' + alpha (x - x') of the line."""
+        change = bound.origin - reference(bound)
+        v = change * cotangent if self.times_input else cotangent
+        total = torch.zeros_like(v)
+        widths, places = approximation_parameters(self.quadrature)
+        for width, alpha in zip(widths(self.steps), places(self.steps), strict=True):
+            point = bound.moved(reference(bound) + alpha * change)
+            gradient, product = gradient_and_product(point, v)
+            total = total + width * alpha * product
+            if self.times_input:
+                total = total + width * cotangent * gradient
+        return total
 
     def _maps(self, bound: BoundScore) -> Maps:
         baseline = reference(bound)

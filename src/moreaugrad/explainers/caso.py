@@ -19,6 +19,7 @@ from torch import Tensor
 
 from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
 from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
 from moreaugrad.hessian import HESSIANS, PRODUCT, Exact, LossModel
 from moreaugrad.layout import flat_scale
@@ -26,6 +27,7 @@ from moreaugrad.names import choose
 from moreaugrad.noise import RELATIVE, Noise
 from moreaugrad.penalties import L1
 from moreaugrad.score import Score, Smoothed
+from moreaugrad.solvers.conjugate import shifted_solve
 from moreaugrad.solvers.second_order import (
     Rule,
     SecondOrderProblem,
@@ -36,6 +38,8 @@ from moreaugrad.solvers.solution import Status
 
 AUTO, SEARCH = "auto", "search"
 PIXEL_C1 = 10.0
+ROUGH = 1e-2
+"""Tolerance of an attack's steps."""
 ROUNDING = 1e-3
 """Difference to the Hessian that is not told."""
 
@@ -109,6 +113,7 @@ class CAFO(GroupFeatures):
     """D* = ST_lambda1(g) / (2 lambda2), lambda2 = c1. Source: CASO paper eq. (3); SPEC 6.2."""
 
     method: ClassVar[str] = "cafo"
+    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
 
     def _maps(self, bound: BoundScore) -> Maps:
         scale = flat_scale(self.std, bound.layout, bound.origin)
@@ -124,6 +129,13 @@ class CAFO(GroupFeatures):
         maps = Maps.direct(0.0 - delta, evaluations=bound.passes, status=status)
         return replace(maps, eta=lambda1, details=told)
 
+    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+        """H c / (2 lambda2) of the entries that are not zero; lambda1 is held."""
+        scale = flat_scale(self.std, bound.layout, bound.origin)
+        lambda2 = self.c1 if self.lambda2 is None else self.lambda2
+        inside = torch.where(maps.flat != 0, cotangent, 0.0) / (2 * lambda2 * scale)
+        return gradient_and_product(bound, inside)[1]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CASO(GroupFeatures):
@@ -134,6 +146,7 @@ class CASO(GroupFeatures):
     A product with H counts as two evaluations.
     Details also: `lambda2`, `top_eigenvalue` (L), `top_error` (how far below it may be), and for
     gauss-newton `hessian_gap`, ||(H - G) g|| / (L ||g||), what its products lack of the Hessian's.
+    The derivative holds lambda1 and lambda2, and is that of the exact Hessian's solution.
     Source: CASO paper eq. (5), theorem 3; SPEC 6. Differs: solved to a residual, per sample.
     """
 
@@ -142,6 +155,7 @@ class CASO(GroupFeatures):
     max_evaluations: int = 200
 
     method: ClassVar[str] = "caso"
+    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
     # The recorded gradient is kept for the products, and needs some times a pass's memory.
     full_passes: ClassVar[float] = 0.25
 
@@ -155,6 +169,26 @@ class CASO(GroupFeatures):
 
     def budget(self) -> int:
         return self.max_evaluations * self._draws()
+
+    def fixed(self, draws: int) -> Self:
+        return replace(super().fixed(draws), tolerance=max(self.tolerance, ROUGH))
+
+    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+        """J' c = -grad_x w'(g + H D), with (2 lambda2 I - H) w = c on the entries that are not
+        zero; D, w and lambda2 held."""
+        scale = flat_scale(self.std, bound.layout, bound.origin)
+        support = maps.flat != 0
+        twice = 2 * maps.details["lambda2"]
+        model = LossModel(bound, Exact, scale)
+
+        def root(v: Tensor) -> Tensor:
+            return torch.where(support, v, 0.0)
+
+        w, _ = shifted_solve(
+            model.product, root, cotangent, -1 / twice, self.tolerance, self.max_evaluations
+        )
+        # Of the score, whose derivatives are minus the loss's; the map is minus D.
+        return pulled_twice(bound, w / twice[:, None] / scale, -maps.flat / scale)
 
     def _maps(self, bound: BoundScore) -> Maps:
         scale = flat_scale(self.std, bound.layout, bound.origin)
@@ -211,6 +245,9 @@ class _Smooth(GroupFeatures):
 
     def _draws(self) -> int:
         return self.samples if self.sigma > 0 else 1
+
+    def fixed(self, draws: int) -> Self:
+        return replace(super().fixed(draws), samples=min(self.samples, draws))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

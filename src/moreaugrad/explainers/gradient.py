@@ -10,6 +10,7 @@ from torch import Tensor
 
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, product
 from moreaugrad.explainers.noisy_mean import NoisyMean
 from moreaugrad.solvers.sparsity import eta_for
 
@@ -26,6 +27,7 @@ class SimpleGradient(Explainer):
     keep: float = 1.0
 
     method: ClassVar[str] = "simple-gradient"
+    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
@@ -40,6 +42,15 @@ class SimpleGradient(Explainer):
             smallest_out = eta_for(magnitude, 1 - self.keep)
             maps = torch.where(magnitude > smallest_out[:, None], maps, 0.0)
         return Maps.direct(maps, evaluations=1)
+
+    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+        """H c; with `times_input` c * g + H (x * c). Which entries stay is held."""
+        if self.keep < 1:
+            cotangent = torch.where(maps.flat != 0, cotangent, 0.0)
+        if not self.times_input:
+            return gradient_and_product(bound, cotangent)[1]
+        gradient, product = gradient_and_product(bound, bound.origin * cotangent)
+        return cotangent * gradient + product
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -57,3 +68,6 @@ class SmoothGrad(NoisyMean):
 
     def _each(self, gradient: Tensor) -> Tensor:
         return gradient
+
+    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+        return product(bound, cotangent, through)

@@ -5,18 +5,27 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.derivatives import (
+    IMPLICIT,
+    STEIN,
+    STRAIGHT_THROUGH,
+    UNROLLED,
+    groups_with_a_graph,
+)
+from moreaugrad.explainers.implicit import Pulled
 from moreaugrad.explainers.published import PublishedMoreauGrad
+from moreaugrad.joint import Joint
 from moreaugrad.layout import Shape
 from moreaugrad.names import choose
 from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise
-from moreaugrad.penalties import L1, GroupL2, Joint, Penalty, Zero
+from moreaugrad.penalties import L1, GroupL2, Penalty, Zero
 from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers import (
     SOLVERS,
@@ -26,8 +35,11 @@ from moreaugrad.solvers import (
     StochasticFixedPoint,
     solve_for_sparsity,
 )
+from moreaugrad.solvers.sparsity import eta_for
 
 AUTO = "auto"
+ROUGH, ROUGH_STEPS = 1e-2, 20
+"""Tolerance, and evaluations of all draws, of an attack's steps."""
 GRID = 16
 """Blocks along each spatial axis when the group's size is automatic."""
 
@@ -47,6 +59,7 @@ class MoreauExplainer(Explainer):
     chains: 2 solves twice, from different starts with different draws, and tells when there is more
     than one solution.
     solver: "spectral", "accelerated" or "proximal-gradient", for deterministic scores.
+    Derivatives see the noise by its first `samples` draws.
     Source: MoreauGrad definitions 2 to 6 and Algorithm 1. Differs: the sign is that of a gradient
     (SPEC 1.1), averages are taken before the prox, so that the map is exactly sparse (SPEC 1.3).
     """
@@ -62,6 +75,8 @@ class MoreauExplainer(Explainer):
     chains: int = 1
     solver: str = "spectral"
     seed: int = 0
+
+    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN)
 
     def __post_init__(self) -> None:
         if not self.rho > 0:
@@ -127,25 +142,70 @@ class MoreauExplainer(Explainer):
             sparsity=self._wanted(),
         )
 
-    def _maps(self, bound: BoundScore) -> Maps:
-        problem = MoreauProblem(
+    def _problem(self, bound: BoundScore) -> MoreauProblem:
+        weight = self._weight()
+        return MoreauProblem(
             score=bound,
-            rho=bound.clean.new_full((len(bound),), self.rho, dtype=bound.origin.dtype),
-            eta=torch.zeros_like(bound.origin[:, 0]),
+            rho=torch.full_like(bound.origin[:, 0], self.rho),
+            eta=torch.full_like(bound.origin[:, 0], 0.0 if isinstance(weight, str) else weight),
             penalty=Joint(tuple(map(self._penalty, bound.layout.shapes)), bound.layout),
         )
-        weight = self._weight()
-        if not isinstance(weight, str):
-            problem = replace(problem, eta=problem.eta + weight)
-        solution = self._solved(problem)
+
+    def _maps(self, bound: BoundScore) -> Maps:
+        return self._as_maps(self._solved(self._problem(bound)))
+
+    def _as_maps(self, solution: Solution) -> Maps:
         # 0 - u rather than -u: no negative zeros.
         return Maps.solved((0.0 - solution.u) / self.rho, solution)
+
+    def _near(self, bound: BoundScore, start: Tensor) -> Maps:
+        """One solve from `start`; an automatic eta is that of the gradient there."""
+        if self.fresh:
+            return self._maps(bound)
+        problem, u = self._problem(bound), -self.rho * start
+        wanted, spent = self._wanted(), 0
+        if wanted is not None:
+            slope = bound.value_and_grad(u)[1]
+            assert isinstance(problem.penalty, Joint)
+            problem = replace(problem, eta=eta_for(problem.penalty.magnitudes(slope), wanted))
+            spent = problem.evaluations()
+        solver = self._solver()
+        assert isinstance(solver, Descent)
+        solution = solver.solve(problem, start=u, allowed=self._allowed(bound) - spent)
+        return self._as_maps(replace(solution, evaluations=solution.evaluations + spent))
+
+    def fixed(self, draws: int) -> Self:
+        """Warm-started solves of one problem with a fixed set of draws."""
+        if self.sigma == 0:
+            return replace(self, tolerance=max(ROUGH, self.tolerance or 0.0))
+        draws += draws % 2
+        return replace(
+            self, noise="fixed", samples=draws, chains=1, tolerance=ROUGH,
+            max_evaluations=min(self.max_evaluations, ROUGH_STEPS * draws),
+        )  # fmt: skip
+
+    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+        """J' c, by the optimality condition u = P(-rho grad f(x + u)), D the derivative of P:
+        J = (I + rho D H)^-1 D H. Source: SPEC 2.3, 9.9."""
+        found = []
+        for rows in groups_with_a_graph(bound):
+            pulled = Pulled(
+                problem=self._problem(bound.select(rows)),
+                u=-self.rho * maps.flat[rows],
+                eta=maps.eta[rows],
+                tolerance=self._solver().tolerance,
+            )
+            found.append(pulled.ways[through](cotangent[rows]))
+        return torch.cat(found)
+
+    def _allowed(self, bound: BoundScore) -> Tensor:
+        return torch.full_like(bound.target.classes, self.max_evaluations)
 
     def _solved(self, problem: MoreauProblem) -> Solution:
         solver, wanted = self._solver(), self._wanted()
         if isinstance(solver, StochasticFixedPoint):
             return solver.solve(problem)
-        allowed = torch.full_like(problem.score.target.classes, self.max_evaluations)
+        allowed = self._allowed(problem.score)
         if wanted is None:
             return solver.solve(problem, allowed=allowed)
         return solve_for_sparsity(solver, problem, wanted, allowed)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.derivatives import IMPLICIT, STEIN, pulled_through, stein
 from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise
 from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers.solution import Status
@@ -27,6 +29,8 @@ class NoisyMean(Explainer):
     samples: int = 64
     sigma_mode: str = RELATIVE
     seed: int = 0
+
+    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STEIN)
 
     def __post_init__(self) -> None:
         self._score()
@@ -51,6 +55,14 @@ class NoisyMean(Explainer):
 
     def _draws(self) -> int:
         return self.samples
+
+    def fixed(self, draws: int) -> Self:
+        return replace(self, samples=min(self.samples, draws))
+
+    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+        if through == STEIN:
+            return stein(bound, self._each, cotangent, maps.flat)
+        return pulled_through(bound, self._each, cotangent)
 
     def _maps(self, bound: BoundScore) -> Maps:
         def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:

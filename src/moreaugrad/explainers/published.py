@@ -10,9 +10,10 @@ import torch
 
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.joint import Joint
 from moreaugrad.names import choose
 from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise, noise_level
-from moreaugrad.penalties import L1, GroupL2, Joint, Penalty
+from moreaugrad.penalties import L1, GroupL2, Penalty
 from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers.solution import Status
 

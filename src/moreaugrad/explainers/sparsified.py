@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Progress
+from moreaugrad.explainers.derivatives import IMPLICIT, STEIN
 from moreaugrad.explainers.noisy_mean import NoisyMean
 from moreaugrad.names import choose
 from moreaugrad.noise import Noise
@@ -54,6 +55,8 @@ class SparsifiedSmoothGrad(NoisyMean):
     their order; a gradient of zeros has h = 0. n counts the entries of all inputs.
     Draws are independent unless `antithetic`, for the bounds of `moreaugrad.certificates`.
     The explanation's error is the standard error of the mean.
+    Of the derivatives, "implicit" holds which entries are among the largest; the sparsified
+    variant, which is constant between jumps, has none but "stein".
     Source: Levine et al. (2019); SPEC 4.2. Differs: one target for all draws.
     """
 
@@ -63,6 +66,7 @@ class SparsifiedSmoothGrad(NoisyMean):
     antithetic: bool = False
 
     method: ClassVar[str] = "sparsified-smoothgrad"
+    derivatives: ClassVar[tuple[str, ...]] = (STEIN, IMPLICIT)
 
     def __post_init__(self) -> None:
         super().__post_init__()
