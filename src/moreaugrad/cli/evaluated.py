@@ -112,12 +112,20 @@ def _attack(text: str) -> tuple[str, dict[str, Any]]:
     for pair in BETWEEN.split(match["settings"] or ""):
         name, separator, value = pair.partition("=")
         if separator:
-            settings[name.strip()] = typed(value.strip())
+            settings[name.strip()] = _value(value.strip())
         elif pair.strip():
             raise ValueError(f"--attack {text}: expected SETTING=VALUE after the colon")
     name = choose("attack", match["name"], ATTACKS)
     label = match["label"] or name
     return label, settings if label == name else {"attack": name, **settings}
+
+
+def _value(text: str) -> Any:
+    """As `--set` has it, and `[a,b]` as a list of words."""
+    found = typed(text)
+    if isinstance(found, str) and text.startswith("[") and text.endswith("]"):
+        return [typed(word.strip()) for word in text[1:-1].split(",")]
+    return found
 
 
 def _attack_part(label: str, settings: dict[str, Any]) -> Part:

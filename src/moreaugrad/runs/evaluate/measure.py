@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from moreaugrad.attacks.result import AttackResult
@@ -22,8 +23,19 @@ from moreaugrad.runs.records import Record
 from moreaugrad.runs.run import line
 from moreaugrad.score import Score
 
-UNSUITABLE = (ValueError, TypeError, FloatingPointError, RuntimeError, AssertionError)
-"""What a method, an attack or a metric raises for what does not suit it."""
+
+def problem(error: Exception) -> str:
+    """What a method, an attack or a metric raised for a sample, in one line.
+
+    Raises it again where it says nothing about the sample: memory that ran out, files. Everything
+    else is recorded, so that one part that breaks does not end a run of many.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        raise MemoryError("not enough memory: use a smaller --batch-size or --block") from error
+    if isinstance(error, OSError):
+        raise error
+    expected = isinstance(error, (ValueError, TypeError, FloatingPointError, RuntimeError))
+    return line(error) if expected else f"{type(error).__name__}: {line(error)}"
 
 
 def number(value: float) -> float | None:
@@ -113,9 +125,9 @@ class Measures:
                 continue
             try:
                 columns[judge.label] = numbers(measure(judge))
-            except UNSUITABLE as error:
+            except Exception as error:
                 columns[judge.label] = [None] * rows
-                problems[judge.label] = line(error)
+                problems[judge.label] = problem(error)
         found: list[Record] = []
         for row in range(rows):
             record: Record = {"metrics": {name: values[row] for name, values in columns.items()}}

@@ -88,6 +88,7 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
         threats = {label: maker.on(label, explainers[label]) for label in explainers}
         check_suited(threats)
         first = _first(data, chosen, network)
+        maker.try_surrogates(first)
     prepared = PreparedEvaluate(
         plan=replace(
             plan,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks import build as build_attack
@@ -92,6 +92,12 @@ class Threats:
             for label in self._plan.attacks
             for epsilon in self._plan.budgets(label)
         ]
+
+    def try_surrogates(self, first: Tensor) -> None:
+        """Errors: ValueError for a network without anything that softplus stands for."""
+        for module in self._surrogates.values():
+            with torch.no_grad():
+                module(first)
 
     def _threat(
         self, label: str, epsilon: float | None, method: str, explainer: Explainer

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from moreaugrad.explanation import Explanation
 from moreaugrad.runs.evaluate.choice import Chosen
 from moreaugrad.runs.evaluate.environment import deterministic, environment
-from moreaugrad.runs.evaluate.measure import UNSUITABLE, Measures, attack_told, map_told
+from moreaugrad.runs.evaluate.measure import Measures, attack_told, map_told, problem
 from moreaugrad.runs.evaluate.meter import Meter
 from moreaugrad.runs.evaluate.plan import CLEAN, plan_toml
 from moreaugrad.runs.evaluate.prepare import PreparedEvaluate
@@ -68,6 +67,7 @@ class _Run:
         self.folder = RunFolder(out)
         self.units = units(prepared)
         self.outcome = EvaluateOutcome(folder=out, units=len(self.units))
+        self.told: set[tuple[str, str, str]] = set()
 
     def run(self, overwrite: bool) -> EvaluateOutcome:
         began = time.perf_counter()
@@ -188,13 +188,13 @@ class _Block:
                 clean = prepared.explainers[self.method].explain(
                     x, prepared.targets(rows), ids=ids, progress=self.meter.progress(self.method)
                 )
-        except UNSUITABLE as error:
-            _reraise_memory(error)
+        except Exception as error:
+            why = problem(error)
             if len(rows) > 1:
                 for place, one in enumerate(rows):
                     self.explain([one], x[place : place + 1])
                 return
-            self._record(rows[0], CLEAN, None, {"problem": line(error)})
+            self._record(rows[0], CLEAN, None, {"problem": why})
             self.meter.done(self.method, 1)
             return
         measures = Measures(prepared, self.method, x, ids)
@@ -225,13 +225,13 @@ class _Block:
                     x, clean.target, ids=ids, clean=clean,
                     progress=self.meter.progress(self.method, threat),
                 )  # fmt: skip
-        except UNSUITABLE as error:
-            _reraise_memory(error)
+        except Exception as error:
+            why = problem(error)
             if len(rows) > 1:
                 for place, one in enumerate(rows):
                     self._attack(threat, [one], x[place : place + 1], clean[place])
                 return
-            self._record(rows[0], threat.label, threat.epsilon, {"problem": line(error)})
+            self._record(rows[0], threat.label, threat.epsilon, {"problem": why})
             self.meter.done(self.method, 1, threat)
             return
         prepared = self.run.prepared
@@ -249,8 +249,18 @@ class _Block:
         self.meter.done(self.method, len(rows), threat)
 
     def _record(self, one: Chosen, attack: str, epsilon: float | None, told: Record) -> None:
+        if "problem" in told:
+            self._tell(attack, told["problem"])
         head = {"sample": one.item.name, "index": one.index, "method": self.method}
         self.records.append({**head, "attack": attack, "epsilon": epsilon, **told})
+
+    def _tell(self, attack: str, why: str) -> None:
+        """Each kind of failure once: the records count them."""
+        kind = (self.method, attack, why)
+        if kind not in self.run.told:
+            self.run.told.add(kind)
+            title = self.method if attack == CLEAN else f"{self.method}, {attack}"
+            self.run.watch.failed(Failure(title=title, message=f"{title}: {why}"))
 
     def _keep(
         self, one: Chosen, attack: str, epsilon: float | None, what: str,
@@ -263,9 +273,3 @@ class _Block:
 def tensor_name(index: int, attack: str, epsilon: float | None, what: str) -> str:
     """In a unit's `.safetensors`, for example `17/clean/map` and `17/top-k/0.5/input`."""
     return "/".join([str(index), attack, *([] if epsilon is None else [f"{epsilon:g}"]), what])
-
-
-def _reraise_memory(error: Exception) -> None:
-    """Memory that runs out is no property of the sample: the run stops, and can go on later."""
-    if isinstance(error, torch.OutOfMemoryError):
-        raise MemoryError("not enough memory: use a smaller --batch-size or --block") from error
