@@ -1,5 +1,6 @@
 """Manipulation, Gaussian noise and random search."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,9 +15,11 @@ from moreaugrad.attacks import (
     ManipulationAttack,
     RandomSearch,
     TopKAttack,
+    manipulation,
 )
 from moreaugrad.noise import Noise
 from moreaugrad.space import InputSpace
+from moreaugrad.surrogate import SoftplusSurrogate
 from toys import network, normal
 
 
@@ -101,11 +104,27 @@ def test_manipulation_of_relu_logits_fails() -> None:
     assert torch.equal(found.inputs, pictures())
 
 
-def test_a_surrogate_that_sharpens_manipulates_a_relu_network() -> None:
+def test_a_surrogate_that_sharpens_manipulates_a_relu_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used: list[float] = []
+
+    class Noted(SoftplusSurrogate):
+        def forward(self, x: Tensor) -> Tensor:
+            used.append(self.beta)
+            return super().forward(x)
+
+    monkeypatch.setattr(manipulation, "softplus_surrogate", Noted)
     model, x = on_pictures(nn.ReLU), pictures()
     explainer = SimpleGradient(model)
-    attack = ManipulationAttack(explainer, steps=60, rate=0.02, betas=(5.0, 50.0))
+    attack = ManipulationAttack(
+        explainer, steps=60, rate=0.02, betas=(5.0, 50.0), output_weight=0.0
+    )
     found = attack.attack(x)
+    grown = list(dict.fromkeys(used))
+    assert grown == pytest.approx([5 * 10 ** (step / 60) for step in range(61)])
+    seen = found.objective.nan_to_num(nan=math.inf).amin(1)
+    assert seen.tolist() == pytest.approx(found.after.tolist())
     assert AttackStatus.IMPROVED in found.status
     assert found.ok
     assert bool((found.after <= found.before).all())

@@ -97,9 +97,10 @@ def test_moreau_maps_are_replaced_by_the_gradient_at_their_displacement() -> Non
     seen = gradient.abs() * (maps != 0)
     assert bool(((maps != 0).sum(1) > 2).all())
     first = seen.topk(2, dim=1).values.sum(1) / seen.sum(1)
-    assert found.objective[:, 0].tolist() == pytest.approx(first.tolist(), rel=1e-6)
-    # Which is not the share of the map itself: it is smaller by the threshold.
-    assert not torch.allclose(first, found.before, rtol=1e-3)
+    # Up to the tolerance of an attack's solves.
+    assert found.objective[:, 0].tolist() == pytest.approx(first.tolist(), rel=1e-3)
+    # Which is not the share of the map itself: its entries are smaller by the threshold.
+    assert bool(((first - found.before).abs() > 0.01).all())
 
 
 def test_a_step_lands_on_the_sphere_whatever_its_size() -> None:
