@@ -76,7 +76,8 @@ class AttackResult:
     explainer's own maps of the same class (the clean call's), whatever the steps were made with.
     `[B]` each: `status`; `distance` ||x' - x|| in the budget's norm and units; `feasible`, x' has
     the clean prediction; `before`, `after`, the objective of `clean` and `attacked` (NaN without
-    one); `evaluations` (forward and input-backward passes of that sample).
+    one); `evaluations` (forward and input-backward passes of that sample; those of a derivative
+    that takes a solve in the mean over the samples of a group).
     objective: `[B, columns]`, what the search saw: the start of the best run and each of its steps
     (NaN where not evaluated or not feasible); it is made small.
     """
