@@ -22,6 +22,9 @@ MADE: dict[str, Callable[[], str]] = {
     "<!-- methods -->": methods_table,
     "<!-- options -->": options_table,
     "<!-- certify options -->": lambda: options_table("certify", only="Certificate"),
+    "<!-- evaluate options -->": lambda: "\n\n".join(
+        options_table("evaluate", only=panel) for panel in ("Data", "Evaluation")
+    ),
     "<!-- measurements -->": measurements,
 }
 
