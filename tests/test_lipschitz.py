@@ -1,5 +1,7 @@
 """Bounds of a network's Lipschitz constant, held against dense norms and against what is seen."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from benchmarks.cifar_resnet import resnet20
@@ -115,6 +117,36 @@ def test_resnet_is_traced() -> None:
     assert len(found.operators) > 20
 
 
+class Call(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: x + x, 2.0),
+        (lambda x: torch.add(x, x), 2.0),
+        (lambda x: torch.cat([x, x], dim=1), 2**0.5),
+        (lambda x: x + x.mean((2, 3), keepdim=True), 2.0),
+        (lambda x: F.max_pool2d(x, 3, 1), 3.0),
+        (lambda x: F.avg_pool2d(x, 2), 0.5),
+        (lambda x: x[:, :1, 2:] + 1, 1.0),
+    ],
+)
+def test_norms_of_functions(function: Callable[[Tensor], Tensor], expected: float) -> None:
+    assert lipschitz_bound(Call(function), (2, 6, 6)).outputs == pytest.approx(expected)
+
+
+def test_an_activation_that_is_steeper_than_one() -> None:
+    assert lipschitz_bound(nn.Sequential(nn.ELU(3.0)), (2,)).outputs == 3
+    assert lipschitz_bound(nn.Sequential(nn.LeakyReLU(-2.0)), (2,)).outputs == 2
+
+
 class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x @ x.mT
@@ -127,6 +159,9 @@ class Attention(nn.Module):
         (nn.Sequential(nn.Conv2d(2, 2, 3, dilation=2)), "expected dilation 1"),
         (nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")), "with zeros"),
         (nn.Sequential(nn.AdaptiveAvgPool2d(4)), "divides the input"),
+        (Call(lambda x: torch.add(x, x, alpha=3)), "a plain sum"),
+        (Call(lambda x: F.dropout(x)), "evaluation mode only"),
+        (Call(lambda x: F.adaptive_max_pool2d(x, 1)), "no bound is known for 'adaptive_max"),
         (nn.Sequential(nn.Conv2d(5, 2, 3)), "torch.fx can trace for inputs"),
     ],
 )

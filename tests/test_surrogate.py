@@ -113,8 +113,10 @@ def test_weights_are_shared_and_the_model_stays_as_it_was() -> None:
     net = Net().double().eval()
     x = normal(2, 5, seed=4)
     before = net(x)
+    net.second.train()
     surrogate = mg.softplus_surrogate(net, BETA)
     assert not surrogate.training
+    assert net.second.training
     changed = surrogate(x)
     assert torch.equal(net(x), before)
     assert not torch.allclose(changed, before)

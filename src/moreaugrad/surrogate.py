@@ -43,7 +43,7 @@ class SoftplusSurrogate(nn.Module):
         if not 0 < beta < math.inf:
             raise ValueError(f"beta: expected a finite number > 0, got {beta!r}")
         self.model, self.beta = model, beta
-        self.train(model.training)
+        self.training = model.training  # and not train(), which would set that of all parts
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with _Softplus(self.beta) as replaced:

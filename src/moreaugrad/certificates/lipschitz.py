@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.certificates.operators import MODULES, Unknown, row_norms
 
@@ -43,8 +44,7 @@ def lipschitz_bound(model: nn.Module, input_shape: Sequence[int]) -> LipschitzBo
     concatenation: the root of the sum of their squares. Errors: ValueError for a network that
     cannot be traced, or has an operator of which no bound is known.
     """
-    if model.training:
-        raise ValueError("model: expected evaluation mode, got training mode: call model.eval()")
+    checks.check_mode(model)
     graph = _traced(model, tuple(input_shape))
     walk = _Walk(graph)
     return walk.bound(tuple(input_shape))
@@ -117,13 +117,14 @@ class _Walk:
     def _node(self, node: fx.Node) -> float:
         if node.op == "placeholder":
             return 1.0
-        before = [self.of[item] for item in node.all_input_nodes]
+        operands = _operands(node)
+        before = [self.of[item] for item in operands]
         if node.op == "call_module":
             return before[0] * self._kept(node, self._norm(node))
         name = getattr(node.target, "__name__", str(node.target))
         joined = JOINS.get(name)
         if joined is not None:
-            return joined(before)
+            return joined(node, operands, before)
         call = CALLS.get(name)
         if call is None or len(before) != 1:
             raise self._unknown(node, name)
@@ -174,6 +175,27 @@ class _Walk:
         )
 
 
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """All inputs of a node, one that is given twice twice."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found
+
+
+def _sum(node: fx.Node, operands: Sequence[fx.Node], before: Sequence[float]) -> float:
+    """An operand that is repeated to the sum's shape has the root of the number of copies."""
+    if node.kwargs.get("alpha", 1) != 1:
+        raise ValueError(f"model: {node.name}: expected a plain sum, got one with alpha")
+    made, *have = (math.prod(each.meta["tensor_meta"].shape) for each in (node, *operands))
+    return sum(
+        constant * math.sqrt(made / size) for constant, size in zip(before, have, strict=True)
+    )
+
+
+def _concatenation(node: fx.Node, operands: Sequence[fx.Node], before: Sequence[float]) -> float:
+    return math.sqrt(sum(constant**2 for constant in before))
+
+
 def _module_call(make: Callable[..., nn.Module]) -> Callable[[fx.Node], float]:
     """A function's norm, as the module of the same operation has it."""
 
@@ -206,6 +228,13 @@ def _one(node: fx.Node) -> float:
     return 1.0
 
 
+def _idle(node: fx.Node) -> float:
+    """Dropout, in evaluation mode."""
+    if node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True):
+        raise ValueError(f"model: {node.name}: expected dropout in evaluation mode only")
+    return 1.0
+
+
 def _slices(node: fx.Node) -> float:
     """Entries that are left out, none of them taken twice."""
     index = node.args[1]
@@ -231,7 +260,6 @@ CALLS: Mapping[str, Callable[[fx.Node], float]] = {
     "tanh": _activation(nn.Tanh),
     "sigmoid": _activation(nn.Sigmoid),
     "max_pool2d": _module_call(nn.MaxPool2d),
-    "boolean_dispatch": _module_call(nn.MaxPool2d),
     "avg_pool2d": _module_call(nn.AvgPool2d),
     "adaptive_avg_pool2d": _module_call(nn.AdaptiveAvgPool2d),
     "mean": _spatial_mean,
@@ -241,14 +269,14 @@ CALLS: Mapping[str, Callable[[fx.Node], float]] = {
     "view": _one,
     "reshape": _one,
     "squeeze": _one,
-    "dropout": _one,
+    "dropout": _idle,
     "contiguous": _one,
 }
 """One input, by the name of the function or of the tensor's method."""
-JOINS: Mapping[str, Callable[[Sequence[float]], float]] = {
-    "add": sum,
-    "iadd": sum,
-    "add_": sum,
-    "cat": lambda parts: math.sqrt(sum(part**2 for part in parts)),
+JOINS: Mapping[str, Callable[[fx.Node, Sequence[fx.Node], Sequence[float]], float]] = {
+    "add": _sum,
+    "iadd": _sum,
+    "add_": _sum,
+    "cat": _concatenation,
 }
 """Several inputs."""

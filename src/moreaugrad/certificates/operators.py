@@ -17,7 +17,8 @@ Rule = Callable[[Any, Shape, "nn.Module | None"], float]
 ROUNDING = 1 + 1e-9
 """Of a norm in float64."""
 SILU, GELU = 1.09984, 1.12905
-"""The largest slopes, rounded up: of x sigmoid(x) at 2.3994, and of x Phi(x) at sqrt 2."""
+"""The largest slopes, rounded up: of x sigmoid(x) at 2.3994, and of x Phi(x) at sqrt 2, whose
+approximation by tanh has 1.12900."""
 
 
 class Unknown(ValueError):
@@ -137,11 +138,12 @@ MODULES: Mapping[type[nn.Module], Rule] = {
     nn.AvgPool2d: _average_pool,
     nn.AdaptiveAvgPool2d: _adaptive_pool,
     nn.LeakyReLU: lambda module, shape, after: max(1.0, abs(module.negative_slope)),
+    nn.ELU: lambda module, shape, after: max(1.0, abs(module.alpha)),
     nn.SiLU: _slope(SILU),
     nn.GELU: _slope(GELU),
     nn.Sigmoid: _slope(0.25),
     **dict.fromkeys(
-        (nn.ReLU, nn.ReLU6, nn.Softplus, nn.Tanh, nn.ELU, nn.Identity, nn.Dropout, nn.Dropout2d,
+        (nn.ReLU, nn.ReLU6, nn.Softplus, nn.Tanh, nn.Identity, nn.Dropout, nn.Dropout2d,
          nn.Flatten, nn.Unflatten),
         _slope(1.0),
     ),
