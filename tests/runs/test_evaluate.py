@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,17 @@ from safetensors.torch import load_file
 
 from moreaugrad.attacks import GaussianNoise
 from moreaugrad.cli.app import run
+from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers import build
 from moreaugrad.metrics import gini
-from moreaugrad.runs.evaluate import EvaluatePlan, estimate_evaluate, prepare_evaluate, run_evaluate
+from moreaugrad.runs.evaluate import (
+    EvaluatePlan,
+    Team,
+    estimate_evaluate,
+    prepare_evaluate,
+    run_evaluate,
+)
+from moreaugrad.runs.evaluate.choice import choice
 from moreaugrad.runs.evaluate.plan import differences
 from moreaugrad.runs.job import ModelPlan
 
@@ -110,13 +119,22 @@ def test_a_run_repeats_from_its_own_configuration(pictures: Path, tmp_path: Path
 
 
 def test_more_samples_contain_the_fewer(pictures: Path) -> None:
-    chosen = [
-        {one.item.name for one in prepare_evaluate(plan(pictures, samples=n)).chosen}
-        for n in (2, 4, 7)
-    ]
-    assert chosen[0] < chosen[1] < chosen[2]
-    other = prepare_evaluate(plan(pictures, samples=4, seed=1)).chosen
-    assert {one.item.name for one in other} != chosen[1]
+    data = open_dataset(pictures)
+    for seed in range(5):
+        found = [{one.index for one in choice(data, n, seed)} for n in range(1, 8)]
+        assert [len(chosen) for chosen in found] == list(range(1, 8))
+        assert all(a < b for a, b in pairwise(found))
+    assert choice(data, 3, 0) != choice(data, 3, 1)
+    assert len(choice(data, None, 0)) == len(choice(data, 100, 0)) == 7
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_each_unit_is_that_of_one_process(size: int) -> None:
+    units = list(range(7))
+    shares = [Team(rank=rank, size=size).share(units) for rank in range(size)]
+    assert [unit for share in shares for unit in share] == units
+    lengths = [len(share) for share in shares]
+    assert max(lengths) - min(lengths) <= 1
 
 
 def test_another_configuration_is_refused_and_told_apart(pictures: Path, tmp_path: Path) -> None:
