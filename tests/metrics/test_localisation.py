@@ -48,5 +48,5 @@ def test_a_mask_of_all_or_nothing_has_no_score() -> None:
 
 
 def test_shapes_must_agree() -> None:
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="same shape"):
         auroc(MAPS, MASK[:, :3])

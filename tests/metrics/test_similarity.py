@@ -18,7 +18,7 @@ from moreaugrad.metrics import (
     pearson,
     spearman,
 )
-from moreaugrad.metrics.similarity import ranks
+from moreaugrad.metrics.maps import ranks
 from toys import normal
 
 A, B = normal(4, 3, 5, 6, seed=0), normal(4, 3, 5, 6, seed=1)

@@ -8,10 +8,16 @@ zero everywhere or not finite (SPEC 0.7).
 
 from __future__ import annotations
 
-import torch
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from moreaugrad.metrics.maps import defined
+from moreaugrad.metrics.maps import Floats, ascending, by_sample, inner, ranks
+
+Mask = NDArray[np.bool_]
 
 
 def auroc(values: Tensor, mask: Tensor) -> Tensor:
@@ -19,15 +25,13 @@ def auroc(values: Tensor, mask: Tensor) -> Tensor:
 
     Source: the Mann-Whitney form of the area under the receiver operating characteristic.
     """
-    flat, inside = _flat(values, mask)
-    found = torch.full((len(flat),), torch.nan, dtype=torch.float64, device=flat.device)
-    for row in _scored(flat, inside).nonzero()[:, 0].tolist():
-        unique, place = torch.unique(flat[row], return_inverse=True)
-        hits = torch.bincount(place[inside[row]], minlength=len(unique)).double()
-        misses = torch.bincount(place[~inside[row]], minlength=len(unique)).double()
-        below = misses.cumsum(0) - misses
-        found[row] = (hits * (below + misses / 2)).sum() / (hits.sum() * misses.sum())
-    return found
+
+    def score(values: Floats, inside: Mask) -> float:
+        hits = int(inside.sum())
+        above = float(ranks(values)[inside].sum()) - hits * (hits + 1) / 2
+        return above / (hits * (inside.size - hits))
+
+    return _against(score, values, mask)
 
 
 def average_precision(values: Tensor, mask: Tensor) -> Tensor:
@@ -36,14 +40,13 @@ def average_precision(values: Tensor, mask: Tensor) -> Tensor:
     Equal values enter together, so the order of a sparse map's zeros does not matter; a map that
     tells nothing scores the mask's share of the places.
     """
-    flat, inside = _flat(values, mask)
-    found = torch.full((len(flat),), torch.nan, dtype=torch.float64, device=flat.device)
-    for row in _scored(flat, inside).nonzero()[:, 0].tolist():
-        unique, place = torch.unique(-flat[row], return_inverse=True)
-        hits = torch.bincount(place[inside[row]], minlength=len(unique)).double()
-        chosen = torch.bincount(place, minlength=len(unique)).double().cumsum(0)
-        found[row] = (hits / hits.sum() * hits.cumsum(0) / chosen).sum()
-    return found
+
+    def score(values: Floats, inside: Mask) -> float:
+        order, starts, sizes = ascending(-values)
+        hits = np.add.reduceat(inside[order], starts, dtype=np.float64)
+        return inner(hits / hits.sum(), hits.cumsum() / sizes.cumsum())
+
+    return _against(score, values, mask)
 
 
 def pointing_game(values: Tensor, mask: Tensor) -> Tensor:
@@ -51,20 +54,16 @@ def pointing_game(values: Tensor, mask: Tensor) -> Tensor:
 
     Source: Zhang et al. (2018). Differs: no tolerance around the object.
     """
-    flat, inside = _flat(values, mask)
-    largest = flat == flat.amax(1, keepdim=True)
-    found = (largest & inside).sum(1).double() / largest.sum(1)
-    return found.where(_scored(flat, inside), torch.nan)
+
+    def score(values: Floats, inside: Mask) -> float:
+        return float(inside[values == values.max()].mean())
+
+    return _against(score, values, mask)
 
 
-def _flat(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    if values.shape != mask.shape or values.ndim < 2:
-        raise ValueError(
-            "expected values and a mask of one shape [B, ...], got "
-            f"{list(values.shape)} and {list(mask.shape)}; reduce the map's channels first"
-        )
-    return values.detach().flatten(1), mask.flatten(1) != 0
+def _against(score: Callable[[Floats, Mask], float], values: Tensor, mask: Tensor) -> Tensor:
+    def with_mask(values: Floats, mask: Floats) -> float:
+        inside = mask.ravel() != 0
+        return math.nan if inside.all() else score(values.ravel(), inside)
 
-
-def _scored(flat: Tensor, inside: Tensor) -> Tensor:
-    return defined(flat) & inside.any(1) & ~inside.all(1)
+    return by_sample(with_mask, values, mask)

@@ -70,6 +70,32 @@ def by_sample(score: Callable[..., float], *maps: Tensor, reduction: str = AS_IS
     return torch.from_numpy(found).to(maps[0].device)
 
 
+def inner(a: Floats, b: Floats) -> float:
+    """<a, b>, by numpy's own sum: that of a BLAS depends on its threads."""
+    return float((a * b).sum())
+
+
+def ascending(values: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """For flat values: their order, and where each run of equal ones starts and how long it is."""
+    order = np.argsort(values)
+    sorted_ = values[order]
+    begins = np.empty(values.size, dtype=bool)
+    begins[0] = True
+    np.not_equal(sorted_[1:], sorted_[:-1], out=begins[1:])
+    starts = np.flatnonzero(begins)
+    return order, starts, np.diff(starts, append=values.size)
+
+
+def ranks(values: Floats) -> Floats:
+    """Ranks from 1, equal values sharing their mean rank, flattened."""
+    flat = values.ravel()
+    order, starts, sizes = ascending(flat)
+    shared = starts + (sizes + 1) / 2
+    found = np.empty(flat.size)
+    found[order] = shared if len(starts) == flat.size else np.repeat(shared, sizes)
+    return found
+
+
 def check(*maps: Tensor) -> None:
     """Errors: TypeError for what is no tensor; ValueError for shapes that are not all the same."""
     for each in maps:

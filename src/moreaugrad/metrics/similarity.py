@@ -8,11 +8,12 @@ unsigned by construction then compare with the others.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from moreaugrad.metrics.maps import AS_IS, Floats, by_sample
+from moreaugrad.metrics.maps import AS_IS, Floats, by_sample, inner, ranks
 
 
 def normalised_distance(
@@ -26,7 +27,8 @@ def normalised_distance(
 
     def score(a: Floats, b: Floats) -> float:
         a, b = _values(a, signed), _values(b, signed)
-        return float(np.linalg.norm(a / np.linalg.norm(a) - b / np.linalg.norm(b)))
+        apart = a / math.sqrt(inner(a, a)) - b / math.sqrt(inner(b, b))
+        return math.sqrt(inner(apart, apart))
 
     return by_sample(score, a, b, reduction=reduction)
 
@@ -68,21 +70,9 @@ def mass_centre_shift(a: Tensor, b: Tensor, *, reduction: str = "abs-sum") -> Te
     """
 
     def score(a: Floats, b: Floats) -> float:
-        return float(np.linalg.norm(_centre(a) - _centre(b)))
+        return math.dist(_centre(a), _centre(b))
 
     return by_sample(score, a, b, reduction=reduction)
-
-
-def ranks(values: Floats) -> Floats:
-    """Ranks from 1, equal values sharing their mean rank, flattened."""
-    flat = values.ravel()
-    order = np.argsort(flat)
-    ascending = flat[order]
-    starts = np.flatnonzero(np.concatenate(([True], ascending[1:] != ascending[:-1])))
-    sizes = np.diff(np.concatenate((starts, [flat.size])))
-    found = np.empty(flat.size)
-    found[order] = np.repeat(starts + (sizes + 1) / 2, sizes)
-    return found
 
 
 def _values(map_: Floats, signed: bool) -> Floats:
@@ -90,19 +80,19 @@ def _values(map_: Floats, signed: bool) -> Floats:
 
 
 def _cosine(a: Floats, b: Floats) -> float:
-    return float(np.clip((a @ b) / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1))
+    found = inner(a, b) / math.sqrt(inner(a, a) * inner(b, b))
+    return min(1.0, max(-1.0, found))
 
 
 def _correlation(a: Floats, b: Floats) -> float:
     # By the range: rounding leaves a constant map's deviations a little off zero.
     if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
+        return math.nan
     return _cosine(a - a.mean(), b - b.mean())
 
 
-def _centre(reduced: Floats) -> NDArray[np.float64]:
+def _centre(reduced: Floats) -> list[float]:
     size = np.abs(reduced)
     axes = range(size.ndim)
     along = [size.sum(tuple(other for other in axes if other != axis)) for axis in axes]
-    places = [float(mass @ np.arange(len(mass))) for mass in along]
-    return np.array(places) / float(size.sum())
+    return [inner(mass, np.arange(float(mass.size))) / float(size.sum()) for mass in along]

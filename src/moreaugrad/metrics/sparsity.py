@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moreaugrad.metrics.maps import AS_IS, Floats, array, by_sample, check
+from moreaugrad.metrics.maps import AS_IS, Floats, array, by_sample, check, inner
 
 
 def zeros(maps: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def gini(maps: Tensor, *, reduction: str = AS_IS) -> Tensor:
         size = np.sort(np.abs(a), axis=None)
         count = len(size)
         weights = np.arange(1 - count, count, 2, dtype=np.float64)
-        return float(weights @ size / (count * size.sum()))
+        return inner(weights, size) / (count * float(size.sum()))
 
     return by_sample(score, maps, reduction=reduction)
 
@@ -53,7 +53,7 @@ def entropy(maps: Tensor, *, reduction: str = AS_IS, relative: bool = False) -> 
         p = size[size > 0]
         p = p / p.sum()
         # A rounded sum of one entry's share may be a little below 0.
-        found = max(0.0, -float(p @ np.log(p)))
+        found = max(0.0, -inner(p, np.log(p)))
         return found / np.log(size.size) if relative and size.size > 1 else found
 
     return by_sample(score, maps, reduction=reduction)
