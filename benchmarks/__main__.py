@@ -64,6 +64,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "figure-comparison": _part("figures_caso", figure="comparison"),
     "figure-lambda1": _part("figures_caso", figure="lambda1"),
     "figure-rank-one": _part("rank_one"),
+    "metrics": _part("metrics"),
 }
 
 

@@ -39,10 +39,19 @@ def peak_mib() -> float:
 
     The kernel's other figure, of `getrusage`, starts at what the parent held.
     """
+    return _status_mib("VmHWM")
+
+
+def resident_mib() -> float:
+    """The memory that this process holds."""
+    return _status_mib("VmRSS")
+
+
+def _status_mib(name: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError("expected a kernel that tells VmHWM in /proc/self/status")
+    raise RuntimeError(f"expected a kernel that tells {name} in /proc/self/status")
 
 
 def describe() -> dict[str, Any]:
