@@ -127,12 +127,13 @@ def own(name: str, maps: Maps) -> object:
 def run(context: Context) -> Result:
     _quantus()
     count, side = QUICK if context.quick else (COUNT, SIDE)
-    maps = draw(count, side)
+    rounds = 1 if context.quick else ROUNDS
+    maps, few = draw(count, side), draw(2, side)
     copy = maps[0].numel() * 4 / 2**20
     compared: list[list[object]] = []
     faster: dict[str, float] = {}
     for name, (ours, theirs) in SAME.items():
-        seconds = in_turns(partial(ours, maps), partial(theirs, maps), context.quick)
+        seconds = in_turns(ours, theirs, maps, few, rounds)
         faster[name] = seconds[1] / seconds[0]
         added = [memory(who, name, count, side, context.threads) for who in ("ours", "quantus")]
         compared.append([name, *seconds, faster[name], *(each / copy for each in added)])
@@ -142,7 +143,7 @@ def run(context: Context) -> Result:
     for name, kind in OWN.items():
         call = partial(own, name, maps)
         own(name, few)
-        seconds_own = statistics.median(timed(call) for _ in range(ROUNDS))
+        seconds_own = statistics.median(timed(call) for _ in range(rounds))
         copies[name] = memory("own", name, count, side, context.threads) / copy
         alone.append([name, kind, seconds_own, copies[name]])
         print("  " + " ".join(map(str, alone[-1])), flush=True)
@@ -150,7 +151,7 @@ def run(context: Context) -> Result:
     above = [name for name, times in copies.items() if times >= ASKED_COPIES]
     return Result(
         title="Metrics of maps against Quantus",
-        settings={"maps": [count, 3, side, side], "rounds": ROUNDS, "quantus": version("quantus")},
+        settings={"maps": [count, 3, side, side], "rounds": rounds, "quantus": version("quantus")},
         figures={"times faster": faster, "copies": copies, "below": below, "above": above},
         tables=[
             Table(
