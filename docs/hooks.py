@@ -10,7 +10,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files, InclusionLevel
-from tables import RESULTS, measurements, methods_table, options_table
+from tables import RESULTS, measurements, methods_table, metrics_table, options_table
 
 FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</(?P=tag)>',
@@ -25,6 +25,7 @@ MADE: dict[str, Callable[[], str]] = {
     "<!-- evaluate options -->": lambda: "\n\n".join(
         options_table("evaluate", only=panel) for panel in ("Data", "Evaluation")
     ),
+    "<!-- metrics -->": metrics_table,
     "<!-- measurements -->": measurements,
 }
 

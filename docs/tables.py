@@ -6,6 +6,7 @@ import typer
 
 from moreaugrad.cli.app import app
 from moreaugrad.explainers import METHODS
+from moreaugrad.metrics import METRICS
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -19,6 +20,21 @@ def methods_table(pages: str = "") -> str:
         made = f"`{found.__name__}({settings})`" if settings else f"`{found.__name__}`"
         rows.append(
             f"| [`{name}`]({pages}{found.method}.md) | {method.summary} | {made} | {method.paper} |"
+        )
+    return "\n".join(rows)
+
+
+def metrics_table() -> str:
+    """The registry of metrics as a table."""
+    rows = [
+        "| metric | kind | what it is | better | settings | source |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, metric in METRICS.items():
+        settings = ", ".join(f"`{key}={value!r}`" for key, value in metric.defaults().items())
+        rows.append(
+            f"| `{name}` | {metric.kind} | {metric.summary} | {metric.better} | {settings} | "
+            f"{metric.source} |"
         )
     return "\n".join(rows)
 
