@@ -22,6 +22,7 @@ from moreaugrad.runs.evaluate import (
     Team,
     estimate_evaluate,
     prepare_evaluate,
+    read_plan,
     run_evaluate,
 )
 from moreaugrad.runs.evaluate.choice import choice
@@ -156,6 +157,22 @@ def test_another_configuration_is_refused_and_told_apart(pictures: Path, tmp_pat
     (tmp_path / "full" / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="holds other files"):
         run_evaluate(other, tmp_path / "full")
+
+
+def test_paths_of_a_configuration(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[methods.simple-gradient]\n[model]\nname = "tiny_models:smooth"\n'
+    (tmp_path / "a.toml").write_text(f'data = "in"\n{text}')
+    assert len(prepare_evaluate(read_plan(tmp_path / "a.toml")).chosen) == 7
+    (tmp_path / "b.toml").write_text(f'data = "$PICTURES/dot"\n{text}')
+    with pytest.raises(ValueError, match="variable PICTURES is not set"):
+        read_plan(tmp_path / "b.toml")
+    monkeypatch.setenv("PICTURES", str(pictures))
+    assert len(prepare_evaluate(read_plan(tmp_path / "b.toml")).chosen) == 4
+    (tmp_path / "c.toml").write_text(f'data = "in"\nsample = 3\n{text}')
+    with pytest.raises(ValueError, match=r"c.toml: sample: there is no such setting; did you mean"):
+        read_plan(tmp_path / "c.toml")
 
 
 def test_differences_name_what_is_missing() -> None:

@@ -109,7 +109,9 @@ CLEAN = "clean"
 
 
 def read_plan(path: str | os.PathLike[str]) -> EvaluatePlan:
-    """The plan of a TOML file. Errors: ValueError that names the file and what is wrong in it."""
+    """The plan of a TOML file; paths in it are relative to its folder and may begin with an
+    environment variable. Errors: ValueError that names the file and what is wrong in it.
+    """
     file, table = Path(path), read_toml(path)
     try:
         plan = from_table(EvaluatePlan, table)
@@ -117,7 +119,15 @@ def read_plan(path: str | os.PathLike[str]) -> EvaluatePlan:
         raise ValueError(f"{file}: {error}") from None
     # The digests are of another start; this one makes its own.
     plan = replace(plan, chosen="", network="")
-    return _moved(plan, lambda name: str(file.parent / name))
+
+    def found(name: str) -> str:
+        whole = os.path.expandvars(name)
+        if whole.startswith("$"):
+            variable = name[1:].partition("/")[0].strip("{}")
+            raise ValueError(f"{file}: {name}: the environment variable {variable} is not set")
+        return str(file.parent / whole)
+
+    return _moved(plan, found)
 
 
 def plan_toml(plan: EvaluatePlan, folder: Path) -> str:
