@@ -193,7 +193,7 @@ class MoreauExplainer(Explainer):
                 problem=self._problem(bound.select(rows)),
                 u=-self.rho * maps.flat[rows],
                 eta=maps.eta[rows],
-                tolerance=self._solver().tolerance,
+                tolerance=min(ROUGH, self._solver().tolerance),
             )
             found.append(pulled.ways[through](cotangent[rows]))
         return torch.cat(found)
