@@ -153,17 +153,26 @@ class Pursuit:
         """The stepper's objective at `x`, differentiated in the budget's coordinates."""
         flat, ball = look.maps.flat, self.case.ball
         _, slope = self.goal.value_and_cotangent(flat)
-        slope, spent = slope.to(flat.dtype), 0
-
-        def meter(evaluations: int) -> None:
-            nonlocal spent
-            spent += evaluations
-
+        slope, meter = slope.to(flat.dtype), Meter()
         bound = replace(self.score.moved(x), meter=meter)
         pulled = self.stepper._pull(bound, look.maps, slope, self.through)
         gradient = pulled / ball.scale
         wrong = wrong_with(flat, slope, gradient, ball.radius or 1.0)
-        return Slope(gradient=gradient, wrong=wrong, evaluations=-(-spent // len(self)))
+        return Slope(gradient=gradient, wrong=wrong, evaluations=meter.each(len(self)))
+
+
+class Meter:
+    """Counts evaluations."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, evaluations: int) -> None:
+        self.count += evaluations
+
+    def each(self, samples: int) -> int:
+        """Of one sample, rounded up."""
+        return -(-self.count // samples)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moreaugrad.attacks.base import Attack
 from moreaugrad.attacks.objectives import Goal, top_k
-from moreaugrad.attacks.problem import Case, wrong_with
+from moreaugrad.attacks.problem import Case, Meter, wrong_with
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.bound import BoundScore
@@ -88,7 +88,8 @@ class PublishedTopKAttack(Attack):
         any_kept = torch.zeros_like(case.label, dtype=torch.bool)
         goal, wrong, values = case.goal, [], []
         for step in range(self.steps):
-            shown, pull, spent = _straight_through(seen, score.moved(x))
+            meter = Meter()
+            shown, pull, spent = _straight_through(seen, replace(score.moved(x), meter=meter))
             if step == 0:
                 goal = self._goal(shown, case.bound.layout)
             assert goal is not None
@@ -99,9 +100,9 @@ class PublishedTopKAttack(Attack):
             least = torch.where(better, value, least)
             any_kept |= kept
             values.append(value)
-            evaluations += spent + 1
-            slope = slope.to(shown.dtype)
+            slope, meter.count = slope.to(shown.dtype), 0
             gradient = pull(slope) / ball.scale
+            evaluations += spent + 1 + meter.each(len(case))
             if step == 0:
                 wrong = wrong_with(shown, slope, gradient, self.epsilon)
             x = ball.at(ball.displacement(x) - self.step * self.epsilon * gradient.sign())
