@@ -138,3 +138,12 @@ def test_links_of_the_readme_are_found() -> None:
 def test_names_of_the_library_exist(path: Path) -> None:
     for name in re.findall(r"\bmg\.(\w+)", path.read_text("utf-8")):
         assert name in mg.__all__, f"{in_docs(path)} speaks of mg.{name}"
+
+
+def test_the_ways_of_derivatives_are_those_of_the_classes() -> None:
+    text = (ROOT / "docs" / "derivatives.md").read_text("utf-8")
+    told: dict[str, tuple[str, ...]] = {}
+    for methods, ways in re.findall(r"^\| (`[^|]*) \| ([^|]*) \|$", text, re.MULTILINE):
+        told |= dict.fromkeys(re.findall("`([^`]+)`", methods), (*re.findall("`([^`]+)`", ways),))
+    told.pop("through", None)
+    assert told == {name: method.load().derivatives for name, method in mg.METHODS.items()}
