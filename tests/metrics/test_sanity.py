@@ -151,8 +151,8 @@ def test_normalisation_is_reset_or_calibrated() -> None:
     for name, value in {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}.items():
         assert (getattr(norm, name) == value).all()
     seen = Seen()
-    randomisation(normalised().module, seen, X, seeds=(0,), blocks=("0",), calibration=X)
-    weights = seen.weights[1]
+    randomisation(normalised().module, seen, X, seeds=(0,), blocks=("5", "0"), calibration=X)
+    weights = seen.weights[2]  # calibrated anew, not averaged with those before
     with torch.no_grad():
         out = nn.functional.conv2d(X, weights["0.weight"], weights["0.bias"], padding=1)
     assert torch.allclose(weights["1.running_mean"], out.mean((0, 2, 3)), atol=1e-5)
