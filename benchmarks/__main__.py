@@ -65,6 +65,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "figure-lambda1": _part("figures_caso", figure="lambda1"),
     "figure-rank-one": _part("rank_one"),
     "metrics": _part("metrics"),
+    "derivatives": _part("derivatives"),
 }
 
 
