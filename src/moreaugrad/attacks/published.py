@@ -15,11 +15,13 @@ from moreaugrad.attacks.problem import Case, Meter, wrong_with
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.bound import BoundScore
-from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.explainers.gradient import SimpleGradient
 from moreaugrad.explainers.moreau import MoreauExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.layout import Layout
+
+ENVELOPES = (MoreauExplainer, PublishedMoreauGrad)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -39,7 +41,7 @@ class PublishedTopKAttack(Attack):
       displacement u held ("straight-through"): for D, for K and for the gradient.
     source: compute D and its gradient on this explainer, as with a softplus surrogate.
     Source: the code released with Zhang and Farnia (2023); SPEC 2.1, 2.3 (a). Differs: draws of
-    noise are the same ones at every step.
+    noise are the same ones at every step, and a map is solved from the last one.
     """
 
     steps: int = 10
@@ -58,6 +60,12 @@ class PublishedTopKAttack(Attack):
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
         if not 0 < self.share < 1:
             raise ValueError(f"share: expected a number between 0 and 1, got {self.share!r}")
+        seen = self.source or self.explainer
+        if not (seen.derivatives or isinstance(seen, ENVELOPES)):
+            raise ValueError(
+                f"{seen.method} has no derivative of its map: give source=, another explainer to "
+                "make the steps with, or use random-search"
+            )
 
     def budget(self) -> int:
         seen = self._seen()
@@ -86,10 +94,14 @@ class PublishedTopKAttack(Attack):
         least = torch.full_like(x[:, 0], torch.inf, dtype=torch.float64)
         evaluations = torch.zeros_like(case.label)
         any_kept = torch.zeros_like(case.label, dtype=torch.bool)
-        goal, wrong, values = case.goal, [], []
+        going = ~any_kept
+        goal, wrong, values, known = case.goal, [], [], None
         for step in range(self.steps):
             meter = Meter()
-            shown, pull, spent = _straight_through(seen, replace(score.moved(x), meter=meter))
+            at = replace(score.moved(x), meter=meter)
+            maps = seen._maps(at) if known is None else seen._near(at, known)
+            shown, pull, spent = _straight_through(seen, at, maps)
+            known = maps.flat
             if step == 0:
                 goal = self._goal(shown, case.bound.layout)
             assert goal is not None
@@ -102,11 +114,16 @@ class PublishedTopKAttack(Attack):
             values.append(value)
             slope, meter.count = slope.to(shown.dtype), 0
             gradient = pull(slope) / ball.scale
-            evaluations += spent + 1 + meter.each(len(case))
+            evaluations += torch.where(going, spent + 1 + meter.each(len(case)), 0)
             if step == 0:
                 wrong = wrong_with(shown, slope, gradient, self.epsilon)
+            before = x
             x = ball.at(ball.displacement(x) - self.step * self.epsilon * gradient.sign())
+            going = (x != before).any(1)
             case.tell((step + 1) / self.steps)
+            if not bool(going.any()):  # every further step would be this one
+                values += [value] * (self.steps - step - 1)
+                break
         moved = (best != ball.center).any(1)
         ended = zip(wrong, any_kept.tolist(), moved.tolist(), strict=True)
         lost = AttackStatus.NO_FEASIBLE_STEP
@@ -122,12 +139,11 @@ class PublishedTopKAttack(Attack):
 
 
 def _straight_through(
-    explainer: Explainer, bound: BoundScore
+    explainer: Explainer, bound: BoundScore, maps: Maps
 ) -> tuple[Tensor, Callable[[Tensor], Tensor], Tensor]:
     """What the released attack takes for the map at `bound.origin`, `[B, n]`, its derivative's
     transpose, and the evaluations of the map."""
-    maps = explainer._maps(bound)
-    if not isinstance(explainer, (MoreauExplainer, PublishedMoreauGrad)):
+    if not isinstance(explainer, ENVELOPES):
         through = explainer.derivatives[0]
         return maps.flat, lambda c: explainer._pull(bound, maps, c, through), maps.evaluations
     released = isinstance(explainer, PublishedMoreauGrad) and explainer.sign == "displacement"
