@@ -51,8 +51,12 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "memory": _part("memory"),
     "startup": _part("startup"),
     "solvers": _part("solvers"),
+    "attack-strength": _part("attack_strength"),
     "caso": _part("caso"),
     "caso-memory": _part("caso_memory"),
+    "study-resnet20-softplus": _part("study", name="resnet20-softplus"),
+    "study-resnet20": _part("study", name="resnet20"),
+    "study-squeezenet": _part("study", name="squeezenet"),
     "figure-difference-squeezenet": _part("difference", network="squeezenet"),
     "figure-difference-resnet20-softplus": _part("difference", network="resnet20-softplus"),
     "figure-confidence-squeezenet": _part(

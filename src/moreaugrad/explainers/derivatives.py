@@ -99,10 +99,11 @@ def product(bound: BoundScore, v: Tensor, through: str) -> Tensor:
     return stein_product(bound, v) if through == STEIN else gradient_and_product(bound, v)[1]
 
 
-def groups_with_a_graph(bound: BoundScore) -> list[Tensor]:
-    """Rows whose draws fill one network pass, so that a recorded gradient serves all products."""
+def groups_with_a_graph(bound: BoundScore, graphs: int = 1) -> list[Tensor]:
+    """Rows whose draws, recorded so many times, fill one network pass: with one, a recorded
+    gradient serves all products."""
     rows = torch.arange(len(bound), device=bound.origin.device)
-    return list(torch.split(rows, max(1, bound.chunks.size // bound.passes)))
+    return list(torch.split(rows, max(1, bound.chunks.size // (graphs * bound.passes))))
 
 
 def score_model(bound: BoundScore) -> Callable[[Tensor, Tensor], Tensor]:

@@ -18,6 +18,7 @@ from moreaugrad.explainers.derivatives import (
     score_model,
     stein_product,
 )
+from moreaugrad.hessian import PRODUCT
 from moreaugrad.penalties import DifferentiablePenalty
 from moreaugrad.solvers.conjugate import shifted_solve
 from moreaugrad.solvers.problem import MoreauProblem
@@ -85,6 +86,8 @@ class Pulled:
                 moved = (1 - step / rho) * u - step * mean
                 u = self.problem.penalty.prox(moved, step[:, 0] * eta)
             found = torch.autograd.grad(-u / rho, leaf, cotangent)[0]
+        if bound.meter is not None:
+            bound.meter(UNROLLED_STEPS * PRODUCT * len(points))
         return found.reshape(draws, *self.u.shape).sum(0)
 
     @property

@@ -19,7 +19,7 @@ from moreaugrad.explainers.derivatives import (
     UNROLLED,
     groups_with_a_graph,
 )
-from moreaugrad.explainers.implicit import Pulled
+from moreaugrad.explainers.implicit import UNROLLED_STEPS, Pulled
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.joint import Joint
 from moreaugrad.layout import Shape
@@ -188,7 +188,8 @@ class MoreauExplainer(Explainer):
         """J' c, by the optimality condition u = P(-rho grad f(x + u)), D the derivative of P:
         J = (I + rho D H)^-1 D H. Source: SPEC 2.3, 9.9."""
         found = []
-        for rows in groups_with_a_graph(bound):
+        graphs = UNROLLED_STEPS if through == UNROLLED else 1
+        for rows in groups_with_a_graph(bound, graphs):
             pulled = Pulled(
                 problem=self._problem(bound.select(rows)),
                 u=-self.rho * maps.flat[rows],

@@ -1,0 +1,110 @@
+"""The robustness study: the MoreauGrad paper's figures 5 to 8 by published and by honest attacks.
+
+Each plan in `studies/` is a run of `moreaugrad evaluate` in two processes, which goes on where an
+earlier one was interrupted. Its page, with pictures, is written beside it; results hold numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.context import Context
+from benchmarks.machine import ROOT
+from benchmarks.results import Result, Table
+from benchmarks.subjects import data_folder
+from moreaugrad.runs.evaluate import report
+
+PLANS = ROOT / "benchmarks" / "studies"
+PROCESSES = 2
+CLEAN = "clean"
+ABOUT_ATTACKS = ("top-k", "normalised-distance", "ssim")
+ABOUT_MAPS = ("gini", "zeros", "aopc")
+Row = dict[str, str]
+NOTE = """Means over pictures with 95 % bootstrap intervals. failed: pictures on which the attack
+found no gradient, or nothing to change; they say nothing of robustness and are not in the mean. In
+parentheses, the mean that counts them as unchanged, as published studies do."""
+
+
+def run(context: Context, name: str) -> Result:
+    data_folder()
+    plan = PLANS / f"{name}.toml"
+    out = context.cache.folder / f"study-{name}{'-quick' if context.quick else ''}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _evaluate(plan, out, ["--samples", "2"] if context.quick else [])
+    page = out.with_name(f"{out.name}-page")
+    made = report([out], page)
+    print(f"  {made.page}", flush=True)
+    with (page / "summary.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return Result(
+        title=f"Robustness study: {name}",
+        settings={"plan": plan.read_text(encoding="utf-8")},
+        figures={"summary": rows, "complete": made.complete},
+        tables=[_of_maps(rows), *(_of_attack(rows, *found) for found in _attacks(rows))],
+        notes=[" ".join(NOTE.split()), *made.notes],
+    )
+
+
+def _evaluate(plan: Path, out: Path, more: Sequence[str]) -> None:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(PROCESSES),
+        "-m", "moreaugrad", "evaluate", "--config", str(plan), "--out", str(out), *more,
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+
+
+def _attacks(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Attacks and budgets, in their order."""
+    found = dict.fromkeys((row["attack"], row["epsilon"]) for row in rows)
+    return [pair for pair in found if pair[0] != CLEAN]
+
+
+def _of_maps(rows: Sequence[Row]) -> Table:
+    clean = [row for row in rows if row["attack"] == CLEAN]
+    metrics = [name for name in ABOUT_MAPS if any(row["metric"] == name for row in clean)]
+    return Table(
+        caption="Maps of the clean pictures.",
+        header=["method", *metrics],
+        rows=[
+            [method, *(_told(_only(clean, method, metric)) for metric in metrics)]
+            for method in dict.fromkeys(row["method"] for row in clean)
+        ],
+    )
+
+
+def _of_attack(rows: Sequence[Row], attack: str, epsilon: str) -> Table:
+    chosen = [row for row in rows if (row["attack"], row["epsilon"]) == (attack, epsilon)]
+    metrics = [name for name in ABOUT_ATTACKS if any(row["metric"] == name for row in chosen)]
+    lines: list[list[object]] = []
+    for method in dict.fromkeys(row["method"] for row in chosen):
+        cells = [_only(chosen, method, metric) for metric in metrics]
+        failed = cells[0]["failed"] if cells and cells[0] else ""
+        lines.append([method, *map(_told, cells), failed])
+    return Table(
+        caption=f"{attack}, {epsilon}." if epsilon else f"{attack}.",
+        header=["method", *metrics, "failed"],
+        rows=lines,
+    )
+
+
+def _only(rows: Iterable[Row], method: str, metric: str) -> Row | None:
+    wanted = (method, metric)
+    return next((row for row in rows if (row["method"], row["metric"]) == wanted), None)
+
+
+def _told(row: Row | None) -> str:
+    """`mean [low, high]`, and the mean with what failed."""
+    if row is None:
+        return "–"
+    found = ""
+    if row["mean"]:
+        mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
+        found = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    if row["failed"] not in ("", "0") and row["mean_with_failed"]:
+        found += f" ({float(row['mean_with_failed']):.3f})"
+    return found.strip() or "–"
