@@ -21,8 +21,9 @@ from moreaugrad.runs.evaluate import report
 
 PLANS = ROOT / "benchmarks" / "studies"
 PROCESSES = 2
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 CLEAN = "clean"
-ABOUT_ATTACKS = ("top-k", "normalised-distance", "ssim")
+ABOUT_ATTACKS = ("top-k", "top-4-percent", "normalised-distance", "ssim")
 ABOUT_MAPS = ("gini", "zeros", "aopc")
 Row = dict[str, str]
 NOTE = """Means over pictures with 95 % bootstrap intervals. failed: pictures on which the attack
@@ -55,7 +56,7 @@ def _evaluate(plan: Path, out: Path, more: Sequence[str]) -> None:
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(PROCESSES),
         "-m", "moreaugrad", "evaluate", "--config", str(plan), "--out", str(out), *more,
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    subprocess.run(command, cwd=ROOT, env=os.environ | ENVIRONMENT, check=True)
 
 
 def _attacks(rows: Iterable[Row]) -> list[tuple[str, str]]:
