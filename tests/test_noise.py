@@ -164,3 +164,9 @@ def test_bad_levels_are_told() -> None:
             noise_level(parts, bad, RELATIVE)
     with pytest.raises(ValueError, match="sigma_mode: expected 'relative' or 'absolute'"):
         noise_level(parts, 0.1, "percent")
+
+
+def test_large_keys_have_streams_of_their_own() -> None:
+    noise = Noise(seed=5)
+    first, second = (noise.normal(2**63 + key, 0, 4) for key in (1, 2))
+    assert not torch.equal(first, second)

@@ -51,7 +51,9 @@ class Noise:
         Philox is counter-based: (seed, key) is its key and `number` the top of its counter, so no
         two vectors overlap, and the bits are the same whatever device the map is computed on.
         """
-        bits = np.random.Philox(key=[self.seed, key], counter=[0, 0, 0, number])
+        # As a list, keys from 2^63 on would be rounded to what a double holds.
+        words = np.array([self.seed, key], dtype=np.uint64)
+        bits = np.random.Philox(key=words, counter=[0, 0, 0, number])
         return torch.from_numpy(np.random.Generator(bits).standard_normal(size, dtype=np.float32))
 
     def draw(self, keys: Sequence[int], index: int, like: Tensor) -> Tensor:
