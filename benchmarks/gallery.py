@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -56,13 +56,23 @@ class Case:
         return self.label, f"p = {self.probability:.2f}", stem
 
 
+class Ended(Protocol):
+    """How a map came about: a `Status`, or that of an attack on it."""
+
+    @property
+    def value(self) -> str: ...
+
+    @property
+    def ok(self) -> bool: ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Column:
     """Maps `[R, C, H, W]`, one for each case, and what is told of each. `title` has lines."""
 
     title: str
     maps: Tensor
-    status: tuple[Status, ...]
+    status: tuple[Ended, ...]
     error: Tensor
     evaluations: Tensor
 

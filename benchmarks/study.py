@@ -16,8 +16,10 @@ from pathlib import Path
 from benchmarks.context import Context
 from benchmarks.machine import ROOT
 from benchmarks.results import Result, Table
+from benchmarks.study_pictures import curves, maps
 from benchmarks.subjects import data_folder
 from moreaugrad.runs.evaluate import report
+from moreaugrad.runs.evaluate.reading import read_run
 
 PLANS = ROOT / "benchmarks" / "studies"
 PROCESSES = 2
@@ -42,12 +44,14 @@ def run(context: Context, name: str) -> Result:
     print(f"  {made.page}", flush=True)
     with (page / "summary.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    finished = read_run(out, name)
     return Result(
         title=f"Robustness study: {name}",
         settings={"plan": plan.read_text(encoding="utf-8")},
         figures={"summary": rows, "complete": made.complete},
         tables=[_of_maps(rows), *(_of_attack(rows, *found) for found in _attacks(rows))],
         notes=[" ".join(NOTE.split()), *made.notes],
+        pictures={**curves(finished, ABOUT_ATTACKS), **maps(finished)},
     )
 
 

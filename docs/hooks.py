@@ -33,7 +33,7 @@ MADE: dict[str, Callable[[], str]] = {
 def on_files(files: Files, config: Any) -> Files:
     """Add the measurements, which lie outside of the documentation's folder."""
     for path in sorted(RESULTS.glob("*")):
-        if path.suffix in (".md", ".png"):
+        if path.suffix in (".md", ".png", ".svg"):
             place = f"measurements/{path.name}"
             level = InclusionLevel.NOT_IN_NAV
             files.append(File.generated(config, place, abs_src_path=str(path), inclusion=level))
