@@ -37,7 +37,7 @@ def curves(run: Run, metrics: Sequence[str]) -> dict[str, bytes]:
     """Each attack's metrics against its budget, as SVG by file name."""
     found = [cell for cell in cells(run, Resampling()) if cell.metric in metrics]
     return {
-        f"study-{run.label}-{chart.title}.svg": chart.svg.encode()
+        f"study-{run.label}-{chart.title.replace(' ', '-')}.svg": chart.svg.encode()
         for chart in charts(found, metrics, "budget")
     }
 
