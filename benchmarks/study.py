@@ -23,7 +23,6 @@ from moreaugrad.runs.evaluate.reading import read_run
 
 PLANS = ROOT / "benchmarks" / "studies"
 PROCESSES = 2
-ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 CLEAN = "clean"
 ABOUT_ATTACKS = ("top-k", "top-4-percent", "normalised-distance", "ssim")
 ABOUT_MAPS = ("gini", "zeros", "aopc")
@@ -60,7 +59,9 @@ def _evaluate(plan: Path, out: Path, more: Sequence[str]) -> None:
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(PROCESSES),
         "-m", "moreaugrad", "evaluate", "--config", str(plan), "--out", str(out), *more,
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, env=os.environ | ENVIRONMENT, check=True)
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 
 def _attacks(rows: Iterable[Row]) -> list[tuple[str, str]]:
