@@ -17,6 +17,7 @@ from moreaugrad.cli.app import run
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers import build
 from moreaugrad.metrics import gini
+from moreaugrad.runs.config import differences
 from moreaugrad.runs.evaluate import (
     EvaluatePlan,
     Team,
@@ -26,7 +27,6 @@ from moreaugrad.runs.evaluate import (
     run_evaluate,
 )
 from moreaugrad.runs.evaluate.choice import choice
-from moreaugrad.runs.evaluate.plan import differences
 from moreaugrad.runs.job import ModelPlan
 
 NOISE = {"attack": "gaussian", "over": "sigma", "epsilons": [0.02, 0.1]}

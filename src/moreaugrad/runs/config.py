@@ -135,3 +135,31 @@ def relative(name: str, folder: Path) -> str:
         return Path(os.path.relpath(name, folder)).as_posix()
     except ValueError:  # on another drive
         return str(Path(name).resolve())
+
+
+def found_from(file: Path, name: str) -> str:
+    """A path that a file tells: relative to its folder, or behind an environment variable.
+
+    Errors: ValueError for a variable that is not set.
+    """
+    whole = os.path.expandvars(name)
+    if whole.startswith("$"):
+        variable = name[1:].partition("/")[0].strip("{}")
+        raise ValueError(f"{file}: {name}: the environment variable {variable} is not set")
+    return str(file.parent / whole)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
+    """What each setting that two tables do not share is in the one and in the other."""
+    found = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{where}{name}.")
+        elif old != new:
+            found.append(f"{where}{name} is {_word(old)} there, {_word(new)} here")
+    return found
+
+
+def _word(value: object) -> str:
+    return "not set" if value is None else "set" if isinstance(value, Mapping) else str(value)

@@ -14,7 +14,13 @@ import tomli_w
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.data.layouts import AUTO, LAYOUTS
 from moreaugrad.names import choose
-from moreaugrad.runs.config import from_table, read_toml, relative, to_table
+from moreaugrad.runs.config import (
+    found_from,
+    from_table,
+    read_toml,
+    relative,
+    to_table,
+)
 from moreaugrad.runs.job import ComputePlan, ModelPlan
 
 Settings = Mapping[str, Any]
@@ -119,36 +125,12 @@ def read_plan(path: str | os.PathLike[str]) -> EvaluatePlan:
         raise ValueError(f"{file}: {error}") from None
     # The digests are of another start; this one makes its own.
     plan = replace(plan, chosen="", network="")
-
-    def found(name: str) -> str:
-        whole = os.path.expandvars(name)
-        if whole.startswith("$"):
-            variable = name[1:].partition("/")[0].strip("{}")
-            raise ValueError(f"{file}: {name}: the environment variable {variable} is not set")
-        return str(file.parent / whole)
-
-    return _moved(plan, found)
+    return _moved(plan, lambda name: found_from(file, name))
 
 
 def plan_toml(plan: EvaluatePlan, folder: Path) -> str:
     """The plan as the text of a TOML file in `folder`."""
     return tomli_w.dumps(to_table(_moved(plan, lambda name: relative(name, folder))))
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """What each setting that two tables do not share is in the one and in the other."""
-    found = []
-    for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{where}{name}.")
-        elif old != new:
-            found.append(f"{where}{name} is {_word(old)} there, {_word(new)} here")
-    return found
-
-
-def _word(value: object) -> str:
-    return "not set" if value is None else "set" if isinstance(value, Mapping) else str(value)
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from moreaugrad.metrics import METRICS
+from moreaugrad.runs.directory import CONFIG
 from moreaugrad.runs.evaluate.plan import CLEAN, EvaluatePlan, read_plan
-from moreaugrad.runs.evaluate.store import CONFIG, RunFolder, Unit
+from moreaugrad.runs.evaluate.store import RunFolder, Unit
 from moreaugrad.runs.records import Record
 
 

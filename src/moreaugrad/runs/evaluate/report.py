@@ -15,12 +15,12 @@ from moreaugrad.models import Preprocess
 from moreaugrad.pictures import Style, draw, photo
 from moreaugrad.report import Page, Section, Tile, write_page
 from moreaugrad.runs.cases import unique_names
+from moreaugrad.runs.directory import CONFIG
 from moreaugrad.runs.evaluate.curves import charts
 from moreaugrad.runs.evaluate.judges import BY_PAIR
 from moreaugrad.runs.evaluate.plan import CLEAN
 from moreaugrad.runs.evaluate.reading import Run, failed, read_run, why
 from moreaugrad.runs.evaluate.statistics import WORST, Cell, Resampling, cells
-from moreaugrad.runs.evaluate.store import CONFIG
 from moreaugrad.runs.evaluate.tables import blocks, csv_text, latex, page_table
 from moreaugrad.runs.evaluate.work import tensor_name
 from moreaugrad.runs.folder import PAGE
