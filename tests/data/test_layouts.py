@@ -134,7 +134,7 @@ def test_a_list_of_labels_and_plain_folders(tmp_path: Path) -> None:
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no such folder"):
         open_dataset(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"in the layout of one of cifar10.*found none"):
+    with pytest.raises(ValueError, match=r"in the layout of one of cub, cifar10.*found none"):
         open_dataset(tmp_path)
     with pytest.raises(ValueError, match="expected one of auto, cifar10"):
         open_dataset(tmp_path, layout="mnist")

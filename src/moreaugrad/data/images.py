@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -24,6 +25,7 @@ SUFFIXES = {
 """What a folder is searched for; a file that is named itself may end otherwise."""
 
 DEEP = 65535
+Size = int | tuple[int, int]
 
 
 def load_image(path: str | Path) -> Image:
@@ -44,6 +46,19 @@ def load_image(path: str | Path) -> Image:
 
 def decode_image(source: Path | IO[bytes], name: str) -> Image:
     """The same of a file that is open already; errors tell its `name`."""
+    with _opened(source, name) as image:
+        return _as_rgb(image)
+
+
+def decode_grey(source: Path | IO[bytes], name: str) -> Image:
+    """A map as shades of grey with 8 bits; 16 bits are scaled to 8."""
+    with _opened(source, name) as image:
+        return (_as_rgb(image) if image.mode != "L" else image).convert("L")
+
+
+@contextmanager
+def _opened(source: Path | IO[bytes], name: str) -> Iterator[Image]:
+    """The decoded picture, turned as its EXIF data say; errors in the block are of this file."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -52,7 +67,7 @@ def decode_image(source: Path | IO[bytes], name: str) -> Image:
             warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
             with Image.open(source) as image:
                 image.load()
-                return _as_rgb(ImageOps.exif_transpose(image))
+                yield ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
         raise ValueError(
             f"{name}: expected a picture, but its contents are of no format that Pillow reads"
@@ -88,6 +103,21 @@ def _as_rgb(image: Image) -> Image:
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
     return image.convert("RGB")
+
+
+def resized(image: Image, size: Size, interpolation: str = "bilinear") -> Image:
+    """size: the shorter side, or (height, width), which may change the aspect."""
+    from PIL.Image import Resampling
+
+    if isinstance(size, int):
+        short, long = sorted(image.size)
+        other = int(size * long / short)
+        wanted = (size, other) if image.height > image.width else (other, size)
+    else:
+        wanted = size[::-1]
+    if wanted == image.size:
+        return image
+    return image.resize(wanted, Resampling[interpolation.upper()])
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:

@@ -1,19 +1,20 @@
-"""Data sets of pictures as they lie on disk: ImageNet, Tiny-ImageNet, CIFAR-10, plain folders."""
+"""Data sets as they lie on disk: ImageNet, Tiny-ImageNet, CIFAR-10, CUB-200-2011, folders."""
 
 from __future__ import annotations
 
 import csv
 import pickle
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moreaugrad.data.images import SUFFIXES, decode_image
+from moreaugrad.data.cub import read_cub
+from moreaugrad.data.dataset import DataSet, Files, Item
+from moreaugrad.data.images import SUFFIXES
 from moreaugrad.data.tree import Tree, open_tree
 from moreaugrad.names import choose
 
@@ -26,30 +27,7 @@ SPLITS = ("val", "test", "train")
 WNID = re.compile(r"n\d{8}")
 IMAGENET = 1000
 CIFAR_SIDE = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """A picture of a data set. name: unlike every other's. label: its class in words, where known.
-
-    index: the network's output of that class, where the layout tells it.
-    """
-
-    name: str
-    label: str = ""
-    index: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DataSet(ABC):
-    """Pictures in an order that does not depend on the machine."""
-
-    layout: str
-    items: Sequence[Item]
-
-    @abstractmethod
-    def load(self, item: Item) -> Image:
-        """The picture in RGB. Errors: ValueError for what cannot be read."""
+MAPS = "maps"
 
 
 def open_dataset(path: str | Path, *, layout: str = AUTO, split: str | None = None) -> DataSet:
@@ -71,15 +49,6 @@ def open_dataset(path: str | Path, *, layout: str = AUTO, split: str | None = No
         f"{path}: expected pictures{where} in the layout of "
         f"{'one of ' + ', '.join(LAYOUTS) if layout == AUTO else layout}, but found none"
     )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Files(DataSet):
-    tree: Tree
-
-    def load(self, item: Item) -> Image:
-        with self.tree.open(item.name) as file:
-            return decode_image(file, item.name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -230,14 +199,22 @@ def _flat_classes(tree: Tree) -> tuple[dict[str, int], dict[str, str]]:
 
 
 def _folders(tree: Tree, split: str | None) -> DataSet | None:
-    """A folder for each class, their indices in alphabetical order; else pictures without one."""
+    """A folder for each class, their indices in alphabetical order; else pictures without one.
+
+    Attention maps of a part lie in `maps/PART`, under the names of their pictures.
+    """
     for part in _parts(tree, split):
         names = _pictures(tree, part)
+        folder = f"{MAPS}/{part}"
+        maps = {n: f"{MAPS}/{n}" for n in names if part} if tree.has_folder(folder) else {}
         depth = part.count("/") + 1 if part else 0
         classes = sorted({_folder(name) for name in names})
         if len(classes) > 1 and all(name.count("/") == depth + 1 for name in names):
-            items = [Item(name=n, label=c, index=classes.index(c)) for n in names
-                     for c in [_folder(n)]]  # fmt: skip
+            items = [
+                Item(name=n, label=c, index=classes.index(c), attention=maps.get(n))
+                for n in names
+                for c in [_folder(n)]
+            ]
             return Files(layout="folders", items=items, tree=tree)
         if names:
             return Files(layout="folders", items=[Item(name=n) for n in names], tree=tree)
@@ -270,6 +247,7 @@ def _optional(tree: Tree, name: str) -> list[str]:
 
 
 LAYOUTS = {
+    "cub": read_cub,
     "cifar10": _cifar10,
     "tiny-imagenet": _tiny_imagenet,
     "listed": _listed,

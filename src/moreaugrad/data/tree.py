@@ -69,9 +69,19 @@ class Folder(Tree):
 class Archive(Tree):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._zip = zipfile.ZipFile(root)
+        self._open: tuple[int, zipfile.ZipFile] | None = None
         names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
         self._names = sorted(n for n in names if not any(p[0] == "." for p in n.split("/")))
+
+    @property
+    def _zip(self) -> zipfile.ZipFile:
+        """Opened once in every process: a forked one would share the place in the file."""
+        if self._open is None or self._open[0] != os.getpid():
+            self._open = (os.getpid(), zipfile.ZipFile(self.root))
+        return self._open[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": None}
 
     def files(self, below: str = "") -> list[str]:
         start = f"{below}/" if below else ""

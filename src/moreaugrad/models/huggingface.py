@@ -7,7 +7,8 @@ from typing import Any
 
 from PIL.Image import Resampling
 
-from moreaugrad.models.preprocess import Preprocess, Size
+from moreaugrad.data.images import Size
+from moreaugrad.models.preprocess import Preprocess
 
 
 def as_preprocess(settings: Mapping[str, Any]) -> Preprocess:

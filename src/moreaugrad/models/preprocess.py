@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moreaugrad.data.images import Size, resized
 from moreaugrad.names import choose
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Size = int | tuple[int, int]
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
@@ -58,7 +58,9 @@ class Preprocess:
     def __call__(self, image: Image) -> Tensor:
         """A picture as a normalised float32 tensor `[C, H, W]`."""
         image = image.convert("RGB" if len(self.mean) == 3 else "L")
-        image = self._cropped(self._resized(image))
+        if self.resize is not None:
+            image = resized(image, self.resize, self.interpolation)
+        image = self._cropped(image)
         pixels = np.asarray(image, dtype=np.float32) / 255
         tensor = torch.from_numpy(pixels.reshape(image.height, image.width, -1)).permute(2, 0, 1)
         return ((tensor - self._column(self.mean)) / self._column(self.std)).contiguous()
@@ -74,20 +76,6 @@ class Preprocess:
 
     def _column(self, values: tuple[float, ...]) -> Tensor:
         return torch.tensor(values).view(-1, 1, 1)
-
-    def _resized(self, image: Image) -> Image:
-        from PIL.Image import Resampling
-
-        if self.resize is None:
-            return image
-        if isinstance(self.resize, int):
-            short, long = sorted(image.size)
-            other = int(self.resize * long / short)
-            portrait = image.height > image.width
-            size = (self.resize, other) if portrait else (other, self.resize)
-        else:
-            size = self.resize[::-1]
-        return image.resize(size, Resampling[self.interpolation.upper()])
 
     def _cropped(self, image: Image) -> Image:
         if self.crop is None:

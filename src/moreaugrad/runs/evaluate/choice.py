@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moreaugrad.data.layouts import DataSet, Item
+from moreaugrad.data.dataset import DataSet, Item
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.data.layouts import DataSet, open_dataset
+from moreaugrad.data.dataset import DataSet
+from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.runs.evaluate.choice import Chosen, choice, known_classes
 from moreaugrad.runs.evaluate.judges import Judge, make_judge, metric_told

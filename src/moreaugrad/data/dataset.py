@@ -1,0 +1,59 @@
+"""Pictures with a name each, and for some a map of where attention belongs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from moreaugrad.data.images import decode_grey, decode_image
+from moreaugrad.data.tree import Tree
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A picture of a data set. name: unlike every other's. label: its class in words, where known.
+
+    index: the network's output of that class, where the layout tells it.
+    attention: the file of its attention map, where the set has such maps.
+    """
+
+    name: str
+    label: str = ""
+    index: int | None = None
+    attention: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DataSet(ABC):
+    """Pictures in an order that does not depend on the machine."""
+
+    layout: str
+    items: Sequence[Item]
+
+    @abstractmethod
+    def load(self, item: Item) -> Image:
+        """The picture in RGB. Errors: ValueError for what cannot be read."""
+
+    def load_attention(self, item: Item) -> Image | None:
+        """Its attention map in shades of grey (mode L), or None where the set has none."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Files(DataSet):
+    tree: Tree
+
+    def load(self, item: Item) -> Image:
+        with self.tree.open(item.name) as file:
+            return decode_image(file, item.name)
+
+    def load_attention(self, item: Item) -> Image | None:
+        if item.attention is None:
+            return None
+        with self.tree.open(item.attention) as file:
+            return decode_grey(file, item.attention)

@@ -1,0 +1,272 @@
+"""Labelled pictures to train on: data sets on disk and synthetic cells, behind one interface."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreaugrad.data.augment import keyed
+from moreaugrad.data.cells import CLASS_NAMES, Cells
+from moreaugrad.data.dataset import DataSet, Item
+from moreaugrad.data.layouts import AUTO, SPLITS, open_dataset
+from moreaugrad.data.tree import open_tree
+from moreaugrad.names import choose
+from moreaugrad.noise import KEYS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CELLS = "cells"
+TRAIN = "train"
+CELL_COUNTS = {TRAIN: 4096, "val": 1024, "test": 1024}
+CELL_SEEDS = {TRAIN: 0, "val": 2**31, "test": 2**30}
+"""Added to the seed, so that no part of the cells has a picture of another's."""
+SPLIT = KEYS + 1
+"""The key of a split's draws; examples have the ids below, and their order has KEYS."""
+
+IMAGENETTE = {
+    "n01440764": (0, "tench"),
+    "n02102040": (217, "English springer"),
+    "n02979186": (482, "cassette player"),
+    "n03000684": (491, "chain saw"),
+    "n03028079": (497, "church"),
+    "n03394916": (566, "French horn"),
+    "n03417042": (569, "garbage truck"),
+    "n03425413": (571, "gas pump"),
+    "n03445777": (574, "golf ball"),
+    "n03888257": (701, "parachute"),
+}
+"""ImageNet's index and name of Imagenette's ten classes by WordNet number."""
+
+
+class Examples(ABC):
+    """Pictures with a class each and, in some sets, a map of where attention belongs.
+
+    name: what the set is called. classes: names, in the order of the labels. labels: `[N]`, int64.
+    ids: `[N]`, the place of each example in the whole set that this may be a part of.
+    outputs: the output of an ImageNet network for each class, where all of them are known.
+    has_attention: whether `attention` gives maps.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    labels: Tensor
+    ids: Tensor
+    outputs: tuple[int, ...] | None = None
+    has_attention: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def picture(self, index: int) -> Image:
+        """In RGB. Errors: ValueError, naming the file, for what cannot be read."""
+
+    def attention(self, index: int) -> Image | None:
+        """Of the picture's size, in shades of grey (mode L); None in a set without."""
+        return None
+
+    @abstractmethod
+    def describe(self, index: int) -> str:
+        """What a message calls the example: the name of its file."""
+
+    def subset(self, indices: Iterable[int]) -> Examples:
+        """These examples alone, in this order; classes and ids stay as they are."""
+        return Subset(self, indices)
+
+
+class Subset(Examples):
+    """Some of a set's examples."""
+
+    def __init__(self, whole: Examples, indices: Iterable[int]) -> None:
+        self.whole, self.indices = whole, [int(index) for index in indices]
+        outside = [index for index in self.indices if not 0 <= index < len(whole)]
+        if outside:
+            raise ValueError(
+                f"indices: expected numbers from 0 to {len(whole) - 1}, got {outside[0]}"
+            )
+        self.name, self.classes, self.outputs = whole.name, whole.classes, whole.outputs
+        self.labels, self.ids = whole.labels[self.indices], whole.ids[self.indices]
+        self.has_attention = whole.has_attention
+
+    def picture(self, index: int) -> Image:
+        return self.whole.picture(self.indices[index])
+
+    def attention(self, index: int) -> Image | None:
+        return self.whole.attention(self.indices[index])
+
+    def describe(self, index: int) -> str:
+        return self.whole.describe(self.indices[index])
+
+
+class CellExamples(Examples):
+    """Synthetic cells; their attention is the true map: 102 on the object, 229 on the feature.
+
+    An empty picture has no object, so its map is zero everywhere.
+    """
+
+    classes = CLASS_NAMES
+    has_attention = True
+
+    def __init__(self, cells: Cells) -> None:
+        self.cells, self.name = cells, CELLS
+        self.labels = torch.tensor([cells.label(i) for i in range(len(cells))], dtype=torch.int64)
+        self.ids = torch.arange(len(cells))
+
+    def picture(self, index: int) -> Image:
+        from PIL import Image
+
+        image = self.cells[index][0].permute(1, 2, 0).numpy()
+        return Image.fromarray((image * 255).round().astype(np.uint8))
+
+    def attention(self, index: int) -> Image:
+        from PIL import Image
+
+        heat = self.cells[index][2].numpy()
+        return Image.fromarray((heat * 255).round().astype(np.uint8))
+
+    def describe(self, index: int) -> str:
+        return f"cell {index} of seed {self.cells.seed}"
+
+
+class Pictures(Examples):
+    """The pictures of a data set on disk, and their attention maps where there are such files."""
+
+    def __init__(self, data: DataSet, name: str, classes: Sequence[str] | None = None) -> None:
+        self.data, self.name = data, name
+        self.classes, labels = _labelled(data, name, classes)
+        self.labels, self.ids = torch.tensor(labels, dtype=torch.int64), torch.arange(len(labels))
+        self.outputs = _imagenet_outputs(data, self.labels)
+        self.has_attention = any(item.attention for item in data.items)
+
+    def picture(self, index: int) -> Image:
+        return self.data.load(self.data.items[index])
+
+    def attention(self, index: int) -> Image | None:
+        return self.data.load_attention(self.data.items[index])
+
+    def describe(self, index: int) -> str:
+        return self.data.items[index].name
+
+
+def open_examples(
+    source: str | Path,
+    *,
+    layout: str = AUTO,
+    split: str = TRAIN,
+    classes: Sequence[str] | None = None,
+    size: int = 64,
+    seed: int = 0,
+    count: int | None = None,
+) -> Examples:
+    """The labelled pictures in a folder or a zip archive of one; or "cells", drawn on the way.
+
+    layout: one of `layouts.LAYOUTS`. split: "train", "val" or "test" (where there is no such
+    folder, "test" takes "val", and "train" a set that has no parts).
+    classes: those of the training set, in order, for a part that must not have others; by default
+    all that are found, in the order of their indices, or else of their names.
+    size, seed, count: of the cells, 4096 to train on and 1024 held out; each part has its own.
+    Errors: ValueError for a source that does not fit, a picture without a class or of none of
+    `classes`.
+    """
+    if source == CELLS:
+        choose("split", split, CELL_COUNTS)
+        if not 0 <= seed < min(filter(None, CELL_SEEDS.values())):
+            raise ValueError(f"seed: expected a number from 0 to 2^30 - 1, got {seed}")
+        count = CELL_COUNTS[split] if count is None else count
+        return CellExamples(Cells(size=size, seed=seed + CELL_SEEDS[split], count=count))
+    data = _open_part(Path(source), layout, split)
+    return Pictures(data, Path(source).name, classes)
+
+
+def _open_part(path: Path, layout: str, split: str) -> DataSet:
+    choose("split", split, SPLITS)
+    tree = open_tree(path)
+    parts = [part for part in SPLITS if tree.has_folder(part)]
+    if split == "test" and split not in parts and "val" in parts:
+        split = "val"
+    whole = split == TRAIN and not parts
+    try:
+        return open_dataset(path, layout=layout, split=split)
+    except ValueError:
+        if not whole:
+            raise
+        return open_dataset(path, layout=layout)
+
+
+def _labelled(
+    data: DataSet, name: str, classes: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[int]]:
+    """Names of the classes in order, and each item's place among them."""
+    unlabelled = [item for item in data.items if not item.label and item.index is None]
+    if unlabelled:
+        raise ValueError(
+            f"{name}: expected a class for every picture (a folder for each class, or one of the "
+            f"known layouts), but {len(unlabelled)} have none, {unlabelled[0].name} the first"
+        )
+    if classes is not None:
+        places = {label: place for place, label in enumerate(classes)}
+        found = [_class_name(item) for item in data.items]
+        strange = [
+            item for item, label in zip(data.items, found, strict=True) if label not in places
+        ]
+        if strange:
+            raise ValueError(
+                f"{strange[0].name}: expected one of the {len(places)} classes "
+                f"({', '.join(list(places)[:4])}, ...), got {_class_name(strange[0])!r}; "
+                f"{len(strange)} pictures are of none of them"
+            )
+        return tuple(classes), [places[label] for label in found]
+    keys = [_key(item) for item in data.items]
+    order = {key: place for place, key in enumerate(sorted(set(keys)))}
+    names = {key: _class_name(item) for key, item in zip(keys, data.items, strict=True)}
+    return tuple(names[key] for key in order), [order[key] for key in keys]
+
+
+def _key(item: Item) -> tuple[int, str]:
+    """What classes are told apart and sorted by."""
+    return (-1 if item.index is None else item.index, item.label)
+
+
+def _class_name(item: Item) -> str:
+    return IMAGENETTE[item.label][1] if item.label in IMAGENETTE else item.label or str(item.index)
+
+
+def _imagenet_outputs(data: DataSet, labels: Tensor) -> tuple[int, ...] | None:
+    if data.layout not in ("imagenet", "listed"):
+        return None
+    known = {
+        label: item.index if item.index is not None else IMAGENETTE.get(item.label, (None,))[0]
+        for label, item in zip(labels.tolist(), data.items, strict=True)
+    }
+    outputs = [known[label] for label in sorted(known)]
+    return None if None in outputs else tuple(output for output in outputs if output is not None)
+
+
+def split_off(examples: Examples, share: float, seed: int = 0) -> tuple[Examples, Examples]:
+    """The examples without, and with, this share of every class, chosen by the seed.
+
+    Of each class round(share n), at least one and not all, so that both parts know it.
+    Errors: ValueError for a share outside of (0, 1) and a class of one example.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share: expected a number between 0 and 1, got {share}")
+    rest, off = [], []
+    for label in examples.labels.unique().tolist():
+        members = (examples.labels == label).nonzero().flatten().tolist()
+        if len(members) < 2:
+            raise ValueError(
+                f"expected at least two pictures of each class, one to train on and one to "
+                f"validate, but {examples.classes[label]!r} has {len(members)}"
+            )
+        taken = min(max(round(share * len(members)), 1), len(members) - 1)
+        shuffled = keyed(seed, label, SPLIT).permutation(members).tolist()
+        off += shuffled[:taken]
+        rest += shuffled[taken:]
+    return examples.subset(sorted(rest)), examples.subset(sorted(off))

@@ -1,0 +1,175 @@
+"""Batches of examples: the same ones in the same order, however many processes make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from moreaugrad.data.augment import Augment, keyed
+from moreaugrad.data.examples import Examples
+from moreaugrad.noise import KEYS
+
+Request = tuple[int, list[list[int]]]
+"""An epoch and, for each piece of a batch, which examples it holds."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x `[B, 3, S, S]` float32 in [0, 1], y `[B]` and ids `[B]` int64, attention `[B, 1, S, S]`.
+
+    ids: each example's place in the whole set. attention: in [0, 1]; None in a set without.
+    """
+
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+    attention: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        attention = None if self.attention is None else change(self.attention)
+        return Batch(change(self.x), change(self.y), change(self.ids), attention)
+
+
+class Loader:
+    """Examples in batches, in an order that is a function of (seed, epoch).
+
+    shuffle: else as they lie, for evaluation. drop_last: without the last batch where it is not
+    full; by default when shuffled. workers: processes that make batches; 0 is this one. pin: into
+    page-locked memory, for a GPU.
+    Errors: ValueError for no batch at all.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        augment: Augment,
+        *,
+        batch: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool | None = None,
+        workers: int = 0,
+        pin: bool = False,
+    ) -> None:
+        self.examples, self.augment, self.batch, self.seed = examples, augment, batch, seed
+        self.shuffle = shuffle
+        self.drop_last = shuffle if drop_last is None else drop_last
+        if batch < 1 or workers < 0:
+            raise ValueError(
+                f"batch and workers: expected at least 1 and 0, got {batch} and {workers}"
+            )
+        if len(self) == 0:
+            raise ValueError(
+                f"batch: expected at most the {len(examples)} examples that there are, got {batch}"
+            )
+        self._requests = _Requests()
+        self._loader = DataLoader(
+            _Batches(examples, augment, seed),
+            batch_size=None,
+            sampler=self._requests,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin,
+            persistent_workers=workers > 0,
+            # Its own, because the global one would be drawn from.
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        whole, rest = divmod(len(self.examples), self.batch)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def order(self, epoch: int) -> Sequence[int]:
+        """The examples of an epoch, first to last."""
+        count = len(self.examples)
+        if not self.shuffle:
+            return range(count)
+        shuffled: list[int] = keyed(self.seed, epoch, KEYS).permutation(count).tolist()
+        return shuffled
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """All batches from number `start` on."""
+        for (batch,) in self.pieces(epoch, (0,), 1, start=start):
+            yield batch
+
+    def rows(self, epoch: int, shard: int, shards: int, *, start: int = 0) -> Iterator[Batch]:
+        """The same batches, of each the rows of one shard alone; that may be none of a few."""
+        for (batch,) in self.pieces(epoch, (shard,), shards, start=start):
+            yield batch
+
+    def pieces(
+        self, epoch: int, wanted: Sequence[int], shards: int, *, start: int = 0
+    ) -> Iterator[list[Batch]]:
+        """Of each batch, cut into `shards` runs of rows whose lengths differ by at most one, those
+        with these numbers. Read one epoch at a time."""
+        outside = [shard for shard in wanted if not 0 <= shard < shards]
+        if outside:
+            raise ValueError(f"shard: expected a number from 0 to {shards - 1}, got {outside[0]}")
+        order = self.order(epoch)
+        requests = []
+        for number in range(start, len(self)):
+            rows = list(order[number * self.batch : (number + 1) * self.batch])
+            cuts = [len(rows) * shard // shards for shard in range(shards + 1)]
+            requests.append((epoch, [rows[cuts[shard] : cuts[shard + 1]] for shard in wanted]))
+        self._requests.now = requests
+        yield from self._loader
+
+
+class _Requests(Sampler[Request]):
+    def __init__(self) -> None:
+        self.now: list[Request] = []
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.now)
+
+    def __len__(self) -> int:
+        return len(self.now)
+
+
+class _Batches(Dataset[list[Batch]]):
+    """Makes whole batches, so that one message brings each from its worker."""
+
+    def __init__(self, examples: Examples, augment: Augment, seed: int) -> None:
+        self.examples, self.augment, self.seed = examples, augment, seed
+
+    def __getitem__(self, request: Request) -> list[Batch]:
+        epoch, pieces = request
+        return [self._piece(epoch, rows) for rows in pieces]
+
+    def _piece(self, epoch: int, rows: list[int]) -> Batch:
+        side, examples = self.augment.size, self.examples
+        pixels = np.empty((len(rows), side, side, 3), dtype=np.uint8)
+        greys = np.empty((len(rows), 1, side, side), dtype=np.uint8)
+        for place, row in enumerate(rows):
+            picture, attention = self.augment(
+                examples.picture(row), examples.attention(row),
+                seed=self.seed, epoch=epoch, key=int(examples.ids[row]),
+            )  # fmt: skip
+            pixels[place] = np.asarray(picture)
+            if attention is not None:
+                greys[place, 0] = np.asarray(attention)
+        return Batch(
+            torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255),
+            examples.labels[rows],
+            examples.ids[rows],
+            torch.from_numpy(greys).float().div_(255) if examples.has_attention else None,
+        )
+
+
+def _as_it_is(batches: list[Batch]) -> list[Batch]:
+    return batches
