@@ -36,8 +36,8 @@ def test_cells_are_examples_with_their_true_maps() -> None:
         pixels = torch.from_numpy(np.array(examples.picture(index))).permute(2, 0, 1)
         assert float((pixels / 255 - image).abs().max()) <= 0.5 / 255 + 1e-6
         attention = np.array(examples.attention(index))
-        assert set(np.unique(attention)) <= {0, 102, 229}
-        assert ((attention == 229) == (heat.numpy() > 0.5)).all()
+        assert set(np.unique(attention)) <= {0, 102, 230}
+        assert ((attention == 230) == (heat.numpy() > 0.5)).all()
         assert attention.any() == (label != EMPTY)
 
 

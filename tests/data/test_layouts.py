@@ -136,7 +136,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         open_dataset(tmp_path / "none")
     with pytest.raises(ValueError, match=r"in the layout of one of cub, cifar10.*found none"):
         open_dataset(tmp_path)
-    with pytest.raises(ValueError, match="expected one of auto, cifar10"):
+    with pytest.raises(ValueError, match="expected one of auto, cub, cifar10"):
         open_dataset(tmp_path, layout="mnist")
     picture(tmp_path / "val" / "a" / "x.png")
     with pytest.raises(ValueError, match="in the part 'test'"):

@@ -106,7 +106,7 @@ class Subset(Examples):
 
 
 class CellExamples(Examples):
-    """Synthetic cells; their attention is the true map: 102 on the object, 229 on the feature.
+    """Synthetic cells; their attention is the true map: 102 on the object, 230 on the feature.
 
     An empty picture has no object, so its map is zero everywhere.
     """
@@ -258,7 +258,7 @@ def split_off(examples: Examples, share: float, seed: int = 0) -> tuple[Examples
     if not 0 < share < 1:
         raise ValueError(f"share: expected a number between 0 and 1, got {share}")
     rest, off = [], []
-    for label in examples.labels.unique().tolist():
+    for label in sorted(set(examples.labels.tolist())):
         members = (examples.labels == label).nonzero().flatten().tolist()
         if len(members) < 2:
             raise ValueError(
