@@ -18,8 +18,8 @@ from benchmarks.machine import ROOT
 from benchmarks.results import Result, Table
 from benchmarks.study_pictures import curves, maps
 from benchmarks.subjects import data_folder
-from moreaugrad.runs.evaluate import report
 from moreaugrad.runs.evaluate.reading import read_run
+from moreaugrad.runs.evaluate.report import report
 
 PLANS = ROOT / "benchmarks" / "studies"
 PROCESSES = 2
