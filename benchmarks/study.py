@@ -19,7 +19,7 @@ from benchmarks.results import Result, Table
 from benchmarks.study_pictures import curves, maps
 from benchmarks.subjects import data_folder
 from moreaugrad.runs.evaluate.reading import read_run
-from moreaugrad.runs.evaluate.report import report
+from moreaugrad.runs.evaluate.report import CSV, report
 
 PLANS = ROOT / "benchmarks" / "studies"
 PROCESSES = 2
@@ -41,13 +41,13 @@ def run(context: Context, name: str) -> Result:
     page = out.with_name(f"{out.name}-page")
     made = report([out], page)
     print(f"  {made.page}", flush=True)
-    with (page / "summary.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    summary = (page / CSV).read_text(encoding="utf-8")
+    rows = list(csv.DictReader(summary.splitlines()))
     finished = read_run(out, name)
     return Result(
         title=f"Robustness study: {name}",
         settings={"plan": plan.read_text(encoding="utf-8")},
-        figures={"summary": rows, "complete": made.complete},
+        figures={"complete": made.complete, "summary.csv": summary},
         tables=[_of_maps(rows), *(_of_attack(rows, *found) for found in _attacks(rows))],
         notes=[" ".join(NOTE.split()), *made.notes],
         pictures={**curves(finished, ABOUT_ATTACKS), **maps(finished)},
