@@ -6,11 +6,21 @@ Readers need no script and no network.
 import html
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files, InclusionLevel
-from tables import RESULTS, measurements, methods_table, metrics_table, options_table
+from tables import (
+    RESULTS,
+    STUDY,
+    STUDY_PHOTOS,
+    measurements,
+    methods_table,
+    metrics_table,
+    options_table,
+    study_table,
+)
 
 FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</(?P=tag)>',
@@ -27,6 +37,9 @@ MADE: dict[str, Callable[[], str]] = {
     ),
     "<!-- metrics -->": metrics_table,
     "<!-- measurements -->": measurements,
+    "<!-- study resnet20-softplus -->": partial(study_table, "resnet20-softplus", STUDY, "0.5"),
+    "<!-- study resnet20 -->": partial(study_table, "resnet20", STUDY, "0.5"),
+    "<!-- study squeezenet -->": partial(study_table, "squeezenet", STUDY_PHOTOS, "10.0"),
 }
 
 

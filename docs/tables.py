@@ -1,5 +1,7 @@
-"""Tables of the documentation that are made from the code."""
+"""Tables of the documentation that are made from the code, and from what was measured."""
 
+import csv
+import json
 from pathlib import Path
 
 import typer
@@ -9,6 +11,27 @@ from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+STUDY = {
+    "as released": ("published", "top-k", "mean_with_failed"),
+    "of these failed": ("published", "top-k", "failed"),
+    "strongest": ("worst of the attacks", "top-k", "mean"),
+    "4 % of all": ("worst of the attacks", "top-4-percent", "mean"),
+    "distance": ("worst of the attacks", "normalised-distance", "mean"),
+    "SSIM": ("worst of the attacks", "ssim", "mean"),
+    "Gini": ("clean", "gini", "mean"),
+    "AOPC": ("clean", "aopc", "mean"),
+}
+"""Columns of the robustness study: the attack, the metric, and what is told of it."""
+STUDY_PHOTOS = {
+    "as released": ("published", "top-k", "mean_with_failed"),
+    "of these failed": ("published", "top-k", "failed"),
+    "the others": ("published", "top-k", "mean"),
+    "noise": ("gaussian", "top-k", "mean"),
+    "noise, 4 % of all": ("gaussian", "top-4-percent", "mean"),
+    "noise, distance": ("gaussian", "normalised-distance", "mean"),
+    "noise, SSIM": ("gaussian", "ssim", "mean"),
+    "Gini": ("clean", "gini", "mean"),
+}
 
 
 def methods_table(pages: str = "") -> str:
@@ -67,3 +90,36 @@ def measurements() -> str:
         for path in sorted(RESULTS.glob("*.md"))
     ]
     return "\n".join(found) or "none."
+
+
+def study_table(name: str, columns: dict[str, tuple[str, str, str]], epsilon: str) -> str:
+    """A line for each method of a robustness study: means, with half of their intervals' width.
+
+    epsilon: the budget of attacks that have several.
+    """
+    result = json.loads((RESULTS / f"study-{name}.json").read_text(encoding="utf-8"))
+    rows = list(csv.DictReader(result["figures"]["summary.csv"].splitlines()))
+    known = {
+        (row["method"], row["attack"], row["metric"]): row
+        for row in rows
+        if row["attack"] in ("clean", "gaussian") or row["epsilon"] == epsilon
+    }
+    lines = [f"| method | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = [
+            _told(known.get((method, attack, metric)), what)
+            for attack, metric, what in columns.values()
+        ]
+        lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _told(row: dict[str, str] | None, what: str) -> str:
+    if row is None or not row[what]:
+        return "–"
+    if what == "failed":
+        return f"{row[what]} of {int(row[what]) + int(row['count'])}"
+    found = f"{float(row[what]):.2f}"
+    if what == "mean":
+        found += f" ± {(float(row['high']) - float(row['low'])) / 2:.2f}"
+    return found
