@@ -33,9 +33,9 @@ def test_cells_are_examples_with_their_true_maps() -> None:
     for index in range(40):
         image, label, heat = cells[index]
         assert int(examples.labels[index]) == label
-        pixels = torch.from_numpy(np.array(examples.picture(index))).permute(2, 0, 1)
+        pixels = torch.from_numpy(examples.pixels(index)[0].copy()).permute(2, 0, 1)
         assert float((pixels / 255 - image).abs().max()) <= 0.5 / 255 + 1e-6
-        attention = np.array(examples.attention(index))
+        attention = examples.pixels(index)[1]
         assert set(np.unique(attention)) <= {0, 102, 230}
         assert ((attention == 230) == (heat.numpy() > 0.5)).all()
         assert attention.any() == (label != EMPTY)
@@ -43,7 +43,7 @@ def test_cells_are_examples_with_their_true_maps() -> None:
 
 def test_parts_of_the_cells_share_no_picture() -> None:
     parts = [open_examples("cells", size=16, split=s, count=30) for s in ("train", "val", "test")]
-    seen = [np.array(part.picture(index)).tobytes() for part in parts for index in range(30)]
+    seen = [part.pixels(index)[0].tobytes() for part in parts for index in range(30)]
     black = sum(not any(pixels) for pixels in seen)
     assert len(set(seen)) >= len(seen) - black
     assert len(open_examples("cells")) == 4096
@@ -58,8 +58,10 @@ def test_folders_without_parts_are_what_is_trained_on(tmp_path: Path) -> None:
     assert examples.classes == ("finch", "wren")
     assert examples.labels.tolist() == [0, 0, 0, 1, 1]
     assert examples.describe(4) == "wren/001.png"
-    assert examples.picture(4).getpixel((0, 0)) == (1, 1, 1)
-    assert examples.attention(0) is None
+    pixels, attention = examples.pixels(4)
+    assert pixels.shape == (8, 8, 3)
+    assert (pixels == 1).all()
+    assert attention is None
     assert not examples.has_attention
     assert examples.outputs is None
 
@@ -100,10 +102,9 @@ def test_folders_have_attention_maps_beside_them(tmp_path: Path) -> None:
     examples = open_examples(tmp_path)
     assert examples.has_attention
     assert len(examples) == 2
-    attention = examples.attention(1)
-    assert attention is not None
-    assert attention.mode == "L"
-    assert attention.getpixel((3, 3)) == 77
+    attention = examples.pixels(1)[1]
+    assert attention.shape == (8, 8)
+    assert (attention == 77).all()
 
 
 def test_a_subset_keeps_classes_and_ids() -> None:
@@ -113,8 +114,8 @@ def test_a_subset_keeps_classes_and_ids() -> None:
     assert part.labels.tolist() == whole.labels[[5, 7]].tolist()
     assert part.classes == whole.classes
     assert part.has_attention
-    assert np.array_equal(np.array(part.picture(0)), np.array(whole.picture(5)))
-    assert np.array_equal(np.array(part.attention(1)), np.array(whole.attention(7)))
+    for got, expected in zip(part.pixels(1), whole.pixels(7), strict=True):
+        assert np.array_equal(got, expected)
     with pytest.raises(ValueError, match="from 0 to 8, got 9"):
         whole.subset([9])
 
@@ -138,7 +139,7 @@ def test_cifar10_and_imagenette_as_they_are(data_folder: Path) -> None:
     cifar = open_examples(data_folder / "cifar10-jpeg.zip")
     assert torch.bincount(cifar.labels).tolist() == [5000] * 10
     assert cifar.classes[:3] == ("airplane", "automobile", "bird")
-    assert cifar.picture(49_999).size == (32, 32)
+    assert cifar.pixels(49_999)[0].shape == (32, 32, 3)
     test = open_examples(data_folder / "cifar10-jpeg.zip", split="test", classes=cifar.classes)
     assert len(test) == 5000
     nette = open_examples(data_folder / "imagenette-128.zip")
@@ -158,7 +159,7 @@ def test_an_archive_is_read_after_a_fork(tmp_path: Path) -> None:
         for file in root.rglob("*.png"):
             archive.write(file, file.relative_to(root))
     examples = open_examples(tmp_path / "data.zip")
-    assert examples.picture(0).size == (8, 8)
+    assert examples.pixels(0)[0].shape == (8, 8, 3)
     data = torch.utils.data.DataLoader(
         [(examples, n) for n in range(60)], num_workers=2, batch_size=None, collate_fn=_first
     )
@@ -166,4 +167,4 @@ def test_an_archive_is_read_after_a_fork(tmp_path: Path) -> None:
 
 
 def _first(pair: tuple[object, int]) -> int:
-    return int(pair[0].picture(pair[1]).getpixel((0, 0))[0])
+    return int(pair[0].pixels(pair[1])[0][0, 0, 0])

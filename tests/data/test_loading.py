@@ -98,7 +98,7 @@ def test_evaluation_keeps_the_order_and_the_last_batch() -> None:
     assert torch.cat([batch.ids for batch in batches]).tolist() == list(range(50))
     for index, x in enumerate(torch.cat([batch.x for batch in batches])):
         assert np.array_equal(
-            (x * 255).round().byte().permute(1, 2, 0).numpy(), np.array(CELLS.picture(index))
+            (x * 255).round().byte().permute(1, 2, 0).numpy(), CELLS.pixels(index)[0]
         )
     assert same(batches, list(plain.epoch(7)))
 

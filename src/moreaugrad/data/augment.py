@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moreaugrad.data.images import Size, resized
 from moreaugrad.names import choose
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+Array = np.ndarray
+Pixels = tuple[Array, Array | None]
+"""A picture `[H, W, 3]` and its attention map `[H, W]`, where it has one; uint8."""
 
 CROPS = ("random", "centre", "resized")
+Box = tuple[slice, slice]
 AREA, ASPECT, DRAWS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 
 
@@ -29,8 +31,8 @@ class Augment:
     blur: the largest standard deviation in pixels of a Gaussian.
     brightness, contrast, saturation: the factor lies from 1 - b to 1 + b.
 
-    All draws are a function of (seed, epoch, id): neither the order of the pictures nor the number
-    of workers counts.
+    A crop that would leave out all of the attention is drawn again. All draws are a function of
+    (seed, epoch, id): neither the order of the pictures nor the number of workers counts.
     """
 
     size: int
@@ -72,62 +74,62 @@ class Augment:
         """The resize that comes before all that is random, so that its result may be kept."""
         return self.size if self.resize is None and self.crop != "resized" else self.resize
 
-    @property
-    def random(self) -> bool:
-        changes = (self.flip, self.rotate, self.blur, self.brightness, self.contrast)
-        return self.crop != "centre" or any(changes) or self.saturation > 0
-
-    def __call__(
-        self, picture: Image, attention: Image | None, *, seed: int, epoch: int, key: int
-    ) -> tuple[Image, Image | None]:
-        """Both, changed together. key: the example's id."""
+    def __call__(self, pixels: Pixels, *, seed: int, epoch: int, key: int) -> Pixels:
+        """Picture and map, changed together. key: the example's id."""
         rng = keyed(seed, epoch, key)
-        if self.first is not None:
-            picture = resized(picture, self.first)
-            attention = attention and resized(attention, self.first)
+        pixels = fitted(pixels, self.first)
         if self.rotate:
-            angle = rng.uniform(-self.rotate, self.rotate)
-            picture, attention = _rotated(picture, angle), attention and _rotated(attention, angle)
-        box = self._box(rng, picture)
+            pixels = _both(pixels, _rotated, rng.uniform(-self.rotate, self.rotate))
+        if self.pad:
+            pixels = _both(pixels, _padded, self.pad)
+        box = self._box(rng, *pixels)
         flip = self.flip and rng.random() < 0.5
-        attention = attention and self._cut(attention, box, flip)
-        return self._coloured(rng, self._cut(picture, box, flip)), attention
+        picture, attention = _both(pixels, self._cut, box, flip)
+        return self._coloured(rng, picture), attention
 
-    def _box(self, rng: np.random.Generator, picture: Image) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom of what is kept; it may leave the picture by `pad`."""
-        width, height = picture.width + 2 * self.pad, picture.height + 2 * self.pad
-        wide, high = self.size, self.size
-        if self.crop == "resized":
-            wide, high = _part(rng, width, height)
-        if self.crop == "centre":
-            left, top = round((width - wide) / 2), round((height - high) / 2)
-        else:
-            left = int(rng.integers(width - wide + 1))
-            top = int(rng.integers(height - high + 1))
-        left, top = left - self.pad, top - self.pad
-        return left, top, left + wide, top + high
+    def _box(self, rng: np.random.Generator, picture: Array, attention: Array | None) -> Box:
+        """Drawn again, ten times at most, while it leaves out all of the attention."""
+        height, width = picture.shape[:2]
+        for _ in range(DRAWS):
+            high, wide = self.size, self.size
+            if self.crop == "resized":
+                high, wide = _part(rng, height, width)
+            if self.crop == "centre":
+                top, left = round((height - high) / 2), round((width - wide) / 2)
+            else:
+                top = int(rng.integers(height - high + 1))
+                left = int(rng.integers(width - wide + 1))
+            box = slice(top, top + high), slice(left, left + wide)
+            if attention is None or attention[box].any():
+                break
+        return box
 
-    def _cut(self, image: Image, box: tuple[int, int, int, int], flip: bool) -> Image:
-        from PIL.Image import Transpose
+    def _cut(self, image: Array, box: Box, flip: bool) -> Array:
+        image = _resized(image[box], (self.size, self.size))
+        return image[:, ::-1] if flip else image
 
-        if box != (0, 0, *image.size):
-            image = image.crop(box)  # Pillow fills with black where the box leaves the picture.
-        image = resized(image, (self.size, self.size))
-        return image.transpose(Transpose.FLIP_LEFT_RIGHT) if flip else image
+    def _coloured(self, rng: np.random.Generator, picture: Array) -> Array:
+        from PIL import Image, ImageEnhance, ImageFilter
 
-    def _coloured(self, rng: np.random.Generator, picture: Image) -> Image:
-        from PIL import ImageEnhance, ImageFilter
-
-        if self.blur:
-            picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, self.blur)))
-        for strength, change in (
+        colours = (
             (self.brightness, ImageEnhance.Brightness),
             (self.contrast, ImageEnhance.Contrast),
             (self.saturation, ImageEnhance.Color),
-        ):
+        )
+        if not self.blur and not any(strength for strength, _ in colours):
+            return picture
+        image = Image.fromarray(picture)
+        if self.blur:
+            image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, self.blur)))
+        for strength, change in colours:
             if strength:
-                picture = change(picture).enhance(rng.uniform(1 - strength, 1 + strength))
-        return picture
+                image = change(image).enhance(rng.uniform(1 - strength, 1 + strength))
+        return np.asarray(image)
+
+
+def fitted(pixels: Pixels, size: Size | None) -> Pixels:
+    """Both resized, as `resized` takes a size; None leaves them."""
+    return pixels if size is None else _both(pixels, _resized, size)
 
 
 def keyed(seed: int, number: int, key: int) -> np.random.Generator:
@@ -136,21 +138,38 @@ def keyed(seed: int, number: int, key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=words, counter=[0, 0, 1, number]))
 
 
-def _part(rng: np.random.Generator, width: int, height: int) -> tuple[int, int]:
-    """Width and height of a random part; after ten that do not fit, the largest that does."""
+def _both(pixels: Pixels, change: Callable[..., Array], *settings: object) -> Pixels:
+    picture, attention = pixels
+    return change(picture, *settings), None if attention is None else change(attention, *settings)
+
+
+def _part(rng: np.random.Generator, height: int, width: int) -> tuple[int, int]:
+    """Height and width of a random part; after ten that do not fit, the largest that does."""
     for _ in range(DRAWS):
         area = rng.uniform(*AREA) * width * height
         aspect = np.exp(rng.uniform(*np.log(ASPECT)))
-        wide, high = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
-        if 0 < wide <= width and 0 < high <= height:
-            return wide, high
-    return (
-        min(width, round(height * ASPECT[1])),
-        min(height, round(width / ASPECT[0])),
-    )
+        high, wide = round(np.sqrt(area / aspect)), round(np.sqrt(area * aspect))
+        if 0 < high <= height and 0 < wide <= width:
+            return high, wide
+    return min(height, round(width / ASPECT[0])), min(width, round(height * ASPECT[1]))
 
 
-def _rotated(image: Image, angle: float) -> Image:
-    from PIL.Image import Resampling
+def _padded(image: Array, pad: int) -> Array:
+    height, width, *channels = image.shape
+    wider = np.zeros((height + 2 * pad, width + 2 * pad, *channels), dtype=np.uint8)
+    wider[pad : pad + height, pad : pad + width] = image
+    return wider
 
-    return image.rotate(angle, Resampling.BILINEAR)
+
+def _resized(image: Array, size: Size) -> Array:
+    from PIL import Image
+
+    if size in (image.shape[:2], min(image.shape[:2])):
+        return image
+    return np.asarray(resized(Image.fromarray(image), size))
+
+
+def _rotated(image: Array, angle: float) -> Array:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR))

@@ -5,22 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.data.augment import keyed
+from moreaugrad.data.augment import Pixels, keyed
 from moreaugrad.data.cells import CLASS_NAMES, Cells
 from moreaugrad.data.dataset import DataSet, Item
 from moreaugrad.data.layouts import AUTO, SPLITS, open_dataset
 from moreaugrad.data.tree import open_tree
 from moreaugrad.names import choose
 from moreaugrad.noise import KEYS
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 CELLS = "cells"
 TRAIN = "train"
@@ -65,12 +61,12 @@ class Examples(ABC):
         return len(self.labels)
 
     @abstractmethod
-    def picture(self, index: int) -> Image:
-        """In RGB. Errors: ValueError, naming the file, for what cannot be read."""
+    def pixels(self, index: int) -> Pixels:
+        """The picture, `[H, W, 3]`, and its attention map, `[H, W]`, or None in a set without.
 
-    def attention(self, index: int) -> Image | None:
-        """Of the picture's size, in shades of grey (mode L); None in a set without."""
-        return None
+        Both are uint8, and only to be read. Errors: ValueError, naming the file, for what cannot
+        be read.
+        """
 
     @abstractmethod
     def describe(self, index: int) -> str:
@@ -95,11 +91,8 @@ class Subset(Examples):
         self.labels, self.ids = whole.labels[self.indices], whole.ids[self.indices]
         self.has_attention = whole.has_attention
 
-    def picture(self, index: int) -> Image:
-        return self.whole.picture(self.indices[index])
-
-    def attention(self, index: int) -> Image | None:
-        return self.whole.attention(self.indices[index])
+    def pixels(self, index: int) -> Pixels:
+        return self.whole.pixels(self.indices[index])
 
     def describe(self, index: int) -> str:
         return self.whole.describe(self.indices[index])
@@ -119,17 +112,10 @@ class CellExamples(Examples):
         self.labels = torch.tensor([cells.label(i) for i in range(len(cells))], dtype=torch.int64)
         self.ids = torch.arange(len(cells))
 
-    def picture(self, index: int) -> Image:
-        from PIL import Image
-
-        image = self.cells[index][0].permute(1, 2, 0).numpy()
-        return Image.fromarray((image * 255).round().astype(np.uint8))
-
-    def attention(self, index: int) -> Image:
-        from PIL import Image
-
-        heat = self.cells[index][2].numpy()
-        return Image.fromarray((heat * 255).round().astype(np.uint8))
+    def pixels(self, index: int) -> Pixels:
+        image, _, heat = self.cells[index]
+        shades = (image.permute(1, 2, 0) * 255).round().byte(), (heat * 255).round().byte()
+        return shades[0].numpy(), shades[1].numpy()
 
     def describe(self, index: int) -> str:
         return f"cell {index} of seed {self.cells.seed}"
@@ -145,11 +131,10 @@ class Pictures(Examples):
         self.outputs = _imagenet_outputs(data, self.labels)
         self.has_attention = any(item.attention for item in data.items)
 
-    def picture(self, index: int) -> Image:
-        return self.data.load(self.data.items[index])
-
-    def attention(self, index: int) -> Image | None:
-        return self.data.load_attention(self.data.items[index])
+    def pixels(self, index: int) -> Pixels:
+        item = self.data.items[index]
+        picture, attention = self.data.load(item), self.data.load_attention(item)
+        return np.asarray(picture), None if attention is None else np.asarray(attention)
 
     def describe(self, index: int) -> str:
         return self.data.items[index].name
@@ -193,11 +178,11 @@ def _open_part(path: Path, layout: str, split: str) -> DataSet:
         split = "val"
     whole = split == TRAIN and not parts
     try:
-        return open_dataset(path, layout=layout, split=split)
+        return open_dataset(tree, layout=layout, split=split)
     except ValueError:
         if not whole:
             raise
-        return open_dataset(path, layout=layout)
+        return open_dataset(tree, layout=layout)
 
 
 def _labelled(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import pickle
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,9 @@ CIFAR_SIDE = 32
 MAPS = "maps"
 
 
-def open_dataset(path: str | Path, *, layout: str = AUTO, split: str | None = None) -> DataSet:
+def open_dataset(
+    source: str | Path | Tree, *, layout: str = AUTO, split: str | None = None
+) -> DataSet:
     """The data set in a folder or a zip archive of one.
 
     layout: one of `LAYOUTS`, or "auto". split: the part, where there are several ("val", "test",
@@ -38,7 +41,7 @@ def open_dataset(path: str | Path, *, layout: str = AUTO, split: str | None = No
     Errors: ValueError for a layout that does not fit, an unknown split, no pictures.
     """
     choose("layout", layout, [AUTO, *LAYOUTS])
-    tree = open_tree(Path(path))
+    tree = source if isinstance(source, Tree) else open_tree(Path(source))
     tried = LAYOUTS if layout == AUTO else {layout: LAYOUTS[layout]}
     for read in tried.values():
         found = read(tree, split)
@@ -46,7 +49,7 @@ def open_dataset(path: str | Path, *, layout: str = AUTO, split: str | None = No
             return found
     where = f" in the part {split!r}" if split else ""
     raise ValueError(
-        f"{path}: expected pictures{where} in the layout of "
+        f"{tree.root}: expected pictures{where} in the layout of "
         f"{'one of ' + ', '.join(LAYOUTS) if layout == AUTO else layout}, but found none"
     )
 
@@ -231,11 +234,11 @@ def _parts(tree: Tree, split: str | None) -> Iterator[str]:
 
 
 def _pictures(tree: Tree, below: str) -> list[str]:
-    return [n for n in tree.files(below) if PurePosixPath(n).suffix.lower() in SUFFIXES]
+    return [n for n in tree.files(below) if posixpath.splitext(n)[1].lower() in SUFFIXES]
 
 
 def _folder(name: str) -> str:
-    return PurePosixPath(name).parent.name
+    return name.rpartition("/")[0].rpartition("/")[2]
 
 
 def _name(item: Item) -> str:

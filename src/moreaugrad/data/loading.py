@@ -156,13 +156,13 @@ class _Batches(Dataset[list[Batch]]):
         pixels = np.empty((len(rows), side, side, 3), dtype=np.uint8)
         greys = np.empty((len(rows), 1, side, side), dtype=np.uint8)
         for place, row in enumerate(rows):
+            key = int(examples.ids[row])
             picture, attention = self.augment(
-                examples.picture(row), examples.attention(row),
-                seed=self.seed, epoch=epoch, key=int(examples.ids[row]),
-            )  # fmt: skip
-            pixels[place] = np.asarray(picture)
+                examples.pixels(row), seed=self.seed, epoch=epoch, key=key
+            )
+            pixels[place] = picture
             if attention is not None:
-                greys[place, 0] = np.asarray(attention)
+                greys[place, 0] = attention
         return Batch(
             torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255),
             examples.labels[rows],
