@@ -99,7 +99,7 @@ def _chosen(known: Mapping[str, Mapping[str, Any]], names: Any) -> Settings:
 def _metric_names(text: str) -> list[str]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     if words == [ALL]:
-        return [name for name, metric in METRICS.items() if metric.kind != "mask"]
+        return [name for name, metric in METRICS.items() if metric.kind not in ("mask", "truth")]
     return [choose("metric", word, METRICS) for word in words]
 
 

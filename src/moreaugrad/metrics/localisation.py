@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
-from moreaugrad.metrics.maps import Floats, ascending, by_sample, inner, ranks
+from moreaugrad.metrics.maps import Floats, ascending, by_sample, inner, ranks, share
 
 Mask = NDArray[np.bool_]
 
@@ -59,6 +60,39 @@ def pointing_game(values: Tensor, mask: Tensor) -> Tensor:
         return float(inside[values == values.max()].mean())
 
     return _against(score, values, mask)
+
+
+def gaze_overlap(values: Tensor, mask: Tensor, *, ratio: float = 0.05, blur: float = 0.0) -> Tensor:
+    """|top_k(|v|) and top_k(gaze)| / k, k = round(ratio x places): `[B]`, in [0, 1].
+
+    `mask` is the gaze map itself. Equal values at the end of a top (8-bit gaze has many, and so has
+    a sparse map its zeros) are taken at random: the result is the mean over all ways to do so, in
+    both maps independently, so a map that tells nothing has about `ratio`. blur: standard deviation
+    in pixels of a Gaussian on |v| first, `[B, H, W]` only; the paper does not mention one.
+    Source: AdvGrad (2024) on CUB-GHA, SPEC 8.9.
+    """
+    share("ratio", ratio)
+    if not 0 <= blur < math.inf:
+        raise ValueError(f"blur: expected pixels >= 0 (0: none), got {blur!r}")
+    if blur and values.ndim != 3:
+        raise ValueError(f"blur: needs maps [B, H, W], got {list(values.shape)}")
+
+    def score(values: Floats, gaze: Floats) -> float:
+        size = np.abs(values)
+        size = ndimage.gaussian_filter(size, blur) if blur else size
+        k = max(1, round(ratio * size.size))
+        return inner(_in_top(size, k), _in_top(gaze, k)) / k
+
+    return by_sample(score, values, mask)
+
+
+def _in_top(values: Floats, k: int) -> Floats:
+    """Chance of each place to be among the k largest, ties being broken at random."""
+    flat = values.ravel()
+    last = np.partition(flat, flat.size - k)[flat.size - k]
+    above, equal = flat > last, flat == last
+    chance = (k - np.count_nonzero(above)) / np.count_nonzero(equal)
+    return np.where(above, 1.0, np.where(equal, chance, 0.0))
 
 
 def _against(score: Callable[[Floats, Mask], float], values: Tensor, mask: Tensor) -> Tensor:

@@ -63,8 +63,8 @@ def by_sample(score: Callable[..., float], *maps: Tensor, reduction: str = AS_IS
     choose("reduction", reduction, REDUCTIONS)
     found = np.full(len(maps[0]), np.nan)
     for row, parts in enumerate(zip(*maps, strict=True)):
-        samples = [_sample(part, reduction) for part in parts]
-        known = [sample for sample in samples if sample is not None]
+        samples = [sample(part, reduction) for part in parts]
+        known = [each for each in samples if each is not None]
         if len(known) == len(samples):
             found[row] = score(*known)
     return torch.from_numpy(found).to(maps[0].device)
@@ -121,9 +121,9 @@ def share(name: str, value: float) -> float:
     return value
 
 
-def _sample(sample: Tensor, reduction: str) -> Floats | None:
-    """None where the sample has no score."""
-    values = np.asarray(array(sample), dtype=np.float64)
+def sample(part: Tensor, reduction: str = AS_IS) -> Floats | None:
+    """One sample's map, reduced, in float64; None where it has no score."""
+    values = np.asarray(array(part), dtype=np.float64)
     top = max(values.max(), -values.min())
     if not 0 < top < np.inf:  # nor NaN
         return None

@@ -14,7 +14,8 @@ from moreaugrad.names import choose
 from moreaugrad.outputs import Readout
 from moreaugrad.runs.evaluate.plan import EvaluatePlan, Settings, plain_settings
 
-BY_MAP, BY_PAIR, BY_MODEL, BY_MASK, BY_EXPLAINER = "map", "pair", "model", "mask", "explainer"
+BY_MAP, BY_PAIR, BY_MODEL, BY_EXPLAINER = "map", "pair", "model", "explainer"
+BY_TRUTH = ("mask", "truth")
 EXPLAINED = "explained"
 """As the `score` of a metric that asks the network: that of the method."""
 SCORES = {"infidelity": EXPLAINED}
@@ -43,9 +44,9 @@ def make_judge(label: str, settings: Settings) -> Judge:
     own = dict(settings)
     name = own.pop("metric")
     kind = METRICS[name].kind
-    if kind == BY_MASK:
+    if kind in BY_TRUTH:
         raise ValueError(
-            f"{name}: needs masks of where maps should point, and no layout of data has any; see "
+            f"{name}: needs the truth of where maps should point, and no layout of data has any; see "
             "moreaugrad.metrics"
         )
     score = own.pop("score") if kind == BY_MODEL else ""
