@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from moreaugrad.metrics.maps import Aggregate, aggregate
     from moreaugrad.metrics.overlap import dice, jaccard, top_k_intersection, top_k_ties
     from moreaugrad.metrics.perturbation import Perturbation
+    from moreaugrad.metrics.roar import DiffRoar, diffroar, importance_ranks, keep
     from moreaugrad.metrics.sanity import Randomised, randomisation
     from moreaugrad.metrics.similarity import (
         cosine,
@@ -90,6 +91,7 @@ _HOMES = {
     "maps": ("Aggregate", "aggregate"),
     "overlap": ("dice", "jaccard", "top_k_intersection", "top_k_ties"),
     "perturbation": ("Perturbation",),
+    "roar": ("DiffRoar", "diffroar", "importance_ranks", "keep"),
     "sanity": ("Randomised", "randomisation"),
     "similarity": (
         "cosine", "mass_centre_shift", "normalised_distance", "pearson", "spearman",
@@ -101,13 +103,13 @@ _HOME = {name: HERE + module for module, names in _HOMES.items() for name in nam
 
 __all__ = [
     "HIGH", "KINDS", "LOW", "METRICS", "Metric", "build",
-    "Aggregate", "Confusion", "Near", "Perturbation", "Randomised", "Window", "aggregate", "aopc",
-    "area", "auroc", "average_precision", "binary", "binary_confusion", "cosine", "deletion",
-    "deletion_curve", "dice", "drop_curve", "entropy", "five_band", "five_band_confusion",
-    "five_band_sweep", "gaze_overlap", "gini", "infidelity", "insertion", "insertion_curve",
-    "jaccard", "mass_centre_shift", "max_sensitivity", "normalised_distance", "pearson",
-    "pointing_game", "randomisation", "spearman", "ssim", "top_k_intersection", "top_k_ties",
-    "zeros",
+    "Aggregate", "Confusion", "DiffRoar", "Near", "Perturbation", "Randomised", "Window",
+    "aggregate", "aopc", "area", "auroc", "average_precision", "binary", "binary_confusion",
+    "cosine", "deletion", "deletion_curve", "dice", "diffroar", "drop_curve", "entropy",
+    "five_band", "five_band_confusion", "five_band_sweep", "gaze_overlap", "gini",
+    "importance_ranks", "infidelity", "insertion", "insertion_curve", "jaccard", "keep",
+    "mass_centre_shift", "max_sensitivity", "normalised_distance", "pearson", "pointing_game",
+    "randomisation", "spearman", "ssim", "top_k_intersection", "top_k_ties", "zeros",
 ]  # fmt: skip
 
 

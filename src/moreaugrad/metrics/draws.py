@@ -15,6 +15,7 @@ class Stream(IntEnum):
     NORMAL = 3
     BOX = 4
     WEIGHTS = 5
+    RANKS = 6
 
 
 def generator(seed: int, key: int, stream: Stream, number: int) -> np.random.Generator:
