@@ -1,0 +1,118 @@
+"""Training whose networks have sparse gradients: the protocols that perturb a batch.
+
+A new protocol is one class and one row here; the command line and the documentation's tables read
+the rows.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from moreaugrad.names import choose, nearest
+
+if TYPE_CHECKING:
+    from moreaugrad.penalties import Penalty
+    from moreaugrad.training.fast import Fast
+    from moreaugrad.training.harmonisation import (
+        GuidedPenalty,
+        Harmonisation,
+        PublishedHarmonisation,
+    )
+    from moreaugrad.training.losses import LOSSES, PerSampleLoss, cross_entropy, hinge
+    from moreaugrad.training.protocol import (
+        Adversary,
+        OvershootWarning,
+        Perturbation,
+        Protocol,
+        Round,
+    )
+
+__all__ = [
+    "LOSSES",
+    "PROTOCOLS",
+    "Adversary",
+    "Fast",
+    "GuidedPenalty",
+    "Harmonisation",
+    "Kind",
+    "OvershootWarning",
+    "PerSampleLoss",
+    "Perturbation",
+    "Protocol",
+    "PublishedHarmonisation",
+    "Round",
+    "build",
+    "cross_entropy",
+    "hinge",
+]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the registry: where the class is. passes: forward/backward pairs of an update."""
+
+    target: str
+    summary: str
+    passes: int
+    needs_penalty: bool = True
+
+    def load(self) -> type[Protocol]:
+        module, name = self.target.split(":")
+        found: type[Protocol] = getattr(importlib.import_module(module), name)
+        return found
+
+    def defaults(self) -> dict[str, Any]:
+        """Every setting with its default, the penalty left out."""
+        known = (item for item in fields(self.load()) if item.init and item.name != "penalty")
+        return {item.name: item.default for item in known}
+
+
+_HERE = "moreaugrad.training."
+
+PROTOCOLS: Mapping[str, Kind] = {
+    "fast": Kind(_HERE + "fast:Fast", "one step to the linearised maximum", 2),
+}
+
+
+def build(name: str, penalty: Penalty | GuidedPenalty | None = None, **settings: Any) -> Protocol:
+    """The protocol of that name. Errors: ValueError for an unknown name or setting."""
+    kind = PROTOCOLS[choose("protocol", name, PROTOCOLS)]
+    known = kind.defaults()
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(
+                f"{name} has no setting {setting!r}{nearest(setting, known)} "
+                f"(it has: {', '.join(known)})"
+            )
+    if kind.needs_penalty != (penalty is not None):
+        wanted = "a penalty" if kind.needs_penalty else "no penalty"
+        raise ValueError(f"penalty: {name} takes {wanted}, got {penalty!r}")
+    given: dict[str, Any] = {"penalty": penalty} if kind.needs_penalty else {}
+    return kind.load()(**given, **settings)
+
+
+# Loaded when first used, so that the names above can be listed without torch.
+_HOMES = {kind.target.split(":")[1]: kind.target.split(":")[0] for kind in PROTOCOLS.values()} | {
+    name: _HERE + home
+    for home, names in {
+        "harmonisation": ("GuidedPenalty", "Harmonisation", "PublishedHarmonisation"),
+        "losses": ("LOSSES", "PerSampleLoss", "cross_entropy", "hinge"),
+        "protocol": ("Adversary", "OvershootWarning", "Perturbation", "Protocol", "Round"),
+    }.items()
+    for name in names
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

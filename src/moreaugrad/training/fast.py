@@ -1,0 +1,26 @@
+"""One step: the maximiser of the linearised inner problem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from moreaugrad.penalties import Penalty
+from moreaugrad.training.inner import Problem
+from moreaugrad.training.protocol import Adversary
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fast(Adversary):
+    """delta = argmax_d <g, d> - h(d), g the gradient of the sample's loss at x.
+
+    With `L1` this is the fast gradient sign. Source: AdvGrad 4.1 to 4.3.
+    """
+
+    def _search(
+        self, problem: Problem, penalty: Penalty, ids: Sequence[int] | Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        g = problem.gradient(problem.near.zero())
+        return penalty.maximiser(g), g

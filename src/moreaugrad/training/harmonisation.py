@@ -1,0 +1,128 @@
+"""Penalties that follow a reference attention map A of each image."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from moreaugrad.layout import per_sample
+from moreaugrad.penalties import Penalty, Weight, WeightedL2
+
+
+class GuidedPenalty(ABC):
+    """A penalty that is another one for each image."""
+
+    @abstractmethod
+    def at(self, attention: Tensor) -> Penalty:
+        """That of a batch with attention A in [0, 1], of the inputs' shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Harmonisation(GuidedPenalty):
+    """R(g) = epsilon sum_i (max A - A_i + floor) g_i^2: gradients where A is low cost most.
+
+    Source: AdvGrad 4.3, with weights that are never negative, so that R is convex and the
+    perturbation 2 epsilon (max A - A + floor) g solves the inner problem.
+    """
+
+    epsilon: float = field(kw_only=False)
+    floor: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_number("epsilon", self.epsilon)
+        _check_number("floor", self.floor)
+
+    def at(self, attention: Tensor) -> Penalty:
+        peak = attention.flatten(1).amax(1)
+        return WeightedL2(self.epsilon * (per_sample(peak, attention) - attention + self.floor))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedHarmonisation(GuidedPenalty):
+    """delta = 2 epsilon (1/2 - A) g / ||g||_2 as released: a heuristic, not a penalty's maximiser.
+
+    Where A > 1/2 the perturbation lowers the loss; the quadratic form behind it is indefinite.
+    `peak` puts max A / 2 of each image for 1/2, as the paper prints it. Source: AdvGrad 4.3.
+    """
+
+    epsilon: float = field(kw_only=False)
+    peak: bool = False
+
+    def __post_init__(self) -> None:
+        _check_number("epsilon", self.epsilon)
+
+    def at(self, attention: Tensor) -> Penalty:
+        half = per_sample(attention.flatten(1).amax(1) / 2, attention) if self.peak else 0.5
+        return Heuristic(2 * self.epsilon * (half - attention))
+
+
+@dataclass(frozen=True, eq=False)
+class Heuristic(Penalty):
+    """The direction w * g / ||g||_2 with weights of any sign; R and R* do not exist: NaN."""
+
+    weight: Tensor
+
+    def value(self, u: Tensor) -> Tensor:
+        return self.conjugate(u)
+
+    def prox(self, u: Tensor, tau: Weight) -> Tensor:
+        raise ValueError(
+            "expected a penalty, but the published harmonisation is a heuristic direction and "
+            "nothing can be projected with it: use Harmonisation"
+        )
+
+    def conjugate(self, d: Tensor) -> Tensor:
+        still = (self.weight == 0).flatten(1).all(1)
+        return d.new_zeros(len(d)).masked_fill(~still.to(d.device), torch.nan)
+
+    def maximiser(self, g: Tensor) -> Tensor:
+        length = g.flatten(1).norm(dim=1).clamp_min(torch.finfo(g.dtype).tiny)
+        return self.weight.to(g) * (g / per_sample(length, g))
+
+
+def resolve(penalty: Penalty | GuidedPenalty, attention: Tensor | None, x: Tensor) -> Penalty:
+    """The penalty for this batch. Errors: ValueError for attention that is missing or not valid."""
+    if isinstance(penalty, Penalty):
+        return penalty
+    if attention is None:
+        raise ValueError(
+            f"attention: {type(penalty).__name__} needs a map for each image, [B, 1, H, W] in "
+            "[0, 1], got None"
+        )
+    return penalty.at(_checked(attention, x).expand(x.shape))
+
+
+def _checked(attention: Tensor, x: Tensor) -> Tensor:
+    wanted = (len(x), 1, *x.shape[2:])
+    if tuple(attention.shape) not in (wanted, tuple(x.shape)):
+        raise ValueError(
+            f"attention: expected shape {wanted} for inputs of shape {tuple(x.shape)}, got "
+            f"{tuple(attention.shape)}"
+        )
+    flat = attention.detach().to(x.device).flatten(1)
+    outside = ~((flat >= 0) & (flat <= 1)).all(1)
+    if bool(outside.any()):
+        raise ValueError(
+            f"attention: expected numbers in [0, 1], got others in sample(s) {_rows(outside)}"
+        )
+    empty = (flat == 0).all(1)
+    if bool(empty.any()):
+        raise ValueError(
+            f"attention: expected maps with an entry above 0, got only zeros in sample(s) "
+            f"{_rows(empty)}"
+        )
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return flat.reshape(attention.shape).to(dtype)
+
+
+def _rows(found: Tensor) -> list[int]:
+    return [int(row) for row in found.nonzero()[:, 0][:10]]
+
+
+def _check_number(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")

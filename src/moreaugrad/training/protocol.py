@@ -1,0 +1,263 @@
+"""What all protocols share: how one batch of training is perturbed, and what is told about it."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from moreaugrad.names import choose
+from moreaugrad.noise import Noise, sample_keys
+from moreaugrad.penalties import Penalty
+from moreaugrad.space import INPUT, UNITS, InputSpace
+from moreaugrad.training.harmonisation import GuidedPenalty, resolve
+from moreaugrad.training.inner import (
+    EVAL,
+    MODES,
+    Model,
+    Neighbourhood,
+    Problem,
+    in_mode,
+    loss_values,
+)
+from moreaugrad.training.losses import PerSampleLoss, cross_entropy
+
+CHECK_EVERY = 100
+"""Calls between two looks at whether perturbations raise loss - h: a hundredth of the cost."""
+
+
+class OvershootWarning(UserWarning):
+    """Perturbations are too long for the curvature of the loss: loss - h falls with them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Round:
+    """One step of the optimiser: reduce `loss` `[B]`, differentiate, step.
+
+    x: the input it was taken at, `[B, ...]`, without a graph. Of each sample's perturbation delta,
+    `[B]` and in the budget's units: h(delta), its Euclidean `norm`, and Fenchel's
+    `gap` R(g) + h(delta) - <g, delta> for the last gradient g that was taken: 0 where delta is the
+    one-step answer to g. NaN where a protocol has no such number.
+    """
+
+    loss: Tensor
+    x: Tensor
+    h: Tensor
+    norm: Tensor
+    gap: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Perturbation:
+    """x + delta, and h, norm and gap as of a `Round`. delta is in the budget's units."""
+
+    x: Tensor
+    delta: Tensor
+    h: Tensor
+    norm: Tensor
+    gap: Tensor
+
+
+@dataclass(eq=False)
+class Tally:
+    """What a protocol remembers: its calls (which key its draws) and what its checks found."""
+
+    calls: int = 0
+    checked: int = 0
+    overshot: int = 0
+    told: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Protocol(ABC):
+    """How one batch of training is perturbed.
+
+        for r in protocol.rounds(model, x, y):
+            optimiser.zero_grad()
+            r.loss.mean().backward()
+            optimiser.step()
+
+    units: of the budget, "input" (what the network takes) or "pixel" (before its normalisation,
+    which `space` declares). box: perturbed inputs stay within the valid pixels of `space`.
+    seed: of the draws, which are a function of (seed, id, number of the call).
+    """
+
+    units: str = INPUT
+    space: InputSpace | None = None
+    box: bool = False
+    seed: int = 0
+    tally: Tally = field(default_factory=Tally, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        choose("units", self.units, UNITS)
+        Noise(self.seed)
+        if self.space is None and (self.units != INPUT or self.box):
+            raise ValueError("units and box: pixels need space=, which tells how inputs are made")
+
+    @abstractmethod
+    def rounds(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        loss: PerSampleLoss = cross_entropy,
+        attention: Tensor | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> Iterator[Round]:
+        """The steps on one batch; the model is called as it stands, in the caller's autocast.
+
+        loss: one value for each sample, `[B]`. attention: `[B, 1, H, W]` in [0, 1], for penalties
+        that follow it. ids: numbers of the samples in the data set, which key their draws
+        (default: their positions in the batch).
+        Errors: ValueError or TypeError for bad input.
+        """
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed training needs besides the settings."""
+        return {"calls": torch.tensor(self.tally.calls)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.tally.calls = int(state["calls"])
+
+    def _near(self, x: Tensor) -> Neighbourhood:
+        return Neighbourhood.of(x, self.units, self.space, self.box)
+
+    def _normal(self, near: Neighbourhood, ids: Sequence[int] | Tensor | None) -> Tensor:
+        """Standard normal draws of this call, like x."""
+        like = near.zero().flatten(1)
+        keys = sample_keys(range(len(like)) if ids is None else ids, len(like))
+        noise = Noise(self.seed, antithetic=False)
+        drawn = noise.normals(keys, self.tally.calls, like).expand(len(like), -1)
+        return drawn.reshape(near.x.shape)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PenaltyProtocol(Protocol):
+    """One with a penalty R on the gradient, whose conjugate h weighs the perturbation.
+
+    inner: mode of the passes that find it, "eval" or "train" (the model's own; statistics of
+    batch normalisation then move with these passes as well).
+    """
+
+    penalty: Penalty | GuidedPenalty = field(kw_only=False)
+    inner: str = EVAL
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.penalty, (Penalty, GuidedPenalty)):
+            raise TypeError(
+                f"penalty: expected one such as L1(0.02), got {type(self.penalty).__name__}"
+            )
+        choose("inner", self.inner, MODES)
+
+    def _told(
+        self, penalty: Penalty, near: Neighbourhood, delta: Tensor, g: Tensor | None
+    ) -> Perturbation:
+        """The perturbation as it is after the box and the rounding of its input."""
+        x = near.at(delta)
+        if near.low is not None or x.dtype != delta.dtype:
+            delta = near.displacement(x)
+        h = penalty.conjugate(delta)
+        norm = delta.flatten(1).norm(dim=1)
+        if g is None:
+            gap = torch.full_like(h, torch.nan)
+        else:
+            gap = penalty.value(g) + h - (g * delta).flatten(1).sum(1)
+        return Perturbation(x=x, delta=delta, h=h, norm=norm, gap=gap)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adversary(PenaltyProtocol):
+    """One that perturbs the input and then takes one step there: `x_adv = adversary(model, x, y)`.
+
+    A subclass fills in `_search`.
+    """
+
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        loss: PerSampleLoss = cross_entropy,
+        attention: Tensor | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> Tensor:
+        """The perturbed batch, like x and without a graph. Arguments: see `rounds`."""
+        return self.perturb(model, x, y, loss=loss, attention=attention, ids=ids).x
+
+    def perturb(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        loss: PerSampleLoss = cross_entropy,
+        attention: Tensor | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> Perturbation:
+        """The perturbed batch with its perturbation. Arguments: see `rounds`."""
+        near = self._near(x)
+        penalty = resolve(self.penalty, attention, near.x)
+        start = near.zero()
+        if vanishes(penalty, start):
+            self.tally.calls += 1
+            return self._told(penalty, near, start, start)
+        problem = Problem(model=model, y=y, loss=loss, near=near)
+        with in_mode(model, self.inner):
+            delta, g = self._search(problem, penalty, ids)
+        found = self._told(penalty, near, delta, g)
+        if self.tally.calls % CHECK_EVERY == 0:
+            self._check(problem, found)
+        self.tally.calls += 1
+        return found
+
+    def rounds(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        loss: PerSampleLoss = cross_entropy,
+        attention: Tensor | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+    ) -> Iterator[Round]:
+        found = self.perturb(model, x, y, loss=loss, attention=attention, ids=ids)
+        values = loss_values(model, found.x, y, loss)
+        yield Round(loss=values, x=found.x, h=found.h, norm=found.norm, gap=found.gap)
+
+    @abstractmethod
+    def _search(
+        self, problem: Problem, penalty: Penalty, ids: Sequence[int] | Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """delta, and the last gradient that was taken."""
+
+    def _check(self, problem: Problem, found: Perturbation) -> None:
+        """Counts samples whose loss - h is lower than without a perturbation, both in evaluation
+        mode whatever the inner passes' is: only there the two passes are of one function."""
+        with in_mode(problem.model, EVAL):
+            before = problem.value(problem.near.zero())
+            after = problem.value(found.delta) - found.h
+        lower = after < before - 1e-6 * (1 + before.abs())
+        found_low = int(lower.sum())
+        self.tally.checked += len(lower)
+        self.tally.overshot += found_low
+        if 2 * found_low > len(lower) and not self.tally.told:
+            self.tally.told = True
+            warnings.warn(
+                f"{type(self).__name__}: loss - h falls with the perturbation for {found_low} of "
+                f"{len(lower)} samples, so it is too long for the curvature of the loss: take "
+                "smaller weights in the penalty, or more steps",
+                OvershootWarning,
+                stacklevel=4,
+            )
+
+
+def vanishes(penalty: Penalty, like: Tensor) -> bool:
+    """Whether R = 0, which is plain training, exactly: no pass may then be spent on it."""
+    return bool((penalty.value(torch.ones_like(like)) == 0).all())
