@@ -40,7 +40,7 @@ LEVELS = (
     {"pictures", "metrics"},
     {"explanation"},
     {"explainers"},
-    {"certificates", "attacks"},
+    {"certificates", "attacks", "training"},
     {"models", "data"},
     {"report"},
     {"runs"},

@@ -13,6 +13,7 @@ import typer
 
 from moreaugrad import __version__
 from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options, with_options
+from moreaugrad.cli.train_options import TrainOptions
 
 DONE, PARTLY, REFUSED, INTERRUPTED = 0, 1, 2, 130
 BAD_INPUT = (ValueError, TypeError, MemoryError, FloatingPointError, OSError)
@@ -189,6 +190,22 @@ def report(
         runs, out, confidence=confidence, resamples=resamples, seed=seed, gallery=gallery,
         overwrite=overwrite,
     )  # fmt: skip
+
+
+@app.command()
+@with_options
+def train(*, options: TrainOptions) -> int:
+    """Train a network, so that its plain gradient is sparse, smooth or where it should be.
+
+    moreaugrad train --data cells --protocol fast --penalty l1 --epsilon 0.02 --out run
+
+    Interrupted and started again, it goes on from its last checkpoint. More processes share the
+    work: torchrun --nproc-per-node 2 -m moreaugrad train ...
+    """
+    from moreaugrad.cli.commands import perform_train
+    from moreaugrad.cli.training import train_plan
+
+    return perform_train(train_plan(options), options)
 
 
 @app.command()

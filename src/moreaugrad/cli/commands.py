@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options
+    from moreaugrad.cli.train_options import TrainOptions
     from moreaugrad.runs import Job
     from moreaugrad.runs.certify import CertifyPlan
     from moreaugrad.runs.evaluate import EvaluatePlan
+    from moreaugrad.runs.train import TrainPlan
 
 DONE, PARTLY, INTERRUPTED = 0, 1, 130
 
@@ -108,6 +110,37 @@ def perform_evaluate(plan: EvaluatePlan, options: EvaluateOptions) -> int:
     return PARTLY if outcome.failures and members.size == 1 else DONE
 
 
+def perform_train(plan: TrainPlan, options: TrainOptions) -> int:
+    """Trains, or estimates a training; the exit code."""
+    from moreaugrad.cli import training
+    from moreaugrad.runs.team import team
+    from moreaugrad.runs.train import estimate_train, prepare_train, run_train
+
+    if options.out is None and not options.dry_run:
+        raise ValueError("--out: expected a folder for the results, got none")
+    with team() as members:
+        leads = members.rank == 0
+        with screen.watching(quiet=options.quiet or not leads) as watch:
+            prepared = prepare_train(plan, members, training.means(options), watch)
+            if options.dry_run:
+                found = estimate_train(prepared)
+            else:
+                assert options.out is not None
+                outcome = run_train(prepared, options.out, overwrite=options.overwrite, watch=watch)
+    if options.dry_run:
+        if leads:
+            training.tell_estimate(found, as_json=options.json)
+        return DONE
+    if leads and options.json:
+        training.summary_json(outcome)
+    elif leads and not options.quiet:
+        training.summary(outcome)
+    if outcome.interrupted:
+        screen.note("interrupted: the same command goes on from the last checkpoint")
+        return INTERRUPTED
+    return DONE
+
+
 def perform_report(runs: Sequence[Path], out: Path, **settings: Any) -> int:
     """Draws runs; the exit code, 1 where one is not complete."""
     from moreaugrad.runs.evaluate.report import report
@@ -129,12 +162,14 @@ def _tell_estimate(found: Any, *, as_json: bool) -> None:
     for name in ("maps", "evaluations each, at most", "time, at most"):
         table.add_column(name, justify="right")
     for cost in found.costs:
-        table.add_row(cost.key, str(cost.maps), str(cost.evaluations), _duration(cost.seconds))
+        seconds = screen.duration(cost.seconds)
+        table.add_row(cost.key, str(cost.maps), str(cost.evaluations), seconds)
     console = screen.results()
     console.print(table)
     console.print(
         f"{found.inputs} inputs, {found.evaluations} gradient evaluations at most, "
-        f"{1000 * found.seconds_per_evaluation:.2g} ms each: {_duration(found.seconds)} at most"
+        f"{1000 * found.seconds_per_evaluation:.2g} ms each: "
+        f"{screen.duration(found.seconds)} at most"
     )
 
 
@@ -181,10 +216,3 @@ def _shown(value: object) -> str:
 
 def _plain(value: object) -> Any:
     return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"

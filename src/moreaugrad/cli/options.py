@@ -14,6 +14,7 @@ import typer
 
 MODEL, METHOD, COMPUTE, OUTPUT = "Model", "Explanation", "Computation", "Output"
 CERTIFY, DATA, EVALUATE = "Certificate", "Data", "Evaluation"
+AUGMENT, PROTOCOL, OPTIMISE = "Augmentation", "Protocol", "Optimisation"
 
 
 def _option(*names: str, panel: str, **more: Any) -> Any:
@@ -27,6 +28,9 @@ Output = functools.partial(_option, panel=OUTPUT)
 Data = functools.partial(_option, panel=DATA)
 Evaluate = functools.partial(_option, panel=EVALUATE)
 Certify = functools.partial(_option, panel=CERTIFY)
+Augment = functools.partial(_option, panel=AUGMENT)
+Protocol = functools.partial(_option, panel=PROTOCOL)
+Optimise = functools.partial(_option, panel=OPTIMISE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    pretrained: bool = True,
+    seed: int = 0,
 ) -> LoadedModel:
     """A classifier in evaluation mode, its parameters without gradients.
 
@@ -37,6 +39,7 @@ def load_model(
     source's own weights are taken, and fetched where needed.
     labels: one name a line, or JSON. With weights of their own they set the number of outputs.
     preprocess: in the place of the source's own.
+    pretrained: else without the source's weights: fresh ones, by `seed`. A factory decides itself.
 
     Errors: ValueError for an unknown name (the nearest is suggested), a missing extra, weights
     that cannot be fetched or do not fit, and labels of another number.
@@ -45,7 +48,8 @@ def load_model(
     names = None if labels is None else read_labels(Path(labels))
     classes = len(names) if names is not None and weights is not None else None
     with fork_rng(devices=[]):  # building a network draws its first weights
-        model = source(rest, weights is None, classes)
+        torch.default_generator.manual_seed(seed)
+        model = source(rest, weights is None and pretrained, classes)
     if weights is not None:
         load_weights(model.module, Path(weights), name)
     if preprocess is None and model.preprocess is sources.RAW:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -101,6 +102,16 @@ def resolved_device(name: str | None) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Of all weights: another training of the same architecture is another configuration."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        data = value.detach().cpu().contiguous()
+        digest.update(f"{name} {data.dtype} {list(data.shape)}".encode())
+        digest.update(data.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

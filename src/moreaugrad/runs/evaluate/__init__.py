@@ -3,8 +3,8 @@
 from moreaugrad.runs.evaluate.cost import estimate_evaluate
 from moreaugrad.runs.evaluate.plan import EvaluatePlan, read_plan
 from moreaugrad.runs.evaluate.prepare import PreparedEvaluate, prepare_evaluate
-from moreaugrad.runs.evaluate.team import Team, team
 from moreaugrad.runs.evaluate.work import EvaluateOutcome, run_evaluate
+from moreaugrad.runs.team import Team, team
 
 __all__ = [
     "EvaluateOutcome",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from moreaugrad.data.dataset import DataSet
 from moreaugrad.data.layouts import open_dataset
@@ -15,9 +15,9 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.runs.evaluate.choice import Chosen, choice, known_classes
 from moreaugrad.runs.evaluate.judges import Judge, make_judge, metric_told
 from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.team import Team
 from moreaugrad.runs.evaluate.threats import Threat, Threats, attack_told, check_suited, method_told
-from moreaugrad.runs.network import Network, fixed_threads, resolved_device
+from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
+from moreaugrad.runs.team import Team
 from moreaugrad.runs.variants import built
 from moreaugrad.space import InputSpace
 
@@ -96,7 +96,7 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
             samples=len(chosen),
             layout=data.layout,
             chosen=_digest(repr([(one.index, one.item) for one in chosen]).encode()),
-            network=_network_digest(network.model.module),
+            network=weights_digest(network.model.module),
             model=replace(plan.model, preprocess=preprocess),
             compute=replace(network.compute, device=compute.device),
             metrics=metrics,
@@ -126,13 +126,3 @@ def _first(data: DataSet, chosen: Sequence[Chosen], network: Network) -> Tensor:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _network_digest(module: nn.Module) -> str:
-    """Of all weights: another training of the same architecture is another configuration."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        data = value.detach().cpu().contiguous()
-        digest.update(f"{name} {data.dtype} {list(data.shape)}".encode())
-        digest.update(data.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

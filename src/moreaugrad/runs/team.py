@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -46,6 +51,50 @@ class Team:
                 dist.broadcast_object_list(problem)
         if problem[0] is not None:
             raise ValueError(problem[0])
+
+    def say(self, value: T | None) -> T:
+        """Process 0's value, in all of them."""
+        told: list[T | None] = [value]
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with _told():
+                dist.broadcast_object_list(told)
+        found = told[0]
+        assert found is not None
+        return found
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        found: list[T] = [value] * self.size
+        with _told():
+            dist.all_gather_object(found, value)
+        return found
+
+    def total(self, parts: Sequence[Tensor]) -> Tensor:
+        """The sum of all parts of all processes, in order of rank: no bit of it depends on how
+        many processes hold them. Each adds its own to what the process before it has sent."""
+        if self.size == 1:
+            return reduce(add, parts)
+        import torch
+        import torch.distributed as dist
+
+        like = parts[0]
+        own = [part.cpu() for part in parts]
+        with _told():
+            if self.rank:
+                before = torch.empty_like(own[0])
+                dist.recv(before, self.rank - 1)
+                own = [before, *own]
+            total = reduce(add, own)
+            if self.rank < self.size - 1:
+                dist.send(total, self.rank + 1)
+            dist.broadcast(total, self.size - 1)
+        return total.to(like.device)
 
     def wait(self) -> None:
         """Until all have come here. Errors: ConnectionError where one has died."""

@@ -1,0 +1,129 @@
+"""The model card: what a network learnt from, how, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tomli_w
+
+from moreaugrad.runs.config import to_table
+from moreaugrad.runs.records import Record, json_text, versions
+from moreaugrad.runs.train.folder import CARD, RESULTS, TrainFolder
+from moreaugrad.runs.train.judge import judge
+from moreaugrad.runs.train.prepare import PreparedTrain
+
+MEANING = (
+    "Gini: of the gradient of the true class's logit with respect to the network's input, over all "
+    "its entries; the mean over pictures. One step: of the loss, in the network's input units, not "
+    "clipped to valid pixels; a network that withstands one step need not withstand more."
+)
+
+
+def write_card(
+    prepared: PreparedTrain, folder: TrainFolder, records: Sequence[Mapping[str, Any]]
+) -> Record:
+    """`results.json` and `card.md` for the network as it is; returns the results."""
+    chosen = next(record for record in reversed(records) if record["best"])
+    results: Record = {
+        "epoch": chosen["epoch"],
+        "validation": judge(prepared, prepared.validation),
+        "versions": versions(),
+    }
+    if prepared.test is not None:
+        results["test"] = judge(prepared, prepared.test)
+    folder.text(CARD, card_text(prepared, results))
+    folder.text(RESULTS, json_text(results))
+    return results
+
+
+def card_text(prepared: PreparedTrain, results: Record) -> str:
+    """The card in Markdown."""
+    plan, model = prepared.plan, prepared.model
+    side = prepared.validation.augment
+    classes = model.labels or ()
+    use = (
+        f"    moreaugrad explain IMAGE --model {model.name} --weights best.safetensors \\",
+        f"      --labels labels.txt --resize {_size(side.first)} --crop {side.size} \\",
+        f"      --mean {_numbers(model.preprocess.mean)} --std {_numbers(model.preprocess.std)}",
+    )
+    best = (
+        f"Of epoch {results['epoch']} of {plan.epochs}, the best by accuracy on the held-out "
+        "pictures, which makes the figures on these optimistic."
+    )
+    lines = [
+        f"# {model.name}, trained by moreaugrad",
+        "",
+        f"A classifier of {len(classes)} classes: {', '.join(classes)}.",
+        "",
+        "## Use",
+        "",
+        *use,
+        "",
+        "## Data",
+        "",
+        _data(prepared),
+        "",
+        "## Results",
+        "",
+        best,
+        "",
+        *_table(results),
+        "",
+        MEANING,
+        "",
+        "## Settings",
+        "",
+        *(f"- {note}" for note in prepared.notes),
+        *([""] if prepared.notes else []),
+        *("    " + line if line else "" for line in tomli_w.dumps(to_table(plan)).splitlines()),
+        "",
+        "Versions: " + ", ".join(f"{name} {v}" for name, v in results["versions"].items()) + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _data(prepared: PreparedTrain) -> str:
+    data, test = prepared.plan.data, prepared.test
+    tested = (
+        "no test pictures"
+        if test is None
+        else f"{len(test.examples)} of the part `{data.test}` to test"
+    )
+    return (
+        f"{prepared.loader.examples.name}: {len(prepared.loader.examples)} pictures to train on, "
+        f"{len(prepared.validation.examples)} held out of the same part (`{data.split}`) to "
+        f"choose the epoch by, {tested}."
+    )
+
+
+def _table(results: Record) -> list[str]:
+    parts = [part for part in ("validation", "test") if part in results]
+    attacks = list(results["validation"]["robustness"])
+    rows = [("accuracy", [_share(results[p]) for p in parts])]
+    rows.append(("Gini", [_gini(results[p]["gini"]) for p in parts]))
+    rows += [
+        (f"accuracy, one step, {name}", [_share(results[p]["robustness"][name]) for p in parts])
+        for name in attacks
+    ]
+    return [
+        f"| | {' | '.join(parts)} |",
+        f"|---|{'---|' * len(parts)}",
+        *(f"| {name} | {' | '.join(values)} |" for name, values in rows),
+    ]
+
+
+def _share(found: Record) -> str:
+    return f"{100 * found['accuracy']:.1f} % of {found['count']}"
+
+
+def _gini(found: Record) -> str:
+    return "undefined" if found["mean"] is None else f"{found['mean']:.3f} of {found['count']}"
+
+
+def _size(size: object) -> str:
+    return ",".join(map(str, size)) if isinstance(size, tuple) else str(size)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)

@@ -1,0 +1,28 @@
+"""The directory of a training."""
+
+from __future__ import annotations
+
+from moreaugrad.files import write_atomically
+from moreaugrad.runs.directory import RunDirectory, remove_partial
+from moreaugrad.training.checkpoint import WEIGHTS
+
+LOG, BEST, LABELS, CARD, RESULTS = (
+    "log.jsonl", "best.safetensors", "labels.txt", "card.md", "results.json",
+)  # fmt: skip
+
+
+class TrainFolder(RunDirectory):
+    """Holds `config.toml`, `environment.json`, `log.jsonl` with a line an epoch, `labels.txt`, the
+    checkpoint (`last.safetensors` with `state-STEP.safetensors`), `best.safetensors`, and, where
+    all is done, `results.json` and `card.md`."""
+
+    command = "train"
+
+    def clear(self) -> None:
+        for pattern in (LOG, BEST, LABELS, CARD, RESULTS, WEIGHTS, "state-*.safetensors"):
+            for file in self.path.glob(pattern):
+                file.unlink()
+
+    def text(self, name: str, text: str) -> None:
+        remove_partial(self.path, name)
+        write_atomically(self.path / name, text.encode())

@@ -1,0 +1,88 @@
+"""What a network is worth on pictures that it has not learnt from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moreaugrad.data.loading import Loader
+from moreaugrad.metrics import gini
+from moreaugrad.runs.records import Record
+from moreaugrad.runs.train.prepare import PreparedTrain
+from moreaugrad.training.loop import Piece
+from moreaugrad.training.losses import cross_entropy
+
+USUAL = 0.01
+"""Of the sign perturbation that every network is told under, in the network's units."""
+
+
+@torch.no_grad()
+def validate(prepared: PreparedTrain, loader: Loader) -> Record:
+    """Accuracy and mean cross-entropy, in evaluation mode. A loss that is not finite is None."""
+    prepared.module.eval()
+    right, total, count = 0, 0.0, 0
+    for piece in _pieces(prepared, loader):
+        output = prepared.module(piece.x)
+        right += int((output.argmax(1) == piece.y).sum())
+        total += float(cross_entropy(output, piece.y).double().sum())
+        count += len(piece.y)
+    loss = total / count
+    return {
+        "accuracy": right / count,
+        "loss": loss if math.isfinite(loss) else None,
+        "count": count,
+    }
+
+
+def judge(prepared: PreparedTrain, loader: Loader) -> Record:
+    """`validate`; and for the first `judged` pictures the mean Gini index of the true class's
+    logit's gradient, over all entries, and the accuracy under one-step perturbations: the signs of
+    the loss's gradient times .01, and the penalty's own where the training has one."""
+    found = validate(prepared, loader)
+    attacks: dict[str, Any] = {}
+    indices: list[Tensor] = []
+    right = dict.fromkeys(attacks, 0)
+    count = 0
+    for piece in _pieces(prepared, loader):
+        piece = _first(piece, prepared.plan.judged - count)
+        if not len(piece.y):
+            break
+        indices.append(gini(_gradient(prepared, piece)))
+        for name, attack in attacks.items():
+            moved = attack(
+                prepared.module, piece.x, piece.y, attention=piece.attention, ids=piece.ids
+            )
+            with torch.no_grad():
+                right[name] += int((prepared.module(moved).argmax(1) == piece.y).sum())
+        count += len(piece.y)
+    values = torch.cat(indices).double()
+    defined = values[~values.isnan()]
+    return {
+        **found,
+        "gini": {"mean": float(defined.mean()) if len(defined) else None, "count": len(defined)},
+        "robustness": {name: {"accuracy": n / count, "count": count} for name, n in right.items()},
+    }
+
+
+def _pieces(prepared: PreparedTrain, loader: Loader) -> Iterator[Piece]:
+    for number, batch in enumerate(loader.epoch(0)):
+        yield prepared.piece(number, batch)
+
+
+def _first(piece: Piece, count: int) -> Piece:
+    attention = piece.attention
+    return Piece(
+        number=piece.number, x=piece.x[:count], y=piece.y[:count], ids=piece.ids[:count],
+        attention=None if attention is None else attention[:count],
+    )  # fmt: skip
+
+
+def _gradient(prepared: PreparedTrain, piece: Piece) -> Tensor:
+    x = piece.x.clone().requires_grad_()
+    logits = prepared.module(x).gather(1, piece.y[:, None])
+    gradient: Tensor = torch.autograd.grad(logits.sum(), x)[0]
+    return gradient

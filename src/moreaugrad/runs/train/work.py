@@ -1,0 +1,218 @@
+"""Trains by a plan: epoch after epoch into a directory from which it can go on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from moreaugrad.runs.directory import remove_partial
+from moreaugrad.runs.evaluate.environment import deterministic, environment
+from moreaugrad.runs.job import ComputePlan
+from moreaugrad.runs.network import fixed_threads
+from moreaugrad.runs.pace import Unwatched, Watch
+from moreaugrad.runs.records import Record
+from moreaugrad.runs.train.card import write_card
+from moreaugrad.runs.train.events import Events
+from moreaugrad.runs.train.folder import BEST, LABELS, LOG, RESULTS, TrainFolder
+from moreaugrad.runs.train.judge import validate
+from moreaugrad.runs.train.plan import plan_toml
+from moreaugrad.runs.train.prepare import PreparedTrain
+from moreaugrad.training.checkpoint import WEIGHTS, Checkpoint, Progress, write_tensors
+from moreaugrad.training.loop import FIGURES, Trainer
+from moreaugrad.training.schedules import SCHEDULES
+
+TYPES = {"bfloat16": torch.bfloat16}
+
+
+@dataclass(kw_only=True, eq=False)
+class TrainOutcome:
+    """records: of the finished epochs. results: what the best epoch's network is worth; empty
+    where the training is not finished."""
+
+    folder: Path
+    records: Sequence[Mapping[str, Any]] = ()
+    results: Record = field(default_factory=dict)
+    interrupted: bool = False
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+def run_train(
+    prepared: PreparedTrain, out: Path, *, overwrite: bool = False, watch: Watch | None = None
+) -> TrainOutcome:
+    """Writes a run directory, or goes on with the one that is there.
+
+    An interruption (Ctrl-C) keeps the last checkpoint.
+    Errors: ValueError for an unsuitable folder; FloatingPointError where the loss is no longer
+    finite; OSError where the disk is full or another process has died.
+    """
+    plan = prepared.plan
+    with fixed_threads(plan.threads), deterministic(plan.device):
+        return _Run(prepared, out, watch or Unwatched()).run(overwrite)
+
+
+def make_trainer(prepared: PreparedTrain) -> Trainer:
+    plan = prepared.plan
+    return Trainer(
+        prepared.module, prepared.optimiser, list(prepared.protocols.values()),
+        seed=plan.seed, pieces=plan.shards or 1,
+        amp=TYPES[plan.amp] if plan.amp else None, total=prepared.team.total,
+    )  # fmt: skip
+
+
+class _Run:
+    def __init__(self, prepared: PreparedTrain, out: Path, watch: Watch) -> None:
+        self.prepared, self.watch, self.team = prepared, watch, prepared.team
+        self.plan, self.folder = prepared.plan, TrainFolder(out)
+        self.outcome = TrainOutcome(folder=out, notes=list(prepared.notes))
+        self.progress = Progress()
+        self.trainer = make_trainer(prepared)
+
+    def run(self, overwrite: bool) -> TrainOutcome:
+        began = time.perf_counter()
+        compute = ComputePlan(device=self.plan.device, threads=self.plan.threads)
+        config, now = plan_toml(self.plan, self.folder.path), environment(compute)
+        self.team.first(lambda: self.folder.open(config, now, overwrite=overwrite))
+        if len(self.folder.environments()) > 1:
+            self.outcome.notes.append(
+                "this training was begun with other versions or on another machine: its weights "
+                "may differ by rounding (environment.json tells of all)"
+            )
+        self._resume()
+        try:
+            with Events(self.folder.path, leads=self.team.rank == 0) as events:
+                for epoch in range(self.progress.epoch, self.plan.epochs):
+                    self._epoch(epoch)
+                    events.write(self.progress.records[-1])
+            self._finish()
+        except KeyboardInterrupt:
+            self.outcome.interrupted = True
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            raise OSError(
+                f"{self.folder.path}: cannot be written to ({error.strerror or error}); what is "
+                "there stays, and the same command goes on from the last checkpoint"
+            ) from error
+        self.outcome.records = self.progress.records
+        self.outcome.seconds = time.perf_counter() - began
+        return self.outcome
+
+    def _resume(self) -> None:
+        found = Checkpoint.load(self.folder.path)
+        if found is not None:
+            found.restore(self.prepared.module, self.prepared.optimiser, self.prepared.protocols)
+            self.progress = found.progress
+
+    def _epoch(self, epoch: int) -> None:
+        """From the batch where the training is. Errors: FloatingPointError, told with the place."""
+        prepared, plan = self.prepared, self.plan
+        pieces, shards = list(prepared.protocols), plan.shards or 1
+        batches = prepared.loader.pieces(epoch, pieces, shards, start=self.progress.batch)
+        tally = torch.zeros(2, len(FIGURES), dtype=torch.float64)
+        if self.progress.tally:
+            tally += torch.tensor(self.progress.tally, dtype=torch.float64)
+        rate = SCHEDULES[plan.optimiser.schedule]
+        for number, batch in enumerate(batches, self.progress.batch):
+            step = self.progress.step
+            for group in prepared.optimiser.param_groups:
+                group["lr"] = plan.optimiser.lr * rate(step, prepared.steps)
+            found = [prepared.piece(n, part) for n, part in zip(pieces, batch, strict=True)]
+            try:
+                tally += self.trainer.step(found, count=plan.batch, step=step)
+            except FloatingPointError as error:
+                raise self._diverged(error, epoch, number) from error
+            self.progress = replace(
+                self.progress, batch=number + 1, step=step + 1, tally=tally.tolist()
+            )
+            last = number + 1 == len(prepared.loader)
+            every = prepared.means.checkpoint_every
+            if every and (step + 1) % every == 0 and not last:
+                self._save()
+            self.watch.pace(step + 1, prepared.steps, f"epoch {epoch + 1} of {plan.epochs}")
+        self._close(epoch, tally)
+
+    def _close(self, epoch: int, tally: Tensor) -> None:
+        """Judges the epoch, and writes what came of it."""
+        found = self.team.say(
+            validate(self.prepared, self.prepared.validation) if self.team.rank == 0 else None
+        )
+        if found["loss"] is None:
+            raise self._diverged(
+                FloatingPointError("the loss of the validation pictures is not finite"),
+                epoch, len(self.prepared.loader) - 1,
+            )  # fmt: skip
+        before = [record["validation"]["accuracy"] for record in self.progress.records]
+        best = not before or found["accuracy"] > max(before)
+        sums, counts = tally.tolist()
+        record: Record = {
+            "epoch": epoch + 1,
+            "steps": self.progress.step,
+            "learning_rate": self.prepared.optimiser.param_groups[0]["lr"],
+            "training": {
+                name: total / count
+                for name, total, count in zip(FIGURES, sums, counts, strict=True)
+                if count
+            },
+            "validation": found,
+            "best": best,
+        }
+        records = [*self.progress.records, record]
+        self.progress = Progress(epoch=epoch + 1, step=self.progress.step, records=records)
+        if best and self.team.rank == 0:
+            remove_partial(self.folder.path, BEST)
+            told = f"{self.plan.model.name}, epoch {epoch + 1}"
+            write_tensors(self.folder.path / BEST, self.prepared.module.state_dict(), told)
+        self._save()
+        if self.team.rank == 0:
+            self.folder.text(LOG, _lines(records))
+
+    def _save(self) -> None:
+        prepared = self.prepared
+        own = {n: protocol.state_dict() for n, protocol in prepared.protocols.items()}
+        merged = {n: state for states in self.team.gather(own) for n, state in states.items()}
+        if self.team.rank == 0:
+            for name in (WEIGHTS, "state-*.safetensors"):
+                remove_partial(self.folder.path, name)
+            Checkpoint.take(self.progress, prepared.module, prepared.optimiser, merged).save(
+                self.folder.path
+            )
+        self.team.wait()
+
+    def _diverged(self, error: FloatingPointError, epoch: int, batch: int) -> FloatingPointError:
+        kept = Checkpoint.load(self.folder.path)
+        what = (
+            "there is no checkpoint before it"
+            if kept is None
+            else f"the checkpoint of step {kept.progress.step} stays in {self.folder.path}"
+        )
+        return FloatingPointError(
+            f"epoch {epoch + 1}, batch {batch + 1}: {error}; {what}. Begin again in another folder "
+            "with a smaller --lr or --epsilon"
+        )
+
+    def _finish(self) -> None:
+        """The log as it should be, and the card of the best epoch's network."""
+        results = self.folder.path / RESULTS
+        if results.exists():
+            self.outcome.results = json.loads(results.read_text(encoding="utf-8"))
+        elif self.team.rank == 0:
+            self.folder.text(LOG, _lines(self.progress.records))
+            self.folder.text(
+                LABELS, "".join(f"{name}\n" for name in self.prepared.model.labels or ())
+            )
+            self.prepared.module.load_state_dict(load_file(self.folder.path / BEST))
+            self.outcome.results = write_card(self.prepared, self.folder, self.progress.records)
+        self.team.wait()
+
+
+def _lines(records: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

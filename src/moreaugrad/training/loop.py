@@ -1,0 +1,181 @@
+"""One step of training: a batch in pieces through a protocol into one update of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.random import fork_rng
+
+from moreaugrad.training.losses import PerSampleLoss, cross_entropy
+from moreaugrad.training.protocol import Protocol, Round
+
+Total = Callable[[Sequence[Tensor]], Tensor]
+"""The sum, over all pieces of all processes, of one tensor for each piece of this one."""
+
+FIGURES = ("loss", "h", "norm", "gap")
+"""Of a round, `[B]` each; NaN where a protocol does not define one."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Piece:
+    """Some of a batch's samples. number: which piece of the batch, from 0."""
+
+    number: int
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+    attention: Tensor | None = None
+
+
+def in_order(parts: Sequence[Tensor]) -> Tensor:
+    """The sum, from the first to the last."""
+    return reduce(add, parts)
+
+
+class Trainer:
+    """Steps of one optimiser on one model.
+
+    A batch comes in pieces, each with a protocol of its own. Gradients are summed over the pieces
+    and divided by the size of the batch; buffers (the statistics of BatchNorm) are the same for
+    all pieces before a round, and those with decimals are their mean after it. So the weights
+    depend on how a batch is cut, but not on how many processes share its pieces: `total` sums over
+    these.
+
+    What a model draws (dropout) is a function of (seed, step, piece, round); the global generators
+    are left as they were. amp: the type that passes are computed in where that is safe.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        protocols: Sequence[Protocol],
+        *,
+        loss: PerSampleLoss = cross_entropy,
+        seed: int = 0,
+        pieces: int = 1,
+        amp: torch.dtype | None = None,
+        total: Total = in_order,
+    ) -> None:
+        self.model, self.optimiser, self.protocols = model, optimiser, tuple(protocols)
+        self.loss, self.seed, self.pieces, self.amp = loss, seed, pieces, amp
+        self.total = total
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        buffers = list(model.buffers()) if pieces > 1 else []
+        self._buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self._counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
+
+    def step(self, pieces: Sequence[Piece], *, count: int, step: int) -> Tensor:
+        """Updates the weights once for each round of the protocol.
+
+        pieces: those of this process. count: samples of the whole batch. step: from 0.
+        Returns sums over all samples and rounds, `[2, 4]` float64: of each of `FIGURES`, and of how
+        many samples it was defined for.
+        Errors: FloatingPointError where the loss or a gradient is not finite; the weights are then
+        those of the step before.
+        """
+        self.model.train()
+        runs = [
+            protocol.rounds(
+                self.model, piece.x, piece.y,
+                loss=self.loss, attention=piece.attention, ids=piece.ids,
+            )
+            for protocol, piece in zip(self.protocols, pieces, strict=True)
+        ]  # fmt: skip
+        tally = torch.zeros(2, len(FIGURES), dtype=torch.float64)
+        turn = 0
+        while True:
+            told = self._round(runs, pieces, count, (step, turn))
+            if told is None:
+                return tally
+            tally += told
+            self.optimiser.step()
+            turn += 1
+
+    def _round(
+        self,
+        runs: Sequence[Iterator[Round]],
+        pieces: Sequence[Piece],
+        count: int,
+        at: tuple[int, int],
+    ) -> Tensor | None:
+        """Fills the gradients of the weights; None where the protocol has no further round."""
+        shared = [*self._buffers, *self._counters]
+        before = [buffer.clone() for buffer in shared]
+        gradients: list[Tensor] = []
+        tallies: list[Tensor] = []
+        used: list[Tensor] = []
+        for run, piece in zip(runs, pieces, strict=True):
+            for buffer, value in zip(shared, before, strict=True):
+                buffer.copy_(value)
+            # A protocol may read the last round's gradients when it goes on, so they go after.
+            with self._drawing(*at, piece.number), self._computing():
+                found = next(run, None)
+            if found is None:
+                continue
+            self.optimiser.zero_grad()
+            (found.loss.sum() / count).backward()  # type: ignore[no-untyped-call]
+            tallies.append(_tally(found))
+            used = [weight for weight in self._weights if weight.grad is not None]
+            if self.pieces > 1:
+                parts = [weight.grad for weight in used if weight.grad is not None]
+                parts += [buffer / self.pieces for buffer in self._buffers]
+                gradients.append(torch.cat([part.detach().flatten() for part in parts]))
+        if not tallies:
+            return None
+        tally = self.total(tallies)
+        if self.pieces > 1:
+            self._spread(self.total(gradients), used)
+        self._check(tally, used)
+        return tally
+
+    def _spread(self, total: Tensor, used: Sequence[Tensor]) -> None:
+        sizes = [target.numel() for target in (*used, *self._buffers)]
+        parts = torch.split(total, sizes)
+        for weight, part in zip(used, parts, strict=False):
+            weight.grad = part.view_as(weight)
+        for buffer, part in zip(self._buffers, parts[len(used) :], strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+    def _check(self, tally: Tensor, used: Sequence[Tensor]) -> None:
+        if not torch.isfinite(tally[0, 0]):
+            raise FloatingPointError(f"the loss has become {float(tally[0, 0]):g}")
+        sizes = [weight.grad.abs().sum() for weight in used if weight.grad is not None]
+        if not bool(torch.isfinite(torch.stack(sizes).sum())):
+            raise FloatingPointError("the gradient of the weights is no longer finite")
+
+    @contextmanager
+    def _drawing(self, *key: int) -> Iterator[None]:
+        """While open, the global generators are seeded by (seed, key): dropout has no other."""
+        device = next(self.model.parameters()).device
+        with fork_rng(devices=[device] if device.type == "cuda" else []):
+            words = np.random.SeedSequence([self.seed, *key]).generate_state(1, np.uint64)
+            seed = int(words[0] >> np.uint64(1))
+            torch.default_generator.manual_seed(seed)
+            if device.type == "cuda":
+                torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+            yield
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        device = next(self.model.parameters()).device
+        with torch.autocast(device.type, dtype=self.amp, enabled=self.amp is not None):
+            yield
+
+
+def _tally(found: Round) -> Tensor:
+    figures = torch.stack(
+        [getattr(found, name).detach().double().cpu().expand(len(found.loss)) for name in FIGURES]
+    )
+    defined = ~figures.isnan()
+    # A loss that is not a number has to show.
+    defined[0] = True
+    sums = torch.where(defined, figures, 0.0).sum(1)
+    return torch.stack([sums, defined.double().sum(1)])

@@ -1,0 +1,193 @@
+"""Trainings that are killed, interrupted, out of space or shared end in the same bytes."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moreaugrad.cli.app import run
+from moreaugrad.runs.train import work
+from moreaugrad.training import checkpoint
+
+TESTS = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+
+# Kills its own process between the writing of the n-th file and its renaming.
+KILLED = """
+import os, pathlib, signal, sys
+from moreaugrad.cli import main
+real, seen = pathlib.Path.replace, []
+def replace(self, target):
+    seen.append(target)
+    if len(seen) == {number}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, target)
+pathlib.Path.replace = replace
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(1)
+    for label in ("stripe", "dot", "blank", "cross"):
+        (folder / label).mkdir()
+        for number in range(8):
+            pixels = generator.integers(0, 256, (18, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+    return folder
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    """Two epochs of six batches, with a checkpoint after every fourth batch."""
+    return ["train", "--data", str(data), "--model", "tiny_models:normalised", "-q",
+            "--epochs", "2", "--batch", "4", "--validation", "0.2", "--checkpoint-every", "4",
+            "--resize", "18", "--shards", "2", "--seed", "3",
+            *more, "--out", str(out)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training that nothing happened to."""
+    out = tmp_path_factory.mktemp("plain") / "run"
+    assert run(command(data, out)) == 0
+    return out
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files but TensorBoard's, which hold clock times."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "events")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def process(code: list[str], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *code], env=ENVIRONMENT | environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_what_a_training_writes(plain: Path) -> None:
+    names = {"config.toml", "environment.json", "log.jsonl", "labels.txt", "card.md",
+             "results.json", "last.safetensors", "best.safetensors"}  # fmt: skip
+    assert set(tree(plain)) == names | {"state-00000012.safetensors"}
+    records = [json.loads(line) for line in (plain / "log.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert [record["steps"] for record in records] == [6, 12]
+
+
+# 1 and 2 are configuration and environment; then the state and weights of batches 4, 6 (with the
+# best and the log), 8 and 12.
+@pytest.mark.parametrize("number", [1, 3, 4, 5, 8, 10])
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    data: Path, plain: Path, tmp_path: Path, number: int
+) -> None:
+    out = tmp_path / "run"
+    killed = process(["-c", KILLED.format(number=number), *command(data, out)])
+    killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
+
+
+def test_a_finished_training_is_not_done_again(
+    data: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a finished training was written again")
+
+    before = tree(plain)
+    monkeypatch.setattr(checkpoint, "write_atomically", never)
+    monkeypatch.setattr(work, "write_card", never)
+    assert run(command(data, plain)) == 0
+    assert tree(plain) == before
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    data: Path, plain: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out, real, seen = tmp_path / "run", checkpoint.write_atomically, []
+
+    def full(path: Path, content: bytes) -> None:
+        seen.append(path)
+        if len(seen) > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_atomically", full)
+        assert run(command(data, out)) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "No space left on device); what is there stays" in told
+    assert (out / "last.safetensors").exists()
+    assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
+
+
+def test_an_interruption_goes_on(
+    data: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real, seen = tmp_path / "run", work.Trainer.step, []
+
+    def step(self: work.Trainer, *given: object, **named: object) -> object:
+        seen.append(given)
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        return real(self, *given, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work.Trainer, "step", step)
+        assert run(command(data, out)) == 130
+    assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
+
+
+def test_two_processes_end_in_the_same_bytes(data: Path, plain: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    started = process(
+        ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(),
+         "-m", "moreaugrad", *command(data, out)]
+    )  # fmt: skip
+    told = started.communicate(timeout=300)
+    assert started.returncode == 0, told
+    assert tree(out) == tree(plain)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--lr", "0.01"], "optimiser.lr is 0.001 there, 0.01 here"),
+        (["--seed", "4"], "seed is 3 there, 4 here"),
+        (["--shards", "1"], "shards is 2 there, 1 here"),
+        (["--no-flip"], "augment.flip is True there, False here"),
+    ],
+)
+def test_other_settings_are_refused(
+    data: Path, plain: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
+) -> None:
+    before = tree(plain)
+    assert run([*command(data, plain), *more]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert tree(plain) == before
+
+
+def test_other_means_are_not_other_settings(data: Path, plain: Path) -> None:
+    before = tree(plain)
+    assert run([*command(data, plain), "--memory", "0", "--checkpoint-every", "5"]) == 0
+    assert tree(plain) == before
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
