@@ -106,7 +106,9 @@ def test_evaluation_keeps_the_order_and_the_last_batch() -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="at most the 50 examples that there are, got 51"):
         loader(batch=51)
-    with pytest.raises(ValueError, match="at least 1 and 0, got 0 and 0"):
+    with pytest.raises(ValueError, match="batch: expected at least one example, got 0"):
         loader(batch=0)
+    with pytest.raises(ValueError, match="workers: expected a number of processes >= 0, got -1"):
+        loader(workers=-1)
     with pytest.raises(ValueError, match="shard: expected a number from 0 to 1, got 2"):
         next(loader().rows(0, 2, 2))

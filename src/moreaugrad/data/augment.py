@@ -50,11 +50,6 @@ class Augment:
         choose("crop", self.crop, CROPS)
         if self.size < 1:
             raise ValueError(f"size: expected at least one pixel, got {self.size}")
-        least = self.resize if isinstance(self.resize, int) else min(self.resize or (self.size,))
-        if self.crop != "resized" and least + 2 * self.pad < self.size:
-            raise ValueError(
-                f"resize: expected at least the {self.size} pixels that are kept, got {self.resize}"
-            )
         for name, largest in (
             ("pad", np.inf), ("rotate", 180), ("blur", np.inf),
             ("brightness", 1), ("contrast", 1), ("saturation", 1),
@@ -63,6 +58,11 @@ class Augment:
             if not 0 <= value <= largest or value == np.inf:
                 bound = "a number >= 0" if largest == np.inf else f"a number from 0 to {largest}"
                 raise ValueError(f"{name}: expected {bound}, got {value!r}")
+        least = self.resize if isinstance(self.resize, int) else min(self.resize or (self.size,))
+        if self.crop != "resized" and least + 2 * self.pad < self.size:
+            raise ValueError(
+                f"resize: expected at least the {self.size} pixels that are kept, got {self.resize}"
+            )
 
     @classmethod
     def evaluation(cls, size: int, resize: Size | None = None) -> Augment:

@@ -36,6 +36,7 @@ CLASS_NAMES = (
 )
 PLAIN, BAR, CROSS, RED, GREEN, BLUE, TAIL, THREE_TAILS, EIGHT_TAILS, EMPTY = range(10)
 TAILS = {TAIL: 1, THREE_TAILS: 3, EIGHT_TAILS: 8}
+MARKED = (BAR, CROSS, *TAILS)
 LOCALISATION, FEATURE = 0.4, 0.9
 """Values of the true map: on the object, and on what tells its class from the others."""
 
@@ -135,14 +136,16 @@ def _draw(rng: np.random.Generator, label: int, size: int) -> tuple[Array, Array
     angle = math.radians(rng.uniform(-60, 60))
     rectangle = label in (RED, GREEN, BLUE)
     parts = _rectangle(rng, label, size) if rectangle else _cell(rng, label, size)
-    disjoint = (parts.border & ~parts.mark, parts.inner & ~parts.mark, parts.mark)
-    masks = np.stack([*disjoint, parts.border, parts.inner]).astype(np.float64)
-    placed = _place(masks, angle, parts.offset)
+    masks = [parts.border & ~parts.mark, parts.inner & ~parts.mark, parts.mark]
+    if label in MARKED:
+        masks += [parts.border, parts.inner]
+    placed = _place(np.stack(masks).astype(np.float64), angle, parts.offset)
     colours = np.stack([parts.border_colour, parts.inner_colour, parts.mark_colour], axis=1)
     image: Array = np.tensordot(colours, placed[:3], axes=1).clip(0, 1)
     norms = np.linalg.norm(colours, axis=0) / 3
-    border, inner = placed[3] * norms[0] > VISIBLE, placed[4] * norms[1] > VISIBLE
-    marked = placed[2] * norms[2] > VISIBLE if label in (BAR, CROSS, *TAILS) else border
+    whole = placed[3:] if label in MARKED else placed[:2]
+    border, inner = whole[0] * norms[0] > VISIBLE, whole[1] * norms[1] > VISIBLE
+    marked = placed[2] * norms[2] > VISIBLE if label in MARKED else border
     heat: Array = np.where(marked, FEATURE, np.where(border | inner, LOCALISATION, 0.0))
     return image, heat
 
@@ -223,6 +226,7 @@ def _with_background(rng: np.random.Generator, image: Array) -> Array:
     return image + np.where(image < FAINT, ground, 0.0)
 
 
+@lru_cache(maxsize=8)
 def _coordinates(size: int) -> tuple[Array, Array]:
     """x `[1, size]` and y `[size, 1]` of the pixels, from -256 to 255 at the original size."""
     line = (np.arange(size, dtype=np.float64) + 0.5) * (ORIGINAL / size) - 0.5 - ORIGINAL / 2
@@ -255,11 +259,12 @@ def _place(masks: Array, angle: float, offset: tuple[float, float]) -> Array:
     """
     size = masks.shape[-1]
     columns, rows = (round(part * size / ORIGINAL) for part in offset)
-    line = (2 * torch.arange(size, dtype=torch.float64) + 1) / size - 1
+    line = (2 * np.arange(size, dtype=np.float64) + 1) / size - 1
     x, y = line[None, :] - 2 * columns / size, line[:, None] - 2 * rows / size
     cos, sin = math.cos(angle), math.sin(angle)
-    grid = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
-    turned = grid_sample(torch.from_numpy(masks)[None], grid[None], align_corners=False)[0]
-    inside = (x.abs() < 1) & (y.abs() < 1)
-    placed: Array = (turned * inside).numpy()
+    grid = np.empty((1, size, size, 2))
+    grid[0, ..., 0], grid[0, ..., 1] = cos * x - sin * y, sin * x + cos * y
+    turned = grid_sample(torch.from_numpy(masks)[None], torch.from_numpy(grid), align_corners=False)
+    placed: Array = turned[0].numpy()
+    placed *= (np.abs(x) < 1) & (np.abs(y) < 1)
     return placed

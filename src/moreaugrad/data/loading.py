@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from moreaugrad.data.augment import Augment, keyed
 from moreaugrad.data.examples import Examples
+from moreaugrad.data.workers import Workers
 from moreaugrad.noise import KEYS
 
 Request = tuple[int, list[list[int]]]
@@ -68,26 +68,13 @@ class Loader:
         self.examples, self.augment, self.batch, self.seed = examples, augment, batch, seed
         self.shuffle = shuffle
         self.drop_last = shuffle if drop_last is None else drop_last
-        if batch < 1 or workers < 0:
-            raise ValueError(
-                f"batch and workers: expected at least 1 and 0, got {batch} and {workers}"
-            )
+        if batch < 1:
+            raise ValueError(f"batch: expected at least one example, got {batch}")
         if len(self) == 0:
             raise ValueError(
                 f"batch: expected at most the {len(examples)} examples that there are, got {batch}"
             )
-        self._requests = _Requests()
-        self._loader = DataLoader(
-            _Batches(examples, augment, seed),
-            batch_size=None,
-            sampler=self._requests,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=pin,
-            persistent_workers=workers > 0,
-            # Its own, because the global one would be drawn from.
-            generator=torch.Generator().manual_seed(seed),
-        )
+        self._workers = Workers(_Maker(examples, augment, seed), workers, pin=pin)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -121,33 +108,23 @@ class Loader:
         if outside:
             raise ValueError(f"shard: expected a number from 0 to {shards - 1}, got {outside[0]}")
         order = self.order(epoch)
-        requests = []
+        requests: list[Request] = []
         for number in range(start, len(self)):
             rows = list(order[number * self.batch : (number + 1) * self.batch])
             cuts = [len(rows) * shard // shards for shard in range(shards + 1)]
             requests.append((epoch, [rows[cuts[shard] : cuts[shard + 1]] for shard in wanted]))
-        self._requests.now = requests
-        yield from self._loader
+        yield from self._workers(requests)
 
 
-class _Requests(Sampler[Request]):
-    def __init__(self) -> None:
-        self.now: list[Request] = []
-
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self.now)
-
-    def __len__(self) -> int:
-        return len(self.now)
-
-
-class _Batches(Dataset[list[Batch]]):
+@dataclass(frozen=True)
+class _Maker:
     """Makes whole batches, so that one message brings each from its worker."""
 
-    def __init__(self, examples: Examples, augment: Augment, seed: int) -> None:
-        self.examples, self.augment, self.seed = examples, augment, seed
+    examples: Examples
+    augment: Augment
+    seed: int
 
-    def __getitem__(self, request: Request) -> list[Batch]:
+    def __call__(self, request: Request) -> list[Batch]:
         epoch, pieces = request
         return [self._piece(epoch, rows) for rows in pieces]
 
@@ -169,7 +146,3 @@ class _Batches(Dataset[list[Batch]]):
             examples.ids[rows],
             torch.from_numpy(greys).float().div_(255) if examples.has_attention else None,
         )
-
-
-def _as_it_is(batches: list[Batch]) -> list[Batch]:
-    return batches

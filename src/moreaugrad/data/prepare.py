@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 
 from moreaugrad.data.augment import Array, Pixels, fitted
 from moreaugrad.data.examples import Examples, Subset
 from moreaugrad.data.images import Size
+from moreaugrad.data.workers import Workers
 
 Progress = Callable[[int, int], None]
-T = TypeVar("T")
-R = TypeVar("R")
 SHOWN = 5
-BLOCK = 64 * 2**20
+BLOCK, CHUNK = 64 * 2**20, 32
 
 
 class Prepared(Subset):
@@ -54,7 +49,7 @@ def prepare(
     resize: Size | None = None,
     memory: float = 4e9,
     max_unreadable: float = 0.01,
-    threads: int | None = None,
+    workers: int = 0,
     progress: Progress | None = None,
 ) -> Prepared:
     """Reads every picture and attention map of a set once.
@@ -62,15 +57,17 @@ def prepare(
     resize: as `Augment.first`; pictures are kept at that size, and resizing them again changes
     nothing. memory: bytes to keep them in; what does not fit is read again each time.
     max_unreadable: the largest share of pictures that may be left out.
-    threads: by default one for each core. progress: called with (pictures read, all).
+    workers: processes that read; 0 is this one. progress: called with (pictures read, all).
     Errors: ValueError that names the first files, where too many cannot be read, an attention map
     is of another size than its picture, or zero everywhere though others of its class are not (a
     class without an object, like the empty cells, has no attention at all).
     """
     store, readable = Store(memory), list[int]()
     failed, blank = list[str](), dict[int, bool]()
-    read = _Reader(examples, resize)
-    for index, found in enumerate(_ahead(read, range(len(examples)), threads)):
+    count = len(examples)
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    reading = Workers(_Reader(examples, resize), workers)(chunks)
+    for index, found in enumerate(found for chunk in reading for found in chunk):
         if isinstance(found, str):
             failed.append(found)
         else:
@@ -79,10 +76,10 @@ def prepare(
             if found[1] is not None:
                 blank[index] = not found[1].any()
         if progress is not None:
-            progress(index + 1, len(examples))
-    if len(failed) > max_unreadable * len(examples):
+            progress(index + 1, count)
+    if len(failed) > max_unreadable * count:
         raise ValueError(
-            f"{len(failed)} of the {len(examples)} pictures of {examples.name} cannot be read, "
+            f"{len(failed)} of the {count} pictures of {examples.name} cannot be read, "
             f"more than the {max_unreadable:.2%} allowed: {_first(failed)}"
         )
     _refuse_blank(examples, blank)
@@ -93,12 +90,15 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads an example, or tells why it cannot be read."""
+    """Reads examples; of one that cannot be read, the reason."""
 
     examples: Examples
     resize: Size | None
 
-    def __call__(self, index: int) -> Pixels | str:
+    def __call__(self, indices: Sequence[int]) -> list[Pixels | str]:
+        return [self._read(index) for index in indices]
+
+    def _read(self, index: int) -> Pixels | str:
         try:
             picture, attention = self.examples.pixels(index)
         except ValueError as error:
@@ -111,21 +111,6 @@ class _Reader:
                 f"{attention.shape[1]} x {attention.shape[0]}"
             )
         return fitted((picture, attention), self.resize)
-
-
-def _ahead(read: Callable[[T], R], items: Iterable[T], threads: int | None) -> Iterator[R]:
-    """Results in order, from threads that are a little ahead; Pillow decodes side by side."""
-    threads = threads or os.cpu_count() or 1
-    remaining = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        pending = [pool.submit(read, item) for item in islice(remaining, 8 * threads)]
-        try:
-            while pending:
-                yield pending.pop(0).result()
-                pending += [pool.submit(read, item) for item in islice(remaining, 1)]
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def _refuse_blank(examples: Examples, blank: dict[int, bool]) -> None:

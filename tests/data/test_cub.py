@@ -1,0 +1,91 @@
+"""CUB-200-2011 with the gaze maps of CUB-GHA, as a small folder of that layout."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moreaugrad.data.examples import open_examples
+from moreaugrad.data.layouts import open_dataset
+from moreaugrad.data.prepare import prepare
+
+FILES = {
+    1: ("001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg", 1, 0),
+    2: ("001.Black_footed_Albatross/Black_Footed_Albatross_0009_34.jpg", 1, 1),
+    3: ("002.Laysan_Albatross/Laysan_Albatross_0002_1027.jpg", 2, 1),
+    4: ("002.Laysan_Albatross/Laysan_Albatross_0003_1033.jpg", 2, 0),
+    5: ("010.Red_winged_Blackbird/Red_Winged_Blackbird_0079_4527.jpg", 10, 1),
+}
+
+
+@pytest.fixture
+def cub(tmp_path: Path) -> Path:
+    root = tmp_path / "CUB_200_2011"
+    for number, (name, _, _) in FILES.items():
+        file = root / "images" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shades = np.full((10 + number, 20, 3), 40 * number, np.uint8)
+        Image.fromarray(shades).save(file, quality=95)
+    tables = {
+        "images": {number: row[0] for number, row in FILES.items()},
+        "image_class_labels": {number: row[1] for number, row in FILES.items()},
+        "train_test_split": {number: row[2] for number, row in FILES.items()},
+        "classes": {row[1]: row[0].split("/")[0] for row in FILES.values()},
+        "bounding_boxes": dict.fromkeys(FILES, "60.0 27.0 325.0 304.0"),
+    }
+    for name, rows in tables.items():
+        text = "".join(f"{number} {value}\n" for number, value in rows.items())
+        (root / f"{name}.txt").write_text(text)
+    return tmp_path
+
+
+def gaze(root: Path, folder: str, numbers: tuple[int, ...] = tuple(FILES)) -> None:
+    (root / folder).mkdir(parents=True)
+    for number in numbers:
+        shades = np.tile(np.arange(20, dtype=np.uint8) * 12, (10 + number, 1))
+        Image.fromarray(shades).save(root / folder / f"{number}.jpg", quality=95)
+
+
+def test_parts_labels_and_classes(cub: Path) -> None:
+    train = open_examples(cub)
+    assert train.classes == ("Black footed Albatross", "Laysan Albatross", "Red winged Blackbird")
+    assert train.labels.tolist() == [0, 1, 2]
+    assert not train.has_attention
+    assert train.outputs is None
+    assert [int(train.pixels(index)[0].mean().round()) for index in range(3)] == [80, 120, 200]
+    test = open_examples(cub / "CUB_200_2011", split="test", classes=train.classes)
+    assert test.labels.tolist() == [0, 1]
+    assert open_dataset(cub).layout == "cub"
+    assert [item.index for item in open_dataset(cub, split="train").items] == [0, 1, 9]
+
+
+@pytest.mark.parametrize("folder", ["CUB_GHA", "CUB_GHA/All_Fixation", "All_Fixation"])
+def test_gaze_maps_lie_under_the_numbers_of_their_pictures(cub: Path, folder: str) -> None:
+    gaze(cub / "CUB_200_2011", folder)
+    train = open_examples(cub)
+    assert train.has_attention
+    for index, number in enumerate((2, 3, 5)):
+        picture, attention = train.pixels(index)
+        assert picture.shape == (10 + number, 20, 3)
+        assert attention.shape == (10 + number, 20)
+        assert np.abs(attention[5].astype(int) - 12 * np.arange(20)).max() < 8
+
+
+def test_pictures_that_nobody_looked_at_are_left_out(cub: Path) -> None:
+    gaze(cub / "CUB_200_2011", "CUB_GHA", (1, 2, 3, 4))
+    with pytest.raises(ValueError, match=r"1 of the 3 .*CUB_GHA/5.jpg"):
+        prepare(open_examples(cub))
+    found = prepare(open_examples(cub), max_unreadable=0.5)
+    assert found.labels.tolist() == [0, 1]
+    assert len(found.classes) == 3
+
+
+def test_lists_that_do_not_fit_are_told(cub: Path) -> None:
+    labels = cub / "CUB_200_2011" / "image_class_labels.txt"
+    labels.write_text("1 1\n2 1\n")
+    with pytest.raises(ValueError, match=r"expected a class and a part for picture 3 \(002.Lay"):
+        open_examples(cub)
+    labels.write_text("1\n2\n")
+    with pytest.raises(ValueError, match=r"image_class_labels.txt: expected two words on each"):
+        open_examples(cub)
