@@ -157,9 +157,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = 
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{where}{name}.")
         elif old != new:
-            found.append(f"{where}{name} is {_word(old)} there, {_word(new)} here")
+            found.append(f"{where}{name} is {_shown(old)} there, {_shown(new)} here")
     return found
 
 
-def _word(value: object) -> str:
+def _shown(value: object) -> str:
     return "not set" if value is None else "set" if isinstance(value, Mapping) else str(value)
