@@ -40,7 +40,7 @@ LEVELS = (
     {"pictures", "metrics"},
     {"explanation"},
     {"explainers"},
-    {"certificates", "attacks", "training"},
+    {"certificates", "attacks", "training", "visualise"},
     {"models", "data"},
     {"report"},
     {"runs"},

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from moreaugrad.score import Score, Smoothed
     from moreaugrad.solvers import Status
     from moreaugrad.surrogate import softplus_surrogate
+    from moreaugrad.visualise import Ascent, activation_maximisation
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "CASO",
     "L1",
     "METHODS",
+    "Ascent",
     "Box",
     "ConvergenceWarning",
     "DeepLift",
@@ -56,6 +58,7 @@ __all__ = [
     "Status",
     "WeightedL2",
     "Zero",
+    "activation_maximisation",
     "build",
     "paper_rho",
     "relu_hessian",
@@ -83,6 +86,7 @@ _HOMES = {
     "score": ("Score", "Smoothed"),
     "solvers": ("Status",),
     "surrogate": ("softplus_surrogate",),
+    "visualise": ("Ascent", "activation_maximisation"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 

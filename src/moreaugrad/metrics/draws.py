@@ -16,6 +16,7 @@ class Stream(IntEnum):
     BOX = 4
     WEIGHTS = 5
     RANKS = 6
+    JITTER = 7
 
 
 def generator(seed: int, key: int, stream: Stream, number: int) -> np.random.Generator:
