@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from moreaugrad import __version__
+from moreaugrad.cli.data import data
 from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options, with_options
 from moreaugrad.cli.train_options import TrainOptions
 
@@ -30,6 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=True,
 )
+
+app.add_typer(data, name="data")
 
 Images = Annotated[
     list[str] | None,

@@ -1,0 +1,111 @@
+"""Synthetic cells as a folder of pictures, with their true maps beside them."""
+
+from __future__ import annotations
+
+import io
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moreaugrad.data.cells import CLASS_NAMES
+from moreaugrad.data.examples import CELLS, Examples, open_examples
+from moreaugrad.data.layouts import MAPS
+from moreaugrad.data.prepare import Progress
+from moreaugrad.data.workers import Workers
+from moreaugrad.files import write_atomically
+
+FOLDERS = tuple(f"{label}-{name.replace(' ', '-')}" for label, name in enumerate(CLASS_NAMES))
+"""Numbered, so that their alphabetical order is that of the labels."""
+RECORD, CHUNK = "cells.toml", 16
+
+
+def write_cells(
+    out: Path,
+    *,
+    counts: Mapping[str, int],
+    size: int = 64,
+    seed: int = 0,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> int:
+    """`out/PART/CLASS/NUMBER.png`, and the true map of each in `out/maps/PART/CLASS/NUMBER.png`.
+
+    What `open_examples(out)` then reads has the pixels of `open_examples("cells", ...)`. Files
+    that are there already stay, so an interrupted call is finished by another, and a later one
+    may have larger counts. Returns how many pictures were written.
+
+    counts: pictures of each part ("train", "val", "test").
+    Errors: ValueError for a folder of other files, of other settings or of more pictures.
+    """
+    parts = {part: count for part, count in counts.items() if count}
+    wanted = {"size": size, "seed": seed, **parts}
+    opened = {
+        part: open_examples(CELLS, split=part, size=size, seed=seed, count=count)
+        for part, count in parts.items()
+    }
+    _refuse_others(out, wanted)
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [f"{name} = {value}\n" for name, value in wanted.items()]
+    write_atomically(out / RECORD, "".join(lines).encode())
+    for part in opened:
+        for name in FOLDERS:
+            for folder in (out / part / name, out / MAPS / part / name):
+                folder.mkdir(parents=True, exist_ok=True)
+    written = done = 0
+    for part, examples in opened.items():
+        ranges = [
+            range(start, min(start + CHUNK, len(examples)))
+            for start in range(0, len(examples), CHUNK)
+        ]
+        writing = Workers(_Writer(out, part, examples), workers)
+        for places, new in zip(ranges, writing(ranges), strict=True):
+            written, done = written + new, done + len(places)
+            if progress is not None:
+                progress(done, sum(parts.values()))
+    return written
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the pictures that are not there; how many these were."""
+
+    out: Path
+    part: str
+    examples: Examples
+
+    def __call__(self, places: range) -> int:
+        return sum(self._write(place) for place in places)
+
+    def _write(self, place: int) -> bool:
+        from PIL import Image
+
+        label = int(self.examples.labels[place])
+        name = Path(self.part, FOLDERS[label], f"{place:06d}.png")
+        if (self.out / name).exists():
+            return False
+        picture, attention = self.examples.pixels(place)
+        # The map first: where there is a picture, its map is there too.
+        for target, pixels in ((self.out / MAPS / name, attention), (self.out / name, picture)):
+            if pixels is not None:
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "PNG")
+                write_atomically(target, buffer.getvalue())
+        return True
+
+
+def _refuse_others(out: Path, wanted: Mapping[str, int]) -> None:
+    if not out.exists():
+        return
+    if out.is_file() or (any(out.iterdir()) and not (out / RECORD).is_file()):
+        raise ValueError(f"{out}: expected a new folder, or one of these cells, but it is another")
+    if not (out / RECORD).is_file():
+        return
+    there = tomllib.loads((out / RECORD).read_text(encoding="utf-8"))
+    for name, value in there.items():
+        new = wanted.get(name, 0)
+        if value > new if name not in ("size", "seed") else value != new:
+            raise ValueError(
+                f"{out}: expected cells of the same size and seed and at least as many, but it was "
+                f"written with {name} = {value}, not {new}; choose another folder"
+            )
