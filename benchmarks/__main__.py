@@ -57,6 +57,8 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "study-resnet20-softplus": _part("study", name="resnet20-softplus"),
     "study-resnet20": _part("study", name="resnet20"),
     "study-squeezenet": _part("study", name="squeezenet"),
+    "training-cifar10": _part("training", name="cifar10"),
+    "training-imagenette": _part("training", name="imagenette"),
     "figure-difference-squeezenet": _part("difference", network="squeezenet"),
     "figure-difference-resnet20-softplus": _part("difference", network="resnet20-softplus"),
     "figure-confidence-squeezenet": _part(
@@ -70,6 +72,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "figure-rank-one": _part("rank_one"),
     "metrics": _part("metrics"),
     "derivatives": _part("derivatives"),
+    "loader": _part("loader"),
 }
 
 
