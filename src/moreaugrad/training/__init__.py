@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from moreaugrad.names import choose, nearest
 
 if TYPE_CHECKING:
     from moreaugrad.penalties import Penalty
+    from moreaugrad.training.baselines import GaussianNoise, Plain
     from moreaugrad.training.fast import Fast
+    from moreaugrad.training.free import Free
     from moreaugrad.training.harmonisation import (
         GuidedPenalty,
         Harmonisation,
         PublishedHarmonisation,
     )
+    from moreaugrad.training.iterative import Iterative, Momentum
     from moreaugrad.training.losses import LOSSES, PerSampleLoss, cross_entropy, hinge
+    from moreaugrad.training.penalised import Penalised
     from moreaugrad.training.protocol import (
         Adversary,
         OvershootWarning,
@@ -29,21 +33,39 @@ if TYPE_CHECKING:
         Protocol,
         Round,
     )
+    from moreaugrad.training.updates import (
+        ConditionalGradient,
+        NormalisedAscent,
+        ProjectedGradient,
+        ProjectedMaximiser,
+        Update,
+    )
 
 __all__ = [
     "LOSSES",
     "PROTOCOLS",
     "Adversary",
+    "ConditionalGradient",
     "Fast",
+    "Free",
+    "GaussianNoise",
     "GuidedPenalty",
     "Harmonisation",
+    "Iterative",
     "Kind",
+    "Momentum",
+    "NormalisedAscent",
     "OvershootWarning",
+    "Penalised",
     "PerSampleLoss",
     "Perturbation",
+    "Plain",
+    "ProjectedGradient",
+    "ProjectedMaximiser",
     "Protocol",
     "PublishedHarmonisation",
     "Round",
+    "Update",
     "build",
     "cross_entropy",
     "hinge",
@@ -52,11 +74,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Kind:
-    """A row of the registry: where the class is. passes: forward/backward pairs of an update."""
+    """A row of the registry: where the class is."""
 
     target: str
     summary: str
-    passes: int
     needs_penalty: bool = True
 
     def load(self) -> type[Protocol]:
@@ -67,13 +88,24 @@ class Kind:
     def defaults(self) -> dict[str, Any]:
         """Every setting with its default, the penalty left out."""
         known = (item for item in fields(self.load()) if item.init and item.name != "penalty")
-        return {item.name: item.default for item in known}
+        return {
+            item.name: item.default if item.default_factory is MISSING else item.default_factory()
+            for item in known
+        }
 
 
 _HERE = "moreaugrad.training."
 
 PROTOCOLS: Mapping[str, Kind] = {
-    "fast": Kind(_HERE + "fast:Fast", "one step to the linearised maximum", 2),
+    "fast": Kind(_HERE + "fast:Fast", "one step to the linearised maximum"),
+    "iterative": Kind(_HERE + "iterative:Iterative", "several steps on the inner problem"),
+    "momentum": Kind(_HERE + "iterative:Momentum", "steps along an average of gradients"),
+    "free": Kind(_HERE + "free:Free", "each batch several times, one pass an update"),
+    "penalised": Kind(_HERE + "penalised:Penalised", "the penalty, by double backward"),
+    "gaussian-noise": Kind(
+        _HERE + "baselines:GaussianNoise", "noise on the input", needs_penalty=False
+    ),
+    "plain": Kind(_HERE + "baselines:Plain", "the loss alone", needs_penalty=False),
 }
 
 
@@ -101,6 +133,13 @@ _HOMES = {kind.target.split(":")[1]: kind.target.split(":")[0] for kind in PROTO
         "harmonisation": ("GuidedPenalty", "Harmonisation", "PublishedHarmonisation"),
         "losses": ("LOSSES", "PerSampleLoss", "cross_entropy", "hinge"),
         "protocol": ("Adversary", "OvershootWarning", "Perturbation", "Protocol", "Round"),
+        "updates": (
+            "ConditionalGradient",
+            "NormalisedAscent",
+            "ProjectedGradient",
+            "ProjectedMaximiser",
+            "Update",
+        ),
     }.items()
     for name in names
 }

@@ -27,7 +27,9 @@ from moreaugrad.training.inner import (
 from moreaugrad.training.losses import PerSampleLoss, cross_entropy
 
 CHECK_EVERY = 100
-"""Calls between two looks at whether perturbations raise loss - h: a hundredth of the cost."""
+CHECK_FROM = 10
+"""Calls between two looks at whether perturbations raise loss - h (a hundredth of the cost), and
+before the first, when untrained weights say little."""
 
 
 class OvershootWarning(UserWarning):
@@ -212,7 +214,7 @@ class Adversary(PenaltyProtocol):
         with in_mode(model, self.inner):
             delta, g = self._search(problem, penalty, ids)
         found = self._told(penalty, near, delta, g)
-        if self.tally.calls % CHECK_EVERY == 0:
+        if self.tally.calls % CHECK_EVERY == CHECK_FROM:
             self._check(problem, found)
         self.tally.calls += 1
         return found

@@ -1,0 +1,83 @@
+"""Steps of the iterative protocols, from one perturbation to the next."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moreaugrad.layout import per_sample
+from moreaugrad.penalties import Penalty
+
+LENGTH_FLOOR = 1e-12
+"""Gradients shorter than this are zero: there is no direction to take."""
+
+
+class Update(ABC):
+    """delta and the gradient g of the loss there, to the next delta."""
+
+    @abstractmethod
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ConditionalGradient(Update):
+    """(1 - step) delta + step argmax_d <g, d> - h(d).
+
+    Valid for every penalty, without a projection: h is convex, so what is feasible stays so.
+    Source: Frank and Wolfe (1956); generalised to h as Bredies, Lorenz and Maass (2009).
+    """
+
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
+        return torch.lerp(delta, penalty.maximiser(g), step)
+
+
+@dataclass(frozen=True)
+class ProjectedMaximiser(Update):
+    """project(delta + step argmax_d <g, d> - h(d)).
+
+    With `L1`: step times epsilon sign(g), clipped to epsilon. Source: AdvGrad's released code.
+    """
+
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
+        return project(penalty, delta + step * penalty.maximiser(g))
+
+
+@dataclass(frozen=True)
+class ProjectedGradient(Update):
+    """project(delta + step g / ||g||_2). Source: AdvGrad's released code for groups (step 1)."""
+
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
+        return project(penalty, delta + step * unit(g))
+
+
+@dataclass(frozen=True)
+class NormalisedAscent(Update):
+    """delta + step u / ||u||_2 with u = g - grad h(delta): for an h that is finite everywhere.
+
+    Source: AdvGrad's released code for the elastic net.
+    """
+
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
+        with torch.enable_grad():
+            leaf = delta.detach().requires_grad_()
+            h = penalty.conjugate(leaf)
+            if not h.requires_grad or not bool(torch.isfinite(h).all()):
+                raise ValueError(
+                    f"NormalisedAscent: expected a penalty whose conjugate is finite and smooth, "
+                    f"such as ElasticNet with l2 > 0, got {penalty!r}: use ConditionalGradient()"
+                )
+            (slope,) = torch.autograd.grad(h.sum(), leaf)
+        return delta + step * unit(g - slope)
+
+
+def project(penalty: Penalty, delta: Tensor) -> Tensor:
+    """The proximal point of h (Moreau's identity); of a norm's h, the nearest feasible point."""
+    return delta - penalty.prox(delta, 1.0)
+
+
+def unit(g: Tensor) -> Tensor:
+    """g / ||g||_2 of each sample, zero where g is."""
+    return g / per_sample(g.flatten(1).norm(dim=1).clamp_min(LENGTH_FLOOR), g)
