@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from moreaugrad.data.loading import Loader
 from moreaugrad.metrics import gini
+from moreaugrad.penalties import L1
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.train.prepare import PreparedTrain
+from moreaugrad.runs.train.protocols import one_step
+from moreaugrad.training.fast import Fast
 from moreaugrad.training.loop import Piece
 from moreaugrad.training.losses import cross_entropy
 
@@ -43,7 +45,10 @@ def judge(prepared: PreparedTrain, loader: Loader) -> Record:
     logit's gradient, over all entries, and the accuracy under one-step perturbations: the signs of
     the loss's gradient times .01, and the penalty's own where the training has one."""
     found = validate(prepared, loader)
-    attacks: dict[str, Any] = {}
+    attacks = {f"sign {USUAL:g}": Fast(L1(USUAL), space=prepared.space)}
+    own = one_step(next(iter(prepared.protocols.values())))
+    if own is not None:
+        attacks["own penalty"] = own
     indices: list[Tensor] = []
     right = dict.fromkeys(attacks, 0)
     count = 0

@@ -83,8 +83,8 @@ class NetworkPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolPlan:
-    """name, settings: of `training.PROTOCOLS`. penalty: of `runs.train.penalties.PENALTIES`, with
-    its weights `epsilon`, in the order of the penalty, and `group`, the side of its blocks."""
+    """name, settings: of `training.PROTOCOLS`. penalty: of `runs.train.protocols.PENALTIES`, with
+    its weights `epsilon`, and for groups the side and the channels of a block."""
 
     name: str = "plain"
     penalty: str | None = None

@@ -22,14 +22,16 @@ from moreaugrad.runs.pace import Unwatched, Watch
 from moreaugrad.runs.results import Failure
 from moreaugrad.runs.team import Team
 from moreaugrad.runs.train.optimisers import make_optimiser
-from moreaugrad.runs.train.penalties import make_protocol
 from moreaugrad.runs.train.plan import TrainPlan
+from moreaugrad.runs.train.protocols import make_protocol
 from moreaugrad.space import InputSpace
 from moreaugrad.training.loop import Piece
 from moreaugrad.training.protocol import Protocol
 
 EVALUATED = 128
 """Samples of a batch when nothing is learnt."""
+EVEN = 0.5
+"""Attention everywhere: strict harmonisation keeps its floor alone, the published one nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +94,18 @@ class PreparedTrain:
         return (x.to(self.device) - mean) / std
 
     def piece(self, number: int, batch: Batch) -> Piece:
+        """An attention map without an entry, of a picture that has no object or has lost it in the
+        crop, becomes even: it prefers no pixel."""
         attention = batch.attention
+        if attention is not None:
+            blank = (attention == 0).flatten(1).all(1)
+            attention = attention.masked_fill(blank.view(-1, 1, 1, 1), EVEN).to(self.device)
         return Piece(
             number=number,
             x=self.input(batch.x),
             y=batch.y.to(self.device),
             ids=batch.ids,
-            attention=None if attention is None else attention.to(self.device),
+            attention=attention,
         )
 
 

@@ -160,7 +160,7 @@ class _Run:
             "training": {
                 name: total / count
                 for name, total, count in zip(FIGURES, sums, counts, strict=True)
-                if count
+                if count == counts[0]  # a mean over some of the samples would mislead
             },
             "validation": found,
             "best": best,

@@ -1,0 +1,138 @@
+"""Penalties by name, with their weights in order, and protocols with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from moreaugrad.data.examples import Examples
+from moreaugrad.names import choose
+from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SquaredL2
+from moreaugrad.runs.train.plan import ProtocolPlan, TrainPlan
+from moreaugrad.space import InputSpace
+from moreaugrad.training import (
+    PROTOCOLS,
+    ConditionalGradient,
+    Fast,
+    GuidedPenalty,
+    Harmonisation,
+    Iterative,
+    NormalisedAscent,
+    ProjectedGradient,
+    ProjectedMaximiser,
+    PublishedHarmonisation,
+    Update,
+    build,
+)
+from moreaugrad.training.protocol import PenaltyProtocol, Protocol
+
+PUBLISHED = "published"
+"""A setting of `iterative`: true for the updates of the released code."""
+UPDATES: dict[str, Callable[[], Update]] = {
+    "conditional-gradient": ConditionalGradient,
+    "projected-maximiser": ProjectedMaximiser,
+    "projected-gradient": ProjectedGradient,
+    "normalised-ascent": NormalisedAscent,
+}
+
+
+@dataclass(frozen=True)
+class Named:
+    """weights: what the numbers of `epsilon` are, in order; optional: what may follow them."""
+
+    weights: tuple[str, ...]
+    make: Callable[[ProtocolPlan], Penalty | GuidedPenalty]
+    summary: str
+    optional: tuple[str, ...] = ()
+
+
+PENALTIES = {
+    "l1": Named(("epsilon",), lambda plan: L1(*plan.epsilon), "epsilon |g|_1"),
+    "group": Named(
+        ("epsilon",),
+        lambda plan: GroupL2(plan.epsilon[0], size=plan.group, channels=plan.channels),
+        "epsilon sum_S |g_S|_2 over square blocks",
+    ),
+    "elastic-net": Named(
+        ("epsilon1", "epsilon2"),
+        lambda plan: ElasticNet(*plan.epsilon),
+        "epsilon1 |g|_1 + epsilon2 |g|_2^2",
+    ),
+    "squared-l2": Named(("epsilon",), lambda plan: SquaredL2(*plan.epsilon), "epsilon |g|_2^2"),
+    "harmonisation": Named(
+        ("epsilon",),
+        lambda plan: Harmonisation(
+            plan.epsilon[0], **dict(zip(("floor",), plan.epsilon[1:], strict=False))
+        ),
+        "epsilon sum_i (max A - A_i + floor) g_i^2, A the attention map",
+        optional=("floor",),
+    ),
+    "published-harmonisation": Named(
+        ("epsilon",),
+        lambda plan: PublishedHarmonisation(*plan.epsilon),
+        "the released heuristic, no penalty's maximiser",
+    ),
+}
+
+
+def make_penalty(plan: ProtocolPlan) -> Penalty | GuidedPenalty | None:
+    """Errors: ValueError for an unknown name and another number of weights."""
+    if plan.penalty is None:
+        if plan.epsilon:
+            raise ValueError("epsilon: expected a penalty beside it (--penalty), got none")
+        return None
+    named = PENALTIES[choose("penalty", plan.penalty, PENALTIES)]
+    least, most = len(named.weights), len(named.weights) + len(named.optional)
+    if not least <= len(plan.epsilon) <= most:
+        wanted = [*named.weights, *(f"perhaps {name}" for name in named.optional)]
+        raise ValueError(
+            f"epsilon: expected the numbers {', '.join(wanted)} of the penalty {plan.penalty}, got "
+            f"{', '.join(f'{value:g}' for value in plan.epsilon) or 'none'}"
+        )
+    return named.make(plan)
+
+
+def make_protocol(plan: TrainPlan, space: InputSpace, examples: Examples) -> Protocol:
+    """Errors: ValueError for an unknown name or setting, a penalty that is missing or not wanted,
+    and harmonisation with data that have no attention maps."""
+    chosen, penalty = plan.protocol, make_penalty(plan.protocol)
+    kind = PROTOCOLS[choose("protocol", chosen.name, PROTOCOLS)]
+    if kind.needs_penalty and penalty is None:
+        raise ValueError(
+            f"penalty: the protocol {chosen.name} needs one of {', '.join(PENALTIES)} "
+            "(--penalty), got none"
+        )
+    if penalty is not None and not kind.needs_penalty:
+        raise ValueError(
+            f"penalty: the protocol {chosen.name} takes none, got {chosen.penalty}; a usual one "
+            "with a penalty is --protocol fast"
+        )
+    if isinstance(penalty, GuidedPenalty) and not examples.has_attention:
+        raise ValueError(
+            f"penalty: {chosen.penalty} expected attention maps beside the pictures, and "
+            f"{examples.name} has none"
+        )
+    settings: dict[str, Any] = {"space": space, "seed": plan.seed, **chosen.settings}
+    if "update" in settings:
+        settings["update"] = UPDATES[choose("update", str(settings["update"]), UPDATES)]()
+    if not settings.pop(PUBLISHED, False):
+        return build(chosen.name, penalty, **settings)
+    if chosen.name != "iterative" or not isinstance(penalty, (L1, GroupL2, ElasticNet)):
+        raise ValueError(
+            "published: expected the protocol iterative with the penalty l1, group or elastic-net, "
+            f"got {chosen.name} with {chosen.penalty}"
+        )
+    # Unknown settings are told by the names of the class.
+    build(chosen.name, penalty, **settings)
+    return Iterative.published(penalty, **settings)
+
+
+def one_step(protocol: Protocol) -> Fast | None:
+    """The perturbation of the protocol's penalty, in the protocol's budget; None without one."""
+    if not isinstance(protocol, PenaltyProtocol):
+        return None
+    return Fast(
+        protocol.penalty, units=protocol.units, space=protocol.space, box=protocol.box,
+        seed=protocol.seed,
+    )  # fmt: skip
