@@ -1,0 +1,109 @@
+"""The ranks of every picture's entries, kept in files while networks are trained on masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreaugrad.data.examples import Examples
+from moreaugrad.explainers import build
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.metrics import importance_ranks
+from moreaugrad.runs.evaluate.plan import Settings
+from moreaugrad.runs.pace import Watch
+from moreaugrad.runs.retrain.examples import Joined, Ranks
+from moreaugrad.runs.retrain.plan import RANDOM, DiffRoarPlan
+from moreaugrad.runs.retrain.trainings import held_out
+from moreaugrad.runs.train import PreparedTrain
+
+TRAIN, TEST = "train", "test"
+IDS, FILL = "ids", "fill"
+APART = 2**40
+"""Between the ids of training and test pictures: their random orders must not be the same."""
+
+
+def explainer_of(label: str, settings: Settings, prepared: PreparedTrain) -> Explainer:
+    """A method by its label, for a trained network."""
+    own: dict[str, Any] = {name: value for name, value in settings.items() if name != "method"}
+    return build(settings.get("method", label), prepared.module, **own)
+
+
+def whole(prepared: PreparedTrain) -> Examples:
+    """The pictures that are trained on, and those held out of them, with the ids they have."""
+    training, validation = prepared.loader.examples, prepared.validation.examples
+    joined = Joined(training, validation)
+    joined.ids = torch.cat([training.ids, validation.ids])
+    return joined
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """By the maps of one network, into the files of a folder."""
+
+    plan: DiffRoarPlan
+    prepared: PreparedTrain
+    folder: Path
+    watch: Watch
+
+    def part(self, part: str, examples: Examples) -> None:
+        """Ranks, ids in order, and the mean colour of the pictures."""
+        prepared, plan = self.prepared, self.plan
+        explainers = {
+            label: explainer_of(label, settings, prepared)
+            for label, settings in plan.methods.items()
+        }
+        found: dict[str, list[np.ndarray]] = {order: [] for order in plan.orders}
+        colours, done = torch.zeros(3, dtype=torch.float64), 0
+        for number, batch in enumerate(held_out(prepared, examples).epoch(0)):
+            piece = prepared.piece(number, batch)
+            keys = piece.ids + (0 if part == TRAIN else APART)
+            target = piece.y if plan.target == "label" else None
+            for order, blocks in found.items():
+                maps = torch.zeros_like(piece.x)
+                if order != RANDOM:
+                    made = explainers[order].attribute(piece.x, target, ids=keys)
+                    assert isinstance(made, Tensor)
+                    maps = made
+                ranks = importance_ranks(maps, unit=plan.unit, ids=keys).cpu().numpy()
+                blocks.append(ranks.astype(np.uint16) if ranks[0].size <= 2**16 else ranks)
+            colours += batch.x.double().mean((2, 3)).sum(0)
+            done += len(batch)
+            self.watch.pace(done, len(examples), f"ranking {part}")
+        rows = np.argsort(examples.ids.numpy())
+        fill = colours / done if plan.fill is None else torch.full((3,), plan.fill)
+        self._save(part, FILL, (fill * 255).round().byte().numpy())
+        self._save(part, IDS, examples.ids.numpy()[rows])
+        for order, blocks in found.items():
+            self._save(part, order, np.concatenate(blocks)[rows])
+
+    def _save(self, part: str, what: str, values: np.ndarray) -> None:
+        path = rank_file(self.folder, part, what)
+        partial = path.with_suffix(".partial.npy")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        np.save(partial, values)
+        partial.replace(path)
+
+
+def ranked(folder: Path, plan: DiffRoarPlan) -> bool:
+    """All files are there; each is whole."""
+    return all(
+        rank_file(folder, part, what).exists()
+        for part in (TRAIN, TEST)
+        for what in (*plan.orders, IDS, FILL)
+    )
+
+
+def rank_file(folder: Path, part: str, what: str) -> Path:
+    return folder / f"{part}-{what}.npy"
+
+
+def load_ranks(folder: Path, part: str, order: str) -> Ranks:
+    return Ranks(
+        ids=np.load(rank_file(folder, part, IDS)),
+        values=np.load(rank_file(folder, part, order), mmap_mode="r"),
+    )

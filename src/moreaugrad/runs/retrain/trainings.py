@@ -1,0 +1,110 @@
+"""Networks trained by one plan on changed data, from the same start for the same seed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from moreaugrad.data.augment import Augment
+from moreaugrad.data.examples import Examples
+from moreaugrad.data.loading import Loader
+from moreaugrad.runs.config import to_table
+from moreaugrad.runs.pace import Watch
+from moreaugrad.runs.team import Team
+from moreaugrad.runs.train import Means, PreparedTrain, TrainPlan, prepare_train, run_train
+from moreaugrad.runs.train.judge import validate
+from moreaugrad.runs.train.optimisers import make_optimiser
+from moreaugrad.runs.train.prepare import EVALUATED
+from moreaugrad.training.checkpoint import Checkpoint
+
+Change = Callable[[PreparedTrain], "Changed"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Changed:
+    """What a network learns from and is tested on, in place of the plan's own. None: the same.
+
+    resized: pictures are of the network's size already.
+    """
+
+    training: Examples | None = None
+    validation: Examples | None = None
+    test: Examples | None = None
+    resized: bool = False
+
+
+class Trainings:
+    """Reads the data once for each seed; each process trains networks of its own."""
+
+    def __init__(self, plan: TrainPlan, means: Means, watch: Watch) -> None:
+        if plan.data.test is None:
+            raise ValueError(
+                "data.test: expected a part of the data that networks are tested on (test or val), "
+                "got none: set it in the configuration of the training"
+            )
+        self.plan, self.means, self.watch = plan, means, watch
+        self._seed: int | None = None
+        self._prepared: PreparedTrain | None = None
+
+    def start(self, seed: int) -> PreparedTrain:
+        """A training with this seed that has not begun."""
+        if self._prepared is None or self._seed != seed:
+            plan = replace(self.plan, seed=seed)
+            self._prepared = prepare_train(plan, Team(), self.means, self.watch)
+            self._seed = seed
+        return self._prepared
+
+    def train(self, seed: int, change: Change, unit: str, folder: Path) -> PreparedTrain | None:
+        """The network after the last epoch; None where it was interrupted. The folder goes on where
+        it was; the caller takes it away."""
+        begun = self.start(seed)
+        module = copy.deepcopy(begun.module)
+        fresh = replace(
+            begun,
+            model=replace(begun.model, module=module),
+            optimiser=make_optimiser(begun.plan.optimiser, module),
+            protocols=copy.deepcopy(begun.protocols),
+        )
+        prepared = _with(fresh, change(begun), unit)
+        outcome = run_train(prepared, folder, watch=self.watch)
+        if outcome.interrupted:
+            return None
+        last = Checkpoint.load(folder)
+        assert last is not None
+        module.load_state_dict(dict(last.weights))
+        module.eval()
+        return prepared
+
+
+def _with(prepared: PreparedTrain, changed: Changed, unit: str) -> PreparedTrain:
+    augment = prepared.loader.augment
+    if changed.resized:
+        augment = replace(augment, resize=None)
+    held = Augment.evaluation(augment.size, augment.resize)
+    assert prepared.test is not None
+    plan = replace(
+        prepared.plan, augment=to_table(augment), pictures=f"{prepared.plan.pictures} {unit}"
+    )
+    return replace(
+        prepared,
+        plan=plan,
+        loader=Loader(
+            changed.training or prepared.loader.examples, augment, batch=plan.batch, seed=plan.seed,
+            workers=prepared.means.workers, pin=prepared.device.type == "cuda",
+        ),
+        validation=held_out(prepared, changed.validation or prepared.validation.examples, held),
+        test=held_out(prepared, changed.test or prepared.test.examples, held),
+    )  # fmt: skip
+
+
+def held_out(prepared: PreparedTrain, examples: Examples, held: Augment | None = None) -> Loader:
+    """Examples as they lie and as they are evaluated."""
+    held = held or prepared.validation.augment
+    return Loader(examples, held, batch=EVALUATED, shuffle=False, workers=prepared.means.workers)
+
+
+def accuracy(prepared: PreparedTrain, loader: Loader | None) -> float:
+    assert loader is not None
+    return float(validate(prepared, loader)["accuracy"])
