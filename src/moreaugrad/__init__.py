@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moreaugrad import training
     from moreaugrad.explainers import METHODS, build
     from moreaugrad.explainers.captum import DeepLift, IntegratedGradients
     from moreaugrad.explainers.caso import CAFO, CASO, SmoothCAFO, SmoothCASO
@@ -64,6 +65,7 @@ __all__ = [
     "relu_hessian",
     "rho_guidance",
     "softplus_surrogate",
+    "training",
 ]
 
 # What the imports above tell type checkers happens when a name is first used: the command line
@@ -88,10 +90,13 @@ _HOMES = {
     "surrogate": ("softplus_surrogate",),
     "visualise": ("Ascent", "activation_maximisation"),
 }
+_PARTS = ("training",)
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -190,6 +190,17 @@ def test_bad_attention_is_told() -> None:
         Harmonisation(-1.0)
 
 
+def test_images_without_anything_to_look_at() -> None:
+    model, attention = smooth(), ATTENTION.clone()
+    attention[2] = 0
+    plain = Fast(SquaredL2(0.5 * 1.1))(model, X, Y)
+    found = Fast(Harmonisation(0.5, floor=0.1, blank=True))(model, X, Y, attention=attention)
+    assert torch.allclose(found[2], plain[2])
+    rest = [0, 1, 3, 4]
+    seen = Fast(Harmonisation(0.5, floor=0.1))(model, X, Y, attention=ATTENTION)
+    assert torch.allclose(found[rest], seen[rest])
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_bfloat16_autocast(name: str) -> None:
     kind = PROTOCOLS[name]

@@ -13,8 +13,19 @@ from moreaugrad.layout import per_sample
 from moreaugrad.penalties import Penalty, Weight, WeightedL2
 
 
+@dataclass(frozen=True, kw_only=True)
 class GuidedPenalty(ABC):
-    """A penalty that is another one for each image."""
+    """A penalty that is another one for each image.
+
+    blank: maps that are zero everywhere are taken for images without anything to look at (an empty
+    picture, a crop beside the object), instead of for a mistake.
+    """
+
+    epsilon: float = field(kw_only=False)
+    blank: bool = False
+
+    def __post_init__(self) -> None:
+        _check_number("epsilon", self.epsilon)
 
     @abstractmethod
     def at(self, attention: Tensor) -> Penalty:
@@ -25,19 +36,19 @@ class GuidedPenalty(ABC):
 class Harmonisation(GuidedPenalty):
     """R(g) = epsilon sum_i (max A - A_i + floor) g_i^2: gradients where A is low cost most.
 
+    max A is each image's own, and 1 where nothing is to be looked at.
     Source: AdvGrad 4.3, with weights that are never negative, so that R is convex and the
     perturbation 2 epsilon (max A - A + floor) g solves the inner problem.
     """
 
-    epsilon: float = field(kw_only=False)
     floor: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_number("epsilon", self.epsilon)
+        super().__post_init__()
         _check_number("floor", self.floor)
 
     def at(self, attention: Tensor) -> Penalty:
-        peak = attention.flatten(1).amax(1)
+        peak = _peak(attention)
         return WeightedL2(self.epsilon * (per_sample(peak, attention) - attention + self.floor))
 
 
@@ -49,14 +60,10 @@ class PublishedHarmonisation(GuidedPenalty):
     `peak` puts max A / 2 of each image for 1/2, as the paper prints it. Source: AdvGrad 4.3.
     """
 
-    epsilon: float = field(kw_only=False)
     peak: bool = False
 
-    def __post_init__(self) -> None:
-        _check_number("epsilon", self.epsilon)
-
     def at(self, attention: Tensor) -> Penalty:
-        half = per_sample(attention.flatten(1).amax(1) / 2, attention) if self.peak else 0.5
+        half = per_sample(_peak(attention) / 2, attention) if self.peak else 0.5
         return Heuristic(2 * self.epsilon * (half - attention))
 
 
@@ -93,10 +100,16 @@ def resolve(penalty: Penalty | GuidedPenalty, attention: Tensor | None, x: Tenso
             f"attention: {type(penalty).__name__} needs a map for each image, [B, 1, H, W] in "
             "[0, 1], got None"
         )
-    return penalty.at(_checked(attention, x).expand(x.shape))
+    return penalty.at(_checked(attention, x, penalty.blank).expand(x.shape))
 
 
-def _checked(attention: Tensor, x: Tensor) -> Tensor:
+def _peak(attention: Tensor) -> Tensor:
+    """max A of each image, `[B]`, and 1 where A is zero everywhere."""
+    peak = attention.flatten(1).amax(1)
+    return torch.where(peak > 0, peak, 1.0)
+
+
+def _checked(attention: Tensor, x: Tensor, blank: bool) -> Tensor:
     wanted = (len(x), 1, *x.shape[2:])
     if tuple(attention.shape) not in (wanted, tuple(x.shape)):
         raise ValueError(
@@ -110,10 +123,10 @@ def _checked(attention: Tensor, x: Tensor) -> Tensor:
             f"attention: expected numbers in [0, 1], got others in sample(s) {_rows(outside)}"
         )
     empty = (flat == 0).all(1)
-    if bool(empty.any()):
+    if not blank and bool(empty.any()):
         raise ValueError(
             f"attention: expected maps with an entry above 0, got only zeros in sample(s) "
-            f"{_rows(empty)}"
+            f"{_rows(empty)}; blank=True takes them for images without anything to look at"
         )
     dtype = torch.promote_types(x.dtype, torch.float32)
     return flat.reshape(attention.shape).to(dtype)

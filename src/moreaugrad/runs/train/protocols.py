@@ -47,6 +47,11 @@ class Named:
     optional: tuple[str, ...] = ()
 
 
+def _harmonisation(epsilon: float, floor: float = Harmonisation.floor) -> Harmonisation:
+    # Maps that should not be blank were refused when the data were read.
+    return Harmonisation(epsilon, floor=floor, blank=True)
+
+
 PENALTIES = {
     "l1": Named(("epsilon",), lambda plan: L1(*plan.epsilon), "epsilon |g|_1"),
     "group": Named(
@@ -62,15 +67,13 @@ PENALTIES = {
     "squared-l2": Named(("epsilon",), lambda plan: SquaredL2(*plan.epsilon), "epsilon |g|_2^2"),
     "harmonisation": Named(
         ("epsilon",),
-        lambda plan: Harmonisation(
-            plan.epsilon[0], **dict(zip(("floor",), plan.epsilon[1:], strict=False))
-        ),
+        lambda plan: _harmonisation(*plan.epsilon),
         "epsilon sum_i (max A - A_i + floor) g_i^2, A the attention map",
         optional=("floor",),
     ),
     "published-harmonisation": Named(
         ("epsilon",),
-        lambda plan: PublishedHarmonisation(*plan.epsilon),
+        lambda plan: PublishedHarmonisation(*plan.epsilon, blank=True),
         "the released heuristic, no penalty's maximiser",
     ),
 }
