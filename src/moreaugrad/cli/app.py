@@ -14,6 +14,7 @@ import typer
 from moreaugrad import __version__
 from moreaugrad.cli.data import data
 from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options, with_options
+from moreaugrad.cli.retrain import retrain
 from moreaugrad.cli.train_options import TrainOptions
 
 DONE, PARTLY, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data, name="data")
+app.add_typer(retrain, name="retrain")
 
 Images = Annotated[
     list[str] | None,

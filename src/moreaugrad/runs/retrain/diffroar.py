@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tomli_w
@@ -37,9 +35,8 @@ from moreaugrad.runs.retrain.ranking import (
 )
 from moreaugrad.runs.retrain.study import RANKS, Done, Study, StudyFolder
 from moreaugrad.runs.retrain.tables import diffroar_table
-from moreaugrad.runs.retrain.trainings import Changed, Trainings, accuracy
-from moreaugrad.runs.train import Means, PreparedTrain, TrainPlan, prepare_train, read_plan
-from moreaugrad.runs.train.plan import plan_toml
+from moreaugrad.runs.retrain.trainings import Changed, Trainings, accuracy, settled, train_table
+from moreaugrad.runs.train import Means, PreparedTrain, prepare_train, read_plan
 
 EXPLAINED = "explained"
 
@@ -72,13 +69,14 @@ class DiffRoarStudy(Study):
                 "best.safetensors"
             )
         explained = read_plan(plan.explained / "config.toml")
-        self.explained = replace(explained, device=plan.training.device, shards=None)
+        self.explained = settled(replace(explained, device=plan.training.device, shards=None))
         # A picture is one set of entries: data and size are those of the explained network.
         size, resize = explained.augment["size"], explained.augment.get("resize")
         self.held = Augment.evaluation(size, resize)
         ours = {"size": size} if resize is None else {"size": size, "resize": resize}
         others = {n: v for n, v in plan.training.augment.items() if n not in ("size", "resize")}
-        self.training = replace(plan.training, data=explained.data, augment=others | ours, judged=1)
+        self.training = settled(
+            replace(plan.training, data=explained.data, augment=others | ours, judged=1)
         self.trainings = Trainings(self.training, means, watch)
         self._units = {unit.name: unit for unit in self._wanted()}
 
@@ -100,7 +98,7 @@ class DiffRoarStudy(Study):
 
     @property
     def compute(self) -> ComputePlan:
-        return ComputePlan(device=self.training.device, threads=self.training.threads or 1)
+        return ComputePlan(device=self.training.device, threads=self.training.threads)
 
     def config(self, folder: Path) -> str:
         plan = self.plan
@@ -131,9 +129,7 @@ class DiffRoarStudy(Study):
         ranking = Ranking(self.plan, prepared, folder.path / RANKS, watch)
         ranking.part(TRAIN, whole(prepared))
         ranking.part(TEST, prepared.test.examples)
-        told = {"accuracy": accuracy(prepared, prepared.test),
-                "network": weights_digest(prepared.module)}  # fmt: skip
-        folder.write(EXPLAINED, told, {})
+        folder.write(EXPLAINED, {"accuracy": accuracy(prepared, prepared.test)}, {})
 
     def do(self, unit: str, folder: StudyFolder, watch: Watch) -> Done | None:
         wanted = self._units[unit]
@@ -195,10 +191,6 @@ class DiffRoarStudy(Study):
 
     def table(self, results: Record) -> str:
         return diffroar_table(self.plan, results)
-
-
-def train_table(plan: TrainPlan, folder: Path) -> dict[str, Any]:
-    return tomllib.loads(plan_toml(plan, folder))
 
 
 def _number(value: float) -> float | None:

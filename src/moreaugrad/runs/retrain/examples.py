@@ -100,14 +100,17 @@ def shuffled(examples: Examples, seed: int) -> Examples:
     return Relabelled(examples, examples.labels[torch.from_numpy(order)])
 
 
-def exchange(
-    examples: Examples, reserve: Examples, count: int, seed: int
-) -> tuple[Examples, Sequence[int]]:
-    """`count` examples removed and as many of `reserve` put in their place, both drawn by the seed;
-    and which of `reserve` they are."""
+def exchange(examples: Examples, reserve: Examples, count: int, seed: int) -> Examples:
+    """`count` examples removed and as many of `reserve` in their place, both drawn by the seed."""
     if not count:
-        return examples, ()
-    draws = keyed(seed, 0, EXCHANGE)
-    kept = np.sort(draws.permutation(len(examples))[count:]).tolist()
-    taken = np.sort(draws.permutation(len(reserve))[:count]).tolist()
-    return Joined(examples.subset(kept), reserve.subset(taken)), taken
+        return examples
+    gone = set(drawn(len(examples), count, seed, 0))
+    kept = [place for place in range(len(examples)) if place not in gone]
+    return Joined(examples.subset(kept), reserve.subset(drawn(len(reserve), count, seed, 1)))
+
+
+def drawn(total: int, count: int, seed: int, number: int) -> Sequence[int]:
+    """`count` of `total` places, in order; draw 0 leaves a set and draw 1 comes into it."""
+    places = keyed(seed, number, EXCHANGE).permutation(total)[:count]
+    found: list[int] = np.sort(places).tolist()
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moreaugrad.metrics import METRICS
 from moreaugrad.metrics.roar import UNITS
 from moreaugrad.names import choose
 from moreaugrad.runs.evaluate.plan import LABEL, Settings
@@ -50,6 +51,61 @@ class DiffRoarPlan:
     @property
     def orders(self) -> list[str]:
         return [*self.methods, *([RANDOM] if self.control else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityPlan:
+    """Networks of several seeds, each with a share of its training pictures exchanged for test
+    pictures; their maps are compared on test pictures that none has learnt from.
+
+    exchanged: the shares; 0 leaves the seed alone. images: that are compared at most. metrics: of
+    pairs of maps.
+    """
+
+    training: TrainPlan
+    seeds: tuple[int, ...] = (0, 1)
+    exchanged: tuple[float, ...] = (0.0, 0.1)
+    images: int = 500
+    methods: Mapping[str, Settings] = field(default_factory=lambda: {"simple-gradient": {}})
+    metrics: tuple[str, ...] = ("ssim", "dice", "spearman")
+
+    def __post_init__(self) -> None:
+        _check_seeds(self.seeds, 2)
+        if not self.exchanged or not all(0 <= share < 1 for share in self.exchanged):
+            raise ValueError(
+                f"exchanged: expected shares from 0 to below 1, got {list(self.exchanged)}"
+            )
+        _check_compared(self.images, self.methods, self.metrics)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsPlan:
+    """Networks trained on their labels, and on labels in an order drawn by the seed.
+
+    A map that hardly differs between the two does not show what a network has learnt. The second
+    network should know its labels by heart (more than 95 %); the table tells whether it does.
+    """
+
+    training: TrainPlan
+    seeds: tuple[int, ...] = (0, 1)
+    images: int = 500
+    methods: Mapping[str, Settings] = field(default_factory=lambda: {"simple-gradient": {}})
+    metrics: tuple[str, ...] = ("ssim", "spearman", "spearman-signed")
+
+    def __post_init__(self) -> None:
+        _check_seeds(self.seeds, 1)
+        _check_compared(self.images, self.methods, self.metrics)
+
+
+def _check_compared(images: int, methods: Mapping[str, Settings], metrics: Sequence[str]) -> None:
+    if images < 1:
+        raise ValueError(f"images: expected at least 1, got {images}")
+    _check_labels(methods)
+    pairs = [name for name, metric in METRICS.items() if metric.kind == "pair"]
+    if not metrics:
+        raise ValueError(f"metrics: expected some of {', '.join(pairs)}, got none")
+    for name in metrics:
+        choose("metrics", name, pairs)
 
 
 def _check_seeds(seeds: Sequence[int], least: int) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import Examples
 from moreaugrad.data.loading import Loader
 from moreaugrad.runs.config import to_table
+from moreaugrad.runs.network import resolved_device
 from moreaugrad.runs.pace import Watch
 from moreaugrad.runs.team import Team
 from moreaugrad.runs.train import Means, PreparedTrain, TrainPlan, prepare_train, run_train
 from moreaugrad.runs.train.judge import validate
 from moreaugrad.runs.train.optimisers import make_optimiser
+from moreaugrad.runs.train.plan import plan_toml
 from moreaugrad.runs.train.prepare import EVALUATED
 from moreaugrad.training.checkpoint import Checkpoint
 
@@ -33,6 +37,11 @@ class Changed:
     validation: Examples | None = None
     test: Examples | None = None
     resized: bool = False
+
+
+def settled(plan: TrainPlan) -> TrainPlan:
+    """With the choices of the machine made. One picture is judged: studies judge for themselves."""
+    return replace(plan, device=resolved_device(plan.device), threads=plan.threads or 1, judged=1)
 
 
 class Trainings:
@@ -108,3 +117,8 @@ def held_out(prepared: PreparedTrain, examples: Examples, held: Augment | None =
 def accuracy(prepared: PreparedTrain, loader: Loader | None) -> float:
     assert loader is not None
     return float(validate(prepared, loader)["accuracy"])
+
+
+def train_table(plan: TrainPlan, folder: Path) -> dict[str, Any]:
+    """The plan as it is told in a study's configuration in `folder`."""
+    return tomllib.loads(plan_toml(plan, folder))
