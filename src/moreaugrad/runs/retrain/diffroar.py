@@ -75,8 +75,7 @@ class DiffRoarStudy(Study):
         self.held = Augment.evaluation(size, resize)
         ours = {"size": size} if resize is None else {"size": size, "resize": resize}
         others = {n: v for n, v in plan.training.augment.items() if n not in ("size", "resize")}
-        self.training = settled(
-            replace(plan.training, data=explained.data, augment=others | ours, judged=1)
+        self.training = settled(replace(plan.training, data=explained.data, augment=others | ours))
         self.trainings = Trainings(self.training, means, watch)
         self._units = {unit.name: unit for unit in self._wanted()}
 
