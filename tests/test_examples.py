@@ -27,7 +27,10 @@ def percent(text: str, before: str) -> float:
 
 
 def test_every_example_is_tested() -> None:
-    assert {"tabular_groups", "sequence_embedding", "noise_tunnel", "quantus_metrics"} == SCRIPTS
+    assert {
+        "tabular_groups", "sequence_embedding", "noise_tunnel", "quantus_metrics",
+        "train_two_lines",
+    } == SCRIPTS  # fmt: skip
     assert {path.name for path in EXAMPLES.glob("*.ipynb")} == {"image.ipynb"}
 
 
@@ -52,6 +55,16 @@ def test_noise_tunnel_and_ours_agree(capsys: pytest.CaptureFixture[str]) -> None
     assert cosine is not None
     assert float(cosine[1]) > 0.99
     assert percent(text, "NoiseTunnel(SparseMoreauGrad)") < percent(text, "MoreauGrad(sigma=0.5)")
+
+
+def test_two_lines_make_gradients_sparser(capsys: pytest.CaptureFixture[str]) -> None:
+    text = output("train_two_lines", capsys)
+    found = re.findall(r"^(\w+) training: accuracy ([\d.]+), Gini ([\d.]+)$", text, re.M)
+    (plain, *before), (perturbed, *after) = found
+    assert (plain, perturbed) == ("plain", "perturbed")
+    assert float(after[1]) > float(before[1]) + 0.04
+    assert float(before[0]) > 0.4
+    assert float(after[0]) > float(before[0]) - 0.05
 
 
 def test_quantus_scores_maps(capsys: pytest.CaptureFixture[str]) -> None:
