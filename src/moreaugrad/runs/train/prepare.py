@@ -30,8 +30,6 @@ from moreaugrad.training.protocol import Protocol
 
 EVALUATED = 128
 """Samples of a batch when nothing is learnt."""
-EVEN = 0.5
-"""Attention everywhere: strict harmonisation keeps its floor alone, the published one nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,18 +92,13 @@ class PreparedTrain:
         return (x.to(self.device) - mean) / std
 
     def piece(self, number: int, batch: Batch) -> Piece:
-        """An attention map without an entry, of a picture that has no object or has lost it in the
-        crop, becomes even: it prefers no pixel."""
         attention = batch.attention
-        if attention is not None:
-            blank = (attention == 0).flatten(1).all(1)
-            attention = attention.masked_fill(blank.view(-1, 1, 1, 1), EVEN).to(self.device)
         return Piece(
             number=number,
             x=self.input(batch.x),
             y=batch.y.to(self.device),
             ids=batch.ids,
-            attention=attention,
+            attention=None if attention is None else attention.to(self.device),
         )
 
 

@@ -1,0 +1,323 @@
+"""`train` on small pictures: what it learns, writes and refuses."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from moreaugrad.cli.app import run
+from moreaugrad.models import load_model
+from moreaugrad.models.heads import fit_head
+from moreaugrad.runs.train import (
+    DataPlan,
+    NetworkPlan,
+    OptimiserPlan,
+    ProtocolPlan,
+    TrainPlan,
+    estimate_train,
+    prepare_train,
+    run_train,
+)
+from moreaugrad.runs.train.protocols import PENALTIES
+from moreaugrad.training import PROTOCOLS
+
+LABELS = ("blank", "cross", "dot", "stripe")
+EPSILON = {"elastic-net": (0.02, 0.1)}
+
+
+def draw(folder: Path, labels: tuple[str, ...] = LABELS, each: int = 6) -> Path:
+    """Pictures whose class shows in their colour."""
+    generator = np.random.default_rng(0)
+    for place, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for number in range(each):
+            pixels = generator.integers(0, 120, (16, 18, 3), dtype=np.uint8)
+            pixels[..., place % 3] += 60 + 25 * (place // 3)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    draw(folder / "train")
+    draw(folder / "test", each=3)
+    return folder
+
+
+def plan(source: object, **more: Any) -> TrainPlan:
+    given: dict[str, Any] = {
+        "epochs": 1,
+        "batch": 6,
+        "data": DataPlan(source=str(source), validation=0.2, count=32),
+        "model": NetworkPlan(name="tiny_models:normalised"),
+    }
+    return TrainPlan(**(given | more))
+
+
+def trained(source: object, out: Path, **more: Any) -> dict[str, torch.Tensor]:
+    outcome = run_train(prepare_train(plan(source, **more)), out)
+    assert outcome.results
+    return load_file(out / "last.safetensors")
+
+
+def protocol(name: str, penalty: str | None, scale: float = 1.0, **settings: Any) -> ProtocolPlan:
+    weights = () if penalty is None else EPSILON.get(penalty, (0.05,))
+    return ProtocolPlan(
+        name=name, penalty=penalty, epsilon=tuple(scale * weight for weight in weights), group=4,
+        settings=settings,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return trained("cells", tmp_path_factory.mktemp("plain") / "run")
+
+
+CHOICES = [
+    *(protocol(name, "l1" if kind.needs_penalty else None) for name, kind in PROTOCOLS.items()),
+    *(protocol("fast", penalty) for penalty in PENALTIES if penalty != "l1"),
+    protocol("iterative", "group", published=True),
+    protocol("iterative", "elastic-net", update="normalised-ascent", steps=2),
+]
+
+
+def title(chosen: ProtocolPlan) -> str:
+    return "-".join([chosen.name, chosen.penalty or "none", *chosen.settings])
+
+
+@pytest.mark.parametrize("chosen", CHOICES, ids=title)
+def test_every_protocol_and_penalty(
+    chosen: ProtocolPlan, plain: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    found = trained("cells", tmp_path / "run", protocol=chosen)
+    assert all(bool(torch.isfinite(value).all()) for value in found.values())
+    differ = any(not torch.equal(found[name], plain[name]) for name in plain)
+    assert differ == (chosen.name != "plain")
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        *(protocol(name, "l1", 0) for name in ("fast", "iterative", "momentum", "penalised")),
+        *(protocol("fast", penalty, 0) for penalty in ("group", "elastic-net", "squared-l2")),
+        protocol("fast", "harmonisation", 0),
+        protocol("free", "l1", 0, replays=1),
+        protocol("gaussian-noise", None, sigma=0.0),
+    ],
+    ids=title,
+)
+def test_epsilon_0_is_plain_training(
+    chosen: ProtocolPlan, plain: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    found = trained("cells", tmp_path / "run", protocol=chosen)
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+
+
+def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path: Path) -> None:
+    data = DataPlan(source=str(pictures), validation=0.2, test="test")
+    chosen = plan(
+        pictures, epochs=6, data=data, protocol=protocol("fast", "l1"),
+        optimiser=OptimiserPlan(lr=0.01, schedule="one-cycle", name="adamw"),
+    )  # fmt: skip
+    prepared = prepare_train(chosen)
+    outcome = run_train(prepared, tmp_path / "run")
+    accuracies = [record["validation"]["accuracy"] for record in outcome.records]
+    assert accuracies[-1] > accuracies[0]
+    first = accuracies.index(max(accuracies)) + 1
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert results == outcome.results
+    assert results["epoch"] == first
+    assert results["validation"]["accuracy"] == max(accuracies)
+    assert results["test"]["count"] == 12
+    assert {"sign 0.01", "own penalty"} == set(results["test"]["robustness"])
+
+    again = load_model(
+        "tiny_models:normalised", tmp_path / "run" / "best.safetensors",
+        tmp_path / "run" / "labels.txt", prepared.model.preprocess,
+    )  # fmt: skip
+    assert again.labels == LABELS
+    right = count = 0
+    for batch in prepared.test.epoch(0):
+        right += int((again.module(prepared.input(batch.x)).argmax(1) == batch.y).sum())
+        count += len(batch)
+    assert right / count == results["test"]["accuracy"]
+    card = (tmp_path / "run" / "card.md").read_text(encoding="utf-8")
+    assert f"{100 * right / count:.1f} % of 12" in card
+    assert 'penalty = "l1"' in card
+
+
+def test_the_parts_of_the_data_do_not_overlap(pictures: Path) -> None:
+    prepared = prepare_train(plan(pictures))
+    parts = [prepared.loader.examples, prepared.validation.examples]
+    names = [{part.describe(i) for i in range(len(part))} for part in parts]
+    assert not names[0] & names[1]
+    assert len(names[0] | names[1]) == 24
+
+
+def test_a_training_repeats_from_its_own_configuration(pictures: Path, tmp_path: Path) -> None:
+    first = trained(pictures, tmp_path / "one", protocol=protocol("fast", "elastic-net"))
+    config = tmp_path / "one" / "config.toml"
+    table = tomllib.loads(config.read_text(encoding="utf-8"))
+    assert table["augment"]["size"] == 16
+    again = ["train", "--config", str(config), "-q", "--out", str(tmp_path / "two")]
+    assert run(again) == 0
+    assert all(
+        torch.equal(value, first[name])
+        for name, value in load_file(tmp_path / "two" / "last.safetensors").items()
+    )
+    assert (tmp_path / "two" / "config.toml").read_bytes() == config.read_bytes()
+
+
+def test_classes_that_the_network_knows_keep_their_rows(pictures: Path, tmp_path: Path) -> None:
+    some = draw(tmp_path / "some", ("stripe", "dot"))
+    prepared = prepare_train(plan(some))
+    old = load_model("tiny_models:normalised").module.state_dict()
+    new = prepared.module.state_dict()
+    # In tiny_models "stripe" is output 0 and "dot" 1; folders are in alphabetical order.
+    assert torch.equal(new["5.weight"], old["5.weight"][[1, 0]])
+    assert torch.equal(new["5.bias"], old["5.bias"][[1, 0]])
+    assert "keeps its rows for the 2 classes" in prepared.notes[0]
+
+
+def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
+    other = draw(tmp_path / "other", ("apple", "pear", "plum"))
+    first, again, seeded = (
+        prepare_train(plan(other, seed=seed)).module.state_dict()["5.weight"] for seed in (0, 0, 1)
+    )
+    assert first.shape == (3, 96)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, seeded)
+
+
+def test_a_pointwise_convolution_is_a_last_layer_too() -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 5, 1), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+    )  # fmt: skip
+    x = torch.ones(2, 3, 6, 6)
+    before = module(x)
+    assert fit_head(module, 2, rows=[4, 1]).name == "1"
+    torch.testing.assert_close(module(x), before[:, [4, 1]])
+    with pytest.raises(ValueError, match="expected 2 rows of the 2"):
+        fit_head(module, 2, rows=[0, 5])
+    with pytest.raises(ValueError, match="a linear layer or a 1 x 1 convolution"):
+        fit_head(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), 2)
+
+
+def test_fresh_weights_are_a_function_of_the_seed() -> None:
+    builtin = NetworkPlan(from_scratch=True)
+    data = DataPlan(count=40)
+    first, again, other = (
+        prepare_train(
+            TrainPlan(seed=seed, batch=16, data=data, model=builtin, augment={"size": 16})
+        )
+        for seed in (0, 0, 1)
+    )
+    assert first.plan.start == again.plan.start != other.plan.start
+    trained_weights = prepare_train(TrainPlan(batch=16, data=data, augment={"size": 16}))
+    assert trained_weights.plan.start != first.plan.start
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "-q",
+             "--epochs", "3", "--batch", "6", "--optimiser", "sgd", "--lr", "1e18",
+             "--checkpoint-every", "1", "--out", str(out)]  # fmt: skip
+    assert run(words) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "finite" in told or "the loss has become" in told
+    assert "the checkpoint of step" in told
+    assert "smaller --lr" in told
+    kept = load_file(out / "last.safetensors")
+    assert all(bool(torch.isfinite(value).all()) for value in kept.values())
+    assert not (out / "card.md").exists()
+
+
+def test_unreadable_pictures_are_told_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = draw(tmp_path / "in")
+    (folder / "dot" / "bad.png").write_bytes(b"no picture")
+    words = ["train", "--data", str(folder), "--model", "tiny_models:normalised", "-q",
+             "--epochs", "1", "--batch", "6", "--validation", "0.2"]  # fmt: skip
+    assert run([*words, "--out", str(tmp_path / "run")]) == 2
+    assert "1 of the 25 pictures" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+    assert run([*words, "--unreadable", "0.1", "--out", str(tmp_path / "run")]) == 0
+    assert "bad.png" in capsys.readouterr().err
+    assert "cannot be read and are left out" in (tmp_path / "run" / "card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--protocol", "fst"], "did you mean 'fast'"),
+        (["--protocol", "fast"], "needs one of l1, group"),
+        (["--protocol", "fast", "--penalty", "l2", "--epsilon", "1"], "penalty: expected one of"),
+        (["--protocol", "fast", "--penalty", "l1"], "expected the numbers epsilon"),
+        (["--protocol", "fast", "--penalty", "elastic-net", "--epsilon", "1"], "epsilon2"),
+        (["--protocol", "fast", "--penalty", "l1", "--epsilon", "a"], "--epsilon: expected num"),
+        (["--protocol", "fast", "--penalty", "l1", "--epsilon=-1"], "got -1"),
+        (["--penalty", "l1", "--epsilon", "1"], "the protocol plain takes none"),
+        (["--epsilon", "1"], "expected a penalty beside it"),
+        (["--protocol", "fast", "--penalty", "harmonisation", "--epsilon", "1"], "has none"),
+        (["--protocol", "fast", "--penalty", "l1", "--epsilon", "1", "--set", "stps=3"], "'stps'"),
+        (["--validation", "1"], "validation: expected a share"),
+        (["--batch", "50"], "batch: expected at most"),
+        (["--shards", "9"], "shards: expected"),
+        (["--lr", "0"], "lr: expected"),
+        (["--optimiser", "lamb"], "optimiser: expected one of"),
+        (["--schedule", "cosin"], "did you mean 'cosine'"),
+        (["--amp", "float16"], "amp: expected one of bfloat16"),
+        (["--crop", "middle"], "crop: expected one of"),
+        (["--test", "train"], "test: expected another part"),
+        (["--model", "tiny_models:plane"], "'plain'"),
+        (["--weights", "none.pt"], "no such file"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    words: list[str], told: str,
+) -> None:  # fmt: skip
+    start = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "-q",
+             "--batch", "6", "--epochs", "1", "--out", str(tmp_path / "run")]  # fmt: skip
+    assert run([*start, *words]) == 2
+    found = " ".join(capsys.readouterr().err.split())
+    assert told in found
+    assert "Traceback" not in found
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_estimate_writes_nothing(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = estimate_train(
+        prepare_train(plan(pictures, epochs=3, protocol=protocol("free", "l1", replays=2)))
+    )
+    assert (found.batches, found.updates) == (9, 2)
+    assert found.seconds > 0
+    words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "--batch", "6",
+             "--dry-run", "--json"]  # fmt: skip
+    assert run(words) == 0
+    assert json.loads(capsys.readouterr().out)["batches"] == 30
+
+
+def test_the_log_is_there_for_tensorboard(pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_train(prepare_train(plan(pictures, epochs=2)), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    told = events.Scalars("validation/accuracy")
+    assert [event.value for event in told] == pytest.approx(
+        [record["validation"]["accuracy"] for record in log]
+    )

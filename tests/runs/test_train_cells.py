@@ -1,0 +1,43 @@
+"""Training with a penalty makes gradients sparser and draws them to the truth."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from moreaugrad.metrics.localisation import auroc
+from moreaugrad.runs.train import DataPlan, ProtocolPlan, TrainPlan, prepare_train, run_train
+
+FEATURE = 0.65
+"""Between the true map's values on the object and on what tells its class."""
+
+
+def worth(out: Path, protocol: ProtocolPlan) -> tuple[float, float]:
+    """Gini and AUROC of the true class's logit's gradient on cells that were not trained on."""
+    chosen = TrainPlan(
+        epochs=2, batch=16, augment={"size": 32}, protocol=protocol, judged=128,
+        data=DataPlan(count=448, test="test", test_count=128),
+    )  # fmt: skip
+    prepared = prepare_train(chosen)
+    outcome = run_train(prepared, out)
+    scores = []
+    for number, batch in enumerate(prepared.test.epoch(0)):
+        piece = prepared.piece(number, batch)
+        x = piece.x.requires_grad_()
+        logits = prepared.module(x).gather(1, piece.y[:, None])
+        magnitude = torch.autograd.grad(logits.sum(), x)[0].abs().sum(1)
+        scores.append(auroc(magnitude, batch.attention[:, 0] > FEATURE))
+    found = torch.cat(scores)
+    return outcome.results["test"]["gini"]["mean"], float(found[~found.isnan()].mean())
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, float]:
+    return worth(tmp_path_factory.mktemp("plain") / "run", ProtocolPlan())
+
+
+def test_a_penalty_raises_gini_and_auroc(plain: tuple[float, float], tmp_path: Path) -> None:
+    fast = ProtocolPlan(name="fast", penalty="l1", epsilon=(0.1,))
+    gini, area = worth(tmp_path / "run", fast)
+    assert gini > plain[0] + 0.01
+    assert area > plain[1] + 0.01
