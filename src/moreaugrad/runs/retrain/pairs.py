@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import tomli_w
@@ -68,8 +68,9 @@ class PairStudy(Study):
         self.plan = plan
         self.training = settled(plan.training)
         self.trainings = Trainings(self.training, means, watch)
-        arms = dict.fromkeys(arm for pair in self.pairs for arm in (pair.first, pair.second))
-        self._arms = {arm.name: arm for arm in arms}
+        arms = {arm for pair in self.pairs for arm in (pair.first, pair.second)}
+        order = sorted(arms, key=lambda arm: (arm.permuted, arm.exchanged, arm.seed))
+        self.arms = {arm.name: arm for arm in order}
 
     @property
     @abstractmethod
@@ -82,7 +83,7 @@ class PairStudy(Study):
 
     @property
     def units(self) -> Sequence[str]:
-        return list(self._arms)
+        return list(self.arms)
 
     @property
     def compute(self) -> ComputePlan:
@@ -98,7 +99,7 @@ class PairStudy(Study):
         """Nothing."""
 
     def do(self, unit: str, folder: StudyFolder, watch: Watch) -> Done | None:
-        arm = self._arms[unit]
+        arm = self.arms[unit]
         prepared = self.trainings.train(
             arm.seed, lambda begun: self.change(arm, begun), unit, folder.training(unit)
         )
@@ -201,7 +202,7 @@ class LabelsStudy(PairStudy):
     def pairs(self) -> Sequence[Pair]:
         seeds = self.plan.seeds
         return [
-            *(Pair(PERMUTED, Arm(seed), Arm(seed, permuted=True)) for seed in seeds),
+            *(Pair(PERMUTED, Arm(a), Arm(b, permuted=True)) for a, b in permutations(seeds, 2)),
             *(Pair(OTHER_SEED, Arm(a), Arm(b)) for a, b in combinations(seeds, 2)),
         ]
 

@@ -82,7 +82,9 @@ class StabilityPlan:
 class LabelsPlan:
     """Networks trained on their labels, and on labels in an order drawn by the seed.
 
-    A map that hardly differs between the two does not show what a network has learnt. The second
+    Those of one seed begin with the same weights, and would look alike for that: a network on
+    permuted labels is compared with those of the other seeds, as these are with each other. A map
+    that hardly differs between the two does not show what a network has learnt. The second
     network should know its labels by heart (more than 95 %); the table tells whether it does.
     """
 
@@ -93,7 +95,7 @@ class LabelsPlan:
     metrics: tuple[str, ...] = ("ssim", "spearman", "spearman-signed")
 
     def __post_init__(self) -> None:
-        _check_seeds(self.seeds, 1)
+        _check_seeds(self.seeds, 2)
         _check_compared(self.images, self.methods, self.metrics)
 
 

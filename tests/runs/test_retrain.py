@@ -1,0 +1,308 @@
+"""Studies that train networks: what they change, that they go on, and that they tell the truth."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from moreaugrad.cli.app import run
+from moreaugrad.data.augment import Augment
+from moreaugrad.data.examples import open_examples
+from moreaugrad.metrics import importance_ranks
+from moreaugrad.metrics.roar import BOTTOM, TOP
+from moreaugrad.runs.pace import Unwatched
+from moreaugrad.runs.retrain import (
+    DiffRoarPlan,
+    DiffRoarStudy,
+    StabilityPlan,
+    StabilityStudy,
+    ranking,
+    run_study,
+)
+from moreaugrad.runs.retrain.examples import Masked, Ranks, drawn, exchange, shuffled
+from moreaugrad.runs.retrain.tables import pairs_table
+from moreaugrad.runs.train import DataPlan, Means, NetworkPlan, TrainPlan, read_plan, work
+from toys import normal
+
+TESTS = Path(__file__).parents[1]
+SIDE, WHERE = 16, {"cross": (0, 0), "dot": (0, 8), "stripe": (8, 0), "blank": (8, 8)}
+"""Each class has a bright square of its own, at a place of its own; the rest is noise."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(1)
+    for part, count in (("train", 40), ("val", 20)):
+        for label, (row, column) in WHERE.items():
+            (folder / part / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(64, 192, (SIDE, SIDE, 3), dtype=np.uint8)
+                pixels[row + 2 : row + 5, column + 2 : column + 5] = 255
+                Image.fromarray(pixels).save(folder / part / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    assert run(["train", "--data", str(data), "--test", "val", "--model", "tiny_models:flat",
+                "--from-scratch", "--epochs", "3", "--batch", "16", "--lr", "0.003", "--no-flip",
+                "-q", "--out", str(out)]) == 0  # fmt: skip
+    return out
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def roar(trained: Path, out: Path, *more: str) -> list[str]:
+    return ["retrain", "diffroar", str(trained), "--levels", ".1,.9", "--seeds", "0,1", "-q",
+            *more, "--out", str(out)]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def roared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("roar") / "run"
+    assert run(roar(trained, out)) == 0
+    return out
+
+
+def test_masks_keep_what_is_ranked(data: Path) -> None:
+    examples = open_examples(data, split="train").subset([5, 3, 90])
+    ranks = importance_ranks(normal(3, 3, SIDE, SIDE, seed=2)).numpy()
+    order = np.argsort(examples.ids.numpy())
+    known = Ranks(ids=examples.ids.numpy()[order], values=ranks[order].astype(np.uint16))
+    fill = torch.tensor([1, 2, 3], dtype=torch.uint8)
+    held = Augment.evaluation(SIDE)
+    for end in (TOP, BOTTOM):
+        masked = Masked(examples, held, known, 0.25, end, fill)
+        for place in range(3):
+            picture, attention = masked.pixels(place)
+            assert attention is None
+            whole = examples.pixels(place)[0]
+            first = ranks[place] < 192 if end == BOTTOM else ranks[place] >= 576
+            kept = (first if end == TOP else ranks[place] < 192).transpose(1, 2, 0)
+            assert kept.sum() == 192
+            assert np.array_equal(picture, np.where(kept, whole, fill.numpy()))
+    assert np.array_equal(
+        Masked(examples, held, known, 1.0, TOP, fill).pixels(2)[0], examples.pixels(2)[0]
+    )
+
+
+def test_permuted_labels_are_as_many_and_wrong(data: Path) -> None:
+    examples = open_examples(data, split="train")
+    found = shuffled(examples, 0)
+    assert torch.equal(found.labels.bincount(), examples.labels.bincount())
+    assert 0.1 < (found.labels == examples.labels).double().mean() < 0.4
+    assert not torch.equal(found.labels, shuffled(examples, 1).labels)
+    assert found.describe(7) == examples.describe(7)
+
+
+def test_exchanged_pictures_come_from_the_reserve(data: Path) -> None:
+    examples, reserve = open_examples(data, split="train"), open_examples(data, split="val")
+    found = exchange(examples, reserve, 16, 3)
+    assert len(found) == 160
+    names = [found.describe(i) for i in range(160)]
+    came = [name for name in names if name.startswith("val/")]
+    assert came == [reserve.describe(i) for i in drawn(80, 16, 3, 1)]
+    assert len(set(names)) == 160
+    assert len(set(found.ids.tolist())) == 160
+    for place in (0, 150):
+        assert found.classes[int(found.labels[place])] in names[place]
+        whole = Image.open(data / names[place])
+        assert np.array_equal(found.pixels(place)[0], np.asarray(whole))
+    assert exchange(examples, reserve, 0, 3) is examples
+
+
+def test_what_diffroar_writes(roared: Path) -> None:
+    found = json.loads((roared / "results.json").read_text())
+    assert min(found["all"]) > 0.9
+    assert set(found["orders"]) == {"simple-gradient", "random"}
+    for order in found["orders"].values():
+        gaps = np.subtract(order["top"], order["bottom"])
+        assert order["by_level"] == pytest.approx(gaps.mean(1))
+        assert order["low"] < order["mean"] < order["high"]
+    table = (roared / "table.md").read_text()
+    assert "| simple-gradient | 10 % |" in table
+    assert "| random | 90 % |" in table
+    assert {path.name for path in roared.iterdir()} == {
+        "config.toml", "environment.json", "records", "results.json", "table.md",
+    }  # fmt: skip
+
+
+def test_diffroar_tells_a_good_order_from_a_bad_one(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Known:
+        """Ranks the places of all four squares first (or last), so that masks tell no label."""
+
+        def __init__(self, sign: int) -> None:
+            self.sign = sign
+
+        def attribute(self, x: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+            places = torch.zeros(SIDE, SIDE)
+            for row, column in WHERE.values():
+                places[row + 2 : row + 5, column + 2 : column + 5] = 1
+            generator = torch.Generator().manual_seed(len(x))
+            noise = torch.rand(x.shape, generator=generator)
+            return noise + (places if self.sign > 0 else 1 - places)
+
+    monkeypatch.setattr(ranking, "explainer_of", lambda label, *_: Known(int(label)))
+    plan = DiffRoarPlan(
+        explained=trained, training=read_plan(trained / "config.toml"), levels=(0.1,),
+        seeds=(0, 1), methods={"+1": {}, "-1": {}},
+    )  # fmt: skip
+    study = DiffRoarStudy(plan, Means(), Unwatched())
+    found = run_study(study, tmp_path / "run").results["orders"]
+    assert found["+1"]["mean"] > 0.4
+    assert found["-1"]["mean"] < -0.4
+    assert abs(found["random"]["mean"]) < 0.2
+
+
+def test_an_interrupted_study_goes_on_to_the_same_bytes(
+    trained: Path, roared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real, seen = tmp_path / "run", work.Trainer.step, []
+
+    def step(self: work.Trainer, *given: object, **named: object) -> object:
+        seen.append(given)
+        if len(seen) == 110:
+            raise KeyboardInterrupt
+        return real(self, *given, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work.Trainer, "step", step)
+        assert run(roar(trained, out)) == 130
+    assert not (out / "table.md").exists()
+    assert (out / "ranks").exists()
+    before = len(list((out / "records").iterdir()))
+    assert 2 <= before < 19
+    # The training that was cut has its checkpoint, and is not begun again.
+    assert len(list((out / "training").iterdir())) == 1
+    assert run(roar(trained, out)) == 0
+    ours, theirs = tree(out), tree(roared)
+    assert ours.keys() == theirs.keys()
+    assert {name for name in ours if ours[name] != theirs[name]} <= {"config.toml"}
+
+
+def test_other_settings_are_refused(
+    trained: Path, roared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(roar(trained, roared, "--unit", "pixel")) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "unit is element there, pixel here" in told
+
+
+def stability(trained: Path, out: Path) -> list[str]:
+    return ["retrain", "stability", "--config", str(trained / "config.toml"), "--images", "12",
+            "--exchanged", "0,.1", "--epochs", "2", "-q", "--out", str(out)]  # fmt: skip
+
+
+def test_two_processes_tell_the_same_stability(trained: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run(stability(trained, one)) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1",
+                   "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
+    code = [sys.executable, "-m", "moreaugrad", *stability(trained, two)]
+    started = [
+        subprocess.Popen(code, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=240) for process in started] == [0, 0]
+    assert tree(one) == tree(two)
+    found = json.loads((one / "results.json").read_text())
+    assert [network["exchanged"] for network in found["networks"]] == [0, 0, 0.1, 0.1]
+    rows = {(row["group"], row["metric"]): row for row in found["likeness"]}
+    assert rows["0% exchanged", "ssim"]["defined"] == 12
+    assert 0 < rows["10% exchanged", "spearman"]["mean"] < 1
+
+
+def test_networks_are_compared_on_what_none_has_learnt(data: Path) -> None:
+    plan = TrainPlan(
+        batch=16, data=DataPlan(source=str(data), test="val"), augment={"size": SIDE},
+        model=NetworkPlan(name="tiny_models:flat"),
+    )  # fmt: skip
+    study = StabilityStudy(
+        StabilityPlan(training=plan, seeds=(0, 1, 2), exchanged=(0.0, 0.1)), Means(), Unwatched()
+    )
+    used, tested = set(), []
+    for unit in study.units:
+        arm = study.arms[unit]
+        changed = study.change(arm, study.trainings.start(arm.seed))
+        assert changed.training is not None
+        assert changed.test is not None
+        names = [changed.training.describe(i) for i in range(len(changed.training))]
+        used |= set(names)
+        assert sum(name.startswith("val/") for name in names) == round(arm.exchanged * 144)
+        tested.append({changed.test.describe(i) for i in range(len(changed.test))})
+    assert all(names == tested[0] for names in tested)
+    assert not tested[0] & used
+    assert len(tested[0]) > 40
+
+
+def test_permuted_labels_are_told(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(["retrain", "labels", "--config", str(trained / "config.toml"), "--seeds", "0,1",
+                "--images", "10", "--epochs", "12", "-q", "--out", str(out)]) == 0  # fmt: skip
+    found = json.loads((out / "results.json").read_text())
+    own, permuted = found["networks"][0], found["networks"][2]
+    assert own["training_accuracy"] > 0.8
+    assert own["accuracy"] > 0.8
+    assert permuted["permuted"]
+    assert permuted["training_accuracy"] > 0.95
+    assert permuted["accuracy"] < 0.6
+    rows = {(row["group"], row["metric"]): row["mean"] for row in found["likeness"]}
+    assert rows["permuted labels", "spearman-signed"] < rows["another seed", "spearman-signed"]
+    table = (out / "table.md").read_text()
+    assert "| permuted labels, seed 0 | 100.0 |" in table
+    assert "train for more epochs" not in table
+    weak = [network | {"training_accuracy": 0.94} for network in found["networks"]]
+    told = pairs_table("labels", ["ssim"], found | {"networks": weak})
+    assert "2 of the networks on permuted labels know fewer than 95.0 %" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["stability", "--seeds", "0"], "seeds: expected 2 or more different numbers"),
+        (["stability", "--exchanged", "0.9"], "leave some of the 80 test pictures"),
+        (["stability", "--metrics", "gini"], "metrics: expected one of normalised-distance"),
+        (["labels", "--seeds", "0,0.5"], "expected whole numbers"),
+        (["labels", "--seeds", "3,3"], "seeds: expected 2 or more different numbers"),
+        (["labels", "--methods", "gradients"], "method: expected one of"),
+    ],
+)
+def test_bad_studies_are_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    more: list[str], message: str,
+) -> None:  # fmt: skip
+    kind, *options = more
+    config = ["--config", str(trained / "config.toml")]
+    assert run(["retrain", kind, *config, *options, "-q", "--out", str(tmp_path / "x")]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_diffroar_needs_a_finished_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'[data]\nsource = "{data}"\n')
+    assert run(roar(tmp_path, tmp_path / "x")) == 2
+    assert "holds no best.safetensors" in " ".join(capsys.readouterr().err.split())
+    assert run(["retrain", "labels", "--config", str(config), "--out", str(tmp_path / "x")]) == 2
+    assert "data.test: expected a part" in " ".join(capsys.readouterr().err.split())
