@@ -194,6 +194,14 @@ def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
     assert first.shape == (3, 96)
     assert torch.equal(first, again)
     assert not torch.equal(first, seeded)
+    # What is trained so loads again by the network's name, with the labels beside it.
+    run_train(prepare_train(plan(other)), tmp_path / "run")
+    loaded = load_model(
+        "tiny_models:normalised", tmp_path / "run" / "best.safetensors",
+        tmp_path / "run" / "labels.txt",
+    )  # fmt: skip
+    assert loaded.labels == ("apple", "pear", "plum")
+    assert loaded.module(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
 
 
 def test_a_pointwise_convolution_is_a_last_layer_too() -> None:

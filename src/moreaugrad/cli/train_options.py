@@ -116,7 +116,7 @@ class TrainOptions:
     ] = None  # fmt: skip
     amp: Annotated[str | None, Compute(help="bfloat16: mixed precision.")] = None
     device: Annotated[str | None, Compute(help="cpu, cuda, cuda:1, mps or auto.")] = None
-    threads: Annotated[int | None, Compute(help="Of the processor \\[default: 1].")] = None
+    threads: Annotated[int | None, Compute(help="Of the processor, in each process.")] = None
     workers: Annotated[
         int | None, Compute(help="Processes that make batches \\[default: 0, this one].")
     ] = None

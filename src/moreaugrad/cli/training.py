@@ -145,5 +145,6 @@ def tell_estimate(found: TrainEstimate, *, as_json: bool) -> None:
     screen.results().print(
         f"{found.batches} batches, {found.updates:g} updates of the weights and {found.passes:g} "
         f"passes in each, {1000 * found.seconds_per_batch:.3g} ms: "
-        f"{screen.duration(found.seconds)}, and the judging of each epoch"
+        f"{screen.duration(found.seconds)}, and the judging of each epoch",
+        soft_wrap=True,
     )

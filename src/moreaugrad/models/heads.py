@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +35,12 @@ def fit_head(
     The last layer is the last linear or pointwise convolution of the module.
     Errors: ValueError where there is none, and for rows that it does not have.
     """
-    where = last_layer(module, name)
+    where = last_layer(module)
+    if where is None:
+        raise ValueError(
+            f"{name}: expected a linear layer or a 1 x 1 convolution at its end, to be replaced by "
+            "one for the classes of the data, but it has none"
+        )
     old = module.get_submodule(where)
     assert isinstance(old, (nn.Linear, nn.Conv2d))
     outputs = len(old.weight)
@@ -53,20 +58,26 @@ def fit_head(
     return Head(where, None if rows is None else tuple(rows))
 
 
-def last_layer(module: nn.Module, name: str) -> str:
-    """Its path in the module."""
+def fit_head_to(module: nn.Module, state: Mapping[str, Tensor], classes: int | None) -> None:
+    """Gives a module the last layer that weights have for this many classes, where it has one for
+    others."""
+    where = last_layer(module)
+    rows = state.get(f"{where}.weight")
+    if where is None or classes is None or rows is None or len(rows) != classes:
+        return
+    if len(module.get_parameter(f"{where}.weight")) != classes:
+        fit_head(module, classes)
+
+
+def last_layer(module: nn.Module) -> str | None:
+    """Its path in the module; None where there is none."""
     found: list[str] = [
         path
         for path, part in module.named_modules()
         if isinstance(part, nn.Linear)
         or (isinstance(part, nn.Conv2d) and part.weight[0, 0].numel() == part.stride[0] == 1)
     ]
-    if not found or not found[-1]:
-        raise ValueError(
-            f"{name}: expected a linear layer or a 1 x 1 convolution at its end, to be replaced by "
-            "one for the classes of the data, but it has none"
-        )
-    return found[-1]
+    return found[-1] if found and found[-1] else None
 
 
 def _fresh(old: Last, classes: int, seed: int) -> Last:

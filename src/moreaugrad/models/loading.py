@@ -10,10 +10,11 @@ import torch
 from torch.random import fork_rng
 
 from moreaugrad.models import sources
+from moreaugrad.models.heads import fit_head_to
 from moreaugrad.models.labels import check_labels, read_labels
 from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess
-from moreaugrad.models.weights import load_weights
+from moreaugrad.models.weights import fill_weights, read_weights
 from moreaugrad.names import nearest
 
 BUILTIN = "builtin"
@@ -37,7 +38,8 @@ def load_model(
     that brings preprocessing and labels of its own.
     weights: a safetensors file, or a checkpoint of torch.save without code in it; without it the
     source's own weights are taken, and fetched where needed.
-    labels: one name a line, or JSON. With weights of their own they set the number of outputs.
+    labels: one name a line, or JSON. With weights of their own they set the number of outputs,
+    also of a network that is built for others (its last layer is then another).
     preprocess: in the place of the source's own.
     pretrained: else without the source's weights: fresh ones, by `seed`. A factory decides itself.
 
@@ -51,7 +53,9 @@ def load_model(
         torch.default_generator.manual_seed(seed)
         model = source(rest, weights is None and pretrained, classes)
     if weights is not None:
-        load_weights(model.module, Path(weights), name)
+        state = read_weights(Path(weights))
+        fit_head_to(model.module, state, classes)
+        fill_weights(model.module, state, Path(weights), name)
     if preprocess is None and model.preprocess is sources.RAW:
         warnings.warn(
             f"{name} does not say how pictures are prepared: they go in as they are, as RGB in "

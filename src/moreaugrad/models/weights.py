@@ -23,11 +23,15 @@ SHOWN = 4
 
 
 def load_weights(module: nn.Module, path: Path, name: str) -> None:
-    """Fills a module with the weights of a file; every name and shape has to fit.
+    """Fills a module with the weights of a file. Errors: ValueError as of `fill_weights`."""
+    fill_weights(module, read_weights(path), path, name)
+
+
+def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Fills a module with the weights that `path` held; every name and shape has to fit.
 
     Errors: ValueError that lists what is missing, unexpected or of another shape.
     """
-    state = read_weights(path)
     own = module.state_dict()
     # Checkpoints older than this counter lack it, and inference does not use it.
     needed = {key for key in own if not key.endswith("num_batches_tracked")}

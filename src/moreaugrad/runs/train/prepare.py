@@ -147,7 +147,7 @@ def prepare_train(
     pieces = range(shards)[shards * team.rank // team.size : shards * (team.rank + 1) // team.size]
     return PreparedTrain(
         plan=replace(
-            plan, shards=shards, device=device, threads=plan.threads or 1,
+            plan, shards=shards, device=device, threads=plan.threads or torch.get_num_threads(),
             augment=to_table(augment),
             start=weights_digest(model.module), pictures=_pictures(examples),
             model=replace(plan.model, preprocess=model.preprocess),
@@ -209,7 +209,8 @@ def _headed(
 ) -> tuple[Head | None, LoadedModel, list[str]]:
     """The model with an output for each class of the data, and what was done for it."""
     classes, labels = examples.classes, model.labels
-    outputs = model.module.get_parameter(f"{last_layer(model.module, model.name)}.weight").shape[0]
+    last = last_layer(model.module)
+    outputs = 0 if last is None else len(model.module.get_parameter(f"{last}.weight"))
     told = replace(model, labels=classes)
     words = [name.casefold() for name in labels or ()]
     wanted = [name.casefold() for name in classes]
