@@ -64,7 +64,7 @@ def test_an_epoch_goes_on_at_a_batch() -> None:
     assert list(loader().epoch(2, start=6)) == []
 
 
-@pytest.mark.parametrize("shards", [1, 2, 3, 9])
+@pytest.mark.parametrize("shards", [1, 2, 3, 5, 9])
 def test_shards_are_the_rows_of_each_batch(shards: int) -> None:
     whole = list(loader(drop_last=False).epoch(1))
     parts = [list(loader(drop_last=False).rows(1, s, shards)) for s in range(shards)]
