@@ -58,7 +58,7 @@ def literal(values: Tensor, truth: Tensor, low: float, high: float) -> dict[str,
 def test_five_bands_are_those_of_the_literal_version(
     score: str, edges: tuple[float, float]
 ) -> None:
-    found = five_band(MAPS, TRUTH, score=score, edges=edges)
+    found = five_band(MAPS, TRUTH, measure=score, edges=edges)
     expected = [literal(MAPS[i], TRUTH[i], *edges)[score] for i in range(3)]
     assert found.tolist() == pytest.approx(expected)
 
@@ -82,17 +82,17 @@ def test_the_truth_scores_itself(y: int) -> None:
         assert not truth.any()
         return
     for score, best in zip(SCORES, (1, 1, 1, 0), strict=True):
-        assert five_band(truth, truth, score=score).item() == best
-        assert binary(truth, truth, score=score, threshold=0.5).item() == best
-        assert five_band(-truth, truth, score=score).item() != best
+        assert five_band(truth, truth, measure=score).item() == best
+        assert binary(truth, truth, measure=score, threshold=0.5).item() == best
+        assert five_band(-truth, truth, measure=score).item() != best
 
 
 def test_an_empty_truth_has_no_recall() -> None:
     empty = torch.zeros_like(TRUTH)
     found = five_band_confusion(MAPS, empty)
-    assert found.score("recall").isnan().all()
-    assert found.score("precision").tolist() == [0, 0, 0]
-    assert torch.equal(found.score("accuracy"), 1 - found.score("false-positive-rate"))
+    assert found.measure("recall").isnan().all()
+    assert found.measure("precision").tolist() == [0, 0, 0]
+    assert torch.equal(found.measure("accuracy"), 1 - found.measure("false-positive-rate"))
 
 
 def test_the_sweep_lowers_the_edges_of_the_map_alone() -> None:
@@ -100,8 +100,8 @@ def test_the_sweep_lowers_the_edges_of_the_map_alone() -> None:
     assert found.hits.shape == (56, 3)
     for i in (0, 20, 55):
         edges = (0.3 - i * 0.005, 0.7 - i * 0.005)
-        expected = five_band(MAPS, TRUTH, score="precision", edges=edges)
-        assert torch.equal(found.score("precision")[i], expected)
+        expected = five_band(MAPS, TRUTH, measure="precision", edges=edges)
+        assert torch.equal(found.measure("precision")[i], expected)
     rising = found.hits + found.false_alarms  # ever more places are told of
     assert bool((rising.diff(dim=0) >= 0).all())
     assert bool((rising[-1] > rising[0]).all())
@@ -114,8 +114,8 @@ def test_binary_takes_the_feature_alone(threshold: float) -> None:
         true = TRUTH[row] == 0.9
         recall = (said & true).sum() / true.sum()
         alarms = (said & ~true).sum() / (~true).sum()
-        one = binary(MAPS, TRUTH, score="recall", threshold=threshold)[row]
-        other = binary(MAPS, TRUTH, score="false-positive-rate", threshold=threshold)[row]
+        one = binary(MAPS, TRUTH, measure="recall", threshold=threshold)[row]
+        other = binary(MAPS, TRUTH, measure="false-positive-rate", threshold=threshold)[row]
         assert (one.item(), other.item()) == pytest.approx((recall.item(), alarms.item()))
 
 
@@ -205,8 +205,8 @@ def test_bad_settings_are_refused() -> None:
         binary(MAPS, TRUTH, threshold=1.0)
     with pytest.raises(ValueError, match="normalisation: expected one of max, display"):
         binary(MAPS, TRUTH, normalisation="percentile")
-    with pytest.raises(ValueError, match="score: expected one of accuracy"):
-        five_band(MAPS, TRUTH, score="f1")
+    with pytest.raises(ValueError, match="measure: expected one of accuracy"):
+        five_band(MAPS, TRUTH, measure="f1")
     with pytest.raises(ValueError, match="blur: needs maps"):
         gaze_overlap(MAPS.flatten(1), TRUTH.flatten(1), blur=1.0)
     with pytest.raises(ValueError, match="ratio"):

@@ -238,7 +238,7 @@ def test_labels_and_labelled_parts(pictures: Path, tmp_path: Path) -> None:
         ({"attacks": {"clean": NOISE}}, "another label"),
         ({"attacks": {"noise": NOISE | {"sigme": 1}}}, "no setting 'sigme'"),
         ({"metrics": {"ginni": {}}}, "did you mean 'gini'"),
-        ({"metrics": {"auroc": {}}}, "needs masks"),
+        ({"metrics": {"auroc": {}}}, "needs maps of where"),
         ({"methods": {"a/b": {"method": "relex"}}}, "expected a label"),
         ({"samples": 0}, "samples: expected at least 1"),
         ({"layout": "imagenet"}, "in the layout of imagenet"),

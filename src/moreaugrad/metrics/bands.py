@@ -25,7 +25,7 @@ from moreaugrad.pictures import levels
 
 Bands = NDArray[np.intp]
 
-SCORES = ("accuracy", "recall", "precision", "false-positive-rate")
+MEASURES = ("accuracy", "recall", "precision", "false-positive-rate")
 NORMALISATIONS = ("max", "display")
 EDGES = (0.3, 0.7)
 
@@ -43,13 +43,13 @@ class Confusion:
     rejections: Tensor
     misses: Tensor
 
-    def score(self, name: str) -> Tensor:
-        """One of `SCORES`; NaN for 0 / 0, where the released code has 0.
+    def measure(self, name: str) -> Tensor:
+        """One of `MEASURES`; NaN for 0 / 0, where the released code has 0.
 
         The released code adds 1e-6 to the other denominators, which are at least 1.
         """
         hits, alarms, right = self.hits, self.false_alarms, self.rejections
-        match choose("score", name, SCORES):
+        match choose("measure", name, MEASURES):
             case "accuracy":
                 return (hits + right) / (hits + alarms + right + self.misses)
             case "recall":
@@ -84,17 +84,17 @@ def five_band(
     values: Tensor,
     truth: Tensor,
     *,
-    score: str = "accuracy",
+    measure: str = "accuracy",
     edges: Sequence[float] = EDGES,
     truth_edges: Sequence[float] = EDGES,
 ) -> Tensor:
-    """One of `SCORES` of the five-band confusion, `[B]`.
+    """One of `MEASURES` of the five-band confusion, `[B]`.
 
     Recall is NaN for a truth without a feature (the empty class), precision for a map that has no
     places outside band 0; the released code counts both as 0.
     """
     found = five_band_confusion(values, truth, edges=edges, truth_edges=truth_edges)
-    return found.score(score)
+    return found.measure(measure)
 
 
 def five_band_sweep(
@@ -154,16 +154,16 @@ def binary(
     values: Tensor,
     truth: Tensor,
     *,
-    score: str = "accuracy",
+    measure: str = "accuracy",
     threshold: float = 0.1,
     normalisation: str = "max",
     truth_edge: float = EDGES[1],
 ) -> Tensor:
-    """One of `SCORES` of the binary confusion, `[B]`; NaN where that is 0 / 0."""
+    """One of `MEASURES` of the binary confusion, `[B]`; NaN where that is 0 / 0."""
     found = binary_confusion(
         values, truth, threshold=threshold, normalisation=normalisation, truth_edge=truth_edge
     )
-    return found.score(score)
+    return found.measure(measure)
 
 
 def _against(

@@ -26,7 +26,8 @@ HIGH, LOW = "high", "low"
 class Metric:
     """A row of the registry: where the function is, and the settings that make this metric of it.
 
-    kind: see `KINDS`. better: "high", "low", or "" where neither is.
+    kind: see `KINDS`. better: "high", "low", or "" where neither is. reduction: how a map's
+    channels become the values that "mask" and "truth" metrics are called with.
     """
 
     function: str
@@ -35,6 +36,7 @@ class Metric:
     source: str
     better: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    reduction: str = "abs-sum"
 
     def load(self) -> Callable[..., Any]:
         module, name = self.function.split(":")
@@ -139,35 +141,35 @@ METRICS: Mapping[str, Metric] = {
     ),
     "five-band-accuracy": Metric(
         HERE + "bands:five_band", "truth", "share of places in the right band",
-        TJOA, HIGH, {"score": "accuracy"},
+        TJOA, HIGH, {"measure": "accuracy"}, "sum",
     ),
     "five-band-recall": Metric(
         HERE + "bands:five_band", "truth", "share of object and feature found in their bands",
-        TJOA, HIGH, {"score": "recall"},
+        TJOA, HIGH, {"measure": "recall"}, "sum",
     ),
     "five-band-precision": Metric(
         HERE + "bands:five_band", "truth", "share of what is outside band 0 that is in its band",
-        TJOA, HIGH, {"score": "precision"},
+        TJOA, HIGH, {"measure": "precision"}, "sum",
     ),
     "five-band-false-positive-rate": Metric(
         HERE + "bands:five_band", "truth", "wrong bands over these and the background left out",
-        TJOA, LOW, {"score": "false-positive-rate"},
+        TJOA, LOW, {"measure": "false-positive-rate"}, "sum",
     ),
     "binary-accuracy": Metric(
         HERE + "bands:binary", "truth", "share of places rightly told to be of the feature or not",
-        ADVGRAD, HIGH, {"score": "accuracy"},
+        ADVGRAD, HIGH, {"measure": "accuracy"},
     ),
     "binary-recall": Metric(
         HERE + "bands:binary", "truth", "share of the feature's places that are found",
-        ADVGRAD, HIGH, {"score": "recall"},
+        ADVGRAD, HIGH, {"measure": "recall"},
     ),
     "binary-precision": Metric(
         HERE + "bands:binary", "truth", "share of the places found that are the feature's",
-        ADVGRAD, HIGH, {"score": "precision"},
+        ADVGRAD, HIGH, {"measure": "precision"},
     ),
     "binary-false-positive-rate": Metric(
         HERE + "bands:binary", "truth", "share of the other places that are found",
-        ADVGRAD, LOW, {"score": "false-positive-rate"},
+        ADVGRAD, LOW, {"measure": "false-positive-rate"},
     ),
     "gaze-overlap": Metric(
         HERE + "localisation:gaze_overlap", "truth",

@@ -15,7 +15,9 @@ from moreaugrad.outputs import Readout
 from moreaugrad.runs.evaluate.plan import EvaluatePlan, Settings, plain_settings
 
 BY_MAP, BY_PAIR, BY_MODEL, BY_EXPLAINER = "map", "pair", "model", "explainer"
-BY_TRUTH = ("mask", "truth")
+BY_MASK, BY_TRUTH = "mask", "truth"
+TRUE_ABOVE = 0.7
+"""Of a true map: within the mask. Synthetic cells' features are 0.9, other parts of them 0.4."""
 EXPLAINED = "explained"
 """As the `score` of a metric that asks the network: that of the method."""
 SCORES = {"infidelity": EXPLAINED}
@@ -24,12 +26,14 @@ SCORES = {"infidelity": EXPLAINED}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judge:
-    """A metric by its label. score: of the network, where it asks that."""
+    """A metric by its label. score: of the network, where it asks that. reduction: of maps over
+    their channels, where a metric takes values of places."""
 
     label: str
     kind: str
     measure: Callable[..., Tensor]
     score: str = ""
+    reduction: str = ""
 
 
 def metric_told(plan: EvaluatePlan, label: str) -> dict[str, Any]:
@@ -44,14 +48,12 @@ def make_judge(label: str, settings: Settings) -> Judge:
     own = dict(settings)
     name = own.pop("metric")
     kind = METRICS[name].kind
-    if kind in BY_TRUTH:
-        raise ValueError(
-            f"{name}: needs the truth of where maps should point, and no layout of data has any; see "
-            "moreaugrad.metrics"
-        )
     score = own.pop("score") if kind == BY_MODEL else ""
     if "score" in METRICS[name].defaults():
         own["score"] = None  # that of the bound score, which is made of this choice
     if score not in ("", EXPLAINED):
         Readout(score, "auto")  # refuses an unknown one
-    return Judge(label=label, kind=kind, measure=build_metric(name, **own), score=score)
+    return Judge(
+        label=label, kind=kind, measure=build_metric(name, **own), score=score,
+        reduction=METRICS[name].reduction,
+    )  # fmt: skip

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from moreaugrad.attacks.result import AttackResult
 from moreaugrad.explanation import Explanation
+from moreaugrad.runs.evaluate.choice import Chosen
 from moreaugrad.runs.evaluate.judges import (
     BY_EXPLAINER,
     BY_MAP,
+    BY_MASK,
     BY_MODEL,
     BY_PAIR,
+    BY_TRUTH,
     EXPLAINED,
+    TRUE_ABOVE,
     Judge,
 )
 from moreaugrad.runs.evaluate.prepare import PreparedEvaluate
@@ -77,12 +81,20 @@ def attack_told(result: AttackResult, row: int) -> Record:
     }
 
 
+TRUTHS = (BY_MASK, BY_TRUTH)
+
+
 class Measures:
     """The metrics of a group of samples under one method."""
 
-    def __init__(self, prepared: PreparedEvaluate, method: str, x: Tensor, ids: Sequence[int]):
+    def __init__(
+        self, prepared: PreparedEvaluate, method: str, x: Tensor, rows: Sequence[Chosen]
+    ) -> None:
         self._judges, self._space = prepared.judges, prepared.space
-        self._explainer, self._x, self._ids = prepared.explainers[method], x, ids
+        self._explainer, self._x = prepared.explainers[method], x
+        self._ids = [one.index for one in rows]
+        asked = any(judge.kind in TRUTHS for judge in self._judges)
+        self._truth = [prepared.truth(one) if asked else None for one in rows]
 
     def of_clean(self, clean: Explanation) -> list[Record]:
         """`metrics` of each sample's own map."""
@@ -90,6 +102,8 @@ class Measures:
         def measure(judge: Judge) -> Tensor:
             if judge.kind == BY_MAP:
                 return judge.measure(clean.maps)
+            if judge.kind in TRUTHS:
+                return self._against_truth(judge, clean.maps)
             if judge.kind == BY_EXPLAINER:
                 return judge.measure(self._explainer, clean, self._space, ids=self._ids)
             # The network itself, whatever noise a method adds to it.
@@ -103,16 +117,30 @@ class Measures:
             bound = score.bind(self._x, clean.target, None, self._ids)
             return judge.measure(bound, clean.maps, self._space)
 
-        return self._all((BY_MAP, BY_MODEL, BY_EXPLAINER), measure, len(clean))
+        return self._all((BY_MAP, *TRUTHS, BY_MODEL, BY_EXPLAINER), measure, len(clean))
 
     def of_attacked(self, clean: Explanation, attacked: Explanation) -> list[Record]:
         """`metrics` of the attacked map, alone and beside the clean one."""
 
         def measure(judge: Judge) -> Tensor:
+            if judge.kind in TRUTHS:
+                return self._against_truth(judge, attacked.maps)
             pair = (clean.maps,) if judge.kind == BY_PAIR else ()
             return judge.measure(*pair, attacked.maps)
 
-        return self._all((BY_MAP, BY_PAIR), measure, len(clean))
+        return self._all((BY_MAP, *TRUTHS, BY_PAIR), measure, len(clean))
+
+    def _against_truth(self, judge: Judge, maps: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """NaN for a picture without a true map."""
+        if not isinstance(maps, Tensor) or maps.ndim != 4:
+            raise ValueError("expected maps of pictures [B, C, H, W] to compare with true maps")
+        values = maps.sum(1) if judge.reduction == "sum" else maps.abs().sum(1)
+        found = torch.full((len(maps),), math.nan, dtype=torch.float64)
+        for row, truth in enumerate(self._truth):
+            if truth is not None:
+                true = truth > TRUE_ABOVE if judge.kind == BY_MASK else truth
+                found[row] = judge.measure(values[row : row + 1], true[None].to(values.device))
+        return found
 
     def _all(
         self, kinds: Iterable[str], measure: Callable[[Judge], Tensor], rows: int

@@ -13,7 +13,7 @@ from moreaugrad.data.dataset import DataSet
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.runs.evaluate.choice import Chosen, choice, known_classes
-from moreaugrad.runs.evaluate.judges import Judge, make_judge, metric_told
+from moreaugrad.runs.evaluate.judges import BY_MASK, BY_TRUTH, Judge, make_judge, metric_told
 from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
 from moreaugrad.runs.evaluate.threats import Threat, Threats, attack_told, check_suited, method_told
 from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
@@ -54,6 +54,20 @@ class PreparedEvaluate:
         """`[C, H, W]`. Errors: ValueError, OSError for a picture that cannot be read."""
         return self.network.model.preprocess(self.data.load(one.item))
 
+    def truth(self, one: Chosen) -> Tensor | None:
+        """The true map `[H, W]` in [0, 1] as the network sees it; None where there is none that
+        can be read. Values are not mixed, so that steps stay steps."""
+        try:
+            found = self.data.load_attention(one.item)
+        except (ValueError, OSError):
+            return None
+        if found is None:
+            return None
+        like = replace(
+            self.network.model.preprocess, mean=(0.0,), std=(1.0,), interpolation="nearest"
+        )
+        return like(found)[0]
+
     def targets(self, chosen: Sequence[Chosen]) -> Tensor | int | None:
         """The classes to explain. Errors: ValueError for a picture whose label is not known."""
         if self.plan.target != OF_LABEL:
@@ -85,6 +99,7 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
             for label, (name, settings) in resolved.items()
         }
         judges = [make_judge(label, settings) for label, settings in metrics.items()]
+        _check_truth(judges, chosen)
         maker = Threats(plan, network, resolved, space, chosen)
         threats = {label: maker.on(label, explainers[label]) for label in explainers}
         check_suited(threats)
@@ -112,6 +127,15 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
     prepared.targets(chosen)
     next(iter(explainers.values())).bind(first)
     return prepared
+
+
+def _check_truth(judges: Sequence[Judge], chosen: Sequence[Chosen]) -> None:
+    asks = [judge.label for judge in judges if judge.kind in (BY_MASK, BY_TRUTH)]
+    if asks and not any(one.item.attention for one in chosen):
+        raise ValueError(
+            f"{asks[0]}: needs maps of where a picture should be looked at, and these data have "
+            "none; `moreaugrad data cells` writes some that have, CUB-GHA is another"
+        )
 
 
 def _first(data: DataSet, chosen: Sequence[Chosen], network: Network) -> Tensor:

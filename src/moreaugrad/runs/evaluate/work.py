@@ -197,7 +197,7 @@ class _Block:
             self._record(rows[0], CLEAN, None, {"problem": why})
             self.meter.done(self.method, 1)
             return
-        measures = Measures(prepared, self.method, x, ids)
+        measures = Measures(prepared, self.method, x, rows)
         for row, (one, told) in enumerate(zip(rows, measures.of_clean(clean), strict=True)):
             target = int(clean.target[row])
             self._record(
@@ -235,7 +235,7 @@ class _Block:
             self.meter.done(self.method, 1, threat)
             return
         prepared = self.run.prepared
-        told = Measures(prepared, self.method, x, ids).of_attacked(clean, found.attacked)
+        told = Measures(prepared, self.method, x, rows).of_attacked(clean, found.attacked)
         for row, one in enumerate(rows):
             said = {"attacked": attack_told(found, row), "map": map_told(found.attacked, row)}
             self._record(one, threat.label, threat.epsilon, said | told[row])

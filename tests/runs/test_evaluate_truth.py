@@ -1,0 +1,69 @@
+"""Metrics against a truth, over data that have one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moreaugrad.cli.app import run
+from moreaugrad.data.cells import Cells
+from moreaugrad.data.examples import CELL_SEEDS
+from moreaugrad.data.writing import write_cells
+from moreaugrad.metrics import auroc, five_band, gaze_overlap
+
+METRICS = "auroc,five-band-recall,binary-precision,gaze-overlap,gini"
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cells") / "data"
+    write_cells(folder, counts={"test": 12}, size=64)
+    return folder
+
+
+def test_true_maps_are_those_of_the_pictures(cells: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    broken = min((cells / "maps" / "test").rglob("*.png"))
+    kept = broken.read_bytes()
+    broken.write_bytes(b"no picture")
+    try:
+        code = run(["evaluate", "--data", str(cells), "--split", "test", "--methods",
+                    "simple-gradient", "--metrics", METRICS, "--target", "label", "--attack",
+                    "gaussian:over=sigma,epsilons=[0.1]", "-q", "--out", str(out)])  # fmt: skip
+    finally:
+        broken.write_bytes(kept)
+    assert code == 0
+    records = [
+        json.loads(line)
+        for file in sorted((out / "methods" / "simple-gradient").glob("*.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
+    maps: dict[str, torch.Tensor] = {}
+    for file in (out / "methods" / "simple-gradient").glob("*.safetensors"):
+        maps |= load_file(file)
+    source = Cells(size=64, seed=CELL_SEEDS["test"], count=12)
+    checked = 0
+    for record in records:
+        number = int(Path(record["sample"]).stem)
+        truth, found = source[number][2][None], record["metrics"]
+        attacked = record["attack"] != "clean"
+        name = "gaussian/0.1" if attacked else "clean"
+        one = maps[f"{record['index']}/{name}/map"][None]
+        assert found["gini"] is not None
+        if record["sample"] == broken.relative_to(cells).as_posix().removeprefix("maps/"):
+            assert found["auroc"] is None
+            continue
+        empty = source.label(number) == 9
+        assert (found["five-band-recall"] is None) == empty
+        if not empty:
+            magnitude = one.abs().sum(1)
+            recall = five_band(one.sum(1), truth, measure="recall")
+            assert found["five-band-recall"] == pytest.approx(recall.item())
+            assert found["auroc"] == pytest.approx(auroc(magnitude, truth > 0.7).item())
+            overlap = gaze_overlap(magnitude, truth)
+            assert found["gaze-overlap"] == pytest.approx(overlap.item(), abs=1e-6)
+            checked += 1
+    assert checked > 10
+    assert run(["report", str(out), "--out", str(tmp_path / "page")]) == 0
