@@ -21,7 +21,7 @@ from moreaugrad.data.loading import Batch, Loader
 from moreaugrad.data.prepare import prepare
 from moreaugrad.models import load_model
 
-ROUNDS, COUNT, STEPS = 5, 2048, 6
+ROUNDS, COUNT, STEPS = 5, 1024, 3
 
 
 @dataclass(frozen=True, kw_only=True)
