@@ -73,6 +73,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "metrics": _part("metrics"),
     "derivatives": _part("derivatives"),
     "loader": _part("loader"),
+    "training-cost": _part("training_cost"),
 }
 
 

@@ -102,7 +102,7 @@ class Free(PenaltyProtocol):
             weights = Weights()
             if not still and values.requires_grad:
                 values.register_hook(weights.add)  # type: ignore[no-untyped-call]
-            told = self._told(penalty, near, delta, delta if still else g)
+            told = self._told(penalty, near, leaf.detach(), delta, delta if still else g)
             yield Round(loss=values, x=told.x, h=told.h, norm=told.norm, gap=told.gap)
             if still:
                 continue
@@ -123,17 +123,18 @@ class Free(PenaltyProtocol):
             raise ValueError(DETACHED)
         gradient = leaf.grad.to(delta.dtype)
         slope = near.slope(gradient / per_sample(weights.total, gradient))
-        valid = torch.isfinite(slope).flatten(1).all(1)
+        valid = torch.isfinite(torch.linalg.vector_norm(slope.flatten(1), torch.inf, dim=1))
         keep = valid.reshape(-1, *[1] * (delta.ndim - 1))
-        g = torch.where(keep, slope, 0.0)
+        every = bool(valid.all())
+        g = slope if every else torch.where(keep, slope, 0.0)
         update = self.update
         if update is None:
             norm = isinstance(penalty, SparsePenalty)
             update = ProjectedMaximiser() if norm else ConditionalGradient()
         moved = update(penalty, delta, g, self.step)
-        # Kept as the box leaves it, or delta would run away behind the box.
-        moved = near.displacement(near.at(moved)) if near.low is not None else moved
-        return torch.where(keep, moved, delta), g
+        if near.low is not None:  # or delta would run away behind the box
+            moved = near.displacement(near.at(moved))
+        return moved if every else torch.where(keep, moved, delta), g
 
     def state_dict(self) -> dict[str, Tensor]:
         carried = self.memory.delta

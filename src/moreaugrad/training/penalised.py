@@ -52,7 +52,7 @@ class Penalised(PenaltyProtocol):
         near = self._near(x)
         penalty = resolve(self.penalty, attention, near.x)
         if self.weight == 0 or vanishes(penalty, near.zero()):
-            told = self._told(penalty, near, near.zero(), near.zero())
+            told = self._told(penalty, near, near.x, near.zero(), near.zero())
             values = loss_values(model, near.x, y, loss)
             yield Round(loss=values, x=near.x, h=told.h, norm=told.norm, gap=told.gap)
             return
@@ -64,9 +64,10 @@ class Penalised(PenaltyProtocol):
                     penalised = loss_values(model, leaf, y, loss)
             g = near.slope(input_gradient(penalised, leaf, create_graph=True))
             fixed = g.detach()
-            told = self._told(penalty, near, penalty.maximiser(fixed), fixed)
+            m = penalty.maximiser(fixed)
+            told = self._told(penalty, near, near.at(m), m, fixed)
             # Its value is R(g), its derivative that of <g, m>.
-            linear = ((g - fixed) * penalty.maximiser(fixed)).flatten(1).sum(1)
+            linear = ((g - fixed) * m).flatten(1).sum(1)
             total = values + self.weight * (penalty.value(fixed) + linear).to(values.dtype)
         self.tally.calls += 1
         yield Round(loss=total, x=near.x, h=told.h, norm=told.norm, gap=told.gap)

@@ -158,10 +158,9 @@ class PenaltyProtocol(Protocol):
         choose("inner", self.inner, MODES)
 
     def _told(
-        self, penalty: Penalty, near: Neighbourhood, delta: Tensor, g: Tensor | None
+        self, penalty: Penalty, near: Neighbourhood, x: Tensor, delta: Tensor, g: Tensor | None
     ) -> Perturbation:
-        """The perturbation as it is after the box and the rounding of its input."""
-        x = near.at(delta)
+        """The perturbation to x = near.at(delta), as it is after the box and the rounding of x."""
         if near.low is not None or x.dtype != delta.dtype:
             delta = near.displacement(x)
         h = penalty.conjugate(delta)
@@ -209,11 +208,11 @@ class Adversary(PenaltyProtocol):
         start = near.zero()
         if vanishes(penalty, start):
             self.tally.calls += 1
-            return self._told(penalty, near, start, start)
+            return self._told(penalty, near, near.at(start), start, start)
         problem = Problem(model=model, y=y, loss=loss, near=near)
         with in_mode(model, self.inner):
             delta, g = self._search(problem, penalty, ids)
-        found = self._told(penalty, near, delta, g)
+        found = self._told(penalty, near, near.at(delta), delta, g)
         if self.tally.calls % CHECK_EVERY == CHECK_FROM:
             self._check(problem, found)
         self.tally.calls += 1
