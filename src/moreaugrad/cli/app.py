@@ -181,10 +181,16 @@ def report(
     resamples: Annotated[int, typer.Option(help="Of the pictures, for the intervals.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     gallery: Annotated[int, typer.Option(help="Pictures whose maps are shown.")] = 4,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[METHOD=]BASE", show_default=False,
+                     help="What a method is made of: tells the share of the base's AOPC that it "
+                     "loses; can be repeated."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder that holds other files.")
     ] = False,
-) -> int:
+) -> int:  # fmt: skip
     """Draw runs of evaluate: tables with intervals, robustness curves, maps before and after.
 
     moreaugrad report run --out page
@@ -193,7 +199,7 @@ def report(
 
     return perform_report(
         runs, out, confidence=confidence, resamples=resamples, seed=seed, gallery=gallery,
-        overwrite=overwrite,
+        overwrite=overwrite, base=base or (),
     )  # fmt: skip
 
 

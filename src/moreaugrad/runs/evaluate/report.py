@@ -17,6 +17,7 @@ from moreaugrad.report import Page, Section, Tile, write_page
 from moreaugrad.runs.cases import unique_names
 from moreaugrad.runs.directory import CONFIG
 from moreaugrad.runs.evaluate.curves import charts
+from moreaugrad.runs.evaluate.drops import bases, drops, drops_csv, drops_table
 from moreaugrad.runs.evaluate.judges import BY_PAIR
 from moreaugrad.runs.evaluate.plan import CLEAN
 from moreaugrad.runs.evaluate.reading import Run, failed, read_run, why
@@ -26,7 +27,7 @@ from moreaugrad.runs.evaluate.work import tensor_name
 from moreaugrad.runs.folder import PAGE
 from moreaugrad.runs.records import Record
 
-CSV, LATEX = "summary.csv", "tables.tex"
+CSV, LATEX, DROPS = "summary.csv", "tables.tex", "drops.csv"
 REASONS = 12
 """Kinds of failures that the page tells one by one."""
 
@@ -49,9 +50,12 @@ def report(
     seed: int = 0,
     gallery: int = 4,
     overwrite: bool = False,
+    base: Sequence[str] = (),
 ) -> Report:
     """Writes `index.html`, `summary.csv` and `tables.tex` into `out`.
 
+    base: which method each is made of (`METHOD=BASE`, or `BASE` for all others): the page and
+    `drops.csv` then tell the faithfulness that is lost.
     Errors: ValueError for what `evaluate` did not make, for runs without any finished map, and for
     a folder that holds something else.
     """
@@ -66,6 +70,7 @@ def report(
     _check(out, overwrite)
     every = [cell for run in found for cell in cells(run, resampling)]
     tables, several = blocks(every), len(found) > 1
+    lost = [drop for run in found for drop in drops(run, bases(run, base), resampling)]
     notes = [*_states(found), *(line for run in found for line in _failures(run))]
     pairs = [name for run in found for name in run.plan.metrics
              if run.metric(name).kind == BY_PAIR]  # fmt: skip
@@ -77,11 +82,15 @@ def report(
         facts=_facts(found),
         notes=[*notes, *_explained(every)],
         settings="\n".join(f"# {run.folder.path.name}/{CONFIG}\n{run.text}" for run in found),
-        tables=[page_table(block, several=several) for block in tables],
+        tables=[page_table(block, several=several) for block in tables]
+        + ([drops_table(lost)] if lost else []),
         charts=charts(every, pairs, "budget"),
     )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / CSV, csv_text(every).encode())
+    (out / DROPS).unlink(missing_ok=True)
+    if lost:
+        write_atomically(out / DROPS, drops_csv(lost).encode())
     write_atomically(out / LATEX, latex(tables, confidence, several=several).encode())
     write_page(out / PAGE, page)
     return Report(page=out / PAGE, complete=all(run.complete for run in found), notes=notes)

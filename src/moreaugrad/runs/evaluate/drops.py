@@ -1,0 +1,136 @@
+"""What a method loses of its base's faithfulness, on the same pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from moreaugrad.names import choose
+from moreaugrad.report import Entry, Table
+from moreaugrad.runs.evaluate.judges import BY_MODEL
+from moreaugrad.runs.evaluate.plan import CLEAN
+from moreaugrad.runs.evaluate.reading import Run, failed, value
+from moreaugrad.runs.evaluate.statistics import Resampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """(mean of base - mean of method) / mean of base, over the `count` clean pictures that both
+    have a value for; the interval resamples pictures, both methods together. NaN where the base's
+    mean is not positive."""
+
+    run: str
+    method: str
+    base: str
+    metric: str
+    drop: float
+    low: float
+    high: float
+    count: int
+
+
+def bases(run: Run, given: Sequence[str]) -> dict[str, str]:
+    """The base of each method, by `METHOD=BASE`, or `BASE` for all that are not named.
+
+    Errors: ValueError for a name that is no method of the run.
+    """
+    methods = list(run.plan.methods)
+    found: dict[str, str] = {}
+    for text in given:
+        method, separator, base = text.partition("=")
+        if separator:
+            found[choose("base", method.strip(), methods)] = choose("base", base.strip(), methods)
+    for text in given:
+        if "=" not in text:
+            base = choose("base", text.strip(), methods)
+            found = {m: base for m in methods if m != base and m not in found} | found
+    return found
+
+
+def drops(run: Run, given: Mapping[str, str], resampling: Resampling) -> list[Drop]:
+    """Of every metric that asks the network and is better when high: AOPC, insertion."""
+    metrics = [
+        name
+        for name in run.plan.metrics
+        if run.metric(name).kind == BY_MODEL and run.metric(name).better == "high"
+    ]
+    found = []
+    for method in [name for name in run.plan.methods if name in given]:
+        for metric in metrics:
+            own, other = _values(run, method, metric), _values(run, given[method], metric)
+            shared = [index for index in own if index in other]
+            pairs = np.array([[other[i], own[i]] for i in shared]).reshape(-1, 2)
+            low, high = _interval(pairs, resampling)
+            found.append(
+                Drop(
+                    run=run.label, method=method, base=given[method], metric=metric,
+                    drop=_ratio(pairs), low=low, high=high, count=len(shared),
+                )
+            )  # fmt: skip
+    return found
+
+
+def drops_table(found: Sequence[Drop]) -> Table:
+    """Rows by method, columns by metric."""
+    metrics = list(dict.fromkeys(each.metric for each in found))
+    several = len({each.run for each in found}) > 1
+    rows: dict[str, dict[str, Drop]] = {}
+    for each in found:
+        head = f"{each.run}, " if several else ""
+        rows.setdefault(f"{head}{each.method} of {each.base}", {})[each.metric] = each
+    return Table(
+        title="Faithfulness that is lost, as a share of the base's",
+        head="method of its base",
+        columns=[f"{name} ↓" for name in metrics],
+        rows=[(label, [_entry(row.get(name)) for name in metrics]) for label, row in rows.items()],
+    )
+
+
+def drops_csv(found: Sequence[Drop]) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    names = [item.name for item in fields(Drop)]
+    rows.writerow(names)
+    for each in found:
+        told = (getattr(each, name) for name in names)
+        rows.writerow("" if isinstance(v, float) and math.isnan(v) else v for v in told)
+    return text.getvalue()
+
+
+def _values(run: Run, method: str, metric: str) -> dict[int, float]:
+    records = [r for r in run.by_key[method, CLEAN, None] if not failed(r)]
+    found = {record["index"]: value(record, metric) for record in records}
+    return {index: each for index, each in found.items() if not math.isnan(each)}
+
+
+def _ratio(pairs: np.ndarray) -> float:
+    if not len(pairs):
+        return math.nan
+    base, own = pairs.mean(0)
+    return float((base - own) / base) if base > 0 else math.nan
+
+
+def _interval(pairs: np.ndarray, resampling: Resampling) -> tuple[float, float]:
+    """NaN for fewer than two pictures, and where the base's mean may not be positive."""
+    if len(pairs) < 2:
+        return math.nan, math.nan
+    generator = np.random.default_rng(resampling.seed)
+    rows = generator.integers(0, len(pairs), (resampling.resamples, len(pairs)))
+    means = pairs[rows].mean(1)
+    tail = 50 * (1 - resampling.confidence)
+    if np.percentile(means[:, 0], tail) <= 0:
+        return math.nan, math.nan
+    low, high = np.percentile(1 - means[:, 1] / means[:, 0], [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _entry(found: Drop | None) -> Entry:
+    if found is None or math.isnan(found.drop):
+        return Entry()
+    span = "" if math.isnan(found.low) else f"{100 * found.low:.1f} to {100 * found.high:.1f} %"
+    return Entry(text=f"{100 * found.drop:.1f} %", interval=span)

@@ -1,0 +1,98 @@
+"""The faithfulness that a method loses of its base's, on numbers chosen by hand."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+
+from moreaugrad.cli.app import run
+from moreaugrad.runs.evaluate.drops import bases, drops
+from moreaugrad.runs.evaluate.reading import read_run
+from moreaugrad.runs.evaluate.statistics import Resampling
+from moreaugrad.runs.evaluate.store import RunFolder, Unit
+
+AOPC: dict[str, list[float | None]] = {
+    "simple-gradient": [0.4, 0.2, 0.6, None, 0.9],
+    "smoothgrad": [0.3, 0.2, 0.4, 0.5, None],
+    "sparse-moreaugrad": [0.2, 0.1, 0.4, 0.5, 0.1],
+    "cafo": [-0.2, -0.1, 0.1, 0.0, None],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    store = RunFolder(tmp_path / "run")
+    store.path.mkdir()
+    plan = {
+        "data": "pictures", "samples": 5, "block": 5,
+        "model": {"name": "tiny_models:smooth"},
+        "methods": {name: {"method": name} for name in AOPC},
+        "metrics": {"aopc": {"metric": "aopc"}, "deletion": {"metric": "deletion"},
+                    "gini": {"metric": "gini"}},
+    }  # fmt: skip
+    (store.path / "config.toml").write_text(tomli_w.dumps(plan), encoding="utf-8")
+    names = [{"sample": f"{i}.png", "index": i} for i in range(5)]
+    seen = {"prediction": [{"class": 0, "label": "dot", "probability": 0.75}]}
+    store.write(Unit(0), [name | seen for name in names], {"0": torch.zeros(3, 16, 16)})
+    for method, values in AOPC.items():
+        records = [
+            name
+            | {"method": method, "attack": "clean", "epsilon": None,
+               "map": {"status": "direct", "ok": True, "evaluations": 1},
+               "metrics": {"aopc": value, "deletion": 0.5, "gini": 0.5}}
+            for name, value in zip(names, values, strict=True)
+        ]  # fmt: skip
+        store.write(Unit(0, method), records, {})
+    return store.path
+
+
+def test_drops_are_those_by_hand(folder: Path) -> None:
+    given = {"smoothgrad": "simple-gradient", "sparse-moreaugrad": "smoothgrad"}
+    found = drops(read_run(folder, "run"), given, Resampling(resamples=500))
+    assert [(each.method, each.metric, each.count) for each in found] == [
+        ("smoothgrad", "aopc", 3),
+        ("sparse-moreaugrad", "aopc", 4),
+    ]
+    first, second = found
+    # Pictures 0 to 2: means 0.4 and 0.3; 0 to 3: 0.35 and 0.3.
+    assert first.drop == pytest.approx(0.25)
+    assert second.drop == pytest.approx(0.05 / 0.35)
+    rows = np.random.default_rng(0).integers(0, 3, (500, 3))
+    base, own = np.array([0.4, 0.2, 0.6]), np.array([0.3, 0.2, 0.4])
+    expected = np.percentile(1 - own[rows].mean(1) / base[rows].mean(1), [2.5, 97.5])
+    assert (first.low, first.high) == pytest.approx(tuple(expected))
+
+
+def test_a_share_of_nothing_is_undefined(folder: Path) -> None:
+    (found,) = drops(read_run(folder, "run"), {"smoothgrad": "cafo"}, Resampling(resamples=100))
+    assert np.isnan([found.drop, found.low, found.high]).all()
+
+
+def test_bases_are_named_for_one_or_for_all(folder: Path) -> None:
+    whole = read_run(folder, "run")
+    assert bases(whole, ["smoothgrad=simple-gradient"]) == {"smoothgrad": "simple-gradient"}
+    assert bases(whole, ["simple-gradient", "sparse-moreaugrad=smoothgrad"]) == {
+        "smoothgrad": "simple-gradient",
+        "sparse-moreaugrad": "smoothgrad",
+        "cafo": "simple-gradient",
+    }
+    with pytest.raises(ValueError, match="base: expected one of simple-gradient"):
+        bases(whole, ["smoothgrad=gradient"])
+
+
+def test_the_report_tells_drops(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    code = ["report", str(folder), "--base", "sparse-moreaugrad=smoothgrad", "--out", str(page)]
+    assert run(code) == 0
+    with (page / "drops.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["method"], row["base"], row["count"]) == ("sparse-moreaugrad", "smoothgrad", "4")
+    assert float(row["drop"]) == pytest.approx(1 / 7)
+    text = (page / "index.html").read_text(encoding="utf-8")
+    assert "sparse-moreaugrad of smoothgrad" in text
+    assert "14.3 %" in text
+    assert run(["report", str(folder), "--out", str(tmp_path / "other")]) == 0
+    assert not (tmp_path / "other" / "drops.csv").exists()
