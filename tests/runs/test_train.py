@@ -153,6 +153,13 @@ def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path
     assert 'penalty = "l1"' in card
 
 
+def test_the_hinge_loss(pictures: Path, tmp_path: Path) -> None:
+    fast = protocol("fast", "l1")
+    hinge = trained(pictures, tmp_path / "hinge", loss="hinge", protocol=fast)
+    other = trained(pictures, tmp_path / "other", protocol=fast)
+    assert not torch.equal(hinge["5.weight"], other["5.weight"])
+
+
 def test_the_parts_of_the_data_do_not_overlap(pictures: Path) -> None:
     prepared = prepare_train(plan(pictures))
     parts = [prepared.loader.examples, prepared.validation.examples]
@@ -291,6 +298,9 @@ def test_unreadable_pictures_are_told_and_left_out(
         (["--model", "tiny_models:plane"], "'plain'"),
         (["--weights", "none.pt"], "no such file"),
         (["--data", "nowhere"], "nowhere"),
+        (["--protocol", "fast", "--penalty", "group", "--epsilon", "1", "--group", "20"], "size"),
+        (["--model", "tiny_models:flat", "--size", "8"], "not take pictures of 8 x 8"),
+        (["--loss", "squared"], "loss: expected one of"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -221,10 +222,31 @@ def test_other_settings_are_refused(
     assert tree(plain) == before
 
 
-def test_other_means_are_not_other_settings(data: Path, plain: Path) -> None:
-    before = tree(plain)
-    assert run([*command(data, plain), "--memory", "0", "--checkpoint-every", "5"]) == 0
-    assert tree(plain) == before
+def test_other_means_are_not_other_settings(data: Path, plain: Path, tmp_path: Path) -> None:
+    means = ["--memory", "0", "--checkpoint-every", "5", "--workers", "1"]
+    assert run([*command(data, tmp_path / "run"), *means]) == 0
+    assert tree(tmp_path / "run") == tree(plain)
+
+
+def test_a_damaged_checkpoint_is_told(
+    data: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(plain, out)
+    whole = (out / "last.safetensors").read_bytes()
+    (out / "last.safetensors").write_bytes(whole[:200])
+    assert run(command(data, out)) == 2
+    assert "expected a checkpoint with its state beside it" in capsys.readouterr().err
+
+
+def test_overwriting_begins_again(data: Path, plain: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(plain, out)
+    words = [*command(data, out), "--epochs", "1"]
+    assert run(words) == 2
+    assert run([*words, "--overwrite"]) == 0
+    assert len((out / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+    assert (out / "state-00000006.safetensors").exists()
 
 
 def free_port() -> str:

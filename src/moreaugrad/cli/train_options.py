@@ -92,6 +92,9 @@ class TrainOptions:
 
     epochs: Annotated[int | None, Optimise(help="Over the data \\[default: 10].")] = None
     batch: Annotated[int | None, Optimise(help="Pictures of an update \\[default: 32].")] = None
+    loss: Annotated[
+        str | None, Optimise(help="cross-entropy or hinge \\[default: cross-entropy].")
+    ] = None
     optimiser: Annotated[str | None, Optimise(help="adam, adamw or sgd.")] = None
     lr: Annotated[float | None, Optimise(help="Largest learning rate \\[default: 0.001].")] = None
     schedule: Annotated[

@@ -14,7 +14,7 @@ from moreaugrad.cli.train_options import TrainOptions
 if TYPE_CHECKING:
     from moreaugrad.runs.train import Means, TrainEstimate, TrainOutcome, TrainPlan
 
-OWN = ("epochs", "batch", "shards", "seed", "amp", "device", "threads", "judged")
+OWN = ("epochs", "batch", "shards", "seed", "loss", "amp", "device", "threads", "judged")
 OF_DATA = {
     "data": "source", "layout": "layout", "split": "split", "validation": "validation",
     "test": "test", "count": "count", "test_count": "test_count", "data_seed": "seed",

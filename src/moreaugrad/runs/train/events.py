@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-FOLDER = "events"
+from moreaugrad.runs.train.folder import EVENTS
 
 
 class Events:
@@ -17,7 +17,7 @@ class Events:
     """
 
     def __init__(self, folder: Path, *, leads: bool) -> None:
-        self._folder = folder / FOLDER
+        self._folder = folder / EVENTS
         self._writer: Any = None
         self._wanted = leads and importlib.util.find_spec("tensorboard") is not None
 

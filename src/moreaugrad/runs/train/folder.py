@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 from moreaugrad.files import write_atomically
 from moreaugrad.runs.directory import RunDirectory, remove_partial
 from moreaugrad.training.checkpoint import WEIGHTS
 
-LOG, BEST, LABELS, CARD, RESULTS = (
-    "log.jsonl", "best.safetensors", "labels.txt", "card.md", "results.json",
+LOG, BEST, LABELS, CARD, RESULTS, EVENTS = (
+    "log.jsonl", "best.safetensors", "labels.txt", "card.md", "results.json", "events",
 )  # fmt: skip
 
 
@@ -22,6 +24,7 @@ class TrainFolder(RunDirectory):
         for pattern in (LOG, BEST, LABELS, CARD, RESULTS, WEIGHTS, "state-*.safetensors"):
             for file in self.path.glob(pattern):
                 file.unlink()
+        shutil.rmtree(self.path / EVENTS, ignore_errors=True)
 
     def text(self, name: str, text: str) -> None:
         remove_partial(self.path, name)

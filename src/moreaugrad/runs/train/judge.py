@@ -10,13 +10,14 @@ from torch import Tensor
 
 from moreaugrad.data.loading import Loader
 from moreaugrad.metrics import gini
+from moreaugrad.outputs import tensor_output
 from moreaugrad.penalties import L1
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.runs.train.protocols import one_step
 from moreaugrad.training.fast import Fast
 from moreaugrad.training.loop import Piece
-from moreaugrad.training.losses import cross_entropy
+from moreaugrad.training.losses import LOSSES
 
 USUAL = 0.01
 """Of the sign perturbation that every network is told under, in the network's units."""
@@ -24,13 +25,14 @@ USUAL = 0.01
 
 @torch.no_grad()
 def validate(prepared: PreparedTrain, loader: Loader) -> Record:
-    """Accuracy and mean cross-entropy, in evaluation mode. A loss that is not finite is None."""
+    """Accuracy and mean loss, in evaluation mode. A loss that is not finite is None."""
     prepared.module.eval()
     right, total, count = 0, 0.0, 0
+    loss_of = LOSSES[prepared.plan.loss]
     for piece in _pieces(prepared, loader):
-        output = prepared.module(piece.x)
+        output = tensor_output(prepared.module(piece.x))
         right += int((output.argmax(1) == piece.y).sum())
-        total += float(cross_entropy(output, piece.y).double().sum())
+        total += float(loss_of(output, piece.y).double().sum())
         count += len(piece.y)
     loss = total / count
     return {
@@ -59,10 +61,12 @@ def judge(prepared: PreparedTrain, loader: Loader) -> Record:
         indices.append(gini(_gradient(prepared, piece)))
         for name, attack in attacks.items():
             moved = attack(
-                prepared.module, piece.x, piece.y, attention=piece.attention, ids=piece.ids
-            )
+                prepared.module, piece.x, piece.y,
+                loss=LOSSES[prepared.plan.loss], attention=piece.attention, ids=piece.ids,
+            )  # fmt: skip
             with torch.no_grad():
-                right[name] += int((prepared.module(moved).argmax(1) == piece.y).sum())
+                output = tensor_output(prepared.module(moved))
+            right[name] += int((output.argmax(1) == piece.y).sum())
         count += len(piece.y)
     values = torch.cat(indices).double()
     defined = values[~values.isnan()]
@@ -88,6 +92,6 @@ def _first(piece: Piece, count: int) -> Piece:
 
 def _gradient(prepared: PreparedTrain, piece: Piece) -> Tensor:
     x = piece.x.clone().requires_grad_()
-    logits = prepared.module(x).gather(1, piece.y[:, None])
+    logits = tensor_output(prepared.module(x)).gather(1, piece.y[:, None])
     gradient: Tensor = torch.autograd.grad(logits.sum(), x)[0]
     return gradient

@@ -21,6 +21,7 @@ from moreaugrad.runs.config import (
     relative,
     to_table,
 )
+from moreaugrad.training.losses import LOSSES
 from moreaugrad.training.schedules import SCHEDULES
 
 AMP = ("bfloat16",)
@@ -121,6 +122,7 @@ class OptimiserPlan:
 class TrainPlan:
     """epochs over the data in batches of `batch`, each cut into `shards` pieces.
 
+    loss: one of `training.LOSSES`.
     seed: of the order, the augmentation, the split, fresh weights and whatever protocols draw.
     amp: the type of the passes where it is safe, or None.
     judged: on how many pictures at most Gini and robustness are measured.
@@ -133,6 +135,7 @@ class TrainPlan:
     batch: int = 32
     shards: int | None = None
     seed: int = 0
+    loss: str = "cross-entropy"
     amp: str | None = None
     device: str | None = None
     threads: int | None = None
@@ -152,6 +155,7 @@ class TrainPlan:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise ValueError(f"{name}: expected at least {bound}, got {value}")
+        choose("loss", self.loss, LOSSES)
         if self.amp is not None:
             choose("amp", self.amp, AMP)
         if self.shards is not None and self.shards > self.batch:

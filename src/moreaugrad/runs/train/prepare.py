@@ -23,7 +23,7 @@ from moreaugrad.runs.results import Failure
 from moreaugrad.runs.team import Team
 from moreaugrad.runs.train.optimisers import make_optimiser
 from moreaugrad.runs.train.plan import TrainPlan
-from moreaugrad.runs.train.protocols import make_protocol
+from moreaugrad.runs.train.protocols import check_attention, check_fits, make_protocol
 from moreaugrad.space import InputSpace
 from moreaugrad.training.loop import Piece
 from moreaugrad.training.protocol import Protocol
@@ -126,8 +126,14 @@ def prepare_train(
         device=own, pretrained=not plan.model.from_scratch, seed=plan.seed,
     )  # fmt: skip
     augment = _augment(plan, model)
+    space = InputSpace(mean=model.preprocess.mean, std=model.preprocess.std)
+    pieces = team.share(range(shards))
+    protocols = {number: make_protocol(plan, space) for number in pieces}
+    # Before the pictures are read, which may take a while.
+    check_fits(model, protocols[pieces[0]], augment.size)
     reader = _Reader(plan, augment, means.memory / team.size, watch)
     examples = reader.read(plan.data.split, plan.data.count)
+    check_attention(plan.protocol, protocols[pieces[0]], examples)
     head, model, notes = _headed(model, examples, plan)
     if examples.unreadable:
         notes.append(f"{len(examples.unreadable)} pictures cannot be read and are left out")
@@ -136,15 +142,12 @@ def prepare_train(
     test = None
     if plan.data.test is not None:
         test = reader.read(plan.data.test, plan.data.test_count, examples.classes)
-    mean, std = model.preprocess.mean, model.preprocess.std
-    space = InputSpace(mean=mean, std=std)
     held = Augment.evaluation(augment.size, augment.resize)
     loaders = [
         Loader(part, held, batch=EVALUATED, shuffle=False, workers=means.workers)
         for part in (validation, test)
         if part is not None
     ]
-    pieces = range(shards)[shards * team.rank // team.size : shards * (team.rank + 1) // team.size]
     return PreparedTrain(
         plan=replace(
             plan, shards=shards, device=device, threads=plan.threads or torch.get_num_threads(),
@@ -153,7 +156,7 @@ def prepare_train(
             model=replace(plan.model, preprocess=model.preprocess),
         ),
         means=means, model=model, optimiser=make_optimiser(plan.optimiser, model.module),
-        protocols={number: make_protocol(plan, space, examples) for number in pieces},
+        protocols=protocols,
         loader=Loader(
             training, augment, batch=plan.batch, seed=plan.seed, workers=means.workers,
             pin=torch.device(own).type == "cuda",

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from moreaugrad.data.examples import Examples
+from moreaugrad.models import LoadedModel
 from moreaugrad.names import choose
+from moreaugrad.outputs import tensor_output
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SquaredL2
 from moreaugrad.runs.train.plan import ProtocolPlan, TrainPlan
 from moreaugrad.space import InputSpace
@@ -96,9 +100,9 @@ def make_penalty(plan: ProtocolPlan) -> Penalty | GuidedPenalty | None:
     return named.make(plan)
 
 
-def make_protocol(plan: TrainPlan, space: InputSpace, examples: Examples) -> Protocol:
-    """Errors: ValueError for an unknown name or setting, a penalty that is missing or not wanted,
-    and harmonisation with data that have no attention maps."""
+def make_protocol(plan: TrainPlan, space: InputSpace) -> Protocol:
+    """Errors: ValueError for an unknown name or setting, a penalty that is missing or not
+    wanted."""
     chosen, penalty = plan.protocol, make_penalty(plan.protocol)
     kind = PROTOCOLS[choose("protocol", chosen.name, PROTOCOLS)]
     if kind.needs_penalty and penalty is None:
@@ -110,11 +114,6 @@ def make_protocol(plan: TrainPlan, space: InputSpace, examples: Examples) -> Pro
         raise ValueError(
             f"penalty: the protocol {chosen.name} takes none, got {chosen.penalty}; a usual one "
             "with a penalty is --protocol fast"
-        )
-    if isinstance(penalty, GuidedPenalty) and not examples.has_attention:
-        raise ValueError(
-            f"penalty: {chosen.penalty} expected attention maps beside the pictures, and "
-            f"{examples.name} has none"
         )
     settings: dict[str, Any] = {"space": space, "seed": plan.seed, **chosen.settings}
     if "update" in settings:
@@ -129,6 +128,40 @@ def make_protocol(plan: TrainPlan, space: InputSpace, examples: Examples) -> Pro
     # Unknown settings are told by the names of the class.
     build(chosen.name, penalty, **settings)
     return Iterative.published(penalty, **settings)
+
+
+def check_attention(plan: ProtocolPlan, protocol: Protocol, examples: Examples) -> None:
+    """Errors: ValueError for harmonisation with data that have no attention maps."""
+    guided = isinstance(protocol, PenaltyProtocol) and isinstance(protocol.penalty, GuidedPenalty)
+    if guided and not examples.has_attention:
+        raise ValueError(
+            f"penalty: {plan.penalty} expected attention maps beside the pictures, and "
+            f"{examples.name} has none"
+        )
+
+
+def check_fits(model: LoadedModel, protocol: Protocol, size: int) -> None:
+    """Errors: ValueError where the network does not take colour pictures of this size or does not
+    give a row of numbers for each, and for groups that do not fit into them."""
+    if len(model.preprocess.mean) != 3:
+        raise ValueError(f"{model.name}: expected a network of colour pictures, got one of grey")
+    weight = next(model.module.parameters())
+    x = torch.zeros(2, 3, size, size, dtype=weight.dtype, device=weight.device)
+    try:
+        with torch.no_grad():
+            output = tensor_output(model.module(x))
+    except RuntimeError as error:
+        raise ValueError(
+            f"size: {model.name} does not take pictures of {size} x {size} pixels "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    if output.ndim != 2 or output.shape[1] < 2:
+        raise ValueError(
+            f"{model.name}: expected a classifier with an output [B, classes], got "
+            f"{tuple(output.shape)} for two pictures"
+        )
+    if isinstance(protocol, PenaltyProtocol) and isinstance(protocol.penalty, Penalty):
+        protocol.penalty.maximiser(x)
 
 
 def one_step(protocol: Protocol) -> Fast | None:

@@ -27,6 +27,7 @@ from moreaugrad.runs.train.plan import plan_toml
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.training.checkpoint import WEIGHTS, Checkpoint, Progress, write_tensors
 from moreaugrad.training.loop import FIGURES, Trainer
+from moreaugrad.training.losses import LOSSES
 from moreaugrad.training.schedules import SCHEDULES
 
 TYPES = {"bfloat16": torch.bfloat16}
@@ -63,7 +64,7 @@ def make_trainer(prepared: PreparedTrain) -> Trainer:
     plan = prepared.plan
     return Trainer(
         prepared.module, prepared.optimiser, list(prepared.protocols.values()),
-        seed=plan.seed, pieces=plan.shards or 1,
+        loss=LOSSES[plan.loss], seed=plan.seed, pieces=plan.shards or 1,
         amp=TYPES[plan.amp] if plan.amp else None, total=prepared.team.total,
     )  # fmt: skip
 
@@ -130,6 +131,11 @@ class _Run:
                 tally += self.trainer.step(found, count=plan.batch, step=step)
             except FloatingPointError as error:
                 raise self._diverged(error, epoch, number) from error
+            except torch.OutOfMemoryError as error:
+                raise MemoryError(
+                    f"a batch of {plan.batch} pictures does not fit: use a smaller --batch or "
+                    "--size, or --amp bfloat16"
+                ) from error
             self.progress = replace(
                 self.progress, batch=number + 1, step=step + 1, tally=tally.tolist()
             )
