@@ -15,6 +15,7 @@ from moreaugrad import __version__
 from moreaugrad.cli.data import data
 from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options, with_options
 from moreaugrad.cli.retrain import retrain
+from moreaugrad.cli.sanity import SanityOptions, perform_sanity
 from moreaugrad.cli.train_options import TrainOptions
 
 DONE, PARTLY, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -217,6 +218,16 @@ def train(*, options: TrainOptions) -> int:
     from moreaugrad.cli.training import train_plan
 
     return perform_train(train_plan(options), options)
+
+
+@app.command()
+@with_options
+def sanity(*, options: SanityOptions) -> int:
+    """Compare maps with those of copies of the network whose weights are redrawn.
+
+    moreaugrad sanity --data photos/ --model torchvision:squeezenet1_0 --out photos-sanity
+    """
+    return perform_sanity(options)
 
 
 @app.command()

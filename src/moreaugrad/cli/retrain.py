@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from moreaugrad.runs.pace import Watch
-    from moreaugrad.runs.retrain import Study
+    from moreaugrad.runs.study import Study
     from moreaugrad.runs.train import Means, TrainPlan
 
 DONE, INTERRUPTED = 0, 130
@@ -138,7 +138,7 @@ def stability(
         exchanged=tuple(numbers("exchanged", exchanged)),
         images=images,
         methods={name: {} for name in method_names(methods)},
-        metrics=_words(metrics),
+        metrics=words(metrics),
     )
     return _perform(
         lambda means, watch: StabilityStudy(plan, means, watch),
@@ -176,7 +176,7 @@ def labels(
         seeds=_whole("seeds", seeds),
         images=images,
         methods={name: {} for name in method_names(methods)},
-        metrics=_words(metrics),
+        metrics=words(metrics),
     )
     return _perform(
         lambda means, watch: LabelsStudy(plan, means, watch),
@@ -204,15 +204,26 @@ def _perform(
     make: Callable[[Means, Watch], Study],
     out: Path, *, workers: int, memory: float, overwrite: bool, json: bool, quiet: bool,
 ) -> int:  # fmt: skip
-    from moreaugrad.cli import screen
-    from moreaugrad.runs.retrain import run_study
-    from moreaugrad.runs.team import team
     from moreaugrad.runs.train import Means
+
+    def made(watch: Watch, processes: int) -> Study:
+        return make(Means(workers=workers, memory=memory / processes), watch)
+
+    return perform_study(made, out, overwrite=overwrite, json=json, quiet=quiet)
+
+
+def perform_study(
+    make: Callable[[Watch, int], Study], out: Path, *, overwrite: bool, json: bool, quiet: bool
+) -> int:
+    """Does a study, made for so many processes; the exit code."""
+    from moreaugrad.cli import screen
+    from moreaugrad.runs.study import run_study
+    from moreaugrad.runs.team import team
 
     with team() as members:
         leads = members.rank == 0
         with screen.watching(quiet=quiet or not leads) as watch:
-            study = make(Means(workers=workers, memory=memory / members.size), watch)
+            study = make(watch, members.size)
             outcome = run_study(study, out, overwrite=overwrite, team=members, watch=watch)
     told: dict[str, Any] = {
         "folder": str(out), "interrupted": outcome.interrupted,
@@ -225,7 +236,7 @@ def _perform(
         screen.results().print(outcome.table, markup=False, soft_wrap=True)
     if outcome.interrupted:
         screen.note(
-            f"interrupted: {outcome.finished} of {outcome.units} trainings are finished; the same "
+            f"interrupted: {outcome.finished} of {outcome.units} parts are finished; the same "
             "command goes on from here"
         )
         return INTERRUPTED
@@ -241,5 +252,6 @@ def _whole(name: str, text: str) -> tuple[int, ...]:
     return tuple(map(int, found))
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """Those between commas."""
     return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -3,7 +3,7 @@
 from moreaugrad.runs.retrain.diffroar import DiffRoarStudy
 from moreaugrad.runs.retrain.pairs import LabelsStudy, PairStudy, StabilityStudy
 from moreaugrad.runs.retrain.plan import DiffRoarPlan, LabelsPlan, StabilityPlan
-from moreaugrad.runs.retrain.study import Study, StudyOutcome, run_study
+from moreaugrad.runs.study import Study, StudyOutcome, run_study
 
 __all__ = [
     "DiffRoarPlan",

@@ -33,9 +33,9 @@ from moreaugrad.runs.retrain.ranking import (
     ranked,
     whole,
 )
-from moreaugrad.runs.retrain.study import RANKS, Done, Study, StudyFolder
 from moreaugrad.runs.retrain.tables import diffroar_table
 from moreaugrad.runs.retrain.trainings import Changed, Trainings, accuracy, settled, train_table
+from moreaugrad.runs.study import RANKS, Done, Study, StudyFolder
 from moreaugrad.runs.train import Means, PreparedTrain, prepare_train, read_plan
 
 EXPLAINED = "explained"

@@ -21,7 +21,6 @@ from moreaugrad.runs.records import Record
 from moreaugrad.runs.retrain.examples import EXCHANGE, drawn, exchange, shuffled
 from moreaugrad.runs.retrain.plan import LabelsPlan, StabilityPlan
 from moreaugrad.runs.retrain.ranking import explainer_of
-from moreaugrad.runs.retrain.study import Done, Study, StudyFolder
 from moreaugrad.runs.retrain.tables import pairs_table
 from moreaugrad.runs.retrain.trainings import (
     Changed,
@@ -31,6 +30,7 @@ from moreaugrad.runs.retrain.trainings import (
     settled,
     train_table,
 )
+from moreaugrad.runs.study import Done, Study, StudyFolder
 from moreaugrad.runs.train import Means, PreparedTrain
 
 CHOSEN = 2

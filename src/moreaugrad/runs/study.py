@@ -1,4 +1,4 @@
-"""A study: trainings one after the other, a record of each, and a table when all are done."""
+"""A study: units one after the other, a record of each, and a table when all are done."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class StudyFolder(RunDirectory):
     a study keeps some, `training/UNIT/` while a network is trained, and in the end `results.json`
     and `table.md`."""
 
-    command = "retrain"
+    def __init__(self, path: Path, command: str) -> None:
+        super().__init__(path)
+        self.command = command
 
     def clear(self) -> None:
         for name in (RECORDS, TRAINING, MAPS, RANKS):
@@ -80,6 +82,8 @@ class Study(ABC):
     """What is trained and how it is told. `config`: the text of its configuration file."""
 
     name: ClassVar[str]
+    command: ClassVar[str] = "retrain"
+    """Of the command line, that makes it."""
 
     @abstractmethod
     def config(self, folder: Path) -> str: ...
@@ -92,7 +96,7 @@ class Study(ABC):
     @property
     @abstractmethod
     def units(self) -> Sequence[str]:
-        """A training each; names of files."""
+        """Names of files; of trainings, mostly."""
 
     @abstractmethod
     def begin(self, folder: StudyFolder, watch: Watch) -> None:
@@ -139,7 +143,7 @@ def run_study(
     OSError where the disk is full.
     """
     team, watch = team or Team(), watch or Unwatched()
-    folder, units = StudyFolder(out), study.units
+    folder, units = StudyFolder(out, study.command), study.units
     outcome = StudyOutcome(folder=out, units=len(units))
     began = time.perf_counter()
     compute = study.compute
