@@ -69,14 +69,17 @@ def test_a_batch_equals_its_samples(penalty: Penalty, batch) -> None:
 def test_the_model_is_left_as_found(batch, untouched_generators) -> None:
     x, y = batch
     model = convolutional()
-    model[1].eval()  # a frozen part
+    model.append(nn.Sequential(nn.Identity(), nn.Sequential(nn.Identity())))
+    model[1].eval()  # a frozen part, and parts in parts
+    model[9][1].eval()
+    modes = [part.training for part in model.modules()]
     model[0].weight.grad = torch.ones_like(model[0].weight)
     model[3].requires_grad_(False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with untouched_generators():
         found = Fast(L1(0.1))(model, x, y)
-    assert [part.training for part in model] == [i != 1 for i in range(len(model))]
-    assert model.training
+    assert [part.training for part in model.modules()] == modes
+    assert modes.count(False) == 3
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     grads = [p.grad for p in model.parameters()]
     assert torch.equal(grads[0], torch.ones_like(grads[0]))
@@ -121,6 +124,11 @@ def test_pixel_budgets_and_the_valid_box(batch) -> None:
     std = torch.tensor(SPACE.std, dtype=x.dtype)[:, None, None]
     moved = (Fast(L1(0.03), space=SPACE, units="pixel")(model, x, y) - x) * std
     assert torch.allclose(moved.abs(), torch.full_like(moved, 0.03))
+    net = ElasticNet(0.01, 0.1)
+    leaf = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(cross_entropy(model(leaf), y).sum(), leaf)
+    moved = (Fast(net, space=SPACE, units="pixel")(model, x, y) - x) * std
+    assert torch.allclose(moved, net.maximiser(g / std))
     found = Fast(L1(0.4), space=SPACE, units="pixel", box=True).perturb(model, x, y)
     pixels = SPACE.pixels(found.x.flatten(1), _layout(x))
     assert -1e-9 < float(pixels.min()) < 1e-9
