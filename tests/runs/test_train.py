@@ -138,10 +138,7 @@ def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path
     assert results["test"]["count"] == 12
     assert {"sign 0.01", "own penalty"} == set(results["test"]["robustness"])
 
-    again = load_model(
-        "tiny_models:normalised", tmp_path / "run" / "best.safetensors",
-        tmp_path / "run" / "labels.txt", prepared.model.preprocess,
-    )  # fmt: skip
+    again = load_model(f"trained:{tmp_path / 'run'}")
     assert again.labels == LABELS
     right = count = 0
     for batch in prepared.test.epoch(0):
@@ -201,13 +198,21 @@ def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
     assert first.shape == (3, 96)
     assert torch.equal(first, again)
     assert not torch.equal(first, seeded)
-    # What is trained so loads again by the network's name, with the labels beside it.
+    # What is trained so loads again: by the folder, or the network's name with the labels.
     run_train(prepare_train(plan(other)), tmp_path / "run")
     loaded = load_model(
         "tiny_models:normalised", tmp_path / "run" / "best.safetensors",
         tmp_path / "run" / "labels.txt",
     )  # fmt: skip
     assert loaded.labels == ("apple", "pear", "plum")
+    by_folder = load_model(f"trained:{tmp_path / 'run'}")
+    assert by_folder.labels == loaded.labels
+    assert by_folder.preprocess == loaded.preprocess
+    (tmp_path / "run" / "model.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="expected what a training writes"):
+        load_model(f"trained:{tmp_path / 'run'}")
+    with pytest.raises(ValueError, match="folder of a finished training"):
+        load_model(f"trained:{tmp_path}")
     assert loaded.module(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
 
 

@@ -14,6 +14,7 @@ from moreaugrad.models.heads import fit_head_to
 from moreaugrad.models.labels import check_labels, read_labels
 from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess
+from moreaugrad.models.trained import TRAINED, Trained
 from moreaugrad.models.weights import fill_weights, read_weights
 from moreaugrad.names import nearest
 
@@ -33,9 +34,10 @@ def load_model(
 ) -> LoadedModel:
     """A classifier in evaluation mode, its parameters without gradients.
 
-    name: `builtin`, `torchvision:NAME`, `timm:NAME`, `hf:NAME` (or `hf:FOLDER`), or
-    `python.module:factory`, a function without arguments that returns a module, or a LoadedModel
-    that brings preprocessing and labels of its own.
+    name: `builtin`, `torchvision:NAME`, `timm:NAME`, `hf:NAME` (or `hf:FOLDER`),
+    `trained:FOLDER`, where `train` has written to, or `python.module:factory`, a function without
+    arguments that returns a module, or a LoadedModel that brings preprocessing and labels of its
+    own.
     weights: a safetensors file, or a checkpoint of torch.save without code in it; without it the
     source's own weights are taken, and fetched where needed.
     labels: one name a line, or JSON. With weights of their own they set the number of outputs,
@@ -46,6 +48,17 @@ def load_model(
     Errors: ValueError for an unknown name (the nearest is suggested), a missing extra, weights
     that cannot be fetched or do not fit, and labels of another number.
     """
+    if name.startswith(f"{TRAINED}:"):
+        told = Trained.read(Path(name.partition(":")[2]))
+        fresh = weights is None and not pretrained
+        found = load_model(
+            told.model,
+            weights or (None if fresh else told.weights),
+            labels or (None if fresh else told.labels),
+            preprocess or told.preprocess,
+            device=device, dtype=dtype, pretrained=pretrained, seed=seed,
+        )  # fmt: skip
+        return dataclasses.replace(found, name=name)
     source, rest = _source(name)
     names = None if labels is None else read_labels(Path(labels))
     classes = len(names) if names is not None and weights is not None else None
@@ -78,7 +91,7 @@ def _source(name: str) -> tuple[sources.Source, str]:
         return sources.from_package, name
     scheme, separator, rest = name.partition(":")
     if not separator or not scheme or not rest:
-        schemes = ", ".join(f"{scheme}:NAME" for scheme in sources.SOURCES)
+        schemes = ", ".join(f"{scheme}:NAME" for scheme in (*sources.SOURCES, TRAINED))
         raise ValueError(
             f"model: expected {BUILTIN}, {schemes} or python.module:factory, got {name!r}"
             f"{nearest(name, [BUILTIN, f'torchvision:{name}'])}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import tomli_w
 
+from moreaugrad.models.trained import TRAINED
 from moreaugrad.runs.config import to_table
 from moreaugrad.runs.records import Record, json_text, versions
 from moreaugrad.runs.train.folder import CARD, RESULTS, TrainFolder
@@ -40,13 +41,7 @@ def write_card(
 def card_text(prepared: PreparedTrain, results: Record) -> str:
     """The card in Markdown."""
     plan, model = prepared.plan, prepared.model
-    side = prepared.validation.augment
     classes = model.labels or ()
-    use = (
-        f"    moreaugrad explain IMAGE --model {model.name} --weights best.safetensors \\",
-        f"      --labels labels.txt --resize {_size(side.first)} --crop {side.size} \\",
-        f"      --mean {_numbers(model.preprocess.mean)} --std {_numbers(model.preprocess.std)}",
-    )
     best = (
         f"Of epoch {results['epoch']} of {plan.epochs}, the best by accuracy on the held-out "
         "pictures, which makes the figures on these optimistic."
@@ -58,7 +53,9 @@ def card_text(prepared: PreparedTrain, results: Record) -> str:
         "",
         "## Use",
         "",
-        *use,
+        f"    moreaugrad explain IMAGE --model {TRAINED}:FOLDER",
+        "",
+        "with the folder that this card lies in.",
         "",
         "## Data",
         "",
@@ -119,11 +116,3 @@ def _share(found: Record) -> str:
 
 def _gini(found: Record) -> str:
     return "undefined" if found["mean"] is None else f"{found['mean']:.3f} of {found['count']}"
-
-
-def _size(size: object) -> str:
-    return ",".join(map(str, size)) if isinstance(size, tuple) else str(size)
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ",".join(f"{value:g}" for value in values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from moreaugrad.files import write_atomically
+from moreaugrad.models.trained import FILE as MODEL
 from moreaugrad.runs.directory import RunDirectory, remove_partial
 from moreaugrad.training.checkpoint import WEIGHTS
 
@@ -16,12 +17,12 @@ LOG, BEST, LABELS, CARD, RESULTS, EVENTS = (
 class TrainFolder(RunDirectory):
     """Holds `config.toml`, `environment.json`, `log.jsonl` with a line an epoch, `labels.txt`, the
     checkpoint (`last.safetensors` with `state-STEP.safetensors`), `best.safetensors`, and, where
-    all is done, `results.json` and `card.md`."""
+    all is done, `model.json`, `results.json` and `card.md`."""
 
     command = "train"
 
     def clear(self) -> None:
-        for pattern in (LOG, BEST, LABELS, CARD, RESULTS, WEIGHTS, "state-*.safetensors"):
+        for pattern in (LOG, BEST, LABELS, MODEL, CARD, RESULTS, WEIGHTS, "state-*.safetensors"):
             for file in self.path.glob(pattern):
                 file.unlink()
         shutil.rmtree(self.path / EVENTS, ignore_errors=True)

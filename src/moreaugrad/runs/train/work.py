@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from moreaugrad.models.trained import FILE as MODEL
+from moreaugrad.models.trained import Trained
 from moreaugrad.runs.directory import remove_partial
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.job import ComputePlan
@@ -215,9 +217,18 @@ class _Run:
             self.folder.text(
                 LABELS, "".join(f"{name}\n" for name in self.prepared.model.labels or ())
             )
+            self.folder.text(MODEL, _trained(self.prepared).text())
             self.prepared.module.load_state_dict(load_file(self.folder.path / BEST))
             self.outcome.results = write_card(self.prepared, self.folder, self.progress.records)
         self.team.wait()
+
+
+def _trained(prepared: PreparedTrain) -> Trained:
+    held = prepared.validation.augment
+    return Trained(
+        model=prepared.plan.model.name, weights=BEST, labels=LABELS,
+        preprocess=replace(prepared.model.preprocess, resize=held.first, crop=held.size),
+    )  # fmt: skip
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> str:

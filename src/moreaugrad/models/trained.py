@@ -1,0 +1,52 @@
+"""Networks in the folders that trainings write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moreaugrad.models.preprocess import Preprocess
+
+TRAINED, FILE = "trained", "model.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What `model.json` tells. model: the name that it is built by. weights, labels: files beside
+    it."""
+
+    model: str
+    weights: str
+    labels: str
+    preprocess: Preprocess
+
+    def text(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Trained:
+        """Errors: ValueError where the folder has none, or one that tells something else."""
+        file = folder / FILE
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            listed: dict[str, Any] = found["preprocess"]
+            settings: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in listed.items()
+            }
+            return cls(
+                model=str(found["model"]),
+                weights=str(folder / found["weights"]),
+                labels=str(folder / found["labels"]),
+                preprocess=Preprocess(**settings),
+            )
+        except OSError as error:
+            raise ValueError(
+                f"{TRAINED}:{folder}: expected the folder of a finished training, with a {FILE} "
+                f"({error.strerror or error})"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file}: expected what a training writes ({error})") from error
