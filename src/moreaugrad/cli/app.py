@@ -17,6 +17,7 @@ from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options, wit
 from moreaugrad.cli.retrain import retrain
 from moreaugrad.cli.sanity import SanityOptions, perform_sanity
 from moreaugrad.cli.train_options import TrainOptions
+from moreaugrad.cli.visualise import VisualiseOptions, perform_visualise
 
 DONE, PARTLY, REFUSED, INTERRUPTED = 0, 1, 2, 130
 BAD_INPUT = (ValueError, TypeError, MemoryError, FloatingPointError, OSError)
@@ -228,6 +229,16 @@ def sanity(*, options: SanityOptions) -> int:
     moreaugrad sanity --data photos/ --model torchvision:squeezenet1_0 --out photos-sanity
     """
     return perform_sanity(options)
+
+
+@app.command()
+@with_options
+def visualise(*, options: VisualiseOptions) -> int:
+    """Draw what a network looks for: pictures that raise the score of each class.
+
+    moreaugrad visualise --model builtin --set jitter=2 --set blur=0.5 --out looks
+    """
+    return perform_visualise(options)
 
 
 @app.command()

@@ -1,0 +1,59 @@
+"""Options to activation maximisation, and its run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from moreaugrad.cli.options import Common, Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualiseOptions(Common):
+    """Of `visualise`."""
+
+    classes: Annotated[
+        str | None, Method(help="Indices or labels, separated by commas \\[default: all].")
+    ] = None
+    count: Annotated[int, Method(help="Pictures of each class \\[default: 1].")] = 1
+    score: Annotated[
+        str, Method(help="What is raised: logit, probability, margin, ... \\[default: logit].")
+    ] = "logit"
+    set: Annotated[
+        list[str] | None,
+        Method("--set", metavar="NAME=VALUE",
+               help="steps, step, normalise, decay, tv, jitter, blur, every, clip, sigma; can be "
+               "repeated."),
+    ] = None  # fmt: skip
+
+
+def perform_visualise(options: VisualiseOptions) -> int:
+    """Runs it; the exit code."""
+    from moreaugrad.cli.jobs import compute_plan, model_plan, typed
+    from moreaugrad.cli.retrain import perform_study, words
+    from moreaugrad.runs.config import from_table
+    from moreaugrad.runs.job import ComputePlan, ModelPlan
+    from moreaugrad.runs.visualise import VisualisePlan, VisualiseStudy
+    from moreaugrad.visualise import Ascent
+
+    if options.dry_run or options.target is not None:
+        raise ValueError(
+            "--dry-run and --target: visualise has neither; name --classes, and try --set steps=1"
+        )
+    if options.out is None:
+        raise ValueError("--out: expected a folder for the results, got none")
+    given = {} if options.seed is None else {"seed": options.seed}
+    for text in options.set or ():
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise ValueError(f"--set: expected NAME=VALUE, got {text!r}")
+        given[name.strip()] = typed(value.strip())
+    plan = VisualisePlan(
+        classes=words(options.classes or ""), count=options.count, score=options.score,
+        ascent=from_table(Ascent, given, "set."),
+        model=model_plan(options, ModelPlan()), compute=compute_plan(options, ComputePlan()),
+    )  # fmt: skip
+    return perform_study(
+        lambda *_: VisualiseStudy(plan), options.out,
+        overwrite=options.overwrite, json=options.json, quiet=options.quiet,
+    )  # fmt: skip

@@ -1,0 +1,139 @@
+"""What a network looks for in each class, as a run: pictures that raise its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import tomli_w
+import torch
+
+from moreaugrad.pictures import photo, png_bytes
+from moreaugrad.runs.config import relative, to_table
+from moreaugrad.runs.job import ComputePlan, ModelPlan
+from moreaugrad.runs.network import Network, resolved_device, weights_digest
+from moreaugrad.runs.pace import Watch
+from moreaugrad.runs.records import Record
+from moreaugrad.runs.study import Done, Study, StudyFolder
+from moreaugrad.space import InputSpace
+from moreaugrad.visualise import Ascent, activation_maximisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualisePlan:
+    """classes: indices or labels; () is all. count: pictures of each, from noise of their own.
+
+    score: which is raised. The pictures have the size that the network's preprocessing gives.
+    """
+
+    classes: tuple[int | str, ...] = ()
+    count: int = 1
+    score: str = "logit"
+    ascent: Ascent = field(default_factory=Ascent)
+    model: ModelPlan = field(default_factory=ModelPlan)
+    compute: ComputePlan = field(default_factory=ComputePlan)
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count: expected at least 1, got {self.count}")
+
+
+class VisualiseStudy(Study):
+    """A unit is a class; its pictures are in `pictures/` and, unrounded, in `maps/`."""
+
+    name = "visualise"
+    command = "visualise"
+
+    def __init__(self, plan: VisualisePlan) -> None:
+        compute = replace(
+            plan.compute, device=resolved_device(plan.compute.device),
+            threads=plan.compute.threads or 1,
+        )  # fmt: skip
+        self.network = Network.load(plan.model, compute)
+        self.preprocess = self.network.model.preprocess
+        shape = self.preprocess.input_shape
+        if shape is None:
+            raise ValueError(
+                f"{plan.model.name} does not tell the size of its inputs: give --crop (or --resize "
+                "HEIGHT,WIDTH)"
+            )
+        self.shape = shape
+        with torch.no_grad():
+            outputs = self.network.model.module(self.network.batch([torch.zeros(shape)]))
+        wanted = plan.classes or range(outputs.shape[1])
+        found = [self.network.target(name) for name in wanted]
+        classes = list(dict.fromkeys(index for index in found if index is not None))
+        outside = [index for index in classes if not 0 <= index < outputs.shape[1]]
+        if outside:
+            raise ValueError(
+                f"classes: expected indices from 0 to {outputs.shape[1] - 1}, got {outside[0]}"
+            )
+        self._classes = {f"class-{index:04d}": index for index in classes}
+        self.plan = replace(plan, classes=tuple(classes), compute=self.network.compute)
+
+    @property
+    def compute(self) -> ComputePlan:
+        return self.network.compute
+
+    @property
+    def units(self) -> Sequence[str]:
+        return list(self._classes)
+
+    def config(self, folder: Path) -> str:
+        model = self.plan.model
+        moved = replace(
+            model,
+            weights=model.weights and relative(model.weights, folder),
+            labels=model.labels and relative(model.labels, folder),
+            preprocess=self.preprocess,
+        )
+        digest = {"network": weights_digest(self.network.model.module)}
+        return tomli_w.dumps(to_table(replace(self.plan, model=moved)) | digest)
+
+    def begin(self, folder: StudyFolder, watch: Watch) -> None:
+        """Nothing."""
+
+    def do(self, unit: str, folder: StudyFolder, watch: Watch) -> Done | None:
+        label, plan = self._classes[unit], self.plan
+        done = self.units.index(unit) * plan.ascent.steps
+        total = len(self.units) * plan.ascent.steps
+        module = self.network.model.module
+        found = activation_maximisation(
+            module, [label] * plan.count, self.shape,
+            space=InputSpace(mean=self.preprocess.mean, std=self.preprocess.std),
+            ascent=plan.ascent, kind=plan.score,
+            progress=lambda step, _: watch.pace(done + step, total, self.network.label(label)),
+        )  # fmt: skip
+        with torch.no_grad():
+            chances = module(found.inputs).double().softmax(1)[:, label]
+        for number, pixels in enumerate(found.pixels):
+            picture = photo(pixels)
+            assert picture is not None
+            told = {"class": label, "label": self.network.label(label), "number": number}
+            folder.put(f"pictures/{unit}-{number}.png", png_bytes(picture.pixels, told))
+        record = {
+            "class": label, "label": self.network.label(label),
+            "before": found.before.tolist(), "after": found.after.tolist(),
+            "prediction": found.prediction.tolist(), "probability": chances.tolist(),
+        }  # fmt: skip
+        return record, {"pixels": found.pixels}
+
+    def results(self, folder: StudyFolder) -> Record:
+        return {"classes": [folder.record(unit) for unit in self.units]}
+
+    def table(self, results: Record) -> str:
+        lines = [
+            f"# What {self.plan.model.name} looks for",
+            "",
+            f"| class | picture | {self.plan.score} before | after | probability |",
+            "|---|---|---:|---:|---:|",
+        ]
+        for unit, record in zip(self.units, results["classes"], strict=True):
+            for number, after in enumerate(record["after"]):
+                lines.append(
+                    f"| {record['label']} | ![{record['label']}](pictures/{unit}-{number}.png) | "
+                    f"{record['before'][number]:.3g} | {after:.3g} | "
+                    f"{record['probability'][number]:.3f} |"
+                )
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,60 @@
+"""Activation maximisation as a run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+import tiny_models
+from moreaugrad.cli.app import run
+from moreaugrad.pictures import read_settings
+from moreaugrad.space import InputSpace
+from moreaugrad.visualise import Ascent, activation_maximisation
+
+
+def command(out: Path, *more: str) -> list[str]:
+    return ["visualise", "--model", "tiny_models:smooth", "--set", "steps=10", "--set",
+            "decay=0.1", "--seed", "3", "-q", *more, "--out", str(out)]  # fmt: skip
+
+
+def test_pictures_are_those_of_the_function(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(command(out, "--classes", "dot,3", "--count", "2")) == 0
+    names = {f"class-000{c}-{n}.png" for c in (1, 3) for n in (0, 1)}
+    assert {path.name for path in (out / "pictures").iterdir()} == names
+    model = tiny_models.smooth()
+    space = InputSpace(mean=(0.5,) * 3, std=(0.25,) * 3)
+    how = Ascent(steps=10, decay=0.1, seed=3)
+    expected = activation_maximisation(model.module, [1, 1], (3, 16, 16), space=space, ascent=how)
+    kept = load_file(out / "maps" / "class-0001.safetensors")["pixels"]
+    assert kept.numpy() == pytest.approx(expected.pixels.numpy(), abs=1e-4)
+    shown = np.asarray(Image.open(out / "pictures" / "class-0001-1.png").convert("RGB"))
+    assert shown / 255 == pytest.approx(kept[1].permute(1, 2, 0).numpy(), abs=0.51 / 255 + 1e-4)
+    assert read_settings(out / "pictures" / "class-0001-1.png")["label"] == "dot"
+    found = json.loads((out / "results.json").read_text())["classes"]
+    assert [record["label"] for record in found] == ["dot", "cross"]
+    for record in found:
+        assert np.all(np.array(record["after"]) > np.array(record["before"]))
+    assert "| dot | ![dot](pictures/class-0001-0.png)" in (out / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--classes", "9"], "classes: expected indices from 0 to 3, got 9"),
+        (["--classes", "dott"], "did you mean 'dot'"),
+        (["--set", "step=0"], "step: expected"),
+        (["--set", "stepps=3"], "there is no such setting; did you mean 'steps'"),
+        (["--count", "0"], "count: expected at least 1"),
+        (["--score", "logits"], "score: expected one of logit"),
+        (["--target", "1"], "visualise has neither"),
+    ],
+)
+def test_bad_runs_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    assert run(command(tmp_path / "run", *more)) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
