@@ -94,11 +94,19 @@ def test_a_gradient_scaler_may_skip_a_step() -> None:
     assert float(first.norm.max()) == 0
     assert float(second.norm.max()) == 0  # the step that overflowed moved nothing
     assert torch.allclose(free.state_dict()["delta"].abs().amax(), torch.tensor(EPSILON).double())
+    net = Free(ElasticNet(0.01, 0.05), replays=2)
+    _, third = _driven(net, frozen, x, y, [1.0, torch.inf])
+    assert float(third.norm.min()) > 0
+    assert torch.equal(perturbed(net, x), third.x)  # and not shrunk towards zero
     masked = Free(L1(EPSILON), replays=1)
     for r in masked.rounds(frozen, x, y):
         (r.loss * torch.tensor([1, 0, 1, 1, 1])).sum().backward()
     moved = masked.state_dict()["delta"].flatten(1).abs().amax(1) > 0
     assert moved.tolist() == [True, False, True, True, True]
+
+
+def perturbed(free: Free, x: Tensor) -> Tensor:
+    return x + free.state_dict()["delta"]
 
 
 def _driven(free: Free, model: nn.Module, x: Tensor, y: Tensor, scales: list[float]):

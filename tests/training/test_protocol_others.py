@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from moreaugrad.layout import Layout
 from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, Penalty, SquaredL2
 from moreaugrad.space import InputSpace
 from moreaugrad.training import (
@@ -224,7 +225,25 @@ def test_inputs_of_half_precision_keep_their_type() -> None:
     found = Fast(ElasticNet(0.1, 0.1)).perturb(model, X.bfloat16(), Y)
     assert found.x.dtype == torch.bfloat16
     assert found.norm.dtype == torch.float32
-    assert torch.equal(found.delta, (found.x.float() - X.bfloat16().float()))
+    assert torch.equal(found.x, (X.bfloat16() + found.delta).bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("penalty", [L1(0.01), GroupL2(0.003, size=4)])
+def test_rounding_leaves_no_norm(penalty: Penalty, dtype: torch.dtype) -> None:
+    """h is an indicator: what is told must be feasible, whatever the inputs' rounding is."""
+    model = smooth().to(dtype)
+    x = (SPACE.inputs(torch.rand(5, 192), Layout.of((X,))).reshape(X.shape)).to(dtype)
+    rules = [
+        rule(penalty, space=SPACE, units=units, box=True)
+        for rule in (Fast, Iterative, Momentum, Iterative.published)
+        for units in ("input", "pixel")
+    ]
+    for rule in rules:
+        assert rule.perturb(model, x, Y).h.tolist() == [0.0] * 5
+    for r in Free(penalty, space=SPACE, box=True).rounds(model, x, Y):
+        r.loss.mean().backward()
+        assert r.h.tolist() == [0.0] * 5
 
 
 def test_validation_may_run_without_gradients() -> None:

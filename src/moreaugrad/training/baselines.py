@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from moreaugrad.training.inner import Model, Neighbourhood, loss_values
+from moreaugrad.training.inner import Model, loss_values
 from moreaugrad.training.losses import PerSampleLoss, cross_entropy
 from moreaugrad.training.protocol import Protocol, Round
 
 
-def _round(near: Neighbourhood, x: Tensor, values: Tensor) -> Round:
-    norm = near.displacement(x).flatten(1).norm(dim=1)
+def _round(x: Tensor, delta: Tensor, values: Tensor) -> Round:
+    norm = delta.flatten(1).norm(dim=1)
     unknown = torch.full_like(norm, torch.nan)
     return Round(loss=values, x=x, h=unknown, norm=norm, gap=unknown)
 
@@ -34,7 +34,7 @@ class Plain(Protocol):
         ids: Sequence[int] | Tensor | None = None,
     ) -> Iterator[Round]:
         near = self._near(x)
-        yield _round(near, near.x, loss_values(model, near.x, y, loss))
+        yield _round(near.x, near.zero(), loss_values(model, near.x, y, loss))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +59,8 @@ class GaussianNoise(Protocol):
         ids: Sequence[int] | Tensor | None = None,
     ) -> Iterator[Round]:
         near = self._near(x)
-        noisy = near.x if self.sigma == 0 else near.at(self.sigma * self._normal(near, ids))
+        delta = near.zero() if self.sigma == 0 else self.sigma * self._normal(near, ids)
+        delta = near.inside(delta)
+        noisy = near.at(delta)
         self.tally.calls += 1
-        yield _round(near, noisy, loss_values(model, noisy, y, loss))
+        yield _round(noisy, delta, loss_values(model, noisy, y, loss))

@@ -131,9 +131,8 @@ class Free(PenaltyProtocol):
         if update is None:
             norm = isinstance(penalty, SparsePenalty)
             update = ProjectedMaximiser() if norm else ConditionalGradient()
-        moved = update(penalty, delta, g, self.step)
-        if near.low is not None:  # or delta would run away behind the box
-            moved = near.displacement(near.at(moved))
+        # Cut, or delta would run away behind the box.
+        moved = near.inside(update(penalty, delta, g, self.step))
         return moved if every else torch.where(keep, moved, delta), g
 
     def state_dict(self) -> dict[str, Tensor]:

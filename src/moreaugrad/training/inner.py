@@ -93,21 +93,26 @@ class Neighbourhood:
     def zero(self) -> Tensor:
         return torch.zeros_like(self.x, dtype=working_dtype((self.x.dtype,)))
 
+    def inside(self, delta: Tensor) -> Tensor:
+        """delta, cut where its input would leave the box.
+
+        Cut, and not taken from the input again, whose rounding is coarser than that of delta.
+        """
+        if self.low is None or self.high is None:
+            return delta
+        # An input that misses the box by the rounding of its normalisation stays where it is.
+        x, scale = self.x.to(delta.dtype), 1.0 if self.scale is None else self.scale
+        least = ((self.low - x) * scale).clamp_max(0)
+        return torch.minimum(torch.maximum(delta, least), ((self.high - x) * scale).clamp_min(0))
+
     def at(self, delta: Tensor) -> Tensor:
         """The input for this displacement, in the dtype of x."""
         x = self.x.to(delta.dtype)
         moved = x + (delta if self.scale is None else delta / self.scale)
         if self.low is not None and self.high is not None:
-            # An input that misses the box by the rounding of its normalisation stays where it is.
             low, high = torch.minimum(self.low, x), torch.maximum(self.high, x)
             moved = torch.minimum(torch.maximum(moved, low), high)
         return moved.to(self.x.dtype)
-
-    def displacement(self, x: Tensor) -> Tensor:
-        """delta for an input near x."""
-        dtype = working_dtype((x.dtype,))
-        moved = x.to(dtype) - self.x.to(dtype)
-        return moved if self.scale is None else moved * self.scale
 
     def slope(self, gradient: Tensor) -> Tensor:
         """The gradient with respect to delta, of that with respect to the input."""

@@ -160,9 +160,8 @@ class PenaltyProtocol(Protocol):
     def _told(
         self, penalty: Penalty, near: Neighbourhood, x: Tensor, delta: Tensor, g: Tensor | None
     ) -> Perturbation:
-        """The perturbation to x = near.at(delta), as it is after the box and the rounding of x."""
-        if near.low is not None or x.dtype != delta.dtype:
-            delta = near.displacement(x)
+        """The perturbation to x = near.at(delta), cut by the box as x is."""
+        delta = near.inside(delta)
         h = penalty.conjugate(delta)
         norm = delta.flatten(1).norm(dim=1)
         if g is None:

@@ -50,7 +50,8 @@ class ProjectedGradient(Update):
     """project(delta + step g / ||g||_2). Source: AdvGrad's released code for groups (step 1)."""
 
     def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
-        return project(penalty, delta + step * unit(g))
+        # Twice: a step far longer than the ball leaves the difference of large numbers.
+        return project(penalty, project(penalty, delta + step * unit(g)))
 
 
 @dataclass(frozen=True)
