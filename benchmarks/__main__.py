@@ -59,6 +59,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "study-squeezenet": _part("study", name="squeezenet"),
     "training-cifar10": _part("training", name="cifar10"),
     "training-imagenette": _part("training", name="imagenette"),
+    "training-cells": _part("training", name="cells"),
     "figure-difference-squeezenet": _part("difference", network="squeezenet"),
     "figure-difference-resnet20-softplus": _part("difference", network="resnet20-softplus"),
     "figure-confidence-squeezenet": _part(

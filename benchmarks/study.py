@@ -7,12 +7,9 @@ earlier one was interrupted. Its page, with pictures, is written beside it; resu
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
+from benchmarks.command import moreaugrad
 from benchmarks.context import Context
 from benchmarks.machine import ROOT
 from benchmarks.results import Result, Table
@@ -37,7 +34,8 @@ def run(context: Context, name: str) -> Result:
     plan = PLANS / f"{name}.toml"
     out = context.cache.folder / f"study-{name}{'-quick' if context.quick else ''}"
     out.parent.mkdir(parents=True, exist_ok=True)
-    _evaluate(plan, out, ["--samples", "2"] if context.quick else [])
+    few = ["--samples", "2"] if context.quick else []
+    moreaugrad("evaluate", "--config", str(plan), "--out", str(out), *few, processes=PROCESSES)
     page = out.with_name(f"{out.name}-page")
     made = report([out], page)
     print(f"  {made.page}", flush=True)
@@ -52,16 +50,6 @@ def run(context: Context, name: str) -> Result:
         notes=[" ".join(NOTE.split()), *made.notes],
         pictures={**curves(finished, ABOUT_ATTACKS), **maps(finished)},
     )
-
-
-def _evaluate(plan: Path, out: Path, more: Sequence[str]) -> None:
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(PROCESSES),
-        "-m", "moreaugrad", "evaluate", "--config", str(plan), "--out", str(out), *more,
-    ]  # fmt: skip
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 
 def _attacks(rows: Iterable[Row]) -> list[tuple[str, str]]:

@@ -1,0 +1,18 @@
+"""The package's commands, run as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from benchmarks.machine import ROOT
+
+
+def moreaugrad(*arguments: str, processes: int = 1) -> None:
+    """`moreaugrad ARGUMENTS` in one-threaded processes of its own, quietly."""
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launch if processes > 1 else []), "-m", "moreaugrad", *arguments]
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)

@@ -1,0 +1,166 @@
+"""What the studies of training train: each row of a table is one setting of `moreaugrad train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.command import moreaugrad
+from benchmarks.context import Context
+from benchmarks.subjects import data_folder
+from moreaugrad.runs.train import DataPlan, NetworkPlan, OptimiserPlan, ProtocolPlan, TrainPlan
+
+SEEDS = (0, 1, 2)
+CELLS = 48
+"""Side in pixels of the synthetic cells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One way to train. replays: an epoch of the free protocol counts as so many."""
+
+    label: str
+    protocol: ProtocolPlan
+    seeds: Sequence[int] = SEEDS
+    replays: int = 1
+
+    @property
+    def stem(self) -> str:
+        chosen = self.protocol
+        numbers = [*chosen.epsilon, *chosen.settings.values()]
+        return "-".join([chosen.name, *filter(None, [chosen.penalty]), *map(str, numbers)])
+
+    @property
+    def told(self) -> str:
+        """The penalty's weights."""
+        return ", ".join(f"{value:g}" for value in self.protocol.epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """plan: of plain training. The first row is plain training too."""
+
+    title: str
+    plan: Callable[[Context], TrainPlan]
+    rows: Sequence[Row]
+    notes: Sequence[str] = field(default=())
+
+
+def _row(
+    label: str, name: str, penalty: str | None = None, *epsilon: float,
+    seeds: Sequence[int] = SEEDS, group: int = 14, **settings: Any,
+) -> Row:  # fmt: skip
+    chosen = ProtocolPlan(
+        name=name, penalty=penalty, epsilon=epsilon, group=group, settings=settings
+    )
+    return Row(
+        label=label, protocol=chosen, seeds=seeds,
+        replays=int(settings.get("replays", 4)) if name == "free" else 1,
+    )  # fmt: skip
+
+
+def _cifar10(_: Context) -> TrainPlan:
+    data = data_folder()
+    return TrainPlan(
+        epochs=2, batch=128, amp="bfloat16",
+        data=DataPlan(source=str(data / "cifar10-jpeg.zip"), test="test", validation=0.02),
+        model=NetworkPlan(
+            name="benchmarks.cifar_resnet:resnet20",
+            weights=str(data / "models" / "resnet20-cifar10.safetensors"),
+        ),
+        augment={"size": 32, "pad": 4, "crop": "random", "flip": True},
+        optimiser=OptimiserPlan(name="adam", lr=1e-3, schedule="cosine"),
+    )  # fmt: skip
+
+
+def _imagenette(_: Context) -> TrainPlan:
+    data = data_folder()
+    return TrainPlan(
+        epochs=1, batch=32, amp="bfloat16",
+        data=DataPlan(source=str(data / "imagenette-128.zip"), test="val", validation=0.02),
+        model=NetworkPlan(
+            name="torchvision:squeezenet1_0",
+            weights=str(data / "models" / "squeezenet1_0-imagenet.safetensors"),
+            labels=str(data / "imagenet-classes.txt"),
+        ),
+        augment={"size": 128, "resize": 128, "crop": "random", "flip": True},
+        optimiser=OptimiserPlan(name="adam", lr=2e-5),
+    )  # fmt: skip
+
+
+def _cells(context: Context) -> TrainPlan:
+    return TrainPlan(
+        epochs=8, batch=64,
+        data=DataPlan(source=str(cells_folder(context)), test="test", validation=0.1),
+        model=NetworkPlan(name="builtin", from_scratch=True),
+        augment={"size": CELLS, "flip": True},
+        optimiser=OptimiserPlan(name="adamw", lr=2e-3, weight_decay=0.05, schedule="one-cycle"),
+    )  # fmt: skip
+
+
+def cells_folder(context: Context) -> Path:
+    """Cells of the size that studies use, with their true maps."""
+    folder = context.cache.folder / f"cells-{CELLS}"
+    moreaugrad(
+        "data", "cells", "--count", "4096", "--test", "1024", "--size", str(CELLS),
+        "--out", str(folder), "--quiet",
+    )  # fmt: skip
+    return folder
+
+
+ONE = SEEDS[:1]
+PLAIN = _row("plain", "plain")
+STUDIES = {
+    "cifar10": Study(
+        title="Norm-regularised training on CIFAR-10 (ResNet-20, fine-tuned for 2 epochs)",
+        plan=_cifar10,
+        rows=(
+            PLAIN,
+            _row("L1", "fast", "l1", 0.02),
+            _row("elastic net", "fast", "elastic-net", 0.02, 0.1),
+            _row("L1", "fast", "l1", 0.01),
+            _row("elastic net", "fast", "elastic-net", 0.01, 0.05),
+            _row("group", "fast", "group", 0.05, group=4, seeds=ONE),
+            _row("squared L2", "fast", "squared-l2", 1.0, seeds=ONE),
+            _row("noise", "gaussian-noise", sigma=0.1, seeds=ONE),
+            _row("L1", "free", "l1", 0.02, seeds=ONE),
+            _row("L1", "penalised", "l1", 0.02, seeds=ONE),
+            _row("L1", "iterative", "l1", 0.02, seeds=ONE),
+            _row("elastic net", "iterative", "elastic-net", 0.02, 0.1, seeds=ONE),
+            _row("L1", "momentum", "l1", 0.02, seeds=ONE, steps=5),
+        ),
+    ),
+    "imagenette": Study(
+        title="Norm-regularised training on Imagenette (SqueezeNet, fine-tuned for one epoch)",
+        plan=_imagenette,
+        rows=(
+            PLAIN,
+            _row("L1", "fast", "l1", 0.01),
+            _row("elastic net", "fast", "elastic-net", 0.01, 0.05),
+            _row("L1", "fast", "l1", 0.02, seeds=ONE),
+            _row("group", "fast", "group", 0.1, group=16, seeds=ONE),
+            _row("noise", "gaussian-noise", sigma=0.1, seeds=ONE),
+        ),
+    ),
+    "cells": Study(
+        title=f"Norm-regularised training on synthetic cells ({CELLS} pixels, from scratch)",
+        plan=_cells,
+        rows=(
+            PLAIN,
+            _row("L1", "fast", "l1", 0.1),
+            _row("group", "fast", "group", 0.3, group=4),
+            _row("elastic net", "fast", "elastic-net", 0.05, 0.1),
+            _row("harmonisation", "fast", "harmonisation", 10.0),
+            _row("published harmonisation", "fast", "published-harmonisation", 1.0),
+            _row("harmonisation", "fast", "harmonisation", 1.0, seeds=ONE),
+            _row("harmonisation", "fast", "harmonisation", 100.0, seeds=ONE),
+            _row("published harmonisation", "fast", "published-harmonisation", 0.1, seeds=ONE),
+            _row("published harmonisation", "fast", "published-harmonisation", 5.0, seeds=ONE),
+            _row("squared L2", "fast", "squared-l2", 1.0, seeds=ONE),
+            _row("squared L2", "fast", "squared-l2", 10.0, seeds=ONE),
+            _row("squared L2", "fast", "squared-l2", 100.0, seeds=ONE),
+        ),
+    ),
+}  # fmt: skip
