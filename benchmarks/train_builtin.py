@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from moreaugrad.data.cells import Cells
+from moreaugrad.models import LoadedModel, Preprocess
 from moreaugrad.models.builtin import MEAN, SIZE, STD, CellClassifier
 
 TRAIN_SEED, VALIDATION_SEED = 0, 1
@@ -69,6 +70,12 @@ def with_batchnorm(module: nn.Module) -> nn.Module:
         else:
             with_batchnorm(child)
     return module
+
+
+def network() -> LoadedModel:
+    """What trains here, fresh, by the name `benchmarks.train_builtin:network`."""
+    preprocess = Preprocess(resize=SIZE, crop=SIZE, mean=MEAN, std=STD)
+    return LoadedModel(module=with_batchnorm(CellClassifier()), preprocess=preprocess, labels=None)
 
 
 def folded(state: dict[str, Tensor]) -> CellClassifier:

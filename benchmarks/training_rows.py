@@ -92,11 +92,11 @@ def _imagenette(_: Context) -> TrainPlan:
 
 def _cells(context: Context) -> TrainPlan:
     return TrainPlan(
-        epochs=8, batch=64,
+        epochs=16, batch=64, amp="bfloat16",
         data=DataPlan(source=str(cells_folder(context)), test="test", validation=0.1),
-        model=NetworkPlan(name="builtin", from_scratch=True),
+        model=NetworkPlan(name="benchmarks.train_builtin:network", from_scratch=True),
         augment={"size": CELLS, "flip": True},
-        optimiser=OptimiserPlan(name="adamw", lr=2e-3, weight_decay=0.05, schedule="one-cycle"),
+        optimiser=OptimiserPlan(name="adamw", lr=4e-3, weight_decay=0.05, schedule="one-cycle"),
     )  # fmt: skip
 
 
@@ -155,12 +155,10 @@ STUDIES = {
             _row("harmonisation", "fast", "harmonisation", 10.0),
             _row("published harmonisation", "fast", "published-harmonisation", 1.0),
             _row("harmonisation", "fast", "harmonisation", 1.0, seeds=ONE),
-            _row("harmonisation", "fast", "harmonisation", 100.0, seeds=ONE),
             _row("published harmonisation", "fast", "published-harmonisation", 0.1, seeds=ONE),
             _row("published harmonisation", "fast", "published-harmonisation", 5.0, seeds=ONE),
             _row("squared L2", "fast", "squared-l2", 1.0, seeds=ONE),
             _row("squared L2", "fast", "squared-l2", 10.0, seeds=ONE),
-            _row("squared L2", "fast", "squared-l2", 100.0, seeds=ONE),
         ),
     ),
 }  # fmt: skip
