@@ -21,7 +21,10 @@ Trained = Mapping[str, Mapping[int, Path]]
 
 
 def trained(context: Context, study: str, rows: Sequence[Row]) -> Trained:
-    """Trains what is not yet, as many at a time as there are threads, rows in their order."""
+    """Trains what is not yet, as many at a time as there are threads, rows in their order.
+
+    Quick ones learn for an epoch.
+    """
     plan = STUDIES[study].plan(context)
     folder = context.cache.folder / f"train-{study}{'-quick' if context.quick else ''}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +32,7 @@ def trained(context: Context, study: str, rows: Sequence[Row]) -> Trained:
 
     def train(job: tuple[Row, int]) -> Path:
         row, seed = job
-        epochs = max(1, plan.epochs // row.replays)
+        epochs = 1 if context.quick else max(1, plan.epochs // row.replays)
         out = folder / f"{row.stem}-{seed}"
         return _train(replace(plan, protocol=row.protocol, seed=seed, epochs=epochs), out)
 
