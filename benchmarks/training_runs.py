@@ -29,6 +29,7 @@ def trained(context: Context, study: str, rows: Sequence[Row]) -> Trained:
     folder = context.cache.folder / f"train-{study}{'-quick' if context.quick else ''}"
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(row, seed) for row in rows for seed in (ONE if context.quick else row.seeds)]
+    jobs.sort(key=lambda job: (len(job[0].seeds) == 1, job[1]))
 
     def train(job: tuple[Row, int]) -> Path:
         row, seed = job
