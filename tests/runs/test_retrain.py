@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +208,8 @@ def test_other_settings_are_refused(
 
 def stability(trained: Path, out: Path) -> list[str]:
     return ["retrain", "stability", "--config", str(trained / "config.toml"), "--images", "12",
-            "--exchanged", "0,.1", "--epochs", "2", "-q", "--out", str(out)]  # fmt: skip
+            "--exchanged", "0,.1", "--epochs", "2", "-q", "--out", str(out),
+            "--methods", "simple-gradient,smoothgrad", "--set", "smoothgrad.samples=4"]  # fmt: skip
 
 
 def test_two_processes_tell_the_same_stability(trained: Path, tmp_path: Path) -> None:
@@ -230,6 +232,9 @@ def test_two_processes_tell_the_same_stability(trained: Path, tmp_path: Path) ->
     rows = {(row["group"], row["metric"]): row for row in found["likeness"]}
     assert rows["0% exchanged", "ssim"]["defined"] == 12
     assert 0 < rows["10% exchanged", "spearman"]["mean"] < 1
+    assert {row["method"] for row in found["likeness"]} == {"simple-gradient", "smoothgrad"}
+    told = tomllib.loads((one / "config.toml").read_text())["methods"]
+    assert told == {"simple-gradient": {}, "smoothgrad": {"samples": 4}}
 
 
 def test_networks_are_compared_on_what_none_has_learnt(data: Path) -> None:
@@ -285,6 +290,9 @@ def test_permuted_labels_are_told(trained: Path, tmp_path: Path) -> None:
         (["labels", "--seeds", "0,0.5"], "expected whole numbers"),
         (["labels", "--seeds", "3,3"], "seeds: expected 2 or more different numbers"),
         (["labels", "--methods", "gradients"], "method: expected one of"),
+        (["labels", "--set", "kept=.5"], "simple-gradient has no setting 'kept'; did you mean"),
+        (["labels", "--set", "keep=2"], "keep: expected a share in (0, 1], got 2"),
+        (["stability", "--set", "keep=all"], "a setting has a wrong type"),
     ],
 )
 def test_bad_studies_are_refused(

@@ -37,6 +37,11 @@ Overwrite = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="The results for scripts.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")]
 Methods = Annotated[str, typer.Option(help="a,b; see `moreaugrad methods`.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="[METHOD.]NAME=VALUE", show_default=False,
+                 help="Any setting that `moreaugrad methods` lists; can be repeated."),
+]  # fmt: skip
 Images = Annotated[int, typer.Option(min=1, help="Test pictures at most whose maps are compared.")]
 
 
@@ -64,6 +69,7 @@ def diffroar(
     ),
     seeds: Annotated[str, typer.Option(help="Of the trainings.")] = "0,1,2",
     methods: Methods = "simple-gradient",
+    set: Set = None,
     unit: Annotated[str, typer.Option(help="Rank every element, or every pixel.")] = "element",
     target: Annotated[str, typer.Option(help="Explain the label, or the prediction.")] = "label",
     fill: Annotated[
@@ -89,7 +95,7 @@ def diffroar(
 
     moreaugrad retrain diffroar run --levels .2,.5,.8 --seeds 0,1 --out run-diffroar
     """
-    from moreaugrad.cli.jobs import method_names, numbers
+    from moreaugrad.cli.jobs import numbers
     from moreaugrad.runs.retrain import DiffRoarPlan, DiffRoarStudy
 
     plan = DiffRoarPlan(
@@ -97,7 +103,7 @@ def diffroar(
         training=_training(config, trained, epochs, device),
         levels=tuple(numbers("levels", levels)),
         seeds=_whole("seeds", seeds),
-        methods={name: {} for name in method_names(methods)},
+        methods=_methods(methods, set),
         unit=unit, target=target, fill=fill, control=control,
     )  # fmt: skip
     return _perform(
@@ -116,6 +122,7 @@ def stability(
     ] = "0,.1",
     images: Images = 500,
     methods: Methods = "simple-gradient",
+    set: Set = None,
     metrics: Annotated[str, typer.Option(help="Of pairs of maps.")] = "ssim,dice,spearman",
     epochs: Epochs = None,
     device: Device = "auto",
@@ -129,7 +136,7 @@ def stability(
 
     moreaugrad retrain stability --config run/config.toml --seeds 0,1,2 --out run-stability
     """
-    from moreaugrad.cli.jobs import method_names, numbers
+    from moreaugrad.cli.jobs import numbers
     from moreaugrad.runs.retrain import StabilityPlan, StabilityStudy
 
     plan = StabilityPlan(
@@ -137,7 +144,7 @@ def stability(
         seeds=_whole("seeds", seeds),
         exchanged=tuple(numbers("exchanged", exchanged)),
         images=images,
-        methods={name: {} for name in method_names(methods)},
+        methods=_methods(methods, set),
         metrics=words(metrics),
     )
     return _perform(
@@ -153,6 +160,7 @@ def labels(
     seeds: Annotated[str, typer.Option(help="Of the trainings and permutations.")] = "0,1",
     images: Images = 500,
     methods: Methods = "simple-gradient",
+    set: Set = None,
     metrics: Annotated[
         str, typer.Option(help="Of pairs of maps.")
     ] = "ssim,spearman,spearman-signed",
@@ -168,20 +176,30 @@ def labels(
 
     moreaugrad retrain labels --config run/config.toml --epochs 60 --out run-labels
     """
-    from moreaugrad.cli.jobs import method_names
     from moreaugrad.runs.retrain import LabelsPlan, LabelsStudy
 
     plan = LabelsPlan(
         training=_training(config, None, epochs, device),
         seeds=_whole("seeds", seeds),
         images=images,
-        methods={name: {} for name in method_names(methods)},
+        methods=_methods(methods, set),
         metrics=words(metrics),
     )
     return _perform(
         lambda means, watch: LabelsStudy(plan, means, watch),
         out, workers=workers, memory=memory, overwrite=overwrite, json=json, quiet=quiet,
     )  # fmt: skip
+
+
+def _methods(names: str, given: list[str] | None) -> dict[str, dict[str, Any]]:
+    """Their settings by name."""
+    from moreaugrad.cli.jobs import apply, method_names, method_part
+    from moreaugrad.cli.options import MethodOptions
+
+    found: dict[str, dict[str, Any]] = {name: {} for name in method_names(names)}
+    parts = [method_part(name, name, settings) for name, settings in found.items()]
+    apply(MethodOptions(set=given), parts)
+    return found
 
 
 def _training(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.data.augment import keyed
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.metrics import aggregate, build
 from moreaugrad.runs.evaluate.statistics import Resampling
 from moreaugrad.runs.job import ComputePlan
@@ -96,7 +97,8 @@ class PairStudy(Study):
         )
 
     def begin(self, folder: StudyFolder, watch: Watch) -> None:
-        """Nothing."""
+        """Unsuitable settings are told before anything is trained."""
+        self._explainers(self.trainings.start(self.plan.seeds[0]))
 
     def do(self, unit: str, folder: StudyFolder, watch: Watch) -> Done | None:
         arm = self.arms[unit]
@@ -115,10 +117,7 @@ class PairStudy(Study):
             "count": len(test),
             "compared": len(order),
         }
-        explainers = {
-            label: explainer_of(label, settings, prepared)
-            for label, settings in self.plan.methods.items()
-        }
+        explainers = self._explainers(prepared)
         maps: dict[str, list[Tensor]] = {label: [] for label in explainers}
         loader = held_out(prepared, test.subset(sorted(order.tolist())))
         for number, batch in enumerate(loader.epoch(0)):
@@ -128,6 +127,12 @@ class PairStudy(Study):
                 assert isinstance(found, Tensor)
                 maps[label].append(found.cpu())
         return record, {label: torch.cat(parts) for label, parts in maps.items()}
+
+    def _explainers(self, prepared: PreparedTrain) -> dict[str, Explainer]:
+        return {
+            label: explainer_of(label, settings, prepared)
+            for label, settings in self.plan.methods.items()
+        }
 
     def results(self, folder: StudyFolder) -> Record:
         values: dict[tuple[str, str, str], list[Tensor]] = {}

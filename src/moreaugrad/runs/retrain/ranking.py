@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from moreaugrad.data.examples import Examples
-from moreaugrad.explainers import build
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.metrics import importance_ranks
 from moreaugrad.runs.evaluate.plan import Settings
@@ -20,6 +19,7 @@ from moreaugrad.runs.retrain.examples import Joined, Ranks
 from moreaugrad.runs.retrain.plan import RANDOM, DiffRoarPlan
 from moreaugrad.runs.retrain.trainings import held_out
 from moreaugrad.runs.train import PreparedTrain
+from moreaugrad.runs.variants import built
 
 TRAIN, TEST = "train", "test"
 IDS, FILL = "ids", "fill"
@@ -28,9 +28,9 @@ APART = 2**40
 
 
 def explainer_of(label: str, settings: Settings, prepared: PreparedTrain) -> Explainer:
-    """A method by its label, for a trained network."""
+    """A method by its label, for a trained network. Errors: ValueError for unsuitable settings."""
     own: dict[str, Any] = {name: value for name, value in settings.items() if name != "method"}
-    return build(settings.get("method", label), prepared.module, **own)
+    return built(settings.get("method", label), prepared.module, own)
 
 
 def whole(prepared: PreparedTrain) -> Examples:
