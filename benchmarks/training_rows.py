@@ -101,10 +101,11 @@ def _cells(context: Context) -> TrainPlan:
 
 
 def cells_folder(context: Context) -> Path:
-    """Cells of the size that studies use, with their true maps."""
-    folder = context.cache.folder / f"cells-{CELLS}"
+    """Cells of the size that studies use, with their true maps; few for a trial."""
+    folder = context.cache.folder / f"cells-{CELLS}{'-quick' if context.quick else ''}"
+    count, test = (256, 64) if context.quick else (4096, 1024)
     moreaugrad(
-        "data", "cells", "--count", "4096", "--test", "1024", "--size", str(CELLS),
+        "data", "cells", "--count", str(count), "--test", str(test), "--size", str(CELLS),
         "--out", str(folder), "--quiet",
     )  # fmt: skip
     return folder
