@@ -75,6 +75,8 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "derivatives": _part("derivatives"),
     "loader": _part("loader"),
     "training-cost": _part("training_cost"),
+    "training-truth": _part("training_truth"),
+    "training-attention": _part("training_attention"),
 }
 
 

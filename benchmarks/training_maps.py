@@ -1,0 +1,147 @@
+"""Maps of the networks that studies train, judged by `moreaugrad evaluate`; runs are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from benchmarks.cache import digest, digest_of
+from benchmarks.command import moreaugrad
+from benchmarks.context import Context
+from benchmarks.training import interval
+from benchmarks.training_rows import STUDIES, Row
+from benchmarks.training_runs import result, trained
+from moreaugrad.data.dataset import DataSet
+from moreaugrad.data.layouts import open_dataset
+from moreaugrad.files import write_atomically
+from moreaugrad.models.trained import Trained
+from moreaugrad.runs.evaluate.plan import CLEAN, EvaluatePlan, plan_toml
+from moreaugrad.runs.evaluate.reading import Run, failed, read_run, value
+from moreaugrad.runs.evaluate.work import tensor_name
+from moreaugrad.runs.job import ModelPlan
+from moreaugrad.runs.records import Record
+
+QUICK = 6
+"""Pictures of a trial."""
+GRADIENT = "simple-gradient"
+Keep = Callable[[Record], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """What is asked of the maps of some rows of a study.
+
+    plan: methods, attacks, metrics and how many pictures; its data and its network are filled in,
+    the study's test pictures and what each row has trained.
+    """
+
+    name: str
+    study: str
+    rows: Sequence[Row]
+    plan: EvaluatePlan
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """runs, accuracy (per cent of all test pictures): by stem of the row, and by seed."""
+
+    rows: Sequence[Row]
+    plan: EvaluatePlan
+    runs: Mapping[str, Mapping[int, Run]]
+    accuracy: Mapping[str, Mapping[int, float]]
+
+    def first(self, row: Row) -> Run:
+        """That of the row's first seed."""
+        return next(iter(self.runs[row.stem].values()))
+
+    @property
+    def data(self) -> DataSet:
+        return open_dataset(self.plan.data, layout=self.plan.layout, split=self.plan.split)
+
+
+def judged(context: Context, judging: Judging) -> Judged:
+    """Trains and evaluates what is not yet, as many at a time as there are threads."""
+    training = STUDIES[judging.study].plan(context).data
+    plan = replace(judging.plan, data=training.source, split=training.test)
+    if context.quick:
+        plan = replace(plan, samples=min(plan.samples or QUICK, QUICK))
+    networks = trained(context, judging.study, judging.rows)
+    folder = context.cache.folder / f"judged-{judging.name}{'-quick' if context.quick else ''}"
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(row, seed) for row in judging.rows for seed in networks[row.stem]]
+
+    def evaluate(job: tuple[Row, int]) -> Run:
+        row, seed = job
+        network = networks[row.stem][seed]
+        asked = replace(plan, model=ModelPlan(name=f"trained:{network}"))
+        weights = digest_of(Path(Trained.read(network).weights))
+        key = digest([plan_toml(asked, folder), weights])[:8]
+        return _run(asked, folder / f"{row.stem}-{seed}-{key}", called(row))
+
+    with ThreadPoolExecutor(context.threads) as pool:
+        found = list(pool.map(evaluate, jobs))
+    runs: dict[str, dict[int, Run]] = {row.stem: {} for row in judging.rows}
+    accuracy: dict[str, dict[int, float]] = {row.stem: {} for row in judging.rows}
+    for (row, seed), run in zip(jobs, found, strict=True):
+        runs[row.stem][seed] = run
+        accuracy[row.stem][seed] = 100 * result(networks[row.stem][seed])["test"]["accuracy"]
+    return Judged(rows=judging.rows, plan=plan, runs=runs, accuracy=accuracy)
+
+
+def _run(plan: EvaluatePlan, out: Path, label: str) -> Run:
+    if not (out.exists() and read_run(out, label).complete):
+        file = out.with_name(f"{out.name}.toml")
+        write_atomically(file, plan_toml(plan, out.parent).encode())
+        moreaugrad("evaluate", "--config", str(file), "--out", str(out), "--quiet")
+        print(f"  {out.name}: judged", flush=True)
+    return read_run(out, label)
+
+
+def called(row: Row) -> str:
+    """A row in a few words."""
+    protocol = "" if row.protocol.name in ("fast", "plain") else f" {row.protocol.name}"
+    return f"{row.label}{protocol} {row.told}".strip()
+
+
+def firsts(study: str, *labels: str) -> list[Row]:
+    """The study's first row of each label; these are trained by the fast protocol, or plainly."""
+    rows = STUDIES[study].rows
+    return [next(row for row in rows if row.label == label) for label in labels]
+
+
+def clean(run: Run, method: str = GRADIENT) -> list[Record]:
+    """Records of the pictures' own maps, with the data set's `class` of each."""
+    classes = {record["index"]: record.get("class") for record in run.samples}
+    return [
+        record | {"class": classes[record["index"]]}
+        for record in run.by_key[method, CLEAN, None]
+        if not failed(record)
+    ]
+
+
+def mean(
+    records: Sequence[Record], metric: str, *, keep: Keep | None = None,
+    undefined: float = math.nan,
+) -> float:  # fmt: skip
+    """Over the pictures that `keep` takes. undefined: what counts where there is no value; NaN
+    leaves these out."""
+    values = [value(record, metric) for record in records if keep is None or keep(record)]
+    known = [undefined if math.isnan(each) else each for each in values]
+    known = [each for each in known if not math.isnan(each)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def over_seeds(runs: Mapping[int, Run], number: Callable[[Run], float], digits: int = 1) -> str:
+    """Mean and interval of a run's number; a seed without one is left out."""
+    values = [found for found in map(number, runs.values()) if not math.isnan(found)]
+    return interval(values, digits)
+
+
+def kept_map(run: Run, index: int, method: str = GRADIENT) -> Tensor:
+    """The clean map `[C, H, W]` of a picture, by its place in the data set."""
+    return run.tensors(index, method)[tensor_name(index, CLEAN, None, "map")]
