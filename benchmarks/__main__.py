@@ -77,6 +77,8 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "training-cost": _part("training_cost"),
     "training-truth": _part("training_truth"),
     "training-attention": _part("training_attention"),
+    "training-gallery-cifar10": _part("training_gallery", study="cifar10"),
+    "training-gallery-imagenette": _part("training_gallery", study="imagenette"),
 }
 
 

@@ -10,6 +10,7 @@ from benchmarks.results import Result, Table
 from benchmarks.training import interval
 from benchmarks.training_maps import GRADIENT, Judged, Judging, clean, judged, mean, over_seeds
 from benchmarks.training_rows import STUDIES, Row
+from benchmarks.training_truth import filled
 from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
 from moreaugrad.runs.evaluate.reading import Run
 
@@ -63,7 +64,7 @@ def run(context: Context) -> Result:
         settings={"samples": found.plan.samples, "metrics": METRICS},
         figures={
             row.stem: {
-                seed: {metric: mean(clean(one), metric) for metric in METRICS}
+                seed: {metric: mean(clean(one), metric, keep=filled) for metric in METRICS}
                 | {"accuracy": found.accuracy[row.stem][seed]}
                 for seed, one in found.runs[row.stem].items()
             }
@@ -90,7 +91,7 @@ def _ours(found: Judged) -> Table:
 
         def told(metric: str, scale: int, digits: int) -> str:
             def number(one: Run) -> float:
-                return scale * mean(clean(one), metric)
+                return scale * mean(clean(one), metric, keep=filled)
 
             return over_seeds(runs, number, digits)
 

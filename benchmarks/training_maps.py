@@ -26,7 +26,7 @@ from moreaugrad.runs.evaluate.work import tensor_name
 from moreaugrad.runs.job import ModelPlan
 from moreaugrad.runs.records import Record
 
-QUICK = 6
+QUICK = 4
 """Pictures of a trial."""
 GRADIENT = "simple-gradient"
 Keep = Callable[[Record], bool]

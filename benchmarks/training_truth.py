@@ -118,7 +118,7 @@ def run(context: Context) -> Result:
         ],
         notes=[MAPS, SIGNS, CURVES],
         pictures={
-            **sweep_curves(plain, known, keep=_filled, name="training-truth-bands"),
+            **sweep_curves(plain, known, keep=filled, name="training-truth-bands"),
             **like_truth(plain, known, SHOWN, name="training-truth"),
         },
     )
@@ -134,7 +134,7 @@ def _asked(name: str, rows: Sequence[Any], methods: Mapping[str, Any]) -> Judgin
     )  # fmt: skip
 
 
-def _filled(record: Record) -> bool:
+def filled(record: Record) -> bool:
     """Whether a picture has a cell."""
     return bool(record["class"] != EMPTY)
 
@@ -143,7 +143,7 @@ def score_of(run: Run, metric: str, *, method: str = GRADIENT, empty: bool = Fal
     """Per cent (Gini: as it is). empty: pictures without a cell count too, as in the released
     code, which has 0 for a share of nothing."""
     nothing = 0.0 if empty and metric in RARE else math.nan
-    keep: Keep | None = None if empty else _filled
+    keep: Keep | None = None if empty else filled
     scale = 1 if metric == "gini" else 100
     return scale * mean(clean(run, method), metric, keep=keep, undefined=nothing)
 
@@ -186,7 +186,7 @@ def _measures(found: Judged, score: str, *, empty: bool) -> Table:
 
 def _magnitudes(found: Judged, known: Mapping[int, Tensor]) -> Table:
     def numbers(run: Run) -> Sequence[float]:
-        places = [record["index"] for record in clean(run) if _filled(record)]
+        places = [record["index"] for record in clean(run) if filled(record)]
         maps = torch.stack([kept_map(run, index).abs().sum(0) for index in places])
         bands = five_band_confusion(maps, torch.stack([known[index] for index in places]))
         return [100 * float(bands.measure(each).nanmean()) for each in MEASURES]
