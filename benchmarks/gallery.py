@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +40,10 @@ READING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A picture and the class that is explained. `name` is the file's, `label` the class's."""
+    """A picture and the class that is explained. `name` is the file's, `label` the class's.
+
+    A probability that is not known is NaN.
+    """
 
     name: str
     target: int
@@ -53,7 +57,8 @@ class Case:
     @property
     def words(self) -> tuple[str, str, str]:
         stem = Path(self.name).stem.partition("_")[0]
-        return self.label, f"p = {self.probability:.2f}", stem
+        known = "" if math.isnan(self.probability) else f"p = {self.probability:.2f}"
+        return self.label, known, stem
 
 
 class Ended(Protocol):
