@@ -45,13 +45,13 @@ METRICS: dict[str, dict[str, Any]] = {
 }
 ATTACKS: dict[str, dict[str, Any]] = {
     "published": {
-        "attack": "published-top-k", "units": "pixel", "surrogate": 30.0, "draws": 8,
+        "attack": "published-top-k", "units": "pixel", "surrogate": 30.0, "draws": 4,
     },
     "transfer": {
         "attack": "top-k", "units": "pixel", "surrogate": 30.0, "source": GRADIENT,
         "measured": False, "steps": 20,
     },
-    "gaussian": {"attack": "gaussian", "over": "sigma", "epsilons": [0.05, 0.1, 0.2]},
+    "gaussian": {"attack": "gaussian", "over": "sigma", "epsilons": [0.05, 0.1]},
 }  # fmt: skip
 PLAN = EvaluatePlan(
     data="", samples=20, target=OF_LABEL, block=5, maps=4, epsilons=(0.1, 0.25, 0.5),

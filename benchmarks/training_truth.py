@@ -37,7 +37,7 @@ from moreaugrad.runs.evaluate.reading import Run
 from moreaugrad.runs.records import Record
 
 STUDY = "cells"
-SAMPLES = 400
+SAMPLES = 300
 EMPTY = 9
 """The class without a cell, whose truth is zero everywhere."""
 FIVE, LOW, HIGH = "five-band", "binary .1", "binary .3"
@@ -63,7 +63,7 @@ POST: dict[str, dict[str, Any]] = {
     GRADIENT: {},
     "smoothgrad": {"samples": 64},
     "sparsified-smoothgrad": {"samples": 64},
-    "integrated-gradients": {"steps": 64},
+    "integrated-gradients": {"steps": 32},
     "sparse-moreaugrad": {"max_evaluations": 128, "tolerance": 0.25},
 }
 """Maps that are made afterwards."""
