@@ -15,7 +15,7 @@ from benchmarks.training_again import GRADIENT, SEEDS, STUDY, again, likeness, p
 from benchmarks.training_runs import trained
 from moreaugrad.runs.evaluate.curves import COLOURS
 
-EPOCHS, IMAGES = 12, 200
+EPOCHS, IMAGES = 10, 200
 METRICS = ("ssim", "dice", "spearman")
 SHOWN = {"ssim": "SSIM", "dice": "top-k overlap"}
 SHARES = {"0% exchanged": "other seed", "10% exchanged": "and 10 % other pictures"}
