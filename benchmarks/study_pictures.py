@@ -47,8 +47,8 @@ def maps(run: Run) -> dict[str, bytes]:
     samples = [record for record in run.samples if "problem" not in record][:PICTURES]
     shown: list[Shown] = [(CLEAN, None), *((a, run.plan.budgets(a)[-1]) for a in run.plan.attacks)]
     rows = [_row(sample, each) for sample in samples for each in shown]
-    columns = [_column(run, method, samples, shown) for method in run.plan.methods]
-    made = [column for column in columns if column is not None]
+    columns = [column(run, method, samples, shown) for method in run.plan.methods]
+    made = [each for each in columns if each is not None]
     return {f"study-{run.label}-maps.png": gallery.picture(rows, made)}
 
 
@@ -63,7 +63,7 @@ def _row(sample: Record, shown: Shown) -> Case:
     )
 
 
-def _column(
+def column(
     run: Run, method: str, samples: Sequence[Record], shown: Sequence[Shown]
 ) -> Column | None:
     """None for a method without maps of these pictures."""

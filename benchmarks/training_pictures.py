@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks import gallery
+from benchmarks import gallery, study_pictures
 from benchmarks.gallery import Case, Column
 from benchmarks.training_maps import Judged, Keep, called, clean, kept_map
 from benchmarks.training_rows import Row
@@ -24,7 +24,6 @@ from moreaugrad.runs.evaluate.curves import COLOURS, charts
 from moreaugrad.runs.evaluate.plan import CLEAN
 from moreaugrad.runs.evaluate.reading import Run
 from moreaugrad.runs.evaluate.statistics import Cell
-from moreaugrad.runs.evaluate.work import tensor_name
 from moreaugrad.runs.records import Record
 
 STEP, COUNT = 0.005, 56
@@ -198,12 +197,9 @@ def attacked(
     columns = []
     for network, method in lines:
         run = next(run for run in runs if run.label == network)
-        maps = [
-            run.tensors(r["index"], method)[tensor_name(r["index"], attack, budget, "map")]
-            for r in shown
-            for attack, budget in after
-        ]
-        columns.append(column(f"{network}\n{method}", torch.stack(maps)))
+        made = study_pictures.column(run, method, shown, after)
+        if made is not None:
+            columns.append(replace(made, title=f"{network}\n{method}"))
     return {f"{name}.png": gallery.picture(rows, columns)}
 
 

@@ -87,7 +87,10 @@ def test_intervals_and_drops_are_told_in_their_unit() -> None:
     )  # fmt: skip
     assert _told([cell], "zeros", 100, 1) == "50.0 [25.0, 75.0]"
     assert _told([cell], "gini", 1, 3) == "–"
-    assert _told([replace(cell, count=0)], "zeros", 100, 1) == "–"
+    lone = replace(cell, low=math.nan, high=math.nan)
+    assert _told([lone], "zeros", 100, 1) == "50.0"
+    lost_all = replace(lone, mean=math.nan, failed=3, mean_with_failed=1.0)
+    assert _told([lost_all], "zeros", 1, 2) == "(1.00)"
     lost = [
         Drop(run="plain", method="b", base="a", metric=f"aopc-{steps}", drop=steps / 1000,
              low=-0.1, high=0.2, count=20)
