@@ -26,7 +26,7 @@ CLASSES = {"cells": range(9), "imagenette": range(0, 10, 2)}
 ASCENT = {"steps": 256, "step": 0.01, "jitter": 2, "blur": 0.5, "decay": 0.1}
 """For all networks alike; pixels from 0 to 1."""
 GAP, MARGIN, LABEL, HEADER, SIDE = 4, 8, 110, 34, 96
-COLOURS = 128
+COLOURS = 64
 Figures = Mapping[str, Any]
 
 
@@ -41,7 +41,7 @@ def run(context: Context) -> Result:
         found[study] = {row.label: _results(run) for row, run in zip(rows, runs, strict=True)}
         tables.append(_table(study, rows, found[study]))
         pictures[f"training-features-{study}.png"] = sheet(
-            [called(row) for row in rows],
+            [f"{row.label}\n{row.told}".strip() for row in rows],
             [each["label"] for each in found[study][rows[0].label]["classes"]],
             [[_picture(run, each["class"]) for each in found[study][row.label]["classes"]]
              for row, run in zip(rows, runs, strict=True)],

@@ -129,6 +129,7 @@ def _curves(found: Mapping[str, Mapping[str, Figures]]) -> bytes:
                 line = [1.0, *(_number(cells[metric]["mean"]) for cells in blocks.values())]
                 axes.plot(line, style, color=colour, marker=".", label=f"{label}, {metric}")
         axes.set(xlabel="layers redrawn, from the output on", title=DATA[study])
+        axes.locator_params(axis="x", integer=True)
         axes.axhline(0, color="0.6", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("likeness to the network's own maps")
