@@ -122,6 +122,25 @@ def test_imagenet_flat(tmp_path: Path, kind: str) -> None:
     assert open_dataset(tmp_path).layout == "imagenet"
 
 
+@pytest.mark.parametrize(
+    ("folders", "told"),
+    [
+        # Ten and more, and one that this part lacks: the numbers are the network's outputs.
+        (("0-t-cell", "2-red", "10-blue"), {"t cell": 0, "red": 2, "blue": 10}),
+        (("1-a", "2-b", "10-c"), {"a": 0, "b": 1, "c": 2}),
+        (("0-a", "1-b", "other"), {"0-a": 0, "1-b": 1, "other": 2}),
+        (("0-a", "0-b"), {"0-a": 0, "0-b": 1}),
+        (("2019-cars", "2020-cars"), {"2019-cars": 0, "2020-cars": 1}),
+    ],
+)
+def test_numbered_folders_tell_the_classes(
+    tmp_path: Path, folders: tuple[str, ...], told: dict[str, int]
+) -> None:
+    for folder in folders:
+        picture(tmp_path / folder / "1.png")
+    assert {label: index for _, label, index in found(tmp_path)} == told
+
+
 def test_a_list_of_labels_and_plain_folders(tmp_path: Path) -> None:
     picture(tmp_path / "b.png")
     picture(tmp_path / "a.png")

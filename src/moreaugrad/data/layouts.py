@@ -26,6 +26,7 @@ AUTO = "auto"
 SPLITS = ("val", "test", "train")
 """Looked for in this order: what a network was not trained on first."""
 WNID = re.compile(r"n\d{8}")
+NUMBERED = re.compile(r"(\d+)-(.+)")
 IMAGENET = 1000
 CIFAR_SIDE = 32
 MAPS = "maps"
@@ -202,7 +203,7 @@ def _flat_classes(tree: Tree) -> tuple[dict[str, int], dict[str, str]]:
 
 
 def _folders(tree: Tree, split: str | None) -> DataSet | None:
-    """A folder for each class, their indices in alphabetical order; else pictures without one.
+    """A folder for each class; else pictures without one. See `_classes` for their indices.
 
     Attention maps of a part lie in `maps/PART`, under the names of their pictures.
     """
@@ -211,17 +212,34 @@ def _folders(tree: Tree, split: str | None) -> DataSet | None:
         folder = f"{MAPS}/{part}"
         maps = {n: f"{MAPS}/{n}" for n in names if part} if tree.has_folder(folder) else {}
         depth = part.count("/") + 1 if part else 0
-        classes = sorted({_folder(name) for name in names})
+        classes = _classes({_folder(name) for name in names})
         if len(classes) > 1 and all(name.count("/") == depth + 1 for name in names):
             items = [
-                Item(name=n, label=c, index=classes.index(c), attention=maps.get(n))
+                Item(name=n, label=label, index=index, attention=maps.get(n))
                 for n in names
-                for c in [_folder(n)]
+                for index, label in [classes[_folder(n)]]
             ]
             return Files(layout="folders", items=items, tree=tree)
         if names:
             return Files(layout="folders", items=[Item(name=n) for n in names], tree=tree)
     return None
+
+
+def _classes(folders: set[str]) -> dict[str, tuple[int, str]]:
+    """Index and name of each folder's class: their places in alphabetical order and their names.
+
+    Where all are called NUMBER-NAME, these tell both; hyphens of NAME stand for spaces. Numbers
+    that do not begin at 0 give the order alone.
+    """
+    parts = {folder: found for folder in folders if (found := NUMBERED.fullmatch(folder))}
+    told = {folder: (int(found[1]), found[2].replace("-", " ")) for folder, found in parts.items()}
+    numbers, names = ({part[place] for part in told.values()} for place in (0, 1))
+    if not len(folders) == len(numbers) == len(names):
+        return {folder: (place, folder) for place, folder in enumerate(sorted(folders))}
+    if 0 in numbers:
+        return told
+    ordered = sorted(told, key=told.__getitem__)
+    return {folder: (place, told[folder][1]) for place, folder in enumerate(ordered)}
 
 
 def _parts(tree: Tree, split: str | None) -> Iterator[str]:

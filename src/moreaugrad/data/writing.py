@@ -16,7 +16,7 @@ from moreaugrad.data.workers import Workers
 from moreaugrad.files import write_atomically
 
 FOLDERS = tuple(f"{label}-{name.replace(' ', '-')}" for label, name in enumerate(CLASS_NAMES))
-"""Numbered, so that their alphabetical order is that of the labels."""
+"""As `layouts` reads them: the class's number, and its name with hyphens for spaces."""
 RECORD, CHUNK = "cells.toml", 16
 
 
