@@ -182,6 +182,18 @@ def test_differences_name_what_is_missing() -> None:
     ]
 
 
+def test_a_path_is_no_setting_where_a_digest_is_kept() -> None:
+    named = {"a.path": "digest"}
+    first: dict[str, Any] = {"a": {"path": "x"}, "digest": "1"}
+    second: dict[str, Any] = {"a": {"path": "y"}, "digest": "1"}
+    assert differences(first, second) == ["a.path is x there, y here"]
+    assert differences(first, second, named) == []
+    assert differences(first, second | {"digest": "2"}, named) == ["digest is 1 there, 2 here"]
+    older = {"a": {"path": "x"}}
+    assert differences(older, first, named) == []
+    assert differences(older, second, named) == ["a.path is x there, y here"]
+
+
 def test_too_many_unreadable_pictures_fail(pictures: Path, tmp_path: Path) -> None:
     for number in range(2):
         (pictures / "dot" / f"{number}.png").write_bytes(b"no picture either")

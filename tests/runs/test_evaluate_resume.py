@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -98,6 +99,21 @@ def test_finished_units_are_not_done_again(
     monkeypatch.setattr(store.RunFolder, "write", never)
     assert run(command(data, plain)) == 0
     assert tree(plain) == before
+
+
+def test_where_the_data_lie_is_no_setting(
+    data: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, moved = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(plain, out)
+    shutil.copytree(data, moved)
+    assert run(command(moved, out)) == 0
+    before, now = tree(plain), tree(out)
+    assert before.pop("config.toml") != now.pop("config.toml")
+    assert now == before
+    Image.new("RGB", (16, 17)).save(moved / "3.png")
+    assert run(command(moved, out)) == 2
+    assert "of another configuration: files is" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_full_disk_loses_nothing_that_is_finished(

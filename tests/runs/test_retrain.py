@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,7 +30,9 @@ from moreaugrad.runs.retrain import (
 )
 from moreaugrad.runs.retrain.examples import Masked, Ranks, drawn, exchange, shuffled
 from moreaugrad.runs.retrain.tables import pairs_table
+from moreaugrad.runs.team import Team
 from moreaugrad.runs.train import DataPlan, Means, NetworkPlan, TrainPlan, read_plan, work
+from moreaugrad.runs.train import prepare as preparing
 from toys import normal
 
 TESTS = Path(__file__).parents[1]
@@ -58,6 +61,23 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "--from-scratch", "--epochs", "3", "--batch", "16", "--lr", "0.003", "--no-flip",
                 "-q", "--out", str(out)]) == 0  # fmt: skip
     return out
+
+
+def test_each_process_has_a_gpu_of_its_own(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, device: str, **__: object) -> None:
+        raise InterruptedError(device)
+
+    monkeypatch.setattr(preparing, "load_model", stop)
+    training = TrainPlan(data=DataPlan(source=str(data), test="val"), device="cuda")
+    for rank, own in ((0, "cuda"), (1, "cuda:1"), (3, "cuda:3")):
+        study = StabilityStudy(
+            StabilityPlan(training=training), Means(), Unwatched(),
+            Team(rank=rank + 4, size=8, local_rank=rank),
+        )  # fmt: skip
+        with pytest.raises(InterruptedError, match=f"^{own}$"):
+            study.trainings.start(0)
+    assert Team(rank=1, size=2, local_rank=1).own("cpu") == "cpu"
+    assert Team(rank=1, size=2, local_rank=1).own("cuda:0") == "cuda:0"
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -204,6 +224,26 @@ def test_other_settings_are_refused(
     assert run(roar(trained, roared, "--unit", "pixel")) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "unit is element there, pixel here" in told
+
+
+def test_where_the_data_lie_is_no_setting(
+    data: Path, trained: Path, roared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, moved = tmp_path / "roar", tmp_path / "elsewhere"
+    shutil.copytree(roared, out)
+    shutil.copytree(trained, moved / "run")
+    shutil.copytree(data, moved / "data")
+    config = moved / "run" / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    old = tomllib.loads(text)["data"]["source"]
+    config.write_text(text.replace(f'"{old}"', '"../data"'), encoding="utf-8")
+    assert run(roar(moved / "run", out)) == 0
+    ours, theirs = tree(out), tree(roared)
+    assert ours.pop("config.toml") != theirs.pop("config.toml")
+    assert ours == theirs
+    Image.new("RGB", (SIDE, 3)).save(moved / "data" / "val" / "dot" / "0.png")
+    assert run(roar(moved / "run", out)) == 2
+    assert "explained.files is" in " ".join(capsys.readouterr().err.split())
 
 
 def stability(trained: Path, out: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Weight randomisation as a run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import tiny_models
 from moreaugrad import SimpleGradient
 from moreaugrad.cli.app import run
 from moreaugrad.metrics import randomisation
+from moreaugrad.metrics.sanity import layers as randomisation_layers
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,6 @@ def test_records_are_those_of_the_function(pictures: Path, tmp_path: Path) -> No
         (["--modes", "sideways"], "modes: expected one of cascading, independent"),
         (["--metrics", "gini"], "metrics: expected one of normalised-distance"),
         (["--blocks", "9"], "block: expected one of"),
-        (["--dry-run"], "sanity has none"),
         (["--set", "smoothgrad.sample=3"], "sample"),
     ],
 )
@@ -78,3 +79,34 @@ def test_bad_runs_are_refused(
 ) -> None:  # fmt: skip
     assert run(command(pictures, tmp_path / "run", *more)) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_where_the_data_lie_is_no_setting(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, moved = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(pictures, moved)
+    assert run(command(pictures, out)) == 0
+    before = (out / "results.json").read_bytes()
+    assert run(command(moved, out)) == 0
+    assert (out / "results.json").read_bytes() == before
+    Image.new("RGB", (16, 16)).save(moved / "dot" / "1.png")
+    assert run(command(moved, out)) == 2
+    assert "files is" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_estimate_writes_nothing(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run([*command(pictures, out), "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    model = tiny_models.normalised()
+    blocks = len(randomisation_layers(model.module, torch.zeros(1, 3, 16, 16)))
+    # The network itself, and two copies for each block; twice, cascading and independent.
+    maps = 6 * (1 + 2 * blocks)
+    counts = {cost["key"]: (cost["maps"], cost["evaluations"]) for cost in found["costs"]}
+    assert counts["simple-gradient-cascading"] == (maps, 1)
+    assert counts["smoothgrad-independent"] == (maps, 4)
+    assert found["evaluations"] == 2 * maps * (1 + 4)
+    assert not out.exists()

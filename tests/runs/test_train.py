@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from moreaugrad.cli.app import run
+from moreaugrad.data.examples import IMAGENETTE
+from moreaugrad.data.prepare import prepare
+from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
 from moreaugrad.models.heads import fit_head
+from moreaugrad.runs.network import weights_digest
 from moreaugrad.runs.train import (
     DataPlan,
+    Means,
     NetworkPlan,
     OptimiserPlan,
     ProtocolPlan,
@@ -24,6 +30,7 @@ from moreaugrad.runs.train import (
     prepare_train,
     run_train,
 )
+from moreaugrad.runs.train import prepare as preparing
 from moreaugrad.runs.train.protocols import PENALTIES
 from moreaugrad.training import PROTOCOLS
 
@@ -190,6 +197,27 @@ def test_classes_that_the_network_knows_keep_their_rows(pictures: Path, tmp_path
     assert "keeps its rows for the 2 classes" in prepared.notes[0]
 
 
+def test_cells_in_a_folder_have_the_classes_of_the_builtin_network(tmp_path: Path) -> None:
+    write_cells(tmp_path / "cells", counts={"train": 60}, size=16)
+    model = NetworkPlan(name="builtin")
+    read = prepare_train(plan(tmp_path / "cells", model=model, augment={"size": 16}))
+    assert (read.head, read.notes) == (None, [])
+    assert read.plan.start == weights_digest(load_model("builtin").module)
+
+
+def test_imagenette_keeps_the_rows_of_imagenet(data_folder: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "train", tuple(IMAGENETTE), each=2)
+    weights = data_folder / "models" / "squeezenet1_0-imagenet.safetensors"
+    squeezenet = NetworkPlan(
+        name="torchvision:squeezenet1_0", weights=str(weights),
+        labels=str(data_folder / "imagenet-classes.txt"),
+    )  # fmt: skip
+    for model in (squeezenet, replace(squeezenet, labels=None)):
+        prepared = prepare_train(plan(tmp_path, model=model, augment={"size": 64}))
+        assert prepared.head is not None
+        assert prepared.head.kept == tuple(output for output, _ in IMAGENETTE.values())
+
+
 def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
     other = draw(tmp_path / "other", ("apple", "pear", "plum"))
     first, again, seeded = (
@@ -321,6 +349,20 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_workers_read_the_pictures(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = set()
+
+    def read(*given: Any, **named: Any) -> Any:
+        readers.add(named["workers"])
+        return prepare(*given, **named)
+
+    monkeypatch.setattr(preparing, "prepare", read)
+    data = DataPlan(source=str(pictures), validation=0.2, test="test")
+    prepared = prepare_train(plan(pictures, data=data), means=Means(workers=1))
+    assert readers == {1}
+    assert prepared.plan.pictures == prepare_train(plan(pictures)).plan.pictures
+
+
 def test_an_estimate_writes_nothing(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = estimate_train(
         prepare_train(plan(pictures, epochs=3, protocol=protocol("free", "l1", replays=2)))
@@ -330,7 +372,21 @@ def test_an_estimate_writes_nothing(pictures: Path, capsys: pytest.CaptureFixtur
     words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "--batch", "6",
              "--dry-run", "--json"]  # fmt: skip
     assert run(words) == 0
-    assert json.loads(capsys.readouterr().out)["batches"] == 30
+    told = json.loads(capsys.readouterr().out)
+    assert told["batches"] == 30
+    assert "keeps its rows for the 4 classes" in told["notes"][0]
+
+
+def test_an_estimate_tells_of_the_last_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = draw(tmp_path, ("apple", "pear"))
+    words = ["train", "--data", str(other), "--model", "tiny_models:normalised", "--batch", "6",
+             "--dry-run"]  # fmt: skip
+    assert run(words) == 0
+    assert "is a new one, for the 2 classes" in " ".join(capsys.readouterr().err.split())
+    assert run([*words, "--json"]) == 0
+    assert "is a new one" in json.loads(capsys.readouterr().out)["notes"][0]
 
 
 def test_the_log_is_there_for_tensorboard(pictures: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 
 from moreaugrad.cli.app import run
 from moreaugrad.runs.train import work
-from moreaugrad.training import checkpoint
+from moreaugrad.runs.train.folder import LOG
+from moreaugrad.training import checkpoint, protocol
 
 TESTS = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
@@ -172,6 +173,41 @@ def test_an_interruption_goes_on(
     assert tree(out) == tree(plain)
 
 
+def test_overshooting_is_counted_in_each_epoch_and_over_a_resume(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At the second call of each of the two pieces, and at every third from there.
+    monkeypatch.setattr(protocol, "CHECK_EVERY", 3)
+    monkeypatch.setattr(protocol, "CHECK_FROM", 1)
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    free = ["--set", "replays=2"]
+    fast = ["--protocol", "fast", "--penalty", "elastic-net", "--epsilon", "0.01,0.1"]
+
+    def words(folder: Path) -> list[str]:
+        found = command(data, folder, *fast)
+        place = found.index(free[0])
+        assert found[place : place + 2] == free
+        return found[:place] + found[place + 2 :]
+
+    assert run(words(whole)) == 0
+    records = [json.loads(line)["training"] for line in (whole / LOG).read_text().splitlines()]
+    assert [record["checked"] for record in records] == [2 * 2 * 2, 2 * 2 * 2]
+    assert all(0 <= record["overshot"] <= record["checked"] for record in records)
+    real, seen = work.Trainer.step, []
+
+    def step(self: work.Trainer, *given: object, **named: object) -> object:
+        seen.append(given)
+        if len(seen) == 10:
+            raise KeyboardInterrupt
+        return real(self, *given, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work.Trainer, "step", step)
+        assert run(words(out)) == 130
+    assert run(words(out)) == 0
+    assert tree(out) == tree(whole)
+
+
 def test_two_processes_end_in_the_same_bytes(data: Path, plain: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     started = process(
@@ -220,6 +256,34 @@ def test_other_settings_are_refused(
     assert run([*command(data, plain), *more]) == 2
     assert told in " ".join(capsys.readouterr().err.split())
     assert tree(plain) == before
+
+
+def test_where_the_data_lie_is_no_setting(
+    data: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in another copy of the repository; an archive has the same files, too."""
+    out, moved = tmp_path / "run", tmp_path / "elsewhere" / "data"
+    shutil.copytree(plain, out)
+    shutil.copytree(data, moved)
+    before = {name: text for name, text in tree(out).items() if name != "config.toml"}
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", data)
+    for place in (moved, Path(archive)):
+        assert run(command(place, out)) == 0
+        now = tree(out)
+        assert f'source = "../{place.relative_to(tmp_path)}"' in now.pop("config.toml").decode()
+        assert now == before
+    # A picture of another size, as in a data set of another resolution with the same names.
+    Image.new("RGB", (30, 20)).save(moved / "dot" / "3.png")
+    assert run(command(moved, out)) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "holds a run of another configuration: files is" in told
+    # An older version kept no digest of the files: then the path tells of them.
+    config = out / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text("".join(line for line in text.splitlines(True) if "files = " not in line))
+    assert run(command(data, out)) == 2
+    assert "data.source is ../packed.zip there" in " ".join(capsys.readouterr().err.split())
+    assert run(command(Path(archive), out)) == 0
 
 
 def test_other_means_are_not_other_settings(data: Path, plain: Path, tmp_path: Path) -> None:

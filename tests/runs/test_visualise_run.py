@@ -50,7 +50,7 @@ def test_pictures_are_those_of_the_function(tmp_path: Path) -> None:
         (["--set", "stepps=3"], "there is no such setting; did you mean 'steps'"),
         (["--count", "0"], "count: expected at least 1"),
         (["--score", "logits"], "score: expected one of logit"),
-        (["--target", "1"], "visualise has neither"),
+        (["--target", "1"], "--target: visualise has none"),
     ],
 )
 def test_bad_runs_are_refused(
@@ -58,3 +58,13 @@ def test_bad_runs_are_refused(
 ) -> None:
     assert run(command(tmp_path / "run", *more)) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_estimate_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run([*command(out, "--count", "2"), "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [cost["key"] for cost in found["costs"]] == list(tiny_models.LABELS)
+    assert (found["inputs"], found["evaluations"]) == (8, 8 * 10)
+    assert found["seconds"] > 0
+    assert not out.exists()

@@ -199,6 +199,9 @@ def test_too_long_for_the_curvature_is_told_once() -> None:
         train()
     assert len(told) == 1
     assert (rule.tally.checked, rule.tally.overshot) == (8, 8)
+    resumed = Fast(ElasticNet(0.1, 2.0))
+    resumed.load_state_dict(rule.state_dict())
+    assert resumed.tally == rule.tally
     short = Fast(ElasticNet(0.001, 0.001))
     for _ in range(20):
         short(nn.Identity(), x, Y[:4], loss=concave)

@@ -220,6 +220,19 @@ def test_bfloat16_autocast(name: str) -> None:
         assert torch.allclose((r.x - x).abs().amax(), torch.tensor(0.1))
 
 
+@pytest.mark.parametrize("loss", [cross_entropy, hinge])
+def test_losses_and_lengths_are_in_single_precision_whatever_passes_are(loss) -> None:
+    model, x = smooth().float(), X.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        (r,) = Fast(ElasticNet(0.02, 0.1)).rounds(model, x, Y, loss=loss)
+        output = model(r.x)
+    assert output.dtype == torch.bfloat16
+    assert {value.dtype for value in (r.loss, r.h, r.norm, r.gap)} == {torch.float32}
+    assert torch.equal(r.loss, loss(output.float(), Y))
+    # The gap of a one-step answer is zero but for rounding: not for that of bfloat16.
+    assert float(r.gap.abs().max()) < 1e-6
+
+
 def test_inputs_of_half_precision_keep_their_type() -> None:
     model = smooth().bfloat16()
     found = Fast(ElasticNet(0.1, 0.1)).perturb(model, X.bfloat16(), Y)

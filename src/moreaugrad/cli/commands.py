@@ -35,7 +35,7 @@ def perform(job: Job, options: Options) -> int:
         raise ValueError("--out: expected a folder for the results, got none")
     prepared = prepare(job)
     if options.dry_run:
-        _tell_estimate(estimate(prepared), as_json=options.json)
+        tell_estimate(estimate(prepared), as_json=options.json)
         return DONE
     assert options.out is not None
     with screen.watching(quiet=options.quiet) as watch:
@@ -66,7 +66,7 @@ def perform_certify(plan: CertifyPlan, options: CertifyOptions) -> int:
         raise ValueError("--out: expected a folder for the results, got none")
     prepared = prepare_certify(plan)
     if options.dry_run:
-        _tell_estimate(estimate_certify(prepared), as_json=options.json)
+        tell_estimate(estimate_certify(prepared), as_json=options.json)
         return DONE
     assert options.out is not None
     with screen.watching(quiet=options.quiet) as watch:
@@ -94,7 +94,7 @@ def perform_evaluate(plan: EvaluatePlan, options: EvaluateOptions) -> int:
         leads = members.rank == 0
         if options.dry_run:
             if leads:
-                _tell_estimate(estimate_evaluate(prepared), as_json=options.json)
+                tell_estimate(estimate_evaluate(prepared), as_json=options.json)
             return DONE
         assert options.out is not None
         with screen.watching(quiet=options.quiet or not leads) as watch:
@@ -129,7 +129,7 @@ def perform_train(plan: TrainPlan, options: TrainOptions) -> int:
                 outcome = run_train(prepared, options.out, overwrite=options.overwrite, watch=watch)
     if options.dry_run:
         if leads:
-            training.tell_estimate(found, as_json=options.json)
+            training.tell_estimate(found, prepared.notes, as_json=options.json)
         return DONE
     if leads and options.json:
         training.summary_json(outcome)
@@ -152,7 +152,8 @@ def perform_report(runs: Sequence[Path], out: Path, **settings: Any) -> int:
     return DONE if made.complete else PARTLY
 
 
-def _tell_estimate(found: Any, *, as_json: bool) -> None:
+def tell_estimate(found: Any, *, as_json: bool) -> None:
+    """What an `Estimate` says, in a table or as JSON."""
     if as_json:
         totals = {"evaluations": found.evaluations, "seconds": found.seconds}
         screen.print_json({**asdict(found), **totals})

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from moreaugrad.runs.pace import Watch
     from moreaugrad.runs.study import Study
+    from moreaugrad.runs.team import Team
     from moreaugrad.runs.train import Means, TrainPlan
 
 DONE, INTERRUPTED = 0, 130
@@ -107,7 +108,7 @@ def diffroar(
         unit=unit, target=target, fill=fill, control=control,
     )  # fmt: skip
     return _perform(
-        lambda means, watch: DiffRoarStudy(plan, means, watch),
+        lambda *given: DiffRoarStudy(plan, *given),
         out, workers=workers, memory=memory, overwrite=overwrite, json=json, quiet=quiet,
     )  # fmt: skip
 
@@ -148,7 +149,7 @@ def stability(
         metrics=words(metrics),
     )
     return _perform(
-        lambda means, watch: StabilityStudy(plan, means, watch),
+        lambda *given: StabilityStudy(plan, *given),
         out, workers=workers, memory=memory, overwrite=overwrite, json=json, quiet=quiet,
     )  # fmt: skip
 
@@ -186,7 +187,7 @@ def labels(
         metrics=words(metrics),
     )
     return _perform(
-        lambda means, watch: LabelsStudy(plan, means, watch),
+        lambda *given: LabelsStudy(plan, *given),
         out, workers=workers, memory=memory, overwrite=overwrite, json=json, quiet=quiet,
     )  # fmt: skip
 
@@ -219,21 +220,21 @@ def _training(
 
 
 def _perform(
-    make: Callable[[Means, Watch], Study],
+    make: Callable[[Means, Watch, Team], Study],
     out: Path, *, workers: int, memory: float, overwrite: bool, json: bool, quiet: bool,
 ) -> int:  # fmt: skip
     from moreaugrad.runs.train import Means
 
-    def made(watch: Watch, processes: int) -> Study:
-        return make(Means(workers=workers, memory=memory / processes), watch)
+    def made(watch: Watch, team: Team) -> Study:
+        return make(Means(workers=workers, memory=memory / team.size), watch, team)
 
     return perform_study(made, out, overwrite=overwrite, json=json, quiet=quiet)
 
 
 def perform_study(
-    make: Callable[[Watch, int], Study], out: Path, *, overwrite: bool, json: bool, quiet: bool
+    make: Callable[[Watch, Team], Study], out: Path, *, overwrite: bool, json: bool, quiet: bool
 ) -> int:
-    """Does a study, made for so many processes; the exit code."""
+    """Does a study, shared by the processes that there are; the exit code."""
     from moreaugrad.cli import screen
     from moreaugrad.runs.study import run_study
     from moreaugrad.runs.team import team
@@ -241,7 +242,7 @@ def perform_study(
     with team() as members:
         leads = members.rank == 0
         with screen.watching(quiet=quiet or not leads) as watch:
-            study = make(watch, members.size)
+            study = make(watch, members)
             outcome = run_study(study, out, overwrite=overwrite, team=members, watch=watch)
     told: dict[str, Any] = {
         "folder": str(out), "interrupted": outcome.interrupted,

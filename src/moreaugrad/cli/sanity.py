@@ -45,6 +45,7 @@ class SanityOptions(MethodOptions):
 
 def perform_sanity(options: SanityOptions) -> int:
     """Runs it; the exit code."""
+    from moreaugrad.cli.commands import DONE, tell_estimate
     from moreaugrad.cli.jobs import (
         apply,
         compute_plan,
@@ -55,12 +56,11 @@ def perform_sanity(options: SanityOptions) -> int:
         target_of,
     )
     from moreaugrad.cli.retrain import perform_study, words
+    from moreaugrad.cli.screen import watching
     from moreaugrad.runs.job import ComputePlan, ModelPlan
     from moreaugrad.runs.sanity import SanityPlan, SanityStudy
 
-    if options.dry_run:
-        raise ValueError("--dry-run: sanity has none; try --samples 1 --seeds 0")
-    if options.data is None or options.out is None:
+    if options.data is None or (options.out is None and not options.dry_run):
         raise ValueError("--data and --out: expected a folder of pictures and one for the results")
     methods: dict[str, dict[str, object]] = {name: {} for name in method_names(options.methods)}
     apply(options, [method_part(name, name, settings) for name, settings in methods.items()])
@@ -73,7 +73,13 @@ def perform_sanity(options: SanityOptions) -> int:
         calibrate=options.calibrate,
         model=model_plan(options, ModelPlan()), compute=compute_plan(options, ComputePlan()),
     )  # fmt: skip
+    if options.dry_run:
+        with watching(quiet=options.quiet) as watch:
+            found = SanityStudy(plan, watch).estimate()
+        tell_estimate(found, as_json=options.json)
+        return DONE
+    assert options.out is not None
     return perform_study(
-        lambda watch, _: SanityStudy(plan, watch), options.out,
+        lambda watch, team: SanityStudy(plan, watch, team), options.out,
         overwrite=options.overwrite, json=options.json, quiet=options.quiet,
     )  # fmt: skip

@@ -121,7 +121,8 @@ class TrainOptions:
     device: Annotated[str | None, Compute(help="cpu, cuda, cuda:1, mps or auto.")] = None
     threads: Annotated[int | None, Compute(help="Of the processor, in each process.")] = None
     workers: Annotated[
-        int | None, Compute(help="Processes that make batches \\[default: 0, this one].")
+        int | None,
+        Compute(help="Processes that read pictures and make batches \\[default: 0, this one]."),
     ] = None
     memory: Annotated[
         float | None, Compute(help="Bytes of decoded pictures that are kept \\[default: 4e9].")

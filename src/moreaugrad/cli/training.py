@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,7 @@ def _settings(texts: list[str]) -> dict[str, Any]:
 def summary(outcome: TrainOutcome) -> None:
     """What the network is worth, and where it is."""
     console = screen.results()
-    for note in outcome.notes:
-        screen.note(f"note: {note}")
+    _tell(outcome.notes)
     for part in ("validation", "test"):
         if part in outcome.results:
             found = outcome.results[part]
@@ -122,6 +122,11 @@ def summary(outcome: TrainOutcome) -> None:
     console.print(f"{len(outcome.records)} epochs in {outcome.seconds:.0f} s")
     folder = escape(str(outcome.folder))
     console.print(f"Folder: {folder}, read its card.md", soft_wrap=True)
+
+
+def _tell(notes: Sequence[str]) -> None:
+    for note in notes:
+        screen.note(f"note: {note}")
 
 
 def summary_json(outcome: TrainOutcome) -> None:
@@ -138,10 +143,11 @@ def summary_json(outcome: TrainOutcome) -> None:
     )
 
 
-def tell_estimate(found: TrainEstimate, *, as_json: bool) -> None:
+def tell_estimate(found: TrainEstimate, notes: Sequence[str], *, as_json: bool) -> None:
     if as_json:
-        screen.print_json({**asdict(found), "seconds": found.seconds})
+        screen.print_json({**asdict(found), "seconds": found.seconds, "notes": list(notes)})
         return
+    _tell(notes)
     screen.results().print(
         f"{found.batches} batches, {found.updates:g} updates of the weights and {found.passes:g} "
         f"passes in each, {1000 * found.seconds_per_batch:.3g} ms: "

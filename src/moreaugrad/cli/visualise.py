@@ -29,6 +29,7 @@ class VisualiseOptions(Common):
 
 def perform_visualise(options: VisualiseOptions) -> int:
     """Runs it; the exit code."""
+    from moreaugrad.cli.commands import DONE, tell_estimate
     from moreaugrad.cli.jobs import compute_plan, model_plan, typed
     from moreaugrad.cli.retrain import perform_study, words
     from moreaugrad.runs.config import from_table
@@ -36,11 +37,9 @@ def perform_visualise(options: VisualiseOptions) -> int:
     from moreaugrad.runs.visualise import VisualisePlan, VisualiseStudy
     from moreaugrad.visualise import Ascent
 
-    if options.dry_run or options.target is not None:
-        raise ValueError(
-            "--dry-run and --target: visualise has neither; name --classes, and try --set steps=1"
-        )
-    if options.out is None:
+    if options.target is not None:
+        raise ValueError("--target: visualise has none, name --classes")
+    if options.out is None and not options.dry_run:
         raise ValueError("--out: expected a folder for the results, got none")
     given = {} if options.seed is None else {"seed": options.seed}
     for text in options.set or ():
@@ -53,7 +52,11 @@ def perform_visualise(options: VisualiseOptions) -> int:
         ascent=from_table(Ascent, given, "set."),
         model=model_plan(options, ModelPlan()), compute=compute_plan(options, ComputePlan()),
     )  # fmt: skip
+    if options.dry_run:
+        tell_estimate(VisualiseStudy(plan).estimate(), as_json=options.json)
+        return DONE
+    assert options.out is not None
     return perform_study(
-        lambda *_: VisualiseStudy(plan), options.out,
+        lambda _, team: VisualiseStudy(plan, team), options.out,
         overwrite=options.overwrite, json=options.json, quiet=options.quiet,
     )  # fmt: skip

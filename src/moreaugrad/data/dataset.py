@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,15 @@ class DataSet(ABC):
         """Its attention map in shades of grey (mode L), or None where the set has none."""
         return None
 
+    def sizes(self, item: Item) -> tuple[int, ...]:
+        """Bytes of its files, where it has files of its own."""
+        return ()
+
+
+def files_digest(items: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """Of names and sizes: what tells a data set from another, wherever the two lie."""
+    return hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Files(DataSet):
@@ -51,6 +61,9 @@ class Files(DataSet):
     def load(self, item: Item) -> Image:
         with self.tree.open(item.name) as file:
             return decode_image(file, item.name)
+
+    def sizes(self, item: Item) -> tuple[int, ...]:
+        return tuple(self.tree.size(name) for name in (item.name, item.attention) if name)
 
     def load_attention(self, item: Item) -> Image | None:
         if item.attention is None:

@@ -72,6 +72,10 @@ class Examples(ABC):
     def describe(self, index: int) -> str:
         """What a message calls the example: the name of its file."""
 
+    def sizes(self, index: int) -> tuple[int, ...]:
+        """Bytes of its files, where it has files of its own."""
+        return ()
+
     def subset(self, indices: Iterable[int]) -> Examples:
         """These examples alone, in this order; classes and ids stay as they are."""
         return Subset(self, indices)
@@ -96,6 +100,9 @@ class Subset(Examples):
 
     def describe(self, index: int) -> str:
         return self.whole.describe(self.indices[index])
+
+    def sizes(self, index: int) -> tuple[int, ...]:
+        return self.whole.sizes(self.indices[index])
 
 
 class CellExamples(Examples):
@@ -138,6 +145,9 @@ class Pictures(Examples):
 
     def describe(self, index: int) -> str:
         return self.data.items[index].name
+
+    def sizes(self, index: int) -> tuple[int, ...]:
+        return self.data.sizes(self.data.items[index])
 
 
 def open_examples(

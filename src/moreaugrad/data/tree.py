@@ -36,6 +36,10 @@ class Tree(ABC):
     @abstractmethod
     def open(self, name: str) -> IO[bytes]: ...
 
+    @abstractmethod
+    def size(self, name: str) -> int:
+        """Bytes of a file; -1 where there is none."""
+
     def has(self, name: str) -> bool:
         return name in self.files(str(PurePosixPath(name).parent).removeprefix("."))
 
@@ -64,6 +68,12 @@ class Folder(Tree):
             return (self.root / name).open("rb")
         except OSError as error:
             raise ValueError(f"{self.root / name}: cannot be read ({error.strerror})") from error
+
+    def size(self, name: str) -> int:
+        try:
+            return (self.root / name).stat().st_size
+        except OSError:
+            return -1
 
 
 class Archive(Tree):
@@ -95,3 +105,9 @@ class Archive(Tree):
             return io.BytesIO(self._zip.read(name))
         except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
             raise ValueError(f"{self.root}, {name}: cannot be read ({error})") from error
+
+    def size(self, name: str) -> int:
+        try:
+            return self._zip.getinfo(name).file_size
+        except KeyError:
+            return -1

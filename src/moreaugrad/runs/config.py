@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -149,16 +149,39 @@ def found_from(file: Path, name: str) -> str:
     return str(file.parent / whole)
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> list[str]:
-    """What each setting that two tables do not share is in the one and in the other."""
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], named: Mapping[str, str] | None = None
+) -> list[str]:
+    """What each setting that two tables do not share is in the one and in the other.
+
+    named: by a setting that is a path, where the digest of what it names is kept, both with dots.
+    Such a path is no setting: another copy of the repository has another one. Where a table of an
+    older version lacks the digest, the path counts in its place.
+    """
+    ignored = set()
+    for path, digest in (named or {}).items():
+        known = _at(before, digest) is not None and _at(now, digest) is not None
+        ignored.add(path if known else digest)
+    return _different(before, now, "", ignored)
+
+
+def _different(
+    before: Mapping[str, Any], now: Mapping[str, Any], where: str, ignored: Collection[str]
+) -> list[str]:
     found = []
     for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
+        old, new, place = before.get(name), now.get(name), f"{where}{name}"
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{where}{name}.")
-        elif old != new:
-            found.append(f"{where}{name} is {_shown(old)} there, {_shown(new)} here")
+            found += _different(old, new, f"{place}.", ignored)
+        elif old != new and place not in ignored:
+            found.append(f"{place} is {_shown(old)} there, {_shown(new)} here")
     return found
+
+
+def _at(table: Any, place: str) -> Any:
+    for name in place.split("."):
+        table = table.get(name) if isinstance(table, Mapping) else None
+    return table
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from moreaugrad.files import write_atomically
@@ -20,6 +21,8 @@ class RunDirectory:
 
     command = ""
     """That makes it."""
+    named: Mapping[str, str] = MappingProxyType({})
+    """Settings that are paths, with those that are digests of what they name; see `differences`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,11 +63,13 @@ class RunDirectory:
     def _compare(self, config: str, before: str, *, overwrite: bool) -> None:
         if before == config:
             return
+        try:
+            found = differences(tomllib.loads(before), tomllib.loads(config), self.named)
+        except tomllib.TOMLDecodeError:
+            found = ["it is not a configuration"]
+        if not found:
+            return
         if not overwrite:
-            try:
-                found = differences(tomllib.loads(before), tomllib.loads(config))
-            except tomllib.TOMLDecodeError:
-                found = ["it is not a configuration"]
             more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
             raise ValueError(
                 f"{self.path}: holds a run of another configuration: {'; '.join(found[:5])}{more}. "

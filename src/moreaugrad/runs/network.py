@@ -59,6 +59,10 @@ class Network:
         names = self.model.labels
         return names[index] if names is not None and index < len(names) else f"class {index}"
 
+    def outputs_digest(self) -> str:
+        """Of the names of its outputs."""
+        return hashlib.sha256(repr(self.model.labels).encode()).hexdigest()[:16]
+
     def target(self, name: int | str | None) -> int | None:
         """A class by index or label. Errors: ValueError with the nearest label."""
         if name is None or isinstance(name, int):

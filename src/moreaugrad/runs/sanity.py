@@ -6,26 +6,29 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tomli_w
 import torch
 from torch import Tensor
 
+from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.layouts import AUTO, open_dataset
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.metrics import METRICS, build, randomisation
-from moreaugrad.metrics.sanity import MODES
+from moreaugrad.metrics.sanity import MODES, layers
 from moreaugrad.names import choose
 from moreaugrad.runs.config import relative, to_table
+from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.evaluate.choice import choice, known_classes
 from moreaugrad.runs.evaluate.plan import OF_LABEL, Settings
 from moreaugrad.runs.job import ComputePlan, ModelPlan
-from moreaugrad.runs.network import Network, resolved_device, weights_digest
+from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
 from moreaugrad.runs.pace import Watch
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.results import Failure
 from moreaugrad.runs.study import Done, Study, StudyFolder
+from moreaugrad.runs.team import Team
 from moreaugrad.runs.variants import built
 
 
@@ -72,12 +75,15 @@ class SanityStudy(Study):
 
     name = "sanity"
     command = "sanity"
+    named: ClassVar[Mapping[str, str]] = {
+        "data": "files", "model.weights": "network", "model.labels": "outputs",
+    }  # fmt: skip
 
-    def __init__(self, plan: SanityPlan, watch: Watch) -> None:
+    def __init__(self, plan: SanityPlan, watch: Watch, team: Team | None = None) -> None:
         # A block is a layer as the network has it, with its batch normalisation beside it.
         compute = replace(
-            plan.compute, device=resolved_device(plan.compute.device), fold_batchnorm=False,
-            threads=plan.compute.threads or 1,
+            plan.compute, device=(team or Team()).own(resolved_device(plan.compute.device)),
+            fold_batchnorm=False, threads=plan.compute.threads or 1,
         )  # fmt: skip
         self.network = Network.load(plan.model, compute)
         self.plan = replace(plan, compute=self.network.compute)
@@ -105,7 +111,26 @@ class SanityStudy(Study):
         wanted = None if plan.target == OF_LABEL else network.target(plan.target)
         classes = known_classes(chosen) if plan.target == OF_LABEL else [wanted] * len(chosen)
         target = None if None in classes else torch.tensor(classes, device=network.compute.device)
+        self.files = files_digest((one.item.name, data.sizes(one.item)) for one in chosen)
         return network.batch(inputs), [one.index for one in chosen], target
+
+    def estimate(self) -> Estimate:
+        """Of the maps, from a short timing of the network itself; nothing is written."""
+        plan, module, first = self.plan, self.network.model.module, self.x[:1]
+        blocks = plan.blocks or layers(module, first)
+        maps = len(self.x) * (1 + len(plan.seeds) * len(blocks))
+        made = {name: built(name, module, settings) for name, settings in plan.methods.items()}
+        target = 0 if self.target is None else int(self.target[0])
+        with fixed_threads(self.compute.threads):
+            each = seconds_per_evaluation(next(iter(made.values())), first, target)
+        most = {unit: made[unit.rpartition("-")[0]].budget() for unit in self.units}
+        return Estimate(
+            inputs=len(self.x), seconds_per_evaluation=each,
+            costs=tuple(
+                Cost(key=unit, maps=maps, evaluations=count, seconds=maps * count * each)
+                for unit, count in most.items()
+            ),
+        )  # fmt: skip
 
     @property
     def compute(self) -> ComputePlan:
@@ -131,7 +156,12 @@ class SanityStudy(Study):
             )
         )
         # Other weights are another run.
-        return tomli_w.dumps(told | {"network": weights_digest(self.network.model.module)})
+        digests = {
+            "network": weights_digest(self.network.model.module),
+            "outputs": self.network.outputs_digest(),
+            "files": self.files,
+        }
+        return tomli_w.dumps(told | digests)
 
     def begin(self, folder: StudyFolder, watch: Watch) -> None:
         """Nothing."""

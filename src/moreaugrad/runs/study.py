@@ -32,9 +32,9 @@ class StudyFolder(RunDirectory):
     a study keeps some, `training/UNIT/` while a network is trained, and in the end `results.json`
     and `table.md`."""
 
-    def __init__(self, path: Path, command: str) -> None:
+    def __init__(self, path: Path, command: str, named: Mapping[str, str]) -> None:
         super().__init__(path)
-        self.command = command
+        self.command, self.named = command, named
 
     def clear(self) -> None:
         for name in (RECORDS, TRAINING, MAPS, RANKS):
@@ -84,6 +84,8 @@ class Study(ABC):
     name: ClassVar[str]
     command: ClassVar[str] = "retrain"
     """Of the command line, that makes it."""
+    named: ClassVar[Mapping[str, str]]
+    """As of a `RunDirectory`."""
 
     @abstractmethod
     def config(self, folder: Path) -> str: ...
@@ -143,7 +145,7 @@ def run_study(
     OSError where the disk is full.
     """
     team, watch = team or Team(), watch or Unwatched()
-    folder, units = StudyFolder(out, study.command), study.units
+    folder, units = StudyFolder(out, study.command, study.named), study.units
     outcome = StudyOutcome(folder=out, units=len(units))
     began = time.perf_counter()
     compute = study.compute

@@ -28,6 +28,14 @@ class Team:
     size: int = 1
     local_rank: int = 0
 
+    def own(self, device: str) -> str:
+        """This process's device: of several GPUs that of its local rank."""
+        return f"{device}:{self.local_rank}" if device == "cuda" and self.local_rank else device
+
+    def alone(self) -> Team:
+        """This process by itself, on its own GPU."""
+        return Team(local_rank=self.local_rank)
+
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This process's items: a range of them, as long as the others' but for one."""
         return items[

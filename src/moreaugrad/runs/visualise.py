@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import tomli_w
 import torch
 
 from moreaugrad.pictures import photo, png_bytes
 from moreaugrad.runs.config import relative, to_table
+from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.job import ComputePlan, ModelPlan
-from moreaugrad.runs.network import Network, resolved_device, weights_digest
+from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
 from moreaugrad.runs.pace import Watch
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.study import Done, Study, StudyFolder
+from moreaugrad.runs.team import Team
+from moreaugrad.runs.variants import built
 from moreaugrad.space import InputSpace
 from moreaugrad.visualise import Ascent, activation_maximisation
 
@@ -44,10 +48,13 @@ class VisualiseStudy(Study):
 
     name = "visualise"
     command = "visualise"
+    named: ClassVar[Mapping[str, str]] = {
+        "model.weights": "network", "model.labels": "outputs",
+    }  # fmt: skip
 
-    def __init__(self, plan: VisualisePlan) -> None:
+    def __init__(self, plan: VisualisePlan, team: Team | None = None) -> None:
         compute = replace(
-            plan.compute, device=resolved_device(plan.compute.device),
+            plan.compute, device=(team or Team()).own(resolved_device(plan.compute.device)),
             threads=plan.compute.threads or 1,
         )  # fmt: skip
         self.network = Network.load(plan.model, compute)
@@ -72,6 +79,24 @@ class VisualiseStudy(Study):
         self._classes = {f"class-{index:04d}": index for index in classes}
         self.plan = replace(plan, classes=tuple(classes), compute=self.network.compute)
 
+    def estimate(self) -> Estimate:
+        """Of the steps, from a short timing of such passes; nothing is written."""
+        plan, steps = self.plan, self.plan.ascent.steps
+        # As many pictures in a pass as are raised together.
+        settings = {"score": plan.score, "batch_size": plan.count}
+        explainer = built("simple-gradient", self.network.model.module, settings)
+        first = self.network.batch([torch.zeros(self.shape)])
+        with fixed_threads(self.compute.threads):
+            each = seconds_per_evaluation(explainer, first, next(iter(self._classes.values())))
+        return Estimate(
+            inputs=plan.count * len(self.units), seconds_per_evaluation=each,
+            costs=tuple(
+                Cost(key=self.network.label(label), maps=plan.count, evaluations=steps,
+                     seconds=plan.count * steps * each)
+                for label in self._classes.values()
+            ),
+        )  # fmt: skip
+
     @property
     def compute(self) -> ComputePlan:
         return self.network.compute
@@ -88,8 +113,11 @@ class VisualiseStudy(Study):
             labels=model.labels and relative(model.labels, folder),
             preprocess=self.preprocess,
         )
-        digest = {"network": weights_digest(self.network.model.module)}
-        return tomli_w.dumps(to_table(replace(self.plan, model=moved)) | digest)
+        digests = {
+            "network": weights_digest(self.network.model.module),
+            "outputs": self.network.outputs_digest(),
+        }
+        return tomli_w.dumps(to_table(replace(self.plan, model=moved)) | digests)
 
     def begin(self, folder: StudyFolder, watch: Watch) -> None:
         """Nothing."""

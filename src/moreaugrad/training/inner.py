@@ -38,8 +38,9 @@ def in_mode(model: Model, mode: str) -> Iterator[None]:
 
 
 def loss_values(model: Model, x: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
-    """The loss of each sample, `[B]`."""
-    values = loss(tensor_output(model(x)), y)
+    """The loss of each sample, `[B]`, in single precision or more whatever passes compute in."""
+    output = tensor_output(model(x))
+    values = loss(output.to(working_dtype((output.dtype,))), y)
     if values.shape != (len(x),):
         raise ValueError(
             f"loss: expected one value for each of the {len(x)} samples, got shape "

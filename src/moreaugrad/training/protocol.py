@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -66,7 +66,9 @@ class Perturbation:
 
 @dataclass(eq=False)
 class Tally:
-    """What a protocol remembers: its calls (which key its draws) and what its checks found."""
+    """What a protocol remembers: its calls (which key its draws); for how many samples it has
+    checked whether the perturbation raises loss - h, for how many it does not (overshot), and
+    whether that was told."""
 
     calls: int = 0
     checked: int = 0
@@ -121,10 +123,13 @@ class Protocol(ABC):
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a resumed training needs besides the settings."""
-        return {"calls": torch.tensor(self.tally.calls)}
+        return {name: torch.tensor(value) for name, value in asdict(self.tally).items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.tally.calls = int(state["calls"])
+        for name in asdict(self.tally):
+            # States of the first version have the calls alone.
+            if name in state:
+                setattr(self.tally, name, state[name].item())
 
     def _near(self, x: Tensor) -> Neighbourhood:
         return Neighbourhood.of(x, self.units, self.space, self.box)

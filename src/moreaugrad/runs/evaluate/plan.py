@@ -51,7 +51,8 @@ class EvaluatePlan:
     one, or "explained" for that of each method.
     block: samples of a unit of work. maps: for how many samples maps are kept; None is all.
     unreadable: the share of pictures from which on the run fails.
-    chosen, network: digests of the chosen pictures' names and of the network, filled in.
+    chosen, files, network, outputs: digests of the chosen pictures' names, of the names and sizes
+    of their files, of the network, and of the names of its outputs; filled in.
     """
 
     data: str
@@ -66,6 +67,8 @@ class EvaluatePlan:
     unreadable: float = 0.1
     chosen: str = ""
     network: str = ""
+    files: str = ""
+    outputs: str = ""
     model: ModelPlan = field(default_factory=ModelPlan)
     compute: ComputePlan = field(default_factory=ComputePlan)
     methods: Mapping[str, Settings] = field(default_factory=dict)
@@ -124,7 +127,7 @@ def read_plan(path: str | os.PathLike[str]) -> EvaluatePlan:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from None
     # The digests are of another start; this one makes its own.
-    plan = replace(plan, chosen="", network="")
+    plan = replace(plan, chosen="", network="", files="", outputs="")
     return _moved(plan, lambda name: found_from(file, name))
 
 

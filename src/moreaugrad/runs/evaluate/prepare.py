@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moreaugrad.data.dataset import DataSet
+from moreaugrad.data.dataset import DataSet, files_digest
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.runs.evaluate.choice import Chosen, choice, known_classes
@@ -81,14 +81,9 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
     data = open_dataset(plan.data, layout=plan.layout, split=plan.split)
     chosen = choice(data, plan.samples, plan.seed)
     # Sums of another number of threads round differently, and torchrun sets one.
-    compute = replace(
-        plan.compute, threads=plan.compute.threads or 1,
-        device=resolved_device(plan.compute.device),
-    )  # fmt: skip
-    own = compute
-    if compute.device == "cuda" and team.size > 1:
-        own = replace(compute, device=f"cuda:{team.local_rank}")
-    network = Network.load(plan.model, own)
+    device = resolved_device(plan.compute.device)
+    compute = replace(plan.compute, threads=plan.compute.threads or 1, device=team.own(device))
+    network = Network.load(plan.model, compute)
     preprocess = network.model.preprocess
     space = InputSpace(mean=preprocess.mean, std=preprocess.std)
     resolved = {label: method_told(label, plan.methods[label], network) for label in plan.methods}
@@ -112,8 +107,10 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
             layout=data.layout,
             chosen=_digest(repr([(one.index, one.item) for one in chosen]).encode()),
             network=weights_digest(network.model.module),
+            files=files_digest((one.item.name, data.sizes(one.item)) for one in chosen),
+            outputs=network.outputs_digest(),
             model=replace(plan.model, preprocess=preprocess),
-            compute=replace(network.compute, device=compute.device),
+            compute=replace(network.compute, device=device),
             metrics=metrics,
             attacks={label: attack_told(plan, label) for label in plan.attacks},
             methods={

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -39,6 +40,9 @@ class RunFolder(RunDirectory):
     """
 
     command = "evaluate"
+    named = MappingProxyType(
+        {"data": "files", "model.weights": "network", "model.labels": "outputs"}
+    )
 
     def clear(self) -> None:
         for name in (SAMPLES, METHODS):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import tomli_w
@@ -34,8 +35,16 @@ from moreaugrad.runs.retrain.ranking import (
     whole,
 )
 from moreaugrad.runs.retrain.tables import diffroar_table
-from moreaugrad.runs.retrain.trainings import Changed, Trainings, accuracy, settled, train_table
+from moreaugrad.runs.retrain.trainings import (
+    Changed,
+    Trainings,
+    accuracy,
+    settled,
+    table_named,
+    train_table,
+)
 from moreaugrad.runs.study import RANKS, Done, Study, StudyFolder
+from moreaugrad.runs.team import Team
 from moreaugrad.runs.train import Means, PreparedTrain, prepare_train, read_plan
 
 EXPLAINED = "explained"
@@ -59,8 +68,15 @@ class _Unit:
 
 class DiffRoarStudy(Study):
     name = "diffroar"
+    named: ClassVar[Mapping[str, str]] = {
+        "explained.weights": "explained.digest",
+        **table_named("explained"),
+        **table_named("training"),
+    }
 
-    def __init__(self, plan: DiffRoarPlan, means: Means, watch: Watch) -> None:
+    def __init__(
+        self, plan: DiffRoarPlan, means: Means, watch: Watch, team: Team | None = None
+    ) -> None:
         self.plan, self.means = plan, means
         self.weights = plan.explained / "best.safetensors"
         if not self.weights.is_file():
@@ -76,7 +92,7 @@ class DiffRoarStudy(Study):
         ours = {"size": size} if resize is None else {"size": size, "resize": resize}
         others = {n: v for n, v in plan.training.augment.items() if n not in ("size", "resize")}
         self.training = settled(replace(plan.training, data=explained.data, augment=others | ours))
-        self.trainings = Trainings(self.training, means, watch)
+        self.trainings = Trainings(self.training, means, watch, team or Team())
         self._units = {unit.name: unit for unit in self._wanted()}
 
     def _wanted(self) -> list[_Unit]:

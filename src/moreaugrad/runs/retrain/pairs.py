@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, permutations
 from pathlib import Path
+from typing import ClassVar
 
 import tomli_w
 import torch
@@ -29,9 +30,11 @@ from moreaugrad.runs.retrain.trainings import (
     accuracy,
     held_out,
     settled,
+    table_named,
     train_table,
 )
 from moreaugrad.runs.study import Done, Study, StudyFolder
+from moreaugrad.runs.team import Team
 from moreaugrad.runs.train import Means, PreparedTrain
 
 CHOSEN = 2
@@ -65,10 +68,18 @@ class Pair:
 class PairStudy(Study):
     """The same test pictures explained by every network, for their labels."""
 
-    def __init__(self, plan: StabilityPlan | LabelsPlan, means: Means, watch: Watch) -> None:
+    named: ClassVar[Mapping[str, str]] = table_named("training")
+
+    def __init__(
+        self,
+        plan: StabilityPlan | LabelsPlan,
+        means: Means,
+        watch: Watch,
+        team: Team | None = None,
+    ) -> None:
         self.plan = plan
         self.training = settled(plan.training)
-        self.trainings = Trainings(self.training, means, watch)
+        self.trainings = Trainings(self.training, means, watch, team or Team())
         arms = {arm for pair in self.pairs for arm in (pair.first, pair.second)}
         order = sorted(arms, key=lambda arm: (arm.permuted, arm.exchanged, arm.seed))
         self.arms = {arm.name: arm for arm in order}

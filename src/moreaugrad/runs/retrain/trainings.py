@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,13 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from moreaugrad.data.augment import Augment
-from moreaugrad.data.examples import Examples
+from moreaugrad.data.dataset import files_digest
+from moreaugrad.data.examples import CELLS, Examples, open_examples
 from moreaugrad.data.loading import Loader
 from moreaugrad.runs.config import to_table
 from moreaugrad.runs.network import resolved_device
 from moreaugrad.runs.pace import Watch
 from moreaugrad.runs.team import Team
-from moreaugrad.runs.train import Means, PreparedTrain, TrainPlan, prepare_train, run_train
+from moreaugrad.runs.train import (
+    DataPlan,
+    Means,
+    PreparedTrain,
+    TrainPlan,
+    prepare_train,
+    run_train,
+)
 from moreaugrad.runs.train.judge import validate
 from moreaugrad.runs.train.optimisers import make_optimiser
 from moreaugrad.runs.train.plan import plan_toml
@@ -47,13 +56,14 @@ def settled(plan: TrainPlan) -> TrainPlan:
 class Trainings:
     """Reads the data once for each seed; each process trains networks of its own."""
 
-    def __init__(self, plan: TrainPlan, means: Means, watch: Watch) -> None:
+    def __init__(self, plan: TrainPlan, means: Means, watch: Watch, team: Team) -> None:
         if plan.data.test is None:
             raise ValueError(
                 "data.test: expected a part of the data that networks are tested on (test or val), "
                 "got none: set it in the configuration of the training"
             )
         self.plan, self.means, self.watch = plan, means, watch
+        self._alone = team.alone()
         self._seed: int | None = None
         self._prepared: PreparedTrain | None = None
 
@@ -61,7 +71,7 @@ class Trainings:
         """A training with this seed that has not begun."""
         if self._prepared is None or self._seed != seed:
             plan = replace(self.plan, seed=seed)
-            self._prepared = prepare_train(plan, Team(), self.means, self.watch)
+            self._prepared = prepare_train(plan, self._alone, self.means, self.watch)
             self._seed = seed
         return self._prepared
 
@@ -121,4 +131,28 @@ def accuracy(prepared: PreparedTrain, loader: Loader | None) -> float:
 
 def train_table(plan: TrainPlan, folder: Path) -> dict[str, Any]:
     """The plan as it is told in a study's configuration in `folder`."""
-    return tomllib.loads(plan_toml(plan, folder))
+    table = tomllib.loads(plan_toml(plan, folder))
+    digests = {
+        f"{name}_digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+        for name, path in (("weights", plan.model.weights), ("labels", plan.model.labels))
+        if path is not None and Path(path).is_file()
+    }
+    return table | {"files": _files(plan.data)} | digests
+
+
+def table_named(part: str) -> dict[str, str]:
+    """`RunDirectory.named` for such a table as this part of a configuration."""
+    return {f"{part}.data.source": f"{part}.files"} | {
+        f"{part}.model.{name}": f"{part}.{name}_digest" for name in ("weights", "labels")
+    }
+
+
+def _files(data: DataPlan) -> str:
+    """Of all pictures, which are not read for it."""
+    parts = [data.split, *([] if data.test is None else [data.test])]
+    if data.source == CELLS:
+        return CELLS
+    opened = [open_examples(data.source, layout=data.layout, split=part) for part in parts]
+    return files_digest(
+        (part.describe(index), part.sizes(index)) for part in opened for index in range(len(part))
+    )

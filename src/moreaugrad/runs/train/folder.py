@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import MappingProxyType
 
 from moreaugrad.files import write_atomically
 from moreaugrad.models.trained import FILE as MODEL
@@ -20,6 +21,9 @@ class TrainFolder(RunDirectory):
     all is done, `model.json`, `results.json` and `card.md`."""
 
     command = "train"
+    named = MappingProxyType(
+        {"data.source": "files", "model.weights": "start", "model.labels": "start"}
+    )
 
     def clear(self) -> None:
         for pattern in (LOG, BEST, LABELS, MODEL, CARD, RESULTS, WEIGHTS, "state-*.safetensors"):

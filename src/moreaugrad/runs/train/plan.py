@@ -127,8 +127,8 @@ class TrainPlan:
     amp: the type of the passes where it is safe, or None.
     judged: on how many pictures at most Gini and robustness are measured.
     augment: settings of `data.augment.Augment`; size is the network's by default.
-    start, pictures: digests of the weights that the training begins with and of the names and
-    classes of what it learns from, filled in.
+    start, pictures, files: digests of the weights that the training begins with, of the names and
+    classes of what it learns from, and of the names and sizes of all its files; filled in.
     """
 
     epochs: int = 10
@@ -142,6 +142,7 @@ class TrainPlan:
     judged: int = 500
     start: str = ""
     pictures: str = ""
+    files: str = ""
     data: DataPlan = field(default_factory=DataPlan)
     augment: Mapping[str, Any] = field(default_factory=dict)
     model: NetworkPlan = field(default_factory=NetworkPlan)
@@ -173,8 +174,8 @@ def read_plan(path: str | os.PathLike[str]) -> TrainPlan:
         plan = from_table(TrainPlan, table)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from None
-
-    return replace(_moved(plan, lambda name: found_from(file, name)), start="", pictures="")
+    plan = replace(plan, start="", pictures="", files="")
+    return _moved(plan, lambda name: found_from(file, name))
 
 
 def plan_toml(plan: TrainPlan, folder: Path) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.data.augment import Augment
+from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.examples import CELLS, Examples, open_examples, split_off
 from moreaugrad.data.loading import Batch, Loader
 from moreaugrad.data.prepare import Prepared as Readable
@@ -36,8 +37,8 @@ EVALUATED = 128
 class Means:
     """What a training may use of the machine; its result does not depend on it.
 
-    workers: processes that make batches. memory: bytes of decoded pictures that are kept.
-    checkpoint_every: batches between checkpoints; None is one an epoch.
+    workers: processes that read pictures and make batches. memory: bytes of decoded pictures that
+    are kept. checkpoint_every: batches between checkpoints; None is one an epoch.
     """
 
     workers: int = 0
@@ -120,7 +121,7 @@ def prepare_train(
             f"{plan.batch} samples of a batch; got {shards}"
         )
     device = resolved_device(plan.device)
-    own = f"cuda:{team.local_rank}" if device == "cuda" and team.size > 1 else device
+    own = team.own(device)
     model = load_model(
         plan.model.name, plan.model.weights, plan.model.labels, plan.model.preprocess,
         device=own, pretrained=not plan.model.from_scratch, seed=plan.seed,
@@ -131,7 +132,7 @@ def prepare_train(
     protocols = {number: make_protocol(plan, space) for number in pieces}
     # Before the pictures are read, which may take a while.
     check_fits(model, protocols[pieces[0]], augment.size)
-    reader = _Reader(plan, augment, means.memory / team.size, watch)
+    reader = _Reader(plan, augment, means, team.size, watch)
     examples = reader.read(plan.data.split, plan.data.count)
     check_attention(plan.protocol, protocols[pieces[0]], examples)
     head, model, notes = _headed(model, examples, plan)
@@ -153,6 +154,7 @@ def prepare_train(
             plan, shards=shards, device=device, threads=plan.threads or torch.get_num_threads(),
             augment=to_table(augment),
             start=weights_digest(model.module), pictures=_pictures(examples),
+            files=_files([examples, test]),
             model=replace(plan.model, preprocess=model.preprocess),
         ),
         means=means, model=model, optimiser=make_optimiser(plan.optimiser, model.module),
@@ -187,7 +189,8 @@ class _Reader:
 
     plan: TrainPlan
     augment: Augment
-    memory: float
+    means: Means
+    processes: int
     watch: Watch
 
     def read(self, split: str, count: int | None, classes: Sequence[str] | None = None) -> Readable:
@@ -198,8 +201,8 @@ class _Reader:
         else:
             opened = open_examples(data.source, layout=data.layout, split=split, classes=classes)
         found = prepare(
-            opened, resize=self.augment.first, memory=self.memory,
-            max_unreadable=data.unreadable,
+            opened, resize=self.augment.first, memory=self.means.memory / self.processes,
+            max_unreadable=data.unreadable, workers=self.means.workers,
             progress=lambda done, total: self.watch.pace(done, total, "reading pictures"),
         )  # fmt: skip
         for problem in found.unreadable:
@@ -239,6 +242,15 @@ def _headed(
         else f"is a new one, for the {len(classes)} classes of the data"
     )
     return head, told, [f"the last layer of {model.name} ({head.name}) {what}"]
+
+
+def _files(parts: Sequence[Examples | None]) -> str:
+    return files_digest(
+        (part.describe(index), part.sizes(index))
+        for part in parts
+        if part is not None
+        for index in range(len(part))
+    )
 
 
 def _pictures(examples: Examples) -> str:

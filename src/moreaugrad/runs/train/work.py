@@ -33,6 +33,8 @@ from moreaugrad.training.losses import LOSSES
 from moreaugrad.training.schedules import SCHEDULES
 
 TYPES = {"bfloat16": torch.bfloat16}
+CHECKS = ("checked", "overshot")
+"""Of a protocol's tally."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -169,7 +171,8 @@ class _Run:
                 name: total / count
                 for name, total, count in zip(FIGURES, sums, counts, strict=True)
                 if count == counts[0]  # a mean over some of the samples would mislead
-            },
+            }
+            | self._overshoot(),
             "validation": found,
             "best": best,
         }
@@ -182,6 +185,18 @@ class _Run:
         self._save()
         if self.team.rank == 0:
             self.folder.text(LOG, _lines(records))
+
+    def _overshoot(self) -> dict[str, int]:
+        """For how many samples of the epoch it was checked whether the perturbation raises
+        loss - h, and for how many it does not; nothing where none was."""
+        tallies = [protocol.tally for protocol in self.prepared.protocols.values()]
+        found = {}
+        for name in CHECKS:
+            own = sum(getattr(tally, name) for tally in tallies)
+            # Tallies go on over epochs and starts.
+            before = sum(record["training"].get(name, 0) for record in self.progress.records)
+            found[name] = sum(self.team.gather(own)) - before
+        return found if any(found.values()) else {}
 
     def _save(self) -> None:
         prepared = self.prepared
