@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from moreaugrad.report import Section, Tile
+from moreaugrad.report import Answer, Section, Tile
 from moreaugrad.report.summary import summarise
 from moreaugrad.report.wording import count, duration, number, percent, score
 
@@ -81,3 +81,24 @@ def test_summary_averages_what_is_defined():
     assert [plain(cell.text) for cell in rows["two"]] == ["1 of 2", "0.500", "", "10"]
     assert [cell.undefined for cell in rows["one"]] == [0, 1, 0, 0]
     assert [rows[name][1].best for name in ("one", "two")] == [True, True]
+    assert found.groups == [("", found.rows)]
+
+
+def test_summary_keeps_networks_apart():
+    first = Section(
+        title="a",
+        network="ordinary",
+        tiles=[tile("one", gini=0.5)],
+        beside=Answer(network="sparse", tiles=[tile("one", gini=0.75), tile("two", gini=math.nan)]),
+    )
+    second = Section(title="b", network="ordinary", tiles=[tile("two"), tile("one", gini=0.625)])
+    found = summarise([first, second])
+    assert found.columns == ["usable", "Gini"]
+    groups = [
+        (network, [(method, [cell.text for cell in cells]) for method, cells in rows])
+        for network, rows in found.groups
+    ]
+    assert groups == [
+        ("ordinary", [("one", ["2 of 2", "0.562"]), ("two", ["1 of 1", ""])]),
+        ("sparse", [("one", ["1 of 1", "0.750"]), ("two", ["1 of 1", ""])]),
+    ]

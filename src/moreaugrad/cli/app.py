@@ -13,7 +13,7 @@ import typer
 
 from moreaugrad import __version__
 from moreaugrad.cli.data import data
-from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options, with_options
+from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Model, Options, with_options
 from moreaugrad.cli.retrain import retrain
 from moreaugrad.cli.sanity import SanityOptions, perform_sanity
 from moreaugrad.cli.train_options import TrainOptions
@@ -44,6 +44,12 @@ Images = Annotated[
 ]
 
 
+Beside = Annotated[
+    str | None,
+    Model("--beside", help="A second network, named as --model is, explained by the same methods."),
+]
+
+
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
@@ -69,6 +75,7 @@ def explain(
             show_default=False,
         ),
     ] = None,
+    beside: Beside = None,
     *,
     options: Options,
 ) -> int:
@@ -80,7 +87,7 @@ def explain(
     from moreaugrad.cli.jobs import explain_job
 
     chosen = [method] if method else None if options.config else ["sparse-moreaugrad"]
-    return perform(explain_job(images or (), chosen, options), options)
+    return perform(explain_job(images or (), chosen, options, beside), options)
 
 
 @app.command()
@@ -95,6 +102,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    beside: Beside = None,
     *,
     options: Options,
 ) -> int:
@@ -106,7 +114,8 @@ def compare(
     from moreaugrad.cli.jobs import explain_job, method_names
 
     names = methods or (None if options.config else "all,-published-moreaugrad")
-    return perform(explain_job(images or (), names and method_names(names), options), options)
+    chosen = names and method_names(names)
+    return perform(explain_job(images or (), chosen or None, options, beside), options)
 
 
 @app.command()
@@ -259,7 +268,7 @@ def demo(
     ),
     json: Annotated[bool, typer.Option("--json", help="A summary for scripts.")] = False,
 ) -> int:
-    """Explain synthetic cells by the built-in network, offline, and score the maps.
+    """Explain synthetic cells by the built-in networks, offline, and score the maps.
 
     The true map of each cell is known. Takes about a minute.
     """

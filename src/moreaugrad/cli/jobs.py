@@ -48,9 +48,14 @@ def method_names(text: str) -> list[str]:
     return list(chosen)
 
 
-def explain_job(images: Sequence[str], methods: Sequence[str] | None, options: Options) -> Job:
-    """images x methods. methods None: those of the configuration."""
-    from moreaugrad.runs import Job, read_job
+def explain_job(
+    images: Sequence[str],
+    methods: Sequence[str] | None,
+    options: Options,
+    beside: str | None = None,
+) -> Job:
+    """images x methods. methods None: those of the configuration. beside: a second network."""
+    from moreaugrad.runs import BesidePlan, Job, ModelPlan, read_job
 
     if options.config is not None:
         base = read_job(options.config)
@@ -65,11 +70,18 @@ def explain_job(images: Sequence[str], methods: Sequence[str] | None, options: O
         _need_images(images)
         chosen = {name: {} for name in methods or ()}
         base = Job(images=tuple(images), methods=chosen)
+    plan = base.beside
+    if beside is not None:
+        plan = BesidePlan(model=ModelPlan(name=beside), methods=plan.methods if plan else chosen)
+    known = plan.methods if plan else {}
+    names = known if methods is None else methods
+    others: Settings = {name: dict(known.get(name, {})) for name in names} if plan else {}
     swept = {} if base.sweep is None else {base.sweep.method: dict(base.sweep.settings)}
-    parts = [method_part(n, n, s) for part in (chosen, swept) for n, s in part.items()]
+    parts = [method_part(n, n, s) for part in (chosen, swept, others) for n, s in part.items()]
     apply(options, parts)
     sweep = base.sweep and replace(base.sweep, settings=swept[base.sweep.method])
-    return _common(replace(base, methods=chosen, sweep=sweep), options)
+    plan = plan and replace(plan, methods=others)
+    return _common(replace(base, methods=chosen, sweep=sweep, beside=plan), options)
 
 
 def sweep_job(
@@ -94,7 +106,9 @@ def sweep_job(
     if base is None:
         return _common(Job(images=tuple(images), sweep=plan), options)
     cells = None if images else base.cells
-    job = replace(base, images=tuple(images) or base.images, cells=cells, methods={}, sweep=plan)
+    job = replace(
+        base, images=tuple(images) or base.images, cells=cells, methods={}, sweep=plan, beside=None
+    )
     return _common(job, options)
 
 
@@ -113,8 +127,12 @@ def _need_images(images: Sequence[str]) -> None:
 
 def _common(job: Job, options: Options) -> Job:
     """With the options that are the same for all methods."""
+    beside = job.beside
+    if beside is not None and options.target is not None:
+        beside = replace(beside, target=None)
     return replace(
         job,
+        beside=beside,
         target=job.target if options.target is None else target_of(options),
         model=model_plan(options, job.model),
         compute=compute_plan(options, job.compute),

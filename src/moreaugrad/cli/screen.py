@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ def _each(outcome: Outcome, console: Console) -> None:
     widest = max(len(key) for record in outcome.records for key in record["maps"])
     for record in outcome.records:
         maps = record["maps"]
-        scored = sorted({name for found in maps.values() for name in found.get("scores", ())})
+        scored = _scored(maps.values())
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("", no_wrap=True, min_width=widest)
         table.add_column("status", no_wrap=True, min_width=12)
@@ -120,12 +120,22 @@ def _each(outcome: Outcome, console: Console) -> None:
                 *(_number(found.get("scores", {}).get(name)) for name in scored),
             )
         console.print(f"[bold]{escape(record['input'])}[/]  {escape(_explained(record))}")
+        if "beside" in record:
+            other = record["beside"]
+            console.print(f"beside, {escape(other['model'])}: {escape(_explained(other))}")
         console.print(table)
         console.print()
 
 
+def _scored(maps: Iterable[dict[str, Any]]) -> list[str]:
+    """The scores that any of the maps has."""
+    return sorted({name for found in maps for name in found.get("scores", ())})
+
+
 def _explained(record: dict[str, Any]) -> str:
-    target = record["target"]
+    target = record.get("target")
+    if target is None:
+        return ""
     for item in record["prediction"]:
         if item["class"] == target["class"]:
             return f"explained: {target['label']} ({_percent(item['probability'])})"
@@ -135,7 +145,8 @@ def _explained(record: dict[str, Any]) -> str:
 def _methods(outcome: Outcome) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("map")
-    for name in ("as stated", "zeros", "error", "evaluations"):
+    scored = _scored(one for record in outcome.records for one in record["maps"].values())
+    for name in ("as stated", "Gini", "zeros", "error", "evaluations", *scored):
         table.add_column(name, justify="right")
     found: dict[str, list[dict[str, Any]]] = {}
     for record in outcome.records:
@@ -145,9 +156,11 @@ def _methods(outcome: Outcome) -> Table:
         table.add_row(
             escape(key),
             f"{sum(one['ok'] for one in ones)} of {len(ones)}",
+            _number(_mean(one.get("gini") for one in ones)),
             _percent(_mean(one.get("zeros") for one in ones)),
             _percent(_mean(one.get("error") for one in ones)),
             f"{_mean(one['evaluations'] for one in ones):.0f}",
+            *(_number(_mean(one.get("scores", {}).get(name) for one in ones)) for name in scored),
         )
     return table
 
@@ -162,7 +175,7 @@ def _percent(share: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def summary_json(outcome: Outcome) -> None:

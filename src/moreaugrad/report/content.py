@@ -16,7 +16,8 @@ class Tile:
     `pictures`: views by name, as `pictures.draw` gives them (none where the map could not be
     drawn); the first is shown first. `status` in a word or two, `ok` when the map can be used as
     it is, `warning`: what to do otherwise.
-    `zeros`: share in [0, 1]; `error`, `residual`: relative; `evaluations`: gradients of one sample.
+    `zeros`: share in [0, 1]; `gini`: index over all entries; `error`, `residual`: relative;
+    `evaluations`: gradients of one sample.
     `scores`: against the known truth, larger is better. `extra`: further rows of the table.
     """
 
@@ -26,6 +27,7 @@ class Tile:
     ok: bool = True
     warning: str | None = None
     zeros: float = math.nan
+    gini: float = math.nan
     error: float = math.nan
     residual: float = math.nan
     evaluations: int | None = None
@@ -52,20 +54,36 @@ class Sweep:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Section:
-    """One input: its picture, the predicted classes with probabilities, and its maps.
+class Answer:
+    """What one network says of an input: the predicted classes with probabilities, and its maps.
 
-    `target`: the class explained. `truth`: the known true map. `note`: a line under the heading.
+    `network`: its name, where a page has several. `target`: the class explained.
+    """
+
+    network: str = ""
+    prediction: Sequence[tuple[str, float]] = ()
+    target: str = ""
+    tiles: Sequence[Tile] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section(Answer):
+    """One input: its picture and a network's answer.
+
+    `truth`: the known true map. `sweeps`: of that network. `note`: a line under the heading.
+    `beside`: what another network says of the same input.
     """
 
     title: str
-    tiles: Sequence[Tile] = ()
     photo: Picture | None = None
-    prediction: Sequence[tuple[str, float]] = ()
-    target: str = ""
     truth: Picture | None = None
     sweeps: Sequence[Sweep] = ()
     note: str = ""
+    beside: Answer | None = None
+
+    @property
+    def answers(self) -> Sequence[Answer]:
+        return (self,) if self.beside is None else (self, self.beside)
 
 
 @dataclass(frozen=True, kw_only=True)

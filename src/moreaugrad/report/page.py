@@ -56,6 +56,7 @@ def write_page(path: str | os.PathLike[str], page: Page) -> None:
 
 def _tiles(page: Page) -> Iterator[Tile]:
     for section in page.sections:
-        yield from section.tiles
+        for answer in section.answers:
+            yield from answer.tiles
         for sweep in section.sweeps:
             yield from sweep.tiles

@@ -21,19 +21,33 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Means over the inputs; `rows`: (method, one cell for each of `columns`)."""
+    """Means over the inputs; `rows`: (method, one cell for each of `columns`).
+
+    `networks`: the name of each row's network, "" where there is but one.
+    """
 
     inputs: int
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[Cell]]]
+    networks: Sequence[str]
+
+    @property
+    def groups(self) -> list[tuple[str, list[tuple[str, Sequence[Cell]]]]]:
+        """The rows of each network."""
+        return [
+            (name, [row for row, own in zip(self.rows, self.networks, strict=True) if own == name])
+            for name in dict.fromkeys(self.networks)
+        ]
 
 
 def summarise(sections: Sequence[Section]) -> Summary:
-    """Methods in the order of their first tile. Columns without any figure are left out."""
-    methods: dict[str, list[Tile]] = {}
+    """Networks and methods in the order of their first tile. Columns without any figure are left
+    out."""
+    methods: dict[tuple[str, str], list[Tile]] = {}
     for section in sections:
-        for tile in section.tiles:
-            methods.setdefault(tile.title, []).append(tile)
+        for answer in section.answers:
+            for tile in answer.tiles:
+                methods.setdefault((answer.network, tile.title), []).append(tile)
     everything = [tile for tiles in methods.values() for tile in tiles]
     scores = list(dict.fromkeys(name for tile in everything for name in tile.scores))
 
@@ -41,6 +55,7 @@ def summarise(sections: Sequence[Section]) -> Summary:
     for name in scores:
         columns.append((name, _means(methods.values(), _score(name), score, mark=True)))
     for name, words, value in (
+        ("Gini", score, lambda tile: tile.gini),
         ("zeros", percent, lambda tile: tile.zeros),
         ("estimated error", percent, lambda tile: tile.error),
         ("evaluations", count, lambda tile: tile.evaluations),
@@ -51,7 +66,8 @@ def summarise(sections: Sequence[Section]) -> Summary:
     return Summary(
         inputs=len(sections),
         columns=[name for name, _ in kept],
-        rows=[(method, [cells[i] for _, cells in kept]) for i, method in enumerate(methods)],
+        rows=[(method, [cells[i] for _, cells in kept]) for i, (_, method) in enumerate(methods)],
+        networks=[network for network, _ in methods],
     )
 
 

@@ -58,6 +58,7 @@ def figures(tile: Tile) -> list[tuple[str, str]]:
     """The rows of a tile's table; what has no meaning for its method is left out."""
     rows = [
         ("zeros", percent, tile.zeros),
+        ("Gini", score, tile.gini),
         ("estimated error", percent, tile.error),
         ("residual", number, tile.residual),
         ("evaluations", count, tile.evaluations),

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import tomli_w
 
 from moreaugrad.names import nearest
-from moreaugrad.runs.job import Job
+from moreaugrad.runs.job import Job, ModelPlan
 
 T = TypeVar("T")
 
@@ -125,8 +125,12 @@ def _moved(job: Job, move: Callable[[str], str]) -> Job:
     def maybe(name: str | None) -> str | None:
         return None if name is None else move(name)
 
-    model = replace(job.model, weights=maybe(job.model.weights), labels=maybe(job.model.labels))
-    return replace(job, images=tuple(map(move, job.images)), model=model)
+    def network(plan: ModelPlan) -> ModelPlan:
+        return replace(plan, weights=maybe(plan.weights), labels=maybe(plan.labels))
+
+    beside = job.beside and replace(job.beside, model=network(job.beside.model))
+    images = tuple(map(move, job.images))
+    return replace(job, images=images, model=network(job.model), beside=beside)
 
 
 def relative(name: str, folder: Path) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from moreaugrad.pictures import heatmap, photo
+from moreaugrad.report import Answer as Shown
 from moreaugrad.report import Page, Section, Sweep, Tile
 from moreaugrad.report.wording import number, percent
-from moreaugrad.runs.cases import Sample
-from moreaugrad.runs.records import Record, versions
+from moreaugrad.runs.explaining import Answer
+from moreaugrad.runs.records import versions
 from moreaugrad.runs.results import Failure, Result
 from moreaugrad.runs.variants import limit
 
@@ -25,11 +26,11 @@ TRUTH = (
 )
 
 
-def section(
-    prepared: Prepared, sample: Sample, record: Record, results: Sequence[Result]
-) -> Section:
+def section(prepared: Prepared, answers: Sequence[Answer]) -> Section:
     """An input with its maps."""
-    swept = [one for one in results if one.variant.value is not None]
+    own = answers[0]
+    sample = own.sample
+    swept = [one for one in own.results if one.variant.value is not None]
     sweep = prepared.job.sweep
     sweeps = []
     if sweep is not None and swept:
@@ -41,16 +42,25 @@ def section(
                 limit=limit(sweep),
             )
         )
-    known = record.get("truth")
+    shown = [_shown(answer, several=len(answers) > 1) for answer in answers]
     return Section(
+        **vars(shown[0]),
         title=sample.case.title,
-        tiles=[tile(one) for one in results if one.variant.value is None],
         photo=photo(prepared.network.model.preprocess.pixels(sample.x).permute(2, 0, 1)),
-        prediction=[(item["label"], item["probability"]) for item in record["prediction"]],
-        target=record["target"]["label"],
         truth=None if sample.truth is None else heatmap(sample.truth),
         sweeps=sweeps,
-        note=f"True class: {known['label']}." if known else "",
+        note=f"True class: {sample.label}." if sample.label else "",
+        beside=shown[1] if len(shown) > 1 else None,
+    )
+
+
+def _shown(answer: Answer, *, several: bool) -> Shown:
+    told = answer.told
+    return Shown(
+        network=answer.subject.name if several else "",
+        prediction=[(item["label"], item["probability"]) for item in told["prediction"]],
+        target=told["target"]["label"] if "target" in told else "",
+        tiles=[tile(one) for one in answer.results if one.variant.value is None],
     )
 
 
@@ -70,6 +80,7 @@ def tile(one: Result) -> Tile:
         ok=record["ok"],
         warning="; ".join(warnings) or None,
         zeros=record.get("zeros", math.nan),
+        gini=record.get("gini", math.nan),
         error=error,
         residual=record.get("residual", math.nan),
         evaluations=record["evaluations"],
@@ -90,16 +101,17 @@ def page(
     seconds: float,
 ) -> Page:
     """The whole page of a job."""
-    job, network = prepared.job, prepared.network
-    used = versions()
+    network, used = prepared.network, versions()
+    names = [subject.name for subject in prepared.subjects]
     facts = {
-        "model": network.model.name + (f" ({job.model.weights})" if job.model.weights else ""),
+        **dict(zip(("model", "beside it"), names, strict=False)),
         "score": prepared.variants[0].explainer.score,
         "device": f"{network.compute.device}, {network.compute.dtype}",
         "time": f"{seconds:.0f} s",
         "versions": f"moreaugrad {used['moreaugrad']}, torch {used['torch']}",
     }
-    notes = [TRUTH] if any(item.scores for part in sections for item in part.tiles) else []
+    tiles = (item for part in sections for answer in part.answers for item in answer.tiles)
+    notes = [TRUTH] if any(item.scores for item in tiles) else []
     if total > len(sections):
         notes.append(
             f"The first {len(sections)} of {total} inputs are shown; the maps and pictures of all "
@@ -121,10 +133,12 @@ def _title(prepared: Prepared, total: int) -> str:
     job, cases = prepared.job, prepared.cases
     what = "pictures" if job.cells is None else "synthetic cells"
     where = cases[0].title if total == 1 else f"{total} {what}"
-    if len(job.methods) > 1:
-        return f"{len(job.methods)} methods on {where}"
-    if job.methods:
-        return f"{next(iter(job.methods))} on {where}"
+    methods = {**job.methods, **(job.beside.methods if job.beside else {})}
+    how = "" if job.beside is None else " of two networks"
+    if len(methods) > 1:
+        return f"{len(methods)} methods{how} on {where}"
+    if methods:
+        return f"{next(iter(methods))}{how} on {where}"
     assert job.sweep is not None
     return f"{job.sweep.method} on {where}, over {job.sweep.over}"
 
@@ -132,7 +146,9 @@ def _title(prepared: Prepared, total: int) -> str:
 def _lead(prepared: Prepared) -> str:
     asked = prepared.job.target
     what = "each input's predicted class" if asked is None else prepared.network.label(int(asked))
+    names = " and ".join(subject.name for subject in prepared.subjects)
+    computed = "each compute it for itself" if prepared.job.beside else "computes it"
     return (
         f"What in each input raises the {prepared.variants[0].explainer.score} of {what}, "
-        f"as {prepared.network.model.name} computes it."
+        f"as {names} {computed}."
     )

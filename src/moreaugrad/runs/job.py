@@ -93,12 +93,31 @@ class SweepPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BesidePlan:
+    """A second network, explained on the same inputs by methods of its own.
+
+    target: None is the job's, by this network's labels.
+    """
+
+    model: ModelPlan
+    methods: Mapping[str, Mapping[str, Any]]
+    target: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise ValueError("beside: expected at least one method, got none")
+        for name in self.methods:
+            choose("beside: method", name, METHODS)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """images x methods, and a sweep perhaps.
 
     images: files, folders and globs, or `cells`. methods: name to settings; what is not set has
     its default. target: a class, by index or label; None is each input's prediction.
     export: further formats of each map. page_images: how many inputs the page shows.
+    beside: another network, to compare with.
     """
 
     images: tuple[str, ...] = ()
@@ -111,6 +130,7 @@ class Job:
     pictures: Style = field(default_factory=Style)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     sweep: SweepPlan | None = None
+    beside: BesidePlan | None = None
 
     def __post_init__(self) -> None:
         if bool(self.images) == (self.cells is not None):

@@ -28,8 +28,13 @@ def versions() -> dict[str, str]:
     }
 
 
-def map_record(explanation: Explanation, scores: dict[str, float], notes: list[str]) -> Record:
-    """The first sample's map in numbers. NaN (no meaning for the method) is left out."""
+def map_record(
+    explanation: Explanation, gini: float, scores: dict[str, float], notes: list[str]
+) -> Record:
+    """The first sample's map in numbers; gini, scores: of that map.
+
+    NaN (no meaning for the method) is left out.
+    """
     status = explanation.status[0]
     figures = {
         "score": explanation.score,
@@ -46,6 +51,7 @@ def map_record(explanation: Explanation, scores: dict[str, float], notes: list[s
         "steps": int(explanation.steps[0]),
         "evaluations": int(explanation.evaluations[0]),
         **{name: float(values[0]) for name, values in figures.items()},
+        "gini": gini,
         "details": {
             name: float(values[0])
             for name, values in explanation.details.items()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from moreaugrad.explanation import Explanation
 from moreaugrad.files import write_atomically
-from moreaugrad.metrics import auroc, average_precision
+from moreaugrad.metrics import auroc, average_precision, gini
 from moreaugrad.pictures import Picture, Style, draw
 from moreaugrad.runs.cases import Sample
 from moreaugrad.runs.records import map_record
@@ -72,7 +72,7 @@ def result(
         variant=variant,
         target=int(explanation.target[0]),
         map=values,
-        record=map_record(explanation, scores, list(notes)),
+        record=map_record(explanation, float(gini(values[None])), scores, list(notes)),
         scores=scores,
         notes=notes,
         seconds=seconds,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from moreaugrad.explainers import METHODS, build
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import MoreauExplainer
-from moreaugrad.models import Preprocess
-from moreaugrad.runs.job import Job, SweepPlan
+from moreaugrad.models import LoadedModel, Preprocess
+from moreaugrad.runs.job import SweepPlan
 
 USUAL = {"rho": (0.0, 0.1, 0.3, 1.0, 3.0), "sigma": (0.0, 0.05, 0.1, 0.2, 0.3)}
 """Values of a sweep that names none."""
@@ -34,22 +34,21 @@ class Variant:
     value: float | None = None
 
 
-def variants(job: Job, module: nn.Module) -> list[Variant]:
-    """Errors: ValueError for settings that a method does not have or take."""
-    found = [
-        Variant(key=name, method=name, explainer=built(name, module, settings))
-        for name, settings in job.methods.items()
+def variants(
+    methods: Mapping[str, Mapping[str, Any]], model: LoadedModel, prefix: str = ""
+) -> list[Variant]:
+    """One a method; `prefix` goes before its key.
+
+    Errors: ValueError for settings that a method does not have or take.
+    """
+    return [
+        Variant(
+            key=prefix + name,
+            method=name,
+            explainer=built(name, model.module, told_std(name, settings, model.preprocess)),
+        )
+        for name, settings in methods.items()
     ]
-    return found + ([] if job.sweep is None else _swept(job.sweep, module))
-
-
-def in_pixel_units(job: Job, preprocess: Preprocess) -> Job:
-    """The job, with what the preprocessing divides by told to the methods that ask for it."""
-    methods = {name: told_std(name, given, preprocess) for name, given in job.methods.items()}
-    sweep = job.sweep
-    if sweep is not None and sweep.over != "std":
-        sweep = replace(sweep, settings=told_std(sweep.method, sweep.settings, preprocess))
-    return replace(job, methods=methods, sweep=sweep)
 
 
 def told_std(name: str, settings: Mapping[str, Any], preprocess: Preprocess) -> Mapping[str, Any]:
@@ -59,9 +58,13 @@ def told_std(name: str, settings: Mapping[str, Any], preprocess: Preprocess) -> 
 
 
 def with_values(
-    sweep: SweepPlan, module: nn.Module, first: Tensor, target: int | None
+    sweep: SweepPlan, model: LoadedModel, first: Tensor, target: int | None
 ) -> SweepPlan:
-    """The sweep with values, where none were named. Errors: ValueError where it needs them."""
+    """The sweep with values, where none were named, and with what the preprocessing divides by,
+    where the method asks for that. Errors: ValueError where it needs values."""
+    module = model.module
+    if sweep.over != "std":
+        sweep = replace(sweep, settings=told_std(sweep.method, sweep.settings, model.preprocess))
     if sweep.values:
         return sweep
     if sweep.over in USUAL:
@@ -75,7 +78,8 @@ def with_values(
     )
 
 
-def _swept(sweep: SweepPlan, module: nn.Module) -> list[Variant]:
+def swept(sweep: SweepPlan, module: nn.Module) -> list[Variant]:
+    """One a value."""
     found = []
     for value in sweep.values:
         settings = dict(sweep.settings) | {sweep.over: _typed(sweep, value)}

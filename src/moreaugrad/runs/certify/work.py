@@ -26,12 +26,12 @@ from moreaugrad.runs.cases import Case, Sample
 from moreaugrad.runs.certify.figure import curves_figure
 from moreaugrad.runs.certify.plan import PreparedCertify
 from moreaugrad.runs.config import to_table
+from moreaugrad.runs.explaining import TROUBLE, line
 from moreaugrad.runs.folder import OutputFolder
 from moreaugrad.runs.network import fixed_threads
 from moreaugrad.runs.pace import Unwatched, Watch
 from moreaugrad.runs.records import Record, json_text, versions
 from moreaugrad.runs.results import Failure
-from moreaugrad.runs.run import TROUBLE, line
 
 SETTINGS, CURVES = "certify.toml", "certify.json"
 

@@ -23,8 +23,8 @@ from moreaugrad.runs.evaluate.judges import (
     Judge,
 )
 from moreaugrad.runs.evaluate.prepare import PreparedEvaluate
+from moreaugrad.runs.explaining import line
 from moreaugrad.runs.records import Record
-from moreaugrad.runs.run import line
 from moreaugrad.score import Score
 
 

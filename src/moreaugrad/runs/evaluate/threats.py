@@ -17,8 +17,8 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.names import choose
 from moreaugrad.runs.evaluate.choice import Chosen, known_classes
 from moreaugrad.runs.evaluate.plan import OF_DATA, EvaluatePlan, Settings, plain_settings
+from moreaugrad.runs.explaining import line
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.run import line
 from moreaugrad.runs.variants import built, told_std
 from moreaugrad.space import InputSpace
 from moreaugrad.surrogate import softplus_surrogate

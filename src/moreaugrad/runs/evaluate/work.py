@@ -19,11 +19,11 @@ from moreaugrad.runs.evaluate.plan import CLEAN, plan_toml
 from moreaugrad.runs.evaluate.prepare import PreparedEvaluate
 from moreaugrad.runs.evaluate.store import RunFolder, Unit
 from moreaugrad.runs.evaluate.threats import Threat
+from moreaugrad.runs.explaining import line
 from moreaugrad.runs.network import fixed_threads
 from moreaugrad.runs.pace import Unwatched, Watch
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.results import Failure
-from moreaugrad.runs.run import line
 
 
 @dataclass(kw_only=True, eq=False)
