@@ -13,7 +13,7 @@ import typer
 
 from moreaugrad import __version__
 from moreaugrad.cli.data import data
-from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Model, Options, with_options
+from moreaugrad.cli.options import Beside, CertifyOptions, EvaluateOptions, Options, with_options
 from moreaugrad.cli.retrain import retrain
 from moreaugrad.cli.sanity import SanityOptions, perform_sanity
 from moreaugrad.cli.train_options import TrainOptions
@@ -41,12 +41,6 @@ app.add_typer(retrain, name="retrain")
 Images = Annotated[
     list[str] | None,
     typer.Argument(metavar="IMAGE...", help="Pictures, folders or globs.", show_default=False),
-]
-
-
-Beside = Annotated[
-    str | None,
-    Model("--beside", help="A second network, named as --model is, explained by the same methods."),
 ]
 
 

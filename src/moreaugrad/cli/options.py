@@ -33,6 +33,12 @@ Protocol = functools.partial(_option, panel=PROTOCOL)
 Optimise = functools.partial(_option, panel=OPTIMISE)
 
 
+Beside = Annotated[
+    str | None,
+    Model("--beside", help="A second network, named as --model is, explained by the same methods."),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """What every command that works on pictures has."""
