@@ -73,13 +73,17 @@ class Ended(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Column:
-    """Maps `[R, C, H, W]`, one for each case, and what is told of each. `title` has lines."""
+    """Maps `[R, C, H, W]`, one for each case, and what is told of each. `title` has lines.
+
+    percentile: of a map's magnitudes, which gets the last colour.
+    """
 
     title: str
     maps: Tensor
     status: tuple[Ended, ...]
     error: Tensor
     evaluations: Tensor
+    percentile: float = Style().percentile
 
     @property
     def name(self) -> str:
@@ -232,7 +236,9 @@ def picture(
     rows: Sequence[Case], columns: Sequence[Column], photos: Sequence[Any] | None = None
 ) -> bytes:
     """A PNG; `photos` `[H, W, 3]`, one for each case, stand before the maps."""
-    cells = [[_cell(each.maps[line]) for each in columns] for line in range(len(rows))]
+    cells = [
+        [_cell(each.maps[line], each.percentile) for each in columns] for line in range(len(rows))
+    ]
     tall, wide = cells[0][0].shape[:2]
     step, first = wide + GAP, MARGIN + LABEL
     if photos is not None:
@@ -274,11 +280,12 @@ def _few_colours() -> Bytes:
     return np.concatenate([heat, [NEUTRAL], words.round().astype(np.uint8)]).astype(np.uint8)
 
 
-def _cell(values: Tensor) -> Bytes:
+def _cell(values: Tensor, percentile: float) -> Bytes:
     """The heat map; grey where it is not finite, as where it is zero."""
     shown = values if torch.isfinite(values).all() else torch.zeros_like(values)
     magnitude = shown.double().abs().sum(0, keepdim=True)
-    return _zoomed(heatmap(_pooled(magnitude)[0]).pixels)
+    style = Style(percentile=percentile)
+    return _zoomed(heatmap(_pooled(magnitude)[0], style=style).pixels)
 
 
 def _photo(pixels: Any) -> Bytes:

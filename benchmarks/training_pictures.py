@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from moreaugrad.runs.records import Record
 
 STEP, COUNT = 0.005, 56
 """Of the sweep: the experiments' own, of the paper that the cells are from."""
+WIDE = 14
+"""Letters of a line above a map."""
 PICTURES = 3
 """Of those whose maps after an attack are shown."""
 CELLS = (0, 1, 2, 5, 6, 8)
@@ -87,7 +90,9 @@ def like_truth(
     ]
     shown = [record for record in samples if record is not None]
     truth = torch.stack([known[record["index"]][None] for record in shown])
-    columns = [column("truth", truth), *network_columns(found, rows, shown)]
+    # Few places are a feature: at a lower percentile the object would look like one too.
+    known_column = replace(column("truth", truth), percentile=100.0)
+    columns = [known_column, *network_columns(found, rows, shown)]
     return {f"{name}.png": gallery.picture(cases(run, shown), columns, photos(run, shown))}
 
 
@@ -95,7 +100,7 @@ def network_columns(found: Judged, rows: Sequence[Row], shown: Sequence[Record])
     """The gradients of each row's first network."""
     return [
         column(
-            _broken(called(row)),
+            fill(called(row), WIDE),
             torch.stack([kept_map(found.first(row), record["index"]) for record in shown]),
         )
         for row in rows
@@ -140,12 +145,6 @@ def photos(run: Run, shown: Sequence[Record]) -> list[Any]:
     ]
 
 
-def _broken(title: str) -> str:
-    """On two lines where it is long."""
-    at = max(title.find(" "), title.find("-")) + 1
-    return title if len(title) <= 14 or not at else f"{title[:at].rstrip()}\n{title[at:]}"
-
-
 def robustness_curves(
     numbers: Sequence[Cell], lines: Sequence[tuple[str, str]], metrics: Sequence[str], *, name: str
 ) -> dict[str, bytes]:
@@ -173,7 +172,7 @@ def post_processed(found: Judged, methods: Sequence[str], *, name: str) -> dict[
     ]
     columns = [
         column(
-            _broken(method),
+            fill(method, WIDE),
             torch.stack([kept_map(run, r["index"], method) for r in shown for run in runs]),
         )
         for method in methods

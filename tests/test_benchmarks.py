@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,14 @@ def test_a_gallery_shows_each_map_in_its_place() -> None:
     assert other == pytest.approx(NEUTRAL, abs=4)
     assert columns[0].told(0) == ("83.3\u202f% zero", "")
     assert columns[0].told(1) == ("100\u202f% zero", "step limit")
+    # Many places of .4, few of 1: the former have the last colour, or a lower one.
+    rare = torch.zeros(2, 1, 224, 224)
+    rare[..., :112], rare[..., :4, :4] = 0.4, 1.0
+    usual, whole = (
+        drawn(gallery.picture(rows, [replace(columns[0], maps=rare, percentile=percentile)]))
+        for percentile in (99.0, 100.0)
+    )
+    assert usual[top + 50, left + 10].sum() > whole[top + 50, left + 10].sum() + 100
     photos = [np.full((224, 224, 3), 0.5)] * 2
     wider = drawn(gallery.picture(rows, columns, photos))
     assert wider.shape[1] - pixels.shape[1] == gallery.CELL + gallery.GAP
