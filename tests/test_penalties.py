@@ -253,6 +253,15 @@ def test_zero_and_tiny_groups_give_no_nan(name: str, dtype: torch.dtype, fill: f
 
 
 @every_penalty
+@pytest.mark.parametrize("size", [1e-10, 1e-21, 1e-23, 1e-40])
+def test_tiny_gradients_have_a_feasible_maximiser(name: str, size: float) -> None:
+    g = torch.randn(BATCH, *SHAPE) * size
+    penalty = PENALTIES[name](torch.full((BATCH,), 0.5), SHAPE)
+    if not isinstance(penalty, Box):
+        assert penalty.conjugate(penalty.maximiser(g)).isfinite().all()
+
+
+@every_penalty
 def test_no_step_changes_nothing(name: str) -> None:
     u = torch.randn(BATCH, *SHAPE) / 10
     assert torch.equal(PENALTIES[name](torch.ones(BATCH), SHAPE).prox(u, 0.0), u)

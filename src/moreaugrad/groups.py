@@ -31,6 +31,11 @@ class Partition:
         found: Tensor = padded[:, self.members.to(flat.device)].norm(dim=2)
         return found
 
+    def peaks(self, flat: Tensor) -> Tensor:
+        """Largest magnitude of every group: `[B, n]` to `[B, G]`."""
+        padded = torch.nn.functional.pad(flat, (0, 1))
+        return padded[:, self.members.to(flat.device)].abs().amax(dim=2)
+
     def sums(self, flat: Tensor) -> Tensor:
         """Sum over every group: `[B, n]` to `[B, G]`."""
         padded = torch.nn.functional.pad(flat, (0, 1))

@@ -164,10 +164,13 @@ class GroupL2(SparsePenalty):
 
     def maximiser(self, g: Tensor) -> Tensor:
         partition, flat = self.partition(g), g.flatten(1)
-        norms = partition.norms(flat).clamp_min(torch.finfo(g.dtype).tiny)
-        scale = partition.spread(per_sample(self.eta, norms) / norms)
-        # Where the norm is subnormal the quotient may overflow: such groups are zero groups.
-        return torch.where(flat == 0, flat, flat * scale).reshape(g.shape)
+        tiny = torch.finfo(g.dtype).tiny
+        # A sure network's gradient is so small that its squares would vanish.
+        scaled = flat / partition.spread(partition.peaks(flat).clamp_min(tiny))
+        norms = partition.norms(scaled)
+        # A group of zeros stays zero.
+        scale = per_sample(self.eta, norms) / torch.where(norms > 0, norms, 1.0)
+        return (scaled * partition.spread(scale)).reshape(g.shape)
 
     def magnitudes(self, u: Tensor) -> Tensor:
         return self.partition(u).norms(u.flatten(1))

@@ -87,7 +87,8 @@ class Checkpoint:
         """The state comes first; the renaming of the weights, which name it, makes both valid."""
         step = self.progress.step
         told = {name: getattr(self.progress, name) for name in Progress.__dataclass_fields__}
-        text = json.dumps(told, ensure_ascii=False, allow_nan=False)
+        # Sums of an epoch may be infinite: h is, of a perturbation that its penalty forbids.
+        text = json.dumps(told, ensure_ascii=False)
         write_tensors(folder / STATE.format(step=step), self.state, text)
         write_tensors(folder / WEIGHTS, self.weights, str(step))
         for file in folder.glob("state-*.safetensors"):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moreaugrad.layout import per_sample
 from moreaugrad.penalties import Penalty, Weight, WeightedL2
+from moreaugrad.training.updates import unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +88,7 @@ class Heuristic(Penalty):
         return d.new_zeros(len(d)).masked_fill(~still.to(d.device), torch.nan)
 
     def maximiser(self, g: Tensor) -> Tensor:
-        length = g.flatten(1).norm(dim=1).clamp_min(torch.finfo(g.dtype).tiny)
-        return self.weight.to(g) * (g / per_sample(length, g))
+        return self.weight.to(g) * unit(g)
 
 
 def resolve(penalty: Penalty | GuidedPenalty, attention: Tensor | None, x: Tensor) -> Penalty:

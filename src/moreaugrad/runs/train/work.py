@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -170,7 +171,8 @@ class _Run:
             "training": {
                 name: total / count
                 for name, total, count in zip(FIGURES, sums, counts, strict=True)
-                if count == counts[0]  # a mean over some of the samples would mislead
+                # A mean over some of the samples would mislead; h may be infinite.
+                if count == counts[0] and math.isfinite(total)
             }
             | self._overshoot(),
             "validation": found,
