@@ -60,7 +60,7 @@ def run(context: Context) -> Result:
             ),
             (
                 "permuted labels: against a network of another seed on the true labels; another "
-                "seed: two networks on the true ones, which is what chance leaves of the likeness"
+                "seed: two networks on the true ones, what the seed alone takes from the likeness"
             ),
             *weak(found),
             gallery.READING,
@@ -70,7 +70,7 @@ def run(context: Context) -> Result:
 
 
 def _count(context: Context) -> int:
-    return 64 if context.quick else COUNT
+    return 128 if context.quick else COUNT
 
 
 def _plan(context: Context, row: Row) -> TrainPlan:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from benchmarks import gallery
@@ -24,7 +25,7 @@ from benchmarks.training_pictures import column
 from benchmarks.training_rows import ONE, STUDIES, Row
 from benchmarks.training_runs import trained
 from moreaugrad import SimpleGradient
-from moreaugrad.data.layouts import open_dataset
+from moreaugrad.data.examples import open_examples
 from moreaugrad.metrics.sanity import CASCADING, MODES, redraw
 from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.runs.evaluate.curves import COLOURS
@@ -148,19 +149,19 @@ def _maps(
 ) -> bytes:
     """Columns: stages of the cascade. Rows: pictures by each network."""
     plan = STUDIES[study].plan(context).data
-    data = open_dataset(plan.source, layout=plan.layout, split=plan.test)
+    examples = open_examples(plan.source, layout=plan.layout, split=str(plan.test))
+    labels = examples.labels.tolist()
+    shown = [Image.fromarray(examples.pixels(labels.index(place))[0]) for place in PLACES]
     rows, maps = [], []
     for label, folder in folders.items():
         model = load_model(f"trained:{folder}")
-        labels = model.labels or ()
-        shown = [next(item for item in data.items if item.label == labels[p]) for p in PLACES]
-        x = torch.stack([model.preprocess(data.load(item)) for item in shown])
+        x = torch.stack([model.preprocess(picture) for picture in shown])
         target = torch.tensor(PLACES)
         with torch.no_grad():
             chances = model.module(x).softmax(1)
         maps.append(cascade(model, x, target, list(likeness(found[label], CASCADING))))
         rows += [
-            Case(name=label, target=place, label=labels[place],
+            Case(name=label, target=place, label=examples.classes[place],
                  probability=float(chances[line, place]))
             for line, place in enumerate(PLACES)
         ]  # fmt: skip
