@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +138,9 @@ STUDIES = {
         title="Norm-regularised training on Imagenette (SqueezeNet, fine-tuned for one epoch)",
         plan=_imagenette,
         rows=(
-            PLAIN,
-            _row("L1", "fast", "l1", 0.01),
-            _row("elastic net", "fast", "elastic-net", 0.01, 0.05),
+            replace(PLAIN, seeds=ONE),
+            _row("L1", "fast", "l1", 0.01, seeds=ONE),
+            _row("elastic net", "fast", "elastic-net", 0.01, 0.05, seeds=ONE),
             _row("L1", "fast", "l1", 0.02, seeds=ONE),
             _row("group", "fast", "group", 0.1, group=16, seeds=ONE),
             _row("noise", "gaussian-noise", sigma=0.1, seeds=ONE),
