@@ -7,6 +7,7 @@ batch normalisation, which is folded into its convolutions before it is saved, o
 are flipped, turned by right angles and disturbed by noise, so that the score averaged over noisy
 copies, which most explanations use, stays that of a good classifier. The same settings on the
 same machine give the same file. A `.partial` file holds the state after each epoch until the end.
+`train_elastic_net.py` makes its sibling of it, by the package's own command.
 """
 
 from __future__ import annotations

@@ -146,5 +146,16 @@ def test_demo_scores_maps_against_the_truth(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "demo" / "index.html").read_text(encoding="utf-8")
     assert "AUROC" in page
+    assert page.count("Network builtin-elastic-net") == 6
+    scores: dict[str, list[float]] = {}
+    for file in (tmp_path / "demo").glob("*/record.json"):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        assert record["target"]["label"] == record["beside"]["target"]["label"]
+        assert record["target"]["label"] == record["truth"]["label"]
+        for key, found in record["maps"].items():
+            scores.setdefault(key, []).append(found["scores"]["AUROC"])
+    made, trained = (np.mean(scores[f"{head}simple-gradient"]) for head in ("", "beside."))
+    assert trained > made
+    assert len(scores["beside.sparse-moreaugrad"]) == 6
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "index.html" in done.stdout

@@ -144,7 +144,9 @@ def test_missing_labels_and_weights_are_refused(project, tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("bultin", "expected builtin, torchvision:NAME, .* got 'bultin'; did you mean 'builtin'"),
+        ("bultin", "expected builtin, builtin-elastic-net, torchvision:NAME, .* got 'bultin'; did"),
+        ("bultin", "did you mean 'builtin'"),
+        ("builtin-elastic", "did you mean 'builtin-elastic-net'"),
         ("resnet50", "got 'resnet50'; did you mean 'torchvision:resnet50'"),
         ("", "expected builtin"),
         ("torchvision:", "expected builtin"),

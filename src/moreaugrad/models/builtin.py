@@ -1,4 +1,4 @@
-"""The built-in classifier of synthetic cells: small, smooth, and its true maps are known."""
+"""The built-in classifiers of synthetic cells: small, smooth, and their true maps are known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from torch import Tensor, nn
 
 from moreaugrad.data.cells import CLASS_NAMES
 
-WEIGHTS = Path(__file__).parents[1] / "weights" / "builtin.safetensors"
+WEIGHTS = {
+    name: Path(__file__).parents[1] / "weights" / f"{name}.safetensors"
+    for name in ("builtin", "builtin-elastic-net")
+}
+"""By the network's name. The second is the first, trained on with the elastic net's penalty."""
 
 SIZE = 64
 MEAN, STD = (0.3, 0.3, 0.3), (0.25, 0.25, 0.25)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.random import fork_rng
 
-from moreaugrad.models import sources
+from moreaugrad.models import builtin, sources
 from moreaugrad.models.heads import fit_head_to
 from moreaugrad.models.labels import check_labels, read_labels
 from moreaugrad.models.loaded import LoadedModel
@@ -17,8 +17,6 @@ from moreaugrad.models.preprocess import Preprocess
 from moreaugrad.models.trained import TRAINED, Trained
 from moreaugrad.models.weights import fill_weights, read_weights
 from moreaugrad.names import nearest
-
-BUILTIN = "builtin"
 
 
 def load_model(
@@ -34,10 +32,10 @@ def load_model(
 ) -> LoadedModel:
     """A classifier in evaluation mode, its parameters without gradients.
 
-    name: `builtin`, `torchvision:NAME`, `timm:NAME`, `hf:NAME` (or `hf:FOLDER`),
-    `trained:FOLDER`, where `train` has written to, or `python.module:factory`, a function without
-    arguments that returns a module, or a LoadedModel that brings preprocessing and labels of its
-    own.
+    name: `builtin`, `builtin-elastic-net`, `torchvision:NAME`, `timm:NAME`, `hf:NAME` (or
+    `hf:FOLDER`), `trained:FOLDER`, where `train` has written to, or `python.module:factory`, a
+    function without arguments that returns a module, or a LoadedModel that brings preprocessing
+    and labels of its own.
     weights: a safetensors file, or a checkpoint of torch.save without code in it; without it the
     source's own weights are taken, and fetched where needed.
     labels: one name a line, or JSON. With weights of their own they set the number of outputs,
@@ -87,14 +85,14 @@ def load_model(
 
 
 def _source(name: str) -> tuple[sources.Source, str]:
-    if name == BUILTIN:
+    if name in builtin.WEIGHTS:
         return sources.from_package, name
     scheme, separator, rest = name.partition(":")
     if not separator or not scheme or not rest:
-        schemes = ", ".join(f"{scheme}:NAME" for scheme in (*sources.SOURCES, TRAINED))
+        schemes = [f"{scheme}:NAME" for scheme in (*sources.SOURCES, TRAINED)]
         raise ValueError(
-            f"model: expected {BUILTIN}, {schemes} or python.module:factory, got {name!r}"
-            f"{nearest(name, [BUILTIN, f'torchvision:{name}'])}"
+            f"model: expected {', '.join([*builtin.WEIGHTS, *schemes])} or python.module:factory, "
+            f"got {name!r}{nearest(name, [*builtin.WEIGHTS, f'torchvision:{name}'])}"
         )
     if scheme in sources.SOURCES:
         return sources.SOURCES[scheme], rest

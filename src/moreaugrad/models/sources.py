@@ -30,7 +30,7 @@ Source = Callable[[str, bool, int | None], LoadedModel]
 def from_package(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
     module = builtin.CellClassifier()
     if pretrained:
-        load_weights(module, builtin.WEIGHTS, name)
+        load_weights(module, builtin.WEIGHTS[name], name)
     preprocess = Preprocess(
         resize=builtin.SIZE, crop=builtin.SIZE, mean=builtin.MEAN, std=builtin.STD
     )

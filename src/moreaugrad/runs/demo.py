@@ -9,6 +9,6 @@ from moreaugrad.runs.job import Job
 
 
 def demo_job() -> Job:
-    """Synthetic cells through the built-in network; see `demo.toml`."""
+    """Synthetic cells through the built-in networks; see `demo.toml`."""
     with as_file(files("moreaugrad.runs").joinpath("demo.toml")) as path:
         return read_job(path)
