@@ -144,7 +144,7 @@ def _explained(record: dict[str, Any]) -> str:
 
 def _methods(outcome: Outcome) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("map")
+    table.add_column("map", overflow="fold")  # keys differ at their ends
     scored = _scored(one for record in outcome.records for one in record["maps"].values())
     for name in ("as stated", "Gini", "zeros", "error", "evaluations", *scored):
         table.add_column(name, justify="right")
