@@ -1,5 +1,7 @@
 """Iterative and momentum perturbations: the published updates, literally; other starts; ends."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -201,7 +203,7 @@ def test_too_long_for_the_curvature_is_told_once() -> None:
     assert (rule.tally.checked, rule.tally.overshot) == (8, 8)
     resumed = Fast(ElasticNet(0.1, 2.0))
     resumed.load_state_dict(rule.state_dict())
-    assert resumed.tally == rule.tally
+    assert asdict(resumed.tally) == asdict(rule.tally)
     short = Fast(ElasticNet(0.001, 0.001))
     for _ in range(20):
         short(nn.Identity(), x, Y[:4], loss=concave)
