@@ -109,6 +109,23 @@ def test_the_file_is_small_and_says_how_it_was_made(name):
     assert (settings["data"]["count"] if "data" in settings else settings["train_count"]) > 0
 
 
+def test_the_script_that_trains_on_runs(tmp_path):
+    out = tmp_path / "w.safetensors"
+    command = [
+        sys.executable, "-m", "benchmarks.train_elastic_net", "--out", str(out),
+        "--runs", str(tmp_path / "runs"), "--count", "112", "--epochs", "1", "--fresh", "16",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "| elastic-net |" in done.stdout
+    with safe_open(out, "pt") as file:
+        assert json.loads(file.metadata()["settings"])["protocol"]["penalty"] == "elastic-net"
+    module = load_model("builtin", weights=out).module
+    before = load_model("builtin").module.state_dict()
+    moved = [not torch.equal(value, before[name]) for name, value in module.state_dict().items()]
+    assert all(moved)
+
+
 def test_the_training_script_runs(tmp_path):
     out = tmp_path / "w.safetensors"
     command = [

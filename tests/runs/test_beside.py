@@ -201,6 +201,9 @@ def test_options_reach_both_networks(tmp_path: Path) -> None:
     assert kept == BesidePlan(
         model=FLAT, target=2, methods={"moreaugrad": {"rho": 2.0, "sigma": 0.5}}
     )
+    asked = explain_job([], None, Options(config=file, target="1"))
+    assert asked.beside is not None
+    assert (asked.target, asked.beside.target) == (1, None)
     moved = explain_job([], None, Options(config=file, target="1"), "tiny_models:smooth").beside
     assert moved == BesidePlan(model=SMOOTH, methods={"moreaugrad": {"rho": 2.0}})
     named = explain_job([], ["moreaugrad", "deeplift"], Options(config=file)).beside
