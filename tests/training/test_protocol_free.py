@@ -172,4 +172,4 @@ def test_what_the_loop_must_do_is_told() -> None:
     with pytest.raises(ValueError, match="replays"):
         Free(L1(EPSILON), replays=0)
     copied = copy.deepcopy(Free(L1(EPSILON)))
-    assert copied.state_dict().keys() == {"calls"}
+    assert copied.state_dict().keys() == {"calls", "checked", "overshot", "told"}
