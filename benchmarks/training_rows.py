@@ -121,6 +121,7 @@ STUDIES = {
             PLAIN,
             _row("L1", "fast", "l1", 0.01),
             _row("elastic net", "fast", "elastic-net", 0.01, 0.01),
+            _row("elastic net", "fast", "elastic-net", 0.015, 0.01),
             _row("L1", "fast", "l1", 0.02, seeds=ONE),
             _row("elastic net", "fast", "elastic-net", 0.01, 0.05, seeds=ONE),
             _row("elastic net", "fast", "elastic-net", 0.02, 0.1, seeds=ONE),
