@@ -51,13 +51,15 @@ def _table(
 ) -> Table:
     plain = runs[rows[0].stem]
     lines = [] if before is None else [["before", "", "", *_cells({0: before}, {})]]
-    lines += [
-        [row.label, row.protocol.name, row.told, *_cells(runs[row.stem], plain)] for row in rows
-    ]
+    for row in rows:
+        beside = {} if row is rows[0] else plain
+        lines.append([row.label, row.protocol.name, row.told, *_cells(runs[row.stem], beside)])
+    (count,) = {run["gini"]["count"] for found in runs.values() for run in found.values()}
     return Table(
         caption="On the test pictures: means over seeds with 95 % intervals (Student's t), and "
         "differences from plain training with the same seed. Gini: of the gradient of the true "
-        "class's logit. one step: accuracy under the sign of the loss's gradient times .01.",
+        "class's logit. one step: accuracy under the sign of the loss's gradient times .01. Both "
+        f"on {count} pictures, the accuracy on all.",
         header=["penalty", "protocol", "epsilon", "accuracy %", "difference", "Gini",
                 "difference", "one step %"],
         rows=lines,

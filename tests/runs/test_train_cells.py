@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moreaugrad.metrics.localisation import auroc
 from moreaugrad.runs.train import DataPlan, ProtocolPlan, TrainPlan, prepare_train, run_train
+from moreaugrad.runs.train.judge import spread
 
 FEATURE = 0.65
 """Between the true map's values on the object and on what tells its class."""
@@ -41,3 +44,14 @@ def test_a_penalty_raises_gini_and_auroc(plain: tuple[float, float], tmp_path: P
     gini, area = worth(tmp_path / "run", fast)
     assert gini > plain[0] + 0.01
     assert area > plain[1] + 0.01
+
+
+@given(st.integers(1, 60), st.integers(1, 80), st.integers(1, 20))
+def test_judged_pictures_are_spread_over_all(total: int, wanted: int, batch: int) -> None:
+    parts = [
+        spread(start, min(batch, total - start), wanted, total) for start in range(0, total, batch)
+    ]
+    places = torch.cat(parts).nonzero().flatten()
+    assert len(places) == min(wanted, total)
+    gaps = places.diff(prepend=torch.tensor([-1]), append=torch.tensor([total]))
+    assert gaps.max() <= -(-total // min(wanted, total))

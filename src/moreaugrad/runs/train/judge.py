@@ -43,7 +43,7 @@ def validate(prepared: PreparedTrain, loader: Loader) -> Record:
 
 
 def judge(prepared: PreparedTrain, loader: Loader) -> Record:
-    """`validate`; and for the first `judged` pictures the mean Gini index of the true class's
+    """`validate`; and for `judged` pictures, spread evenly, the mean Gini index of the true class's
     logit's gradient, over all entries, and the accuracy under one-step perturbations: the signs of
     the loss's gradient times .01, and the penalty's own where the training has one."""
     found = validate(prepared, loader)
@@ -53,11 +53,12 @@ def judge(prepared: PreparedTrain, loader: Loader) -> Record:
         attacks["own penalty"] = own
     indices: list[Tensor] = []
     right = dict.fromkeys(attacks, 0)
-    count = 0
-    for piece in _pieces(prepared, loader):
-        piece = _first(piece, prepared.plan.judged - count)
+    seen, count = 0, 0
+    for whole in _pieces(prepared, loader):
+        piece = _some(whole, spread(seen, len(whole.y), prepared.plan.judged, found["count"]))
+        seen += len(whole.y)
         if not len(piece.y):
-            break
+            continue
         indices.append(gini(_gradient(prepared, piece)))
         for name, attack in attacks.items():
             moved = attack(
@@ -82,11 +83,18 @@ def _pieces(prepared: PreparedTrain, loader: Loader) -> Iterator[Piece]:
         yield prepared.piece(number, batch)
 
 
-def _first(piece: Piece, count: int) -> Piece:
-    attention = piece.attention
+def spread(start: int, length: int, wanted: int, total: int) -> Tensor:
+    """Which of the places from `start` on are among `wanted` of all: pictures lie class by class,
+    so that the first ones would be of few classes."""
+    places = torch.arange(start - 1, start + length) * min(wanted, total)
+    return places.div(total, rounding_mode="floor").diff() > 0
+
+
+def _some(piece: Piece, chosen: Tensor) -> Piece:
+    attention, rows = piece.attention, chosen.to(piece.y.device)
     return Piece(
-        number=piece.number, x=piece.x[:count], y=piece.y[:count], ids=piece.ids[:count],
-        attention=None if attention is None else attention[:count],
+        number=piece.number, x=piece.x[rows], y=piece.y[rows], ids=piece.ids[chosen],
+        attention=None if attention is None else attention[rows],
     )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ class TrainPlan:
     loss: one of `training.LOSSES`.
     seed: of the order, the augmentation, the split, fresh weights and whatever protocols draw.
     amp: the type of the passes where it is safe, or None.
-    judged: on how many pictures at most Gini and robustness are measured.
+    judged: on how many pictures at most, spread evenly, Gini and robustness are measured.
     augment: settings of `data.augment.Augment`; size is the network's by default.
     start, pictures, files: digests of the weights that the training begins with, of the names and
     classes of what it learns from, and of the names and sizes of all its files; filled in.
