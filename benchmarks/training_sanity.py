@@ -101,10 +101,10 @@ def likeness(found: Figures, mode: str) -> dict[str, dict[str, dict[str, Any]]]:
 def _table(found: Mapping[str, Figures], mode: str, told: str, rows: list[Row]) -> Table:
     networks = {row.label: likeness(found[row.label], mode) for row in rows}
     blocks = list(networks[rows[0].label])
-    how = "each with all before it" if mode == CASCADING else "one at a time"
+    what = "each layer and all after it are" if mode == CASCADING else "one layer alone is"
     return Table(
-        caption=f"{told}, {mode}: likeness to the network's own maps when layers are redrawn from "
-        f"the output on, {how}; in brackets how many maps have no value.",
+        caption=f"{told}, {mode}: likeness to the network's own maps when {what} redrawn; in "
+        "brackets how many maps have no value.",
         header=["redrawn", *(f"{metric}, {called(row)}" for metric in METRICS for row in rows)],
         rows=[
             [block, *(_cell(networks[row.label][block][metric])
