@@ -19,6 +19,7 @@ from tables import (
     methods_table,
     metrics_table,
     options_table,
+    result_table,
     study_table,
 )
 
@@ -26,6 +27,9 @@ FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</(?P=tag)>',
     re.DOTALL,
 )
+
+RESULT = re.compile(r"<!-- result (?P<part>\S+) (?P<table>\d+) -->")
+"""A table of a part of the benchmarks, the first is 1."""
 
 
 MADE: dict[str, Callable[[], str]] = {
@@ -58,7 +62,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for place, made in MADE.items():
         if place in markdown:
             markdown = markdown.replace(place, made())
-    return markdown
+    return RESULT.sub(lambda match: result_table(*match.groups()), markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:

@@ -92,6 +92,18 @@ def measurements() -> str:
     return "\n".join(found) or "none."
 
 
+def result_table(name: str, number: str = "1") -> str:
+    """A table of a part's result, without its caption."""
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    table = result["tables"][int(number) - 1]
+    lines = [table["header"], ["---"] * len(table["header"]), *table["rows"]]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
 def study_table(name: str, columns: dict[str, tuple[str, str, str]], epsilon: str) -> str:
     """A line for each method of a robustness study: means, with half of their intervals' width.
 
