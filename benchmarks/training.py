@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -32,7 +33,7 @@ def run(context: Context, name: str) -> Result:
     before = None if plan.model.from_scratch else _before(plan)
     return Result(
         title=study.title,
-        settings={"plan": plan_toml(plan, context.cache.folder)},
+        settings={"plan": plan_toml(plan, Path(plan.data.source).parent)},
         figures={"before": before, **runs},
         tables=[_table(rows, runs, before)],
         notes=study.notes,
