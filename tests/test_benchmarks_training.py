@@ -18,7 +18,7 @@ from benchmarks.training_rows import STUDIES
 from benchmarks.training_truth import EMPTY, METRICS, SCORES, _magnitudes, score_of
 from PIL import Image
 
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.data.cells import Cells
 from moreaugrad.data.examples import CELL_SEEDS
 from moreaugrad.data.writing import write_cells

@@ -213,31 +213,6 @@ class SquaredL2(Penalty):
         _check_weight("weight", self.weight)
 
     def value(self, u: Tensor) -> Tensor:
-        return _times(self.weight, u.flatten(1).square().sum(1))
-
-    def prox(self, u: Tensor, tau: Weight) -> Tensor:
-        return u / (1 + 2 * per_sample(tau, u) * per_sample(self.weight, u))
-
-    def conjugate(self, d: Tensor) -> Tensor:
-        return _quadratic_conjugate(d, per_sample(self.weight, d))
-
-    def maximiser(self, g: Tensor) -> Tensor:
-        return 2 * per_sample(self.weight, g) * g
-
-
-@dataclass(frozen=True, eq=False)
-class WeightedL2(Penalty):
-    """R(u) = sum_i w_i u_i^2 with weights w >= 0, of a sample's shape or one for each sample.
-
-    Source: AdvGrad 4.3, in the strict form that keeps the pair conjugate (w from max A - A).
-    """
-
-    weight: Tensor
-
-    def __post_init__(self) -> None:
-        _check_weight("weight", self.weight)
-
-    def value(self, u: Tensor) -> Tensor:
         return (self._weight(u) * u.square()).flatten(1).sum(1)
 
     def prox(self, u: Tensor, tau: Weight) -> Tensor:
@@ -248,6 +223,19 @@ class WeightedL2(Penalty):
 
     def maximiser(self, g: Tensor) -> Tensor:
         return 2 * self._weight(g) * g
+
+    def _weight(self, u: Tensor) -> Tensor:
+        return per_sample(self.weight, u)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedL2(SquaredL2):
+    """R(u) = sum_i w_i u_i^2 with weights w >= 0, of a sample's shape or one for each sample.
+
+    Source: AdvGrad 4.3, in the strict form that keeps the pair conjugate (w from max A - A).
+    """
+
+    weight: Tensor
 
     def _weight(self, u: Tensor) -> Tensor:
         if tuple(self.weight.shape) not in (tuple(u.shape[1:]), tuple(u.shape)):

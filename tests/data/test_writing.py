@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.data.cells import CLASS_NAMES
 from moreaugrad.data.examples import open_examples
 from moreaugrad.data.layouts import open_dataset

@@ -8,7 +8,7 @@ import pytest
 import tomli_w
 import torch
 
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.runs.evaluate.drops import bases, drops
 from moreaugrad.runs.evaluate.reading import read_run
 from moreaugrad.runs.evaluate.statistics import Resampling

@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 import torch
 
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.runs.evaluate.report import report
 from moreaugrad.runs.evaluate.statistics import WORST, Resampling
 from moreaugrad.runs.evaluate.store import RunFolder, Unit

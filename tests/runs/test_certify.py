@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from moreaugrad.certificates import certify, estimate_of_explanation, probability_curvature
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.runs.certify import (
     CertifyPlan,
     estimate_certify,

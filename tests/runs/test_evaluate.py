@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from moreaugrad.attacks import GaussianNoise
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers import build
 from moreaugrad.metrics import gini

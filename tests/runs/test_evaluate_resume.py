@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.runs.evaluate import store
 
 TESTS = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.data.cells import Cells
 from moreaugrad.data.examples import CELL_SEEDS
 from moreaugrad.data.writing import write_cells

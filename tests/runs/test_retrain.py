@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import open_examples
 from moreaugrad.metrics import importance_ranks

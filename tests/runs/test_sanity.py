@@ -11,7 +11,7 @@ from PIL import Image
 
 import tiny_models
 from moreaugrad import SimpleGradient
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.metrics import randomisation
 from moreaugrad.metrics.sanity import layers as randomisation_layers
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.data.examples import IMAGENETTE
 from moreaugrad.data.prepare import prepare
 from moreaugrad.data.writing import write_cells

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.runs.train import work
 from moreaugrad.runs.train.folder import LOG
 from moreaugrad.training import checkpoint, protocol

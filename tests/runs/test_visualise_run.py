@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import tiny_models
-from moreaugrad.cli.app import run
+from moreaugrad.cli.entry import run
 from moreaugrad.pictures import read_settings
 from moreaugrad.space import InputSpace
 from moreaugrad.visualise import Ascent, activation_maximisation

@@ -1,30 +1,20 @@
-"""The commands, and how an error becomes one line."""
+"""The commands."""
 
 from __future__ import annotations
 
-import os
-import sys
-import traceback
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from moreaugrad import __version__
+from moreaugrad.cli.codes import DONE
 from moreaugrad.cli.data import data
 from moreaugrad.cli.options import Beside, CertifyOptions, EvaluateOptions, Options, with_options
 from moreaugrad.cli.retrain import retrain
 from moreaugrad.cli.sanity import SanityOptions, perform_sanity
 from moreaugrad.cli.train_options import TrainOptions
 from moreaugrad.cli.visualise import VisualiseOptions, perform_visualise
-
-DONE, PARTLY, REFUSED, INTERRUPTED = 0, 1, 2, 130
-BAD_INPUT = (ValueError, TypeError, MemoryError, FloatingPointError, OSError)
-# typer brings its own copy of click or uses the installed one, by version; both raise this.
-USAGE: type[Exception] = typer.BadParameter.__mro__[2]
-TRACEBACK = "MOREAUGRAD_TRACEBACK"
-"""Environment variable: when set, an error comes with its traceback."""
 
 app = typer.Typer(
     name="moreaugrad",
@@ -272,47 +262,3 @@ def demo(
     return perform(
         demo_job(), Options(out=out, json=json, overwrite=(out / "config.toml").exists())
     )
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Runs a command and exits: with 0, or with a code that `--help` explains."""
-    warnings.showwarning = _show_warning
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
-
-
-def run(arguments: list[str]) -> int:
-    """A command's exit code. Bad input is told in one line on standard error."""
-    command = typer.main.get_command(app)
-    try:
-        code = command.main(arguments, prog_name="moreaugrad", standalone_mode=False)
-        return code if isinstance(code, int) else DONE
-    except (KeyboardInterrupt, typer.Abort):
-        return _refuse("interrupted", INTERRUPTED)
-    except (*BAD_INPUT, USAGE) as error:
-        if os.environ.get(TRACEBACK):
-            traceback.print_exc()
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return DONE
-        return _refuse(_words(error), REFUSED)
-
-
-def _words(error: Exception) -> str:
-    text = error.format_message() if isinstance(error, USAGE) else str(error)  # type: ignore[attr-defined]
-    if isinstance(error, MemoryError) and not text:
-        text = "not enough memory: use a smaller --batch-size, --crop or model"
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _refuse(text: str, code: int) -> int:
-    from moreaugrad.cli.screen import errors
-
-    errors().print("[bold red]error:[/]", end=" ")
-    errors().print(text, markup=False)
-    return code
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    from moreaugrad.cli.screen import note
-
-    note(f"note: {' '.join(str(message).split())}")

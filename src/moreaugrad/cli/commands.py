@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from moreaugrad.cli import screen
+from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
 from moreaugrad.explainers import METHODS
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from moreaugrad.runs.certify import CertifyPlan
     from moreaugrad.runs.evaluate import EvaluatePlan
     from moreaugrad.runs.train import TrainPlan
-
-DONE, PARTLY, INTERRUPTED = 0, 1, 130
 
 
 def perform(job: Job, options: Options) -> int:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moreaugrad.cli.codes import DONE, INTERRUPTED
+
 if TYPE_CHECKING:
     from moreaugrad.runs.pace import Watch
     from moreaugrad.runs.study import Study
     from moreaugrad.runs.team import Team
     from moreaugrad.runs.train import Means, TrainPlan
-
-DONE, INTERRUPTED = 0, 130
 
 retrain = typer.Typer()
 

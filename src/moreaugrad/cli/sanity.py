@@ -45,7 +45,8 @@ class SanityOptions(MethodOptions):
 
 def perform_sanity(options: SanityOptions) -> int:
     """Runs it; the exit code."""
-    from moreaugrad.cli.commands import DONE, tell_estimate
+    from moreaugrad.cli.codes import DONE
+    from moreaugrad.cli.commands import tell_estimate
     from moreaugrad.cli.jobs import (
         apply,
         compute_plan,

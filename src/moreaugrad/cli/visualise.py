@@ -29,7 +29,8 @@ class VisualiseOptions(Common):
 
 def perform_visualise(options: VisualiseOptions) -> int:
     """Runs it; the exit code."""
-    from moreaugrad.cli.commands import DONE, tell_estimate
+    from moreaugrad.cli.codes import DONE
+    from moreaugrad.cli.commands import tell_estimate
     from moreaugrad.cli.jobs import compute_plan, model_plan, typed
     from moreaugrad.cli.retrain import perform_study, words
     from moreaugrad.runs.config import from_table

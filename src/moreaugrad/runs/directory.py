@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from moreaugrad.runs.records import json_text
 CONFIG, ENVIRONMENT = "config.toml", "environment.json"
 
 
-class RunDirectory:
+class RunDirectory(ABC):
     """Holds `config.toml`, `environment.json`, and what a run of that configuration has made."""
 
     command = ""
@@ -27,9 +28,9 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @abstractmethod
     def clear(self) -> None:
         """Takes away what a run of another configuration has made."""
-        raise NotImplementedError
 
     def open(self, config: str, environment: Mapping[str, Any], *, overwrite: bool) -> None:
         """Makes the folder or takes one of the same configuration.
