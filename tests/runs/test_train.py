@@ -155,6 +155,7 @@ def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path
     card = (tmp_path / "run" / "card.md").read_text(encoding="utf-8")
     assert f"{100 * right / count:.1f} % of 12" in card
     assert 'penalty = "l1"' in card
+    assert str(tmp_path) not in card
 
 
 def test_the_hinge_loss(pictures: Path, tmp_path: Path) -> None:

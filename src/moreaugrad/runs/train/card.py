@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tomli_w
-
 from moreaugrad.models.trained import TRAINED
-from moreaugrad.runs.config import to_table
 from moreaugrad.runs.records import Record, json_text, versions
 from moreaugrad.runs.train.folder import CARD, RESULTS, TrainFolder
 from moreaugrad.runs.train.judge import judge
+from moreaugrad.runs.train.plan import plan_toml
 from moreaugrad.runs.train.prepare import PreparedTrain
 
 MEANING = (
@@ -33,15 +31,17 @@ def write_card(
     }
     if prepared.test is not None:
         results["test"] = judge(prepared, prepared.test)
-    folder.text(CARD, card_text(prepared, results))
+    folder.text(CARD, card_text(prepared, results, folder))
     folder.text(RESULTS, json_text(results))
     return results
 
 
-def card_text(prepared: PreparedTrain, results: Record) -> str:
+def card_text(prepared: PreparedTrain, results: Record, folder: TrainFolder) -> str:
     """The card in Markdown."""
     plan, model = prepared.plan, prepared.model
     classes = model.labels or ()
+    # As in `config.toml`: where the pictures lie on one machine is nobody's business.
+    settings = plan_toml(plan, folder.path)
     best = (
         f"Of epoch {results['epoch']} of {plan.epochs}, the best by accuracy on the held-out "
         "pictures, which makes the figures on these optimistic."
@@ -73,7 +73,7 @@ def card_text(prepared: PreparedTrain, results: Record) -> str:
         "",
         *(f"- {note}" for note in prepared.notes),
         *([""] if prepared.notes else []),
-        *("    " + line if line else "" for line in tomli_w.dumps(to_table(plan)).splitlines()),
+        *("    " + line if line else "" for line in settings.splitlines()),
         "",
         "Versions: " + ", ".join(f"{name} {v}" for name, v in results["versions"].items()) + ".",
     ]
