@@ -1,5 +1,6 @@
 """Labelled pictures: classes, labels, attention maps, parts."""
 
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -135,6 +136,18 @@ def test_split_off_takes_a_share_of_every_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
+def test_a_damaged_training_part_is_not_replaced_by_the_test_part(tmp_path: Path) -> None:
+    for name in ("test_batch", *(f"data_batch_{number}" for number in (1, 2, 4, 5))):
+        pixels = np.zeros((4, 3072), np.uint8)
+        with (tmp_path / name).open("wb") as file:
+            pickle.dump({b"data": pixels, b"labels": [0, 0, 1, 1]}, file, protocol=2)
+    with pytest.raises(ValueError, match="expected the batch data_batch_3"):
+        open_examples(tmp_path)
+    (tmp_path / "data_batch_3").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="data_batch_3: expected a batch of CIFAR-10"):
+        open_examples(tmp_path)
+
+
 def test_cifar10_and_imagenette_as_they_are(data_folder: Path) -> None:
     cifar = open_examples(data_folder / "cifar10-jpeg.zip")
     assert torch.bincount(cifar.labels).tolist() == [5000] * 10

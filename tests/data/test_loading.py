@@ -67,7 +67,10 @@ def test_an_epoch_goes_on_at_a_batch() -> None:
 @pytest.mark.parametrize("shards", [1, 2, 3, 5, 9])
 def test_shards_are_the_rows_of_each_batch(shards: int) -> None:
     whole = list(loader(drop_last=False).epoch(1))
-    parts = [list(loader(drop_last=False).rows(1, s, shards)) for s in range(shards)]
+    parts = [
+        [piece for (piece,) in loader(drop_last=False).pieces(1, (s,), shards)]
+        for s in range(shards)
+    ]
     together = [
         Batch(*(torch.cat([getattr(p, n) for p in ps]) for n in ("x", "y", "ids", "attention")))
         for ps in zip(*parts, strict=True)
@@ -111,4 +114,4 @@ def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="workers: expected a number of processes >= 0, got -1"):
         loader(workers=-1)
     with pytest.raises(ValueError, match="shard: expected a number from 0 to 1, got 2"):
-        next(loader().rows(0, 2, 2))
+        next(loader().pieces(0, (2,), 2))

@@ -285,7 +285,7 @@ def test_networks_are_compared_on_what_none_has_learnt(data: Path) -> None:
     study = StabilityStudy(
         StabilityPlan(training=plan, seeds=(0, 1, 2), exchanged=(0.0, 0.1)), Means(), Unwatched()
     )
-    used, tested = set(), []
+    used, tested, learnt = set(), [], set()
     for unit in study.units:
         arm = study.arms[unit]
         changed = study.change(arm, study.trainings.start(arm.seed))
@@ -294,10 +294,13 @@ def test_networks_are_compared_on_what_none_has_learnt(data: Path) -> None:
         names = [changed.training.describe(i) for i in range(len(changed.training))]
         used |= set(names)
         assert sum(name.startswith("val/") for name in names) == round(arm.exchanged * 144)
+        if not arm.exchanged:
+            learnt.add(tuple(names))
         tested.append({changed.test.describe(i) for i in range(len(changed.test))})
     assert all(names == tested[0] for names in tested)
     assert not tested[0] & used
     assert len(tested[0]) > 40
+    assert len(learnt) == 1  # the seed alone makes the difference
 
 
 def test_permuted_labels_are_told(trained: Path, tmp_path: Path) -> None:

@@ -173,6 +173,16 @@ def test_the_parts_of_the_data_do_not_overlap(pictures: Path) -> None:
     assert len(names[0] | names[1]) == 24
 
 
+def test_test_pictures_are_not_trained_on(tmp_path: Path) -> None:
+    """Where there is no part "test", "val" is taken for it."""
+    draw(tmp_path / "train")
+    draw(tmp_path / "val")
+    data = DataPlan(source=str(tmp_path), validation=0.2, split="val", test="test")
+    with pytest.raises(ValueError, match=r"24 of 24 are among them, val/blank/0\.png the first"):
+        prepare_train(plan(tmp_path, data=data))
+    prepare_train(plan(tmp_path, data=replace(data, split="train")))
+
+
 def test_a_training_repeats_from_its_own_configuration(pictures: Path, tmp_path: Path) -> None:
     first = trained(pictures, tmp_path / "one", protocol=protocol("fast", "elastic-net"))
     config = tmp_path / "one" / "config.toml"
@@ -335,6 +345,22 @@ def test_unreadable_pictures_are_told_and_left_out(
         (["--protocol", "fast", "--penalty", "group", "--epsilon", "1", "--group", "20"], "size"),
         (["--model", "tiny_models:flat", "--size", "8"], "not take pictures of 8 x 8"),
         (["--loss", "squared"], "loss: expected one of"),
+        (
+            ["--protocol", "free", "--penalty", "l1", "--epsilon", "1", "--set", "step=a"],
+            "step: expected a number, got 'a'",
+        ),
+        (
+            ["--protocol", "fast", "--penalty", "l1", "--epsilon", "1", "--set", "box=no"],
+            "box: expected true or false, got 'no'",
+        ),
+        (
+            ["--protocol", "fast", "--penalty", "l1", "--epsilon", "1", "--set", "space=3"],
+            "space: expected a table",
+        ),
+        (
+            ["--protocol", "iterative", "--penalty", "l1", "--epsilon", "1", "--set", "steps=true"],
+            "steps: expected a whole number",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(

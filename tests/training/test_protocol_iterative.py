@@ -10,6 +10,7 @@ from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SquaredL2
 from moreaugrad.training import (
     ConditionalGradient,
     Fast,
+    Free,
     Iterative,
     Momentum,
     NormalisedAscent,
@@ -172,7 +173,7 @@ def test_random_starts_are_keyed_and_uniform(model: nn.Module, untouched_generat
     first, second = again(flat, x, Y[:2]), again(flat, x, Y[:2])
     assert not torch.allclose(first, second)
     resumed = Iterative.random_fast(L1(0.1))
-    resumed.load_state_dict({"calls": torch.tensor(1)})
+    resumed.load_state_dict(resumed.state_dict() | {"calls": torch.tensor(1)})
     assert torch.equal(resumed(flat, x, Y[:2]), second)
     inside = Iterative(GroupL2(0.3, size=8), start="random", update=ProjectedMaximiser())
     found = inside.perturb(
@@ -207,6 +208,24 @@ def test_too_long_for_the_curvature_is_told_once() -> None:
     short = Fast(ElasticNet(0.001, 0.001))
     for _ in range(20):
         short(nn.Identity(), x, Y[:4], loss=concave)
+    assert (short.tally.checked, short.tally.overshot) == (4, 0)
+
+
+def test_free_training_tells_it_too() -> None:
+    x, slope = normal(4, 6, seed=1), normal(4, 6, seed=2)
+
+    def concave(output: Tensor, y: Tensor) -> Tensor:
+        return (slope * output - 30 * output.square()).sum(1)
+
+    def train(free: Free) -> None:
+        for _ in range(12):
+            for r in free.rounds(nn.Identity(), x, Y[:4], loss=concave):
+                r.loss.sum().backward()
+
+    with pytest.warns(OvershootWarning, match="4 of 4 samples"):
+        train(long := Free(ElasticNet(0.1, 2.0)))
+    assert (long.tally.checked, long.tally.overshot) == (4, 4)
+    train(short := Free(ElasticNet(0.001, 0.001)))
     assert (short.tally.checked, short.tally.overshot) == (4, 0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from moreaugrad.data.augment import Pixels, keyed
 from moreaugrad.data.cells import CLASS_NAMES, Cells
 from moreaugrad.data.dataset import DataSet, Item
-from moreaugrad.data.layouts import AUTO, SPLITS, open_dataset
+from moreaugrad.data.layouts import AUTO, SPLITS, WHOLE, open_dataset
 from moreaugrad.data.tree import open_tree
 from moreaugrad.names import choose
 from moreaugrad.noise import KEYS
@@ -186,13 +186,16 @@ def _open_part(path: Path, layout: str, split: str) -> DataSet:
     parts = [part for part in SPLITS if tree.has_folder(part)]
     if split == "test" and split not in parts and "val" in parts:
         split = "val"
-    whole = split == TRAIN and not parts
     try:
         return open_dataset(tree, layout=layout, split=split)
     except ValueError:
-        if not whole:
+        if split != TRAIN or parts:
             raise
-        return open_dataset(tree, layout=layout)
+        found = open_dataset(tree, layout=layout)
+        # The training part of the others is there by name, and damaged: what is found is another.
+        if found.layout not in WHOLE:
+            raise
+        return found
 
 
 def _labelled(

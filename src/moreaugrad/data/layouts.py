@@ -276,3 +276,5 @@ LAYOUTS = {
     "folders": _folders,
 }
 """Readers by name, tried in this order: a data set, or None where the files do not fit."""
+WHOLE = ("listed", "imagenet", "folders")
+"""Those of sets that may lie without parts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,15 +33,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.x)
 
-    def to(self, device: torch.device | str) -> Batch:
-        return self._each(lambda part: part.to(device, non_blocking=True))
-
     def pin_memory(self) -> Batch:
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        attention = None if self.attention is None else change(self.attention)
-        return Batch(change(self.x), change(self.y), change(self.ids), attention)
+        attention = None if self.attention is None else self.attention.pin_memory()
+        return Batch(self.x.pin_memory(), self.y.pin_memory(), self.ids.pin_memory(), attention)
 
 
 class Loader:
@@ -92,11 +86,6 @@ class Loader:
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """All batches from number `start` on."""
         for (batch,) in self.pieces(epoch, (0,), 1, start=start):
-            yield batch
-
-    def rows(self, epoch: int, shard: int, shards: int, *, start: int = 0) -> Iterator[Batch]:
-        """The same batches, of each the rows of one shard alone; that may be none of a few."""
-        for (batch,) in self.pieces(epoch, (shard,), shards, start=start):
             yield batch
 
     def pieces(

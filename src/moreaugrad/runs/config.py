@@ -63,7 +63,7 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
     for name in table:
         if name not in hints:
             raise ValueError(f"{where}{name}: there is no such setting{nearest(name, hints)}")
-    given = {name: _typed(item, hints[name], f"{where}{name}") for name, item in table.items()}
+    given = {name: of_type(item, hints[name], f"{where}{name}") for name, item in table.items()}
     try:
         return cls(**given)
     except TypeError as error:
@@ -80,7 +80,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _typed(value: Any, hint: Any, where: str) -> Any:
+def of_type(value: Any, hint: Any, where: str) -> Any:
+    """The value as a hint asks for it. Errors: ValueError for one of a wrong type."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -89,7 +90,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         problems = []
         for part in options:
             try:
-                return _typed(value, part, where)
+                return of_type(value, part, where)
             except ValueError as error:
                 problems.append(error)
         # With one option its own message says most, for example of a nested table.
@@ -101,11 +102,11 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return from_table(hint, value, f"{where}.")  # type: ignore[arg-type]
     if origin is tuple and isinstance(value, list):
         if parts[-1] is Ellipsis:
-            return tuple(_typed(item, parts[0], where) for item in value)
+            return tuple(of_type(item, parts[0], where) for item in value)
         if len(value) == len(parts):
-            return tuple(_typed(a, b, where) for a, b in zip(value, parts, strict=True))
+            return tuple(of_type(a, b, where) for a, b in zip(value, parts, strict=True))
     if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        return {key: _typed(item, parts[1], f"{where}.{key}") for key, item in value.items()}
+        return {key: of_type(item, parts[1], f"{where}.{key}") for key, item in value.items()}
     if hint is float and type(value) in (int, float):
         return float(value)
     if type(value) is hint:

@@ -12,7 +12,7 @@ from moreaugrad.checks import DETACHED
 from moreaugrad.layout import per_sample
 from moreaugrad.penalties import Penalty, SparsePenalty
 from moreaugrad.training.harmonisation import resolve
-from moreaugrad.training.inner import Model, Neighbourhood, loss_values
+from moreaugrad.training.inner import Model, Neighbourhood, Problem, loss_values
 from moreaugrad.training.losses import PerSampleLoss, cross_entropy
 from moreaugrad.training.protocol import PenaltyProtocol, Round, vanishes
 from moreaugrad.training.updates import ConditionalGradient, ProjectedMaximiser, Update
@@ -104,10 +104,19 @@ class Free(PenaltyProtocol):
                 values.register_hook(weights.add)  # type: ignore[no-untyped-call]
             told = self._told(penalty, near, leaf.detach(), delta, delta if still else g)
             yield Round(loss=values, x=told.x, h=told.h, norm=told.norm, gap=told.gap)
+            # The caller's autocast encloses all rounds and would go on with weights of the first.
+            torch.clear_autocast_cache()
             if still:
                 continue
             delta, g = self._moved(penalty, near, delta, leaf, weights)
             self.memory.write(delta)
+        self._close(Problem(model=model, y=y, loss=loss, near=near), penalty, delta, g)
+
+    def _close(self, problem: Problem, penalty: Penalty, delta: Tensor, g: Tensor | None) -> None:
+        """Ends a batch, g None where it was not perturbed."""
+        if g is not None and self._due:
+            near = problem.near
+            self._check(problem, self._told(penalty, near, near.at(delta), delta, g))
         self.tally.calls += 1
 
     def _moved(

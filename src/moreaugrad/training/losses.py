@@ -26,7 +26,7 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
         values = F.softplus(torch.where(y.reshape(-1) == 1, -evidence, evidence))
     else:
         check_labels(y, output.shape[1])
-        values = F.cross_entropy(output, y, reduction="none")
+        values = F.cross_entropy(output, y.long(), reduction="none")
     return values.flatten(1).mean(1) if values.ndim > 1 else values
 
 

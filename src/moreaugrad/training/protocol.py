@@ -127,9 +127,7 @@ class Protocol(ABC):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name in asdict(self.tally):
-            # States of the first version have the calls alone.
-            if name in state:
-                setattr(self.tally, name, state[name].item())
+            setattr(self.tally, name, state[name].item())
 
     def _near(self, x: Tensor) -> Neighbourhood:
         return Neighbourhood.of(x, self.units, self.space, self.box)
@@ -175,6 +173,31 @@ class PenaltyProtocol(Protocol):
             gap = penalty.value(g) + h - (g * delta).flatten(1).sum(1)
         return Perturbation(x=x, delta=delta, h=h, norm=norm, gap=gap)
 
+    @property
+    def _due(self) -> bool:
+        return self.tally.calls % CHECK_EVERY == CHECK_FROM
+
+    def _check(self, problem: Problem, found: Perturbation) -> None:
+        """Counts samples whose loss - h is lower than without a perturbation, both in evaluation
+        mode whatever the inner passes' is: only there the two passes are of one function."""
+        with in_mode(problem.model, EVAL):
+            before = problem.value(problem.near.zero())
+            after = problem.value(found.delta) - found.h
+        # Not a number counts: the perturbation has run away.
+        lower = ~(after >= before - 1e-6 * (1 + before.abs()))
+        found_low = int(lower.sum())
+        self.tally.checked += len(lower)
+        self.tally.overshot += found_low
+        if 2 * found_low > len(lower) and not self.tally.told:
+            self.tally.told = True
+            warnings.warn(
+                f"{type(self).__name__}: loss - h falls with the perturbation for {found_low} of "
+                f"{len(lower)} samples, so it is too long for the curvature of the loss: take "
+                "smaller weights in the penalty, or more steps",
+                OvershootWarning,
+                stacklevel=4,
+            )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Adversary(PenaltyProtocol):
@@ -217,7 +240,7 @@ class Adversary(PenaltyProtocol):
         with in_mode(model, self.inner):
             delta, g = self._search(problem, penalty, ids)
         found = self._told(penalty, near, near.at(delta), delta, g)
-        if self.tally.calls % CHECK_EVERY == CHECK_FROM:
+        if self._due:
             self._check(problem, found)
         self.tally.calls += 1
         return found
@@ -242,27 +265,10 @@ class Adversary(PenaltyProtocol):
     ) -> tuple[Tensor, Tensor]:
         """delta, and the last gradient that was taken."""
 
-    def _check(self, problem: Problem, found: Perturbation) -> None:
-        """Counts samples whose loss - h is lower than without a perturbation, both in evaluation
-        mode whatever the inner passes' is: only there the two passes are of one function."""
-        with in_mode(problem.model, EVAL):
-            before = problem.value(problem.near.zero())
-            after = problem.value(found.delta) - found.h
-        lower = after < before - 1e-6 * (1 + before.abs())
-        found_low = int(lower.sum())
-        self.tally.checked += len(lower)
-        self.tally.overshot += found_low
-        if 2 * found_low > len(lower) and not self.tally.told:
-            self.tally.told = True
-            warnings.warn(
-                f"{type(self).__name__}: loss - h falls with the perturbation for {found_low} of "
-                f"{len(lower)} samples, so it is too long for the curvature of the loss: take "
-                "smaller weights in the penalty, or more steps",
-                OvershootWarning,
-                stacklevel=4,
-            )
-
 
 def vanishes(penalty: Penalty, like: Tensor) -> bool:
     """Whether R = 0, which is plain training, exactly: no pass may then be spent on it."""
-    return bool((penalty.value(torch.ones_like(like)) == 0).all())
+    # Neither constant nor even: a penalty of differences, say, is zero on a constant.
+    entries = torch.arange(like[0].numel(), dtype=like.dtype, device=like.device)
+    probe = (entries + 1).cos().reshape(like.shape[1:])
+    return bool((penalty.value(probe.expand_as(like)) == 0).all())

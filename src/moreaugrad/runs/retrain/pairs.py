@@ -78,7 +78,12 @@ class PairStudy(Study):
         team: Team | None = None,
     ) -> None:
         self.plan = plan
-        self.training = settled(plan.training)
+        training = settled(plan.training)
+        data = training.data
+        # One split for all seeds, whose networks then learn from the same pictures but for what is
+        # exchanged on purpose.
+        split = training.seed if data.split_seed is None else data.split_seed
+        self.training = replace(training, data=replace(data, split_seed=split))
         self.trainings = Trainings(self.training, means, watch, team or Team())
         arms = {arm for pair in self.pairs for arm in (pair.first, pair.second)}
         order = sorted(arms, key=lambda arm: (arm.permuted, arm.exchanged, arm.seed))

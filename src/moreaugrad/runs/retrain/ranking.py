@@ -76,7 +76,8 @@ class Ranking:
             self.watch.pace(done, len(examples), f"ranking {part}")
         rows = np.argsort(examples.ids.numpy())
         fill = colours / done if plan.fill is None else torch.full((3,), plan.fill)
-        self._save(part, FILL, (fill * 255).round().byte().numpy())
+        if part == TRAIN:
+            self._save(part, FILL, (fill * 255).round().byte().numpy())
         self._save(part, IDS, examples.ids.numpy()[rows])
         for order, blocks in found.items():
             self._save(part, order, np.concatenate(blocks)[rows])
@@ -91,11 +92,8 @@ class Ranking:
 
 def ranked(folder: Path, plan: DiffRoarPlan) -> bool:
     """All files are there; each is whole."""
-    return all(
-        rank_file(folder, part, what).exists()
-        for part in (TRAIN, TEST)
-        for what in (*plan.orders, IDS, FILL)
-    )
+    needed = [(TRAIN, FILL), *((p, what) for p in (TRAIN, TEST) for what in (*plan.orders, IDS))]
+    return all(rank_file(folder, part, what).exists() for part, what in needed)
 
 
 def rank_file(folder: Path, part: str, what: str) -> Path:

@@ -26,7 +26,6 @@ from moreaugrad.training.schedules import SCHEDULES
 
 AMP = ("bfloat16",)
 OPTIMISERS = ("adam", "adamw", "sgd")
-DEVICES = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,8 @@ class DataPlan:
     that the best epoch is chosen by. test: a part of the data ("test", "val") that the finished
     network is judged on, and nothing is chosen by.
 
-    count, test_count, seed: of the cells. unreadable: the share of pictures from which on the
+    count, test_count, seed: of the cells. split_seed: of the validation's draw, by default the
+    training's. unreadable: the share of pictures from which on the
     training does not begin.
     """
 
@@ -47,6 +47,7 @@ class DataPlan:
     count: int | None = None
     test_count: int | None = None
     seed: int = 0
+    split_seed: int | None = None
     unreadable: float = 0.01
 
     def __post_init__(self) -> None:

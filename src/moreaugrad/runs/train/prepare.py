@@ -139,10 +139,12 @@ def prepare_train(
     if examples.unreadable:
         notes.append(f"{len(examples.unreadable)} pictures cannot be read and are left out")
     model.module.requires_grad_(True)
-    training, validation = split_off(examples, plan.data.validation, plan.seed)
+    drawn_by = plan.seed if plan.data.split_seed is None else plan.data.split_seed
+    training, validation = split_off(examples, plan.data.validation, drawn_by)
     test = None
     if plan.data.test is not None:
         test = reader.read(plan.data.test, plan.data.test_count, examples.classes)
+        _check_apart(examples, test)
     held = Augment.evaluation(augment.size, augment.resize)
     loaders = [
         Loader(part, held, batch=EVALUATED, shuffle=False, workers=means.workers)
@@ -242,6 +244,17 @@ def _headed(
         else f"is a new one, for the {len(classes)} classes of the data"
     )
     return head, told, [f"the last layer of {model.name} ({head.name}) {what}"]
+
+
+def _check_apart(examples: Examples, test: Examples) -> None:
+    """Errors: ValueError for test pictures that are trained on: parts of two names may be one."""
+    known = set(map(examples.describe, range(len(examples))))
+    shared = [name for name in map(test.describe, range(len(test))) if name in known]
+    if shared:
+        raise ValueError(
+            f"test: expected other pictures than those trained on, but {len(shared)} of "
+            f"{len(test)} are among them, {shared[0]} the first"
+        )
 
 
 def _files(parts: Sequence[Examples | None]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
@@ -13,6 +13,7 @@ from moreaugrad.models import LoadedModel
 from moreaugrad.names import choose
 from moreaugrad.outputs import tensor_output
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SquaredL2
+from moreaugrad.runs.config import of_type
 from moreaugrad.runs.train.plan import ProtocolPlan, TrainPlan
 from moreaugrad.space import InputSpace
 from moreaugrad.training import (
@@ -115,7 +116,11 @@ def make_protocol(plan: TrainPlan, space: InputSpace) -> Protocol:
             f"penalty: the protocol {chosen.name} takes none, got {chosen.penalty}; a usual one "
             "with a penalty is --protocol fast"
         )
-    settings: dict[str, Any] = {"space": space, "seed": plan.seed, **chosen.settings}
+    hints = get_type_hints(kind.load()) | {"penalty": Any, "update": str, PUBLISHED: bool}
+    given = {
+        name: of_type(value, hints.get(name, Any), name) for name, value in chosen.settings.items()
+    }
+    settings: dict[str, Any] = {"space": space, "seed": plan.seed, **given}
     if "update" in settings:
         settings["update"] = UPDATES[choose("update", str(settings["update"]), UPDATES)]()
     if not settings.pop(PUBLISHED, False):
@@ -150,7 +155,7 @@ def check_fits(model: LoadedModel, protocol: Protocol, size: int) -> None:
     try:
         with torch.no_grad():
             output = tensor_output(model.module(x))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"size: {model.name} does not take pictures of {size} x {size} pixels "
             f"({str(error).splitlines()[0]})"
