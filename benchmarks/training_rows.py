@@ -34,8 +34,12 @@ class Row:
 
     @property
     def told(self) -> str:
-        """The penalty's weights."""
-        return ", ".join(f"{value:g}" for value in self.protocol.epsilon)
+        """The penalty's weights, and what else is set."""
+        settings = self.protocol.settings.items()
+        return ", ".join(
+            [f"{value:g}" for value in self.protocol.epsilon]
+            + [f"{name} {value:g}" for name, value in settings]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
