@@ -19,21 +19,6 @@ from moreaugrad.runs.records import Record
 PICTURES = 4
 BAND = 7
 """Networks in a row of a picture."""
-LAYOUTS = {"imagenette": "folders"}
-"""Of studies whose classes are not the data set's: ten of ImageNet's, by alphabet."""
-WORDS = {
-    "n01440764": "tench",
-    "n02102040": "springer",
-    "n02979186": "cassette player",
-    "n03000684": "chain saw",
-    "n03028079": "church",
-    "n03394916": "French horn",
-    "n03417042": "garbage truck",
-    "n03425413": "gas pump",
-    "n03445777": "golf ball",
-    "n03888257": "parachute",
-}
-"""Imagenette's folders are named by WordNet's numbers."""
 MAPS = (
     "Maps are gradients of the logit of the label, by the networks of the first seed on the same "
     "test pictures. p: what the first of the networks gives the label."
@@ -48,7 +33,7 @@ def run(context: Context, study: str) -> Result:
             name=f"gallery-{study}", study=study,
             rows=[replace(r, seeds=ONE) for r in (rows[:2] if context.quick else rows)],
             plan=EvaluatePlan(
-                data="", layout=LAYOUTS.get(study, "auto"), samples=PICTURES, target=OF_LABEL,
+                data="", samples=PICTURES, target=OF_LABEL,
                 methods={GRADIENT: {}}, metrics={"gini": {}},
             ),
         ),
@@ -57,8 +42,7 @@ def run(context: Context, study: str) -> Result:
     shown = first.samples[:PICTURES]
     columns = network_columns(found, found.rows, shown)
     bands = [columns[at : at + BAND] for at in range(0, len(columns), BAND)]
-    pictures = photos(first, shown) if context.photos else None
-    lines = [replace(case, label=WORDS.get(case.label, case.label)) for case in cases(first, shown)]
+    lines, pictures = cases(first, shown), photos(first, shown) if context.photos else None
     return Result(
         title=f"Gradients of networks trained in several ways ({study})",
         settings={"pictures": [record["sample"] for record in shown], "method": GRADIENT},

@@ -138,7 +138,8 @@ def _case(sample: Record, target: Mapping[str, Any]) -> Case:
 
 def photos(run: Run, shown: Sequence[Record]) -> list[Any]:
     """What the network was shown, `[H, W, 3]` in [0, 1]."""
-    preprocess = run.plan.model.preprocess or Preprocess()
+    told = run.plan.model.preprocess
+    preprocess = Preprocess() if told is None else told.of(Preprocess())
     return [
         np.asarray(preprocess.pixels(run.tensors(record["index"])[str(record["index"])]))
         for record in shown

@@ -3,13 +3,14 @@
 import json
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from moreaugrad.models import LoadedModel, Preprocess, load_model
+from moreaugrad.models import LoadedModel, Preprocess, PreprocessPlan, load_model
 
 FACTORIES = """
     from torch import nn
@@ -67,6 +68,16 @@ def test_a_bare_module_is_loaded_with_a_warning_about_its_preprocessing(project)
     assert model.preprocess == Preprocess()
     given = Preprocess(resize=20, crop=20)
     assert load_model(f"{project}:network", preprocess=given).preprocess == given
+
+
+def test_a_plan_of_the_preprocessing_changes_what_it_names_alone(project):
+    own = load_model("builtin").preprocess
+    found = load_model("builtin", preprocess=PreprocessPlan(resize=48, crop=40)).preprocess
+    assert found == replace(own, resize=48, crop=40)
+    assert found.mean == own.mean != Preprocess().mean
+    grey = PreprocessPlan(mean=(0.5,))
+    with pytest.raises(ValueError, match="three numbers each"):
+        load_model("builtin", preprocess=grey)
 
 
 def test_weights_fill_the_module_exactly(project, tmp_path):

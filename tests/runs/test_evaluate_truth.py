@@ -1,6 +1,7 @@
 """Metrics against a truth, over data that have one."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from safetensors.torch import load_file
 from moreaugrad.cli.entry import run
 from moreaugrad.data.cells import Cells
 from moreaugrad.data.examples import CELL_SEEDS
+from moreaugrad.data.layouts import open_dataset
 from moreaugrad.data.writing import write_cells
 from moreaugrad.metrics import auroc, five_band, gaze_overlap
+from moreaugrad.models import load_model
+from moreaugrad.runs.evaluate.choice import by_name, choice, known_classes
 
 METRICS = "auroc,five-band-recall,binary-precision,gaze-overlap,gini"
 
@@ -21,6 +25,36 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cells") / "data"
     write_cells(folder, counts={"test": 12}, size=64)
     return folder
+
+
+@pytest.mark.parametrize("command", ["evaluate", "sanity", "visualise", "explain"])
+def test_another_size_keeps_the_normalisation(cells: Path, tmp_path: Path, command: str) -> None:
+    out = tmp_path / "run"
+    given = {
+        "evaluate": ["--data", str(cells), "--samples", "1", "--metrics", "gini",
+                     "--methods", "simple-gradient"],
+        "sanity": ["--data", str(cells), "--samples", "1", "--seeds", "0",
+                   "--modes", "independent", "--methods", "simple-gradient"],
+        "visualise": ["--classes", "0", "--set", "steps=1"],
+        "explain": [str(next((cells / "test").rglob("*.png"))), "--method", "simple-gradient"],
+    }  # fmt: skip
+    assert run([command, *given[command], "--resize", "48", "--crop", "48", "-q",
+                "--out", str(out)]) == 0  # fmt: skip
+    told = tomllib.loads((out / "config.toml").read_text())["model"]["preprocess"]
+    assert (told["resize"], told["crop"], told["mean"]) == (48, 48, [0.3] * 3)
+
+
+def test_classes_are_found_by_name(cells: Path) -> None:
+    """Where the network has the names of the folders, their order does not matter."""
+    backwards = load_model("builtin").labels[::-1]
+    data = open_dataset(cells, split="test")
+    drawn = choice(data, None, 0)
+    assert known_classes(by_name(drawn, data, backwards)) == [
+        backwards.index(one.item.label) for one in drawn
+    ]
+    assert by_name(drawn, data, None) == drawn
+    with pytest.warns(UserWarning, match="knows none of the data's classes"):
+        assert by_name(drawn, data, [f"other {number}" for number in range(10)]) == drawn
 
 
 def test_true_maps_are_those_of_the_pictures(cells: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from moreaugrad.runs.retrain.tables import pairs_table
 from moreaugrad.runs.team import Team
 from moreaugrad.runs.train import DataPlan, Means, NetworkPlan, TrainPlan, read_plan, work
 from moreaugrad.runs.train import prepare as preparing
+from moreaugrad.runs.train.plan import plan_toml
 from toys import normal
 
 TESTS = Path(__file__).parents[1]
@@ -346,6 +348,18 @@ def test_bad_studies_are_refused(
     config = ["--config", str(trained / "config.toml")]
     assert run(["retrain", kind, *config, *options, "-q", "--out", str(tmp_path / "x")]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_diffroar_takes_the_test_part_of_the_configuration(data: Path, tmp_path: Path) -> None:
+    """Where the explained training was judged on none."""
+    explained = TrainPlan(data=DataPlan(source=str(data)), augment={"size": SIDE})
+    (tmp_path / "config.toml").write_text(plan_toml(explained, tmp_path))
+    (tmp_path / "best.safetensors").write_bytes(b"")
+    tested = replace(explained, data=replace(explained.data, test="val"))
+    study = DiffRoarStudy(DiffRoarPlan(explained=tmp_path, training=tested), Means(), Unwatched())
+    assert study.explained.data.test == study.training.data.test == "val"
+    with pytest.raises(ValueError, match="given by --config"):
+        DiffRoarStudy(DiffRoarPlan(explained=tmp_path, training=explained), Means(), Unwatched())
 
 
 def test_diffroar_needs_a_finished_training(

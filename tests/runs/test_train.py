@@ -28,6 +28,7 @@ from moreaugrad.runs.train import (
     TrainPlan,
     estimate_train,
     prepare_train,
+    read_plan,
     run_train,
 )
 from moreaugrad.runs.train import prepare as preparing
@@ -156,6 +157,8 @@ def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path
     assert f"{100 * right / count:.1f} % of 12" in card
     assert 'penalty = "l1"' in card
     assert str(tmp_path) not in card
+    size = again.preprocess.crop
+    assert f"    resize = {again.preprocess.resize}\n    crop = {size}\n" in card
 
 
 def test_the_hinge_loss(pictures: Path, tmp_path: Path) -> None:
@@ -284,6 +287,40 @@ def test_fresh_weights_are_a_function_of_the_seed() -> None:
     assert trained_weights.plan.start != first.plan.start
 
 
+def test_a_training_goes_on_from_another_training(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder does not need the other one, nor the folder that the command was given in."""
+    monkeypatch.chdir(tmp_path)
+    trained(pictures, tmp_path / "first")
+    first = load_model("trained:first")
+    trained(pictures, tmp_path / "deep" / "second", model=NetworkPlan(name="trained:first"))
+    table = tomllib.loads((tmp_path / "deep" / "second" / "config.toml").read_text())
+    assert table["model"]["name"] == "trained:../../first"
+    assert read_plan(tmp_path / "deep" / "second" / "config.toml").model.name.endswith("/first")
+    (tmp_path / "first").rename(tmp_path / "gone")
+    second = load_model(f"trained:{tmp_path / 'deep' / 'second'}")
+    assert second.labels == first.labels == LABELS
+    assert second.preprocess == first.preprocess
+
+
+def test_a_refused_training_leaves_its_folder_free(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised",
+             "--epochs", "1", "--batch", "6", "--optimiser", "sgd",
+             "--out", str(tmp_path / "run")]  # fmt: skip
+    assert run([*words, "--lr", "1e38"]) == 2
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {
+        "config.toml", "environment.json", "events",
+    }  # fmt: skip
+    capsys.readouterr()
+    assert run([*words, "--lr", "0.01"]) == 0
+    assert "epoch 1 of 1: loss" in capsys.readouterr().err
+    assert run([*words, "--lr", "0.02"]) == 2
+    assert "holds a run of another configuration" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,6 +365,8 @@ def test_unreadable_pictures_are_told_and_left_out(
         (["--protocol", "fast", "--penalty", "l1", "--epsilon=-1"], "got -1"),
         (["--penalty", "l1", "--epsilon", "1"], "the protocol plain takes none"),
         (["--epsilon", "1"], "expected a penalty beside it"),
+        (["--protocol", "fast", "--penalty", "l1", "--epsilon", "nan"], "epsilon: expected fin"),
+        (["--count", "5"], "--count and --test-count: expected none"),
         (["--protocol", "fast", "--penalty", "harmonisation", "--epsilon", "1"], "has none"),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon", "1", "--set", "stps=3"], "'stps'"),
         (["--validation", "1"], "validation: expected a share"),

@@ -110,13 +110,15 @@ def test_what_a_training_writes(plain: Path) -> None:
 # best and the log), 8 and 12.
 @pytest.mark.parametrize("number", [4, 5, 9])
 def test_a_killed_training_goes_on_to_the_same_bytes(
-    data: Path, plain: Path, tmp_path: Path, number: int
+    data: Path, plain: Path, tmp_path: Path, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     killed = process(["-c", KILLED.format(number=number), *command(data, out)])
     killed.communicate(timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    assert run(command(data, out)) == 0
+    capsys.readouterr()
+    assert run([word for word in command(data, out) if word != "-q"]) == 0
+    assert ("going on from the checkpoint at epoch" in capsys.readouterr().err) == (number > 4)
     assert tree(out) == tree(plain)
 
 

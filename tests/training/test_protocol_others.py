@@ -331,6 +331,16 @@ def test_the_registry_builds_each() -> None:
         build("fast")
 
 
+def test_labels_are_integers_or_probabilities() -> None:
+    model = smooth()
+    output = model(X)
+    share = torch.softmax(output.detach(), 1)
+    assert cross_entropy(output, share).shape == Y.shape
+    assert torch.equal(cross_entropy(output, Y.int()), cross_entropy(output, Y))
+    with pytest.raises(ValueError, match="labels: expected integers, or probabilities"):
+        cross_entropy(output, Y.double())
+
+
 class Ellipse(Penalty):
     """R(u) = ||A u||_2: a penalty that no protocol knows of."""
 

@@ -12,7 +12,7 @@ from moreaugrad.explainers import METHODS
 from moreaugrad.names import choose, nearest
 
 if TYPE_CHECKING:
-    from moreaugrad.models import Preprocess
+    from moreaugrad.models import PreprocessPlan
     from moreaugrad.runs import ComputePlan, Job, ModelPlan
     from moreaugrad.runs.certify import CertifyPlan
 
@@ -196,8 +196,8 @@ def _given(options: Common, plan: Any, names: Mapping[str, str]) -> Any:
     return replace(plan, **texts)
 
 
-def _preprocess(options: Common, before: Preprocess | None) -> Preprocess | None:
-    from moreaugrad.models import Preprocess
+def _preprocess(options: Common, before: PreprocessPlan | None) -> PreprocessPlan | None:
+    from moreaugrad.models import PreprocessPlan
 
     names = ("resize", "crop", "mean", "std")
     given: dict[str, Any] = {}
@@ -216,7 +216,7 @@ def _preprocess(options: Common, before: Preprocess | None) -> Preprocess | None
         given["interpolation"] = options.interpolation
     if not given:
         return before
-    return replace(before or Preprocess(), **given)
+    return replace(before or PreprocessPlan(), **given)
 
 
 @dataclass(frozen=True)

@@ -50,24 +50,34 @@ class ProgressBar:
     def pace(self, done: float, total: float, doing: str) -> None:
         self._progress.update(self._task, completed=done, total=total, doing=doing)
 
+    def said(self, news: str) -> None:
+        self._progress.console.print(escape(news))
+
     def failed(self, failure: Failure) -> None:
         self._progress.console.print(escape(f"left out: {failure}"), style="yellow")
 
 
-class Silent:
-    """A `Watch` that tells of failures alone."""
+class Lines:
+    """A `Watch` without a bar. quiet: it tells of failures alone."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
 
     def pace(self, done: float, total: float, doing: str) -> None: ...
+
+    def said(self, news: str) -> None:
+        if not self._quiet:
+            errors().print(escape(news))
 
     def failed(self, failure: Failure) -> None:
         note(f"left out: {failure}")
 
 
 @contextmanager
-def watching(*, quiet: bool) -> Iterator[ProgressBar | Silent]:
+def watching(*, quiet: bool) -> Iterator[ProgressBar | Lines]:
     """Progress on standard error while open."""
     if quiet or not sys.stderr.isatty():
-        yield Silent()
+        yield Lines(quiet=quiet)
         return
     columns = (
         TextColumn("{task.fields[doing]}", style="bold"),

@@ -205,25 +205,26 @@ def _labelled(
     unlabelled = [item for item in data.items if not item.label and item.index is None]
     if unlabelled:
         raise ValueError(
-            f"{name}: expected a class for every picture (a folder for each class, or one of the "
-            f"known layouts), but {len(unlabelled)} have none, {unlabelled[0].name} the first"
+            f"{name}: expected a class for every picture (a folder for each of two classes or "
+            f"more, or one of the known layouts), but {len(unlabelled)} have none, "
+            f"{unlabelled[0].name} the first"
         )
     if classes is not None:
         places = {label: place for place, label in enumerate(classes)}
-        found = [_class_name(item) for item in data.items]
+        found = [class_name(item) for item in data.items]
         strange = [
             item for item, label in zip(data.items, found, strict=True) if label not in places
         ]
         if strange:
             raise ValueError(
                 f"{strange[0].name}: expected one of the {len(places)} classes "
-                f"({', '.join(list(places)[:4])}, ...), got {_class_name(strange[0])!r}; "
+                f"({', '.join(list(places)[:4])}, ...), got {class_name(strange[0])!r}; "
                 f"{len(strange)} pictures are of none of them"
             )
         return tuple(classes), [places[label] for label in found]
     keys = [_key(item) for item in data.items]
     order = {key: place for place, key in enumerate(sorted(set(keys)))}
-    names = {key: _class_name(item) for key, item in zip(keys, data.items, strict=True)}
+    names = {key: class_name(item) for key, item in zip(keys, data.items, strict=True)}
     return tuple(names[key] for key in order), [order[key] for key in keys]
 
 
@@ -232,7 +233,8 @@ def _key(item: Item) -> tuple[int, str]:
     return (-1 if item.index is None else item.index, item.label)
 
 
-def _class_name(item: Item) -> str:
+def class_name(item: Item) -> str:
+    """What the item's class is called; its index where it has no name."""
     return IMAGENETTE[item.label][1] if item.label in IMAGENETTE else item.label or str(item.index)
 
 

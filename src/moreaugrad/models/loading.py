@@ -13,7 +13,7 @@ from moreaugrad.models import builtin, sources
 from moreaugrad.models.heads import fit_head_to
 from moreaugrad.models.labels import check_labels, read_labels
 from moreaugrad.models.loaded import LoadedModel
-from moreaugrad.models.preprocess import Preprocess
+from moreaugrad.models.preprocess import Preprocess, PreprocessPlan
 from moreaugrad.models.trained import TRAINED, Trained
 from moreaugrad.models.weights import fill_weights, read_weights
 from moreaugrad.names import nearest
@@ -23,7 +23,7 @@ def load_model(
     name: str,
     weights: str | Path | None = None,
     labels: str | Path | None = None,
-    preprocess: Preprocess | None = None,
+    preprocess: Preprocess | PreprocessPlan | None = None,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -40,7 +40,7 @@ def load_model(
     source's own weights are taken, and fetched where needed.
     labels: one name a line, or JSON. With weights of their own they set the number of outputs,
     also of a network that is built for others (its last layer is then another).
-    preprocess: in the place of the source's own.
+    preprocess: in the place of the source's own, or of some of it.
     pretrained: else without the source's weights: fresh ones, by `seed`. A factory decides itself.
 
     Errors: ValueError for an unknown name (the nearest is suggested), a missing extra, weights
@@ -53,7 +53,7 @@ def load_model(
             told.model,
             weights or (None if fresh else told.weights),
             labels or (None if fresh else told.labels),
-            preprocess or told.preprocess,
+            _prepared(preprocess, told.preprocess),
             device=device, dtype=dtype, pretrained=pretrained, seed=seed,
         )  # fmt: skip
         return dataclasses.replace(found, name=name)
@@ -77,11 +77,15 @@ def load_model(
         model,
         name=name,
         module=_placed(model.module, device, dtype),
-        preprocess=preprocess or model.preprocess,
+        preprocess=_prepared(preprocess, model.preprocess),
         labels=names or model.labels,
     )
     check_labels(model, "labels" if labels is None else str(labels))
     return model
+
+
+def _prepared(asked: Preprocess | PreprocessPlan | None, own: Preprocess) -> Preprocess:
+    return asked.of(own) if isinstance(asked, PreprocessPlan) else asked or own
 
 
 def _source(name: str) -> tuple[sources.Source, str]:

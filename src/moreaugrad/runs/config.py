@@ -12,14 +12,19 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 
+from moreaugrad.models.trained import TRAINED
 from moreaugrad.names import nearest
 from moreaugrad.runs.job import Job, ModelPlan
 
+if TYPE_CHECKING:
+    from moreaugrad.runs.train.plan import NetworkPlan
+
 T = TypeVar("T")
+N = TypeVar("N", "ModelPlan", "NetworkPlan")
 
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -122,16 +127,20 @@ def _word(hint: Any) -> str:
 
 def _moved(job: Job, move: Callable[[str], str]) -> Job:
     """The job with every path in it changed."""
-
-    def maybe(name: str | None) -> str | None:
-        return None if name is None else move(name)
-
-    def network(plan: ModelPlan) -> ModelPlan:
-        return replace(plan, weights=maybe(plan.weights), labels=maybe(plan.labels))
-
-    beside = job.beside and replace(job.beside, model=network(job.beside.model))
+    beside = job.beside and replace(job.beside, model=moved_network(job.beside.model, move))
     images = tuple(map(move, job.images))
-    return replace(job, images=images, model=network(job.model), beside=beside)
+    return replace(job, images=images, model=moved_network(job.model, move), beside=beside)
+
+
+def moved_network(plan: N, move: Callable[[str], str]) -> N:
+    """Which network, with every path in it changed."""
+    scheme, _, folder = plan.name.partition(":")
+    return replace(
+        plan,
+        name=f"{TRAINED}:{move(folder)}" if scheme == TRAINED else plan.name,
+        weights=plan.weights and move(plan.weights),
+        labels=plan.labels and move(plan.labels),
+    )
 
 
 def relative(name: str, folder: Path) -> str:

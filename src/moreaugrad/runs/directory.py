@@ -70,7 +70,7 @@ class RunDirectory(ABC):
             found = ["it is not a configuration"]
         if not found:
             return
-        if not overwrite:
+        if not overwrite and self._holds_results():
             more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
             raise ValueError(
                 f"{self.path}: holds a run of another configuration: {'; '.join(found[:5])}{more}. "
@@ -78,6 +78,10 @@ class RunDirectory(ABC):
             )
         self.clear()
         (self.path / ENVIRONMENT).unlink(missing_ok=True)
+
+    def _holds_results(self) -> bool:
+        """Whether a run has made anything, or was refused before it could."""
+        return any(path.name not in (CONFIG, ENVIRONMENT) for path in self.path.iterdir())
 
     def _environment(self, environment: Mapping[str, Any]) -> None:
         """One entry for each environment that has worked on the run."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from moreaugrad.explainers import METHODS
-from moreaugrad.models import Preprocess
+from moreaugrad.models import PreprocessPlan
 from moreaugrad.names import choose
 from moreaugrad.pictures import Style
 
@@ -25,7 +25,7 @@ class ModelPlan:
     name: str = "builtin"
     weights: str | None = None
     labels: str | None = None
-    preprocess: Preprocess | None = None
+    preprocess: PreprocessPlan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

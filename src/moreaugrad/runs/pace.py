@@ -13,9 +13,11 @@ from moreaugrad.runs.variants import Variant
 
 
 class Watch(Protocol):
-    """Is told how a job goes on: `done` of about `total` evaluations, and what failed."""
+    """Is told how a job goes on: `done` of about `total` evaluations, news, and what failed."""
 
     def pace(self, done: float, total: float, doing: str) -> None: ...
+
+    def said(self, news: str) -> None: ...
 
     def failed(self, failure: Failure) -> None: ...
 
@@ -25,7 +27,18 @@ class Unwatched:
 
     def pace(self, done: float, total: float, doing: str) -> None: ...
 
+    def said(self, news: str) -> None: ...
+
     def failed(self, failure: Failure) -> None: ...
+
+
+class Newsless:
+    """Passes on all to a watch but the news."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.pace, self.failed = watch.pace, watch.failed
+
+    def said(self, news: str) -> None: ...
 
 
 class Pace:

@@ -17,10 +17,11 @@ from moreaugrad.data.layouts import AUTO, open_dataset
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.metrics import METRICS, build, randomisation
 from moreaugrad.metrics.sanity import MODES, layers
+from moreaugrad.models import PreprocessPlan
 from moreaugrad.names import choose
-from moreaugrad.runs.config import relative, to_table
+from moreaugrad.runs.config import moved_network, relative, to_table
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
-from moreaugrad.runs.evaluate.choice import choice, known_classes
+from moreaugrad.runs.evaluate.choice import by_name, choice, known_classes
 from moreaugrad.runs.evaluate.plan import OF_LABEL, Settings
 from moreaugrad.runs.job import ComputePlan, ModelPlan
 from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
@@ -96,7 +97,8 @@ class SanityStudy(Study):
         plan, network = self.plan, self.network
         data = open_dataset(plan.data, layout=plan.layout, split=plan.split)
         chosen, inputs = [], []
-        for one in choice(data, plan.samples, plan.seed):
+        drawn = choice(data, plan.samples, plan.seed)
+        for one in by_name(drawn, data, network.model.labels):
             try:
                 inputs.append(network.model.preprocess(data.load(one.item)))
                 chosen.append(one)
@@ -141,20 +143,10 @@ class SanityStudy(Study):
         return [f"{method}-{mode}" for method in self.plan.methods for mode in self.plan.modes]
 
     def config(self, folder: Path) -> str:
-        plan = self.plan
-        weights, labels = plan.model.weights, plan.model.labels
-        told = to_table(
-            replace(
-                plan,
-                data=relative(plan.data, folder),
-                model=replace(
-                    plan.model,
-                    weights=weights and relative(weights, folder),
-                    labels=labels and relative(labels, folder),
-                    preprocess=self.network.model.preprocess,
-                ),
-            )
-        )
+        plan, preprocess = self.plan, self.network.model.preprocess
+        network = replace(plan.model, preprocess=PreprocessPlan.like(preprocess))
+        model = moved_network(network, lambda name: relative(name, folder))
+        told = to_table(replace(plan, data=relative(plan.data, folder), model=model))
         # Other weights are another run.
         digests = {
             "network": weights_digest(self.network.model.module),

@@ -10,8 +10,9 @@ from typing import ClassVar
 import tomli_w
 import torch
 
+from moreaugrad.models import PreprocessPlan
 from moreaugrad.pictures import photo, png_bytes
-from moreaugrad.runs.config import relative, to_table
+from moreaugrad.runs.config import moved_network, relative, to_table
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.job import ComputePlan, ModelPlan
 from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
@@ -106,13 +107,8 @@ class VisualiseStudy(Study):
         return list(self._classes)
 
     def config(self, folder: Path) -> str:
-        model = self.plan.model
-        moved = replace(
-            model,
-            weights=model.weights and relative(model.weights, folder),
-            labels=model.labels and relative(model.labels, folder),
-            preprocess=self.preprocess,
-        )
+        told = replace(self.plan.model, preprocess=PreprocessPlan.like(self.preprocess))
+        moved = moved_network(told, lambda name: relative(name, folder))
         digests = {
             "network": weights_digest(self.network.model.module),
             "outputs": self.network.outputs_digest(),

@@ -19,6 +19,11 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
     the output's shape. Errors: ValueError for labels outside of the classes.
     """
     if y.is_floating_point():
+        if y.shape != output.shape:
+            raise ValueError(
+                f"labels: expected integers, or probabilities of the output's shape "
+                f"{tuple(output.shape)}; got {y.dtype} of shape {tuple(y.shape)}"
+            )
         values = F.cross_entropy(output, y, reduction="none")
     elif _single(output):
         check_labels(y, 2)

@@ -17,6 +17,7 @@ from moreaugrad.names import choose
 from moreaugrad.runs.config import (
     found_from,
     from_table,
+    moved_network,
     read_toml,
     relative,
     to_table,
@@ -143,9 +144,4 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
 
 def _moved(plan: EvaluatePlan, move: Callable[[str], str]) -> EvaluatePlan:
     """The plan with every path in it changed."""
-
-    def maybe(name: str | None) -> str | None:
-        return None if name is None else move(name)
-
-    model = replace(plan.model, weights=maybe(plan.model.weights), labels=maybe(plan.model.labels))
-    return replace(plan, data=move(plan.data), model=model)
+    return replace(plan, data=move(plan.data), model=moved_network(plan.model, move))

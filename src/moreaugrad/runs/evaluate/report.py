@@ -189,7 +189,7 @@ def _explained(every: Sequence[Cell]) -> list[str]:
 def _gallery(run: Run, count: int, several: bool) -> list[Section]:
     """The first pictures with their maps before and after, at each attack's largest budget."""
     told = run.plan.model.preprocess
-    preprocess = Preprocess() if told is None else told
+    preprocess = Preprocess() if told is None else told.of(Preprocess())
     found = []
     for sample in [record for record in run.samples if "problem" not in record][:count]:
         index = sample["index"]

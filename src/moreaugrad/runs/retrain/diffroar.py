@@ -85,6 +85,8 @@ class DiffRoarStudy(Study):
                 "best.safetensors"
             )
         explained = read_plan(plan.explained / "config.toml")
+        test = explained.data.test or plan.training.data.test
+        explained = replace(explained, data=replace(explained.data, test=test))
         self.explained = settled(replace(explained, device=plan.training.device, shards=None))
         # A picture is one set of entries: data and size are those of the explained network.
         size, resize = explained.augment["size"], explained.augment.get("resize")

@@ -16,7 +16,7 @@ from moreaugrad.data.examples import CELLS, Examples, open_examples
 from moreaugrad.data.loading import Loader
 from moreaugrad.runs.config import to_table
 from moreaugrad.runs.network import resolved_device
-from moreaugrad.runs.pace import Watch
+from moreaugrad.runs.pace import Newsless, Watch
 from moreaugrad.runs.team import Team
 from moreaugrad.runs.train import (
     DataPlan,
@@ -60,7 +60,7 @@ class Trainings:
         if plan.data.test is None:
             raise ValueError(
                 "data.test: expected a part of the data that networks are tested on (test or val), "
-                "got none: set it in the configuration of the training"
+                "got none: set it in the configuration of the training, given by --config"
             )
         self.plan, self.means, self.watch = plan, means, watch
         self._alone = team.alone()
@@ -87,7 +87,7 @@ class Trainings:
             protocols=copy.deepcopy(begun.protocols),
         )
         prepared = _with(fresh, change(begun), unit)
-        outcome = run_train(prepared, folder, watch=self.watch)
+        outcome = run_train(prepared, folder, watch=Newsless(self.watch))
         if outcome.interrupted:
             return None
         last = Checkpoint.load(folder)

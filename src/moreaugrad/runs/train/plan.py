@@ -12,11 +12,12 @@ import tomli_w
 
 from moreaugrad.data.examples import CELLS, TRAIN
 from moreaugrad.data.layouts import AUTO, LAYOUTS
-from moreaugrad.models import Preprocess
+from moreaugrad.models import PreprocessPlan
 from moreaugrad.names import choose
 from moreaugrad.runs.config import (
     found_from,
     from_table,
+    moved_network,
     read_toml,
     relative,
     to_table,
@@ -76,7 +77,7 @@ class NetworkPlan:
     weights: str | None = None
     labels: str | None = None
     from_scratch: bool = False
-    preprocess: Preprocess | None = None
+    preprocess: PreprocessPlan | None = None
 
     def __post_init__(self) -> None:
         if self.from_scratch and self.weights is not None:
@@ -186,10 +187,6 @@ def plan_toml(plan: TrainPlan, folder: Path) -> str:
 
 def _moved(plan: TrainPlan, move: Callable[[str], str]) -> TrainPlan:
     """The plan with every path in it changed."""
-
-    def maybe(name: str | None) -> str | None:
-        return None if name is None else move(name)
-
-    model = replace(plan.model, weights=maybe(plan.model.weights), labels=maybe(plan.model.labels))
     source = plan.data.source if plan.data.source == CELLS else move(plan.data.source)
-    return replace(plan, model=model, data=replace(plan.data, source=source))
+    data = replace(plan.data, source=source)
+    return replace(plan, model=moved_network(plan.model, move), data=data)

@@ -15,7 +15,7 @@ from moreaugrad.data.examples import CELLS, Examples, open_examples, split_off
 from moreaugrad.data.loading import Batch, Loader
 from moreaugrad.data.prepare import Prepared as Readable
 from moreaugrad.data.prepare import prepare
-from moreaugrad.models import LoadedModel, load_model
+from moreaugrad.models import LoadedModel, PreprocessPlan, load_model
 from moreaugrad.models.heads import Head, fit_head, last_layer
 from moreaugrad.runs.config import from_table, to_table
 from moreaugrad.runs.network import resolved_device, weights_digest
@@ -127,6 +127,8 @@ def prepare_train(
         device=own, pretrained=not plan.model.from_scratch, seed=plan.seed,
     )  # fmt: skip
     augment = _augment(plan, model)
+    held = Augment.evaluation(augment.size, augment.resize)
+    model = replace(model, preprocess=replace(model.preprocess, resize=held.first, crop=held.size))
     space = InputSpace(mean=model.preprocess.mean, std=model.preprocess.std)
     pieces = team.share(range(shards))
     protocols = {number: make_protocol(plan, space) for number in pieces}
@@ -145,7 +147,6 @@ def prepare_train(
     if plan.data.test is not None:
         test = reader.read(plan.data.test, plan.data.test_count, examples.classes)
         _check_apart(examples, test)
-    held = Augment.evaluation(augment.size, augment.resize)
     loaders = [
         Loader(part, held, batch=EVALUATED, shuffle=False, workers=means.workers)
         for part in (validation, test)
@@ -157,7 +158,7 @@ def prepare_train(
             augment=to_table(augment),
             start=weights_digest(model.module), pictures=_pictures(examples),
             files=_files([examples, test]),
-            model=replace(plan.model, preprocess=model.preprocess),
+            model=replace(plan.model, preprocess=PreprocessPlan.like(model.preprocess)),
         ),
         means=means, model=model, optimiser=make_optimiser(plan.optimiser, model.module),
         protocols=protocols,

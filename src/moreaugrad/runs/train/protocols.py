@@ -98,6 +98,9 @@ def make_penalty(plan: ProtocolPlan) -> Penalty | GuidedPenalty | None:
             f"epsilon: expected the numbers {', '.join(wanted)} of the penalty {plan.penalty}, got "
             f"{', '.join(f'{value:g}' for value in plan.epsilon) or 'none'}"
         )
+    if not all(0 <= value < float("inf") for value in plan.epsilon):
+        told = ", ".join(f"{value:g}" for value in plan.epsilon)
+        raise ValueError(f"epsilon: expected finite numbers >= 0, got {told}")
     return named.make(plan)
 
 

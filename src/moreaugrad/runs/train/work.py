@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moreaugrad.models.trained import FILE as MODEL
-from moreaugrad.models.trained import Trained
+from moreaugrad.models.trained import TRAINED, Trained
 from moreaugrad.runs.directory import remove_partial
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.job import ComputePlan
@@ -117,6 +117,9 @@ class _Run:
         if found is not None:
             found.restore(self.prepared.module, self.prepared.optimiser, self.prepared.protocols)
             self.progress = found.progress
+            if self.progress.epoch < self.plan.epochs:
+                done = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
+                self.watch.said(f"going on from the checkpoint at {done}")
 
     def _epoch(self, epoch: int) -> None:
         """From the batch where the training is. Errors: FloatingPointError, told with the place."""
@@ -187,6 +190,10 @@ class _Run:
         self._save()
         if self.team.rank == 0:
             self.folder.text(LOG, _lines(records))
+            self.watch.said(
+                f"epoch {epoch + 1} of {self.plan.epochs}: loss {sums[0] / counts[0]:.3g}, "
+                f"validation {100 * found['accuracy']:.1f} % right{', the best' if best else ''}"
+            )
 
     def _overshoot(self) -> dict[str, int]:
         """For how many samples of the epoch it was checked whether the perturbation raises
@@ -241,11 +248,10 @@ class _Run:
 
 
 def _trained(prepared: PreparedTrain) -> Trained:
-    held = prepared.validation.augment
-    return Trained(
-        model=prepared.plan.model.name, weights=BEST, labels=LABELS,
-        preprocess=replace(prepared.model.preprocess, resize=held.first, crop=held.size),
-    )  # fmt: skip
+    model = prepared.plan.model.name
+    if model.startswith(f"{TRAINED}:"):  # whose folder may not stay where it is
+        model = Trained.read(Path(model.partition(":")[2])).model
+    return Trained(model=model, weights=BEST, labels=LABELS, preprocess=prepared.model.preprocess)
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> str:
