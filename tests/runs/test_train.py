@@ -311,9 +311,8 @@ def test_a_refused_training_leaves_its_folder_free(
              "--epochs", "1", "--batch", "6", "--optimiser", "sgd",
              "--out", str(tmp_path / "run")]  # fmt: skip
     assert run([*words, "--lr", "1e38"]) == 2
-    assert {file.name for file in (tmp_path / "run").iterdir()} == {
-        "config.toml", "environment.json", "events",
-    }  # fmt: skip
+    left = {file.name for file in (tmp_path / "run").iterdir()}
+    assert left == {"config.toml", "environment.json"}
     capsys.readouterr()
     assert run([*words, "--lr", "0.01"]) == 0
     assert "epoch 1 of 1: loss" in capsys.readouterr().err

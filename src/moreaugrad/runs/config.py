@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 
@@ -20,11 +20,8 @@ from moreaugrad.models.trained import TRAINED
 from moreaugrad.names import nearest
 from moreaugrad.runs.job import Job, ModelPlan
 
-if TYPE_CHECKING:
-    from moreaugrad.runs.train.plan import NetworkPlan
-
 T = TypeVar("T")
-N = TypeVar("N", "ModelPlan", "NetworkPlan")
+N = TypeVar("N", bound=ModelPlan)
 
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 

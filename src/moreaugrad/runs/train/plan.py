@@ -12,7 +12,6 @@ import tomli_w
 
 from moreaugrad.data.examples import CELLS, TRAIN
 from moreaugrad.data.layouts import AUTO, LAYOUTS
-from moreaugrad.models import PreprocessPlan
 from moreaugrad.names import choose
 from moreaugrad.runs.config import (
     found_from,
@@ -22,6 +21,7 @@ from moreaugrad.runs.config import (
     relative,
     to_table,
 )
+from moreaugrad.runs.job import ModelPlan
 from moreaugrad.training.losses import LOSSES
 from moreaugrad.training.schedules import SCHEDULES
 
@@ -67,17 +67,10 @@ class DataPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkPlan:
-    """Which network: see `models.load_model`; from_scratch: with fresh weights.
+class NetworkPlan(ModelPlan):
+    """from_scratch: with fresh weights. Resize and crop are the augmentation's."""
 
-    preprocess None: of the network's source. Resize and crop are the augmentation's.
-    """
-
-    name: str = "builtin"
-    weights: str | None = None
-    labels: str | None = None
     from_scratch: bool = False
-    preprocess: PreprocessPlan | None = None
 
     def __post_init__(self) -> None:
         if self.from_scratch and self.weights is not None:
