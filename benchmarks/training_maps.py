@@ -104,8 +104,11 @@ def _run(plan: EvaluatePlan, out: Path, label: str) -> Run:
 
 def called(row: Row) -> str:
     """A row in a few words."""
-    protocol = "" if row.protocol.name in ("fast", "plain") else f" {row.protocol.name}"
-    return f"{row.label}{protocol} {row.told}".strip()
+    protocol = row.protocol.name
+    if row.label in protocol:
+        return f"{protocol} {row.told}".strip()
+    how = "" if protocol == "fast" else f" {protocol}"
+    return f"{row.label}{how} {row.told}".strip()
 
 
 def firsts(study: str, *labels: str) -> list[Row]:
