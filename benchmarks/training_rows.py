@@ -13,6 +13,7 @@ from benchmarks.subjects import data_folder
 from moreaugrad.runs.train import DataPlan, NetworkPlan, OptimiserPlan, ProtocolPlan, TrainPlan
 
 SEEDS = (0, 1, 2)
+SCRATCH = OptimiserPlan(name="adamw", lr=4e-3, weight_decay=0.05, schedule="one-cycle")
 CELLS = 48
 """Side in pixels of the synthetic cells."""
 
@@ -79,6 +80,14 @@ def _cifar10(_: Context) -> TrainPlan:
     )  # fmt: skip
 
 
+def _cifar10_scratch(context: Context) -> TrainPlan:
+    plan = _cifar10(context)
+    return replace(
+        plan, epochs=6, optimiser=SCRATCH,
+        model=NetworkPlan(name=plan.model.name, from_scratch=True),
+    )  # fmt: skip
+
+
 def _imagenette(_: Context) -> TrainPlan:
     data = data_folder()
     return TrainPlan(
@@ -100,7 +109,7 @@ def _cells(context: Context) -> TrainPlan:
         data=DataPlan(source=str(cells_folder(context)), test="test", validation=0.1),
         model=NetworkPlan(name="benchmarks.train_builtin:network", from_scratch=True),
         augment={"size": CELLS, "flip": True},
-        optimiser=OptimiserPlan(name="adamw", lr=4e-3, weight_decay=0.05, schedule="one-cycle"),
+        optimiser=SCRATCH,
     )  # fmt: skip
 
 
@@ -137,6 +146,15 @@ STUDIES = {
             _row("squared L2", "fast", "squared-l2", 1.0, seeds=ONE),
             _row("L1", "momentum", "l1", 0.02, seeds=ONE, steps=5),
             _row("elastic net", "iterative", "elastic-net", 0.02, 0.1, seeds=ONE),
+        ),
+    ),
+    "cifar10-scratch": Study(
+        title="Norm-regularised training on CIFAR-10 (ResNet-20, from scratch, 6 epochs)",
+        plan=_cifar10_scratch,
+        rows=(
+            replace(PLAIN, seeds=ONE),
+            _row("L1", "fast", "l1", 0.01, seeds=ONE),
+            _row("elastic net", "fast", "elastic-net", 0.01, 0.01, seeds=ONE),
         ),
     ),
     "imagenette": Study(
