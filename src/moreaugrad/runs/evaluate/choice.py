@@ -45,7 +45,7 @@ def by_name(
         ]
     indexed = chosen[0].item.index is not None
     if known and indexed and data.layout == "folders" and not names & set(known):
-        shown, others = (", ".join(sorted(each)[:3]) for each in (names, known))
+        shown, others = (", ".join(list(each)[:3]) for each in (sorted(names), labels or ()))
         warnings.warn(
             f"the network knows none of the data's classes ({shown}, ...) by name: its outputs "
             f"({others}, ...) are taken for them in alphabetical order",
