@@ -261,6 +261,17 @@ def test_tiny_gradients_have_a_feasible_maximiser(name: str, size: float) -> Non
         assert penalty.conjugate(penalty.maximiser(g)).isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["l1", "group-joint", "group-separate", "group-index"])
+@pytest.mark.parametrize("size", [1e-10, 1e-19, 1e-21, 1e-30])
+def test_a_norms_maximiser_does_not_see_the_length_of_a_gradient(name: str, size: float) -> None:
+    g = torch.randn(BATCH, *SHAPE)
+    small = g.clone()
+    small[::2] *= size  # beside others that are not small
+    penalty = PENALTIES[name](torch.full((BATCH,), 0.5), SHAPE)
+    assert torch.allclose(penalty.maximiser(small), penalty.maximiser(g), rtol=1e-4)
+    assert torch.equal(penalty.maximiser(small)[1::2], penalty.maximiser(g)[1::2])
+
+
 @every_penalty
 def test_no_step_changes_nothing(name: str) -> None:
     u = torch.randn(BATCH, *SHAPE) / 10
