@@ -42,7 +42,8 @@ def run(context: Context, study: str) -> Result:
     shown = first.samples[:PICTURES]
     columns = network_columns(found, found.rows, shown)
     bands = [columns[at : at + BAND] for at in range(0, len(columns), BAND)]
-    lines, pictures = cases(first, shown), photos(first, shown) if context.photos else None
+    lines = cases(first, shown)
+    pictures = photos(first, shown) if context.photos else None
     return Result(
         title=f"Gradients of networks trained in several ways ({study})",
         settings={"pictures": [record["sample"] for record in shown], "method": GRADIENT},

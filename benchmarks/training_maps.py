@@ -104,10 +104,7 @@ def _run(plan: EvaluatePlan, out: Path, label: str) -> Run:
 
 def called(row: Row) -> str:
     """A row in a few words."""
-    protocol = row.protocol.name
-    if row.label in protocol:
-        return f"{protocol} {row.told}".strip()
-    how = "" if protocol == "fast" else f" {protocol}"
+    how = f" {row.protocol.name}" if row.protocol.penalty and row.protocol.name != "fast" else ""
     return f"{row.label}{how} {row.told}".strip()
 
 

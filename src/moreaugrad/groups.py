@@ -31,10 +31,21 @@ class Partition:
         found: Tensor = padded[:, self.members.to(flat.device)].norm(dim=2)
         return found
 
-    def peaks(self, flat: Tensor) -> Tensor:
-        """Largest magnitude of every group: `[B, n]` to `[B, G]`."""
+    def directions(self, flat: Tensor) -> Tensor:
+        """Every group divided by its norm, `[B, n]`; a group of zeros stays zero."""
+        norms, kind = self.norms(flat), torch.finfo(flat.dtype)
+        least = (kind.tiny / kind.eps) ** 0.5
+        found = flat / self.spread(norms.clamp_min(least))
+        small = norms < least
+        if not bool(small.any()):
+            return found
+        # Squares of so small entries would vanish: divided by the largest of them first.
         padded = torch.nn.functional.pad(flat, (0, 1))
-        return padded[:, self.members.to(flat.device)].abs().amax(dim=2)
+        peaks = padded[:, self.members.to(flat.device)].abs().amax(dim=2)
+        scaled = flat / self.spread(peaks.clamp_min(kind.tiny))
+        norms = self.norms(scaled)
+        scaled = scaled / self.spread(torch.where(norms > 0, norms, 1.0))
+        return torch.where(self.spread(small), scaled, found)
 
     def sums(self, flat: Tensor) -> Tensor:
         """Sum over every group: `[B, n]` to `[B, G]`."""

@@ -164,20 +164,7 @@ class GroupL2(SparsePenalty):
 
     def maximiser(self, g: Tensor) -> Tensor:
         partition, flat = self.partition(g), g.flatten(1)
-        norms, kind = partition.norms(flat), torch.finfo(g.dtype)
-        least = (kind.tiny / kind.eps) ** 0.5
-        scale = per_sample(self.eta, norms) / norms.clamp_min(least)
-        found, plain = flat * partition.spread(scale), norms >= least
-        if not bool(plain.all()):
-            # A sure network's gradient is so small that its squares would vanish.
-            peaks = partition.peaks(flat).clamp_min(kind.tiny)
-            scaled = flat / partition.spread(peaks)
-            norms = partition.norms(scaled)
-            # A group of zeros stays zero.
-            scale = per_sample(self.eta, norms) / torch.where(norms > 0, norms, 1.0)
-            small = scaled * partition.spread(scale)
-            found = torch.where(partition.spread(plain), found, small)
-        return found.reshape(g.shape)
+        return (per_sample(self.eta, flat) * partition.directions(flat)).reshape(g.shape)
 
     def magnitudes(self, u: Tensor) -> Tensor:
         return self.partition(u).norms(u.flatten(1))

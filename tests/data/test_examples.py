@@ -135,7 +135,6 @@ def test_split_off_takes_a_share_of_every_class(tmp_path: Path) -> None:
         split_off(lone, 0.5)
 
 
-@pytest.mark.data
 def test_a_damaged_training_part_is_not_replaced_by_the_test_part(tmp_path: Path) -> None:
     for name in ("test_batch", *(f"data_batch_{number}" for number in (1, 2, 4, 5))):
         pixels = np.zeros((4, 3072), np.uint8)
@@ -148,6 +147,7 @@ def test_a_damaged_training_part_is_not_replaced_by_the_test_part(tmp_path: Path
         open_examples(tmp_path)
 
 
+@pytest.mark.data
 def test_cifar10_and_imagenette_as_they_are(data_folder: Path) -> None:
     cifar = open_examples(data_folder / "cifar10-jpeg.zip")
     assert torch.bincount(cifar.labels).tolist() == [5000] * 10

@@ -14,7 +14,7 @@ from moreaugrad.models.heads import fit_head_to
 from moreaugrad.models.labels import check_labels, read_labels
 from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess, PreprocessPlan
-from moreaugrad.models.trained import TRAINED, Trained
+from moreaugrad.models.trained import TRAINED, Trained, trained_folder
 from moreaugrad.models.weights import fill_weights, read_weights
 from moreaugrad.names import nearest
 
@@ -46,8 +46,9 @@ def load_model(
     Errors: ValueError for an unknown name (the nearest is suggested), a missing extra, weights
     that cannot be fetched or do not fit, and labels of another number.
     """
-    if name.startswith(f"{TRAINED}:"):
-        told = Trained.read(Path(name.partition(":")[2]))
+    folder = trained_folder(name)
+    if folder is not None:
+        told = Trained.read(Path(folder))
         fresh = weights is None and not pretrained
         found = load_model(
             told.model,

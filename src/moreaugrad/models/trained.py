@@ -13,6 +13,12 @@ from moreaugrad.models.preprocess import Preprocess
 TRAINED, FILE = "trained", "model.json"
 
 
+def trained_folder(name: str) -> str | None:
+    """FOLDER where a network is named `trained:FOLDER`."""
+    scheme, _, folder = name.partition(":")
+    return folder if scheme == TRAINED else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """What `model.json` tells. model: the name that it is built by. weights, labels: files beside

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 
-from moreaugrad.models.trained import TRAINED
+from moreaugrad.models.trained import TRAINED, trained_folder
 from moreaugrad.names import nearest
 from moreaugrad.runs.job import Job, ModelPlan
 
@@ -131,10 +131,10 @@ def _moved(job: Job, move: Callable[[str], str]) -> Job:
 
 def moved_network(plan: N, move: Callable[[str], str]) -> N:
     """Which network, with every path in it changed."""
-    scheme, _, folder = plan.name.partition(":")
+    folder = trained_folder(plan.name)
     return replace(
         plan,
-        name=f"{TRAINED}:{move(folder)}" if scheme == TRAINED else plan.name,
+        name=plan.name if folder is None else f"{TRAINED}:{move(folder)}",
         weights=plan.weights and move(plan.weights),
         labels=plan.labels and move(plan.labels),
     )
