@@ -15,7 +15,7 @@ from moreaugrad.data.layouts import open_dataset
 from moreaugrad.data.writing import write_cells
 from moreaugrad.metrics import auroc, five_band, gaze_overlap
 from moreaugrad.models import load_model
-from moreaugrad.runs.evaluate.choice import by_name, choice, known_classes
+from moreaugrad.runs.evaluate.choice import choice, known_classes
 
 METRICS = "auroc,five-band-recall,binary-precision,gaze-overlap,gini"
 
@@ -49,12 +49,11 @@ def test_classes_are_found_by_name(cells: Path) -> None:
     backwards = load_model("builtin").labels[::-1]
     data = open_dataset(cells, split="test")
     drawn = choice(data, None, 0)
-    assert known_classes(by_name(drawn, data, backwards)) == [
+    assert known_classes(choice(data, None, 0, backwards)) == [
         backwards.index(one.item.label) for one in drawn
     ]
-    assert by_name(drawn, data, None) == drawn
     with pytest.warns(UserWarning, match="knows none of the data's classes"):
-        assert by_name(drawn, data, [f"other {number}" for number in range(10)]) == drawn
+        assert choice(data, None, 0, [f"other {number}" for number in range(10)]) == drawn
 
 
 def test_true_maps_are_those_of_the_pictures(cells: Path, tmp_path: Path) -> None:

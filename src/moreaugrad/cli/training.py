@@ -39,12 +39,6 @@ def train_plan(options: TrainOptions) -> TrainPlan:
     if options.config is None and options.data is None:
         raise ValueError("--data: expected cells, a folder of pictures or a zip of one; got none")
     own = {name: getattr(options, name) for name in OWN}
-    source = options.data or base.data.source
-    if source != "cells" and (options.count, options.test_count) != (None, None):
-        raise ValueError(
-            f"--count and --test-count: expected none beside {source}, of which all pictures are "
-            "taken; they are of cells that are drawn on the way"
-        )
     protocol = _given(options, base.protocol, OF_PROTOCOL)
     if options.epsilon is not None:
         protocol = replace(protocol, epsilon=tuple(numbers("epsilon", options.epsilon)))

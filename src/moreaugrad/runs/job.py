@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from moreaugrad.explainers import METHODS
-from moreaugrad.models import PreprocessPlan
+from moreaugrad.models import Preprocess, PreprocessPlan
 from moreaugrad.names import choose
 from moreaugrad.pictures import Style
 
@@ -26,6 +26,10 @@ class ModelPlan:
     weights: str | None = None
     labels: str | None = None
     preprocess: PreprocessPlan | None = None
+
+    def resolved(self, preprocess: Preprocess) -> Self:
+        """With all of the preprocessing spelt out."""
+        return replace(self, preprocess=PreprocessPlan.like(preprocess))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from moreaugrad.models import PreprocessPlan
 from moreaugrad.runs.cases import Case, cell_cases, picture_cases, picture_files
 from moreaugrad.runs.job import Job, ModelPlan, SweepPlan
 from moreaugrad.runs.network import Network, fixed_threads
@@ -39,7 +38,7 @@ class Subject:
         return {v.method: v.explainer.settings() for v in self.variants if v.value is None}
 
     def resolved(self, plan: ModelPlan) -> ModelPlan:
-        return replace(plan, preprocess=PreprocessPlan.like(self.network.model.preprocess))
+        return plan.resolved(self.network.model.preprocess)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

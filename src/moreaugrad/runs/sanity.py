@@ -17,11 +17,10 @@ from moreaugrad.data.layouts import AUTO, open_dataset
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.metrics import METRICS, build, randomisation
 from moreaugrad.metrics.sanity import MODES, layers
-from moreaugrad.models import PreprocessPlan
 from moreaugrad.names import choose
 from moreaugrad.runs.config import moved_network, relative, to_table
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
-from moreaugrad.runs.evaluate.choice import by_name, choice, known_classes
+from moreaugrad.runs.evaluate.choice import choice, known_classes
 from moreaugrad.runs.evaluate.plan import OF_LABEL, Settings
 from moreaugrad.runs.job import ComputePlan, ModelPlan
 from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
@@ -97,8 +96,7 @@ class SanityStudy(Study):
         plan, network = self.plan, self.network
         data = open_dataset(plan.data, layout=plan.layout, split=plan.split)
         chosen, inputs = [], []
-        drawn = choice(data, plan.samples, plan.seed)
-        for one in by_name(drawn, data, network.model.labels):
+        for one in choice(data, plan.samples, plan.seed, network.model.labels):
             try:
                 inputs.append(network.model.preprocess(data.load(one.item)))
                 chosen.append(one)
@@ -143,8 +141,8 @@ class SanityStudy(Study):
         return [f"{method}-{mode}" for method in self.plan.methods for mode in self.plan.modes]
 
     def config(self, folder: Path) -> str:
-        plan, preprocess = self.plan, self.network.model.preprocess
-        network = replace(plan.model, preprocess=PreprocessPlan.like(preprocess))
+        plan = self.plan
+        network = plan.model.resolved(self.network.model.preprocess)
         model = moved_network(network, lambda name: relative(name, folder))
         told = to_table(replace(plan, data=relative(plan.data, folder), model=model))
         # Other weights are another run.

@@ -10,7 +10,6 @@ from typing import ClassVar
 import tomli_w
 import torch
 
-from moreaugrad.models import PreprocessPlan
 from moreaugrad.pictures import photo, png_bytes
 from moreaugrad.runs.config import moved_network, relative, to_table
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
@@ -107,7 +106,7 @@ class VisualiseStudy(Study):
         return list(self._classes)
 
     def config(self, folder: Path) -> str:
-        told = replace(self.plan.model, preprocess=PreprocessPlan.like(self.preprocess))
+        told = self.plan.model.resolved(self.preprocess)
         moved = moved_network(told, lambda name: relative(name, folder))
         digests = {
             "network": weights_digest(self.network.model.module),

@@ -13,7 +13,6 @@ from moreaugrad.certificates.bounds import AUTO, BOUNDS, CLOPPER_PEARSON
 from moreaugrad.certificates.certify import POPULATION, STATEMENTS
 from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad, SparseMoreauGrad
 from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
-from moreaugrad.models import PreprocessPlan
 from moreaugrad.names import choose
 from moreaugrad.noise import ABSOLUTE
 from moreaugrad.runs.cases import Case, picture_cases, picture_files
@@ -127,7 +126,7 @@ def prepare_certify(plan: CertifyPlan) -> PreparedCertify:
         plan,
         images=tuple(map(str, files)),
         rho=plan.resolved_rho,
-        model=replace(plan.model, preprocess=PreprocessPlan.like(network.model.preprocess)),
+        model=plan.model.resolved(network.model.preprocess),
         compute=network.compute,
     )
     return PreparedCertify(plan=resolved, network=network, cases=cases, curves=curves, first=first)

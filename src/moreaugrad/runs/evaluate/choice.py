@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,38 +21,46 @@ class Chosen:
     item: Item
 
 
-def choice(data: DataSet, samples: int | None, seed: int) -> list[Chosen]:
-    """The first of an order that `seed` draws, so that more samples contain the fewer."""
+def choice(
+    data: DataSet, samples: int | None, seed: int, labels: Sequence[str] | None = None
+) -> list[Chosen]:
+    """The first of an order that `seed` draws, so that more samples contain the fewer.
+
+    labels: of the network. Where they hold the names of all of the data's classes, indices of
+    classes are those of the outputs with these names.
+    """
     count = len(data.items)
     wanted = min(count, samples or count)
     order = np.random.default_rng(seed).permutation(count)[:wanted]
-    return [Chosen(index=index, item=data.items[index]) for index in sorted(order.tolist())]
+    outputs = _outputs(data, labels or ())
+    chosen = []
+    for index in sorted(order.tolist()):
+        item = data.items[index]
+        output = outputs.get(class_name(item).casefold(), item.index)
+        chosen.append(Chosen(index=index, item=replace(item, index=output)))
+    return chosen
 
 
-def by_name(
-    chosen: Sequence[Chosen], data: DataSet, labels: Sequence[str] | None
-) -> Sequence[Chosen]:
-    """With the indices that a network's labels give the classes, where it has all of their names.
+def _outputs(data: DataSet, labels: Sequence[str]) -> dict[str, int]:
+    """The network's output for each of the data's classes, by name; none where it lacks some.
 
-    Else they are the data's own, which of folders are places in alphabetical order: told where the
-    network knows none of their names.
+    Folders then count by their place in alphabetical order, which is told where all are strange.
     """
-    known = [label.casefold() for label in labels or ()]
+    places = {label.casefold(): place for place, label in enumerate(labels)}
+    # Two of ImageNet's names stand for two classes each.
+    alone = {name for name, times in Counter(map(str.casefold, labels)).items() if times == 1}
     names = {class_name(item).casefold() for item in data.items}
-    if known and all(known.count(name) == 1 for name in names):
-        return [
-            replace(one, item=replace(one.item, index=known.index(class_name(one.item).casefold())))
-            for one in chosen
-        ]
-    indexed = chosen[0].item.index is not None
-    if known and indexed and data.layout == "folders" and not names & set(known):
-        shown, others = (", ".join(list(each)[:3]) for each in (sorted(names), labels or ()))
+    if names <= alone:
+        return {name: places[name] for name in names}
+    indexed = data.items[0].index is not None
+    if labels and indexed and data.layout == "folders" and not names & alone:
+        shown, others = ", ".join(sorted(names)[:3]), ", ".join(labels[:3])
         warnings.warn(
             f"the network knows none of the data's classes ({shown}, ...) by name: its outputs "
             f"({others}, ...) are taken for them in alphabetical order",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return chosen
+    return {}
 
 
 def known_classes(chosen: Sequence[Chosen]) -> list[int]:

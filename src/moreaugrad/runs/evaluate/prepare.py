@@ -12,8 +12,7 @@ from torch import Tensor
 from moreaugrad.data.dataset import DataSet, files_digest
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.models import PreprocessPlan
-from moreaugrad.runs.evaluate.choice import Chosen, by_name, choice, known_classes
+from moreaugrad.runs.evaluate.choice import Chosen, choice, known_classes
 from moreaugrad.runs.evaluate.judges import BY_MASK, BY_TRUTH, Judge, make_judge, metric_told
 from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
 from moreaugrad.runs.evaluate.threats import Threat, Threats, attack_told, check_suited, method_told
@@ -80,12 +79,11 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
     """Errors: ValueError or TypeError for whatever cannot work; nothing is written."""
     team = team or Team()
     data = open_dataset(plan.data, layout=plan.layout, split=plan.split)
-    chosen: Sequence[Chosen] = choice(data, plan.samples, plan.seed)
     # Sums of another number of threads round differently, and torchrun sets one.
     device = resolved_device(plan.compute.device)
     compute = replace(plan.compute, threads=plan.compute.threads or 1, device=team.own(device))
     network = Network.load(plan.model, compute)
-    chosen = by_name(chosen, data, network.model.labels)
+    chosen = choice(data, plan.samples, plan.seed, network.model.labels)
     preprocess = network.model.preprocess
     space = InputSpace(mean=preprocess.mean, std=preprocess.std)
     resolved = {label: method_told(label, plan.methods[label], network) for label in plan.methods}
@@ -111,7 +109,7 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
             network=weights_digest(network.model.module),
             files=files_digest((one.item.name, data.sizes(one.item)) for one in chosen),
             outputs=network.outputs_digest(),
-            model=replace(plan.model, preprocess=PreprocessPlan.like(preprocess)),
+            model=plan.model.resolved(preprocess),
             compute=replace(network.compute, device=device),
             metrics=metrics,
             attacks={label: attack_told(plan, label) for label in plan.attacks},

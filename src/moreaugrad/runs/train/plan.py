@@ -36,8 +36,7 @@ class DataPlan:
     network is judged on, and nothing is chosen by.
 
     count, test_count, seed: of the cells. split_seed: of the validation's draw, by default the
-    training's. unreadable: the share of pictures from which on the
-    training does not begin.
+    training's. unreadable: the share of pictures from which on the training does not begin.
     """
 
     source: str = CELLS
@@ -60,6 +59,11 @@ class DataPlan:
             )
         if not 0 <= self.unreadable <= 1:
             raise ValueError(f"unreadable: expected a share in [0, 1], got {self.unreadable!r}")
+        if self.source != CELLS and (self.count, self.test_count) != (None, None):
+            raise ValueError(
+                f"count and test_count: expected none beside {self.source}, of which all pictures "
+                f"are taken; they are of {CELLS}, which are drawn on the way"
+            )
         if self.test is not None and self.test == self.split:
             raise ValueError(
                 f"test: expected another part than {self.split!r}, which is trained on"

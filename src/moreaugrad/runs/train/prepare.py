@@ -15,7 +15,7 @@ from moreaugrad.data.examples import CELLS, Examples, open_examples, split_off
 from moreaugrad.data.loading import Batch, Loader
 from moreaugrad.data.prepare import Prepared as Readable
 from moreaugrad.data.prepare import prepare
-from moreaugrad.models import LoadedModel, PreprocessPlan, load_model
+from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.models.heads import Head, fit_head, last_layer
 from moreaugrad.runs.config import from_table, to_table
 from moreaugrad.runs.network import resolved_device, weights_digest
@@ -158,7 +158,7 @@ def prepare_train(
             augment=to_table(augment),
             start=weights_digest(model.module), pictures=_pictures(examples),
             files=_files([examples, test]),
-            model=replace(plan.model, preprocess=PreprocessPlan.like(model.preprocess)),
+            model=plan.model.resolved(model.preprocess),
         ),
         means=means, model=model, optimiser=make_optimiser(plan.optimiser, model.module),
         protocols=protocols,
