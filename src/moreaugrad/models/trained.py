@@ -33,6 +33,12 @@ class Trained:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
+    def builder(cls, name: str) -> str:
+        """What the network of this name is built by, where it is one that was trained."""
+        folder = trained_folder(name)
+        return name if folder is None else cls.read(Path(folder)).model
+
+    @classmethod
     def read(cls, folder: Path) -> Trained:
         """Errors: ValueError where the folder has none, or one that tells something else."""
         file = folder / FILE

@@ -17,6 +17,7 @@ from moreaugrad.data.prepare import Prepared as Readable
 from moreaugrad.data.prepare import prepare
 from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.models.heads import Head, fit_head, last_layer
+from moreaugrad.models.trained import Trained
 from moreaugrad.runs.config import from_table, to_table
 from moreaugrad.runs.network import resolved_device, weights_digest
 from moreaugrad.runs.pace import Unwatched, Watch
@@ -56,12 +57,14 @@ class Means:
 class PreparedTrain:
     """`plan` has every choice made. protocols: of this process's pieces, by their numbers.
 
-    notes: choices that a user should know of.
+    builder: the name that the network is built by, whatever it begins with. notes: choices that a
+    user should know of.
     """
 
     plan: TrainPlan
     means: Means
     model: LoadedModel
+    builder: str
     optimiser: torch.optim.Optimizer
     protocols: dict[int, Protocol]
     loader: Loader
@@ -160,8 +163,8 @@ def prepare_train(
             files=_files([examples, test]),
             model=plan.model.resolved(model.preprocess),
         ),
-        means=means, model=model, optimiser=make_optimiser(plan.optimiser, model.module),
-        protocols=protocols,
+        means=means, model=model, builder=Trained.builder(plan.model.name),
+        optimiser=make_optimiser(plan.optimiser, model.module), protocols=protocols,
         loader=Loader(
             training, augment, batch=plan.batch, seed=plan.seed, workers=means.workers,
             pin=torch.device(own).type == "cuda",

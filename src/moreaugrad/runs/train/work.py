@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moreaugrad.models.trained import FILE as MODEL
-from moreaugrad.models.trained import TRAINED, Trained
+from moreaugrad.models.trained import Trained
 from moreaugrad.runs.directory import remove_partial
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.job import ComputePlan
@@ -248,10 +248,9 @@ class _Run:
 
 
 def _trained(prepared: PreparedTrain) -> Trained:
-    model = prepared.plan.model.name
-    if model.startswith(f"{TRAINED}:"):  # whose folder may not stay where it is
-        model = Trained.read(Path(model.partition(":")[2])).model
-    return Trained(model=model, weights=BEST, labels=LABELS, preprocess=prepared.model.preprocess)
+    return Trained(
+        model=prepared.builder, weights=BEST, labels=LABELS, preprocess=prepared.model.preprocess
+    )
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> str:
