@@ -3,8 +3,8 @@
 The yardstick of the benchmarks and an oracle in tests. Nothing is shared with the library. The
 model takes pixels in [0, 1], as the released code's explainers do. Its L2 penalty is lambda2 / 2.
 
-Source: Singla et al. (arXiv 1902.00407), appendix C (eigenvectors through the Jacobian), sections
-3.1 and 4 (ten power iterations, ten line-searched accelerated steps), and the released code.
+Source: Singla et al. (arXiv 1902.00407), appendix C (eigenvectors through the Jacobian), section
+4 and appendix G (ten line-searched accelerated steps, ten power iterations), and the released code.
 """
 
 from __future__ import annotations

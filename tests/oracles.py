@@ -73,7 +73,7 @@ def zoomed_minimum(objective: Callable[[Tensor], Tensor], centre: Tensor, width:
 
 
 def quadratic_map(hessian: Tensor, slope: Tensor, x: Tensor, rho: float) -> Tensor:
-    """MG = (I + rho H)^-1 (H x + b) of one sample. Source: SPEC 12, oracle 2."""
+    """MG = (I + rho H)^-1 (H x + b) of one sample."""
     eye = torch.eye(len(x), dtype=x.dtype)
     return torch.linalg.solve(eye + rho * hessian, hessian @ x + slope)
 
@@ -102,7 +102,7 @@ def moreau_map(
 
 
 def lipschitz_bound(rho: float, lowest: float, highest: float) -> float:
-    """L_S of SPEC 9.3: by how much a penalised map changes per unit of the input.
+    """L_S of docs/certificates.md: by how much a penalised map changes per unit of the input.
 
     `lowest` is lambda (largest negative curvature, as a positive number), `highest` is M.
     """

@@ -43,7 +43,7 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
     Hessian products are central differences of the score's (smoothed) gradient, with the same
     draws on both sides: a smoothed network with kinks has curvature although every draw's second
     derivative is zero. The secants are as long as the noise level, or 1 % of the input's range
-    without noise. Source: SPEC 9.4, 9.5.
+    without noise.
     """
     if steps < 2:
         raise ValueError(f"steps: expected at least 2, got {steps}")

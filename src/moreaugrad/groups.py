@@ -63,7 +63,8 @@ def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition
     `shape` is `(features,)`, or `(channels, *spatial)` with one to three spatial axes. channels
     "joint": one group holds all channels of its block; "separate": one group for each channel.
     Where `size` does not divide an axis its last groups are smaller.
-    Source: MoreauGrad appendix B.1 (16 x 16 groups of 14 x 14 pixels, joint); AdvGrad (separate).
+    Source: MoreauGrad appendix B.1 (16 x 16 groups). The released code has 14 x 14 pixels, joint;
+    that of AdvGrad has them separate.
     """
     spatial = shape[1:] if len(shape) > 1 else shape
     if not 1 <= len(spatial) <= 3:

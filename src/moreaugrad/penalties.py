@@ -85,7 +85,7 @@ class Zero(DifferentiablePenalty):
 class L1(SparsePenalty):
     """R(u) = eta ||u||_1; its prox is the soft threshold sign(u) max(|u| - tau eta, 0).
 
-    Source: MoreauGrad eq. (8); as a perturbation: fast gradient sign (AdvGrad 4.1).
+    Source: MoreauGrad definition 4; as a perturbation: fast gradient sign (AdvGrad section 4.1).
     """
 
     eta: Weight
@@ -120,7 +120,7 @@ class GroupL2(SparsePenalty):
     `channels="joint"` puts all channels of a block into one group, "separate" makes one of each.
     `index` gives the groups as integer labels instead (superpixels, groups of features): of the
     sample's shape, or of its shape without channels.
-    Source: MoreauGrad eq. (10) and appendix B.1; AdvGrad 4.1.
+    Source: MoreauGrad definition 4, appendix B.1; AdvGrad section 4.3, proposition 2.
     """
 
     eta: Weight
@@ -172,7 +172,7 @@ class GroupL2(SparsePenalty):
 
 @dataclass(frozen=True, eq=False)
 class ElasticNet(Penalty):
-    """R(u) = l1 ||u||_1 + l2 ||u||_2^2 (no half). Source: AdvGrad 4.2."""
+    """R(u) = l1 ||u||_1 + l2 ||u||_2^2 (no half). Source: AdvGrad section 4.3, proposition 3."""
 
     l1: Weight
     l2: Weight
@@ -226,7 +226,8 @@ class SquaredL2(Penalty):
 class WeightedL2(SquaredL2):
     """R(u) = sum_i w_i u_i^2 with weights w >= 0, of a sample's shape or one for each sample.
 
-    Source: AdvGrad 4.3, in the strict form that keeps the pair conjugate (w from max A - A).
+    Source: AdvGrad section 4.3, proposition 4, in the strict form that keeps the pair conjugate (w
+    from max A - A).
     """
 
     weight: Tensor

@@ -81,7 +81,7 @@ class ReLUHessian:
         """CASO without lambda1, exactly: ((2 lambda2 - H)^-1 g for each input, lambda2 `[B]`).
 
         lambda2 = L / 2 + c1, L the largest eigenvalue. g is the gradient of the cross-entropy at
-        the target. By the c x c system (2 lambda2 - E'GE), G = J J' (SPEC 6.3).
+        the target. By the c x c system (2 lambda2 - E'GE), G = J J'.
         Errors: ValueError where not all eigenvalues were computed.
         """
         if self._gram is None:
@@ -123,7 +123,7 @@ def relu_hessian(
     the largest; a few vectors per eigenvalue are held.
     std: as for `CASO`, units in which the Hessian is taken.
     Errors: ValueError for fewer than two classes, or more eigenvalues than classes.
-    Source: CASO paper proposition 1, theorem 2, appendix C; SPEC 6.3. Differs: E in the place of a
+    Source: CASO paper proposition 1, theorem 2, appendix C. Differs: E in the place of a
     Cholesky factor, which a singular matrix does not have.
     """
     score = Score(

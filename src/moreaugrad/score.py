@@ -113,7 +113,7 @@ class Smoothed:
 
     `sigma` is a share of each sample's own range (max - min of each input) or, with sigma_mode
     "absolute", in the input's units. A score again: `bind` gives the same kind of bound score.
-    Source: MoreauGrad section 4.2.
+    Source: MoreauGrad proposition 1, Algorithm 1.
     """
 
     score: Score = field(kw_only=False)

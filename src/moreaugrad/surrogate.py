@@ -25,7 +25,7 @@ def softplus_surrogate(model: nn.Module, beta: float) -> SoftplusSurrogate:
     relu6, leaky_relu, and a clamp at 0 from below. Max-pooling keeps its kinks.
     beta: as it grows, the function goes to the model's own, and its curvature to infinity.
     Errors: ValueError for beta, and, at the first call, for a model in which nothing is replaced.
-    Source: Dombrowski et al. (2019); SPEC 0.8.
+    Source: Dombrowski et al. (2019).
     """
     return SoftplusSurrogate(model, beta)
 

@@ -1,4 +1,4 @@
-"""SSIM against scikit-image, in all of its own settings, and as SPEC asks for it."""
+"""SSIM against scikit-image, in all of its own settings, and written out literally."""
 
 import numpy as np
 import pytest

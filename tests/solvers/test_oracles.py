@@ -109,7 +109,7 @@ def test_penalised_quadratic(solver: type[Descent], kind: str) -> None:
 
 
 def prox_derivative(penalty: Penalty, v: Tensor, threshold: float) -> Tensor:
-    """D of SPEC 9.3: the derivative of the prox at `v` `[n]`."""
+    """D: the derivative of the prox at `v` `[n]`."""
     return torch.autograd.functional.jacobian(lambda t: penalty.prox(t[None], threshold)[0], v)
 
 
@@ -165,7 +165,7 @@ def test_a_map_has_the_sign_of_the_gradient(slope: float) -> None:
 
 
 def test_sparse_maps_move_faster_than_published() -> None:
-    """SPEC 9.3: g = (v'x)^2 / 2 + q'x is convex and eta = rho = 1, so the paper's bound is 1."""
+    """g = (v'x)^2 / 2 + q'x is convex and eta = rho = 1, so the paper's bound is 1."""
     v, q = torch.tensor([1.0, 10.0], dtype=F64), torch.tensor([-2.0, 0.0], dtype=F64)
 
     def solved(point: Tensor) -> Tensor:

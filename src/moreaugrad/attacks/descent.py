@@ -84,7 +84,7 @@ class Descent(Pursuing):
     linearly to 0. One that changes the class is halved, up to 10 times, and all after it.
     restarts: runs. start: the first one's, the "input" itself or a point on the "sphere" of radius
     epsilon that keeps the class; further runs start on the sphere.
-    Source: Levine et al. (2019), enhanced L2 attack; SPEC 2.1. Differs: steps of known length,
+    Source: Levine et al. (2019), enhanced L2 attack. Differs: steps of known length,
     which are stronger than ones that shrink with the gradient.
     """
 

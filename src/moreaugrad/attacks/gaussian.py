@@ -24,7 +24,7 @@ class GaussianNoise(Attack):
     sigma: a share of each input's own range (max - min), or in the input's units with
     sigma_mode="absolute". preserve_class: draws again, up to 100 times, until the class stays. With
     epsilon the displacement is also cut to that length.
-    Source: SPEC 2.5; Differs: keeps the class.
+    Source: the random attack of Zhang and Farnia (2023), appendix B.2. Differs: keeps the class.
     """
 
     sigma: float = DEFAULT_SIGMA

@@ -21,7 +21,7 @@ class TopK(Attack):
 
     share: k as a share of the clean map's entries that are not zero; count: k itself, which must
     leave some of them out. per: "element", or "pixel" (channels summed).
-    Source: Ghorbani et al. (2019); SPEC 2.1.
+    Source: Ghorbani et al. (2019); Zhang and Farnia (2023), appendix B.2.
     """
 
     share: float = 0.4

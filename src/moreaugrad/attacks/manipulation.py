@@ -36,7 +36,7 @@ class ManipulationAttack(Pursuing):
     Iterates that change the class do not count.
     betas: for a ReLU network, without a source: steps are made on its softplus surrogate, whose
     beta grows from the first number to the second, as 10 to 100 in the paper.
-    Source: Dombrowski et al. (2019); SPEC 2.4.
+    Source: Dombrowski et al. (2019).
     """
 
     target_map: Tensor | None = None

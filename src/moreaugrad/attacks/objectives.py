@@ -111,7 +111,7 @@ def top_k(
     k is `share` of the clean map's non-zero entries, rounded down and at least 1, or `count`.
     per "pixel": entries are sums over the first axis (channels) of each input, and K holds whole
     pixels. `of_all`: as published, the share of all entries, zeros too, which K then may hold.
-    Source: Ghorbani et al. (2019); SPEC 2.1.
+    Source: Ghorbani et al. (2019); Zhang and Farnia (2023), equation (7).
     """
     magnitude = clean.abs()
     if per == "pixel":
@@ -164,7 +164,7 @@ def likeness(clean: Tensor, layout: Layout, target: Tensor | None, weight: float
     224 x 224 pixels.
 
     Errors: ValueError for a target of another shape, of zeros or not finite.
-    Source: Dombrowski et al. (2019); SPEC 2.4.
+    Source: Dombrowski et al. (2019).
     """
     if target is None:
         pixels = _pixels(clean.abs().double(), layout)

@@ -40,8 +40,8 @@ class PublishedTopKAttack(Attack):
     - MoreauGrad maps are replaced by 1{A != 0} |grad f(x + u)| without noise, the support and the
       displacement u held ("straight-through"): for D, for K and for the gradient.
     source: compute D and its gradient on this explainer, as with a softplus surrogate.
-    Source: the code released with Zhang and Farnia (2023); SPEC 2.1, 2.3 (a). Differs: draws of
-    noise are the same ones at every step, and a map is solved from the last one.
+    Source: the code released with Zhang and Farnia (2023). Differs: draws of noise are the same at
+    every step, and a map is solved from the last one.
     """
 
     steps: int = 10

@@ -51,7 +51,7 @@ def bounds(moments: Moments, failure: float, bound: str = AUTO) -> Bounds:
 
 
 def hoeffding_deviation(samples: int, entries: int, failure: float) -> float:
-    """c = sqrt(ln(2 n / failure) / (2 q)): no mean of q draws is off by more. Source: SPEC 4.3."""
+    """c = sqrt(ln(2 n / failure) / (2 q)): no mean of q draws is off by more (Hoeffding)."""
     return math.sqrt(math.log(2 * entries / failure) / (2 * samples))
 
 

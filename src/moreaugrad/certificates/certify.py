@@ -109,7 +109,7 @@ def certificate_of_moments(
     """Of a mean of maps in [0, 1] whose noise has the standard deviation `sigma` at every input.
 
     Two-sample: half of the failure probability is for each of the two means, the second one's
-    error being bounded by Hoeffding. Source: Levine et al. (2019); SPEC 4.3.
+    error being bounded by Hoeffding. Source: Levine et al. (2019).
     """
     choose("statement", statement, STATEMENTS)
     if not 0 < confidence < 1:
@@ -152,7 +152,7 @@ def estimate_of_explanation(
 
     `exact` leaves the error out: what would hold for a map without any.
     The weight eta is held at its value. Entries that are 0 do not count as largest.
-    Source: SPEC 9.3, 9.7, 9.8.
+    Source: derived in docs/certificates.md.
     """
     choose("statement", statement, STATEMENTS)
     settings = explanation.settings

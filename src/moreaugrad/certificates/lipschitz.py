@@ -1,7 +1,7 @@
 """How fast a network's logits can change with its input: a proven bound, and what was seen.
 
 The bound multiplies the norms of the network's operators along its graph. It holds for every input
-and is far above what any input shows, the more the deeper the network. Source: SPEC 9.6.
+and is far above what any input shows, the more the deeper the network.
 """
 
 from __future__ import annotations

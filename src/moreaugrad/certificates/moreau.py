@@ -1,8 +1,8 @@
 """How fast MoreauGrad's maps change with the input, and what that leaves of their largest entries.
 
 For a score whose Hessian has its eigenvalues in [-weak_convexity, smoothness] everywhere, and
-rho * weak_convexity < 1. Source: SPEC 9.3, 9.7, 9.8, where the MoreauGrad paper's bound for sparse
-maps is corrected upwards.
+rho * weak_convexity < 1. Source: MoreauGrad theorem 1, part 3. The bound for sparse maps is our
+own: that of theorem 2 and corollary 2 has a counter-example, see docs/certificates.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def smoothed_curvature(lipschitz: float, sigma: float) -> float:
     z ~ N(0, sigma^2 I), for any f with |f(x) - f(y)| <= L ||x - y||.
 
     u'Hv = E (u' grad f) (v'z) / sigma^2 and E |v'z| = sqrt(2 / pi) sigma. Without the factor
-    sqrt(d) of the MoreauGrad paper's proposition 1. Source: SPEC 9.3.
+    sqrt(d) of MoreauGrad proposition 1.
     """
     if not (0 < sigma < math.inf and 0 <= lipschitz < math.inf):
         raise ValueError(

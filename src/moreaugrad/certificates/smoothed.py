@@ -1,7 +1,7 @@
 """What a Gaussian mean of numbers in [0, 1] keeps under a perturbation of its input.
 
 h-bar(x) = E h(x + z), z ~ N(0, sigma^2 I), 0 <= h_i <= 1: Phi^-1(h-bar_i) is 1/sigma-Lipschitz in
-the Euclidean norm, whatever h. Source: Levine et al. (2019); SPEC 4.3.
+the Euclidean norm, whatever h. Source: Levine et al. (2019).
 """
 
 from __future__ import annotations

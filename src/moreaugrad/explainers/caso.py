@@ -110,7 +110,7 @@ class GroupFeatures(Explainer):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CAFO(GroupFeatures):
-    """D* = ST_lambda1(g) / (2 lambda2), lambda2 = c1. Source: CASO paper eq. (3); SPEC 6.2."""
+    """D* = ST_lambda1(g) / (2 lambda2), lambda2 = c1. Source: CASO paper eq. (3)."""
 
     method: ClassVar[str] = "cafo"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
@@ -147,7 +147,7 @@ class CASO(GroupFeatures):
     Details also: `lambda2`, `top_eigenvalue` (L), `top_error` (how far below it may be), and for
     gauss-newton `hessian_gap`, ||(H - G) g|| / (L ||g||), what its products lack of the Hessian's.
     The derivative holds lambda1 and lambda2, and is that of the exact Hessian's solution.
-    Source: CASO paper eq. (5), theorem 3; SPEC 6. Differs: solved to a residual, per sample.
+    Source: CASO paper eq. (5), theorem 3. Differs: solved to a residual, per sample.
     """
 
     hessian: str = "exact"
@@ -252,7 +252,7 @@ class _Smooth(GroupFeatures):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SmoothCAFO(_Smooth, CAFO):
-    """CAFO of the mean loss under Gaussian noise. Source: CASO paper definition 4."""
+    """CAFO of the mean loss under Gaussian noise. Source: CASO paper section 5."""
 
     method: ClassVar[str] = "smooth-cafo"
 

@@ -65,7 +65,7 @@ def stein(bound: BoundScore, of_gradient: OfGradient, cotangent: Tensor, mean: T
     """J' c = E (h(x + z) - mean)'c z / sigma^2, z ~ N(0, sigma^2 I), without second derivatives.
 
     `mean`, what is known of E h, only lowers the variance: by n / draws, so that many draws are
-    needed. Errors: ValueError without noise. Source: SPEC 9.5.
+    needed. Errors: ValueError without noise. Source: Stein's identity.
     """
     sigma = _noise(bound)
 
@@ -80,7 +80,7 @@ def stein(bound: BoundScore, of_gradient: OfGradient, cotangent: Tensor, mean: T
 def stein_product(bound: BoundScore, v: Tensor) -> Tensor:
     """H v = E (g(x + z) z'v + z g(x + z)'v) / (2 sigma^2): symmetric, without second derivatives.
 
-    Errors: ValueError without noise. Source: SPEC 9.5.
+    Errors: ValueError without noise. Source: Stein's identity.
     """
     sigma = _noise(bound)
 

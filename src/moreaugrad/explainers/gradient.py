@@ -59,7 +59,7 @@ class SmoothGrad(NoisyMean):
 
     sigma is a share of each input's own range (max - min), or absolute with sigma_mode="absolute".
     The explanation's error is the standard error of that mean.
-    Source: Smilkov et al. (2017); SPEC 4.1. Differs: signed, antithetic, one target for all draws.
+    Source: Smilkov et al. (2017). Differs: signed, antithetic, one target for all draws.
     """
 
     sigma: float = 0.15

@@ -60,7 +60,7 @@ class Pulled:
         return image
 
     def straight_through(self, cotangent: Tensor) -> Tensor:
-        """H D c: as if u did not move. Source: SPEC 2.3 (a)."""
+        """H D c: as if u did not move. Source: the code released with MoreauGrad."""
         return gradient_and_product(self._there, self._derivative(cotangent))[1]
 
     def stein(self, cotangent: Tensor) -> Tensor:

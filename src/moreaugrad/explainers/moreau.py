@@ -60,8 +60,8 @@ class MoreauExplainer(Explainer):
     than one solution.
     solver: "spectral", "accelerated" or "proximal-gradient", for deterministic scores.
     Derivatives see the noise by its first `samples` draws.
-    Source: MoreauGrad definitions 2 to 6 and Algorithm 1. Differs: the sign is that of a gradient
-    (SPEC 1.1), averages are taken before the prox, so that the map is exactly sparse (SPEC 1.3).
+    Source: MoreauGrad definitions 2 to 5, Algorithm 1. Differs: the sign is that of a gradient, as
+    in definition 2; averages are taken before the prox, so that the map is exactly sparse.
     """
 
     rho: float = 1.0
@@ -186,7 +186,7 @@ class MoreauExplainer(Explainer):
 
     def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
         """J' c, by the optimality condition u = P(-rho grad f(x + u)), D the derivative of P:
-        J = (I + rho D H)^-1 D H. Source: SPEC 2.3, 9.9."""
+        J = (I + rho D H)^-1 D H."""
         found = []
         graphs = UNROLLED_STEPS if through == UNROLLED else 1
         for rows in groups_with_a_graph(bound, graphs):
@@ -250,7 +250,7 @@ class _Sparse(MoreauExplainer):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SparseMoreauGrad(_Sparse):
-    """Sparse MoreauGrad: R = ||u||_1. Source: MoreauGrad definition 5, eq. (8)."""
+    """Sparse MoreauGrad: R = ||u||_1. Source: MoreauGrad definition 5."""
 
     method: ClassVar[str] = "sparse-moreaugrad"
 
@@ -270,7 +270,7 @@ class GroupSparseMoreauGrad(_Sparse):
     group: the blocks' size in pixels (or one for each spatial axis); "auto" makes a grid of about
     16 blocks along each axis, the paper's 14 x 14 pixels at 224. channels: "joint" or "separate".
     index: explicit groups as integer labels (superpixels, groups of features), see `GroupL2`.
-    Source: MoreauGrad definition 6, eq. (10).
+    Source: MoreauGrad definition 5.
     """
 
     group: int | Sequence[int] | str = AUTO

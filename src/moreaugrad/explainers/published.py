@@ -27,7 +27,7 @@ class PublishedMoreauGrad(Explainer):
     is the sparse variant, else the block size of the group-sparse one; eta 0 is the vanilla one.
     sign: "displacement" gives that mean as released (+delta, not divided by rho), "gradient" gives
     -delta / rho, which can be compared with all other maps.
-    Source: MoreauGrad Algorithm 1 and the released code; SPEC 1.3, 1.4.
+    Source: MoreauGrad Algorithm 1 and the released code.
     """
 
     rho: float = 1.0

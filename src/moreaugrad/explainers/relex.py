@@ -34,7 +34,7 @@ class RelEx(Explainer):
     min), or absolute with sigma_mode="absolute". The score can only be the log-probability.
     Details: `foreground` and `background`, p at x * m and at x * (1 - m).
     An entry that the loss never depended on is 0; a sample without any is told (`NO_GRADIENT`).
-    Source: Lim et al. (2021) and the released code; SPEC 5. Differs: noise keyed and antithetic, at
+    Source: Lim et al. (2021) and the released code. Differs: noise keyed and antithetic, at
     a level fixed for each sample; finite where probabilities are 0 or 1.
     """
 

@@ -52,14 +52,14 @@ def _ratio(contribution: Tensor, change: Tensor, gradient: Tensor, eps: float) -
 
 
 def elementwise(call: Call, outgoing: Tensor, eps: float) -> Tensor:
-    """Delta y / Delta x. Source: Shrikumar et al. (2017), section 3.5.1."""
+    """Delta y / Delta x. Source: Shrikumar et al. (2017), the Rescale rule."""
     change = _change(call.leaf.detach())
     contribution = outgoing * _change(call.output.detach())
     return _ratio(contribution, change, call.gradient(outgoing), eps)
 
 
 def softmax(call: Call, outgoing: Tensor, eps: float) -> Tensor:
-    """The same, with each sample's mean taken off. Source: Shrikumar et al., section 3.6."""
+    """The same, with each sample's mean taken off. Source: Shrikumar et al. (2017)."""
     multiplier = elementwise(call, outgoing, eps)
     mean = multiplier.flatten(1).mean(1)
     return multiplier - mean.reshape(-1, *[1] * (multiplier.ndim - 1))

@@ -39,7 +39,7 @@ def rho_guidance(
 ) -> RhoGuidance:
     """The rho at which this explainer's score has rho * lambda = 0.5 by estimate, per sample.
 
-    `explainer.samples` draws enter where it has noise. Source: SPEC 9.2 to 9.4.
+    `explainer.samples` draws enter where it has noise. Source: MoreauGrad theorem 1.
     """
     bound = explainer.bind(inputs, target, additional_forward_args)
     curvature = estimate_curvature(bound, steps, explainer.seed)
@@ -51,7 +51,7 @@ def paper_rho(inputs: Inputs) -> float:
     """rho = 1 / sqrt(E ||X||_2), the paper's rule of thumb, over this batch.
 
     It depends on the units and the number of pixels: about 0.05 for mean/std-normalised 224 x 224
-    photos, where the paper itself uses 1. Source: MoreauGrad section 6.2; SPEC 9.6.
+    photos, where the paper itself uses 1. Source: MoreauGrad section 6.2.
     """
     parts = as_parts(inputs)
     square = torch.stack([part.double().flatten(1).square().sum(1) for part in parts]).sum(0)

@@ -57,7 +57,7 @@ class SparsifiedSmoothGrad(NoisyMean):
     The explanation's error is the standard error of the mean.
     Of the derivatives, "implicit" holds which entries are among the largest; the sparsified
     variant, which is constant between jumps, has none but "stein".
-    Source: Levine et al. (2019); SPEC 4.2. Differs: one target for all draws.
+    Source: Levine et al. (2019). Differs: one target for all draws.
     """
 
     variant: str = RELAXED

@@ -5,7 +5,7 @@ reduction for the binary score), and `truth` of the same shape in [-1, 1]: of sy
 background, 0.4 for the object, 0.9 for what tells its class. Truth is cut at fixed levels, maps
 after normalisation. `[B]` in float64; NaN for maps that are zero everywhere or not finite, and
 where a share is of nothing.
-Source: Tjoa and Guan (2020), SPEC 8.5; AdvGrad (2024), SPEC 8.6.
+Source: Tjoa and Guan (2020); AdvGrad section 5.1.
 """
 
 from __future__ import annotations

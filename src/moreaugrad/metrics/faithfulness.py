@@ -37,7 +37,7 @@ def aopc(
 
     order: "morf", the most relevant first (a faithful map scores high); "lerf", the least (low);
     "abpc": the first minus the second (high). L = `steps`, or all regions where there are fewer.
-    The draws of both orders are the same. Source: Samek et al. (2016), arXiv 1509.06321, SPEC 8.3.
+    The draws of both orders are the same. Source: Samek et al. (2016), arXiv 1509.06321.
     """
     choose("order", order, ORDERS)
     fall = [

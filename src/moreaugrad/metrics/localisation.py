@@ -3,7 +3,7 @@
 All take `values` `[B, ...]`, one number per place (larger is more important: reduce channels
 first, for example `maps.abs().sum(1)`), and `mask` of the same shape, non-zero where the truth is.
 They return `[B]` in float64: NaN where the mask holds all places or none, and for maps that are
-zero everywhere or not finite (SPEC 0.7).
+zero everywhere or not finite.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def gaze_overlap(values: Tensor, mask: Tensor, *, ratio: float = 0.05, blur: flo
     a sparse map its zeros) are taken at random: the result is the mean over all ways to do so, in
     both maps independently, so a map that tells nothing has about `ratio`. blur: standard deviation
     in pixels of a Gaussian on |v| first, `[B, H, W]` only; the paper does not mention one.
-    Source: AdvGrad (2024) on CUB-GHA, SPEC 8.9.
+    Source: AdvGrad section 5.3, on CUB-GHA.
     """
     share("ratio", ratio)
     if not 0 <= blur < math.inf:

@@ -48,7 +48,7 @@ def aggregate(values: Tensor) -> Aggregate:
 
 
 def defined(flat: Tensor) -> Tensor:
-    """`[B]`: finite and not zero everywhere; other maps have no scores (SPEC 0.7)."""
+    """`[B]`: finite and not zero everywhere; other maps have no scores."""
     return torch.isfinite(flat).all(1) & (flat != 0).any(1)
 
 

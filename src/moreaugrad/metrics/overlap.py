@@ -30,7 +30,7 @@ def top_k_intersection(
 
     k = floor(ratio x entries of `a` that are not zero), or of all with nonzero=False, or `count`;
     never more than are not zero in `a`, so that a map has an overlap of 1 with itself. NaN for
-    k = 0. Source: Ghorbani et al. (2019), SPEC 3.2. Differs from MoreauGrad's code, whose top
+    k = 0. Source: Ghorbani et al. (2019). Differs from MoreauGrad's code, whose top
     holds positive entries alone.
     """
     _check(ratio, count)
@@ -45,7 +45,7 @@ def top_k_intersection(
 def dice(a: Tensor, b: Tensor, *, ratio: float = 0.4, reduction: str = AS_IS) -> Tensor:
     """2 |M_a and M_b| / (|M_a| + |M_b|), M the top of floor(ratio x own non-zero entries): `[B]`.
 
-    NaN where both are empty. Source: AdvGrad's stability protocol, SPEC 3.3.
+    NaN where both are empty. Source: AdvGrad appendix B.7.
     """
     _check(ratio, None)
 
@@ -60,8 +60,8 @@ def dice(a: Tensor, b: Tensor, *, ratio: float = 0.4, reduction: str = AS_IS) ->
 def jaccard(a: Tensor, b: Tensor, *, ratio: float = 0.1, reduction: str = AS_IS) -> Tensor:
     """|M_a and M_b| / |M_a or M_b|, M the top of floor(ratio x all entries): `[B]`, in [0, 1].
 
-    A top ends where a map's non-zero entries do. NaN where both are empty. Source: the CASO
-    paper's code, SPEC 3.5.
+    A top ends where a map's non-zero entries do. NaN where both are empty. Source: the code
+    released with CASO.
     """
     _check(ratio, None)
 

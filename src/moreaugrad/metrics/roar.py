@@ -2,7 +2,8 @@
 
 A network is trained anew on pictures that keep only the top share of their entries, another on
 those that keep only the bottom share; each is tested on pictures masked alike.
-Source: Shah, Jain and Netrapalli (2021), arXiv 2102.12781; AdvGrad (2024); SPEC 8.2.
+Source: Shah, Jain and Netrapalli (2021), arXiv 2102.12781; AdvGrad section 5.2,
+appendix B.5.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def randomisation(
     maps. calibration: inputs whose statistics the copies' batch normalisation layers take after
     redrawing; without it they are 0 and 1. The model itself stays as it is.
 
-    Source: Adebayo et al. (2018), arXiv 1810.03292, SPEC 8.8.
+    Source: Adebayo et al. (2018), arXiv 1810.03292.
     Errors: ValueError for a block that is not in the model or has no weights.
     """
     choose("mode", mode, MODES)

@@ -21,7 +21,7 @@ def normalised_distance(
 ) -> Tensor:
     """D = || a / ||a||_2 - b / ||b||_2 ||_2: in [0, 2], in [0, sqrt 2] unsigned.
 
-    Scale invariant; D^2 = 2 - 2 cosine. Source: MoreauGrad equation 6, SPEC 3.1. Differs from its
+    Scale invariant; D^2 = 2 - 2 cosine. Source: MoreauGrad eq. (6). Differs from its
     code: the norm is each sample's; magnitudes for all methods alike.
     """
 
@@ -66,7 +66,7 @@ def spearman(a: Tensor, b: Tensor, *, signed: bool = False, reduction: str = AS_
 def mass_centre_shift(a: Tensor, b: Tensor, *, reduction: str = "abs-sum") -> Tensor:
     """|| c(a) - c(b) ||_2 in pixels, c = sum_p |A_p| p / sum_p |A_p|.
 
-    Maps `[B, C, H, W]`, `[B, H, W]` or `[B, N]`. Source: Ghorbani et al. (2019), SPEC 3.5.
+    Maps `[B, C, H, W]`, `[B, H, W]` or `[B, N]`. Source: Ghorbani et al. (2019).
     """
 
     def score(a: Floats, b: Floats) -> float:

@@ -29,7 +29,7 @@ def gini(maps: Tensor, *, reduction: str = AS_IS) -> Tensor:
 
     0 for a constant map, 1 - 1/N for a single entry; scale invariant. Entries count one by one;
     reduction "abs-sum" gives a number per pixel. NaN for a zero map and for one that is not
-    finite. Source: Hurley and Rickard (2009), SPEC 8.1.
+    finite. Source: Hurley and Rickard (2009).
     """
 
     def score(a: Floats) -> float:

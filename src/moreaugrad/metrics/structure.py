@@ -81,7 +81,7 @@ def ssim(
     alike. Channels that are not reduced are compared one by one.
     NaN where a map is zero everywhere, not finite, or blank as a picture (constant).
 
-    Source: Wang et al. (2004), SPEC 3.4. Windows at the border count, unlike in scikit-image.
+    Source: Wang et al. (2004). Windows at the border count, unlike in scikit-image.
     """
     check(a, b)
     if a.ndim not in (3, 4) or (displayed and reduction == AS_IS and a.ndim == 4):

@@ -66,7 +66,7 @@ class Descent(ABC):
 
     With r the fixed-point residual at the problem's unit step rho, and M and lambda the largest and
     the most negative curvature seen along the last steps, the error is at most
-    (2 + rho M) r / (1 - rho lambda) (SPEC 1.3). Curvatures are seen, not known: an estimate.
+    (2 + rho M) r / (1 - rho lambda). Curvatures are seen, not known: an estimate.
     """
 
     tolerance: float = 1e-3

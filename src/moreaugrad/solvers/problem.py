@@ -47,7 +47,7 @@ class Problem(ABC):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MoreauProblem(Problem):
-    """h(u) = f(x + u) + ||u||^2 / (2 rho). Source: MoreauGrad eq. (5), (8), (10); SPEC 1.1.
+    """h(u) = f(x + u) + ||u||^2 / (2 rho). Source: MoreauGrad eq. (5), definition 4.
 
     The map is A = -u* / rho; in terms of the score's gradient, -P(-rho grad f(x + u*)) / rho with
     P the prox of rho eta R.

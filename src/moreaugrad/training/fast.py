@@ -16,7 +16,7 @@ from moreaugrad.training.protocol import Adversary
 class Fast(Adversary):
     """delta = argmax_d <g, d> - h(d), g the gradient of the sample's loss at x.
 
-    With `L1` this is the fast gradient sign. Source: AdvGrad 4.1 to 4.3.
+    With `L1` this is the fast gradient sign. Source: AdvGrad appendix B.3.
     """
 
     def _search(

@@ -38,7 +38,7 @@ class Harmonisation(GuidedPenalty):
     """R(g) = epsilon sum_i (max A - A_i + floor) g_i^2: gradients where A is low cost most.
 
     max A is each image's own, and 1 where nothing is to be looked at.
-    Source: AdvGrad 4.3, with weights that are never negative, so that R is convex and the
+    Source: AdvGrad section 4.3, with weights that are never negative, so that R is convex and the
     perturbation 2 epsilon (max A - A + floor) g solves the inner problem.
     """
 
@@ -58,7 +58,7 @@ class PublishedHarmonisation(GuidedPenalty):
     """delta = 2 epsilon (1/2 - A) g / ||g||_2 as released: a heuristic, not a penalty's maximiser.
 
     Where A > 1/2 the perturbation lowers the loss; the quadratic form behind it is indefinite.
-    `peak` puts max A / 2 of each image for 1/2, as the paper prints it. Source: AdvGrad 4.3.
+    `peak` puts max A / 2 of each image for 1/2, as the paper has it. Source: AdvGrad section 4.3.
     """
 
     peak: bool = False

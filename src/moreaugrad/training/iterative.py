@@ -32,7 +32,7 @@ class Iterative(Adversary):
     """`steps` times delta <- update(delta, g), g the gradient of the sample's loss at x + delta.
 
     start: "maximiser", the one-step answer (which costs one more gradient); "zero"; or "random",
-    a feasible point (for norms; with L1 uniform in the box). Source: AdvGrad 5.1.
+    a feasible point (for norms; with L1 uniform in the box). Source: AdvGrad appendix B.4.
     """
 
     steps: int = 7
