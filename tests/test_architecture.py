@@ -31,6 +31,7 @@ LEVELS = (
         "penalties",
         "joint",
         "layer",
+        "likelihood",
         "outputs",
         "arguments",
         "bound",

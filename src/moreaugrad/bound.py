@@ -15,6 +15,7 @@ from moreaugrad.arguments import take
 from moreaugrad.batching import Chunks
 from moreaugrad.layer import substituted
 from moreaugrad.layout import Layout
+from moreaugrad.likelihood import pulled_back
 from moreaugrad.noise import Draws, Noise
 from moreaugrad.outputs import Readout, Target, TargetLike, tensor_output
 
@@ -78,11 +79,14 @@ class BoundScore:
             outputs = self.in_chunks(
                 lambda rows: self._forward(self.layout.restore(self.origin[rows]), rows)
             )
+        # -inf is a class that is switched off, as long as it is not the one explained.
+        on = outputs.masked_fill(outputs == -torch.inf, 0)
+        checks.check_finite("the model's outputs", (on,))
         found, prediction = self.readout.resolve(outputs, target)
-        checks.check_finite("the model's outputs", (outputs,))
-        return replace(
-            self, target=found, prediction=prediction, clean=self.readout.read(outputs, found)
-        )
+        clean = self.readout.read(outputs, found)
+        own = replace(self.readout, kind="logit").read(outputs, found)
+        checks.check_finite("the model's score of the target", (own, clean))
+        return replace(self, target=found, prediction=prediction, clean=clean)
 
     def value_and_grad(
         self, u: Tensor | None = None, draws: Sequence[int] | None = None
@@ -156,9 +160,11 @@ class BoundScore:
         checks.check_recording()
         with torch.enable_grad():
             parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
-            scores = self._value(parts, rows)
+            outputs = self._forward(parts, rows)
+            if not outputs.requires_grad:
+                raise checks.ModelError(checks.DETACHED)
             with checks.explained(self.layout):
-                found = torch.autograd.grad(scores.sum(), parts, allow_unused=True)
+                scores, found = pulled_back(outputs, parts, partial(self.read, rows=rows))
         if all(grad is None for grad in found):
             raise checks.ModelError(checks.DETACHED)
         grads = [
@@ -166,7 +172,7 @@ class BoundScore:
             for grad, size in zip(found, self.layout.sizes, strict=True)
         ]
         # Sums are kept in the working precision, whatever the network computes in.
-        return scores.detach().to(points.dtype), self.layout.flatten(grads).to(points.dtype)
+        return scores.to(points.dtype), self.layout.flatten(grads).to(points.dtype)
 
     def outputs(self, points: Tensor, rows: Tensor) -> Tensor:
         """What the model makes of `points` `[m, n]` in these samples' place: `[m, K]`."""

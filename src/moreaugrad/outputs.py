@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from moreaugrad.likelihood import log_probability, log_sigmoid, raised
 from moreaugrad.names import choose
 
 TargetLike = int | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | tuple[int, ...] | None
@@ -22,18 +22,15 @@ def _two_class(evidence: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Kinds of score when the target's log-odds are known: the two-class softmax of (s, 0)."""
     return {
         "logit": lambda: evidence,
-        "log-probability": lambda: F.logsigmoid(evidence),
-        "probability": lambda: torch.sigmoid(evidence),
+        "log-probability": lambda: log_sigmoid(evidence),
+        "probability": lambda: log_sigmoid(evidence).exp(),
         "margin": lambda: evidence,
-        "cross-entropy": lambda: F.softplus(-evidence),
+        "cross-entropy": lambda: -log_sigmoid(evidence),
     }
 
 
 def _multiclass(outputs: Tensor, classes: Tensor) -> dict[str, Callable[[], Tensor]]:
     column = classes[:, None]
-
-    def log_probability() -> Tensor:
-        return F.log_softmax(outputs, dim=1).gather(1, column)[:, 0]
 
     def margin() -> Tensor:
         others = outputs.scatter(1, column, -torch.inf)
@@ -41,10 +38,10 @@ def _multiclass(outputs: Tensor, classes: Tensor) -> dict[str, Callable[[], Tens
 
     return {
         "logit": lambda: outputs.gather(1, column)[:, 0],
-        "log-probability": log_probability,
-        "probability": lambda: log_probability().exp(),
+        "log-probability": lambda: log_probability(outputs, classes),
+        "probability": lambda: log_probability(outputs, classes).exp(),
         "margin": margin,
-        "cross-entropy": lambda: -log_probability(),
+        "cross-entropy": lambda: -log_probability(outputs, classes),
     }
 
 
@@ -122,7 +119,8 @@ class Readout:
         return given, prediction
 
     def read(self, outputs: Tensor, target: Target) -> Tensor:
-        """The score `[B]`."""
+        """The score `[B]`, in single precision at least."""
+        outputs = raised(outputs)
         table = _at(outputs[:, None] if outputs.ndim == 1 else outputs, target.positions)
         classes = target.classes
         task = self._task(table)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from moreaugrad.checks import DETACHED, check_recording
 from moreaugrad.layout import Layout, working_dtype
+from moreaugrad.likelihood import pulled_back, raised
 from moreaugrad.outputs import tensor_output
 from moreaugrad.space import PIXEL, InputSpace
 from moreaugrad.training.losses import PerSampleLoss
@@ -39,21 +41,25 @@ def in_mode(model: Model, mode: str) -> Iterator[None]:
 
 def loss_values(model: Model, x: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
     """The loss of each sample, `[B]`, in single precision or more whatever passes compute in."""
-    output = tensor_output(model(x))
-    values = loss(output.to(working_dtype((output.dtype,))), y)
-    if values.shape != (len(x),):
+    return read_loss(tensor_output(model(x)), y, loss)
+
+
+def read_loss(output: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
+    """The loss of each sample, `[B]`, from the model's output."""
+    values = loss(raised(output), y)
+    if values.shape != (len(output),):
         raise ValueError(
-            f"loss: expected one value for each of the {len(x)} samples, got shape "
+            f"loss: expected one value for each of the {len(output)} samples, got shape "
             f"{tuple(values.shape)}; use reduction='none'"
         )
     return values
 
 
-def input_gradient(values: Tensor, x: Tensor, create_graph: bool = False) -> Tensor:
-    """The gradient of each sample's own loss; the parameters' `.grad` stay as they are."""
+def input_gradient(values: Tensor, x: Tensor) -> Tensor:
+    """The gradient of each sample's own loss, with its graph; no parameter's `.grad` changes."""
     if not values.requires_grad:
         raise ValueError(DETACHED)
-    (found,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, allow_unused=True)
+    (found,) = torch.autograd.grad(values.sum(), x, create_graph=True, allow_unused=True)
     if found is None:
         raise ValueError(DETACHED)
     return found
@@ -134,8 +140,13 @@ class Problem:
         """Of each sample's loss at x + delta, with respect to delta."""
         with torch.enable_grad():
             x = self.near.at(delta).requires_grad_()
-            values = loss_values(self.model, x, self.y, self.loss)
-            return self.near.slope(input_gradient(values, x))
+            output = tensor_output(self.model(x))
+            if not output.requires_grad:
+                raise ValueError(DETACHED)
+            _, (found,) = pulled_back(output, (x,), partial(read_loss, y=self.y, loss=self.loss))
+            if found is None:
+                raise ValueError(DETACHED)
+            return self.near.slope(found)
 
     def value(self, delta: Tensor) -> Tensor:
         """The loss of each sample at x + delta, without a graph."""

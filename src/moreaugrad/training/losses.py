@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from moreaugrad.likelihood import log_probability, log_sigmoid, log_softmax
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 """(output [B, ...], y) -> [B]."""
@@ -24,14 +25,15 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
                 f"labels: expected integers, or probabilities of the output's shape "
                 f"{tuple(output.shape)}; got {y.dtype} of shape {tuple(y.shape)}"
             )
-        values = F.cross_entropy(output, y, reduction="none")
+        # A class of probability 0 may have an output of -inf.
+        values = -torch.where(y == 0, 0.0, y * log_softmax(output)).sum(1)
     elif _single(output):
         check_labels(y, 2)
         evidence = output.reshape(-1)
-        values = F.softplus(torch.where(y.reshape(-1) == 1, -evidence, evidence))
+        values = -log_sigmoid(torch.where(y.reshape(-1) == 1, evidence, -evidence))
     else:
         check_labels(y, output.shape[1])
-        values = F.cross_entropy(output, y.long(), reduction="none")
+        values = -log_probability(output, y.long())
     return values.flatten(1).mean(1) if values.ndim > 1 else values
 
 

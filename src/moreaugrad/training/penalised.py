@@ -62,7 +62,7 @@ class Penalised(PenaltyProtocol):
             if self.inner != TRAIN:
                 with in_mode(model, self.inner):
                     penalised = loss_values(model, leaf, y, loss)
-            g = near.slope(input_gradient(penalised, leaf, create_graph=True))
+            g = near.slope(input_gradient(penalised, leaf))
             fixed = g.detach()
             m = penalty.maximiser(fixed)
             told = self._told(penalty, near, near.at(m), m, fixed)
