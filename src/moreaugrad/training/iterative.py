@@ -31,6 +31,7 @@ STARTS = (MAXIMISER, ZERO, RANDOM)
 class Iterative(Adversary):
     """`steps` times delta <- update(delta, g), g the gradient of the sample's loss at x + delta.
 
+    With a box, delta is cut to it after each update, as projected gradient descent does.
     start: "maximiser", the one-step answer (which costs one more gradient); "zero"; or "random",
     a feasible point (for norms; with L1 uniform in the box). Source: AdvGrad appendix B.4.
     """
@@ -89,16 +90,17 @@ class Iterative(Adversary):
     def _search(
         self, problem: Problem, penalty: Penalty, ids: Sequence[int] | Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        delta = problem.near.zero()
+        near = problem.near
+        delta = near.zero()
         if self.start == MAXIMISER:
-            delta = penalty.maximiser(problem.gradient(delta))
+            delta = near.inside(penalty.maximiser(problem.gradient(delta)))
         elif self.start == RANDOM:
-            normal = self._normal(problem.near, ids)
+            normal = self._normal(near, ids)
             # erf(z / sqrt(2)) is uniform in (-1, 1); shrinking entries keeps a ball's point inside.
-            delta = penalty.maximiser(normal) * torch.erf(normal / 2**0.5).abs()
+            delta = near.inside(penalty.maximiser(normal) * torch.erf(normal / 2**0.5).abs())
         for _ in range(self.steps):
             g = problem.gradient(delta)
-            delta = self.update(penalty, delta, g, self.step)
+            delta = near.inside(self.update(penalty, delta, g, self.step))
         return delta, g
 
 
@@ -106,9 +108,9 @@ class Iterative(Adversary):
 class Momentum(Adversary):
     """v <- decay v + g / ||g||_1, delta <- delta + maximiser(v) / steps, from zero.
 
-    The mean of feasible points is feasible, so nothing is projected; with `L1` this is MI-FGSM
-    with steps of epsilon / steps. The maximiser sees v at the gradient's own ||g||_1, which only
-    matters to penalties with a scale (elastic net, squares).
+    The mean of feasible points is feasible, so nothing is projected, except on a box after each
+    step; with `L1` this is MI-FGSM with steps of epsilon / steps. The maximiser sees v at the
+    gradient's own ||g||_1, which only matters to penalties with a scale (elastic net, squares).
     Source: Dong et al. (2018), algorithm 1.
     """
 
@@ -130,7 +132,8 @@ class Momentum(Adversary):
             g = problem.gradient(delta)
             size = _absolute(g)
             velocity = self.decay * velocity + g / size
-            delta = delta + penalty.maximiser(velocity * (size / _absolute(velocity))) / self.steps
+            step = penalty.maximiser(velocity * (size / _absolute(velocity))) / self.steps
+            delta = problem.near.inside(delta + step)
         return delta, g
 
 
