@@ -30,6 +30,7 @@ LEVELS = (
         "noise",
         "penalties",
         "joint",
+        "forward",
         "layer",
         "likelihood",
         "outputs",

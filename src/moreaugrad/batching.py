@@ -43,7 +43,7 @@ class Chunks:
         try:
             return work()
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if self.size == 1:
                 raise MemoryError(
@@ -67,7 +67,8 @@ class Chunks:
         return torch.cat(found)
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller pass may help."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from moreaugrad import checks
 from moreaugrad.arguments import take
 from moreaugrad.batching import Chunks
+from moreaugrad.forward import forward
 from moreaugrad.layer import substituted
 from moreaugrad.layout import Layout
 from moreaugrad.likelihood import pulled_back
 from moreaugrad.noise import Draws, Noise
-from moreaugrad.outputs import Readout, Target, TargetLike, tensor_output
+from moreaugrad.outputs import Readout, Target, TargetLike
 
 ForwardFunc = Callable[..., Any]
 
@@ -162,11 +163,11 @@ class BoundScore:
             parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
             outputs = self._forward(parts, rows)
             if not outputs.requires_grad:
-                raise checks.ModelError(checks.DETACHED)
-            with checks.explained(self.layout):
+                raise checks.detached(self.model)
+            with checks.explained(self.layout, self.model):
                 scores, found = pulled_back(outputs, parts, partial(self.read, rows=rows))
         if all(grad is None for grad in found):
-            raise checks.ModelError(checks.DETACHED)
+            raise checks.detached(self.model)
         grads = [
             torch.zeros_like(points[:, :1]).expand(-1, size) if grad is None else grad
             for grad, size in zip(found, self.layout.sizes, strict=True)
@@ -185,18 +186,16 @@ class BoundScore:
     def _value(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         scores = self.read(self._forward(parts, rows), rows)
         if torch.is_grad_enabled() and not scores.requires_grad:
-            raise checks.ModelError(checks.DETACHED)
+            raise checks.detached(self.model)
         return scores
 
     def _forward(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         args = take(self.args, self.follows, rows)
-        with checks.explained(self.layout):
-            if self.layer is None:
-                output = self.model(*parts, *args)
-            else:
-                with substituted(self.layer, parts[0]):
-                    output = self.model(*args)
-        found = tensor_output(output)
+        if self.layer is None:
+            found = forward(self.model, *parts, *args, layout=self.layout)
+        else:
+            with substituted(self.layer, parts[0]):
+                found = forward(self.model, *args, layout=self.layout)
         if found.ndim == 0 or len(found) != len(rows):
             raise checks.ModelError(
                 f"expected a model output with {len(rows)} rows, one a sample, got shape "

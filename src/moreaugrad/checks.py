@@ -7,13 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.nn.utils.rnn import PackedSequence
 
+from moreaugrad.batching import out_of_memory
 from moreaugrad.layout import Layout
-
-DETACHED = (
-    "the score does not depend on the input: its gradient is not recorded. Look for .detach(), "
-    ".data, torch.no_grad() or numpy in the model's forward"
-)
 
 
 class ModelError(ValueError):
@@ -22,6 +20,11 @@ class ModelError(ValueError):
 
 def as_parts(inputs: object) -> tuple[Tensor, ...]:
     """One or several input tensors with the same batch size, as a tuple."""
+    if isinstance(inputs, PackedSequence):
+        raise TypeError(
+            "inputs: expected a padded tensor, got a PackedSequence: give the tensor and its "
+            "lengths (additional_forward_args), and pack in the model's forward"
+        )
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     if not parts:
         raise ValueError("inputs: expected a tensor or a tuple of tensors, got an empty tuple")
@@ -30,10 +33,12 @@ def as_parts(inputs: object) -> tuple[Tensor, ...]:
             raise TypeError(
                 f"inputs: expected a tensor or a tuple of tensors, got {type(part).__name__}"
             )
+        check_ordinary("inputs", part)
         if part.ndim < 2 or part.numel() == 0:
             raise ValueError(
                 "inputs: expected a batch [B, ...] with at least one sample and one entry, got "
-                f"shape {tuple(part.shape)} (add the batch dimension with x[None])"
+                f"shape {tuple(part.shape)} (add the batch dimension with x[None] for one sample, "
+                "the features' with x[:, None] for one feature a sample)"
             )
         if len(part) != len(parts[0]):
             raise ValueError(
@@ -42,6 +47,30 @@ def as_parts(inputs: object) -> tuple[Tensor, ...]:
             )
     check_recording(parts)
     return parts
+
+
+def check_ordinary(name: str, part: Tensor) -> None:
+    """Refuses tensors without dense numbers of their own that a gradient can be taken by."""
+    if is_functorch_wrapped_tensor(part):
+        raise ValueError(
+            f"{name}: expected an ordinary tensor, got one inside torch.func or vmap: explainers "
+            "run solvers and record gradients themselves. Explain the whole batch at once; the "
+            "derivative of a map is explainer.vjp(...)"
+        )
+    for found, kind, remedy in (
+        (part.is_nested, "nested", "pad it: torch.nested.to_padded_tensor(x, 0.0)"),
+        (part.is_quantized, "quantised", "convert it with x.dequantize()"),
+        (part.layout != torch.strided, f"{part.layout}", "convert it with x.to_dense()"),
+        (part.is_meta, "meta", "a tensor on this device has no numbers"),
+        (part.dtype.is_complex, f"{part.dtype}", "explain torch.view_as_real(x)"),
+        (
+            part.is_floating_point() and part.dtype.itemsize < 2,
+            f"{part.dtype}",
+            "convert it with .float(); the model may do so too",
+        ),
+    ):
+        if found:
+            raise TypeError(f"{name}: expected a dense real tensor, got a {kind} one; {remedy}")
 
 
 def check_floating(parts: Sequence[Tensor]) -> None:
@@ -76,15 +105,22 @@ def check_mode(model: object) -> None:
     if not isinstance(model, nn.Module):
         return
     for name, module in model.named_modules():
-        where = f"{name or 'it'} ({type(module).__name__})"
-        normalises = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if normalises and not module.training and module.running_mean is None:
+        kind = getattr(module, "original_name", type(module).__name__)  # a scripted module's
+        where = f"{name or 'it'} ({kind})"
+        training = getattr(module, "training", False)  # a frozen module has no mode
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        normalises = isinstance(module, nn.modules.batchnorm._BatchNorm) or (
+            scripted and "BatchNorm" in kind
+        )
+        if normalises and not training and getattr(module, "running_mean", None) is None:
             raise ValueError(
                 f"expected a model whose samples do not depend on each other, but {where} keeps no "
                 "running statistics and takes those of the batch"
             )
-        random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        if module.training and (normalises or random):
+        random = isinstance(module, nn.modules.dropout._DropoutNd) or (
+            scripted and "Dropout" in kind
+        )
+        if training and (normalises or (random and getattr(module, "p", 1) > 0)):
             why = "samples of a batch depend on each other" if normalises else "outputs are random"
             raise ValueError(
                 f"expected a model in evaluation mode, but {where} is in training mode, where "
@@ -92,26 +128,48 @@ def check_mode(model: object) -> None:
             )
 
 
+def detached(model: object = None) -> ModelError:
+    """The error for a score without a gradient by the input."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    if any("quantized" in type(module).__module__ for module in modules):
+        return ModelError(
+            "the model is quantised: its integer operators have no gradient. Explain the "
+            "floating-point model that it was made from"
+        )
+    return ModelError(
+        "the score does not depend on the input: its gradient is not recorded. Look for "
+        ".detach(), .data, torch.no_grad() or numpy in the model's forward"
+    )
+
+
 @contextmanager
-def explained(layout: Layout) -> Iterator[None]:
-    """Adds to a model's own error what it was given."""
+def explained(layout: Layout, model: object = None) -> Iterator[None]:
+    """Adds to a model's own error, of whatever type, what the model was given."""
     try:
         yield
     except ModelError:
         raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        text = str(error)
-        if isinstance(error, torch.OutOfMemoryError) or "memory" in text.lower():
+    except Exception as error:
+        if out_of_memory(error):
             raise
+        text = str(error)
         if "inplace operation" in text or "in-place operation" in text:
             raise ModelError(
                 f"the model changes its input in place, which hides the gradient: {text}"
             ) from error
         if "not have been used in the graph" in text:
-            raise ModelError(DETACHED) from error
+            raise detached(model) from error
         shapes = ", ".join(str(("B", *shape)).replace("'", "") for shape in layout.shapes)
         types = ", ".join(str(dtype) for dtype in layout.dtypes)
         raise ModelError(
             f"the model could not process inputs of shape {shapes} and dtype {types} "
-            f"({type(error).__name__}: {text.splitlines()[0] if text else 'no message'})"
+            f"({type(error).__name__}: {_line(text)})"
         ) from error
+
+
+def _line(text: str) -> str:
+    """The one that says what is wrong: TorchScript's errors have a trace before it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "no message"
+    return lines[-1] if "TorchScript" in lines[0] else lines[0]

@@ -212,7 +212,7 @@ def _recording(bound: BoundScore) -> Iterator[None]:
 
 def _check_dependence(outputs: Tensor) -> None:
     if not outputs.requires_grad:
-        raise checks.ModelError(checks.DETACHED)
+        raise checks.detached()
 
 
 def _back(outputs: Tensor, leaf: Tensor, v: Tensor) -> Tensor:

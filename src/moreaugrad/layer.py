@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moreaugrad.forward import call
 from moreaugrad.names import nearest
 
 
@@ -45,7 +46,7 @@ def taken(model: Any, layer: nn.Module, args: tuple[object, ...]) -> Tensor:
     handle = layer.register_forward_hook(lambda _m, _i, output: found.append(output))
     try:
         with torch.no_grad():
-            model(*args)
+            call(model, *args)
     finally:
         handle.remove()
     if len(found) != 1:

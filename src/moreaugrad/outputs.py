@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -155,11 +156,11 @@ def _at(table: Tensor, positions: Tensor | None) -> Tensor:
 
 
 def _parse(target: object, batch: int, device: torch.device) -> Target:
+    given = type(target).__name__
+    if isinstance(target, (np.ndarray, np.generic)):
+        target = torch.as_tensor(target) if target.dtype.kind in "iufcb" else None
     if isinstance(target, (bool, str)) or not isinstance(target, (int, Tensor, Sequence)):
-        raise TypeError(
-            "target: expected an int, an integer tensor [B] or [B, 1], a list of ints, a tuple, "
-            f"or None for the prediction, got {type(target).__name__}"
-        )
+        raise _unfit(given)
     if isinstance(target, tuple):
         target = [target] * batch
     if isinstance(target, Sequence) and any(isinstance(item, tuple) for item in target):
@@ -169,13 +170,11 @@ def _parse(target: object, batch: int, device: torch.device) -> Target:
                 "target: expected ints, or tuples (class, position, ...) of the same length, got "
                 f"{target!r}"
             )
-        table = torch.tensor([list(item) for item in target], device=device)
+        table = _integers([list(item) for item in target], device)
         if len(table) != batch:
             raise ValueError(f"target: expected {batch} entries, one a sample, got {len(table)}")
         return Target(table[:, 0], table[:, 1:] if table.shape[1] > 1 else None)
-    classes = torch.as_tensor(target, device=device)
-    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
-        raise TypeError(f"target: expected integers, got {classes.dtype}")
+    classes = _integers(target, device)
     if classes.ndim == 2 and classes.shape[1] == 1:
         classes = classes[:, 0]
     if classes.ndim == 0 or (classes.ndim == 1 and len(classes) == 1):
@@ -185,7 +184,24 @@ def _parse(target: object, batch: int, device: torch.device) -> Target:
             f"target: expected one class, or {batch} (one a sample), got shape "
             f"{tuple(classes.shape)}"
         )
-    return Target(classes.long())
+    return Target(classes)
+
+
+def _integers(values: object, device: torch.device) -> Tensor:
+    try:
+        found = torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:  # None, words, rows of other lengths
+        raise _unfit(repr(values)) from error
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise TypeError(f"target: expected integers, got {found.dtype}")
+    return found.long()
+
+
+def _unfit(given: str) -> TypeError:
+    return TypeError(
+        "target: expected an int, an integer tensor [B] or [B, 1], a list of ints, a tuple, "
+        f"or None for the prediction, got {given}"
+    )
 
 
 def _check_range(name: str, values: Tensor, count: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from moreaugrad.outputs import tensor_output
+from moreaugrad.forward import forward
 
 KINDS = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d))
 
@@ -70,7 +70,7 @@ def _hooked(*modules: nn.Module) -> bool:
 
 @torch.no_grad()
 def _agree(module: nn.Module, folded: nn.Module, example: Tensor) -> bool:
-    before, after = tensor_output(module(example)), tensor_output(folded(example))
+    before, after = forward(module, example), forward(folded, example)
     scale = before.abs().max()
     rounding = torch.finfo(before.dtype).eps * 1e3
     return bool((after - before).abs().max() <= rounding * scale)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from moreaugrad.forward import forward
 from moreaugrad.models.loaded import LoadedModel
-from moreaugrad.outputs import tensor_output
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def check_labels(model: LoadedModel, source: str) -> None:
     first = next(model.module.parameters(), torch.empty(0))
     with torch.no_grad():
         black = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
-        out = tensor_output(model.module(black))
+        out = forward(model.module, black)
     outputs = out.shape[1] if out.ndim == 2 else 1
     if len(model.labels) not in ({1, 2} if outputs == 1 else {outputs}):
         raise ValueError(

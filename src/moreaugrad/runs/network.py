@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moreaugrad.forward import forward
 from moreaugrad.models import LoadedModel, fold_batchnorm, load_model
 from moreaugrad.names import nearest
 from moreaugrad.outputs import tensor_output
@@ -82,7 +83,7 @@ class Network:
     @torch.no_grad()
     def predict(self, batch: Tensor, task: str) -> list[list[tuple[int, float]]]:
         """For each input the likeliest classes with their probabilities; [] where it has none."""
-        outputs = tensor_output(self.model.module(batch)).double()
+        outputs = forward(self.model.module, batch).double()
         if task == "regression" or outputs.ndim > 2:
             return [[] for _ in batch]
         if outputs.ndim == 1 or outputs.shape[1] == 1:

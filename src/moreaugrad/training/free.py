@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from moreaugrad.checks import DETACHED
+from moreaugrad.checks import detached
 from moreaugrad.layout import per_sample
 from moreaugrad.penalties import Penalty, SparsePenalty
 from moreaugrad.training.harmonisation import resolve
@@ -129,7 +129,7 @@ class Free(PenaltyProtocol):
                 "call r.loss.mean().backward() inside the loop"
             )
         if leaf.grad is None:
-            raise ValueError(DETACHED)
+            raise detached()
         gradient = leaf.grad.to(delta.dtype)
         slope = near.slope(gradient / per_sample(weights.total, gradient))
         valid = torch.isfinite(torch.linalg.vector_norm(slope.flatten(1), torch.inf, dim=1))

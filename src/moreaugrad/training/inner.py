@@ -10,10 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.checks import DETACHED, check_recording
+from moreaugrad.checks import check_recording, detached
+from moreaugrad.forward import forward
 from moreaugrad.layout import Layout, working_dtype
 from moreaugrad.likelihood import pulled_back, raised
-from moreaugrad.outputs import tensor_output
 from moreaugrad.space import PIXEL, InputSpace
 from moreaugrad.training.losses import PerSampleLoss
 
@@ -41,7 +41,7 @@ def in_mode(model: Model, mode: str) -> Iterator[None]:
 
 def loss_values(model: Model, x: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
     """The loss of each sample, `[B]`, in single precision or more whatever passes compute in."""
-    return read_loss(tensor_output(model(x)), y, loss)
+    return read_loss(forward(model, x), y, loss)
 
 
 def read_loss(output: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
@@ -58,10 +58,10 @@ def read_loss(output: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
 def input_gradient(values: Tensor, x: Tensor) -> Tensor:
     """The gradient of each sample's own loss, with its graph; no parameter's `.grad` changes."""
     if not values.requires_grad:
-        raise ValueError(DETACHED)
+        raise detached()
     (found,) = torch.autograd.grad(values.sum(), x, create_graph=True, allow_unused=True)
     if found is None:
-        raise ValueError(DETACHED)
+        raise detached()
     return found
 
 
@@ -140,12 +140,12 @@ class Problem:
         """Of each sample's loss at x + delta, with respect to delta."""
         with torch.enable_grad():
             x = self.near.at(delta).requires_grad_()
-            output = tensor_output(self.model(x))
+            output = forward(self.model, x)
             if not output.requires_grad:
-                raise ValueError(DETACHED)
+                raise detached()
             _, (found,) = pulled_back(output, (x,), partial(read_loss, y=self.y, loss=self.loss))
             if found is None:
-                raise ValueError(DETACHED)
+                raise detached()
             return self.near.slope(found)
 
     def value(self, delta: Tensor) -> Tensor:

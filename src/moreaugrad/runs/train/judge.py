@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from moreaugrad.data.loading import Loader
+from moreaugrad.forward import forward
 from moreaugrad.metrics import gini
-from moreaugrad.outputs import tensor_output
 from moreaugrad.penalties import L1
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.train.prepare import PreparedTrain
@@ -30,7 +30,7 @@ def validate(prepared: PreparedTrain, loader: Loader) -> Record:
     right, total, count = 0, 0.0, 0
     loss_of = LOSSES[prepared.plan.loss]
     for piece in _pieces(prepared, loader):
-        output = tensor_output(prepared.module(piece.x))
+        output = forward(prepared.module, piece.x)
         right += int((output.argmax(1) == piece.y).sum())
         total += float(loss_of(output, piece.y).double().sum())
         count += len(piece.y)
@@ -66,7 +66,7 @@ def judge(prepared: PreparedTrain, loader: Loader) -> Record:
                 loss=LOSSES[prepared.plan.loss], attention=piece.attention, ids=piece.ids,
             )  # fmt: skip
             with torch.no_grad():
-                output = tensor_output(prepared.module(moved))
+                output = forward(prepared.module, moved)
             right[name] += int((output.argmax(1) == piece.y).sum())
         count += len(piece.y)
     values = torch.cat(indices).double()
@@ -100,6 +100,6 @@ def _some(piece: Piece, chosen: Tensor) -> Piece:
 
 def _gradient(prepared: PreparedTrain, piece: Piece) -> Tensor:
     x = piece.x.clone().requires_grad_()
-    logits = tensor_output(prepared.module(x)).gather(1, piece.y[:, None])
+    logits = forward(prepared.module, x).gather(1, piece.y[:, None])
     gradient: Tensor = torch.autograd.grad(logits.sum(), x)[0]
     return gradient

@@ -8,10 +8,11 @@ from typing import Any, get_type_hints
 
 import torch
 
+from moreaugrad.checks import ModelError
 from moreaugrad.data.examples import Examples
+from moreaugrad.forward import forward
 from moreaugrad.models import LoadedModel
 from moreaugrad.names import choose
-from moreaugrad.outputs import tensor_output
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SquaredL2
 from moreaugrad.runs.config import of_type
 from moreaugrad.runs.train.plan import ProtocolPlan, TrainPlan
@@ -157,8 +158,8 @@ def check_fits(model: LoadedModel, protocol: Protocol, size: int) -> None:
     x = torch.zeros(2, 3, size, size, dtype=weight.dtype, device=weight.device)
     try:
         with torch.no_grad():
-            output = tensor_output(model.module(x))
-    except (RuntimeError, AssertionError) as error:
+            output = forward(model.module, x)
+    except ModelError as error:
         raise ValueError(
             f"size: {model.name} does not take pictures of {size} x {size} pixels "
             f"({str(error).splitlines()[0]})"
