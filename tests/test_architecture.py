@@ -37,6 +37,7 @@ LEVELS = (
         "arguments",
         "bound",
         "score",
+        "second_derivatives",
     },
     {"curvature", "solvers", "hessian", "relu_hessian", "surrogate"},
     {"pictures", "metrics"},

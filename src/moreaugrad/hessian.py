@@ -15,10 +15,14 @@ from functools import partial
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
+from moreaugrad.second_derivatives import (
+    NoSecondDerivative,
+    check_twice_differentiable,
+    twice_differentiable,
+)
 
 PRODUCT = 2
 """Evaluations that a product counts for: it is two passes back through a recorded gradient."""
@@ -27,24 +31,31 @@ PRODUCT = 2
 class Graph(ABC):
     """The recorded loss of some points: `gradient` `[m, n]`, and products with their Hessians.
 
-    `lacking` `[m, n]` is what a product with the gradient lacks to be the true Hessian's.
+    `lacking` `[m, n]` is what a product with the gradient lacks to be the true Hessian's; NaN where
+    that is not known.
     """
 
     gradient: Tensor
     lacking: Tensor
 
     def __init__(self, bound: BoundScore, points: Tensor, rows: Tensor) -> None:
-        self.layout, self.leaf = bound.layout, points.detach().requires_grad_()
-        with _recording(bound):
-            self._record(bound, rows)
+        self.bound, self.rows, self.leaf = bound, rows, points.detach().requires_grad_()
+        with recording(bound):
+            self._record()
 
     @abstractmethod
-    def _record(self, bound: BoundScore, rows: Tensor) -> None: ...
+    def _record(self) -> None: ...
 
     def product(self, v: Tensor) -> Tensor:
-        """H v of each point's own v `[m, n]`."""
-        with checks.explained(self.layout):
+        """H v of each point's own v `[m, n]`. Errors: NoSecondDerivative."""
+        with recording(self.bound):
             return self._product(v)
+
+    def _outputs_at_leaf(self) -> Tensor:
+        outputs = self.bound.outputs(self.leaf, self.rows)
+        if not outputs.requires_grad:
+            raise checks.detached(self.bound.model)
+        return outputs
 
     @abstractmethod
     def _product(self, v: Tensor) -> Tensor: ...
@@ -58,9 +69,9 @@ class Graph(ABC):
 class Exact(Graph):
     """The Hessian itself, by going back through the gradient."""
 
-    def _record(self, bound: BoundScore, rows: Tensor) -> None:
-        loss = -bound.read(bound.outputs(self.leaf, rows), rows)
-        _check_dependence(loss)
+    def _record(self) -> None:
+        loss = -self.bound.read(self._outputs_at_leaf(), self.rows)
+        check_twice_differentiable(loss, self.leaf)
         self._slope = torch.autograd.grad(loss.sum(), self.leaf, create_graph=True)[0]
         self.gradient, self.lacking = self._slope.detach(), torch.zeros_like(self.leaf)
 
@@ -72,58 +83,82 @@ class GaussNewton(Graph):
     """J' S J, J the outputs' Jacobian and S the loss's Hessian in the outputs (CASO eq. 6).
 
     The Hessian of a piecewise linear network; elsewhere it lacks the outputs' own curvature. Each
-    product goes forward by J and back by J': J v is the derivative of J' w, which is recorded
-    once, in the direction w. At w = dl/dz it is the gradient, and its derivative in the input is
-    what is lacking.
+    product goes forward by J and back by J'. J v is the derivative of J' w, which is recorded
+    once, in the direction w; at w = dl/dz it is the gradient, and its derivative in the input is
+    what is lacking. Where an operator has no second derivative, J v is computed in forward mode.
     """
 
-    def _record(self, bound: BoundScore, rows: Tensor) -> None:
-        self._outputs = outputs = bound.outputs(self.leaf, rows)
-        _check_dependence(outputs)
-        self._inner = _Inner(bound, outputs, rows)
-        self._dual = self._inner.slope.to(outputs.dtype).requires_grad_()
-        self._pulled = torch.autograd.grad(outputs, self.leaf, self._dual, create_graph=True)[0]
-        self.gradient = self._pulled.detach()
-        self.lacking = _back(self._pulled, self.leaf, self.gradient)
+    def _record(self) -> None:
+        self._outputs = outputs = self._outputs_at_leaf()
+        self._inner = _Inner(self.bound, outputs, self.rows)
+        slope = self._inner.slope.to(outputs.dtype)
+        try:
+            check_twice_differentiable(outputs, self.leaf)
+            self._dual = slope.requires_grad_()
+            (pulled,) = torch.autograd.grad(outputs, self.leaf, self._dual, create_graph=True)
+            self._pulled: Tensor | None = pulled
+            self.gradient = pulled.detach()
+            with twice_differentiable():
+                self.lacking = _back(pulled, self.leaf, self.gradient)
+        except NoSecondDerivative as error:
+            self._pulled, self._missing = None, error
+            self.gradient = _back(outputs, self.leaf, slope.detach())
+            self.lacking = torch.full_like(self.leaf, torch.nan)
 
     def _product(self, v: Tensor) -> Tensor:
-        pushed = _back(self._pulled, self._dual, v)
+        if self._pulled is not None:
+            pushed = _back(self._pulled, self._dual, v)
+        else:
+            try:
+                pushed = _pushed(self.bound, self.leaf.detach(), self.rows, v)[1]
+            except NoForwardMode:
+                raise self._missing from None
         return _back(self._outputs, self.leaf, self._inner.product(pushed))
 
     @classmethod
     def once(cls, bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> Tensor:
         """By forward mode, which keeps nothing, where all of the network's operators have it."""
         try:
-            with torch.no_grad(), fwAD.dual_level():
-                outputs, pushed = _pushed(bound, points, rows, v)
-        except (NotImplementedError, RuntimeError, checks.ModelError) as error:
-            if "forward" not in str(error):
-                raise
+            outputs, pushed = _pushed(bound, points, rows, v)
+        except NoForwardMode as error:
             warnings.warn(
                 "gauss-newton: the network has an operator without forward mode, so products go "
-                f"back twice instead ({str(error).splitlines()[0]})",
+                f"back twice instead ({error})",
                 stacklevel=2,
             )
             return super().once(bound, points, rows, v)
-        if pushed is None:
-            return torch.zeros_like(points)
         inner = _Inner(bound, outputs, rows).product(pushed)
         leaf = points.detach().requires_grad_()
-        with _recording(bound):
-            again = bound.outputs(leaf, rows)
-        return _back(again, leaf, inner)
+        with recording(bound):
+            return _back(bound.outputs(leaf, rows), leaf, inner)
 
 
-def _pushed(
-    bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """The outputs `[m, K]`, and J v; None where they do not depend on the points."""
-    with warnings.catch_warnings():
-        # Of torch's own derivative tables, when they are first read.
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-        dual = fwAD.make_dual(points, v)  # type: ignore[no-untyped-call]
-        found = fwAD.unpack_dual(bound.outputs(dual, rows))  # type: ignore[no-untyped-call]
-    return found.primal, found.tangent
+class NoForwardMode(checks.ModelError):
+    """The network has an operator that cannot be differentiated in forward mode."""
+
+
+def _pushed(bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs `[m, K]`, and J v, zero where they do not depend on the points.
+
+    Errors: NoForwardMode.
+    """
+    try:
+        with (
+            torch.no_grad(),
+            twice_differentiable(),
+            fwAD.dual_level(),
+            warnings.catch_warnings(),
+        ):
+            # Of torch's own derivative tables, when they are first read.
+            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+            dual = fwAD.make_dual(points, v)  # type: ignore[no-untyped-call]
+            found = fwAD.unpack_dual(bound.outputs(dual, rows))  # type: ignore[no-untyped-call]
+    except (NotImplementedError, RuntimeError, checks.ModelError) as error:
+        if "forward" not in str(error):
+            raise
+        raise NoForwardMode(str(error).splitlines()[0]) from error
+    outputs, pushed = found.primal, found.tangent
+    return outputs, torch.zeros_like(outputs) if pushed is None else pushed
 
 
 class _Inner:
@@ -142,16 +177,20 @@ class _Inner:
 
 
 def recorded(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Points `[m, n]` as a leaf, and the score's gradient there with its graph, `[m, n]` each."""
+    """Points `[m, n]` as a leaf, and the score's gradient there with its graph, `[m, n]` each.
+
+    Both this and what is made of the gradient go inside `recording`.
+    """
     leaf = points.detach().requires_grad_()
-    with _recording(bound):
-        score = bound.read(bound.outputs(leaf, rows), rows)
-        _check_dependence(score)
-        slope = torch.autograd.grad(score.sum(), leaf, create_graph=True)[0]
-    return leaf, slope
+    score = bound.read(bound.outputs(leaf, rows), rows)
+    if not score.requires_grad:
+        raise checks.detached(bound.model)
+    check_twice_differentiable(score, leaf)
+    return leaf, torch.autograd.grad(score.sum(), leaf, create_graph=True)[0]
 
 
-HESSIANS: Mapping[str, type[Graph]] = {"exact": Exact, "gauss-newton": GaussNewton}
+EXACT, GAUSS_NEWTON = "exact", "gauss-newton"
+HESSIANS: Mapping[str, type[Graph]] = {EXACT: Exact, GAUSS_NEWTON: GaussNewton}
 
 
 class LossModel:
@@ -203,16 +242,11 @@ class LossModel:
 
 
 @contextmanager
-def _recording(bound: BoundScore) -> Iterator[None]:
-    """Attention has second derivatives only in its plain form."""
+def recording(bound: BoundScore) -> Iterator[None]:
+    """While open, what is computed can be differentiated twice; errors say what the model got."""
     checks.check_recording()
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), checks.explained(bound.layout):
+    with torch.enable_grad(), checks.explained(bound.layout, bound.model), twice_differentiable():
         yield
-
-
-def _check_dependence(outputs: Tensor) -> None:
-    if not outputs.requires_grad:
-        raise checks.detached()
 
 
 def _back(outputs: Tensor, leaf: Tensor, v: Tensor) -> Tensor:

@@ -21,12 +21,13 @@ from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
 from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
-from moreaugrad.hessian import HESSIANS, PRODUCT, Exact, LossModel
+from moreaugrad.hessian import EXACT, GAUSS_NEWTON, HESSIANS, PRODUCT, Exact, LossModel
 from moreaugrad.layout import flat_scale
 from moreaugrad.names import choose
 from moreaugrad.noise import RELATIVE, Noise
 from moreaugrad.penalties import L1
 from moreaugrad.score import Score, Smoothed
+from moreaugrad.second_derivatives import NoSecondDerivative
 from moreaugrad.solvers.conjugate import shifted_solve
 from moreaugrad.solvers.second_order import (
     Rule,
@@ -191,8 +192,18 @@ class CASO(GroupFeatures):
         return pulled_twice(bound, w / twice[:, None] / scale, -maps.flat / scale)
 
     def _maps(self, bound: BoundScore) -> Maps:
+        try:
+            return self._solved(bound, self.hessian)
+        except NoSecondDerivative as error:
+            if self.hessian == GAUSS_NEWTON:
+                raise
+            maps = self._solved(bound, GAUSS_NEWTON)
+            warnings.warn(f"solved with the Gauss-Newton matrix instead: {error}", stacklevel=2)
+            return maps
+
+    def _solved(self, bound: BoundScore, hessian: str) -> Maps:
         scale = flat_scale(self.std, bound.layout, bound.origin)
-        model = LossModel(bound, HESSIANS[self.hessian], scale)
+        model = LossModel(bound, HESSIANS[hessian], scale)
         problem = SecondOrderProblem(
             gradient=model.gradient,
             product=model.product,
@@ -201,7 +212,7 @@ class CASO(GroupFeatures):
             lambda2=self.lambda2,
             c1=self.c1,
         )
-        begun = 1 if self.hessian == "exact" else 1 + PRODUCT
+        begun = 1 if hessian == EXACT else 1 + PRODUCT
         most = (self.max_evaluations // bound.passes - begun) // PRODUCT
         found = solve_second_order(problem, self.tolerance, most)
         surrogate = (model.gradient * found.delta + found.image * found.delta / 2).sum(1)

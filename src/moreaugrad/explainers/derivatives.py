@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore
-from moreaugrad.hessian import PRODUCT, Exact, LossModel, recorded
+from moreaugrad.hessian import PRODUCT, Exact, LossModel, recorded, recording
 
 IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN = "implicit", "straight-through", "unrolled", "stein"
 
@@ -35,12 +35,12 @@ def pulled_through(bound: BoundScore, of_gradient: OfGradient, cotangent: Tensor
     """J' c of the mean of `of_gradient`, differentiated draw by draw: `[B, n]`."""
 
     def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
-        leaf, slope = recorded(bound, points, rows)
-        with torch.enable_grad():
+        with recording(bound):
+            leaf, slope = recorded(bound, points, rows)
             made = of_gradient(slope)
-        if not made.requires_grad:
-            return (torch.zeros_like(points),)
-        found = torch.autograd.grad(made, leaf, cotangent[rows], allow_unused=True)[0]
+            if not made.requires_grad:
+                return (torch.zeros_like(points),)
+            found = torch.autograd.grad(made, leaf, cotangent[rows], allow_unused=True)[0]
         return (torch.zeros_like(points) if found is None else found,)
 
     return bound.mean(work, width=PRODUCT)[0]
@@ -50,13 +50,13 @@ def pulled_twice(bound: BoundScore, w: Tensor, delta: Tensor) -> Tensor:
     """grad_x w'(g + H delta), w and delta held: third derivatives, for CASO. `[B, n]`."""
 
     def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
-        leaf, slope = recorded(bound, points, rows)
-        if not slope.requires_grad:
-            return (torch.zeros_like(points),)
-        with torch.enable_grad():
+        with recording(bound):
+            leaf, slope = recorded(bound, points, rows)
+            if not slope.requires_grad:
+                return (torch.zeros_like(points),)
             bent = torch.autograd.grad(slope, leaf, delta[rows], create_graph=True)[0]
             total = ((slope + bent) * w[rows]).sum()
-        return (torch.autograd.grad(total, leaf)[0],)
+            return (torch.autograd.grad(total, leaf)[0],)
 
     return bound.mean(work, width=2 * PRODUCT)[0]
 

@@ -18,8 +18,9 @@ from moreaugrad.explainers.derivatives import (
     score_model,
     stein_product,
 )
-from moreaugrad.hessian import PRODUCT
+from moreaugrad.hessian import PRODUCT, recording
 from moreaugrad.penalties import DifferentiablePenalty
+from moreaugrad.second_derivatives import check_twice_differentiable
 from moreaugrad.solvers.conjugate import shifted_solve
 from moreaugrad.solvers.problem import MoreauProblem
 
@@ -76,11 +77,12 @@ class Pulled:
         rho, eta = self.problem.rho[:, None], torch.nan_to_num(self.eta)
         step = 1 / (1 / rho + SLACK * self._steepest()[:, None])
         draws = bound.passes
-        with torch.enable_grad():
+        with recording(bound):
             u = self.u
             for _ in range(UNROLLED_STEPS):
                 at = leaf + u.repeat(draws, 1)
                 scores = bound.read(bound.outputs(at, rows), rows)
+                check_twice_differentiable(scores, leaf)
                 slope = torch.autograd.grad(scores.sum(), at, create_graph=True)[0]
                 mean = slope.reshape(draws, *u.shape).mean(0)
                 moved = (1 - step / rho) * u - step * mean
