@@ -39,7 +39,7 @@ LEVELS = (
         "score",
         "second_derivatives",
     },
-    {"curvature", "solvers", "hessian", "relu_hessian", "surrogate"},
+    {"curvature", "solvers", "hessian", "closed_form_hessian", "surrogate"},
     {"pictures", "metrics"},
     {"explanation"},
     {"explainers"},
@@ -107,6 +107,11 @@ def test_imports_have_no_cycle() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    """Importing `moreaugrad.x` makes it the attribute x of the package."""
+    assert not {part(name) for name in MODULES} & set(moreaugrad._MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)

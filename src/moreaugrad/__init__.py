@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moreaugrad import training
+    from moreaugrad.closed_form_hessian import ReLUHessian, relu_hessian
     from moreaugrad.explainers import METHODS, build
     from moreaugrad.explainers.captum import DeepLift, IntegratedGradients
     from moreaugrad.explainers.caso import CAFO, CASO, SmoothCAFO, SmoothCASO
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from moreaugrad.explanation import ConvergenceWarning, Explanation
     from moreaugrad.noise import Noise
     from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, SquaredL2, WeightedL2, Zero
-    from moreaugrad.relu_hessian import ReLUHessian, relu_hessian
     from moreaugrad.score import Score, Smoothed
     from moreaugrad.solvers import Status
     from moreaugrad.surrogate import softplus_surrogate
@@ -84,7 +84,7 @@ _HOMES = {
     "explanation": ("ConvergenceWarning", "Explanation"),
     "noise": ("Noise",),
     "penalties": ("L1", "Box", "ElasticNet", "GroupL2", "SquaredL2", "WeightedL2", "Zero"),
-    "relu_hessian": ("ReLUHessian", "relu_hessian"),
+    "closed_form_hessian": ("ReLUHessian", "relu_hessian"),
     "score": ("Score", "Smoothed"),
     "solvers": ("Status",),
     "surrogate": ("softplus_surrogate",),
