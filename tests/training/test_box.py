@@ -13,7 +13,7 @@ from moreaugrad.space import InputSpace
 from moreaugrad.training import ConditionalGradient, Iterative, Momentum, ProjectedMaximiser
 from moreaugrad.training.protocol import Adversary
 
-EPSILON, STEPS = 0.3, 6
+EPSILON, STEPS, DECAY = 1.0, 12, 0.1
 Y = torch.tensor([0, 1, 2, 3, 0, 1])
 
 
@@ -70,9 +70,9 @@ def test_momentum_is_dong_et_al_cut_after_each_step(model: nn.Module, x: Tensor)
     adv, velocity = x, torch.zeros_like(x)
     for _ in range(STEPS):
         g = gradient(model, adv)
-        velocity = 0.9 * velocity + g / g.abs().sum(1, keepdim=True)
+        velocity = DECAY * velocity + g / g.abs().sum(1, keepdim=True)
         adv = (adv + EPSILON / STEPS * velocity.sign()).clamp(0, 1)
-    found = boxed(Momentum, L1(EPSILON), steps=STEPS, decay=0.9)(model, x, Y)
+    found = boxed(Momentum, L1(EPSILON), steps=STEPS, decay=DECAY)(model, x, Y)
     torch.testing.assert_close(found, adv, rtol=0, atol=1e-12)
 
 
