@@ -159,6 +159,13 @@ def explained(layout: Layout, model: object = None) -> Iterator[None]:
             ) from error
         if "not have been used in the graph" in text:
             raise detached(model) from error
+        if "requires_grad flags of leaf" in text:
+            raise ModelError(
+                "the model sets requires_grad on what it computes from its input, which torch "
+                "refuses where the input's gradient is recorded. Freeze that part (Hugging Face's "
+                "speech models: model.freeze_feature_encoder()), or call the model in evaluation "
+                f"mode ({_line(text)})"
+            ) from error
         shapes = ", ".join(str(("B", *shape)).replace("'", "") for shape in layout.shapes)
         types = ", ".join(str(dtype) for dtype in layout.dtypes)
         raise ModelError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moreaugrad.second_derivatives import check_twice_differentiable, twice_differentiable
 from moreaugrad.training.harmonisation import PublishedHarmonisation, resolve
 from moreaugrad.training.inner import TRAIN, Model, in_mode, input_gradient, loss_values
 from moreaugrad.training.losses import PerSampleLoss, cross_entropy
@@ -20,7 +21,9 @@ class Penalised(PenaltyProtocol):
 
     R is differentiated by its maximiser m (Danskin): <dg, m> is finite where norms are zero.
     inner "train" (default): g is that of the training pass itself; "eval" spends a further pass on
-    it. h, norm and gap of a round are those of m, the perturbation that R stands for.
+    it. h, norm and gap of a round are those of m, the perturbation that R stands for. The network
+    needs second derivatives (`NoSecondDerivative` where an operator has none); attention is
+    computed in its plain form.
     Source: AdvGrad 3 (the penalty training that its protocols approximate).
     """
 
@@ -56,18 +59,22 @@ class Penalised(PenaltyProtocol):
             values = loss_values(model, near.x, y, loss)
             yield Round(loss=values, x=near.x, h=told.h, norm=told.norm, gap=told.gap)
             return
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable():
             leaf = near.x.clone().requires_grad_()
             values = penalised = loss_values(model, leaf, y, loss)
             if self.inner != TRAIN:
                 with in_mode(model, self.inner):
                     penalised = loss_values(model, leaf, y, loss)
+            check_twice_differentiable(penalised, leaf)
             g = near.slope(input_gradient(penalised, leaf))
             fixed = g.detach()
             m = penalty.maximiser(fixed)
             told = self._told(penalty, near, near.at(m), m, fixed)
             # Its value is R(g), its derivative that of <g, m>.
             linear = ((g - fixed) * m).flatten(1).sum(1)
+            if self.tally.calls == 0 and linear.requires_grad:
+                # The caller's backward pass would end in torch's own words: it is tried here once.
+                torch.autograd.grad(linear.sum(), leaf, retain_graph=True, allow_unused=True)
             total = values + self.weight * (penalty.value(fixed) + linear).to(values.dtype)
         self.tally.calls += 1
         yield Round(loss=total, x=near.x, h=told.h, norm=told.norm, gap=told.gap)
