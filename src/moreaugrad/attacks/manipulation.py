@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from moreaugrad.attacks.descent import Pursuing
@@ -18,6 +17,7 @@ from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.layer import as_module
 from moreaugrad.layout import Layout
+from moreaugrad.likelihood import log_sigmoid, log_softmax
 from moreaugrad.surrogate import softplus_surrogate
 
 CLASSES = 1000
@@ -149,5 +149,5 @@ def _shares(score: BoundScore, outputs: Tensor) -> Tensor:
     if task == "regression":
         return outputs.flatten(1) if outputs.ndim > 1 else outputs[:, None]
     if task == "multilabel" or outputs.ndim == 1 or outputs.shape[1] == 1:
-        return torch.sigmoid(outputs.reshape(len(outputs), -1))
-    return F.softmax(outputs, dim=1).flatten(1)
+        return log_sigmoid(outputs.reshape(len(outputs), -1)).exp()
+    return log_softmax(outputs).exp().flatten(1)
