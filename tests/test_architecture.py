@@ -25,6 +25,7 @@ LEVELS = (
         "layout",
         "space",
         "groups",
+        "masking",
         "checks",
         "batching",
         "noise",

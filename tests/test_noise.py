@@ -170,3 +170,29 @@ def test_large_keys_have_streams_of_their_own() -> None:
     noise = Noise(seed=5)
     first, second = (noise.normal(2**63 + key, 0, 4) for key in (1, 2))
     assert not torch.equal(first, second)
+
+
+def test_padding_does_not_change_what_real_entries_get() -> None:
+    """Whatever lies before, between or after them, as for a sample without padding."""
+    noise = Noise(seed=4)
+    real = torch.tensor([[1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 0], [1, 0, 1, 0, 0, 1]]).bool()
+    like = torch.empty(3, 6, dtype=torch.float64)
+    for keys in ((0, 0, 0), (0, 5, 2)):
+        for index in range(4):
+            found = noise.draw(keys, index, like, real)
+            short = noise.draw(keys, index, like[:, :3])
+            assert torch.equal(found[real].reshape(3, 3), short)
+            assert (found[~real] == 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 17, 1000])
+def test_a_shorter_vector_begins_a_longer_one(size: int) -> None:
+    noise = Noise(seed=6)
+    assert torch.equal(noise.normal(3, 2, size), noise.normal(3, 2, 4096)[:size])
+
+
+def test_relative_levels_leave_padding_out() -> None:
+    one = torch.tensor([[[0.0, 2.0, 50.0]], [[-1.0, 4.0, 0.0]], [[1.0, 1.0, 1.0]]])
+    real = torch.tensor([[[True, True, False]], [[True, True, True]], [[False, False, False]]])
+    (levels,) = noise_level((one,), 0.5, RELATIVE, (real,))
+    assert levels.flatten().tolist() == [1.0, 2.5, 0.0]

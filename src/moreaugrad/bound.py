@@ -43,6 +43,8 @@ class BoundScore:
     sigma: Tensor | None = None
     noise: Noise = field(default_factory=Noise)
     samples: int = 1
+    mask: Tensor | None = None
+    """Which entries are real, `[B, n]`; the others stay as they are, with a gradient of zero."""
     baseline: Tensor | None = None
     """What the inputs are compared with `[B, n]`, for methods that follow a change."""
     meter: Callable[[int], None] | None = None
@@ -56,6 +58,13 @@ class BoundScore:
         """Gradient evaluations that one default call of `value_and_grad` costs a sample."""
         return 1 if self.sigma is None else self.samples
 
+    @property
+    def counts(self) -> Tensor:
+        """How many entries of each sample are real, `[B]`."""
+        if self.mask is None:
+            return torch.full_like(self.target.classes, self.layout.size)
+        return self.mask.sum(1)
+
     def select(self, rows: Tensor) -> BoundScore:
         """The same score for some of the samples."""
         return replace(
@@ -67,6 +76,7 @@ class BoundScore:
             clean=self.clean[rows],
             keys=tuple(self.keys[row] for row in rows.tolist()),
             sigma=None if self.sigma is None else self.sigma[rows],
+            mask=None if self.mask is None else self.mask[rows],
             baseline=None if self.baseline is None else self.baseline[rows],
         )
 
@@ -114,7 +124,7 @@ class BoundScore:
         base = self.origin if u is None else self.origin + u
         indices = range(self.passes) if draws is None or self.sigma is None else draws
         count, batch = len(indices), len(self)
-        noise = Draws(self.noise, self.keys, base)
+        noise = Draws(self.noise, self.keys, base, self.mask)
         totals: list[Tensor] = []
         at = 0
         while at < count * batch:
@@ -191,6 +201,9 @@ class BoundScore:
 
     def _forward(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         args = take(self.args, self.follows, rows)
+        if self.mask is not None:
+            held, real = self.layout.restore(self.origin[rows]), self.layout.split(self.mask[rows])
+            parts = tuple(map(torch.where, real, parts, held))
         if self.layer is None:
             found = forward(self.model, *parts, *args, layout=self.layout)
         else:

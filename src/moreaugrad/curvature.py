@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore
+from moreaugrad.masking import spread
 from moreaugrad.noise import Noise
 
 PLAIN_RADIUS = 1e-2
@@ -48,7 +49,7 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
     if steps < 2:
         raise ValueError(f"steps: expected at least 2, got {steps}")
     radius = _radius(bound)[:, None]
-    vector = Noise(seed).draw(bound.keys, 0, bound.origin)
+    vector = Noise(seed).draw(bound.keys, 0, bound.origin, bound.mask)
     vector = vector / vector.norm(dim=1, keepdim=True)
     basis, diagonal, off = [vector], [], []
     for _ in range(min(steps, bound.origin.shape[1])):
@@ -82,5 +83,5 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
 def _radius(bound: BoundScore) -> Tensor:
     if bound.sigma is not None:
         return bound.sigma.amax(1)
-    spread = bound.origin.amax(1) - bound.origin.amin(1)
-    return PLAIN_RADIUS * torch.where(spread > 0, spread, 1.0)
+    width = spread(bound.origin, bound.mask)
+    return PLAIN_RADIUS * torch.where(width > 0, width, 1.0)

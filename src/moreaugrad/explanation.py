@@ -33,6 +33,7 @@ class Explanation:
     estimated), `eta` (the penalty's weight; NaN without),
     `steps` and `evaluations` (forward and input-backward passes of that sample).
     `details`: what else a method tells of each map, `[B]` by name; the method's class says what.
+    `mask`: which entries are real, shaped like the maps (None: all); the others are 0 in the map.
     """
 
     maps: Tensor | tuple[Tensor, ...]
@@ -49,6 +50,7 @@ class Explanation:
     method: str
     settings: Mapping[str, Any]
     details: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | tuple[Tensor, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.status)
@@ -76,9 +78,13 @@ class Explanation:
 
     @property
     def zeros(self) -> Tensor:
-        """Share of entries that are exactly zero, `[B]`, over all inputs."""
-        flat = torch.cat([part.flatten(1) for part in self.parts], dim=1)
-        return (flat == 0).double().mean(1)
+        """Share of the real entries that are exactly zero, `[B]`, over all inputs."""
+        zero = torch.cat([(part == 0).flatten(1) for part in self.parts], dim=1)
+        if self.mask is None:
+            return zero.double().mean(1)
+        masks = self.mask if isinstance(self.mask, tuple) else (self.mask,)
+        real = torch.cat([mask.flatten(1) for mask in masks], dim=1)
+        return (zero & real).sum(1).double() / real.sum(1)
 
     @property
     def ok(self) -> bool:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.layout import per_sample
+from moreaugrad.masking import spread
 
 DEFAULT_SIGMA = 0.1
 """Noise level of the Gaussian-regularised explainers, as a share of each input's own range."""
@@ -56,16 +57,28 @@ class Noise:
         bits = np.random.Philox(key=words, counter=[0, 0, 0, number])
         return torch.from_numpy(np.random.Generator(bits).standard_normal(size, dtype=np.float32))
 
-    def draw(self, keys: Sequence[int], index: int, like: Tensor) -> Tensor:
+    def draw(
+        self, keys: Sequence[int], index: int, like: Tensor, real: Tensor | None = None
+    ) -> Tensor:
         """Draw `index` of samples with these keys: `[B, n]`, of `like`'s dtype and device."""
         number, sign = self.number(index)
-        return sign * self.normals(keys, number, like).expand(len(keys), -1)
+        return sign * self.normals(keys, number, like, real).expand(len(keys), -1)
 
-    def normals(self, keys: Sequence[int], number: int, like: Tensor) -> Tensor:
-        """`[B, n]`, or `[1, n]` where all samples share one key; made once for each key."""
+    def normals(
+        self, keys: Sequence[int], number: int, like: Tensor, real: Tensor | None = None
+    ) -> Tensor:
+        """`[B, n]`, or `[1, n]` where all samples share one key; made once for each key.
+
+        real `[B, n]`: the vector's first numbers go to the real entries in their order, so that
+        padding does not change what they get; the others are zero.
+        """
         made = {key: self.normal(key, number, like.shape[1]) for key in set(keys)}
         rows = torch.stack([made[key] for key in (keys[:1] if len(made) == 1 else keys)])
-        return rows.to(device=like.device, dtype=like.dtype)
+        rows = rows.to(device=like.device, dtype=like.dtype)
+        if real is None:
+            return rows
+        place = (real.cumsum(1) - 1).clamp_min(0)
+        return rows.expand(len(keys), -1).gather(1, place) * real
 
 
 class Draws:
@@ -74,8 +87,10 @@ class Draws:
     Antithetic partners, and a draw that is cut by a chunk's end, then cost one generation.
     """
 
-    def __init__(self, noise: Noise, keys: Sequence[int], like: Tensor) -> None:
-        self._noise, self._keys, self._like = noise, keys, like
+    def __init__(
+        self, noise: Noise, keys: Sequence[int], like: Tensor, real: Tensor | None = None
+    ) -> None:
+        self._noise, self._keys, self._like, self._real = noise, keys, like, real
         self._number, self._rows = -1, like[:0]
 
     def add(self, out: Tensor, base: Tensor, sigma: Tensor, index: int, rows: slice) -> None:
@@ -83,7 +98,7 @@ class Draws:
         number, sign = self._noise.number(index)
         if number != self._number:
             self._number = number
-            self._rows = self._noise.normals(self._keys, number, self._like)
+            self._rows = self._noise.normals(self._keys, number, self._like, self._real)
         normal = self._rows if len(self._rows) == 1 else self._rows[rows]
         torch.addcmul(base[rows], sigma[rows], normal, value=sign, out=out)
 
@@ -104,18 +119,22 @@ def sample_keys(ids: Sequence[int] | Tensor | None, batch: int) -> tuple[int, ..
     return keys
 
 
-def noise_level(parts: Sequence[Tensor], sigma: float, mode: str) -> list[Tensor]:
+def noise_level(
+    parts: Sequence[Tensor], sigma: float, mode: str, real: Sequence[Tensor] | None = None
+) -> list[Tensor]:
     """Standard deviation for each sample of each input, `[B, 1, ..]`, fixed at the clean input.
 
-    relative: sigma times (max - min) of that sample's own input; absolute: sigma itself.
+    relative: sigma times (max - min) of that sample's own input, over its real entries where
+    `real` gives each input's mask; absolute: sigma itself.
     """
     if not 0 <= sigma < torch.inf:
         raise ValueError(f"sigma: expected a finite number >= 0 (0: no noise), got {sigma!r}")
     if mode not in (RELATIVE, ABSOLUTE):
         raise ValueError(f"sigma_mode: expected {RELATIVE!r} or {ABSOLUTE!r}, got {mode!r}")
     levels = []
-    for part in parts:
+    for index, part in enumerate(parts):
         flat = part.flatten(1)
-        spread = flat.amax(1) - flat.amin(1) if mode == RELATIVE else torch.ones_like(flat[:, 0])
-        levels.append(per_sample(sigma * spread, part))
+        own = None if real is None else real[index].flatten(1)
+        width = spread(flat, own) if mode == RELATIVE else torch.ones_like(flat[:, 0])
+        levels.append(per_sample(sigma * width, part))
     return levels

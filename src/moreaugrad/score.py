@@ -19,6 +19,7 @@ from moreaugrad.batching import Chunks
 from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.layer import resolve, taken
 from moreaugrad.layout import Layout, working_dtype
+from moreaugrad.masking import MaskLike, flat_mask
 from moreaugrad.noise import RELATIVE, Noise, noise_level, sample_keys
 from moreaugrad.outputs import Readout, Target, TargetLike
 
@@ -53,8 +54,9 @@ class Score:
         target: TargetLike = None,
         additional_forward_args: object = None,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
     ) -> BoundScore:
-        """Fix target (None: the prediction) and keys at the clean input.
+        """Fix target (None: the prediction), keys and mask at the clean input.
 
         Errors: ValueError or TypeError for inputs that are not finite floating-point tensors with
         one batch size, targets out of range, a model in training mode whose samples depend on
@@ -86,6 +88,7 @@ class Score:
             clean=origin[:, 0],
             keys=sample_keys(ids, batch),
             chunks=Chunks.of(self.batch_size, origin),
+            mask=flat_mask(mask, layout, origin),
         )
         return bound.resolved(target)
 
@@ -132,13 +135,17 @@ class Smoothed:
         target: TargetLike = None,
         additional_forward_args: object = None,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
     ) -> BoundScore:
         """Like `Score.bind`; the noise level too is fixed at the clean input."""
-        bound = self.score.bind(inputs, target, additional_forward_args, ids)
+        bound = self.score.bind(inputs, target, additional_forward_args, ids, mask)
         parts = bound.layout.split(bound.origin)
-        levels = noise_level(parts, self.sigma, self.sigma_mode)
+        real = None if bound.mask is None else bound.layout.split(bound.mask)
+        levels = noise_level(parts, self.sigma, self.sigma_mode, real)
         if self.sigma == 0:
             return bound
         wide = [level.expand_as(part) for level, part in zip(levels, parts, strict=True)]
         sigma = levels[0].reshape(-1, 1) if len(parts) == 1 else bound.layout.flatten(wide)
+        if bound.mask is not None:
+            sigma = sigma * bound.mask
         return replace(bound, sigma=sigma, noise=self.noise, samples=self.samples)

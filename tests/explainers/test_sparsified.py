@@ -102,7 +102,7 @@ def test_the_mean_is_the_known_one_within_its_error() -> None:
 def test_equal_gradients_fill_up_in_order() -> None:
     g = torch.tensor([[1.0, 2, 2, 2, 0], [3, 3, 3, 3, 3], [0, 0, 0, 0, 0]])
     expected = [[0, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0]]
-    assert largest(g, 2).int().tolist() == expected
+    assert largest(g, torch.tensor([2] * len(g))).int().tolist() == expected
     flat = SparsifiedSmoothGrad(lambda x: x.sum((1, 2, 3))[:, None], task="regression", tau=0.13)
     maps = flat.attribute(pictures(2), target=0).flatten(1)
     assert (maps > 0).sum(1).tolist() == [int(0.13 * 72)] * 2
@@ -147,7 +147,10 @@ def test_moments_are_those_of_the_map(variant: str) -> None:
     # The draws of the first block, one by one: their variance is what `variance` says of them.
     few = SparsifiedSmoothGrad(Joint(), variant=variant, samples=40, seed=2)
     bound = few.bind(inputs, 1)
-    work = lambda points, rows: (few._each(bound.value_and_grad_at(points, rows)[1]),)  # noqa: E731
+
+    def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
+        return (few._each(bound.value_and_grad_at(points, rows)[1], bound.counts[rows]),)
+
     each = torch.stack([bound.mean(work, draws=[k])[0] for k in range(40)])
     torch.testing.assert_close(few.moments(inputs, 1).variance, each.var(0))
 
@@ -156,7 +159,9 @@ def test_without_noise_it_is_one_gradient() -> None:
     x = pictures(2)
     found = SparsifiedSmoothGrad(Picture(), sigma=0, variant="sparsified").explain(x, 1)
     gradient = SmoothGrad(Picture(), sigma=0).attribute(x, target=1).flatten(1).abs()
-    assert torch.equal(found.maps.flatten(1) == 1, largest(gradient, 7))
+    assert torch.equal(
+        found.maps.flatten(1) == 1, largest(gradient, torch.tensor([7] * len(gradient)))
+    )
     assert found.evaluations.tolist() == [1, 1]
 
 

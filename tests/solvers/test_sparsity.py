@@ -108,3 +108,11 @@ def test_a_penalty_that_thresholds_nothing_is_told(noisy: bool) -> None:
 
     with pytest.raises(TypeError, match="sparsity: expected L1 or GroupL2, got SquaredL2"):
         solve()
+
+
+def test_quantiles_leave_padding_out() -> None:
+    magnitudes = torch.tensor([[4.0, 0.0, 1.0, 3.0, 2.0, 0.0], [0.0, 5.0, 0.0, 0.0, 0.0, 0.0]])
+    counts = torch.tensor([4, 1])
+    for zeros, expected in [(0.0, [0, 0]), (0.5, [2, 0]), (0.75, [3, 0]), (0.9, [3, 0])]:
+        assert eta_for(magnitudes, zeros, counts).tolist() == expected
+    assert eta_for(magnitudes, 1.0, counts).tolist() == [4, 5]

@@ -65,7 +65,8 @@ class Case:
 
     def normal(self, number: int) -> Tensor:
         """Standard normal vector `number` of each sample, `[B, n]`."""
-        drawn = Noise(self.seed).normals(self.bound.keys, FIRST + number, self.clean)
+        bound = self.bound
+        drawn = Noise(self.seed).normals(bound.keys, FIRST + number, self.clean, bound.mask)
         return drawn.expand_as(self.clean)
 
     def kept(self, x: Tensor) -> Tensor:

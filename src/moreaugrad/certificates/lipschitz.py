@@ -62,7 +62,7 @@ def sampled_lipschitz(bound: BoundScore, radius: float, samples: int = 64) -> Te
         )
     best: Tensor = bound.value_and_grad()[1].norm(dim=1)
     for index in range(samples):
-        u = bound.noise.draw(bound.keys, index, bound.origin)
+        u = bound.noise.draw(bound.keys, index, bound.origin, bound.mask)
         u = radius * u / u.norm(dim=1, keepdim=True)
         best = torch.maximum(best, bound.value_and_grad(u)[1].norm(dim=1))
     return best

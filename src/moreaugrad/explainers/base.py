@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explanation import ConvergenceWarning, Explanation
+from moreaugrad.masking import MaskLike
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs, Score, Smoothed
 from moreaugrad.solvers.solution import Solution, Status
@@ -141,17 +142,24 @@ class Explainer(GradientAttribution, ABC):
         additional_forward_args: object = None,
         *,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
     ) -> Inputs:
         """Signed maps like `inputs`: a tensor for a tensor, a tuple for a tuple.
 
         inputs: `[B, ...]` or a tuple of such, explained jointly. target: Captum's forms, or None
         for the prediction at these inputs. ids: numbers >= 0 that key each sample's noise; without
         them all samples share their draws.
+        mask: bool, True at real positions, False at padding, which is left out of all that is
+        counted or measured, gets no noise, and is 0 in the map: of the inputs' shape, of their
+        leading axes (`[B, L]` for `[B, L, D]`), or a tuple of such. With `layer` it is that of the
+        layer's output. The model has to ignore padding by itself (its own attention mask).
         Errors: ValueError or TypeError for bad input, FloatingPointError for a map that is not
         finite. Warns (ConvergenceWarning) of a map short of its stated accuracy; `explain` tells
         more.
         """
-        return self._trusted(self.explain(inputs, target, additional_forward_args, ids=ids))
+        return self._trusted(
+            self.explain(inputs, target, additional_forward_args, ids=ids, mask=mask)
+        )
 
     def _trusted(self, explanation: Explanation) -> Inputs:
         """The maps, where they are what the method states; an error or a warning where not."""
@@ -173,10 +181,11 @@ class Explainer(GradientAttribution, ABC):
         additional_forward_args: object = None,
         *,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
         progress: Progress | None = None,
     ) -> Explanation:
         """Like `attribute`, with everything that is known about each map."""
-        bound = self.bind(inputs, target, additional_forward_args, ids)
+        bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         return self._explained(bound, isinstance(inputs, tuple), progress)
 
     def _explained(
@@ -197,10 +206,12 @@ class Explainer(GradientAttribution, ABC):
         maps = Maps.joined(found)
         restored = bound.layout.restore(maps.flat)
         explained = bound.layout.restore(bound.origin)
+        real = None if bound.mask is None else bound.layout.split(bound.mask)
         several = several and bound.layer is None
         return Explanation(
             maps=restored if several else restored[0],
             inputs=explained if several else explained[0],
+            mask=real if several or real is None else real[0],
             target=bound.target.classes,
             prediction=bound.prediction,
             score=bound.clean,
@@ -237,7 +248,8 @@ class Explainer(GradientAttribution, ABC):
         if self.layer is not None:
             raise ValueError("layer: expected a map of the input itself, got one of a layer")
         target = explanation.target
-        bound = self.bind(explanation.inputs, target, additional_forward_args, ids)
+        mask = explanation.mask
+        bound = self.bind(explanation.inputs, target, additional_forward_args, ids, mask)
         maps = Maps.of(explanation, bound)
         given = cotangent if isinstance(cotangent, tuple) else (cotangent,)
         shapes = [tuple(part.shape) for part in given]
@@ -245,6 +257,8 @@ class Explainer(GradientAttribution, ABC):
         if shapes != expected:
             raise ValueError(f"cotangent: expected {expected}, like the maps, got {shapes}")
         flat = bound.layout.flatten([part.to(bound.origin.dtype) for part in given])
+        if bound.mask is not None:
+            flat = torch.where(bound.mask, flat, 0.0)
         found = bound.layout.restore(self._pull(bound, maps, flat, way))
         return found if isinstance(explanation.maps, tuple) else found[0]
 
@@ -254,9 +268,10 @@ class Explainer(GradientAttribution, ABC):
         target: TargetLike = None,
         additional_forward_args: object = None,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
     ) -> BoundScore:
         """The score that is explained, fixed at the clean inputs."""
-        return self._score().bind(inputs, target, additional_forward_args, ids)
+        return self._score().bind(inputs, target, additional_forward_args, ids, mask)
 
     def settings(self) -> dict[str, Any]:
         """All settings but the model, as plain values that a TOML file can hold."""

@@ -15,6 +15,7 @@ from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Progress
 from moreaugrad.explanation import Explanation
 from moreaugrad.layer import taken
+from moreaugrad.masking import MaskLike
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs
 
@@ -42,9 +43,10 @@ class FromBaseline(Explainer):
         target: TargetLike = None,
         additional_forward_args: object = None,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
     ) -> BoundScore:
         """Like `Explainer.bind`, with the setting's baseline."""
-        bound = super().bind(inputs, target, additional_forward_args, ids)
+        bound = super().bind(inputs, target, additional_forward_args, ids, mask)
         return replace(bound, baseline=_flat_baseline(bound, inputs, self.baseline))
 
     @log_usage()  # type: ignore[untyped-decorator]
@@ -56,6 +58,7 @@ class FromBaseline(Explainer):
         additional_forward_args: object = None,
         *,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
     ) -> Inputs:
         """Like `Explainer.attribute`, with Captum's `baselines` in Captum's place.
 
@@ -64,7 +67,7 @@ class FromBaseline(Explainer):
         layer's.
         """
         explanation = self.explain(
-            inputs, target, additional_forward_args, ids=ids, baselines=baselines
+            inputs, target, additional_forward_args, ids=ids, mask=mask, baselines=baselines
         )
         return self._trusted(explanation)
 
@@ -75,11 +78,12 @@ class FromBaseline(Explainer):
         additional_forward_args: object = None,
         *,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
         progress: Progress | None = None,
         baselines: Baselines = None,
     ) -> Explanation:
         """Like `attribute`, with everything that is known about each map."""
-        bound = self.bind(inputs, target, additional_forward_args, ids)
+        bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         if baselines is not None:
             bound = replace(bound, baseline=_flat_baseline(bound, inputs, baselines))
         explanation = self._explained(bound, isinstance(inputs, tuple), progress)

@@ -30,6 +30,7 @@ from moreaugrad.score import Score, Smoothed
 from moreaugrad.second_derivatives import NoSecondDerivative
 from moreaugrad.solvers.conjugate import shifted_solve
 from moreaugrad.solvers.second_order import (
+    PROBE,
     Rule,
     SecondOrderProblem,
     SecondOrderSolution,
@@ -92,10 +93,12 @@ class GroupFeatures(Explainer):
         chosen: dict[str, Any] = {"c1": PIXEL_C1, "lambda1": SEARCH} | settings
         return cls(forward_func, **chosen)
 
-    def _rule(self) -> Rule | None:
+    def _rule(self, counts: Tensor) -> Rule | None:
         if not isinstance(self.lambda1, str):
             return given(self.lambda1)
-        return searched if self.lambda1 == SEARCH else for_sparsity(self.sparsity)
+        if self.lambda1 == SEARCH:
+            return searched(counts)
+        return for_sparsity(self.sparsity, counts)
 
     def _told(
         self, bound: BoundScore, scale: Tensor, delta: Tensor, surrogate: Tensor
@@ -119,7 +122,7 @@ class CAFO(GroupFeatures):
     def _maps(self, bound: BoundScore) -> Maps:
         scale = flat_scale(self.std, bound.layout, bound.origin)
         gradient = -bound.value_and_grad()[1] / scale
-        rule = self._rule()
+        rule = self._rule(bound.counts)
         lambda1 = torch.zeros_like(gradient[:, 0])
         if rule is not None:
             lambda1 = rule(gradient, lambda _: gradient)
@@ -207,8 +210,8 @@ class CASO(GroupFeatures):
         problem = SecondOrderProblem(
             gradient=model.gradient,
             product=model.product,
-            keys=bound.keys,
-            lambda1=self._rule(),
+            probe=PROBE.draw(bound.keys, 0, bound.origin, bound.mask),
+            lambda1=self._rule(bound.counts),
             lambda2=self.lambda2,
             c1=self.c1,
         )

@@ -16,8 +16,8 @@ from moreaugrad.hessian import PRODUCT, Exact, LossModel, recorded, recording
 
 IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN = "implicit", "straight-through", "unrolled", "stein"
 
-OfGradient = Callable[[Tensor], Tensor]
-"""A map of each draw from its gradient, `[m, n]` both."""
+OfGradient = Callable[[Tensor, Tensor], Tensor]
+"""A map of each draw from its gradient, `[m, n]` both, and its count of real entries `[m]`."""
 
 
 def gradient_and_product(bound: BoundScore, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,10 +34,12 @@ def gradient_and_product(bound: BoundScore, v: Tensor) -> tuple[Tensor, Tensor]:
 def pulled_through(bound: BoundScore, of_gradient: OfGradient, cotangent: Tensor) -> Tensor:
     """J' c of the mean of `of_gradient`, differentiated draw by draw: `[B, n]`."""
 
+    counts = bound.counts
+
     def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
         with recording(bound):
             leaf, slope = recorded(bound, points, rows)
-            made = of_gradient(slope)
+            made = of_gradient(slope, counts[rows])
             if not made.requires_grad:
                 return (torch.zeros_like(points),)
             found = torch.autograd.grad(made, leaf, cotangent[rows], allow_unused=True)[0]
@@ -67,10 +69,10 @@ def stein(bound: BoundScore, of_gradient: OfGradient, cotangent: Tensor, mean: T
     `mean`, what is known of E h, only lowers the variance: by n / draws, so that many draws are
     needed. Errors: ValueError without noise. Source: Stein's identity.
     """
-    sigma = _noise(bound)
+    sigma, counts = _noise(bound), bound.counts
 
     def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
-        h = of_gradient(bound.value_and_grad_at(points, rows)[1])
+        h = of_gradient(bound.value_and_grad_at(points, rows)[1], counts[rows])
         weight = ((h - mean[rows]) * cotangent[rows]).sum(1, keepdim=True)
         return (weight * _over_variance(points - bound.origin[rows], sigma[rows]),)
 

@@ -52,6 +52,11 @@ class GradCAM(Explainer):
                 f"grad-cam: expected one input, got {len(bound.layout.shapes)}; give those that "
                 "are not images as additional_forward_args"
             )
+        if bound.mask is not None:
+            raise ValueError(
+                "mask: Grad-CAM averages over the positions of a layer, which are not the input's; "
+                "use another method"
+            )
         engine = attr.LayerGradCam(bound.value, self._chosen(bound))
 
         def activation(rows: Tensor) -> Tensor:

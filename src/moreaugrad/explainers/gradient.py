@@ -39,8 +39,8 @@ class SimpleGradient(Explainer):
             maps = maps * bound.origin
         if self.keep < 1:
             magnitude = maps.abs()
-            smallest_out = eta_for(magnitude, 1 - self.keep)
-            maps = torch.where(magnitude > smallest_out[:, None], maps, 0.0)
+            largest_out = eta_for(magnitude, 1 - self.keep, bound.counts)
+            maps = torch.where(magnitude <= largest_out[:, None], 0.0, maps)
         return Maps.direct(maps, evaluations=1)
 
     def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
@@ -66,7 +66,7 @@ class SmoothGrad(NoisyMean):
 
     method: ClassVar[str] = "smoothgrad"
 
-    def _each(self, gradient: Tensor) -> Tensor:
+    def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
         return gradient
 
     def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:

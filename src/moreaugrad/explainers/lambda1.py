@@ -23,8 +23,10 @@ def given(lambda1: float) -> Rule | None:
     return None if lambda1 == 0 else lambda gradient, _: torch.full_like(gradient[:, 0], lambda1)
 
 
-def for_sparsity(zeros: float) -> Rule:
+def for_sparsity(zeros: float, counts: Tensor) -> Rule:
     """The lambda1 that is its own pulls' quantile: the root of log(quantile / lambda1).
+
+    `counts` `[B]` of the entries are real; the pulls of others are zero, and do not count.
 
     It lies between the gradient's quantile, to whose pulls the Hessian adds, and its largest entry,
     at which the solution is zero. By regula falsi in log(lambda1); the Illinois rule halves the
@@ -34,10 +36,11 @@ def for_sparsity(zeros: float) -> Rule:
     def rule(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
         def excess(lambda1: Tensor) -> tuple[Tensor, Tensor]:
             magnitude = pulls(lambda1).abs()
-            share = (magnitude <= lambda1[:, None]).double().mean(1)
-            return (eta_for(magnitude, zeros) / lambda1).log(), (share - zeros).abs() <= CLOSE
+            share = _zeros(magnitude, lambda1, counts)
+            quantile = eta_for(magnitude, zeros, counts)
+            return (quantile / lambda1).log(), (share - zeros).abs() <= CLOSE
 
-        quantile, largest = eta_for(gradient.abs(), zeros), gradient.abs().amax(1)
+        quantile, largest = eta_for(gradient.abs(), zeros, counts), gradient.abs().amax(1)
         trivial = (quantile <= 0) | ~torch.isfinite(largest)
         low = found = torch.where(trivial, 1.0, quantile)
         high = torch.where(trivial, 1.0, largest)
@@ -60,17 +63,26 @@ def for_sparsity(zeros: float) -> Rule:
     return rule
 
 
-def searched(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
+def searched(counts: Tensor) -> Rule:
     """Zeros grow with lambda1 and the loss falls: the last of the grid with enough zeros."""
-    start = gradient.abs().amax(1)
-    found, going = start, torch.ones_like(start, dtype=torch.bool)
-    for halvings in range(1, GRID):
-        lambda1 = torch.where(going, start / 2**halvings, found)
-        zeros = (pulls(lambda1).abs() <= lambda1[:, None]).double().mean(1)
-        going = going & (zeros >= LEAST_ZEROS)
-        if not bool(going.any()):
-            break
-        found = torch.where(going, lambda1, found)
-    if bool((found == start).any()):  # half of the largest entry leaves too few zeros
-        found = torch.where(found == start, for_sparsity(LEAST_ZEROS)(gradient, pulls), found)
-    return found
+
+    def rule(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
+        start = gradient.abs().amax(1)
+        found, going = start, torch.ones_like(start, dtype=torch.bool)
+        for halvings in range(1, GRID):
+            lambda1 = torch.where(going, start / 2**halvings, found)
+            going = going & (_zeros(pulls(lambda1).abs(), lambda1, counts) >= LEAST_ZEROS)
+            if not bool(going.any()):
+                break
+            found = torch.where(going, lambda1, found)
+        if bool((found == start).any()):  # half of the largest entry leaves too few zeros
+            wanted = for_sparsity(LEAST_ZEROS, counts)(gradient, pulls)
+            found = torch.where(found == start, wanted, found)
+        return found
+
+    return rule
+
+
+def _zeros(magnitude: Tensor, lambda1: Tensor, counts: Tensor) -> Tensor:
+    """Share of the real entries that lambda1 sets to zero, `[B]`."""
+    return 1 - (magnitude > lambda1[:, None]).sum(1).double() / counts

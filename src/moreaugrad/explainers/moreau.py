@@ -167,7 +167,8 @@ class MoreauExplainer(Explainer):
         if wanted is not None:
             slope = bound.value_and_grad(u)[1]
             assert isinstance(problem.penalty, Joint)
-            problem = replace(problem, eta=eta_for(problem.penalty.magnitudes(slope), wanted))
+            eta = eta_for(problem.penalty.magnitudes(slope), wanted, problem.counts)
+            problem = replace(problem, eta=eta)
             spent = problem.evaluations()
         solver = self._solver()
         assert isinstance(solver, Descent)

@@ -36,8 +36,9 @@ class NoisyMean(Explainer):
         self._score()
 
     @abstractmethod
-    def _each(self, gradient: Tensor) -> Tensor:
-        """h: the map of one draw from its gradient, `[m, n]` both."""
+    def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
+        """h: the map of one draw from its gradient, `[m, n]` both; `counts` `[m]` of its entries
+        are real."""
 
     def _noise(self) -> Noise:
         return Noise(self.seed)
@@ -65,8 +66,10 @@ class NoisyMean(Explainer):
         return pulled_through(bound, self._each, cotangent)
 
     def _maps(self, bound: BoundScore) -> Maps:
+        counts = bound.counts
+
         def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
-            return (self._each(bound.value_and_grad_at(points, rows)[1]),)
+            return (self._each(bound.value_and_grad_at(points, rows)[1], counts[rows]),)
 
         if bound.sigma is None:
             return Maps.direct(bound.mean(work)[0], evaluations=1)

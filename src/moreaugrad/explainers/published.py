@@ -71,7 +71,8 @@ class PublishedMoreauGrad(Explainer):
         for step in range(self.steps):
             if bound.sigma is not None:
                 current = bound.layout.split(bound.origin + delta)
-                levels = noise_level(current, self.sigma, RELATIVE)
+                real = None if bound.mask is None else bound.layout.split(bound.mask)
+                levels = noise_level(current, self.sigma, RELATIVE, real)
                 wide = [a.expand_as(b) for a, b in zip(levels, current, strict=True)]
                 bound = replace(bound, sigma=bound.layout.flatten(wide))
             draws = range(step * self.draws, (step + 1) * self.draws)

@@ -115,9 +115,9 @@ class RelEx(Explainer):
     def _start(self, bound: BoundScore) -> Tensor:
         # The normal distribution's function of a normal draw is uniform.
         keys = [key + KEYS for key in bound.keys]
-        normals = Noise(self.seed).normals(keys, 0, bound.origin)
-        uniform: Tensor = torch.special.ndtr(normals)
-        return START * uniform.expand_as(bound.origin)
+        normals = Noise(self.seed).normals(keys, 0, bound.origin, bound.mask)
+        start: Tensor = START * torch.special.ndtr(normals).expand_as(bound.origin)
+        return start if bound.mask is None else start * bound.mask
 
     def _loss_slope(
         self, bound: BoundScore, mask: Tensor

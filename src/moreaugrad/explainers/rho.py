@@ -11,6 +11,7 @@ from torch import Tensor
 from moreaugrad.checks import as_parts
 from moreaugrad.curvature import Curvature, estimate_curvature
 from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.masking import MaskLike
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs
 
@@ -36,12 +37,14 @@ def rho_guidance(
     target: TargetLike = None,
     additional_forward_args: object = None,
     steps: int = 12,
+    *,
+    mask: MaskLike = None,
 ) -> RhoGuidance:
     """The rho at which this explainer's score has rho * lambda = 0.5 by estimate, per sample.
 
     `explainer.samples` draws enter where it has noise. Source: MoreauGrad theorem 1.
     """
-    bound = explainer.bind(inputs, target, additional_forward_args)
+    bound = explainer.bind(inputs, target, additional_forward_args, mask=mask)
     curvature = estimate_curvature(bound, steps, explainer.seed)
     limit = 1 / curvature.weak_convexity
     return RhoGuidance(rho=SAFETY * limit, limit=limit, curvature=curvature)

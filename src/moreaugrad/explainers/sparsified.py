@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -14,6 +13,7 @@ from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Progress
 from moreaugrad.explainers.derivatives import IMPLICIT, STEIN
 from moreaugrad.explainers.noisy_mean import NoisyMean
+from moreaugrad.masking import MaskLike, rank_from_top
 from moreaugrad.names import choose
 from moreaugrad.noise import Noise
 from moreaugrad.outputs import TargetLike
@@ -52,7 +52,7 @@ class SparsifiedSmoothGrad(NoisyMean):
     variant: "sparsified", h = 1 on the floor(tau n) largest entries g_i > 0, else 0;
     "relaxed", h_i = min(g_i, v) / v on these, v the floor(gamma n)-th largest entry (0: the
     largest); "scaled", h_i = g_i / max g. At least one entry counts as largest; equal ones in
-    their order; a gradient of zeros has h = 0. n counts the entries of all inputs.
+    their order; a gradient of zeros has h = 0. n counts the real entries of all inputs.
     Draws are independent unless `antithetic`, for the bounds of `moreaugrad.certificates`.
     The explanation's error is the standard error of the mean.
     Of the derivatives, "implicit" holds which entries are among the largest; the sparsified
@@ -91,13 +91,14 @@ class SparsifiedSmoothGrad(NoisyMean):
         additional_forward_args: object = None,
         *,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
         progress: Progress | None = None,
     ) -> Moments:
         """First and second moments of h over the draws: what a bound of its mean needs.
 
         Errors: FloatingPointError for a gradient that is not finite.
         """
-        bound = self.bind(inputs, target, additional_forward_args, ids)
+        bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         if progress is not None:
             bound = replace(bound, meter=self._meter(progress, 0, len(bound), len(bound)))
         total = torch.zeros_like(bound.origin, dtype=torch.float64)
@@ -122,8 +123,10 @@ class SparsifiedSmoothGrad(NoisyMean):
         )
 
     def _powers(self, bound: BoundScore) -> Any:
+        counts = bound.counts
+
         def work(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            h = self._each(bound.value_and_grad_at(points, rows)[1])
+            h = self._each(bound.value_and_grad_at(points, rows)[1], counts[rows])
             return h, h.square()
 
         return work
@@ -131,35 +134,31 @@ class SparsifiedSmoothGrad(NoisyMean):
     def _noise(self) -> Noise:
         return Noise(self.seed, self.antithetic)
 
-    def _each(self, gradient: Tensor) -> Tensor:
+    def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
         g = gradient.abs()
         # A comparison with NaN is false: without this a broken gradient would count as zeros.
         broken = ~torch.isfinite(g).all(1, keepdim=True)
         if self.variant == SCALED:
             h = _ratio(g, g.amax(1, keepdim=True))
         else:
-            kept = largest(g, _count(self.tau, g.shape[1])) & (g > 0)
+            kept = largest(g, _counted(self.tau, counts)) & (g > 0)
             h = kept.to(g.dtype)
             if self.variant == RELAXED:
-                h *= _ratio(g, _order(g, _count(self.gamma, g.shape[1]))).clamp_max(1)
+                v = rank_from_top(g, _counted(self.gamma, counts))
+                h *= _ratio(g, v[:, None]).clamp_max(1)
         return h.masked_fill(broken, torch.nan)
 
 
-def largest(g: Tensor, count: int) -> Tensor:
-    """True on exactly `count` entries of each row `[m, n]`: the largest, equal ones in order."""
-    least = _order(g, count)
+def largest(g: Tensor, count: Tensor) -> Tensor:
+    """True on exactly `count` `[m]` entries of rows `[m, n]`: the largest, equal ones in order."""
+    least = rank_from_top(g, count)[:, None]
     above, equal = g > least, g == least
-    return above | (equal & (equal.cumsum(1) <= count - above.sum(1, keepdim=True)))
+    return above | (equal & (equal.cumsum(1) <= count[:, None] - above.sum(1, keepdim=True)))
 
 
-def _count(share: float, size: int) -> int:
+def _counted(share: float, counts: Tensor) -> Tensor:
     # The slack keeps .29 * 100 from rounding down to 28.
-    return max(1, math.floor(share * size + 1e-9))
-
-
-def _order(g: Tensor, rank: int) -> Tensor:
-    """The rank-th largest entry of each row, `[m, 1]`."""
-    return g.kthvalue(g.shape[1] + 1 - rank, dim=1, keepdim=True).values
+    return (share * counts.double() + 1e-9).floor().long().clamp_min(1)
 
 
 def _ratio(g: Tensor, v: Tensor) -> Tensor:

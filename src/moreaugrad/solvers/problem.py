@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore
-from moreaugrad.penalties import Penalty
+from moreaugrad.penalties import Penalty, SparsePenalty
 
 
 class Problem(ABC):
@@ -61,6 +62,14 @@ class MoreauProblem(Problem):
     @property
     def unit(self) -> Tensor:
         return self.rho
+
+    @property
+    def counts(self) -> Tensor:
+        """How many of the penalty's magnitudes have a real entry, `[B]`."""
+        assert isinstance(self.penalty, SparsePenalty)
+        origin, mask = self.score.origin, self.score.mask
+        real = torch.ones_like(origin[:1]) if mask is None else mask.to(origin.dtype)
+        return (self.penalty.magnitudes(real) > 0).sum(1).expand(len(origin))
 
     def start(self) -> Tensor:
         return self.score.origin.new_zeros(self.score.origin.shape)

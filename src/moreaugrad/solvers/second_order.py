@@ -42,12 +42,13 @@ PENALTY = L1(1.0)
 class SecondOrderProblem:
     """gradient `[B, n]`; product: v `[m, n]` and its samples' rows, to H v `[m, n]`.
 
-    keys: of the samples, for the random probe. lambda1: None is 0. lambda2: None is L / 2 + c1.
+    probe `[B, n]`: random directions that look for what the gradient's Krylov space cannot see.
+    lambda1: None is 0. lambda2: None is L / 2 + c1.
     """
 
     gradient: Tensor
     product: Callable[[Tensor, Tensor], Tensor]
-    keys: tuple[int, ...]
+    probe: Tensor
     lambda1: Rule | None
     lambda2: float | None
     c1: float
@@ -121,7 +122,7 @@ class _Run:
 
     def probe(self) -> None:
         """Random directions: H times one shows what the space has missed, the more the larger."""
-        vector = PROBE.draw(self.problem.keys, 0, self.g)
+        vector = self.problem.probe
         for _ in range(PROBES):
             if not self._look(vector, self.alive):
                 return

@@ -155,7 +155,7 @@ class StochasticFixedPoint:
                 f"sparsity: expected a penalty that sets entries to zero, got "
                 f"{type(problem.penalty).__name__}"
             )
-        found = eta_for(problem.penalty.magnitudes(y), self.sparsity)
+        found = eta_for(problem.penalty.magnitudes(y), self.sparsity, problem.counts)
         # A few roundings more, so that rho * eta does not leave a rest of the entry it is taken of.
         slack = 1 + 4 * torch.finfo(y.dtype).eps
         return replace(problem, eta=slack * found / problem.rho)
