@@ -3,6 +3,8 @@
 import functools
 import itertools
 import math
+import re
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +37,7 @@ from moreaugrad.certificates import (
     sparse_lipschitz,
     vanilla_lipschitz,
 )
+from moreaugrad.explainers.moreau import MoreauExplainer
 from moreaugrad.explainers.sparsified import Moments
 from toys import network, normal
 
@@ -633,6 +636,46 @@ SPARSIFIED = functools.partial(SparsifiedSmoothGrad, MODEL)
 def test_settings_that_void_the_statement_are_refused(explainer, told: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=told):
         certify(explainer(), X, 1, radii=[0.1])
+
+
+@pytest.mark.parametrize("method", [SparsifiedSmoothGrad, MoreauGrad, SparseMoreauGrad])
+def test_radii_of_a_layer_are_not_certified(method: type[MoreauGrad]) -> None:
+    """An attack on the input at a tenth of the radius moved the top of such a map."""
+    settings = MOREAU if issubclass(method, MoreauExplainer) else ABSOLUTE
+    explainer = method(MODEL, layer="0", **settings)
+    with pytest.raises(ValueError, match=r"layer: expected None.*units of the layer"):
+        certify(explainer, X, 1, radii=[0.1])
+    if isinstance(explainer, MoreauExplainer):
+        with pytest.raises(ValueError, match="layer: expected None"):
+            estimate_of_explanation(explainer.explain(X, 1), radii=[0.1])
+
+
+def test_the_network_after_a_layer_has_a_certificate_of_its_own() -> None:
+    after = SparsifiedSmoothGrad(MODEL[1:], samples=20, tau=0.4, **ABSOLUTE)
+    found = certify(after, MODEL[:1](X).detach(), 1, radii=[0.0])
+    assert "in the units of the network's input" in found.statement
+
+
+@pytest.mark.parametrize(
+    ("target", "words"), [(1, "both of class 1$"), ([0, 2, 2], "held at x .`target`: 0, 2, 2.$")]
+)
+def test_the_statement_names_the_class_that_is_held(target: Any, words: str) -> None:
+    explainers = (
+        SPARSIFIED(samples=20, tau=0.4, **ABSOLUTE),
+        MoreauGrad(MODEL, tolerance=0.5, **MOREAU),
+    )
+    for explainer in explainers:
+        found = certify(explainer, X, target, radii=[0.0])
+        assert re.search(words, found.statement.partition(", with")[0])
+        assert found.target is not None
+        assert found.target.tolist() == torch.tensor(target).expand(3).tolist()
+
+
+def test_a_class_that_nobody_gave_is_the_one_predicted_at_x() -> None:
+    found = certify(SPARSIFIED(samples=20, tau=0.4, **ABSOLUTE), X[:1], radii=[0.0])
+    assert f"of class {int(MODEL(X[:1]).argmax())}," in found.statement
+    unknown = certificate_of_moments(moments_of(torch.rand(1, 9, 4)), sigma=1.0, radii=[0.0])
+    assert "of the class held at x" in unknown.statement
 
 
 def test_other_methods_have_no_certificate() -> None:

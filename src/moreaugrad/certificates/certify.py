@@ -38,7 +38,8 @@ SAMPLED = "the map is sampled, and its error is an estimate"
 class Certificate:
     """At least the share `overlap[b, r]` of the `top[b]` largest entries of sample b's map are
     among the largest of the map at any input within `radii[r]`, in the Euclidean norm of all
-    entries and the units of the input.
+    entries and the units of the network's input. Both maps are of the class `target[b]`, which is
+    held, whatever the network predicts at the other input; None where it is not known.
 
     kind: "certificate", which fails with a probability of at most 1 - `confidence` for each sample
     (all radii together), or "estimate", for which `reason` says what is not proven.
@@ -53,6 +54,7 @@ class Certificate:
     statement: str
     confidence: float | None = None
     reason: str = ""
+    target: Tensor | None = None
     distance: Tensor | None = None
 
 
@@ -133,7 +135,9 @@ def certificate_of_moments(
         top=torch.full((batch,), count, device=overlap.device),
         kind=CERTIFICATE,
         confidence=confidence,
-        statement=_words(other) + f", with confidence {confidence:g} over the draws",
+        target=moments.target,
+        statement=_words(other, moments.target)
+        + f", with confidence {confidence:g} over the draws",
     )
 
 
@@ -156,6 +160,7 @@ def estimate_of_explanation(
     """
     choose("statement", statement, STATEMENTS)
     settings = explanation.settings
+    _check_input(settings.get("layer"))
     rho, curvature = settings["rho"], _curvature(settings["sigma"], lipschitz)
     if explanation.method == MoreauGrad.method:
         speed, held = vanilla_lipschitz(rho, curvature, curvature), ""
@@ -178,7 +183,8 @@ def estimate_of_explanation(
         overlap=overlap_within(maps, change, count),
         top=count,
         kind=ESTIMATE,
-        statement=_words(other) + held,
+        target=explanation.target,
+        statement=_words(other, explanation.target) + held,
         reason="leaves out that the map is sampled" if exact else SAMPLED,
         distance=distance_within(maps, change),
     )
@@ -192,6 +198,7 @@ def check(explainer: Explainer, lipschitz: float | None = None) -> None:
             "expected SparsifiedSmoothGrad or a MoreauGrad explainer, got "
             f"{type(explainer).__name__}: nothing is known of how its maps change"
         )
+    _check_input(explainer.layer)
     if not explainer.sigma > 0:
         raise ValueError("sigma: expected noise, sigma > 0: nothing bounds a map without it")
     if explainer.sigma_mode != ABSOLUTE:
@@ -238,8 +245,28 @@ def _radii(radii: Sequence[float]) -> Tensor:
     return torch.tensor(list(radii), dtype=torch.float64)
 
 
-def _words(other: str) -> str:
+def _check_input(layer: object) -> None:
+    if layer is not None:
+        raise ValueError(
+            "layer: expected None: noise and radii would be in the units of the layer's output, "
+            "and nothing is known of how far an input within a radius moves that. Make the part of "
+            "the network after the layer a model of its own, whose input is the layer's output"
+        )
+
+
+def _words(other: str, target: Tensor | None) -> str:
     return (
-        "for every x' within the radius (Euclidean, input units), at least this share of the "
-        f"largest entries of the map at x is among the largest at x' of {other}"
+        "for every x' within the radius (Euclidean, in the units of the network's input and of "
+        "sigma), at least this fraction of the largest entries of the map at x is among the "
+        f"largest at x' of {other}, both {_held(target)}"
     )
+
+
+def _held(target: Tensor | None) -> str:
+    """The class that the maps are of, whatever the network predicts at x'."""
+    if target is None:
+        return "of the class held at x"
+    classes = list(dict.fromkeys(target.tolist()))
+    if len(classes) == 1:
+        return f"of class {classes[0]}"
+    return f"of the class held at x (`target`: {', '.join(map(str, target.tolist()))})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -30,9 +31,8 @@ def summary(outcome: CertifyOutcome) -> None:
         )
         console.print(_table(record))
         console.print()
-    if outcome.records:
-        for kind, words in _statements(outcome.records[0]).items():
-            console.print(f"{kind}: {escape(words)}")
+    for kind, words in _statements(outcome.records):
+        console.print(f"{kind}: {escape(words)}")
     if outcome.failures:
         screen.note(f"{len(outcome.failures)} left out, see above")
     console.print(f"Folder: {escape(str(outcome.folder))}", soft_wrap=True)
@@ -59,13 +59,15 @@ def _table(record: dict[str, Any]) -> Table:
     return table
 
 
-def _statements(record: dict[str, Any]) -> dict[str, str]:
-    """Once for each kind; an estimate with what is not proven of it."""
-    found: dict[str, str] = {}
-    for curve in record["curves"].values():
-        reason = f" ({curve['reason']})" if curve["reason"] else ""
-        found.setdefault(curve["kind"], curve["statement"] + reason)
-    return found
+def _statements(records: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Kind and words, once for each kind and class; an estimate with what is not proven of it."""
+    found: dict[tuple[str, int], str] = {}
+    for record in records:
+        for curve in record["curves"].values():
+            reason = f" ({curve['reason']})" if curve["reason"] else ""
+            key = curve["kind"], record["target"]["class"]
+            found.setdefault(key, curve["statement"] + reason)
+    return [(kind, words) for (kind, _), words in found.items()]
 
 
 def summary_json(outcome: CertifyOutcome) -> None:

@@ -29,7 +29,8 @@ BLOCK = 64
 class Moments:
     """Means over `samples` draws of h(x + z) and of its square, `[B, n]` in float64.
 
-    `binary`: h is 0 or 1. `independent`: no draw depends on another.
+    `binary`: h is 0 or 1. `independent`: no draw depends on another. `target`: the class of each
+    sample's gradient, where it is known.
     """
 
     mean: Tensor
@@ -37,6 +38,7 @@ class Moments:
     samples: int
     binary: bool
     independent: bool = True
+    target: Tensor | None = None
 
     @property
     def variance(self) -> Tensor:
@@ -120,6 +122,7 @@ class SparsifiedSmoothGrad(NoisyMean):
             samples=bound.passes,
             binary=self.variant == SPARSIFIED,
             independent=not self.antithetic,
+            target=bound.target.classes,
         )
 
     def _powers(self, bound: BoundScore) -> Any:
