@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.random import fork_rng
 
 
 def exported(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:
@@ -79,7 +80,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
         for module in model.modules()
         for now in (module.__dict__, module._parameters, module._buffers)
     ]
-    with torch.random.fork_rng(devices=[]):
+    with fork_rng(devices=[]):
         try:
             yield
         finally:
