@@ -7,8 +7,9 @@ if TYPE_CHECKING:
     from moreaugrad import training
     from moreaugrad.closed_form_hessian import ReLUHessian, relu_hessian
     from moreaugrad.explainers import METHODS, build
-    from moreaugrad.explainers.captum import DeepLift, IntegratedGradients
+    from moreaugrad.explainers.captum import IntegratedGradients
     from moreaugrad.explainers.caso import CAFO, CASO, SmoothCAFO, SmoothCASO
+    from moreaugrad.explainers.deeplift import DeepLift
     from moreaugrad.explainers.gradcam import GradCAM
     from moreaugrad.explainers.gradient import SimpleGradient, SmoothGrad
     from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, MoreauGrad, SparseMoreauGrad
@@ -72,8 +73,9 @@ __all__ = [
 # answers `--help` without loading torch.
 _HOMES = {
     "explainers": ("METHODS", "build"),
-    "explainers.captum": ("DeepLift", "IntegratedGradients"),
+    "explainers.captum": ("IntegratedGradients",),
     "explainers.caso": ("CAFO", "CASO", "SmoothCAFO", "SmoothCASO"),
+    "explainers.deeplift": ("DeepLift",),
     "explainers.gradcam": ("GradCAM",),
     "explainers.gradient": ("SimpleGradient", "SmoothGrad"),
     "explainers.moreau": ("GroupSparseMoreauGrad", "MoreauGrad", "SparseMoreauGrad"),

@@ -85,7 +85,7 @@ METHODS: Mapping[str, Method] = {
         {"times_input": False},
     ),
     "deeplift": Method(
-        _CAPTUM + "DeepLift",
+        "moreaugrad.explainers.deeplift:DeepLift",
         "contributions relative to a baseline, rescale rule",
         "Shrikumar et al. (2017)",
     ),

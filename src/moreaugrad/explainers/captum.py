@@ -1,8 +1,7 @@
-"""Captum's Integrated Gradients and DeepLIFT on our scores, with their errors told."""
+"""Captum's Integrated Gradients on our scores, with their errors reported."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -10,15 +9,13 @@ import torch
 from captum import attr
 from captum.attr._utils.approximation_methods import SUPPORTED_METHODS as QUADRATURES
 from captum.attr._utils.approximation_methods import approximation_parameters
-from torch import Tensor, nn
+from torch import Tensor
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Maps
 from moreaugrad.explainers.baseline import FromBaseline, incompleteness, reference
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
-from moreaugrad.explainers.rescale import RescaleDeepLift
-from moreaugrad.layer import as_module
 from moreaugrad.names import choose
 from moreaugrad.solvers.solution import Status
 
@@ -95,70 +92,3 @@ class IntegratedGradients(FromBaseline):
             status=Status.FIXED_BUDGET,
             error=incompleteness(bound, contributions),
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class DeepLift(FromBaseline):
-    """A = (x - x') * m, with multipliers m chained through the network: Delta y / Delta x at each
-    activation (rescale rule) in place of its derivative.
-
-    Completeness, sum A = f(x) - f(x'), holds where every nonlinear part is a module that has a
-    rule: activations, max-pooling. It is checked for each sample: the explanation's error is
-    |sum A - (f(x) - f(x'))| / |f(x) - f(x')|, and above `tolerance` the status is "incomplete".
-    Explain a logit: probabilities and margins of several outputs have no rule.
-    Source: Shrikumar et al. (2017). Differs from Captum's: modules may be used more than once, or
-    have a shortcut around them; overlapping pooling windows; more activations (see `rescale`).
-    """
-
-    tolerance: float = 0.05
-
-    method: ClassVar[str] = "deeplift"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        as_module(self.forward_func, self.method)
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance!r}")
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        return True
-
-    def _draws(self) -> int:
-        return 2
-
-    def _maps(self, bound: BoundScore) -> Maps:
-        baseline, head = reference(bound), _Head(bound)
-
-        def contributions(rows: Tensor) -> Tensor:
-            with warnings.catch_warnings():
-                # Captum tells of its hooks at every call.
-                warnings.filterwarnings("ignore", message=r"\s*Setting forward, backward hooks")
-                found: Tensor = RescaleDeepLift(head).attribute(
-                    bound.origin[rows].requires_grad_(),
-                    baselines=baseline[rows],
-                    additional_forward_args=(rows,),
-                )
-            return found
-
-        with checks.explained(bound.layout):
-            flat = bound.in_chunks(contributions, 2)
-        error = incompleteness(bound, flat)
-        maps = Maps.direct(flat, evaluations=2, error=error)
-        status = tuple(
-            Status.INCOMPLETE if found is Status.DIRECT and not size <= self.tolerance else found
-            for found, size in zip(maps.status, error.tolist(), strict=True)
-        )
-        return replace(maps, status=status)
-
-
-class _Head(nn.Module):
-    """Model and readout as one module, which DeepLIFT hooks; the model itself stays as it is."""
-
-    def __init__(self, bound: BoundScore) -> None:
-        super().__init__()
-        self.model = bound.model
-        self._bound = bound
-
-    def forward(self, points: Tensor, rows: Tensor) -> Tensor:
-        return self._bound.value(points, rows)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
-from moreaugrad.layer import as_module, resolve
+from moreaugrad.layer import hookable, hooked, replaced, resolve
 from moreaugrad.layout import Shape
 
 
@@ -36,7 +36,7 @@ class GradCAM(Explainer):
 
     def __post_init__(self) -> None:
         self._score()
-        model = as_module(self.forward_func, self.method)
+        model = hookable(self.forward_func, self.method)
         if self.layer is not None:
             raise ValueError(
                 "layer: Grad-CAM explains the input itself, got a layer; name the convolution that "
@@ -57,23 +57,21 @@ class GradCAM(Explainer):
                 "mask: Grad-CAM averages over the positions of a layer, which are not the input's; "
                 "use another method"
             )
-        engine = attr.LayerGradCam(bound.value, self._chosen(bound))
+        layer = self._chosen(bound)
 
         def activation(rows: Tensor) -> Tensor:
-            found: Tensor = engine.attribute(
-                bound.origin[rows].requires_grad_(),
-                additional_forward_args=(rows,),
-                relu_attributions=self.relu,
-            )
-            return found
+            activations, gradient = _at(layer, bound, rows)
+            weights = gradient.flatten(2).mean(2)
+            return torch.einsum("bk,bk...->b...", weights, activations)[:, None]
 
-        with checks.explained(bound.layout):
-            maps = bound.in_chunks(activation).to(bound.origin.dtype)
-        return Maps.direct(_enlarged(maps, shape), evaluations=1)
+        maps = bound.in_chunks(activation).to(bound.origin.dtype)
+        return Maps.direct(
+            _enlarged(maps.clamp(min=0) if self.relu else maps, shape), evaluations=1
+        )
 
     def _chosen(self, bound: BoundScore) -> nn.Module:
         """The module whose output is read, checked by a pass of the first sample."""
-        model = as_module(self.forward_func, self.method)
+        model = hookable(self.forward_func, self.method)
         candidates: list[nn.Module] = (
             [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)]
             if self.cam_layer is None
@@ -106,15 +104,25 @@ def _shapes(bound: BoundScore, modules: Sequence[nn.Module]) -> list[tuple[nn.Mo
         if isinstance(output, Tensor):
             found.append((module, tuple(output.shape)))
 
-    handles = [module.register_forward_hook(note) for module in modules]
-    try:
-        with torch.no_grad():
-            first = torch.zeros_like(bound.target.classes[:1])
-            bound.value(bound.origin[first], first)
-    finally:
-        for handle in handles:
-            handle.remove()
+    first = torch.zeros_like(bound.target.classes[:1])
+    with torch.no_grad(), hooked({}, dict.fromkeys(modules, note)):
+        bound.value(bound.origin[first], first)
     return found
+
+
+def _at(layer: nn.Module, bound: BoundScore, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The layer's output for these samples, and the score's gradient by it."""
+    found: list[Tensor] = []
+
+    def keep(output: Tensor) -> Tensor:
+        found.append(output.detach().clone().requires_grad_())
+        return found[0]
+
+    with torch.enable_grad(), replaced(layer, keep):
+        total = bound.value(bound.origin[rows], rows).sum()
+    with checks.explained(bound.layout):
+        (gradient,) = torch.autograd.grad(total, found)
+    return found[0].detach(), gradient
 
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}

@@ -9,14 +9,16 @@ each call is one node of the graph with its own record, and activations of any k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from captum import attr
 from torch import Tensor, nn
+
+from moreaugrad.layer import hooked
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,31 +115,39 @@ class _Rescaled(torch.autograd.Function):
         return ctx.rule(ctx.call, outgoing, ctx.eps), None, None, None
 
 
-class RescaleDeepLift(attr.DeepLift):
-    """Captum's DeepLIFT with the hooks of this module: inputs and baselines run as one batch."""
+EPSILON = 1e-10
+"""A smaller change counts as none, as in Captum."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self._seen: set[nn.Module] = set()
 
-    def _register_hooks(self, module: nn.Module, attribute_to_layer_input: bool = True) -> None:
-        rule = RULES.get(type(module))
-        # A module that sits in two places of a network is visited twice.
-        if rule is None or module in self._seen:
-            return
-        self._seen.add(module)
-        origin, leaf = torch.empty(0), torch.empty(0)
+@contextmanager
+def rescaled(model: nn.Module, rows: int) -> Iterator[None]:
+    """While open, backward passes through the model follow the rules where there are any.
 
-        def before(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            nonlocal origin, leaf
-            origin = args[0]
-            leaf = origin.detach().clone().requires_grad_()
-            return (leaf.clone(), *args[1:])  # a copy: the module may work in place
+    rows: of the batch, inputs first and their baselines after them. Forward passes compute what
+    they did: an activation in place changes what refers to its input too.
+    """
+    rules = {
+        module: RULES[type(module)]
+        for module in model.modules()
+        if type(module) in RULES and not getattr(module, "return_indices", False)
+    }
+    entered: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
-        def after(called: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor:
-            call = Call(called, leaf, output)
-            found: Tensor = _Rescaled.apply(origin, call, rule, self.eps)  # type: ignore[no-untyped-call]
-            return found
+    def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        origin = args[0] if args else None
+        if not isinstance(origin, Tensor) or not origin.requires_grad or len(origin) % rows:
+            return None  # not of the inputs: the derivative stays
+        leaf = origin.detach().clone().requires_grad_()
+        entered[module] = origin, leaf
+        return (leaf.clone(), *args[1:])  # a copy: the module may work in place
 
-        self.forward_handles.append(module.register_forward_pre_hook(before))
-        self.forward_handles.append(module.register_forward_hook(after))
+    def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if module not in entered:
+            return None
+        origin, leaf = entered.pop(module)
+        call = Call(module, leaf, output)
+        found: Tensor = _Rescaled.apply(origin, call, rules[module], EPSILON)  # type: ignore[no-untyped-call]
+        return origin.copy_(found) if output is args[0] else found
+
+    with hooked(dict.fromkeys(rules, before), dict.fromkeys(rules, after)):
+        yield
