@@ -8,6 +8,8 @@ written.
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,17 +108,26 @@ class Draws:
 def sample_keys(ids: Sequence[int] | Tensor | None, batch: int) -> tuple[int, ...]:
     """One key per sample: the ids where given, else 0 for all, so that samples share their draws.
 
-    Errors: ValueError for a wrong number of ids or one that is out of range.
+    Errors: ValueError for a wrong number of ids or one that is out of range; TypeError for one that
+    is no whole number.
     """
     if ids is None:
         return (0,) * batch
-    keys = tuple(int(key) for key in ids)
+    keys = tuple(map(_whole, ids))
     if len(keys) != batch:
         raise ValueError(f"ids: expected one for each of the {batch} samples, got {len(keys)}")
     outside = [key for key in keys if not 0 <= key < KEYS]
     if outside:
         raise ValueError(f"ids: expected numbers from 0 to 2^62 - 1, got {outside[0]}")
     return keys
+
+
+def _whole(key: object) -> int:
+    boolean = isinstance(key, bool) or getattr(key, "dtype", None) in (torch.bool, np.dtype(bool))
+    if not boolean:
+        with contextlib.suppress(TypeError):
+            return operator.index(key)  # type: ignore[arg-type]
+    raise TypeError(f"ids: expected whole numbers, got {key!r}")
 
 
 def noise_level(

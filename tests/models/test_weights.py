@@ -118,10 +118,10 @@ def test_weights_of_another_architecture_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "damaged or of another kind"),
+        (b"", "the file is empty"),
         (b"hello, this is text", "expected weights as safetensors"),
         (b"PK\x03\x04 but not a zip", "damaged or of another kind"),
-        (b"\xff" * 7 + b"\x7f{", "no whole safetensors file"),
+        (b"\xff" * 7 + b"\x7f{", "a whole safetensors file"),
     ],
 )
 def test_what_are_no_weights_is_refused(content, reason, tmp_path):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from moreaugrad.names import choose, nearest
+from moreaugrad.names import choose
+from moreaugrad.settings import check_settings
 
 if TYPE_CHECKING:
     from moreaugrad.attacks.base import Attack
@@ -102,15 +103,10 @@ ATTACKS: Mapping[str, Kind] = {
 
 
 def build(name: str, explainer: Explainer, **settings: Any) -> Attack:
-    """The attack of that name. Errors: ValueError for an unknown name or setting."""
+    """The attack of that name. Errors: ValueError for an unknown name or setting, and a
+    value of another type."""
     kind = ATTACKS[choose("attack", name, ATTACKS)]
-    known = kind.defaults()
-    for setting in settings:
-        if setting not in known:
-            raise ValueError(
-                f"{name} has no setting {setting!r}{nearest(setting, known)} "
-                f"(it has: {', '.join(known)})"
-            )
+    check_settings(name, list(kind.defaults()), get_type_hints(kind.load()), settings)
     return kind.load()(explainer, **settings)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from moreaugrad.cli import screen
 from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
+from moreaugrad.cli.interruption import interruptible
 from moreaugrad.explainers import METHODS
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def perform_report(runs: Sequence[Path], out: Path, **settings: Any) -> int:
     """Draws runs; the exit code, 1 where one is not complete."""
     from moreaugrad.runs.evaluate.report import report
 
-    made = report(runs, out, **settings)
+    with interruptible():
+        made = report(runs, out, **settings)
     for note in made.notes:
         screen.note(note)
     screen.results().print(f"Page: {escape(str(made.page))}", soft_wrap=True)

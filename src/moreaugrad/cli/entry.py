@@ -12,41 +12,51 @@ import typer
 from moreaugrad.cli.app import app
 from moreaugrad.cli.codes import DONE, INTERRUPTED, REFUSED
 
-BAD_INPUT = (ValueError, TypeError, MemoryError, FloatingPointError, OSError)
 # typer brings its own copy of click or uses the installed one, by version; both raise this.
 USAGE: type[Exception] = typer.BadParameter.__mro__[2]
+SAID = (ValueError, TypeError, FloatingPointError)
+"""Errors whose message says what was expected; the type of the others is said too."""
 TRACEBACK = "MOREAUGRAD_TRACEBACK"
 """Environment variable: when set, an error comes with its traceback."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command and exits: with 0, or with a code that `--help` explains."""
+    """Runs a command and exits with its code."""
     warnings.showwarning = _show_warning
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: list[str]) -> int:
-    """A command's exit code. Bad input is told in one line on standard error."""
+    """A command's exit code. Whatever goes wrong is one line on standard error."""
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="moreaugrad", standalone_mode=False)
         return code if isinstance(code, int) else DONE
     except (KeyboardInterrupt, typer.Abort):
         return _refuse("interrupted", INTERRUPTED)
-    except (*BAD_INPUT, USAGE) as error:
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (Exception, SystemExit) as error:
+        # Models and factories are code of others, which may raise anything, or exit.
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return DONE
         return _refuse(_words(error), REFUSED)
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"code of the model or its factory ended the program (exit code {error.code})"
     text = error.format_message() if isinstance(error, USAGE) else str(error)  # type: ignore[attr-defined]
-    if isinstance(error, MemoryError) and not text:
-        text = "not enough memory: use a smaller --batch-size, --crop or model"
-    return " ".join(text.split()) or type(error).__name__
+    text = " ".join(text.split())
+    if isinstance(error, MemoryError):
+        return text or "not enough memory: use a smaller --batch-size, --crop or model"
+    if isinstance(error, (*SAID, USAGE)) and text:
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    found = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{found} (set {TRACEBACK}=1 to see where it comes from)"
 
 
 def _refuse(text: str, code: int) -> int:

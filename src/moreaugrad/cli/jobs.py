@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -113,11 +115,28 @@ def sweep_job(
 
 
 def numbers(name: str, text: str) -> list[float]:
-    """`0,0.1,1` as numbers."""
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--{name}: expected numbers, separated by commas; got {text!r}") from None
+    """`0,0.1,1` as numbers. Errors: ValueError, also for one that is infinite or NaN."""
+    with contextlib.suppress(ValueError):
+        found = [float(word) for word in text.split(",")]
+        if all(map(math.isfinite, found)):
+            return found
+    raise ValueError(f"--{name}: expected finite numbers, separated by commas; got {text!r}")
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """`0,1,2` as whole numbers. Errors: ValueError."""
+    found = numbers(name, text)
+    if any(value != int(value) for value in found):
+        raise ValueError(f"--{name}: expected whole numbers, separated by commas; got {text!r}")
+    return list(map(int, found))
+
+
+def size(name: str, text: str) -> int | tuple[int, int]:
+    """`SIDE` or `HEIGHT,WIDTH`, in pixels. Errors: ValueError."""
+    found = whole_numbers(name, text)
+    if len(found) > 2:
+        raise ValueError(f"--{name}: expected SIDE or HEIGHT,WIDTH, got {text!r}")
+    return found[0] if len(found) == 1 else (found[0], found[1])
 
 
 def _need_images(images: Sequence[str]) -> None:
@@ -204,14 +223,8 @@ def _preprocess(options: Common, before: PreprocessPlan | None) -> PreprocessPla
     for name in names:
         text = getattr(options, name)
         if text is not None:
-            values = numbers(name, text)
-            if name in ("resize", "crop"):
-                sizes = tuple(int(value) for value in values)
-                if sizes != tuple(values) or len(sizes) > 2:
-                    raise ValueError(f"--{name}: expected SIDE or HEIGHT,WIDTH, got {text!r}")
-                given[name] = sizes[0] if len(sizes) == 1 else sizes
-            else:
-                given[name] = tuple(values)
+            sized = name in ("resize", "crop")
+            given[name] = size(name, text) if sized else tuple(numbers(name, text))
     if options.interpolation is not None:
         given["interpolation"] = options.interpolation
     if not given:
@@ -280,10 +293,19 @@ def put(parts: Sequence[Part], name: str, value: Any, option: str) -> None:
 
 
 def typed(text: str) -> Any:
-    """A value as TOML has it; `8,16` is a list; what is neither is text."""
+    """A value as TOML has it; `8,16` is a list; what is neither is text.
+
+    Errors: ValueError for lists nested too deeply to be read.
+    """
     for attempt in (text, f"[{text}]" if "," in text else text):
         try:
-            return tomllib.loads(f"value = {attempt}")["value"]
+            found = tomllib.loads(f"value = {attempt}")
         except tomllib.TOMLDecodeError:
             continue
+        except RecursionError:
+            raise ValueError(
+                f"expected a value, got a list nested too deeply: {text[:20]!r}..."
+            ) from None
+        if len(found) == 1 and isinstance(found["value"], (bool, int, float, str, list)):
+            return found["value"]
     return text

@@ -96,14 +96,14 @@ def diffroar(
 
     moreaugrad retrain diffroar run --levels .2,.5,.8 --seeds 0,1 --out run-diffroar
     """
-    from moreaugrad.cli.jobs import numbers
+    from moreaugrad.cli.jobs import numbers, whole_numbers
     from moreaugrad.runs.retrain import DiffRoarPlan, DiffRoarStudy
 
     plan = DiffRoarPlan(
         explained=trained,
         training=_training(config, trained, epochs, device),
         levels=tuple(numbers("levels", levels)),
-        seeds=_whole("seeds", seeds),
+        seeds=tuple(whole_numbers("seeds", seeds)),
         methods=_methods(methods, set),
         unit=unit, target=target, fill=fill, control=control,
     )  # fmt: skip
@@ -137,12 +137,12 @@ def stability(
 
     moreaugrad retrain stability --config run/config.toml --seeds 0,1,2 --out run-stability
     """
-    from moreaugrad.cli.jobs import numbers
+    from moreaugrad.cli.jobs import numbers, whole_numbers
     from moreaugrad.runs.retrain import StabilityPlan, StabilityStudy
 
     plan = StabilityPlan(
         training=_training(config, None, epochs, device),
-        seeds=_whole("seeds", seeds),
+        seeds=tuple(whole_numbers("seeds", seeds)),
         exchanged=tuple(numbers("exchanged", exchanged)),
         images=images,
         methods=_methods(methods, set),
@@ -177,11 +177,12 @@ def labels(
 
     moreaugrad retrain labels --config run/config.toml --epochs 60 --out run-labels
     """
+    from moreaugrad.cli.jobs import whole_numbers
     from moreaugrad.runs.retrain import LabelsPlan, LabelsStudy
 
     plan = LabelsPlan(
         training=_training(config, None, epochs, device),
-        seeds=_whole("seeds", seeds),
+        seeds=tuple(whole_numbers("seeds", seeds)),
         images=images,
         methods=_methods(methods, set),
         metrics=words(metrics),
@@ -260,15 +261,6 @@ def perform_study(
         )
         return INTERRUPTED
     return DONE
-
-
-def _whole(name: str, text: str) -> tuple[int, ...]:
-    from moreaugrad.cli.jobs import numbers
-
-    found = numbers(name, text)
-    if any(value != int(value) for value in found):
-        raise ValueError(f"--{name}: expected whole numbers separated by commas, got {text!r}")
-    return tuple(map(int, found))
 
 
 def words(text: str) -> tuple[str, ...]:

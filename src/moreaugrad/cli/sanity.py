@@ -53,8 +53,8 @@ def perform_sanity(options: SanityOptions) -> int:
         method_names,
         method_part,
         model_plan,
-        numbers,
         target_of,
+        whole_numbers,
     )
     from moreaugrad.cli.retrain import perform_study, words
     from moreaugrad.cli.screen import watching
@@ -69,7 +69,7 @@ def perform_sanity(options: SanityOptions) -> int:
         data=str(options.data), layout=options.layout, split=options.split,
         samples=options.samples, seed=options.seed or 0, target=target_of(options),
         methods=methods, modes=words(options.modes),
-        seeds=tuple(int(seed) for seed in numbers("seeds", options.seeds)),
+        seeds=tuple(whole_numbers("seeds", options.seeds)),
         blocks=words(options.blocks or ""), metrics=words(options.metrics),
         calibrate=options.calibrate,
         model=model_plan(options, ModelPlan()), compute=compute_plan(options, ComputePlan()),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from moreaugrad.cli.interruption import interruptible
 
 if TYPE_CHECKING:
     from moreaugrad.runs import Outcome
@@ -58,12 +62,38 @@ class ProgressBar:
 
 
 class Lines:
-    """A `Watch` without a bar. quiet: it tells of failures alone."""
+    """A `Watch` without a bar: a line every minute while it is open. quiet: failures alone."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self, *, quiet: bool, every: float = 60.0) -> None:
+        self._quiet, self._every = quiet, every
+        self._began, self._closed = time.monotonic(), threading.Event()
+        self._now = (0.0, 0.0, "starting")
 
-    def pace(self, done: float, total: float, doing: str) -> None: ...
+    def __enter__(self) -> Lines:
+        if not self._quiet:
+            threading.Thread(target=self._log, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+
+    def _log(self) -> None:
+        while not self._closed.wait(self._every):
+            errors().print(escape(self.line(time.monotonic() - self._began)))
+
+    def line(self, seconds: float) -> str:
+        """How far it is after so many seconds."""
+        done, total, doing = self._now
+        if not 0 < done <= total:
+            return f"{doing}: {duration(seconds)} so far"
+        left = seconds * (total - done) / done
+        return (
+            f"{doing}: {100 * done / total:.0f} % in {duration(seconds)}, about {duration(left)} "
+            "left"
+        )
+
+    def pace(self, done: float, total: float, doing: str) -> None:
+        self._now = (done, total, doing)
 
     def said(self, news: str) -> None:
         if not self._quiet:
@@ -75,10 +105,18 @@ class Lines:
 
 @contextmanager
 def watching(*, quiet: bool) -> Iterator[ProgressBar | Lines]:
-    """Progress on standard error while open."""
-    if quiet or not sys.stderr.isatty():
-        yield Lines(quiet=quiet)
-        return
+    """Progress on standard error while open; an interruption is the run's to answer."""
+    with interruptible():
+        if quiet or not sys.stderr.isatty():
+            with Lines(quiet=quiet) as lines:
+                yield lines
+        else:
+            with _bar() as bar:
+                yield bar
+
+
+@contextmanager
+def _bar() -> Iterator[ProgressBar]:
     columns = (
         TextColumn("{task.fields[doing]}", style="bold"),
         BarColumn(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from moreaugrad.cli import screen
-from moreaugrad.cli.jobs import numbers, typed
+from moreaugrad.cli.jobs import numbers, size, typed
 from moreaugrad.cli.train_options import TrainOptions
 
 if TYPE_CHECKING:
@@ -80,11 +80,7 @@ def _given(options: TrainOptions, part: Any, names: dict[str, str]) -> Any:
 def _augment(options: TrainOptions, base: TrainPlan) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in OF_AUGMENT}
     if options.resize is not None:
-        sizes = numbers("resize", options.resize)
-        if len(sizes) > 2 or any(size != int(size) for size in sizes):
-            raise ValueError(f"--resize: expected SIDE or HEIGHT,WIDTH, got {options.resize!r}")
-        whole = tuple(map(int, sizes))
-        given["resize"] = whole[0] if len(whole) == 1 else whole
+        given["resize"] = size("resize", options.resize)
     return {**base.augment, **{name: v for name, v in given.items() if v is not None}}
 
 

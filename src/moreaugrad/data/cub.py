@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from moreaugrad.data.dataset import DataSet, Files, Item
+from moreaugrad.data.dataset import DataSet, Files, Item, class_index
 from moreaugrad.data.tree import Tree
 from moreaugrad.names import choose
 
 ROOTS = ("", "CUB_200_2011/")
+CLASSES = 200
 GAZE = ("CUB_GHA", "All_Fixation", "CUB_GHA/All_Fixation")
 """Folders of gaze maps beside `images`: as the release has them, or as its script writes them."""
 
@@ -43,12 +44,13 @@ def read_cub(tree: Tree, split: str | None) -> DataSet | None:
             )
         if parts[number] == wanted:
             label = labels[number]
+            where = str(tree.root / f"{root}image_class_labels.txt")
             folder = PurePosixPath(name).parent.name
             items.append(
                 Item(
                     name=f"{root}images/{name}",
                     label=classes.get(label, folder).partition(".")[2].replace("_", " "),
-                    index=int(label) - 1,
+                    index=class_index(label, where, CLASSES + 1) - 1,
                     attention=f"{gaze}/{number}.jpg" if gaze else None,
                 )
             )

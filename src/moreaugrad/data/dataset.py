@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class DataSet(ABC):
     def sizes(self, item: Item) -> tuple[int, ...]:
         """Bytes of its files, where it has files of its own."""
         return ()
+
+
+def class_index(value: object, where: str, classes: int = 2**31) -> int:
+    """A class's index as a list has it. Errors: ValueError for what is none of 0 to classes - 1."""
+    whole = isinstance(value, (int, str)) and re.fullmatch(r"\d{1,10}", str(value).strip())
+    if not whole or isinstance(value, bool) or int(str(value)) >= classes:
+        raise ValueError(f"{where}: expected class indices from 0 to {classes - 1}, got {value!r}")
+    return int(str(value))
 
 
 def files_digest(items: Iterable[tuple[str, tuple[int, ...]]]) -> str:

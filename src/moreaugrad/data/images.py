@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import struct
 import warnings
 import zlib
@@ -13,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from moreaugrad.foreign import regular_file
 from moreaugrad.names import nearest
 
 if TYPE_CHECKING:
@@ -26,6 +28,18 @@ SUFFIXES = {
 
 DEEP = 65535
 Size = int | tuple[int, int]
+LONGEST_SIDE, MOST_PIXELS = 2**15, 2**27
+"""What an image may be resized or cropped to; images larger than the second are not decoded."""
+
+
+def check_size(name: str, size: Size) -> None:
+    """Errors: ValueError for less than one pixel, or more than memory could hold."""
+    sides = (size, size) if isinstance(size, int) else size
+    if not all(1 <= side <= LONGEST_SIDE for side in sides) or math.prod(sides) > MOST_PIXELS:
+        raise ValueError(
+            f"{name}: expected sides of 1 to {LONGEST_SIDE} pixels, and at most {MOST_PIXELS} "
+            f"pixels in all; got {size}"
+        )
 
 
 def load_image(path: str | Path) -> Image:
@@ -36,12 +50,8 @@ def load_image(path: str | Path) -> Image:
 
     Errors: ValueError for what is missing, empty, truncated or no picture.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a picture, but {_what_is(path)}")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: expected a picture, but the file is empty")
-    return decode_image(path, str(path))
+    file = regular_file(path, "an image")
+    return decode_image(file, str(file))
 
 
 def decode_image(source: Path | IO[bytes], name: str) -> Image:
@@ -111,10 +121,11 @@ def resized(image: Image, size: Size, interpolation: str = "bilinear") -> Image:
 
     if isinstance(size, int):
         short, long = sorted(image.size)
-        other = int(size * long / short)
+        other = size * long // short
         wanted = (size, other) if image.height > image.width else (other, size)
     else:
         wanted = size[::-1]
+    check_size("resize", wanted)
     if wanted == image.size:
         return image
     return image.resize(wanted, Resampling[interpolation.upper()])

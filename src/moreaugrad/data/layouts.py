@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import csv
-import pickle
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from moreaugrad.data.cifar import read_cifar10
 from moreaugrad.data.cub import read_cub
-from moreaugrad.data.dataset import DataSet, Files, Item
+from moreaugrad.data.dataset import DataSet, Files, Item, class_index
 from moreaugrad.data.images import SUFFIXES
 from moreaugrad.data.tree import Tree, open_tree
+from moreaugrad.foreign import parsing
 from moreaugrad.names import choose
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 AUTO = "auto"
 SPLITS = ("val", "test", "train")
@@ -28,7 +22,6 @@ SPLITS = ("val", "test", "train")
 WNID = re.compile(r"n\d{8}")
 NUMBERED = re.compile(r"(\d+)-(.+)")
 IMAGENET = 1000
-CIFAR_SIDE = 32
 MAPS = "maps"
 
 
@@ -44,8 +37,9 @@ def open_dataset(
     choose("layout", layout, [AUTO, *LAYOUTS])
     tree = source if isinstance(source, Tree) else open_tree(Path(source))
     tried = LAYOUTS if layout == AUTO else {layout: LAYOUTS[layout]}
-    for read in tried.values():
-        found = read(tree, split)
+    for name, read in tried.items():
+        with parsing(str(tree.root), f"a data set in the layout {name}"):
+            found = read(tree, split)
         if found is not None and found.items:
             return found
     where = f" in the part {split!r}" if split else ""
@@ -55,76 +49,14 @@ def open_dataset(
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Batches(DataSet):
-    """Pixels that lie in memory, `[N, 32, 32, 3]`."""
-
-    pixels: Mapping[str, np.ndarray] = field(repr=False)
-
-    def load(self, item: Item) -> Image:
-        from PIL import Image
-
-        return Image.fromarray(self.pixels[item.name])
-
-
-def _cifar10(tree: Tree, split: str | None) -> DataSet | None:
-    """The pickled batches of "CIFAR-10 python version", in the folder or the one inside it."""
-    inside = next((p for p in ("", "cifar-10-batches-py/") if tree.has(f"{p}test_batch")), None)
-    if inside is None:
-        return None
-    choose("split", split or "test", ("test", "train"))
-    numbers = range(1, 6)
-    wanted = [f"data_batch_{n}" for n in numbers] if split == "train" else ["test_batch"]
-    meta = _batch(tree, f"{inside}batches.meta") if tree.has(f"{inside}batches.meta") else {}
-    names = [name.decode() for name in meta.get(b"label_names", [])]
-    items, pixels = [], {}
-    for batch in wanted:
-        if not tree.has(inside + batch):
-            raise ValueError(f"{tree.root}: expected the batch {batch}, but it is missing")
-        found = _batch(tree, inside + batch)
-        planes = np.asarray(found[b"data"], dtype=np.uint8).reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE)
-        for place, (plane, index) in enumerate(zip(planes, found[b"labels"], strict=True)):
-            label = names[index] if index < len(names) else ""
-            item = Item(name=f"{batch}/{place:05d}", label=label, index=int(index))
-            items.append(item)
-            pixels[item.name] = plane.transpose(1, 2, 0)
-    return Batches(layout="cifar10", items=items, pixels=pixels)
-
-
-class _Arrays(pickle.Unpickler):
-    """Lists, numbers, text and arrays; a pickle that names anything else is not run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        import _codecs
-
-        if (module, name) == ("_codecs", "encode"):
-            return _codecs.encode
-        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
-            rebuild = np.zeros(0).__reduce__()[0]
-            known: dict[str, Any] = {
-                "_reconstruct": rebuild, "ndarray": np.ndarray, "dtype": np.dtype,
-            }  # fmt: skip
-            if name in known:
-                return known[name]
-        raise ValueError(f"expected arrays alone, got {module}.{name}")
-
-
-def _batch(tree: Tree, name: str) -> dict[bytes, Any]:
-    try:
-        with tree.open(name) as file:
-            found: dict[bytes, Any] = _Arrays(file, encoding="bytes").load()
-    except (pickle.UnpicklingError, ValueError, EOFError, IndexError, TypeError) as error:
-        raise ValueError(f"{tree.root / name}: expected a batch of CIFAR-10 ({error})") from error
-    return found
-
-
 def _tiny_imagenet(tree: Tree, split: str | None) -> DataSet | None:
     """`val/images` with `val/val_annotations.txt`, or `train/WNID/images`; the 200 classes in the
     order of their WordNet numbers, as `ImageFolder` has them."""
     if not tree.has("val/val_annotations.txt"):
         return None
     wnids = sorted(tree.lines("wnids.txt")) if tree.has("wnids.txt") else []
-    names = dict(line.split("\t")[:2] for line in _optional(tree, "words.txt") if "\t" in line)
+    words = (line.split("\t") for line in _optional(tree, "words.txt") if "\t" in line)
+    names = {word[0]: word[1] for word in words}
 
     def item(name: str, wnid: str) -> Item:
         index = wnids.index(wnid) if wnid in wnids else None
@@ -134,7 +66,7 @@ def _tiny_imagenet(tree: Tree, split: str | None) -> DataSet | None:
     if split == "train":
         found = [item(n, n.split("/")[1]) for n in _pictures(tree, "train")]
         return Files(layout="tiny-imagenet", items=found, tree=tree)
-    rows = [line.split("\t") for line in tree.lines("val/val_annotations.txt") if line.strip()]
+    rows = _rows(tree, "val/val_annotations.txt", 2, "\t")
     wnids = wnids or sorted({row[1] for row in rows})
     found = [item(f"val/images/{row[0]}", row[1]) for row in rows]
     return Files(layout="tiny-imagenet", items=sorted(found, key=_name), tree=tree)
@@ -147,8 +79,13 @@ def _listed(tree: Tree, split: str | None) -> DataSet | None:
     rows = list(csv.DictReader(tree.lines("labels.csv")))
     if not rows or not {"file", "class_index"} <= rows[0].keys():
         return None
+    where = str(tree.root / "labels.csv")
     items = [
-        Item(name=row["file"], label=row.get("class_name") or "", index=int(row["class_index"]))
+        Item(
+            name=_named(row["file"], where),
+            label=row.get("class_name") or "",
+            index=class_index(row["class_index"], where),
+        )
         for row in rows
     ]
     return Files(layout="listed", items=sorted(items, key=_name), tree=tree)
@@ -192,11 +129,20 @@ def _synsets(tree: Tree, wnids: set[str]) -> tuple[dict[str, int], dict[str, str
 
 def _flat_classes(tree: Tree) -> tuple[dict[str, int], dict[str, str]]:
     """Of the flat validation set: Caffe's `val.txt`, or `LOC_val_solution.csv` with the mapping."""
-    pairs = [line.split() for line in _optional(tree, "val.txt")]
-    if pairs:
-        return {PurePosixPath(name).stem: int(index) for name, index in pairs}, {}
+    if tree.has("val.txt"):
+        where = str(tree.root / "val.txt")
+        return {
+            PurePosixPath(name).stem: class_index(index, where, IMAGENET)
+            for name, index in _rows(tree, "val.txt", 2)
+        }, {}
     known, words = _synsets(tree, set())
-    rows = csv.DictReader(_optional(tree, "LOC_val_solution.csv"))
+    listed = "LOC_val_solution.csv"
+    rows = list(csv.DictReader(_optional(tree, listed)))
+    if not all(row.get("ImageId") and (row.get("PredictionString") or "").strip() for row in rows):
+        raise ValueError(
+            f"{tree.root / listed}: expected the columns ImageId and PredictionString, filled in "
+            "on each line"
+        )
     wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
     indices = {stem: known[wnid] for stem, wnid in wnids.items() if wnid in known}
     return indices, {stem: words.get(wnid, wnid) for stem, wnid in wnids.items()}
@@ -263,13 +209,33 @@ def _name(item: Item) -> str:
     return item.name
 
 
+def _rows(tree: Tree, name: str, count: int, separator: str | None = None) -> list[list[str]]:
+    """The first `count` words of each line. Errors: ValueError for a line that has fewer."""
+    found = []
+    for number, line in enumerate(tree.lines(name), 1):
+        words = line.split(separator)
+        if line.strip() and len(words) < count:
+            raise ValueError(
+                f"{tree.root / name}, line {number}: expected {count} words, got {line[:60]!r}"
+            )
+        if line.strip():
+            found.append(words[:count])
+    return found
+
+
+def _named(name: str | None, where: str) -> str:
+    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise ValueError(f"{where}: expected names of files below its folder, got {name!r}")
+    return name
+
+
 def _optional(tree: Tree, name: str) -> list[str]:
     return tree.lines(name) if tree.has(name) else []
 
 
 LAYOUTS = {
     "cub": read_cub,
-    "cifar10": _cifar10,
+    "cifar10": read_cifar10,
     "tiny-imagenet": _tiny_imagenet,
     "listed": _listed,
     "imagenet": _imagenet,

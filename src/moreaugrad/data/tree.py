@@ -9,6 +9,11 @@ from abc import ABC, abstractmethod
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from moreaugrad.foreign import TEXT_LIMIT, parsing, regular_file
+
+MEMBER_LIMIT = 2**30
+"""Bytes of an archive's file, which is unpacked in memory."""
+
 
 def open_tree(root: Path) -> Tree:
     """Errors: ValueError for what is neither a folder nor a zip archive."""
@@ -44,8 +49,12 @@ class Tree(ABC):
         return name in self.files(str(PurePosixPath(name).parent).removeprefix("."))
 
     def lines(self, name: str) -> list[str]:
-        with self.open(name) as file:
-            return file.read().decode("utf-8").splitlines()
+        """Of a text file. Errors: ValueError for one that is no text, or too large for a list."""
+        where = str(self.root / name)
+        if self.size(name) > TEXT_LIMIT:
+            raise ValueError(f"{where}: expected a list of at most {TEXT_LIMIT >> 20} MiB")
+        with self.open(name) as file, parsing(where, "a list as text in UTF-8"):
+            return file.read().decode("utf-8-sig").splitlines()
 
 
 class Folder(Tree):
@@ -64,10 +73,9 @@ class Folder(Tree):
         return (self.root / name).is_dir()
 
     def open(self, name: str) -> IO[bytes]:
-        try:
-            return (self.root / name).open("rb")
-        except OSError as error:
-            raise ValueError(f"{self.root / name}: cannot be read ({error.strerror})") from error
+        path = regular_file(self.root / name, "a file of the data set")
+        with parsing(str(path), "a file that can be read"):
+            return path.open("rb")
 
     def size(self, name: str) -> int:
         try:
@@ -80,8 +88,25 @@ class Archive(Tree):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._open: tuple[int, zipfile.ZipFile] | None = None
-        names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
-        self._names = sorted(n for n in names if not any(p[0] == "." for p in n.split("/")))
+        with parsing(str(root), "a zip archive"):
+            infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        found = {self._inside(info.filename): info for info in infos}
+        self._infos = {
+            name: info
+            for name, info in found.items()
+            if not any(part.startswith(".") for part in name.split("/"))
+        }
+        self._names = sorted(self._infos)
+
+    def _inside(self, name: str) -> str:
+        """A name without `.` parts. Errors: ValueError for one that leads out of the archive."""
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise ValueError(
+                f"{self.root}: expected names within the archive, but it holds {name!r}: pack it "
+                "again from within its folder"
+            )
+        return str(path)
 
     @property
     def _zip(self) -> zipfile.ZipFile:
@@ -101,13 +126,19 @@ class Archive(Tree):
         return any(other.startswith(f"{name}/") for other in self._names)
 
     def open(self, name: str) -> IO[bytes]:
-        try:
-            return io.BytesIO(self._zip.read(name))
-        except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
-            raise ValueError(f"{self.root}, {name}: cannot be read ({error})") from error
+        where = str(self.root / name)
+        if name not in self._infos:
+            raise ValueError(f"{where}: expected a file of the data set, but there is none")
+        info = self._infos[name]
+        if info.flag_bits & 1:
+            raise ValueError(f"{where}: expected a file without a password, but it is encrypted")
+        if info.file_size > MEMBER_LIMIT:
+            raise ValueError(
+                f"{where}: expected a file of at most {MEMBER_LIMIT >> 20} MiB, it would unpack to "
+                f"{info.file_size >> 20} MiB"
+            )
+        with parsing(where, "a file that can be unpacked"):
+            return io.BytesIO(self._zip.read(info))
 
     def size(self, name: str) -> int:
-        try:
-            return self._zip.getinfo(name).file_size
-        except KeyError:
-            return -1
+        return self._infos[name].file_size if name in self._infos else -1

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from moreaugrad.names import choose, nearest
+from moreaugrad.names import choose
+from moreaugrad.settings import check_settings
 
 if TYPE_CHECKING:
     from moreaugrad.explainers.base import Explainer
@@ -162,13 +163,8 @@ METHODS: Mapping[str, Method] = {
 
 
 def build(name: str, model: Any, **settings: Any) -> Explainer:
-    """The explainer of that name. Errors: ValueError for an unknown name or setting."""
+    """The explainer of that name. Errors: ValueError for an unknown name or setting, and a value
+    of another type."""
     method = METHODS[choose("method", name, METHODS)]
-    known = method.defaults()
-    for setting in settings:
-        if setting not in known:
-            raise ValueError(
-                f"{name} has no setting {setting!r}{nearest(setting, known)} "
-                f"(it has: {', '.join(known)})"
-            )
+    check_settings(name, list(method.defaults()), get_type_hints(method.load()), settings)
     return method.load()(model, **(dict(method.settings) | settings))

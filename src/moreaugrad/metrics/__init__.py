@@ -10,10 +10,11 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from moreaugrad.metrics.rows import HERE, HIGH, KINDS, LOW, METRICS, Metric, settings_of
-from moreaugrad.names import choose, nearest
+from moreaugrad.names import choose
+from moreaugrad.settings import check_settings
 
 if TYPE_CHECKING:
     from moreaugrad.metrics.bands import (
@@ -58,16 +59,14 @@ if TYPE_CHECKING:
 
 def build(name: str, **settings: Any) -> Callable[..., Any]:
     """The metric of that name with these settings. Errors: ValueError for an unknown name or
-    setting."""
+    setting, and a value of another type."""
     metric = METRICS[choose("metric", name, METRICS)]
-    known = metric.defaults()
-    for setting in settings:
-        if setting not in known:
-            raise ValueError(
-                f"{name} has no setting {setting!r}{nearest(setting, known)} "
-                f"(it has: {', '.join(known) or 'none'})"
-            )
     function, given = metric.load(), dict(metric.settings) | settings
+    hints = get_type_hints(function)
+    for default in settings_of(function).values():
+        if dataclasses.is_dataclass(default) and not isinstance(default, type):
+            hints |= get_type_hints(type(default))
+    check_settings(name, list(metric.defaults()), hints, settings)
     for parameter, default in settings_of(function).items():
         if dataclasses.is_dataclass(default) and not isinstance(default, type):
             own = {item.name for item in dataclasses.fields(default)} & given.keys()

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import torch
 
+from moreaugrad.foreign import parsing, read_text
 from moreaugrad.forward import forward
 from moreaugrad.models.loaded import LoadedModel
+
+JSON_LABELS = "a JSON list of names, or an object from the indices 0, 1, ... to names"
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -17,20 +20,10 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Of a list in the place of a name (`["n01440764", "tench"]`) the last entry counts.
     Errors: ValueError for a missing or unreadable file, and for an index without a name.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file of labels, but there is no such file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected labels as text in UTF-8 ({error})") from error
+    text = read_text(path, "labels as text in UTF-8, one for each output")
     if text.lstrip().startswith(("[", "{")):
-        try:
+        with parsing(str(path), JSON_LABELS):
             labels = _from_json(json.loads(text))
-        except (json.JSONDecodeError, TypeError, ValueError, KeyError, IndexError) as error:
-            raise ValueError(
-                f"{path}: expected a JSON list of names, or an object from the indices 0, 1, ... "
-                f"to names ({type(error).__name__}: {error})"
-            ) from error
     else:
         labels = tuple(line.strip() for line in text.rstrip().splitlines())
     if not labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.data.images import Size, resized
+from moreaugrad.data.images import Size, check_size, resized
 from moreaugrad.names import choose
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ class Preprocess:
                 "mean and std: expected three numbers each (RGB) or one each (grey), got "
                 f"{self.mean} and {self.std}"
             )
-        if not all(0 < value < float("inf") for value in self.std):
+        if not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std: expected numbers > 0, got {self.std}")
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean: expected finite numbers, got {self.mean}")
         for name, size in (("resize", self.resize), ("crop", self.crop)):
-            if size is not None and min(_both(size)) < 1:
-                raise ValueError(f"{name}: expected at least one pixel, got {size}")
+            if size is not None:
+                check_size(name, size)
         choose("interpolation", self.interpolation, INTERPOLATIONS)
 
     @property

@@ -135,7 +135,7 @@ def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedMode
                 f"{name}: there is no module {path!r} in the environment or the working folder"
                 f"{nearest(path, SOURCES)}"
             ) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{name}: importing {path} failed ({_first_line(error)})") from error
         factory = vars(module).get(attribute)
         if not callable(factory):
@@ -147,7 +147,7 @@ def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedMode
             )
         try:
             made = factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{name}: calling it failed ({_first_line(error)})") from error
     if isinstance(made, nn.Module):
         return LoadedModel(module=made, preprocess=RAW)
@@ -213,7 +213,7 @@ def _import(package: str, extra: str) -> ModuleType:
 def _fetching(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
         raise ValueError(
             f"{name}: could not be fetched ({_first_line(error)}); connect to the network once, "
             "or give its weights with --weights FILE (weights=)"
@@ -231,6 +231,6 @@ def _working_folder() -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

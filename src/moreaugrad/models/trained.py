@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moreaugrad.foreign import parsing, read_json
 from moreaugrad.models.preprocess import Preprocess
 
 TRAINED, FILE = "trained", "model.json"
@@ -42,23 +43,20 @@ class Trained:
     def read(cls, folder: Path) -> Trained:
         """Errors: ValueError where the folder has none, or one that tells something else."""
         file = folder / FILE
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+        expected = f"the {FILE} of a finished training"
+        found = read_json(file, expected)
+        with parsing(str(file), expected):
             listed: dict[str, Any] = found["preprocess"]
             settings: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in listed.items()
             }
-            return cls(
+            told = cls(
                 model=str(found["model"]),
                 weights=str(folder / found["weights"]),
                 labels=str(folder / found["labels"]),
                 preprocess=Preprocess(**settings),
             )
-        except OSError as error:
-            raise ValueError(
-                f"{TRAINED}:{folder}: expected the folder of a finished training, with a {FILE} "
-                f"({error.strerror or error})"
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file}: expected what a training writes ({error})") from error
+            if trained_folder(told.model) is not None:
+                raise ValueError(f"a training builds its network by another name, not {told.model}")
+        return told

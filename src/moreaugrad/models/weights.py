@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from moreaugrad.foreign import parsing, regular_file
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 """Where training scripts put the weights inside their checkpoints."""
@@ -63,16 +64,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     A checkpoint is read with `weights_only=True`; a `state_dict` nested in it is found, and
     the prefixes of wrappers are dropped. Errors: ValueError, also for a file with code in it.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file of weights, but there is no such file")
+    path = regular_file(path, "a file of weights")
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:] == b"{":  # eight bytes of length, then a JSON header
-        try:
+        with parsing(str(path), "a whole safetensors file"):
             return _without_prefixes(load_file(path))
-        except SafetensorError as error:
-            raise ValueError(f"{path}: is no whole safetensors file ({error})") from error
-    return _without_prefixes(_state_dict(_load_checkpoint(path), path))
+    with parsing(str(path), EXPECTED.removeprefix("expected ")):
+        return _without_prefixes(_state_dict(_load_checkpoint(path), path))
 
 
 EXPECTED = "expected weights as safetensors or as saved by torch.save(model.state_dict())"
@@ -95,7 +94,9 @@ def _load_checkpoint(path: Path) -> object:
             f"{path}: refused, because the file asks for code to be run ({wanted[1]}). Expected "
             "tensors alone: save model.state_dict() with torch.save, or better as safetensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
         first = str(error).strip().splitlines()
         raise ValueError(
             f"{path}: {EXPECTED}, got a file that is damaged or of another kind "

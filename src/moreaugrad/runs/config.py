@@ -7,7 +7,6 @@ refers to.
 from __future__ import annotations
 
 import os
-import tomllib
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -16,17 +15,17 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 
+from moreaugrad.foreign import read_toml
 from moreaugrad.models.trained import TRAINED, trained_folder
 from moreaugrad.names import nearest
 from moreaugrad.runs.job import Job, ModelPlan
+from moreaugrad.settings import type_words
 
 T = TypeVar("T")
 N = TypeVar("N", bound=ModelPlan)
 
-WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
-
-def read_job(path: str | os.PathLike[str]) -> Job:
+def read_job(path: str | Path) -> Job:
     """The job of a TOML file. Errors: ValueError that names the file and what is wrong in it."""
     file, table = Path(path), read_toml(path)
     try:
@@ -34,17 +33,6 @@ def read_job(path: str | os.PathLike[str]) -> Job:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from None
     return _moved(job, lambda name: str(file.parent / name))
-
-
-def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The table of a TOML file. Errors: ValueError where it cannot be read as one."""
-    file = Path(path)
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{file}: expected a configuration, but there is no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: expected a TOML file ({error})") from None
 
 
 def job_toml(job: Job, folder: Path) -> str:
@@ -98,8 +86,7 @@ def of_type(value: Any, hint: Any, where: str) -> Any:
         # With one option its own message says most, for example of a nested table.
         if len(options) == 1:
             raise problems[0]
-        words = " or ".join(_word(part) for part in options)
-        raise ValueError(f"{where}: expected {words}, got {value!r}")
+        raise ValueError(f"{where}: expected {type_words(hint)}, got {value!r}")
     if is_dataclass(hint) and isinstance(value, Mapping):
         return from_table(hint, value, f"{where}.")  # type: ignore[arg-type]
     if origin is tuple and isinstance(value, list):
@@ -113,13 +100,7 @@ def of_type(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if type(value) is hint:
         return value
-    raise ValueError(f"{where}: expected {_word(hint)}, got {value!r}")
-
-
-def _word(hint: Any) -> str:
-    if get_origin(hint) is tuple:
-        return "a list"
-    return WORDS.get(hint, "a table")
+    raise ValueError(f"{where}: expected {type_words(hint)}, got {value!r}")
 
 
 def _moved(job: Job, move: Callable[[str], str]) -> Job:

@@ -32,6 +32,15 @@ class ModelPlan:
         return replace(self, preprocess=PreprocessPlan.like(preprocess))
 
 
+MOST_THREADS = 1024
+
+
+def check_threads(count: int | None) -> None:
+    """Errors: ValueError for a number that no machine has."""
+    if count is not None and not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"threads: expected a number from 1 to {MOST_THREADS}, got {count}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComputePlan:
     """Where and how passes are computed. None: chosen for the machine when the job is resolved.
@@ -48,8 +57,7 @@ class ComputePlan:
 
     def __post_init__(self) -> None:
         choose("dtype", self.dtype, DTYPES)
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads: expected at least 1, got {self.threads}")
+        check_threads(self.threads)
 
 
 @dataclass(frozen=True, kw_only=True)

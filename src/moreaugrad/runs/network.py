@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -101,12 +102,22 @@ class Network:
 
 
 def resolved_device(name: str | None) -> str:
-    """`cuda` or `mps` where there is one, else `cpu`, when no device is named."""
-    if name not in (None, "auto"):
-        return str(name)
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """`cuda` or `mps` where there is one, else `cpu`, when no device is named.
+
+    Errors: ValueError for a name of another kind, and for a device that is not there.
+    """
+    there = {
+        "cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()),
+    }  # fmt: skip
+    if name in (None, "auto"):
+        return next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    named = re.fullmatch(r"(cpu|cuda|mps)(?::(\d{1,4}))?", str(name))
+    if named is None:
+        raise ValueError(f"device: expected auto, cpu, cuda, cuda:NUMBER or mps; got {name!r}")
+    if int(named[2] or 0) >= there[named[1]]:
+        found = ", ".join(f"{kind} ({count})" for kind, count in there.items() if count)
+        raise ValueError(f"device: expected one of this machine: {found}; got {name!r}")
+    return str(name)
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from moreaugrad.names import choose, nearest
+from moreaugrad.names import choose
+from moreaugrad.settings import check_settings
 
 if TYPE_CHECKING:
     from moreaugrad.penalties import Penalty
@@ -110,15 +111,10 @@ PROTOCOLS: Mapping[str, Kind] = {
 
 
 def build(name: str, penalty: Penalty | GuidedPenalty | None = None, **settings: Any) -> Protocol:
-    """The protocol of that name. Errors: ValueError for an unknown name or setting."""
+    """The protocol of that name. Errors: ValueError for an unknown name or setting, and a
+    value of another type."""
     kind = PROTOCOLS[choose("protocol", name, PROTOCOLS)]
-    known = kind.defaults()
-    for setting in settings:
-        if setting not in known:
-            raise ValueError(
-                f"{name} has no setting {setting!r}{nearest(setting, known)} "
-                f"(it has: {', '.join(known)})"
-            )
+    check_settings(name, list(kind.defaults()), get_type_hints(kind.load()), settings)
     if kind.needs_penalty != (penalty is not None):
         wanted = "a penalty" if kind.needs_penalty else "no penalty"
         raise ValueError(f"penalty: {name} takes {wanted}, got {penalty!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,12 +12,12 @@ import tomli_w
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.data.layouts import AUTO, LAYOUTS
+from moreaugrad.foreign import read_toml
 from moreaugrad.names import choose
 from moreaugrad.runs.config import (
     found_from,
     from_table,
     moved_network,
-    read_toml,
     relative,
     to_table,
 )
@@ -118,7 +117,7 @@ class EvaluatePlan:
 CLEAN = "clean"
 
 
-def read_plan(path: str | os.PathLike[str]) -> EvaluatePlan:
+def read_plan(path: str | Path) -> EvaluatePlan:
     """The plan of a TOML file; paths in it are relative to its folder and may begin with an
     environment variable. Errors: ValueError that names the file and what is wrong in it.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,16 +11,16 @@ import tomli_w
 
 from moreaugrad.data.examples import CELLS, TRAIN
 from moreaugrad.data.layouts import AUTO, LAYOUTS
+from moreaugrad.foreign import read_toml
 from moreaugrad.names import choose
 from moreaugrad.runs.config import (
     found_from,
     from_table,
     moved_network,
-    read_toml,
     relative,
     to_table,
 )
-from moreaugrad.runs.job import ModelPlan
+from moreaugrad.runs.job import ModelPlan, check_threads
 from moreaugrad.training.losses import LOSSES
 from moreaugrad.training.schedules import SCHEDULES
 
@@ -149,12 +148,12 @@ class TrainPlan:
     optimiser: OptimiserPlan = field(default_factory=OptimiserPlan)
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch": 1, "shards": 1, "threads": 1, "seed": 0,
-                 "judged": 1}  # fmt: skip
+        least = {"epochs": 1, "batch": 1, "shards": 1, "seed": 0, "judged": 1}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise ValueError(f"{name}: expected at least {bound}, got {value}")
+        check_threads(self.threads)
         choose("loss", self.loss, LOSSES)
         if self.amp is not None:
             choose("amp", self.amp, AMP)
@@ -164,7 +163,7 @@ class TrainPlan:
             )
 
 
-def read_plan(path: str | os.PathLike[str]) -> TrainPlan:
+def read_plan(path: str | Path) -> TrainPlan:
     """The plan of a TOML file; paths in it are relative to its folder and may begin with an
     environment variable. Errors: ValueError that names the file and what is wrong in it.
     """

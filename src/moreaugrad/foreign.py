@@ -1,0 +1,112 @@
+"""Files that anybody may have written: read with bounds, or refused in one line.
+
+What reads such a file goes through here, so that a named pipe cannot hang a command, a file of a
+wrong kind cannot fill the memory, and nothing that a parser raises becomes a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from moreaugrad.names import nearest
+
+TEXT_LIMIT = 64 * 2**20
+"""Bytes of a text file; configurations, labels and lists of classes are far smaller."""
+
+
+def regular_file(path: str | Path, expected: str) -> Path:
+    """The path, where a file lies there that can be read to its end.
+
+    expected: what should lie there, as "an image". Errors: ValueError that says what it is
+    instead: nothing, a folder, a named pipe, a device, an empty file.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        what = f"there is no such file{_close(path)}" if missing else _reason(error)
+        raise ValueError(f"{path}: expected {expected}, but {what}") from None
+    if not stat.S_ISREG(status.st_mode):
+        what = _kind(status.st_mode)
+        raise ValueError(f"{path}: expected {expected}, but it is {what}, not a file")
+    if status.st_size == 0:
+        raise ValueError(f"{path}: expected {expected}, but the file is empty")
+    return path
+
+
+def read_text(path: str | Path, expected: str, *, limit: int = TEXT_LIMIT) -> str:
+    """The text of a file in UTF-8. Errors: ValueError as of `regular_file`, for a file above
+    `limit` bytes, and for one that is no text."""
+    path = regular_file(path, expected)
+    if path.stat().st_size > limit:
+        raise ValueError(
+            f"{path}: expected {expected} of at most {limit >> 20} MiB, but the file has "
+            f"{path.stat().st_size >> 20} MiB"
+        )
+    with parsing(str(path), expected):
+        return path.read_text(encoding="utf-8-sig")
+
+
+def read_toml(path: str | Path, expected: str = "a configuration in TOML") -> dict[str, Any]:
+    """The table of a TOML file. Errors: ValueError as of `read_text`, and for other text."""
+    text = read_text(path, expected)
+    with parsing(str(path), expected):
+        return tomllib.loads(text)
+
+
+def read_json(path: str | Path, expected: str) -> Any:
+    """What a JSON file holds. Errors: ValueError as of `read_text`, and for other text."""
+    text = read_text(path, expected)
+    with parsing(str(path), expected):
+        return json.loads(text)
+
+
+@contextmanager
+def parsing(name: str, expected: str) -> Iterator[None]:
+    """Whatever a parser raises in the block becomes a ValueError of one line about `name`.
+
+    Parsers of foreign bytes raise what they like: KeyError, struct.error, RecursionError,
+    OverflowError. Memory that runs out stays a MemoryError.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(name):
+            raise  # it says of which file it is already
+        raise ValueError(f"{name}: expected {expected} ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply, or refers to itself"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+    )
+    return next((word for is_kind, word in kinds if is_kind(mode)), "a device")
+
+
+def _close(path: Path) -> str:
+    try:
+        return nearest(path.name, [item.name for item in path.parent.iterdir()])
+    except OSError:
+        return ""
