@@ -148,7 +148,7 @@ def test_a_single_output_may_have_two_labels(project, tmp_path):
 
 def test_missing_labels_and_weights_are_refused(project, tmp_path):
     for name in ("labels", "weights"):
-        with pytest.raises(ValueError, match=r"none\.x: expected a file .* there is no such"):
+        with pytest.raises(ValueError, match=r"none\.x: expected .* there is no such"):
             load_model(f"{project}:described", **{name: tmp_path / "none.x"})
 
 

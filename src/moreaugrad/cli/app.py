@@ -120,7 +120,7 @@ def sweep(
 ) -> int:
     """Explain a picture at several values of a setting; the page has a slider over them.
 
-    moreaugrad sweep cat.jpg --over rho --values 0,0.1,0.3,1,3 --out cat-rho
+    moreaugrad sweep cat.jpg --model torchvision:resnet50 --over rho --values 0,0.3,1 --out cat-rho
     """
     from moreaugrad.cli.commands import perform
     from moreaugrad.cli.jobs import numbers, sweep_job
@@ -154,8 +154,8 @@ def certify(
 def evaluate(*, options: EvaluateOptions) -> int:
     """Measure how robust, sparse and faithful maps are, over a data set and under attacks.
 
-    moreaugrad evaluate --data photos/ --methods smoothgrad,sparse-moreaugrad
-    --attack top-k --epsilons 0.5,1 --samples 50 --out run
+    moreaugrad evaluate --data photos/ --model torchvision:resnet50
+    --methods smoothgrad,sparse-moreaugrad --attack top-k --epsilons 0.5,1 --samples 50 --out run
 
     Interrupted and started again, it goes on where it was. More processes share the work:
     torchrun --nproc-per-node 2 -m moreaugrad evaluate ...

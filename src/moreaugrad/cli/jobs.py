@@ -175,8 +175,7 @@ def certify_plan(images: Sequence[str], options: CertifyOptions) -> CertifyPlan:
     chosen = {name: value for name, value in given.items() if value is not None}
     if options.radii is not None:
         chosen["radii"] = tuple(numbers("radii", options.radii))
-    if options.batch_size not in (None, "auto"):
-        chosen["batch_size"] = typed(str(options.batch_size))
+    chosen["batch_size"] = batch_size(options)
     return CertifyPlan(
         images=tuple(images),
         target=target_of(options),
@@ -184,6 +183,17 @@ def certify_plan(images: Sequence[str], options: CertifyOptions) -> CertifyPlan:
         compute=compute_plan(options, ComputePlan()),
         **chosen,
     )
+
+
+def batch_size(options: Common) -> int | None:
+    """None where it is chosen. Errors: ValueError for what is no number of passes."""
+    text = options.batch_size
+    if text in (None, "auto"):
+        return None
+    found = whole_numbers("batch-size", str(text))
+    if len(found) != 1 or found[0] < 1:
+        raise ValueError(f"--batch-size: expected auto or a whole number of passes, got {text!r}")
+    return found[0]
 
 
 def target_of(options: Common) -> int | str | None:
@@ -253,8 +263,8 @@ def apply(options: MethodOptions, methods: Sequence[Part], others: Sequence[Part
     other parts too. Errors: ValueError for a setting that no chosen part has.
     """
     for name in SHARED:
-        value = getattr(options, name)
-        if value is not None and not (name == "batch_size" and value == "auto"):
+        value = batch_size(options) if name == "batch_size" else getattr(options, name)
+        if value is not None:
             given = typed(value) if isinstance(value, str) else value
             put(methods, name, given, f"--{name.replace('_', '-')}")
     parts = [*methods, *others]

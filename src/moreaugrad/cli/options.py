@@ -45,8 +45,9 @@ class Common:
 
     model: Annotated[
         str | None,
-        Model(help="builtin, torchvision:NAME, timm:NAME, hf:NAME or python.module:factory "
-              "\\[default: builtin]"),
+        Model(help="The network: torchvision:NAME, timm:NAME, hf:NAME, trained:FOLDER, "
+              "python.module:factory, or builtin, a classifier of synthetic cells "
+              "\\[required, here or in --config]"),
     ] = None  # fmt: skip
     weights: Annotated[Path | None, Model(help="Safetensors file, or a checkpoint of weights.")] = (
         None

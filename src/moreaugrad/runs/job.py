@@ -20,9 +20,12 @@ LIMITED = ("rho", "eta", "sigma")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """Which network: see `models.load_model`. `preprocess` None: as the model's source says."""
+    """Which network: see `models.load_model`. `preprocess` None: as the model's source says.
 
-    name: str = "builtin"
+    name: has to be given; nothing is explained by a network that nobody chose.
+    """
+
+    name: str = ""
     weights: str | None = None
     labels: str | None = None
     preprocess: PreprocessPlan | None = None

@@ -73,6 +73,7 @@ class DataPlan:
 class NetworkPlan(ModelPlan):
     """from_scratch: with fresh weights. Resize and crop are the augmentation's."""
 
+    name: str = "builtin"
     from_scratch: bool = False
 
     def __post_init__(self) -> None:
@@ -170,6 +171,11 @@ def read_plan(path: str | Path) -> TrainPlan:
     file, table = Path(path), read_toml(path)
     try:
         plan = from_table(TrainPlan, table)
+        if "source" not in table.get("data", {}):
+            raise ValueError(
+                "data.source: expected cells, or a folder of images to train on or a zip of one, "
+                "got none"
+            )
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from None
     plan = replace(plan, start="", pictures="", files="")
