@@ -123,7 +123,8 @@ def sweep(
     moreaugrad sweep cat.jpg --model torchvision:resnet50 --over rho --values 0,0.3,1 --out cat-rho
     """
     from moreaugrad.cli.commands import perform
-    from moreaugrad.cli.jobs import numbers, sweep_job
+    from moreaugrad.cli.jobs import sweep_job
+    from moreaugrad.cli.values import numbers
 
     chosen = numbers("values", values) if values else ()
     job = sweep_job(images or (), method, over, chosen, options)

@@ -20,12 +20,10 @@ from moreaugrad.cli.jobs import (
     method_names,
     method_part,
     model_plan,
-    numbers,
     put,
-    target_of,
-    typed,
 )
 from moreaugrad.cli.options import EvaluateOptions
+from moreaugrad.cli.values import numbers, target_of, typed
 from moreaugrad.metrics import METRICS
 from moreaugrad.names import choose
 

@@ -96,7 +96,7 @@ def diffroar(
 
     moreaugrad retrain diffroar run --levels .2,.5,.8 --seeds 0,1 --out run-diffroar
     """
-    from moreaugrad.cli.jobs import numbers, whole_numbers
+    from moreaugrad.cli.values import numbers, whole_numbers
     from moreaugrad.runs.retrain import DiffRoarPlan, DiffRoarStudy
 
     plan = DiffRoarPlan(
@@ -137,7 +137,7 @@ def stability(
 
     moreaugrad retrain stability --config run/config.toml --seeds 0,1,2 --out run-stability
     """
-    from moreaugrad.cli.jobs import numbers, whole_numbers
+    from moreaugrad.cli.values import numbers, whole_numbers
     from moreaugrad.runs.retrain import StabilityPlan, StabilityStudy
 
     plan = StabilityPlan(
@@ -177,7 +177,7 @@ def labels(
 
     moreaugrad retrain labels --config run/config.toml --epochs 60 --out run-labels
     """
-    from moreaugrad.cli.jobs import whole_numbers
+    from moreaugrad.cli.values import whole_numbers
     from moreaugrad.runs.retrain import LabelsPlan, LabelsStudy
 
     plan = LabelsPlan(

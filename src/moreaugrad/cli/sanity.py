@@ -47,17 +47,10 @@ def perform_sanity(options: SanityOptions) -> int:
     """Runs it; the exit code."""
     from moreaugrad.cli.codes import DONE
     from moreaugrad.cli.commands import tell_estimate
-    from moreaugrad.cli.jobs import (
-        apply,
-        compute_plan,
-        method_names,
-        method_part,
-        model_plan,
-        target_of,
-        whole_numbers,
-    )
+    from moreaugrad.cli.jobs import apply, compute_plan, method_names, method_part, model_plan
     from moreaugrad.cli.retrain import perform_study, words
     from moreaugrad.cli.screen import watching
+    from moreaugrad.cli.values import target_of, whole_numbers
     from moreaugrad.runs.job import ComputePlan, ModelPlan
     from moreaugrad.runs.sanity import SanityPlan, SanityStudy
 

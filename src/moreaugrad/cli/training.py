@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from moreaugrad.cli import screen
-from moreaugrad.cli.jobs import numbers, size, typed
 from moreaugrad.cli.train_options import TrainOptions
+from moreaugrad.cli.values import numbers, size, typed
 
 if TYPE_CHECKING:
     from moreaugrad.runs.train import Means, TrainEstimate, TrainOutcome, TrainPlan

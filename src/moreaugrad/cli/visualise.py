@@ -31,8 +31,9 @@ def perform_visualise(options: VisualiseOptions) -> int:
     """Runs it; the exit code."""
     from moreaugrad.cli.codes import DONE
     from moreaugrad.cli.commands import tell_estimate
-    from moreaugrad.cli.jobs import compute_plan, model_plan, typed
+    from moreaugrad.cli.jobs import compute_plan, model_plan
     from moreaugrad.cli.retrain import perform_study, words
+    from moreaugrad.cli.values import typed
     from moreaugrad.runs.config import from_table
     from moreaugrad.runs.job import ComputePlan, ModelPlan
     from moreaugrad.runs.visualise import VisualisePlan, VisualiseStudy
