@@ -1,7 +1,7 @@
 """A sequence model explained at its embedding: letters cannot be differentiated, their vectors can.
 
 Made-up DNA: a sequence binds where it holds the motif TGACTCA. The map has a value for each
-entry of each letter's vector; `index=` makes one group of each letter.
+entry of each letter's vector; at an embedding each letter is a group of its own.
 
     python examples/sequence_embedding.py
 """
@@ -60,7 +60,6 @@ def main() -> None:
     explainer = GroupSparseMoreauGrad(
         model,
         layer="embedding",
-        index=torch.arange(LENGTH)[:, None].expand(LENGTH, WIDTH),
         sparsity=1 - len(MOTIF) / LENGTH,  # as many letters may stay as the motif has
         rho=0.05,  # about half of what rho_guidance estimates as its limit
         sigma=0,  # a smooth network needs no noise: the map is solved to a residual

@@ -7,11 +7,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moreaugrad.layout import Shape
+
+AUTO, TOKENS, BLOCKS = "auto", "tokens", "blocks"
+NAMED = (AUTO, TOKENS, BLOCKS)
+Size = int | Sequence[int] | str
+"""Of groups: the blocks' side, one for each spatial axis, or one of `NAMED`."""
+Labels = Tensor | Sequence[Any]
+"""Integer labels of groups: a tensor, an array, or a sequence (of sequences) of integers."""
+
+GRID = 16
+"""Blocks along each spatial axis when their size is automatic."""
+CHANNELS = 4
+"""Channels that a picture has at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +71,73 @@ class Partition:
         return per_group[:, self.label.to(per_group.device)]
 
 
+def chosen(group: Size, shape: Shape, layer: nn.Module | None, padded: bool) -> Size:
+    """What `GroupL2` takes as its size, for samples of that shape, where it is certain.
+
+    "auto": tokens at an embedding, else blocks in images, signals of one channel and volumes.
+    "blocks": about `GRID` along each spatial axis. layer: the module whose output is explained.
+    padded: there is a mask.
+    Errors: ValueError where "auto" would be a guess, or a mask's padding would set blocks' sizes.
+    """
+    embedded = isinstance(layer, nn.Embedding) and len(shape) > 1
+    if group == AUTO and embedded:
+        return TOKENS
+    if embedded and group != TOKENS:
+        raise ValueError(
+            f"group: an embedding's output {shape} has no blocks, its last axis being one vector; "
+            "expected 'tokens', or labels of any groups with index="
+        )
+    if group == AUTO:
+        _check_certain(shape, layer)
+    elif group != BLOCKS:
+        return group
+    if padded:
+        raise ValueError(
+            "group: expected the blocks' size with a mask, because the automatic size would "
+            "depend on how much padding there is"
+        )
+    return [max(1, round(length / GRID)) for length in _spatial(shape)]
+
+
+def _check_certain(shape: Shape, layer: nn.Module | None) -> None:
+    """Whether a sample's shape says that positions come after channels."""
+    if len(shape) == 1:
+        raise ValueError(
+            f"group: no automatic groups for samples of shape {shape}, whose entries may be the "
+            "columns of a table; give labels with index=[0, 0, 1, ...], or, where neighbours "
+            "belong together as in a signal, the length of the runs or group='blocks'"
+        )
+    known = isinstance(layer, (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm))
+    if len(shape) == 2 and shape[0] > 1 and not known:
+        raise ValueError(
+            f"group: no automatic groups for samples of shape {shape}, which may be [positions, "
+            "features] or [channels, time]; give group='tokens' for a group of each position, or "
+            "group='blocks' or the blocks' length along time"
+        )
+    few = [axis for axis, length in enumerate(shape) if length <= CHANNELS]
+    last = layer is not None and len(shape) == 3 and shape[0] == shape[1] != shape[2]
+    if len(shape) > 2 and not known and (last or (len(few) == 1 and few[0] > 0)):
+        raise ValueError(
+            f"group: no automatic groups for samples of shape {shape}, whose channels seem not to "
+            "come first; give labels with index=, or the blocks' size, one for each axis after "
+            "the first"
+        )
+
+
+def tokens(shape: Shape) -> Partition:
+    """A group for each position of the first axis, with all its features."""
+    if len(shape) < 2:
+        raise ValueError(
+            f"group: expected samples [positions, features] for 'tokens', got shape {shape}"
+        )
+    return _tokens(shape)
+
+
+@lru_cache(maxsize=64)
+def _tokens(shape: Shape) -> Partition:
+    return from_labels(torch.arange(shape[0]).repeat_interleave(math.prod(shape[1:])))
+
+
 def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition:
     """Non-overlapping blocks of `size` entries along each spatial axis.
 
@@ -66,14 +147,15 @@ def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition
     Source: MoreauGrad appendix B.1 (16 x 16 groups). The released code has 14 x 14 pixels, joint;
     that of AdvGrad has them separate.
     """
-    spatial = shape[1:] if len(shape) > 1 else shape
+    spatial = _spatial(shape)
     if not 1 <= len(spatial) <= 3:
         raise ValueError(
             "group: expected inputs with 1 to 3 spatial axes after the channels, "
             f"got a sample of shape {shape}; give an explicit partition (index=)"
         )
     sizes = tuple(size) if isinstance(size, Sequence) else (size,) * len(spatial)
-    if len(sizes) != len(spatial) or any(not isinstance(s, int) or s < 1 for s in sizes):
+    integers = all(isinstance(s, int) and not isinstance(s, bool) for s in sizes)
+    if len(sizes) != len(spatial) or not integers or min(sizes) < 1:
         raise ValueError(
             f"group: expected a size >= 1, or one for each of the {len(spatial)} spatial axes, "
             f"got {size!r}"
@@ -89,7 +171,7 @@ def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition
 
 @lru_cache(maxsize=64)
 def _patches(shape: Shape, sizes: tuple[int, ...], separate: bool) -> Partition:
-    spatial = shape[1:] if len(shape) > 1 else shape
+    spatial = _spatial(shape)
     label = torch.zeros(spatial, dtype=torch.long)
     for axis, (length, size) in enumerate(zip(spatial, sizes, strict=True)):
         position = torch.arange(length) // size
@@ -100,6 +182,10 @@ def _patches(shape: Shape, sizes: tuple[int, ...], separate: bool) -> Partition:
         offset = torch.arange(shape[0]) * (int(label.max()) + 1) * int(separate)
         label = label + offset.reshape(-1, *[1] * len(spatial))
     return from_labels(label)
+
+
+def _spatial(shape: Shape) -> Shape:
+    return shape[1:] if len(shape) > 1 else shape
 
 
 def from_labels(index: Tensor) -> Partition:
@@ -113,15 +199,41 @@ def from_labels(index: Tensor) -> Partition:
     return Partition(label, members)
 
 
-def explicit(shape: Shape, index: Tensor) -> Partition:
-    """Groups given as labels: of the sample's shape, or without its channels (then joint)."""
-    if index.is_floating_point() or index.is_complex():
-        raise TypeError(f"index: expected integer group labels, got {index.dtype}")
-    if tuple(index.shape) == shape[1:]:
-        index = index.expand(shape)
-    if tuple(index.shape) != shape:
+def labels(index: Labels) -> Tensor:
+    """Group labels as a tensor. Errors: TypeError for what is not integers all through."""
+    if isinstance(index, Tensor):
+        if index.is_floating_point() or index.is_complex() or index.dtype is torch.bool:
+            raise TypeError(f"index: expected integer group labels, got {index.dtype}")
+        return index.detach().long()
+    entries = np.array(index, dtype=object)  # keeps each entry's own type
+    for entry in entries.flat:
+        if isinstance(entry, bool) or not isinstance(entry, (int, np.integer)):
+            raise TypeError(
+                f"index: expected integer group labels, got {entry!r} ({type(entry).__name__}) "
+                "among them"
+            )
+    return torch.from_numpy(entries.astype(np.int64))
+
+
+def explicit(shape: Shape, index: Labels, positions_first: bool = False) -> Partition:
+    """Groups given as labels: of the sample's shape, or of its positions (then joint).
+
+    Those are the shape without its channels, or for `[positions, features]` its first axis, which
+    `positions_first` decides where both are equally long.
+    Errors: TypeError as for `labels`; ValueError for labels of another shape.
+    """
+    found = labels(index)
+    given = tuple(found.shape)
+    first = len(shape) == 2 and given == shape[:1]
+    last = len(shape) > 1 and given == shape[1:] and not positions_first
+    if first and last:
+        raise ValueError(
+            f"index: {given[0]} labels may be those of either axis of samples of shape {shape}; "
+            "give labels of that shape, or group='tokens' for those of the first axis"
+        )
+    if given != shape and not first and not last:
         raise ValueError(
             f"index: expected group labels of shape {shape} or, for all channels together, "
-            f"{shape[1:]}, got {tuple(index.shape)}"
+            f"{shape[1:]}{f' or {shape[:1]}' if len(shape) == 2 else ''}, got {given}"
         )
-    return from_labels(index)
+    return from_labels((found[:, None] if first else found).expand(shape))

@@ -8,7 +8,6 @@ test every penalty: Fenchel's gap R(p) + R*(d) - <p, d> vanishes for the pairs
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from moreaugrad import groups
 from moreaugrad.layout import per_sample
+from moreaugrad.names import choose
 
 Weight = float | Tensor
 """A number >= 0 for all samples, or one for each, `[B]`."""
@@ -118,23 +118,31 @@ class GroupL2(SparsePenalty):
     """R(u) = eta sum_S ||u_S||_2 over blocks S of `size` pixels; its prox shrinks whole blocks.
 
     `channels="joint"` puts all channels of a block into one group, "separate" makes one of each.
-    `index` gives the groups as integer labels instead (superpixels, groups of features): of the
-    sample's shape, or of its shape without channels.
+    size "tokens": a group for each position of samples `[positions, features]`.
+    `index` gives the groups as integer labels instead (superpixels, groups of features), a tensor
+    or a sequence: of the sample's shape, or of its positions (`[H, W]` of `[C, H, W]`, `[T]` of
+    `[C, T]`, `[L]` of `[L, D]`).
     Source: MoreauGrad definition 4, appendix B.1; AdvGrad section 4.3, proposition 2.
     """
 
     eta: Weight
-    size: int | Sequence[int] = 14
+    size: groups.Size = 14
     channels: str = "joint"
-    index: Tensor | None = None
+    index: groups.Labels | None = None
 
     def __post_init__(self) -> None:
         _check_weight("eta", self.eta)
+        if isinstance(self.size, str):
+            choose("size", self.size, (groups.TOKENS,))
+        if self.index is not None:
+            object.__setattr__(self, "index", groups.labels(self.index))
 
     def partition(self, u: Tensor) -> groups.Partition:
         shape = tuple(u.shape[1:])
         if self.index is not None:
-            return groups.explicit(shape, self.index)
+            return groups.explicit(shape, self.index, self.size == groups.TOKENS)
+        if isinstance(self.size, str):
+            return groups.tokens(shape)
         return groups.patches(shape, self.size, self.channels)
 
     def value(self, u: Tensor) -> Tensor:

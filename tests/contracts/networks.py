@@ -39,7 +39,9 @@ KEPT = {"caso", "smooth-caso"}
 def cheap(name: str, model: object, **settings: Any) -> Explainer:
     """The method of that name at a small budget."""
     known = METHODS[name].defaults()
-    budget = {key: value for key, value in CHEAP.items() if key in known}
+    budget: dict[str, Any] = {key: value for key, value in CHEAP.items() if key in known}
+    if name.startswith("group") and isinstance(model, Joint):
+        budget["group"] = "blocks"  # a table has no automatic groups
     return build(name, model, **(budget | settings))
 
 

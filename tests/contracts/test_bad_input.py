@@ -346,6 +346,8 @@ SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
     "index": [
         (torch.zeros(3, 3, dtype=torch.long), ValueError, "index: expected group labels of shape"),
         (torch.zeros(6, 6), TypeError, "index: expected integer group labels, got torch.float32"),
+        ([0, 1] * 18, ValueError, "index: expected group labels of shape (2, 6, 6) or.*got (36,)"),
+        ([[True] * 6] * 6, TypeError, "index: expected integer group labels, got True (bool)"),
     ],
     "tolerance": [(0.0, ValueError, "tolerance")],
     "max_evaluations": [(0, ValueError, "expected")],

@@ -1,7 +1,6 @@
 """Padding takes no part: a padded sample has the map of the same sample without padding."""
 
 import inspect
-from typing import Any
 
 import pytest
 import torch
@@ -64,16 +63,14 @@ def padded(form: str) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def explainer(method: str, length: int, **settings: Any) -> Explainer:
-    if "group" in method:
-        settings["index"] = torch.arange(length)[:, None].expand(-1, 6)
-    return cheap(method, MODEL, layer="embedding", **settings)
+def explainer(method: str) -> Explainer:
+    return cheap(method, MODEL, layer="embedding")
 
 
-def truncated(method: str, row: int, **settings: Any) -> mg.Explanation:
+def truncated(method: str, row: int) -> mg.Explanation:
     ids = TOKENS[row : row + 1, : LENGTHS[row]]
     mask = torch.ones_like(ids, dtype=torch.bool)
-    return explainer(method, ids.shape[1], **settings).explain(ids, TARGET[row], mask)
+    return explainer(method).explain(ids, TARGET[row], mask)
 
 
 def refused(method: str) -> None:
@@ -85,7 +82,7 @@ def refused(method: str) -> None:
 def test_padding_does_not_change_a_map(method: str, form: str) -> None:
     refused(method)
     ids, mask = padded(form)
-    found = explainer(method, ids.shape[1]).explain(ids, TARGET, mask, mask=mask)
+    found = explainer(method).explain(ids, TARGET, mask, mask=mask)
     assert torch.equal(found.maps == 0, (found.maps == 0) | ~mask[:, :, None])
     for row in range(3):
         alone = truncated(method, row)
@@ -102,7 +99,7 @@ def test_padding_does_not_change_a_map(method: str, form: str) -> None:
 def test_a_padded_batch_equals_its_samples(method: str) -> None:
     refused(method)
     ids, mask = padded("between")
-    made = explainer(method, 7)
+    made = explainer(method)
     batch = made.attribute(ids, target=TARGET, additional_forward_args=mask, mask=mask)
     for row in range(3):
         at = slice(row, row + 1)
@@ -114,7 +111,7 @@ def test_a_padded_batch_equals_its_samples(method: str) -> None:
 
 def test_a_mask_of_true_changes_nothing(method: str) -> None:
     refused(method)
-    made, mask = explainer(method, 5), torch.ones(3, 5, dtype=torch.bool)
+    made, mask = explainer(method), torch.ones(3, 5, dtype=torch.bool)
     plain = made.explain(TOKENS, TARGET, mask)
     for given in (mask, mask.long(), mask[:, :, None], mask[:, :, None].expand(-1, -1, 6)):
         found = made.explain(TOKENS, TARGET, mask, mask=given)
@@ -128,7 +125,7 @@ def test_single_entries_can_be_masked(method: str) -> None:
         pytest.skip(f"{method} explains one input")
     x, table = pictures(2), columns(2)
     real = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.7
-    made = cheap(method, Joint(), **({"index": None, "group": 1} if "group" in method else {}))
+    made = cheap(method, Joint(), **({"group": 1} if "group" in method else {}))
     found = made.explain((x, table), 1, mask=(real, None))
     assert found.mask is not None
     assert (found.maps[0][~real] == 0).all()
@@ -151,8 +148,7 @@ def test_single_entries_can_be_masked(method: str) -> None:
 @pytest.mark.parametrize("through", ["implicit", "straight-through", "stein", "unrolled"])
 def test_derivatives_leave_padding_out(method: str, through: str) -> None:
     model = Embedded()
-    settings: dict[str, Any] = {"index": torch.arange(7)[:, None].expand(-1, 6)}
-    made = cheap(method, model, **(settings if "group" in method else {}))
+    made = cheap(method, model, **({"group": "tokens"} if "group" in method else {}))
     if through not in made.derivatives or (through == "stein" and "plain" in method):
         pytest.skip("has no such derivative")
     _, mask = padded("between")
@@ -163,11 +159,8 @@ def test_derivatives_leave_padding_out(method: str, through: str) -> None:
     assert (pulled[~mask] == 0).all()
     for row in range(3):
         real, ones = mask[row], torch.ones(1, LENGTHS[row], dtype=torch.bool)
-        if "group" in method:
-            settings["index"] = torch.arange(LENGTHS[row])[:, None].expand(-1, 6)
-        short = cheap(method, model, **(settings if "group" in method else {}))
-        alone = short.explain(x[row : row + 1, real], TARGET[row], ones)
-        expected = short.vjp(alone, c[row : row + 1, real], ones, through=through)
+        alone = made.explain(x[row : row + 1, real], TARGET[row], ones)
+        expected = made.vjp(alone, c[row : row + 1, real], ones, through=through)
         torch.testing.assert_close(pulled[row, real], expected[0], rtol=1e-6, atol=1e-9)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from moreaugrad import groups
 from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.explainers.derivatives import (
@@ -40,8 +40,6 @@ from moreaugrad.solvers.sparsity import eta_for
 AUTO = "auto"
 ROUGH, ROUGH_STEPS = 1e-2, 20
 """Tolerance, and evaluations of all draws, of an attack's steps."""
-GRID = 16
-"""Blocks along each spatial axis when the group's size is automatic."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -94,8 +92,8 @@ class MoreauExplainer(Explainer):
             )
 
     @abstractmethod
-    def _penalty(self, shape: Shape) -> Penalty:
-        """R with unit weight, for an input of that shape."""
+    def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:
+        """R with unit weight, for an input of that shape among those that are explained."""
 
     def _weight(self) -> float | str:
         """eta, or "auto"."""
@@ -148,7 +146,9 @@ class MoreauExplainer(Explainer):
             score=bound,
             rho=torch.full_like(bound.origin[:, 0], self.rho),
             eta=torch.full_like(bound.origin[:, 0], 0.0 if isinstance(weight, str) else weight),
-            penalty=Joint(tuple(map(self._penalty, bound.layout.shapes)), bound.layout),
+            penalty=Joint(
+                tuple(self._penalty(shape, bound) for shape in bound.layout.shapes), bound.layout
+            ),
         )
 
     def _maps(self, bound: BoundScore) -> Maps:
@@ -219,7 +219,7 @@ class MoreauGrad(MoreauExplainer):
 
     method: ClassVar[str] = "moreaugrad"
 
-    def _penalty(self, shape: Shape) -> Penalty:
+    def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:
         return Zero()
 
 
@@ -255,7 +255,7 @@ class SparseMoreauGrad(_Sparse):
 
     method: ClassVar[str] = "sparse-moreaugrad"
 
-    def _penalty(self, shape: Shape) -> Penalty:
+    def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:
         return L1(1.0)
 
     @staticmethod
@@ -268,29 +268,32 @@ class SparseMoreauGrad(_Sparse):
 class GroupSparseMoreauGrad(_Sparse):
     """Group-sparse MoreauGrad: R = sum over groups S of ||u_S||_2.
 
-    group: the blocks' size in pixels (or one for each spatial axis); "auto" makes a grid of about
-    16 blocks along each axis, the paper's 14 x 14 pixels at 224. channels: "joint" or "separate".
+    group: the blocks' size in pixels (or one for each spatial axis); "blocks" makes a grid of about
+    16 along each axis, the paper's 14 x 14 pixels at 224; "tokens" a group of each position of
+    samples `[L, D]`; "auto" is "tokens" at an embedding (`layer`), "blocks" for images and volumes
+    with channels first, and refused where neither is certain. channels: "joint" or "separate".
     index: explicit groups as integer labels (superpixels, groups of features), see `GroupL2`.
     Source: MoreauGrad definition 5.
     """
 
-    group: int | Sequence[int] | str = AUTO
+    group: groups.Size = AUTO
     channels: str = "joint"
-    index: Tensor | None = None
+    index: groups.Labels | None = None
 
     method: ClassVar[str] = "group-sparse-moreaugrad"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.group, str):
-            choose("group", self.group, (AUTO,))
+            choose("group", self.group, groups.NAMED)
+        if self.index is not None:
+            object.__setattr__(self, "index", groups.labels(self.index))
 
-    def _penalty(self, shape: Shape) -> Penalty:
-        if isinstance(self.group, str):
-            spatial = shape[1:] if len(shape) > 1 else shape
-            size: int | Sequence[int] = [max(1, round(length / GRID)) for length in spatial]
+    def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:
+        if self.index is None:
+            size = groups.chosen(self.group, shape, bound.layer, padded=bound.mask is not None)
         else:
-            size = self.group
+            size = groups.TOKENS if self.group == groups.TOKENS else 1
         return GroupL2(1.0, size=size, channels=self.channels, index=self.index)
 
     @staticmethod

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
+from moreaugrad import groups
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.joint import Joint
+from moreaugrad.layout import Shape
 from moreaugrad.names import choose
 from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise, noise_level
 from moreaugrad.penalties import L1, GroupL2, Penalty
@@ -24,7 +25,8 @@ class PublishedMoreauGrad(Explainer):
 
     `steps` updates; the result is the mean of the last `average` iterates, which has the union of
     their supports. The noise level is sigma times the range of the *current* x + delta. group None
-    is the sparse variant, else the block size of the group-sparse one; eta 0 is the vanilla one.
+    is the sparse variant, else that of the group-sparse one, as in `GroupSparseMoreauGrad`; eta 0
+    is the vanilla one.
     sign: "displacement" gives that mean as released (+delta, not divided by rho), "gradient" gives
     -delta / rho, which can be compared with all other maps.
     Source: MoreauGrad Algorithm 1 and the released code.
@@ -37,7 +39,7 @@ class PublishedMoreauGrad(Explainer):
     average: int = 101
     draws: int = 32
     sigma: float = DEFAULT_SIGMA
-    group: int | Sequence[int] | None = None
+    group: groups.Size | None = None
     sign: str = "displacement"
     seed: int = 0
 
@@ -48,6 +50,8 @@ class PublishedMoreauGrad(Explainer):
         for name in ("rho", "gamma", "steps", "average", "draws"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)!r}")
+        if isinstance(self.group, str):
+            choose("group", self.group, groups.NAMED)
         if not self.eta >= 0:
             raise ValueError(f"eta: expected a number >= 0, got {self.eta!r}")
         self._score()
@@ -64,9 +68,16 @@ class PublishedMoreauGrad(Explainer):
     def budget(self) -> int:
         return self.steps * self.draws
 
+    def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:
+        if self.group is None:
+            return L1(1.0)
+        size = groups.chosen(self.group, shape, bound.layer, padded=bound.mask is not None)
+        return GroupL2(1.0, size=size)
+
     def _maps(self, bound: BoundScore) -> Maps:
-        part: Penalty = L1(1.0) if self.group is None else GroupL2(1.0, size=self.group)
-        penalty = Joint((part,) * len(bound.layout.shapes), bound.layout)
+        penalty = Joint(
+            tuple(self._penalty(shape, bound) for shape in bound.layout.shapes), bound.layout
+        )
         delta = total = torch.zeros_like(bound.origin)
         for step in range(self.steps):
             if bound.sigma is not None:
