@@ -24,9 +24,9 @@ CLEAN = "clean"
 ABOUT_ATTACKS = ("top-k", "top-4-percent", "normalised-distance", "ssim")
 ABOUT_MAPS = ("gini", "zeros", "aopc")
 Row = dict[str, str]
-NOTE = """Means over pictures with 95 % bootstrap intervals. failed: pictures on which the attack
-found no gradient, or nothing to change; they say nothing of robustness and are not in the mean. In
-parentheses, the mean that counts them as unchanged, as published studies do."""
+NOTE = """Means over pictures with 95 % intervals (Student's t). failed: pictures on which the
+attack found no gradient, or nothing to change; they say nothing of robustness and are not in the
+mean. In parentheses, the mean that counts them as unchanged, as published studies do."""
 
 
 def run(context: Context, name: str) -> Result:

@@ -13,9 +13,10 @@ from benchmarks.gallery import Case, Column, Ended
 from moreaugrad import Status
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.runs.evaluate.curves import charts
+from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.evaluate.plan import CLEAN
 from moreaugrad.runs.evaluate.reading import Run
-from moreaugrad.runs.evaluate.statistics import Resampling, cells
+from moreaugrad.runs.evaluate.statistics import cells
 from moreaugrad.runs.evaluate.work import tensor_name
 from moreaugrad.runs.records import Record
 
@@ -35,7 +36,7 @@ class Unsuited(Enum):
 
 def curves(run: Run, metrics: Sequence[str]) -> dict[str, bytes]:
     """Each attack's metrics against its budget, as SVG by file name."""
-    found = [cell for cell in cells(run, Resampling()) if cell.metric in metrics]
+    found = [cell for cell in cells(run, Intervals()) if cell.metric in metrics]
     return {
         f"study-{run.label}-{chart.title.replace(' ', '-')}.svg": chart.svg.encode()
         for chart in charts(found, metrics, "budget")

@@ -139,7 +139,8 @@ def _likeness(found: Mapping[str, Figures]) -> Table:
         for row in each["likeness"]:
             lines.setdefault((label, row["group"]), []).append(likeness(row))
     return Table(
-        caption="Mean likeness of the maps of the same test cells, with 95 % bootstrap intervals.",
+        caption="Mean likeness of the maps of the same test cells, with 95 % intervals "
+        "(Student's t).",
         header=["training", "between", *METRICS],
         rows=[[*key, *values] for key, values in lines.items()],
     )

@@ -16,8 +16,9 @@ from benchmarks.training_maps import GRADIENT, Judged, Judging, called, firsts, 
 from benchmarks.training_pictures import attacked, post_processed, robustness_curves
 from benchmarks.training_rows import ONE
 from moreaugrad.runs.evaluate.drops import Drop, bases, drops
+from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.evaluate.plan import CLEAN, OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.statistics import WORST, Cell, Resampling, cells
+from moreaugrad.runs.evaluate.statistics import WORST, Cell, cells
 
 STUDY = "cifar10"
 METHODS: dict[str, dict[str, Any]] = {
@@ -68,7 +69,7 @@ NOTE = (
     "Maps are of the logit of the label. Budgets are lengths in pixel units (each channel from 0 "
     "to 1), of noise its standard deviation; published: the released attack, by way of a softplus "
     "network with the same weights; transfer: the top-k attack on the simple gradient of that "
-    "network, which every map then meets. Means over pictures with 95 % bootstrap intervals; "
+    "network, which every map then meets. Means over pictures with 95 % intervals (Student's t); "
     "networks of the first seed. failed: pictures on which an attack found no gradient, or nothing "
     "to change; they are not in the mean, but in the one in parentheses, as published."
 )
@@ -92,8 +93,8 @@ def run(context: Context) -> Result:
         ),
     )
     runs = [found.first(row) for row in found.rows]
-    numbers = [cell for one in runs for cell in cells(one, Resampling())]
-    lost = [each for one in runs for each in drops(one, bases(one, BASES), Resampling())]
+    numbers = [cell for one in runs for cell in cells(one, Intervals())]
+    lost = [each for one in runs for each in drops(one, bases(one, BASES), Intervals())]
     afterwards = [method for method in METHODS if method != "sparse-gradient"]
     lines = [(runs[0].label, method) for method in afterwards]
     lines += [(one.label, GRADIENT) for one in runs[1:]]

@@ -86,8 +86,8 @@ def _table(found: Mapping[str, Figures]) -> Table:
         )  # fmt: skip
     told = [f"{metric}, {words}" for words in SHARES.values() for metric in METRICS]
     return Table(
-        caption="Mean likeness of two networks' maps of the same cells, with 95 % bootstrap "
-        "intervals; accuracy of the networks on the test cells.",
+        caption="Mean likeness of two networks' maps of the same cells, with 95 % intervals "
+        "(Student's t); accuracy of the networks on the test cells.",
         header=["training", "method", *told, "accuracy %"],
         rows=lines,
     )

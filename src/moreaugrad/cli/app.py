@@ -172,10 +172,8 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of evaluate.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the page and the tables.")],
     confidence: Annotated[
-        float, typer.Option(help="Of the bootstrap intervals over pictures.")
+        float, typer.Option(help="Confidence of the intervals over pictures (Student's t).")
     ] = 0.95,
-    resamples: Annotated[int, typer.Option(help="Of the pictures, for the intervals.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
     gallery: Annotated[int, typer.Option(help="Pictures whose maps are shown.")] = 4,
     base: Annotated[
         list[str] | None,
@@ -194,7 +192,7 @@ def report(
     from moreaugrad.cli.commands import perform_report
 
     return perform_report(
-        runs, out, confidence=confidence, resamples=resamples, seed=seed, gallery=gallery,
+        runs, out, confidence=confidence, gallery=gallery,
         overwrite=overwrite, base=base or (),
     )  # fmt: skip
 

@@ -12,17 +12,17 @@ import numpy as np
 
 from moreaugrad.names import choose
 from moreaugrad.report import Entry, Table
+from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.evaluate.judges import BY_MODEL
 from moreaugrad.runs.evaluate.plan import CLEAN
 from moreaugrad.runs.evaluate.reading import Run, failed, value
-from moreaugrad.runs.evaluate.statistics import Resampling
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
     """(mean of base - mean of method) / mean of base, over the `count` clean pictures that both
-    have a value for; the interval resamples pictures, both methods together. NaN where the base's
-    mean is not positive."""
+    have a value for; the interval takes the two values of a picture as a pair. NaN where the
+    base's mean is not positive."""
 
     run: str
     method: str
@@ -52,7 +52,7 @@ def bases(run: Run, given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def drops(run: Run, given: Mapping[str, str], resampling: Resampling) -> list[Drop]:
+def drops(run: Run, given: Mapping[str, str], intervals: Intervals) -> list[Drop]:
     """Of every metric that asks the network and is better when high: AOPC, insertion."""
     metrics = [
         name
@@ -65,11 +65,11 @@ def drops(run: Run, given: Mapping[str, str], resampling: Resampling) -> list[Dr
             own, other = _values(run, method, metric), _values(run, given[method], metric)
             shared = [index for index in own if index in other]
             pairs = np.array([[other[i], own[i]] for i in shared]).reshape(-1, 2)
-            low, high = _interval(pairs, resampling)
+            low, high = intervals.of_ratio(pairs[:, 0], pairs[:, 1])
             found.append(
                 Drop(
                     run=run.label, method=method, base=given[method], metric=metric,
-                    drop=_ratio(pairs), low=low, high=high, count=len(shared),
+                    drop=_ratio(pairs), low=1 - high, high=1 - low, count=len(shared),
                 )
             )  # fmt: skip
     return found
@@ -113,20 +113,6 @@ def _ratio(pairs: np.ndarray) -> float:
         return math.nan
     base, own = pairs.mean(0)
     return float((base - own) / base) if base > 0 else math.nan
-
-
-def _interval(pairs: np.ndarray, resampling: Resampling) -> tuple[float, float]:
-    """NaN for fewer than two pictures, and where the base's mean may not be positive."""
-    if len(pairs) < 2:
-        return math.nan, math.nan
-    generator = np.random.default_rng(resampling.seed)
-    rows = generator.integers(0, len(pairs), (resampling.resamples, len(pairs)))
-    means = pairs[rows].mean(1)
-    tail = 50 * (1 - resampling.confidence)
-    if np.percentile(means[:, 0], tail) <= 0:
-        return math.nan, math.nan
-    low, high = np.percentile(1 - means[:, 1] / means[:, 0], [tail, 100 - tail])
-    return float(low), float(high)
 
 
 def _entry(found: Drop | None) -> Entry:

@@ -18,10 +18,11 @@ from moreaugrad.runs.cases import unique_names
 from moreaugrad.runs.directory import CONFIG
 from moreaugrad.runs.evaluate.curves import charts
 from moreaugrad.runs.evaluate.drops import bases, drops, drops_csv, drops_table
+from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.evaluate.judges import BY_PAIR
 from moreaugrad.runs.evaluate.plan import CLEAN
 from moreaugrad.runs.evaluate.reading import Run, failed, read_run, why
-from moreaugrad.runs.evaluate.statistics import WORST, Cell, Resampling, cells
+from moreaugrad.runs.evaluate.statistics import WORST, Cell, cells
 from moreaugrad.runs.evaluate.tables import blocks, csv_text, latex, page_table
 from moreaugrad.runs.evaluate.work import tensor_name
 from moreaugrad.runs.folder import PAGE
@@ -46,8 +47,6 @@ def report(
     out: Path,
     *,
     confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
     gallery: int = 4,
     overwrite: bool = False,
     base: Sequence[str] = (),
@@ -61,23 +60,24 @@ def report(
     """
     if gallery < 0:
         raise ValueError(f"gallery: expected at least 0 pictures, got {gallery}")
-    resampling = Resampling(confidence=confidence, resamples=resamples, seed=seed)
+    intervals = Intervals(confidence=confidence)
     names = unique_names([path.resolve().name for path in runs])
     found = [read_run(path, name) for path, name in zip(runs, names, strict=True)]
     for run in found:
         if not run.records:
             raise ValueError(f"{run.folder.path}: expected finished maps, but there are none yet")
     _check(out, overwrite)
-    every = [cell for run in found for cell in cells(run, resampling)]
+    every = [cell for run in found for cell in cells(run, intervals)]
     tables, several = blocks(every), len(found) > 1
-    lost = [drop for run in found for drop in drops(run, bases(run, base), resampling)]
+    lost = [drop for run in found for drop in drops(run, bases(run, base), intervals)]
     notes = [*_states(found), *(line for run in found for line in _failures(run))]
     pairs = [name for run in found for name in run.plan.metrics
              if run.metric(name).kind == BY_PAIR]  # fmt: skip
     page = Page(
         title=_title(found),
         lead="How maps change under attacks that keep the class, and what the maps are like. "
-        f"Means over pictures; after them {100 * confidence:g} % bootstrap intervals.",
+        f"Means over pictures; after them {100 * confidence:g} % intervals (Student's t) where "
+        "there are ten values or more.",
         sections=[section for run in found for section in _gallery(run, gallery, several)],
         facts=_facts(found),
         notes=[*notes, *_explained(every)],

@@ -1,4 +1,4 @@
-"""Means over pictures, with bootstrap intervals; what is undefined or failed is counted."""
+"""Means over pictures, with intervals; what is undefined or failed is counted."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.evaluate.judges import BY_PAIR
 from moreaugrad.runs.evaluate.plan import CLEAN
 from moreaugrad.runs.evaluate.reading import Run, failed, numbers, value
@@ -16,36 +15,6 @@ from moreaugrad.runs.records import Record
 WORST = "worst of the attacks"
 HIGH, LOW = "high", "low"
 """What is better, of a metric."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resampling:
-    """Percentile bootstrap over pictures: each mean's own interval."""
-
-    confidence: float = 0.95
-    resamples: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence: expected between 0 and 1, got {self.confidence!r}")
-        if self.resamples < 1:
-            raise ValueError(f"resamples: expected at least 1, got {self.resamples!r}")
-
-    def interval(self, values: Sequence[float]) -> tuple[float, float]:
-        """NaN for fewer than two values, which tell nothing of their spread.
-
-        Source: Efron (1979), percentile method. The same resamples for every mean of as many
-        values, so that an equal column has an equal interval.
-        """
-        if len(values) < 2:
-            return math.nan, math.nan
-        given, count = np.asarray(values, dtype=np.float64), len(values)
-        generator = np.random.default_rng(self.seed)
-        rows = generator.integers(0, count, (self.resamples, count))
-        tail = 50 * (1 - self.confidence)
-        low, high = np.percentile(given[rows].mean(1), [tail, 100 - tail])
-        return float(low), float(high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +38,12 @@ class Cell:
     mean_with_failed: float
 
 
-def cells(run: Run, resampling: Resampling) -> list[Cell]:
+def cells(run: Run, intervals: Intervals) -> list[Cell]:
     """Of every method, attack, budget and metric, and of the worst attack on each picture."""
     found = []
     for group in [*_plain(run), *_worst(run)]:
         defined = _defined(group.values)
-        low, high = resampling.interval(defined)
+        low, high = intervals.of_mean(defined)
         known = group.metric in run.plan.metrics
         found.append(
             Cell(

@@ -121,7 +121,9 @@ def _latex_lines(block: Block, confidence: float, several: bool) -> Iterator[str
     arrows = {" ↑": r" $\uparrow$", " ↓": r" $\downarrow$", "": ""}
     head = ["run", "method"] if several else ["method"]
     yield r"\begin{table}"
-    caption = f"{block.title}. Means over pictures with {100 * confidence:g} % bootstrap intervals."
+    caption = (
+        f"{block.title}. Means over pictures with {100 * confidence:g} % intervals (Student's t)."
+    )
     yield rf"\caption{{{_escaped(caption)}}}"
     yield rf"\begin{{tabular}}{{{'l' * len(head)}{'r' * len(names)}}}"
     yield r"\toprule"

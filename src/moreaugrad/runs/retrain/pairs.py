@@ -16,7 +16,7 @@ from torch import Tensor
 from moreaugrad.data.augment import keyed
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.metrics import aggregate, build
-from moreaugrad.runs.evaluate.statistics import Resampling
+from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.job import ComputePlan
 from moreaugrad.runs.pace import Watch
 from moreaugrad.runs.records import Record
@@ -161,9 +161,9 @@ class PairStudy(Study):
         rows = []
         for (group, method, metric), parts in values.items():
             told = aggregate(torch.cat(parts))
-            # Pairs share their pictures: a picture's mean over pairs is what is resampled.
+            # Pairs share their pictures: an interval is over the pictures' means over pairs.
             by_picture = torch.stack(parts).nanmean(0)
-            low, high = Resampling().interval(by_picture[~by_picture.isnan()].tolist())
+            low, high = Intervals().of_mean(by_picture[~by_picture.isnan()].tolist())
             figures = {"mean": told.mean, "low": low, "high": high}
             rows.append(
                 {"group": group, "method": method, "metric": metric, "pairs": len(parts)}

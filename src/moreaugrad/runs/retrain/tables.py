@@ -71,8 +71,8 @@ def pairs_table(name: str, metrics: Sequence[str], results: Record) -> str:
         "",
         (
             f"Mean likeness of two networks' maps of the same {first['compared']} test pictures, "
-            "which neither has learnt from, each for its label; with the 95 % bootstrap interval "
-            "over pictures, and how many maps have no value."
+            "which neither has learnt from, each for its label; with the 95 % interval (Student's "
+            "t) over pictures, and how many maps have no value."
         ),
         "",
         "| between | method | pairs | " + " | ".join(metrics) + " |",
