@@ -165,5 +165,5 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_broken_picture_is_told_when_it_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(b"no picture")
     data = open_dataset(tmp_path)
-    with pytest.raises(ValueError, match=r"cut.png: expected a picture"):
+    with pytest.raises(ValueError, match=r"cut.png: expected an image"):
         data.load(data.items[0])

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from moreaugrad.data.images import decode_grey, decode_image
+from moreaugrad.data.images import Picture, decode_grey, decode_image
 from moreaugrad.data.tree import Tree
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class DataSet(ABC):
     items: Sequence[Item]
 
     @abstractmethod
-    def load(self, item: Item) -> Image:
+    def load(self, item: Item) -> Picture:
         """The picture in RGB. Errors: ValueError for what cannot be read."""
 
     def load_attention(self, item: Item) -> Image | None:
@@ -67,7 +67,7 @@ def files_digest(items: Iterable[tuple[str, tuple[int, ...]]]) -> str:
 class Files(DataSet):
     tree: Tree
 
-    def load(self, item: Item) -> Image:
+    def load(self, item: Item) -> Picture:
         with self.tree.open(item.name) as file:
             return decode_image(file, item.name)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from moreaugrad.data.augment import Pixels, keyed
 from moreaugrad.data.cells import CLASS_NAMES, Cells
 from moreaugrad.data.dataset import DataSet, Item
+from moreaugrad.data.images import eight_bits
 from moreaugrad.data.layouts import AUTO, SPLITS, WHOLE, open_dataset
 from moreaugrad.data.tree import open_tree
 from moreaugrad.names import choose
@@ -141,7 +142,7 @@ class Pictures(Examples):
     def pixels(self, index: int) -> Pixels:
         item = self.data.items[index]
         picture, attention = self.data.load(item), self.data.load_attention(item)
-        return np.asarray(picture), None if attention is None else np.asarray(attention)
+        return np.asarray(eight_bits(picture)), None if attention is None else np.asarray(attention)
 
     def describe(self, index: int) -> str:
         return self.data.items[index].name

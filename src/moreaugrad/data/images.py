@@ -1,24 +1,25 @@
-"""Pictures on disk, of whatever kind, as RGB."""
+"""Images on disk, of whatever kind, as RGB."""
 
 from __future__ import annotations
 
 import glob
 import math
-import struct
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar, Union
 
 import numpy as np
 
-from moreaugrad.foreign import regular_file
+from moreaugrad.data.deep import DeepImage, deepened, read_png, read_tiff
+from moreaugrad.foreign import parsing, regular_file
 from moreaugrad.names import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Picture = Union["Image", DeepImage]
+P = TypeVar("P", bound=Union["Image", DeepImage])
 
 SUFFIXES = {
     ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg",
@@ -26,7 +27,9 @@ SUFFIXES = {
 }  # fmt: skip
 """What a folder is searched for; a file that is named itself may end otherwise."""
 
-DEEP = 65535
+SIXTEEN_BITS = 65535
+PNG, TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""What these files begin with."""
 Size = int | tuple[int, int]
 LONGEST_SIDE, MOST_PIXELS = 2**15, 2**27
 """What an image may be resized or cropped to; images larger than the second are not decoded."""
@@ -35,58 +38,80 @@ LONGEST_SIDE, MOST_PIXELS = 2**15, 2**27
 def check_size(name: str, size: Size) -> None:
     """Errors: ValueError for less than one pixel, or more than memory could hold."""
     sides = (size, size) if isinstance(size, int) else size
-    if not all(1 <= side <= LONGEST_SIDE for side in sides) or math.prod(sides) > MOST_PIXELS:
+    if min(sides) < 1:
+        raise ValueError(f"{name}: expected at least one pixel, got {size}")
+    if max(sides) > LONGEST_SIDE or math.prod(sides) > MOST_PIXELS:
         raise ValueError(
-            f"{name}: expected sides of 1 to {LONGEST_SIDE} pixels, and at most {MOST_PIXELS} "
-            f"pixels in all; got {size}"
+            f"{name}: expected sides of at most {LONGEST_SIDE} pixels, and {MOST_PIXELS} pixels in "
+            f"all; got {size}"
         )
 
 
-def load_image(path: str | Path) -> Image:
-    """The picture as it is meant to be seen, in RGB with 8 bits.
+def load_image(path: str | Path) -> Picture:
+    """The image as it is meant to be seen, in RGB: 8 bits as Pillow's, or a `DeepImage`.
 
-    Turned as its EXIF data say, transparent parts over white, 16-bit greys scaled to 8 bits,
-    CMYK and palettes converted, the first frame of several.
+    Turned as its EXIF data say, transparent parts over white, CMYK and palettes converted; 16 bits
+    a channel and floats from 0 to 1 are read at their own depth. Of several frames or pages the
+    first one; a warning says so.
 
-    Errors: ValueError for what is missing, empty, truncated or no picture.
+    Errors: ValueError for what is missing, empty, truncated or no image.
     """
     file = regular_file(path, "an image")
     return decode_image(file, str(file))
 
 
-def decode_image(source: Path | IO[bytes], name: str) -> Image:
-    """The same of a file that is open already; errors tell its `name`."""
-    with _opened(source, name) as image:
-        return _as_rgb(image)
+def decode_image(source: Path | IO[bytes], name: str) -> Picture:
+    """The same of a file that is open already; errors and warnings tell its `name`."""
+    with parsing(name, "an image that can be read"):
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                return _decoded(file, name)
+        return _decoded(source, name)
 
 
 def decode_grey(source: Path | IO[bytes], name: str) -> Image:
-    """A map as shades of grey with 8 bits; 16 bits are scaled to 8."""
-    with _opened(source, name) as image:
-        return (_as_rgb(image) if image.mode != "L" else image).convert("L")
+    """A map as shades of grey with 8 bits."""
+    return eight_bits(decode_image(source, name)).convert("L")
 
 
-@contextmanager
-def _opened(source: Path | IO[bytes], name: str) -> Iterator[Image]:
-    """The decoded picture, turned as its EXIF data say; errors in the block are of this file."""
+def eight_bits(image: Picture) -> Image:
+    """In RGB with 8 bits; deeper values are rounded."""
+    return image.reduced() if isinstance(image, DeepImage) else image
+
+
+def _decoded(file: IO[bytes], name: str) -> Picture:
+    start = file.read(25)
+    file.seek(0)
+    if start[:8] == PNG and start[24:] == b"\x10":
+        return read_png(file, name)
+    if start[:4] in TIFF:
+        deep = read_tiff(file, name, MOST_PIXELS)
+        if deep is not None:
+            return deep
+        file.seek(0)
+    return _by_pillow(file, name)
+
+
+def _by_pillow(file: IO[bytes], name: str) -> Picture:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             # Pillow tells of damaged EXIF data and goes on without them, and so do we.
             warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
-            with Image.open(source) as image:
+            with Image.open(file) as image:
                 image.load()
-                yield ImageOps.exif_transpose(image)
+                frames, kind = getattr(image, "n_frames", 1), image.format
+                turned = _as_rgb(ImageOps.exif_transpose(image), name)
     except UnidentifiedImageError:
-        raise ValueError(
-            f"{name}: expected a picture, but its contents are of no format that Pillow reads"
-        ) from None
-    except (
-        OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
-        Image.DecompressionBombError,
-    ) as error:  # fmt: skip
-        raise ValueError(f"{name}: cannot be read as a picture ({error})") from error
+        raise ValueError("its contents are of no format that Pillow reads") from None
+    # The further pages of a TIFF file are reported with its first; those of MPO are previews.
+    if frames > 1 and kind not in ("TIFF", "MPO"):
+        warnings.warn(
+            f"{name}: the first of its {frames} frames is read, the others are left out",
+            stacklevel=2,
+        )
+    return turned
 
 
 def _what_is(path: Path) -> str:
@@ -97,17 +122,13 @@ def _what_is(path: Path) -> str:
     return f"there is no such file{close}"
 
 
-def _as_rgb(image: Image) -> Image:
+def _as_rgb(image: Image, name: str) -> Picture:
     from PIL import Image
 
-    if image.mode == "F":
-        raise ValueError("floating-point values have no range of their own; save it with 8 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > DEEP:
-            raise ValueError("32-bit values have no range of their own; save it with 8 or 16 bits")
-        grey = (values.astype(np.float64) * (255 / DEEP)).round().astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "F" or image.mode.startswith("I"):
+        # Pillow keeps 16 bits in an "I" of 32.
+        most = None if image.mode == "F" else SIXTEEN_BITS
+        return deepened(np.asarray(image), name, most)
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
@@ -115,7 +136,7 @@ def _as_rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def resized(image: Image, size: Size, interpolation: str = "bilinear") -> Image:
+def resized(image: P, size: Size, interpolation: str = "bilinear") -> P:
     """size: the shorter side, or (height, width), which may change the aspect."""
     from PIL.Image import Resampling
 
@@ -128,7 +149,7 @@ def resized(image: Image, size: Size, interpolation: str = "bilinear") -> Image:
     check_size("resize", wanted)
     if wanted == image.size:
         return image
-    return image.resize(wanted, Resampling[interpolation.upper()])
+    return image.resize(wanted, Resampling[interpolation.upper()])  # type: ignore[return-value]
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:

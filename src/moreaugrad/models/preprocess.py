@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.data.images import Size, check_size, resized
+from moreaugrad.data.images import Picture, Size, check_size, resized
 from moreaugrad.names import choose
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
@@ -58,8 +54,8 @@ class Preprocess:
             return None
         return (len(self.mean), *_both(size))
 
-    def __call__(self, image: Image) -> Tensor:
-        """A picture as a normalised float32 tensor `[C, H, W]`."""
+    def __call__(self, image: Picture) -> Tensor:
+        """An image as a normalised float32 tensor `[C, H, W]`."""
         image = image.convert("RGB" if len(self.mean) == 3 else "L")
         if self.resize is not None:
             image = resized(image, self.resize, self.interpolation)
@@ -80,7 +76,7 @@ class Preprocess:
     def _column(self, values: tuple[float, ...]) -> Tensor:
         return torch.tensor(values).view(-1, 1, 1)
 
-    def _cropped(self, image: Image) -> Image:
+    def _cropped(self, image: Picture) -> Picture:
         if self.crop is None:
             return image
         height, width = _both(self.crop)

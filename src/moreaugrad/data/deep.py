@@ -1,0 +1,190 @@
+"""Images of more than 8 bits a channel: PNG and TIFF of 16 bits, and floating-point TIFF.
+
+Pillow reads 16-bit colours with 8 bits, so these files are read by tifffile and imagecodecs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image, Resampling
+
+LUMA = (0.299, 0.587, 0.114)
+"""ITU-R 601-2, as Pillow has it."""
+NO_RANGE = "have no range of their own; save it as unsigned integers, or as floats from 0 to 1"
+UNSPECIFIED, PREMULTIPLIED = 0, 1
+"""Of the extra samples of a TIFF file; 2 is an alpha channel that colours are not multiplied by."""
+MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
+"""Photometric interpretations of a TIFF file."""
+DARK = 1 / 8
+"""Share of the range below which an image is reported to look black."""
+
+
+class DeepImage:
+    """An image with fractions between its 256 levels, to be used like one of Pillow.
+
+    values: `[H, W, C]` float32 from 0 to 255, C 3 or (grey) 1.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = np.ascontiguousarray(values, dtype=np.float32)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+    @property
+    def width(self) -> int:
+        return int(self.values.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.values.shape[0])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.values, dtype=dtype)
+
+    def convert(self, mode: str) -> DeepImage:
+        """As "RGB", or in shades of grey as "L"."""
+        if mode == "L":
+            return DeepImage((self.values * np.array(LUMA, np.float32)).sum(2, keepdims=True))
+        return self
+
+    def resize(self, size: tuple[int, int], resample: Resampling) -> DeepImage:
+        from PIL import Image
+
+        bands = [
+            np.asarray(Image.fromarray(self.values[..., band]).resize(size, resample))
+            for band in range(self.values.shape[2])
+        ]
+        # Bicubic weights may overshoot; 8 bits are cut off in the same way.
+        return DeepImage(np.stack(bands, -1).clip(0, 255))
+
+    def crop(self, box: tuple[int, int, int, int]) -> DeepImage:
+        """(left, top, right, bottom); black where it leaves the image, as Pillow has it."""
+        left, top, right, bottom = box
+        made = np.zeros((bottom - top, right - left, self.values.shape[2]), np.float32)
+        rows = slice(max(top, 0), min(bottom, self.height))
+        columns = slice(max(left, 0), min(right, self.width))
+        inside = self.values[rows, columns]
+        start = rows.start - top, columns.start - left
+        made[start[0] : start[0] + inside.shape[0], start[1] : start[1] + inside.shape[1]] = inside
+        return DeepImage(made)
+
+    def reduced(self) -> Image:
+        """Rounded to 8 bits."""
+        from PIL import Image
+
+        return Image.fromarray(self.values.round().astype(np.uint8))
+
+
+def read_png(file: IO[bytes], name: str) -> DeepImage:
+    """A PNG file of 16 bits a channel: grey or colours, transparent parts over white."""
+    import imagecodecs
+    from PIL import Image
+
+    with Image.open(file) as image:
+        turned = image.getexif().get(0x0112, 1)
+    file.seek(0)
+    values = imagecodecs.png_decode(file.read())
+    return deepened(_turned(values, turned), name, extra=(2,) if values.ndim == 3 else ())
+
+
+def read_tiff(file: IO[bytes], name: str, most_pixels: int) -> DeepImage | None:
+    """The first page of a TIFF file, where it has more than 8 bits; None: Pillow reads the rest.
+
+    Warns (UserWarning) of further pages and of channels that are left out.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        whole = [page for page in tiff.pages if not int(getattr(page, "subfiletype", 0)) & 1]
+        page: Any = tiff.pages.first
+        if len(whole) > 1:
+            warnings.warn(
+                f"{name}: the first of its {len(whole)} pages is read, the others are left out",
+                stacklevel=2,
+            )
+        if page.dtype is None or page.dtype.itemsize == 1:
+            return None
+        if page.imagewidth * page.imagelength > most_pixels:
+            raise ValueError(f"it has more than {most_pixels} pixels")
+        photometric = int(page.photometric)
+        if photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB) or page.axes[-3:] not in (
+            "YX", "YXS", "SYX",
+        ):  # fmt: skip
+            raise ValueError(
+                f"{page.bitspersample} bits of the kind {page.photometric.name}, {page.axes}, are "
+                "not supported; save it as grey or RGB"
+            )
+        values = page.asarray()
+        bits, extra = int(page.bitspersample), tuple(map(int, page.extrasamples))
+        orientation = page.tags.get("Orientation")
+    if values.ndim == 3 and page.axes[-3:] == "SYX":
+        values = values.transpose(1, 2, 0)
+    turned = _turned(values, 1 if orientation is None else int(orientation.value))
+    most = 2**bits - 1 if values.dtype.kind == "u" else None
+    return deepened(turned, name, most, extra=extra, inverted=photometric == MIN_IS_WHITE)
+
+
+def deepened(
+    values: np.ndarray,
+    name: str,
+    most: int | None = None,
+    *,
+    extra: Sequence[int] = (),
+    inverted: bool = False,
+) -> DeepImage:
+    """Of pixels `[H, W]` or `[H, W, C]`; the last of an even number of channels may be alpha.
+
+    most: the value of white; None is the type's largest, or 1 for floats. extra: what channels
+    beyond one or three are. inverted: where 0 is white.
+    Errors: ValueError for values that are not in the range. Warns of channels that are left out,
+    and of values that use a small part of the range alone.
+    """
+    if most is None:
+        most = 1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+        if values.dtype.kind == "i":
+            raise ValueError(f"signed integers {NO_RANGE}")
+    pixels = values.reshape(*values.shape[:2], -1).astype(np.float64)
+    low, high = pixels.min(), pixels.max()
+    if not 0 <= low <= high <= most:  # NaN included
+        raise ValueError(f"values from {low:g} to {high:g} {NO_RANGE}")
+    pixels = pixels * (255 / most)
+    channels = 3 if pixels.shape[2] >= 3 else 1
+    colours, others = pixels[..., :channels], pixels[..., channels:]
+    if inverted:
+        colours = 255 - colours
+    if others.shape[2] and extra and extra[0] != UNSPECIFIED:
+        opaque = others[..., :1] / 255
+        colours = colours if extra[0] == PREMULTIPLIED else colours * opaque
+        colours = (colours + 255 * (1 - opaque)).clip(0, 255)
+        others = others[..., 1:]
+    if others.shape[2]:
+        warnings.warn(
+            f"{name}: {channels} of its {pixels.shape[2]} channels are read, the others are left "
+            "out",
+            stacklevel=3,
+        )
+    if high < DARK * most and not inverted:
+        warnings.warn(
+            f"{name}: its values reach {high / most:.1%} of their range, so that it is nearly "
+            "black to a network; scale them, if that is not meant",
+            stacklevel=3,
+        )
+    return DeepImage(np.repeat(colours, 3, axis=2) if channels == 1 else colours)
+
+
+def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """As EXIF's orientation from 1 to 8 says."""
+    if orientation in (5, 7):
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 4):
+        return np.flip(values, 2 - orientation // 2)
+    quarter = {3: 2, 6: -1, 7: 2, 8: 1}.get(orientation, 0)
+    return np.rot90(values, quarter)
