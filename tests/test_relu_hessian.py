@@ -115,3 +115,13 @@ def test_bad_input() -> None:
         found.displacement(1.0)
     with pytest.raises(ValueError, match="vectors: expected 4"):
         found.product(X[:2])
+
+
+def test_inside_autocast_the_network_alone_is_in_reduced_precision() -> None:
+    model = network([12, 20, 5], nn.ReLU, gain=2.5, dtype=torch.float32)
+    x = normal(3, 12, seed=3, dtype=torch.float32)
+    for leading in (None, 2):
+        expected = relu_hessian(model, x, leading=leading).eigenvalues
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = relu_hessian(model, x, leading=leading).eigenvalues
+        torch.testing.assert_close(found[:, :2], expected[:, :2], rtol=0.1, atol=1e-3)

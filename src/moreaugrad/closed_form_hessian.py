@@ -15,7 +15,7 @@ from torch import Tensor
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore, ForwardFunc
-from moreaugrad.hessian import GaussNewton, LossModel
+from moreaugrad.hessian import GaussNewton, LossModel, outside_autocast
 from moreaugrad.layout import flat_scale
 from moreaugrad.noise import Noise
 from moreaugrad.outputs import TargetLike
@@ -133,8 +133,9 @@ def relu_hessian(
     classes = _probabilities(bound).shape[1]
     if leading is not None and not 1 <= leading <= classes:
         raise ValueError(f"leading: expected 1 to {classes} eigenvalues, got {leading}")
-    loss = LossModel(bound, GaussNewton, flat_scale(std, bound.layout, bound.origin))
-    return _dense(loss) if leading is None else _krylov(loss, leading, tolerance)
+    with outside_autocast(bound) as bound:
+        loss = LossModel(bound, GaussNewton, flat_scale(std, bound.layout, bound.origin))
+        return _dense(loss) if leading is None else _krylov(loss, leading, tolerance)
 
 
 def _dense(loss: LossModel) -> ReLUHessian:

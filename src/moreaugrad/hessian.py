@@ -10,6 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -239,6 +240,27 @@ class LossModel:
             bound.meter(PRODUCT * len(rows) * bound.passes)
         copies = found.reshape(bound.passes, *every.shape)[:, rows]
         return copies.sum(0) / bound.passes
+
+
+@contextmanager
+def outside_autocast(bound: BoundScore) -> Iterator[BoundScore]:
+    """Where autocast is on: the score with autocast around the model's forward passes only.
+
+    What is recorded there goes back in the precision that it was computed in; sums and products
+    of a solver are not the network's, and keep their own.
+    """
+    device = bound.origin.device.type
+    if not torch.is_autocast_enabled(device):
+        yield bound
+        return
+    dtype, model = torch.get_autocast_dtype(device), bound.model
+
+    def cast(*args: object) -> object:
+        with torch.autocast(device, dtype=dtype):
+            return model(*args)
+
+    with torch.autocast(device, enabled=False):
+        yield replace(bound, model=cast)
 
 
 @contextmanager

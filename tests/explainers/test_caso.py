@@ -319,6 +319,59 @@ def test_an_accuracy_below_rounding_is_told() -> None:
     torch.testing.assert_close(result.maps.double(), exact.maps, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.parametrize("lambda1", [0.0, 1e-6, 1e-5, 1e-4])
+def test_a_small_lambda1_converges_for_each_sample_alone(lambda1: float) -> None:
+    model = network([200, 64, 30], nn.ReLU, gain=3.0, dtype=torch.float32)
+    x = normal(4, 200, seed=16, dtype=torch.float32)
+    explainer = CASO(model, lambda1=lambda1, c1=0.5)
+    batch = explainer.explain(x)
+    assert batch.ok
+    for i in range(4):
+        alone = explainer.explain(x[i : i + 1])
+        assert alone.status == (Status.CONVERGED,)
+        torch.testing.assert_close(alone.maps[0], batch.maps[i], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [CASO, SmoothCASO])
+def test_entries_that_the_network_does_not_read_are_exactly_zero(method: type[CASO]) -> None:
+    model = nn.Sequential(nn.Unflatten(1, (1, 12)), nn.AvgPool1d(5), nn.Flatten(), nn.Linear(2, 3))
+    maps = method(model.double().eval(), lambda1=0.0, c1=0.1).explain(X).maps
+    assert (maps[:, 10:] == 0).all()
+    assert (maps[:, :10] != 0).all()
+
+
+@pytest.mark.parametrize("method", [CAFO, CASO, SmoothCASO])
+def test_the_default_dtype_does_not_matter(method: type[CAFO]) -> None:
+    single, x = copy.deepcopy(SMOOTH).float(), X.float()
+    expected = method(single).explain(x).maps
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = method(single).explain(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found.maps, expected)
+
+
+@pytest.mark.parametrize("method", [CASO, SmoothCASO])
+@pytest.mark.parametrize("hessian", ["exact", "gauss-newton"])
+@pytest.mark.filterwarnings("ignore:.*not the Hessian", "ignore::moreaugrad.ConvergenceWarning")
+def test_inside_autocast_the_network_alone_is_in_reduced_precision(
+    method: type[CASO], hessian: str
+) -> None:
+    single, x = copy.deepcopy(SMOOTH).float(), X.float()
+    explainer = method(single, hessian=hessian, lambda1=0.01)
+    expected = explainer.explain(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = explainer.explain(x)
+        pulled = explainer.vjp(found, x)
+        assert torch.is_autocast_enabled("cpu")
+    off = (found.maps - expected.maps).norm(dim=1) / expected.maps.norm(dim=1)
+    assert 1e-4 < float(off.max()) < 0.2
+    assert found.maps.dtype == pulled.dtype == torch.float32
+    exact = explainer.vjp(expected, x)
+    assert float((pulled - exact).norm() / exact.norm()) < 0.2
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"lambda1": -1.0}, "lambda1: expected a number >= 0, 'auto' or 'search', got -1"),
     ({"lambda1": "serch"}, "lambda1.*search"),

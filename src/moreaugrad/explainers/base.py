@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explanation import ConvergenceWarning, Explanation
+from moreaugrad.hessian import outside_autocast
 from moreaugrad.masking import MaskLike
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs, Score, Smoothed
@@ -259,7 +260,8 @@ class Explainer(GradientAttribution, ABC):
         flat = bound.layout.flatten([part.to(bound.origin.dtype) for part in given])
         if bound.mask is not None:
             flat = torch.where(bound.mask, flat, 0.0)
-        found = bound.layout.restore(self._pull(bound, maps, flat, way))
+        with outside_autocast(bound) as bound:
+            found = bound.layout.restore(self._pull(bound, maps, flat, way))
         return found if isinstance(explanation.maps, tuple) else found[0]
 
     def bind(

@@ -21,7 +21,15 @@ from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
 from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
-from moreaugrad.hessian import EXACT, GAUSS_NEWTON, HESSIANS, PRODUCT, Exact, LossModel
+from moreaugrad.hessian import (
+    EXACT,
+    GAUSS_NEWTON,
+    HESSIANS,
+    PRODUCT,
+    Exact,
+    LossModel,
+    outside_autocast,
+)
 from moreaugrad.layout import flat_scale
 from moreaugrad.names import choose
 from moreaugrad.noise import RELATIVE, Noise
@@ -195,14 +203,15 @@ class CASO(GroupFeatures):
         return pulled_twice(bound, w / twice[:, None] / scale, -maps.flat / scale)
 
     def _maps(self, bound: BoundScore) -> Maps:
-        try:
-            return self._solved(bound, self.hessian)
-        except NoSecondDerivative as error:
-            if self.hessian == GAUSS_NEWTON:
-                raise
-            maps = self._solved(bound, GAUSS_NEWTON)
-            warnings.warn(f"solved with the Gauss-Newton matrix instead: {error}", stacklevel=2)
-            return maps
+        with outside_autocast(bound) as bound:
+            try:
+                return self._solved(bound, self.hessian)
+            except NoSecondDerivative as error:
+                if self.hessian == GAUSS_NEWTON:
+                    raise
+                maps = self._solved(bound, GAUSS_NEWTON)
+                warnings.warn(f"solved with the Gauss-Newton matrix instead: {error}", stacklevel=2)
+                return maps
 
     def _solved(self, bound: BoundScore, hessian: str) -> Maps:
         scale = flat_scale(self.std, bound.layout, bound.origin)

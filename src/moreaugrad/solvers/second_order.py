@@ -2,21 +2,20 @@
 
 H is only known through products, each as dear as two gradients, so few are made and all are kept:
 in their span H is a small matrix, which gives L, the solution without lambda1, and a model of H
-whose own solution Newton's method finds without further products. What the model lacks is put
-right by the product with that solution, which joins the span.
+whose own solution is found without further products. What the model lacks is put right by the
+product with that solution, which joins the span.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from moreaugrad.layout import per_sample
 from moreaugrad.noise import Noise
-from moreaugrad.penalties import L1
+from moreaugrad.solvers.quadratic import QuadraticModel
 from moreaugrad.solvers.ritz import RitzSpace
 
 Rule = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
@@ -32,10 +31,8 @@ ROUNDINGS = 4
 """Of 2 lambda2: an error of L below so many is nothing, for a Hessian that is almost zero."""
 SETTLED = 2
 """Corrections during which a rule may change lambda1; then it stays, so that they converge."""
-NEWTON_STEPS = 50
 PATIENCE, PROGRESS = 8, 0.9
 """Products without such a ratio of residuals, after which rounding is what is left."""
-PENALTY = L1(1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,23 +105,24 @@ class _Run:
         nothing = torch.zeros_like(self.length)
         self.lambda1, self.top, self.top_error = nothing, nothing, nothing
         self.twice = nothing + 2 * (problem.c1 if problem.lambda2 is None else problem.lambda2)
-        self.delta = self.image = torch.where(finite[:, None], 0.0, torch.nan).expand_as(self.g)
+        self.delta = self.image = (
+            nothing[:, None].where(finite[:, None], torch.nan).expand_as(self.g)
+        )
         self.residual = torch.where(finite, nothing, torch.nan)
         self.best, self.waited = nothing + torch.inf, self.products
 
     def explore(self) -> None:
         """The gradient's Krylov space, until L and, without lambda1, the solution are accurate."""
-        rest, wanted = self.g, self.alive
-        if self.space.size:
-            rest, wanted = self._open()
-        while self._look(rest, wanted):
-            rest, wanted = self._open()
+        if not self.space.size:
+            self._look(self.alive, self.g)
+        while self._look(*self._open()):
+            pass
 
     def probe(self) -> None:
         """Random directions: H times one shows what the space has missed, the more the larger."""
         vector = self.problem.probe
         for _ in range(PROBES):
-            if not self._look(vector, self.alive):
+            if not self._look(self.alive, vector):
                 return
             vector = self.space.images[:, -1]
 
@@ -132,12 +130,15 @@ class _Run:
         """The solution with lambda1, by the model of H and what each product adds to it."""
         active, pull = self.alive, self.g
         for correction in range(self.most):
-            model = _Model(self.space, pull, self.twice, 0.1 * self.tolerance * self.length)
+            accuracy = 0.1 * self.tolerance * self.length
+            model = QuadraticModel(self.space, pull, self.twice, accuracy)
             if correction < SETTLED:
                 self.lambda1 = torch.where(active, rule(self.g, model.pulls), self.lambda1)
-            found = PENALTY.prox(model.pulls(self.lambda1), self.lambda1) / self.twice[:, None]
+            found = model.solution(self.lambda1)
+            slope = self.g + self.space.combine_images(self.space.coefficients(found))
             self.delta = torch.where(active[:, None], found, self.delta)
-            going = self._look(self.delta, active)
+            # A solution within the space still has a slope outside of it.
+            going = self._look(active, self.delta, slope)
             self._curvature()
             inside = self.space.coefficients(self.delta)
             self._solved(active, self.delta, self.space.combine_images(inside))
@@ -175,19 +176,17 @@ class _Run:
             products=self.products,
         )
 
-    def _open(self) -> tuple[Tensor, Tensor]:
-        """The direction that is lacking most, and which samples lack one."""
+    def _open(self) -> tuple[Tensor, ...]:
+        """Which samples lack a direction, and the directions that may be lacking."""
         rest, wanted = self._curvature()
         if self.problem.lambda1 is not None:
-            return rest, wanted
+            return wanted, rest
         inside = self.space.solve(self.twice, self.space.coefficients(self.g))
         delta, image = self.space.combine(inside), self.space.combine_images(inside)
         self._solved(self.alive, delta, image)
         slope = self.g + image - self.twice[:, None] * delta
-        return (
-            torch.where(wanted[:, None], rest, slope),
-            wanted | (self.alive & (self.residual > self.tolerance)),
-        )
+        unsolved = self.alive & (self.residual > self.tolerance)
+        return wanted | unsolved, torch.where(wanted[:, None], rest, slope), slope
 
     def _curvature(self) -> tuple[Tensor, Tensor]:
         """Updates L. What its eigenvector lacks, and which samples' L is not accurate."""
@@ -203,11 +202,17 @@ class _Run:
             off = off | (self.top_error > self.tolerance * 2 * self.problem.c1)
         return top.rest, self.alive & off
 
-    def _look(self, vector: Tensor, wanted: Tensor) -> bool:
-        """Adds what is new in these vectors to the space. Whether there was anything."""
+    def _look(self, wanted: Tensor, *vectors: Tensor) -> bool:
+        """Adds what is new in the first vector that has something new to the space, for each of
+        these samples. Whether there was anything."""
         stuck = self.products - self.waited >= PATIENCE
         wanted = wanted & (self.products < self.most) & ~stuck
-        direction = torch.where(wanted[:, None], self.space.direction(vector), 0.0)
+        direction = torch.zeros_like(self.g)
+        for vector in vectors:
+            lacking = wanted & ~direction.any(dim=1)
+            if bool(lacking.any()):
+                found = self.space.direction(vector)
+                direction = torch.where(lacking[:, None], found, direction)
         rows = direction.any(dim=1).nonzero()[:, 0]
         if len(rows) == 0:
             return False
@@ -228,6 +233,9 @@ class _Run:
     def _solved(self, rows: Tensor, delta: Tensor, image: Tensor) -> None:
         """Takes a solution of these samples, and measures it."""
         rows = rows & self.alive
+        # What the loss does not depend on has no displacement; rounding would give it one.
+        read = (self.g != 0) | self.space.images.any(dim=1)
+        delta = torch.where(read, delta, 0.0)
         self.delta = torch.where(rows[:, None], delta, self.delta)
         self.image = torch.where(rows[:, None], image, self.image)
         slope = self.g + self.image - self.twice[:, None] * self.delta
@@ -241,61 +249,3 @@ class _Run:
         better = self.residual < PROGRESS * self.best
         self.best = torch.where(better, self.residual, self.best)
         self.waited = torch.where(better, self.products, self.waited)
-
-
-class _Model:
-    """The problem with V (V'HV) V' for H and b for g: k unknowns w = V'D, by Newton's method.
-
-    D = prox(b + V T w) / a solves it when w = V'D; a = 2 lambda2, T = V'HV.
-    """
-
-    def __init__(self, space: RitzSpace, pull: Tensor, twice: Tensor, accuracy: Tensor) -> None:
-        self.space, self.pull, self.twice = space, pull, twice
-        self.accuracy = accuracy.double().cpu()
-        self.w = torch.zeros(space.small.shape[:2], dtype=torch.float64)
-
-    def pulls(self, lambda1: Tensor) -> Tensor:
-        """b + V T w at the solution, `[B, n]`, started at the last one."""
-        at = self._at(self.w, lambda1)
-        length = torch.ones_like(at.size)
-        for _ in range(NEWTON_STEPS):
-            going = at.size > self.accuracy
-            if not bool(going.any()):
-                break
-            trial = self._at(at.w - length[:, None] * self._step(at), lambda1)
-            better = going & (trial.size < at.size)
-            at = at.replaced(better, trial)
-            length = torch.where(better, 1.0, length / 2)
-        self.w = at.w
-        return at.pulls
-
-    def _at(self, w: Tensor, lambda1: Tensor) -> _Point:
-        pulls = self.pull + self.space.combine(self.space.times(w))
-        delta = PENALTY.prox(pulls, lambda1) / self.twice[:, None]
-        off = w - self.space.coefficients(delta)
-        return _Point(w, pulls, delta, off, size=self.space.times(off).norm(dim=1))
-
-    def _step(self, at: _Point) -> Tensor:
-        """Newton's: the prox passes on what lies on the entries that are not zero."""
-        among = self.space.gram(at.delta != 0) / self.twice.double().cpu()[:, None, None]
-        slope = torch.eye(self.space.size, dtype=torch.float64) - among @ self.space.small
-        step: Tensor = torch.linalg.solve(slope, at.off)
-        return step
-
-
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """A trial w `[B, k]`; `off` = w - V'D, and `size` `[B]` what it does to the derivatives."""
-
-    w: Tensor
-    pulls: Tensor
-    delta: Tensor
-    off: Tensor
-    size: Tensor
-
-    def replaced(self, rows: Tensor, by: _Point) -> _Point:
-        kept: dict[str, Tensor] = {}
-        for item in fields(self):
-            old, new = getattr(self, item.name), getattr(by, item.name)
-            kept[item.name] = torch.where(per_sample(rows, old).bool(), new, old)
-        return _Point(**kept)
