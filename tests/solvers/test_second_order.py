@@ -33,7 +33,7 @@ def solved(g: Tensor, h: Tensor, lambda1: Tensor | None, c1: float) -> SecondOrd
     problem = SecondOrderProblem(
         gradient=g,
         product=lambda v, rows: torch.einsum("bij,bj->bi", h[rows], v),
-        keys=(0,) * len(g),
+        probe=normal(1, g.shape[1], seed=9, dtype=g.dtype).expand_as(g),
         lambda1=None if lambda1 is None else (lambda _, __: lambda1),
         lambda2=None,
         c1=c1,
