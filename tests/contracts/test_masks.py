@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 import moreaugrad as mg
-from contracts.networks import ONE_PICTURE, Joint, _drawn, assert_same, cheap, columns, pictures
+from contracts.networks import (
+    ONE_PICTURE,
+    Embedded,
+    Joint,
+    Sentence,
+    assert_same,
+    cheap,
+    columns,
+    pictures,
+)
 from moreaugrad.explainers.base import Explainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
@@ -19,34 +28,6 @@ FORMS = {
 }
 """The places of each sample's tokens in a padded row."""
 WIDTHS = {"after": 15, "before": 7, "between": 7}
-
-
-class Sentence(nn.Module):
-    """Token ids `[B, L]` and their mask to `[B, 3]`: attention over the real positions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(9, 6)
-        self.mix = nn.Linear(6, 6)
-        self.activation = nn.Tanh()
-        self.weigh = nn.Linear(6, 1)
-        self.head = nn.Linear(6, 3)
-        _drawn(self, torch.float64)
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.read(self.embedding(ids), mask)
-
-    def read(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        hidden = self.activation(self.mix(embedded))
-        weight = self.weigh(hidden)[:, :, 0].masked_fill(~mask, -torch.inf).softmax(1)
-        return self.head((weight[:, :, None] * hidden).sum(1))
-
-
-class Embedded(Sentence):
-    """The same from embeddings `[B, L, 6]`."""
-
-    def forward(self, embedded: Tensor, mask: Tensor) -> Tensor:
-        return self.read(embedded, mask)
 
 
 MODEL = Sentence()

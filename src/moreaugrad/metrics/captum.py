@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from captum import metrics
@@ -153,8 +153,9 @@ def max_sensitivity(
     """max over x' of ||A(x') - A(x)||_2 / ||A(x)||_2, x' uniform in a box around x: `[B]`.
 
     `clean` is `explainer.explain(x)`, made with the same ids and arguments; every x' is explained
-    for its target. Low is good. Costs near.draws explanations of the batch. NaN where one of the
-    maps is not finite, and where the clean one is zero everywhere.
+    for its target. Padding, which its mask tells, stays as it is. Low is good. Costs near.draws
+    explanations of the batch. NaN where one of the maps is not finite, and where the clean one is
+    zero everywhere.
     Source: Yeh et al. (2019), arXiv 1901.09392, by captum.metrics.sensitivity_max.
     Errors: ValueError for an explainer of a layer, whose input is not what is perturbed, and
     where the model's output at an x' is not finite.
@@ -169,18 +170,21 @@ def max_sensitivity(
     flat = _flat(clean.maps, layout)
     keys, draws = sample_keys(ids, len(flat)), count()
     calls = count()
+    mask = getattr(clean, "mask", None)
+    padding: dict[str, Any] = {} if mask is None else {"mask": mask}
+    real = None if mask is None else _flat(mask, layout)
 
     def maps(points: Tensor) -> tuple[Tensor]:
         if next(calls) == 0:  # Captum asks for the clean maps first.
             return (flat,)
         restored = layout.restore(points)
         inputs = restored if len(restored) > 1 else restored[0]
-        found = explainer.explain(inputs, clean.target, additional_forward_args, ids=ids)
+        found = explainer.explain(inputs, clean.target, additional_forward_args, ids=ids, **padding)
         return (_flat(found.maps, layout),)
 
     def perturb(points: Tensor) -> Tensor:
         drawn = near.perturbations(keys, next(draws), Stream.BOX, space, layout)
-        return points + drawn.to(points)
+        return points + (drawn if real is None else drawn * real.to(drawn)).to(points)
 
     origin = layout.flatten(parts).detach()
     most: Tensor = metrics.sensitivity_max(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,19 +53,29 @@ def defined(flat: Tensor) -> Tensor:
     return torch.isfinite(flat).all(1) & (flat != 0).any(1)
 
 
-def by_sample(score: Callable[..., float], *maps: Tensor, reduction: str = AS_IS) -> Tensor:
+def by_sample(
+    score: Callable[..., float],
+    *maps: Tensor,
+    reduction: str = AS_IS,
+    mask: Tensor | None = None,
+) -> Tensor:
     """`score` of one sample of each of `maps`: `[B]`, float64, on the maps' device.
 
     Samples reach it reduced and in float64. A sample is NaN without being asked where one of its
     maps is zero everywhere, before or after the reduction, or not finite.
+    mask: True at real entries, of the maps' shape, as an explanation has it; then samples reach it
+    flat and without the others (a pixel is real where one of its channels is).
     Errors: ValueError or TypeError for maps of other shapes than each other's, or of no batch.
     """
     check(*maps)
+    masks = None if mask is None else reals(mask, maps[0])
     choose("reduction", reduction, REDUCTIONS)
     found = np.full(len(maps[0]), np.nan)
     for row, parts in enumerate(zip(*maps, strict=True)):
         samples = [sample(part, reduction) for part in parts]
         known = [each for each in samples if each is not None]
+        if masks is not None:
+            known = [left for each in known if (left := real(each, masks[row])).any()]
         if len(known) == len(samples):
             found[row] = score(*known)
     return torch.from_numpy(found).to(maps[0].device)
@@ -94,6 +105,21 @@ def ranks(values: Floats) -> Floats:
     found = np.empty(flat.size)
     found[order] = shared if len(starts) == flat.size else np.repeat(shared, sizes)
     return found
+
+
+def reals(mask: Tensor, maps: Tensor) -> NDArray[np.bool_]:
+    """The mask of these maps. Errors: ValueError for one of another shape or type."""
+    if mask.dtype is not torch.bool or mask.shape != maps.shape:
+        raise ValueError(
+            f"mask: expected a boolean tensor of the maps' shape {list(maps.shape)}, as "
+            f"explanation.mask is, got {mask.dtype} of {list(mask.shape)}"
+        )
+    return np.asarray(mask.cpu().numpy())
+
+
+def real(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """The real ones of a sample's entries, or of its pixels, flat."""
+    return values[mask if mask.ndim == values.ndim else mask.any(-3)]
 
 
 def check(*maps: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 The top are the k entries of largest magnitude. Of equal entries at its end those that come first
 are taken, in both maps alike; `top_k_ties` tells how many that decided. Zeros are never in it.
+`mask` is True at the entries that count, as in `explanation.mask`; padding is left out.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def top_k_intersection(
     count: int | None = None,
     nonzero: bool = True,
     reduction: str = AS_IS,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """|top_k(a) and top_k(b)| / k, with the k of the clean map `a`: `[B]`, in [0, 1].
 
@@ -39,10 +41,17 @@ def top_k_intersection(
         k = _count(a, ratio, count, nonzero)
         return np.count_nonzero(top(a, k) & top(b, k)) / k if k else math.nan
 
-    return by_sample(score, a, b, reduction=reduction)
+    return by_sample(score, a, b, reduction=reduction, mask=mask)
 
 
-def dice(a: Tensor, b: Tensor, *, ratio: float = 0.4, reduction: str = AS_IS) -> Tensor:
+def dice(
+    a: Tensor,
+    b: Tensor,
+    *,
+    ratio: float = 0.4,
+    reduction: str = AS_IS,
+    mask: Tensor | None = None,
+) -> Tensor:
     """2 |M_a and M_b| / (|M_a| + |M_b|), M the top of floor(ratio x own non-zero entries): `[B]`.
 
     NaN where both are empty. Source: AdvGrad appendix B.7.
@@ -54,10 +63,17 @@ def dice(a: Tensor, b: Tensor, *, ratio: float = 0.4, reduction: str = AS_IS) ->
         size = np.count_nonzero(first) + np.count_nonzero(second)
         return 2 * np.count_nonzero(first & second) / size if size else math.nan
 
-    return by_sample(score, a, b, reduction=reduction)
+    return by_sample(score, a, b, reduction=reduction, mask=mask)
 
 
-def jaccard(a: Tensor, b: Tensor, *, ratio: float = 0.1, reduction: str = AS_IS) -> Tensor:
+def jaccard(
+    a: Tensor,
+    b: Tensor,
+    *,
+    ratio: float = 0.1,
+    reduction: str = AS_IS,
+    mask: Tensor | None = None,
+) -> Tensor:
     """|M_a and M_b| / |M_a or M_b|, M the top of floor(ratio x all entries): `[B]`, in [0, 1].
 
     A top ends where a map's non-zero entries do. NaN where both are empty. Source: the code
@@ -70,7 +86,7 @@ def jaccard(a: Tensor, b: Tensor, *, ratio: float = 0.1, reduction: str = AS_IS)
         size = np.count_nonzero(first | second)
         return np.count_nonzero(first & second) / size if size else math.nan
 
-    return by_sample(score, a, b, reduction=reduction)
+    return by_sample(score, a, b, reduction=reduction, mask=mask)
 
 
 def top_k_ties(
@@ -80,6 +96,7 @@ def top_k_ties(
     count: int | None = None,
     nonzero: bool = True,
     reduction: str = AS_IS,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Share of the top's entries whose place there their order alone decided: `[B]`, in [0, 1]."""
     _check(ratio, count)
@@ -93,7 +110,7 @@ def top_k_ties(
         taken = k - np.count_nonzero(size > last)
         return taken / k if np.count_nonzero(size == last) > taken else 0.0
 
-    return by_sample(score, maps, reduction=reduction)
+    return by_sample(score, maps, reduction=reduction, mask=mask)
 
 
 def top(values: Floats, k: int) -> Mask:

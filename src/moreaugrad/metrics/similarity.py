@@ -4,6 +4,8 @@ NaN where one of the two is zero everywhere or not finite, and where a correlati
 constant map. `reduction` is over the channels, by default none: entries count one by one.
 `signed=False`, the default, compares magnitudes |A|, as pictures show them; methods that are
 unsigned by construction then compare with the others.
+`mask` is True at the entries that count, as in `explanation.mask`; padding, whose zeros would
+correlate, is left out of correlations, and does not change the other numbers.
 """
 
 from __future__ import annotations
@@ -42,16 +44,30 @@ def cosine(a: Tensor, b: Tensor, *, signed: bool = False, reduction: str = AS_IS
     return by_sample(score, a, b, reduction=reduction)
 
 
-def pearson(a: Tensor, b: Tensor, *, signed: bool = False, reduction: str = AS_IS) -> Tensor:
+def pearson(
+    a: Tensor,
+    b: Tensor,
+    *,
+    signed: bool = False,
+    reduction: str = AS_IS,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Correlation of the entries, in [-1, 1]; NaN for a constant map."""
 
     def score(a: Floats, b: Floats) -> float:
         return _correlation(_values(a, signed), _values(b, signed))
 
-    return by_sample(score, a, b, reduction=reduction)
+    return by_sample(score, a, b, reduction=reduction, mask=mask)
 
 
-def spearman(a: Tensor, b: Tensor, *, signed: bool = False, reduction: str = AS_IS) -> Tensor:
+def spearman(
+    a: Tensor,
+    b: Tensor,
+    *,
+    signed: bool = False,
+    reduction: str = AS_IS,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Correlation of the entries' ranks, equal entries sharing their mean rank, in [-1, 1].
 
     NaN for a constant map. A sparse map's zeros are one large tie.
@@ -60,7 +76,7 @@ def spearman(a: Tensor, b: Tensor, *, signed: bool = False, reduction: str = AS_
     def score(a: Floats, b: Floats) -> float:
         return _correlation(ranks(_values(a, signed)), ranks(_values(b, signed)))
 
-    return by_sample(score, a, b, reduction=reduction)
+    return by_sample(score, a, b, reduction=reduction, mask=mask)
 
 
 def mass_centre_shift(a: Tensor, b: Tensor, *, reduction: str = "abs-sum") -> Tensor:
