@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from latex2mathml.converter import convert
+from formulas import mathml
 from mkdocs.structure.files import File, Files, InclusionLevel
 from tables import (
     RESULTS,
@@ -68,11 +68,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def on_page_content(content: str, **_: Any) -> str:
     """Replace what arithmatex marked, `\\(inline\\)` and `\\[display\\]`, with MathML."""
 
-    def mathml(match: re.Match[str]) -> str:
-        latex = html.unescape(match["latex"].strip())
-        made = convert(latex, display="block" if match["tag"] == "div" else "inline")
-        if "\\" in made:
-            raise ValueError(f"a command of this formula is not known to latex2mathml: {latex}")
-        return made
+    def made(match: re.Match[str]) -> str:
+        return mathml(html.unescape(match["latex"].strip()), display=match["tag"] == "div")
 
-    return FORMULA.sub(mathml, content)
+    return FORMULA.sub(made, content)
