@@ -12,11 +12,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 TESTS = Path(__file__).parent
+SEARCHED = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
 MODEL = ["--model", "tiny_models:smooth"]
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    environment = os.environ | {
+        "PYTHONPATH": SEARCHED,
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
     command = [sys.executable, "-m", "moreaugrad", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 

@@ -15,10 +15,16 @@ import pytest
 from PIL import Image
 
 from moreaugrad.cli.entry import run
+from moreaugrad.runs import directory
 from moreaugrad.runs.evaluate import store
 
 TESTS = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+SEARCHED = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": SEARCHED,
+    "OMP_NUM_THREADS": "1",
+}
 
 # Kills its own process between the writing of the n-th file and its renaming.
 KILLED = """
@@ -72,7 +78,7 @@ def process(code: list[str], **environment: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-# 1 and 2 are configuration and environment, 3 to 8 pictures, the others maps or records of a unit.
+# 1 and 2 are configuration and environment, 3 to 11 images, the others files of a unit.
 @pytest.mark.parametrize("number", [1, 2, 5, 14])
 def test_a_killed_run_goes_on_to_the_same_bytes(
     data: Path, plain: Path, tmp_path: Path, number: int
@@ -82,8 +88,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     killed.communicate(timeout=120)
     assert killed.returncode == -signal.SIGKILL
     left = tree(out)
-    assert len([name for name in left if Path(name).name.startswith(".")]) == 1
-    done = {name: data for name, data in left.items() if not Path(name).name.startswith(".")}
+    hidden = {name for name in left if Path(name).name.startswith(".")}
+    assert len(hidden) == 2  # a file half-written, and the lock
+    done = {name: data for name, data in left.items() if name not in hidden}
     assert done.items() < tree(plain).items()
     assert run(command(data, out)) == 0
     assert tree(out) == tree(plain)
@@ -120,7 +127,7 @@ def test_a_full_disk_loses_nothing_that_is_finished(
     data: Path, plain: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    out, real, seen = tmp_path / "run", store.write_atomically, []
+    out, real, seen = tmp_path / "run", directory.write_atomically, []
 
     def full(path: Path, content: bytes) -> None:
         seen.append(path)
@@ -129,7 +136,7 @@ def test_a_full_disk_loses_nothing_that_is_finished(
         real(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_atomically", full)
+        patch.setattr(directory, "write_atomically", full)
         assert run(command(data, out)) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "No space left on device); what is finished stays" in told
@@ -172,8 +179,8 @@ def test_a_process_that_dies_fails_the_others_and_the_next_start_completes(
 ) -> None:
     out, port = tmp_path / "run", free_port()
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    # The second process writes pictures (4 files) and dies in its first unit.
-    codes = [["-m", "moreaugrad"], ["-c", KILLED.format(number=6)]]
+    # The second process writes images (6 files) and dies in its first unit.
+    codes = [["-m", "moreaugrad"], ["-c", KILLED.format(number=8)]]
     both = [
         process([*code, *command(data, out)], RANK=str(rank), **shared)
         for rank, code in enumerate(codes)

@@ -38,6 +38,7 @@ from moreaugrad.runs.train.plan import plan_toml
 from toys import normal
 
 TESTS = Path(__file__).parents[1]
+SEARCHED = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
 SIDE, WHERE = 16, {"cross": (0, 0), "dot": (0, 8), "stripe": (8, 0), "blank": (8, 8)}
 """Each class has a bright square of its own, at a place of its own; the rest is noise."""
 
@@ -260,7 +261,7 @@ def test_two_processes_tell_the_same_stability(trained: Path, tmp_path: Path) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1",
+    environment = {**os.environ, "PYTHONPATH": SEARCHED, "OMP_NUM_THREADS": "1",
                    "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
     code = [sys.executable, "-m", "moreaugrad", *stability(trained, two)]
     started = [

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,12 @@ from moreaugrad.runs.train.folder import LOG
 from moreaugrad.training import checkpoint, protocol
 
 TESTS = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+SEARCHED = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": SEARCHED,
+    "OMP_NUM_THREADS": "1",
+}
 
 # Kills its own process between the writing of the n-th file and its renaming.
 KILLED = """
@@ -99,7 +106,8 @@ def process(code: list[str], **environment: str) -> subprocess.Popen[str]:
 
 def test_what_a_training_writes(plain: Path) -> None:
     names = {"config.toml", "environment.json", "log.jsonl", "labels.txt", "card.md",
-             "results.json", "model.json", "last.safetensors", "best.safetensors"}  # fmt: skip
+             "results.json", "results.sha256", "model.json", "last.safetensors",
+             "best.safetensors"}  # fmt: skip
     assert set(tree(plain)) == names | {"state-00000012.safetensors"}
     records = [json.loads(line) for line in (plain / "log.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2]
@@ -130,7 +138,7 @@ def test_a_finished_training_is_not_done_again(
 
     before = tree(plain)
     monkeypatch.setattr(checkpoint, "write_atomically", never)
-    monkeypatch.setattr(work, "write_card", never)
+    monkeypatch.setattr(work, "results_of", never)
     assert run(command(data, plain)) == 0
     assert tree(plain) == before
 
@@ -294,15 +302,36 @@ def test_other_means_are_not_other_settings(data: Path, plain: Path, tmp_path: P
     assert tree(tmp_path / "run") == tree(plain)
 
 
-def test_a_damaged_checkpoint_is_told(
-    data: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2],
+                                    lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+                                    lambda data: bytes(len(data))])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["last.safetensors", "state-00000012.safetensors", "best.safetensors", "results.json",
+     "model.json", "labels.txt", "card.md", "log.jsonl"],
+)  # fmt: skip
+def test_a_damaged_file_is_reported_and_made_again(
+    data: Path, plain: Path, tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(plain, out)
-    whole = (out / "last.safetensors").read_bytes()
-    (out / "last.safetensors").write_bytes(whole[:200])
-    assert run(command(data, out)) == 2
-    assert "expected a checkpoint with its state beside it" in capsys.readouterr().err
+    (out / name).write_bytes(damage((plain / name).read_bytes()))
+    with pytest.warns(UserWarning, match=rf"{name}.*damaged|{name}: expected a checkpoint"):
+        assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "model.json", "results.sha256"])
+def test_a_file_that_is_gone_is_made_again(
+    data: Path, plain: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(plain, out)
+    (out / name).unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
 
 
 def test_overwriting_begins_again(data: Path, plain: Path, tmp_path: Path) -> None:

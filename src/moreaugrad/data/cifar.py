@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ class Batches(DataSet):
         from PIL import Image
 
         return Image.fromarray(self.pixels[item.name])
+
+    def digest(self, item: Item) -> str:
+        return hashlib.sha256(self.pixels[item.name].tobytes()).hexdigest()
 
 
 def read_cifar10(tree: Tree, split: str | None) -> DataSet | None:

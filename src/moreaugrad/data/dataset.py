@@ -45,9 +45,9 @@ class DataSet(ABC):
         """Its attention map in shades of grey (mode L), or None where the set has none."""
         return None
 
-    def sizes(self, item: Item) -> tuple[int, ...]:
-        """Bytes of its files, where it has files of its own."""
-        return ()
+    @abstractmethod
+    def digest(self, item: Item) -> str:
+        """Of the content of its files; empty where they cannot be read."""
 
 
 def class_index(value: object, where: str, classes: int = 2**31) -> int:
@@ -58,8 +58,8 @@ def class_index(value: object, where: str, classes: int = 2**31) -> int:
     return int(str(value))
 
 
-def files_digest(items: Iterable[tuple[str, tuple[int, ...]]]) -> str:
-    """Of names and sizes: what tells a data set from another, wherever the two lie."""
+def files_digest(items: Iterable[tuple[str, str]]) -> str:
+    """Of names and digests of contents: they tell a data set from another, wherever it lies."""
     return hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]
 
 
@@ -71,8 +71,8 @@ class Files(DataSet):
         with self.tree.open(item.name) as file:
             return decode_image(file, item.name)
 
-    def sizes(self, item: Item) -> tuple[int, ...]:
-        return tuple(self.tree.size(name) for name in (item.name, item.attention) if name)
+    def digest(self, item: Item) -> str:
+        return " ".join(self.tree.digest(name) for name in (item.name, item.attention) if name)
 
     def load_attention(self, item: Item) -> Image | None:
         if item.attention is None:

@@ -73,9 +73,9 @@ class Examples(ABC):
     def describe(self, index: int) -> str:
         """What a message calls the example: the name of its file."""
 
-    def sizes(self, index: int) -> tuple[int, ...]:
-        """Bytes of its files, where it has files of its own."""
-        return ()
+    def digest(self, index: int) -> str:
+        """Of the content of its files, where it has files; empty for what is made on the way."""
+        return ""
 
     def subset(self, indices: Iterable[int]) -> Examples:
         """These examples alone, in this order; classes and ids stay as they are."""
@@ -102,8 +102,8 @@ class Subset(Examples):
     def describe(self, index: int) -> str:
         return self.whole.describe(self.indices[index])
 
-    def sizes(self, index: int) -> tuple[int, ...]:
-        return self.whole.sizes(self.indices[index])
+    def digest(self, index: int) -> str:
+        return self.whole.digest(self.indices[index])
 
 
 class CellExamples(Examples):
@@ -147,8 +147,8 @@ class Pictures(Examples):
     def describe(self, index: int) -> str:
         return self.data.items[index].name
 
-    def sizes(self, index: int) -> tuple[int, ...]:
-        return self.data.sizes(self.data.items[index])
+    def digest(self, index: int) -> str:
+        return self.data.digest(self.data.items[index])
 
 
 def open_examples(

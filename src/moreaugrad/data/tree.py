@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import zipfile
@@ -44,6 +45,14 @@ class Tree(ABC):
     @abstractmethod
     def size(self, name: str) -> int:
         """Bytes of a file; -1 where there is none."""
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a file's content; empty where it cannot be read."""
+        try:
+            with self.open(name) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        except (ValueError, OSError):
+            return ""
 
     def has(self, name: str) -> bool:
         return name in self.files(str(PurePosixPath(name).parent).removeprefix("."))

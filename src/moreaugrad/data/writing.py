@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from moreaugrad.data.examples import CELLS, Examples, open_examples
 from moreaugrad.data.layouts import MAPS
 from moreaugrad.data.prepare import Progress
 from moreaugrad.data.workers import Workers
-from moreaugrad.files import write_atomically
+from moreaugrad.files import is_temporary, only_writer, remove_partial, write_atomically
 
 FOLDERS = tuple(f"{label}-{name.replace(' ', '-')}" for label, name in enumerate(CLASS_NAMES))
 """As `layouts` reads them: the class's number, and its name with hyphens for spaces."""
 RECORD, CHUNK = "cells.toml", 16
+PNG_END = b"IEND\xaeB`\x82"
 
 
 def write_cells(
@@ -44,10 +46,20 @@ def write_cells(
         part: open_examples(CELLS, split=part, size=size, seed=seed, count=count)
         for part, count in parts.items()
     }
-    _refuse_others(out, wanted)
+    if out.is_file():
+        raise ValueError(f"{out}: expected a folder to write to, but it is a file")
     out.mkdir(parents=True, exist_ok=True)
-    lines = [f"{name} = {value}\n" for name, value in wanted.items()]
-    write_atomically(out / RECORD, "".join(lines).encode())
+    with only_writer(out):
+        _refuse_others(out, wanted)
+        remove_partial(out)
+        lines = [f"{name} = {value}\n" for name, value in wanted.items()]
+        write_atomically(out / RECORD, "".join(lines).encode())
+        return _write(out, opened, workers, sum(parts.values()), progress)
+
+
+def _write(
+    out: Path, opened: Mapping[str, Examples], workers: int, total: int, progress: Progress | None
+) -> int:
     for part in opened:
         for name in FOLDERS:
             for folder in (out / part / name, out / MAPS / part / name):
@@ -62,7 +74,7 @@ def write_cells(
         for places, new in zip(ranges, writing(ranges), strict=True):
             written, done = written + new, done + len(places)
             if progress is not None:
-                progress(done, sum(parts.values()))
+                progress(done, total)
     return written
 
 
@@ -82,7 +94,7 @@ class _Writer:
 
         label = int(self.examples.labels[place])
         name = Path(self.part, FOLDERS[label], f"{place:06d}.png")
-        if (self.out / name).exists():
+        if _whole(self.out / name) and _whole(self.out / MAPS / name):
             return False
         picture, attention = self.examples.pixels(place)
         # The map first: where there is a picture, its map is there too.
@@ -94,12 +106,22 @@ class _Writer:
         return True
 
 
+def _whole(file: Path) -> bool:
+    """Whether a PNG is there to its end."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(-len(PNG_END), os.SEEK_END)
+            return opened.read() == PNG_END
+    except OSError:  # not there, or too short
+        return False
+
+
 def _refuse_others(out: Path, wanted: Mapping[str, int]) -> None:
-    if not out.exists():
-        return
-    if out.is_file() or (any(out.iterdir()) and not (out / RECORD).is_file()):
-        raise ValueError(f"{out}: expected a new folder, or one of these cells, but it is another")
     if not (out / RECORD).is_file():
+        if not all(map(is_temporary, out.iterdir())):
+            raise ValueError(
+                f"{out}: expected a new folder, or one of these cells, but it is another"
+            )
         return
     there = tomllib.loads((out / RECORD).read_text(encoding="utf-8"))
     for name, value in there.items():

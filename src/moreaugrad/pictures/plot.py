@@ -31,7 +31,7 @@ class ShownFigure(Figure):
     """A figure that a notebook shows by itself, without pyplot and its global state."""
 
     def _repr_png_(self) -> bytes:
-        return _rendered(self, "png")
+        return figure_bytes(self, "png")
 
 
 def figure(
@@ -85,11 +85,12 @@ def save_figure(
     known = sorted(shown.canvas.get_supported_filetypes())
     if kind not in known:
         raise ValueError(f"expected a file ending in one of {', '.join(known)}; got {Path(path)}")
+    write_atomically(path, figure_bytes(shown, kind, settings))
+
+
+def figure_bytes(shown: Figure, kind: str, settings: Mapping[str, Any] | None = None) -> bytes:
+    """A figure in one of matplotlib's formats; a PNG carries `settings`."""
     metadata = {SETTINGS_KEY: json.dumps(settings or {}, sort_keys=True)} if kind == "png" else None
-    write_atomically(path, _rendered(shown, kind, metadata))
-
-
-def _rendered(shown: Figure, kind: str, metadata: dict[str, str] | None = None) -> bytes:
     file = io.BytesIO()
     shown.savefig(file, format=kind, metadata=metadata, dpi=144)
     return file.getvalue()

@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 
 from moreaugrad.data.cells import CLASS_NAMES, FEATURE, Cells
+from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.images import find_images, load_image
+from moreaugrad.files import file_digest
 from moreaugrad.models import Preprocess
 from moreaugrad.runs.job import CellsPlan
 
+RESERVED = ("config.toml", "certify.toml", "environment.json", "index.html")
+"""Names of a run's own files."""
 LONGEST = 80
 """Characters of a folder's name."""
 
@@ -51,6 +55,10 @@ class Case(ABC):
     def load(self, preprocess: Preprocess) -> Sample:
         """Errors: ValueError for what cannot be read."""
 
+    def digest(self) -> str:
+        """Of the content of its file; empty where it has none, or one that cannot be read."""
+        return ""
+
 
 @dataclass(frozen=True)
 class PictureFile(Case):
@@ -58,6 +66,12 @@ class PictureFile(Case):
 
     def load(self, preprocess: Preprocess) -> Sample:
         return Sample(case=self, x=preprocess(load_image(self.path)))
+
+    def digest(self) -> str:
+        try:
+            return file_digest(self.path) if self.path.is_file() else ""
+        except OSError:
+            return ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ def picture_files(paths: Iterable[str]) -> list[Path]:
 
 
 def picture_cases(files: Sequence[Path]) -> list[Case]:
-    names = unique_names([file.stem for file in files])
+    names = unique_names([file.stem for file in files], RESERVED)
     alike = Counter(file.name for file in files)
     titles = [file.name if alike[file.name] == 1 else _below(file, files) for file in files]
     return [
@@ -94,6 +108,11 @@ def _below(file: Path, files: Sequence[Path]) -> str:
     """The file's path from the folder that all have in common."""
     common = os.path.commonpath([other.absolute() for other in files])
     return Path(os.path.relpath(file, common)).as_posix()
+
+
+def cases_digest(cases: Sequence[Case]) -> str:
+    """Of the names and contents of all image files."""
+    return files_digest((case.title, case.digest()) for case in cases)
 
 
 def cell_cases(plan: CellsPlan, preprocess: Preprocess) -> list[Case]:

@@ -32,6 +32,11 @@ def read_job(path: str | Path) -> Job:
         job = from_table(Job, table)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from None
+    # The digests are of another start; this one makes its own.
+    job = replace(
+        job, files="", network="", outputs="",
+        beside=job.beside and replace(job.beside, network="", outputs=""),
+    )  # fmt: skip
     return _moved(job, lambda name: str(file.parent / name))
 
 

@@ -111,12 +111,14 @@ class SweepPlan:
 class BesidePlan:
     """A second network, explained on the same inputs by methods of its own.
 
-    target: None is the job's, by this network's labels.
+    target: None is the job's, by this network's labels. network, outputs: as of a `Job`.
     """
 
     model: ModelPlan
     methods: Mapping[str, Mapping[str, Any]]
     target: int | str | None = None
+    network: str = ""
+    outputs: str = ""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -133,6 +135,8 @@ class Job:
     its default. target: a class, by index or label; None is each input's prediction.
     export: further formats of each map. page_images: how many inputs the page shows.
     beside: another network, to compare with.
+    files, network, outputs: digests of the images' names and contents, of the network's weights and
+    of the names of its outputs; filled in.
     """
 
     images: tuple[str, ...] = ()
@@ -140,6 +144,9 @@ class Job:
     target: int | str | None = None
     export: tuple[str, ...] = ()
     page_images: int = 24
+    files: str = ""
+    network: str = ""
+    outputs: str = ""
     model: ModelPlan = ModelPlan()
     compute: ComputePlan = ComputePlan()
     pictures: Style = field(default_factory=Style)

@@ -131,7 +131,10 @@ def weights_digest(module: nn.Module) -> str:
     """Of all weights: another training of the same architecture is another configuration."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
-        data = value.detach().cpu().contiguous()
+        if not isinstance(value, Tensor):  # a module's extra state, which may hold anything
+            digest.update(f"{name} {type(value)}".encode())
+            continue
+        data = (value.dequantize() if value.is_quantized else value).detach().cpu().contiguous()
         digest.update(f"{name} {data.dtype} {list(data.shape)}".encode())
         digest.update(data.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

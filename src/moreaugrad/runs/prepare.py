@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from moreaugrad.runs.cases import Case, cell_cases, picture_cases, picture_files
+from moreaugrad.runs.cases import Case, cases_digest, cell_cases, picture_cases, picture_files
 from moreaugrad.runs.job import Job, ModelPlan, SweepPlan
-from moreaugrad.runs.network import Network, fixed_threads
+from moreaugrad.runs.network import Network, fixed_threads, weights_digest
 from moreaugrad.runs.variants import Variant, swept, variants, with_values
 
 BESIDE = "beside."
@@ -90,6 +90,9 @@ def prepare(job: Job) -> Prepared:
     resolved = replace(
         job,
         images=tuple(map(str, files)),
+        files=cases_digest(cases),
+        network=weights_digest(network.model.module),
+        outputs=network.outputs_digest(),
         target=target,
         model=own.resolved(job.model),
         compute=network.compute,
@@ -103,6 +106,8 @@ def prepare(job: Job) -> Prepared:
         target=second.target,
         model=second.resolved(job.beside.model),
         methods=second.settings,
+        network=weights_digest(second.network.model.module),
+        outputs=second.network.outputs_digest(),
     )
     return Prepared(job=replace(resolved, beside=beside), cases=cases, subjects=(own, second))
 

@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from moreaugrad.explanation import Explanation
-from moreaugrad.files import write_atomically
 from moreaugrad.metrics import auroc, average_precision, gini
 from moreaugrad.pictures import Picture, Style, draw
 from moreaugrad.runs.cases import Sample
@@ -80,18 +78,18 @@ def result(
     )
 
 
-def write_map(folder: Path, found: Result, about: Mapping[str, Any], export: Sequence[str]) -> None:
-    """The map as safetensors, in the other formats asked for, and its pictures."""
+def map_files(found: Result, about: Mapping[str, Any], export: Sequence[str]) -> dict[str, bytes]:
+    """The map as safetensors, in the other formats asked for, and its images: files by name."""
     key = found.variant.key
     # One entry of metadata: the order of several is not fixed, and the bytes have to be.
     told = json.dumps({**about, **found.record}, sort_keys=True, ensure_ascii=False)
     data = save({"map": found.map.contiguous()}, metadata={"moreaugrad": told})
-    write_atomically(folder / f"{key}.safetensors", data)
-    for name in export:
-        write_atomically(folder / f"{key}.{name}", EXPORTERS[name](found.map))
     settings = {**about, "settings": found.record["settings"]}
-    for view, picture in found.pictures.items():
-        picture.save(folder / f"{key}.{view}.png", settings)
+    return {
+        f"{key}.safetensors": data,
+        **{f"{key}.{name}": EXPORTERS[name](found.map) for name in export},
+        **{f"{key}.{view}.png": shown.png(settings) for view, shown in found.pictures.items()},
+    }
 
 
 def _npy(values: Tensor) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moreaugrad.report import Section, write_page
+from moreaugrad.report import Section, render_page
 from moreaugrad.runs.config import job_toml
 from moreaugrad.runs.explaining import Answer, Explaining
 from moreaugrad.runs.folder import PAGE, RECORD, OutputFolder
@@ -16,7 +16,13 @@ from moreaugrad.runs.network import fixed_threads
 from moreaugrad.runs.pace import Pace, Unwatched, Watch
 from moreaugrad.runs.prepare import Prepared
 from moreaugrad.runs.records import Record, json_text, versions
-from moreaugrad.runs.results import Failure, write_map
+from moreaugrad.runs.results import Failure, map_files
+
+NAMED = {
+    "images": "files", "model.weights": "network", "model.labels": "outputs",
+    "beside.model.weights": "beside.network", "beside.model.labels": "beside.outputs",
+}  # fmt: skip
+"""See `RunDirectory.named`."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -65,17 +71,19 @@ def run(
 class _Run:
     def __init__(self, prepared: Prepared, out: Path, watch: Watch, command: str) -> None:
         self.prepared, self.watch, self.command = prepared, watch, command
-        self.folder = OutputFolder(out)
+        self.folder = OutputFolder(
+            out, command="explain", named=NAMED, inputs=[case.folder for case in prepared.cases]
+        )
         self.outcome = Outcome(folder=out)
         self.sections: list[Section] = []
         self.config = job_toml(prepared.job, out)
 
     def run(self, overwrite: bool) -> Outcome:
+        with self.folder.opened(self.config, overwrite=overwrite):
+            return self._explain()
+
+    def _explain(self) -> Outcome:
         began = time.perf_counter()
-        self.folder.check(
-            self.config, [case.folder for case in self.prepared.cases], overwrite=overwrite
-        )
-        self.folder.open(self.config)
         try:
             pace = Pace(self.prepared, self.watch)
             for group in Explaining(self.prepared, pace, self._fail).answers():
@@ -94,13 +102,11 @@ class _Run:
             if not self.outcome.interrupted:
                 raise ValueError(self._nothing())
             return self.outcome
-        if not self.outcome.interrupted:
-            self.folder.remove_others({record["folder"]: None for record in self.outcome.records})
         made = page(
             self.prepared, self.sections, self.outcome.failures, self.command, self.config,
             total=len(self.outcome.records), seconds=self.outcome.seconds,
         )  # fmt: skip
-        write_page(self.outcome.page, made)
+        self.folder.put(PAGE, render_page(made).encode())
         return self.outcome
 
     def _nothing(self) -> str:
@@ -116,17 +122,15 @@ class _Run:
         sample = answers[0].sample
         record = _record(answers)
         made = section(self.prepared, answers)
-        with self.folder.replacing(sample.case.folder) as scratch:
-            about = {"input": sample.case.title, "versions": record["versions"]}
-            for name, picture in (("input", made.photo), ("truth", made.truth)):
-                if picture is not None:
-                    picture.save(scratch / f"{name}.png", about)
-            for answer in answers:
-                of_network = {"model": answer.told["model"], "target": answer.told.get("target")}
-                for one in answer.results:
-                    told = {**about, **of_network, "method": one.variant.method}
-                    write_map(scratch, one, told, self.prepared.job.export)
-            (scratch / RECORD).write_text(json_text(record), encoding="utf-8")
+        about = {"input": sample.case.title, "versions": record["versions"]}
+        pictures = {"input.png": made.photo, "truth.png": made.truth}
+        files = {name: shown.png(about) for name, shown in pictures.items() if shown is not None}
+        for answer in answers:
+            of_network = {"model": answer.told["model"], "target": answer.told.get("target")}
+            for one in answer.results:
+                told = {**about, **of_network, "method": one.variant.method}
+                files |= map_files(one, told, self.prepared.job.export)
+        self.folder.finish(sample.case.folder, files | {RECORD: json_text(record).encode()})
         self.outcome.records.append(record)
         if len(self.sections) < self.prepared.job.page_images:
             self.sections.append(made)

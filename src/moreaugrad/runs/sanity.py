@@ -111,7 +111,7 @@ class SanityStudy(Study):
         wanted = None if plan.target == OF_LABEL else network.target(plan.target)
         classes = known_classes(chosen) if plan.target == OF_LABEL else [wanted] * len(chosen)
         target = None if None in classes else torch.tensor(classes, device=network.compute.device)
-        self.files = files_digest((one.item.name, data.sizes(one.item)) for one in chosen)
+        self.files = files_digest((one.item.name, data.digest(one.item)) for one in chosen)
         return network.batch(inputs), [one.index for one in chosen], target
 
     def estimate(self) -> Estimate:
@@ -170,11 +170,12 @@ class SanityStudy(Study):
             calibration=self.x if plan.calibrate else None, ids=self.ids,
         )  # fmt: skip
         watch.pace(self.units.index(unit) + 1, len(self.units), unit)
-        return {
+        record = {
             "method": method, "mode": mode, "blocks": list(found.blocks),
             "seeds": list(found.seeds), "pictures": len(self.x),
             "similarity": {name: _plain(values) for name, values in found.similarity.items()},
-        }, {}  # fmt: skip
+        }  # fmt: skip
+        return Done(record=record)
 
     def results(self, folder: StudyFolder) -> Record:
         rows = []

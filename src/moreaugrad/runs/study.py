@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,17 +13,27 @@ from typing import ClassVar
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from moreaugrad.files import write_atomically
-from moreaugrad.runs.directory import RunDirectory, remove_partial
+from moreaugrad.files import remove_empty, remove_files
+from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.job import ComputePlan
 from moreaugrad.runs.network import fixed_threads
 from moreaugrad.runs.pace import Unwatched, Watch
 from moreaugrad.runs.records import Record, json_text
 from moreaugrad.runs.team import Team
+from moreaugrad.runs.train.folder import TrainFolder
 
 RECORDS, TRAINING, MAPS, RANKS = "records", "training", "maps", "ranks"
 RESULTS, TABLE = "results.json", "table.md"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Done:
+    """What is known of a finished unit, maps to keep, and further files by name."""
+
+    record: Record
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class StudyFolder(RunDirectory):
@@ -36,17 +45,28 @@ class StudyFolder(RunDirectory):
         super().__init__(path)
         self.command, self.named = command, named
 
+    units = (f"{RECORDS}/*",)
+    others = (RESULTS, TABLE, f"{RANKS}/*.npy")
+
     def clear(self) -> None:
-        for name in (RECORDS, TRAINING, MAPS, RANKS):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (RESULTS, TABLE):
-            (self.path / name).unlink(missing_ok=True)
+        super().clear()
+        self.remove_trainings()
+
+    def remove_trainings(self) -> None:
+        """Those of units that are finished, or no longer wanted."""
+        for folder in self.path.glob(f"{TRAINING}/*"):
+            self.remove_training(folder.name)
+
+    def remove_training(self, unit: str) -> None:
+        TrainFolder(self.training(unit)).remove()
+        remove_empty(self.path / TRAINING)
 
     def training(self, unit: str) -> Path:
         return self.path / TRAINING / unit
 
-    def finished(self, unit: str) -> bool:
-        return (self.path / RECORDS / f"{unit}.json").exists()
+    def done(self, unit: str) -> bool:
+        """Whether a unit is finished and undamaged."""
+        return self.finished(f"{RECORDS}/{unit}")
 
     def record(self, unit: str) -> Record:
         file = self.path / RECORDS / f"{unit}.json"
@@ -59,23 +79,15 @@ class StudyFolder(RunDirectory):
     def maps(self, unit: str) -> dict[str, Tensor]:
         return load_file(self.path / MAPS / f"{unit}.safetensors")
 
-    def write(self, unit: str, record: Record, maps: Mapping[str, Tensor]) -> None:
-        """The record comes last; then the network is no longer needed."""
-        if maps:
-            kept = {name: value.detach().cpu().contiguous() for name, value in maps.items()}
-            self.put(f"{MAPS}/{unit}.safetensors", save(kept))
-        self.put(f"{RECORDS}/{unit}.json", json_text(record).encode())
-        shutil.rmtree(self.training(unit), ignore_errors=True)
-
-    def put(self, name: str, content: bytes) -> None:
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_partial(path.parent, path.name)
-        write_atomically(path, content)
-
-
-Done = tuple[Record, Mapping[str, Tensor]]
-"""What is known of a finished training, and maps to keep."""
+    def save(self, unit: str, done: Done) -> None:
+        """Then the network that was trained for the unit is no longer needed."""
+        files = dict(done.files)
+        if done.maps:
+            kept = {name: value.detach().cpu().contiguous() for name, value in done.maps.items()}
+            files[f"{MAPS}/{unit}.safetensors"] = save(kept)
+        files[f"{RECORDS}/{unit}.json"] = json_text(done.record).encode()
+        self.write(f"{RECORDS}/{unit}", files)
+        self.remove_training(unit)
 
 
 class Study(ABC):
@@ -150,30 +162,33 @@ def run_study(
     began = time.perf_counter()
     compute = study.compute
 
-    def open_folder() -> None:
-        folder.open(study.config(out), environment(compute), overwrite=overwrite)
-        if not all(map(folder.finished, units)):
+    def begin() -> None:
+        if not all(map(folder.done, units)):
             study.begin(folder, watch)
 
-    with fixed_threads(compute.threads), deterministic(compute.device):
-        team.first(open_folder)
+    with (
+        fixed_threads(compute.threads),
+        deterministic(compute.device),
+        folder.opened(study.config(out), environment(compute), overwrite=overwrite, team=team),
+    ):
         try:
+            team.first(begin)
             for unit in team.share(units):
-                if not folder.finished(unit):
+                if not folder.done(unit):
                     found = study.do(unit, folder, watch)
                     if found is None:
                         raise KeyboardInterrupt
-                    folder.write(unit, *found)
+                    folder.save(unit, found)
             team.wait()
             if team.rank == 0:
                 outcome.results = study.results(folder)
                 outcome.table = study.table(outcome.results)
                 folder.put(RESULTS, json_text(outcome.results).encode())
                 folder.put(TABLE, outcome.table.encode())
-                for name in (TRAINING, RANKS):
-                    shutil.rmtree(out / name, ignore_errors=True)
+                folder.remove_trainings()
+                remove_files(out, [f"{RANKS}/{file.name}" for file in out.glob(f"{RANKS}/*.npy")])
         except KeyboardInterrupt:
             outcome.interrupted = True
-    outcome.finished = sum(map(folder.finished, units))
+        outcome.finished = sum(map(folder.done, units))
     outcome.seconds = time.perf_counter() - began
     return outcome

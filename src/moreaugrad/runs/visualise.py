@@ -130,17 +130,18 @@ class VisualiseStudy(Study):
         )  # fmt: skip
         with torch.no_grad():
             chances = module(found.inputs).double().softmax(1)[:, label]
+        files = {}
         for number, pixels in enumerate(found.pixels):
             picture = photo(pixels)
             assert picture is not None
             told = {"class": label, "label": self.network.label(label), "number": number}
-            folder.put(f"pictures/{unit}-{number}.png", png_bytes(picture.pixels, told))
+            files[f"pictures/{unit}-{number}.png"] = png_bytes(picture.pixels, told)
         record = {
             "class": label, "label": self.network.label(label),
             "before": found.before.tolist(), "after": found.after.tolist(),
             "prediction": found.prediction.tolist(), "probability": chances.tolist(),
         }  # fmt: skip
-        return record, {"pixels": found.pixels}
+        return Done(record=record, maps={"pixels": found.pixels}, files=files)
 
     def results(self, folder: StudyFolder) -> Record:
         return {"classes": [folder.record(unit) for unit in self.units]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from moreaugrad.files import write_atomically
 from moreaugrad.training.protocol import Protocol
 
 WEIGHTS = "last.safetensors"
-STATE = "state-{step:08d}.safetensors"
+STATE, STATES = "state-{step:08d}.safetensors", "state-*.safetensors"
 TOLD = "training"
 
 
@@ -91,8 +92,12 @@ class Checkpoint:
         text = json.dumps(told, ensure_ascii=False)
         write_tensors(folder / STATE.format(step=step), self.state, text)
         write_tensors(folder / WEIGHTS, self.weights, str(step))
-        for file in folder.glob("state-*.safetensors"):
-            if file.name != STATE.format(step=step):
+        self.tidy(folder)
+
+    def tidy(self, folder: Path) -> None:
+        """Removes the states of other checkpoints."""
+        for file in folder.glob(STATES):
+            if file.name != STATE.format(step=self.progress.step):
                 file.unlink()
 
     @classmethod
@@ -102,27 +107,37 @@ class Checkpoint:
         if not file.exists():
             return None
         try:
-            step = int(_told(file))
-            state = folder / STATE.format(step=step)
-            progress = Progress(**json.loads(_told(state)))
-            return cls(progress=progress, weights=load_file(file), state=load_file(state))
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"{file}: expected a checkpoint with its state beside it ({error}); name another "
-                "folder, or begin again with --overwrite"
-            ) from error
+            told, weights = read_tensors(file)
+            state_told, state = read_tensors(folder / STATE.format(step=int(told)))
+            progress = Progress(**json.loads(state_told))
+            return cls(progress=progress, weights=weights, state=state)
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{file}: expected a checkpoint with its state ({error})") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], told: str) -> None:
-    """A safetensors file, whole or not there. Errors: OSError of the file system.
+    """A safetensors file, whole or not there, that carries its own digest. Errors: OSError of the
+    file system.
 
-    told: its one word of metadata; several would be in no fixed order.
+    told: a word for its metadata; several would be in no fixed order.
     """
     kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, save(kept, {TOLD: told}))
+    write_atomically(path, save(kept, {TOLD: f"{_digest(kept, told)} {told}"}))
 
 
-def _told(path: Path) -> str:
-    with safe_open(path, framework="pt") as file:
-        found: str = file.metadata()[TOLD]
-        return found
+def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """What `write_tensors` wrote: the word and the tensors. Errors: ValueError for a damaged file,
+    OSError where there is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            digest, _, told = (file.metadata() or {}).get(TOLD, "").partition(" ")
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: is damaged ({error})") from error
+    if digest != _digest(found, told):
+        raise ValueError(f"{path}: is damaged (its content is not what was written)")
+    return told, found
+
+
+def _digest(tensors: Mapping[str, Tensor], told: str) -> str:
+    return hashlib.sha256(told.encode() + save(dict(tensors))).hexdigest()

@@ -15,9 +15,9 @@ from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad, SparseMore
 from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
 from moreaugrad.names import choose
 from moreaugrad.noise import ABSOLUTE
-from moreaugrad.runs.cases import Case, picture_cases, picture_files
+from moreaugrad.runs.cases import Case, cases_digest, picture_cases, picture_files
 from moreaugrad.runs.job import ComputePlan, ModelPlan
-from moreaugrad.runs.network import Network, fixed_threads
+from moreaugrad.runs.network import Network, fixed_threads, weights_digest
 from moreaugrad.runs.prepare import first_input
 
 AUTOMATIC = (0, 0.001, 0.002, 0.005, 0.01, 0.02, *(step / 20 for step in range(1, 41)))
@@ -36,6 +36,7 @@ class CertifyPlan:
     radii: () chooses them by sigma. top: the share of entries whose overlap is certified. samples:
     draws for each map. statement, confidence, bound: see `certificates`; Clopper-Pearson is for the
     sparsified variant, the relaxed one then has the automatic bound.
+    files, network, outputs: digests, see `Job`; filled in.
     rho: of MoreauGrad; None is half of the largest that has a bound, 1 / (2 lambda) with
     lambda = 0.484 / sigma^2. sparsity: of Sparse MoreauGrad. tau, gamma: of Sparsified SmoothGrad.
     """
@@ -55,6 +56,9 @@ class CertifyPlan:
     seed: int = 0
     batch_size: int | None = None
     target: int | str | None = None
+    files: str = ""
+    network: str = ""
+    outputs: str = ""
     model: ModelPlan = field(default_factory=ModelPlan)
     compute: ComputePlan = field(default_factory=ComputePlan)
 
@@ -125,6 +129,9 @@ def prepare_certify(plan: CertifyPlan) -> PreparedCertify:
     resolved = replace(
         plan,
         images=tuple(map(str, files)),
+        files=cases_digest(cases),
+        network=weights_digest(network.model.module),
+        outputs=network.outputs_digest(),
         rho=plan.resolved_rho,
         model=plan.model.resolved(network.model.preprocess),
         compute=network.compute,

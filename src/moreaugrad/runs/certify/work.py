@@ -21,7 +21,7 @@ from moreaugrad.certificates import (
 )
 from moreaugrad.explainers.base import Progress
 from moreaugrad.explainers.sparsified import SparsifiedSmoothGrad
-from moreaugrad.pictures.plot import save_figure
+from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.runs.cases import Case, Sample
 from moreaugrad.runs.certify.figure import curves_figure
 from moreaugrad.runs.certify.plan import PreparedCertify
@@ -34,6 +34,8 @@ from moreaugrad.runs.records import Record, json_text, versions
 from moreaugrad.runs.results import Failure
 
 SETTINGS, CURVES = "certify.toml", "certify.json"
+NAMED = {"images": "files", "model.weights": "network", "model.labels": "outputs"}
+"""See `RunDirectory.named`."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -62,16 +64,21 @@ def run_certify(
 class _Run:
     def __init__(self, prepared: PreparedCertify, out: Path, watch: Watch) -> None:
         self.prepared, self.watch = prepared, watch
-        self.folder = OutputFolder(out, config=SETTINGS, record=CURVES)
+        self.folder = OutputFolder(
+            out, command="certify", named=NAMED, config=SETTINGS, record=CURVES,
+            inputs=[case.folder for case in prepared.cases],
+        )  # fmt: skip
         self.outcome = CertifyOutcome(folder=out)
         self.spent, self.left = 0, len(prepared.cases)
         self.each = sum(explainer.budget() for explainer in prepared.curves.values())
 
     def run(self, overwrite: bool) -> CertifyOutcome:
-        began, config = time.perf_counter(), tomli_w.dumps(to_table(self.prepared.plan))
-        names = [case.folder for case in self.prepared.cases]
-        self.folder.check(config, names, overwrite=overwrite)
-        self.folder.open(config)
+        config = tomli_w.dumps(to_table(self.prepared.plan))
+        with self.folder.opened(config, overwrite=overwrite):
+            return self._certify()
+
+    def _certify(self) -> CertifyOutcome:
+        began = time.perf_counter()
         try:
             for case in self.prepared.cases:
                 self._one(case)
@@ -81,10 +88,8 @@ class _Run:
             if not self.outcome.records:
                 self.folder.discard()
         self.outcome.seconds = time.perf_counter() - began
-        if not self.outcome.interrupted:
-            if not self.outcome.records:
-                raise ValueError(str(self.outcome.failures[0]))
-            self.folder.remove_others({record["folder"]: None for record in self.outcome.records})
+        if not self.outcome.interrupted and not self.outcome.records:
+            raise ValueError(str(self.outcome.failures[0]))
         return self.outcome
 
     def _one(self, case: Case) -> None:
@@ -174,11 +179,15 @@ class _Run:
         }
 
     def _write(self, record: Record) -> None:
-        with self.folder.replacing(record["folder"]) as scratch:
-            (scratch / CURVES).write_text(json_text(record), encoding="utf-8")
-            (scratch / "certify.csv").write_text(_csv(record), encoding="utf-8")
-            settings = {name: value for name, value in record.items() if name != "curves"}
-            save_figure(curves_figure(record), scratch / "certify.png", settings)
+        settings = {name: value for name, value in record.items() if name != "curves"}
+        self.folder.finish(
+            record["folder"],
+            {
+                "certify.csv": _csv(record).encode(),
+                "certify.png": figure_bytes(curves_figure(record), "png", settings),
+                CURVES: json_text(record).encode(),
+            },
+        )
 
 
 def _told(certificate: Certificate) -> Record:

@@ -51,7 +51,7 @@ class EvaluatePlan:
     one, or "explained" for that of each method.
     block: samples of a unit of work. maps: for how many samples maps are kept; None is all.
     unreadable: the share of pictures from which on the run fails.
-    chosen, files, network, outputs: digests of the chosen pictures' names, of the names and sizes
+    chosen, files, network, outputs: digests of the chosen pictures' names, of the contents
     of their files, of the network, and of the names of its outputs; filled in.
     """
 

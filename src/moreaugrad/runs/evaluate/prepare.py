@@ -107,7 +107,7 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
             layout=data.layout,
             chosen=_digest(repr([(one.index, one.item) for one in chosen]).encode()),
             network=weights_digest(network.model.module),
-            files=files_digest((one.item.name, data.sizes(one.item)) for one in chosen),
+            files=files_digest((one.item.name, data.digest(one.item)) for one in chosen),
             outputs=network.outputs_digest(),
             model=plan.model.resolved(preprocess),
             compute=replace(network.compute, device=device),

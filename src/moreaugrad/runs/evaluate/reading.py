@@ -81,7 +81,7 @@ def read_run(path: Path, label: str) -> Run:
     pictures = [Unit(block) for block in blocks]
     through = [Unit(block, method) for method in plan.methods for block in blocks]
     # A block of pictures that is missing would shift the places of those after it.
-    known = [folder.finished(unit) for unit in pictures]
+    known = [folder.done(unit) for unit in pictures]
     whole = pictures[: known.index(False)] if False in known else pictures
     return Run(
         label=label,
@@ -89,8 +89,8 @@ def read_run(path: Path, label: str) -> Run:
         plan=plan,
         text=text,
         samples=[record for unit in whole for record in folder.read(unit)],
-        records=[r for unit in through if folder.finished(unit) for r in folder.read(unit)],
-        finished=sum(map(folder.finished, [*pictures, *through])),
+        records=[r for unit in through if folder.done(unit) for r in folder.read(unit)],
+        finished=sum(map(folder.done, [*pictures, *through])),
         units=len(pictures) + len(through),
     )
 

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import tomli_w
 from torch import Tensor
 
-from moreaugrad.files import write_atomically
 from moreaugrad.models import Preprocess
 from moreaugrad.pictures import Style, draw, photo
-from moreaugrad.report import Page, Section, Tile, write_page
+from moreaugrad.report import Page, Section, Tile, render_page
 from moreaugrad.runs.cases import unique_names
-from moreaugrad.runs.directory import CONFIG
+from moreaugrad.runs.config import relative
+from moreaugrad.runs.directory import CONFIG, RunDirectory
 from moreaugrad.runs.evaluate.curves import charts
 from moreaugrad.runs.evaluate.drops import bases, drops, drops_csv, drops_table
 from moreaugrad.runs.evaluate.intervals import Intervals
@@ -29,8 +30,18 @@ from moreaugrad.runs.folder import PAGE
 from moreaugrad.runs.records import Record
 
 CSV, LATEX, DROPS = "summary.csv", "tables.tex", "drops.csv"
+FINISHED = "report"
+"""The unit of all that is written."""
 REASONS = 12
 """Kinds of failures that the page tells one by one."""
+
+
+class ReportFolder(RunDirectory):
+    """Holds `report.toml`, the page and the tables."""
+
+    command = "report"
+    config = "report.toml"
+    units = (FINISHED,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +62,8 @@ def report(
     overwrite: bool = False,
     base: Sequence[str] = (),
 ) -> Report:
-    """Writes `index.html`, `summary.csv` and `tables.tex` into `out`.
+    """Writes `index.html`, `summary.csv` and `tables.tex` into `out`, and `report.toml`, which says
+    what they are of.
 
     base: which method each is made of (`METHOD=BASE`, or `BASE` for all others): the page and
     `drops.csv` then tell the faithfulness that is lost.
@@ -66,7 +78,6 @@ def report(
     for run in found:
         if not run.records:
             raise ValueError(f"{run.folder.path}: expected finished maps, but there are none yet")
-    _check(out, overwrite)
     every = [cell for run in found for cell in cells(run, intervals)]
     tables, several = blocks(every), len(found) > 1
     lost = [drop for run in found for drop in drops(run, bases(run, base), intervals)]
@@ -86,25 +97,18 @@ def report(
         + ([drops_table(lost)] if lost else []),
         charts=charts(every, pairs, "budget"),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / CSV, csv_text(every).encode())
-    (out / DROPS).unlink(missing_ok=True)
-    if lost:
-        write_atomically(out / DROPS, drops_csv(lost).encode())
-    write_atomically(out / LATEX, latex(tables, confidence, several=several).encode())
-    write_page(out / PAGE, page)
+    files = {
+        CSV: csv_text(every), LATEX: latex(tables, confidence, several=several),
+        PAGE: render_page(page), **({DROPS: drops_csv(lost)} if lost else {}),
+    }  # fmt: skip
+    settings = {
+        "runs": [relative(str(path), out) for path in runs], "confidence": confidence,
+        "resamples": resamples, "seed": seed, "gallery": gallery, "base": list(base),
+    }  # fmt: skip
+    folder = ReportFolder(out)
+    with folder.opened(tomli_w.dumps(settings), overwrite=overwrite):
+        folder.write(FINISHED, {name: text.encode() for name, text in files.items()})
     return Report(page=out / PAGE, complete=all(run.complete for run in found), notes=notes)
-
-
-def _check(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: expected a folder to write to, but it is a file")
-    ours = (out / CSV).exists() and (out / PAGE).exists()
-    if out.is_dir() and any(out.iterdir()) and not ours and not overwrite:
-        raise ValueError(
-            f"{out}: expected a new or empty folder, or one of an earlier report; it holds other "
-            "files: name another, or write into it with --overwrite"
-        )
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -73,7 +73,12 @@ class _Run:
         began = time.perf_counter()
         config = plan_toml(self.prepared.plan, self.folder.path)
         now = environment(self.prepared.network.compute)
-        self.team.first(lambda: self.folder.open(config, now, overwrite=overwrite))
+        with self.folder.opened(config, now, overwrite=overwrite, team=self.team):
+            self._evaluate()
+        self.outcome.seconds = time.perf_counter() - began
+        return self.outcome
+
+    def _evaluate(self) -> None:
         if len(self.folder.environments()) > 1:
             self.outcome.notes.append(
                 "this run was begun with other versions or on another machine: its units may "
@@ -84,22 +89,20 @@ class _Run:
             self._methods([unit for unit in self.units if unit.method])
         except KeyboardInterrupt:
             self.outcome.interrupted = True
-        self.outcome.finished = sum(map(self.folder.finished, self.units))
-        self.outcome.seconds = time.perf_counter() - began
-        return self.outcome
+        self.outcome.finished = sum(map(self.folder.done, self.units))
 
     def _left(self, found: Sequence[Unit]) -> list[Unit]:
         """The units of this process that are not finished.
 
         Shares are those of all units, so that each has one process whatever is finished.
         """
-        return [unit for unit in self.team.share(found) if not self.folder.finished(unit)]
+        return [unit for unit in self.team.share(found) if not self.folder.done(unit)]
 
     def _pictures(self, found: Sequence[Unit]) -> None:
         """What the network says of each picture. Errors: ValueError for too many unreadable."""
         for unit in self._left(found):
             records, tensors = self._seen(self.prepared.block(unit.block))
-            self.folder.write(unit, records, tensors)
+            self.folder.save(unit, records, tensors)
         self.team.wait()
         told = [record for unit in found for record in self.folder.read(unit)]
         broken = [record for record in told if "problem" in record]
@@ -155,7 +158,7 @@ class _Run:
             order = {one.index: place for place, one in enumerate(self.prepared.block(unit.block))}
             # By sample, as they were chosen; within one the clean map comes first.
             block.records.sort(key=lambda record: order[record["index"]])
-            self.folder.write(unit, block.records, block.tensors)
+            self.folder.save(unit, block.records, block.tensors)
         self.team.wait()
 
     def _groups(self, number: int) -> Iterator[tuple[list[Chosen], Tensor]]:

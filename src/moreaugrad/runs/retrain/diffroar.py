@@ -137,7 +137,7 @@ class DiffRoarStudy(Study):
 
     def begin(self, folder: StudyFolder, watch: Watch) -> None:
         """Ranks every picture's entries, once for all trainings."""
-        if folder.finished(EXPLAINED) and ranked(folder.path / RANKS, self.plan):
+        if folder.done(EXPLAINED) and ranked(folder.path / RANKS, self.plan):
             return
         prepared = prepare_train(self.explained, means=self.means, watch=watch)
         assert prepared.test is not None
@@ -146,7 +146,7 @@ class DiffRoarStudy(Study):
         ranking = Ranking(self.plan, prepared, folder.path / RANKS, watch)
         ranking.part(TRAIN, whole(prepared))
         ranking.part(TEST, prepared.test.examples)
-        folder.write(EXPLAINED, {"accuracy": accuracy(prepared, prepared.test)}, {})
+        folder.save(EXPLAINED, Done(record={"accuracy": accuracy(prepared, prepared.test)}))
 
     def do(self, unit: str, folder: StudyFolder, watch: Watch) -> Done | None:
         wanted = self._units[unit]
@@ -177,7 +177,7 @@ class DiffRoarStudy(Study):
             "accuracy": accuracy(prepared, prepared.test),
             "count": len(prepared.test.examples),
         }  # fmt: skip
-        return record, {}
+        return Done(record=record)
 
     def results(self, folder: StudyFolder) -> Record:
         records = {unit: folder.record(unit)["accuracy"] for unit in self.units}

@@ -142,7 +142,8 @@ class PairStudy(Study):
                 found = explainer.attribute(piece.x, piece.y, ids=piece.ids)
                 assert isinstance(found, Tensor)
                 maps[label].append(found.cpu())
-        return record, {label: torch.cat(parts) for label, parts in maps.items()}
+        kept = {label: torch.cat(parts) for label, parts in maps.items()}
+        return Done(record=record, maps=kept)
 
     def _explainers(self, prepared: PreparedTrain) -> dict[str, Explainer]:
         return {

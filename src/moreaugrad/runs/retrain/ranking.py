@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from moreaugrad.data.examples import Examples
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.files import write_atomically
 from moreaugrad.metrics import importance_ranks
 from moreaugrad.runs.evaluate.plan import Settings
 from moreaugrad.runs.pace import Watch
@@ -83,17 +85,21 @@ class Ranking:
             self._save(part, order, np.concatenate(blocks)[rows])
 
     def _save(self, part: str, what: str, values: np.ndarray) -> None:
-        path = rank_file(self.folder, part, what)
-        partial = path.with_suffix(".partial.npy")
         self.folder.mkdir(parents=True, exist_ok=True)
-        np.save(partial, values)
-        partial.replace(path)
+        file = io.BytesIO()
+        np.save(file, values, allow_pickle=False)
+        write_atomically(rank_file(self.folder, part, what), file.getvalue())
 
 
 def ranked(folder: Path, plan: DiffRoarPlan) -> bool:
-    """All files are there; each is whole."""
+    """All files are there and whole."""
     needed = [(TRAIN, FILL), *((p, what) for p in (TRAIN, TEST) for what in (*plan.orders, IDS))]
-    return all(rank_file(folder, part, what).exists() for part, what in needed)
+    try:
+        for part, what in needed:
+            np.load(rank_file(folder, part, what), mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
 
 
 def rank_file(folder: Path, part: str, what: str) -> Path:

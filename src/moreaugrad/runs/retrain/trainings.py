@@ -148,11 +148,11 @@ def table_named(part: str) -> dict[str, str]:
 
 
 def _files(data: DataPlan) -> str:
-    """Of all pictures, which are not read for it."""
+    """Of all images."""
     parts = [data.split, *([] if data.test is None else [data.test])]
     if data.source == CELLS:
         return CELLS
     opened = [open_examples(data.source, layout=data.layout, split=part) for part in parts]
     return files_digest(
-        (part.describe(index), part.sizes(index)) for part in opened for index in range(len(part))
+        (part.describe(index), part.digest(index)) for part in opened for index in range(len(part))
     )

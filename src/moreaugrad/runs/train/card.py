@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from moreaugrad.models.trained import TRAINED
-from moreaugrad.runs.records import Record, json_text, versions
-from moreaugrad.runs.train.folder import CARD, RESULTS, TrainFolder
+from moreaugrad.runs.records import Record, versions
 from moreaugrad.runs.train.judge import judge
 from moreaugrad.runs.train.plan import plan_toml
 from moreaugrad.runs.train.prepare import PreparedTrain
@@ -19,10 +19,8 @@ MEANING = (
 )
 
 
-def write_card(
-    prepared: PreparedTrain, folder: TrainFolder, records: Sequence[Mapping[str, Any]]
-) -> Record:
-    """`results.json` and `card.md` for the network as it is; returns the results."""
+def results_of(prepared: PreparedTrain, records: Sequence[Mapping[str, Any]]) -> Record:
+    """What the network as it is, that of the best epoch, is worth."""
     chosen = next(record for record in reversed(records) if record["best"])
     results: Record = {
         "epoch": chosen["epoch"],
@@ -31,17 +29,15 @@ def write_card(
     }
     if prepared.test is not None:
         results["test"] = judge(prepared, prepared.test)
-    folder.text(CARD, card_text(prepared, results, folder))
-    folder.text(RESULTS, json_text(results))
     return results
 
 
-def card_text(prepared: PreparedTrain, results: Record, folder: TrainFolder) -> str:
+def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
     """The card in Markdown."""
     plan, model = prepared.plan, prepared.model
     classes = model.labels or ()
     # As in `config.toml`: where the pictures lie on one machine is nobody's business.
-    settings = plan_toml(plan, folder.path)
+    settings = plan_toml(plan, folder)
     best = (
         f"Of epoch {results['epoch']} of {plan.epochs}, the best by accuracy on the held-out "
         "pictures, which makes the figures on these optimistic."

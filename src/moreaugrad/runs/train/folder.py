@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
 from types import MappingProxyType
 
-from moreaugrad.files import write_atomically
+from moreaugrad.files import remove_files
 from moreaugrad.models.trained import FILE as MODEL
-from moreaugrad.runs.directory import RunDirectory, remove_partial
-from moreaugrad.training.checkpoint import WEIGHTS
+from moreaugrad.runs.checksums import SUFFIX
+from moreaugrad.runs.directory import RunDirectory
+from moreaugrad.training.checkpoint import STATES, WEIGHTS
 
 LOG, BEST, LABELS, CARD, RESULTS, EVENTS = (
     "log.jsonl", "best.safetensors", "labels.txt", "card.md", "results.json", "events",
 )  # fmt: skip
+FINISHED = "results"
+"""The unit of what is written when all is done."""
 
 
 class TrainFolder(RunDirectory):
-    """Holds `config.toml`, `environment.json`, `log.jsonl` with a line an epoch, `labels.txt`, the
+    """Holds `config.toml`, `environment.json`, `log.jsonl` with a line an epoch, the
     checkpoint (`last.safetensors` with `state-STEP.safetensors`), `best.safetensors`, and, where
-    all is done, `model.json`, `results.json` and `card.md`."""
+    all is done, the unit of `model.json`, `results.json`, `card.md`, `labels.txt` and the log."""
 
     command = "train"
     named = MappingProxyType(
         {"data.source": "files", "model.weights": "start", "model.labels": "start"}
     )
 
-    def clear(self) -> None:
-        for pattern in (LOG, BEST, LABELS, MODEL, CARD, RESULTS, WEIGHTS, "state-*.safetensors"):
-            for file in self.path.glob(pattern):
-                file.unlink()
-        shutil.rmtree(self.path / EVENTS, ignore_errors=True)
+    units = (FINISHED,)
+    others = (LOG, BEST, LABELS, MODEL, CARD, RESULTS, WEIGHTS, STATES, f"{EVENTS}/*.tfevents.*")
 
-    def text(self, name: str, text: str) -> None:
-        remove_partial(self.path, name)
-        write_atomically(self.path / name, text.encode())
+    def forget(self) -> None:
+        """Removes the checkpoint, so that the training begins again."""
+        states = [file.name for file in self.path.glob(STATES)]
+        remove_files(self.path, [f"{FINISHED}{SUFFIX}", WEIGHTS, *states])

@@ -127,7 +127,7 @@ class TrainPlan:
     judged: on how many pictures at most, spread evenly, Gini and robustness are measured.
     augment: settings of `data.augment.Augment`; size is the network's by default.
     start, pictures, files: digests of the weights that the training begins with, of the names and
-    classes of what it learns from, and of the names and sizes of all its files; filled in.
+    classes of what it learns from, and of the names and contents of all its files; filled in.
     """
 
     epochs: int = 10

@@ -263,7 +263,7 @@ def _check_apart(examples: Examples, test: Examples) -> None:
 
 def _files(parts: Sequence[Examples | None]) -> str:
     return files_digest(
-        (part.describe(index), part.sizes(index))
+        (part.describe(index), part.digest(index))
         for part in parts
         if part is not None
         for index in range(len(part))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,19 +17,18 @@ from torch import Tensor
 
 from moreaugrad.models.trained import FILE as MODEL
 from moreaugrad.models.trained import Trained
-from moreaugrad.runs.directory import remove_partial
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.job import ComputePlan
 from moreaugrad.runs.network import fixed_threads
 from moreaugrad.runs.pace import Unwatched, Watch
-from moreaugrad.runs.records import Record
-from moreaugrad.runs.train.card import write_card
+from moreaugrad.runs.records import Record, json_text
+from moreaugrad.runs.train.card import card_text, results_of
 from moreaugrad.runs.train.events import Events
-from moreaugrad.runs.train.folder import BEST, LABELS, LOG, RESULTS, TrainFolder
+from moreaugrad.runs.train.folder import BEST, CARD, FINISHED, LABELS, LOG, RESULTS, TrainFolder
 from moreaugrad.runs.train.judge import validate
 from moreaugrad.runs.train.plan import plan_toml
 from moreaugrad.runs.train.prepare import PreparedTrain
-from moreaugrad.training.checkpoint import WEIGHTS, Checkpoint, Progress, write_tensors
+from moreaugrad.training.checkpoint import Checkpoint, Progress, read_tensors, write_tensors
 from moreaugrad.training.loop import FIGURES, Trainer
 from moreaugrad.training.losses import LOSSES
 from moreaugrad.training.schedules import SCHEDULES
@@ -86,7 +86,13 @@ class _Run:
         began = time.perf_counter()
         compute = ComputePlan(device=self.plan.device, threads=self.plan.threads)
         config, now = plan_toml(self.plan, self.folder.path), environment(compute)
-        self.team.first(lambda: self.folder.open(config, now, overwrite=overwrite))
+        with self.folder.opened(config, now, overwrite=overwrite, team=self.team):
+            self._train()
+        self.outcome.records = self.progress.records
+        self.outcome.seconds = time.perf_counter() - began
+        return self.outcome
+
+    def _train(self) -> None:
         if len(self.folder.environments()) > 1:
             self.outcome.notes.append(
                 "this training was begun with other versions or on another machine: its weights "
@@ -108,11 +114,11 @@ class _Run:
                 f"{self.folder.path}: cannot be written to ({error.strerror or error}); what is "
                 "there stays, and the same command goes on from the last checkpoint"
             ) from error
-        self.outcome.records = self.progress.records
-        self.outcome.seconds = time.perf_counter() - began
-        return self.outcome
 
     def _resume(self) -> None:
+        """From the last checkpoint; where it or the best epoch's network is damaged, the training
+        begins again, and a warning says so."""
+        self.team.first(self._remove_damaged)
         found = Checkpoint.load(self.folder.path)
         if found is not None:
             found.restore(self.prepared.module, self.prepared.optimiser, self.prepared.protocols)
@@ -120,6 +126,18 @@ class _Run:
             if self.progress.epoch < self.plan.epochs:
                 done = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}"
                 self.watch.said(f"going on from the checkpoint at {done}")
+
+    def _remove_damaged(self) -> None:
+        try:
+            found = Checkpoint.load(self.folder.path)
+            if found is None:
+                return
+            if found.progress.records:
+                read_tensors(self.folder.path / BEST)
+            found.tidy(self.folder.path)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"{error}: the training begins again", stacklevel=2)
+            self.folder.forget()
 
     def _epoch(self, epoch: int) -> None:
         """From the batch where the training is. Errors: FloatingPointError, told with the place."""
@@ -184,12 +202,11 @@ class _Run:
         records = [*self.progress.records, record]
         self.progress = Progress(epoch=epoch + 1, step=self.progress.step, records=records)
         if best and self.team.rank == 0:
-            remove_partial(self.folder.path, BEST)
             told = f"{self.plan.model.name}, epoch {epoch + 1}"
             write_tensors(self.folder.path / BEST, self.prepared.module.state_dict(), told)
         self._save()
         if self.team.rank == 0:
-            self.folder.text(LOG, _lines(records))
+            self.folder.put(LOG, _lines(records).encode())
             self.watch.said(
                 f"epoch {epoch + 1} of {self.plan.epochs}: loss {sums[0] / counts[0]:.3g}, "
                 f"validation {100 * found['accuracy']:.1f} % right{', the best' if best else ''}"
@@ -212,8 +229,6 @@ class _Run:
         own = {n: protocol.state_dict() for n, protocol in prepared.protocols.items()}
         merged = {n: state for states in self.team.gather(own) for n, state in states.items()}
         if self.team.rank == 0:
-            for name in (WEIGHTS, "state-*.safetensors"):
-                remove_partial(self.folder.path, name)
             Checkpoint.take(self.progress, prepared.module, prepared.optimiser, merged).save(
                 self.folder.path
             )
@@ -233,18 +248,25 @@ class _Run:
 
     def _finish(self) -> None:
         """The log as it should be, and the card of the best epoch's network."""
-        results = self.folder.path / RESULTS
-        if results.exists():
-            self.outcome.results = json.loads(results.read_text(encoding="utf-8"))
-        elif self.team.rank == 0:
-            self.folder.text(LOG, _lines(self.progress.records))
-            self.folder.text(
-                LABELS, "".join(f"{name}\n" for name in self.prepared.model.labels or ())
-            )
-            self.folder.text(MODEL, _trained(self.prepared).text())
-            self.prepared.module.load_state_dict(load_file(self.folder.path / BEST))
-            self.outcome.results = write_card(self.prepared, self.folder, self.progress.records)
+        if self.team.rank == 0:
+            if not self.folder.finished(FINISHED):
+                self._judge()
+            text = (self.folder.path / RESULTS).read_text(encoding="utf-8")
+            self.outcome.results = json.loads(text)
         self.team.wait()
+
+    def _judge(self) -> None:
+        prepared, records = self.prepared, self.progress.records
+        prepared.module.load_state_dict(load_file(self.folder.path / BEST))
+        results = results_of(prepared, records)
+        texts = {
+            LOG: _lines(records),
+            LABELS: "".join(f"{name}\n" for name in prepared.model.labels or ()),
+            MODEL: _trained(prepared).text(),
+            CARD: card_text(prepared, results, self.folder.path),
+            RESULTS: json_text(results),
+        }
+        self.folder.write(FINISHED, {name: text.encode() for name, text in texts.items()})
 
 
 def _trained(prepared: PreparedTrain) -> Trained:
