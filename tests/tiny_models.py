@@ -97,3 +97,20 @@ class _Detached(nn.Module):
 
 def detached() -> LoadedModel:
     return LoadedModel(module=_Detached().eval(), preprocess=PREPROCESS, labels=LABELS)
+
+
+class _Endless(nn.Module):
+    """Its outputs are finite, and their gradient is not: the root of zero has no slope."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        zeros = (x * 0).sum((1, 2, 3))
+        outputs: Tensor = self.layers(x) + zeros.sqrt()[:, None]
+        return outputs
+
+
+def endless() -> LoadedModel:
+    return _loaded(_Endless())

@@ -142,7 +142,10 @@ def summary(outcome: EvaluateOutcome) -> None:
     for note in outcome.notes:
         screen.note(f"note: {note}")
     if outcome.failures:
-        screen.note(f"{len(outcome.failures)} pictures left out, see above")
+        unread = sum(not failure.method for failure in outcome.failures)
+        lost = len(outcome.failures) - unread
+        counts = [f"{unread} images"] * (unread > 0) + [f"{lost} maps"] * (lost > 0)
+        screen.note(f"{' and '.join(counts)} left out, see above")
     state = "finished" if outcome.finished == outcome.units else "are finished"
     console.print(f"{outcome.finished} of {outcome.units} units {state} in {outcome.seconds:.0f} s")
     folder = escape(str(outcome.folder))
@@ -154,7 +157,7 @@ def summary_json(outcome: EvaluateOutcome) -> None:
     screen.print_json(
         {
             "folder": str(outcome.folder),
-            "complete": outcome.finished == outcome.units,
+            "complete": outcome.finished == outcome.units and not outcome.failures,
             "interrupted": outcome.interrupted,
             "units": outcome.units,
             "finished": outcome.finished,
@@ -163,6 +166,12 @@ def summary_json(outcome: EvaluateOutcome) -> None:
             "unreadable": [
                 {"sample": failure.title, "message": failure.message}
                 for failure in outcome.failures
+                if not failure.method
+            ],
+            "failures": [
+                {"sample": failure.title, "method": failure.method, "message": failure.message}
+                for failure in outcome.failures
+                if failure.method
             ],
         }
     )

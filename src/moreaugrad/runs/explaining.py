@@ -140,11 +140,16 @@ class Explaining:
         for place, row in enumerate(rows):
             one: Explanation = explanation[place]
             share = float(one.evaluations[0] / spent)
-            yield row, result(
+            made = result(
                 variant, samples[row], one, elapsed * share, notes,
                 photo=subject.network.model.preprocess.pixels(samples[row].x),
                 style=self.prepared.job.pictures,
             )  # fmt: skip
+            if not bool(made.map.isfinite().all()):
+                title, status = samples[row].case.title, one.status[0]
+                why = f"the map is not finite: {status.message}; {status.remedy}"
+                self.fail(Failure(title=title, method=variant.key, message=why))
+            yield row, made
 
 
 def _told(subject: Subject, x: Tensor, results: Sequence[Result]) -> Record:

@@ -24,11 +24,13 @@ from moreaugrad.runs.network import fixed_threads
 from moreaugrad.runs.pace import Unwatched, Watch
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.results import Failure
+from moreaugrad.solvers.solution import Status
 
 
 @dataclass(kw_only=True, eq=False)
 class EvaluateOutcome:
-    """How far a run has come. units, finished: of all processes. records: what was just read."""
+    """How far a run has come. units, finished: of all processes. failures: images that cannot be
+    read (no method), and methods without a map of an image, or with one that is not finite."""
 
     folder: Path
     units: int
@@ -68,6 +70,7 @@ class _Run:
         self.units = units(prepared)
         self.outcome = EvaluateOutcome(folder=out, units=len(self.units))
         self.told: set[tuple[str, str, str]] = set()
+        self.unreadable: set[int] = set()
 
     def run(self, overwrite: bool) -> EvaluateOutcome:
         began = time.perf_counter()
@@ -86,7 +89,9 @@ class _Run:
             )
         try:
             self._pictures([unit for unit in self.units if not unit.method])
-            self._methods([unit for unit in self.units if unit.method])
+            through = [unit for unit in self.units if unit.method]
+            self._methods(through)
+            self.outcome.failures += self._lost(through)
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         self.outcome.finished = sum(map(self.folder.done, self.units))
@@ -106,6 +111,7 @@ class _Run:
         self.team.wait()
         told = [record for unit in found for record in self.folder.read(unit)]
         broken = [record for record in told if "problem" in record]
+        self.unreadable = {record["index"] for record in broken}
         for record in broken:
             failure = Failure(title=record["sample"], message=record["problem"])
             self.outcome.failures.append(failure)
@@ -153,7 +159,7 @@ class _Run:
         meter = Meter(self.prepared, left, self.watch)
         for unit in left:
             block = _Block(self, unit.method, meter)
-            for rows, x in self._groups(unit.block):
+            for rows, x in self._groups(unit.block, block):
                 block.explain(rows, x)
             order = {one.index: place for place, one in enumerate(self.prepared.block(unit.block))}
             # By sample, as they were chosen; within one the clean map comes first.
@@ -161,13 +167,24 @@ class _Run:
             self.folder.save(unit, block.records, block.tensors)
         self.team.wait()
 
-    def _groups(self, number: int) -> Iterator[tuple[list[Chosen], Tensor]]:
+    def _lost(self, through: Sequence[Unit]) -> Iterator[Failure]:
+        """The images that a method has no usable map of, in this start or one before it."""
+        for unit in through:
+            for record in self.folder.read(unit):
+                why = no_map(record)
+                if why:
+                    yield Failure(title=record["sample"], method=unit.method, message=why)
+
+    def _groups(self, number: int, block: _Block) -> Iterator[tuple[list[Chosen], Tensor]]:
         """Readable pictures of a block, those of one shape together."""
         shapes: dict[tuple[int, ...], list[tuple[Chosen, Tensor]]] = {}
         for one in self.prepared.block(number):
             try:
                 x = self.prepared.input(one)
-            except (ValueError, OSError):  # told already
+            except (ValueError, OSError) as error:
+                # It was readable when the network saw it, and is not any more.
+                if one.index not in self.unreadable:
+                    block.record(one, CLEAN, None, {"problem": line(error)})
                 continue
             shapes.setdefault(tuple(x.shape), []).append((one, x))
         for members in shapes.values():
@@ -197,13 +214,13 @@ class _Block:
                 for place, one in enumerate(rows):
                     self.explain([one], x[place : place + 1])
                 return
-            self._record(rows[0], CLEAN, None, {"problem": why})
+            self.record(rows[0], CLEAN, None, {"problem": why})
             self.meter.done(self.method, 1)
             return
         measures = Measures(prepared, self.method, x, rows)
         for row, (one, told) in enumerate(zip(rows, measures.of_clean(clean), strict=True)):
             target = int(clean.target[row])
-            self._record(
+            self.record(
                 one, CLEAN, None,
                 {"target": {"class": target, "label": prepared.network.label(target)},
                  "map": map_told(clean, row), **told},
@@ -218,7 +235,7 @@ class _Block:
     ) -> None:
         if threat.attack is None:
             for one in rows:
-                self._record(one, threat.label, threat.epsilon, {"problem": threat.reason})
+                self.record(one, threat.label, threat.epsilon, {"problem": threat.reason})
             return
         ids = [one.index for one in rows]
         try:
@@ -234,14 +251,14 @@ class _Block:
                 for place, one in enumerate(rows):
                     self._attack(threat, [one], x[place : place + 1], clean[place])
                 return
-            self._record(rows[0], threat.label, threat.epsilon, {"problem": why})
+            self.record(rows[0], threat.label, threat.epsilon, {"problem": why})
             self.meter.done(self.method, 1, threat)
             return
         prepared = self.run.prepared
         told = Measures(prepared, self.method, x, rows).of_attacked(clean, found.attacked)
         for row, one in enumerate(rows):
             said = {"attacked": attack_told(found, row), "map": map_told(found.attacked, row)}
-            self._record(one, threat.label, threat.epsilon, said | told[row])
+            self.record(one, threat.label, threat.epsilon, said | told[row])
             self._keep(one, threat.label, threat.epsilon, "map", found.attacked, row)
             if self.run._kept(one):
                 inputs = found.inputs
@@ -251,7 +268,7 @@ class _Block:
                 )
         self.meter.done(self.method, len(rows), threat)
 
-    def _record(self, one: Chosen, attack: str, epsilon: float | None, told: Record) -> None:
+    def record(self, one: Chosen, attack: str, epsilon: float | None, told: Record) -> None:
         if "problem" in told:
             self._tell(attack, told["problem"])
         head = {"sample": one.item.name, "index": one.index, "method": self.method}
@@ -271,6 +288,15 @@ class _Block:
     ) -> None:  # fmt: skip
         if self.run._kept(one):
             self.tensors[tensor_name(one.index, attack, epsilon, what)] = explanation.parts[0][row]
+
+
+def no_map(record: Record) -> str:
+    """Why a clean record is of no usable map; empty for one that is, and for attacks."""
+    if record["attack"] != CLEAN:
+        return ""
+    if "problem" in record:
+        return str(record["problem"])
+    return "the map is not finite" if record["map"]["status"] == Status.NON_FINITE.value else ""
 
 
 def tensor_name(index: int, attack: str, epsilon: float | None, what: str) -> str:
