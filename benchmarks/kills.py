@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import tempfile
@@ -271,16 +272,21 @@ def main() -> int:
 
 
 def _import() -> None:
-    """What the commands import, once."""
+    """What the commands import, once. Nothing is computed: autograd's threads would not survive a
+    fork."""
     import jinja2  # noqa: F401
-    import matplotlib.figure
-    import matplotlib.pyplot  # noqa: F401
+    from PIL import PngImagePlugin  # noqa: F401
 
     import moreaugrad.runs.certify
     import moreaugrad.runs.evaluate.report
     import moreaugrad.runs.retrain
     import moreaugrad.runs.sanity
     import moreaugrad.runs.visualise  # noqa: F401
+    from moreaugrad.cli.entry import run
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        for words in (["explain", "missing.png"], ["report", "missing"]):
+            run([*words, "--out", "nowhere"])
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     (store.path / "config.toml").write_text(tomli_w.dumps(plan), encoding="utf-8")
     names = [{"sample": f"{i}.png", "index": i} for i in range(5)]
     seen = {"prediction": [{"class": 0, "label": "dot", "probability": 0.75}]}
-    store.write(Unit(0), [name | seen for name in names], {"0": torch.zeros(3, 16, 16)})
+    store.save(Unit(0), [name | seen for name in names], {"0": torch.zeros(3, 16, 16)})
     for method, values in AOPC.items():
         records = [
             name
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
                "metrics": {"aopc": value, "deletion": 0.5, "gini": 0.5}}
             for name, value in zip(names, values, strict=True)
         ]  # fmt: skip
-        store.write(Unit(0, method), records, {})
+        store.save(Unit(0, method), records, {})
     return store.path
 
 

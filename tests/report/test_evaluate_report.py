@@ -74,7 +74,7 @@ def make_run(folder: Path, *, units: int = 3) -> Path:
     ]
     broken = {"sample": "broken.png", "index": 4, "problem": "is no picture"}
     inputs = {str(i): torch.randn(3, 16, 16, generator=generator) for i in range(4)}
-    store.write(Unit(0), [*samples, broken], inputs)
+    store.save(Unit(0), [*samples, broken], inputs)
     for method in METHODS[: units - 1]:
         records, tensors = [], {}
         for index in range(4):
@@ -92,7 +92,7 @@ def make_run(folder: Path, *, units: int = 3) -> Path:
                         key = f"{index}/{attack}/{epsilon:g}"
                         tensors[f"{key}/map"] = torch.randn(3, 16, 16, generator=generator)
                         tensors[f"{key}/input"] = inputs[str(index)] + 0.1
-        store.write(Unit(0, method), records, tensors)
+        store.save(Unit(0, method), records, tensors)
     return folder
 
 

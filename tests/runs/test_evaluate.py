@@ -73,7 +73,8 @@ def test_records_maps_and_pictures(pictures: Path, tmp_path: Path) -> None:
     assert [failure.title for failure in outcome.failures] == ["dot/bad.png"]
     assert sorted(tree(tmp_path / "run")) == sorted(
         ["config.toml", "environment.json"]
-        + [f"{part}/0000{block}.{kind}" for block in (0, 1) for kind in ("jsonl", "safetensors")
+        + [f"{part}/0000{block}.{kind}" for block in (0, 1)
+           for kind in ("jsonl", "safetensors", "sha256")
            for part in ("samples", "methods/simple-gradient", "methods/smoothgrad")]
     )  # fmt: skip
 

@@ -302,14 +302,28 @@ def test_other_means_are_not_other_settings(data: Path, plain: Path, tmp_path: P
     assert tree(tmp_path / "run") == tree(plain)
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2],
-                                    lambda data: data[:-1] + bytes([data[-1] ^ 1]),
-                                    lambda data: bytes(len(data))])  # fmt: skip
+EMPTIED, CUT, CHANGED = (
+    lambda data: b"",
+    lambda data: data[: len(data) // 2],
+    lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+)
+
+
 @pytest.mark.parametrize(
-    "name",
-    ["last.safetensors", "state-00000012.safetensors", "best.safetensors", "results.json",
-     "model.json", "labels.txt", "card.md", "log.jsonl"],
-)  # fmt: skip
+    ("name", "damage"),
+    [
+        ("last.safetensors", EMPTIED),
+        ("last.safetensors", CHANGED),
+        ("state-00000012.safetensors", CUT),
+        ("best.safetensors", EMPTIED),
+        ("best.safetensors", CHANGED),
+        ("results.json", EMPTIED),
+        ("model.json", CUT),
+        ("labels.txt", EMPTIED),
+        ("card.md", CHANGED),
+        ("log.jsonl", CUT),
+    ],
+)
 def test_a_damaged_file_is_reported_and_made_again(
     data: Path, plain: Path, tmp_path: Path, name: str, damage: Callable[[bytes], bytes]
 ) -> None:

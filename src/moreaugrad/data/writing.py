@@ -47,7 +47,7 @@ def write_cells(
         for part, count in parts.items()
     }
     if out.is_file():
-        raise ValueError(f"{out}: expected a folder to write to, but it is a file")
+        raise ValueError(f"{out}: expected a new folder, or one of these cells, but it is a file")
     out.mkdir(parents=True, exist_ok=True)
     with only_writer(out):
         _refuse_others(out, wanted)
