@@ -182,7 +182,7 @@ def report(
                      "loses; can be repeated."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write into a folder that holds other files.")
+        bool, typer.Option("--overwrite", help="Replace a report of other runs or settings.")
     ] = False,
 ) -> int:  # fmt: skip
     """Draw runs of evaluate: tables with intervals, robustness curves, maps before and after.
