@@ -243,7 +243,7 @@ def test_the_command(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert words in told
     code, _, errors = command(picture, *few, "--out", out, capsys=capsys)
     assert code == 2
-    assert "certify.toml differs" in errors
+    assert "holds a run of another configuration" in errors
     code, told, _ = command(
         picture, *few, "--radii", "0,0.1", "--out", out, "--overwrite", "--json", capsys=capsys
     )
