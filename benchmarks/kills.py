@@ -57,7 +57,7 @@ def cases(data: Path, run: Path, config: Path) -> dict[str, Case]:
                          *COMPUTE]),
         "evaluate": Case(["evaluate", "--data", str(data), "--methods", "simple-gradient",
                           "--block", "2", "--metrics", "gini", *COMPUTE]),
-        "report": Case(["report", str(run), "--resamples", "20"]),
+        "report": Case(["report", str(run)]),
         "train": Case(["train", "--config", str(config), "-q", "--checkpoint-every", "1"]),
         "sanity": Case(["sanity", "--data", str(data), "--samples", "2", "--metrics", "spearman",
                         "--seeds", "0", *COMPUTE]),

@@ -103,7 +103,7 @@ def report(
     }  # fmt: skip
     settings = {
         "runs": [relative(str(path), out) for path in runs], "confidence": confidence,
-        "resamples": resamples, "seed": seed, "gallery": gallery, "base": list(base),
+        "gallery": gallery, "base": list(base),
     }  # fmt: skip
     folder = ReportFolder(out)
     with folder.opened(tomli_w.dumps(settings), overwrite=overwrite):
