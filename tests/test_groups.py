@@ -186,18 +186,21 @@ def test_labels_of_positions() -> None:
     first = torch.tensor([0, 0, 1, 1, 1])
     assert same_partition(explicit((5, 3), first).label, first[:, None].expand(5, 3))
     assert same_partition(explicit((3, 5), first).label, first.expand(3, 5))
-    with pytest.raises(ValueError, match="5 labels may be those of either axis"):
+    with pytest.raises(ValueError, match=r"\(5,\) may be those of the first or of the last axes"):
         explicit((5, 5), first)
     known = explicit((5, 5), first, positions_first=True)
     assert same_partition(known.label, first[:, None].expand(5, 5))
     with pytest.raises(ValueError, match=r"got \(5,\)"):
         explicit((3, 5), first, positions_first=True)
+    superpixels = torch.tensor([[0, 0, 1], [2, 2, 1]])
+    channels_last = explicit((2, 3, 4), superpixels)
+    assert same_partition(channels_last.label, superpixels[..., None].expand(2, 3, 4))
 
 
 def test_tokens_are_positions_with_all_their_features() -> None:
     u = torch.randn(2, 4, 3, dtype=torch.float64)
     torch.testing.assert_close(GroupL2(1.0, size="tokens").magnitudes(u), u.norm(dim=2))
-    assert tokens((4, 3, 2)).members.shape == (4, 6)
+    assert same_partition(tokens((4, 3, 2)).label, torch.arange(12)[:, None].expand(12, 2))
     with pytest.raises(ValueError, match="positions, features"):
         tokens((4,))
     with pytest.raises(ValueError, match="did you mean 'tokens'"):

@@ -125,7 +125,7 @@ def _check_certain(shape: Shape, layer: nn.Module | None) -> None:
 
 
 def tokens(shape: Shape) -> Partition:
-    """A group for each position of the first axis, with all its features."""
+    """A group for each position, all axes but the last, with its features along the last."""
     if len(shape) < 2:
         raise ValueError(
             f"group: expected samples [positions, features] for 'tokens', got shape {shape}"
@@ -135,7 +135,7 @@ def tokens(shape: Shape) -> Partition:
 
 @lru_cache(maxsize=64)
 def _tokens(shape: Shape) -> Partition:
-    return from_labels(torch.arange(shape[0]).repeat_interleave(math.prod(shape[1:])))
+    return from_labels(torch.arange(math.prod(shape[:-1])).repeat_interleave(shape[-1]))
 
 
 def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition:
@@ -218,22 +218,22 @@ def labels(index: Labels) -> Tensor:
 def explicit(shape: Shape, index: Labels, positions_first: bool = False) -> Partition:
     """Groups given as labels: of the sample's shape, or of its positions (then joint).
 
-    Those are the shape without its channels, or for `[positions, features]` its first axis, which
-    `positions_first` decides where both are equally long.
+    Those are the shape without its first axis, the channels, or without its last, the features of
+    `[positions, features]`; `positions_first` decides where both are possible.
     Errors: TypeError as for `labels`; ValueError for labels of another shape.
     """
     found = labels(index)
     given = tuple(found.shape)
-    first = len(shape) == 2 and given == shape[:1]
+    first = len(shape) > 1 and given == shape[:-1]
     last = len(shape) > 1 and given == shape[1:] and not positions_first
     if first and last:
         raise ValueError(
-            f"index: {given[0]} labels may be those of either axis of samples of shape {shape}; "
-            "give labels of that shape, or group='tokens' for those of the first axis"
+            f"index: labels of shape {given} may be those of the first or of the last axes of "
+            f"samples of shape {shape}; give labels of that shape, or group='tokens' for the first"
         )
     if given != shape and not first and not last:
         raise ValueError(
-            f"index: expected group labels of shape {shape} or, for all channels together, "
-            f"{shape[1:]}{f' or {shape[:1]}' if len(shape) == 2 else ''}, got {given}"
+            f"index: expected group labels of shape {shape} or, for all features (channels last) "
+            f"together, {shape[:-1]}, for all channels together, {shape[1:]}, got {given}"
         )
-    return from_labels((found[:, None] if first else found).expand(shape))
+    return from_labels((found[..., None] if first else found).expand(shape))

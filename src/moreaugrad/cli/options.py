@@ -128,7 +128,8 @@ class MethodOptions(Common):
         float | None, Method(help="Gaussian smoothing, as a share of the input's range; 0: none.")
     ] = None
     group: Annotated[
-        str | None, Method(help="Side of the blocks of group-sparse methods, or HEIGHT,WIDTH.")
+        str | None,
+        Method(help="Side of the blocks of group-sparse methods, or HEIGHT,WIDTH, or 'blocks'."),
     ] = None
     tolerance: Annotated[float | None, Method(help="Relative error at which a map is done.")] = None
     max_evaluations: Annotated[
