@@ -253,3 +253,22 @@ def test_bad_calls() -> None:
         cheap("top-k", explainer, space=space).attack(pictures())
     with pytest.raises(ValueError, match="NaN or Inf"):
         cheap("top-k", explainer).attack(pictures() / 0)
+
+
+def test_padding_is_left_as_it_is(name: str) -> None:
+    x, explainer = pictures(), SmoothGrad(on_pictures(), sigma=0.2, samples=4)
+    mask = torch.ones(5, 1, 1, 4, dtype=torch.bool)
+    mask[1::2, ..., 2:] = False  # the right half of every second picture
+    real = mask.expand_as(x)
+    chosen = {"target-region": {"region": (0, 0, 3, 1)}, "manipulation": {"target_map": x[0].abs()}}
+    if name in chosen:
+        with pytest.raises(ValueError, match=rf"mask: {name} .* give {next(iter(chosen[name]))}="):
+            cheap(name, explainer).attack(x, mask=mask)
+    attack = cheap(name, explainer, **chosen.get(name, {}))
+    found = attack.attack(x, mask=mask)
+    assert torch.equal(found.inputs[~real], x[~real])
+    assert (found.distance[1::2] > 0).any()
+    for explanation in (found.clean, found.attacked):
+        assert torch.equal(explanation.mask, real)
+        assert (explanation.maps[~real] == 0).all()
+    same(attack.attack(x[1:2], mask=mask[1:2]), found[1])

@@ -20,6 +20,7 @@ from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Progress
 from moreaugrad.explanation import Explanation
 from moreaugrad.layout import Layout
+from moreaugrad.masking import MaskLike
 from moreaugrad.names import choose
 from moreaugrad.noise import Noise
 from moreaugrad.outputs import TargetLike
@@ -73,6 +74,10 @@ class Attack(ABC):
         """What is made small, fixed at the clean maps `[B, n]`; None where nothing is."""
         return None
 
+    def _needs(self) -> str | None:
+        """The setting that must be given where there is padding; None where none is missing."""
+        return None
+
     def _label(self, bound: BoundScore) -> Tensor:
         """The class that must stay, `[B]`."""
         return bound.prediction
@@ -88,21 +93,27 @@ class Attack(ABC):
         additional_forward_args: object = None,
         *,
         ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
         clean: Explanation | None = None,
         progress: Progress | None = None,
     ) -> AttackResult:
         """Perturbed inputs, and the explainer's maps at both.
 
-        inputs, target, additional_forward_args, ids: as for `explain`. clean: the explanation of
-        just these, where it is known already.
+        inputs, target, additional_forward_args, ids, mask: as for `explain`; padding is not
+        perturbed. clean: the explanation of just these, where it is known already.
         Errors: ValueError or TypeError for bad input. A sample whose attack fails has a status
         that says why.
         """
-        bound = self.explainer.bind(inputs, target, additional_forward_args, ids)
+        bound = self.explainer.bind(inputs, target, additional_forward_args, ids, mask)
         if bound.layer is not None:
             raise ValueError(
                 "layer: expected an explainer of the inputs, got one of a layer's output: attacks "
                 "change the inputs"
+            )
+        needed = self._needs()
+        if bound.mask is not None and needed is not None:
+            raise ValueError(
+                f"mask: {self.name} would choose its target among padding too; give {needed}="
             )
         several = isinstance(inputs, tuple)
         if clean is None:
@@ -124,6 +135,7 @@ class Attack(ABC):
             clean.target if target is None else target,
             additional_forward_args,
             ids=ids,
+            mask=mask,
         )
         unknown = torch.full_like(found.objective[:, 0], torch.nan)
         goal, other = case.goal, _flat(attacked, bound.moved(found.x))

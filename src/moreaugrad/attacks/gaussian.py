@@ -50,7 +50,8 @@ class GaussianNoise(Attack):
     def _search(self, case: Case) -> Found:
         bound, layout = case.bound, case.bound.layout
         parts = layout.split(bound.origin)
-        levels = noise_level(parts, self.sigma, self.sigma_mode)
+        real = None if bound.mask is None else layout.split(bound.mask)
+        levels = noise_level(parts, self.sigma, self.sigma_mode, real)
         sigma = layout.flatten([s.expand_as(p) for s, p in zip(levels, parts, strict=True)])
         x, kept = case.ball.center.clone(), torch.zeros_like(case.label, dtype=torch.bool)
         evaluations = torch.zeros_like(case.label)

@@ -89,3 +89,6 @@ class TargetRegionAttack(Descent):
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal:
         return region(clean, layout, self.region)
+
+    def _needs(self) -> str | None:
+        return "region" if self.region is None else None

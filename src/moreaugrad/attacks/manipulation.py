@@ -69,6 +69,9 @@ class ManipulationAttack(Pursuing):
     def _goal(self, clean: Tensor, layout: Layout) -> Likeness:
         return likeness(clean, layout, self.target_map, self.map_weight)
 
+    def _needs(self) -> str | None:
+        return "target_map" if self.target_map is None else None
+
     def _judges(self) -> bool:
         return self.betas is not None or super()._judges()
 

@@ -88,7 +88,8 @@ class Case:
         """The score that another explainer explains, at these samples and for the same target."""
         own = self.bound
         parts = own.layout.restore(own.origin)
-        found = explainer.bind(parts, target_like(own.target), own.args, own.keys)
+        mask = None if own.mask is None else own.layout.split(own.mask)
+        found = explainer.bind(parts, target_like(own.target), own.args, own.keys, mask)
         return replace(found, follows=own.follows)
 
 
