@@ -6,9 +6,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from moreaugrad import SimpleGradient
+from moreaugrad import SimpleGradient, build
 from moreaugrad.metrics import (
     Perturbation,
     Window,
@@ -111,3 +111,71 @@ def test_replaced_regions_lower_the_score_alike(quantus: ModuleType) -> None:
     how = Perturbation(size=4, replacement="mean", draws=1)
     found = drop_curve(explainer.bind(x), maps, steps=16, how=how)
     assert found[:, 1:].numpy() == pytest.approx(np.asarray(expected), abs=1e-5)
+
+
+# What its suite of tests finds of maps with zeros; docs/captum-quantus.md says what to do.
+
+
+def linear() -> tuple[nn.Module, Tensor, Tensor]:
+    """Black above, so that attributions with a baseline of zero are exactly zero there."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+    x = normal(6, 1, 8, 8, seed=3).float().abs()
+    x[:, :, :2] = 0
+    return model, x, model(x).argmax(1)
+
+
+def scored(quantus: ModuleType, name: str, method: str, x: Tensor, **options: object) -> np.ndarray:
+    model, _, target = linear()
+    masks = options.pop("s_batch", None)
+    maps = build(method, model).attribute(x, target=target)
+    assert isinstance(maps, Tensor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's, of a constant input
+        found = getattr(quantus, name)(**QUIET, **options)(
+            model=model, x_batch=x.numpy(), y_batch=target.numpy(), a_batch=maps.numpy(),
+            s_batch=masks, softmax=False, device="cpu",
+        )  # fmt: skip
+    return np.asarray(found, dtype=float)
+
+
+FALLS = {"features_in_step": 4, "perturb_baseline": "black", "abs": False}
+
+
+@pytest.mark.parametrize("method", ["integrated-gradients", "gradient-x-input", "deeplift"])
+def test_exact_attributions_of_a_linear_model_are_wholly_faithful(
+    quantus: ModuleType, method: str
+) -> None:
+    x = linear()[1]
+    assert scored(quantus, "FaithfulnessEstimate", method, x, **FALLS) == pytest.approx(1)
+    # The gradient alone is not what a pixel that turns black takes away.
+    assert scored(quantus, "FaithfulnessEstimate", "simple-gradient", x, **FALLS).max() < 0.999
+
+
+def test_its_sensitivity_n_is_none_where_maps_have_zeros(quantus: ModuleType) -> None:
+    """Sums of attributions are equal in all samples, and have no correlation with anything. It
+    compares one step's sum with the fall of all steps so far: exact attributions do not reach 1."""
+    x = linear()[1]
+    assert np.isnan(scored(quantus, "SensitivityN", "integrated-gradients", x, **FALLS)).any()
+    dense = normal(6, 1, 8, 8, seed=4).float().abs() + 0.1
+    assert scored(quantus, "SensitivityN", "integrated-gradients", dense, **FALLS).mean() < 0.9
+
+
+def test_its_top_k_counts_zeros_in_their_order(quantus: ModuleType) -> None:
+    """6 of 64 entries are not zero, so 14 of the 20 largest are the first zeros of the image: map
+    and mask turned upside down together have another score."""
+    model, x, target = linear()
+    maps = build("sparse-moreaugrad-plain", model).attribute(x, target=target)
+    assert isinstance(maps, Tensor)
+    masks = torch.zeros(x.shape)
+    masks[:, :, :2] = 1
+    upright, turned = (
+        np.asarray(
+            quantus.TopKIntersection(k=20, abs=True, **QUIET)(
+                model=model, x_batch=x.numpy(), y_batch=target.numpy(), device="cpu",
+                a_batch=a.numpy(), s_batch=s.numpy(),
+            )
+        )
+        for a, s in ((maps, masks), (maps.flip(2), masks.flip(2)))
+    )  # fmt: skip
+    assert (upright > turned + 0.3).all()
