@@ -379,6 +379,16 @@ def attention(x: Tensor) -> Tensor:
     return x @ x.mT
 
 
+@torch.library.custom_op("steep::relu", mutates_args=())
+def steep_relu(x: Tensor) -> Tensor:
+    return 9 * x.relu()
+
+
+@steep_relu.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
 def by_value(x: Tensor) -> Tensor:
     return x if x.sum() > 0 else 3 * x
 
@@ -404,7 +414,11 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "numpy": (Call(lambda x: x * float(x.detach().numpy().max())), "torch.export can follow"),
     "a number of it": (Call(lambda x: x * x.max().item()), "no bound is known"),
     "rounding": (Call(lambda x: x.round()), "no bound is known for 'round'"),
-    "whole numbers": (Call(lambda x: x.int().float()), "which jump"),
+    "whole numbers": (Call(lambda x: x.int().float()), "for others jump"),
+    "eight bits": (Call(lambda x: x.to(torch.float8_e5m2).float()), "for others jump"),
+    "bits": (Call(lambda x: x.view(torch.float16).float()), "the bits as another type's"),
+    "nothing to divide by": (Call(lambda x: x / 0), "other than 0"),
+    "an operator of one's own": (Call(torch.ops.steep.relu), "no bound is known for 'steep.relu'"),
     "softplus with a jump": (nn.Sequential(nn.Softplus(threshold=0.5)), "it jumps"),
     "a jump": (nn.Sequential(nn.Threshold(0.1, 20)), "no bound is known for 'threshold'"),
     "calls are counted": (Counting(), "function of the input alone"),

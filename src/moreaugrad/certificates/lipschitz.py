@@ -101,6 +101,8 @@ class _Walk:
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self.of[node] = self._given(node, given[node.name])
+            elif node.op == "get_attr":  # a part of the graph, which only its operator reads
+                self.of[node] = node.target
             elif node.op == "call_function" and node.users:
                 self.of[node] = self._call(node)
         with torch.no_grad():
@@ -187,18 +189,19 @@ class _Walk:
 
     def _checked(self, node: fx.Node, speed: float) -> Varying:
         like = node.meta["val"]
-        if isinstance(like, Tensor) and not like.is_floating_point():
+        if isinstance(like, Tensor) and not (like.is_floating_point() and like.dtype.itemsize >= 2):
             raise ValueError(
                 f"model: {_name(node)} ({node.name}) turns values that depend on the input into "
-                f"{like.dtype}, which jump: no constant bounds them"
+                f"{like.dtype}: expected floating-point numbers, for others jump"
             )
         return Varying(speed=speed, like=like)
 
 
 def _name(node: fx.Node) -> str:
-    """Of the operator, as torch.ops.aten has it."""
+    """Of the operator, as torch.ops.aten has it; of others with their namespace."""
     packet = getattr(node.target, "overloadpacket", node.target)
-    return str(getattr(packet, "__name__", packet))
+    name, space = str(getattr(packet, "__name__", packet)), getattr(node.target, "namespace", "")
+    return name if space == "aten" else f"{space}.{name}"
 
 
 def _by_name(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,10 @@ def _quotient(a: Arguments, like: Any) -> float:
     if a.get("rounding_mode") is not None:
         raise Unknown("expected a division without rounding")
     operand, divisor = one(a), torch.as_tensor(a["other"]).detach().double()
-    return operand.speed * _copies(operand, like) / float(divisor.abs().amin())
+    least = float(divisor.abs().amin())
+    if not least > 0:
+        raise Unknown("expected a division by numbers other than 0")
+    return operand.speed * _copies(operand, like) / least
 
 
 def _parts_together(a: Arguments, like: Any) -> float:
@@ -187,6 +190,12 @@ def _adaptive_pool(axes: int) -> Rule:
     return rule
 
 
+def _view(a: Arguments, like: Any) -> float:
+    if "dtype" in a:
+        raise Unknown("expected a view of another shape, got the bits as another type's")
+    return one(a).speed
+
+
 def _dropout(a: Arguments, like: Any) -> float:
     if a["train"]:
         raise Unknown("expected dropout in evaluation mode only")
@@ -236,11 +245,11 @@ RULES: Mapping[str, Rule] = {
     "native_dropout": _dropout,
     "pad": _pad,
     "constant_pad_nd": _pad,
+    "view": _view,
     **dict.fromkeys(
-        (
-         "amax", "amin",
+        ("amax", "amin",
          # The same entries, or some of them, in another place, shape or floating-point type.
-         "view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t",
+         "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t",
          "squeeze", "unsqueeze", "slice", "select", "narrow", "split", "split_with_sizes", "chunk",
          "unbind", "pixel_shuffle", "flip", "roll", "clone", "contiguous", "alias", "detach",
          "lift_fresh_copy", "_to_copy", "to"),
