@@ -650,6 +650,17 @@ def test_radii_of_a_layer_are_not_certified(method: type[MoreauGrad]) -> None:
             estimate_of_explanation(explainer.explain(X, 1), radii=[0.1])
 
 
+def test_padding_is_not_certified() -> None:
+    """It has no noise: a change there is not smoothed."""
+    mask = torch.tensor([True, True, True, True, False, False]).expand(3, 6)
+    moments = SPARSIFIED(samples=20, tau=0.4, **ABSOLUTE).moments(X, 1, mask=mask)
+    with pytest.raises(ValueError, match="mask: expected None"):
+        certificate_of_moments(moments, sigma=0.5, radii=[0.1])
+    found = MoreauGrad(MODEL, tolerance=0.5, **MOREAU).explain(X, 1, mask=mask)
+    with pytest.raises(ValueError, match="mask: expected None"):
+        estimate_of_explanation(found, radii=[0.1])
+
+
 def test_the_network_after_a_layer_has_a_certificate_of_its_own() -> None:
     after = SparsifiedSmoothGrad(MODEL[1:], samples=20, tau=0.4, **ABSOLUTE)
     found = certify(after, MODEL[:1](X).detach(), 1, radii=[0.0])

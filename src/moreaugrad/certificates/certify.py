@@ -116,6 +116,7 @@ def certificate_of_moments(
     choose("statement", statement, STATEMENTS)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence!r}")
+    _check_mask(moments.masked)
     batch, entries = moments.mean.shape
     count = _count(top, entries)
     failure, deviation = 1 - confidence, 0.0
@@ -161,6 +162,7 @@ def estimate_of_explanation(
     choose("statement", statement, STATEMENTS)
     settings = explanation.settings
     _check_input(settings.get("layer"))
+    _check_mask(explanation.mask is not None)
     rho, curvature = settings["rho"], _curvature(settings["sigma"], lipschitz)
     if explanation.method == MoreauGrad.method:
         speed, held = vanilla_lipschitz(rho, curvature, curvature), ""
@@ -251,6 +253,14 @@ def _check_input(layer: object) -> None:
             "layer: expected None: noise and radii would be in the units of the layer's output, "
             "and nothing is known of how far an input within a radius moves that. Make the part of "
             "the network after the layer a model of its own, whose input is the layer's output"
+        )
+
+
+def _check_mask(masked: bool) -> None:
+    if masked:
+        raise ValueError(
+            "mask: expected None: padding has no noise, so nothing bounds a map where x' differs "
+            "there. Cut the padding off"
         )
 
 

@@ -30,7 +30,7 @@ class Moments:
     """Means over `samples` draws of h(x + z) and of its square, `[B, n]` in float64.
 
     `binary`: h is 0 or 1. `independent`: no draw depends on another. `target`: the class of each
-    sample's gradient, where it is known.
+    sample's gradient, where it is known. `masked`: some entries are padding, without noise.
     """
 
     mean: Tensor
@@ -39,6 +39,7 @@ class Moments:
     binary: bool
     independent: bool = True
     target: Tensor | None = None
+    masked: bool = False
 
     @property
     def variance(self) -> Tensor:
@@ -123,6 +124,7 @@ class SparsifiedSmoothGrad(NoisyMean):
             binary=self.variant == SPARSIFIED,
             independent=not self.antithetic,
             target=bound.target.classes,
+            masked=bound.mask is not None,
         )
 
     def _powers(self, bound: BoundScore) -> Any:
