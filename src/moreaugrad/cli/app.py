@@ -70,7 +70,8 @@ def explain(
     from moreaugrad.cli.commands import perform
     from moreaugrad.cli.jobs import explain_job
 
-    chosen = [method] if method else None if options.config else ["sparse-moreaugrad"]
+    usual = None if options.config else ["sparse-moreaugrad"]
+    chosen = usual if method is None else [method]
     return perform(explain_job(images or (), chosen, options, beside), options)
 
 
@@ -97,9 +98,10 @@ def compare(
     from moreaugrad.cli.commands import perform
     from moreaugrad.cli.jobs import explain_job, method_names
 
-    names = methods or (None if options.config else "all,-published-moreaugrad")
-    chosen = names and method_names(names)
-    return perform(explain_job(images or (), chosen or None, options, beside), options)
+    usual = None if options.config else "all,-published-moreaugrad"
+    names = usual if methods is None else methods
+    chosen = None if names is None else method_names(names)
+    return perform(explain_job(images or (), chosen, options, beside), options)
 
 
 @app.command()

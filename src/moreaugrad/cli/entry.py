@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """A command's exit code. Whatever goes wrong is one line on standard error."""
     command = typer.main.get_command(app)
+    # What it logs of a damaged file is in the error or the note that follows.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         code = command.main(arguments, prog_name="moreaugrad", standalone_mode=False)
         return code if isinstance(code, int) else DONE

@@ -33,7 +33,7 @@ def perform_visualise(options: VisualiseOptions) -> int:
     from moreaugrad.cli.commands import tell_estimate
     from moreaugrad.cli.jobs import compute_plan, model_plan
     from moreaugrad.cli.retrain import perform_study, words
-    from moreaugrad.cli.values import typed
+    from moreaugrad.cli.values import batch_size, typed
     from moreaugrad.runs.config import from_table
     from moreaugrad.runs.job import ComputePlan, ModelPlan
     from moreaugrad.runs.visualise import VisualisePlan, VisualiseStudy
@@ -41,6 +41,8 @@ def perform_visualise(options: VisualiseOptions) -> int:
 
     if options.target is not None:
         raise ValueError("--target: visualise has none, name --classes")
+    if batch_size(options) is not None:
+        raise ValueError("--batch-size: visualise has none, it works on --count images at once")
     if options.out is None and not options.dry_run:
         raise ValueError("--out: expected a folder for the results, got none")
     given = {} if options.seed is None else {"seed": options.seed}

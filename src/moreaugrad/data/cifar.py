@@ -57,7 +57,7 @@ def read_cifar10(tree: Tree, split: str | None) -> DataSet | None:
             if planes.dtype != np.uint8:
                 raise ValueError(f"got pixels of type {planes.dtype}")
             for place, (plane, index) in enumerate(zip(planes, found[b"labels"], strict=True)):
-                known = class_index(index, where, CLASSES)
+                known = class_index(index, where, last=CLASSES - 1)
                 label = names[known] if known < len(names) else ""
                 item = Item(name=f"{batch}/{place:05d}", label=label, index=known)
                 items.append(item)

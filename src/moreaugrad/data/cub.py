@@ -50,7 +50,7 @@ def read_cub(tree: Tree, split: str | None) -> DataSet | None:
                 Item(
                     name=f"{root}images/{name}",
                     label=classes.get(label, folder).partition(".")[2].replace("_", " "),
-                    index=class_index(label, where, CLASSES + 1) - 1,
+                    index=class_index(label, where, 1, CLASSES) - 1,
                     attention=f"{gaze}/{number}.jpg" if gaze else None,
                 )
             )

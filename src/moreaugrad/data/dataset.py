@@ -50,12 +50,14 @@ class DataSet(ABC):
         """Of the content of its files; empty where they cannot be read."""
 
 
-def class_index(value: object, where: str, classes: int = 2**31) -> int:
-    """A class's index as a list has it. Errors: ValueError for what is none of 0 to classes - 1."""
-    whole = isinstance(value, (int, str)) and re.fullmatch(r"\d{1,10}", str(value).strip())
-    if not whole or isinstance(value, bool) or int(str(value)) >= classes:
-        raise ValueError(f"{where}: expected class indices from 0 to {classes - 1}, got {value!r}")
-    return int(str(value))
+def class_index(value: object, where: str, first: int = 0, last: int = 2**31) -> int:
+    """A class's index in a list. Errors: ValueError for what is none of `first` to `last`."""
+    found = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,10}\s*", value):
+        found = int(value)
+    if found is None or not first <= found <= last:
+        raise ValueError(f"{where}: expected class indices from {first} to {last}, got {value!r}")
+    return found
 
 
 def files_digest(items: Iterable[tuple[str, str]]) -> str:

@@ -103,11 +103,12 @@ def read_tiff(file: IO[bytes], name: str, most_pixels: int) -> DeepImage | None:
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
-        whole = [page for page in tiff.pages if not int(getattr(page, "subfiletype", 0)) & 1]
-        page: Any = tiff.pages.first
-        if len(whole) > 1:
+        # By their number: iterating never ends where the pages of a file refer to each other.
+        pages: list[Any] = [tiff.pages[number] for number in range(len(tiff.pages))]
+        whole, page = sum(not page.subfiletype & 1 for page in pages), pages[0]
+        if whole > 1:
             warnings.warn(
-                f"{name}: the first of its {len(whole)} pages is read, the others are left out",
+                f"{name}: the first of its {whole} pages is read, the others are left out",
                 stacklevel=2,
             )
         if page.dtype is None or page.dtype.itemsize == 1:

@@ -132,7 +132,7 @@ def _flat_classes(tree: Tree) -> tuple[dict[str, int], dict[str, str]]:
     if tree.has("val.txt"):
         where = str(tree.root / "val.txt")
         return {
-            PurePosixPath(name).stem: class_index(index, where, IMAGENET)
+            PurePosixPath(name).stem: class_index(index, where, last=IMAGENET - 1)
             for name, index in _rows(tree, "val.txt", 2)
         }, {}
     known, words = _synsets(tree, set())

@@ -77,8 +77,8 @@ class MoreauExplainer(Explainer):
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN)
 
     def __post_init__(self) -> None:
-        if not self.rho > 0:
-            raise ValueError(f"rho: expected a number > 0, got {self.rho!r}")
+        if not 0 < self.rho < torch.inf:
+            raise ValueError(f"rho: expected a finite number > 0, got {self.rho!r}")
         choose("noise", self.noise, ("fresh", "fixed"))
         choose("solver", self.solver, SOLVERS)
         if self.max_evaluations < 1:

@@ -89,6 +89,11 @@ class DiffRoarStudy(Study):
         explained = replace(explained, data=replace(explained.data, test=test))
         self.explained = settled(replace(explained, device=plan.training.device, shards=None))
         # A picture is one set of entries: data and size are those of the explained network.
+        if "size" not in explained.augment:
+            raise ValueError(
+                f"{plan.explained}: expected the folder of a finished training, but its "
+                "configuration does not say the size of the images (augment.size)"
+            )
         size, resize = explained.augment["size"], explained.augment.get("resize")
         self.held = Augment.evaluation(size, resize)
         ours = {"size": size} if resize is None else {"size": size, "resize": resize}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -49,8 +50,8 @@ class Means:
     def __post_init__(self) -> None:
         for name, least in (("workers", 0), ("memory", 0), ("checkpoint_every", 1)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
+            if value is not None and not least <= value < math.inf:
+                raise ValueError(f"{name}: expected a number of at least {least}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
