@@ -71,7 +71,7 @@ class Lines:
 
     def __enter__(self) -> Lines:
         if not self._quiet:
-            threading.Thread(target=self._log, daemon=True).start()
+            threading.Thread(target=self._log, name="Lines", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:

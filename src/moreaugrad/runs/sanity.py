@@ -23,6 +23,7 @@ from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.evaluate.choice import choice, known_classes
 from moreaugrad.runs.evaluate.plan import OF_LABEL, Settings
 from moreaugrad.runs.job import ComputePlan, ModelPlan
+from moreaugrad.runs.markdown import escaped
 from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
 from moreaugrad.runs.pace import Watch
 from moreaugrad.runs.records import Record
@@ -219,7 +220,7 @@ class SanityStudy(Study):
             ]
             for block, cells in blocks.items():
                 told = " | ".join(_told(cells[metric]) for metric in metrics)
-                lines.append(f"| {block or 'all'} | {told} |")
+                lines.append(f"| {escaped(block or 'all')} | {told} |")
         return "\n".join(lines) + "\n"
 
 

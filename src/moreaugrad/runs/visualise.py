@@ -14,6 +14,7 @@ from moreaugrad.pictures import photo, png_bytes
 from moreaugrad.runs.config import moved_network, relative, to_table
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.job import ComputePlan, ModelPlan
+from moreaugrad.runs.markdown import escaped
 from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
 from moreaugrad.runs.pace import Watch
 from moreaugrad.runs.records import Record
@@ -148,15 +149,16 @@ class VisualiseStudy(Study):
 
     def table(self, results: Record) -> str:
         lines = [
-            f"# What {self.plan.model.name} looks for",
+            f"# What {escaped(self.plan.model.name)} looks for",
             "",
             f"| class | picture | {self.plan.score} before | after | probability |",
             "|---|---|---:|---:|---:|",
         ]
         for unit, record in zip(self.units, results["classes"], strict=True):
+            label = escaped(record["label"])
             for number, after in enumerate(record["after"]):
                 lines.append(
-                    f"| {record['label']} | ![{record['label']}](pictures/{unit}-{number}.png) | "
+                    f"| {label} | ![{label}](pictures/{unit}-{number}.png) | "
                     f"{record['before'][number]:.3g} | {after:.3g} | "
                     f"{record['probability'][number]:.3f} |"
                 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moreaugrad.models.trained import TRAINED
+from moreaugrad.runs.markdown import escaped
 from moreaugrad.runs.records import Record, versions
 from moreaugrad.runs.train.judge import judge
 from moreaugrad.runs.train.plan import plan_toml
@@ -43,9 +44,9 @@ def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
         "pictures, which makes the figures on these optimistic."
     )
     lines = [
-        f"# {model.name}, trained by moreaugrad",
+        f"# {escaped(model.name)}, trained by moreaugrad",
         "",
-        f"A classifier of {len(classes)} classes: {', '.join(classes)}.",
+        f"A classifier of {len(classes)} classes: {', '.join(map(escaped, classes))}.",
         "",
         "## Use",
         "",
@@ -67,7 +68,7 @@ def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
         "",
         "## Settings",
         "",
-        *(f"- {note}" for note in prepared.notes),
+        *(f"- {escaped(note)}" for note in prepared.notes),
         *([""] if prepared.notes else []),
         *("    " + line if line else "" for line in settings.splitlines()),
         "",
@@ -84,7 +85,8 @@ def _data(prepared: PreparedTrain) -> str:
         else f"{len(test.examples)} of the part `{data.test}` to test"
     )
     return (
-        f"{prepared.loader.examples.name}: {len(prepared.loader.examples)} pictures to train on, "
+        f"{escaped(prepared.loader.examples.name)}: "
+        f"{len(prepared.loader.examples)} pictures to train on, "
         f"{len(prepared.validation.examples)} held out of the same part (`{data.split}`) to "
         f"choose the epoch by, {tested}."
     )
