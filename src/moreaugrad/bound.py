@@ -84,12 +84,13 @@ class BoundScore:
         """The same score around other inputs `[B, n]`: target, noise level and keys stay."""
         return replace(self, origin=origin)
 
-    def resolved(self, target: TargetLike) -> BoundScore:
-        """With the target, the prediction and the clean score read off one forward pass."""
+    def clean_outputs(self) -> Tensor:
+        """The model's outputs at the bound inputs, `[B, K, ...]`, one forward pass."""
         with torch.no_grad():
-            outputs = self.in_chunks(
-                lambda rows: self._forward(self.layout.restore(self.origin[rows]), rows)
-            )
+            return self.in_chunks(lambda rows: self.outputs(self.origin[rows], rows))
+
+    def resolved(self, outputs: Tensor, target: TargetLike) -> BoundScore:
+        """With the target, the prediction and the clean score read off the clean outputs."""
         # -inf is a class that is switched off, as long as it is not the one explained.
         on = outputs.masked_fill(outputs == -torch.inf, 0)
         checks.check_finite("the model's outputs", (on,))
@@ -171,7 +172,7 @@ class BoundScore:
         checks.check_recording()
         with torch.enable_grad():
             parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
-            outputs = self._forward(parts, rows)
+            outputs = self.outputs_of(parts, rows)
             if not outputs.requires_grad:
                 raise checks.detached(self.model)
             with checks.explained(self.layout, self.model):
@@ -187,19 +188,20 @@ class BoundScore:
 
     def outputs(self, points: Tensor, rows: Tensor) -> Tensor:
         """What the model makes of `points` `[m, n]` in these samples' place: `[m, K]`."""
-        return self._forward(self.layout.restore(points), rows)
+        return self.outputs_of(self.layout.restore(points), rows)
 
     def read(self, outputs: Tensor, rows: Tensor) -> Tensor:
         """The score `[m]` of such outputs."""
         return self.readout.read(outputs, self.target.select(rows))
 
     def _value(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
-        scores = self.read(self._forward(parts, rows), rows)
+        scores = self.read(self.outputs_of(parts, rows), rows)
         if torch.is_grad_enabled() and not scores.requires_grad:
             raise checks.detached(self.model)
         return scores
 
-    def _forward(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+    def outputs_of(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        """`outputs` of inputs in their own shapes, `[m, *shape]` each."""
         args = take(self.args, self.follows, rows)
         if self.mask is not None:
             held, real = self.layout.restore(self.origin[rows]), self.layout.split(self.mask[rows])

@@ -7,16 +7,20 @@ keys. The bound score works on flat displacements `u` `[B, n]`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from moreaugrad import checks
-from moreaugrad.arguments import as_args, following, take
+from moreaugrad.arguments import as_args, readings, take
 from moreaugrad.batching import Chunks
+from moreaugrad.behaviour import check_behaviour
 from moreaugrad.bound import BoundScore, ForwardFunc
+from moreaugrad.generators import untouched
 from moreaugrad.layer import resolve, taken
 from moreaugrad.layout import Layout, working_dtype
 from moreaugrad.masking import MaskLike, flat_mask
@@ -37,6 +41,8 @@ class Score:
     `layer`: explain the output of this module (or its name) instead of the input itself, e.g. an
     embedding, where token ids cannot be differentiated.
     `batch_size`: samples x draws in one network pass; None chooses from the input's size.
+    `check`: try when inputs are bound, by about two forward passes of one sample, whether the
+    model is a function of each sample alone (see `behaviour`), and refuse one that is not.
     """
 
     model: ForwardFunc = field(kw_only=False)
@@ -44,6 +50,7 @@ class Score:
     task: str = "auto"
     layer: str | nn.Module | None = None
     batch_size: int | None = None
+    check: bool = True
 
     def __post_init__(self) -> None:
         Readout(self.kind, self.task)
@@ -59,29 +66,47 @@ class Score:
         """Fix target (None: the prediction), keys and mask at the clean input.
 
         Errors: ValueError or TypeError for inputs that are not finite floating-point tensors with
-        one batch size, targets out of range, a model in training mode whose samples depend on
-        each other or on chance, or one that cannot process such inputs.
+        one batch size, and targets out of range; ModelError for a model that cannot process
+        such inputs, changes them, or whose samples depend on each other or on chance.
         """
         parts = checks.as_parts(inputs)
-        extra = as_args(additional_forward_args)
+        args = as_args(additional_forward_args)
         checks.check_mode(self.model)
+        fixed = partial(self._bound, parts, args, ids, mask)
+        choices = readings(args, len(parts[0]))
+        if not self.check:
+            bound = fixed(choices[0])
+            return bound.resolved(bound.clean_outputs(), target)
+        with untouched(parts[0].device):
+            bound, outputs = _checked(fixed, choices)
+        return bound.resolved(outputs, target)
+
+    def _bound(
+        self,
+        parts: tuple[Tensor, ...],
+        args: tuple[object, ...],
+        ids: Sequence[int] | Tensor | None,
+        mask: MaskLike,
+        follows: tuple[bool, ...],
+    ) -> BoundScore:
+        """Without the target; `follows` says which arguments have one row per sample."""
         layer = None if self.layer is None else resolve(self.model, self.layer)
         batch = len(parts[0])
         if layer is not None:
-            extra = (*parts, *extra)
-            parts = (self._at_layer(layer, extra, batch),)
+            args, follows = (*parts, *args), (*(True for _ in parts), *follows)
+            parts = (self._at_layer(layer, args, follows, batch),)
         else:
             checks.check_floating(parts)
         checks.check_finite("inputs", parts)
         layout = Layout.of(parts)
         origin = layout.flatten([part.detach().to(working_dtype(layout.dtypes)) for part in parts])
-        bound = BoundScore(
+        return BoundScore(
             model=self.model,
             readout=Readout(self.kind, self.task),
             layer=layer,
             layout=layout,
-            args=extra,
-            follows=following(extra, batch),
+            args=args,
+            follows=follows,
             origin=origin,
             target=Target(torch.zeros(batch, dtype=torch.long, device=origin.device)),
             prediction=torch.zeros(batch, dtype=torch.long, device=origin.device),
@@ -90,11 +115,12 @@ class Score:
             chunks=Chunks.of(self.batch_size, origin),
             mask=flat_mask(mask, layout, origin),
         )
-        return bound.resolved(target)
 
-    def _at_layer(self, layer: nn.Module, args: tuple[object, ...], batch: int) -> Tensor:
+    def _at_layer(
+        self, layer: nn.Module, args: tuple[object, ...], follows: tuple[bool, ...], batch: int
+    ) -> Tensor:
         """The layer's clean output, `[B, ...]`."""
-        first, follows = args[0], following(args, batch)
+        first = args[0]
         assert isinstance(first, Tensor)
 
         def output(rows: Tensor) -> Tensor:
@@ -108,6 +134,26 @@ class Score:
 
         rows = torch.arange(batch, device=first.device)
         return Chunks.of(self.batch_size, first.flatten(1)).over(rows, output)
+
+
+def _checked(
+    fixed: Callable[[tuple[bool, ...]], BoundScore], choices: Sequence[tuple[bool, ...]]
+) -> tuple[BoundScore, Tensor]:
+    """A score, by its reading of the further arguments, and its clean outputs.
+
+    Those as long as the batch have one row per sample, or just happen to be so long: the first
+    reading under which samples do not depend on each other is right.
+    """
+    for follows in choices if len(choices) > 1 else ():
+        with suppress(checks.ModelError):
+            return _tried(fixed(follows), any_size=True)
+    return _tried(fixed(choices[0]), any_size=False)
+
+
+def _tried(bound: BoundScore, *, any_size: bool) -> tuple[BoundScore, Tensor]:
+    outputs = bound.clean_outputs()
+    check_behaviour(bound, outputs, any_size=any_size)
+    return bound, outputs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -126,7 +126,8 @@ def activation_maximisation(
         pixels = climb.step(pixels, number, slope)
         if progress is not None:
             progress(number + 1, ascent.steps)
-    ended = bound.moved(space.inputs(pixels, layout)).resolved(bound.target.classes)
+    ended = bound.moved(space.inputs(pixels, layout))
+    ended = ended.resolved(ended.clean_outputs(), bound.target.classes)
     return Visualisation(
         inputs=layout.restore(ended.origin)[0],
         pixels=layout.restore(pixels)[0],

@@ -208,7 +208,7 @@ def list_methods(*, as_json: bool) -> None:
     )  # fmt: skip
 
 
-SHARED = ("score", "task", "layer", "batch_size")
+SHARED = ("score", "task", "layer", "batch_size", "check")
 """Settings that every method has."""
 
 

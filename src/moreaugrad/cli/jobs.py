@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SHARED = (
     "score", "task", "layer", "rho", "eta", "sparsity", "sigma", "group", "tolerance",
-    "max_evaluations", "seed", "batch_size",
+    "max_evaluations", "seed", "batch_size", "check",
 )  # fmt: skip
 """Options that are settings of methods, by the same name."""
 

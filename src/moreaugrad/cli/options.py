@@ -135,6 +135,12 @@ class MethodOptions(Common):
     max_evaluations: Annotated[
         int | None, Method(help="Gradient evaluations at which it stops short of that.")
     ] = None
+    check: Annotated[
+        bool | None,
+        Method("--check/--no-check",
+               help="Refuse a network that is random, or whose outputs depend on the other inputs "
+               "of a batch \\[default: check]"),
+    ] = None  # fmt: skip
     set: Annotated[
         list[str] | None,
         Method("--set", metavar="[METHOD.]NAME=VALUE",

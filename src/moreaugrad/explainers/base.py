@@ -14,6 +14,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from moreaugrad.bound import BoundScore, ForwardFunc
+from moreaugrad.explainers import calling
 from moreaugrad.explanation import ConvergenceWarning, Explanation
 from moreaugrad.hessian import outside_autocast
 from moreaugrad.masking import MaskLike
@@ -98,7 +99,8 @@ class Explainer(GradientAttribution, ABC):
     "probability", "margin", "cross-entropy". task: "auto", "multiclass", "binary", "multilabel" or
     "regression". layer: explain the output of this module (or its name) instead of the inputs.
     batch_size: network passes done at once; None chooses from the input's size, and it is halved
-    when memory runs out.
+    when memory runs out. check: try at each call, by about two forward passes of one sample, that
+    the model is a function of each sample alone; refused else (`evaluations` do not count them).
     """
 
     # Captum's own __init__ would assign to a frozen instance; the field stands in for it.
@@ -107,6 +109,7 @@ class Explainer(GradientAttribution, ABC):
     task: str = "auto"
     layer: str | nn.Module | None = None
     batch_size: int | None = None
+    check: bool = True
 
     method: ClassVar[str]
     """The name in the registry and on the command line."""
@@ -141,15 +144,17 @@ class Explainer(GradientAttribution, ABC):
         inputs: Inputs,
         target: TargetLike = None,
         additional_forward_args: object = None,
-        *,
+        *further: object,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
+        **named: object,
     ) -> Inputs:
         """Signed maps like `inputs`: a tensor for a tensor, a tuple for a tuple.
 
         inputs: `[B, ...]` or a tuple of such, explained jointly. target: Captum's forms, or None
         for the prediction at these inputs. ids: numbers >= 0 that key each sample's noise; without
-        them all samples share their draws.
+        them all samples share their draws. Other arguments of Captum's are refused with what stands
+        for them here.
         mask: bool, True at real positions, False at padding, which is left out of all that is
         counted or measured, gets no noise, and is 0 in the map: of the inputs' shape, of their
         leading axes (`[B, L]` for `[B, L, D]`), or a tuple of such. With `layer` it is that of the
@@ -158,9 +163,14 @@ class Explainer(GradientAttribution, ABC):
         finite. Warns (ConvergenceWarning) of a map short of its stated accuracy; `explain` tells
         more.
         """
+        self._refuse(further, named)
         return self._trusted(
             self.explain(inputs, target, additional_forward_args, ids=ids, mask=mask)
         )
+
+    def _refuse(self, further: Sequence[object], named: Mapping[str, object]) -> None:
+        settings = [item.name for item in fields(self)[1:]]
+        calling.refuse(type(self).__name__, settings, further, named)
 
     def _trusted(self, explanation: Explanation) -> Inputs:
         """The maps, where they are what the method states; an error or a warning where not."""
@@ -297,6 +307,7 @@ class Explainer(GradientAttribution, ABC):
             task=self.task,
             layer=self.layer,
             batch_size=self.batch_size,
+            check=self.check,
         )
 
     def _draws(self) -> int:

@@ -56,9 +56,10 @@ class FromBaseline(Explainer):
         baselines: Baselines = None,
         target: TargetLike = None,
         additional_forward_args: object = None,
-        *,
+        *further: object,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
+        **named: object,
     ) -> Inputs:
         """Like `Explainer.attribute`, with Captum's `baselines` in Captum's place.
 
@@ -66,6 +67,7 @@ class FromBaseline(Explainer):
         setting. With `layer=` a tensor is in the model's own terms (token ids), a number in the
         layer's.
         """
+        self._refuse(further, named)
         explanation = self.explain(
             inputs, target, additional_forward_args, ids=ids, mask=mask, baselines=baselines
         )

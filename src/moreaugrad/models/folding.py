@@ -20,13 +20,16 @@ def fold_batchnorm(module: nn.Module, example: Tensor | None = None) -> nn.Modul
 
     Each convolution whose output goes to one batch normalisation alone takes over its scale and
     shift; an identity stands in its place, so the names of layers and their hooks stay. The given
-    module itself comes back where nothing can be folded, where its graph cannot be traced, or
-    where the copy's output on `example` (a batch of inputs) differs by more than rounding.
+    module itself comes back where nothing can be folded, where its graph cannot be traced or the
+    module not copied, or where the copy's output on `example` (a batch of inputs) differs by more than rounding.
     """
     pairs = list(_pairs(module))
     if not pairs:
         return module
-    folded = copy.deepcopy(module)
+    try:
+        folded = copy.deepcopy(module)
+    except Exception:  # locks, weights that are computed, whatever a part of it refuses with
+        return module
     for conv, norm in pairs:
         layers = folded.get_submodule(conv), folded.get_submodule(norm)
         folded.set_submodule(conv, fuse_conv_bn_eval(*layers))  # type: ignore[type-var, arg-type]

@@ -110,10 +110,18 @@ def _placed(
     if not dtype.is_floating_point:
         raise ValueError(f"dtype: expected a floating-point type, got {dtype}")
     try:
-        return module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
         raise ValueError(
             f"device: {str(device)!r} cannot be used ({str(error).splitlines()[0]})"
+        ) from error
+    try:
+        return module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a module that does not want to be moved raises
+        raise ValueError(
+            f"model: a {type(module).__name__} cannot be moved to {str(device)!r} as {dtype} in "
+            f"evaluation mode ({first_line(error)}); scripted, exported and quantised modules may "
+            "be fixed in these: give the module that they were made from"
         ) from error

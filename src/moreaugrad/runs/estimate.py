@@ -82,6 +82,7 @@ def seconds_per_evaluation(explainer: Explainer, first: Tensor, target: TargetLi
         task=explainer.task,
         layer=explainer.layer,
         batch_size=size,
+        check=explainer.check,
     )
     bound = score.bind(batch, target)
     bound.value_and_grad()

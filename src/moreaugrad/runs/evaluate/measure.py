@@ -113,6 +113,7 @@ class Measures:
                 kind=kind,
                 task=self._explainer.task,
                 batch_size=self._explainer.batch_size,
+                check=self._explainer.check,
             )
             bound = score.bind(self._x, clean.target, None, self._ids)
             return judge.measure(bound, clean.maps, self._space)

@@ -1,0 +1,63 @@
+"""Captum's other arguments of `attribute`, and what stands for them here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from moreaugrad.names import nearest
+
+SETTINGS = {
+    "n_steps": "steps",
+    "method": "quadrature",
+    "internal_batch_size": "batch_size",
+    "perturbations_per_eval": "batch_size",
+    "nt_samples_batch_size": "batch_size",
+    "nt_samples": "samples",
+    "n_samples": "samples",
+    "stdevs": "sigma",
+    "relu_attributions": "relu",
+    "multiply_by_inputs": "times_input",
+}
+"""Of an explainer, by the argument of Captum's that they stand for."""
+
+ADVICE = {
+    "abs": "maps are signed, take .abs() of the result",
+    "baselines": "of the methods here IntegratedGradients and DeepLift have a baseline",
+    "return_convergence_delta": "explain(...).error says how far a map is from completeness",
+    "nt_type": "each is a method of its own: SmoothGrad for 'smoothgrad'",
+    "draw_baseline_from_distrib": "give baselines=, one for each sample",
+    "attribute_to_layer_input": "name the layer whose output is meant",
+    "attr_dim_summation": "the map is always the sum over channels",
+    "interpolate_mode": "maps are enlarged linearly",
+    "feature_mask": "groups of entries are those of GroupSparseMoreauGrad(model, index=...)",
+    "custom_attribution_func": "divide the map by inputs - baselines for the multipliers",
+    "show_progress": "explain(..., progress=function) reports the samples done",
+    "n_perturb_samples": "the metrics take samples=",
+}
+"""For arguments that no setting stands for."""
+
+
+def refuse(
+    kind: str, settings: Sequence[str], further: Sequence[object], named: Mapping[str, object]
+) -> None:
+    """TypeError for arguments that `attribute` does not have, which names what does the same.
+
+    kind, settings: the explainer's class, and the names of its settings.
+    """
+    if further:
+        raise TypeError(
+            f"{kind}.attribute: expected at most inputs, "
+            f"{'baselines, ' if 'baseline' in settings else ''}target and "
+            f"additional_forward_args by position, got {len(further)} more ({further[0]!r}): name "
+            "the arguments; settings such as steps= go to the explainer"
+        )
+    for name in named:
+        own = SETTINGS.get(name, name)
+        if own in settings:
+            told = "is a setting of the explainer" if own == name else f"is here the setting {own}"
+            raise TypeError(f"{kind}.attribute: {name} {told}: {kind}(model, {own}=...)")
+        if name in ADVICE or name in SETTINGS:
+            advice = ADVICE.get(name, f"{kind} has no such setting")
+            raise TypeError(f"{kind}.attribute: does not take {name}: {advice}")
+        known = ["target", "additional_forward_args", "ids", *settings]
+        raise TypeError(f"{kind}.attribute: has no argument {name!r}{nearest(name, known)}")
