@@ -174,11 +174,11 @@ class BoundScore:
             parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
             outputs = self.outputs_of(parts, rows)
             if not outputs.requires_grad:
-                raise checks.detached(self.model)
-            with checks.explained(self.layout, self.model):
+                raise checks.detached()
+            with checks.explained(self.layout):
                 scores, found = pulled_back(outputs, parts, partial(self.read, rows=rows))
         if all(grad is None for grad in found):
-            raise checks.detached(self.model)
+            raise checks.detached()
         grads = [
             torch.zeros_like(points[:, :1]).expand(-1, size) if grad is None else grad
             for grad, size in zip(found, self.layout.sizes, strict=True)
@@ -197,7 +197,7 @@ class BoundScore:
     def _value(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         scores = self.read(self.outputs_of(parts, rows), rows)
         if torch.is_grad_enabled() and not scores.requires_grad:
-            raise checks.detached(self.model)
+            raise checks.detached()
         return scores
 
     def outputs_of(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:

@@ -101,12 +101,17 @@ def check_recording(parts: Sequence[Tensor] = ()) -> None:
 
 
 def check_mode(model: object) -> None:
-    """Where samples are coupled, or outputs random, a sample has no map of its own."""
+    """Refuses modules that couple samples, draw random numbers, or have no gradient."""
     if not isinstance(model, nn.Module):
         return
     for name, module in model.named_modules():
         kind = getattr(module, "original_name", type(module).__name__)  # a scripted module's
         where = f"{name or 'it'} ({kind})"
+        if "nn.quantized" in type(module).__module__ and "FloatFunctional" not in kind:
+            raise ModelError(
+                f"expected a floating-point model, but {where} is quantised: its integer operators "
+                "have no gradient. Explain the model that it was made from"
+            )
         training = getattr(module, "training", False)  # a frozen module has no mode
         scripted = isinstance(module, torch.jit.ScriptModule)
         normalises = isinstance(module, nn.modules.batchnorm._BatchNorm) or (
@@ -128,22 +133,16 @@ def check_mode(model: object) -> None:
             )
 
 
-def detached(model: object = None) -> ModelError:
+def detached() -> ModelError:
     """The error for a score without a gradient by the input."""
-    modules = model.modules() if isinstance(model, nn.Module) else ()
-    if any("quantized" in type(module).__module__ for module in modules):
-        return ModelError(
-            "the model is quantised: its integer operators have no gradient. Explain the "
-            "floating-point model that it was made from"
-        )
     return ModelError(
         "the score does not depend on the input: its gradient is not recorded. Look for "
-        ".detach(), .data, torch.no_grad() or numpy in the model's forward"
+        ".detach(), .data, torch.no_grad(), numpy or quantised operators in the model's forward"
     )
 
 
 @contextmanager
-def explained(layout: Layout, model: object = None) -> Iterator[None]:
+def explained(layout: Layout) -> Iterator[None]:
     """Adds to a model's own error, of whatever type, what the model was given."""
     try:
         yield
@@ -158,7 +157,7 @@ def explained(layout: Layout, model: object = None) -> Iterator[None]:
                 f"the model changes its input in place, which hides the gradient: {text}"
             ) from error
         if "not have been used in the graph" in text:
-            raise detached(model) from error
+            raise detached() from error
         if "requires_grad flags of leaf" in text:
             raise ModelError(
                 "the model sets requires_grad on what it computes from its input, which torch "
@@ -170,8 +169,17 @@ def explained(layout: Layout, model: object = None) -> Iterator[None]:
         types = ", ".join(str(dtype) for dtype in layout.dtypes)
         raise ModelError(
             f"the model could not process inputs of shape {shapes} and dtype {types} "
-            f"({type(error).__name__}: {_line(text)})"
+            f"({type(error).__name__}: {_line(text)}){_hint(text)}"
         ) from error
+
+
+def _hint(text: str) -> str:
+    if text.startswith("Guard failed"):
+        return (
+            ": it was exported for other shapes; export it with a dynamic batch size "
+            "(torch.export.Dim), or give batch_size="
+        )
+    return ""
 
 
 def _line(text: str) -> str:

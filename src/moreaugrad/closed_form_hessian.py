@@ -222,7 +222,7 @@ def _pulled(bound: BoundScore, row: int, weights: Tensor) -> Iterator[Tensor]:
     with torch.enable_grad():
         outputs = bound.outputs(leaf, rows)
     if not outputs.requires_grad:
-        raise checks.detached(bound.model)
+        raise checks.detached()
     for block in torch.split(weights, size):
         full = torch.nn.functional.pad(block, (0, 0, 0, size - len(block))).to(outputs)
         found = torch.autograd.grad(outputs, leaf, full, retain_graph=True)[0]

@@ -28,7 +28,7 @@ def call(model: Callable[..., Any], *args: object, layout: Layout | None = None)
     layout: what the error says was given, in place of the tensors among `args`.
     """
     tensors = [arg for arg in args if isinstance(arg, Tensor) and arg.ndim > 0]
-    with one_function(), checks.explained(layout or Layout.of(tensors), model):
+    with one_function(), checks.explained(layout or Layout.of(tensors)):
         return model(*args)
 
 

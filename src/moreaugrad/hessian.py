@@ -185,7 +185,7 @@ def recorded(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, T
     leaf = points.detach().requires_grad_()
     score = bound.read(bound.outputs(leaf, rows), rows)
     if not score.requires_grad:
-        raise checks.detached(bound.model)
+        raise checks.detached()
     check_twice_differentiable(score, leaf)
     return leaf, torch.autograd.grad(score.sum(), leaf, create_graph=True)[0]
 

@@ -28,6 +28,11 @@ def as_module(model: object, who: str) -> nn.Module:
         raise TypeError(
             f"{who}: expected the model to be a torch module, got {type(model).__name__}"
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"{who}: expected a model of Python modules, whose layers take hooks, got a scripted, "
+            f"traced or frozen one ({type(model).__name__}): give the module that it was made from"
+        )
     return model
 
 

@@ -21,7 +21,8 @@ def fold_batchnorm(module: nn.Module, example: Tensor | None = None) -> nn.Modul
     Each convolution whose output goes to one batch normalisation alone takes over its scale and
     shift; an identity stands in its place, so the names of layers and their hooks stay. The given
     module itself comes back where nothing can be folded, where its graph cannot be traced or the
-    module not copied, or where the copy's output on `example` (a batch of inputs) differs by more than rounding.
+    module not copied, or where the copy's output on `example` (a batch of inputs) differs by more
+    than rounding.
     """
     pairs = list(_pairs(module))
     if not pairs:

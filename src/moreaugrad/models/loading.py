@@ -116,12 +116,15 @@ def _placed(
             f"device: {str(device)!r} cannot be used ({str(error).splitlines()[0]})"
         ) from error
     try:
-        return module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        placed = module.to(device=device, dtype=dtype).eval()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a module that does not want to be moved raises
         raise ValueError(
             f"model: a {type(module).__name__} cannot be moved to {str(device)!r} as {dtype} in "
-            f"evaluation mode ({first_line(error)}); scripted, exported and quantised modules may "
-            "be fixed in these: give the module that they were made from"
+            f"evaluation mode ({sources.first_line(error)}); scripted, exported and quantised "
+            "modules may be fixed in these: give the module that they were made from"
         ) from error
+    for parameter in placed.parameters():  # a scripted module has no requires_grad_ of its own
+        parameter.requires_grad_(False)
+    return placed

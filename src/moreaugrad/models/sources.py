@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -104,6 +105,13 @@ def from_huggingface(name: str, pretrained: bool, classes: int | None) -> Loaded
     transformers = _import_extra("transformers", "hf")
     automatic = transformers.AutoModelForImageClassification
     with _fetching(f"hf:{name}"):
+        config = transformers.AutoConfig.from_pretrained(name)
+    if type(config) not in automatic._model_mapping:
+        raise ValueError(
+            f"hf:{name}: expected an image classifier, got {_described(config)}. In Python any "
+            "module is explained, one of text at its embedding (layer=)"
+        )
+    with _fetching(f"hf:{name}"):
         settings = transformers.AutoImageProcessor.from_pretrained(name).to_dict()
         if pretrained:
             module, found = automatic.from_pretrained(name, output_loading_info=True)
@@ -122,6 +130,11 @@ def from_huggingface(name: str, pretrained: bool, classes: int | None) -> Loaded
     return LoadedModel(module=module, preprocess=as_preprocess(settings), labels=labels)
 
 
+def _described(config: Any) -> str:
+    """The architecture that a configuration of transformers is of."""
+    return ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
+
+
 def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
     """`package.module:function`, found from the working folder too, called without arguments."""
     path, _, attribute = name.partition(":")
@@ -136,7 +149,7 @@ def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedMode
                 f"{nearest(path, SOURCES)}"
             ) from None
         except (Exception, SystemExit) as error:
-            raise ValueError(f"{name}: importing {path} failed ({_first_line(error)})") from error
+            raise ValueError(f"{name}: importing {path} failed ({first_line(error)})") from error
         factory = vars(module).get(attribute)
         if not callable(factory):
             called = [key for key, value in vars(module).items() if callable(value)]
@@ -148,7 +161,7 @@ def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedMode
         try:
             made = factory()
         except (Exception, SystemExit) as error:
-            raise ValueError(f"{name}: calling it failed ({_first_line(error)})") from error
+            raise ValueError(f"{name}: calling it failed ({first_line(error)})") from error
     if isinstance(made, nn.Module):
         return LoadedModel(module=made, preprocess=RAW)
     if not isinstance(made, LoadedModel):
@@ -213,9 +226,14 @@ def _import(package: str, extra: str) -> ModuleType:
 def _fetching(name: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # damaged files raise errors of many libraries
+        if Path(name.partition(":")[2]).is_dir():
+            raise ValueError(
+                f"{name}: the folder holds no whole model with its preprocessing, as "
+                f"save_pretrained writes them ({first_line(error)})"
+            ) from error
         raise ValueError(
-            f"{name}: could not be fetched ({_first_line(error)}); connect to the network once, "
+            f"{name}: could not be fetched ({first_line(error)}); connect to the network once, "
             "or give its weights with --weights FILE (weights=)"
         ) from error
 
@@ -231,6 +249,6 @@ def _working_folder() -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
