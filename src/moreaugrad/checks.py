@@ -18,6 +18,10 @@ class ModelError(ValueError):
     """The model cannot be explained at these inputs; the message says why."""
 
 
+class ForwardError(ModelError):
+    """The model raised an error of its own at these inputs, which is the cause."""
+
+
 def as_parts(inputs: object) -> tuple[Tensor, ...]:
     """One or several input tensors with the same batch size, as a tuple."""
     if isinstance(inputs, PackedSequence):
@@ -167,7 +171,7 @@ def explained(layout: Layout) -> Iterator[None]:
             ) from error
         shapes = ", ".join(str(("B", *shape)).replace("'", "") for shape in layout.shapes)
         types = ", ".join(str(dtype) for dtype in layout.dtypes)
-        raise ModelError(
+        raise ForwardError(
             f"the model could not process inputs of shape {shapes} and dtype {types} "
             f"({type(error).__name__}: {_line(text)}){_hint(text)}"
         ) from error

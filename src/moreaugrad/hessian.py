@@ -55,7 +55,7 @@ class Graph(ABC):
     def _outputs_at_leaf(self) -> Tensor:
         outputs = self.bound.outputs(self.leaf, self.rows)
         if not outputs.requires_grad:
-            raise checks.detached(self.bound.model)
+            raise checks.detached()
         return outputs
 
     @abstractmethod
@@ -267,7 +267,7 @@ def outside_autocast(bound: BoundScore) -> Iterator[BoundScore]:
 def recording(bound: BoundScore) -> Iterator[None]:
     """While open, what is computed can be differentiated twice; errors say what the model got."""
     checks.check_recording()
-    with torch.enable_grad(), checks.explained(bound.layout, bound.model), twice_differentiable():
+    with torch.enable_grad(), checks.explained(bound.layout), twice_differentiable():
         yield
 
 

@@ -49,7 +49,7 @@ def check_labels(model: LoadedModel, source: str) -> None:
     if model.labels is None or shape is None:
         return
     first = next(model.module.parameters(), torch.empty(0))
-    with torch.no_grad():
+    with torch.no_grad(), model.sized():
         black = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
         out = forward(model.module, black)
     outputs = out.shape[1] if out.ndim == 2 else 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
 
+from moreaugrad.checks import ForwardError
 from moreaugrad.models.preprocess import Preprocess
 
 
@@ -21,3 +24,23 @@ class LoadedModel:
     preprocess: Preprocess
     labels: tuple[str, ...] | None = None
     name: str = ""
+    source_preprocess: Preprocess | None = None
+    """Of the model's source, where it is not `preprocess`."""
+
+    @contextmanager
+    def sized(self) -> Iterator[None]:
+        """Adds to an error of the model's which size of inputs it is made for."""
+        try:
+            yield
+        except ForwardError as error:
+            made_for = (self.source_preprocess or self.preprocess).input_shape
+            given = self.preprocess.input_shape
+            if made_for is None:
+                hint = "inputs are as large as the image, unless --crop or --resize is given"
+            elif made_for == given:
+                raise
+            else:
+                height, width = made_for[1:]
+                crop = f"{height}" if height == width else f"{height},{width}"
+                hint = f"{self.name} is made for inputs of {height} x {width} pixels: --crop {crop}"
+            raise ForwardError(f"{error}; {hint}") from error

@@ -79,6 +79,7 @@ def load_model(
         name=name,
         module=_placed(model.module, device, dtype),
         preprocess=_prepared(preprocess, model.preprocess),
+        source_preprocess=model.preprocess,
         labels=names or model.labels,
     )
     check_labels(model, "labels" if labels is None else str(labels))

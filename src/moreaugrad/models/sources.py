@@ -232,6 +232,8 @@ def _fetching(name: str) -> Iterator[None]:
                 f"{name}: the folder holds no whole model with its preprocessing, as "
                 f"save_pretrained writes them ({first_line(error)})"
             ) from error
+        if name.partition(":")[2].startswith(("/", ".", "~")):
+            raise ValueError(f"{name}: expected a folder, but there is no such one") from error
         raise ValueError(
             f"{name}: could not be fetched ({first_line(error)}); connect to the network once, "
             "or give its weights with --weights FILE (weights=)"

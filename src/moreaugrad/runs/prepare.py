@@ -82,7 +82,8 @@ def prepare(job: Job) -> Prepared:
         sweep = job.sweep and with_values(job.sweep, network.model, first, target)
         if sweep is not None:
             made += swept(sweep, network.model.module)
-        made[0].explainer.bind(first, target)
+        with network.model.sized():
+            made[0].explainer.bind(first, target)
         own = Subject(
             name=_name(job.model), network=network, target=target, variants=made, first=first
         )
@@ -139,7 +140,8 @@ def _beside(job: Job, own: Subject, cases: Sequence[Case]) -> Subject:
             )
         first = first_input(cases, second)
         made = variants(plan.methods, second.model, BESIDE)
-        made[0].explainer.bind(first, target)
+        with second.model.sized():
+            made[0].explainer.bind(first, target)
     except (ValueError, TypeError) as error:
         raise ValueError(f"beside, {plan.model.name}: {error}") from error
     name = _name(plan.model)

@@ -90,7 +90,8 @@ class SanityStudy(Study):
         self.plan = replace(plan, compute=self.network.compute)
         self.x, self.ids, self.target = self._read(watch)
         for name, settings in plan.methods.items():
-            built(name, self.network.model.module, settings).bind(self.x[:1])
+            with self.network.model.sized():
+                built(name, self.network.model.module, settings).bind(self.x[:1])
 
     def _read(self, watch: Watch) -> tuple[Tensor, list[int], Tensor | None]:
         """Pictures as one batch, their ids, and the classes that are explained."""

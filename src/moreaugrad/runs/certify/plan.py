@@ -125,7 +125,8 @@ def prepare_certify(plan: CertifyPlan) -> PreparedCertify:
         curves = _curves(plan, network.model.module)
         for explainer in curves.values():
             check(explainer)
-            explainer.bind(first, network.target(plan.target))
+            with network.model.sized():
+                explainer.bind(first, network.target(plan.target))
     resolved = replace(
         plan,
         images=tuple(map(str, files)),

@@ -122,7 +122,8 @@ def prepare_evaluate(plan: EvaluatePlan, team: Team | None = None) -> PreparedEv
         judges=judges, space=space, team=team, first=first,
     )  # fmt: skip
     prepared.targets(chosen)
-    next(iter(explainers.values())).bind(first)
+    with network.model.sized():
+        next(iter(explainers.values())).bind(first)
     return prepared
 
 

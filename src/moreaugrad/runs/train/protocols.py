@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import torch
 
-from moreaugrad.checks import ModelError
+from moreaugrad.checks import ForwardError
 from moreaugrad.data.examples import Examples
 from moreaugrad.forward import forward
 from moreaugrad.models import LoadedModel
@@ -159,7 +159,7 @@ def check_fits(model: LoadedModel, protocol: Protocol, size: int) -> None:
     try:
         with torch.no_grad():
             output = forward(model.module, x)
-    except ModelError as error:
+    except ForwardError as error:
         raise ValueError(
             f"size: {model.name} does not take pictures of {size} x {size} pixels "
             f"({str(error).splitlines()[0]})"
