@@ -150,6 +150,8 @@ def _diagnose(
             "numbers too. Look for a counter, a cache, a hidden state that is kept, or a random "
             f"generator of its own; {ANYWAY}"
         )
+    if not start.same(GeneratorStates.now(bound.origin.device)):
+        _check_draws(bound)
     if (moved := _gap(once, recorded, once)) > FAR:
         raise _Differs(
             "the model computes another function under torch.no_grad() than where gradients are "

@@ -86,8 +86,16 @@ class BoundScore:
 
     def clean_outputs(self) -> Tensor:
         """The model's outputs at the bound inputs, `[B, K, ...]`, one forward pass."""
-        with torch.no_grad():
-            return self.in_chunks(lambda rows: self.outputs(self.origin[rows], rows))
+        try:
+            with torch.no_grad():
+                return self.in_chunks(lambda rows: self.outputs(self.origin[rows], rows))
+        except RuntimeError as error:
+            if "Sizes of tensors must match" not in str(error):
+                raise
+            raise checks.ModelError(
+                "expected outputs of the same shape from every pass, but it depends on the number "
+                f"of samples ({error})"
+            ) from error
 
     def resolved(self, outputs: Tensor, target: TargetLike) -> BoundScore:
         """With the target, the prediction and the clean score read off the clean outputs."""
