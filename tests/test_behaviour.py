@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import toys
 from moreaugrad import SimpleGradient, SmoothGrad
 from moreaugrad.checks import ModelError
 from moreaugrad.score import Score
 
-NET = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).eval().requires_grad_(False)
+NET = toys.network((6, 8, 3), dtype=torch.float32).requires_grad_(False)
 RANDOM, STATE = "it is random", "changes from call to call"
 COUPLED, INPUT = "samples do not depend on each other", "changes its input in place"
 
@@ -219,15 +220,21 @@ def deep(dtype: torch.dtype) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(6, 3)).eval().to(dtype)
 
 
+class Reduced(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = deep(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.bfloat16()).float()
+
+
 GOOD: dict[str, tuple[Callable[[], Callable[[Tensor], Tensor]], int, torch.dtype]] = {
     "float64": (lambda: deep(torch.float64), 5, torch.float64),
     "float32": (lambda: deep(torch.float32), 5, torch.float32),
     "bfloat16": (lambda: deep(torch.bfloat16), 5, torch.bfloat16),
     "float16": (lambda: deep(torch.float16), 5, torch.float16),
-    "reduced within": (
-        lambda: (lambda net: lambda x: net(x.bfloat16()).float())(deep(torch.bfloat16)), 5,
-        torch.float32,
-    ),
+    "reduced within": (lambda: Reduced().eval(), 5, torch.float32),
     "outputs about zero": (lambda: lambda x: 1e-12 * NET(x), 5, torch.float32),
     "outputs that cancel": (lambda: lambda x: (NET(x) + 1e4) - 1e4, 5, torch.float32),
     "nothing but zero": (lambda: lambda x: NET(x) * 0, 5, torch.float32),

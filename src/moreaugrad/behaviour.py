@@ -20,8 +20,8 @@ from moreaugrad.generators import GeneratorStates
 
 CLOSE = 1e-5
 """Difference of two outputs, as a fraction of their size, that needs no further look."""
-FAR = 0.1
-"""Difference that rounding does not make, in whatever precision the model computes."""
+FAR, FAR_REDUCED = 0.01, 0.1
+"""Differences that rounding does not make, in single precision and in half precisions."""
 REPEATS = 8
 """Passes of a model that draws random numbers, to see whether its output depends on them."""
 
@@ -152,7 +152,8 @@ def _diagnose(
         )
     if not start.same(GeneratorStates.now(bound.origin.device)):
         _check_draws(bound)
-    if (moved := _gap(once, recorded, once)) > FAR:
+    far = FAR_REDUCED if _reduced(bound) else FAR
+    if (moved := _gap(once, recorded, once)) > far:
         raise _Differs(
             "the model computes another function under torch.no_grad() than where gradients are "
             f"recorded: outputs of the same sample differ by {moved:.1%}; {ANYWAY}"
@@ -166,7 +167,7 @@ def _diagnose(
         moved = _gap(seen, alike, seen)
     except ModelError:  # the comparison above is what is left
         moved = 0.0
-    if moved > CLOSE or gap > FAR:
+    if moved > CLOSE or gap > far:
         raise _Differs(
             "expected a model whose samples do not depend on each other, but outputs of the same "
             f"sample differ by {max(moved, gap):.1%} in another batch. Look for statistics over "
@@ -175,6 +176,15 @@ def _diagnose(
             "additional_forward_args that all samples use and whose length is that of the batch. "
             f"With batch_size=1 each pass has one sample; {ANYWAY}"
         )
+
+
+def _reduced(bound: BoundScore) -> bool:
+    """Whether the model is known to compute in less than single precision."""
+    parameters = bound.model.parameters() if isinstance(bound.model, nn.Module) else ()
+    dtypes = {*bound.layout.dtypes, *(parameter.dtype for parameter in parameters)}
+    return torch.is_autocast_enabled(bound.origin.device.type) or any(
+        dtype.is_floating_point and dtype.itemsize < torch.float32.itemsize for dtype in dtypes
+    )
 
 
 def _check_draws(bound: BoundScore) -> None:

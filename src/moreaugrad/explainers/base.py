@@ -153,8 +153,7 @@ class Explainer(GradientAttribution, ABC):
 
         inputs: `[B, ...]` or a tuple of such, explained jointly. target: Captum's forms, or None
         for the prediction at these inputs. ids: numbers >= 0 that key each sample's noise; without
-        them all samples share their draws. Other arguments of Captum's are refused with what stands
-        for them here.
+        them all samples share their draws. Captum's other arguments are refused with a hint.
         mask: bool, True at real positions, False at padding, which is left out of all that is
         counted or measured, gets no noise, and is 0 in the map: of the inputs' shape, of their
         leading axes (`[B, L]` for `[B, L, D]`), or a tuple of such. With `layer` it is that of the
@@ -163,14 +162,10 @@ class Explainer(GradientAttribution, ABC):
         finite. Warns (ConvergenceWarning) of a map short of its stated accuracy; `explain` tells
         more.
         """
-        self._refuse(further, named)
+        calling.refuse(self, further, named)
         return self._trusted(
             self.explain(inputs, target, additional_forward_args, ids=ids, mask=mask)
         )
-
-    def _refuse(self, further: Sequence[object], named: Mapping[str, object]) -> None:
-        settings = [item.name for item in fields(self)[1:]]
-        calling.refuse(type(self).__name__, settings, further, named)
 
     def _trusted(self, explanation: Explanation) -> Inputs:
         """The maps, where they are what the method states; an error or a warning where not."""
@@ -302,13 +297,9 @@ class Explainer(GradientAttribution, ABC):
 
     def _score(self) -> Score | Smoothed:
         return Score(
-            self.forward_func,
-            kind=self.score,
-            task=self.task,
-            layer=self.layer,
-            batch_size=self.batch_size,
-            check=self.check,
-        )
+            self.forward_func, kind=self.score, task=self.task, layer=self.layer,
+            batch_size=self.batch_size, check=self.check,
+        )  # fmt: skip
 
     def _draws(self) -> int:
         """Passes that one sample fills at a time."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
+from moreaugrad.explainers import calling
 from moreaugrad.explainers.base import Explainer, Progress
 from moreaugrad.explanation import Explanation
 from moreaugrad.layer import taken
@@ -67,7 +68,7 @@ class FromBaseline(Explainer):
         setting. With `layer=` a tensor is in the model's own terms (token ids), a number in the
         layer's.
         """
-        self._refuse(further, named)
+        calling.refuse(self, further, named)
         explanation = self.explain(
             inputs, target, additional_forward_args, ids=ids, mask=mask, baselines=baselines
         )

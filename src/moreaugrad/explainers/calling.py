@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 from moreaugrad.names import nearest
 
@@ -37,13 +39,10 @@ ADVICE = {
 """For arguments that no setting stands for."""
 
 
-def refuse(
-    kind: str, settings: Sequence[str], further: Sequence[object], named: Mapping[str, object]
-) -> None:
-    """TypeError for arguments that `attribute` does not have, which names what does the same.
-
-    kind, settings: the explainer's class, and the names of its settings.
-    """
+def refuse(explainer: Any, further: Sequence[object], named: Mapping[str, object]) -> None:
+    """TypeError for arguments that an explainer's `attribute` does not have, which names what does
+    the same."""
+    kind, settings = type(explainer).__name__, [item.name for item in fields(explainer)[1:]]
     if further:
         raise TypeError(
             f"{kind}.attribute: expected at most inputs, "
