@@ -99,8 +99,8 @@ class Explainer(GradientAttribution, ABC):
     "probability", "margin", "cross-entropy". task: "auto", "multiclass", "binary", "multilabel" or
     "regression". layer: explain the output of this module (or its name) instead of the inputs.
     batch_size: network passes done at once; None chooses from the input's size, and it is halved
-    when memory runs out. check: try at each call, by about two forward passes of one sample, that
-    the model is a function of each sample alone; refused else (`evaluations` do not count them).
+    when memory runs out. check: refuse a model that is no function of each sample alone, found by
+    two forward passes of one sample at each call, which `evaluations` do not count.
     """
 
     # Captum's own __init__ would assign to a frozen instance; the field stands in for it.
@@ -115,7 +115,6 @@ class Explainer(GradientAttribution, ABC):
     """The name in the registry and on the command line."""
     full_passes: ClassVar[float] = 4
     """Passes' worth of samples worked on together: while some finish, passes stay full."""
-
     derivatives: ClassVar[tuple[str, ...]] = ()
     """The ways in which `vjp` goes, the first by default; () where the map has none."""
 
@@ -159,13 +158,11 @@ class Explainer(GradientAttribution, ABC):
         leading axes (`[B, L]` for `[B, L, D]`), or a tuple of such. With `layer` it is that of the
         layer's output. The model has to ignore padding by itself (its own attention mask).
         Errors: ValueError or TypeError for bad input, FloatingPointError for a map that is not
-        finite. Warns (ConvergenceWarning) of a map short of its stated accuracy; `explain` tells
-        more.
+        finite. Warns (ConvergenceWarning) of a map short of its stated accuracy.
         """
         calling.refuse(self, further, named)
-        return self._trusted(
-            self.explain(inputs, target, additional_forward_args, ids=ids, mask=mask)
-        )
+        found = self.explain(inputs, target, additional_forward_args, ids=ids, mask=mask)
+        return self._trusted(found)
 
     def _trusted(self, explanation: Explanation) -> Inputs:
         """The maps, where they are what the method states; an error or a warning where not."""
