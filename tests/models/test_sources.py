@@ -165,7 +165,19 @@ def test_a_backbone_without_a_head_is_refused(hf_folder):
 
 @needs("torchvision", "transformers")
 def test_a_folder_that_is_no_model_is_told(tmp_path):
-    with pytest.raises(ValueError, match=r"hf:.*could not be fetched"):
+    with pytest.raises(ValueError, match=r"hf:.*the folder holds no whole model"):
+        load_model(f"hf:{tmp_path}")
+    with pytest.raises(ValueError, match=r"hf:.*expected a folder"):
+        load_model(f"hf:{tmp_path / 'missing'}")
+
+
+@needs("torchvision", "transformers")
+def test_a_model_of_text_is_told(tmp_path):
+    import transformers
+
+    config = transformers.BertConfig(architectures=["BertForSequenceClassification"])
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"expected an image classifier, got BertForSequence"):
         load_model(f"hf:{tmp_path}")
 
 
