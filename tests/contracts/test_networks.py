@@ -1,7 +1,6 @@
 """Forms that a network, its inputs and a call can take: the right map, or one clear error."""
 
 import copy
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +59,7 @@ def test_a_layer_of_each_form(form: str) -> None:
     name = "_orig_mod.norm" if form == "compiled" else "norm"
     explainer = cheap("simple-gradient", model, layer=name)
     if not form.startswith("compiled"):
-        with pytest.raises(TypeError, match="layer: .*scripted, traced or frozen"):
+        with pytest.raises(TypeError, match=r"layer: .*scripted, traced or frozen"):
             explainer.attribute(x, target=1)
         return
     expected = cheap("simple-gradient", Picture(), layer="norm").attribute(x, target=1)
@@ -173,13 +172,13 @@ def test_transforms_of_functions_are_refused(method: str, transform: str) -> Non
     def mapped(inputs: Tensor) -> Any:
         return explainer.attribute(inputs, target=1)
 
+    calls = {
+        "vmap": lambda: torch.func.vmap(lambda one: mapped(one[None])[0])(x),
+        "jacrev": lambda: torch.func.jacrev(mapped)(x),
+        "jvp": lambda: torch.func.jvp(mapped, (x,), (x,)),
+    }
     with pytest.raises(ValueError, match=r"torch\.func or vmap.*vjp"):
-        if transform == "vmap":
-            torch.func.vmap(lambda one: mapped(one[None])[0])(x)
-        elif transform == "jacrev":
-            torch.func.jacrev(mapped)(x)
-        else:
-            torch.func.jvp(mapped, (x,), (x,))
+        calls[transform]()
 
 
 TARGETS = [
@@ -250,13 +249,11 @@ CALLS = [
 @pytest.mark.parametrize(("name", "named", "says"), CALLS, ids=str)
 def test_captums_other_arguments(name: str, named: dict[str, Any], says: str) -> None:
     explainer = cheap(name, Picture())
-    with pytest.raises(TypeError, match=re.escape(f"{type(explainer).__name__}.attribute") + ".*"):
-        explainer.attribute(pictures(2), target=1, **named)
     with pytest.raises(TypeError, match=says):
         explainer.attribute(pictures(2), target=1, **named)
 
 
 def test_further_positions(method: str) -> None:
     explainer = cheap(method, Picture())
-    with pytest.raises(TypeError, match="expected at most inputs.*name the arguments"):
+    with pytest.raises(TypeError, match=r"expected at most inputs.*name the arguments"):
         explainer.attribute(pictures(2), 0, 1, None, 50)
