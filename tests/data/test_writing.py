@@ -54,6 +54,20 @@ def test_an_interrupted_call_is_finished_by_another(tmp_path: Path) -> None:
     assert write_cells(broken, counts={"train": 50, "val": 3}, size=16) == 13
 
 
+def test_what_a_kill_or_a_power_cut_leaves_is_made_good(tmp_path: Path) -> None:
+    write_cells(tmp_path / "whole", counts={"train": 4}, size=16)
+    write_cells(tmp_path / "cells", counts={"train": 4}, size=16)
+    whole = files(tmp_path / "whole")
+    images = sorted((tmp_path / "cells").rglob("*.png"))
+    images[0].write_bytes(b"")
+    images[1].write_bytes(images[1].read_bytes()[:-20])
+    images[2].write_bytes(bytes(len(images[2].read_bytes())))
+    (images[3].parent / ".moreaugrad-01234567.partial").write_bytes(b"half")
+    (tmp_path / "cells" / ".moreaugrad.lock").write_bytes(b"")
+    assert write_cells(tmp_path / "cells", counts={"train": 4}, size=16) == 3
+    assert files(tmp_path / "cells") == whole
+
+
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     write_cells(tmp_path / "cells", counts={"train": 4}, size=16)
     before = files(tmp_path)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.runs import directory
-from moreaugrad.runs.evaluate import store
+from moreaugrad.runs.evaluate import store, work
 
 TESTS = Path(__file__).parents[1]
 SEARCHED = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
@@ -143,6 +144,87 @@ def test_a_full_disk_loses_nothing_that_is_finished(
     assert tree(out).items() < tree(plain).items()
     assert run(command(data, out)) == 0
     assert tree(out) == tree(plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [
+        ("samples/00000.jsonl", lambda data: b""),
+        ("samples/00001.safetensors", lambda data: data[: len(data) // 2]),
+        ("methods/smoothgrad/00001.jsonl", lambda data: data[: data.index(b"\n") + 1]),
+        ("methods/smoothgrad/00000.jsonl", lambda data: bytes(len(data))),
+        ("methods/smoothgrad/00002.safetensors", lambda data: data[:-1] + b"?"),
+    ],
+)
+def test_a_damaged_unit_is_reported_and_done_again(
+    data: Path, plain: Path, tmp_path: Path, name: str, damaged: Callable[[bytes], bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    shutil.copytree(plain, out)
+    (out / name).write_bytes(damaged((plain / name).read_bytes()))
+    with pytest.warns(UserWarning, match=f"{name}: is damaged"):
+        assert run(["report", str(out), "--out", str(tmp_path / "page")]) == 1
+    assert "is not complete: " in " ".join(capsys.readouterr().err.split())
+    with pytest.warns(UserWarning, match=f"{name}: is damaged"):
+        assert run(command(data, out)) == 0
+    assert tree(out) == tree(plain)
+
+
+def test_a_report_can_be_made_again_after_a_full_disk(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["report", str(plain), "--out", str(tmp_path / "page")]
+    assert run(words) == 0
+    whole = tree(tmp_path / "page")
+    for count in range(len(whole)):
+        shutil.rmtree(tmp_path / "page")
+        real, seen = directory.write_atomically, []
+
+        def full(path: Path, content: bytes) -> None:
+            seen.append(path)  # noqa: B023
+            if len(seen) > count:  # noqa: B023
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            real(path, content)  # noqa: B023
+
+        with monkeypatch.context() as patch:
+            patch.setattr(directory, "write_atomically", full)
+            assert run(words) == 2
+        assert run(words) == 0
+        assert tree(tmp_path / "page") == whole
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_an_image_lost_on_the_way_is_a_problem_and_counts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], gone: bool,
+) -> None:  # fmt: skip
+    moved, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(data, moved)
+    real = work._Run._methods
+
+    def lost(self: work._Run, found: Sequence[store.Unit]) -> None:
+        file = moved / "3.png"
+        if gone:
+            file.unlink()
+        else:
+            file.write_bytes(b"no image")
+        real(self, found)
+
+    monkeypatch.setattr(work._Run, "_methods", lost)
+    assert run([*command(moved, out), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert not told["complete"]
+    assert [one["sample"] for one in told["failures"]] == ["3.png"] * 2
+    records = [
+        json.loads(line)
+        for file in sorted((out / "methods" / "smoothgrad").glob("*.jsonl"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    assert [r["sample"] for r in records if "problem" in r] == ["3.png"]
+    assert {record["sample"] for record in records} == {f"{number}.png" for number in range(5)}
+    assert run(["report", str(out), "--out", str(tmp_path / "page")]) == 0
+    assert "1 without a result" in capsys.readouterr().err
 
 
 def test_an_interruption_is_told_and_goes_on(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.files import LOCK, is_temporary, only_writer, remove_partial, write_atomically
+from moreaugrad.runs import directory
 from moreaugrad.runs.checksums import listed
 from moreaugrad.runs.directory import RunDirectory
 
@@ -109,6 +110,21 @@ def test_only_our_own_files_are_replaced(tmp_path: Path) -> None:
         assert left == {"parts/thesis.txt", "maps/labels.txt", "thesis.txt", "notes/a.sha256"}
     opened(path, "a = 2\n")
     assert set(tree(path)) == ours | left
+
+
+def test_a_configuration_never_stands_above_results_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = opened(tmp_path / "run").path
+
+    def killed(file: Path, data: bytes) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(directory, "write_atomically", killed)
+    with pytest.raises(SystemExit):
+        opened(path, "a = 2\n", overwrite=True)
+    assert list(tree(path)) == ["config.toml"]
+    assert "a = 1" in (path / "config.toml").read_text()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
