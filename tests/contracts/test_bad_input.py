@@ -363,7 +363,11 @@ SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
     "sign": [("gradent", ValueError, "sign: expected.*did you mean 'gradient'?")],
     "cam_layer": [
         ("body.9", ValueError, "cam_layer: the model has no module 'body.9'; did you mean 'body."),
-        ("head", ValueError, "expected a cam_layer whose output is [B, channels, positions...]"),
+        (
+            "head",
+            ValueError,
+            "cam_layer: expected a layer whose output is [B, channels, positions...]",
+        ),
     ],
     "score": [("logits", ValueError, "score: expected one of logit, .*did you mean 'logit'?")],
     "task": [("binry", ValueError, "task: expected one of auto, .*did you mean 'binary'?")],

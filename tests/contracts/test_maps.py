@@ -116,7 +116,7 @@ def test_the_explanation_of_a_batch(method: str) -> None:
 
 def test_evaluations_are_counted(method: str) -> None:
     if method in KEPT:
-        pytest.skip(f"{method} goes back through a recorded pass again and again")
+        pytest.skip(f"{method} has other passes too, or goes back through one again and again")
     model = Picture()
     seen = 0
 

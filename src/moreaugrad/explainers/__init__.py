@@ -92,7 +92,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "grad-cam": Method(
         "moreaugrad.explainers.gradcam:GradCAM",
-        "gradient-weighted activations of the last convolution",
+        "gradient-weighted activations of a layer with positions",
         "Selvaraju et al. (2017)",
     ),
     "cafo": Method(

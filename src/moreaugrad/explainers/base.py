@@ -38,6 +38,8 @@ class Maps:
     steps: Tensor
     evaluations: Tensor
     details: Mapping[str, Tensor] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the method chose where a setting left it to it, of all samples."""
 
     @classmethod
     def direct(
@@ -86,6 +88,8 @@ class Maps:
                 found[item.name] = sum(values, ())
             elif item.name == "details":
                 found[item.name] = {key: torch.cat([v[key] for v in values]) for key in values[0]}
+            elif item.name == "settings":
+                found[item.name] = values[0]
             else:
                 found[item.name] = torch.cat(values)
         return cls(**found)
@@ -219,8 +223,8 @@ class Explainer(GradientAttribution, ABC):
             prediction=bound.prediction,
             score=bound.clean,
             method=self.method,
-            settings=self.settings(),
-            **{item.name: getattr(maps, item.name) for item in fields(maps)[1:]},
+            **{item.name: getattr(maps, item.name) for item in fields(maps)[1:]}
+            | {"settings": self.settings() | dict(maps.settings)},
         )
 
     def vjp(

@@ -1,31 +1,34 @@
-"""Captum's Grad-CAM on our scores, enlarged to the input."""
+"""Grad-CAM: a layer's channels, weighted by the score's gradient, enlarged to the input."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from captum import attr
 from torch import Tensor, nn
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer, Maps
-from moreaugrad.layer import hookable, hooked, replaced, resolve
+from moreaugrad.explainers.bottleneck import Output, outputs
+from moreaugrad.explainers.grid import Grid, grid_of
+from moreaugrad.layer import hookable, name_of, replaced, resolve
 from moreaugrad.layout import Shape
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GradCAM(Explainer):
     """A = sum over k of w_k a_k, enlarged to the input's size, the same in every channel; a_k are
-    a convolution's output channels and w_k the mean of the score's gradient over their positions.
+    a layer's channels and w_k the mean of the score's gradient over their positions.
 
-    cam_layer: that convolution or any module with such an output, or its name; None takes the last
-    convolution that runs and has more than one position. relu: keep the positive part only, as the
-    paper does. Grad-CAM explains one input that is an image, a signal or a volume.
+    cam_layer: that layer or its name, a module whose output has channels and positions: those of a
+    convolution, with the channels first or last, or tokens of a grid, of which class and register
+    tokens are left out. Which axis is what is found out by asking the network, and refused where it
+    is not certain. None takes the last output before pooling that the whole score depends on, and
+    not a branch of it; the explanation's settings have its name. relu: keep the positive part only,
+    as the paper does. Grad-CAM explains one input that is an image, a signal or a volume.
     Source: Selvaraju et al. (2017), eq. (1) and (2). Differs: signed, unless `relu`.
     """
 
@@ -39,8 +42,8 @@ class GradCAM(Explainer):
         model = hookable(self.forward_func, self.method)
         if self.layer is not None:
             raise ValueError(
-                "layer: Grad-CAM explains the input itself, got a layer; name the convolution that "
-                "it reads with cam_layer="
+                "layer: Grad-CAM explains the input itself, got a layer; name the layer that it "
+                "reads with cam_layer="
             )
         if self.cam_layer is not None:
             resolve(model, self.cam_layer, "cam_layer")
@@ -57,57 +60,72 @@ class GradCAM(Explainer):
                 "mask: Grad-CAM averages over the positions of a layer, which are not the input's; "
                 "use another method"
             )
-        layer = self._chosen(bound)
+        model = hookable(self.forward_func, self.method)
+        layer, grid = self._found(bound, model)
 
         def activation(rows: Tensor) -> Tensor:
             activations, gradient = _at(layer, bound, rows)
-            weights = gradient.flatten(2).mean(2)
-            return torch.einsum("bk,bk...->b...", weights, activations)[:, None]
+            weights = grid.fold(gradient).flatten(2).mean(2)
+            return torch.einsum("bk,bk...->b...", weights, grid.fold(activations))
 
         maps = bound.in_chunks(activation).to(bound.origin.dtype)
-        return Maps.direct(
-            _enlarged(maps.clamp(min=0) if self.relu else maps, shape), evaluations=1
+        if self.relu:
+            maps = maps.clamp(min=0)
+        found = Maps.direct(grid.enlarged(maps, shape), evaluations=1)
+        return replace(found, settings={"cam_layer": name_of(model, layer)})
+
+    def _found(self, bound: BoundScore, model: nn.Module) -> tuple[nn.Module, Grid]:
+        """The layer that is read and the grid of its output."""
+        returned = outputs(bound, model)
+        firsts = {output.shape: output.module for output in reversed(returned)}
+        if self.cam_layer is None:
+            return self._automatic(bound, returned, firsts)
+        layer = resolve(model, self.cam_layer, "cam_layer")
+        own = [output.shape for output in returned if output.module is layer]
+        if len(own) != 1:
+            raise ValueError(
+                "cam_layer: expected a layer that runs once in a forward pass and returns one "
+                f"tensor, it did so {len(own)} times; name another module"
+            )
+        return layer, grid_of(bound, layer, own[0], firsts[own[0]])
+
+    def _automatic(
+        self, bound: BoundScore, returned: list[Output], firsts: dict[Shape, nn.Module]
+    ) -> tuple[nn.Module, Grid]:
+        """The last output before pooling that the whole score depends on, at its positions too:
+        of a transformer's last block it reads the class token alone."""
+        grids: dict[Shape, Grid | ValueError] = {}
+        blank: tuple[nn.Module, Grid] | None = None
+        for output in _candidates(returned):
+            if output.shape not in grids:
+                try:
+                    first = firsts[output.shape]
+                    grids[output.shape] = grid_of(bound, output.module, output.shape, first)
+                except ValueError as error:
+                    grids[output.shape] = error
+            grid = grids[output.shape]
+            if isinstance(grid, ValueError):
+                continue
+            assert output.gradient is not None
+            if bool(grid.fold(output.gradient).any()):
+                return output.module, grid
+            blank = blank or (output.module, grid)
+        if blank is not None:
+            return blank  # the score has no gradient at all
+        why = next(map(str, grids.values()), "none returns such an output")
+        raise ValueError(
+            "grad-cam: expected a model with a layer, such as a convolution, that the whole score "
+            f"depends on, whose output has channels and more than one position; {why}. Name a layer "
+            "with cam_layer=, or use another method"
         )
 
-    def _chosen(self, bound: BoundScore) -> nn.Module:
-        """The module whose output is read, checked by a pass of the first sample."""
-        model = hookable(self.forward_func, self.method)
-        candidates: list[nn.Module] = (
-            [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)]
-            if self.cam_layer is None
-            else [resolve(model, self.cam_layer, "cam_layer")]
-        )
-        ran = _shapes(bound, candidates)
-        spatial = [module for module, shape in ran if math.prod(shape[2:]) > 1]
-        if not spatial:
-            raise ValueError(
-                "grad-cam: expected "
-                + ("a model with a convolution" if self.cam_layer is None else "a cam_layer")
-                + " whose output is [B, channels, positions...] with more than one position, "
-                + (f"got {[shape for _, shape in ran]}" if ran else "found none that runs")
-                + "; use another method, or name a module with cam_layer="
-            )
-        uses = sum(module is spatial[-1] for module, _ in ran)
-        if uses > 1:
-            raise ValueError(
-                f"grad-cam: expected a layer that runs once in a forward pass, it ran {uses} "
-                "times; name another module with cam_layer="
-            )
-        return spatial[-1]
 
-
-def _shapes(bound: BoundScore, modules: Sequence[nn.Module]) -> list[tuple[nn.Module, Shape]]:
-    """The shapes of these modules' outputs in a pass of the first sample, in the order they ran."""
-    found: list[tuple[nn.Module, Shape]] = []
-
-    def note(module: nn.Module, _args: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            found.append((module, tuple(output.shape)))
-
-    first = torch.zeros_like(bound.target.classes[:1])
-    with torch.no_grad(), hooked({}, dict.fromkeys(modules, note)):
-        bound.value(bound.origin[first], first)
-    return found
+def _candidates(returned: list[Output]) -> Iterator[Output]:
+    """From the last to the first, of modules that return the same the outermost first."""
+    for output in reversed(returned[:-1]):  # the last one is the model itself
+        positions = sum(size > 1 for size in output.shape) - (output.shape[:1] != (1,))
+        if output.gradient is not None and not output.pooled and positions > 0:
+            yield output
 
 
 def _at(layer: nn.Module, bound: BoundScore, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,22 +138,6 @@ def _at(layer: nn.Module, bound: BoundScore, rows: Tensor) -> tuple[Tensor, Tens
 
     with torch.enable_grad(), replaced(layer, keep):
         total = bound.value(bound.origin[rows], rows).sum()
-    with checks.explained(bound.layout):
+    with checks.explained(bound.layout, bound.model):
         (gradient,) = torch.autograd.grad(total, found)
     return found[0].detach(), gradient
-
-
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
-
-
-def _enlarged(maps: Tensor, shape: Shape) -> Tensor:
-    """`[B, 1, *positions]` to the input's positions, in every channel: `[B, n]`."""
-    axes = maps.ndim - 2
-    spatial = shape[len(shape) - axes :]
-    if axes not in _MODES or not axes <= len(shape) <= axes + 1:
-        raise ValueError(
-            f"grad-cam: expected inputs with the {axes} spatial axes of the layer's output, got "
-            f"samples of shape {shape}"
-        )
-    large: Tensor = attr.LayerAttribution.interpolate(maps, spatial, _MODES[axes])
-    return large.expand(-1, math.prod(shape[:-axes]), *spatial).flatten(1)
