@@ -55,7 +55,7 @@ def outputs(bound: BoundScore, model: nn.Module) -> list[Output]:
         for module, _, edge in found
     ]
     asked = [edge for edge in held if edge is not None]
-    with checks.explained(bound.layout, bound.model):
+    with checks.explained(bound.layout):
         gradients = iter(torch.autograd.grad(score, asked) if asked else ())
     return [
         Output(module, shape)

@@ -115,8 +115,8 @@ class GradCAM(Explainer):
         why = next(map(str, grids.values()), "none returns such an output")
         raise ValueError(
             "grad-cam: expected a model with a layer, such as a convolution, that the whole score "
-            f"depends on, whose output has channels and more than one position; {why}. Name a layer "
-            "with cam_layer=, or use another method"
+            f"depends on, whose output has channels and more than one position; {why}. Name a "
+            "layer with cam_layer=, or use another method"
         )
 
 
@@ -138,6 +138,6 @@ def _at(layer: nn.Module, bound: BoundScore, rows: Tensor) -> tuple[Tensor, Tens
 
     with torch.enable_grad(), replaced(layer, keep):
         total = bound.value(bound.origin[rows], rows).sum()
-    with checks.explained(bound.layout, bound.model):
+    with checks.explained(bound.layout):
         (gradient,) = torch.autograd.grad(total, found)
     return found[0].detach(), gradient
