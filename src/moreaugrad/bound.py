@@ -130,8 +130,20 @@ class BoundScore:
         noise and one pass). Sums run over draws in order, so they do not depend on how passes are
         chunked.
         """
-        base = self.origin if u is None else self.origin + u
         indices = range(self.passes) if draws is None or self.sigma is None else draws
+        sums = self.block_sums(work, u, indices, width, len(indices))
+        return tuple(total[0].div_(len(indices)) for total in sums)
+
+    def block_sums(
+        self,
+        work: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+        u: Tensor | None,
+        indices: Sequence[int],
+        width: int,
+        size: int,
+    ) -> tuple[Tensor, ...]:
+        """Like `mean`, the sums of every `size` consecutive draws: `[blocks, B, ...]` each."""
+        base = self.origin if u is None else self.origin + u
         count, batch = len(indices), len(self)
         noise = Draws(self.noise, self.keys, base, self.mask)
         totals: list[Tensor] = []
@@ -142,7 +154,7 @@ class BoundScore:
             for cell in range(at - at % batch, end, batch):
                 low, high = max(at, cell), min(end, cell + batch)
                 chunk, rows = slice(low - at, high - at), slice(low - cell, high - cell)
-                spans.append((chunk, rows))
+                spans.append((chunk, (cell // batch // size, rows)))
                 if self.sigma is None:
                     points[chunk] = base[rows]
                 else:
@@ -151,14 +163,15 @@ class BoundScore:
             found = self.chunks.guarded(partial(work, points, samples))
             if found is None:  # out of memory: the chunk size was halved, so start over here
                 continue
-            totals = totals or [part.new_zeros(batch, *part.shape[1:]) for part in found]
-            for chunk, rows in spans:
+            blocks = -(-count // size)
+            totals = totals or [part.new_zeros(blocks, batch, *part.shape[1:]) for part in found]
+            for chunk, place in spans:
                 for total, part in zip(totals, found, strict=True):
-                    total[rows] += part[chunk]
+                    total[place] += part[chunk]
             if self.meter is not None:
                 self.meter((end - at) * width)
             at = end
-        return tuple(total.div_(count) for total in totals)
+        return tuple(totals)
 
     def in_chunks(self, work: Callable[[Tensor], Tensor], width: int = 1) -> Tensor:
         """`work` on rows that fill a network pass, `width` places each; its results, joined."""

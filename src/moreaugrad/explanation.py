@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,21 +57,56 @@ class Explanation:
     def __len__(self) -> int:
         return len(self.status)
 
-    def __getitem__(self, index: int) -> Explanation:
-        """The explanation of one sample, still with a batch dimension."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"expected a sample from 0 to {len(self) - 1}, got {index}")
-        at = slice(index % len(self), index % len(self) + 1)
+    def __getitem__(self, index: int | slice) -> Explanation:
+        """The explanation of one sample or of a slice of them, still with a batch dimension.
+
+        Errors: IndexError for a number out of range, TypeError for anything else.
+        """
+        at = index if isinstance(index, slice) else self._place(index)
+        rows = list(range(*at.indices(len(self))))  # tensors take no negative step
         changed: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, Tensor) or item.name == "status":
+            if item.name == "status":
                 changed[item.name] = value[at]
+            elif isinstance(value, Tensor):
+                changed[item.name] = value[rows]
             elif isinstance(value, tuple):
-                changed[item.name] = tuple(part[at] for part in value)
+                changed[item.name] = tuple(part[rows] for part in value)
             elif item.name == "details":
-                changed[item.name] = {name: each[at] for name, each in value.items()}
+                changed[item.name] = {name: each[rows] for name, each in value.items()}
         return replace(self, **changed)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """The samples' explanations, one after the other."""
+        return (self[row] for row in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """The maps for NumPy; reduced precision as float32.
+
+        Errors: TypeError for several inputs, whose maps are one array each.
+        """
+        if isinstance(self.maps, tuple):
+            raise TypeError(
+                f"expected the maps of one input, got those of {len(self.maps)}: convert each of "
+                "result.maps"
+            )
+        maps = self.maps.detach().cpu()
+        values = (maps if maps.dtype is torch.float64 else maps.float()).numpy()
+        return np.array(values, dtype=dtype, copy=copy)
+
+    def _place(self, index: Any) -> slice:
+        """One sample as a slice."""
+        try:
+            at = operator.index(index)
+        except TypeError:
+            raise TypeError(
+                f"expected the number of a sample or a slice, got {type(index).__name__}; choose "
+                "entries of a map with result.maps"
+            ) from None
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"expected a sample from 0 to {len(self) - 1}, got {at}")
+        return slice(at % len(self), at % len(self) + 1)
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
@@ -92,19 +129,24 @@ class Explanation:
         return all(status.ok for status in self.status)
 
     def problems(self) -> list[str]:
-        """One line for each sample whose map is not what its method states."""
-        return [
-            f"sample {i}: {status.message} (after {int(self.steps[i])} steps; estimated relative "
-            f"error {float(self.error[i]):.2g}); {status.remedy}"
-            for i, status in enumerate(self.status)
-            if not status.ok
-        ]
+        """One line for each sample whose map did not reach the accuracy its method states."""
+        return [self._line(i) for i, status in enumerate(self.status) if not status.ok]
 
     def raise_if_failed(self) -> Explanation:
-        """This explanation, or RuntimeError naming each sample that failed, and what to do."""
-        if not self.ok:
-            raise RuntimeError(f"{self.method}: " + "\n".join(self.problems()))
+        """This explanation, or RuntimeError naming each sample that failed, and what to do.
+
+        A map that used up its budget of evaluations is no failure: `ok` says whether all reached
+        the accuracy asked for, `error` what they reached.
+        """
+        failed = [self._line(i) for i, status in enumerate(self.status) if status.failed]
+        if failed:
+            raise RuntimeError(f"{self.method}: " + "\n".join(failed))
         return self
+
+    def _line(self, row: int) -> str:
+        status, spent = self.status[row], int(self.evaluations[row])
+        told = status.described(float(self.error[row]))
+        return f"sample {row}: {told}, after {spent} evaluations; {status.remedy}"
 
     def plot(
         self,

@@ -307,7 +307,7 @@ def test_evaluations_are_what_was_done() -> None:
     assert torch.equal(checked.evaluations, 3 + 2 * checked.steps)
     limited = CASO(SMOOTH, max_evaluations=5, tolerance=1e-9).explain(X)
     assert (limited.evaluations <= 5).all()
-    assert set(limited.status) == {Status.STEP_LIMIT}
+    assert set(limited.status) == {Status.BUDGET_USED}
 
 
 def test_an_accuracy_below_rounding_is_told() -> None:

@@ -88,7 +88,7 @@ def explanation(maps, inputs):
         target=classes,
         prediction=classes,
         score=torch.zeros(2),
-        status=(Status.CONVERGED, Status.STEP_LIMIT),
+        status=(Status.CONVERGED, Status.BUDGET_USED),
         residual=torch.zeros(2),
         error=torch.zeros(2),
         eta=torch.zeros(2),
@@ -102,7 +102,7 @@ def explanation(maps, inputs):
 def test_an_explanation_plots_one_of_its_samples(tmp_path):
     maps, inputs = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     shown = explanation(maps, inputs).plot(tmp_path / "map.png", index=1)
-    assert shown.get_suptitle() == "moreaugrad, class 5: step limit"
+    assert shown.get_suptitle() == "moreaugrad, class 5: budget used"
     heat = panels(shown)["heat"].images[0].get_array()
     assert np.array_equal(heat, draw(maps[1])["heat"].pixels)
     assert list(panels(shown)) == ["photo", "heat", "signed", "overlay", "masked"]

@@ -149,7 +149,7 @@ EXPECTED = {
     "no gradient here": Status.NON_FINITE,
     "no gradient there": Status.NON_FINITE,
     "kink": Status.STALLED,
-    "stiff": Status.STEP_LIMIT,
+    "stiff": Status.BUDGET_USED,
     "wavy": Status.CONVERGED,
 }
 
@@ -233,11 +233,11 @@ def test_evaluations_are_the_passes_of_each_sample(solver: type[Descent], sample
 def test_limits_are_kept(solver: type[Descent]) -> None:
     problem = quadratic_problem("l1", 5, seed=1, batch=3)
     by_steps = solver(tolerance=1e-9, max_steps=4).solve(problem)
-    assert by_steps.status == (Status.STEP_LIMIT,) * 3
+    assert by_steps.status == (Status.BUDGET_USED,) * 3
     assert by_steps.steps.tolist() == [4, 4, 4]
     allowed = torch.tensor([1, 6, 9])
     by_evaluations = solver(tolerance=1e-9).solve(problem, allowed=allowed)
-    assert by_evaluations.status == (Status.STEP_LIMIT,) * 3
+    assert by_evaluations.status == (Status.BUDGET_USED,) * 3
     per_step = 1 + solver.extrapolates
     assert by_evaluations.evaluations.tolist() == [
         1 + (limit - 1) // per_step * per_step for limit in allowed.tolist()

@@ -151,7 +151,7 @@ def test_the_gradient_of_the_envelope_of_huber(solver: type[Descent]) -> None:
     maps = toys.maps(found.u, problem)
     torch.testing.assert_close(maps, x.clamp(-1, 1), rtol=0, atol=2e-3)
     assert set(found.status[:4]) == {Status.CONVERGED}
-    assert set(found.status[4:]) <= {Status.STALLED, Status.STEP_LIMIT}
+    assert set(found.status[4:]) <= {Status.STALLED, Status.BUDGET_USED}
 
 
 @pytest.mark.parametrize("slope", [-2.0, 0.5])

@@ -119,7 +119,7 @@ def test_a_tighter_tolerance_costs_more_and_gives_less_error() -> None:
 def test_the_limit_is_kept_and_told() -> None:
     problem = noisy_problem("cosine", "zero", copies=3)
     found = StochasticFixedPoint(tolerance=1e-4, max_evaluations=500, draws=8).solve(problem)
-    assert found.status == (Status.STEP_LIMIT,) * 3
+    assert found.status == (Status.BUDGET_USED,) * 3
     assert found.evaluations.tolist() == [496] * 3  # whole steps of eight
     assert found.steps.tolist() == [62] * 3
     assert (found.error > 1e-4).all()

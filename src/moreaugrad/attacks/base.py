@@ -17,7 +17,8 @@ from moreaugrad.attacks.problem import Case
 from moreaugrad.attacks.result import AttackResult, AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.bound import BoundScore
-from moreaugrad.explainers.base import Explainer, Progress
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.explanation import Explanation
 from moreaugrad.layout import Layout
 from moreaugrad.masking import MaskLike
@@ -95,7 +96,7 @@ class Attack(ABC):
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
         clean: Explanation | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> AttackResult:
         """Perturbed inputs, and the explainer's maps at both.
 
@@ -127,7 +128,8 @@ class Attack(ABC):
             label=self._label(bound),
             seed=self.seed,
         )
-        found = self._found(case, progress)
+        with reporting(progress, type(self).__name__) as report:
+            found = self._found(case, report)
         parts = bound.layout.restore(found.x)
         perturbed: Inputs = parts if several else parts[0]
         attacked = self.explainer.explain(

@@ -19,8 +19,9 @@ from moreaugrad.certificates.moreau import (
     vanilla_lipschitz,
 )
 from moreaugrad.certificates.smoothed import overlap_of_bounds
-from moreaugrad.explainers.base import Explainer, Progress
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad
+from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
 from moreaugrad.explanation import Explanation
 from moreaugrad.names import choose
@@ -71,7 +72,7 @@ def certify(
     bound: str = AUTO,
     lipschitz: float | None = None,
     ids: Sequence[int] | Tensor | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Certificate:
     """The certificate of SparsifiedSmoothGrad, or the estimate for the MoreauGrad family.
 

@@ -135,8 +135,10 @@ def summary(outcome: Outcome) -> None:
         _each(outcome, console)
     else:
         console.print(_methods(outcome))
-    for line in outcome.short():
-        note(f"not as stated: {line}")
+    for line in outcome.short(failed=True):
+        note(f"failed: {line}")
+    for line in outcome.short(failed=False):
+        note(line, style="")
     if outcome.failures:
         note(f"{len(outcome.failures)} left out, see above")
     inputs = len(outcome.records)
@@ -161,7 +163,7 @@ def _each(outcome: Outcome, console: Console) -> None:
         for key, found in maps.items():
             table.add_row(
                 escape(key),
-                found["status"] if found["ok"] else f"[yellow]{found['status']}[/]",
+                f"[yellow]{found['status']}[/]" if found["failed"] else found["status"],
                 _percent(found.get("zeros")),
                 _percent(found.get("error")),
                 str(found["evaluations"]),
@@ -239,7 +241,7 @@ def summary_json(outcome: Outcome) -> None:
             {"input": failure.title, "method": failure.method or None, "message": failure.message}
             for failure in outcome.failures
         ],
-        "not_as_stated": outcome.short(),
+        "not_as_stated": [*outcome.short(failed=True), *outcome.short(failed=False)],
     }
     print_json(told)
 

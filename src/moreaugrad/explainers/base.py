@@ -15,15 +15,13 @@ from torch import Tensor, nn
 
 from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers import calling
+from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.explanation import ConvergenceWarning, Explanation
 from moreaugrad.hessian import outside_autocast
 from moreaugrad.masking import MaskLike
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs, Score, Smoothed
 from moreaugrad.solvers.solution import Solution, Status
-
-Progress = Callable[[float, int], None]
-"""Called with the number of samples done, parts of them counted, and with that of all."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +76,20 @@ class Maps:
         kept = {item.name: getattr(explanation, item.name) for item in fields(cls)[1:]}
         parts = [part.to(bound.origin.dtype) for part in explanation.parts]
         return cls(flat=bound.layout.flatten(parts), **kept)
+
+    def smoothed(self, bound: BoundScore) -> Self:
+        """These, a sample being reported that was to be smoothed but has an input without noise."""
+        if bound.sigma is None or bool((bound.sigma > 0).all()):
+            return self
+        silent = (bound.sigma == 0).any(1)
+        return replace(
+            self,
+            status=tuple(
+                Status.NO_NOISE if none and not status.failed else status
+                for status, none in zip(self.status, silent.tolist(), strict=True)
+            ),
+            error=self.error.masked_fill(silent, torch.nan),
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -189,11 +201,16 @@ class Explainer(GradientAttribution, ABC):
         *,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> Explanation:
-        """Like `attribute`, with everything that is known about each map."""
+        """Like `attribute`, with everything that is known about each map.
+
+        progress: True for a bar, or a function that is called with the samples done and their
+        number.
+        """
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
-        return self._explained(bound, isinstance(inputs, tuple), progress)
+        with reporting(progress, self.method) as report:
+            return self._explained(bound, isinstance(inputs, tuple), report)
 
     def _explained(
         self, bound: BoundScore, several: bool, progress: Progress | None
@@ -210,7 +227,7 @@ class Explainer(GradientAttribution, ABC):
             found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
-        maps = Maps.joined(found)
+        maps = Maps.joined(found).smoothed(bound)
         restored = bound.layout.restore(maps.flat)
         explained = bound.layout.restore(bound.origin)
         real = None if bound.mask is None else bound.layout.split(bound.mask)

@@ -13,12 +13,14 @@ from torch import Tensor
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers import calling
-from moreaugrad.explainers.base import Explainer, Progress
+from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.explanation import Explanation
 from moreaugrad.layer import taken
 from moreaugrad.masking import MaskLike
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs
+from moreaugrad.solvers.solution import Status
 
 Baselines = float | Tensor | tuple[float | Tensor, ...] | None
 """As Captum takes them: a number, a tensor like the input or with one row, a tuple of these."""
@@ -26,12 +28,18 @@ Baselines = float | Tensor | tuple[float | Tensor, ...] | None
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FromBaseline(Explainer):
-    """baseline: the input that stands for "nothing"; a number here, a tensor with the call."""
+    """baseline: the input that stands for "nothing"; a number here, a tensor with the call.
+
+    tolerance: the completeness error above which a map's status is "incomplete".
+    """
 
     baseline: float = 0.0
+    tolerance: float = 0.05
 
     def __post_init__(self) -> None:
         self._score()
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance!r}")
         if isinstance(self.baseline, bool) or not isinstance(self.baseline, (int, float)):
             raise TypeError(
                 f"baseline: expected a number, got {type(self.baseline).__name__}; a tensor is "
@@ -82,14 +90,15 @@ class FromBaseline(Explainer):
         *,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         baselines: Baselines = None,
     ) -> Explanation:
         """Like `attribute`, with everything that is known about each map."""
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         if baselines is not None:
             bound = replace(bound, baseline=_flat_baseline(bound, inputs, baselines))
-        explanation = self._explained(bound, isinstance(inputs, tuple), progress)
+        with reporting(progress, self.method) as report:
+            explanation = self._explained(bound, isinstance(inputs, tuple), report)
         if baselines is None:
             return explanation
         noted = baselines if isinstance(baselines, (int, float)) else "given with the call"
@@ -100,6 +109,15 @@ def reference(bound: BoundScore) -> Tensor:
     """The baselines `[B, n]` of a score that has them."""
     assert bound.baseline is not None
     return bound.baseline
+
+
+def checked(maps: Maps, tolerance: float) -> Maps:
+    """Those whose completeness error exceeds `tolerance` are reported as incomplete."""
+    status = tuple(
+        Status.INCOMPLETE if found.ok and not error <= tolerance else found
+        for found, error in zip(maps.status, maps.error.tolist(), strict=True)
+    )
+    return replace(maps, status=status)
 
 
 def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Maps
-from moreaugrad.explainers.baseline import FromBaseline, incompleteness, reference
+from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
 from moreaugrad.names import choose
 from moreaugrad.solvers.solution import Status
@@ -26,7 +26,8 @@ class IntegratedGradients(FromBaseline):
 
     Without times_input, that mean alone. steps: gradients on the line; quadrature: "gausslegendre",
     "riemann_middle", "riemann_trapezoid", "riemann_left" or "riemann_right".
-    The explanation's error is |sum A - (f(x) - f(x'))| / |f(x) - f(x')|; more steps lower it.
+    The explanation's error is |sum A - (f(x) - f(x'))| / |f(x) - f(x')|; more steps lower it, and
+    above `tolerance` the status is "incomplete".
     Source: Sundararajan et al. (2017).
     """
 
@@ -86,9 +87,10 @@ class IntegratedGradients(FromBaseline):
         with checks.explained(bound.layout):
             mean = bound.in_chunks(mean_gradient, self.steps)
         contributions = mean * (bound.origin - baseline)
-        return Maps.direct(
+        maps = Maps.direct(
             contributions if self.times_input else mean,
             evaluations=self.steps,
             status=Status.FIXED_BUDGET,
             error=incompleteness(bound, contributions),
         )
+        return checked(maps, self.tolerance)

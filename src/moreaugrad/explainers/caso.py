@@ -323,5 +323,5 @@ def _status(
         elif residual <= tolerance:
             told.append(Status.FIXED_BUDGET if noisy else Status.CONVERGED)
         else:
-            told.append(Status.STEP_LIMIT if products >= most else Status.PRECISION)
+            told.append(Status.BUDGET_USED if products >= most else Status.PRECISION)
     return tuple(told)

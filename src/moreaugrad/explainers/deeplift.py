@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,10 +11,9 @@ from torch import Tensor
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Maps
-from moreaugrad.explainers.baseline import FromBaseline, incompleteness, reference
+from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
 from moreaugrad.explainers.rescale import rescaled
 from moreaugrad.layer import hookable
-from moreaugrad.solvers.solution import Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,7 +31,6 @@ class DeepLift(FromBaseline):
     `rescale`); no custom rules.
     """
 
-    tolerance: float = 0.05
     times_input: bool = True
 
     method: ClassVar[str] = "deeplift"
@@ -40,8 +38,6 @@ class DeepLift(FromBaseline):
     def __post_init__(self) -> None:
         super().__post_init__()
         hookable(self.forward_func, self.method)
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance!r}")
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -67,9 +63,4 @@ class DeepLift(FromBaseline):
         contributions = multiplier * (bound.origin - baseline)
         error = incompleteness(bound, contributions)
         flat = contributions if self.times_input else multiplier
-        maps = Maps.direct(flat, evaluations=2, error=error)
-        status = tuple(
-            Status.INCOMPLETE if found is Status.DIRECT and not size <= self.tolerance else found
-            for found, size in zip(maps.status, error.tolist(), strict=True)
-        )
-        return replace(maps, status=status)
+        return checked(Maps.direct(flat, evaluations=2, error=error), self.tolerance)

@@ -14,7 +14,11 @@ from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.explainers.derivatives import IMPLICIT, STEIN, pulled_through, stein
 from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise
 from moreaugrad.score import Score, Smoothed
+from moreaugrad.solvers.blocks import standard_error
 from moreaugrad.solvers.solution import Status
+
+BLOCKS = 32
+"""Groups of draws, at most, whose means differ by the standard error."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -73,23 +77,24 @@ class NoisyMean(Explainer):
 
         if bound.sigma is None:
             return Maps.direct(bound.mean(work)[0], evaluations=1)
-        # At least four blocks for a standard error, of 16 draws where there are enough; the same
-        # ones whatever the batch and the chunk.
-        size = max(2, min(max(16, self.samples // 8), self.samples // 4) // 2 * 2)
-        total, squares = torch.zeros_like(bound.origin), bound.origin.new_zeros(len(bound)).double()
-        for start in range(0, self.samples, size):
-            draws = range(start, min(start + size, self.samples))
-            block = bound.mean(work, draws=draws)[0] * len(draws)
-            total += block
-            squares += block.double().square().sum(1) / len(draws)
-        maps, count = total / self.samples, -(-self.samples // size)
+        size = 2 * -(-self.samples // (2 * BLOCKS))  # even: antithetic draws stay together
+        (sums,) = bound.block_sums(work, None, range(self.samples), 1, size)
+        maps = sums.sum(0) / self.samples
+        found = Maps.direct(maps, evaluations=self.samples, status=Status.FIXED_BUDGET)
+        if len(sums) == 1:
+            return found
+        counts = maps.new_tensor([min(size, self.samples - i * size) for i in range(len(sums))])
+        means = sums / counts[:, None, None]
         # Between blocks: sum_j m_j |mean_j - mean|^2 / (J - 1) is one draw's variance.
-        between = squares - self.samples * maps.double().square().sum(1)
-        variance = between.clamp_min(0) / max(1, count - 1) / self.samples
-        error = variance.sqrt() / maps.double().norm(dim=1)
-        return Maps.direct(
-            maps,
-            evaluations=self.samples,
-            status=Status.FIXED_BUDGET,
-            error=error.to(maps.dtype) if count > 1 else None,
+        weights = (counts / (len(sums) - 1) / self.samples).sqrt()
+        apart = (means - maps) * weights[:, None, None]
+        error = torch.stack([standard_error(rows) for rows in apart.unbind(1)]) / maps.norm(dim=1)
+        same = (means == means[0]).all(2).all(0)
+        return replace(
+            found,
+            error=error.masked_fill(same, 0.0),  # not the rounding of a sum of equal terms
+            status=tuple(
+                Status.UNVARIED if equal and status.ok else status
+                for status, equal in zip(found.status, same.tolist(), strict=True)
+            ),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.joint import Joint
 from moreaugrad.layout import Shape
 from moreaugrad.names import choose
-from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise, noise_level
+from moreaugrad.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.penalties import L1, GroupL2, Penalty
 from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers.solution import Status
@@ -24,9 +24,9 @@ class PublishedMoreauGrad(Explainer):
     """delta <- prox((1 - gamma / rho) delta - gamma g), g a mean of `draws` fresh noisy gradients.
 
     `steps` updates; the result is the mean of the last `average` iterates, which has the union of
-    their supports. The noise level is sigma times the range of the *current* x + delta. group None
-    is the sparse variant, else that of the group-sparse one, as in `GroupSparseMoreauGrad`; eta 0
-    is the vanilla one.
+    their supports. The noise level is sigma times the range of the clean input at every step.
+    group None is the sparse variant, else that of the group-sparse one, as in
+    `GroupSparseMoreauGrad`; eta 0 is the vanilla one.
     sign: "displacement" gives that mean as released (+delta, not divided by rho), "gradient" gives
     -delta / rho, which can be compared with all other maps.
     Source: MoreauGrad Algorithm 1 and the released code.
@@ -80,12 +80,6 @@ class PublishedMoreauGrad(Explainer):
         )
         delta = total = torch.zeros_like(bound.origin)
         for step in range(self.steps):
-            if bound.sigma is not None:
-                current = bound.layout.split(bound.origin + delta)
-                real = None if bound.mask is None else bound.layout.split(bound.mask)
-                levels = noise_level(current, self.sigma, RELATIVE, real)
-                wide = [a.expand_as(b) for a, b in zip(levels, current, strict=True)]
-                bound = replace(bound, sigma=bound.layout.flatten(wide))
             draws = range(step * self.draws, (step + 1) * self.draws)
             _, gradient = bound.value_and_grad(delta, draws)
             moved = (1 - self.gamma / self.rho) * delta - self.gamma * gradient

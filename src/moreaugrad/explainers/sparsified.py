@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore, ForwardFunc
-from moreaugrad.explainers.base import Progress
 from moreaugrad.explainers.derivatives import IMPLICIT, STEIN
 from moreaugrad.explainers.noisy_mean import NoisyMean
+from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.masking import MaskLike, rank_from_top
 from moreaugrad.names import choose
 from moreaugrad.noise import Noise
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs
+from moreaugrad.solvers.solution import Status
 
 SPARSIFIED, RELAXED, SCALED = "sparsified", "relaxed", "scaled"
 VARIANTS = (SPARSIFIED, RELAXED, SCALED)
@@ -95,15 +96,22 @@ class SparsifiedSmoothGrad(NoisyMean):
         *,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> Moments:
         """First and second moments of h over the draws: what a bound of its mean needs.
 
-        Errors: FloatingPointError for a gradient that is not finite.
+        Errors: FloatingPointError for a gradient that is not finite, ValueError for an input
+        whose noise has no size.
         """
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
-        if progress is not None:
-            bound = replace(bound, meter=self._meter(progress, 0, len(bound), len(bound)))
+        if bound.sigma is not None and not bool((bound.sigma > 0).all()):
+            raise ValueError(f"{self.method}: {Status.NO_NOISE.message}; {Status.NO_NOISE.remedy}")
+        with reporting(progress, self.method) as report:
+            if report is not None:
+                bound = replace(bound, meter=self._meter(report, 0, len(bound), len(bound)))
+            return self._moments(bound)
+
+    def _moments(self, bound: BoundScore) -> Moments:
         total = torch.zeros_like(bound.origin, dtype=torch.float64)
         squares = torch.zeros_like(total)
         for start in range(0, bound.passes, BLOCK):

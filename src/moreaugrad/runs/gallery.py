@@ -77,7 +77,7 @@ def tile(one: Result) -> Tile:
         title=one.variant.method,
         pictures=one.pictures,
         status=record["status"],
-        ok=record["ok"],
+        ok=not record["failed"],
         warning="; ".join(warnings) or None,
         zeros=record.get("zeros", math.nan),
         gini=record.get("gini", math.nan),

@@ -46,7 +46,8 @@ def map_record(
     record: Record = {
         "status": status.value,
         "ok": status.ok,
-        "message": status.message,
+        "failed": status.failed,
+        "message": status.described(float(explanation.error[0])),
         "remedy": status.remedy,
         "steps": int(explanation.steps[0]),
         "evaluations": int(explanation.evaluations[0]),

@@ -39,14 +39,14 @@ class Outcome:
     def page(self) -> Path:
         return self.folder / PAGE
 
-    def short(self) -> list[str]:
-        """A line for each map that is not what its method states."""
+    def short(self, *, failed: bool) -> list[str]:
+        """A line for each map that did not reach its method's accuracy: failed, or usable."""
         return [
             f"{record['input']}, {key}: {found['message']}"
             + (f"; {found['remedy']}" if "remedy" in found else "")
             for record in self.records
             for key, found in record["maps"].items()
-            if not found["ok"]
+            if not found["ok"] and found["failed"] == failed
         ]
 
 

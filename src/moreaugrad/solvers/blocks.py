@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,11 @@ from torch import Tensor
 
 FEWEST = 4
 """Blocks below which nothing is said of an error."""
+MOST, MOST_OF_FEW = 16, 64
+"""Blocks kept at most; and for inputs of few entries, whose blocks alone tell of an error."""
+FEW = 64
+LEVEL = 0.975
+"""Where Student's distribution is compared with the normal one."""
 
 
 class Blocks:
@@ -18,7 +24,7 @@ class Blocks:
     long the sequence, and blocks outgrow its correlation.
     """
 
-    def __init__(self, batch: int, most: int = 16) -> None:
+    def __init__(self, batch: int, most: int = MOST) -> None:
         self._most = most
         self._length = 1
         self._sums: list[Tensor] = []
@@ -45,9 +51,14 @@ class Blocks:
         self._sums = [block[rows] for block in self._sums]
         self._first = [self._first[row] for row in rows.tolist()]
 
-    def complete(self, row: int) -> int:
-        """Blocks that count for this sample; 0 while the last one is partly filled."""
-        return len(self._sums) - self._first[row] if self._filled == self._length else 0
+    def due(self, row: int) -> bool:
+        """Whether enough blocks count for this sample to judge it; not while the last is filling.
+
+        Not at each of many short blocks: a chance that is tried often comes true.
+        """
+        count = len(self._sums) - self._first[row]
+        whole = self._filled == self._length and count % (self._most // MOST) == 0
+        return whole and count >= self._most // 2
 
     def tail(self, row: int) -> tuple[Tensor, Tensor]:
         """A sample's mean pair `[2, n]`, and the mean of its first term over each block, `[J, n]`.
@@ -86,9 +97,34 @@ def jackknife(terms: Tensor, mapped: Callable[[Tensor], Tensor]) -> Tensor:
     while len(terms) >= FEWEST:
         count = len(terms)
         centre = terms.mean(0)
-        left_out = torch.cat([mapped((centre + (centre - t) / (count - 1))[None]) for t in terms])
-        spread = (left_out - left_out.mean(0)).square().sum() * (count - 1) / count
-        worst = torch.maximum(worst, spread)
+        left_out = mapped(centre + (centre - terms) / (count - 1))
+        shrunk = (left_out - left_out.mean(0)) * ((count - 1) / count) ** 0.5
+        worst = torch.maximum(worst, standard_error(shrunk))
         terms = terms[count % 2 :]
         terms = (terms[::2] + terms[1::2]) / 2
-    return worst.sqrt()
+    return worst
+
+
+def standard_error(deviations: Tensor) -> Tensor:
+    """sqrt(sum |row|^2) of centred rows `[J, n]`, widened as Student's t is: a number.
+
+    Rows that vary along few directions say little of the sum's own error. With d the effective
+    number of directions, (sum of C's eigenvalues)^2 / (sum of their squares) for the rows'
+    covariance C, the sum has (J - 1) d degrees of freedom (Satterthwaite, 1946).
+    """
+    inner = (deviations @ deviations.T).double()
+    total = inner.trace()
+    if not 0 < float(total) < math.inf:
+        return total.sqrt().to(deviations.dtype)
+    free = len(deviations) - 1
+    # J rows make 1 / d too large by about 1 / (J - 1).
+    ratio = float(inner.square().sum() / total.square()) - 1 / free
+    degrees = free / max(ratio, 1e-6) if free > 1 else 1.0
+    return (_student(degrees) * total.sqrt()).to(deviations.dtype)
+
+
+def _student(degrees: float) -> float:
+    """Student's quantile over the normal distribution's: 1 for many degrees of freedom."""
+    from scipy.special import ndtri, stdtrit
+
+    return float(stdtrit(degrees, LEVEL) / ndtri(LEVEL))

@@ -42,6 +42,7 @@ class _State:
     momentum: Tensor
     history: Tensor
     curvature: Tensor
+    lowest: Tensor
     reach: Tensor
     escaped: Tensor
     best: Tensor
@@ -66,7 +67,9 @@ class Descent(ABC):
 
     With r the fixed-point residual at the problem's unit step rho, and M and lambda the largest and
     the most negative curvature seen along the last steps, the error is at most
-    (2 + rho M) r / (1 - rho lambda). Curvatures are seen, not known: an estimate.
+    (2 + rho M) r / (1 - rho lambda). Curvatures are seen, not known: an estimate, and none where
+    the sample has stalled. Where rho lambda reached 1 on the way, the problem may have other
+    solutions: the status says so.
     """
 
     tolerance: float = 1e-3
@@ -104,17 +107,21 @@ class Descent(ABC):
             costs = (1 + self.extrapolates) * state.problem.evaluations()
             last = (state.evaluations + costs > state.allowed) | (iteration == self.max_steps)
             verdicts = self._judge(state, error, last)
+            concave = (state.problem.unit * state.lowest <= -1).tolist()
             for place, status in enumerate(verdicts):
                 if status is None:
                     continue
                 # Where the optimality condition fails the lowest point is the honest answer.
-                u = state.u if status.ok else state.best_u
+                u = state.u if status is Status.CONVERGED else state.best_u
+                if status is Status.CONVERGED and concave[place]:
+                    status = Status.NOT_UNIQUE
+                known = not status.failed and bool(error[place] <= 1)
                 out.close(
                     place,
                     status,
                     u=u[place],
                     residual=residual[place],
-                    error=error[place],
+                    error=error[place] if known else torch.nan,
                     eta=state.problem.eta[place],
                     steps=state.steps[place],
                     evaluations=state.evaluations[place],
@@ -141,6 +148,7 @@ class Descent(ABC):
             momentum=nothing + 1,
             history=u.new_full((len(u), self.window), -torch.inf),
             curvature=u.new_zeros(len(u), 5, 2),
+            lowest=nothing,
             reach=FARTHEST * problem.unit * grad.norm(dim=1) + u.norm(dim=1),
             escaped=count.bool(),
             best=nothing,
@@ -176,7 +184,7 @@ class Descent(ABC):
             Status.CONVERGED: error <= self.tolerance,
             Status.UNBOUNDED: state.escaped,
             Status.STALLED: stuck,
-            Status.STEP_LIMIT: last,
+            Status.BUDGET_USED: last,
         }
         columns = torch.stack(list(named.values())).T.tolist()
         return [
@@ -216,6 +224,8 @@ class Descent(ABC):
         coarse = RESOLVED * torch.finfo(length.dtype).eps * state.u.norm(dim=1)
         told = accepted & (length > coarse.square())
         state.curvature = torch.where(told[:, None, None], shifted, state.curvature)
+        lowest = torch.minimum(state.lowest, seen[:, 0])
+        state.lowest = torch.where(told, lowest, state.lowest)
         total = state.objective(state.value, state.u)
         remembered = torch.cat([state.history[:, 1:], total[:, None]], dim=1)
         state.history = torch.where(row, remembered, state.history)

@@ -9,6 +9,8 @@ LEAST_CAP = 1e-4
 """Cuts of alpha end here."""
 FORGET, TRACK = 0.9, 0.2
 """Memory of the curvature estimate, and of the moving means that it takes secants from."""
+RECENT, CLEAR = 0.8, 5.0
+"""Memory of the noise along a secant, and how far beyond it concavity has to be seen."""
 
 
 class StepGuard:
@@ -16,13 +18,16 @@ class StepGuard:
 
     The fixed point's slope is -kappa, kappa = rho times the score's curvature, and alpha
     (1 + kappa) > 2 diverges. kappa is estimated from secants of T against moving means of earlier
-    steps, which costs no evaluation.
+    steps, which costs no evaluation. A secant along which -kappa exceeds 1 by more than noise
+    explains is remembered: there the problem is not convex.
     """
 
     def __init__(self, y: Tensor) -> None:
         self._cap = torch.ones_like(y[:, 0])
         self._along = torch.zeros_like(self._cap)
         self._length = torch.zeros_like(self._cap)
+        self._excess = torch.zeros_like(self._cap)
+        self._noise = torch.zeros_like(self._cap)
         self._u: Tensor | None = None
         self._moved = y
 
@@ -35,6 +40,10 @@ class StepGuard:
         turn, step = moved - self._moved, u - self._u
         self._along = FORGET * self._along - (turn * step).sum(1)
         self._length = FORGET * self._length + step.square().sum(1)
+        size = step.norm(dim=1).clamp_min(torch.finfo(u.dtype).tiny)
+        along = (turn * step).sum(1) / size
+        self._excess = torch.maximum(self._excess, along - size)
+        self._noise = RECENT * self._noise + (1 - RECENT) * along.square()
         kappa = self._along / self._length.clamp_min(torch.finfo(u.dtype).tiny)
         unstable = (allowed * (1 + kappa) > 2) & (self._cap > LEAST_CAP)
         lower = torch.minimum(allowed / 2, 1 / (1 + kappa))
@@ -42,6 +51,10 @@ class StepGuard:
         self._moved = self._moved + TRACK * turn
         self._u = self._u + TRACK * step
         return torch.minimum(allowed, self._cap), unstable.nonzero()[:, 0].tolist()
+
+    def concave(self, row: int) -> bool:
+        """Whether rho times the score's negative curvature was seen to reach 1 for this sample."""
+        return bool(self._excess[row] > CLEAR * self._noise[row].sqrt())
 
     def select(self, rows: Tensor) -> None:
         for name, item in vars(self).items():

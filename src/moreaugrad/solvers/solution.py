@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -10,23 +11,35 @@ from torch import Tensor
 
 
 class Status(Enum):
-    """How the computation of one map ended. Failure is data: `ok` tells, nothing is raised."""
+    """How the computation of one map ended. Failure is data: nothing is raised.
+
+    `ok`: the map is as accurate as its method states. `failed`: it is not to be used. Between the
+    two are maps that are right as far as they go: those that used up the evaluations they were
+    given, and those of a problem that may have another solution.
+    """
 
     DIRECT = "direct"
     FIXED_BUDGET = "fixed budget"
     CONVERGED = "converged"
-    STEP_LIMIT = "step limit"
+    UNVARIED = "no noise sample differed"
+    BUDGET_USED = "budget used"
+    NOT_UNIQUE = "solution not known to be unique"
     STALLED = "stalled"
     NON_FINITE = "non-finite"
     UNBOUNDED = "unbounded"
     BISTABLE = "bistable"
     INCOMPLETE = "incomplete"
     PRECISION = "precision"
+    NO_NOISE = "no noise"
     NO_GRADIENT = "no gradient"
 
     @property
     def ok(self) -> bool:
-        return self in (Status.DIRECT, Status.FIXED_BUDGET, Status.CONVERGED)
+        return self in (Status.DIRECT, Status.FIXED_BUDGET, Status.CONVERGED, Status.UNVARIED)
+
+    @property
+    def failed(self) -> bool:
+        return not self.ok and self not in (Status.BUDGET_USED, Status.NOT_UNIQUE)
 
     @property
     def message(self) -> str:
@@ -36,21 +49,31 @@ class Status(Enum):
     def remedy(self) -> str:
         return _MESSAGES[self][1]
 
+    def described(self, error: float) -> str:
+        """The message, with the map's estimated relative error where that is known."""
+        known = f", estimated error {100 * error:.2g} %" if math.isfinite(error) else ""
+        return self.message + known
+
 
 _MESSAGES = {
     Status.DIRECT: ("computed directly, without iteration", ""),
     Status.FIXED_BUDGET: (
-        "ran its fixed number of draws or steps; the error, where told, is what that gave",
+        "ran its fixed number of noise samples or steps; the error, where known, is what that gave",
         "",
     ),
     Status.CONVERGED: ("converged to the stated accuracy of the map", ""),
-    Status.STEP_LIMIT: (
-        "stopped at the evaluation limit before the stated accuracy was reached",
-        "raise max_evaluations or tolerance; the error told is what was reached",
+    Status.UNVARIED: (
+        "no noise sample differed: the error of 0 says nothing of inputs beyond these",
+        "",
+    ),
+    Status.BUDGET_USED: ("budget used", "raise max_evaluations for a smaller error"),
+    Status.NOT_UNIQUE: (
+        "solution not known to be unique: the score's negative curvature, times rho, reached 1",
+        "lower rho below 1 / (largest negative curvature of the score)",
     ),
     Status.STALLED: (
         "no step lowers the objective, yet it is not optimal: the score has kinks (ReLU, pooling)",
-        "use Gaussian regularisation (sigma > 0), or a smooth score",
+        "the error is unknown; use Gaussian regularisation (sigma > 0), or a smooth score",
     ),
     Status.NON_FINITE: (
         "the score or its gradient became NaN or infinite",
@@ -70,7 +93,11 @@ _MESSAGES = {
     ),
     Status.INCOMPLETE: (
         "the contributions do not add up to the score's change from the baseline",
-        "use integrated gradients: the network has parts without a rule, as functional activations",
+        "integrated gradients: raise steps; DeepLIFT: a part has no rule, use integrated gradients",
+    ),
+    Status.NO_NOISE: (
+        "not smoothed: relative to the range of a constant input, or of one entry, noise is zero",
+        "give sigma in the input's units, with sigma_mode='absolute'",
     ),
     Status.NO_GRADIENT: (
         "the objective's gradient is exactly zero at every step, so the map never left its start",
@@ -84,7 +111,8 @@ class Solution:
     """Per sample: `u` `[B, n]` and, `[B]` each:
 
     residual: ||A - A+|| / ||A||, A = -u / rho the map and A+ the map after one fixed-point step.
-    error: estimated relative error of the map. It is compared with the tolerance.
+    error: estimated relative error of the map. It is compared with the tolerance; NaN where it is
+        not known.
     eta: the penalty's weight (as chosen, where a sparsity was wanted).
     steps, evaluations: of the sample's own; an evaluation is a forward and an input-backward pass.
     """
@@ -104,7 +132,7 @@ class Collector:
     def __init__(self, like: Tensor) -> None:
         batch = len(like)
         self.rows = torch.arange(batch, device=like.device)
-        self._status = [Status.STEP_LIMIT] * batch
+        self._status = [Status.BUDGET_USED] * batch
         self._closed: list[int] = []
         unknown = like.new_full((batch,), torch.nan)
         count = torch.zeros(batch, dtype=torch.long, device=like.device)

@@ -11,7 +11,7 @@ from moreaugrad.masking import rank_from_top
 from moreaugrad.penalties import SparsePenalty
 from moreaugrad.solvers.descent import Descent
 from moreaugrad.solvers.problem import MoreauProblem
-from moreaugrad.solvers.solution import Solution
+from moreaugrad.solvers.solution import Solution, Status
 
 ROUNDS = 12
 """Refinements of eta, each started at the last one's solution."""
@@ -78,7 +78,9 @@ def solve_for_sparsity(
 def _updated(solution: Solution, rows: Tensor, part: Solution) -> Solution:
     status = list(solution.status)
     for row, item in zip(rows.tolist(), part.status, strict=True):
-        status[row] = item
+        # The curvature that was seen is the score's, whatever eta.
+        seen = status[row] is Status.NOT_UNIQUE and item is Status.CONVERGED
+        status[row] = Status.NOT_UNIQUE if seen else item
 
     def put(name: str) -> Tensor:
         whole: Tensor = getattr(solution, name).clone()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.penalties import SparsePenalty
-from moreaugrad.solvers.blocks import Blocks, jackknife
+from moreaugrad.solvers.blocks import FEW, MOST, MOST_OF_FEW, Blocks, jackknife
 from moreaugrad.solvers.descent import FARTHEST
 from moreaugrad.solvers.guard import StepGuard
 from moreaugrad.solvers.problem import MoreauProblem
@@ -33,8 +33,8 @@ DRIFT = 2.0
 Along a direction of curvature c the map is off by |rho c / (1 + rho c)| of it, which is below 2
 where rho c > -2/3.
 """
-LEAST_STEPS, LEAST_BLOCKS = 32, 8
-"""A sample is not judged before; the error of fewer blocks is itself too uncertain."""
+LEAST_STEPS = 32
+"""A sample is not judged before."""
 BROKEN = (Status.NON_FINITE, Status.UNBOUNDED)
 """A chain that ends so has no mean to join with the other's."""
 RETUNED_ALWAYS, RETUNED_EVERY = 16, 8
@@ -92,7 +92,8 @@ class StochasticFixedPoint:
     def _chain(self, problem: MoreauProblem, y: Tensor) -> tuple[Solution, Tensor]:
         """One chain's solution and its mean y `[B, n]`, whose prox is the solution."""
         out, means = Collector(y), torch.zeros_like(y)
-        blocks, guard = Blocks(len(y)), StepGuard(y)
+        blocks = Blocks(len(y), MOST_OF_FEW if y.shape[1] <= FEW else MOST)
+        guard, unvaried = StepGuard(y), torch.ones_like(y[:, 0], dtype=torch.bool)
         last = self.max_evaluations // self.draws
         for step in range(last):
             u = problem.prox(y, problem.rho)
@@ -100,7 +101,9 @@ class StochasticFixedPoint:
             _, gradient = problem.score.value_and_grad(u, draws)
             moved = -problem.rho[:, None] * gradient
             if step == 0:
+                start = moved
                 reach = FARTHEST * (moved.norm(dim=1) + y.norm(dim=1))
+            unvaried = unvaried & (moved == start).all(1)
             alpha, cut = guard.limit(damping(step * self.draws), u, moved)
             for row in cut:
                 blocks.restart(row)
@@ -118,7 +121,7 @@ class StochasticFixedPoint:
                 if not finite:
                     out.close(row, Status.NON_FINITE, **spent)
                     continue
-                due = step + 1 >= LEAST_STEPS and blocks.complete(row) >= LEAST_BLOCKS
+                due = step + 1 >= LEAST_STEPS and blocks.due(row)
                 if not due and step + 1 < last:
                     continue
                 pair, terms = blocks.tail(row)
@@ -127,9 +130,17 @@ class StochasticFixedPoint:
                 one = self._retuned(one, pair[:1])
                 ahead, behind = one.prox(pair[:1], one.rho), one.prox(pair[1:], one.rho)
                 total = torch.hypot(spread, DRIFT * (ahead - behind).norm())
-                error = total / ahead.norm() if bool(total > 0) else total
-                if bool(error <= self.tolerance) or step + 1 == last:
-                    status = Status.CONVERGED if error <= self.tolerance else Status.STEP_LIMIT
+                # Equal terms have no error, but their mean has rounding.
+                exact = bool(unvaried[row]) or not bool(total > 0)
+                error = torch.zeros_like(total) if exact else total / ahead.norm()
+                done = bool(error <= self.tolerance)
+                if done or step + 1 == last:
+                    status = Status.BUDGET_USED
+                    if done:
+                        concave = guard.concave(row)
+                        status = Status.NOT_UNIQUE if concave else Status.CONVERGED
+                    if bool(unvaried[row]):
+                        status = Status.UNVARIED
                     out.close(row, status, u=ahead[0], error=error, eta=one.eta[0], **spent)
                     means[out.rows[row]] = pair[0]
             keep = out.going_on()
@@ -137,6 +148,7 @@ class StochasticFixedPoint:
                 if len(keep) == 0:
                     break
                 problem, y, reach = problem.select(keep), y[keep], reach[keep]
+                start, unvaried = start[keep], unvaried[keep]
                 blocks.select(keep)
                 guard.select(keep)
         return out.solution(), means
@@ -183,10 +195,14 @@ class StochasticFixedPoint:
             if broken is not None:
                 u[row], error[row], eta[row] = broken.u[row], broken.error[row], broken.eta[row]
                 status.append(broken.status[row])
-            elif not all(end.ok for end in ends):
-                status.append(Status.STEP_LIMIT)
+            elif Status.BUDGET_USED in ends:
+                status.append(Status.BUDGET_USED)
+            elif bool(apart[row]):
+                status.append(Status.BISTABLE)
+            elif Status.NOT_UNIQUE in ends:
+                status.append(Status.NOT_UNIQUE)
             else:
-                status.append(Status.BISTABLE if bool(apart[row]) else Status.CONVERGED)
+                status.append(ends[0] if ends[0] is ends[1] else Status.CONVERGED)
         return Solution(
             u=u,
             status=tuple(status),

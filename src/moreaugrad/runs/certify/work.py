@@ -19,7 +19,7 @@ from moreaugrad.certificates import (
     estimate_of_explanation,
     probability_curvature,
 )
-from moreaugrad.explainers.base import Progress
+from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import SparsifiedSmoothGrad
 from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.runs.cases import Case, Sample

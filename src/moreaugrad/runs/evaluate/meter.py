@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moreaugrad.explainers.base import Progress
+from moreaugrad.explainers.progress import Progress
 from moreaugrad.runs.evaluate.prepare import PreparedEvaluate
 from moreaugrad.runs.evaluate.store import Unit
 from moreaugrad.runs.evaluate.threats import Threat
