@@ -14,7 +14,7 @@ from moreaugrad.explainers.base import Explainer, Maps
 from moreaugrad.explainers.derivatives import IMPLICIT, STEIN, pulled_through, stein
 from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise
 from moreaugrad.score import Score, Smoothed
-from moreaugrad.solvers.blocks import standard_error
+from moreaugrad.solvers.blocks import student
 from moreaugrad.solvers.solution import Status
 
 BLOCKS = 32
@@ -88,7 +88,8 @@ class NoisyMean(Explainer):
         # Between blocks: sum_j m_j |mean_j - mean|^2 / (J - 1) is one draw's variance.
         weights = (counts / (len(sums) - 1) / self.samples).sqrt()
         apart = (means - maps) * weights[:, None, None]
-        error = torch.stack([standard_error(rows) for rows in apart.unbind(1)]) / maps.norm(dim=1)
+        wider = maps.new_tensor([student(rows) for rows in apart.unbind(1)])
+        error = wider * apart.square().sum((0, 2)).sqrt() / maps.norm(dim=1)
         same = (means == means[0]).all(2).all(0)
         return replace(
             found,

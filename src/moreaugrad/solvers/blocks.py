@@ -10,9 +10,11 @@ from torch import Tensor
 
 FEWEST = 4
 """Blocks below which nothing is said of an error."""
-MOST, MOST_OF_FEW = 16, 64
+MOST, MOST_OF_FEW = 16, 32
 """Blocks kept at most; and for inputs of few entries, whose blocks alone tell of an error."""
 FEW = 64
+ALTERNATING = 0.8
+"""Ratio of errors, of joined blocks to their halves, below which the halves are anticorrelated."""
 LEVEL = 0.975
 """Where Student's distribution is compared with the normal one."""
 
@@ -93,38 +95,39 @@ def jackknife(terms: Tensor, mapped: Callable[[Tensor], Tensor]) -> Tensor:
     Delete-one through `mapped`, because the error of a thresholded map is not the thresholded
     error; the largest over terms joined by 1, 2, 4, ..., because short blocks overlook correlation.
     """
-    worst = terms.new_zeros(()) if len(terms) >= FEWEST else terms.new_tensor(torch.inf)
+    if len(terms) < FEWEST:
+        return terms.new_tensor(torch.inf)
+    spreads: list[Tensor] = []
+    finest = len(terms)
     while len(terms) >= FEWEST:
         count = len(terms)
         centre = terms.mean(0)
         left_out = mapped(centre + (centre - terms) / (count - 1))
-        shrunk = (left_out - left_out.mean(0)) * ((count - 1) / count) ** 0.5
-        worst = torch.maximum(worst, standard_error(shrunk))
+        apart = (left_out - left_out.mean(0)) * ((count - 1) / count) ** 0.5
+        spread = student(apart) * apart.norm()
+        if finest > MOST and len(spreads) == 1 and spread < ALTERNATING * spreads[0]:
+            spreads.pop()  # short blocks that swing back and forth overstate the error
+        spreads.append(spread)
         terms = terms[count % 2 :]
         terms = (terms[::2] + terms[1::2]) / 2
-    return worst
+    return torch.stack(spreads).amax()
 
 
-def standard_error(deviations: Tensor) -> Tensor:
-    """sqrt(sum |row|^2) of centred rows `[J, n]`, widened as Student's t is: a number.
+def student(deviations: Tensor) -> float:
+    """How much wider Student's t makes the error that centred rows `[J, n]` show; at least 1.
 
-    Rows that vary along few directions say little of the sum's own error. With d the effective
-    number of directions, (sum of C's eigenvalues)^2 / (sum of their squares) for the rows'
-    covariance C, the sum has (J - 1) d degrees of freedom (Satterthwaite, 1946).
+    Rows that vary along few directions say little of their own spread. With d the effective number
+    of directions, (sum of C's eigenvalues)^2 / (sum of their squares) for the rows' covariance C,
+    it has (J - 1) d degrees of freedom (Satterthwaite, 1946).
     """
-    inner = (deviations @ deviations.T).double()
-    total = inner.trace()
-    if not 0 < float(total) < math.inf:
-        return total.sqrt().to(deviations.dtype)
-    free = len(deviations) - 1
-    # J rows make 1 / d too large by about 1 / (J - 1).
-    ratio = float(inner.square().sum() / total.square()) - 1 / free
-    degrees = free / max(ratio, 1e-6) if free > 1 else 1.0
-    return (_student(degrees) * total.sqrt()).to(deviations.dtype)
-
-
-def _student(degrees: float) -> float:
-    """Student's quantile over the normal distribution's: 1 for many degrees of freedom."""
     from scipy.special import ndtri, stdtrit
 
+    inner = (deviations @ deviations.T).double()
+    total = float(inner.trace())
+    if not 0 < total < math.inf:
+        return 1.0
+    free = len(deviations) - 1
+    # J rows make 1 / d too large by about 1 / (J - 1).
+    ratio = float(inner.square().sum()) / total**2 - 1 / free
+    degrees = free / max(ratio, 1e-6) if free > 1 else 1.0
     return float(stdtrit(degrees, LEVEL) / ndtri(LEVEL))
