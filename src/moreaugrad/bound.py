@@ -65,6 +65,13 @@ class BoundScore:
             return torch.full_like(self.target.classes, self.layout.size)
         return self.mask.sum(1)
 
+    def silent(self) -> Tensor:
+        """Samples `[B]` that are to have noise, but do not in all their real entries."""
+        if self.sigma is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.origin.device)
+        quiet = self.sigma == 0
+        return (quiet if self.mask is None else quiet & self.mask.bool()).any(1)
+
     def select(self, rows: Tensor) -> BoundScore:
         """The same score for some of the samples."""
         return replace(

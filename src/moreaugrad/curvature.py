@@ -81,7 +81,9 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
 
 
 def _radius(bound: BoundScore) -> Tensor:
-    if bound.sigma is not None:
-        return bound.sigma.amax(1)
     width = spread(bound.origin, bound.mask)
-    return PLAIN_RADIUS * torch.where(width > 0, width, 1.0)
+    plain = PLAIN_RADIUS * torch.where(width > 0, width, 1.0)
+    if bound.sigma is None:
+        return plain
+    level = bound.sigma.amax(1)
+    return torch.where(level > 0, level, plain)

@@ -79,9 +79,9 @@ class Maps:
 
     def smoothed(self, bound: BoundScore) -> Self:
         """These, a sample being reported that was to be smoothed but has an input without noise."""
-        if bound.sigma is None or bool((bound.sigma > 0).all()):
+        silent = bound.silent()
+        if not bool(silent.any()):
             return self
-        silent = (bound.sigma == 0).any(1)
         return replace(
             self,
             status=tuple(

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore

@@ -104,7 +104,7 @@ class SparsifiedSmoothGrad(NoisyMean):
         whose noise has no size.
         """
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
-        if bound.sigma is not None and not bool((bound.sigma > 0).all()):
+        if bool(bound.silent().any()):
             raise ValueError(f"{self.method}: {Status.NO_NOISE.message}; {Status.NO_NOISE.remedy}")
         with reporting(progress, self.method) as report:
             if report is not None:

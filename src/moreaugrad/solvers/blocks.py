@@ -11,8 +11,9 @@ from torch import Tensor
 FEWEST = 4
 """Blocks below which nothing is said of an error."""
 MOST, MOST_OF_FEW = 16, 32
-"""Blocks kept at most; and for inputs of few entries, whose blocks alone tell of an error."""
+"""Blocks kept at most; for inputs of few entries more, because each says less of the error."""
 FEW = 64
+"""Entries up to which an input has few."""
 ALTERNATING = 0.8
 """Ratio of errors, of joined blocks to their halves, below which the halves are anticorrelated."""
 LEVEL = 0.975

@@ -9,7 +9,7 @@ LEAST_CAP = 1e-4
 """Cuts of alpha end here."""
 FORGET, TRACK = 0.9, 0.2
 """Memory of the curvature estimate, and of the moving means that it takes secants from."""
-RECENT, CLEAR = 0.8, 5.0
+RECENT, CLEAR = 0.8, 4.0
 """Memory of the noise along a secant, and how far beyond it concavity has to be seen."""
 
 
@@ -18,8 +18,8 @@ class StepGuard:
 
     The fixed point's slope is -kappa, kappa = rho times the score's curvature, and alpha
     (1 + kappa) > 2 diverges. kappa is estimated from secants of T against moving means of earlier
-    steps, which costs no evaluation. A secant along which -kappa exceeds 1 by more than noise
-    explains is remembered: there the problem is not convex.
+    steps, which costs no evaluation. What else the steps show is remembered: a secant along which -kappa exceeds 1 by more than noise
+    explains (there the problem is not convex), and whether T ever changed at all.
     """
 
     def __init__(self, y: Tensor) -> None:
@@ -29,14 +29,16 @@ class StepGuard:
         self._excess = torch.zeros_like(self._cap)
         self._noise = torch.zeros_like(self._cap)
         self._u: Tensor | None = None
-        self._moved = y
+        self._moved = self._start = y
+        self._unvaried = torch.ones_like(self._cap, dtype=torch.bool)
 
     def limit(self, alpha: float, u: Tensor, moved: Tensor) -> tuple[Tensor, list[int]]:
         """alpha `[B]` for this step, given T(u) = `moved`; and the samples that were cut anew."""
         allowed = self._cap.clamp_max(alpha)
         if self._u is None:
-            self._u, self._moved = u.clone(), moved.clone()
+            self._u, self._moved, self._start = u.clone(), moved.clone(), moved
             return allowed, []
+        self._unvaried = self._unvaried & (moved == self._start).all(1)
         turn, step = moved - self._moved, u - self._u
         self._along = FORGET * self._along - (turn * step).sum(1)
         self._length = FORGET * self._length + step.square().sum(1)
@@ -55,6 +57,10 @@ class StepGuard:
     def concave(self, row: int) -> bool:
         """Whether rho times the score's negative curvature was seen to reach 1 for this sample."""
         return bool(self._excess[row] > CLEAR * self._noise[row].sqrt())
+
+    def unvaried(self, row: int) -> bool:
+        """Whether all steps gave this sample the same T, whatever their noise."""
+        return bool(self._unvaried[row])
 
     def select(self, rows: Tensor) -> None:
         for name, item in vars(self).items():

@@ -93,7 +93,7 @@ class StochasticFixedPoint:
         """One chain's solution and its mean y `[B, n]`, whose prox is the solution."""
         out, means = Collector(y), torch.zeros_like(y)
         blocks = Blocks(len(y), MOST_OF_FEW if y.shape[1] <= FEW else MOST)
-        guard, unvaried = StepGuard(y), torch.ones_like(y[:, 0], dtype=torch.bool)
+        guard = StepGuard(y)
         last = self.max_evaluations // self.draws
         for step in range(last):
             u = problem.prox(y, problem.rho)
@@ -101,9 +101,7 @@ class StochasticFixedPoint:
             _, gradient = problem.score.value_and_grad(u, draws)
             moved = -problem.rho[:, None] * gradient
             if step == 0:
-                start = moved
                 reach = FARTHEST * (moved.norm(dim=1) + y.norm(dim=1))
-            unvaried = unvaried & (moved == start).all(1)
             alpha, cut = guard.limit(damping(step * self.draws), u, moved)
             for row in cut:
                 blocks.restart(row)
@@ -131,16 +129,10 @@ class StochasticFixedPoint:
                 ahead, behind = one.prox(pair[:1], one.rho), one.prox(pair[1:], one.rho)
                 total = torch.hypot(spread, DRIFT * (ahead - behind).norm())
                 # Equal terms have no error, but their mean has rounding.
-                exact = bool(unvaried[row]) or not bool(total > 0)
+                exact = guard.unvaried(row) or not bool(total > 0)
                 error = torch.zeros_like(total) if exact else total / ahead.norm()
-                done = bool(error <= self.tolerance)
-                if done or step + 1 == last:
-                    status = Status.BUDGET_USED
-                    if done:
-                        concave = guard.concave(row)
-                        status = Status.NOT_UNIQUE if concave else Status.CONVERGED
-                    if bool(unvaried[row]):
-                        status = Status.UNVARIED
+                status = self._verdict(guard, row, error)
+                if status is not Status.BUDGET_USED or step + 1 == last:
                     out.close(row, status, u=ahead[0], error=error, eta=one.eta[0], **spent)
                     means[out.rows[row]] = pair[0]
             keep = out.going_on()
@@ -148,10 +140,16 @@ class StochasticFixedPoint:
                 if len(keep) == 0:
                     break
                 problem, y, reach = problem.select(keep), y[keep], reach[keep]
-                start, unvaried = start[keep], unvaried[keep]
                 blocks.select(keep)
                 guard.select(keep)
         return out.solution(), means
+
+    def _verdict(self, guard: StepGuard, row: int, error: Tensor) -> Status:
+        if guard.unvaried(row):
+            return Status.UNVARIED
+        if not bool(error <= self.tolerance):
+            return Status.BUDGET_USED
+        return Status.NOT_UNIQUE if guard.concave(row) else Status.CONVERGED
 
     def _mapped(self, problem: MoreauProblem, y: Tensor) -> Tensor:
         """P(y), an automatic eta being that of y: its own error is part of the map's."""

@@ -1,0 +1,193 @@
+"""What users do with an explanation: pick samples, iterate, convert, watch, read its problems."""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import toys
+from moreaugrad import (
+    ConvergenceWarning,
+    DeepLift,
+    Explanation,
+    IntegratedGradients,
+    MoreauGrad,
+    SimpleGradient,
+    SmoothGrad,
+    Status,
+)
+
+MODEL = toys.network((5, 8, 3))
+X = toys.normal(4, 5, seed=3)
+
+
+@pytest.fixture(scope="module")
+def result() -> Explanation:
+    return SmoothGrad(MODEL, samples=8).explain(X, 1)
+
+
+PICKED: dict[str, tuple[object, list[int]]] = {
+    "first": (0, [0]),
+    "last": (-1, [3]),
+    "numpy's": (np.int64(2), [2]),
+    "slice": (slice(0, 2), [0, 1]),
+    "open slice": (slice(-2, None), [2, 3]),
+    "every other": (slice(None, None, 2), [0, 2]),
+    "backwards": (slice(None, None, -1), [3, 2, 1, 0]),
+    "nothing": (slice(4, None), []),
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_samples_are_picked_as_in_a_list(result: Explanation, name: str) -> None:
+    index, rows = PICKED[name]
+    found = result[index]
+    assert len(found) == len(rows)
+    assert found.status == tuple(result.status[row] for row in rows)
+    for name in ("maps", "inputs", "target", "score", "error", "evaluations"):
+        assert torch.equal(getattr(found, name), getattr(result, name)[rows])
+
+
+def test_iteration_gives_the_samples(result: Explanation) -> None:
+    found = list(result)
+    assert [len(one) for one in found] == [1] * 4
+    assert torch.equal(torch.cat([one.maps for one in found]), result.maps)
+
+
+@pytest.mark.parametrize(
+    ("index", "error"),
+    [(4, IndexError), (-5, IndexError), (1.0, TypeError), ((0, 1), TypeError), ("a", TypeError)],
+)
+def test_other_indices_are_refused(
+    result: Explanation, index: object, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="expected"):
+        result[index]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_numpy_takes_the_maps(dtype: torch.dtype) -> None:
+    model = toys.network((5, 8, 3)).to(dtype)
+    found = SimpleGradient(model).explain(X.to(dtype), 1)
+    array = np.asarray(found)
+    assert array.shape == (4, 5)
+    assert array.dtype == (np.float64 if dtype == torch.float64 else np.float32)
+    assert np.array_equal(array, found.maps.double().numpy())
+    assert np.asarray(found, dtype=np.float16).dtype == np.float16
+
+
+def test_numpy_is_told_of_several_inputs() -> None:
+    found = SimpleGradient(lambda a, b: a * b.sum(1, keepdim=True)).explain((X, X), 1)
+    with pytest.raises(TypeError, match=r"expected the maps of one input, got those of 2"):
+        np.asarray(found)
+
+
+# Progress.
+
+
+def test_a_bar_is_drawn_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    for explainer in (SmoothGrad(MODEL, samples=4), IntegratedGradients(MODEL, steps=4)):
+        shown = explainer.explain(X, 1, progress=True)
+        assert torch.equal(shown.maps, explainer.explain(X, 1, progress=False).maps)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_progress_that_cannot_be_called_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"progress: expected True .* or a function .* got str"):
+        SimpleGradient(MODEL).explain(X, 1, progress="bar")
+
+
+# Problems.
+
+
+def test_a_budget_that_was_used_is_no_failure() -> None:
+    explainer = MoreauGrad(MODEL, max_evaluations=128, tolerance=1e-4)
+    found = explainer.explain(X, 1)
+    assert set(found.status) == {Status.BUDGET_USED}
+    assert not found.ok
+    assert found.raise_if_failed() is found
+    for row, line in enumerate(found.problems()):
+        error = float(found.error[row])
+        assert f"budget used, estimated error {100 * error:.2g} %" in line
+        assert "128 evaluations" in line
+    with pytest.warns(ConvergenceWarning, match="budget used"):
+        explainer.attribute(X, target=1)
+
+
+def test_a_failure_is_one() -> None:
+    kink = MoreauGrad(lambda x: x.abs().sum(1, keepdim=True), sigma=0.0, task="regression")
+    found = kink.explain(X / 10)
+    assert Status.STALLED in found.status
+    with pytest.raises(RuntimeError, match="kinks"):
+        found.raise_if_failed()
+    stalled = [status is Status.STALLED for status in found.status]
+    assert torch.equal(found.error.isnan(), torch.tensor(stalled))
+
+
+# Completeness.
+
+
+def test_incomplete_integrated_gradients_are_told() -> None:
+    """A steep sigmoid far from both ends of the line is missed by few steps."""
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(400 * (x.sum(1, keepdim=True) - 0.31))
+
+    x = torch.full((2, 5), 0.2, dtype=torch.float64) * torch.tensor([[1.0], [0.01]])
+    few, many = (
+        IntegratedGradients(step, steps=steps, task="regression").explain(x) for steps in (4, 2000)
+    )
+    assert few.status[0] is Status.INCOMPLETE
+    assert float(few.error[0]) > 0.05
+    assert many.status[0] is Status.FIXED_BUDGET
+    assert float(many.error[0]) <= 0.05
+    assert "raise steps" in few.problems()[0]
+    loose = IntegratedGradients(step, steps=4, task="regression", tolerance=1e9).explain(x)
+    assert set(loose.status) == {Status.FIXED_BUDGET}
+    for method in (IntegratedGradients, DeepLift):
+        with pytest.raises(ValueError, match="tolerance: expected a number > 0"):
+            method(MODEL, tolerance=0.0)
+
+
+# Noise samples that do not differ.
+
+
+@pytest.mark.parametrize("samples", [2, 5, 50, 64, 150])
+def test_equal_noise_samples_are_told(samples: int) -> None:
+    linear = toys.network((5, 3))
+    found = SmoothGrad(linear, samples=samples).explain(X, 1)
+    told = Status.UNVARIED if samples > 2 else Status.FIXED_BUDGET
+    assert set(found.status) == {told}
+    assert (found.error == 0).all() or samples == 2
+    assert "no noise sample differed" in Status.UNVARIED.message
+    assert found.ok
+    assert set(SmoothGrad(MODEL, samples=samples).explain(X, 1).status) == {Status.FIXED_BUDGET}
+
+
+def calibrated(model: Callable[[torch.Tensor], torch.Tensor], exact: torch.Tensor) -> torch.Tensor:
+    """True over reported errors of 200 runs with noise of their own."""
+    x = torch.full((200, exact.shape[1]), 0.3, dtype=torch.float64)
+    explainer = SmoothGrad(model, sigma=0.5, sigma_mode="absolute", task="regression")
+    found = explainer.explain(x, ids=range(200))
+    return toys.relative(found.maps, exact.expand_as(found.maps)) / found.error
+
+
+@pytest.mark.parametrize("entries", [1, 2, 4])
+def test_errors_of_few_entries_are_those_of_a_mean(entries: int) -> None:
+    """cos has the mean gradient -sin(x) exp(-sigma^2 / 2): within two standard errors in 95 %."""
+    exact = (
+        torch.full((1, entries), 0.3, dtype=torch.float64).sin().neg()
+        * torch.tensor(-0.125, dtype=torch.float64).exp()
+    )
+    ratio = calibrated(lambda x: x.cos().sum(1, keepdim=True), exact)
+    assert float((ratio <= 2).double().mean()) > 0.93
+    assert float(ratio.max()) < 8
+
+
+def test_warnings_name_the_sample() -> None:
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        SmoothGrad(MODEL, samples=8).attribute(torch.cat([X, X[:1] * 0 + 1]), target=1)
+    assert ["sample 4" in str(note.message) for note in notes] == [True]
