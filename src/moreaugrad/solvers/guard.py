@@ -18,8 +18,9 @@ class StepGuard:
 
     The fixed point's slope is -kappa, kappa = rho times the score's curvature, and alpha
     (1 + kappa) > 2 diverges. kappa is estimated from secants of T against moving means of earlier
-    steps, which costs no evaluation. What else the steps show is remembered: a secant along which -kappa exceeds 1 by more than noise
-    explains (there the problem is not convex), and whether T ever changed at all.
+    steps, which costs no evaluation. What else the steps show is remembered: a secant along which
+    -kappa exceeds 1 by more than noise explains (there the problem is not convex), and whether T
+    changed at all.
     """
 
     def __init__(self, y: Tensor) -> None:
