@@ -6,10 +6,17 @@ from torch import Tensor, nn
 
 from contracts.networks import Joint, Picture, assert_same, cheap, columns, pictures
 from moreaugrad import METHODS, ConvergenceWarning, SparsifiedSmoothGrad, Status, rho_guidance
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import MoreauExplainer
 
 NOISY = sorted(name for name, method in METHODS.items() if method.defaults().get("sigma", 0.0) > 0)
 SOLE = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 3)).double().eval()
+
+
+def noisy(name: str, model: nn.Module, **settings: object) -> Explainer:
+    """The method at a small budget; groups of one entry, which any input has."""
+    group = {"group": 1} if "group" in METHODS[name].defaults() else {}
+    return cheap(name, model, **group, **settings)
 
 
 def holed() -> Tensor:
@@ -21,7 +28,7 @@ def holed() -> Tensor:
 
 @pytest.mark.parametrize("name", NOISY)
 def test_a_constant_sample_is_told_alone(name: str) -> None:
-    explainer = cheap(name, Picture())
+    explainer = noisy(name, Picture())
     found = explainer.explain(holed(), 1)
     assert [status is Status.NO_NOISE for status in found.status] == [False, True, False]
     assert found.error[1].isnan()
@@ -36,7 +43,7 @@ def test_a_constant_sample_is_told_alone(name: str) -> None:
 @pytest.mark.parametrize("name", NOISY)
 def test_inputs_of_one_entry_are_told(name: str) -> None:
     x = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None]
-    explainer = cheap(name, SOLE)
+    explainer = noisy(name, SOLE)
     assert set(explainer.explain(x, 1).status) == {Status.NO_NOISE}
     with pytest.warns(ConvergenceWarning, match="one entry"):
         explainer.attribute(x, target=1)
@@ -46,19 +53,19 @@ def test_inputs_of_one_entry_are_told(name: str) -> None:
 def test_one_of_several_inputs_without_noise_is_told(name: str) -> None:
     table = columns(2)
     table[0] = 1.0
-    found = cheap(name, Joint()).explain((pictures(2), table), 1)
+    found = noisy(name, Joint()).explain((pictures(2), table), 1)
     assert [status is Status.NO_NOISE for status in found.status] == [True, False]
 
 
 @pytest.mark.parametrize("name", [n for n in NOISY if "sigma_mode" in METHODS[n].defaults()])
 def test_absolute_noise_has_a_size(name: str) -> None:
-    found = cheap(name, Picture(), sigma_mode="absolute").explain(holed(), 1)
+    found = noisy(name, Picture(), sigma_mode="absolute").explain(holed(), 1)
     assert Status.NO_NOISE not in found.status
 
 
 @pytest.mark.parametrize("name", NOISY)
 def test_no_noise_that_was_asked_for_is_fine(name: str) -> None:
-    assert Status.NO_NOISE not in cheap(name, Picture(), sigma=0.0).explain(holed(), 1).status
+    assert Status.NO_NOISE not in noisy(name, Picture(), sigma=0.0).explain(holed(), 1).status
 
 
 def test_moments_without_noise_are_refused() -> None:

@@ -13,7 +13,8 @@ from moreaugrad.attacks.ball import Ball
 from moreaugrad.attacks.objectives import Goal
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.bound import BoundScore
-from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.noise import Noise
 from moreaugrad.outputs import Readout, Target, TargetLike
 

@@ -15,8 +15,9 @@ from moreaugrad.attacks.problem import Case, Meter, wrong_with
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.bound import BoundScore
-from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.gradient import SimpleGradient
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.moreau import MoreauExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.layout import Layout

@@ -13,7 +13,8 @@ from torch import Tensor
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers import calling
-from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.explanation import Explanation
 from moreaugrad.layer import taken

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
-from moreaugrad.explainers.base import Maps
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.names import choose
 from moreaugrad.solvers.solution import Status
 

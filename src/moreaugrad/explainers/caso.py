@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore, ForwardFunc
-from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
 from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.hessian import (
     EXACT,
     GAUSS_NEWTON,

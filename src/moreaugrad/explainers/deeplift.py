@@ -10,8 +10,8 @@ from torch import Tensor
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
-from moreaugrad.explainers.base import Maps
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.rescale import rescaled
 from moreaugrad.layer import hookable
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
-from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.bottleneck import Output, outputs
 from moreaugrad.explainers.grid import Grid, grid_of
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.layer import hookable, name_of, replaced, resolve
 from moreaugrad.layout import Shape
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore
-from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, product
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.noisy_mean import NoisyMean
 from moreaugrad.solvers.sparsity import eta_for
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moreaugrad import groups
 from moreaugrad.bound import BoundScore, ForwardFunc
-from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
     STEIN,
@@ -20,6 +20,7 @@ from moreaugrad.explainers.derivatives import (
     groups_with_a_graph,
 )
 from moreaugrad.explainers.implicit import UNROLLED_STEPS, Pulled
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.joint import Joint
 from moreaugrad.layout import Shape

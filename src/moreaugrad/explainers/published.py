@@ -9,7 +9,8 @@ import torch
 
 from moreaugrad import groups
 from moreaugrad.bound import BoundScore
-from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.joint import Joint
 from moreaugrad.layout import Shape
 from moreaugrad.names import choose

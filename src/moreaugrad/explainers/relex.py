@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from moreaugrad.bound import BoundScore, ForwardFunc
-from moreaugrad.explainers.base import Explainer, Maps
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.maps import Maps
 from moreaugrad.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
 from moreaugrad.score import Score, Smoothed
 from moreaugrad.solvers.solution import Status
