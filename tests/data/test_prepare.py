@@ -80,7 +80,7 @@ def test_unreadable_pictures_are_listed_and_left_out(folder: Path, workers: int)
     assert [problem.split(":")[0].split("/", 1)[-1] for problem in found.unreadable[:2]] == [
         "a/03.png", "b/00.png",
     ]  # fmt: skip
-    assert "maps/train/b/07.png: cannot be read" in found.unreadable[2]
+    assert "maps/train/b/07.png: expected a file" in found.unreadable[2]
     assert sorted(set(range(40)) - set(found.ids.tolist())) == [3, 20, 27]
     assert found.labels.tolist() == [0] * 19 + [1] * 18
     assert all(shades.any() for shades in pixels(found))

@@ -260,8 +260,14 @@ def test_the_command_refuses(pictures: Path, tmp_path: Path, capsys: Any) -> Non
         ((picture, "--out", out), "--sigma: expected the noise's standard deviation in the"),
         ((picture, "--sigma", "0.3"), "--out: expected a folder"),
         (("--sigma", "0.3", "--out", out), "expected pictures"),
-        ((str(pictures / "cut.png"), "--sigma", "0.3", "--out", out), "cut.png"),
-        ((picture, "--sigma", "0.3", "--radii", "a,b", "--out", out), "--radii: expected numbers"),
+        (
+            (str(pictures / "cut.png"), "--model", "builtin", "--sigma", "0.3", "--out", out),
+            "cut.png",
+        ),
+        (
+            (picture, "--sigma", "0.3", "--radii", "a,b", "--out", out),
+            "--radii: expected finite numbers",
+        ),
     ):
         code, _, errors = command(*arguments, capsys=capsys)
         assert code == 2

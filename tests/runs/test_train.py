@@ -254,9 +254,9 @@ def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
     assert by_folder.labels == loaded.labels
     assert by_folder.preprocess == loaded.preprocess
     (tmp_path / "run" / "model.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match="expected what a training writes"):
+    with pytest.raises(ValueError, match=r"expected the model\.json of a finished training"):
         load_model(f"trained:{tmp_path / 'run'}")
-    with pytest.raises(ValueError, match="folder of a finished training"):
+    with pytest.raises(ValueError, match="of a finished training"):
         load_model(f"trained:{tmp_path}")
     assert loaded.module(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
 
@@ -363,7 +363,7 @@ def test_unreadable_pictures_are_told_and_left_out(
         (["--protocol", "fast", "--penalty", "l2", "--epsilon", "1"], "penalty: expected one of"),
         (["--protocol", "fast", "--penalty", "l1"], "expected the numbers epsilon"),
         (["--protocol", "fast", "--penalty", "elastic-net", "--epsilon", "1"], "epsilon2"),
-        (["--protocol", "fast", "--penalty", "l1", "--epsilon", "a"], "--epsilon: expected num"),
+        (["--protocol", "fast", "--penalty", "l1", "--epsilon", "a"], "--epsilon: expected fin"),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon=-1"], "got -1"),
         (["--penalty", "l1", "--epsilon", "1"], "the protocol plain takes none"),
         (["--epsilon", "1"], "expected a penalty beside it"),
