@@ -39,6 +39,7 @@ LEVELS = (
         "outputs",
         "arguments",
         "bound",
+        "rounding",
         "score",
         "second_derivatives",
     },

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
+from moreaugrad.rounding import reduced_precision
 from moreaugrad.second_derivatives import (
     NoSecondDerivative,
     check_twice_differentiable,
@@ -38,6 +39,8 @@ class Graph(ABC):
 
     gradient: Tensor
     lacking: Tensor
+    reduced: bool
+    """Whether the outputs have less than single precision."""
 
     def __init__(self, bound: BoundScore, points: Tensor, rows: Tensor) -> None:
         self.bound, self.rows, self.leaf = bound, rows, points.detach().requires_grad_()
@@ -54,6 +57,7 @@ class Graph(ABC):
 
     def _outputs_at_leaf(self) -> Tensor:
         outputs = self.bound.outputs(self.leaf, self.rows)
+        self.reduced = reduced_precision(None, (outputs.dtype,))
         if not outputs.requires_grad:
             raise checks.detached()
         return outputs
@@ -199,19 +203,33 @@ class LossModel:
 
     `scale` `[n]`: displacements are those of scale * x, for problems in other units than the
     input's. The graph is kept for further products where all points fit one network pass.
-    `lacking` `[B, n]`: see `Graph`; for several draws the mean of theirs.
+    `lacking` `[B, n]`: see `Graph`; for several draws the mean of theirs. `reduced`: whether the
+    network computes in less than single precision, as far as its types show.
     """
 
     def __init__(self, bound: BoundScore, kind: type[Graph], scale: Tensor) -> None:
         self.bound, self.kind, self.scale = bound, kind, scale
         self._graph: Graph | None = None
+        # Inside a wrapper that casts, such as autocast's, the outputs' type shows it.
+        self.reduced = reduced_precision(bound.model, bound.layout.dtypes)
         gradient, lacking = bound.mean(self._begin)
         self.gradient, self.lacking = gradient / scale, lacking / scale
 
     def _begin(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         graph = self.kind(self.bound, points, rows)
+        self.reduced = self.reduced or graph.reduced
         self._graph = graph if len(points) == len(self.bound) * self.bound.passes else None
         return graph.gradient, graph.lacking
+
+    def at(self, draws: range | None, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """The gradient and products with these `[B, n]`, recorded anew, over some of the draws."""
+
+        def work(points: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+            graph = self.kind(self.bound, points, rows)
+            return graph.gradient, *(graph.product((v / self.scale)[rows]) for v in vectors)
+
+        found = self.bound.mean(work, draws=draws, width=1 + PRODUCT * len(vectors))
+        return tuple(part / self.scale for part in found)
 
     def product(self, v: Tensor, rows: Tensor) -> Tensor:
         """H v `[m, n]` of these samples, v `[m, n]`."""

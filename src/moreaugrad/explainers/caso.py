@@ -8,7 +8,6 @@ restricted eigenvalue condition (CASO paper, appendix E) that cannot be checked 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,16 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
 from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
 from moreaugrad.explainers.maps import Maps
+from moreaugrad.explainers.uncertainty import (
+    accuracy,
+    blocks_of,
+    check_cost,
+    hessian_gap,
+    jackknife,
+    mean_of,
+    relative,
+    statuses,
+)
 from moreaugrad.hessian import (
     EXACT,
     GAUSS_NEWTON,
@@ -42,7 +51,6 @@ from moreaugrad.solvers.second_order import (
     PROBE,
     Rule,
     SecondOrderProblem,
-    SecondOrderSolution,
     solve_second_order,
 )
 from moreaugrad.solvers.solution import Status
@@ -51,8 +59,8 @@ AUTO, SEARCH = "auto", "search"
 PIXEL_C1 = 10.0
 ROUGH = 1e-2
 """Tolerance of an attack's steps."""
-ROUNDING = 1e-3
-"""Difference to the Hessian that is not told."""
+FEWEST = 4
+"""Products that are made before any evaluations go into the error."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -130,17 +138,26 @@ class CAFO(GroupFeatures):
 
     def _maps(self, bound: BoundScore) -> Maps:
         scale = flat_scale(self.std, bound.layout, bound.origin)
-        gradient = -bound.value_and_grad()[1] / scale
         rule = self._rule(bound.counts)
-        lambda1 = torch.zeros_like(gradient[:, 0])
-        if rule is not None:
-            lambda1 = rule(gradient, lambda _: gradient)
         lambda2 = self.c1 if self.lambda2 is None else self.lambda2
-        delta = L1(1.0).prox(gradient, lambda1) / (2 * lambda2)
+
+        def weight(gradient: Tensor) -> Tensor:
+            given = torch.zeros_like(gradient[:, 0])
+            return given if rule is None else rule(gradient, lambda _: gradient)
+
+        def solved(gradient: Tensor) -> Tensor:
+            return L1(1.0).prox(gradient, weight(gradient)) / (2 * lambda2)
+
+        # Blocks of draws, also where there is one.
+        blocks = blocks_of(bound.passes)
+        parts = [-bound.value_and_grad(draws=block)[1] / scale for block in blocks]
+        gradient = mean_of(blocks, parts)
+        delta = solved(gradient)
+        error = relative(jackknife(blocks, parts, solved), delta)
         status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
         told = self._told(bound, scale, delta, (gradient * delta).sum(1))
-        maps = Maps.direct(0.0 - delta, evaluations=bound.passes, status=status)
-        return replace(maps, eta=lambda1, details=told)
+        maps = Maps.direct(0.0 - delta, evaluations=bound.passes, status=status, error=error)
+        return replace(maps, eta=weight(gradient), details=told)
 
     def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
         """H c / (2 lambda2) of the entries that are not zero; lambda1 is held."""
@@ -226,20 +243,28 @@ class CASO(GroupFeatures):
             c1=self.c1,
         )
         begun = 1 if hessian == EXACT else 1 + PRODUCT
-        most = (self.max_evaluations // bound.passes - begun) // PRODUCT
+        allowed = self.max_evaluations // bound.passes - begun
+        check = check_cost(model)
+        if allowed - check < PRODUCT * FEWEST:
+            check = 0
+        most = (allowed - check) // PRODUCT
         found = solve_second_order(problem, self.tolerance, most)
+        chosen = problem.lambda1 if isinstance(self.lambda1, str) else None
+        error, residual = accuracy(
+            model, found, chosen, follows=self.lambda2 is None, measured=check > 0
+        )
         surrogate = (model.gradient * found.delta + found.image * found.delta / 2).sum(1)
         return Maps(
             flat=0.0 - found.delta,
-            status=_status(found, self.tolerance, most, noisy=bound.sigma is not None),
-            residual=found.residual,
-            error=found.error,
+            status=statuses(found, residual, self.tolerance, most, noisy=bound.sigma is not None),
+            residual=residual,
+            error=error,
             eta=found.lambda1,
             steps=found.products,
-            evaluations=(begun + PRODUCT * found.products) * bound.passes,
+            evaluations=(begun + PRODUCT * found.products + check) * bound.passes,
             details=self._told(bound, scale, found.delta, surrogate)
             | {"lambda2": found.lambda2, "top_eigenvalue": found.top, "top_error": found.top_error}
-            | _gap(model, found.top),
+            | hessian_gap(model, found.top),
         )
 
 
@@ -293,36 +318,3 @@ class SmoothCASO(_Smooth, CASO):
     max_evaluations: int = 3200
 
     method: ClassVar[str] = "smooth-caso"
-
-
-def _gap(model: LossModel, top: Tensor) -> dict[str, Tensor]:
-    """How far products with the Gauss-Newton matrix are from the Hessian's; a warning if they are.
-
-    ||(H - G) g|| / (L ||g||): zero for piecewise linear networks, up to rounding.
-    """
-    if model.kind is Exact:
-        return {}
-    off = model.lacking.norm(dim=1)
-    gap = torch.where(off == 0, off, off / (top * model.gradient.norm(dim=1)))
-    if bool((gap > ROUNDING).any()):
-        warnings.warn(
-            "gauss-newton: not the Hessian of this network, which is not piecewise linear: their "
-            f"products with the gradient differ by up to {float(gap.max()):.2g} of the largest "
-            "eigenvalue's; use hessian='exact'",
-            stacklevel=2,
-        )
-    return {"hessian_gap": gap}
-
-
-def _status(
-    found: SecondOrderSolution, tolerance: float, most: int, *, noisy: bool
-) -> tuple[Status, ...]:
-    told = []
-    for residual, products in zip(found.residual.tolist(), found.products.tolist(), strict=True):
-        if math.isnan(residual):
-            told.append(Status.NON_FINITE)
-        elif residual <= tolerance:
-            told.append(Status.FIXED_BUDGET if noisy else Status.CONVERGED)
-        else:
-            told.append(Status.BUDGET_USED if products >= most else Status.PRECISION)
-    return tuple(told)

@@ -31,6 +31,12 @@ class QuadraticModel:
         self.steepest = self.twice + (-lowest).clamp_min(0).to(twice)
         self.delta = torch.zeros_like(pull)
 
+    def changed(self, slope: Tensor) -> QuadraticModel:
+        """The problem with slopes changed by `[B, n]`, started at the last solution."""
+        model = QuadraticModel(self.space, self.pull + slope, self.twice[:, 0], self.accuracy)
+        model.delta = self.delta
+        return model
+
     def pulls(self, lambda1: Tensor) -> Tensor:
         """b + V T V'D at the solution, `[B, n]`."""
         return self._pulls(self.solution(lambda1))

@@ -10,13 +10,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TopPair:
-    """Largest Ritz value `[B]`, at least 0, and `error` `[B]`, how far below an eigenvalue it is.
+    """Largest Ritz value `[B]`, at least 0, its `vector` `[B, n]` of unit length (zero where the
+    value was negative), and `error` `[B]`, how far below an eigenvalue it is.
 
     The error is min(r, r^2 / gap), gap the distance to the next value and r the length of `rest`
     `[B, n]`, the pair's residual: what its vector lacks to be an eigenvector.
     """
 
     value: Tensor
+    vector: Tensor
     error: Tensor
     rest: Tensor
 
@@ -95,12 +97,15 @@ class RitzSpace:
         """The largest eigenvalue as far as the space shows it, `[B]` each, float64."""
         values, vectors = torch.linalg.eigh(self.small)
         value, vector = values[:, -1], vectors[:, :, -1]
-        rest = self.combine_images(vector) - self.combine(vector * value[:, None])
+        axis = self.combine(vector)
+        rest = self.combine_images(vector) - value.to(axis)[:, None] * axis
+        axis = torch.where((value > 0).to(axis.device)[:, None], axis, 0.0)
         residual = rest.double().norm(dim=1).cpu()
         below = values[:, -2] if values.shape[1] > 1 else torch.zeros_like(value)
         gap = (value - below.clamp_min(0)).clamp_min(0)
         sharp = torch.where(gap > residual, residual.square() / gap, residual)
-        return TopPair(value=value.clamp_min(0), error=torch.minimum(residual, sharp), rest=rest)
+        error = torch.minimum(residual, sharp)
+        return TopPair(value=value.clamp_min(0), vector=axis, error=error, rest=rest)
 
 
 def _combined(vectors: Tensor, coefficients: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ class SecondOrderSolution:
     as far as L is known. The second term is there where lambda2 is made from L.
     top: L, the largest eigenvalue of H (0 where all are negative); top_error: how far below an
     eigenvalue it may be. products: with H, of the sample's own.
+    Of the problem around it: slope, g + H delta - L delta (without L delta where lambda2 is given),
+    and axis, the eigenvector of L, `[B, n]` each.
     """
 
     delta: Tensor
@@ -71,6 +73,20 @@ class SecondOrderSolution:
     top: Tensor
     top_error: Tensor
     products: Tensor
+    slope: Tensor
+    axis: Tensor
+    around: QuadraticModel
+
+    def moved(self, change: Tensor, gradient: Tensor, rule: Rule | None) -> Tensor:
+        """delta `[B, n]` of a problem whose slope differs by `change` and gradient is another.
+
+        To first order; a lambda1 that a rule has chosen is chosen anew.
+        """
+        model, lambda1 = self.around.changed(change), self.lambda1
+        if rule is not None:
+            pulls = model.pulls(lambda1)
+            lambda1 = rule(gradient, lambda _: pulls)
+        return model.solution(lambda1)
 
 
 def solve_second_order(
@@ -109,6 +125,7 @@ class _Run:
             nothing[:, None].where(finite[:, None], torch.nan).expand_as(self.g)
         )
         self.residual = torch.where(finite, nothing, torch.nan)
+        self.axis = torch.zeros_like(self.g)
         self.best, self.waited = nothing + torch.inf, self.products
 
     def explore(self) -> None:
@@ -162,8 +179,10 @@ class _Run:
     def solution(self) -> SecondOrderSolution:
         off = self.residual * self.length
         off = torch.where(off == 0, off, off / self.delta.norm(dim=1))
+        slope = self.g + self.image
         if self.problem.lambda2 is None:
             off = off + self.top_error
+            slope = slope - self.top[:, None] * self.delta
         return SecondOrderSolution(
             delta=self.delta,
             image=self.image,
@@ -174,7 +193,18 @@ class _Run:
             top=self.top,
             top_error=self.top_error,
             products=self.products,
+            slope=slope,
+            axis=self.axis,
+            around=self._around(),
         )
+
+    def _around(self) -> QuadraticModel:
+        """The problem whose solution is the one found, its products by the model of H."""
+        inside = self.space.coefficients(self.delta)
+        pull = self.g + self.image - self.space.combine(self.space.times(inside))
+        model = QuadraticModel(self.space, pull, self.twice, 0.1 * self.tolerance * self.length)
+        model.delta = self.delta
+        return model
 
     def _open(self) -> tuple[Tensor, ...]:
         """Which samples lack a direction, and the directions that may be lacking."""
@@ -194,6 +224,7 @@ class _Run:
             return self.g, self.alive & False
         top = self.space.top()
         self.top, self.top_error = top.value.to(self.top), top.error.to(self.top)
+        self.axis = top.vector
         if self.problem.lambda2 is None:
             self.twice = self.top + 2 * self.problem.c1
         rounding = ROUNDINGS * torch.finfo(self.twice.dtype).eps * self.twice
