@@ -19,6 +19,7 @@ from torch import Tensor
 
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
+from moreaugrad.layout import per_sample
 from moreaugrad.rounding import reduced_precision
 from moreaugrad.second_derivatives import (
     NoSecondDerivative,
@@ -75,13 +76,16 @@ class Exact(Graph):
     """The Hessian itself, by going back through the gradient."""
 
     def _record(self) -> None:
-        loss = -self.bound.read(self._outputs_at_leaf(), self.rows)
-        check_twice_differentiable(loss, self.leaf)
+        outputs = self._outputs_at_leaf()
+        check_twice_differentiable(outputs, self.leaf)
+        self._size = _Inner(self.bound, outputs, self.rows).size
+        loss = -self.bound.read(outputs, self.rows) / self._size[:, 0]
         self._slope = torch.autograd.grad(loss.sum(), self.leaf, create_graph=True)[0]
-        self.gradient, self.lacking = self._slope.detach(), torch.zeros_like(self.leaf)
+        self.gradient = self._size * self._slope.detach()
+        self.lacking = torch.zeros_like(self.leaf)
 
     def _product(self, v: Tensor) -> Tensor:
-        return _back(self._slope, self.leaf, v)
+        return self._size * _back(self._slope, self.leaf, v)
 
 
 class GaussNewton(Graph):
@@ -96,18 +100,18 @@ class GaussNewton(Graph):
     def _record(self) -> None:
         self._outputs = outputs = self._outputs_at_leaf()
         self._inner = _Inner(self.bound, outputs, self.rows)
-        slope = self._inner.slope.to(outputs.dtype)
+        size, slope = self._inner.size, self._inner.unit
         try:
             check_twice_differentiable(outputs, self.leaf)
             self._dual = slope.requires_grad_()
             (pulled,) = torch.autograd.grad(outputs, self.leaf, self._dual, create_graph=True)
             self._pulled: Tensor | None = pulled
-            self.gradient = pulled.detach()
+            self.gradient = size * pulled.detach()
             with twice_differentiable():
-                self.lacking = _back(pulled, self.leaf, self.gradient)
+                self.lacking = size**2 * _back(pulled, self.leaf, pulled.detach())
         except NoSecondDerivative as error:
             self._pulled, self._missing = None, error
-            self.gradient = _back(outputs, self.leaf, slope.detach())
+            self.gradient = size * _back(outputs, self.leaf, slope.detach())
             self.lacking = torch.full_like(self.leaf, torch.nan)
 
     def _product(self, v: Tensor) -> Tensor:
@@ -118,7 +122,7 @@ class GaussNewton(Graph):
                 pushed = _pushed(self.bound, self.leaf.detach(), self.rows, v)[1]
             except NoForwardMode:
                 raise self._missing from None
-        return _back(self._outputs, self.leaf, self._inner.product(pushed))
+        return self._inner.size * _back(self._outputs, self.leaf, self._inner.product(pushed))
 
     @classmethod
     def once(cls, bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> Tensor:
@@ -132,10 +136,10 @@ class GaussNewton(Graph):
                 stacklevel=2,
             )
             return super().once(bound, points, rows, v)
-        inner = _Inner(bound, outputs, rows).product(pushed)
+        inner = _Inner(bound, outputs, rows)
         leaf = points.detach().requires_grad_()
         with recording(bound):
-            return _back(bound.outputs(leaf, rows), leaf, inner)
+            return inner.size * _back(bound.outputs(leaf, rows), leaf, inner.product(pushed))
 
 
 class NoForwardMode(checks.ModelError):
@@ -167,7 +171,11 @@ def _pushed(bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> tuple
 
 
 class _Inner:
-    """The loss as a function of the outputs: its gradient and products with its Hessian S."""
+    """The loss as a function of the outputs: its gradient and products with its Hessian S.
+
+    Both over `size` `[m, 1]`, a power of two about as large as the gradient: one of 1e-9 would
+    vanish on its way back through a network that computes in float16.
+    """
 
     def __init__(self, bound: BoundScore, outputs: Tensor, rows: Tensor) -> None:
         self.like = outputs
@@ -175,10 +183,16 @@ class _Inner:
         with torch.enable_grad():
             loss = -bound.read(self.leaf, rows)
             self.recorded = torch.autograd.grad(loss.sum(), self.leaf, create_graph=True)[0]
-        self.slope = self.recorded.detach()
+        slope = self.recorded.detach()
+        largest = slope.reshape(len(slope), -1).abs().amax(1, keepdim=True)
+        self.size = torch.where(largest > 0, largest.log2().floor().exp2(), 1.0)
+        self.unit = self._over_size(slope)
 
     def product(self, v: Tensor) -> Tensor:
-        return _back(self.recorded, self.leaf, v.to(self.leaf.dtype)).to(self.like.dtype)
+        return self._over_size(_back(self.recorded, self.leaf, v.to(self.leaf.dtype)))
+
+    def _over_size(self, values: Tensor) -> Tensor:
+        return (values / per_sample(self.size[:, 0], values)).to(self.like.dtype)
 
 
 def recorded(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,62 @@
+"""Single precision states the map of double precision, for sure and unsure predictions alike."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from contracts.networks import ONE_PICTURE, cheap, default_score, pictures
+from moreaugrad.solvers.solution import Status
+
+pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
+SURE = [0.5, 0.9, 1 - 1e-3, 1 - 1e-6, 1 - 1e-9]
+SCORES = ["log-probability", "probability", "cross-entropy"]
+
+
+class Sure(nn.Module):
+    """Three classes with smooth logits around ones at which the first has probability p."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(144, 3)
+        )
+        generator = torch.Generator().manual_seed(5)
+        for parameter in self.parameters():
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            # The same numbers in single and in double precision.
+            parameter.data = (0.3 * drawn / max(1, parameter[0].numel()) ** 0.5).float().double()
+        self.offset = math.log(2 * p / (1 - p))
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x) + x.new_tensor([self.offset, 0.0, 0.0])
+        return out
+
+
+def maps_of(method: str, model: nn.Module, x: Tensor, **settings: Any) -> Any:
+    return cheap(method, model, **settings).explain(x, 0)
+
+
+@pytest.mark.parametrize("p", SURE)
+@pytest.mark.parametrize("score", SCORES)
+def test_single_precision_is_within_its_stated_error_of_double(
+    method: str, score: str, p: float
+) -> None:
+    if method == "relex" and score != default_score(method):
+        pytest.skip(f"{method} explains {default_score(method)} only")
+    settings = {"score": score, **({"cam_layer": "body.0"} if method in ONE_PICTURE else {})}
+    double = Sure(p)
+    single = copy.deepcopy(double).float()
+    x = pictures(2, dtype=torch.float32)
+    found = maps_of(method, single, x, **settings)
+    exact = maps_of(method, double, x.double(), **settings)
+    off = (found.maps.double() - exact.maps).flatten(1).norm(dim=1)
+    length = exact.maps.flatten(1).norm(dim=1)
+    # A map that is not finished may differ by what it states for both.
+    stated = torch.nan_to_num(found.error.double()) + torch.nan_to_num(exact.error)
+    assert Status.NON_FINITE not in found.status
+    assert (off <= (0.01 + stated) * length + 1e-300).all(), (off / length, stated)
