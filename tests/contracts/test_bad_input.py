@@ -325,9 +325,9 @@ def test_memory_that_is_too_small_for_one_is_told(method: str) -> None:
 
 SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
     "rho": [
-        (0.0, ValueError, "rho: expected a number > 0, got 0.0"),
-        (-1.0, ValueError, "rho: expected a number > 0, got -1.0"),
-        (float("nan"), ValueError, "rho: expected a number > 0, got nan"),
+        (0.0, ValueError, "rho: expected a finite number > 0, got 0.0"),
+        (-1.0, ValueError, "rho: expected a finite number > 0, got -1.0"),
+        (float("nan"), ValueError, "rho: expected a finite number > 0, got nan"),
     ],
     "eta": [
         (-0.1, ValueError, "eta: expected a number >= 0"),
@@ -358,7 +358,7 @@ SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
     "seed": [(-1, ValueError, "seed: expected an integer from 0")],
     "steps": [(0, ValueError, "steps: expected")],
     "quadrature": [("gauss", ValueError, "quadrature: expected.*did you mean 'gausslegendre'?")],
-    "baseline": [("zero", TypeError, "baseline: expected a number, got str; a tensor is given")],
+    "baseline": [("zero", ValueError, "baseline: expected a number, got 'zero'")],
     "keep": [(0.0, ValueError, "keep: expected a share in (0, 1], got 0.0")],
     "sign": [("gradent", ValueError, "sign: expected.*did you mean 'gradient'?")],
     "cam_layer": [
