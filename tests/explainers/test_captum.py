@@ -70,8 +70,9 @@ def test_integrated_gradients_are_captums(quadrature: str, batch_size: int) -> N
     expected = attr.IntegratedGradients(model).attribute(
         x, start, torch.tensor([0, 2, 1, 1]), n_steps=10, method=quadrature
     )
+    # So few steps leave some rules incomplete, in Captum as here.
     found = IntegratedGradients(
-        model, steps=10, quadrature=quadrature, batch_size=batch_size
+        model, steps=10, quadrature=quadrature, batch_size=batch_size, tolerance=100.0
     ).attribute(x, start, [0, 2, 1, 1])
     torch.testing.assert_close(found, expected)
 

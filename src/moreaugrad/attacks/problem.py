@@ -227,6 +227,8 @@ def _rows(maps: Maps, rows: Tensor) -> Maps:
             changed[item.name] = value[rows]
         elif item.name == "status":
             changed[item.name] = tuple(value[row] for row in rows.tolist())
+        elif item.name == "settings":
+            changed[item.name] = value
         else:
             changed[item.name] = {name: each[rows] for name, each in value.items()}
     return Maps(**changed)
