@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import moreaugrad as mg
 import toys
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero
 from moreaugrad.solvers import MoreauProblem, Solution, Spectral, Status, StochasticFixedPoint
@@ -379,3 +380,18 @@ def test_equal_draws_are_told() -> None:
 def test_bad_settings_are_told(given: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StochasticFixedPoint(**given)
+
+
+def test_samples_of_few_and_of_many_real_entries_are_solved_as_alone() -> None:
+    """The number of blocks follows a sample's own entries, whatever else is in the batch."""
+    model, x = toys.network((96, 8, 3)), toys.normal(3, 96, seed=1)
+    mask = torch.ones(3, 96, dtype=torch.bool)
+    mask[1, 40:] = False
+    explainer = mg.MoreauGrad(model, max_evaluations=512)
+    whole = explainer.explain(x, 1, mask=mask, ids=[0, 1, 2])
+    for i in range(3):
+        alone = explainer.explain(x[i : i + 1], 1, mask=mask[i : i + 1], ids=[i])
+        torch.testing.assert_close(whole.maps[i], alone.maps[0])
+        torch.testing.assert_close(whole.error[i], alone.error[0])
+        assert whole.status[i] == alone.status[0]
+        assert int(whole.evaluations[i]) == int(alone.evaluations[0])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from enum import Enum
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -124,6 +126,17 @@ class Solution:
     eta: Tensor
     steps: Tensor
     evaluations: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self], order: Tensor) -> Self:
+        """Of several groups of samples, put into `order`."""
+        statuses = [status for part in parts for status in part.status]
+        found = {
+            item.name: torch.cat([getattr(part, item.name) for part in parts])[order]
+            for item in fields(cls)
+            if item.name != "status"
+        }
+        return cls(status=tuple(statuses[row] for row in order.tolist()), **found)
 
 
 class Collector:

@@ -83,6 +83,17 @@ class StochasticFixedPoint:
 
     def solve(self, problem: MoreauProblem) -> Solution:
         """Solves for each sample. The problem's score must be smoothed by noise."""
+        # The number of blocks depends on the sample's own entries, not on those of the batch.
+        few = problem.score.counts <= FEW
+        parts = [part.nonzero()[:, 0] for part in (few, ~few) if bool(part.any())]
+        if len(parts) == 1:
+            return self._alike(problem)
+        return Solution.joined(
+            [self._alike(problem.select(rows)) for rows in parts], torch.cat(parts).argsort()
+        )
+
+    def _alike(self, problem: MoreauProblem) -> Solution:
+        """Of samples that all have few entries, or all many."""
         first, mean = self._chain(problem, problem.start())
         if self.chains == 1:
             return first
@@ -92,7 +103,8 @@ class StochasticFixedPoint:
     def _chain(self, problem: MoreauProblem, y: Tensor) -> tuple[Solution, Tensor]:
         """One chain's solution and its mean y `[B, n]`, whose prox is the solution."""
         out, means = Collector(y), torch.zeros_like(y)
-        blocks = Blocks(len(y), MOST_OF_FEW if y.shape[1] <= FEW else MOST)
+        few = int(problem.score.counts[0]) <= FEW
+        blocks = Blocks(len(y), MOST_OF_FEW if few else MOST)
         guard = StepGuard(y)
         last = self.max_evaluations // self.draws
         for step in range(last):
