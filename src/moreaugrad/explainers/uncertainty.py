@@ -23,6 +23,8 @@ CHECK = 1 + 2 * PRODUCT
 """Evaluations of one draw: its gradient, and products with the solution and L's eigenvector."""
 ROUNDINGS = 3
 BLOCKS = 16
+LEAST = 4
+"""Units of the working precision that an error counts at least."""
 ROUGHLY = 1e-3
 """Difference to the Hessian that is not reported."""
 
@@ -86,7 +88,9 @@ def accuracy(
     rule: by which lambda1 was chosen; None where it was given. follows: lambda2 is L / 2 + c1, and
     L's own error counts. Not measured, what the draws or the rounding add is unknown: NaN.
     """
-    error, residual = found.error, found.residual
+    # Neither is known better than to the precision that the solver computes in.
+    least = torch.finfo(found.delta.dtype).eps * found.delta.any(1)
+    error, residual = found.error + LEAST * least, found.residual.maximum(least)
     if check_cost(model) == 0:
         return error, residual
     noisy = model.bound.sigma is not None
