@@ -36,27 +36,13 @@ def as_module(model: object, who: str) -> nn.Module:
     return model
 
 
-def hookable(model: object, who: str) -> nn.Module:
-    """The model, where hooks can reach into it.
-
-    Errors: TypeError for what is no module, ValueError for a scripted or traced one.
-    """
-    module = as_module(model, who)
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ValueError(
-            f"{who}: a scripted or traced module (torch.jit) cannot be hooked; give the module "
-            "that it was made from"
-        )
-    return module
-
-
 def resolve(model: object, layer: str | nn.Module, what: str = "layer") -> nn.Module:
     """The module of that name, given as the setting `what`.
 
     Names within a compiled model are those of the original, with or without "_orig_mod.".
-    Errors: ValueError that suggests the nearest name, or for a module of torch.jit.
+    Errors: ValueError that suggests the nearest name, TypeError for a module of torch.jit.
     """
-    modules = {_original(name): module for name, module in hookable(model, what).named_modules()}
+    modules = {_original(name): module for name, module in as_module(model, what).named_modules()}
     if isinstance(layer, str):
         if _original(layer) not in modules:
             raise ValueError(
@@ -66,7 +52,7 @@ def resolve(model: object, layer: str | nn.Module, what: str = "layer") -> nn.Mo
         layer = modules[_original(layer)]
     elif layer not in modules.values():
         raise ValueError(f"{what}: expected a module of the model, got {type(layer).__name__}")
-    return hookable(layer, what)
+    return as_module(layer, what)
 
 
 def name_of(model: nn.Module, layer: nn.Module) -> str:

@@ -13,7 +13,7 @@ from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.rescale import rescaled
-from moreaugrad.layer import hookable
+from moreaugrad.layer import as_module
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -37,7 +37,7 @@ class DeepLift(FromBaseline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        hookable(self.forward_func, self.method)
+        as_module(self.forward_func, self.method)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -48,7 +48,7 @@ class DeepLift(FromBaseline):
 
     def _maps(self, bound: BoundScore) -> Maps:
         baseline = reference(bound)
-        model = hookable(self.forward_func, self.method)
+        model = as_module(self.forward_func, self.method)
 
         def multipliers(rows: Tensor) -> Tensor:
             both = torch.cat((rows, rows))

@@ -15,7 +15,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.bottleneck import Output, outputs
 from moreaugrad.explainers.grid import Grid, grid_of
 from moreaugrad.explainers.maps import Maps
-from moreaugrad.layer import hookable, name_of, replaced, resolve
+from moreaugrad.layer import as_module, name_of, replaced, resolve
 from moreaugrad.layout import Shape
 
 
@@ -40,7 +40,7 @@ class GradCAM(Explainer):
 
     def __post_init__(self) -> None:
         self._score()
-        model = hookable(self.forward_func, self.method)
+        model = as_module(self.forward_func, self.method)
         if self.layer is not None:
             raise ValueError(
                 "layer: Grad-CAM explains the input itself, got a layer; name the layer that it "
@@ -61,7 +61,7 @@ class GradCAM(Explainer):
                 "mask: Grad-CAM averages over the positions of a layer, which are not the input's; "
                 "use another method"
             )
-        model = hookable(self.forward_func, self.method)
+        model = as_module(self.forward_func, self.method)
         layer, grid = self._found(bound, model)
 
         def activation(rows: Tensor) -> Tensor:
