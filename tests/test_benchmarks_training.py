@@ -27,6 +27,7 @@ from moreaugrad.runs.evaluate.drops import Drop
 from moreaugrad.runs.evaluate.plan import CLEAN, OF_LABEL, EvaluatePlan, plan_toml
 from moreaugrad.runs.evaluate.reading import read_run
 from moreaugrad.runs.evaluate.statistics import Cell
+from moreaugrad.runs.job import ModelPlan
 
 NOISE = {"noise": {"attack": "gaussian", "over": "sigma", "epsilons": [0.1, 0.2]}}
 
@@ -108,7 +109,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     folder = tmp_path_factory.mktemp("judged")
     write_cells(folder / "data", counts={"test": 12}, size=64)
     plan = EvaluatePlan(
-        data=str(folder / "data"), split="test", target=OF_LABEL, methods={GRADIENT: {}},
+        model=ModelPlan(name="builtin"), data=str(folder / "data"), split="test", target=OF_LABEL,
+        methods={GRADIENT: {}},
         metrics=METRICS, attacks=NOISE,
     )  # fmt: skip
     (folder / "plan.toml").write_text(plan_toml(plan, folder))

@@ -38,8 +38,8 @@ def test_another_size_keeps_the_normalisation(cells: Path, tmp_path: Path, comma
         "visualise": ["--classes", "0", "--set", "steps=1"],
         "explain": [str(next((cells / "test").rglob("*.png"))), "--method", "simple-gradient"],
     }  # fmt: skip
-    assert run([command, *given[command], "--resize", "48", "--crop", "48", "-q",
-                "--out", str(out)]) == 0  # fmt: skip
+    assert run([command, *given[command], "--model", "builtin", "--resize", "48", "--crop", "48",
+                "-q", "--out", str(out)]) == 0  # fmt: skip
     told = tomllib.loads((out / "config.toml").read_text())["model"]["preprocess"]
     assert (told["resize"], told["crop"], told["mean"]) == (48, 48, [0.3] * 3)
 
@@ -62,9 +62,9 @@ def test_true_maps_are_those_of_the_pictures(cells: Path, tmp_path: Path) -> Non
     kept = broken.read_bytes()
     broken.write_bytes(b"no picture")
     try:
-        code = run(["evaluate", "--data", str(cells), "--split", "test", "--methods",
-                    "simple-gradient", "--metrics", METRICS, "--target", "label", "--attack",
-                    "gaussian:over=sigma,epsilons=[0.1]", "-q", "--out", str(out)])  # fmt: skip
+        code = run(["evaluate", "--data", str(cells), "--split", "test", "--model", "builtin",
+                    "--methods", "simple-gradient", "--metrics", METRICS, "--target", "label",
+                    "--attack", "gaussian:over=sigma,epsilons=[0.1]", "-q", "--out", str(out)])  # fmt: skip
     finally:
         broken.write_bytes(kept)
     assert code == 0

@@ -71,6 +71,7 @@ def test_each_process_has_a_gpu_of_its_own(data: Path, monkeypatch: pytest.Monke
         raise InterruptedError(device)
 
     monkeypatch.setattr(preparing, "load_model", stop)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     training = TrainPlan(data=DataPlan(source=str(data), test="val"), device="cuda")
     for rank, own in ((0, "cuda"), (1, "cuda:1"), (3, "cuda:3")):
         study = StabilityStudy(
@@ -338,7 +339,7 @@ def test_permuted_labels_are_told(trained: Path, tmp_path: Path) -> None:
         (["labels", "--methods", "gradients"], "method: expected one of"),
         (["labels", "--set", "kept=.5"], "simple-gradient has no setting 'kept'; did you mean"),
         (["labels", "--set", "keep=2"], "keep: expected a share in (0, 1], got 2"),
-        (["stability", "--set", "keep=all"], "a setting has a wrong type"),
+        (["stability", "--set", "keep=all"], "keep: expected a number, got 'all'"),
     ],
 )
 def test_bad_studies_are_refused(
