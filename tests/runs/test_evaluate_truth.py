@@ -64,7 +64,8 @@ def test_true_maps_are_those_of_the_pictures(cells: Path, tmp_path: Path) -> Non
     try:
         code = run(["evaluate", "--data", str(cells), "--split", "test", "--model", "builtin",
                     "--methods", "simple-gradient", "--metrics", METRICS, "--target", "label",
-                    "--attack", "gaussian:over=sigma,epsilons=[0.1]", "-q", "--out", str(out)])  # fmt: skip
+                    "--attack", "gaussian:over=sigma,epsilons=[0.1]", "-q",
+                    "--out", str(out)])  # fmt: skip
     finally:
         broken.write_bytes(kept)
     assert code == 0
