@@ -30,7 +30,7 @@ ANYWAY = "check=False explains it all the same"
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """Inputs `[m, n]` in the place of samples `[m]`; at `places` the outputs are known already."""
+    """Inputs `[m, n]` instead of samples `[m]`; at `places` the outputs are known already."""
 
     points: Tensor
     rows: Tensor

@@ -20,6 +20,7 @@ from torch import Tensor
 from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.layout import per_sample
+from moreaugrad.likelihood import magnitude
 from moreaugrad.rounding import reduced_precision
 from moreaugrad.second_derivatives import (
     NoSecondDerivative,
@@ -184,8 +185,7 @@ class _Inner:
             loss = -bound.read(self.leaf, rows)
             self.recorded = torch.autograd.grad(loss.sum(), self.leaf, create_graph=True)[0]
         slope = self.recorded.detach()
-        largest = slope.reshape(len(slope), -1).abs().amax(1, keepdim=True)
-        self.size = torch.where(largest > 0, largest.log2().floor().exp2(), 1.0)
+        self.size = magnitude(slope)[:, None]
         self.unit = self._over_size(slope)
 
     def product(self, v: Tensor) -> Tensor:

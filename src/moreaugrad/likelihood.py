@@ -30,9 +30,14 @@ def log_softmax(outputs: Tensor) -> Tensor:
 
     Outputs of -inf are classes that are switched off: -inf, without a gradient.
     """
-    top = torch.zeros_like(outputs, dtype=torch.bool).scatter(1, _top(outputs), True)
-    below = (outputs - _at(outputs, _top(outputs))).masked_fill(top, 0)
-    return below - softplus(_odds_against(outputs))
+    top = outputs.detach().argmax(1, keepdim=True)
+    largest = outputs.gather(1, top)
+    # Not -inf: where all others are switched off, logsumexp's gradient would be 0 / 0.
+    least = torch.finfo(outputs.dtype).min / 2
+    others = outputs.masked_fill(outputs == -torch.inf, least).scatter(1, top, least)
+    odds_against = others.logsumexp(1, keepdim=True) - largest
+    below = torch.where(torch.zeros_like(outputs).scatter(1, top, 1) > 0, 0.0, outputs - largest)
+    return below - softplus(odds_against)
 
 
 def log_probability(outputs: Tensor, classes: Tensor) -> Tensor:
@@ -50,6 +55,15 @@ def raised(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def magnitude(values: Tensor) -> Tensor:
+    """The power of two at or below each row's largest entry, `[B]`; 1 for a row of zeros.
+
+    A power of two, so that nothing is rounded when the row is divided by it.
+    """
+    size = values.reshape(len(values), -1).abs().amax(1)
+    return torch.where(size > 0, size.log2().floor().exp2(), 1.0)
+
+
 def pulled_back(
     outputs: Tensor, inputs: tuple[Tensor, ...], read: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
@@ -63,29 +77,9 @@ def pulled_back(
         leaf = raised(outputs.detach()).requires_grad_()
         values = read(leaf)
         (slope,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
-    size = slope.reshape(len(slope), -1).abs().amax(1)
-    # Powers of two, so that nothing is rounded.
-    size = torch.where(size > 0, size.log2().floor().exp2(), 1.0)
+    size = magnitude(slope)
     unit = (slope / per_sample(size, slope)).to(outputs.dtype)
     found = torch.autograd.grad(outputs, inputs, unit, allow_unused=True)
     return values.detach(), tuple(
         None if g is None else raised(g) * per_sample(size, raised(g)) for g in found
     )
-
-
-def _top(outputs: Tensor) -> Tensor:
-    """The class of the largest output, `[B, 1, ...]`."""
-    return outputs.detach().argmax(1, keepdim=True)
-
-
-def _at(outputs: Tensor, classes: Tensor) -> Tensor:
-    return outputs.gather(1, classes)
-
-
-def _odds_against(outputs: Tensor) -> Tensor:
-    """t `[B, 1, ...]`, the log-odds against the class of the largest output."""
-    top = _top(outputs)
-    # Not -inf: where all others are switched off, logsumexp's gradient would be 0 / 0.
-    least = torch.finfo(outputs.dtype).min / 2
-    others = outputs.masked_fill(outputs == -torch.inf, least).scatter(1, top, least)
-    return others.logsumexp(1, keepdim=True) - _at(outputs, top)

@@ -121,7 +121,7 @@ class _Walk:
         weight = weight_of(name, self.calls[last]) if last in self.calls else None
         if weight is None:
             value = torch.full((count,), found.speed, dtype=torch.float64)
-        else:  # a linear layer's rows are told apart
+        else:  # a linear layer keeps its rows apart
             before = operand_of(name, self.calls[last])
             value = (row_norms(weight) * before.speed).repeat(count // len(weight))
         return LipschitzBound(
@@ -215,5 +215,5 @@ def _by_name(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dic
 
 
 def _idle(arguments: Mapping[str, Any]) -> bool:
-    """Dropout and its like, where they are told that they do not train."""
+    """Dropout and its like, where they are called with training off."""
     return arguments.get("train") is False or arguments.get("training") is False

@@ -53,8 +53,10 @@ def refuse(explainer: Any, further: Sequence[object], named: Mapping[str, object
     for name in named:
         own = SETTINGS.get(name, name)
         if own in settings:
-            told = "is a setting of the explainer" if own == name else f"is here the setting {own}"
-            raise TypeError(f"{kind}.attribute: {name} {told}: {kind}(model, {own}=...)")
+            reason = (
+                "is a setting of the explainer" if own == name else f"is here the setting {own}"
+            )
+            raise TypeError(f"{kind}.attribute: {name} {reason}: {kind}(model, {own}=...)")
         if name in ADVICE or name in SETTINGS:
             advice = ADVICE.get(name, f"{kind} has no such setting")
             raise TypeError(f"{kind}.attribute: does not take {name}: {advice}")
