@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from moreaugrad.forward import call
 from moreaugrad.metrics.captum import Explains, Parts
 from moreaugrad.metrics.draws import Stream, generator
 from moreaugrad.metrics.similarity import spearman
@@ -109,7 +110,7 @@ def layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
             hooks.append(module.register_forward_pre_hook(note))
     try:
         with torch.no_grad():
-            model(example)
+            call(model, example)
     finally:
         for hook in hooks:
             hook.remove()

@@ -10,6 +10,7 @@ from typing import ClassVar
 import tomli_w
 import torch
 
+from moreaugrad.forward import forward
 from moreaugrad.pictures import photo, png_bytes
 from moreaugrad.runs.config import moved_network, relative, to_table
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
@@ -130,7 +131,7 @@ class VisualiseStudy(Study):
             progress=lambda step, _: watch.pace(done + step, total, self.network.label(label)),
         )  # fmt: skip
         with torch.no_grad():
-            chances = module(found.inputs).double().softmax(1)[:, label]
+            chances = forward(module, found.inputs).double().softmax(1)[:, label]
         files = {}
         for number, pixels in enumerate(found.pixels):
             picture = photo(pixels)

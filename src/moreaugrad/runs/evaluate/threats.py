@@ -14,6 +14,7 @@ from moreaugrad.attacks import build as build_attack
 from moreaugrad.attacks.base import Attack
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.forward import call
 from moreaugrad.names import choose
 from moreaugrad.runs.evaluate.choice import Chosen, known_classes
 from moreaugrad.runs.evaluate.plan import OF_DATA, EvaluatePlan, Settings, plain_settings
@@ -97,7 +98,7 @@ class Threats:
         """Errors: ValueError for a network without anything that softplus stands for."""
         for module in self._surrogates.values():
             with torch.no_grad():
-                module(first)
+                call(module, first)
 
     def _threat(
         self, label: str, epsilon: float | None, method: str, explainer: Explainer
