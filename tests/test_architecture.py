@@ -134,6 +134,13 @@ def test_optional_packages_load_when_used(name: str) -> None:
     assert not eager, f"{name} needs an extra at import: {eager}"
 
 
+def test_images_are_opened_in_one_place() -> None:
+    """With the formats that are listed there; Pillow starts programs for others."""
+    opening = re.compile(r"\bImage\.open\(|\bimread\(|\bimageio\b")
+    found = [name for name, file in MODULES.items() if opening.search(file.read_text("utf-8"))]
+    assert found == ["moreaugrad.foreign"]
+
+
 def test_every_third_party_import_is_declared() -> None:
     distributions = importlib.metadata.packages_distributions()
     requirements = importlib.metadata.requires("moreaugrad") or []

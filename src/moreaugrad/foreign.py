@@ -1,7 +1,8 @@
 """Files that anybody may have written: read with bounds, or refused in one line.
 
 What reads such a file goes through here, so that a named pipe cannot hang a command, a file of a
-wrong kind cannot fill the memory, and nothing that a parser raises becomes a traceback.
+wrong kind cannot fill the memory or start a program, and nothing that a parser raises becomes a
+traceback.
 """
 
 from __future__ import annotations
@@ -9,15 +10,24 @@ from __future__ import annotations
 import json
 import stat
 import tomllib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from moreaugrad.names import nearest
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 TEXT_LIMIT = 64 * 2**20
 """Bytes of a text file; configurations, labels and lists of classes are far smaller."""
+IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+"""Of those that Pillow knows. It starts Ghostscript for PostScript, whatever a file is called, and
+further formats need programs, or libraries that few have tested on hostile files."""
+MOST_PIXELS = 2**27
+"""Of an image; larger ones are not decoded."""
 
 
 def regular_file(path: str | Path, expected: str) -> Path:
@@ -66,6 +76,36 @@ def read_json(path: str | Path, expected: str) -> Any:
     text = read_text(path, expected)
     with parsing(str(path), expected):
         return json.loads(text)
+
+
+@contextmanager
+def open_image(file: Path | IO[bytes]) -> Iterator[Image]:
+    """An image as Pillow opens it, without its pixels, which `load` decodes. The only place that
+    opens images.
+
+    Errors: ValueError for what is of none of `IMAGE_FORMATS`, or larger than `MOST_PIXELS`; of
+    damaged files whatever Pillow raises, see `parsing`.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    known = [name for name in IMAGE_FORMATS if name in Image.OPEN]
+    try:
+        with warnings.catch_warnings():
+            # Of large images, which are bounded here, and of formats that this Pillow was built
+            # without, which the error below says.
+            warnings.simplefilter("ignore")
+            image = Image.open(file, formats=known)
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"its contents are of no format that is read: {', '.join(known)}"
+        ) from None
+    with image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(
+                f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS} in all"
+            )
+        yield image
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from moreaugrad.foreign import MOST_PIXELS, open_image
+
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
 
@@ -21,6 +23,8 @@ UNSPECIFIED, PREMULTIPLIED = 0, 1
 """Of the extra samples of a TIFF file; 2 is an alpha channel that colours are not multiplied by."""
 MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
 """Photometric interpretations of a TIFF file."""
+MOST_CHANNELS = 4
+"""Of a TIFF file with as many pixels as are decoded at most."""
 DARK = 1 / 8
 """Share of the range below which an image is reported to look black."""
 
@@ -86,16 +90,15 @@ class DeepImage:
 def read_png(file: IO[bytes], name: str) -> DeepImage:
     """A PNG file of 16 bits a channel: grey or colours, transparent parts over white."""
     import imagecodecs
-    from PIL import Image
 
-    with Image.open(file) as image:
+    with open_image(file) as image:
         turned = image.getexif().get(0x0112, 1)
     file.seek(0)
     values = imagecodecs.png_decode(file.read())
     return deepened(_turned(values, turned), name, extra=(2,) if values.ndim == 3 else ())
 
 
-def read_tiff(file: IO[bytes], name: str, most_pixels: int) -> DeepImage | None:
+def read_tiff(file: IO[bytes], name: str) -> DeepImage | None:
     """The first page of a TIFF file, where it has more than 8 bits; None: Pillow reads the rest.
 
     Warns (UserWarning) of further pages and of channels that are left out.
@@ -113,8 +116,12 @@ def read_tiff(file: IO[bytes], name: str, most_pixels: int) -> DeepImage | None:
             )
         if page.dtype is None or page.dtype.itemsize == 1:
             return None
-        if page.imagewidth * page.imagelength > most_pixels:
-            raise ValueError(f"it has more than {most_pixels} pixels")
+        pixels = page.imagewidth * page.imagelength
+        if max(pixels, page.size // MOST_CHANNELS) > MOST_PIXELS:
+            raise ValueError(
+                f"its first page has {pixels} pixels and {page.size} values, more than "
+                f"{MOST_PIXELS} pixels of {MOST_CHANNELS} channels"
+            )
         photometric = int(page.photometric)
         if photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB) or page.axes[-3:] not in (
             "YX", "YXS", "SYX",

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, TypeVar, Union
 import numpy as np
 
 from moreaugrad.data.deep import DeepImage, deepened, read_png, read_tiff
-from moreaugrad.foreign import parsing, regular_file
+from moreaugrad.foreign import MOST_PIXELS, open_image, parsing, regular_file
 from moreaugrad.names import nearest
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ SIXTEEN_BITS = 65535
 PNG, TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """What these files begin with."""
 Size = int | tuple[int, int]
-LONGEST_SIDE, MOST_PIXELS = 2**15, 2**27
-"""What an image may be resized or cropped to; images larger than the second are not decoded."""
+LONGEST_SIDE = 2**15
+"""What an image may be resized or cropped to."""
 
 
 def check_size(name: str, size: Size) -> None:
@@ -85,7 +85,7 @@ def _decoded(file: IO[bytes], name: str) -> Picture:
     if start[:8] == PNG and start[24:] == b"\x10":
         return read_png(file, name)
     if start[:4] in TIFF:
-        deep = read_tiff(file, name, MOST_PIXELS)
+        deep = read_tiff(file, name)
         if deep is not None:
             return deep
         file.seek(0)
@@ -93,18 +93,14 @@ def _decoded(file: IO[bytes], name: str) -> Picture:
 
 
 def _by_pillow(file: IO[bytes], name: str) -> Picture:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
-    try:
-        with warnings.catch_warnings():
-            # Pillow tells of damaged EXIF data and goes on without them, and so do we.
-            warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
-            with Image.open(file) as image:
-                image.load()
-                frames, kind = getattr(image, "n_frames", 1), image.format
-                turned = _as_rgb(ImageOps.exif_transpose(image), name)
-    except UnidentifiedImageError:
-        raise ValueError("its contents are of no format that Pillow reads") from None
+    with warnings.catch_warnings(), open_image(file) as image:
+        # Pillow tells of damaged EXIF data and goes on without them, and so do we.
+        warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
+        image.load()
+        frames, kind = getattr(image, "n_frames", 1), image.format
+        turned = _as_rgb(ImageOps.exif_transpose(image), name)
     # The further pages of a TIFF file are reported with its first; those of MPO are previews.
     if frames > 1 and kind not in ("TIFF", "MPO"):
         warnings.warn(

@@ -6,12 +6,14 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moreaugrad.files import write_atomically
+from moreaugrad.foreign import open_image
 
 SETTINGS_KEY = "moreaugrad"
 
@@ -47,9 +49,7 @@ def save_png(
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The settings that a picture of ours carries. Errors: ValueError where there are none."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with open_image(Path(path)) as image:
         text = image.info.get(SETTINGS_KEY)
     if not isinstance(text, str):
         raise ValueError(
