@@ -1,9 +1,10 @@
-"""Names chosen from a list, with the nearest one suggested."""
+"""Names: chosen from a list, with the nearest one suggested; and numbers as parts of names."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from decimal import Decimal
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -20,3 +21,15 @@ def choose(what: str, name: str, known: Iterable[str]) -> str:
             f"{what}: expected one of {', '.join(options)}; got {name!r}{nearest(name, options)}"
         )
     return name
+
+
+def number_name(value: float) -> str:
+    """A number in a name: the fewest digits that read back as the same one, so that no two numbers
+    have one name."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def percent_name(fraction: float) -> str:
+    """A fraction in percent, as exact as `number_name`, without the sign."""
+    percent = Decimal(repr(float(fraction))).scaleb(2)
+    return f"{percent.normalize():f}"

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from moreaugrad.models import LoadedModel, Preprocess, PreprocessPlan, load_model
+from moreaugrad.models.labels import read_labels
 
 FACTORIES = """
     from torch import nn
@@ -135,6 +136,30 @@ def test_bad_labels_are_refused(project, tmp_path, text, reason):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=reason):
         load_model(f"{project}:described", labels=path)
+
+
+ENDS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
+BREAKS = ["\n", "\r", "\r\n", *ENDS]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_name_a_line_may_hold_other_ends_of_lines(tmp_path, end):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(f"a{end}b\r\n c\t\n{end}d{end}\n\n".encode())
+    assert read_labels(path) == (f"a{end}b", "c", f"{end}d{end}")
+
+
+@pytest.mark.parametrize("end", BREAKS)
+def test_labels_as_json_are_any_text(tmp_path, end):
+    labels = [f"a{end}b", f" {end}", "[x]", "{", "", '"', "e\u0301"]
+    (tmp_path / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    assert read_labels(tmp_path / "labels.json") == tuple(labels)
+
+
+def test_labels_that_cannot_be_written_are_refused(project, tmp_path):
+    (tmp_path / "labels.json").write_text('["a", "b", "\\ud800", "d", "e"]')
+    with pytest.raises(ValueError, match=r"labels\.json: expected labels .* UTF-8, got '.ud800'"):
+        load_model(f"{project}:described", labels=tmp_path / "labels.json")
 
 
 def test_a_single_output_may_have_two_labels(project, tmp_path):

@@ -150,3 +150,31 @@ def test_checkpoints_without_weights_are_refused(tmp_path):
         read_weights(tmp_path / "b.pth")
     with pytest.raises(ValueError, match="there is no such file"):
         read_weights(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool])
+@pytest.mark.parametrize("save", [save_file, torch.save])
+def test_integers_are_no_weights(state, tmp_path, dtype, save):
+    """Weights saved as integers were cut, mostly to zero."""
+    save({key: value.to(dtype) for key, value in state.items()}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"6 of another type: 0\.weight .*float32, got torch"):
+        filled(tmp_path / "a.pt")
+
+
+def test_fractions_are_not_cut_to_integers(tmp_path):
+    module = nn.Module()
+    module.register_buffer("steps", torch.zeros(2, dtype=torch.int64))
+    save_file({"steps": torch.tensor([0.4, 0.9])}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"another type: steps .*int64, got torch.float32"):
+        load_weights(module, tmp_path / "a.pt", "net")
+    save_file({"steps": torch.tensor([4, 9], dtype=torch.int32)}, tmp_path / "a.pt")
+    load_weights(module, tmp_path / "a.pt", "net")
+    assert module.steps.tolist() == [4, 9]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_real_weights_of_any_precision_fit(state, tmp_path, dtype):
+    narrow = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    save_file(narrow, tmp_path / "a.pt")
+    found = filled(tmp_path / "a.pt")
+    assert all(torch.equal(found[key], narrow[key].to(found[key])) for key in state)

@@ -48,7 +48,7 @@ def _table(record: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("% that stays within", no_wrap=True)
     for index in shown:
-        table.add_column(f"{record['radii'][index]:.2g}", justify="right", no_wrap=True)
+        table.add_column(f"{record['radii'][index]:.12g}", justify="right", no_wrap=True)
     for key, exact, shares in lines(record):
         name = "  were its map exact" if exact else key
         cells = (

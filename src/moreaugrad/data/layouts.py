@@ -12,6 +12,7 @@ from moreaugrad.data.cifar import read_cifar10
 from moreaugrad.data.cub import read_cub
 from moreaugrad.data.dataset import DataSet, Files, Item, class_index
 from moreaugrad.data.images import SUFFIXES
+from moreaugrad.data.listed import read_listed
 from moreaugrad.data.tree import Tree, open_tree
 from moreaugrad.foreign import parsing
 from moreaugrad.names import choose
@@ -70,25 +71,6 @@ def _tiny_imagenet(tree: Tree, split: str | None) -> DataSet | None:
     wnids = wnids or sorted({row[1] for row in rows})
     found = [item(f"val/images/{row[0]}", row[1]) for row in rows]
     return Files(layout="tiny-imagenet", items=sorted(found, key=_name), tree=tree)
-
-
-def _listed(tree: Tree, split: str | None) -> DataSet | None:
-    """`labels.csv` with the columns `file`, `class_index` and, perhaps, `class_name`."""
-    if split is not None or not tree.has("labels.csv"):
-        return None
-    rows = list(csv.DictReader(tree.lines("labels.csv")))
-    if not rows or not {"file", "class_index"} <= rows[0].keys():
-        return None
-    where = str(tree.root / "labels.csv")
-    items = [
-        Item(
-            name=_named(row["file"], where),
-            label=row.get("class_name") or "",
-            index=class_index(row["class_index"], where),
-        )
-        for row in rows
-    ]
-    return Files(layout="listed", items=sorted(items, key=_name), tree=tree)
 
 
 def _imagenet(tree: Tree, split: str | None) -> DataSet | None:
@@ -223,12 +205,6 @@ def _rows(tree: Tree, name: str, count: int, separator: str | None = None) -> li
     return found
 
 
-def _named(name: str | None, where: str) -> str:
-    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise ValueError(f"{where}: expected names of files below its folder, got {name!r}")
-    return name
-
-
 def _optional(tree: Tree, name: str) -> list[str]:
     return tree.lines(name) if tree.has(name) else []
 
@@ -237,7 +213,7 @@ LAYOUTS = {
     "cub": read_cub,
     "cifar10": read_cifar10,
     "tiny-imagenet": _tiny_imagenet,
-    "listed": _listed,
+    "listed": read_listed,
     "imagenet": _imagenet,
     "folders": _folders,
 }

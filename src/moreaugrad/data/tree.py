@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import os
@@ -58,12 +59,25 @@ class Tree(ABC):
         return name in self.files(str(PurePosixPath(name).parent).removeprefix("."))
 
     def lines(self, name: str) -> list[str]:
-        """Of a text file. Errors: ValueError for one that is no text, or too large for a list."""
+        """Of a text file; names in it may hold other ends of lines, such as U+2028.
+
+        Errors: ValueError as of `text`.
+        """
+        lines = self.text(name).split("\n")
+        return [line.removesuffix("\r") for line in lines[: -1 if not lines[-1] else None]]
+
+    def text(self, name: str) -> str:
+        """Of a file in UTF-8, or in UTF-16 with a byte-order mark.
+
+        Errors: ValueError for one that is no text, or too large for a list.
+        """
         where = str(self.root / name)
         if self.size(name) > TEXT_LIMIT:
             raise ValueError(f"{where}: expected a list of at most {TEXT_LIMIT >> 20} MiB")
         with self.open(name) as file, parsing(where, "a list as text in UTF-8"):
-            return file.read().decode("utf-8-sig").splitlines()
+            data = file.read()
+            marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            return data.decode("utf-16" if marked else "utf-8-sig")
 
 
 class Folder(Tree):

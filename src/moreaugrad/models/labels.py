@@ -15,7 +15,7 @@ JSON_LABELS = "a JSON list of names, or an object from the indices 0, 1, ... to 
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """One name a line, a JSON list of names, or a JSON object `{"0": name, ...}`.
+    """A name on each line, a JSON list of names, or a JSON object `{"0": name, ...}`.
 
     Of a list in the place of a name (`["n01440764", "tench"]`) the last entry counts.
     Errors: ValueError for a missing or unreadable file, and for an index without a name.
@@ -25,7 +25,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
         with parsing(str(path), JSON_LABELS):
             labels = _from_json(json.loads(text))
     else:
-        labels = tuple(line.strip() for line in text.rstrip().splitlines())
+        # Names may hold other ends of lines, such as U+2028.
+        labels = tuple(line.strip(" \t") for line in text.rstrip(" \t\n").split("\n"))
     if not labels:
         raise ValueError(f"{path}: expected a label for each output, but the file is empty")
     return labels
@@ -46,7 +47,16 @@ def check_labels(model: LoadedModel, source: str) -> None:
     A single output may have two labels: below and above zero. Errors: ValueError.
     """
     shape = model.preprocess.input_shape
-    if model.labels is None or shape is None:
+    if model.labels is None:
+        return
+    for label in model.labels:
+        try:
+            label.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{source}: expected labels that can be written in UTF-8, got {label!a}"
+            ) from None
+    if shape is None:
         return
     first = next(model.module.parameters(), torch.empty(0))
     with torch.no_grad(), model.sized():

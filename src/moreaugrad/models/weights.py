@@ -29,13 +29,20 @@ def load_weights(module: nn.Module, path: Path, name: str) -> None:
 
 
 def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
-    """Fills a module with the weights that `path` held; every name and shape has to fit.
+    """Fills a module with the weights that `path` held; every name, shape and type has to fit.
 
-    Errors: ValueError that lists what is missing, unexpected or of another shape.
+    Real numbers of any precision fit each other; integers and real numbers do not.
+    Errors: ValueError that lists what is missing, unexpected, of another shape or of another type.
     """
     own = module.state_dict()
     # Checkpoints older than this counter lack it, and inference does not use it.
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
+    # Copying would cut fractions to integers; integers saved for weights were cut before.
+    types = [
+        f"{key} (expected {own[key].dtype}, got {state[key].dtype})"
+        for key in own
+        if key in needed and key in state and _kind(own[key]) != _kind(state[key])
+    ]
     shapes = [
         f"{key} (expected {tuple(own[key].shape)}, got {tuple(state[key].shape)})"
         for key in own
@@ -47,6 +54,7 @@ def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path, nam
             ("missing", [key for key in own if key in needed and key not in state]),
             ("unexpected", [key for key in state if key not in own]),
             ("of another shape", shapes),
+            ("of another type", types),
         )
         if found
     ]
@@ -56,6 +64,10 @@ def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path, nam
             + "; ".join(problems)
         )
     module.load_state_dict(state)
+
+
+def _kind(value: Tensor) -> str:
+    return "real" if value.is_floating_point() else "complex" if value.is_complex() else "integer"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

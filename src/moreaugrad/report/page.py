@@ -29,6 +29,7 @@ def render_page(page: Page) -> str:
         "data_uri": data_uri,
         "svg_uri": svg_uri,
         "number": wording.number,
+        "exact": wording.exact,
         "percent": wording.percent,
         "figures": wording.figures,
         "setting": wording.setting,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from moreaugrad.names import number_name
 from moreaugrad.pictures import Scale
 from moreaugrad.report.content import Sweep, Tile
 
@@ -24,7 +25,16 @@ def number(value: float) -> str:
     """Three significant digits; an exponent as in 1.2 × 10⁻⁵."""
     if not math.isfinite(value):
         return "undefined" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    text = f"{value:.3g}".replace("-", "−")
+    return _typeset(f"{value:.3g}")
+
+
+def exact(value: float) -> str:
+    """All digits that tell a setting from another."""
+    return _typeset(number_name(value))
+
+
+def _typeset(text: str) -> str:
+    text = text.replace("-", "−")
     if "e" not in text:
         return text
     digits, _, exponent = text.partition("e")
@@ -79,5 +89,5 @@ def figures(tile: Tile) -> list[tuple[str, str]]:
 def setting(sweep: Sweep, value: float) -> str:
     """`rho = 0.3`; at zero the limit, not the value, is what is shown."""
     if value:
-        return f"{sweep.parameter} = {number(value)}"
+        return f"{sweep.parameter} = {exact(value)}"
     return f"{sweep.parameter} → 0 (limit{': ' + sweep.limit if sweep.limit else ''})"

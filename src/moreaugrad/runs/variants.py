@@ -12,6 +12,7 @@ from moreaugrad.explainers import METHODS, build
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import MoreauExplainer
 from moreaugrad.models import LoadedModel, Preprocess
+from moreaugrad.names import number_name
 from moreaugrad.runs.job import SweepPlan
 
 USUAL = {"rho": (0.0, 0.1, 0.3, 1.0, 3.0), "sigma": (0.0, 0.05, 0.1, 0.2, 0.3)}
@@ -86,7 +87,7 @@ def swept(sweep: SweepPlan, module: nn.Module) -> list[Variant]:
         if sweep.over == "rho" and value == 0 and _has_envelope(sweep.method):
             settings["rho"] = VANISHING
         explainer = built(sweep.method, module, settings)
-        key = f"{sweep.method}.{sweep.over}={value:g}"
+        key = f"{sweep.method}.{sweep.over}={number_name(value)}"
         found.append(Variant(key=key, method=sweep.method, explainer=explainer, value=value))
     return found
 

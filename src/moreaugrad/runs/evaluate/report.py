@@ -12,6 +12,7 @@ import tomli_w
 from torch import Tensor
 
 from moreaugrad.models import Preprocess
+from moreaugrad.names import number_name
 from moreaugrad.pictures import Style, draw, photo
 from moreaugrad.report import Page, Section, Tile, render_page
 from moreaugrad.runs.cases import unique_names
@@ -235,7 +236,7 @@ def _tiles(run: Run, method: str, index: int, preprocess: Preprocess) -> list[Ti
         under = tensors.get(tensor_name(index, attack, epsilon, "input"))
         if under is None:
             under = run.tensors(index).get(str(index))
-        budget = "" if epsilon is None else f" {epsilon:g}"
+        budget = "" if epsilon is None else f" {number_name(epsilon)}"
         title = method if attack == CLEAN else f"{method}, {attack}{budget}"
         found.append(_tile(title, record, values, under, preprocess))
     return found

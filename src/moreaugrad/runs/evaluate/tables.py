@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
+from moreaugrad.names import number_name
 from moreaugrad.report import Entry, Table
 from moreaugrad.report.wording import score
 from moreaugrad.runs.evaluate.plan import CLEAN
@@ -32,7 +33,8 @@ class Block:
     def title(self) -> str:
         if self.attack == CLEAN:
             return "Maps of the clean pictures"
-        return self.attack + ("" if self.epsilon is None else f", budget {self.epsilon:g}")
+        budget = "" if self.epsilon is None else f", budget {number_name(self.epsilon)}"
+        return self.attack + budget
 
     @property
     def metrics(self) -> list[str]:

@@ -15,7 +15,7 @@ from moreaugrad.attacks.base import Attack
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.forward import call
-from moreaugrad.names import choose
+from moreaugrad.names import choose, number_name
 from moreaugrad.runs.evaluate.choice import Chosen, known_classes
 from moreaugrad.runs.evaluate.plan import OF_DATA, EvaluatePlan, Settings, plain_settings
 from moreaugrad.runs.explaining import line
@@ -46,7 +46,7 @@ class Threat:
 
     @property
     def title(self) -> str:
-        return self.label if self.epsilon is None else f"{self.label} {self.epsilon:g}"
+        return self.label if self.epsilon is None else f"{self.label} {number_name(self.epsilon)}"
 
 
 def attack_told(plan: EvaluatePlan, label: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from moreaugrad.explanation import Explanation
+from moreaugrad.names import number_name
 from moreaugrad.runs.evaluate.choice import Chosen
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.evaluate.measure import Measures, attack_told, map_told, problem
@@ -301,4 +302,5 @@ def no_map(record: Record) -> str:
 
 def tensor_name(index: int, attack: str, epsilon: float | None, what: str) -> str:
     """In a unit's `.safetensors`, for example `17/clean/map` and `17/top-k/0.5/input`."""
-    return "/".join([str(index), attack, *([] if epsilon is None else [f"{epsilon:g}"]), what])
+    budget = [] if epsilon is None else [number_name(epsilon)]
+    return "/".join([str(index), attack, *budget, what])

@@ -18,14 +18,14 @@ from moreaugrad.data.examples import Examples
 from moreaugrad.metrics import diffroar
 from moreaugrad.metrics.roar import BOTTOM, ENDS, TOP
 from moreaugrad.models.weights import load_weights
+from moreaugrad.names import number_name
 from moreaugrad.runs.config import relative
 from moreaugrad.runs.job import ComputePlan
 from moreaugrad.runs.pace import Watch
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.retrain.examples import Masked
-from moreaugrad.runs.retrain.plan import ALL, DiffRoarPlan
+from moreaugrad.runs.retrain.plan import ALL, FILL, DiffRoarPlan
 from moreaugrad.runs.retrain.ranking import (
-    FILL,
     TEST,
     TRAIN,
     Ranking,
@@ -63,7 +63,7 @@ class _Unit:
     def name(self) -> str:
         if self.order == ALL:
             return f"{ALL}-seed{self.seed}"
-        return f"{self.order}-{self.end}-{self.level:g}-seed{self.seed}"
+        return f"{self.order}-{self.end}-{number_name(self.level)}-seed{self.seed}"
 
 
 class DiffRoarStudy(Study):

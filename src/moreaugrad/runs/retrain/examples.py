@@ -13,6 +13,7 @@ from torch import Tensor
 from moreaugrad.data.augment import Augment, Pixels, keyed
 from moreaugrad.data.examples import Examples
 from moreaugrad.metrics import keep
+from moreaugrad.names import percent_name
 from moreaugrad.noise import KEYS
 
 SHUFFLE, EXCHANGE = KEYS + 2, KEYS + 3
@@ -51,7 +52,7 @@ class Masked(Examples):
         return found[0].permute(1, 2, 0).numpy(), None
 
     def describe(self, index: int) -> str:
-        return f"{self.whole.describe(index)}, the {self.end} {self.ratio:.0%} kept"
+        return f"{self.whole.describe(index)}, the {self.end} {percent_name(self.ratio)}% kept"
 
 
 class Relabelled(Examples):

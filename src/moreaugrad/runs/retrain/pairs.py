@@ -16,6 +16,7 @@ from torch import Tensor
 from moreaugrad.data.augment import keyed
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.metrics import aggregate, build
+from moreaugrad.names import number_name, percent_name
 from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.job import ComputePlan
 from moreaugrad.runs.pace import Watch
@@ -52,7 +53,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        what = "permuted" if self.permuted else f"exchanged{self.exchanged:g}"
+        what = "permuted" if self.permuted else f"exchanged{number_name(self.exchanged)}"
         return f"{what}-seed{self.seed}"
 
 
@@ -186,7 +187,7 @@ class StabilityStudy(PairStudy):
     @property
     def pairs(self) -> Sequence[Pair]:
         return [
-            Pair(f"{share:.0%} exchanged", Arm(a, share), Arm(b, share))
+            Pair(f"{percent_name(share)}% exchanged", Arm(a, share), Arm(b, share))
             for share in self.plan.exchanged
             for a, b in combinations(self.plan.seeds, 2)
         ]
@@ -206,7 +207,7 @@ class StabilityStudy(PairStudy):
             raise ValueError(
                 f"exchanged: expected shares that leave some of the {len(reserve)} test pictures "
                 f"unused by all {len(self.plan.seeds)} seeds, got "
-                f"{', '.join(f'{share:g}' for share in self.plan.exchanged)}"
+                f"{', '.join(map(number_name, self.plan.exchanged))}"
             )
         return Changed(
             training=exchange(training, reserve, counts[arm.exchanged], arm.seed),

@@ -14,6 +14,8 @@ from moreaugrad.runs.train import TrainPlan
 
 RANDOM, ALL = "random", "all"
 """The control, whose order is drawn; and networks trained on whole pictures."""
+IDS, FILL = "ids", "fill"
+"""Files beside those of ranks, which are named by the methods."""
 TARGETS = ("label", "prediction")
 
 
@@ -119,5 +121,5 @@ def _check_seeds(seeds: Sequence[int], least: int) -> None:
 
 def _check_labels(methods: Mapping[str, Settings]) -> None:
     for label in methods:
-        if LABEL.fullmatch(label) is None or label in (RANDOM, ALL):
+        if LABEL.fullmatch(label) is None or label in (RANDOM, ALL, IDS, FILL):
             raise ValueError(f"methods: {label!r} cannot be a label; give it another")

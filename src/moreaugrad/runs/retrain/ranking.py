@@ -18,13 +18,12 @@ from moreaugrad.metrics import importance_ranks
 from moreaugrad.runs.evaluate.plan import Settings
 from moreaugrad.runs.pace import Watch
 from moreaugrad.runs.retrain.examples import Joined, Ranks
-from moreaugrad.runs.retrain.plan import RANDOM, DiffRoarPlan
+from moreaugrad.runs.retrain.plan import FILL, IDS, RANDOM, DiffRoarPlan
 from moreaugrad.runs.retrain.trainings import held_out
 from moreaugrad.runs.train import PreparedTrain
 from moreaugrad.runs.variants import built
 
 TRAIN, TEST = "train", "test"
-IDS, FILL = "ids", "fill"
 APART = 2**40
 """Between the ids of training and test pictures: their random orders must not be the same."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from moreaugrad.names import percent_name
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.retrain.plan import DiffRoarPlan
 
@@ -38,7 +39,7 @@ def diffroar_table(plan: DiffRoarPlan, results: Record) -> str:
         for row, level in enumerate(results["levels"]):
             spread = found["deviation"][row]
             lines.append(
-                f"| {order} | {100 * level:g} % | {percent(mean(found['top'][row]))} | "
+                f"| {order} | {percent_name(level)} % | {percent(mean(found['top'][row]))} | "
                 f"{percent(mean(found['bottom'][row]))} | {percent(found['by_level'][row])}"
                 + ("" if spread is None else f" (sd {percent(spread)})") + " |"
             )  # fmt: skip
@@ -108,7 +109,7 @@ def pairs_table(name: str, metrics: Sequence[str], results: Record) -> str:
 def _network(network: Record) -> str:
     what = "permuted labels, " if network["permuted"] else ""
     if network["exchanged"]:
-        what = f"{network['exchanged']:.0%} exchanged, "
+        what = f"{percent_name(network['exchanged'])}% exchanged, "
     return f"{what}seed {network['seed']}"
 
 

@@ -70,7 +70,7 @@ def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
         "",
         *(f"- {escaped(note)}" for note in prepared.notes),
         *([""] if prepared.notes else []),
-        *("    " + line if line else "" for line in settings.splitlines()),
+        *("    " + line if line else "" for line in settings.removesuffix("\n").split("\n")),
         "",
         "Versions: " + ", ".join(f"{name} {v}" for name, v in results["versions"].items()) + ".",
     ]

@@ -11,7 +11,7 @@ from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.training.checkpoint import STATES, WEIGHTS
 
 LOG, BEST, LABELS, CARD, RESULTS, EVENTS = (
-    "log.jsonl", "best.safetensors", "labels.txt", "card.md", "results.json", "events",
+    "log.jsonl", "best.safetensors", "labels.json", "card.md", "results.json", "events",
 )  # fmt: skip
 FINISHED = "results"
 """The unit of what is written when all is done."""
@@ -20,7 +20,7 @@ FINISHED = "results"
 class TrainFolder(RunDirectory):
     """Holds `config.toml`, `environment.json`, `log.jsonl` with a line an epoch, the
     checkpoint (`last.safetensors` with `state-STEP.safetensors`), `best.safetensors`, and, where
-    all is done, the unit of `model.json`, `results.json`, `card.md`, `labels.txt` and the log."""
+    all is done, the unit of `model.json`, `results.json`, `card.md`, `labels.json` and the log."""
 
     command = "train"
     named = MappingProxyType(

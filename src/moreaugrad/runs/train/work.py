@@ -261,7 +261,7 @@ class _Run:
         results = results_of(prepared, records)
         texts = {
             LOG: _lines(records),
-            LABELS: "".join(f"{name}\n" for name in prepared.model.labels or ()),
+            LABELS: json_text(list(prepared.model.labels or ())),
             MODEL: _trained(prepared).text(),
             CARD: card_text(prepared, results, self.folder.path),
             RESULTS: json_text(results),
