@@ -35,7 +35,8 @@ def run(context: Context, name: str) -> Result:
     out = context.cache.folder / f"study-{name}{'-quick' if context.quick else ''}"
     out.parent.mkdir(parents=True, exist_ok=True)
     few = ["--samples", "2"] if context.quick else []
-    moreaugrad("evaluate", "--config", str(plan), "--out", str(out), *few, processes=PROCESSES)
+    command = ["evaluate", "--config", str(plan), "--trust", "--out", str(out), *few]
+    moreaugrad(*command, processes=PROCESSES)
     page = out.with_name(f"{out.name}-page")
     made = report([out], page)
     print(f"  {made.page}", flush=True)

@@ -34,7 +34,7 @@ def again(context: Context, study: str, row: Row, *arguments: str) -> dict[str, 
     """The results of a study; a folder of other settings is replaced."""
     out = kept(context) / f"{study}-{row.stem}"
     moreaugrad(
-        "retrain", study, *arguments, "--out", str(out), "--overwrite", "--quiet",
+        "retrain", study, *arguments, "--trust", "--out", str(out), "--overwrite", "--quiet",
         processes=context.threads,
     )  # fmt: skip
     print(f"  {out.name}: done", flush=True)

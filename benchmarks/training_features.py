@@ -67,7 +67,7 @@ def _looks(context: Context, study: str, row: Row, network: Path) -> Path:
     out.parent.mkdir(exist_ok=True)
     ascent = ASCENT | ({"steps": 8} if context.quick else {})
     moreaugrad(
-        "visualise", "--model", f"trained:{network}",
+        "visualise", "--model", f"trained:{network}", "--trust",
         "--classes", ",".join(map(str, CLASSES[study])),
         *(f"--set={name}={value}" for name, value in ascent.items()),
         "--out", str(out), "--overwrite", "--quiet",

@@ -97,7 +97,7 @@ def _run(plan: EvaluatePlan, out: Path, label: str) -> Run:
     if not (out.exists() and read_run(out, label).complete):
         file = out.with_name(f"{out.name}.toml")
         write_atomically(file, plan_toml(plan, out.parent).encode())
-        moreaugrad("evaluate", "--config", str(file), "--out", str(out), "--quiet")
+        moreaugrad("evaluate", "--config", str(file), "--trust", "--out", str(out), "--quiet")
         print(f"  {out.name}: judged", flush=True)
     return read_run(out, label)
 

@@ -60,6 +60,7 @@ def _train(plan: TrainPlan, out: Path) -> Path:
             "train",
             "--config",
             str(file),
+            "--trust",
             "--out",
             str(out),
             "--checkpoint-every",

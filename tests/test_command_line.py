@@ -63,7 +63,9 @@ def test_a_result_runs_again_to_the_same_bytes(pictures: Path) -> None:
     methods = "simple-gradient,smoothgrad,group-sparse-moreaugrad"
     first = run("compare", "one.png", *MODEL, "--methods", methods, "--out", "a", cwd=pictures)
     assert first.returncode == 0, first.stderr
-    again = run("compare", "one.png", "--config", "a/config.toml", "--out", "b", cwd=pictures)
+    again = run(
+        "compare", "one.png", "--config", "a/config.toml", "--trust", "--out", "b", cwd=pictures
+    )
     assert again.returncode == 0, again.stderr
     kept = sorted((pictures / "a" / "one").iterdir())
     assert len([path for path in kept if path.suffix == ".safetensors"]) == 3

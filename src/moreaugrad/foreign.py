@@ -26,15 +26,18 @@ TEXT_LIMIT = 64 * 2**20
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 """Of those that Pillow knows. It starts Ghostscript for PostScript, whatever a file is called, and
 further formats need programs, or libraries that few have tested on hostile files."""
+FILE_LIMIT = 2**34
+"""Bytes of a file of images, which may be a stack of many."""
 MOST_PIXELS = 2**27
 """Of an image; larger ones are not decoded."""
 
 
-def regular_file(path: str | Path, expected: str) -> Path:
+def regular_file(path: str | Path, expected: str, *, limit: int | None = None) -> Path:
     """The path, where a file lies there that can be read to its end.
 
     expected: what should lie there, as "an image". Errors: ValueError that says what it is
-    instead: nothing, a folder, a named pipe, a device, an empty file.
+    instead: nothing, a folder, a named pipe, a device, an empty file, one of more than `limit`
+    bytes.
     """
     path = Path(path)
     try:
@@ -48,18 +51,18 @@ def regular_file(path: str | Path, expected: str) -> Path:
         raise ValueError(f"{path}: expected {expected}, but it is {what}, not a file")
     if status.st_size == 0:
         raise ValueError(f"{path}: expected {expected}, but the file is empty")
+    if limit is not None and status.st_size > limit:
+        raise ValueError(
+            f"{path}: expected {expected} of at most {limit >> 20} MiB, but the file has "
+            f"{status.st_size >> 20} MiB"
+        )
     return path
 
 
 def read_text(path: str | Path, expected: str, *, limit: int = TEXT_LIMIT) -> str:
     """The text of a file in UTF-8. Errors: ValueError as of `regular_file`, for a file above
     `limit` bytes, and for one that is no text."""
-    path = regular_file(path, expected)
-    if path.stat().st_size > limit:
-        raise ValueError(
-            f"{path}: expected {expected} of at most {limit >> 20} MiB, but the file has "
-            f"{path.stat().st_size >> 20} MiB"
-        )
+    path = regular_file(path, expected, limit=limit)
     with parsing(str(path), expected):
         return path.read_text(encoding="utf-8-sig")
 

@@ -1,10 +1,22 @@
-"""Names: chosen from a list, with the nearest one suggested; and numbers as parts of names."""
+"""Names: chosen from a list, with the nearest one suggested; numbers as parts of names; and shown as
+harmless text."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from decimal import Decimal
+
+UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What terminals and browsers obey instead of showing it: control characters, with which escape
+sequences begin, ends of lines but the usual one, overrides of the reading direction; and halves of
+surrogate pairs, which stand for bytes of a name that are no text."""
+
+
+def shown(text: str) -> str:
+    """Text that somebody else may have written, as it is shown to people."""
+    return UNSHOWN.sub("\ufffd", text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -21,9 +21,9 @@ USUAL = {
     "report": ("evaluated", *OUT),
     "demo": (),
     "data cells": OUT,
-    "retrain diffroar": ("trained", *OUT),
-    "retrain stability": ("--config", "trained/config.toml", *OUT),
-    "retrain labels": ("--config", "trained/config.toml", *OUT),
+    "retrain diffroar": ("trained", "--trust", *OUT),
+    "retrain stability": ("--config", "trained/config.toml", "--trust", *OUT),
+    "retrain labels": ("--config", "trained/config.toml", "--trust", *OUT),
 }
 """A command line of each command that has options with values, which its nonsense is added to."""
 NONSENSE = {

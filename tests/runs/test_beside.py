@@ -98,7 +98,7 @@ def test_each_network_is_explained_as_if_it_were_alone(photos: Path, tmp_path: P
 def test_a_result_runs_again_to_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     first = prepare(job(photos, WIDE, target="dot"))
     run(first, tmp_path / "a")
-    again = read_job(tmp_path / "a" / "config.toml")
+    again = read_job(tmp_path / "a" / "config.toml", trust=True)
     assert again.beside is not None
     assert again.beside.target == 2
     assert again.beside.methods["smoothgrad"]["samples"] == 4
@@ -123,7 +123,7 @@ def test_weights_are_found_from_where_the_configuration_lies(tmp_path: Path) -> 
     text = job_toml(chosen, tmp_path / "out")
     assert 'weights = "../w.safetensors"' in text
     (tmp_path / "out" / "config.toml").write_text(text, encoding="utf-8")
-    read = read_job(tmp_path / "out" / "config.toml")
+    read = read_job(tmp_path / "out" / "config.toml", trust=True)
     assert read.beside is not None
     assert Path(str(read.beside.model.weights)).resolve() == tmp_path / "w.safetensors"
 

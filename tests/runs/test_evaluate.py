@@ -115,7 +115,7 @@ def test_a_run_repeats_from_its_own_configuration(pictures: Path, tmp_path: Path
     assert config["attacks"]["noise"] == NOISE | {
         "norm": "l2", "units": "input", "seed": 0, "sigma_mode": "relative", "preserve_class": True,
     }  # fmt: skip
-    again = ["evaluate", "--config", str(tmp_path / "one" / "config.toml"), "-q"]
+    again = ["evaluate", "--config", str(tmp_path / "one" / "config.toml"), "--trust", "-q"]
     assert run([*again, "--out", str(tmp_path / "two")]) == 1  # one picture is left out
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
@@ -165,12 +165,12 @@ def test_paths_of_a_configuration(
 ) -> None:
     text = '[methods.simple-gradient]\n[model]\nname = "tiny_models:smooth"\n'
     (tmp_path / "a.toml").write_text(f'data = "in"\n{text}')
-    assert len(prepare_evaluate(read_plan(tmp_path / "a.toml")).chosen) == 7
+    assert len(prepare_evaluate(read_plan(tmp_path / "a.toml", trust=True)).chosen) == 7
     (tmp_path / "b.toml").write_text(f'data = "$PICTURES/dot"\n{text}')
     with pytest.raises(ValueError, match="variable PICTURES is not set"):
         read_plan(tmp_path / "b.toml")
     monkeypatch.setenv("PICTURES", str(pictures))
-    assert len(prepare_evaluate(read_plan(tmp_path / "b.toml")).chosen) == 4
+    assert len(prepare_evaluate(read_plan(tmp_path / "b.toml", trust=True)).chosen) == 4
     (tmp_path / "c.toml").write_text(f'data = "in"\nsample = 3\n{text}')
     with pytest.raises(ValueError, match=r"c.toml: sample: there is no such setting; did you mean"):
         read_plan(tmp_path / "c.toml")

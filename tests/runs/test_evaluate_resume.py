@@ -287,7 +287,8 @@ def test_another_environment_is_told(data: Path, plain: Path, tmp_path: Path) ->
     try:
         from moreaugrad.runs.evaluate import prepare_evaluate, read_plan, run_evaluate
 
-        outcome = run_evaluate(prepare_evaluate(read_plan(plain / "config.toml")), plain)
+        again = read_plan(plain / "config.toml", trust=True)
+        outcome = run_evaluate(prepare_evaluate(again), plain)
         assert "other versions" in outcome.notes[0]
         assert len(json.loads(file.read_text(encoding="utf-8"))) == 2
     finally:

@@ -93,8 +93,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def roar(trained: Path, out: Path, *more: str) -> list[str]:
-    return ["retrain", "diffroar", str(trained), "--levels", ".1,.9", "--seeds", "0,1", "-q",
-            *more, "--out", str(out)]  # fmt: skip
+    return ["retrain", "diffroar", str(trained), "--trust", "--levels", ".1,.9", "--seeds", "0,1",
+            "-q", *more, "--out", str(out)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_diffroar_tells_a_good_order_from_a_bad_one(
 
     monkeypatch.setattr(ranking, "explainer_of", lambda label, *_: Known(int(label)))
     plan = DiffRoarPlan(
-        explained=trained, training=read_plan(trained / "config.toml"), levels=(0.1,),
+        explained=trained, training=read_plan(trained / "config.toml", trust=True), levels=(0.1,),
         seeds=(0, 1), methods={"+1": {}, "-1": {}},
     )  # fmt: skip
     study = DiffRoarStudy(plan, Means(), Unwatched())
@@ -251,8 +251,8 @@ def test_where_the_data_lie_is_no_setting(
 
 
 def stability(trained: Path, out: Path) -> list[str]:
-    return ["retrain", "stability", "--config", str(trained / "config.toml"), "--images", "12",
-            "--exchanged", "0,.1", "--epochs", "2", "-q", "--out", str(out),
+    return ["retrain", "stability", "--config", str(trained / "config.toml"), "--trust",
+            "--images", "12", "--exchanged", "0,.1", "--epochs", "2", "-q", "--out", str(out),
             "--methods", "simple-gradient,smoothgrad", "--set", "smoothgrad.samples=4"]  # fmt: skip
 
 
@@ -309,8 +309,9 @@ def test_networks_are_compared_on_what_none_has_learnt(data: Path) -> None:
 
 def test_permuted_labels_are_told(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert run(["retrain", "labels", "--config", str(trained / "config.toml"), "--seeds", "0,1",
-                "--images", "10", "--epochs", "12", "-q", "--out", str(out)]) == 0  # fmt: skip
+    assert run(["retrain", "labels", "--config", str(trained / "config.toml"), "--trust",
+                "--seeds", "0,1", "--images", "10", "--epochs", "12", "-q",
+                "--out", str(out)]) == 0  # fmt: skip
     found = json.loads((out / "results.json").read_text())
     own, permuted = found["networks"][0], found["networks"][2]
     assert own["training_accuracy"] > 0.8
@@ -347,7 +348,7 @@ def test_bad_studies_are_refused(
     more: list[str], message: str,
 ) -> None:  # fmt: skip
     kind, *options = more
-    config = ["--config", str(trained / "config.toml")]
+    config = ["--trust", "--config", str(trained / "config.toml")]
     assert run(["retrain", kind, *config, *options, "-q", "--out", str(tmp_path / "x")]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
 

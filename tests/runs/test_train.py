@@ -149,7 +149,7 @@ def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path
     assert results["test"]["count"] == 12
     assert {"sign 0.01", "own penalty"} == set(results["test"]["robustness"])
 
-    again = load_model(f"trained:{tmp_path / 'run'}")
+    again = load_model(f"trained:{tmp_path / 'run'}", trust=True)
     assert again.labels == LABELS
     right = count = 0
     for batch in prepared.test.epoch(0):
@@ -194,7 +194,7 @@ def test_a_training_repeats_from_its_own_configuration(pictures: Path, tmp_path:
     config = tmp_path / "one" / "config.toml"
     table = tomllib.loads(config.read_text(encoding="utf-8"))
     assert table["augment"]["size"] == 16
-    again = ["train", "--config", str(config), "-q", "--out", str(tmp_path / "two")]
+    again = ["train", "--config", str(config), "--trust", "-q", "--out", str(tmp_path / "two")]
     assert run(again) == 0
     assert all(
         torch.equal(value, first[name])
@@ -250,7 +250,7 @@ def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
         tmp_path / "run" / "labels.txt",
     )  # fmt: skip
     assert loaded.labels == ("apple", "pear", "plum")
-    by_folder = load_model(f"trained:{tmp_path / 'run'}")
+    by_folder = load_model(f"trained:{tmp_path / 'run'}", trust=True)
     assert by_folder.labels == loaded.labels
     assert by_folder.preprocess == loaded.preprocess
     (tmp_path / "run" / "model.json").write_text("{}", encoding="utf-8")
@@ -296,13 +296,14 @@ def test_a_training_goes_on_from_another_training(
     """Its folder does not need the other one, nor the folder that the command was given in."""
     monkeypatch.chdir(tmp_path)
     trained(pictures, tmp_path / "first")
-    first = load_model("trained:first")
-    trained(pictures, tmp_path / "deep" / "second", model=NetworkPlan(name="trained:first"))
+    first = load_model("trained:first", trust=True)
+    again = NetworkPlan(name="trained:first", trust=True)
+    trained(pictures, tmp_path / "deep" / "second", model=again)
     table = tomllib.loads((tmp_path / "deep" / "second" / "config.toml").read_text())
     assert table["model"]["name"] == "trained:../../first"
     assert read_plan(tmp_path / "deep" / "second" / "config.toml").model.name.endswith("/first")
     (tmp_path / "first").rename(tmp_path / "gone")
-    second = load_model(f"trained:{tmp_path / 'deep' / 'second'}")
+    second = load_model(f"trained:{tmp_path / 'deep' / 'second'}", trust=True)
     assert second.labels == first.labels == LABELS
     assert second.preprocess == first.preprocess
 

@@ -23,8 +23,8 @@ def summary(outcome: CertifyOutcome) -> None:
     for record in outcome.records:
         low, high = record["sigma_in_pixel_range"]
         pixels = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g} by channel"
-        title = f"[bold]{escape(record['input'])}[/]"
-        console.print(f"{title}  explained: {escape(record['target']['label'])}")
+        title = f"[bold]{screen.line(record['input'])}[/]"
+        console.print(f"{title}  explained: {screen.line(record['target']['label'])}")
         console.print(
             f"sigma {record['sigma']:g} in input units, {pixels} for pixels in 0 to 1; "
             f"rho {record['rho']:.3g}, below {record['rho_limit']:.3g}"

@@ -43,7 +43,9 @@ def run(arguments: list[str]) -> int:
     except (Exception, SystemExit) as error:
         # Models and factories are code of others, which may raise anything, or exit.
         if os.environ.get(TRACEBACK):
-            traceback.print_exc()
+            from moreaugrad.cli.screen import errors
+
+            errors().print(traceback.format_exc(), markup=False)
         return _refuse(_words(error), REFUSED)
 
 

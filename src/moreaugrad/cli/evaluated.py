@@ -46,7 +46,7 @@ def evaluate_plan(options: EvaluateOptions) -> EvaluatePlan:
     from moreaugrad.runs.evaluate import EvaluatePlan, read_plan
 
     if options.config is not None:
-        base = read_plan(options.config)
+        base = read_plan(options.config, trust=options.trust)
     else:
         if options.data is None:
             raise ValueError("--data: expected a folder of pictures, got none")

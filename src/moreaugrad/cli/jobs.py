@@ -58,7 +58,7 @@ def explain_job(
     from moreaugrad.runs import BesidePlan, Job, ModelPlan, read_job
 
     if options.config is not None:
-        base = read_job(options.config)
+        base = read_job(options.config, trust=options.trust)
         images = images or base.images
         cells = None if images else base.cells
         chosen: Settings = {
@@ -72,7 +72,8 @@ def explain_job(
         base = Job(images=tuple(images), methods=chosen)
     plan = base.beside
     if beside is not None:
-        plan = BesidePlan(model=ModelPlan(name=beside), methods=plan.methods if plan else chosen)
+        model = ModelPlan(name=beside, trust=options.trust)
+        plan = BesidePlan(model=model, methods=plan.methods if plan else chosen)
     known = plan.methods if plan else {}
     names = known if methods is None else methods
     others: Settings = {name: dict(known.get(name, {})) for name in names} if plan else {}
@@ -97,7 +98,7 @@ def sweep_job(
         _need_images(images)
         base = None
     else:
-        base = read_job(options.config)
+        base = read_job(options.config, trust=options.trust)
         settings[method] = {
             **{k: v for k, v in base.methods.get(method, {}).items() if k != over},
             **settings[method],
@@ -159,8 +160,9 @@ def certify_plan(images: Sequence[str], options: CertifyOptions) -> CertifyPlan:
 
 
 def model_plan(options: Common, before: ModelPlan) -> ModelPlan:
-    names = {"model": "name", "weights": "weights", "labels": "labels"}
-    found: ModelPlan = _given(options, before, names)
+    names = {"weights": "weights", "labels": "labels"}
+    named = before.named(options.model, trust=options.trust)
+    found: ModelPlan = _given(options, named, names)
     return replace(found, preprocess=_preprocess(options, before.preprocess))
 
 

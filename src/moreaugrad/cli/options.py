@@ -33,6 +33,8 @@ Protocol = functools.partial(_option, panel=PROTOCOL)
 Optimise = functools.partial(_option, panel=OPTIMISE)
 
 
+TRUST = "Run code that a file names: module:factory of a configuration, or of a trained network."
+
 Beside = Annotated[
     str | None,
     Model("--beside", help="A second network, named as --model is, explained by the same methods."),
@@ -53,6 +55,7 @@ class Common:
         None
     )
     labels: Annotated[Path | None, Model(help="File with a class name a line, or JSON.")] = None
+    trust: Annotated[bool, Model("--trust", help=TRUST)] = False
     resize: Annotated[
         str | None, Model(help="Shorter side of the picture, or HEIGHT,WIDTH, before the crop.")
     ] = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moreaugrad.cli.codes import DONE, INTERRUPTED
+from moreaugrad.cli.options import TRUST
 
 if TYPE_CHECKING:
     from moreaugrad.runs.pace import Watch
@@ -25,6 +26,7 @@ Config = Annotated[
     typer.Option("--config", "-c", help="TOML file of a training, as each `train` folder holds.",
                  show_default=False),
 ]  # fmt: skip
+Trust = Annotated[bool, typer.Option("--trust", help=TRUST)]
 Epochs = Annotated[
     int | None,
     typer.Option(help="In the place of the configuration's.", show_default=False),
@@ -82,6 +84,7 @@ def diffroar(
         bool, typer.Option("--control/--no-control", help="A random order besides.")
     ] = True,
     config: Config = None,
+    trust: Trust = False,
     epochs: Epochs = None,
     device: Device = "auto",
     workers: Workers = 0,
@@ -101,7 +104,7 @@ def diffroar(
 
     plan = DiffRoarPlan(
         explained=trained,
-        training=_training(config, trained, epochs, device),
+        training=_training(config, trained, epochs, device, trust=trust),
         levels=tuple(numbers("levels", levels)),
         seeds=tuple(whole_numbers("seeds", seeds)),
         methods=_methods(methods, set),
@@ -125,6 +128,7 @@ def stability(
     methods: Methods = "simple-gradient",
     set: Set = None,
     metrics: Annotated[str, typer.Option(help="Of pairs of maps.")] = "ssim,dice,spearman",
+    trust: Trust = False,
     epochs: Epochs = None,
     device: Device = "auto",
     workers: Workers = 0,
@@ -141,7 +145,7 @@ def stability(
     from moreaugrad.runs.retrain import StabilityPlan, StabilityStudy
 
     plan = StabilityPlan(
-        training=_training(config, None, epochs, device),
+        training=_training(config, None, epochs, device, trust=trust),
         seeds=tuple(whole_numbers("seeds", seeds)),
         exchanged=tuple(numbers("exchanged", exchanged)),
         images=images,
@@ -165,6 +169,7 @@ def labels(
     metrics: Annotated[
         str, typer.Option(help="Of pairs of maps.")
     ] = "ssim,spearman,spearman-signed",
+    trust: Trust = False,
     epochs: Epochs = None,
     device: Device = "auto",
     workers: Workers = 0,
@@ -181,7 +186,7 @@ def labels(
     from moreaugrad.runs.retrain import LabelsPlan, LabelsStudy
 
     plan = LabelsPlan(
-        training=_training(config, None, epochs, device),
+        training=_training(config, None, epochs, device, trust=trust),
         seeds=tuple(whole_numbers("seeds", seeds)),
         images=images,
         methods=_methods(methods, set),
@@ -205,15 +210,16 @@ def _methods(names: str, given: list[str] | None) -> dict[str, dict[str, Any]]:
 
 
 def _training(
-    config: Path | None, trained: Path | None, epochs: int | None, device: str
+    config: Path | None, trained: Path | None, epochs: int | None, device: str, *, trust: bool
 ) -> TrainPlan:
     """Of a configuration as it is; that of a trained network without its protocol."""
     from moreaugrad.runs.train import ProtocolPlan, read_plan
 
     if config is not None:
-        plan = read_plan(config)
+        plan = read_plan(config, trust=trust)
     elif trained is not None:
-        plan = replace(read_plan(trained / "config.toml"), protocol=ProtocolPlan(), shards=None)
+        plan = read_plan(trained / "config.toml", trust=trust)
+        plan = replace(plan, protocol=ProtocolPlan(), shards=None)
     else:
         raise ValueError("--config: expected the TOML file of a training, got none")
     plan = replace(plan, device=None if device == "auto" else device)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -21,9 +21,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 
 from moreaugrad.cli.interruption import interruptible
+from moreaugrad.names import UNSHOWN, shown
 
 if TYPE_CHECKING:
     from moreaugrad.runs import Outcome
@@ -33,16 +35,32 @@ MANY = 40
 """Maps from which on the summary tells of methods, not of each map."""
 
 
+class Screen(Console):
+    """All that people read on the terminal goes through here: no text that is printed, whoever
+    wrote it, controls the terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else shown(text), style, control)
+
+
 def errors() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Screen(stderr=True, highlight=False, soft_wrap=True)
 
 
 def results() -> Console:
-    return Console(highlight=False)
+    return Screen(highlight=False)
+
+
+def line(text: str) -> str:
+    """Text for a line of its own, or a part of one, without markup."""
+    return escape(" ".join(text.split()))
 
 
 def note(text: str, style: str = "yellow") -> None:
-    errors().print(escape(text), style=style)
+    errors().print(line(text), style=style)
 
 
 class ProgressBar:
@@ -52,13 +70,13 @@ class ProgressBar:
         self._progress, self._task = progress, task
 
     def pace(self, done: float, total: float, doing: str) -> None:
-        self._progress.update(self._task, completed=done, total=total, doing=doing)
+        self._progress.update(self._task, completed=done, total=total, doing=line(doing))
 
     def said(self, news: str) -> None:
-        self._progress.console.print(escape(news))
+        self._progress.console.print(line(news))
 
     def failed(self, failure: Failure) -> None:
-        self._progress.console.print(escape(f"left out: {failure}"), style="yellow")
+        self._progress.console.print(line(f"left out: {failure}"), style="yellow")
 
 
 class Lines:
@@ -79,7 +97,7 @@ class Lines:
 
     def _log(self) -> None:
         while not self._closed.wait(self._every):
-            errors().print(escape(self.line(time.monotonic() - self._began)))
+            errors().print(line(self.line(time.monotonic() - self._began)))
 
     def line(self, seconds: float) -> str:
         """How far it is after so many seconds."""
@@ -97,7 +115,7 @@ class Lines:
 
     def said(self, news: str) -> None:
         if not self._quiet:
-            errors().print(escape(news))
+            errors().print(line(news))
 
     def failed(self, failure: Failure) -> None:
         note(f"left out: {failure}")
@@ -169,10 +187,10 @@ def _each(outcome: Outcome, console: Console) -> None:
                 str(found["evaluations"]),
                 *(_number(found.get("scores", {}).get(name)) for name in scored),
             )
-        console.print(f"[bold]{escape(record['input'])}[/]  {escape(_explained(record))}")
+        console.print(f"[bold]{line(record['input'])}[/]  {line(_explained(record))}")
         if "beside" in record:
             other = record["beside"]
-            console.print(f"beside, {escape(other['model'])}: {escape(_explained(other))}")
+            console.print(f"beside, {line(other['model'])}: {line(_explained(other))}")
         console.print(table)
         console.print()
 
@@ -247,7 +265,8 @@ def summary_json(outcome: Outcome) -> None:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def duration(seconds: float) -> str:

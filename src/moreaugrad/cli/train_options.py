@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from moreaugrad.cli.options import Augment, Compute, Data, Model, Optimise, Output, Protocol
+from moreaugrad.cli.options import (
+    TRUST,
+    Augment,
+    Compute,
+    Data,
+    Model,
+    Optimise,
+    Output,
+    Protocol,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +70,7 @@ class TrainOptions:
     labels: Annotated[
         Path | None, Model(help="Names of the outputs of these weights, one a line, or JSON.")
     ] = None
+    trust: Annotated[bool, Model("--trust", help=TRUST)] = False
     from_scratch: Annotated[
         bool | None, Model("--from-scratch", help="Begin with fresh weights.")
     ] = None

@@ -21,8 +21,7 @@ OF_DATA = {
     "test": "test", "count": "count", "test_count": "test_count", "data_seed": "seed",
     "unreadable": "unreadable",
 }  # fmt: skip
-OF_MODEL = {"model": "name", "weights": "weights", "labels": "labels",
-            "from_scratch": "from_scratch"}  # fmt: skip
+OF_MODEL = {"weights": "weights", "labels": "labels", "from_scratch": "from_scratch"}
 OF_PROTOCOL = {"protocol": "name", "penalty": "penalty", "group": "group", "channels": "channels"}
 OF_OPTIMISER = {"optimiser": "name", "lr": "lr", "weight_decay": "weight_decay",
                 "momentum": "momentum", "schedule": "schedule"}  # fmt: skip
@@ -35,7 +34,7 @@ def train_plan(options: TrainOptions) -> TrainPlan:
     """What was given goes before the configuration file, and that before defaults."""
     from moreaugrad.runs.train import TrainPlan, read_plan
 
-    base = TrainPlan() if options.config is None else read_plan(options.config)
+    base = TrainPlan() if options.config is None else read_plan(options.config, trust=options.trust)
     if options.config is None and options.data is None:
         raise ValueError("--data: expected cells, a folder of pictures or a zip of one; got none")
     own = {name: getattr(options, name) for name in OWN}
@@ -44,13 +43,14 @@ def train_plan(options: TrainOptions) -> TrainPlan:
         protocol = replace(protocol, epsilon=tuple(numbers("epsilon", options.epsilon)))
     if options.set:
         protocol = replace(protocol, settings={**protocol.settings, **_settings(options.set)})
+    model = base.model.named(options.model, trust=options.trust)
     optimiser = _given(options, base.optimiser, OF_OPTIMISER)
     if options.betas is not None:
         optimiser = replace(optimiser, betas=_pair("betas", options.betas))
     return replace(
         base,
         data=_given(options, base.data, OF_DATA),
-        model=_given(options, base.model, OF_MODEL),
+        model=_given(options, model, OF_MODEL),
         protocol=protocol,
         optimiser=optimiser,
         augment=_augment(options, base),

@@ -35,6 +35,9 @@ def read_cub(tree: Tree, split: str | None) -> DataSet | None:
     )
     classes = _table(tree, f"{root}classes.txt") if tree.has(f"{root}classes.txt") else {}
     gaze = next((f"{root}{g}" for g in GAZE if _has_maps(tree, f"{root}{g}")), None)
+    tree.check_inside(f"{root}images.txt", list(names.values()), f"{root}images/")
+    if gaze:
+        tree.check_inside(f"{root}images.txt", [f"{n}.jpg" for n in names], f"{gaze}/")
     items = []
     for number, name in names.items():
         if number not in labels or number not in parts:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, TypeVar, Union
 import numpy as np
 
 from moreaugrad.data.deep import DeepImage, deepened, read_png, read_tiff
-from moreaugrad.foreign import MOST_PIXELS, open_image, parsing, regular_file
+from moreaugrad.foreign import FILE_LIMIT, MOST_PIXELS, open_image, parsing, regular_file
 from moreaugrad.names import nearest
 
 if TYPE_CHECKING:
@@ -56,17 +56,20 @@ def load_image(path: str | Path) -> Picture:
 
     Errors: ValueError for what is missing, empty, truncated or no image.
     """
-    file = regular_file(path, "an image")
+    file = regular_file(path, "an image", limit=FILE_LIMIT)
     return decode_image(file, str(file))
 
 
 def decode_image(source: Path | IO[bytes], name: str) -> Picture:
     """The same of a file that is open already; errors and warnings tell its `name`."""
-    with parsing(name, "an image that can be read"):
-        if isinstance(source, Path):
-            with source.open("rb") as file:
-                return _decoded(file, name)
-        return _decoded(source, name)
+    try:
+        with parsing(name, "an image that can be read"):
+            if isinstance(source, Path):
+                with source.open("rb") as file:
+                    return _decoded(file, name)
+            return _decoded(source, name)
+    except MemoryError:  # of this image alone, which the others do not share
+        raise ValueError(f"{name}: expected an image that fits into memory") from None
 
 
 def decode_grey(source: Path | IO[bytes], name: str) -> Image:
@@ -178,5 +181,6 @@ def _expand(path: Path) -> Iterator[Path]:
 
 
 def _is_picture(file: Path, folder: Path) -> bool:
+    """By its name; pipes and links to nowhere are reported when they are to be read."""
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+    return not hidden and file.suffix.lower() in SUFFIXES and not file.is_dir()

@@ -69,6 +69,7 @@ def _tiny_imagenet(tree: Tree, split: str | None) -> DataSet | None:
         return Files(layout="tiny-imagenet", items=found, tree=tree)
     rows = _rows(tree, "val/val_annotations.txt", 2, "\t")
     wnids = wnids or sorted({row[1] for row in rows})
+    tree.check_inside("val/val_annotations.txt", [row[0] for row in rows], "val/images/")
     found = [item(f"val/images/{row[0]}", row[1]) for row in rows]
     return Files(layout="tiny-imagenet", items=sorted(found, key=_name), tree=tree)
 

@@ -29,13 +29,14 @@ def read_listed(tree: Tree, split: str | None) -> DataSet | None:
     """
     if not tree.has(TABLE):
         return None
-    where, rows = str(tree.root / TABLE), _rows(tree)
+    where, rows = str(tree.root / TABLE), list(_rows(tree))
+    tree.check_inside(TABLE, [row[FILE] for _, row in rows])
     items: dict[str, Item] = {}
     names: dict[int, str] = {}
     for line, row in rows:
         place = f"{where}, line {line}"
         item = Item(
-            name=_name(row[FILE], place), label=row.get(NAME, ""),
+            name=str(PurePosixPath(row[FILE])), label=row.get(NAME, ""),
             index=class_index(row[INDEX], place),
         )  # fmt: skip
         if item.name in items:
@@ -84,13 +85,6 @@ def _rows(tree: Tree) -> Iterator[tuple[int, Mapping[str, str]]]:
                 f"{len(fields)}"
             )
         yield reader.line_num, dict(zip(headings, fields, strict=True))
-
-
-def _name(name: str, place: str) -> str:
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{place}: expected the name of a file below its folder, got {name!r}")
-    return str(path)
 
 
 def _warn_of_unlisted(tree: Tree, below: str, listed: Mapping[str, Item], where: str) -> None:

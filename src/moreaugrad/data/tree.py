@@ -6,15 +6,26 @@ import codecs
 import hashlib
 import io
 import os
+import warnings
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from moreaugrad.foreign import TEXT_LIMIT, parsing, regular_file
+from moreaugrad.foreign import FILE_LIMIT, TEXT_LIMIT, parsing, regular_file
 
 MEMBER_LIMIT = 2**30
 """Bytes of an archive's file, which is unpacked in memory."""
+RATIO, RATIO_FROM = 100, 2**26
+"""How many times its packed size a file may have, if it has more bytes than the second."""
+STEP = 2**20
+"""Bytes that are unpacked at a time."""
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How files may be packed: what others unpack to at a time cannot be bounded, and zip uses none of
+them unless asked to."""
+SHOWN = 5
+"""Names that a message lists."""
 
 
 def open_tree(root: Path) -> Tree:
@@ -55,6 +66,34 @@ class Tree(ABC):
         except (ValueError, OSError):
             return ""
 
+    def check_inside(self, listing: str, names: Sequence[str | None], below: str = "") -> None:
+        """Whether the names of files that a list tells stay below a folder of the tree.
+
+        Errors: ValueError that lists those that do not. Warns of links to files elsewhere.
+        """
+        paths = [PurePosixPath(name or "") for name in names]
+        wrong = [
+            name
+            for name, path in zip(names, paths, strict=True)
+            if not path.parts or path.is_absolute() or ".." in path.parts
+        ]
+        if wrong:
+            raise ValueError(
+                f"{self.root / listing}: expected names of files below its folder, got "
+                f"{_first(map(repr, wrong))}"
+            )
+        linked = self.links([f"{below}{name}" for name in names])
+        if linked:
+            warnings.warn(
+                f"{self.root / listing}: names links to files outside of the folder of the data: "
+                f"{_first(linked)}",
+                stacklevel=4,
+            )
+
+    def links(self, names: Sequence[str]) -> list[str]:
+        """Those of these files that lie elsewhere in truth."""
+        return []
+
     def has(self, name: str) -> bool:
         return name in self.files(str(PurePosixPath(name).parent).removeprefix("."))
 
@@ -83,7 +122,7 @@ class Tree(ABC):
 class Folder(Tree):
     def files(self, below: str = "") -> list[str]:
         found = []
-        for place, folders, names in os.walk(self.root / below):
+        for place, folders, names in os.walk(self.root / below, onerror=_warn_of):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = Path(place).relative_to(self.root)
             found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
@@ -95,8 +134,20 @@ class Folder(Tree):
     def has_folder(self, name: str) -> bool:
         return (self.root / name).is_dir()
 
+    def links(self, names: Sequence[str]) -> list[str]:
+        root, folders = self.root.resolve(), dict[Path, Path]()
+        found = []
+        for name in names:
+            path = self.root / name
+            if path.parent not in folders:
+                folders[path.parent] = path.parent.resolve()
+            real = path.resolve() if path.is_symlink() else folders[path.parent]
+            if not real.is_relative_to(root):
+                found.append(name)
+        return found
+
     def open(self, name: str) -> IO[bytes]:
-        path = regular_file(self.root / name, "a file of the data set")
+        path = regular_file(self.root / name, "a file of the data set", limit=FILE_LIMIT)
         with parsing(str(path), "a file that can be read"):
             return path.open("rb")
 
@@ -155,13 +206,48 @@ class Archive(Tree):
         info = self._infos[name]
         if info.flag_bits & 1:
             raise ValueError(f"{where}: expected a file without a password, but it is encrypted")
-        if info.file_size > MEMBER_LIMIT:
+        if info.compress_type not in PACKED:
             raise ValueError(
-                f"{where}: expected a file of at most {MEMBER_LIMIT >> 20} MiB, it would unpack to "
-                f"{info.file_size >> 20} MiB"
+                f"{where}: expected a file packed by deflate or not at all, got method "
+                f"{info.compress_type}"
+            )
+        packed = max(1, min(info.compress_size, self.root.stat().st_size))
+        size = info.file_size
+        if size > MEMBER_LIMIT or (size > RATIO_FROM and size > RATIO * packed):
+            raise ValueError(
+                f"{where}: expected a file of at most {MEMBER_LIMIT >> 20} MiB, and above "
+                f"{RATIO_FROM >> 20} MiB of at most {RATIO} times its packed size; it would unpack "
+                f"to {size >> 20} MiB, {size // packed} times as many"
             )
         with parsing(where, "a file that can be unpacked"):
-            return io.BytesIO(self._zip.read(info))
+            return io.BytesIO(self._unpacked(info))
+
+    def _unpacked(self, info: zipfile.ZipInfo) -> bytes:
+        """A file's content, step by step: never much more in memory than the header tells, which
+        may be wrong. Errors: ValueError for another size."""
+        data = bytearray()
+        with self._zip.open(info) as file:
+            while part := file.read(STEP):
+                data += part
+        if len(data) != info.file_size:
+            raise ValueError(f"it has {len(data)} bytes, not {info.file_size}, as its header tells")
+        return bytes(data)
 
     def size(self, name: str) -> int:
         return self._infos[name].file_size if name in self._infos else -1
+
+
+def _warn_of(error: OSError) -> None:
+    """A folder that cannot be read is left out."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        warnings.warn(
+            f"{error.filename}: the folder cannot be read ({error.strerror}) and is left out",
+            stacklevel=2,
+        )
+
+
+def _first(names: Iterable[str]) -> str:
+    """A few of them, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    return ", ".join(every[:SHOWN]) + more

@@ -14,7 +14,7 @@ from moreaugrad.models.heads import fit_head_to
 from moreaugrad.models.labels import check_labels, read_labels
 from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess, PreprocessPlan
-from moreaugrad.models.trained import TRAINED, Trained, trained_folder
+from moreaugrad.models.trained import FILE, TRAINED, Trained, trained_folder
 from moreaugrad.models.weights import fill_weights, read_weights
 from moreaugrad.names import nearest
 
@@ -29,6 +29,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     pretrained: bool = True,
     seed: int = 0,
+    trust: bool = False,
 ) -> LoadedModel:
     """A classifier in evaluation mode, its parameters without gradients.
 
@@ -42,13 +43,17 @@ def load_model(
     also of a network that is built for others (its last layer is then another).
     preprocess: in the place of the source's own, or of some of it.
     pretrained: else without the source's weights: fresh ones, by `seed`. A factory decides itself.
+    trust: whether a factory that the folder of `trained:FOLDER` names may be run. One that is
+    given here, as `name`, needs no further consent.
 
     Errors: ValueError for an unknown name (the nearest is suggested), a missing extra, weights
-    that cannot be fetched or do not fit, and labels of another number.
+    that cannot be fetched or do not fit, labels of another number, and a folder that names code
+    without `trust`.
     """
     folder = trained_folder(name)
     if folder is not None:
         told = Trained.read(Path(folder))
+        sources.refuse_code(told.model, Path(folder) / FILE, trust=trust)
         fresh = weights is None and not pretrained
         found = load_model(
             told.model,

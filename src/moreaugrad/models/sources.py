@@ -21,8 +21,13 @@ from moreaugrad.models import builtin
 from moreaugrad.models.huggingface import as_preprocess
 from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess
+from moreaugrad.models.trained import TRAINED
 from moreaugrad.models.weights import load_weights
 from moreaugrad.names import nearest
+
+NO_CODE = {"trust_remote_code": False}
+"""For transformers, which otherwise asks on the terminal whether to run code that lies beside
+weights."""
 
 Source = Callable[[str, bool, int | None], LoadedModel]
 """(name, whether to fetch weights, number of classes or None for the usual) -> LoadedModel."""
@@ -104,21 +109,24 @@ def from_timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
 def from_huggingface(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
     transformers = _import_extra("transformers", "hf")
     automatic = transformers.AutoModelForImageClassification
+    for file in Path(name).glob("*"):
+        if not (file.is_file() or file.is_dir()):
+            raise ValueError(f"hf:{name}: expected a folder of files, but {file.name} is none")
     with _fetching(f"hf:{name}"):
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, **NO_CODE)
     if type(config) not in automatic._model_mapping:
         raise ValueError(
             f"hf:{name}: expected an image classifier, got {_described(config)}. In Python any "
             "module is explained, one of text at its embedding (layer=)"
         )
     with _fetching(f"hf:{name}"):
-        settings = transformers.AutoImageProcessor.from_pretrained(name).to_dict()
+        settings = transformers.AutoImageProcessor.from_pretrained(name, **NO_CODE).to_dict()
         if pretrained:
-            module, found = automatic.from_pretrained(name, output_loading_info=True)
+            module, found = automatic.from_pretrained(name, output_loading_info=True, **NO_CODE)
         else:
             changed = {} if classes is None else {"num_labels": classes}
-            config = transformers.AutoConfig.from_pretrained(name, **changed)
-            module, found = automatic.from_config(config), {}
+            config = transformers.AutoConfig.from_pretrained(name, **changed, **NO_CODE)
+            module, found = automatic.from_config(config, **NO_CODE), {}
     if found.get("missing_keys"):
         raise ValueError(
             f"hf:{name}: its weights are not those of a finished classifier; without "
@@ -133,6 +141,21 @@ def from_huggingface(name: str, pretrained: bool, classes: int | None) -> Loaded
 def _described(config: Any) -> str:
     """The architecture that a configuration of transformers is of."""
     return ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
+
+
+def own_code(name: str) -> bool:
+    """Whether a network of this name is made by code of one's own, `module:factory`."""
+    scheme, separator, rest = name.partition(":")
+    return bool(separator and scheme and rest) and scheme not in (*SOURCES, TRAINED)
+
+
+def refuse_code(name: str, file: str | Path, *, trust: bool) -> None:
+    """Errors: ValueError for a name out of a file whose code nobody has consented to run."""
+    if own_code(name) and not trust:
+        raise ValueError(
+            f"{file}: names {name} as its network, code that is run when it is loaded; read that "
+            "code, and give --trust (in Python: trust=True) if you trust it"
+        )
 
 
 def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedModel:

@@ -53,10 +53,18 @@ class Trained:
             }
             told = cls(
                 model=str(found["model"]),
-                weights=str(folder / found["weights"]),
-                labels=str(folder / found["labels"]),
+                weights=_inside(folder, found["weights"]),
+                labels=_inside(folder, found["labels"]),
                 preprocess=Preprocess(**settings),
             )
             if trained_folder(told.model) is not None:
                 raise ValueError(f"a training builds its network by another name, not {told.model}")
         return told
+
+
+def _inside(folder: Path, name: str) -> str:
+    """A file of the folder. Errors: ValueError for a path, or a link, to elsewhere."""
+    path = folder / name
+    if ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"expected a file of its own folder, got {name!r}, which leads out of it")
+    return str(path)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 from moreaugrad.files import write_atomically
+from moreaugrad.names import shown
 from moreaugrad.report import wording
 from moreaugrad.report.content import Page, Tile
 from moreaugrad.report.embedding import data_uri, svg_uri
@@ -22,6 +23,7 @@ def render_page(page: Page) -> str:
         loader=jinja2.PackageLoader("moreaugrad.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_harmless,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -48,6 +50,11 @@ def render_page(page: Page) -> str:
         palettes=sorted(palettes, key=lambda item: item.name),
         script_digest=digest,
     )
+
+
+def _harmless(value: object) -> object:
+    """What a template inserts; markup is made of values that have been through here."""
+    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def write_page(path: str | os.PathLike[str], page: Page) -> None:

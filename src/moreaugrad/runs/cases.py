@@ -17,6 +17,7 @@ from moreaugrad.data.cells import CLASS_NAMES, FEATURE, Cells
 from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.images import find_images, load_image
 from moreaugrad.files import file_digest
+from moreaugrad.foreign import FILE_LIMIT, regular_file
 from moreaugrad.models import Preprocess
 from moreaugrad.runs.job import CellsPlan
 
@@ -69,8 +70,8 @@ class PictureFile(Case):
 
     def digest(self) -> str:
         try:
-            return file_digest(self.path) if self.path.is_file() else ""
-        except OSError:
+            return file_digest(regular_file(self.path, "an image", limit=FILE_LIMIT))
+        except (ValueError, OSError):
             return ""
 
 

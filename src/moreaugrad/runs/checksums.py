@@ -27,7 +27,7 @@ def checksums(files: Mapping[str, bytes]) -> bytes:
 def listed(file: Path) -> dict[str, str]:
     """Digests by name; none where there is no list, or one that is damaged."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
     except (OSError, UnicodeDecodeError):
         return {}
     found = [LINE.fullmatch(line) for line in text.split("\n")[:-1]]

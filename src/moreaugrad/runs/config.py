@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import types
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields, is_dataclass, replace
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -25,8 +27,12 @@ T = TypeVar("T")
 N = TypeVar("N", bound=ModelPlan)
 
 
-def read_job(path: str | Path) -> Job:
-    """The job of a TOML file. Errors: ValueError that names the file and what is wrong in it."""
+def read_job(path: str | Path, *, trust: bool = False) -> Job:
+    """The job of a TOML file; warns of paths that lead out of its folder.
+
+    trust: whether code that it names may be run, see `ModelPlan`.
+    Errors: ValueError that names the file and what is wrong in it.
+    """
     file, table = Path(path), read_toml(path)
     try:
         job = from_table(Job, table)
@@ -37,7 +43,11 @@ def read_job(path: str | Path) -> Job:
         job, files="", network="", outputs="",
         beside=job.beside and replace(job.beside, network="", outputs=""),
     )  # fmt: skip
-    return _moved(job, lambda name: str(file.parent / name))
+    with finding(file, beside_file) as find:
+        job = _moved(job, find)
+    source: dict[str, Any] = {"named_in": str(file), "trust": trust}
+    beside = job.beside and replace(job.beside, model=replace(job.beside.model, **source))
+    return replace(job, model=replace(job.model, **source), beside=beside)
 
 
 def job_toml(job: Job, folder: Path) -> str:
@@ -48,13 +58,14 @@ def job_toml(job: Job, folder: Path) -> str:
 
 def to_table(value: Any) -> dict[str, Any]:
     """A dataclass as nested plain values. None and empty parts are left out: they are defaults."""
-    found = {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    found = {item.name: _plain(getattr(value, item.name)) for item in _kept(value)}
     return {name: item for name, item in found.items() if item not in (None, [])}
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
     """The dataclass of a table. Errors: ValueError for unknown names and values of a wrong type."""
-    hints = get_type_hints(cls)
+    known, of_types = _kept(cls), get_type_hints(cls)
+    hints = {item.name: of_types[item.name] for item in known}
     for name in table:
         if name not in hints:
             raise ValueError(f"{where}{name}: there is no such setting{nearest(name, hints)}")
@@ -63,6 +74,11 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str = "") -> T:
         return cls(**given)
     except TypeError as error:
         raise ValueError(f"{where.rstrip('.') or 'the job'}: {error}") from None
+
+
+def _kept(value: Any) -> list[Field[Any]]:
+    """The fields of a dataclass that files have."""
+    return [item for item in fields(value) if item.metadata.get("kept", True)]
 
 
 def _plain(value: Any) -> Any:
@@ -134,6 +150,11 @@ def relative(name: str, folder: Path) -> str:
         return str(Path(name).resolve())
 
 
+def beside_file(file: Path, name: str) -> str:
+    """A path that a file tells, relative to its folder."""
+    return str(file.parent / name)
+
+
 def found_from(file: Path, name: str) -> str:
     """A path that a file tells: relative to its folder, or behind an environment variable.
 
@@ -144,6 +165,25 @@ def found_from(file: Path, name: str) -> str:
         variable = name[1:].partition("/")[0].strip("{}")
         raise ValueError(f"{file}: {name}: the environment variable {variable} is not set")
     return str(file.parent / whole)
+
+
+@contextmanager
+def finding(file: Path, find: Callable[[Path, str], str]) -> Iterator[Callable[[str], str]]:
+    """What finds the paths that a file tells; in the end it warns, in one line, of those that lead
+    out of the file's folder: absolute ones, those with `..` and links."""
+    folder, outside = file.parent.resolve(), list[str]()
+
+    def found(name: str) -> str:
+        path = find(file, name)
+        if not Path(path).resolve().is_relative_to(folder):
+            outside.append(name)
+        return path
+
+    yield found
+    if outside:
+        warnings.warn(
+            f"{file}: names files outside of its folder: {', '.join(outside)}", stacklevel=3
+        )
 
 
 def differences(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from moreaugrad.files import (
     remove_partial,
     write_atomically,
 )
+from moreaugrad.foreign import read_json
 from moreaugrad.runs.checksums import SUFFIX, checksums, damaged, listed, missing
 from moreaugrad.runs.config import differences
 from moreaugrad.runs.records import json_text
@@ -197,7 +197,7 @@ class RunDirectory:
 
     def environments(self) -> list[dict[str, Any]]:
         try:
-            found = json.loads((self.path / ENVIRONMENT).read_text(encoding="utf-8"))
+            found = read_json(self.path / ENVIRONMENT, "the environments of a run")
         except (OSError, ValueError):
             return []
         return found if isinstance(found, list) else []

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from moreaugrad.explainers import METHODS
-from moreaugrad.models import Preprocess, PreprocessPlan
+from moreaugrad.models import LoadedModel, Preprocess, PreprocessPlan, load_model
+from moreaugrad.models.sources import refuse_code
 from moreaugrad.names import choose
 from moreaugrad.pictures import Style
 
@@ -18,17 +19,44 @@ LIMITED = ("rho", "eta", "sigma")
 """Settings whose value 0 a sweep shows as a limit."""
 
 
+UNKEPT = {"kept": False}
+"""Of a field that configuration files do not have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan:
     """Which network: see `models.load_model`. `preprocess` None: as the model's source says.
 
     name: has to be given; nothing is explained by a network that nobody chose.
+    named_in: the configuration file that the name came out of; empty where the caller gave it.
+    trust: whether code that a file names may be run, this one or the folder of `trained:FOLDER`.
     """
 
     name: str = ""
     weights: str | None = None
     labels: str | None = None
     preprocess: PreprocessPlan | None = None
+    named_in: str = field(default="", metadata=UNKEPT)
+    trust: bool = field(default=False, metadata=UNKEPT)
+
+    def named(self, name: str | None, *, trust: bool) -> Self:
+        """With the name that a caller gives, if any, and the consent."""
+        if name is None:
+            return replace(self, trust=trust)
+        return replace(self, trust=trust, name=name, named_in="")
+
+    def check_trust(self) -> None:
+        """Errors: ValueError for code that a configuration file names, without `trust`."""
+        if self.named_in:
+            refuse_code(self.name, self.named_in, trust=self.trust)
+
+    def load(self, **how: Any) -> LoadedModel:
+        """The network. Errors: ValueError as of `load_model`, whose other arguments are `how`, and
+        of `check_trust`."""
+        self.check_trust()
+        return load_model(
+            self.name, self.weights, self.labels, self.preprocess, trust=self.trust, **how
+        )
 
     def resolved(self, preprocess: Preprocess) -> Self:
         """With all of the preprocessing spelt out."""

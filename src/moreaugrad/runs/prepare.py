@@ -119,7 +119,7 @@ def first_input(cases: Sequence[Case], network: Network) -> Tensor:
     for case in cases:
         try:
             return network.batch([case.load(network.model.preprocess).x])
-        except ValueError as error:
+        except (ValueError, OSError, MemoryError) as error:
             problems.append(str(error))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise ValueError(f"{problems[0]}{more}")

@@ -88,6 +88,7 @@ class SanityStudy(Study):
         )  # fmt: skip
         self.network = Network.load(plan.model, compute)
         self.plan = replace(plan, compute=self.network.compute)
+        self.unreadable = 0
         self.x, self.ids, self.target = self._read(watch)
         for name, settings in plan.methods.items():
             with self.network.model.sized():
@@ -103,6 +104,7 @@ class SanityStudy(Study):
                 inputs.append(network.model.preprocess(data.load(one.item)))
                 chosen.append(one)
             except (ValueError, OSError) as error:
+                self.unreadable += 1
                 watch.failed(Failure(title=one.item.name, message=str(error)))
         shapes = {tuple(x.shape) for x in inputs}
         if len(shapes) != 1:
@@ -192,10 +194,13 @@ class SanityStudy(Study):
                          "metric": metric, "mean": math.fsum(known) / len(known) if known else None,
                          "defined": len(known), "undefined": len(every) - len(known)}
                     )  # fmt: skip
-        return {"pictures": len(self.x), "seeds": list(self.plan.seeds), "likeness": rows}
+        return {
+            "pictures": len(self.x), "unreadable": self.unreadable,
+            "seeds": list(self.plan.seeds), "likeness": rows,
+        }  # fmt: skip
 
     def table(self, results: Record) -> str:
-        metrics, seeds = self.plan.metrics, len(results["seeds"])
+        metrics, seeds, lost = self.plan.metrics, len(results["seeds"]), results["unreadable"]
         lines = [
             "# Maps of networks with redrawn weights",
             "",
@@ -204,6 +209,7 @@ class SanityStudy(Study):
                 f"{results['pictures']} pictures and {seeds} draw{'s' * (seeds > 1)} of the "
                 "weights; in brackets how many maps of redrawn networks have no value (zero "
                 "everywhere, or not finite)."
+                + (f" {lost} more pictures could not be read." if lost else "")
             ),
         ]
         found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}

@@ -15,6 +15,7 @@ from moreaugrad.data.layouts import AUTO, LAYOUTS
 from moreaugrad.foreign import read_toml
 from moreaugrad.names import choose
 from moreaugrad.runs.config import (
+    finding,
     found_from,
     from_table,
     moved_network,
@@ -117,18 +118,29 @@ class EvaluatePlan:
 CLEAN = "clean"
 
 
-def read_plan(path: str | Path) -> EvaluatePlan:
+def read_plan(path: str | Path, *, trust: bool = False) -> EvaluatePlan:
     """The plan of a TOML file; paths in it are relative to its folder and may begin with an
-    environment variable. Errors: ValueError that names the file and what is wrong in it.
+    environment variable; warns of those that lead out of the folder.
+
+    trust: whether code that it names may be run, see `ModelPlan`.
+    Errors: ValueError that names the file and what is wrong in it.
     """
-    file, table = Path(path), read_toml(path)
+    file = Path(path)
+    with finding(file, found_from) as find:
+        plan = parsed_plan(file, find)
+    return replace(plan, model=replace(plan.model, named_in=str(file), trust=trust))
+
+
+def parsed_plan(file: Path, find: Callable[[str], str]) -> EvaluatePlan:
+    """The same, of which nothing is to be run. find: what gives the paths in it."""
+    table = read_toml(file)
     try:
         plan = from_table(EvaluatePlan, table)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from None
     # The digests are of another start; this one makes its own.
     plan = replace(plan, chosen="", network="", files="", outputs="")
-    return _moved(plan, lambda name: found_from(file, name))
+    return _moved(plan, find)
 
 
 def plan_toml(plan: EvaluatePlan, folder: Path) -> str:

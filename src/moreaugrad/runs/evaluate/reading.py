@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from moreaugrad.metrics import METRICS
+from moreaugrad.runs.config import found_from
 from moreaugrad.runs.directory import CONFIG
-from moreaugrad.runs.evaluate.plan import CLEAN, EvaluatePlan, read_plan
+from moreaugrad.runs.evaluate.plan import CLEAN, EvaluatePlan, parsed_plan
 from moreaugrad.runs.evaluate.store import RunFolder, Unit
 from moreaugrad.runs.records import Record
 
@@ -75,7 +76,7 @@ def read_run(path: Path, label: str) -> Run:
     if not (path / CONFIG).is_file():
         what = f"it holds no {CONFIG}" if path.is_dir() else "there is no such folder"
         raise ValueError(f"{path}: expected a folder that evaluate made, but {what}")
-    plan = read_plan(path / CONFIG)
+    plan = parsed_plan(path / CONFIG, lambda name: found_from(path / CONFIG, name))
     text = (path / CONFIG).read_text(encoding="utf-8")
     blocks = range(-(-(plan.samples or 0) // plan.block))
     pictures = [Unit(block) for block in blocks]

@@ -84,7 +84,9 @@ class DiffRoarStudy(Study):
                 f"{plan.explained}: expected the folder of a finished training, but it holds no "
                 "best.safetensors"
             )
-        explained = read_plan(plan.explained / "config.toml")
+        trust = plan.training.model.trust
+        explained = read_plan(plan.explained / "config.toml", trust=trust)
+        explained.model.check_trust()
         test = explained.data.test or plan.training.data.test
         explained = replace(explained, data=replace(explained.data, test=test))
         self.explained = settled(replace(explained, device=plan.training.device, shards=None))

@@ -62,6 +62,7 @@ class Trainings:
                 "data.test: expected a part of the data that networks are tested on (test or val), "
                 "got none: set it in the configuration of the training, given by --config"
             )
+        plan.model.check_trust()  # before anything is written
         self.plan, self.means, self.watch = plan, means, watch
         self._alone = team.alone()
         self._seed: int | None = None

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moreaugrad.models.sources import own_code
 from moreaugrad.models.trained import TRAINED
+from moreaugrad.names import shown
 from moreaugrad.runs.markdown import escaped
 from moreaugrad.runs.records import Record, versions
 from moreaugrad.runs.train.judge import judge
@@ -37,8 +39,9 @@ def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
     """The card in Markdown."""
     plan, model = prepared.plan, prepared.model
     classes = model.labels or ()
+    code = prepared.builder if own_code(prepared.builder) else ""
     # As in `config.toml`: where the pictures lie on one machine is nobody's business.
-    settings = plan_toml(plan, folder)
+    settings = shown(plan_toml(plan, folder))
     best = (
         f"Of epoch {results['epoch']} of {plan.epochs}, the best by accuracy on the held-out "
         "pictures, which makes the figures on these optimistic."
@@ -50,9 +53,10 @@ def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
         "",
         "## Use",
         "",
-        f"    moreaugrad explain IMAGE --model {TRAINED}:FOLDER",
+        f"    moreaugrad explain IMAGE --model {TRAINED}:FOLDER" + (" --trust" if code else ""),
         "",
-        "with the folder that this card lies in.",
+        "with the folder that this card lies in."
+        + (f" --trust lets the code be run that builds it, {escaped(code)}." if code else ""),
         "",
         "## Data",
         "",

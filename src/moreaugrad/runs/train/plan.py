@@ -14,6 +14,7 @@ from moreaugrad.data.layouts import AUTO, LAYOUTS
 from moreaugrad.foreign import read_toml
 from moreaugrad.names import choose
 from moreaugrad.runs.config import (
+    finding,
     found_from,
     from_table,
     moved_network,
@@ -164,9 +165,12 @@ class TrainPlan:
             )
 
 
-def read_plan(path: str | Path) -> TrainPlan:
+def read_plan(path: str | Path, *, trust: bool = False) -> TrainPlan:
     """The plan of a TOML file; paths in it are relative to its folder and may begin with an
-    environment variable. Errors: ValueError that names the file and what is wrong in it.
+    environment variable; warns of those that lead out of the folder.
+
+    trust: whether code that it names may be run, see `ModelPlan`.
+    Errors: ValueError that names the file and what is wrong in it.
     """
     file, table = Path(path), read_toml(path)
     try:
@@ -179,7 +183,9 @@ def read_plan(path: str | Path) -> TrainPlan:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error}") from None
     plan = replace(plan, start="", pictures="", files="")
-    return _moved(plan, lambda name: found_from(file, name))
+    with finding(file, found_from) as find:
+        plan = _moved(plan, find)
+    return replace(plan, model=replace(plan.model, named_in=str(file), trust=trust))
 
 
 def plan_toml(plan: TrainPlan, folder: Path) -> str:
