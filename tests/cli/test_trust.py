@@ -169,7 +169,7 @@ def test_in_python_consent_is_an_argument(planted):
     assert load_model("trained:trained", trust=True).labels
     assert prepare(read_job("explain.toml", trust=True)).cases
     assert load_model("planted:smooth").labels
-    assert ModelPlan(name="planted:smooth").load().labels
+    assert load_model(**ModelPlan(name="planted:smooth").arguments()).labels
 
 
 @pytest.mark.parametrize(

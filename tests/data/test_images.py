@@ -1,5 +1,7 @@
 """Pictures as people have them: every kind of file is read as RGB, or refused with a reason."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -120,6 +122,30 @@ def names(files):
 
 def test_folders_are_searched_to_the_bottom(folder):
     assert names(find_images([folder])) == ["a.png", "b.JPEG", "c.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_reported(folder, monkeypatch):
+    scan = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.warns(UserWarning, match=r"deep: the folder cannot be read \(Permission denied\)"):
+        assert names(find_images([folder])) == ["a.png", "b.JPEG"]
+
+
+def test_what_is_no_regular_file_is_found_to_be_reported(folder):
+    os.mkfifo(folder / "pipe.png")
+    (folder / "nowhere.png").symlink_to("missing")
+    (folder / "folder.png").mkdir()
+    found = find_images([folder])
+    assert names(found) == ["a.png", "b.JPEG", "c.jpg", "nowhere.png", "pipe.png"]
+    for file, reason in ((found[3], "no such file"), (found[4], "a named pipe")):
+        with pytest.raises(ValueError, match=reason):
+            load_image(file)
 
 
 def test_globs_and_files_are_taken_in_order_and_once(folder):

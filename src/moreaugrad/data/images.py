@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, TypeVar, Union
 import numpy as np
 
 from moreaugrad.data.deep import DeepImage, deepened, read_png, read_tiff
+from moreaugrad.data.tree import Folder
 from moreaugrad.foreign import FILE_LIMIT, MOST_PIXELS, open_image, parsing, regular_file
 from moreaugrad.names import nearest
 
@@ -169,7 +170,9 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 def _expand(path: Path) -> Iterator[Path]:
     if path.is_dir():
-        yield from sorted(file for file in path.rglob("*") if _is_picture(file, path))
+        # Pipes and links to nowhere are among them, and are reported when they are to be read.
+        found = (path / name for name in Folder(path).files())
+        yield from sorted(file for file in found if file.suffix.lower() in SUFFIXES)
     elif path.exists():
         yield path
     elif glob.has_magic(str(path)):
@@ -178,9 +181,3 @@ def _expand(path: Path) -> Iterator[Path]:
             yield from _expand(Path(match))
     else:
         raise ValueError(f"{path}: expected a picture or a folder, but {_what_is(path)}")
-
-
-def _is_picture(file: Path, folder: Path) -> bool:
-    """By its name; pipes and links to nowhere are reported when they are to be read."""
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in SUFFIXES and not file.is_dir()

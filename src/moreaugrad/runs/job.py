@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from moreaugrad.explainers import METHODS
-from moreaugrad.models import LoadedModel, Preprocess, PreprocessPlan, load_model
+from moreaugrad.models import Preprocess, PreprocessPlan
 from moreaugrad.models.sources import refuse_code
 from moreaugrad.names import choose
 from moreaugrad.pictures import Style
@@ -36,8 +36,8 @@ class ModelPlan:
     weights: str | None = None
     labels: str | None = None
     preprocess: PreprocessPlan | None = None
-    named_in: str = field(default="", metadata=UNKEPT)
-    trust: bool = field(default=False, metadata=UNKEPT)
+    named_in: str = field(default="", compare=False, metadata=UNKEPT)
+    trust: bool = field(default=False, compare=False, metadata=UNKEPT)
 
     def named(self, name: str | None, *, trust: bool) -> Self:
         """With the name that a caller gives, if any, and the consent."""
@@ -50,13 +50,13 @@ class ModelPlan:
         if self.named_in:
             refuse_code(self.name, self.named_in, trust=self.trust)
 
-    def load(self, **how: Any) -> LoadedModel:
-        """The network. Errors: ValueError as of `load_model`, whose other arguments are `how`, and
-        of `check_trust`."""
+    def arguments(self) -> dict[str, Any]:
+        """Of `load_model`. Errors: ValueError as of `check_trust`."""
         self.check_trust()
-        return load_model(
-            self.name, self.weights, self.labels, self.preprocess, trust=self.trust, **how
-        )
+        return {
+            "name": self.name, "weights": self.weights, "labels": self.labels,
+            "preprocess": self.preprocess, "trust": self.trust,
+        }  # fmt: skip
 
     def resolved(self, preprocess: Preprocess) -> Self:
         """With all of the preprocessing spelt out."""

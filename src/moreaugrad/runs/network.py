@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.forward import forward
-from moreaugrad.models import LoadedModel, fold_batchnorm
+from moreaugrad.models import LoadedModel, fold_batchnorm, load_model
 from moreaugrad.names import nearest
 from moreaugrad.outputs import tensor_output
 from moreaugrad.runs.job import ComputePlan, ModelPlan
@@ -42,7 +42,7 @@ class Network:
         device = torch.device(resolved_device(compute.device))
         on_cpu = device.type == "cpu"
         dtype = getattr(torch, compute.dtype)
-        model = plan.load(device=device)
+        model = load_model(**plan.arguments(), device=device)
         chosen = replace(
             compute,
             device=str(device),

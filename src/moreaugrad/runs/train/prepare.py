@@ -16,7 +16,7 @@ from moreaugrad.data.examples import CELLS, Examples, open_examples, split_off
 from moreaugrad.data.loading import Batch, Loader
 from moreaugrad.data.prepare import Prepared as Readable
 from moreaugrad.data.prepare import prepare
-from moreaugrad.models import LoadedModel
+from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.models.heads import Head, fit_head, last_layer
 from moreaugrad.models.trained import Trained
 from moreaugrad.runs.config import from_table, to_table
@@ -126,7 +126,9 @@ def prepare_train(
         )
     device = resolved_device(plan.device)
     own = team.own(device)
-    model = plan.model.load(device=own, pretrained=not plan.model.from_scratch, seed=plan.seed)
+    model = load_model(
+        **plan.model.arguments(), device=own, pretrained=not plan.model.from_scratch, seed=plan.seed
+    )
     augment = _augment(plan, model)
     held = Augment.evaluation(augment.size, augment.resize)
     model = replace(model, preprocess=replace(model.preprocess, resize=held.first, crop=held.size))
