@@ -1,5 +1,5 @@
-"""Names: chosen from a list, with the nearest one suggested; numbers as parts of names; and shown as
-harmless text."""
+"""Names: chosen from a list, with the nearest one suggested; numbers as parts of names; and names
+of anybody as harmless text."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_nothing_that_is_obeyed_is_written(command, hostile, monkeypatch, kind, 
 def test_a_line_of_a_name_is_no_line_of_ours(command, hostile):
     done = command(*COMMANDS["explain"])
     for line in (done.out + done.err).splitlines():
-        assert not line.startswith(("a\ufffd", "b\ufffd", "\ufffd"))
+        assert not line.startswith("\ufffd")  # as the second line of a label does
 
 
 def test_colours_are_ours_alone():

@@ -82,7 +82,7 @@ REFUSED = {
     "Latin-1": (table(";").replace("retriever", "né").encode("cp1252"), "text in UTF-8"),
     "a field too few": ("file,class_index\na.png\n", "line 2: expected 2 fields, got 1"),
     "a comma in a name": (f"{table()}x,y.png,3,cat\n", "line 5: expected 3 fields, got 4"),
-    "an empty name": ("file,class_index\n,3\n", "name of a file below its folder, got ''"),
+    "an empty name": ("file,class_index\n,3\n", "names of files below its folder, got ''"),
     "a fraction": ("file,class_index\na.png,3.5\n", "line 2: expected class indices"),
     "a file twice": (f"{table()}./a.png,3,cat\n", "each file once, got 'a.png' again"),
     "two names of a class": (f"{table()}d.png,207,cat\n", "one name for each class, got 'cat'"),
