@@ -8,11 +8,12 @@ traceback.
 from __future__ import annotations
 
 import json
+import os
 import stat
 import tomllib
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -57,6 +58,14 @@ def regular_file(path: str | Path, expected: str, *, limit: int | None = None) -
             f"{status.st_size >> 20} MiB"
         )
     return path
+
+
+def lies_within(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path leads to a place below a folder, with links followed on both sides; not
+    where the path cannot be one (it holds a null character)."""
+    with suppress(ValueError):
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    return False
 
 
 def read_text(path: str | Path, expected: str, *, limit: int = TEXT_LIMIT) -> str:

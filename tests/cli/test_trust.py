@@ -236,6 +236,7 @@ PATHS = {
     "link": "link.png",
     "a link's folder": "linked/one.png",
     "a glob": "../*.png",
+    "a null character": "own.png\0",
 }
 
 
@@ -247,9 +248,10 @@ def test_paths_of_a_configuration_that_leave_its_folder_are_reported(photos, tmp
     shutil.copy(photos / "one.png", folder / "own.png")
     (folder / "link.png").symlink_to(tmp_path / "one.png")
     (folder / "linked").symlink_to(tmp_path)
+    (folder / "circle.png").symlink_to("circle.png")
     name = PATHS.get(kind, "sub/../own.png").format(folder=tmp_path)
     (folder / "job.toml").write_text(
-        f'images = [{json.dumps(name)}, "own.png"]\n[methods.simple-gradient]\n'
+        f'images = [{json.dumps(name)}, "own.png", "circle.png"]\n[methods.simple-gradient]\n'
         '[model]\nname = "builtin"\n'
     )
     if kind == "inside":

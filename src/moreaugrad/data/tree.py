@@ -10,10 +10,11 @@ import warnings
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from moreaugrad.foreign import FILE_LIMIT, TEXT_LIMIT, parsing, regular_file
+from moreaugrad.foreign import FILE_LIMIT, TEXT_LIMIT, lies_within, parsing, regular_file
 
 MEMBER_LIMIT = 2**30
 """Bytes of an archive's file, which is unpacked in memory."""
@@ -135,16 +136,13 @@ class Folder(Tree):
         return (self.root / name).is_dir()
 
     def links(self, names: Sequence[str]) -> list[str]:
-        root, folders = self.root.resolve(), dict[Path, Path]()
-        found = []
-        for name in names:
-            path = self.root / name
-            if path.parent not in folders:
-                folders[path.parent] = path.parent.resolve()
-            real = path.resolve() if path.is_symlink() else folders[path.parent]
-            if not real.is_relative_to(root):
-                found.append(name)
-        return found
+        within = cache(lambda path: lies_within(path, self.root))
+        paths = [self.root / name for name in names]
+        return [
+            name
+            for name, path in zip(names, paths, strict=True)
+            if not within(path if path.is_symlink() else path.parent)
+        ]
 
     def open(self, name: str) -> IO[bytes]:
         path = regular_file(self.root / name, "a file of the data set", limit=FILE_LIMIT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moreaugrad.foreign import parsing, read_json
+from moreaugrad.foreign import lies_within, parsing, read_json
 from moreaugrad.models.preprocess import Preprocess
 
 TRAINED, FILE = "trained", "model.json"
@@ -65,6 +65,6 @@ class Trained:
 def _inside(folder: Path, name: str) -> str:
     """A file of the folder. Errors: ValueError for a path, or a link, to elsewhere."""
     path = folder / name
-    if ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+    if ".." in Path(name).parts or not lies_within(path, folder):
         raise ValueError(f"expected a file of its own folder, got {name!r}, which leads out of it")
     return str(path)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 
-from moreaugrad.foreign import read_toml
+from moreaugrad.foreign import lies_within, read_toml
 from moreaugrad.models.trained import TRAINED, trained_folder
 from moreaugrad.names import nearest
 from moreaugrad.runs.job import Job, ModelPlan
@@ -171,11 +171,11 @@ def found_from(file: Path, name: str) -> str:
 def finding(file: Path, find: Callable[[Path, str], str]) -> Iterator[Callable[[str], str]]:
     """What finds the paths that a file tells; in the end it warns, in one line, of those that lead
     out of the file's folder: absolute ones, those with `..` and links."""
-    folder, outside = file.parent.resolve(), list[str]()
+    outside: list[str] = []
 
     def found(name: str) -> str:
         path = find(file, name)
-        if not Path(path).resolve().is_relative_to(folder):
+        if not lies_within(path, file.parent):
             outside.append(name)
         return path
 
