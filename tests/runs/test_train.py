@@ -247,7 +247,7 @@ def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
     run_train(prepare_train(plan(other)), tmp_path / "run")
     loaded = load_model(
         "tiny_models:normalised", tmp_path / "run" / "best.safetensors",
-        tmp_path / "run" / "labels.txt",
+        tmp_path / "run" / "labels.json",
     )  # fmt: skip
     assert loaded.labels == ("apple", "pear", "plum")
     by_folder = load_model(f"trained:{tmp_path / 'run'}", trust=True)
