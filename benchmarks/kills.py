@@ -2,7 +2,8 @@
 
 Each command is killed before every opening, renaming, removal and change of rights in its folder,
 and with every file half-written and empty. Then the same command runs to its end, and the folder is
-compared with that of a run that nothing happened to. With `--sample N` only N kills a command.
+compared with that of a run that nothing happened to. With `--sample N` only N kills a command; with
+`--out FOLDER` the counts are written there.
 
 Commands run in forked processes, so that nothing is imported twice; needs Linux or macOS.
 """
@@ -11,26 +12,51 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+import typer
+
+import moreaugrad.runs
+from benchmarks import machine
+from benchmarks.results import Result, Table, write
+from moreaugrad.cli.app import app
+from moreaugrad.cli.entry import run
+from moreaugrad.report.page import templates
+from moreaugrad.runs import Job
 
 KILLED = 137
-STEPS = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.truncate"}
-"""Python's audit events that are counted."""
+STEPS = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.truncate",
+         "os.link", "os.symlink"}  # fmt: skip
+"""Python's audit events that are counted; writes are counted as they are synchronised."""
 TIMED = ("index.html", "events")
 """What holds clock times; TensorBoard's files are of each start."""
 
-CELLS = ["data", "cells", "--count", "4", "--size", "64", "-q"]
-COMPUTE = ["--model", "builtin", "--device", "cpu", "--threads", "1", "-q"]
-TRAIN = ["--data", "cells", "--model", "builtin", "--epochs", "2", "--batch", "10", "--threads",
-         "1", "-q", "--checkpoint-every", "1"]  # fmt: skip
+COMPUTE = ["--model", "builtin", "--resize", "32", "--crop", "32", "--device", "cpu", "--threads",
+           "1", "-q"]  # fmt: skip
+CHEAP = ["--set", "samples=2"]
+L1 = ["--penalty", "l1", "--epsilon", "0.02"]
+PROTOCOLS = {
+    "plain": [],
+    "fast": [*L1],
+    "iterative": ["--penalty", "elastic-net", "--epsilon", "0.02,0.1", "--set", "steps=2"],
+    "momentum": [*L1, "--set", "steps=2"],
+    "free": [*L1, "--set", "replays=2"],
+    "penalised": ["--penalty", "squared-l2", "--epsilon", "0.02"],
+    "gaussian-noise": ["--set", "sigma=0.1"],
+}
+"""Of `train`, with the options that make them short."""
 
 
 @dataclass
@@ -41,79 +67,133 @@ class Case:
     before: list[list[str]] = field(default_factory=list)
 
 
-def cases(data: Path, run: Path, config: Path) -> dict[str, Case]:
-    """data: a folder of images. run: of `evaluate`. config: of a training."""
+def cases(place: Path) -> dict[str, Case]:
+    """place: where `prepared` has put what they read."""
+    data, run, config, trained = (place / name for name in ("data", "run", "train.toml", "trained"))
+    image = str(data / "test" / "*" / "000000.png")
     explain = ["explain", str(data / "test"), "--method", "simple-gradient", *COMPUTE]
+    evaluate = ["evaluate", "--data", str(data), "--methods", "simple-gradient,smoothgrad",
+                "--block", "2", "--metrics", "gini", *CHEAP, *COMPUTE]  # fmt: skip
+    train = ["train", "--config", str(config), "-q", "--checkpoint-every", "1"]
+    retrain = ["--config", str(config), "--epochs", "1", "-q"]
+    maps = ["--images", "4", "--metrics", "spearman"]
     return {
-        "explain": Case(explain),
+        "explain": Case([*explain, "--export", "npy", "--export", "csv"]),
         "explain --overwrite": Case(
             [*explain, "--score", "probability", "--overwrite"], before=[explain]
         ),
-        "compare": Case(["compare", str(data / "test"), "--methods", "simple-gradient,smoothgrad",
-                         "--set", "smoothgrad.samples=2", *COMPUTE]),
-        "sweep": Case(["sweep", str(data / "test"), "--method", "smoothgrad", "--over", "sigma",
-                       "--values", "0.1,0.2", "--set", "samples=2", *COMPUTE]),
-        "certify": Case(["certify", str(data / "test"), "--sigma", "0.5", "--samples", "128",
-                         *COMPUTE]),
-        "evaluate": Case(["evaluate", "--data", str(data), "--methods", "simple-gradient",
-                          "--block", "2", "--metrics", "gini", *COMPUTE]),
+        "compare": Case(["compare", image, "--methods", "simple-gradient,smoothgrad",
+                         "--beside", "builtin-elastic-net", *CHEAP, *COMPUTE]),
+        "sweep": Case(["sweep", image, "--method", "smoothgrad", "--over", "sigma",
+                       "--values", "0.1,0.2", *CHEAP, *COMPUTE]),
+        "certify": Case(["certify", image, "--sigma", "0.5", "--samples", "128",
+                         "--radii", "0.1,0.5", *COMPUTE]),
+        "evaluate": Case([*evaluate, "--attack", "top-k:steps=1", "--epsilons", "0.5"]),
+        "evaluate --overwrite": Case([*evaluate, "--seed", "1", "--overwrite"], before=[evaluate]),
         "report": Case(["report", str(run)]),
-        "train": Case(["train", "--config", str(config), "-q", "--checkpoint-every", "1"]),
+        "report --overwrite": Case(
+            ["report", str(run), "--gallery", "1", "--overwrite"], before=[["report", str(run)]]
+        ),
+        **{
+            f"train {name}": Case([*train, "--epochs", "1", "--protocol", name, *more])
+            for name, more in PROTOCOLS.items()
+        },
+        "train": Case(train),
+        "train --overwrite": Case(
+            [*train, "--seed", "1", "--overwrite"], before=[[*train, "--epochs", "1"]]
+        ),
         "sanity": Case(["sanity", "--data", str(data), "--samples", "2", "--metrics", "spearman",
                         "--seeds", "0", *COMPUTE]),
         "visualise": Case(["visualise", "--classes", "0,1", "--set", "steps=2", *COMPUTE]),
+        "data cells": Case([*CELLS, "--count", "4"]),
+        "data cells, more": Case([*CELLS, "--count", "4"], before=[[*CELLS, "--count", "2"]]),
+        "demo": Case(["demo"]),
         "retrain stability": Case(
-            ["retrain", "stability", "--config", str(config), "--epochs", "1", "--seeds", "0,1",
-             "--exchanged", "0", "--images", "4", "--metrics", "spearman", "-q"]
+            ["retrain", "stability", "--seeds", "0,1", "--exchanged", "0", *maps, *retrain]
         ),
-        "data cells": Case(CELLS),
+        "retrain labels": Case(["retrain", "labels", "--seeds", "0,1", *maps, *retrain]),
+        "retrain diffroar": Case(
+            ["retrain", "diffroar", str(trained), "--levels", "0.5", "--seeds", "0",
+             "--no-control", *retrain]
+        ),
     }  # fmt: skip
+
+
+CELLS = ["data", "cells", "--size", "32", "-q"]
+TRAINING = """
+epochs = 2
+batch = 16
+threads = 1
+device = "cpu"
+[data]
+source = "cells"
+count = 40
+test = "test"
+test_count = 10
+validation = 0.25
+[augment]
+size = 32
+[protocol]
+name = "plain"
+[model]
+name = "builtin"
+"""
 
 
 @dataclass
 class Found:
-    """kills: how many. other: folders that ended differently. left: files too many, by name."""
+    """steps: that the command has. kills: how many of them it was killed in. failed: restarts that
+    did not end well. other: files that ended differently. left: files too many."""
 
+    steps: int = 0
     kills: int = 0
     failed: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    seconds: float = 0.0
 
     @property
-    def good(self) -> bool:
-        return not (self.failed or self.other or self.left)
+    def faults(self) -> list[str]:
+        return [*self.failed, *self.other, *self.left]
 
 
 def campaign(case: Case, place: Path, sample: int | None = None) -> Found:
     """One command, killed again and again."""
+    began = time.perf_counter()
     place.mkdir()
-    plain = place / "plain"
+    # The same names for all starts: configurations hold paths.
+    first, out, kept = (place / name for name in ("first", "out", "plain"))
+    for words in case.before:
+        _well(_run(words, out))
+    if out.exists():
+        shutil.copytree(out, first)
     steps = place / "steps"
-    _prepare(case, plain)
-    code, text = _run(case.words, plain, _counting(plain, steps))
-    assert code in (0, 1), text
-    expected, count = tree(plain), int(steps.read_text(encoding="utf-8"))
-    found = Found()
+    _well(_run(case.words, out, _counting(out, steps)))
+    expected, count = tree(out), int(steps.read_text(encoding="utf-8"))
+    out.rename(kept)
+    found = Found(steps=count)
     chosen = range(1, count + 1)
     if sample is not None:
         chosen = sorted({1 + round(i * (count - 1) / max(1, sample - 1)) for i in range(sample)})
     for number in chosen:
-        out = place / f"killed-{number}"
-        _prepare(case, out)
+        if first.exists():
+            shutil.copytree(first, out)
         code, text = _run(case.words, out, _killing(out, number))
         found.kills += 1
         if code != KILLED:
             found.failed.append(f"{number}: not killed ({code}) {text[-300:]}")
-            continue
-        code, text = _run(case.words, out)
-        if code not in (0, 1) or "Traceback" in text:
-            found.failed.append(f"{number}: {text[-300:]}")
-            continue
-        now = tree(out)
-        found.left += [f"{number}: {name}" for name in now.keys() - expected.keys()]
-        found.other += [
-            f"{number}: {name}" for name, data in expected.items() if now.get(name) != data
-        ]
+        else:
+            code, text = _run(case.words, out)
+            if code not in (0, 1) or "Traceback" in text:
+                found.failed.append(f"{number}: {text[-300:]}")
+            else:
+                now = tree(out)
+                found.left += [f"{number}: {name}" for name in now.keys() - expected.keys()]
+                found.other += [
+                    f"{number}: {name}" for name, data in expected.items() if now.get(name) != data
+                ]
+        shutil.rmtree(out, ignore_errors=True)
+    found.seconds = time.perf_counter() - began
     return found
 
 
@@ -128,10 +208,10 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _prepare(case: Case, out: Path) -> None:
-    for words in case.before:
-        code, text = _run(words, out)
-        assert code in (0, 1), text
+def _well(done: tuple[int, str]) -> None:
+    code, text = done
+    if code not in (0, 1) or "Traceback" in text:
+        raise RuntimeError(f"expected a command that ends well, got exit code {code}: {text}")
 
 
 def _run(words: list[str], out: Path, watch: Callable[[], None] = lambda: None) -> tuple[int, str]:
@@ -143,8 +223,6 @@ def _run(words: list[str], out: Path, watch: Callable[[], None] = lambda: None) 
             try:
                 for number in (1, 2):
                     os.dup2(text.fileno(), number)
-                from moreaugrad.cli.entry import run
-
                 watch()
                 code = run([*words, "--out", str(out)])
             finally:
@@ -223,67 +301,111 @@ def prepared() -> Iterator[tuple[Path, dict[str, Case]]]:
     """A folder to work in, with what the commands read."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name).resolve()
-        data, run, config = place / "data", place / "run", place / "train.toml"
-        given = cases(data, run, config)
-        code, text = _run([*CELLS, "--test", "3"], data)
-        assert code == 0, text
-        code, text = _run(given["evaluate"].words, run)
-        assert code == 0, text
-        config.write_text(TRAINING, encoding="utf-8")
+        given = cases(place)
+        (place / "train.toml").write_text(TRAINING, encoding="utf-8")
+        _well(_run([*CELLS, "--count", "4", "--test", "2"], place / "data"))
+        _well(_run(given["evaluate"].words, place / "run"))
+        _well(_run(given["train"].words, place / "trained"))
         yield place, given
 
 
-TRAINING = """
-epochs = 2
-batch = 10
-threads = 1
-device = "cpu"
-[data]
-source = "cells"
-count = 40
-test = "test"
-test_count = 10
-validation = 0.25
-[model]
-name = "builtin"
-"""
+def result(found: Mapping[str, Found]) -> Result:
+    """The counts, as a table."""
+    header = ["command", "steps", "kills", "restarts that failed", "files with other bytes",
+              "files too many", "seconds"]  # fmt: skip
+    rows = [
+        [name, one.steps, one.kills, len(one.failed), len(one.other), len(one.left),
+         round(one.seconds)]
+        for name, one in found.items()
+    ]  # fmt: skip
+    whole = [sum(row[place] for row in rows) for place in range(1, len(header))]
+    caption = (
+        "Each command killed in every step that touches its folder, and started again; compared "
+        "with a run that nothing happened to."
+    )
+    return Result(
+        title="Commands that are killed",
+        settings={"steps": sorted(STEPS), "half-written and empty": "at every fsync"},
+        figures={
+            name: {"steps": one.steps, "kills": one.kills, "faults": one.faults}
+            for name, one in found.items()
+        },
+        tables=[Table(caption=caption, header=header, rows=[*rows, ["all", *whole]])],
+        notes=["Pages and TensorBoard's events hold clock times: only that they are there counts."],
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("commands", nargs="*", help="all by default")
     parser.add_argument("--sample", type=int, help="kills of each command")
+    parser.add_argument("--jobs", type=int, default=1, help="commands at a time")
+    parser.add_argument("--out", type=Path, help="folder for kills.json and kills.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
     _import()
-    bad = 0
-    with prepared() as (place, given):
-        for name in options.commands or given:
-            found = campaign(given[name], place / name.replace(" ", "-"), options.sample)
-            bad += not found.good
+    found: dict[str, Found] = {}
+    with (
+        prepared() as (place, given),
+        ProcessPoolExecutor(options.jobs, get_context("fork")) as jobs,
+    ):
+        names = options.commands or list(given)
+        doing = {
+            jobs.submit(campaign, given[name], place / f"kills-{number}", options.sample): name
+            for number, name in enumerate(names)
+        }
+        for done in as_completed(doing):
+            name = doing[done]
+            one = found[name] = done.result()
             print(
-                f"{name}: {found.kills} kills, {len(found.failed)} restarts failed, "
-                f"{len(found.other)} files other, {len(found.left)} left",
+                f"{name}: {one.kills} kills in {one.seconds:.0f} s, {len(one.failed)} restarts "
+                f"failed, {len(one.other)} files other, {len(one.left)} left",
                 flush=True,
             )
-            for line in [*found.failed, *found.other, *found.left][:8]:
+            for line in one.faults[:8]:
                 print(f"  {line}", flush=True)
-    return 1 if bad else 0
+            if options.out is not None:
+                ordered = {name: found[name] for name in names if name in found}
+                write(result(ordered), "kills", options.out, machine.describe())
+    return 1 if any(one.faults for one in found.values()) else 0
+
+
+def _less(demo: Job) -> Job:
+    """One input and few maps; the kinds of files are the same."""
+    assert demo.cells is not None
+    assert demo.sweep is not None
+    assert demo.beside is not None
+    methods = {"simple-gradient": {}}
+    sweep = replace(
+        demo.sweep, method="smoothgrad", over="sigma", values=(0.1, 0.2), settings={"samples": 2}
+    )
+    return replace(
+        demo, cells=replace(demo.cells, indices=(0,)), methods=methods, sweep=sweep,
+        beside=replace(demo.beside, methods=methods),
+    )  # fmt: skip
+
+
+IMPORTED = (
+    "matplotlib.backends.backend_agg", "torch._dynamo", "torch.fx.experimental.symbolic_shapes",
+    "torch.utils.tensorboard", "PIL.PngImagePlugin", "moreaugrad.explainers.gradient",
+    "moreaugrad.runs.certify", "moreaugrad.runs.evaluate.report", "moreaugrad.runs.retrain",
+    "moreaugrad.runs.sanity", "moreaugrad.runs.visualise",
+)  # fmt: skip
+"""What commands import when they need it."""
 
 
 def _import() -> None:
-    """What the commands import, once. Nothing is computed: autograd's threads would not survive a
-    fork."""
-    import jinja2  # noqa: F401
-    from PIL import PngImagePlugin  # noqa: F401
+    """What the commands import and compile, once. Nothing is computed: autograd's threads would not
+    survive a fork."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    command = typer.main.get_command(app)
+    typer.main.get_command = lambda _: command
+    for name in templates().list_templates():
+        templates().get_template(name)
 
-    import moreaugrad.runs.certify
-    import moreaugrad.runs.evaluate.report
-    import moreaugrad.runs.retrain
-    import moreaugrad.runs.sanity
-    import moreaugrad.runs.visualise  # noqa: F401
-    from moreaugrad.cli.entry import run
-
+    demo = _less(moreaugrad.runs.demo_job())
+    moreaugrad.runs.demo_job = lambda: demo
     with contextlib.redirect_stderr(io.StringIO()):
         for words in (["explain", "missing.png"], ["report", "missing"]):
             run([*words, "--out", "nowhere"])

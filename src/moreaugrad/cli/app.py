@@ -19,7 +19,8 @@ from moreaugrad.cli.visualise import VisualiseOptions, perform_visualise
 app = typer.Typer(
     name="moreaugrad",
     help="Sparse, stable and checked gradient explanations of image classifiers.",
-    epilog="Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "
+    "interrupted by Ctrl-C, SIGTERM or SIGHUP.",
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=True,

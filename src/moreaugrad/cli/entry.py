@@ -10,8 +10,10 @@ import warnings
 
 import typer
 
+from moreaugrad.cli import interruption
 from moreaugrad.cli.app import app
 from moreaugrad.cli.codes import DONE, INTERRUPTED, REFUSED
+from moreaugrad.cli.streams import lasting
 
 # typer brings its own copy of click or uses the installed one, by version; both raise this.
 USAGE: type[Exception] = typer.BadParameter.__mro__[2]
@@ -23,24 +25,32 @@ TRACEBACK = "MOREAUGRAD_TRACEBACK"
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and exits with its code."""
+    lasting()
     warnings.showwarning = _show_warning
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # of a full disk
+        code = _refuse(f"standard output: {error.strerror}", REFUSED)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """A command's exit code. Whatever goes wrong is one line on standard error."""
+    interruption.forget()
     command = typer.main.get_command(app)
     # What it logs of a damaged file is in the error or the note that follows.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         code = command.main(arguments, prog_name="moreaugrad", standalone_mode=False)
+        if code == INTERRUPTED:
+            return interruption.exit_code()
         return code if isinstance(code, int) else DONE
-    except (KeyboardInterrupt, typer.Abort):
-        return _refuse("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except (interruption.Interrupted, KeyboardInterrupt, typer.Abort):
+        return _refuse("interrupted", interruption.exit_code())
     except (Exception, SystemExit) as error:
+        if interruption.received():  # what was interrupted may raise errors of its own
+            return _refuse("interrupted", interruption.exit_code())
         # Models and factories are code of others, which may raise anything, or exit.
         if os.environ.get(TRACEBACK):
             from moreaugrad.cli.screen import errors

@@ -265,7 +265,13 @@ def summary_json(outcome: Outcome) -> None:
 
 
 def print_json(value: Any) -> None:
+    """Characters that are not to be shown, or that standard output does not have, are written as
+    JSON's escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, allow_nan=False)
     sys.stdout.write(UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
 
 from moreaugrad.files import write_atomically
 from moreaugrad.names import shown
@@ -14,9 +16,13 @@ from moreaugrad.report.content import Page, Tile
 from moreaugrad.report.embedding import data_uri, svg_uri
 from moreaugrad.report.summary import summarise
 
+if TYPE_CHECKING:
+    import jinja2
 
-def render_page(page: Page) -> str:
-    """The page as HTML: no script is needed to read it, and nothing is fetched."""
+
+@cache
+def templates() -> jinja2.Environment:
+    """Those of the pages, each compiled once."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -37,6 +43,12 @@ def render_page(page: Page) -> str:
         "setting": wording.setting,
         "low": wording.low,
     }
+    return environment
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML: no script is needed to read it, and nothing is fetched."""
+    environment = templates()
     script = environment.get_template("script.js").render()
     # The browser runs this very script and no other, whatever a label may contain.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
