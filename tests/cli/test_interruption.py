@@ -1,13 +1,22 @@
-"""Ctrl-C is one line and exit code 130 whenever it comes; a long run without a terminal speaks."""
+"""Ctrl-C, SIGTERM and SIGHUP are one line and an exit code whenever they come; a long run without a
+terminal speaks."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 
 import pytest
 
+from moreaugrad.cli import interruption
 from moreaugrad.cli.screen import Lines
+from moreaugrad.data import writing
+from moreaugrad.runs.directory import RunDirectory
+from moreaugrad.training.loop import Trainer
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 INTERRUPTED_AT = """
 import os, signal, sys
@@ -16,7 +25,7 @@ from moreaugrad.cli import main
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), {number})
         return None
 
 sys.meta_path.insert(0, Interrupting())
@@ -25,29 +34,176 @@ main(["explain", "none.png", "--model", "builtin", "--out", "o"])
 
 
 @pytest.mark.parametrize(
-    "module",
-    ["moreaugrad.cli.entry", "typer", "moreaugrad.cli.options", "numpy", "torch", "captum.attr",
-     "moreaugrad.explainers.base", "moreaugrad.runs.job", "moreaugrad.data.images"],
-)  # fmt: skip
-def test_an_interruption_during_the_imports_is_one_line(tmp_path, module):
+    ("module", "number"),
+    [
+        ("moreaugrad.cli.entry", signal.SIGTERM),
+        ("typer", signal.SIGINT),
+        ("moreaugrad.cli.options", signal.SIGHUP),
+        ("numpy", signal.SIGINT),
+        ("torch", signal.SIGTERM),
+        ("captum.attr", signal.SIGINT),
+        ("moreaugrad.explainers.base", signal.SIGHUP),
+        ("moreaugrad.runs.job", signal.SIGINT),
+        ("moreaugrad.data.images", signal.SIGTERM),
+    ],
+)
+def test_an_interruption_during_the_imports_is_one_line(tmp_path, module, number):
+    code = INTERRUPTED_AT.format(module=module, number=int(number))
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_AT.format(module=module)],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 130, done.stderr
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == CODES[number], done.stderr
     assert done.stderr == "error: interrupted\n"
 
 
 def test_an_interruption_of_the_shutdown_is_one_line(tmp_path):
     code = (
         "import atexit, os, signal\n"
-        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
         "from moreaugrad.cli import main\n"
         "main(['--version'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 130
+    assert done.returncode == 143
     assert done.stderr == "error: interrupted\n"
+
+
+# Long runs
+
+MODEL = ["--model", "tiny_models:smooth", "--threads", "1"]
+DATA = ["--data", "data", *MODEL]
+LONG = {
+    "explain": ["explain", "data", "--method", "simple-gradient", *MODEL],
+    "certify": [
+        "certify",
+        "data/dot",
+        "--sigma",
+        "0.5",
+        "--samples",
+        "128",
+        "--radii",
+        "0.1",
+        *MODEL,
+    ],
+    "evaluate": ["evaluate", "--methods", "simple-gradient", "--block", "1", *DATA],
+    "sanity": ["sanity", "--samples", "2", "--metrics", "spearman", "--seeds", "0", *DATA],
+    "visualise": ["visualise", "--set", "steps=2", *MODEL],
+    "train": [
+        "train",
+        "--epochs",
+        "2",
+        "--batch",
+        "2",
+        "--size",
+        "16",
+        "--validation",
+        "0.5",
+        *DATA,
+    ],
+    "data cells": ["data", "cells", "--count", "3", "--size", "16"],
+}
+
+
+def at_the_second(monkeypatch, act, *places):
+    """`act` comes with the second call of each of these functions, which are class and name."""
+    for owner, name in places:
+        real, seen = getattr(owner, name), []
+
+        def called(*given, real=real, seen=seen, **named):
+            seen.append(given)
+            if len(seen) == 2:
+                act()
+            return real(*given, **named)
+
+        monkeypatch.setattr(owner, name, called)
+
+
+PLACES = [(RunDirectory, "write"), (Trainer, "step"), (writing, "write_atomically")]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [*((name, signal.SIGTERM) for name in LONG), ("explain", signal.SIGHUP),
+     ("train", signal.SIGINT)],
+)  # fmt: skip
+def test_a_signal_keeps_what_is_finished(photos, command, monkeypatch, name, number):
+    before = {number: signal.getsignal(number) for number in CODES}
+    with monkeypatch.context() as patch:
+        at_the_second(patch, lambda: os.kill(os.getpid(), number), *PLACES)
+        done = command(*LONG[name], "-q", "--out", "results")
+    assert done.code == CODES[number], done
+    assert len(done.err.splitlines()) == 1, done
+    assert "interrupted" in done.err
+    assert {number: signal.getsignal(number) for number in CODES} == before
+    assert (photos / "results" / "index.html").exists() == (name == "explain")
+    assert not list((photos / "results").rglob(".*"))
+    assert command(*LONG[name], "-q", "--out", "results").code == 0
+
+
+def test_an_error_that_an_interruption_causes_is_no_error(photos, command, monkeypatch):
+    def fails():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError("a worker was killed") from None
+
+    at_the_second(monkeypatch, fails, (Trainer, "step"))
+    done = command(*LONG["train"], "-q", "--out", "results")
+    assert (done.code, done.err) == (143, "error: interrupted")
+
+
+class Left(BaseException):
+    """In place of the end of the process."""
+
+
+@pytest.mark.parametrize("launcher", ["", "torchrun"])
+def test_the_second_signal_ends_at_once(monkeypatch, launcher):
+    """But under torchrun, which passes on the signal that its processes have received already."""
+    left = []
+
+    def leave(code):
+        left.append(code)
+        raise Left
+
+    monkeypatch.setattr(interruption.os, "_exit", leave)
+    if launcher:
+        monkeypatch.setenv(interruption.TORCHRUN, "run")
+    interruption.forget()
+
+    def twice():
+        with interruption.interruptible():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt:
+                os.kill(os.getpid(), signal.SIGHUP)
+                raise
+
+    with pytest.raises(interruption.Interrupted if launcher else Left):
+        twice()
+    assert left == ([] if launcher else [129])
+    assert interruption.exit_code() == 143
+    interruption.forget()
+    assert interruption.exit_code() == 130
+
+
+def test_signals_that_are_ignored_stay_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruption.interruptible():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_workers_leave_signals_to_the_process_that_forked_them():
+    with interruption.interruptible():
+        child = os.fork()
+        if child == 0:
+            os._exit(signal.getsignal(signal.SIGINT) is not signal.SIG_IGN)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 
 def test_a_line_says_how_far_a_run_is():

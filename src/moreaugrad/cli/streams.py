@@ -13,10 +13,11 @@ GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 class _Lasting(io.RawIOBase):
-    """Writes to a file; when its reader has gone, to nowhere."""
+    """Writes to the file of a stream; when its reader has gone, to nowhere."""
 
-    def __init__(self, file: io.RawIOBase) -> None:
+    def __init__(self, stream: io.TextIOWrapper, file: io.RawIOBase) -> None:
         self._file, self._gone = file, False
+        self._stream = stream  # which would close the file when nobody holds it any more
 
     def write(self, data: bytes, /) -> int | None:  # type: ignore[override]
         if not self._gone:
@@ -47,12 +48,11 @@ def lasting() -> None:
         if stream is None:  # closed before the start
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            # The old stream, which would close the file, stays alive as sys.__stdout__.
             buffer = stream.buffer
             unbuffered = isinstance(buffer, io.RawIOBase)  # as by python -u
             raw = buffer if unbuffered else buffer.raw
             new = io.TextIOWrapper(
-                io.BufferedWriter(_Lasting(raw)),
+                io.BufferedWriter(_Lasting(stream, raw)),
                 encoding=stream.encoding,
                 errors="backslashreplace",
                 line_buffering=unbuffered or stream.line_buffering,
