@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 """Errors of a reader that has gone: a closed pipe, a terminal that was hung up, a closed file."""
@@ -51,8 +52,9 @@ def lasting() -> None:
             buffer = stream.buffer
             unbuffered = isinstance(buffer, io.RawIOBase)  # as by python -u
             raw = buffer if unbuffered else buffer.raw
+            file: Any = _Lasting(stream, raw)
             new = io.TextIOWrapper(
-                io.BufferedWriter(_Lasting(stream, raw)),
+                io.BufferedWriter(file),
                 encoding=stream.encoding,
                 errors="backslashreplace",
                 line_buffering=unbuffered or stream.line_buffering,
