@@ -99,6 +99,31 @@ def test_what_is_no_image_is_left_out_and_counted(command, damaged, kind):
     assert "folder.png" not in done.err
 
 
+ANY_SIZE = """
+from torch import nn
+from moreaugrad.models import LoadedModel, Preprocess
+
+def net():
+    layers = nn.Conv2d(3, 4, 5), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    return LoadedModel(module=nn.Sequential(*layers), preprocess=Preprocess(), labels=("dot", "stripe"))
+"""
+
+
+@pytest.mark.parametrize("kind", ["explain", "compare", "certify", "evaluate"])
+def test_an_image_that_the_network_cannot_process_is_left_out(command, tmp_path, monkeypatch, kind):
+    (tmp_path / "any_size.py").write_text(ANY_SIZE)
+    monkeypatch.chdir(tmp_path)
+    for label in ("dot", "stripe"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.new("RGB", (20, 20), "teal").save(tmp_path / "data" / label / "a.png")
+    Image.new("RGB", (2, 2), "teal").save(tmp_path / "data" / "dot" / "small.png")
+    words = ["any_size:net" if word == MODEL[1] else word for word in COMMANDS[kind]]
+    done = command(*words, "--json")
+    assert done.code == 1, done
+    assert "small.png" in done.err
+    assert count(kind, done) == 1
+
+
 def packed(path, whole):
     """A zip of good images, and of members that cannot be unpacked or decoded; their names."""
     bad = {"dot/encrypted.png": (6, 1), "dot/unknown.png": (8, 97), "dot/deflated.png": (8, 8)}

@@ -54,6 +54,16 @@ def test_all_is_read_once_and_kept(folder: Path, workers: int) -> None:
         part.pixels(0)[0][0] = 0
 
 
+def test_an_image_that_cannot_be_resized_is_left_out(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        saved(tmp_path / "train" / label / "0.png", np.full((12, 16, 3), 99, np.uint8))
+    saved(tmp_path / "train" / "a" / "thin.png", np.full((1, 9000, 3), 99, np.uint8))
+    found = prepare(open_examples(tmp_path), resize=8, max_unreadable=0.5)
+    assert len(found) == 2
+    assert [text.partition(": ")[0] for text in found.unreadable] == ["train/a/thin.png"]
+    assert "resize: expected sides of at most" in found.unreadable[0]
+
+
 def test_what_does_not_fit_is_read_again(folder: Path) -> None:
     examples = open_examples(folder)
     one = 12 * 16 * 4

@@ -110,7 +110,10 @@ class _Reader:
                 f"{width} x {height} pixels, got one of "
                 f"{attention.shape[1]} x {attention.shape[0]}"
             )
-        return fitted((picture, attention), self.resize)
+        try:
+            return fitted((picture, attention), self.resize)
+        except ValueError as error:  # it is too long for its width
+            return f"{self.examples.describe(index)}: {error}"
 
 
 def _refuse_blank(examples: Examples, blank: dict[int, bool]) -> None:

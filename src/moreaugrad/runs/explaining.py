@@ -158,13 +158,21 @@ def _told(subject: Subject, x: Tensor, results: Sequence[Result]) -> Record:
         "model": network.model.name,
         "prediction": [
             {"class": index, "label": network.label(index), "probability": probability}
-            for index, probability in network.predict(x, subject.task)[0]
+            for index, probability in _prediction(subject, x)
         ],
     }
     if results:
         target = results[0].target
         told["target"] = {"class": target, "label": network.label(target)}
     return told
+
+
+def _prediction(subject: Subject, x: Tensor) -> list[tuple[int, float]]:
+    """Empty for an input that the network cannot process, whose maps have failed for that too."""
+    try:
+        return subject.network.predict(x, subject.task)[0]
+    except TROUBLE:
+        return []
 
 
 def _group_size(x: Tensor) -> int:

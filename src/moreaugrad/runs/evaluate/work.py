@@ -135,6 +135,7 @@ class _Run:
             records.append(record)
             try:
                 x = network.batch([self.prepared.input(one)])
+                likeliest = network.predict(x, self.prepared.task)[0]
             except (ValueError, OSError) as error:
                 record["problem"] = line(error)
                 continue
@@ -145,7 +146,7 @@ class _Run:
             record["shape"] = list(x.shape[1:])
             record["prediction"] = [
                 {"class": index, "label": network.label(index), "probability": probability}
-                for index, probability in network.predict(x, self.prepared.task)[0]
+                for index, probability in likeliest
             ]
             if self._kept(one):
                 tensors[str(one.index)] = x[0]
