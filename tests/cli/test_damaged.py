@@ -105,7 +105,8 @@ from moreaugrad.models import LoadedModel, Preprocess
 
 def net():
     layers = nn.Conv2d(3, 4, 5), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
-    return LoadedModel(module=nn.Sequential(*layers), preprocess=Preprocess(), labels=("dot", "stripe"))
+    labels = ("dot", "stripe")
+    return LoadedModel(module=nn.Sequential(*layers), preprocess=Preprocess(), labels=labels)
 """
 
 
