@@ -64,6 +64,15 @@ class Network:
         exact = torch.float64 if self.compute.dtype == "float64" else torch.float32
         return torch.stack(inputs).to(self.compute.device, exact)
 
+    def tried(self, x: Tensor) -> Tensor:
+        """An input as a batch of one. Errors: ValueError where the network cannot process it, as
+        where images keep their own sizes and one is too small."""
+        batch = self.batch([x])
+        if self.model.preprocess.input_shape is None:
+            with self.model.sized():
+                self.predict(batch, "auto")
+        return batch
+
     def label(self, index: int) -> str:
         names = self.model.labels
         return names[index] if names is not None and index < len(names) else f"class {index}"

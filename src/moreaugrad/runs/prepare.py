@@ -114,11 +114,11 @@ def prepare(job: Job) -> Prepared:
 
 
 def first_input(cases: Sequence[Case], network: Network) -> Tensor:
-    """The first readable input as a batch of one. Errors: ValueError where there is none."""
+    """The first usable input as a batch of one. Errors: ValueError where there is none."""
     problems = []
     for case in cases:
         try:
-            return network.batch([case.load(network.model.preprocess).x])
+            return network.tried(case.load(network.model.preprocess).x)
         except (ValueError, OSError, MemoryError) as error:
             problems.append(str(error))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

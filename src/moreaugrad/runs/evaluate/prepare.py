@@ -140,7 +140,7 @@ def _first(data: DataSet, chosen: Sequence[Chosen], network: Network) -> Tensor:
     problem = ""
     for one in chosen:
         try:
-            return network.batch([network.model.preprocess(data.load(one.item))])
+            return network.tried(network.model.preprocess(data.load(one.item)))
         except (ValueError, OSError) as error:
             problem = problem or str(error)
     raise ValueError(f"expected pictures, but none of {len(chosen)} can be read: {problem}")
