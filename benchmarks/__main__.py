@@ -48,6 +48,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "passes": _part("passes"),
     "linearity": _part("linearity"),
     "smoothgrad": _part("smoothgrad"),
+    "small-inputs": _part("small_inputs"),
     "memory": _part("memory"),
     "startup": _part("startup"),
     "solvers": _part("solvers"),

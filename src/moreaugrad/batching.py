@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
-# Entries of the input in one pass: 16 photos of 3 x 224 x 224, 128 pictures of 3 x 32 x 32. Larger
-# chunks are slower per sample on a processor (page faults and cache misses of big activations) and
+# Entries of the input in one pass: 16 photos of 3 x 224 x 224, 128 images of 3 x 32 x 32. Larger
+# chunks are slower per sample on a CPU (page faults and cache misses of big activations) and
 # gain nothing; an accelerator wants more.
 CPU_ENTRIES, CPU_MOST = 2_500_000, 128
 DEVICE_ENTRIES, DEVICE_MOST = 40_000_000, 2048
+# Bytes of activations in one pass on a CPU, once they are known: networks of tables fill the first
+# with thousands of rows, and no network takes more than the second.
+CPU_FULL, CPU_LARGEST = 100_000_000, 2_000_000_000
 
 
 @dataclass(eq=False)
 class Chunks:
-    """The chunk size shared by all parts of one computation; it shrinks when memory runs out."""
+    """The chunk size shared by all parts of one computation; it shrinks when memory runs out.
+
+    most: rows that `fit` may go up to; None keeps the size, which the user has set.
+    """
 
     size: int
+    most: int | None = None
 
     @classmethod
     def of(cls, batch_size: int | None, like: Tensor) -> Chunks:
+        """`batch_size`, or a size from the device and the entries of a row of `like` `[B, n]`."""
         if batch_size is not None:
             if batch_size < 1:
                 raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
             return cls(batch_size)
         on_cpu = like.device.type == "cpu"
         entries, most = (CPU_ENTRIES, CPU_MOST) if on_cpu else (DEVICE_ENTRIES, DEVICE_MOST)
-        return cls(max(1, min(most, entries // max(1, like.shape[1]))))
+        fitting = max(1, entries // max(1, like.shape[1]))
+        return cls(min(most, fitting), fitting if on_cpu else None)
+
+    def fit(self, activations: int) -> None:
+        """Chooses the size again, by the bytes of activations that a row keeps for its gradient."""
+        if self.most is not None and activations > 0:
+            full, largest = CPU_FULL // activations, CPU_LARGEST // activations
+            self.size = max(1, min(max(self.size, full), largest, self.most))
 
     def guarded(self, work: Callable[[], T]) -> T | None:
         """The result of `work`, or None when memory ran out: then the size has been halved.
@@ -65,6 +81,32 @@ class Chunks:
             found.append(done)
             at += len(part)
         return torch.cat(found)
+
+
+@dataclass(eq=False)
+class Kept:
+    """What a pass keeps for its gradient. size: in bytes."""
+
+    size: int = 0
+
+
+@contextmanager
+def activations(model: object) -> Iterator[Kept]:
+    """Measures what passes keep for their gradient while open, the model's weights left out."""
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    known = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    kept = Kept()
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.layout is torch.strided:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in known:
+                known.add(storage.data_ptr())
+                kept.size += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield kept
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.batching import out_of_memory
+from moreaugrad.batching import activations, out_of_memory
 from moreaugrad.bound import BoundScore
 from moreaugrad.checks import ModelError
 from moreaugrad.generators import GeneratorStates
@@ -42,19 +42,23 @@ class _Probe:
         return cls(bound.origin[index], index, places)
 
 
-def check_behaviour(bound: BoundScore, outputs: Tensor, *, any_size: bool) -> None:
+def check_behaviour(bound: BoundScore, outputs: Tensor, *, any_size: bool) -> int:
     """Refuses a model that is random, has a state, couples samples, or changes its input.
 
     outputs `[B, K, ...]`: those of the bound inputs, computed without gradients. The first and the
     last sample of a pass are computed again, each alone and with gradients recorded; a single one
     together with another input. Where this differs by more than rounding, further passes find out
     why. any_size: a model that takes no other number of samples than it was given is refused.
+    Returns the bytes that a row keeps for its gradient, 0 where that could not be measured.
     Errors: ModelError with the cause.
     """
     before = GeneratorStates.now(bound.origin.device)
+    size = 0
     for probe, instead in _probes(bound):
         try:
-            _compare(bound, outputs, probe, _outputs(bound, probe, gradients=True))
+            found, kept = _recorded(bound, probe)
+            size = max(size, kept)
+            _compare(bound, outputs, probe, found)
         except _Differs as found:
             raise ModelError(str(found)) from None
         except (ModelError, RuntimeError, MemoryError) as error:
@@ -63,6 +67,7 @@ def check_behaviour(bound: BoundScore, outputs: Tensor, *, any_size: bool) -> No
             _compare_instead(bound, outputs, instead, error)
     if not before.same(GeneratorStates.now(bound.origin.device)):
         _check_draws(bound)
+    return size
 
 
 class _Differs(ModelError):
@@ -88,6 +93,19 @@ def _probes(bound: BoundScore) -> Iterator[tuple[_Probe, _Probe]]:
         yield _Probe.of(bound, [0, batch - 1], (0, 1)), alone
     else:
         yield alone, alone
+
+
+def _recorded(bound: BoundScore, probe: _Probe) -> tuple[Tensor, int]:
+    """The outputs, with gradients recorded, and the bytes that a row keeps for its gradient."""
+    try:
+        with activations(bound.model) as kept:
+            outputs = _outputs(bound, probe, gradients=True)
+    except ModelError as error:
+        # torch.func within a model cannot be measured so.
+        if "saved tensor hooks" not in str(error):
+            raise
+        return _outputs(bound, probe, gradients=True), 0
+    return outputs, kept.size // len(probe.rows)
 
 
 def _outputs(bound: BoundScore, probe: _Probe, *, gradients: bool) -> Tensor:

@@ -152,7 +152,7 @@ def _checked(
 
 def _tried(bound: BoundScore, *, any_size: bool) -> tuple[BoundScore, Tensor]:
     outputs = bound.clean_outputs()
-    check_behaviour(bound, outputs, any_size=any_size)
+    bound.chunks.fit(check_behaviour(bound, outputs, any_size=any_size))
     return bound, outputs
 
 
