@@ -125,3 +125,20 @@ def test_inside_autocast_the_network_alone_is_in_reduced_precision() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = relu_hessian(model, x, leading=leading).eigenvalues
         torch.testing.assert_close(found[:, :2], expected[:, :2], rtol=0.1, atol=1e-3)
+
+
+@pytest.mark.parametrize("gap", [5.0, 30.0, 60.0])
+def test_a_prediction_as_good_as_certain_has_its_exact_hessian(gap: float) -> None:
+    """Of two classes: H = p q d d' and the cross-entropy's gradient -q d, d = w_0 - w_1."""
+    weight = normal(2, 6, seed=3)
+    model = nn.Linear(6, 2, dtype=torch.float64)
+    with torch.no_grad():
+        model.weight.copy_(weight)
+        model.bias.copy_(torch.tensor([gap, 0.0]))
+    found = relu_hessian(model, torch.zeros(1, 6, dtype=torch.float64), target=0)
+    d, q = weight[0] - weight[1], torch.sigmoid(torch.tensor(-gap, dtype=torch.float64))
+    value = (1 - q) * q * d @ d
+    torch.testing.assert_close(found.eigenvalues[0, 0], value, rtol=1e-12, atol=0)
+    (step,), lambda2 = found.displacement(c1=float(value))
+    torch.testing.assert_close(lambda2[0], 1.5 * value, rtol=1e-12, atol=0)
+    torch.testing.assert_close(step[0], -q * d / (2 * value), rtol=1e-9, atol=0)

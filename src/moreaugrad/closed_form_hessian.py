@@ -89,8 +89,8 @@ class ReLUHessian:
         bound = self._model.bound
         p = _probabilities(bound)
         twice = self.eigenvalues[:, 0].double().cpu() + 2 * c1
-        pull = p.clone()
-        pull[torch.arange(len(p)), bound.target.classes.cpu()] -= 1
+        pull, chosen = p.clone(), (torch.arange(len(p)), bound.target.classes.cpu())
+        pull[chosen] = -_others(p)[chosen]
         e = _factor(p)
         small = e.mT @ self._gram @ e
         shifts = torch.diag_embed(twice[:, None].expand_as(p))
@@ -202,7 +202,7 @@ def _ritz(space: RitzSpace, leading: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gram(bound: BoundScore, row: int, classes: int, scale: Tensor) -> Tensor:
-    """J J' of one sample, `[c, c]`, float64 on the processor."""
+    """J J' of one sample, `[c, c]`, float64 on the CPU."""
     eye = torch.eye(classes, dtype=torch.float64)
     jacobian = torch.cat(list(_pulled(bound, row, eye))) / scale
     total = torch.zeros(classes, classes, dtype=torch.float64)
@@ -214,7 +214,8 @@ def _gram(bound: BoundScore, row: int, classes: int, scale: Tensor) -> Tensor:
 def _pulled(bound: BoundScore, row: int, weights: Tensor) -> Iterator[Tensor]:
     """J' w of one sample for each row of `weights` `[k, c]`, in blocks: `[some, n]`.
 
-    A block is so many copies of the sample, recorded once and gone back through again and again.
+    A block is so many copies of the sample, recorded once and gone back through again and again,
+    with weights of size 1, which no reduced precision rounds to zero.
     """
     size = min(len(weights), bound.chunks.size)
     leaf = bound.origin[row].expand(size, -1).detach().clone().requires_grad_()
@@ -224,15 +225,17 @@ def _pulled(bound: BoundScore, row: int, weights: Tensor) -> Iterator[Tensor]:
     if not outputs.requires_grad:
         raise checks.detached()
     for block in torch.split(weights, size):
-        full = torch.nn.functional.pad(block, (0, 0, 0, size - len(block))).to(outputs)
+        largest = block.abs().amax(1, keepdim=True)
+        unit = torch.where(largest > 0, block / largest, 0.0)
+        full = torch.nn.functional.pad(unit, (0, 0, 0, size - len(block))).to(outputs)
         found = torch.autograd.grad(outputs, leaf, full, retain_graph=True)[0]
         if bound.meter is not None:
             bound.meter(len(block))
-        yield found[: len(block)].to(leaf.dtype)
+        yield found[: len(block)].to(leaf.dtype) * largest.to(leaf)
 
 
 def _probabilities(bound: BoundScore) -> Tensor:
-    """p `[B, c]`, float64 on the processor."""
+    """p `[B, c]`, float64 on the CPU."""
     with torch.no_grad():
         outputs = bound.in_chunks(lambda rows: bound.outputs(bound.origin[rows], rows))
     if outputs.ndim != 2:
@@ -245,7 +248,14 @@ def _probabilities(bound: BoundScore) -> Tensor:
 def _factor(p: Tensor) -> Tensor:
     """E `[B, c, c]`, E E' = diag(p) - p p'."""
     root = p.sqrt()
-    return torch.diag_embed(root) - p[:, :, None] * root[:, None]
+    matrix = -p[:, :, None] * root[:, None]
+    matrix.diagonal(dim1=1, dim2=2).copy_(root * _others(p))
+    return matrix
+
+
+def _others(p: Tensor) -> Tensor:
+    """1 - p `[B, c]`, as the sum of the other classes, which does not round away where p is 1."""
+    return (p[:, None] * (1 - torch.eye(p.shape[1], dtype=p.dtype))).sum(2)
 
 
 def _all(bound: BoundScore) -> Tensor:
