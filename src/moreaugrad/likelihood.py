@@ -11,11 +11,12 @@ whose first and second derivatives are products of p's and of sigmoid(t) = 1 - p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from moreaugrad.layout import per_sample
 
@@ -65,7 +66,9 @@ def magnitude(values: Tensor) -> Tensor:
 
 
 def pulled_back(
-    outputs: Tensor, inputs: tuple[Tensor, ...], read: Callable[[Tensor], Tensor]
+    outputs: Tensor,
+    inputs: Sequence[Tensor | GradientEdge],
+    read: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """read(outputs) `[B]` in at least single precision, and each row's gradient by the inputs.
 
@@ -79,7 +82,8 @@ def pulled_back(
         (slope,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
     size = magnitude(slope)
     unit = (slope / per_sample(size, slope)).to(outputs.dtype)
-    found = torch.autograd.grad(outputs, inputs, unit, allow_unused=True)
+    # torch takes a mixture, which its annotation does not know.
+    found = torch.autograd.grad(outputs, inputs, unit, allow_unused=True)  # type: ignore[arg-type]
     return values.detach(), tuple(
         None if g is None else raised(g) * per_sample(size, raised(g)) for g in found
     )

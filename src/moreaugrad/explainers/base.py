@@ -145,7 +145,7 @@ class Explainer(GradientAttribution, ABC):
             found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
-        maps = Maps.joined(found).smoothed(bound)
+        maps = Maps.joined(found).smoothed(bound).stored(bound.layout)
         restored = bound.layout.restore(maps.flat)
         explained = bound.layout.restore(bound.origin)
         real = None if bound.mask is None else bound.layout.split(bound.mask)

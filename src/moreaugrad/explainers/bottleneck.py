@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.layer import hooked
 from moreaugrad.layout import Shape
+from moreaugrad.likelihood import pulled_back
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +47,12 @@ def outputs(bound: BoundScore, model: nn.Module) -> list[Output]:
     first = torch.zeros_like(bound.target.classes[:1])
     points = bound.origin[first].requires_grad_()
     with torch.enable_grad(), hooked({}, dict.fromkeys(model.modules(), note)):
-        score = bound.value(points, first).sum()
+        logits = bound.outputs(points, first)
+    if not logits.requires_grad:
+        raise checks.detached()
     # Not the tensors themselves: operations in place may have changed them since.
     edges = [edge for *_, edge in found if edge is not None]
-    passed = _passed(get_gradient_edge(score), get_gradient_edge(points).node, edges)
+    passed = _passed(get_gradient_edge(logits), get_gradient_edge(points).node, edges)
     runs = Counter(module for module, *_ in found)
     held = [
         edge if runs[module] == 1 and edge is not None and _key(edge) in passed else None
@@ -56,7 +60,8 @@ def outputs(bound: BoundScore, model: nn.Module) -> list[Output]:
     ]
     asked = [edge for edge in held if edge is not None]
     with checks.explained(bound.layout):
-        gradients = iter(torch.autograd.grad(score, asked) if asked else ())
+        read = partial(bound.read, rows=first)
+        gradients = iter(pulled_back(logits, asked, read)[1] if asked else ())
     return [
         Output(module, shape)
         if edge is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.rescale import rescaled
 from moreaugrad.layer import as_module
+from moreaugrad.likelihood import pulled_back
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -54,9 +56,11 @@ class DeepLift(FromBaseline):
             both = torch.cat((rows, rows))
             points = torch.cat((bound.origin[rows], baseline[rows])).requires_grad_()
             with torch.enable_grad(), rescaled(model, len(both)):
-                scores = bound.value(points, both)
+                outputs = bound.outputs(points, both)
                 with checks.explained(bound.layout):
-                    (found,) = torch.autograd.grad(scores.sum(), points)
+                    _, (found,) = pulled_back(outputs, (points,), partial(bound.read, rows=both))
+            if found is None:
+                raise checks.detached()
             return found[: len(rows)]
 
         multiplier = bound.in_chunks(multipliers, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from moreaugrad.explainers.grid import Grid, grid_of
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.layer import as_module, name_of, replaced, resolve
 from moreaugrad.layout import Shape
+from moreaugrad.likelihood import pulled_back, raised
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -138,7 +140,12 @@ def _at(layer: nn.Module, bound: BoundScore, rows: Tensor) -> tuple[Tensor, Tens
         return found[0]
 
     with torch.enable_grad(), replaced(layer, keep):
-        total = bound.value(bound.origin[rows], rows).sum()
+        outputs = bound.outputs(bound.origin[rows], rows)
     with checks.explained(bound.layout):
-        (gradient,) = torch.autograd.grad(total, found)
-    return found[0].detach(), gradient
+        _, (gradient,) = pulled_back(outputs, found, partial(bound.read, rows=rows))
+    if gradient is None:
+        raise ValueError(
+            f"cam_layer: expected a layer that the score depends on, got {type(layer).__name__}, "
+            "whose output goes nowhere; name another module"
+        )
+    return raised(found[0].detach()), gradient

@@ -11,7 +11,11 @@ from torch import Tensor
 
 from moreaugrad.bound import BoundScore
 from moreaugrad.explanation import Explanation
+from moreaugrad.layout import Layout
 from moreaugrad.solvers.solution import Solution, Status
+
+STORED = 0.02
+"""Relative error of a map in its input's dtype that is more than rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +83,29 @@ class Maps:
                 for status, none in zip(self.status, silent.tolist(), strict=True)
             ),
             error=self.error.masked_fill(silent, torch.nan),
+        )
+
+    def stored(self, layout: Layout) -> Self:
+        """These, a map being reported that its input's dtype cannot hold: too small or too large.
+
+        Its error is at least what is lost.
+        """
+        if all(dtype.itemsize >= self.flat.dtype.itemsize for dtype in layout.dtypes):
+            return self
+        exact = self.flat.double()
+        kept = layout.flatten([part.double() for part in layout.restore(self.flat)])
+        lost = (kept - exact).norm(dim=1) / exact.norm(dim=1)
+        poor = (lost > STORED) & torch.isfinite(exact).all(1)
+        if not bool(poor.any()):
+            return self
+        error = self.error.where(~poor, self.error.nan_to_num().maximum(lost.to(self.error)))
+        return replace(
+            self,
+            status=tuple(
+                Status.PRECISION if off and not status.failed else status
+                for status, off in zip(self.status, poor.tolist(), strict=True)
+            ),
+            error=error.masked_fill(error.isinf(), torch.nan),
         )
 
     @classmethod

@@ -90,8 +90,8 @@ _MESSAGES = {
         "lower rho below 1 / (largest negative curvature of the score)",
     ),
     Status.PRECISION: (
-        "the accuracy asked for is finer than the rounding of the network's precision",
-        "raise tolerance, or use float64",
+        "the accuracy asked for is finer than the rounding of the network's or the map's precision",
+        "raise tolerance, or use inputs and a network of higher precision",
     ),
     Status.INCOMPLETE: (
         "the contributions do not add up to the score's change from the baseline",
