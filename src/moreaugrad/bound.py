@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from moreaugrad import checks
 from moreaugrad.arguments import take
@@ -200,11 +201,7 @@ class BoundScore:
         checks.check_recording()
         with torch.enable_grad():
             parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
-            outputs = self.outputs_of(parts, rows)
-            if not outputs.requires_grad:
-                raise checks.detached()
-            with checks.explained(self.layout):
-                scores, found = pulled_back(outputs, parts, partial(self.read, rows=rows))
+            scores, found = self.pulled(self.outputs_of(parts, rows), parts, rows)
         if all(grad is None for grad in found):
             raise checks.detached()
         grads = [
@@ -213,6 +210,15 @@ class BoundScore:
         ]
         # Sums are kept in the working precision, whatever the network computes in.
         return scores.to(points.dtype), self.layout.flatten(grads).to(points.dtype)
+
+    def pulled(
+        self, outputs: Tensor, inputs: Sequence[Tensor | GradientEdge], rows: Tensor
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """The scores `[m]` of outputs, and their gradients by what these were computed from."""
+        if not outputs.requires_grad:
+            raise checks.detached()
+        with checks.explained(self.layout):
+            return pulled_back(outputs, inputs, partial(self.read, rows=rows))
 
     def outputs(self, points: Tensor, rows: Tensor) -> Tensor:
         """What the model makes of `points` `[m, n]` in these samples' place: `[m, K]`."""

@@ -57,6 +57,19 @@ class Layout:
         )
 
 
+    def lost(self, flat: Tensor) -> Tensor:
+        """What each row loses in the inputs' dtypes, as a fraction of its length, `[B]`.
+
+        Small entries vanish in float16, and large ones overflow.
+        """
+        if all(dtype.itemsize >= flat.dtype.itemsize for dtype in self.dtypes):
+            return torch.zeros_like(flat[:, 0])
+        kept = self.flatten([part.double() for part in self.restore(flat)])
+        length = flat.double().norm(dim=1)
+        found = torch.where(length > 0, (kept - flat).norm(dim=1) / length, 0.0)
+        return found.to(flat)
+
+
 def working_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
     """float64 when an input has it, else float32: reduced precision is for network passes only."""
     return torch.float64 if torch.float64 in dtypes else torch.float32

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import types
+from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any, Union, get_args, get_origin
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from moreaugrad.names import nearest
 
@@ -31,6 +33,24 @@ def check_settings(
         hint = hints.get(name, Any)
         if not _fits(value, hint):
             raise ValueError(f"{owner}, {name}: expected {type_words(hint)}, got {value!r}")
+
+
+class Checked(ABCMeta):
+    """Of dataclasses whose settings are checked before an instance is made.
+
+    Errors: ValueError for a plain value of another type than declared, as `check_settings` has it.
+    """
+
+    def __call__(cls, *args: Any, **settings: Any) -> Any:
+        hints = _hints(cls)
+        known = {name: value for name, value in settings.items() if name in hints}
+        check_settings(cls.__name__, list(hints), hints, known)
+        return super().__call__(*args, **settings)
+
+
+@cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    return get_type_hints(cls)
 
 
 def type_words(hint: Any) -> str:

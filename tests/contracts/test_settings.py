@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from typing import get_type_hints
 
 import pytest
 import tomli_w
@@ -62,6 +63,16 @@ def test_settings_cannot_be_changed_or_misspelt(method: str) -> None:
         explainer.score = "probability"
     with pytest.raises(ValueError, match=r"no setting 'bath_size'; did you mean 'batch_size'\?"):
         build(method, Picture(), bath_size=3)
+
+
+def test_values_of_another_type_are_refused(method: str) -> None:
+    kind = METHODS[method].load()
+    for name, hint in get_type_hints(kind).items():
+        for wrong in {int: [1.5, True, "two"], float: ["much", True], bool: [1, "no"]}.get(
+            hint, []
+        ):
+            with pytest.raises(ValueError, match=f"{name}: expected"):
+                kind(Picture(), **{name: wrong})
 
 
 def test_the_row_says_what_it_is(method: str) -> None:

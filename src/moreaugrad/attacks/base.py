@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
@@ -26,11 +26,12 @@ from moreaugrad.names import choose
 from moreaugrad.noise import Noise
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs
+from moreaugrad.settings import Checked
 from moreaugrad.space import INPUT, UNITS, InputSpace
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Attack(ABC):
+class Attack(metaclass=Checked):
     """x -> x' near x, of the same predicted class, with another map. A subclass fills in `_search`.
 
     explainer: whose maps are attacked; it judges x' for the class that it explained at x.

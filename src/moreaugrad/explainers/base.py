@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
@@ -22,11 +22,12 @@ from moreaugrad.hessian import outside_autocast
 from moreaugrad.masking import MaskLike
 from moreaugrad.outputs import TargetLike
 from moreaugrad.score import Inputs, Score, Smoothed
+from moreaugrad.settings import Checked
 from moreaugrad.solvers.solution import Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Explainer(GradientAttribution, ABC):
+class Explainer(GradientAttribution, metaclass=Checked):
     """A configured method on a model. A subclass fills in `_maps`.
 
     Shared settings. score: which number is explained (see `Score`): "logit", "log-probability",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.layer import hooked
 from moreaugrad.layout import Shape
-from moreaugrad.likelihood import pulled_back
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +57,7 @@ def outputs(bound: BoundScore, model: nn.Module) -> list[Output]:
         for module, _, edge in found
     ]
     asked = [edge for edge in held if edge is not None]
-    with checks.explained(bound.layout):
-        read = partial(bound.read, rows=first)
-        gradients = iter(pulled_back(logits, asked, read)[1] if asked else ())
+    gradients = iter(bound.pulled(logits, asked, first)[1] if asked else ())
     return [
         Output(module, shape)
         if edge is None

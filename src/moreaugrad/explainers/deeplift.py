@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -15,7 +14,6 @@ from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.rescale import rescaled
 from moreaugrad.layer import as_module
-from moreaugrad.likelihood import pulled_back
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -56,9 +54,7 @@ class DeepLift(FromBaseline):
             both = torch.cat((rows, rows))
             points = torch.cat((bound.origin[rows], baseline[rows])).requires_grad_()
             with torch.enable_grad(), rescaled(model, len(both)):
-                outputs = bound.outputs(points, both)
-                with checks.explained(bound.layout):
-                    _, (found,) = pulled_back(outputs, (points,), partial(bound.read, rows=both))
+                _, (found,) = bound.pulled(bound.outputs(points, both), (points,), both)
             if found is None:
                 raise checks.detached()
             return found[: len(rows)]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from moreaugrad import checks
 from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.bottleneck import Output, outputs
@@ -18,7 +16,7 @@ from moreaugrad.explainers.grid import Grid, grid_of
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.layer import as_module, name_of, replaced, resolve
 from moreaugrad.layout import Shape
-from moreaugrad.likelihood import pulled_back, raised
+from moreaugrad.likelihood import raised
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -141,8 +139,7 @@ def _at(layer: nn.Module, bound: BoundScore, rows: Tensor) -> tuple[Tensor, Tens
 
     with torch.enable_grad(), replaced(layer, keep):
         outputs = bound.outputs(bound.origin[rows], rows)
-    with checks.explained(bound.layout):
-        _, (gradient,) = pulled_back(outputs, found, partial(bound.read, rows=rows))
+    _, (gradient,) = bound.pulled(outputs, found, rows)
     if gradient is None:
         raise ValueError(
             f"cam_layer: expected a layer that the score depends on, got {type(layer).__name__}, "

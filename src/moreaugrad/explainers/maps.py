@@ -90,15 +90,11 @@ class Maps:
 
         Its error is at least what is lost.
         """
-        if all(dtype.itemsize >= self.flat.dtype.itemsize for dtype in layout.dtypes):
-            return self
-        exact = self.flat.double()
-        kept = layout.flatten([part.double() for part in layout.restore(self.flat)])
-        lost = (kept - exact).norm(dim=1) / exact.norm(dim=1)
-        poor = (lost > STORED) & torch.isfinite(exact).all(1)
+        lost = layout.lost(self.flat)
+        poor = lost > STORED
         if not bool(poor.any()):
             return self
-        error = self.error.where(~poor, self.error.nan_to_num().maximum(lost.to(self.error)))
+        error = self.error.where(~poor, self.error.nan_to_num().maximum(lost))
         return replace(
             self,
             status=tuple(

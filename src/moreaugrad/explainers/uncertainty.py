@@ -100,14 +100,7 @@ def accuracy(
     if noisy:
         return error.hypot(sampling_error(model, found, rule, follows=follows)), residual
     more, off = rounding_error(model, found, rule, follows=follows)
-    return error + more + _stored(model, found.delta), residual + off
-
-
-def _stored(model: LossModel, delta: Tensor) -> Tensor:
-    """What the map loses in the inputs' dtype, `[B]`: small entries vanish in float16."""
-    layout = model.bound.layout
-    kept = layout.flatten([part.to(delta.dtype) for part in layout.restore(delta)])
-    return relative((kept - delta).norm(dim=1), delta)
+    return error + more + model.bound.layout.lost(found.delta), residual + off
 
 
 def sampling_error(
