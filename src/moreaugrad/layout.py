@@ -56,7 +56,6 @@ class Layout:
             part.to(dtype) for part, dtype in zip(self.split(flat), self.dtypes, strict=True)
         )
 
-
     def lost(self, flat: Tensor) -> Tensor:
         """What each row loses in the inputs' dtypes, as a fraction of its length, `[B]`.
 

@@ -61,8 +61,8 @@ class TrainOptions:
 
     model: Annotated[
         str | None,
-        Model(help="builtin, torchvision:NAME, timm:NAME, hf:NAME or python.module:factory "
-              "\\[default: builtin]"),
+        Model(help="torchvision:NAME, timm:NAME, hf:NAME, trained:FOLDER, python.module:factory or "
+              "builtin, a small network of synthetic cells. Required but for cells."),
     ] = None  # fmt: skip
     weights: Annotated[
         Path | None, Model(help="To begin with: safetensors, or a checkpoint of weights.")

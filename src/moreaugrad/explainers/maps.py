@@ -88,13 +88,13 @@ class Maps:
     def stored(self, layout: Layout) -> Self:
         """These, a map being reported that its input's dtype cannot hold: too small or too large.
 
-        Its error is at least what is lost.
+        Its error becomes what is lost, where it was not known to be as large.
         """
         lost = layout.lost(self.flat)
-        poor = lost > STORED
+        poor = (lost > STORED) & ~(self.error >= lost)
         if not bool(poor.any()):
             return self
-        error = self.error.where(~poor, self.error.nan_to_num().maximum(lost))
+        error = torch.where(poor, lost, self.error)
         return replace(
             self,
             status=tuple(

@@ -27,7 +27,7 @@ UNKEPT = {"kept": False}
 class ModelPlan:
     """Which network: see `models.load_model`. `preprocess` None: as the model's source says.
 
-    name: has to be given; nothing is explained by a network that nobody chose.
+    name: has to be given; nothing is explained or trained by a network that nobody chose.
     named_in: the configuration file that the name came out of; empty where the caller gave it.
     trust: whether code that a file names may be run, this one or the folder of `trained:FOLDER`.
     """
@@ -51,7 +51,13 @@ class ModelPlan:
             refuse_code(self.name, self.named_in, trust=self.trust)
 
     def arguments(self) -> dict[str, Any]:
-        """Of `load_model`. Errors: ValueError as of `check_trust`."""
+        """Of `load_model`. Errors: ValueError without a name, and as of `check_trust`."""
+        if not self.name:
+            raise ValueError(
+                "model: expected a network, got none: name it with --model, as "
+                "torchvision:resnet50, timm:NAME, hf:NAME, trained:FOLDER or python.module:factory "
+                "(builtin is a classifier of synthetic cells)"
+            )
         self.check_trust()
         return {
             "name": self.name, "weights": self.weights, "labels": self.labels,

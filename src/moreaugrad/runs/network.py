@@ -33,12 +33,6 @@ class Network:
     def load(cls, plan: ModelPlan, compute: ComputePlan) -> Network:
         """Errors: ValueError for no or an unknown model, weights that do not fit, a missing
         device."""
-        if not plan.name:
-            raise ValueError(
-                "model: expected the network to explain, got none: name it with --model, as "
-                "torchvision:resnet50, timm:NAME, hf:NAME, trained:FOLDER or python.module:factory "
-                "(builtin is a classifier of synthetic cells)"
-            )
         device = torch.device(resolved_device(compute.device))
         on_cpu = device.type == "cpu"
         dtype = getattr(torch, compute.dtype)

@@ -74,7 +74,6 @@ class DataPlan:
 class NetworkPlan(ModelPlan):
     """from_scratch: with fresh weights. Resize and crop are the augmentation's."""
 
-    name: str = "builtin"
     from_scratch: bool = False
 
     def __post_init__(self) -> None:
@@ -123,6 +122,7 @@ class TrainPlan:
     """epochs over the data in batches of `batch`, each cut into `shards` pieces.
 
     loss: one of `training.LOSSES`.
+    model: has to be named, but for cells, which are learnt by the built-in network.
     seed: of the order, the augmentation, the split, fresh weights and whatever protocols draw.
     amp: the type of the passes where it is safe, or None.
     judged: on how many pictures at most, spread evenly, Gini and robustness are measured.
@@ -163,6 +163,8 @@ class TrainPlan:
             raise ValueError(
                 f"shards: expected at most the {self.batch} samples of a batch, got {self.shards}"
             )
+        if not self.model.name and self.data.source == CELLS:
+            object.__setattr__(self, "model", replace(self.model, name="builtin"))
 
 
 def read_plan(path: str | Path, *, trust: bool = False) -> TrainPlan:
