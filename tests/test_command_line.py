@@ -48,7 +48,7 @@ def test_explain_writes_map_pictures_record_and_page(pictures: Path) -> None:
     out = pictures / "o"
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "sparse-moreaugrad" in page
-    folder = out / "one"
+    folder = out / "inputs" / "one"
     maps = next(iter(load_file(folder / "sparse-moreaugrad.safetensors").values()))
     assert (maps == 0).double().mean().item() == pytest.approx(0.9, abs=0.01)
     exported = np.load(folder / "sparse-moreaugrad.npy")
@@ -67,10 +67,11 @@ def test_a_result_runs_again_to_the_same_bytes(pictures: Path) -> None:
         "compare", "one.png", "--config", "a/config.toml", "--trust", "--out", "b", cwd=pictures
     )
     assert again.returncode == 0, again.stderr
-    kept = sorted((pictures / "a" / "one").iterdir())
+    kept = sorted((pictures / "a" / "inputs" / "one").iterdir())
     assert len([path for path in kept if path.suffix == ".safetensors"]) == 3
     for path in kept:
-        assert path.read_bytes() == (pictures / "b" / "one" / path.name).read_bytes(), path.name
+        other = pictures / "b" / "inputs" / "one" / path.name
+        assert path.read_bytes() == other.read_bytes(), path.name
 
 
 def test_sweep_shows_zero_as_the_limit(pictures: Path) -> None:
@@ -113,7 +114,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list((pictures / "o").glob("*/*")), "something was half-written"
+    assert not list((pictures / "o").rglob("*.safetensors")), "something was half-written"
 
 
 def test_a_folder_of_another_configuration_is_refused(pictures: Path) -> None:
@@ -155,7 +156,7 @@ def test_demo_scores_maps_against_the_truth(tmp_path: Path) -> None:
     assert "AUROC" in page
     assert page.count("Network builtin-elastic-net") == 6
     scores: dict[str, list[float]] = {}
-    for file in (tmp_path / "demo").glob("*/record.json"):
+    for file in (tmp_path / "demo").glob("inputs/*/record.json"):
         record = json.loads(file.read_text(encoding="utf-8"))
         assert record["target"]["label"] == record["beside"]["target"]["label"]
         assert record["target"]["label"] == record["truth"]["label"]

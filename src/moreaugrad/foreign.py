@@ -33,6 +33,12 @@ MOST_PIXELS = 2**27
 """Of an image; larger ones are not decoded."""
 
 
+def check_named(what: str, path: object) -> None:
+    """Refuses an empty name, which would stand for the working folder. Errors: ValueError."""
+    if isinstance(path, str) and not path.strip():
+        raise ValueError(f"{what}: expected the name of a file or folder, got an empty one")
+
+
 def regular_file(path: str | Path, expected: str, *, limit: int | None = None) -> Path:
     """The path, where a file lies there that can be read to its end.
 

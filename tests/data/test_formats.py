@@ -74,7 +74,7 @@ def test_postscript_among_images_is_left_out(tmp_path, capsys):
     assert run(["explain", str(folder), "--model", "builtin", "--method", "simple-gradient",
                 "--out", str(tmp_path / "out")]) == 1  # fmt: skip
     assert "b.png" in capsys.readouterr().err
-    assert (tmp_path / "out" / "a" / "record.json").is_file()
+    assert (tmp_path / "out/inputs/a/record.json").is_file()
 
 
 def saved(kind):

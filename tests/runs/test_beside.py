@@ -77,16 +77,16 @@ def test_each_network_is_explained_as_if_it_were_alone(photos: Path, tmp_path: P
     run(prepare(alone), tmp_path / "alone")
     run(prepare(dataclasses.replace(whole, beside=None)), tmp_path / "first")
     for number in "012":
-        found = maps(tmp_path / "both" / number)
+        found = maps(tmp_path / "both/inputs" / number)
         assert set(found) == {"simple-gradient", "beside.simple-gradient", "beside.smoothgrad"}
         assert torch.equal(
-            found["simple-gradient"], maps(tmp_path / "first" / number)["simple-gradient"]
+            found["simple-gradient"], maps(tmp_path / "first/inputs" / number)["simple-gradient"]
         )
-        for name, values in maps(tmp_path / "alone" / number).items():
+        for name, values in maps(tmp_path / "alone/inputs" / number).items():
             assert values.shape == (3, 24, 24)
             assert torch.equal(found[f"beside.{name}"], values)
         both, other = (
-            json.loads((tmp_path / name / number / "record.json").read_text(encoding="utf-8"))
+            json.loads((tmp_path / name / "inputs" / number / "record.json").read_text("utf-8"))
             for name in ("both", "alone")
         )
         assert both["target"] == {"class": 1, "label": "dot"}
@@ -104,7 +104,7 @@ def test_a_result_runs_again_to_the_same_bytes(photos: Path, tmp_path: Path) -> 
     assert again.beside.methods["smoothgrad"]["samples"] == 4
     run(prepare(again), tmp_path / "b")
     for file in sorted((tmp_path / "a").rglob("*")):
-        if file.is_file() and file.name not in ("index.html", "config.toml"):
+        if file.is_file() and file.name not in ("index.html", "index.sha256", "config.toml"):
             assert (
                 file.read_bytes()
                 == (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes()

@@ -54,7 +54,7 @@ def test_a_picture_gets_its_curves_as_numbers_and_as_a_figure(
     prepared = prepare_certify(plan(pictures, "a", "b"))
     outcome = run_certify(prepared, tmp_path / "out")
     assert [record["input"] for record in outcome.records] == ["a.png", "b.png"]
-    record = read(tmp_path / "out" / "b" / "certify.json")
+    record = read(tmp_path / "out/inputs/b" / "certify.json")
     assert record == json.loads(json.dumps(outcome.records[1]))
     assert list(record["curves"]) == CURVES
     kinds = [curve["kind"] for curve in record["curves"].values()]
@@ -75,12 +75,12 @@ def test_a_picture_gets_its_curves_as_numbers_and_as_a_figure(
     assert record["rho"] == pytest.approx(0.5 / probability_curvature(SIGMA))
     assert record["rho_limit"] == pytest.approx(2.066 * SIGMA**2, rel=1e-3)
     assert "seconds" not in json.dumps(record)
-    with (tmp_path / "out" / "b" / "certify.csv").open(encoding="utf-8") as file:
+    with (tmp_path / "out/inputs/b" / "certify.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * 3
     found = [float(row["overlap"]) for row in rows if row["curve"] == "relaxed"]
     assert found == record["curves"]["relaxed"]["overlap"]
-    with Image.open(tmp_path / "out" / "b" / "certify.png") as image:
+    with Image.open(tmp_path / "out/inputs/b" / "certify.png") as image:
         assert image.width > 500
         settings = json.loads(next(iter(v for v in image.info.values() if "sigma" in str(v))))
         assert settings["sigma"] == SIGMA
@@ -121,7 +121,7 @@ def test_an_unreadable_picture_is_left_out(pictures: Path, tmp_path: Path) -> No
     outcome = run_certify(prepare_certify(plan(pictures, "a", "cut", "b")), tmp_path / "out")
     assert [record["input"] for record in outcome.records] == ["a.png", "b.png"]
     assert [failure.title for failure in outcome.failures] == ["cut.png"]
-    assert not (tmp_path / "out" / "cut").exists()
+    assert not (tmp_path / "out/inputs/cut").exists()
 
 
 def test_an_interruption_keeps_what_is_finished(pictures: Path, tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_an_interruption_keeps_what_is_finished(pictures: Path, tmp_path: Path) 
         prepare_certify(plan(pictures, "a", "b")), tmp_path / "out", watch=Impatient()
     )
     assert outcome.interrupted
-    assert (tmp_path / "out" / "a" / "certify.png").exists()
-    assert not (tmp_path / "out" / "b").exists()
+    assert (tmp_path / "out/inputs/a" / "certify.png").exists()
+    assert not (tmp_path / "out/inputs/b").exists()
 
 
 def test_an_interruption_before_anything_is_finished_leaves_nothing(

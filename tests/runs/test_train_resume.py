@@ -105,7 +105,7 @@ def process(code: list[str], **environment: str) -> subprocess.Popen[str]:
 
 
 def test_what_a_training_writes(plain: Path) -> None:
-    names = {"config.toml", "environment.json", "log.jsonl", "labels.txt", "card.md",
+    names = {"config.toml", "environment.json", "log.jsonl", "labels.json", "card.md",
              "results.json", "results.sha256", "model.json", "last.safetensors",
              "best.safetensors"}  # fmt: skip
     assert set(tree(plain)) == names | {"state-00000012.safetensors"}
@@ -319,7 +319,7 @@ EMPTIED, CUT, CHANGED = (
         ("best.safetensors", CHANGED),
         ("results.json", EMPTIED),
         ("model.json", CUT),
-        ("labels.txt", EMPTIED),
+        ("labels.json", EMPTIED),
         ("card.md", CHANGED),
         ("log.jsonl", CUT),
     ],

@@ -177,7 +177,11 @@ def report(
     confidence: Annotated[
         float, typer.Option(help="Confidence of the intervals over pictures (Student's t).")
     ] = 0.95,
-    gallery: Annotated[int, typer.Option(help="Pictures whose maps are shown.")] = 4,
+    gallery: Annotated[
+        int,
+        typer.Option(help="Images whose maps are shown. Those of a page of more than 32 images or "
+                     "128 maps are files in index_files/ next to it."),
+    ] = 4,
     base: Annotated[
         list[str] | None,
         typer.Option(metavar="[METHOD=]BASE", show_default=False,

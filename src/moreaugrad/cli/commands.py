@@ -15,6 +15,7 @@ from moreaugrad.cli import screen
 from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
 from moreaugrad.cli.interruption import interruptible
 from moreaugrad.explainers import METHODS
+from moreaugrad.names import readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ def perform(job: Job, options: Options) -> int:
             options.out,
             overwrite=options.overwrite,
             watch=watch,
-            command=shlex.join(["moreaugrad", *sys.argv[1:]]),
+            command=readable(shlex.join(["moreaugrad", *sys.argv[1:]])),
         )
     if options.json:
         screen.summary_json(outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -21,6 +22,8 @@ SAID = (ValueError, TypeError, FloatingPointError)
 """Errors whose message says what was expected; the type of the others is said too."""
 TRACEBACK = "MOREAUGRAD_TRACEBACK"
 """Environment variable: when set, an error comes with its traceback."""
+
+EMPTY = re.compile(r"--[\w-]+=\s*")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,6 +45,7 @@ def run(arguments: list[str]) -> int:
     # What it logs of a damaged file is in the error or the note that follows.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
+        _check_values(arguments)
         code = command.main(arguments, prog_name="moreaugrad", standalone_mode=False)
         if code == INTERRUPTED:
             return interruption.exit_code()
@@ -57,6 +61,18 @@ def run(arguments: list[str]) -> int:
 
             errors().print(traceback.format_exc(), markup=False)
         return _refuse(_words(error), REFUSED)
+
+
+def _check_values(arguments: list[str]) -> None:
+    """Refuses empty values: of an unset variable of a shell, an empty path would mean the working
+    folder. Errors: ValueError."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument.strip() or EMPTY.fullmatch(argument):
+            where = argument.strip("= ") or before
+            raise ValueError(
+                f"expected a value, got an empty one{f' after {where}' if where else ''}: is a "
+                "variable of the shell unset?"
+            )
 
 
 def _words(error: BaseException) -> str:

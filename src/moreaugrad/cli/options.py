@@ -163,7 +163,12 @@ class Options(MethodOptions):
         Output("--config", "-c", help="TOML file of a job, as each result holds one; what is "
                "given here goes before it."),
     ] = None  # fmt: skip
-    page_images: Annotated[int | None, Output(help="How many inputs the page shows.")] = None
+    page_images: Annotated[
+        int | None,
+        Output(help="How many inputs the page shows \\[default: 24]. Up to 32 inputs and 128 maps "
+               "it is a single file; the images of a larger page are files in index_files/ next to "
+               "it."),
+    ] = None  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from moreaugrad.data.dataset import DataSet, Item
 from moreaugrad.data.images import eight_bits
 from moreaugrad.data.layouts import AUTO, SPLITS, WHOLE, open_dataset
 from moreaugrad.data.tree import open_tree
+from moreaugrad.foreign import check_named
 from moreaugrad.names import choose
 from moreaugrad.noise import KEYS
 
@@ -177,6 +178,7 @@ def open_examples(
             raise ValueError(f"seed: expected a number from 0 to 2^30 - 1, got {seed}")
         count = CELL_COUNTS[split] if count is None else count
         return CellExamples(Cells(size=size, seed=seed + CELL_SEEDS[split], count=count))
+    check_named("data", source)
     data = _open_part(Path(source), layout, split)
     return Pictures(data, Path(source).name, classes)
 

@@ -13,7 +13,14 @@ import numpy as np
 
 from moreaugrad.data.deep import DeepImage, deepened, read_png, read_tiff
 from moreaugrad.data.tree import Folder
-from moreaugrad.foreign import FILE_LIMIT, MOST_PIXELS, open_image, parsing, regular_file
+from moreaugrad.foreign import (
+    FILE_LIMIT,
+    MOST_PIXELS,
+    check_named,
+    open_image,
+    parsing,
+    regular_file,
+)
 from moreaugrad.names import nearest
 
 if TYPE_CHECKING:
@@ -155,8 +162,11 @@ def resized(image: P, size: Size, interpolation: str = "bilinear") -> P:
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """Files, folders (searched to the bottom) and globs as a list of files, each once, in order.
 
-    Errors: ValueError for a path that does not exist, and where nothing was found.
+    Errors: ValueError for a path that does not exist, an empty one, and where nothing was found.
     """
+    paths = list(paths)
+    for path in paths:
+        check_named("images", path)
     given = [Path(path) for path in paths]
     found = list(dict.fromkeys(file for path in given for file in _expand(path)))
     if not found:
@@ -171,7 +181,8 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 def _expand(path: Path) -> Iterator[Path]:
     if path.is_dir():
         # Pipes and links to nowhere are among them, and are reported when they are to be read.
-        found = (path / name for name in Folder(path).files())
+        folder = Folder(path)
+        found = map(folder.path, folder.files())
         yield from sorted(file for file in found if file.suffix.lower() in SUFFIXES)
     elif path.exists():
         yield path

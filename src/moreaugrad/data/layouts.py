@@ -14,7 +14,7 @@ from moreaugrad.data.dataset import DataSet, Files, Item, class_index
 from moreaugrad.data.images import SUFFIXES
 from moreaugrad.data.listed import read_listed
 from moreaugrad.data.tree import Tree, open_tree
-from moreaugrad.foreign import parsing
+from moreaugrad.foreign import check_named, parsing
 from moreaugrad.names import choose
 
 AUTO = "auto"
@@ -36,6 +36,7 @@ def open_dataset(
     Errors: ValueError for a layout that does not fit, an unknown split, no pictures.
     """
     choose("layout", layout, [AUTO, *LAYOUTS])
+    check_named("data", source)
     tree = source if isinstance(source, Tree) else open_tree(Path(source))
     tried = LAYOUTS if layout == AUTO else {layout: LAYOUTS[layout]}
     for name, read in tried.items():

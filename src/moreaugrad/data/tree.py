@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from moreaugrad.foreign import FILE_LIMIT, TEXT_LIMIT, lies_within, parsing, regular_file
+from moreaugrad.names import readable
 
 MEMBER_LIMIT = 2**30
 """Bytes of an archive's file, which is unpacked in memory."""
@@ -121,23 +122,41 @@ class Tree(ABC):
 
 
 class Folder(Tree):
+    """Bytes of a name that is not UTF-8 are escaped, see `readable`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._escaped: dict[str, str] = {}
+
     def files(self, below: str = "") -> list[str]:
         found = []
         for place, folders, names in os.walk(self.root / below, onerror=_warn_of):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = Path(place).relative_to(self.root)
             found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
-        return sorted(found)
+        escaped = {readable(name): name for name in found}
+        if len(escaped) < len(found):
+            twice = next(name for name in found if escaped[readable(name)] != name)
+            raise ValueError(
+                f"{self.root}: expected names in UTF-8, but two files would be called "
+                f"{readable(twice)}: rename one"
+            )
+        self._escaped |= {name: own for name, own in escaped.items() if name != own}
+        return sorted(escaped)
+
+    def path(self, name: str) -> Path:
+        """Where a file lies, escaped or not."""
+        return self.root / self._escaped.get(name, name)
 
     def has(self, name: str) -> bool:
-        return (self.root / name).is_file()
+        return self.path(name).is_file()
 
     def has_folder(self, name: str) -> bool:
         return (self.root / name).is_dir()
 
     def links(self, names: Sequence[str]) -> list[str]:
         within = cache(lambda path: lies_within(path, self.root))
-        paths = [self.root / name for name in names]
+        paths = [self.path(name) for name in names]
         return [
             name
             for name, path in zip(names, paths, strict=True)
@@ -145,13 +164,13 @@ class Folder(Tree):
         ]
 
     def open(self, name: str) -> IO[bytes]:
-        path = regular_file(self.root / name, "a file of the data set", limit=FILE_LIMIT)
+        path = regular_file(self.path(name), "a file of the data set", limit=FILE_LIMIT)
         with parsing(str(path), "a file that can be read"):
             return path.open("rb")
 
     def size(self, name: str) -> int:
         try:
-            return (self.root / name).stat().st_size
+            return self.path(name).stat().st_size
         except OSError:
             return -1
 

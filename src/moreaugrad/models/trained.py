@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moreaugrad.foreign import lies_within, parsing, read_json
+from moreaugrad.foreign import check_named, lies_within, parsing, read_json
 from moreaugrad.models.preprocess import Preprocess
 
 TRAINED, FILE = "trained", "model.json"
 
 
 def trained_folder(name: str) -> str | None:
-    """FOLDER where a network is named `trained:FOLDER`."""
+    """FOLDER where a network is named `trained:FOLDER`. Errors: ValueError for an empty one."""
     scheme, _, folder = name.partition(":")
-    return folder if scheme == TRAINED else None
+    if scheme != TRAINED:
+        return None
+    check_named(f"model, {TRAINED}:FOLDER", folder)
+    return folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""Pages that show explanations: one self-contained HTML file each."""
+"""Pages that show explanations: one HTML file each, with a folder of pictures where it is large."""
 
 from moreaugrad.report.content import Answer, Chart, Entry, Page, Section, Sweep, Table, Tile
-from moreaugrad.report.page import render_page, write_page
+from moreaugrad.report.page import page_files, render_page, write_page
 
 __all__ = [
     "Answer",
@@ -12,6 +12,7 @@ __all__ = [
     "Sweep",
     "Table",
     "Tile",
+    "page_files",
     "render_page",
     "write_page",
 ]

@@ -1,4 +1,4 @@
-"""Explanations to one HTML file: pictures inside, nothing fetched, readable without scripts."""
+"""Explanations to an HTML page: nothing fetched from elsewhere, readable without scripts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import hashlib
 import os
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moreaugrad.files import write_atomically
 from moreaugrad.names import shown
 from moreaugrad.report import wording
 from moreaugrad.report.content import Page, Tile
-from moreaugrad.report.embedding import data_uri, svg_uri
+from moreaugrad.report.embedding import PictureFiles, data_uri, svg_uri
 from moreaugrad.report.summary import summarise
 
 if TYPE_CHECKING:
     import jinja2
+
+INPUTS_INSIDE, MAPS_INSIDE = 32, 128
+"""A page of more inputs or of more maps has its pictures in files next to it: with all of them
+inside, 500 inputs are 53 MB, which a browser reads before it shows anything."""
 
 
 @cache
@@ -34,7 +39,6 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "data_uri": data_uri,
         "svg_uri": svg_uri,
         "number": wording.number,
         "exact": wording.exact,
@@ -47,7 +51,32 @@ def templates() -> jinja2.Environment:
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML: no script is needed to read it, and nothing is fetched."""
+    """The page as HTML, all pictures inside: no script is needed to read it, nothing is fetched."""
+    return _rendered(page, None)
+
+
+def page_files(page: Page, name: str) -> dict[str, bytes]:
+    """The page as files, contents by names: `name` alone, or, of a page of more than
+    `INPUTS_INSIDE` inputs or `MAPS_INSIDE` maps, also its pictures in the folder `STEM_files`,
+    which the page refers to by relative links and loads where they are looked at."""
+    large = len(page.sections) > INPUTS_INSIDE or len(list(_tiles(page))) > MAPS_INSIDE
+    pictures = PictureFiles(f"{Path(name).stem}_files") if large else None
+    text = _rendered(page, pictures).encode()
+    # The page comes last: where it is, its pictures are.
+    return {**({} if pictures is None else pictures.files), name: text}
+
+
+def write_page(path: str | os.PathLike[str], page: Page) -> None:
+    """Write `page_files` to `path` and next to it, each file whole or not at all."""
+    target = Path(path)
+    for name, data in page_files(page, target.name).items():
+        file = target.parent / name
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, data)
+
+
+def _rendered(page: Page, pictures: PictureFiles | None) -> str:
+    """pictures: the files that hold them; None puts them inside."""
     environment = templates()
     script = environment.get_template("script.js").render()
     # The browser runs this very script and no other, whatever a label may contain.
@@ -61,17 +90,14 @@ def render_page(page: Page) -> str:
         views=list(dict.fromkeys(name for tile in tiles for name in tile.pictures)),
         palettes=sorted(palettes, key=lambda item: item.name),
         script_digest=digest,
+        source=data_uri if pictures is None else pictures.link,
+        folder="" if pictures is None else pictures.folder,
     )
 
 
 def _harmless(value: object) -> object:
     """What a template inserts; markup is made of values that have been through here."""
     return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
-def write_page(path: str | os.PathLike[str], page: Page) -> None:
-    """Write `render_page(page)` to `path`, whole or not at all."""
-    write_atomically(path, render_page(page).encode())
 
 
 def _tiles(page: Page) -> Iterator[Tile]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,12 +21,17 @@ from moreaugrad.data.images import find_images, load_image
 from moreaugrad.files import file_digest
 from moreaugrad.foreign import FILE_LIMIT, regular_file
 from moreaugrad.models import Preprocess
+from moreaugrad.names import readable
 from moreaugrad.runs.job import CellsPlan
 
-RESERVED = ("config.toml", "certify.toml", "environment.json", "index.html")
-"""Names of a run's own files."""
-LONGEST = 80
-"""Characters of a folder's name."""
+INPUTS = "inputs"
+"""The folder of all results of inputs in that of a run."""
+LONGEST, MOST_BYTES = 80, 200
+"""Characters, and bytes in UTF-8, of a folder's name: file systems take 255 bytes."""
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""Names of devices on Windows, which no folder can have there."""
+FORBIDDEN = '<>:"/\\|?*'
+"""Characters that no name can have on Windows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +54,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Case(ABC):
-    """One input. folder: the name of its results, unlike that of every other case."""
+    """One input. folder: of its results, below that of the run, unlike every other case's."""
 
     title: str
     folder: str
@@ -66,6 +73,11 @@ class PictureFile(Case):
     path: Path
 
     def load(self, preprocess: Preprocess) -> Sample:
+        if not writable(self.path):
+            raise ValueError(
+                f"{readable(str(self.path))}: expected a name in UTF-8, as a configuration can "
+                "hold it; rename the file or its folder"
+            )
         return Sample(case=self, x=preprocess(load_image(self.path)))
 
     def digest(self) -> str:
@@ -95,12 +107,17 @@ def picture_files(paths: Iterable[str]) -> list[Path]:
     return find_images(paths)
 
 
+def writable(file: Path) -> bool:
+    """Whether a configuration can hold its name."""
+    return readable(str(file)) == str(file)
+
+
 def picture_cases(files: Sequence[Path]) -> list[Case]:
-    names = unique_names([file.stem for file in files], RESERVED)
+    names = unique_names([file.stem for file in files])
     alike = Counter(file.name for file in files)
     titles = [file.name if alike[file.name] == 1 else _below(file, files) for file in files]
     return [
-        PictureFile(title, name, file)
+        PictureFile(readable(title), f"{INPUTS}/{name}", file)
         for title, name, file in zip(titles, names, files, strict=True)
     ]
 
@@ -132,21 +149,35 @@ def cell_cases(plan: CellsPlan, preprocess: Preprocess) -> list[Case]:
     )
     return [
         SyntheticCell(
-            f"cell {index}: {CLASS_NAMES[cells.label(index)]}", f"cell-{index}", cells, index
+            title=f"cell {index}: {CLASS_NAMES[cells.label(index)]}",
+            folder=f"{INPUTS}/cell-{index}",
+            cells=cells,
+            index=index,
         )
         for index in plan.indices
     ]
 
 
-def unique_names(stems: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
-    """Folder names for these, none like another or one of `taken`, whatever the letters' case."""
-    used, names = {name.casefold() for name in taken}, []
+def unique_names(stems: Sequence[str]) -> list[str]:
+    """Folder names for these on any system, none like another whatever the letters' case and the
+    composition of their accents."""
+    used, names = set[str](), list[str]()
     for stem in stems:
-        base = "".join(c if c.isprintable() else "_" for c in stem).strip(" .")[:LONGEST] or "input"
-        name, number = base, 1
-        while name.casefold() in used:
+        base, number = _portable(stem), 1
+        name = base
+        while _alike(name) in used:
             number += 1
             name = f"{base}-{number}"
-        used.add(name.casefold())
+        used.add(_alike(name))
         names.append(name)
     return names
+
+
+def _portable(stem: str) -> str:
+    plain = "".join(c if c.isprintable() and c not in FORBIDDEN else "_" for c in stem)
+    short = plain.strip(" .")[:LONGEST].encode()[:MOST_BYTES].decode(errors="ignore").rstrip(" .")
+    return f"_{short}" if RESERVED.fullmatch(short) else short or "input"
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

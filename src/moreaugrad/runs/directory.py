@@ -20,6 +20,7 @@ from moreaugrad.files import (
     write_atomically,
 )
 from moreaugrad.foreign import read_json
+from moreaugrad.names import readable
 from moreaugrad.runs.checksums import SUFFIX, checksums, damaged, listed, missing
 from moreaugrad.runs.config import differences
 from moreaugrad.runs.records import json_text
@@ -77,6 +78,12 @@ class RunDirectory:
     def _open(
         self, held: ExitStack, config: str, environment: Mapping[str, Any] | None, overwrite: bool
     ) -> None:
+        unwritable = [line for line in config.split("\n") if line != readable(line)]
+        if unwritable:
+            raise ValueError(
+                f"{self.config}: expected names in UTF-8, got {readable(unwritable[0])}: rename "
+                "the file or folder"
+            )
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: expected a folder to write to, but it is a file")
         try:

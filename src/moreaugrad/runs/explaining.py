@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moreaugrad.batching import Chunks
 from moreaugrad.explanation import Explanation
+from moreaugrad.names import readable
 from moreaugrad.runs.cases import Case, Sample
 from moreaugrad.runs.pace import Pace
 from moreaugrad.runs.prepare import Prepared, Subject
@@ -155,7 +156,7 @@ class Explaining:
 def _told(subject: Subject, x: Tensor, results: Sequence[Result]) -> Record:
     network = subject.network
     told: Record = {
-        "model": network.model.name,
+        "model": readable(network.model.name),
         "prediction": [
             {"class": index, "label": network.label(index), "probability": probability}
             for index, probability in _prediction(subject, x)
@@ -181,6 +182,6 @@ def _group_size(x: Tensor) -> int:
 
 
 def line(error: BaseException) -> str:
-    """An error in one line."""
-    text = " ".join(str(error).split())
+    """An error in one line, which a record can hold."""
+    text = readable(" ".join(str(error).split()))
     return text or type(error).__name__

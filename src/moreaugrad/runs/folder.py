@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from moreaugrad.files import is_temporary
+from moreaugrad.report import Page, page_files
+from moreaugrad.runs.cases import INPUTS
 from moreaugrad.runs.checksums import SUFFIX
 from moreaugrad.runs.directory import CONFIG, RunDirectory
 
 PAGE, RECORD = "index.html", "record.json"
+PAGE_UNIT = "index"
 
 
 class OutputFolder(RunDirectory):
-    """Holds a configuration, perhaps `index.html`, and for each input a unit: the folder of its
-    name, with a record and what belongs to it."""
-
-    others = (PAGE,)
+    """Holds a configuration, perhaps a page (`index.html`, with `index_files/` where it is large),
+    and for each input a unit: the folder of its name in `inputs/`, with a record and what belongs
+    to it. There no name of an image meets that of another file."""
 
     def __init__(
         self,
@@ -28,19 +30,23 @@ class OutputFolder(RunDirectory):
         config: str = CONFIG,
         record: str = RECORD,
     ) -> None:
-        """inputs: the names of their folders. record: of the file that every such folder has."""
+        """inputs: their folders, as of a `Case`. record: the file that every such folder
+        has."""
         super().__init__(path)
         self.command, self.named, self.config = command, named, config
         self._inputs, self._record = inputs, record
-        self.units = (f"*/{self._stem}",)
+        self.units = (f"{INPUTS}/*/{self._stem}", PAGE_UNIT)
 
     @property
     def _stem(self) -> str:
         return Path(self._record).stem
 
-    def finish(self, name: str, files: Mapping[str, bytes]) -> None:
+    def finish(self, folder: str, files: Mapping[str, bytes]) -> None:
         """The results of an input: contents by names within its folder."""
-        self.write(f"{name}/{self._stem}", {f"{name}/{file}": d for file, d in files.items()})
+        self.write(f"{folder}/{self._stem}", {f"{folder}/{file}": d for file, d in files.items()})
+
+    def write_page(self, page: Page) -> None:
+        self.write(PAGE_UNIT, page_files(page, PAGE))
 
     def _admit(self, config: str, *, overwrite: bool) -> None:
         for folder in map(self.path.joinpath, self._inputs):

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from moreaugrad.explainers import METHODS
+from moreaugrad.foreign import check_named
 from moreaugrad.models import Preprocess, PreprocessPlan
 from moreaugrad.models.sources import refuse_code
 from moreaugrad.names import choose
@@ -194,6 +195,8 @@ class Job:
                 "images: expected picture files, folders or globs (or cells, not both), got "
                 f"{'both' if self.images else 'none'}"
             )
+        for name in self.images:
+            check_named("images", name)
         if not self.methods and self.sweep is None:
             raise ValueError("methods: expected at least one, or a sweep; got none")
         for name in self.methods:

@@ -8,7 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from moreaugrad.runs.cases import Case, cases_digest, cell_cases, picture_cases, picture_files
+from moreaugrad.runs.cases import (
+    Case,
+    cases_digest,
+    cell_cases,
+    picture_cases,
+    picture_files,
+    writable,
+)
 from moreaugrad.runs.job import Job, ModelPlan, SweepPlan
 from moreaugrad.runs.network import Network, fixed_threads, weights_digest
 from moreaugrad.runs.variants import Variant, swept, variants, with_values
@@ -90,7 +97,7 @@ def prepare(job: Job) -> Prepared:
         second = None if job.beside is None else _beside(job, own, cases)
     resolved = replace(
         job,
-        images=tuple(map(str, files)),
+        images=tuple(str(file) for file in files if writable(file)),
         files=cases_digest(cases),
         network=weights_digest(network.model.module),
         outputs=network.outputs_digest(),

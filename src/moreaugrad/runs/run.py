@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moreaugrad.report import Section, render_page
+from moreaugrad.report import Section
 from moreaugrad.runs.config import job_toml
 from moreaugrad.runs.explaining import Answer, Explaining
 from moreaugrad.runs.folder import PAGE, RECORD, OutputFolder
@@ -58,7 +58,7 @@ def run(
     watch: Watch | None = None,
     command: str = "",
 ) -> Outcome:
-    """Writes `config.toml`, a folder for each input and `index.html` into `out`.
+    """Writes `config.toml`, `inputs/` with a folder for each input, and `index.html` into `out`.
 
     An input that cannot be read or explained is told and left out, and so is a method that does
     not suit the network. An interruption (Ctrl-C) keeps what is finished, with its page.
@@ -106,7 +106,7 @@ class _Run:
             self.prepared, self.sections, self.outcome.failures, self.command, self.config,
             total=len(self.outcome.records), seconds=self.outcome.seconds,
         )  # fmt: skip
-        self.folder.put(PAGE, render_page(made).encode())
+        self.folder.write_page(made)
         return self.outcome
 
     def _nothing(self) -> str:

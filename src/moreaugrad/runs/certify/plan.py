@@ -15,7 +15,7 @@ from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad, SparseMore
 from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
 from moreaugrad.names import choose
 from moreaugrad.noise import ABSOLUTE
-from moreaugrad.runs.cases import Case, cases_digest, picture_cases, picture_files
+from moreaugrad.runs.cases import Case, cases_digest, picture_cases, picture_files, writable
 from moreaugrad.runs.job import ComputePlan, ModelPlan
 from moreaugrad.runs.network import Network, fixed_threads, weights_digest
 from moreaugrad.runs.prepare import first_input
@@ -129,7 +129,7 @@ def prepare_certify(plan: CertifyPlan) -> PreparedCertify:
                 explainer.bind(first, network.target(plan.target))
     resolved = replace(
         plan,
-        images=tuple(map(str, files)),
+        images=tuple(str(file) for file in files if writable(file)),
         files=cases_digest(cases),
         network=weights_digest(network.model.module),
         outputs=network.outputs_digest(),

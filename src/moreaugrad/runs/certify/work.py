@@ -21,6 +21,7 @@ from moreaugrad.certificates import (
 )
 from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import SparsifiedSmoothGrad
+from moreaugrad.names import readable
 from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.runs.cases import Case, Sample
 from moreaugrad.runs.certify.figure import curves_figure
@@ -52,7 +53,8 @@ class CertifyOutcome:
 def run_certify(
     prepared: PreparedCertify, out: Path, *, overwrite: bool = False, watch: Watch | None = None
 ) -> CertifyOutcome:
-    """Writes `certify.toml` and, for each picture, a folder with `certify.json`, `.csv`, `.png`.
+    """Writes `certify.toml` and, for each image, a folder in `inputs/` with `certify.json`, `.csv`
+    and `.png`.
 
     A picture that cannot be read or certified is told and left out. An interruption (Ctrl-C) keeps
     what is finished. Errors: ValueError for an unsuitable folder, and where nothing could be done.
@@ -162,7 +164,7 @@ class _Run:
             "input": sample.case.title,
             "folder": sample.case.folder,
             "shape": list(sample.x.shape),
-            "model": network.model.name,
+            "model": readable(network.model.name),
             "prediction": [
                 {"class": index, "label": network.label(index), "probability": probability}
                 for index, probability in prediction

@@ -12,7 +12,7 @@ import tomli_w
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.data.layouts import AUTO, LAYOUTS
-from moreaugrad.foreign import read_toml
+from moreaugrad.foreign import check_named, read_toml
 from moreaugrad.names import choose
 from moreaugrad.runs.config import (
     finding,
@@ -77,6 +77,7 @@ class EvaluatePlan:
     attacks: Mapping[str, Settings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_named("data", self.data)
         choose("layout", self.layout, [AUTO, *LAYOUTS])
         if not self.methods:
             raise ValueError("methods: expected at least one, got none")

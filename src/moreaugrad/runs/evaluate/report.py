@@ -14,7 +14,7 @@ from torch import Tensor
 from moreaugrad.models import Preprocess
 from moreaugrad.names import number_name
 from moreaugrad.pictures import Style, draw, photo
-from moreaugrad.report import Page, Section, Tile, render_page
+from moreaugrad.report import Page, Section, Tile, page_files
 from moreaugrad.runs.cases import unique_names
 from moreaugrad.runs.config import relative
 from moreaugrad.runs.directory import CONFIG, RunDirectory
@@ -38,7 +38,7 @@ REASONS = 12
 
 
 class ReportFolder(RunDirectory):
-    """Holds `report.toml`, the page and the tables."""
+    """Holds `report.toml`, the page (with `index_files/` where it is large) and the tables."""
 
     command = "report"
     config = "report.toml"
@@ -98,9 +98,9 @@ def report(
         + ([drops_table(lost)] if lost else []),
         charts=charts(every, pairs, "budget"),
     )
-    files = {
+    texts = {
         CSV: csv_text(every), LATEX: latex(tables, confidence, several=several),
-        PAGE: render_page(page), **({DROPS: drops_csv(lost)} if lost else {}),
+        **({DROPS: drops_csv(lost)} if lost else {}),
     }  # fmt: skip
     settings = {
         "runs": [relative(str(path), out) for path in runs], "confidence": confidence,
@@ -108,7 +108,8 @@ def report(
     }  # fmt: skip
     folder = ReportFolder(out)
     with folder.opened(tomli_w.dumps(settings), overwrite=overwrite):
-        folder.write(FINISHED, {name: text.encode() for name, text in files.items()})
+        files = {name: text.encode() for name, text in texts.items()}
+        folder.write(FINISHED, files | page_files(page, PAGE))
     return Report(page=out / PAGE, complete=all(run.complete for run in found), notes=notes)
 
 

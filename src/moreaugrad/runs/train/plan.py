@@ -11,7 +11,7 @@ import tomli_w
 
 from moreaugrad.data.examples import CELLS, TRAIN
 from moreaugrad.data.layouts import AUTO, LAYOUTS
-from moreaugrad.foreign import read_toml
+from moreaugrad.foreign import check_named, read_toml
 from moreaugrad.names import choose
 from moreaugrad.runs.config import (
     finding,
@@ -51,6 +51,7 @@ class DataPlan:
     unreadable: float = 0.01
 
     def __post_init__(self) -> None:
+        check_named("data.source", self.source)
         choose("layout", self.layout, [AUTO, *LAYOUTS])
         if not 0 < self.validation < 1:
             raise ValueError(
