@@ -1,0 +1,305 @@
+"""Images, classes and folders of any name: results of their own, read again, none lost or mixed."""
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moreaugrad.cli.entry import run
+from moreaugrad.data.images import find_images
+from moreaugrad.data.layouts import open_dataset
+from moreaugrad.models import load_model
+from moreaugrad.models.trained import trained_folder
+from moreaugrad.names import readable
+from moreaugrad.runs.cases import unique_names
+from moreaugrad.runs.config import read_job
+from moreaugrad.runs.evaluate.plan import read_plan
+from moreaugrad.runs.evaluate.reading import read_run
+
+MODEL = ["--model", "tiny_models:smooth", "-q"]
+ENDS = ["\u2028", "\u2029", "\x85", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
+OWN = [
+    "config.toml", "certify.toml", "index.html", "index", "index_files", "inputs", "results.json",
+    "record.json", "environment.json", ".moreaugrad.lock", ".hidden", "samples", "report",
+]  # fmt: skip
+ODD = [
+    "con", "CON", "aux.tar", "a b#c?d%20e&'\"", "<i>", "[x]", "caf\u00e9", "cafe\u0301", "x" * 246,
+    "\u00e9" * 123, "\U0001f600" * 61, " lead", "trail ", "dot.", "-dash", "*", "a:b", "a\\b",
+    "a\x1b[31mred", "a_31mred",
+]  # fmt: skip
+NAMES = [*OWN, *ODD, *(f"a{end}b" for end in ENDS)]
+
+
+MORE = {
+    "explain": ["--method", "simple-gradient"],
+    "certify": ["--sigma", "0.5", "--samples", "128"],
+}
+
+
+def draw(folder: Path, names: Sequence[str | bytes]) -> Path:
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        with (folder / f"{os.fsdecode(name)}.png").open("wb") as file:
+            Image.fromarray(pixels).save(file, "PNG")
+    return folder
+
+
+def test_folders_have_names_of_any_system_and_none_twice() -> None:
+    found = unique_names([*NAMES, *NAMES])
+    assert len({name.casefold() for name in found}) == len(found) == 2 * len(NAMES)
+    for name in found:
+        assert name.isprintable()
+        assert not set(name) & set('<>:"/\\|?*')
+        assert name == name.strip(" .")
+        assert len(name.encode()) <= 255 - len(".moreaugrad-01234567.partial")
+        assert name.partition(".")[0].casefold() not in ("con", "aux", "nul", "prn", "com1")
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("photo 1", "photo 1"), ("config.toml", "config.toml"), (".hidden", "hidden"),
+        ("con", "_con"), ("Con.a", "_Con.a"), ("cone", "cone"), ("a\nb", "a_b"), ("...", "input"),
+        ("x" * 300, "x" * 80), ("\U0001f600" * 61, "\U0001f600" * 50), ("\udcff", "_"),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_folder(stem: str, name: str) -> None:
+    assert unique_names([stem]) == [name]
+
+
+def records(out: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in out.glob("inputs/*/*.json") if path.is_file()}
+
+
+@pytest.mark.parametrize("command", ["explain", "certify"])
+def test_every_image_has_results_of_its_own(command: str, tmp_path: Path) -> None:
+    names = NAMES if command == "explain" else [*OWN[:3], "con", "a\u2028b"]
+    images, out = draw(tmp_path / "images", names), tmp_path / "run"
+    draw(images / "below", ["con", "index.html"])
+    files = [str(path) for path in sorted(images.rglob("*.png"))]
+    words = [command, *files, *MORE[command], *MODEL, "--out", str(out)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        assert run(words) == 0
+        before = records(out)
+        assert len(before) == len(files) == len(names) + 2
+        # Again, from the configuration: the same images, and nothing but the same.
+        config = out / ("config.toml" if command == "explain" else "certify.toml")
+        again = ["explain", "--config", str(config), *words[-2:]] if command == "explain" else words
+        assert run([*again, "-q"]) == 0
+    assert records(out) == before
+    titles = [json.loads(data)["input"] for data in before.values()]
+    assert sorted(titles) == sorted(
+        path.name if path.name not in ("con.png", "index.html.png")
+        else path.relative_to(images).as_posix()
+        for path in images.rglob("*.png")
+    )  # fmt: skip
+    top = {"inputs", config.name}
+    if command == "explain":
+        assert {str(Path(name)) for name in read_job(config).images} == {
+            str(out / os.path.relpath(file, out)) for file in files
+        }
+        top |= {"index.html", "index.sha256", "index_files"}
+    assert {path.name for path in out.iterdir()} == top
+
+
+def test_an_evaluation_reads_its_records_again(tmp_path: Path) -> None:
+    data, out = draw(tmp_path / "data", NAMES), tmp_path / "run"
+    words = ["evaluate", "--data", str(data), "--methods", "simple-gradient", "--metrics", "gini",
+             *MODEL, "--out", str(out)]  # fmt: skip
+    assert run(words) == 0
+    assert run(words) == 0
+    found = read_run(out, "run")
+    # Hidden files are no part of a data set.
+    shown = [f"{name}.png" for name in NAMES if not name.startswith(".")]
+    assert sorted(record["sample"] for record in found.samples) == sorted(shown)
+    assert len(found.records) == len(shown)
+    assert found.complete
+    assert run(["report", str(out), "--out", str(tmp_path / "page")]) == 0
+
+
+CLASSES = [*(f"a{end}b" for end in ENDS), "[x]", "{", " lead", "tab\tx", "q\"'", ",", "nul"]
+
+
+def test_a_trained_network_has_the_labels_of_its_classes(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for place, label in enumerate(CLASSES):
+            draw(tmp_path / "data" / part / label, [f"{part}-{place}-{n}\u2028" for n in range(2)])
+    out = tmp_path / "run"
+    words = ["train", "--data", str(tmp_path / "data"), "--test", "val", "--epochs", "1",
+             "--batch", "8", "--validation", "0.5", *MODEL, "--out", str(out)]  # fmt: skip
+    assert run(words) == 0
+    model = load_model("tiny_models:smooth", out / "best.safetensors", out / "labels.json")
+    assert model.labels == tuple(sorted(CLASSES))
+    image = str(tmp_path / "data" / "val" / CLASSES[0] / "val-0-0\u2028.png")
+    explain = ["explain", image, "--model", f"trained:{out}", "--method", "simple-gradient",
+               "--target", CLASSES[0], "-q", "--out", str(tmp_path / "maps")]  # fmt: skip
+    assert run(explain) == 0
+    record = json.loads(next((tmp_path / "maps").rglob("record.json")).read_bytes())
+    assert record["target"]["label"] == CLASSES[0]
+    # The model card shows its settings as they are, each on one line.
+    config = (out / "config.toml").read_bytes().decode().split("\n", 1)[1]
+    card = (out / "card.md").read_bytes().decode()
+    assert "".join(f"    {line}\n" if line else "\n" for line in config.split("\n")[:-1]) in card
+
+
+def test_a_network_trained_before_labels_were_json_still_loads(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for label in ("a\u2028b", "one", "two"):
+        draw(data / label, [f"{label}{number}" for number in range(4)])
+    out = tmp_path / "run"
+    assert run(["train", "--data", str(data), "--epochs", "1", "--batch", "4", "--validation",
+                "0.3", *MODEL, "--out", str(out)]) == 0  # fmt: skip
+    (out / "labels.json").unlink()
+    (out / "labels.txt").write_text("a\u2028b\none\ntwo\n", encoding="utf-8")
+    told = json.loads((out / "model.json").read_text(encoding="utf-8"))
+    (out / "model.json").write_text(json.dumps(told | {"labels": "labels.txt"}), encoding="utf-8")
+    assert load_model(f"trained:{out}").labels == ("a\u2028b", "one", "two")
+
+
+BYTES = [b"caf\xe9", b"\xff\xfe", b"ok"]
+SHOWN = ["\\xff\\xfe.png", "caf\\xe9.png", "ok.png"]
+
+
+@pytest.fixture
+def latin(tmp_path: Path) -> Path:
+    try:
+        return draw(tmp_path / "latin", BYTES)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("the file system takes names in UTF-8 alone")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (os.fsdecode(b"caf\xe9.png"), "caf\\xe9.png"), ("\ud800", "\\ud800"),
+        ("é\u2028", "é\u2028"),
+        (os.fsdecode(b"\xc3\xa9\xc3"), "é\\xc3"), ("\\xff", "\\xff"),
+    ],
+)  # fmt: skip
+def test_names_are_escaped_where_they_are_not_utf_8(text: str, shown: str) -> None:
+    assert readable(text) == shown
+
+
+@pytest.mark.parametrize("command", ["explain", "certify"])
+def test_an_image_whose_name_is_not_utf_8_is_left_out_and_counted(
+    command: str, latin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [command, str(latin), *MORE[command], *MODEL, "--out", str(tmp_path / "run")]
+    assert run([*words, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert not told["complete"]
+    assert [item["input"] for item in told["inputs"]] == ["ok.png"]
+    assert sorted(failure["input"] for failure in told["failures"]) == SHOWN[:2]
+    assert all("in UTF-8" in failure["message"] for failure in told["failures"])
+    assert run(words) == 1
+    if command == "explain":
+        page = (tmp_path / "run" / "index.html").read_text(encoding="utf-8")
+        assert page.count("Left out: ") == 2
+        assert "caf\\xe9.png: expected a name in UTF-8" in page
+        assert len(read_job(tmp_path / "run" / "config.toml").images) == 1
+
+
+def test_alone_it_is_refused_by_name(
+    latin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(latin / os.fsdecode(b"caf\xe9.png"))
+    assert run(["explain", image, *MODEL, "--out", str(tmp_path / "run")]) == 2
+    assert "caf\\xe9.png: expected a name in UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_sets_may_have_such_names(latin: Path, tmp_path: Path) -> None:
+    data, out = open_dataset(latin), tmp_path / "run"
+    assert [item.name for item in data.items] == SHOWN
+    assert all(data.load(item).size == (16, 16) and data.digest(item) for item in data.items)
+    words = ["evaluate", "--data", str(latin), "--methods", "simple-gradient", "--metrics", "gini",
+             *MODEL, "--out", str(out)]  # fmt: skip
+    assert run(words) == 0
+    assert [record["sample"] for record in read_run(out, "run").samples] == SHOWN
+    assert run(["report", str(out), "--out", str(tmp_path / "page")]) == 0
+
+
+def test_classes_may_have_such_names(latin: Path, tmp_path: Path) -> None:
+    for label in (b"k\xe9", b"one"):
+        draw(tmp_path / "data" / os.fsdecode(label), [b"%d\xff" % number for number in range(4)])
+    out = tmp_path / "run"
+    assert run(["train", "--data", str(tmp_path / "data"), "--epochs", "1", "--batch", "4",
+                "--validation", "0.3", *MODEL, "--out", str(out)]) == 0  # fmt: skip
+    assert load_model(f"trained:{out}").labels == ("k\\xe9", "one")
+
+
+def test_two_names_that_would_be_shown_alike_are_refused(latin: Path) -> None:
+    draw(latin / "below", [b"caf\xe9", rb"caf\xe9"])
+    with pytest.raises(ValueError, match=r"two files would be called below/caf\\xe9\.png"):
+        open_dataset(latin)
+
+
+def test_a_path_that_a_configuration_cannot_hold_is_refused_by_name(
+    latin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = draw(tmp_path / os.fsdecode(b"d\xe9"), ["a", "b"])
+    words = ["evaluate", "--data", str(named), "--methods", "simple-gradient", *MODEL]
+    assert run([*words, "--out", str(tmp_path / "run")]) == 2
+    assert "got data = " in (told := capsys.readouterr().err)
+    assert "d\\xe9" in told
+    assert not (tmp_path / "run").exists()
+    # Within it, paths are relative and need not be written.
+    out = named / "run"
+    assert run(["explain", str(latin / "ok.png"), "--method", "simple-gradient", *MODEL,
+                "--out", str(out)]) == 0  # fmt: skip
+    assert (out / "index.html").is_file()
+
+
+EMPTY = {
+    "an image": ["explain", ""],
+    "one of several": ["explain", "a.png", ""],
+    "blank": ["explain", " "],
+    "of certify": ["certify", "", "--sigma", "0.5"],
+    "of sweep": ["sweep", "", "--over", "eta"],
+    "data": ["evaluate", "--data", "", "--methods", "simple-gradient"],
+    "data after an equals sign": ["evaluate", "--data=", "--methods", "simple-gradient"],
+    "data of a training": ["train", "--data", ""],
+    "data of a check": ["sanity", "--data", ""],
+    "a run": ["report", ""],
+    "results": ["explain", "a.png", "--out="],
+    "weights": ["explain", "a.png", "--weights", ""],
+    "a trained network": ["explain", "a.png", "--model", "trained:"],
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY)
+def test_an_empty_name_is_not_the_working_folder(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(draw(tmp_path / "work", ["a", "b"]))
+    model = [] if "--model" in EMPTY[kind] else ["--model", "tiny_models:smooth"]
+    out = [] if "--out=" in EMPTY[kind] else ["--out", str(tmp_path / "run")]
+    assert run([*EMPTY[kind], *(model if kind != "a run" else []), *out]) == 2
+    assert "empty" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_working_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(draw(tmp_path / "work", ["a", "b"]))
+    assert len(find_images(["."])) == len(open_dataset(".").items) == 2
+
+
+def test_empty_names_are_refused_by_the_library(tmp_path: Path) -> None:
+    for call in (lambda: find_images(["a.png", ""]), lambda: open_dataset(""),
+                 lambda: trained_folder("trained:"), lambda: load_model("trained: ")):  # fmt: skip
+        with pytest.raises(ValueError, match="got an empty one"):
+            call()
+    file = tmp_path / "job.toml"
+    file.write_text('images = ["a.png", ""]\n[methods.simple-gradient]\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"job\.toml: images: .* got an empty one"):
+        read_job(file)
+    file.write_text('data = ""\n[methods.simple-gradient]\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"job\.toml: data: .* got an empty one"):
+        read_plan(file)
