@@ -105,7 +105,7 @@ def test_every_image_has_results_of_its_own(command: str, tmp_path: Path) -> Non
         assert {str(Path(name)) for name in read_job(config).images} == {
             str(out / os.path.relpath(file, out)) for file in files
         }
-        top |= {"index.html", "index.sha256", "index_files"}
+        top |= {"index.html", "index.sha256"}
     assert {path.name for path in out.iterdir()} == top
 
 
