@@ -30,7 +30,7 @@ OWN = [
 ODD = [
     "con", "CON", "aux.tar", "a b#c?d%20e&'\"", "<i>", "[x]", "caf\u00e9", "cafe\u0301", "x" * 246,
     "\u00e9" * 123, "\U0001f600" * 61, " lead", "trail ", "dot.", "-dash", "*", "a:b", "a\\b",
-    "a\x1b[31mred", "a_31mred",
+    "a\x1b[31mred", "a_31mred", "$\\frac{$",
 ]  # fmt: skip
 NAMES = [*OWN, *ODD, *(f"a{end}b" for end in ENDS)]
 
@@ -79,7 +79,7 @@ def records(out: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("command", ["explain", "certify"])
 def test_every_image_has_results_of_its_own(command: str, tmp_path: Path) -> None:
-    names = NAMES if command == "explain" else [*OWN[:3], "con", "a\u2028b"]
+    names = NAMES if command == "explain" else [*OWN[:3], "con", "a\u2028b", "$\\frac{$"]
     images, out = draw(tmp_path / "images", names), tmp_path / "run"
     draw(images / "below", ["con", "index.html"])
     files = [str(path) for path in sorted(images.rglob("*.png"))]

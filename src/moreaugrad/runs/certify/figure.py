@@ -40,7 +40,9 @@ def curves_figure(record: Record) -> Figure:
         f"(σ = {record['sigma']:g}, for pixels in 0 to 1: {pixels})"
     )
     axis.set_ylabel("share of the largest entries that stays, at least")
-    axis.set_title(f"{record['input']}: {record['target']['label']}", fontsize="medium")
+    # Dollars in names are no formulas.
+    title = f"{record['input']}: {record['target']['label']}"
+    axis.set_title(title, fontsize="medium", parse_math=False)
     axis.legend(fontsize="small", frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     return shown

@@ -58,7 +58,8 @@ def _figure(part: Sequence[Cell], axis: str) -> Figure:
         for number, method in enumerate(methods):
             _line(panel, [cell for cell in own if cell.method == method], method, number)
         arrow = ARROWS[own[0].better] if own else ""
-        panel.set_title(f"{run}: {metric}{arrow}" if several else f"{metric}{arrow}")
+        title = f"{run}: {metric}{arrow}" if several else f"{metric}{arrow}"
+        panel.set_title(title, parse_math=False)
         panel.set_xlabel(axis)
         panel.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.flat[0].get_legend_handles_labels()
