@@ -87,8 +87,8 @@ def test_a_bad_picture_is_left_out_and_the_others_are_done(pictures: Path) -> No
     done = run("explain", "bad", *MODEL, "--method", "simple-gradient", "--out", "o", cwd=pictures)
     assert done.returncode == 1
     assert "cut.png" in done.stderr
-    assert (pictures / "o" / "good" / "simple-gradient.safetensors").exists()
-    assert not (pictures / "o" / "cut").exists()
+    assert (pictures / "o/inputs/good" / "simple-gradient.safetensors").exists()
+    assert not (pictures / "o/inputs/cut").exists()
 
 
 @pytest.mark.parametrize(
