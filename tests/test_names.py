@@ -52,6 +52,7 @@ def test_fractions_in_percent(fraction: float, name: str) -> None:
 
 
 PLACES = {
+    "a fraction in percent": percent_name,
     "a map's key": lambda v: tensor_name(3, "top-k", v, "map"),
     "an attack": lambda v: Threat(label="top-k", epsilon=v, attack=None).title,
     "a table": lambda v: Block("top-k", v, {}).title,

@@ -159,7 +159,7 @@ def test_labels_as_json_are_any_text(tmp_path, end):
 
 def test_labels_that_cannot_be_written_are_refused(project, tmp_path):
     (tmp_path / "labels.json").write_text('["a", "b", "\\ud800", "d", "e"]')
-    with pytest.raises(ValueError, match=r"labels\.json: expected labels .* UTF-8, got '.ud800'"):
+    with pytest.raises(ValueError, match=r"labels\.json: expected labels .* UTF-8, got .ud800"):
         load_model(f"{project}:described", labels=tmp_path / "labels.json")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,21 @@ def make_run(folder: Path, *, units: int = 3) -> Path:
                         tensors[f"{key}/input"] = inputs[str(index)] + 0.1
         store.save(Unit(0, method), records, tensors)
     return folder
+
+
+def test_the_images_of_a_large_report_are_next_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run #1?%20")
+    monkeypatch.setattr("moreaugrad.report.page.MAPS_INSIDE", 3)
+    made = report([run], tmp_path / "page")
+    linked = set(re.findall(r'<img src="(index_files/[^"]+)"', made.page.read_text("utf-8")))
+    files = {f"index_files/{path.name}" for path in (tmp_path / "page/index_files").iterdir()}
+    assert linked == files
+    assert len(linked) > 3
+    # Smaller again: the files that no longer belong to it are gone.
+    report([run], tmp_path / "page", gallery=0, overwrite=True)
+    assert not (tmp_path / "page" / "index_files").exists()
 
 
 def rows(page: Path) -> dict[tuple[str, str, str, str], dict[str, str]]:

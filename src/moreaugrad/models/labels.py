@@ -10,6 +10,7 @@ import torch
 from moreaugrad.foreign import parsing, read_text
 from moreaugrad.forward import forward
 from moreaugrad.models.loaded import LoadedModel
+from moreaugrad.names import readable
 
 JSON_LABELS = "a JSON list of names, or an object from the indices 0, 1, ... to names"
 
@@ -49,13 +50,11 @@ def check_labels(model: LoadedModel, source: str) -> None:
     shape = model.preprocess.input_shape
     if model.labels is None:
         return
-    for label in model.labels:
-        try:
-            label.encode()
-        except UnicodeEncodeError:
-            raise ValueError(
-                f"{source}: expected labels that can be written in UTF-8, got {label!a}"
-            ) from None
+    unwritable = [label for label in map(str, model.labels) if readable(label) != label]
+    if unwritable:
+        raise ValueError(
+            f"{source}: expected labels that can be written in UTF-8, got {readable(unwritable[0])}"
+        )
     if shape is None:
         return
     first = next(model.module.parameters(), torch.empty(0))
