@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import subprocess
+import os
 import sys
 import urllib.error
 
@@ -169,6 +170,15 @@ def test_a_folder_that_is_no_model_is_told(tmp_path):
         load_model(f"hf:{tmp_path}")
     with pytest.raises(ValueError, match=r"hf:.*expected a folder"):
         load_model(f"hf:{tmp_path / 'missing'}")
+
+
+@needs("torchvision", "transformers")
+def test_a_named_pipe_in_a_folder_does_not_hang(hf_folder):
+    folder, _ = hf_folder
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    with pytest.raises(ValueError, match=r"hf:.*a folder of files, but config\.json is none"):
+        load_model(f"hf:{folder}")
 
 
 @needs("torchvision", "transformers")
