@@ -2,8 +2,8 @@
 
 import csv
 import importlib.util
-import subprocess
 import os
+import subprocess
 import sys
 import urllib.error
 
