@@ -20,7 +20,7 @@ LONGEST = 320
 
 # From low to high; a part imports from its own level and from those before it.
 LEVELS = (
-    {"names", "files", "foreign", "settings"},
+    {"names", "files", "checksums", "foreign", "settings"},
     {
         "layout",
         "space",

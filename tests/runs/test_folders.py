@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from moreaugrad.checksums import listed
 from moreaugrad.cli.entry import run
 from moreaugrad.files import LOCK, is_temporary, only_writer, remove_partial, write_atomically
 from moreaugrad.runs import directory
-from moreaugrad.runs.checksums import listed
 from moreaugrad.runs.directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]

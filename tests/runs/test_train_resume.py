@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from moreaugrad.cli.entry import run
+from moreaugrad.models import load_model
 from moreaugrad.runs.train import work
 from moreaugrad.runs.train.folder import LOG
 from moreaugrad.training import checkpoint, protocol
@@ -333,6 +334,27 @@ def test_a_damaged_file_is_reported_and_made_again(
     with pytest.warns(UserWarning, match=rf"{name}.*damaged|{name}: expected a checkpoint"):
         assert run(command(data, out)) == 0
     assert tree(out) == tree(plain)
+
+
+@pytest.mark.parametrize(
+    "name", ["best.safetensors", "last.safetensors", "model.json", "labels.json"]
+)
+@pytest.mark.parametrize("damage", [CHANGED, CUT])
+def test_a_network_that_is_not_as_it_was_written_is_not_loaded(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str,
+    damage: Callable[[bytes], bytes],
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    shutil.copytree(plain, out)
+    (out / "card.md").write_text("notes of my own")
+    load_model(f"trained:{out}", trust=True)
+    (out / name).write_bytes(damage((plain / name).read_bytes()))
+    words = ["explain", str(tmp_path), "--model", f"trained:{out}", "--out", str(tmp_path / "maps")]
+    assert run(words) == 2
+    told = capsys.readouterr().err.strip()
+    assert f"{name}: is damaged" in told
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "maps").exists()
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "model.json", "results.sha256"])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.forward import call
+from moreaugrad.layer import Before, hooked
 from moreaugrad.metrics.captum import Explains, Parts
 from moreaugrad.metrics.draws import Stream, generator
 from moreaugrad.metrics.similarity import spearman
@@ -98,22 +99,18 @@ def randomisation(
 
 def layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     """Modules with weights of their own, in the order of their first call, the last one first."""
-    called: list[str] = []
-    hooks = []
-    for name, module in model.named_modules():
-        if next(module.parameters(recurse=False), None) is not None:
+    called: dict[str, None] = {}
 
-            def note(*_: object, name: str = name) -> None:
-                if name not in called:
-                    called.append(name)
+    def noting(name: str) -> Before:
+        return lambda *_: called.setdefault(name)
 
-            hooks.append(module.register_forward_pre_hook(note))
-    try:
-        with torch.no_grad():
-            call(model, example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    weighted = {
+        module: noting(name)
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    }
+    with torch.no_grad(), hooked(weighted, {}):
+        call(model, example)
     if not called:
         raise ValueError("expected a model with weights to randomise, found none in its modules")
     return tuple(reversed(called))

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moreaugrad.checksums import SUFFIX, damaged, listed
 from moreaugrad.foreign import check_named, lies_within, parsing, read_json
 from moreaugrad.models.preprocess import Preprocess
 
-TRAINED, FILE = "trained", "model.json"
+TRAINED, FILE, LABELS = "trained", "model.json", "labels.json"
+FINISHED = "results"
+"""The unit of a training's folder that is written when all is done."""
 
 
 def trained_folder(name: str) -> str | None:
@@ -44,7 +47,9 @@ class Trained:
 
     @classmethod
     def read(cls, folder: Path) -> Trained:
-        """Errors: ValueError where the folder has none, or one that tells something else."""
+        """Errors: ValueError where the folder has none, or one that tells something else, and where
+        a file that the network is made of is not as the training wrote it."""
+        _check_whole(folder)
         file = folder / FILE
         expected = f"the {FILE} of a finished training"
         found = read_json(file, expected)
@@ -63,6 +68,18 @@ class Trained:
             if trained_folder(told.model) is not None:
                 raise ValueError(f"a training builds its network by another name, not {told.model}")
         return told
+
+
+def _check_whole(folder: Path) -> None:
+    names = listed(folder / f"{FINISHED}{SUFFIX}")
+    # The others are for people, who may write into them.
+    used = {n: names[n] for n in names if n in (FILE, LABELS) or n.endswith(".safetensors")}
+    for name in damaged(folder, used):
+        raise ValueError(
+            f"{folder / name}: is damaged (its content is not what the training wrote); the same "
+            "train command makes it again. Other labels or weights are given beside the folder "
+            "(--labels, --weights)"
+        )
 
 
 def _inside(folder: Path, name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from moreaugrad.checksums import SUFFIX, checksums, damaged, listed, missing
 from moreaugrad.files import (
     LOCK,
     is_temporary,
@@ -21,7 +22,6 @@ from moreaugrad.files import (
 )
 from moreaugrad.foreign import read_json
 from moreaugrad.names import readable
-from moreaugrad.runs.checksums import SUFFIX, checksums, damaged, listed, missing
 from moreaugrad.runs.config import differences
 from moreaugrad.runs.records import json_text
 from moreaugrad.runs.team import Team
@@ -161,11 +161,12 @@ class RunDirectory:
         if self._fresh:
             remove_files(self.path, [self.config, ENVIRONMENT])
 
-    def write(self, stem: str, files: Mapping[str, bytes]) -> None:
-        """A unit: the contents of its files by their names. Errors: OSError of the file system."""
-        listing = self.path / f"{stem}{SUFFIX}"
-        remove_files(self.path, [name for name in listed(listing) if name not in files])
-        self.put(f"{stem}{SUFFIX}", checksums(files))
+    def write(self, stem: str, files: Mapping[str, bytes], *, also: Sequence[str] = ()) -> None:
+        """A unit: the contents of its files by their names. also: its files that are there already.
+        Errors: OSError of the file system."""
+        listing, kept = self.path / f"{stem}{SUFFIX}", {*files, *also}
+        remove_files(self.path, [name for name in listed(listing) if name not in kept])
+        self.put(f"{stem}{SUFFIX}", checksums(self.path, files, also))
         for name, data in files.items():
             self.put(name, data)
         self._whole.add(stem)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from moreaugrad.checksums import SUFFIX
 from moreaugrad.files import is_temporary
 from moreaugrad.report import Page, page_files
 from moreaugrad.runs.cases import INPUTS
-from moreaugrad.runs.checksums import SUFFIX
 from moreaugrad.runs.directory import CONFIG, RunDirectory
 
 PAGE, RECORD = "index.html", "record.json"

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from moreaugrad.checksums import SUFFIX
 from moreaugrad.files import remove_files
 from moreaugrad.models.trained import FILE as MODEL
-from moreaugrad.runs.checksums import SUFFIX
+from moreaugrad.models.trained import FINISHED, LABELS
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.training.checkpoint import STATES, WEIGHTS
 
-LOG, BEST, LABELS, CARD, RESULTS, EVENTS = (
-    "log.jsonl", "best.safetensors", "labels.json", "card.md", "results.json", "events",
+LOG, BEST, CARD, RESULTS, EVENTS = (
+    "log.jsonl", "best.safetensors", "card.md", "results.json", "events",
 )  # fmt: skip
-FINISHED = "results"
-"""The unit of what is written when all is done."""
 
 
 class TrainFolder(RunDirectory):
     """Holds `config.toml`, `environment.json`, `log.jsonl` with a line an epoch, the
     checkpoint (`last.safetensors` with `state-STEP.safetensors`), `best.safetensors`, and, where
-    all is done, the unit of `model.json`, `results.json`, `card.md`, `labels.json` and the log."""
+    all is done, the unit of `model.json`, `results.json`, `card.md`, `labels.json`, the log and the
+    weights."""
 
     command = "train"
     named = MappingProxyType(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moreaugrad.models.trained import FILE as MODEL
-from moreaugrad.models.trained import Trained
+from moreaugrad.models.trained import FINISHED, LABELS, Trained
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.job import ComputePlan
 from moreaugrad.runs.network import fixed_threads
@@ -24,11 +24,17 @@ from moreaugrad.runs.pace import Unwatched, Watch
 from moreaugrad.runs.records import Record, json_text
 from moreaugrad.runs.train.card import card_text, results_of
 from moreaugrad.runs.train.events import Events
-from moreaugrad.runs.train.folder import BEST, CARD, FINISHED, LABELS, LOG, RESULTS, TrainFolder
+from moreaugrad.runs.train.folder import BEST, CARD, LOG, RESULTS, TrainFolder
 from moreaugrad.runs.train.judge import validate
 from moreaugrad.runs.train.plan import plan_toml
 from moreaugrad.runs.train.prepare import PreparedTrain
-from moreaugrad.training.checkpoint import Checkpoint, Progress, read_tensors, write_tensors
+from moreaugrad.training.checkpoint import (
+    WEIGHTS,
+    Checkpoint,
+    Progress,
+    read_tensors,
+    write_tensors,
+)
 from moreaugrad.training.loop import FIGURES, Trainer
 from moreaugrad.training.losses import LOSSES
 from moreaugrad.training.schedules import SCHEDULES
@@ -266,7 +272,8 @@ class _Run:
             CARD: card_text(prepared, results, self.folder.path),
             RESULTS: json_text(results),
         }
-        self.folder.write(FINISHED, {name: text.encode() for name, text in texts.items()})
+        files = {name: text.encode() for name, text in texts.items()}
+        self.folder.write(FINISHED, files, also=(BEST, WEIGHTS))
 
 
 def _trained(prepared: PreparedTrain) -> Trained:

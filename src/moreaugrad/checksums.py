@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from moreaugrad.files import file_digest
@@ -18,10 +18,12 @@ SUFFIX = ".sha256"
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-def checksums(files: Mapping[str, bytes]) -> bytes:
-    """The list, a line for each file. files: contents by names, with slashes."""
-    lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()]
-    return "".join(lines).encode()
+def checksums(root: Path, files: Mapping[str, bytes], also: Iterable[str] = ()) -> bytes:
+    """The list, a line for each file. files: contents by names, with slashes. also: names of files
+    that are below the folder already."""
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    digests |= {name: file_digest(root / name) for name in also}
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
 
 
 def listed(file: Path) -> dict[str, str]:
