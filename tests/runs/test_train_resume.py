@@ -341,7 +341,7 @@ def test_a_damaged_file_is_reported_and_made_again(
 )
 @pytest.mark.parametrize("damage", [CHANGED, CUT])
 def test_a_network_that_is_not_as_it_was_written_is_not_loaded(
-    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str,
+    data: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str,
     damage: Callable[[bytes], bytes],
 ) -> None:  # fmt: skip
     out = tmp_path / "run"
@@ -349,7 +349,7 @@ def test_a_network_that_is_not_as_it_was_written_is_not_loaded(
     (out / "card.md").write_text("notes of my own")
     load_model(f"trained:{out}", trust=True)
     (out / name).write_bytes(damage((plain / name).read_bytes()))
-    words = ["explain", str(tmp_path), "--model", f"trained:{out}", "--out", str(tmp_path / "maps")]
+    words = ["explain", str(data), "--model", f"trained:{out}", "--out", str(tmp_path / "maps")]
     assert run(words) == 2
     told = capsys.readouterr().err.strip()
     assert f"{name}: is damaged" in told
