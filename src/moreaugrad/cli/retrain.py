@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moreaugrad.cli.codes import DONE, INTERRUPTED
+from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
 from moreaugrad.cli.options import TRUST
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def perform_study(
             "command goes on from here"
         )
         return INTERRUPTED
-    return DONE
+    return PARTLY if outcome.results.get("unreadable") else DONE
 
 
 def words(text: str) -> tuple[str, ...]:
