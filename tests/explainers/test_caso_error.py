@@ -46,7 +46,7 @@ def test_reduced_precision_is_part_of_the_error(
     # An accuracy finer than the rounding is not claimed.
     assert set(found.status) == {Status.PRECISION}
     assert (found.residual > 1e-4).all()
-    loose = CASO(low, tolerance=4.0, **settings).explain(x)
+    loose = CASO(low, tolerance=16.0, **settings).explain(x)
     assert set(loose.status) == {Status.CONVERGED}
 
 
@@ -139,7 +139,7 @@ def test_other_rounding_moves_results_by_one_unit_in_the_last_place(dtype: torch
     with first:
         alone = x[7:9] * 3
     changed = moved != plain
-    assert 0.15 < float(changed.double().mean()) < 0.35
+    assert 0.4 < float(changed.double().mean()) < 0.6
     step = (moved.double() - plain.double()).abs() / plain.double().abs()
     assert float(step.max()) <= torch.finfo(dtype).eps
     assert torch.equal(same[0], (x > 0).sum())

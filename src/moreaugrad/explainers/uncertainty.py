@@ -21,7 +21,7 @@ from moreaugrad.solvers.solution import Status
 
 CHECK = 1 + 2 * PRODUCT
 """Evaluations of one draw: its gradient, and products with the solution and L's eigenvector."""
-ROUNDINGS = 3
+ROUNDINGS = 6
 BLOCKS = 16
 LEAST = 4
 """Units of the working precision that an error counts at least."""
