@@ -54,7 +54,7 @@ def run(context: Context) -> Result:
         Judging(
             name="attention", study=STUDY, rows=rows,
             plan=EvaluatePlan(
-                data="", samples=400, target=OF_LABEL, block=50, maps=0,
+                data="cells", samples=400, target=OF_LABEL, block=50, maps=0,
                 methods={GRADIENT: {}}, metrics=METRICS,
             ),
         ),

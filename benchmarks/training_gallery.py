@@ -33,7 +33,7 @@ def run(context: Context, study: str) -> Result:
             name=f"gallery-{study}", study=study,
             rows=[replace(r, seeds=ONE) for r in (rows[:2] if context.quick else rows)],
             plan=EvaluatePlan(
-                data="", samples=PICTURES, target=OF_LABEL,
+                data=study, samples=PICTURES, target=OF_LABEL,
                 methods={GRADIENT: {}}, metrics={"gini": {}},
             ),
         ),

@@ -56,7 +56,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "gaussian": {"attack": "gaussian", "over": "sigma", "epsilons": [0.05, 0.1]},
 }  # fmt: skip
 PLAN = EvaluatePlan(
-    data="", samples=20, target=OF_LABEL, block=5, maps=4, epsilons=(0.1, 0.25, 0.5),
+    data=STUDY, samples=20, target=OF_LABEL, block=5, maps=4, epsilons=(0.1, 0.25, 0.5),
     methods=METHODS, metrics=METRICS, attacks=ATTACKS,
 )  # fmt: skip
 PUBLISHED = {

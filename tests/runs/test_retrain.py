@@ -72,7 +72,8 @@ def test_each_process_has_a_gpu_of_its_own(data: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(preparing, "load_model", stop)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    training = TrainPlan(data=DataPlan(source=str(data), test="val"), device="cuda")
+    network = NetworkPlan(name="builtin")
+    training = TrainPlan(data=DataPlan(source=str(data), test="val"), model=network, device="cuda")
     for rank, own in ((0, "cuda"), (1, "cuda:1"), (3, "cuda:3")):
         study = StabilityStudy(
             StabilityPlan(training=training), Means(), Unwatched(),

@@ -254,6 +254,9 @@ def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
     assert by_folder.labels == loaded.labels
     assert by_folder.preprocess == loaded.preprocess
     (tmp_path / "run" / "model.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"model\.json: is damaged"):
+        load_model(f"trained:{tmp_path / 'run'}")
+    (tmp_path / "run" / "results.sha256").unlink()
     with pytest.raises(ValueError, match=r"expected the model\.json of a finished training"):
         load_model(f"trained:{tmp_path / 'run'}")
     with pytest.raises(ValueError, match="of a finished training"):
