@@ -128,7 +128,8 @@ def _asked(name: str, rows: Sequence[Any], methods: Mapping[str, Any]) -> Judgin
     return Judging(
         name=name, study=STUDY, rows=rows,
         plan=EvaluatePlan(
-            data="cells", samples=SAMPLES, target=OF_LABEL, block=50, methods=methods, metrics=METRICS,
+            data="cells", samples=SAMPLES, target=OF_LABEL, block=50,
+            methods=methods, metrics=METRICS,
             maps=None if methods.keys() == {GRADIENT} else 0,
         ),
     )  # fmt: skip
