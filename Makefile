@@ -19,7 +19,7 @@ demo: $(VENV)/.core ## explain pictures with the built-in model, offline; the pa
 	$(BIN)/moreaugrad demo --out demo
 
 test: $(VENV)/.test ## run the tests
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ def test_top_k_runs_or_says_what_to_give(method: str) -> None:
             with pytest.raises(ValueError, match="noise"):
                 TopKAttack(explainer, epsilon=0.5, through=through).attack(x)
             continue
-        found = TopKAttack(explainer, epsilon=0.5, steps=3, draws=4, through=through).attack(x)
+        found = TopKAttack(explainer, epsilon=0.5, steps=2, draws=2, through=through).attack(x)
         assert set(found.status) <= RAN, through
         assert found.settings["through"] == through
         assert bool((found.distance <= 0.5 + 1e-9).all())
