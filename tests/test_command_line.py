@@ -28,14 +28,9 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder with a photo, and `bad/` with a good and a truncated one."""
+    """A folder with a photo."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    (tmp_path / "bad").mkdir()
-    Image.fromarray(pixels).save(tmp_path / "bad" / "good.png")
-    whole = (tmp_path / "one.png").read_bytes()
-    (tmp_path / "bad" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "empty").mkdir()
     return tmp_path
 
 
@@ -72,76 +67,6 @@ def test_a_result_runs_again_to_the_same_bytes(pictures: Path) -> None:
     for path in kept:
         other = pictures / "b" / "inputs" / "one" / path.name
         assert path.read_bytes() == other.read_bytes(), path.name
-
-
-def test_sweep_shows_zero_as_the_limit(pictures: Path) -> None:
-    done = run(
-        "sweep", "one.png", *MODEL, "--method", "sparse-moreaugrad", "--over", "eta",
-        "--values", "0,0.001", "--out", "s", cwd=pictures,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert 'type="range"' in (pictures / "s" / "index.html").read_text(encoding="utf-8")
-
-
-def test_a_bad_picture_is_left_out_and_the_others_are_done(pictures: Path) -> None:
-    done = run("explain", "bad", *MODEL, "--method", "simple-gradient", "--out", "o", cwd=pictures)
-    assert done.returncode == 1
-    assert "cut.png" in done.stderr
-    assert (pictures / "o/inputs/good" / "simple-gradient.safetensors").exists()
-    assert not (pictures / "o/inputs/cut").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["one.png", *MODEL, "--method", "sparse-moreugrad"], "did you mean 'sparse-moreaugrad'"),
-        (["one.png", "--model", "tiny_models:smoth", "--method", "smoothgrad"], "'smooth'"),
-        (["one.png", *MODEL, "--method", "smoothgrad", "--rho", "1"], "no setting 'rho'"),
-        (["one.png", *MODEL, "--method", "moreaugrad", "--rho", "-1"], "rho: expected"),
-        (["one.png", *MODEL, "--method", "moreaugrad", "--sigma", "-1"], "sigma: expected"),
-        (["one.png", *MODEL, "--method", "moreaugrad", "--target", "9"], "from 0 to 3"),
-        (["none.png", *MODEL, "--method", "moreaugrad"], "no such file"),
-        (["empty", *MODEL, "--method", "moreaugrad"], "none were found"),
-        (["one.png", "--model", "tiny_models:detached", "--method", "moreaugrad"], "not depend"),
-        (["one.png", *MODEL, "--methd", "moreaugrad"], "--method"),
-        (["bad/cut.png", *MODEL, "--method", "simple-gradient"], "cut.png"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(
-    pictures: Path, arguments: list[str], told: str
-) -> None:
-    done = run("explain", *arguments, "--out", "o", cwd=pictures)
-    assert done.returncode == 2
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not list((pictures / "o").rglob("*.safetensors")), "something was half-written"
-
-
-def test_a_folder_of_another_configuration_is_refused(pictures: Path) -> None:
-    first = ("explain", "one.png", *MODEL, "--method", "simple-gradient", "--out", "o")
-    assert run(*first, cwd=pictures).returncode == 0
-    other = run(*first, "--score", "probability", cwd=pictures)
-    assert other.returncode == 2
-    assert "overwrite" in other.stderr
-    assert run(*first, "--score", "probability", "--overwrite", cwd=pictures).returncode == 0
-
-
-def test_dry_run_writes_nothing(pictures: Path) -> None:
-    done = run(
-        "explain", "one.png", *MODEL, "--method", "smoothgrad", "--out", "o", "--dry-run",
-        cwd=pictures,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "64" in done.stdout + done.stderr
-    assert not (pictures / "o").exists()
-
-
-def test_methods_lists_the_registry(tmp_path: Path) -> None:
-    from moreaugrad import METHODS
-
-    done = run("methods", "--json", cwd=tmp_path)
-    assert done.returncode == 0
-    assert all(name in done.stdout for name in METHODS)
 
 
 def test_help_does_not_import_torch() -> None:
