@@ -26,6 +26,14 @@ def test_what_is_kept_is_measured_without_the_weights() -> None:
     assert kept.size == (5 + 32) * 4, "the input and what comes out of the ReLU, in float32"
 
 
+def test_what_has_no_storage_is_left_out() -> None:
+    weights = torch.eye(5).to_sparse()
+    x = torch.randn(5, 3, requires_grad=True)
+    with activations(None) as kept:
+        out = torch.sparse.mm(weights, x).exp()
+    assert kept.size == out.numel() * 4
+
+
 @pytest.mark.parametrize(
     ("entries", "kept", "size"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -98,7 +98,7 @@ def activations(model: object) -> Iterator[Kept]:
     kept = Kept()
 
     def note(tensor: Tensor) -> Tensor:
-        if tensor.layout is torch.strided:
+        with suppress(RuntimeError):  # sparse tensors and others without a storage do not count
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in known:
                 known.add(storage.data_ptr())
