@@ -45,10 +45,10 @@ class Chunks:
         fitting = max(1, entries // max(1, like.shape[1]))
         return cls(min(most, fitting), fitting if on_cpu else None)
 
-    def fit(self, activations: int) -> None:
+    def fit(self, row_bytes: int) -> None:
         """Chooses the size again, by the bytes of activations that a row keeps for its gradient."""
-        if self.most is not None and activations > 0:
-            full, largest = CPU_FULL // activations, CPU_LARGEST // activations
+        if self.most is not None and row_bytes > 0:
+            full, largest = CPU_FULL // row_bytes, CPU_LARGEST // row_bytes
             self.size = max(1, min(max(self.size, full), largest, self.most))
 
     def guarded(self, work: Callable[[], T]) -> T | None:

@@ -107,7 +107,7 @@ def _by_pillow(file: IO[bytes], name: str) -> Picture:
     from PIL import ImageOps
 
     with warnings.catch_warnings(), open_image(file) as image:
-        # Pillow tells of damaged EXIF data and goes on without them, and so do we.
+        # Pillow reports damaged EXIF data and goes on without them, and so do we.
         warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
         image.load()
         frames, kind = getattr(image, "n_frames", 1), image.format

@@ -69,7 +69,7 @@ class Tree(ABC):
             return ""
 
     def check_inside(self, listing: str, names: Sequence[str | None], below: str = "") -> None:
-        """Whether the names of files that a list tells stay below a folder of the tree.
+        """Whether the names of files that a list gives stay below a folder of the tree.
 
         Errors: ValueError that lists those that do not. Warns of links to files elsewhere.
         """
@@ -93,7 +93,7 @@ class Tree(ABC):
             )
 
     def links(self, names: Sequence[str]) -> list[str]:
-        """Those of these files that lie elsewhere in truth."""
+        """Those of these files that are links to elsewhere."""
         return []
 
     def has(self, name: str) -> bool:
@@ -240,14 +240,14 @@ class Archive(Tree):
             return io.BytesIO(self._unpacked(info))
 
     def _unpacked(self, info: zipfile.ZipInfo) -> bytes:
-        """A file's content, step by step: never much more in memory than the header tells, which
+        """A file's content, step by step: never much more in memory than the header says, which
         may be wrong. Errors: ValueError for another size."""
         data = bytearray()
         with self._zip.open(info) as file:
             while part := file.read(STEP):
                 data += part
         if len(data) != info.file_size:
-            raise ValueError(f"it has {len(data)} bytes, not {info.file_size}, as its header tells")
+            raise ValueError(f"it has {len(data)} bytes, not {info.file_size}, as its header says")
         return bytes(data)
 
     def size(self, name: str) -> int:

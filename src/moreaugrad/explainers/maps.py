@@ -76,14 +76,7 @@ class Maps:
         silent = bound.silent()
         if not bool(silent.any()):
             return self
-        return replace(
-            self,
-            status=tuple(
-                Status.NO_NOISE if none and not status.failed else status
-                for status, none in zip(self.status, silent.tolist(), strict=True)
-            ),
-            error=self.error.masked_fill(silent, torch.nan),
-        )
+        return self._marked(Status.NO_NOISE, silent, self.error.masked_fill(silent, torch.nan))
 
     def stored(self, layout: Layout) -> Self:
         """These, a map being reported that its input's dtype cannot hold: too small or too large.
@@ -95,13 +88,15 @@ class Maps:
         if not bool(poor.any()):
             return self
         error = torch.where(poor, lost, self.error)
+        return self._marked(Status.PRECISION, poor, error.masked_fill(error.isinf(), torch.nan))
+
+    def _marked(self, status: Status, where: Tensor, error: Tensor) -> Self:
+        """These with another error, and that status where no worse one is known."""
+        statuses = zip(self.status, where.tolist(), strict=True)
         return replace(
             self,
-            status=tuple(
-                Status.PRECISION if off and not status.failed else status
-                for status, off in zip(self.status, poor.tolist(), strict=True)
-            ),
-            error=error.masked_fill(error.isinf(), torch.nan),
+            status=tuple(status if new and not old.failed else old for old, new in statuses),
+            error=error,
         )
 
     @classmethod

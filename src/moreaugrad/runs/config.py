@@ -151,12 +151,12 @@ def relative(name: str, folder: Path) -> str:
 
 
 def beside_file(file: Path, name: str) -> str:
-    """A path that a file tells, relative to its folder."""
+    """A path that a file gives, relative to its folder."""
     return str(file.parent / name)
 
 
 def found_from(file: Path, name: str) -> str:
-    """A path that a file tells: relative to its folder, or behind an environment variable.
+    """A path that a file gives: relative to its folder, or behind an environment variable.
 
     Errors: ValueError for a variable that is not set.
     """
@@ -169,7 +169,7 @@ def found_from(file: Path, name: str) -> str:
 
 @contextmanager
 def finding(file: Path, find: Callable[[Path, str], str]) -> Iterator[Callable[[str], str]]:
-    """What finds the paths that a file tells; in the end it warns, in one line, of those that lead
+    """What finds the paths that a file gives; in the end it warns, in one line, of those that lead
     out of the file's folder: absolute ones, those with `..` and links."""
     outside: list[str] = []
 
