@@ -13,9 +13,9 @@ from moreaugrad import GroupSparseMoreauGrad, SimpleGradient, SparseMoreauGrad
 from moreaugrad.attacks import build
 from moreaugrad.attacks.base import Attack
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explanation import Explanation
+from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.metrics import aggregate, top_k_intersection
-from moreaugrad.space import InputSpace
+from moreaugrad.score.pixels import InputSpace
 
 PICTURES, EVALUATIONS, EPSILON, DRAWS = 8, 2500, 0.5, 16
 JUDGED = {"tolerance": 0.25, "max_evaluations": 512}

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from moreaugrad.files import write_atomically
+from moreaugrad.files.atomic import write_atomically
 
 Piece = dict[str, Tensor]
 

@@ -19,7 +19,7 @@ from benchmarks.training_again import SEEDS, STUDY, again, kept, likeness, perce
 from benchmarks.training_pictures import column
 from benchmarks.training_rows import CELLS, STUDIES, Row
 from moreaugrad.data.examples import Examples, open_examples
-from moreaugrad.files import write_atomically
+from moreaugrad.files.atomic import write_atomically
 from moreaugrad.runs.retrain.tables import LEARNT
 from moreaugrad.runs.train import TrainPlan
 from moreaugrad.runs.train.plan import plan_toml

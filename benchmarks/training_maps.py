@@ -18,7 +18,7 @@ from benchmarks.training_rows import STUDIES, Row
 from benchmarks.training_runs import result, trained
 from moreaugrad.data.dataset import DataSet
 from moreaugrad.data.layouts import open_dataset
-from moreaugrad.files import write_atomically
+from moreaugrad.files.atomic import write_atomically
 from moreaugrad.models.trained import Trained
 from moreaugrad.runs.evaluate.plan import CLEAN, EvaluatePlan, plan_toml
 from moreaugrad.runs.evaluate.reading import Run, failed, read_run, value

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.command import moreaugrad
 from benchmarks.context import Context
 from benchmarks.training_rows import ONE, STUDIES, Row
-from moreaugrad.files import write_atomically
+from moreaugrad.files.atomic import write_atomically
 from moreaugrad.runs.train import TrainPlan
 from moreaugrad.runs.train.plan import plan_toml
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.bound import BoundScore, ForwardFunc
-from moreaugrad.joint import Joint
-from moreaugrad.noise import Noise
 from moreaugrad.penalties import Penalty, Zero
-from moreaugrad.score import Score, Smoothed
+from moreaugrad.penalties.per_input import Joint
+from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.noise import Noise
+from moreaugrad.score.score import Score, Smoothed
 from moreaugrad.solvers import MoreauProblem
 
 

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moreaugrad import training
-    from moreaugrad.closed_form_hessian import ReLUHessian, relu_hessian
+    from moreaugrad.curvature.relu import ReLUHessian, relu_hessian
     from moreaugrad.explainers import METHODS, build
     from moreaugrad.explainers.captum import IntegratedGradients
     from moreaugrad.explainers.caso import CAFO, CASO, SmoothCAFO, SmoothCASO
     from moreaugrad.explainers.deeplift import DeepLift
+    from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation
+    from moreaugrad.explainers.feature_visualisation import Ascent, activation_maximisation
     from moreaugrad.explainers.gradcam import GradCAM
     from moreaugrad.explainers.gradient import SimpleGradient, SmoothGrad
     from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, MoreauGrad, SparseMoreauGrad
@@ -17,13 +19,11 @@ if TYPE_CHECKING:
     from moreaugrad.explainers.relex import RelEx
     from moreaugrad.explainers.rho import RhoGuidance, paper_rho, rho_guidance
     from moreaugrad.explainers.sparsified import SparsifiedSmoothGrad
-    from moreaugrad.explanation import ConvergenceWarning, Explanation
-    from moreaugrad.noise import Noise
     from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, SquaredL2, WeightedL2, Zero
-    from moreaugrad.score import Score, Smoothed
+    from moreaugrad.score.noise import Noise
+    from moreaugrad.score.score import Score, Smoothed
+    from moreaugrad.score.softplus import softplus_surrogate
     from moreaugrad.solvers import Status
-    from moreaugrad.surrogate import softplus_surrogate
-    from moreaugrad.visualise import Ascent, activation_maximisation
 
 __version__ = "0.1.0"
 
@@ -83,14 +83,14 @@ _HOMES = {
     "explainers.relex": ("RelEx",),
     "explainers.rho": ("RhoGuidance", "paper_rho", "rho_guidance"),
     "explainers.sparsified": ("SparsifiedSmoothGrad",),
-    "explanation": ("ConvergenceWarning", "Explanation"),
-    "noise": ("Noise",),
+    "explainers.explanation": ("ConvergenceWarning", "Explanation"),
+    "score.noise": ("Noise",),
     "penalties": ("L1", "Box", "ElasticNet", "GroupL2", "SquaredL2", "WeightedL2", "Zero"),
-    "closed_form_hessian": ("ReLUHessian", "relu_hessian"),
-    "score": ("Score", "Smoothed"),
+    "curvature.relu": ("ReLUHessian", "relu_hessian"),
+    "score.score": ("Score", "Smoothed"),
     "solvers": ("Status",),
-    "surrogate": ("softplus_surrogate",),
-    "visualise": ("Ascent", "activation_maximisation"),
+    "score.softplus": ("softplus_surrogate",),
+    "explainers.feature_visualisation": ("Ascent", "activation_maximisation"),
 }
 _PARTS = ("training",)
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moreaugrad.attacks.ball import Ball
-from moreaugrad.score import Score
-from moreaugrad.space import InputSpace
+from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.score import Score
 from toys import normal
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)

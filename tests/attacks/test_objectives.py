@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.attacks.objectives import Goal, centre_shift, likeness, region, top_k
-from moreaugrad.layout import Layout
+from moreaugrad.score.inputs import Layout
 from toys import normal
 
 LINE = Layout(((5,),), (torch.float64,))

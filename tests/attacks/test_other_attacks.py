@@ -17,9 +17,9 @@ from moreaugrad.attacks import (
     TopKAttack,
     manipulation,
 )
-from moreaugrad.noise import Noise
-from moreaugrad.space import InputSpace
-from moreaugrad.surrogate import SoftplusSurrogate
+from moreaugrad.score.noise import Noise
+from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.softplus import SoftplusSurrogate
 from toys import network, normal
 
 

@@ -20,7 +20,7 @@ from contracts.networks import (
     pictures,
     with_logits,
 )
-from moreaugrad.outputs import KINDS
+from moreaugrad.score.readout import KINDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 

@@ -13,7 +13,7 @@ from PIL import Image
 from moreaugrad.cli.entry import run
 from moreaugrad.data.images import load_image
 from moreaugrad.data.layouts import open_dataset
-from moreaugrad.foreign import IMAGE_FORMATS, MOST_PIXELS, open_image
+from moreaugrad.files.foreign import IMAGE_FORMATS, MOST_PIXELS, open_image
 
 SCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n"
 HEADER = b"\xc5\xd0\xd3\xc6" + (30).to_bytes(4, "little") + len(SCRIPT).to_bytes(4, "little")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from moreaugrad import CAFO, CASO, SmoothCAFO, SmoothCASO, Status, relu_hessian
 from moreaugrad.explainers.lambda1 import LEAST_ZEROS
-from moreaugrad.noise import Noise
+from moreaugrad.score.noise import Noise
 from toys import network, normal
 
 SMOOTH = network([12, 20, 5], nn.Tanh, gain=2.5).requires_grad_(False)

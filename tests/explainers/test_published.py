@@ -6,7 +6,7 @@ from torch import Tensor
 
 import toys
 from moreaugrad import PublishedMoreauGrad
-from moreaugrad.noise import Noise
+from moreaugrad.score.noise import Noise
 
 F64 = torch.float64
 RHO, GAMMA, STEPS, AVERAGE, DRAWS, SEED = 0.8, 0.1, 12, 5, 3, 4

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from contracts.networks import Picture, pictures
 from moreaugrad import RelEx, Status
-from moreaugrad.noise import KEYS, Noise
+from moreaugrad.score.noise import KEYS, Noise
 from toys import network, normal
 
 MODEL = network([12, 20, 4], nn.Tanh, gain=2.0).requires_grad_(False)

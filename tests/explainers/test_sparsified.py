@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from contracts.networks import Joint, Picture, columns, pictures
 from moreaugrad import SmoothGrad, SparsifiedSmoothGrad, Status
 from moreaugrad.explainers.sparsified import VARIANTS, largest
-from moreaugrad.noise import Noise
+from moreaugrad.score.noise import Noise
 from toys import network, normal
 
 MODEL = network([30, 20, 4], nn.Tanh, gain=2.0).requires_grad_(False)

@@ -10,11 +10,11 @@ from captum import metrics as captum_metrics
 from torch import Tensor, nn
 
 from moreaugrad import SimpleGradient, SmoothGrad
-from moreaugrad.layout import Layout
 from moreaugrad.metrics import Near, infidelity, max_sensitivity
 from moreaugrad.metrics.draws import Stream
-from moreaugrad.score import Score
-from moreaugrad.space import InputSpace
+from moreaugrad.score.inputs import Layout
+from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.score import Score
 from tiny_models import smooth
 from toys import normal
 

@@ -10,7 +10,6 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from moreaugrad import SimpleGradient
-from moreaugrad.bound import BoundScore
 from moreaugrad.metrics import (
     Perturbation,
     aopc,
@@ -22,8 +21,9 @@ from moreaugrad.metrics import (
     insertion,
     insertion_curve,
 )
-from moreaugrad.score import Score
-from moreaugrad.space import InputSpace
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.score import Score
 from tiny_models import smooth
 from toys import normal
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from moreaugrad.explanation import Explanation
+from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.pictures import PALETTES, draw, read_settings
 from moreaugrad.pictures.plot import comparison, figure, save_figure
 from moreaugrad.solvers.solution import Status

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moreaugrad.files import write_atomically
+from moreaugrad.files.atomic import write_atomically
 from moreaugrad.pictures import draw, heatmap, read_settings, save_png
 
 RNG = np.random.default_rng(0)

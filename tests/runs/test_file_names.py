@@ -13,9 +13,9 @@ from PIL import Image
 from moreaugrad.cli.entry import run
 from moreaugrad.data.images import find_images
 from moreaugrad.data.layouts import open_dataset
+from moreaugrad.files.names import readable
 from moreaugrad.models import load_model
 from moreaugrad.models.trained import trained_folder
-from moreaugrad.names import readable
 from moreaugrad.runs.cases import unique_names
 from moreaugrad.runs.config import read_job
 from moreaugrad.runs.evaluate.plan import read_plan

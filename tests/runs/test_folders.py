@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moreaugrad.checksums import listed
 from moreaugrad.cli.entry import run
-from moreaugrad.files import LOCK, is_temporary, only_writer, remove_partial, write_atomically
+from moreaugrad.files.atomic import (
+    LOCK,
+    is_temporary,
+    only_writer,
+    remove_partial,
+    write_atomically,
+)
+from moreaugrad.files.checksums import listed
 from moreaugrad.runs import directory
 from moreaugrad.runs.directory import RunDirectory
 
@@ -177,7 +183,8 @@ def test_a_second_writer_is_refused_and_names_the_first(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from moreaugrad.files import only_writer\n"
+        "import os, sys; from pathlib import Path\n"
+        "from moreaugrad.files.atomic import only_writer\n"
         "with only_writer(Path(sys.argv[1])): os._exit(9)"
     )
     environment = os.environ | {"PYTHONPATH": SEARCHED}

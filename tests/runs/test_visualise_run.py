@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 import tiny_models
 from moreaugrad.cli.entry import run
+from moreaugrad.explainers.feature_visualisation import Ascent, activation_maximisation
 from moreaugrad.pictures import read_settings
-from moreaugrad.space import InputSpace
-from moreaugrad.visualise import Ascent, activation_maximisation
+from moreaugrad.score.pixels import InputSpace
 
 
 def command(out: Path, *more: str) -> list[str]:

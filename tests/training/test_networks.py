@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import toys
-from moreaugrad.checks import ModelError
+from moreaugrad.curvature.second_derivatives import NoSecondDerivative
 from moreaugrad.penalties import L1, SquaredL2
-from moreaugrad.second_derivatives import NoSecondDerivative
+from moreaugrad.score.checks import ModelError
 from moreaugrad.training import Fast, Free, Iterative, Momentum, Penalised
 from moreaugrad.training.protocol import Protocol
 from toys import normal

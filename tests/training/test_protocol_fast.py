@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SquaredL2, WeightedL2
-from moreaugrad.space import InputSpace
+from moreaugrad.score.pixels import InputSpace
 from moreaugrad.training import Fast, cross_entropy, hinge
 from toys import normal
 
@@ -140,7 +140,7 @@ def test_pixel_budgets_and_the_valid_box(batch) -> None:
 
 
 def _layout(x: Tensor):
-    from moreaugrad.layout import Layout
+    from moreaugrad.score.inputs import Layout
 
     return Layout.of((x,))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.layout import Layout
 from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, Penalty, SquaredL2
-from moreaugrad.space import InputSpace
+from moreaugrad.score.inputs import Layout
+from moreaugrad.score.pixels import InputSpace
 from moreaugrad.training import (
     LOSSES,
     PROTOCOLS,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore
-from moreaugrad.layout import Layout
-from moreaugrad.names import choose
-from moreaugrad.space import INPUT, UNITS, InputSpace
+from moreaugrad.registry import choose
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import Layout
+from moreaugrad.score.pixels import INPUT, UNITS, InputSpace
 
 L2, LINF = "l2", "linf"
 NORMS = (L2, LINF)

@@ -16,18 +16,17 @@ from moreaugrad.attacks.objectives import Goal
 from moreaugrad.attacks.problem import Case
 from moreaugrad.attacks.result import AttackResult, AttackStatus
 from moreaugrad.attacks.search import Found
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.progress import Progress, reporting
-from moreaugrad.explanation import Explanation
-from moreaugrad.layout import Layout
-from moreaugrad.masking import MaskLike
-from moreaugrad.names import choose
-from moreaugrad.noise import Noise
-from moreaugrad.outputs import TargetLike
-from moreaugrad.score import Inputs
-from moreaugrad.settings import Checked
-from moreaugrad.space import INPUT, UNITS, InputSpace
+from moreaugrad.registry import Checked, choose
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import Layout
+from moreaugrad.score.masks import MaskLike
+from moreaugrad.score.noise import Noise
+from moreaugrad.score.pixels import INPUT, UNITS, InputSpace
+from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.score import Inputs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -13,7 +13,7 @@ from moreaugrad.attacks.problem import Case, Look, Pursuit
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found, Incumbents
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 
 GRADIENT, SIGN = "gradient", "sign"
 INPUT_START, SPHERE = "input", "sphere"

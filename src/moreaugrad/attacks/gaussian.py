@@ -12,7 +12,7 @@ from moreaugrad.attacks.problem import Case
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, noise_level
+from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, noise_level
 
 TRIES = 100
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from moreaugrad.attacks.base import Attack
 from moreaugrad.attacks.descent import SPHERE, Descent
 from moreaugrad.attacks.objectives import PER, Goal, centre_shift, region, top_k
-from moreaugrad.layout import Layout
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
+from moreaugrad.score.inputs import Layout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

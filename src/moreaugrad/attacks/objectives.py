@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.layout import Layout, Shape
+from moreaugrad.score.inputs import Layout, Shape
 
 PER = ("element", "pixel")
 GRID = 4

@@ -12,11 +12,11 @@ from torch import Tensor
 from moreaugrad.attacks.ball import Ball
 from moreaugrad.attacks.objectives import Goal
 from moreaugrad.attacks.result import AttackStatus
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.maps import Maps
-from moreaugrad.noise import Noise
-from moreaugrad.outputs import Readout, Target, TargetLike
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.noise import Noise
+from moreaugrad.score.readout import Readout, Target, TargetLike
 
 FIRST = 2**40
 """Number of an attack's first draw: far behind those of the method that it attacks."""

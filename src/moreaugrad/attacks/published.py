@@ -14,13 +14,13 @@ from moreaugrad.attacks.objectives import Goal, top_k
 from moreaugrad.attacks.problem import Case, Meter, wrong_with
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.gradient import SimpleGradient
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.moreau import MoreauExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
-from moreaugrad.layout import Layout
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import Layout
 
 ENVELOPES = (MoreauExplainer, PublishedMoreauGrad)
 

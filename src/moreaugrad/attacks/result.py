@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from moreaugrad.explanation import Explanation
+from moreaugrad.explainers.explanation import Explanation
 
 
 class AttackStatus(Enum):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers.sparsified import Moments
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 
 Bounds = tuple[Tensor, Tensor]
 AUTO, HOEFFDING, CLOPPER_PEARSON, BERNSTEIN = "auto", "hoeffding", "clopper-pearson", "bernstein"

@@ -20,14 +20,14 @@ from moreaugrad.certificates.moreau import (
 )
 from moreaugrad.certificates.smoothed import overlap_of_bounds
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad
 from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
-from moreaugrad.explanation import Explanation
-from moreaugrad.names import choose
-from moreaugrad.noise import ABSOLUTE
-from moreaugrad.outputs import TargetLike
-from moreaugrad.score import Inputs
+from moreaugrad.registry import choose
+from moreaugrad.score.noise import ABSOLUTE
+from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.score import Inputs
 
 CERTIFICATE, ESTIMATE = "certificate", "estimate"
 POPULATION, TWO_SAMPLE = "population", "two-sample"

@@ -17,8 +17,6 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from moreaugrad import checks
-from moreaugrad.bound import BoundScore
 from moreaugrad.certificates.operators import matrix_norm, row_norms
 from moreaugrad.certificates.program import check_program, exported
 from moreaugrad.certificates.rules import (
@@ -29,6 +27,8 @@ from moreaugrad.certificates.rules import (
     weight_of,
 )
 from moreaugrad.certificates.slopes import Unknown, Varying, varying
+from moreaugrad.score import checks
+from moreaugrad.score.bound import BoundScore
 
 Shape = tuple[int, ...]
 NORMALISATIONS = ("batch_norm", "_native_batch_norm_legit_no_training")

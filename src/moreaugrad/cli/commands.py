@@ -15,7 +15,7 @@ from moreaugrad.cli import screen
 from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
 from moreaugrad.cli.interruption import interruptible
 from moreaugrad.explainers import METHODS
-from moreaugrad.names import readable
+from moreaugrad.files.names import readable
 
 if TYPE_CHECKING:
     from pathlib import Path

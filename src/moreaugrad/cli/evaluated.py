@@ -25,7 +25,7 @@ from moreaugrad.cli.jobs import (
 from moreaugrad.cli.options import EvaluateOptions
 from moreaugrad.cli.values import numbers, target_of, typed
 from moreaugrad.metrics import METRICS
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 
 if TYPE_CHECKING:
     from moreaugrad.runs.evaluate import EvaluateOutcome, EvaluatePlan

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from moreaugrad.cli.options import CertifyOptions, Common, MethodOptions, Options
 from moreaugrad.cli.values import batch_size, numbers, size, target_of, typed
 from moreaugrad.explainers import METHODS
-from moreaugrad.names import choose, nearest
+from moreaugrad.registry import choose, nearest
 
 if TYPE_CHECKING:
     from moreaugrad.models import PreprocessPlan

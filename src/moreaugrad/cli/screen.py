@@ -25,7 +25,7 @@ from rich.segment import Segment
 from rich.table import Table
 
 from moreaugrad.cli.interruption import interruptible
-from moreaugrad.names import UNSHOWN, shown
+from moreaugrad.files.names import UNSHOWN, shown
 
 if TYPE_CHECKING:
     from moreaugrad.runs import Outcome

@@ -34,10 +34,10 @@ def perform_visualise(options: VisualiseOptions) -> int:
     from moreaugrad.cli.jobs import compute_plan, model_plan
     from moreaugrad.cli.retrain import perform_study, words
     from moreaugrad.cli.values import batch_size, typed
+    from moreaugrad.explainers.feature_visualisation import Ascent
     from moreaugrad.runs.config import from_table
     from moreaugrad.runs.job import ComputePlan, ModelPlan
     from moreaugrad.runs.visualise import VisualisePlan, VisualiseStudy
-    from moreaugrad.visualise import Ascent
 
     if options.target is not None:
         raise ValueError("--target: visualise has none, name --classes")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moreaugrad.data.images import Size, resized
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 
 Array = np.ndarray
 Pixels = tuple[Array, Array | None]

@@ -12,8 +12,8 @@ import numpy as np
 
 from moreaugrad.data.dataset import DataSet, Item, class_index
 from moreaugrad.data.tree import Tree
-from moreaugrad.foreign import parsing
-from moreaugrad.names import choose
+from moreaugrad.files.foreign import parsing
+from moreaugrad.registry import choose
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from moreaugrad.data.dataset import DataSet, Files, Item, class_index
 from moreaugrad.data.tree import Tree
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 
 ROOTS = ("", "CUB_200_2011/")
 CLASSES = 200

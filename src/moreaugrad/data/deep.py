@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from moreaugrad.foreign import MOST_PIXELS, open_image
+from moreaugrad.files.foreign import MOST_PIXELS, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Resampling

@@ -16,9 +16,9 @@ from moreaugrad.data.dataset import DataSet, Item
 from moreaugrad.data.images import eight_bits
 from moreaugrad.data.layouts import AUTO, SPLITS, WHOLE, open_dataset
 from moreaugrad.data.tree import open_tree
-from moreaugrad.foreign import check_named
-from moreaugrad.names import choose
-from moreaugrad.noise import KEYS
+from moreaugrad.files.foreign import check_named
+from moreaugrad.registry import choose
+from moreaugrad.score.noise import KEYS
 
 CELLS = "cells"
 TRAIN = "train"

@@ -13,7 +13,7 @@ import numpy as np
 
 from moreaugrad.data.deep import DeepImage, deepened, read_png, read_tiff
 from moreaugrad.data.tree import Folder
-from moreaugrad.foreign import (
+from moreaugrad.files.foreign import (
     FILE_LIMIT,
     MOST_PIXELS,
     check_named,
@@ -21,7 +21,7 @@ from moreaugrad.foreign import (
     parsing,
     regular_file,
 )
-from moreaugrad.names import nearest
+from moreaugrad.registry import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,8 +14,8 @@ from moreaugrad.data.dataset import DataSet, Files, Item, class_index
 from moreaugrad.data.images import SUFFIXES
 from moreaugrad.data.listed import read_listed
 from moreaugrad.data.tree import Tree, open_tree
-from moreaugrad.foreign import check_named, parsing
-from moreaugrad.names import choose
+from moreaugrad.files.foreign import check_named, parsing
+from moreaugrad.registry import choose
 
 AUTO = "auto"
 SPLITS = ("val", "test", "train")

@@ -12,7 +12,7 @@ from torch import Tensor
 from moreaugrad.data.augment import Augment, keyed
 from moreaugrad.data.examples import Examples
 from moreaugrad.data.workers import Workers
-from moreaugrad.noise import KEYS
+from moreaugrad.score.noise import KEYS
 
 Request = tuple[int, list[list[int]]]
 """An epoch and, for each piece of a batch, which examples it holds."""

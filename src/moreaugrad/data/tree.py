@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from moreaugrad.foreign import FILE_LIMIT, TEXT_LIMIT, lies_within, parsing, regular_file
-from moreaugrad.names import readable
+from moreaugrad.files.foreign import FILE_LIMIT, TEXT_LIMIT, lies_within, parsing, regular_file
+from moreaugrad.files.names import readable
 
 MEMBER_LIMIT = 2**30
 """Bytes of an archive's file, which is unpacked in memory."""

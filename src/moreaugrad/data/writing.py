@@ -14,7 +14,7 @@ from moreaugrad.data.examples import CELLS, Examples, open_examples
 from moreaugrad.data.layouts import MAPS
 from moreaugrad.data.prepare import Progress
 from moreaugrad.data.workers import Workers
-from moreaugrad.files import is_temporary, only_writer, remove_partial, write_atomically
+from moreaugrad.files.atomic import is_temporary, only_writer, remove_partial, write_atomically
 
 FOLDERS = tuple(f"{label}-{name.replace(' ', '-')}" for label, name in enumerate(CLASS_NAMES))
 """As `layouts` reads them: the class's number, and its name with hyphens for spaces."""

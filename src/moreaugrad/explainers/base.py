@@ -13,16 +13,16 @@ from captum.attr import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from moreaugrad.bound import BoundScore, ForwardFunc
+from moreaugrad.curvature.products import outside_autocast
 from moreaugrad.explainers import calling
+from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.progress import Progress, reporting
-from moreaugrad.explanation import ConvergenceWarning, Explanation
-from moreaugrad.hessian import outside_autocast
-from moreaugrad.masking import MaskLike
-from moreaugrad.outputs import TargetLike
-from moreaugrad.score import Inputs, Score, Smoothed
-from moreaugrad.settings import Checked
+from moreaugrad.registry import Checked
+from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.masks import MaskLike
+from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.score import Inputs, Score, Smoothed
 from moreaugrad.solvers.solution import Status
 
 

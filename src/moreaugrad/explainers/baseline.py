@@ -10,17 +10,17 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from moreaugrad import checks
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers import calling
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.progress import Progress, reporting
-from moreaugrad.explanation import Explanation
-from moreaugrad.layer import taken
-from moreaugrad.masking import MaskLike
-from moreaugrad.outputs import TargetLike
-from moreaugrad.score import Inputs
+from moreaugrad.score import checks
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.layer import taken
+from moreaugrad.score.masks import MaskLike
+from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.score import Inputs
 from moreaugrad.solvers.solution import Status
 
 Baselines = float | Tensor | tuple[float | Tensor, ...] | None

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from moreaugrad import checks
-from moreaugrad.bound import BoundScore
-from moreaugrad.layer import hooked
-from moreaugrad.layout import Shape
+from moreaugrad.score import checks
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import Shape
+from moreaugrad.score.layer import hooked
 
 
 @dataclass(frozen=True, eq=False)

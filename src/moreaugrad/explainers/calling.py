@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from moreaugrad.names import nearest
+from moreaugrad.registry import nearest
 
 SETTINGS = {
     "n_steps": "steps",

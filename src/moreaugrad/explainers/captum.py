@@ -11,12 +11,12 @@ from captum.attr._utils.approximation_methods import SUPPORTED_METHODS as QUADRA
 from captum.attr._utils.approximation_methods import approximation_parameters
 from torch import Tensor
 
-from moreaugrad import checks
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
 from moreaugrad.explainers.maps import Maps
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
+from moreaugrad.score import checks
+from moreaugrad.score.bound import BoundScore
 from moreaugrad.solvers.solution import Status
 
 

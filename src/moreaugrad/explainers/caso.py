@@ -16,7 +16,17 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore, ForwardFunc
+from moreaugrad.curvature.conjugate import shifted_solve
+from moreaugrad.curvature.products import (
+    EXACT,
+    GAUSS_NEWTON,
+    HESSIANS,
+    PRODUCT,
+    Exact,
+    LossModel,
+    outside_autocast,
+)
+from moreaugrad.curvature.second_derivatives import NoSecondDerivative
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
 from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
@@ -31,22 +41,12 @@ from moreaugrad.explainers.uncertainty import (
     relative,
     statuses,
 )
-from moreaugrad.hessian import (
-    EXACT,
-    GAUSS_NEWTON,
-    HESSIANS,
-    PRODUCT,
-    Exact,
-    LossModel,
-    outside_autocast,
-)
-from moreaugrad.layout import flat_scale
-from moreaugrad.names import choose
-from moreaugrad.noise import RELATIVE, Noise
 from moreaugrad.penalties import L1
-from moreaugrad.score import Score, Smoothed
-from moreaugrad.second_derivatives import NoSecondDerivative
-from moreaugrad.solvers.conjugate import shifted_solve
+from moreaugrad.registry import choose
+from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.inputs import flat_scale
+from moreaugrad.score.noise import RELATIVE, Noise
+from moreaugrad.score.score import Score, Smoothed
 from moreaugrad.solvers.second_order import (
     PROBE,
     Rule,

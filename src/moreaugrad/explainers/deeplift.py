@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moreaugrad import checks
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.rescale import rescaled
-from moreaugrad.layer import as_module
+from moreaugrad.score import checks
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.layer import as_module
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

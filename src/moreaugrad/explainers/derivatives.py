@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore
-from moreaugrad.hessian import PRODUCT, Exact, LossModel, recorded, recording
+from moreaugrad.curvature.products import PRODUCT, Exact, LossModel, recorded, recording
+from moreaugrad.score.bound import BoundScore
 
 IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN = "implicit", "straight-through", "unrolled", "stein"
 

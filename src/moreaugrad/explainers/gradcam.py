@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.bottleneck import Output, outputs
 from moreaugrad.explainers.grid import Grid, grid_of
 from moreaugrad.explainers.maps import Maps
-from moreaugrad.layer import as_module, name_of, replaced, resolve
-from moreaugrad.layout import Shape
-from moreaugrad.likelihood import raised
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import Shape
+from moreaugrad.score.layer import as_module, name_of, replaced, resolve
+from moreaugrad.score.likelihood import raised
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

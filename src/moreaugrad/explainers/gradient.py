@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, product
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.noisy_mean import NoisyMean
+from moreaugrad.score.bound import BoundScore
 from moreaugrad.solvers.sparsity import eta_for
 
 

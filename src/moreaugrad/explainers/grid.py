@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moreaugrad import checks
-from moreaugrad.arguments import take
-from moreaugrad.bound import BoundScore
-from moreaugrad.forward import call
-from moreaugrad.layer import hooked
-from moreaugrad.layout import Shape
+from moreaugrad.score import checks
+from moreaugrad.score.arguments import take
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.forward import call
+from moreaugrad.score.inputs import Shape
+from moreaugrad.score.layer import hooked
 
 EXTRA_TOKENS = 8
 """Class, distillation and register tokens at most, before or after those of the grid."""

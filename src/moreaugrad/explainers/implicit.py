@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore
+from moreaugrad.curvature.conjugate import shifted_solve
+from moreaugrad.curvature.products import PRODUCT, recording
+from moreaugrad.curvature.second_derivatives import check_twice_differentiable
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
     STEIN,
@@ -18,10 +20,8 @@ from moreaugrad.explainers.derivatives import (
     score_model,
     stein_product,
 )
-from moreaugrad.hessian import PRODUCT, recording
 from moreaugrad.penalties import DifferentiablePenalty
-from moreaugrad.second_derivatives import check_twice_differentiable
-from moreaugrad.solvers.conjugate import shifted_solve
+from moreaugrad.score.bound import BoundScore
 from moreaugrad.solvers.problem import MoreauProblem
 
 MOST_PRODUCTS = 50

@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore
-from moreaugrad.explanation import Explanation
-from moreaugrad.layout import Layout
+from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import Layout
 from moreaugrad.solvers.solution import Solution, Status
 
 STORED = 0.02

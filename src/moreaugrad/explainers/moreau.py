@@ -9,8 +9,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad import groups
-from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
@@ -22,12 +20,13 @@ from moreaugrad.explainers.derivatives import (
 from moreaugrad.explainers.implicit import UNROLLED_STEPS, Pulled
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.published import PublishedMoreauGrad
-from moreaugrad.joint import Joint
-from moreaugrad.layout import Shape
-from moreaugrad.names import choose
-from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise
-from moreaugrad.penalties import L1, GroupL2, Penalty, Zero
-from moreaugrad.score import Score, Smoothed
+from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
+from moreaugrad.penalties.per_input import Joint
+from moreaugrad.registry import choose
+from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.inputs import Shape
+from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
+from moreaugrad.score.score import Score, Smoothed
 from moreaugrad.solvers import (
     SOLVERS,
     Descent,

@@ -8,12 +8,12 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, STEIN, pulled_through, stein
 from moreaugrad.explainers.maps import Maps
-from moreaugrad.noise import DEFAULT_SIGMA, RELATIVE, Noise
-from moreaugrad.score import Score, Smoothed
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
+from moreaugrad.score.score import Score, Smoothed
 from moreaugrad.solvers.blocks import student
 from moreaugrad.solvers.solution import Status
 

@@ -7,16 +7,15 @@ from typing import ClassVar
 
 import torch
 
-from moreaugrad import groups
-from moreaugrad.bound import BoundScore
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.maps import Maps
-from moreaugrad.joint import Joint
-from moreaugrad.layout import Shape
-from moreaugrad.names import choose
-from moreaugrad.noise import DEFAULT_SIGMA, Noise
-from moreaugrad.penalties import L1, GroupL2, Penalty
-from moreaugrad.score import Score, Smoothed
+from moreaugrad.penalties import L1, GroupL2, Penalty, groups
+from moreaugrad.penalties.per_input import Joint
+from moreaugrad.registry import choose
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import Shape
+from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
+from moreaugrad.score.score import Score, Smoothed
 from moreaugrad.solvers.solution import Status
 
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.maps import Maps
-from moreaugrad.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
-from moreaugrad.score import Score, Smoothed
+from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
+from moreaugrad.score.score import Score, Smoothed
 from moreaugrad.solvers.solution import Status
 
 LOG_PROBABILITY = "log-probability"

@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore, ForwardFunc
 from moreaugrad.explainers.derivatives import IMPLICIT, STEIN
 from moreaugrad.explainers.noisy_mean import NoisyMean
 from moreaugrad.explainers.progress import Progress, reporting
-from moreaugrad.masking import MaskLike, rank_from_top
-from moreaugrad.names import choose
-from moreaugrad.noise import Noise
-from moreaugrad.outputs import TargetLike
-from moreaugrad.score import Inputs
+from moreaugrad.registry import choose
+from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.masks import MaskLike, rank_from_top
+from moreaugrad.score.noise import Noise
+from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.score import Inputs
 from moreaugrad.solvers.solution import Status
 
 SPARSIFIED, RELAXED, SCALED = "sparsified", "relaxed", "scaled"

@@ -14,8 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from moreaugrad.hessian import PRODUCT, Exact, LossModel
-from moreaugrad.rounding import OtherRounding
+from moreaugrad.curvature.products import PRODUCT, Exact, LossModel
+from moreaugrad.score.rounding import OtherRounding
 from moreaugrad.solvers.second_order import Rule, SecondOrderSolution
 from moreaugrad.solvers.solution import Status
 

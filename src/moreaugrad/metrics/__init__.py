@@ -13,8 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from moreaugrad.metrics.rows import HERE, HIGH, KINDS, LOW, METRICS, Metric, settings_of
-from moreaugrad.names import choose
-from moreaugrad.settings import check_settings
+from moreaugrad.registry import check_settings, choose
 
 if TYPE_CHECKING:
     from moreaugrad.metrics.bands import (

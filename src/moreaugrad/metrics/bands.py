@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moreaugrad.metrics.maps import Floats, check, sample
-from moreaugrad.names import choose
 from moreaugrad.pictures import levels
+from moreaugrad.registry import choose
 
 Bands = NDArray[np.intp]
 

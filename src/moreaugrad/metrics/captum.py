@@ -17,14 +17,14 @@ import torch
 from captum import metrics
 from torch import Tensor
 
-from moreaugrad import checks
-from moreaugrad.bound import BoundScore
-from moreaugrad.layout import Layout
 from moreaugrad.metrics.draws import Stream, generator
 from moreaugrad.metrics.maps import defined
-from moreaugrad.names import choose
-from moreaugrad.noise import sample_keys
-from moreaugrad.space import INPUT, PIXEL, UNITS, InputSpace
+from moreaugrad.registry import choose
+from moreaugrad.score import checks
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import Layout
+from moreaugrad.score.noise import sample_keys
+from moreaugrad.score.pixels import INPUT, PIXEL, UNITS, InputSpace
 
 Parts = Tensor | tuple[Tensor, ...]
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore
 from moreaugrad.metrics.perturbation import BLUR, MEAN, Perturbation, Places, curves
-from moreaugrad.names import choose
-from moreaugrad.space import InputSpace
+from moreaugrad.registry import choose
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.pixels import InputSpace
 
 ORDERS = {"morf": (True,), "lerf": (False,), "abpc": (True, False)}
 """Whether the most relevant region goes first; for the difference, both."""

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moreaugrad.names import choose
 from moreaugrad.pictures import levels
+from moreaugrad.registry import choose
 
 Floats = NDArray[np.float64]
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore
 from moreaugrad.metrics.draws import Stream, generator
 from moreaugrad.metrics.maps import REDUCTIONS, Floats, array, check, defined
-from moreaugrad.names import choose
 from moreaugrad.pictures import levels
-from moreaugrad.space import InputSpace
+from moreaugrad.registry import choose
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.pixels import InputSpace
 
 UNIFORM, MEAN, BLUR = "uniform", "mean", "blur"
 REPLACEMENTS = (UNIFORM, MEAN, BLUR)

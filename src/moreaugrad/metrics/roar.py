@@ -20,9 +20,9 @@ from torch import Tensor
 
 from moreaugrad.metrics.draws import Stream, generator
 from moreaugrad.metrics.maps import Floats, array, check, share
-from moreaugrad.names import choose
-from moreaugrad.noise import sample_keys
 from moreaugrad.pictures import levels
+from moreaugrad.registry import choose
+from moreaugrad.score.noise import sample_keys
 
 UNITS = ("element", "pixel")
 TOP, BOTTOM = "top", "bottom"

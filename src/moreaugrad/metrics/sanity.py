@@ -15,13 +15,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.forward import call
-from moreaugrad.layer import Before, hooked
 from moreaugrad.metrics.captum import Explains, Parts
 from moreaugrad.metrics.draws import Stream, generator
 from moreaugrad.metrics.similarity import spearman
 from moreaugrad.metrics.structure import ssim
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
+from moreaugrad.score.forward import call
+from moreaugrad.score.layer import Before, hooked
 
 Pair = Callable[[Tensor, Tensor], Tensor]
 

@@ -11,8 +11,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from moreaugrad.metrics.maps import AS_IS, Floats, by_sample, check
-from moreaugrad.names import choose
 from moreaugrad.pictures import levels
+from moreaugrad.registry import choose
 
 BORDERS = {"mirrored": "reflect", "zero": "constant"}
 STABILISERS = (0.01, 0.03)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from moreaugrad.foreign import parsing, read_text
-from moreaugrad.forward import forward
+from moreaugrad.files.foreign import parsing, read_text
+from moreaugrad.files.names import readable
 from moreaugrad.models.loaded import LoadedModel
-from moreaugrad.names import readable
+from moreaugrad.score.forward import forward
 
 JSON_LABELS = "a JSON list of names, or an object from the indices 0, 1, ... to names"
 

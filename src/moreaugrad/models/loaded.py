@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from moreaugrad.checks import ForwardError
 from moreaugrad.models.preprocess import Preprocess
+from moreaugrad.score.checks import ForwardError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

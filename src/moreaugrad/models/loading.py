@@ -16,7 +16,7 @@ from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess, PreprocessPlan
 from moreaugrad.models.trained import FILE, TRAINED, Trained, trained_folder
 from moreaugrad.models.weights import fill_weights, read_weights
-from moreaugrad.names import nearest
+from moreaugrad.registry import nearest
 
 
 def load_model(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.data.images import Picture, Size, check_size, resized
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 

@@ -23,7 +23,7 @@ from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess
 from moreaugrad.models.trained import TRAINED
 from moreaugrad.models.weights import load_weights
-from moreaugrad.names import nearest
+from moreaugrad.registry import nearest
 
 NO_CODE = {"trust_remote_code": False}
 """For transformers, which otherwise asks on the terminal whether to run code that lies beside

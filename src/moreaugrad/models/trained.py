@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moreaugrad.checksums import SUFFIX, damaged, listed
-from moreaugrad.foreign import check_named, lies_within, parsing, read_json
+from moreaugrad.files.checksums import SUFFIX, damaged, listed
+from moreaugrad.files.foreign import check_named, lies_within, parsing, read_json
 from moreaugrad.models.preprocess import Preprocess
 
 TRAINED, FILE, LABELS = "trained", "model.json", "labels.json"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from moreaugrad.foreign import parsing, regular_file
+from moreaugrad.files.foreign import parsing, regular_file
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 """Where training scripts put the weights inside their checkpoints."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 
 Floats = NDArray[np.float64]
 

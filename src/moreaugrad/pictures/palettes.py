@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 
 LEVELS = 256
 

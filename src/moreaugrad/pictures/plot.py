@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from moreaugrad.files import write_atomically
+from moreaugrad.files.atomic import write_atomically
 from moreaugrad.pictures.levels import Floats, limits, normalise, one_map, reduce
 from moreaugrad.pictures.palettes import palette
 from moreaugrad.pictures.png import SETTINGS_KEY

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moreaugrad.files import write_atomically
-from moreaugrad.foreign import open_image
+from moreaugrad.files.atomic import write_atomically
+from moreaugrad.files.foreign import open_image
 
 SETTINGS_KEY = "moreaugrad"
 

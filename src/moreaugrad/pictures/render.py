@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from moreaugrad.files import write_atomically
-from moreaugrad.names import choose
+from moreaugrad.files.atomic import write_atomically
 from moreaugrad.pictures.levels import (
     Floats,
     describe,
@@ -24,6 +23,7 @@ from moreaugrad.pictures.levels import (
 )
 from moreaugrad.pictures.palettes import Palette, palette
 from moreaugrad.pictures.png import png_bytes
+from moreaugrad.registry import choose
 
 Bytes = NDArray[np.uint8]
 

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moreaugrad.files import write_atomically
-from moreaugrad.names import shown
+from moreaugrad.files.atomic import write_atomically
+from moreaugrad.files.names import shown
 from moreaugrad.report import wording
 from moreaugrad.report.content import Page, Tile
 from moreaugrad.report.embedding import PictureFiles, data_uri, svg_uri

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from moreaugrad.names import number_name
+from moreaugrad.files.names import number_name
 from moreaugrad.pictures import Scale
 from moreaugrad.report.content import Sweep, Tile
 

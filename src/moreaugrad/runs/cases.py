@@ -18,10 +18,10 @@ from torch import Tensor
 from moreaugrad.data.cells import CLASS_NAMES, FEATURE, Cells
 from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.images import find_images, load_image
-from moreaugrad.files import file_digest
-from moreaugrad.foreign import FILE_LIMIT, regular_file
+from moreaugrad.files.atomic import file_digest
+from moreaugrad.files.foreign import FILE_LIMIT, regular_file
+from moreaugrad.files.names import readable
 from moreaugrad.models import Preprocess
-from moreaugrad.names import readable
 from moreaugrad.runs.job import CellsPlan
 
 INPUTS = "inputs"

@@ -17,11 +17,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tomli_w
 
-from moreaugrad.foreign import lies_within, read_toml
+from moreaugrad.files.foreign import lies_within, read_toml
 from moreaugrad.models.trained import TRAINED, trained_folder
-from moreaugrad.names import nearest
+from moreaugrad.registry import nearest, type_words
 from moreaugrad.runs.job import Job, ModelPlan
-from moreaugrad.settings import type_words
 
 T = TypeVar("T")
 N = TypeVar("N", bound=ModelPlan)

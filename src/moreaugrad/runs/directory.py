@@ -10,8 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from moreaugrad.checksums import SUFFIX, checksums, damaged, listed, missing
-from moreaugrad.files import (
+from moreaugrad.files.atomic import (
     LOCK,
     is_temporary,
     only_writer,
@@ -20,8 +19,9 @@ from moreaugrad.files import (
     remove_partial,
     write_atomically,
 )
-from moreaugrad.foreign import read_json
-from moreaugrad.names import readable
+from moreaugrad.files.checksums import SUFFIX, checksums, damaged, listed, missing
+from moreaugrad.files.foreign import read_json
+from moreaugrad.files.names import readable
 from moreaugrad.runs.config import differences
 from moreaugrad.runs.records import json_text
 from moreaugrad.runs.team import Team

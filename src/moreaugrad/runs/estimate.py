@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from moreaugrad.batching import Chunks
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.outputs import TargetLike
 from moreaugrad.runs.network import fixed_threads
 from moreaugrad.runs.prepare import Prepared
 from moreaugrad.runs.variants import Variant
-from moreaugrad.score import Score
+from moreaugrad.score.chunks import Chunks
+from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.score import Score
 
 TIMED = 3
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.batching import Chunks
-from moreaugrad.explanation import Explanation
-from moreaugrad.names import readable
+from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.files.names import readable
 from moreaugrad.runs.cases import Case, Sample
 from moreaugrad.runs.pace import Pace
 from moreaugrad.runs.prepare import Prepared, Subject
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.results import Failure, Result, result
 from moreaugrad.runs.variants import Variant
+from moreaugrad.score.chunks import Chunks
 
 TROUBLE = (ValueError, TypeError, FloatingPointError, MemoryError, RuntimeError, AssertionError)
 """What a method or a network raises for an input that does not suit it."""

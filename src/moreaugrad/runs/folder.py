@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from moreaugrad.checksums import SUFFIX
-from moreaugrad.files import is_temporary
+from moreaugrad.files.atomic import is_temporary
+from moreaugrad.files.checksums import SUFFIX
 from moreaugrad.report import Page, page_files
 from moreaugrad.runs.cases import INPUTS
 from moreaugrad.runs.directory import CONFIG, RunDirectory

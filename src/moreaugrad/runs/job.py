@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from moreaugrad.explainers import METHODS
-from moreaugrad.foreign import check_named
+from moreaugrad.files.foreign import check_named
 from moreaugrad.models import Preprocess, PreprocessPlan
 from moreaugrad.models.sources import refuse_code
-from moreaugrad.names import choose
 from moreaugrad.pictures import Style
+from moreaugrad.registry import choose
 
 DTYPES = ("float32", "float64", "bfloat16")
 EXPORTS = ("npy", "csv")

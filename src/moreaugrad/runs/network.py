@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.forward import forward
 from moreaugrad.models import LoadedModel, fold_batchnorm, load_model
-from moreaugrad.names import nearest
-from moreaugrad.outputs import tensor_output
+from moreaugrad.registry import nearest
 from moreaugrad.runs.job import ComputePlan, ModelPlan
+from moreaugrad.score.forward import forward
+from moreaugrad.score.readout import tensor_output
 
 LIKELIEST = 5
 """Classes of a prediction that are told."""

@@ -12,7 +12,7 @@ import captum
 import numpy as np
 import torch
 
-from moreaugrad.explanation import Explanation
+from moreaugrad.explainers.explanation import Explanation
 
 Record = dict[str, Any]
 

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.torch import save
 from torch import Tensor
 
-from moreaugrad.explanation import Explanation
+from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.metrics import auroc, average_precision, gini
 from moreaugrad.pictures import Picture, Style, draw
 from moreaugrad.runs.cases import Sample

@@ -17,7 +17,7 @@ from moreaugrad.data.layouts import AUTO, open_dataset
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.metrics import METRICS, build, randomisation
 from moreaugrad.metrics.sanity import MODES, layers
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 from moreaugrad.runs.config import moved_network, relative, to_table
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.evaluate.choice import choice, known_classes

@@ -13,7 +13,7 @@ from typing import ClassVar
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from moreaugrad.files import remove_empty, remove_files
+from moreaugrad.files.atomic import remove_empty, remove_files
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.job import ComputePlan

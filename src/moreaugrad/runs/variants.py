@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from moreaugrad.explainers import METHODS, build
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.files.names import number_name
 from moreaugrad.models import LoadedModel, Preprocess
-from moreaugrad.names import number_name
 from moreaugrad.runs.job import SweepPlan
 
 USUAL = {"rho": (0.0, 0.1, 0.3, 1.0, 3.0), "sigma": (0.0, 0.05, 0.1, 0.2, 0.3)}

@@ -10,7 +10,7 @@ from typing import ClassVar
 import tomli_w
 import torch
 
-from moreaugrad.forward import forward
+from moreaugrad.explainers.feature_visualisation import Ascent, activation_maximisation
 from moreaugrad.pictures import photo, png_bytes
 from moreaugrad.runs.config import moved_network, relative, to_table
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
@@ -22,8 +22,8 @@ from moreaugrad.runs.records import Record
 from moreaugrad.runs.study import Done, Study, StudyFolder
 from moreaugrad.runs.team import Team
 from moreaugrad.runs.variants import built
-from moreaugrad.space import InputSpace
-from moreaugrad.visualise import Ascent, activation_maximisation
+from moreaugrad.score.forward import forward
+from moreaugrad.score.pixels import InputSpace
 
 
 @dataclass(frozen=True, kw_only=True)

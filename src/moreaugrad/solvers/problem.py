@@ -9,8 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from moreaugrad.bound import BoundScore
 from moreaugrad.penalties import Penalty, SparsePenalty
+from moreaugrad.score.bound import BoundScore
 
 
 class Problem(ABC):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from moreaugrad.curvature.ritz import RitzSpace
 from moreaugrad.penalties import L1
-from moreaugrad.solvers.ritz import RitzSpace
 
 PENALTY = L1(1.0)
 STEPS = 100

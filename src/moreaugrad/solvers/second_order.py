@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.noise import Noise
+from moreaugrad.curvature.ritz import RitzSpace
+from moreaugrad.score.noise import Noise
 from moreaugrad.solvers.quadratic import QuadraticModel
-from moreaugrad.solvers.ritz import RitzSpace
 
 Rule = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
 """How lambda1 `[B]` is told: from the gradient `[B, n]` and a function that gives, for a lambda1,

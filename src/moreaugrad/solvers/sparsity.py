@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from moreaugrad.masking import rank_from_top
 from moreaugrad.penalties import SparsePenalty
+from moreaugrad.score.masks import rank_from_top
 from moreaugrad.solvers.descent import Descent
 from moreaugrad.solvers.problem import MoreauProblem
 from moreaugrad.solvers.solution import Solution, Status

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from moreaugrad.names import choose
-from moreaugrad.settings import check_settings
+from moreaugrad.registry import check_settings, choose
 
 if TYPE_CHECKING:
     from moreaugrad.penalties import Penalty

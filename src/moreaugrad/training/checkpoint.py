@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from moreaugrad.files import write_atomically
+from moreaugrad.files.atomic import write_atomically
 from moreaugrad.training.protocol import Protocol
 
 WEIGHTS = "last.safetensors"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from moreaugrad.checks import detached
-from moreaugrad.layout import per_sample
 from moreaugrad.penalties import Penalty, SparsePenalty
+from moreaugrad.score.checks import detached
+from moreaugrad.score.inputs import per_sample
 from moreaugrad.training.harmonisation import resolve
 from moreaugrad.training.inner import Model, Neighbourhood, Problem, loss_values
 from moreaugrad.training.losses import PerSampleLoss, cross_entropy

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from moreaugrad.layout import per_sample
 from moreaugrad.penalties import Penalty, Weight, WeightedL2
+from moreaugrad.score.inputs import per_sample
 from moreaugrad.training.updates import unit
 
 

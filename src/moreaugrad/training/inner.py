@@ -10,11 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.checks import check_recording, detached
-from moreaugrad.forward import forward
-from moreaugrad.layout import Layout, working_dtype
-from moreaugrad.likelihood import pulled_back, raised
-from moreaugrad.space import PIXEL, InputSpace
+from moreaugrad.score.checks import check_recording, detached
+from moreaugrad.score.forward import forward
+from moreaugrad.score.inputs import Layout, working_dtype
+from moreaugrad.score.likelihood import pulled_back, raised
+from moreaugrad.score.pixels import PIXEL, InputSpace
 from moreaugrad.training.losses import PerSampleLoss
 
 Model = Callable[[Tensor], object]

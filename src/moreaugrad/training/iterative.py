@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moreaugrad.layout import per_sample
-from moreaugrad.names import choose
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SparsePenalty
+from moreaugrad.registry import choose
+from moreaugrad.score.inputs import per_sample
 from moreaugrad.training.inner import TRAIN, Problem
 from moreaugrad.training.protocol import Adversary
 from moreaugrad.training.updates import (

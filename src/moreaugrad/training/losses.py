@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from moreaugrad.likelihood import log_probability, log_sigmoid, log_softmax
+from moreaugrad.score.likelihood import log_probability, log_sigmoid, log_softmax
 
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 """(output [B, ...], y) -> [B]."""

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.second_derivatives import check_twice_differentiable, twice_differentiable
+from moreaugrad.curvature.second_derivatives import (
+    check_twice_differentiable,
+    twice_differentiable,
+)
 from moreaugrad.training.harmonisation import PublishedHarmonisation, resolve
 from moreaugrad.training.inner import TRAIN, Model, in_mode, input_gradient, loss_values
 from moreaugrad.training.losses import PerSampleLoss, cross_entropy

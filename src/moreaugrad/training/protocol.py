@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from moreaugrad.names import choose
-from moreaugrad.noise import Noise, sample_keys
 from moreaugrad.penalties import Penalty
-from moreaugrad.space import INPUT, UNITS, InputSpace
+from moreaugrad.registry import choose
+from moreaugrad.score.noise import Noise, sample_keys
+from moreaugrad.score.pixels import INPUT, UNITS, InputSpace
 from moreaugrad.training.harmonisation import GuidedPenalty, resolve
 from moreaugrad.training.inner import (
     EVAL,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.layout import per_sample
 from moreaugrad.penalties import Penalty
+from moreaugrad.score.inputs import per_sample
 
 LENGTH_FLOOR = 1e-12
 """Gradients shorter than this are zero: there is no direction to take."""

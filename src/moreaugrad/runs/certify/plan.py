@@ -13,12 +13,12 @@ from moreaugrad.certificates.bounds import AUTO, BOUNDS, CLOPPER_PEARSON
 from moreaugrad.certificates.certify import POPULATION, STATEMENTS
 from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad, SparseMoreauGrad
 from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
-from moreaugrad.names import choose
-from moreaugrad.noise import ABSOLUTE
+from moreaugrad.registry import choose
 from moreaugrad.runs.cases import Case, cases_digest, picture_cases, picture_files, writable
 from moreaugrad.runs.job import ComputePlan, ModelPlan
 from moreaugrad.runs.network import Network, fixed_threads, weights_digest
 from moreaugrad.runs.prepare import first_input
+from moreaugrad.score.noise import ABSOLUTE
 
 AUTOMATIC = (0, 0.001, 0.002, 0.005, 0.01, 0.02, *(step / 20 for step in range(1, 41)))
 """Radii when none are given, in units of sigma; beyond 2 sigma nothing can be certified."""

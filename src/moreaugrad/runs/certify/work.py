@@ -21,7 +21,7 @@ from moreaugrad.certificates import (
 )
 from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import SparsifiedSmoothGrad
-from moreaugrad.names import readable
+from moreaugrad.files.names import readable
 from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.runs.cases import Case, Sample
 from moreaugrad.runs.certify.figure import curves_figure

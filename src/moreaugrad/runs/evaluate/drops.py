@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 from moreaugrad.report import Entry, Table
 from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.evaluate.judges import BY_MODEL

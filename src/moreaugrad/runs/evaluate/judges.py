@@ -10,9 +10,9 @@ from torch import Tensor
 
 from moreaugrad.metrics import METRICS
 from moreaugrad.metrics import build as build_metric
-from moreaugrad.names import choose
-from moreaugrad.outputs import Readout
+from moreaugrad.registry import choose
 from moreaugrad.runs.evaluate.plan import EvaluatePlan, Settings, plain_settings
+from moreaugrad.score.readout import Readout
 
 BY_MAP, BY_PAIR, BY_MODEL, BY_EXPLAINER = "map", "pair", "model", "explainer"
 BY_MASK, BY_TRUTH = "mask", "truth"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.attacks.result import AttackResult
-from moreaugrad.explanation import Explanation
+from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.runs.evaluate.choice import Chosen
 from moreaugrad.runs.evaluate.judges import (
     BY_EXPLAINER,
@@ -25,7 +25,7 @@ from moreaugrad.runs.evaluate.judges import (
 from moreaugrad.runs.evaluate.prepare import PreparedEvaluate
 from moreaugrad.runs.explaining import line
 from moreaugrad.runs.records import Record
-from moreaugrad.score import Score
+from moreaugrad.score.score import Score
 
 
 def problem(error: Exception) -> str:

@@ -12,8 +12,8 @@ import tomli_w
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.data.layouts import AUTO, LAYOUTS
-from moreaugrad.foreign import check_named, read_toml
-from moreaugrad.names import choose
+from moreaugrad.files.foreign import check_named, read_toml
+from moreaugrad.registry import choose
 from moreaugrad.runs.config import (
     finding,
     found_from,

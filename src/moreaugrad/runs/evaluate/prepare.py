@@ -19,7 +19,7 @@ from moreaugrad.runs.evaluate.threats import Threat, Threats, attack_told, check
 from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
 from moreaugrad.runs.team import Team
 from moreaugrad.runs.variants import built
-from moreaugrad.space import InputSpace
+from moreaugrad.score.pixels import InputSpace
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,8 +11,8 @@ from pathlib import Path
 import tomli_w
 from torch import Tensor
 
+from moreaugrad.files.names import number_name
 from moreaugrad.models import Preprocess
-from moreaugrad.names import number_name
 from moreaugrad.pictures import Style, draw, photo
 from moreaugrad.report import Page, Section, Tile, page_files
 from moreaugrad.runs.cases import unique_names

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from moreaugrad.names import number_name
+from moreaugrad.files.names import number_name
 from moreaugrad.report import Entry, Table
 from moreaugrad.report.wording import score
 from moreaugrad.runs.evaluate.plan import CLEAN

@@ -14,15 +14,16 @@ from moreaugrad.attacks import build as build_attack
 from moreaugrad.attacks.base import Attack
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.forward import call
-from moreaugrad.names import choose, number_name
+from moreaugrad.files.names import number_name
+from moreaugrad.registry import choose
 from moreaugrad.runs.evaluate.choice import Chosen, known_classes
 from moreaugrad.runs.evaluate.plan import OF_DATA, EvaluatePlan, Settings, plain_settings
 from moreaugrad.runs.explaining import line
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.variants import built, told_std
-from moreaugrad.space import InputSpace
-from moreaugrad.surrogate import softplus_surrogate
+from moreaugrad.score.forward import call
+from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.softplus import softplus_surrogate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from moreaugrad.explanation import Explanation
-from moreaugrad.names import number_name
+from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.files.names import number_name
 from moreaugrad.runs.evaluate.choice import Chosen
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.evaluate.measure import Measures, attack_told, map_told, problem

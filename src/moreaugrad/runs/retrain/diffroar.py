@@ -15,10 +15,10 @@ import torch
 
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import Examples
+from moreaugrad.files.names import number_name
 from moreaugrad.metrics import diffroar
 from moreaugrad.metrics.roar import BOTTOM, ENDS, TOP
 from moreaugrad.models.weights import load_weights
-from moreaugrad.names import number_name
 from moreaugrad.runs.config import relative
 from moreaugrad.runs.job import ComputePlan
 from moreaugrad.runs.pace import Watch

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from moreaugrad.data.augment import Augment, Pixels, keyed
 from moreaugrad.data.examples import Examples
+from moreaugrad.files.names import percent_name
 from moreaugrad.metrics import keep
-from moreaugrad.names import percent_name
-from moreaugrad.noise import KEYS
+from moreaugrad.score.noise import KEYS
 
 SHUFFLE, EXCHANGE = KEYS + 2, KEYS + 3
 """Keys of the draws here; examples have the ids below, their order and split the two before."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from moreaugrad.data.augment import keyed
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.files.names import number_name, percent_name
 from moreaugrad.metrics import aggregate, build
-from moreaugrad.names import number_name, percent_name
 from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.job import ComputePlan
 from moreaugrad.runs.pace import Watch

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moreaugrad.metrics import METRICS
 from moreaugrad.metrics.roar import UNITS
-from moreaugrad.names import choose
+from moreaugrad.registry import choose
 from moreaugrad.runs.evaluate.plan import LABEL, Settings
 from moreaugrad.runs.train import TrainPlan
 

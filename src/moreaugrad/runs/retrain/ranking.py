@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moreaugrad.data.examples import Examples
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.files import write_atomically
+from moreaugrad.files.atomic import write_atomically
 from moreaugrad.metrics import importance_ranks
 from moreaugrad.runs.evaluate.plan import Settings
 from moreaugrad.runs.pace import Watch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from moreaugrad.names import percent_name
+from moreaugrad.files.names import percent_name
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.retrain.plan import DiffRoarPlan
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moreaugrad.files.names import shown
 from moreaugrad.models.sources import own_code
 from moreaugrad.models.trained import TRAINED
-from moreaugrad.names import shown
 from moreaugrad.runs.markdown import escaped
 from moreaugrad.runs.records import Record, versions
 from moreaugrad.runs.train.judge import judge

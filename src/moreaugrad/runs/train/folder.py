@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from moreaugrad.checksums import SUFFIX
-from moreaugrad.files import remove_files
+from moreaugrad.files.atomic import remove_files
+from moreaugrad.files.checksums import SUFFIX
 from moreaugrad.models.trained import FILE as MODEL
 from moreaugrad.models.trained import FINISHED, LABELS
 from moreaugrad.runs.directory import RunDirectory

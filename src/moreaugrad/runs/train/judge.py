@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from moreaugrad.data.loading import Loader
-from moreaugrad.forward import forward
 from moreaugrad.metrics import gini
 from moreaugrad.penalties import L1
 from moreaugrad.runs.records import Record
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.runs.train.protocols import one_step
+from moreaugrad.score.forward import forward
 from moreaugrad.training.fast import Fast
 from moreaugrad.training.loop import Piece
 from moreaugrad.training.losses import LOSSES

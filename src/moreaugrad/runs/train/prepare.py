@@ -27,7 +27,7 @@ from moreaugrad.runs.team import Team
 from moreaugrad.runs.train.optimisers import make_optimiser
 from moreaugrad.runs.train.plan import TrainPlan
 from moreaugrad.runs.train.protocols import check_attention, check_fits, make_protocol
-from moreaugrad.space import InputSpace
+from moreaugrad.score.pixels import InputSpace
 from moreaugrad.training.loop import Piece
 from moreaugrad.training.protocol import Protocol
 

@@ -8,15 +8,15 @@ from typing import Any, get_type_hints
 
 import torch
 
-from moreaugrad.checks import ForwardError
 from moreaugrad.data.examples import Examples
-from moreaugrad.forward import forward
 from moreaugrad.models import LoadedModel
-from moreaugrad.names import choose
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SquaredL2
+from moreaugrad.registry import choose
 from moreaugrad.runs.config import of_type
 from moreaugrad.runs.train.plan import ProtocolPlan, TrainPlan
-from moreaugrad.space import InputSpace
+from moreaugrad.score.checks import ForwardError
+from moreaugrad.score.forward import forward
+from moreaugrad.score.pixels import InputSpace
 from moreaugrad.training import (
     PROTOCOLS,
     ConditionalGradient,

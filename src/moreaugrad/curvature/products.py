@@ -1,0 +1,313 @@
+"""The loss around an input to second order: its gradient and products with its Hessian.
+
+The loss is minus the score, so that of a log-probability is the cross-entropy. With noise both
+are means over the same draws: one joint second-order model, not a mean of several.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.autograd.forward_ad as fwAD
+from torch import Tensor
+
+from moreaugrad.curvature.second_derivatives import (
+    NoSecondDerivative,
+    check_twice_differentiable,
+    twice_differentiable,
+)
+from moreaugrad.score import checks
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import per_sample
+from moreaugrad.score.likelihood import magnitude
+from moreaugrad.score.rounding import reduced_precision
+
+PRODUCT = 2
+"""Evaluations that a product counts for: it is two passes back through a recorded gradient."""
+
+
+class Graph(ABC):
+    """The recorded loss of some points: `gradient` `[m, n]`, and products with their Hessians.
+
+    `lacking` `[m, n]` is what a product with the gradient lacks to be the true Hessian's; NaN where
+    that is not known.
+    """
+
+    gradient: Tensor
+    lacking: Tensor
+    reduced: bool
+    """Whether the outputs have less than single precision."""
+
+    def __init__(self, bound: BoundScore, points: Tensor, rows: Tensor) -> None:
+        self.bound, self.rows, self.leaf = bound, rows, points.detach().requires_grad_()
+        with recording(bound):
+            self._record()
+
+    @abstractmethod
+    def _record(self) -> None: ...
+
+    def product(self, v: Tensor) -> Tensor:
+        """H v of each point's own v `[m, n]`. Errors: NoSecondDerivative."""
+        with recording(self.bound):
+            return self._product(v)
+
+    def _outputs_at_leaf(self) -> Tensor:
+        outputs = self.bound.outputs(self.leaf, self.rows)
+        self.reduced = reduced_precision(None, (outputs.dtype,))
+        if not outputs.requires_grad:
+            raise checks.detached()
+        return outputs
+
+    @abstractmethod
+    def _product(self, v: Tensor) -> Tensor: ...
+
+    @classmethod
+    def once(cls, bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> Tensor:
+        """The product where no graph is kept."""
+        return cls(bound, points, rows).product(v)
+
+
+class Exact(Graph):
+    """The Hessian itself, by going back through the gradient."""
+
+    def _record(self) -> None:
+        outputs = self._outputs_at_leaf()
+        check_twice_differentiable(outputs, self.leaf)
+        self._size = _Inner(self.bound, outputs, self.rows).size
+        loss = -self.bound.read(outputs, self.rows) / self._size[:, 0]
+        self._slope = torch.autograd.grad(loss.sum(), self.leaf, create_graph=True)[0]
+        self.gradient = self._size * self._slope.detach()
+        self.lacking = torch.zeros_like(self.leaf)
+
+    def _product(self, v: Tensor) -> Tensor:
+        return self._size * _back(self._slope, self.leaf, v)
+
+
+class GaussNewton(Graph):
+    """J' S J, J the outputs' Jacobian and S the loss's Hessian in the outputs (CASO eq. 6).
+
+    The Hessian of a piecewise linear network; elsewhere it lacks the outputs' own curvature. Each
+    product goes forward by J and back by J'. J v is the derivative of J' w, which is recorded
+    once, in the direction w; at w = dl/dz it is the gradient, and its derivative in the input is
+    what is lacking. Where an operator has no second derivative, J v is computed in forward mode.
+    """
+
+    def _record(self) -> None:
+        self._outputs = outputs = self._outputs_at_leaf()
+        self._inner = _Inner(self.bound, outputs, self.rows)
+        size, slope = self._inner.size, self._inner.unit
+        try:
+            check_twice_differentiable(outputs, self.leaf)
+            self._dual = slope.requires_grad_()
+            (pulled,) = torch.autograd.grad(outputs, self.leaf, self._dual, create_graph=True)
+            self._pulled: Tensor | None = pulled
+            self.gradient = size * pulled.detach()
+            with twice_differentiable():
+                self.lacking = size**2 * _back(pulled, self.leaf, pulled.detach())
+        except NoSecondDerivative as error:
+            self._pulled, self._missing = None, error
+            self.gradient = size * _back(outputs, self.leaf, slope.detach())
+            self.lacking = torch.full_like(self.leaf, torch.nan)
+
+    def _product(self, v: Tensor) -> Tensor:
+        if self._pulled is not None:
+            pushed = _back(self._pulled, self._dual, v)
+        else:
+            try:
+                pushed = _pushed(self.bound, self.leaf.detach(), self.rows, v)[1]
+            except NoForwardMode:
+                raise self._missing from None
+        return self._inner.size * _back(self._outputs, self.leaf, self._inner.product(pushed))
+
+    @classmethod
+    def once(cls, bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> Tensor:
+        """By forward mode, which keeps nothing, where all of the network's operators have it."""
+        try:
+            outputs, pushed = _pushed(bound, points, rows, v)
+        except NoForwardMode as error:
+            warnings.warn(
+                "gauss-newton: the network has an operator without forward mode, so products go "
+                f"back twice instead ({error})",
+                stacklevel=2,
+            )
+            return super().once(bound, points, rows, v)
+        inner = _Inner(bound, outputs, rows)
+        leaf = points.detach().requires_grad_()
+        with recording(bound):
+            return inner.size * _back(bound.outputs(leaf, rows), leaf, inner.product(pushed))
+
+
+class NoForwardMode(checks.ModelError):
+    """The network has an operator that cannot be differentiated in forward mode."""
+
+
+def _pushed(bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs `[m, K]`, and J v, zero where they do not depend on the points.
+
+    Errors: NoForwardMode.
+    """
+    try:
+        with (
+            torch.no_grad(),
+            twice_differentiable(),
+            fwAD.dual_level(),
+            warnings.catch_warnings(),
+        ):
+            # Of torch's own derivative tables, when they are first read.
+            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+            dual = fwAD.make_dual(points, v)  # type: ignore[no-untyped-call]
+            found = fwAD.unpack_dual(bound.outputs(dual, rows))  # type: ignore[no-untyped-call]
+    except (NotImplementedError, RuntimeError, checks.ModelError) as error:
+        if "forward" not in str(error):
+            raise
+        raise NoForwardMode(str(error).splitlines()[0]) from error
+    outputs, pushed = found.primal, found.tangent
+    return outputs, torch.zeros_like(outputs) if pushed is None else pushed
+
+
+class _Inner:
+    """The loss as a function of the outputs: its gradient and products with its Hessian S.
+
+    Both over `size` `[m, 1]`, a power of two about as large as the gradient: one of 1e-9 would
+    vanish on its way back through a network that computes in float16.
+    """
+
+    def __init__(self, bound: BoundScore, outputs: Tensor, rows: Tensor) -> None:
+        self.like = outputs
+        self.leaf = outputs.detach().to(bound.origin.dtype).requires_grad_()
+        with torch.enable_grad():
+            loss = -bound.read(self.leaf, rows)
+            self.recorded = torch.autograd.grad(loss.sum(), self.leaf, create_graph=True)[0]
+        slope = self.recorded.detach()
+        self.size = magnitude(slope)[:, None]
+        self.unit = self._over_size(slope)
+
+    def product(self, v: Tensor) -> Tensor:
+        return self._over_size(_back(self.recorded, self.leaf, v.to(self.leaf.dtype)))
+
+    def _over_size(self, values: Tensor) -> Tensor:
+        return (values / per_sample(self.size[:, 0], values)).to(self.like.dtype)
+
+
+def recorded(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Points `[m, n]` as a leaf, and the score's gradient there with its graph, `[m, n]` each.
+
+    Both this and what is made of the gradient go inside `recording`.
+    """
+    leaf = points.detach().requires_grad_()
+    score = bound.read(bound.outputs(leaf, rows), rows)
+    if not score.requires_grad:
+        raise checks.detached()
+    check_twice_differentiable(score, leaf)
+    return leaf, torch.autograd.grad(score.sum(), leaf, create_graph=True)[0]
+
+
+EXACT, GAUSS_NEWTON = "exact", "gauss-newton"
+HESSIANS: Mapping[str, type[Graph]] = {EXACT: Exact, GAUSS_NEWTON: GaussNewton}
+
+
+class LossModel:
+    """l(x + d) ~ value + gradient' d + d' H d / 2 for the samples of a bound score.
+
+    `scale` `[n]`: displacements are those of scale * x, for problems in other units than the
+    input's. The graph is kept for further products where all points fit one network pass.
+    `lacking` `[B, n]`: see `Graph`; for several draws the mean of theirs. `reduced`: whether the
+    network computes in less than single precision, as far as its types show.
+    """
+
+    def __init__(self, bound: BoundScore, kind: type[Graph], scale: Tensor) -> None:
+        self.bound, self.kind, self.scale = bound, kind, scale
+        self._graph: Graph | None = None
+        # Inside a wrapper that casts, such as autocast's, the outputs' type shows it.
+        self.reduced = reduced_precision(bound.model, bound.layout.dtypes)
+        gradient, lacking = bound.mean(self._begin)
+        self.gradient, self.lacking = gradient / scale, lacking / scale
+
+    def _begin(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        graph = self.kind(self.bound, points, rows)
+        self.reduced = self.reduced or graph.reduced
+        self._graph = graph if len(points) == len(self.bound) * self.bound.passes else None
+        return graph.gradient, graph.lacking
+
+    def at(self, draws: range | None, *vectors: Tensor) -> tuple[Tensor, ...]:
+        """The gradient and products with these `[B, n]`, recorded anew, over some of the draws."""
+
+        def work(points: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+            graph = self.kind(self.bound, points, rows)
+            return graph.gradient, *(graph.product((v / self.scale)[rows]) for v in vectors)
+
+        found = self.bound.mean(work, draws=draws, width=1 + PRODUCT * len(vectors))
+        return tuple(part / self.scale for part in found)
+
+    def product(self, v: Tensor, rows: Tensor) -> Tensor:
+        """H v `[m, n]` of these samples, v `[m, n]`."""
+        v = v / self.scale
+        found = self._kept(v, rows)
+        if found is None:
+            part = self.bound.select(rows)
+            found = part.mean(partial(self._once, part, v), width=PRODUCT)[0]
+        return found / self.scale
+
+    def _once(self, part: BoundScore, v: Tensor, points: Tensor, at: Tensor) -> tuple[Tensor]:
+        return (self.kind.once(part, points, at, v[at]),)
+
+    def _kept(self, v: Tensor, rows: Tensor) -> Tensor | None:
+        """By the kept graph; None where there is none, or where memory ran out."""
+        graph, bound = self._graph, self.bound
+        if graph is None:
+            return None
+        every = torch.zeros_like(bound.origin).index_copy(0, rows, v)
+        repeated = every.repeat(bound.passes, 1)
+        found = bound.chunks.guarded(lambda: graph.product(repeated))
+        if found is None:
+            self._graph = None
+            return None
+        if bound.meter is not None:
+            bound.meter(PRODUCT * len(rows) * bound.passes)
+        copies = found.reshape(bound.passes, *every.shape)[:, rows]
+        return copies.sum(0) / bound.passes
+
+
+@contextmanager
+def outside_autocast(bound: BoundScore) -> Iterator[BoundScore]:
+    """Where autocast is on: the score with autocast around the model's forward passes only.
+
+    What is recorded there goes back in the precision that it was computed in; sums and products
+    of a solver are not the network's, and keep their own.
+    """
+    device = bound.origin.device.type
+    if not torch.is_autocast_enabled(device):
+        yield bound
+        return
+    dtype, model = torch.get_autocast_dtype(device), bound.model
+
+    def cast(*args: object) -> object:
+        with torch.autocast(device, dtype=dtype):
+            return model(*args)
+
+    with torch.autocast(device, enabled=False):
+        yield replace(bound, model=cast)
+
+
+@contextmanager
+def recording(bound: BoundScore) -> Iterator[None]:
+    """While open, what is computed can be differentiated twice; errors say what the model got."""
+    checks.check_recording()
+    with torch.enable_grad(), checks.explained(bound.layout), twice_differentiable():
+        yield
+
+
+def _back(outputs: Tensor, leaf: Tensor, v: Tensor) -> Tensor:
+    """v' d(outputs)/d(leaf); zero where they do not depend on it."""
+    if not outputs.requires_grad:
+        return torch.zeros_like(leaf)
+    found = torch.autograd.grad(
+        outputs, leaf, v.to(outputs.dtype), retain_graph=True, allow_unused=True
+    )[0]
+    return torch.zeros_like(leaf) if found is None else found

@@ -1,0 +1,228 @@
+"""What a network looks for: an input that raises a score, found by gradient ascent from noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moreaugrad.metrics.draws import Stream, generator
+from moreaugrad.score import checks
+from moreaugrad.score.bound import ForwardFunc
+from moreaugrad.score.inputs import Layout
+from moreaugrad.score.noise import Noise, sample_keys
+from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.score import Score
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ascent:
+    """p <- clip(p + step g / rms(g)), g = grad [f(p) - decay ||p - centre||^2 / 2 - tv T(p)].
+
+    In pixels; rms over a sample's entries. T(p) is half the sum of squared differences of
+    neighbouring pixels; centre is the middle of the space's interval.
+    normalise: False leaves out the division. jitter: each step sees the picture rolled by up to so
+    many pixels, either way. blur: standard deviation in pixels of a Gaussian filter after every
+    `every`-th step. clip: to the space's interval. sigma: of the noise that the ascent starts from,
+    around the centre, as a share of the interval.
+    Source: Simonyan et al. (2014), arXiv 1312.6034 (decay); Mahendran and Vedaldi (2015), arXiv
+    1412.0035 (T, jitter); Yosinski et al. (2015), arXiv 1506.06579 (blur).
+    """
+
+    steps: int = 256
+    step: float = 0.01
+    normalise: bool = True
+    decay: float = 0.0
+    tv: float = 0.0
+    jitter: int = 0
+    blur: float = 0.0
+    every: int = 4
+    clip: bool = True
+    sigma: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        Noise(self.seed)
+        for name, least in (("steps", 1), ("every", 1), ("jitter", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value!r}")
+        for name in ("step", "decay", "tv", "blur", "sigma"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
+        if not self.step:
+            raise ValueError("step: expected more than 0, got 0")
+
+    @property
+    def spatial(self) -> bool:
+        """Neighbours count, so inputs must be pictures."""
+        return bool(self.tv or self.jitter or self.blur)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Visualisation:
+    """inputs `[B, ...]` in the network's units, pixels the same in the space's interval; the score
+    before and after, `[B]`, and the prediction at the end."""
+
+    inputs: Tensor
+    pixels: Tensor
+    before: Tensor
+    after: Tensor
+    prediction: Tensor
+
+
+def activation_maximisation(
+    model: ForwardFunc,
+    target: int | Sequence[int] | Tensor,
+    shape: Sequence[int],
+    *,
+    space: InputSpace | None = None,
+    ascent: Ascent | None = None,
+    start: Tensor | None = None,
+    kind: str = "logit",
+    task: str = "auto",
+    ids: Sequence[int] | Tensor | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Visualisation:
+    """An input for each of the classes in `target` that raises its score.
+
+    shape: of a sample, `(C, H, W)` or `(N,)`. space: how inputs are made of pixels; by default they
+    are pixels in [0, 1]. start: inputs `[B, *shape]` in the place of noise. kind, task: of the
+    score, as for `Score`. ids: of the noise, by default places in `target`, so that several
+    pictures of one class differ. progress: called with (step, steps).
+    Errors: ValueError for a shape, a target or a start that does not fit, and where a gradient is
+    not finite.
+    """
+    space, ascent = space or InputSpace(), ascent or Ascent()
+    classes = torch.as_tensor(target).reshape(-1)
+    sizes = (len(classes), *shape)
+    if ascent.spatial and len(shape) != 3:
+        raise ValueError(f"tv, jitter, blur: need pictures (C, H, W), got shape {tuple(shape)}")
+    if start is not None and tuple(start.shape) != sizes:
+        raise ValueError(f"start: expected inputs {list(sizes)}, got {list(start.shape)}")
+    keys = sample_keys(range(len(classes)) if ids is None else ids, len(classes))
+    if start is None:
+        start = _noise(_like(model), sizes, keys, space, ascent)
+    score = Score(model, kind=kind, task=task, batch_size=batch_size)
+    bound = score.bind(start, classes.to(start.device), ids=keys)
+    layout, climb = bound.layout, _Climb(ascent, space, sizes, keys)
+    scale = space.scale(layout, bound.origin)
+    pixels = space.pixels(bound.origin, layout)
+
+    def slope(shown: Tensor) -> Tensor:
+        """Of the score, with respect to pixels."""
+        return bound.moved(space.inputs(shown, layout)).value_and_grad()[1] / scale
+
+    for number in range(ascent.steps):
+        pixels = climb.step(pixels, number, slope)
+        if progress is not None:
+            progress(number + 1, ascent.steps)
+    ended = bound.moved(space.inputs(pixels, layout))
+    ended = ended.resolved(ended.clean_outputs(), bound.target.classes)
+    return Visualisation(
+        inputs=layout.restore(ended.origin)[0],
+        pixels=layout.restore(pixels)[0],
+        before=bound.clean,
+        after=ended.clean,
+        prediction=ended.prediction,
+    )
+
+
+class _Climb:
+    """The steps of an ascent; pixels are `[B, n]`."""
+
+    def __init__(
+        self, ascent: Ascent, space: InputSpace, sizes: Sequence[int], keys: Sequence[int]
+    ) -> None:
+        self.ascent, self.space, self.sizes = ascent, space, sizes
+        self.centre = (space.low + space.high) / 2
+        most = ascent.jitter
+        drawn = [
+            generator(ascent.seed, key, Stream.JITTER, 0).integers(
+                -most, most + 1, (ascent.steps, 2)
+            )
+            for key in keys
+        ]
+        self.shifts = np.stack(drawn)
+
+    def step(self, pixels: Tensor, number: int, slope: Callable[[Tensor], Tensor]) -> Tensor:
+        ascent = self.ascent
+        gradient = self._rolled(slope(self._rolled(pixels, number, 1)), number, -1)
+        checks.check_finite("the gradient", (gradient,))
+        if ascent.decay:
+            gradient = gradient - ascent.decay * (pixels - self.centre)
+        if ascent.tv:
+            gradient = gradient - ascent.tv * self._roughness(pixels)
+        if ascent.normalise:
+            length = gradient.square().mean(1, keepdim=True).sqrt()
+            gradient = gradient / length.clamp_min(torch.finfo(length.dtype).tiny)
+        pixels = pixels + ascent.step * gradient
+        if ascent.blur and (number + 1) % ascent.every == 0:
+            pixels = _blurred(pixels.view(*self.sizes), ascent.blur).flatten(1)
+        return pixels.clamp(self.space.low, self.space.high) if ascent.clip else pixels
+
+    def _rolled(self, flat: Tensor, number: int, sign: int) -> Tensor:
+        if not self.ascent.jitter:
+            return flat
+        shifts = (sign * self.shifts[:, number]).tolist()
+        pictures = zip(flat.view(*self.sizes), shifts, strict=True)
+        return torch.stack([picture.roll(shift, (-2, -1)) for picture, shift in pictures]).flatten(
+            1
+        )
+
+    def _roughness(self, flat: Tensor) -> Tensor:
+        """The gradient of half the sum of squared differences of neighbours."""
+        pictures = flat.view(*self.sizes)
+        found = torch.zeros_like(pictures)
+        for axis in (-2, -1):
+            length = pictures.shape[axis]
+            change = pictures.diff(dim=axis)
+            found.narrow(axis, 1, length - 1).add_(change)
+            found.narrow(axis, 0, length - 1).sub_(change)
+        return found.flatten(1)
+
+
+def _like(model: ForwardFunc) -> Tensor:
+    """Of the network's type and device."""
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((weight for weight in weights if weight.is_floating_point()), torch.empty(0))
+
+
+def _noise(
+    like: Tensor, sizes: Sequence[int], keys: Sequence[int], space: InputSpace, ascent: Ascent
+) -> Tensor:
+    """Inputs whose pixels are drawn around the middle of the interval."""
+    empty = torch.empty(sizes, dtype=like.dtype, device=like.device)
+    layout = Layout.of((empty,))
+    width = space.high - space.low
+    flat = Noise(ascent.seed).normals(keys, 0, layout.flatten((empty,)).float())
+    pixels = (space.low + space.high) / 2 + ascent.sigma * width * flat.expand(len(keys), -1)
+    if ascent.clip:
+        pixels = pixels.clamp(space.low, space.high)
+    return layout.restore(space.inputs(pixels, layout))[0]
+
+
+def _blurred(pictures: Tensor, sigma: float) -> Tensor:
+    """A Gaussian filter of 4 sigma on either side, borders repeated."""
+    radius = math.ceil(4 * sigma)
+    places = torch.arange(-radius, radius + 1, dtype=pictures.dtype, device=pictures.device)
+    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    channels = pictures.shape[1]
+    for shape, pad in (
+        ((-1, 1), (0, 0, radius, radius)),
+        ((1, -1), (radius, radius, 0, 0)),
+    ):
+        weight = kernel.view(1, 1, *shape).repeat(channels, 1, 1, 1)
+        padded = functional.pad(pictures, pad, mode="replicate")
+        pictures = functional.conv2d(padded, weight, groups=channels)
+    return pictures

@@ -1,0 +1,1 @@
+"""Files: whole when written, bounded when read, by names of anybody."""

@@ -1,0 +1,239 @@
+"""Partitions of one input's entries into groups."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from moreaugrad.score.inputs import Shape
+
+AUTO, TOKENS, BLOCKS = "auto", "tokens", "blocks"
+NAMED = (AUTO, TOKENS, BLOCKS)
+Size = int | Sequence[int] | str
+"""Of groups: the blocks' side, one for each spatial axis, or one of `NAMED`."""
+Labels = Tensor | Sequence[Any]
+"""Integer labels of groups: a tensor, an array, or a sequence (of sequences) of integers."""
+
+GRID = 16
+"""Blocks along each spatial axis when their size is automatic."""
+CHANNELS = 4
+"""Channels that a picture has at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """`label` `[n]`: the group of each entry. `members` `[G, S]`: the entries of each group.
+
+    Groups smaller than the largest are filled up with the index `n`, where `norms` reads a zero.
+    A gather instead of a scatter-add: the same bits on every device.
+    """
+
+    label: Tensor
+    members: Tensor
+
+    def norms(self, flat: Tensor) -> Tensor:
+        """Euclidean norm of every group: `[B, n]` to `[B, G]`."""
+        padded = torch.nn.functional.pad(flat, (0, 1))
+        found: Tensor = padded[:, self.members.to(flat.device)].norm(dim=2)
+        return found
+
+    def directions(self, flat: Tensor) -> Tensor:
+        """Every group divided by its norm, `[B, n]`; a group of zeros stays zero."""
+        norms, kind = self.norms(flat), torch.finfo(flat.dtype)
+        least = (kind.tiny / kind.eps) ** 0.5
+        found = flat / self.spread(norms.clamp_min(least))
+        small = norms < least
+        if not bool(small.any()):
+            return found
+        # Squares of so small entries would vanish: divided by the largest of them first.
+        padded = torch.nn.functional.pad(flat, (0, 1))
+        peaks = padded[:, self.members.to(flat.device)].abs().amax(dim=2)
+        scaled = flat / self.spread(peaks.clamp_min(kind.tiny))
+        norms = self.norms(scaled)
+        scaled = scaled / self.spread(torch.where(norms > 0, norms, 1.0))
+        return torch.where(self.spread(small), scaled, found)
+
+    def sums(self, flat: Tensor) -> Tensor:
+        """Sum over every group: `[B, n]` to `[B, G]`."""
+        padded = torch.nn.functional.pad(flat, (0, 1))
+        return padded[:, self.members.to(flat.device)].sum(dim=2)
+
+    def spread(self, per_group: Tensor) -> Tensor:
+        """One number per group to each of its entries: `[B, G]` to `[B, n]`."""
+        return per_group[:, self.label.to(per_group.device)]
+
+
+def chosen(group: Size, shape: Shape, layer: nn.Module | None, padded: bool) -> Size:
+    """What `GroupL2` takes as its size, for samples of that shape, where it is certain.
+
+    "auto": tokens at an embedding, else blocks in images, signals of one channel and volumes.
+    "blocks": about `GRID` along each spatial axis. layer: the module whose output is explained.
+    padded: there is a mask.
+    Errors: ValueError where "auto" would be a guess, or a mask's padding would set blocks' sizes.
+    """
+    embedded = isinstance(layer, nn.Embedding) and len(shape) > 1
+    if group == AUTO and embedded:
+        return TOKENS
+    if embedded and group != TOKENS:
+        raise ValueError(
+            f"group: an embedding's output {shape} has no blocks, its last axis being one vector; "
+            "expected 'tokens', or labels of any groups with index="
+        )
+    if group == AUTO:
+        _check_certain(shape, layer)
+    elif group != BLOCKS:
+        return group
+    if padded:
+        raise ValueError(
+            "group: expected the blocks' size with a mask, because the automatic size would "
+            "depend on how much padding there is"
+        )
+    return [max(1, round(length / GRID)) for length in _spatial(shape)]
+
+
+def _check_certain(shape: Shape, layer: nn.Module | None) -> None:
+    """Whether a sample's shape says that positions come after channels."""
+    if len(shape) == 1:
+        raise ValueError(
+            f"group: no automatic groups for samples of shape {shape}, whose entries may be the "
+            "columns of a table; give labels with index=[0, 0, 1, ...], or, where neighbours "
+            "belong together as in a signal, the length of the runs or group='blocks'"
+        )
+    known = isinstance(layer, (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm))
+    if len(shape) == 2 and shape[0] > 1 and not known:
+        raise ValueError(
+            f"group: no automatic groups for samples of shape {shape}, which may be [positions, "
+            "features] or [channels, time]; give group='tokens' for a group of each position, or "
+            "group='blocks' or the blocks' length along time"
+        )
+    few = [axis for axis, length in enumerate(shape) if length <= CHANNELS]
+    last = layer is not None and len(shape) == 3 and shape[0] == shape[1] != shape[2]
+    if len(shape) > 2 and not known and (last or (len(few) == 1 and few[0] > 0)):
+        raise ValueError(
+            f"group: no automatic groups for samples of shape {shape}, whose channels seem not to "
+            "come first; give labels with index=, or the blocks' size, one for each axis after "
+            "the first"
+        )
+
+
+def tokens(shape: Shape) -> Partition:
+    """A group for each position, all axes but the last, with its features along the last."""
+    if len(shape) < 2:
+        raise ValueError(
+            f"group: expected samples [positions, features] for 'tokens', got shape {shape}"
+        )
+    return _tokens(shape)
+
+
+@lru_cache(maxsize=64)
+def _tokens(shape: Shape) -> Partition:
+    return from_labels(torch.arange(math.prod(shape[:-1])).repeat_interleave(shape[-1]))
+
+
+def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition:
+    """Non-overlapping blocks of `size` entries along each spatial axis.
+
+    `shape` is `(features,)`, or `(channels, *spatial)` with one to three spatial axes. channels
+    "joint": one group holds all channels of its block; "separate": one group for each channel.
+    Where `size` does not divide an axis its last groups are smaller.
+    Source: MoreauGrad appendix B.1 (16 x 16 groups). The released code has 14 x 14 pixels, joint;
+    that of AdvGrad has them separate.
+    """
+    spatial = _spatial(shape)
+    if not 1 <= len(spatial) <= 3:
+        raise ValueError(
+            "group: expected inputs with 1 to 3 spatial axes after the channels, "
+            f"got a sample of shape {shape}; give an explicit partition (index=)"
+        )
+    sizes = tuple(size) if isinstance(size, Sequence) else (size,) * len(spatial)
+    integers = all(isinstance(s, int) and not isinstance(s, bool) for s in sizes)
+    if len(sizes) != len(spatial) or not integers or min(sizes) < 1:
+        raise ValueError(
+            f"group: expected a size >= 1, or one for each of the {len(spatial)} spatial axes, "
+            f"got {size!r}"
+        )
+    if any(s > length for s, length in zip(sizes, spatial, strict=True)):
+        raise ValueError(
+            f"group: size {sizes} does not fit into a sample with spatial shape {spatial}"
+        )
+    if channels not in ("joint", "separate"):
+        raise ValueError(f"channels: expected 'joint' or 'separate', got {channels!r}")
+    return _patches(shape, sizes, channels == "separate")
+
+
+@lru_cache(maxsize=64)
+def _patches(shape: Shape, sizes: tuple[int, ...], separate: bool) -> Partition:
+    spatial = _spatial(shape)
+    label = torch.zeros(spatial, dtype=torch.long)
+    for axis, (length, size) in enumerate(zip(spatial, sizes, strict=True)):
+        position = torch.arange(length) // size
+        view = [1] * len(spatial)
+        view[axis] = length
+        label = label * math.ceil(length / size) + position.reshape(view)
+    if len(shape) > 1:
+        offset = torch.arange(shape[0]) * (int(label.max()) + 1) * int(separate)
+        label = label + offset.reshape(-1, *[1] * len(spatial))
+    return from_labels(label)
+
+
+def _spatial(shape: Shape) -> Shape:
+    return shape[1:] if len(shape) > 1 else shape
+
+
+def from_labels(index: Tensor) -> Partition:
+    """The partition in which entries with the same label form a group (labels need no order)."""
+    label = torch.unique(index.reshape(-1).cpu(), return_inverse=True)[1]
+    counts = torch.bincount(label)
+    members = torch.full((len(counts), int(counts.max())), label.numel(), dtype=torch.long)
+    order = torch.argsort(label, stable=True)
+    start = torch.tensor([0, *itertools.accumulate(counts.tolist())])
+    members[label[order], torch.arange(label.numel()) - start[label[order]]] = order
+    return Partition(label, members)
+
+
+def labels(index: Labels) -> Tensor:
+    """Group labels as a tensor. Errors: TypeError for what is not integers all through."""
+    if isinstance(index, Tensor):
+        if index.is_floating_point() or index.is_complex() or index.dtype is torch.bool:
+            raise TypeError(f"index: expected integer group labels, got {index.dtype}")
+        return index.detach().long()
+    entries = np.array(index, dtype=object)  # keeps each entry's own type
+    for entry in entries.flat:
+        if isinstance(entry, bool) or not isinstance(entry, (int, np.integer)):
+            raise TypeError(
+                f"index: expected integer group labels, got {entry!r} ({type(entry).__name__}) "
+                "among them"
+            )
+    return torch.from_numpy(entries.astype(np.int64))
+
+
+def explicit(shape: Shape, index: Labels, positions_first: bool = False) -> Partition:
+    """Groups given as labels: of the sample's shape, or of its positions (then joint).
+
+    Those are the shape without its first axis, the channels, or without its last, the features of
+    `[positions, features]`; `positions_first` decides where both are possible.
+    Errors: TypeError as for `labels`; ValueError for labels of another shape.
+    """
+    found = labels(index)
+    given = tuple(found.shape)
+    first = len(shape) > 1 and given == shape[:-1]
+    last = len(shape) > 1 and given == shape[1:] and not positions_first
+    if first and last:
+        raise ValueError(
+            f"index: labels of shape {given} may be those of the first or of the last axes of "
+            f"samples of shape {shape}; give labels of that shape, or group='tokens' for the first"
+        )
+    if given != shape and not first and not last:
+        raise ValueError(
+            f"index: expected group labels of shape {shape} or, for all features (channels last) "
+            f"together, {shape[:-1]}, for all channels together, {shape[1:]}, got {given}"
+        )
+    return from_labels((found[..., None] if first else found).expand(shape))

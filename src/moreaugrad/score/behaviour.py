@@ -1,0 +1,250 @@
+"""Whether a model's output is a function of each sample alone, tried on samples at hand.
+
+A map of a sample has a meaning only where this holds. Some causes can be seen on modules (see
+`checks`), most cannot: random numbers and batch statistics within a function, scripted code, a
+graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.checks import ModelError
+from moreaugrad.score.chunks import activations, out_of_memory
+from moreaugrad.score.random_state import GeneratorStates
+
+CLOSE = 1e-5
+"""Difference of two outputs, as a fraction of their size, that needs no further look."""
+FAR, FAR_REDUCED = 0.01, 0.1
+"""Differences that rounding does not make, in single precision and in half precisions."""
+REPEATS = 8
+"""Passes of a model that draws random numbers, to see whether its output depends on them."""
+
+ANYWAY = "check=False explains it all the same"
+
+
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """Inputs `[m, n]` instead of samples `[m]`; at `places` the outputs are known already."""
+
+    points: Tensor
+    rows: Tensor
+    places: tuple[int, ...]
+
+    @classmethod
+    def of(cls, bound: BoundScore, rows: list[int], places: tuple[int, ...]) -> _Probe:
+        index = torch.tensor(rows, device=bound.origin.device)
+        return cls(bound.origin[index], index, places)
+
+
+def check_behaviour(bound: BoundScore, outputs: Tensor, *, any_size: bool) -> int:
+    """Refuses a model that is random, has a state, couples samples, or changes its input.
+
+    outputs `[B, K, ...]`: those of the bound inputs, computed without gradients. The first and the
+    last sample of a pass are computed again, each alone and with gradients recorded; a single one
+    together with another input. Where this differs by more than rounding, further passes find out
+    why. any_size: a model that takes no other number of samples than it was given is refused.
+    Returns the bytes that a row keeps for its gradient, 0 where that could not be measured.
+    Errors: ModelError with the cause.
+    """
+    before = GeneratorStates.now(bound.origin.device)
+    size = 0
+    for probe, instead in _probes(bound):
+        try:
+            found, kept = _recorded(bound, probe)
+            size = max(size, kept)
+            _compare(bound, outputs, probe, found)
+        except _Differs as found:
+            raise ModelError(str(found)) from None
+        except (ModelError, RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) and (any_size or not isinstance(error, ModelError)):
+                raise
+            _compare_instead(bound, outputs, instead, error)
+    if not before.same(GeneratorStates.now(bound.origin.device)):
+        _check_draws(bound)
+    return size
+
+
+class _Differs(ModelError):
+    pass
+
+
+def _width(bound: BoundScore) -> int:
+    """Samples in the first pass."""
+    return min(len(bound), bound.chunks.size)
+
+
+def _probes(bound: BoundScore) -> Iterator[tuple[_Probe, _Probe]]:
+    """Passes to compare, each with another for a model that takes no such number of samples."""
+    batch, width = len(bound), _width(bound)
+    alone = _Probe.of(bound, [0], (0,))
+    if batch == 1:
+        pair = torch.cat((bound.origin, 2 * bound.origin + 1))
+        yield _Probe(pair, alone.rows.expand(2), (0,)), alone
+    elif width > 1:
+        for row in (0, width - 1):
+            yield _Probe.of(bound, [row], (0,)), _Probe.of(bound, [row] * width, (row,))
+    elif any(isinstance(arg, Tensor) and arg.ndim and len(arg) == batch for arg in bound.args):
+        yield _Probe.of(bound, [0, batch - 1], (0, 1)), alone
+    else:
+        yield alone, alone
+
+
+def _recorded(bound: BoundScore, probe: _Probe) -> tuple[Tensor, int]:
+    """The outputs, with gradients recorded, and the bytes that a row keeps for its gradient."""
+    try:
+        with activations(bound.model) as kept:
+            outputs = _outputs(bound, probe, gradients=True)
+    except ModelError as error:
+        # torch.func within a model cannot be measured so.
+        if "saved tensor hooks" not in str(error):
+            raise
+        return _outputs(bound, probe, gradients=True), 0
+    return outputs, kept.size // len(probe.rows)
+
+
+def _outputs(bound: BoundScore, probe: _Probe, *, gradients: bool) -> Tensor:
+    """The model's outputs, in double precision. Errors: ModelError where its input changed."""
+    with torch.set_grad_enabled(gradients):
+        parts = tuple(
+            part.detach().clone().requires_grad_(gradients)
+            for part in bound.layout.restore(probe.points)
+        )
+        outputs = bound.outputs_of(parts, probe.rows)
+    for part, given in zip(parts, bound.layout.restore(probe.points), strict=True):
+        if not torch.equal(part, given) and bool(torch.isfinite(given).all()):
+            raise _Differs(
+                "the model changes its input in place (by .data, or under torch.no_grad()), so the "
+                "gradient would be that of another input: begin its forward with x = x.clone(), or "
+                "compute out of place"
+            )
+    return outputs.detach().double()
+
+
+def _compare(bound: BoundScore, outputs: Tensor, probe: _Probe, found: Tensor) -> None:
+    for place in probe.places:
+        row = int(probe.rows[place])
+        known, scale = outputs[row].double(), outputs[[row, (row + 1) % len(outputs)]].double()
+        gap = _gap(found[place], known, scale)
+        if gap > CLOSE:
+            _diagnose(bound, outputs, probe, place, found[place], gap)
+
+
+def _compare_instead(
+    bound: BoundScore, outputs: Tensor, probe: _Probe, error: BaseException
+) -> None:
+    try:
+        found = _outputs(bound, probe, gradients=False)
+    except _Differs:
+        raise
+    except ModelError:
+        raise error from None
+    try:
+        _compare(bound, outputs, probe, found)
+    except _Differs as differs:
+        raise ModelError(f"{differs} (a sample alone: {error})") from error
+
+
+def _diagnose(
+    bound: BoundScore, outputs: Tensor, probe: _Probe, place: int, recorded: Tensor, gap: float
+) -> None:
+    """Says why `recorded` differs from what is known of the sample, unless it is rounding."""
+    start = GeneratorStates.now(bound.origin.device)
+    once, twice = (_outputs(bound, probe, gradients=False)[place] for _ in range(2))
+    if (moved := _gap(once, twice, once)) > CLOSE:
+        start.restore()
+        again = _outputs(bound, probe, gradients=False)[place]
+        start.restore()
+        if _gap(again, _outputs(bound, probe, gradients=False)[place], again) <= CLOSE:
+            raise _random(bound.model, moved)
+        raise _Differs(
+            "expected a model whose output is a function of its input alone, but it changes from "
+            f"call to call: the same sample twice differs by {moved:.1%}, with the same random "
+            "numbers too. Look for a counter, a cache, a hidden state that is kept, or a random "
+            f"generator of its own; {ANYWAY}"
+        )
+    if not start.same(GeneratorStates.now(bound.origin.device)):
+        _check_draws(bound)
+    far = FAR_REDUCED if _reduced(bound) else FAR
+    if (moved := _gap(once, recorded, once)) > far:
+        raise _Differs(
+            "the model computes another function under torch.no_grad() than where gradients are "
+            f"recorded: outputs of the same sample differ by {moved:.1%}; {ANYWAY}"
+        )
+    row, width = int(probe.rows[place]), _width(bound)
+    # Passes of the same size round alike, so here the other samples alone make a difference.
+    seen = outputs[row].double() if width > 1 else once
+    copies = _Probe.of(bound, [row] * max(width, len(probe.rows)), ())
+    try:
+        alike = _outputs(bound, copies, gradients=False)[row if width > 1 else place]
+        moved = _gap(seen, alike, seen)
+    except ModelError:  # the comparison above is what is left
+        moved = 0.0
+    if moved > CLOSE or gap > far:
+        raise _Differs(
+            "expected a model whose samples do not depend on each other, but outputs of the same "
+            f"sample differ by {max(moved, gap):.1%} in another batch. Look for statistics over "
+            "the batch (batch normalisation in training mode: call model.eval(); a mean or maximum "
+            "over dimension 0), a graph, attention over the wrong dimension, and "
+            "additional_forward_args that all samples use and whose length is that of the batch. "
+            f"With batch_size=1 each pass has one sample; {ANYWAY}"
+        )
+
+
+def _reduced(bound: BoundScore) -> bool:
+    """Whether the model is known to compute in less than single precision."""
+    parameters = bound.model.parameters() if isinstance(bound.model, nn.Module) else ()
+    dtypes = {*bound.layout.dtypes, *(parameter.dtype for parameter in parameters)}
+    return torch.is_autocast_enabled(bound.origin.device.type) or any(
+        dtype.is_floating_point and dtype.itemsize < torch.float32.itemsize for dtype in dtypes
+    )
+
+
+def _check_draws(bound: BoundScore) -> None:
+    """Of a model that draws random numbers: refuses one whose output depends on them."""
+    model = bound.model
+    if isinstance(model, nn.Module) and any(
+        getattr(part, "training", False) for part in model.modules()
+    ):
+        raise _random(model, None)
+    probe = _Probe.of(bound, [0] * min(2, _width(bound)), ())
+    first = _outputs(bound, probe, gradients=False)
+    for _ in range(REPEATS):
+        if (moved := _gap(first, _outputs(bound, probe, gradients=False), first)) > CLOSE:
+            raise _random(model, moved)
+
+
+def _random(model: object, moved: float | None) -> ModelError:
+    seen = "it draws random numbers" if moved is None else f"two passes differ by {moved:.1%}"
+    training = [
+        f"{name or 'it'} ({type(part).__name__})"
+        for name, part in (model.named_modules() if isinstance(model, nn.Module) else ())
+        if getattr(part, "training", False) and not list(part.children())
+    ]
+    if training:
+        remedy = f"{training[0]} is in training mode: call model.eval()"
+    else:
+        remedy = (
+            "call model.eval(), and look for dropout that stays on (F.dropout without "
+            "training=self.training) and other random numbers in its forward"
+        )
+    return _Differs(
+        f"expected a model whose output is a function of its input, but it is random: {seen}; "
+        f"{remedy}; {ANYWAY}"
+    )
+
+
+def _gap(a: Tensor, b: Tensor, scale: Tensor) -> float:
+    """The largest difference as a fraction of the largest number. Equal infinities are equal."""
+    if a.shape != b.shape:
+        return torch.inf
+    difference = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs())
+    sizes = torch.cat([part.flatten().abs() for part in (a, b, scale)])
+    largest = torch.where(torch.isfinite(sizes), sizes, 0.0).max()
+    found = float((difference / largest.clamp_min(torch.finfo(largest.dtype).tiny)).max())
+    return torch.inf if found != found else found

@@ -1,0 +1,253 @@
+"""A score at given samples, as a batched function of displacements with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from moreaugrad.score import checks
+from moreaugrad.score.arguments import take
+from moreaugrad.score.chunks import Chunks
+from moreaugrad.score.forward import forward
+from moreaugrad.score.inputs import Layout
+from moreaugrad.score.layer import substituted
+from moreaugrad.score.likelihood import pulled_back
+from moreaugrad.score.noise import Draws, Noise
+from moreaugrad.score.readout import Readout, Target, TargetLike
+
+ForwardFunc = Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoundScore:
+    """A score at given samples. Rows are samples; `u` is a displacement `[B, n]` of `origin`."""
+
+    model: ForwardFunc
+    readout: Readout
+    layer: nn.Module | None
+    layout: Layout
+    args: tuple[object, ...]
+    follows: tuple[bool, ...]
+    """Which arguments have one row per sample: told once, for batches shrink."""
+    origin: Tensor
+    target: Target
+    prediction: Tensor
+    clean: Tensor
+    keys: tuple[int, ...]
+    chunks: Chunks
+    sigma: Tensor | None = None
+    noise: Noise = field(default_factory=Noise)
+    samples: int = 1
+    mask: Tensor | None = None
+    """Which entries are real, `[B, n]`; the others stay as they are, with a gradient of zero."""
+    baseline: Tensor | None = None
+    """What the inputs are compared with `[B, n]`, for methods that follow a change."""
+    meter: Callable[[int], None] | None = None
+    """Told of the gradient evaluations of every network pass."""
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    @property
+    def passes(self) -> int:
+        """Gradient evaluations that one default call of `value_and_grad` costs a sample."""
+        return 1 if self.sigma is None else self.samples
+
+    @property
+    def counts(self) -> Tensor:
+        """How many entries of each sample are real, `[B]`."""
+        if self.mask is None:
+            return torch.full_like(self.target.classes, self.layout.size)
+        return self.mask.sum(1)
+
+    def silent(self) -> Tensor:
+        """Samples `[B]` that are to have noise, but do not in all their real entries."""
+        if self.sigma is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.origin.device)
+        quiet = self.sigma == 0
+        return (quiet if self.mask is None else quiet & self.mask.bool()).any(1)
+
+    def select(self, rows: Tensor) -> BoundScore:
+        """The same score for some of the samples."""
+        return replace(
+            self,
+            args=take(self.args, self.follows, rows),
+            origin=self.origin[rows],
+            target=self.target.select(rows),
+            prediction=self.prediction[rows],
+            clean=self.clean[rows],
+            keys=tuple(self.keys[row] for row in rows.tolist()),
+            sigma=None if self.sigma is None else self.sigma[rows],
+            mask=None if self.mask is None else self.mask[rows],
+            baseline=None if self.baseline is None else self.baseline[rows],
+        )
+
+    def moved(self, origin: Tensor) -> BoundScore:
+        """The same score around other inputs `[B, n]`: target, noise level and keys stay."""
+        return replace(self, origin=origin)
+
+    def clean_outputs(self) -> Tensor:
+        """The model's outputs at the bound inputs, `[B, K, ...]`, one forward pass."""
+        try:
+            with torch.no_grad():
+                return self.in_chunks(lambda rows: self.outputs(self.origin[rows], rows))
+        except RuntimeError as error:
+            if "Sizes of tensors must match" not in str(error):
+                raise
+            raise checks.ModelError(
+                "expected outputs of the same shape from every pass, but it depends on the number "
+                f"of samples ({error})"
+            ) from error
+
+    def resolved(self, outputs: Tensor, target: TargetLike) -> BoundScore:
+        """With the target, the prediction and the clean score read off the clean outputs."""
+        # -inf is a class that is switched off, as long as it is not the one explained.
+        on = outputs.masked_fill(outputs == -torch.inf, 0)
+        checks.check_finite("the model's outputs", (on,))
+        found, prediction = self.readout.resolve(outputs, target)
+        clean = self.readout.read(outputs, found)
+        own = replace(self.readout, kind="logit").read(outputs, found)
+        checks.check_finite("the model's score of the target", (own, clean))
+        return replace(self, target=found, prediction=prediction, clean=clean)
+
+    def value_and_grad(
+        self, u: Tensor | None = None, draws: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean over draws of f(x + u + sigma z) `[B]` and of its gradient `[B, n]`."""
+        value, grad = self.mean(self.value_and_grad_at, u, draws)
+        return value, grad
+
+    def mean(
+        self,
+        work: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+        u: Tensor | None = None,
+        draws: Sequence[int] | None = None,
+        width: int = 1,
+    ) -> tuple[Tensor, ...]:
+        """Means over draws of what `work` makes of inputs x + u + sigma z, `[B, ...]` each.
+
+        `work` takes points `[m, n]` and the samples they belong to `[m]`, and gives tensors
+        `[m, ...]`; a point fills `width` places of a network pass, and counts as so many
+        evaluations. `draws` are indices; None takes the first `samples` (a plain score has no
+        noise and one pass). Sums run over draws in order, so they do not depend on how passes are
+        chunked.
+        """
+        indices = range(self.passes) if draws is None or self.sigma is None else draws
+        sums = self.block_sums(work, u, indices, width, len(indices))
+        return tuple(total[0].div_(len(indices)) for total in sums)
+
+    def block_sums(
+        self,
+        work: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+        u: Tensor | None,
+        indices: Sequence[int],
+        width: int,
+        size: int,
+    ) -> tuple[Tensor, ...]:
+        """Like `mean`, the sums of every `size` consecutive draws: `[blocks, B, ...]` each."""
+        base = self.origin if u is None else self.origin + u
+        count, batch = len(indices), len(self)
+        noise = Draws(self.noise, self.keys, base, self.mask)
+        totals: list[Tensor] = []
+        at = 0
+        while at < count * batch:
+            end = min(at + max(1, self.chunks.size // width), count * batch)
+            points, spans = base.new_empty(end - at, base.shape[1]), []
+            for cell in range(at - at % batch, end, batch):
+                low, high = max(at, cell), min(end, cell + batch)
+                chunk, rows = slice(low - at, high - at), slice(low - cell, high - cell)
+                spans.append((chunk, (cell // batch // size, rows)))
+                if self.sigma is None:
+                    points[chunk] = base[rows]
+                else:
+                    noise.add(points[chunk], base, self.sigma, indices[cell // batch], rows)
+            samples = torch.arange(at, end, device=base.device) % batch
+            found = self.chunks.guarded(partial(work, points, samples))
+            if found is None:  # out of memory: the chunk size was halved, so start over here
+                continue
+            blocks = -(-count // size)
+            totals = totals or [part.new_zeros(blocks, batch, *part.shape[1:]) for part in found]
+            for chunk, place in spans:
+                for total, part in zip(totals, found, strict=True):
+                    total[place] += part[chunk]
+            if self.meter is not None:
+                self.meter((end - at) * width)
+            at = end
+        return tuple(totals)
+
+    def in_chunks(self, work: Callable[[Tensor], Tensor], width: int = 1) -> Tensor:
+        """`work` on rows that fill a network pass, `width` places each; its results, joined."""
+
+        def metered(rows: Tensor) -> Tensor:
+            done = work(rows).detach()
+            if self.meter is not None:
+                self.meter(len(rows) * width)
+            return done
+
+        return self.chunks.over(torch.arange(len(self), device=self.origin.device), metered, width)
+
+    def value(self, points: Tensor, rows: Tensor) -> Tensor:
+        """f of these samples at other inputs, `points` `[m, n]`: `[m]`, differentiable."""
+        return self._value(self.layout.restore(points), rows)
+
+    def value_and_grad_at(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """f of these samples at other inputs, and its gradient: `[m]` and `[m, n]`, one pass."""
+        checks.check_recording()
+        with torch.enable_grad():
+            parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
+            scores, found = self.pulled(self.outputs_of(parts, rows), parts, rows)
+        if all(grad is None for grad in found):
+            raise checks.detached()
+        grads = [
+            torch.zeros_like(points[:, :1]).expand(-1, size) if grad is None else grad
+            for grad, size in zip(found, self.layout.sizes, strict=True)
+        ]
+        # Sums are kept in the working precision, whatever the network computes in.
+        return scores.to(points.dtype), self.layout.flatten(grads).to(points.dtype)
+
+    def pulled(
+        self, outputs: Tensor, inputs: Sequence[Tensor | GradientEdge], rows: Tensor
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """The scores `[m]` of outputs, and their gradients by what these were computed from."""
+        if not outputs.requires_grad:
+            raise checks.detached()
+        with checks.explained(self.layout):
+            return pulled_back(outputs, inputs, partial(self.read, rows=rows))
+
+    def outputs(self, points: Tensor, rows: Tensor) -> Tensor:
+        """What the model makes of `points` `[m, n]` in these samples' place: `[m, K]`."""
+        return self.outputs_of(self.layout.restore(points), rows)
+
+    def read(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """The score `[m]` of such outputs."""
+        return self.readout.read(outputs, self.target.select(rows))
+
+    def _value(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        scores = self.read(self.outputs_of(parts, rows), rows)
+        if torch.is_grad_enabled() and not scores.requires_grad:
+            raise checks.detached()
+        return scores
+
+    def outputs_of(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
+        """`outputs` of inputs in their own shapes, `[m, *shape]` each."""
+        args = take(self.args, self.follows, rows)
+        if self.mask is not None:
+            held, real = self.layout.restore(self.origin[rows]), self.layout.split(self.mask[rows])
+            parts = tuple(map(torch.where, real, parts, held))
+        if self.layer is None:
+            found = forward(self.model, *parts, *args, layout=self.layout)
+        else:
+            with substituted(self.layer, parts[0]):
+                found = forward(self.model, *args, layout=self.layout)
+        if found.ndim == 0 or len(found) != len(rows):
+            raise checks.ModelError(
+                f"expected a model output with {len(rows)} rows, one a sample, got shape "
+                f"{tuple(found.shape)}: the model must not reduce over the batch"
+            )
+        return found

@@ -1,0 +1,194 @@
+"""What an input and a model must be, with one clear error each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from moreaugrad.score.chunks import out_of_memory
+from moreaugrad.score.inputs import Layout
+
+
+class ModelError(ValueError):
+    """The model cannot be explained at these inputs; the message says why."""
+
+
+class ForwardError(ModelError):
+    """The model raised an error of its own at these inputs, which is the cause."""
+
+
+def as_parts(inputs: object) -> tuple[Tensor, ...]:
+    """One or several input tensors with the same batch size, as a tuple."""
+    if isinstance(inputs, PackedSequence):
+        raise TypeError(
+            "inputs: expected a padded tensor, got a PackedSequence: give the tensor and its "
+            "lengths (additional_forward_args), and pack in the model's forward"
+        )
+    parts = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not parts:
+        raise ValueError("inputs: expected a tensor or a tuple of tensors, got an empty tuple")
+    for part in parts:
+        if not isinstance(part, Tensor):
+            raise TypeError(
+                f"inputs: expected a tensor or a tuple of tensors, got {type(part).__name__}"
+            )
+        check_ordinary("inputs", part)
+        if part.ndim < 2 or part.numel() == 0:
+            raise ValueError(
+                "inputs: expected a batch [B, ...] with at least one sample and one entry, got "
+                f"shape {tuple(part.shape)} (add the batch dimension with x[None] for one sample, "
+                "the features' with x[:, None] for one feature a sample)"
+            )
+        if len(part) != len(parts[0]):
+            raise ValueError(
+                "inputs: expected the same number of samples in each, got "
+                f"{[len(part) for part in parts]}"
+            )
+    check_recording(parts)
+    return parts
+
+
+def check_ordinary(name: str, part: Tensor) -> None:
+    """Refuses tensors without dense numbers of their own that a gradient can be taken by."""
+    if is_functorch_wrapped_tensor(part):
+        raise ValueError(
+            f"{name}: expected an ordinary tensor, got one inside torch.func or vmap: explainers "
+            "run solvers and record gradients themselves. Explain the whole batch at once; the "
+            "derivative of a map is explainer.vjp(...)"
+        )
+    for found, kind, remedy in (
+        (part.is_nested, "nested", "pad it: torch.nested.to_padded_tensor(x, 0.0)"),
+        (part.is_quantized, "quantised", "convert it with x.dequantize()"),
+        (part.layout != torch.strided, f"{part.layout}", "convert it with x.to_dense()"),
+        (part.is_meta, "meta", "a tensor on this device has no numbers"),
+        (part.dtype.is_complex, f"{part.dtype}", "explain torch.view_as_real(x)"),
+        (
+            part.is_floating_point() and part.dtype.itemsize < 2,
+            f"{part.dtype}",
+            "convert it with .float(); the model may do so too",
+        ),
+    ):
+        if found:
+            raise TypeError(f"{name}: expected a dense real tensor, got a {kind} one; {remedy}")
+
+
+def check_floating(parts: Sequence[Tensor]) -> None:
+    for part in parts:
+        if not part.is_floating_point():
+            raise TypeError(
+                f"inputs: expected floating-point tensors, got {part.dtype}; convert with "
+                ".float(), or explain token ids at their embedding with layer="
+            )
+
+
+def check_finite(name: str, parts: Sequence[Tensor]) -> None:
+    for part in parts:
+        if part.is_floating_point() and not bool(torch.isfinite(part).all()):
+            bad = ~torch.isfinite(part.flatten(1) if part.ndim > 1 else part[:, None]).all(1)
+            raise ValueError(
+                f"{name}: expected finite numbers, got NaN or Inf in sample(s) "
+                f"{bad.nonzero()[:, 0].tolist()[:10]}"
+            )
+
+
+def check_recording(parts: Sequence[Tensor] = ()) -> None:
+    if torch.is_inference_mode_enabled() or any(part.is_inference() for part in parts):
+        raise ValueError(
+            "expected ordinary tensors outside torch.inference_mode(): gradients cannot be "
+            "recorded there. Use torch.no_grad() instead, or pass x.clone() made outside of it"
+        )
+
+
+def check_mode(model: object) -> None:
+    """Refuses modules that couple samples, draw random numbers, or have no gradient."""
+    if not isinstance(model, nn.Module):
+        return
+    for name, module in model.named_modules():
+        kind = getattr(module, "original_name", type(module).__name__)  # a scripted module's
+        where = f"{name or 'it'} ({kind})"
+        if "nn.quantized" in type(module).__module__ and "FloatFunctional" not in kind:
+            raise ModelError(
+                f"expected a floating-point model, but {where} is quantised: its integer operators "
+                "have no gradient. Explain the model that it was made from"
+            )
+        training = getattr(module, "training", False)  # a frozen module has no mode
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        normalises = isinstance(module, nn.modules.batchnorm._BatchNorm) or (
+            scripted and "BatchNorm" in kind
+        )
+        if normalises and not training and getattr(module, "running_mean", None) is None:
+            raise ValueError(
+                f"expected a model whose samples do not depend on each other, but {where} keeps no "
+                "running statistics and takes those of the batch"
+            )
+        random = isinstance(module, nn.modules.dropout._DropoutNd) or (
+            scripted and "Dropout" in kind
+        )
+        if training and (normalises or (random and getattr(module, "p", 1) > 0)):
+            why = "samples of a batch depend on each other" if normalises else "outputs are random"
+            raise ValueError(
+                f"expected a model in evaluation mode, but {where} is in training mode, where "
+                f"{why}: call model.eval()"
+            )
+
+
+def detached() -> ModelError:
+    """The error for a score without a gradient by the input."""
+    return ModelError(
+        "the score does not depend on the input: its gradient is not recorded. Look for "
+        ".detach(), .data, torch.no_grad(), numpy or quantised operators in the model's forward"
+    )
+
+
+@contextmanager
+def explained(layout: Layout) -> Iterator[None]:
+    """Adds to a model's own error, of whatever type, what the model was given."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        text = str(error)
+        if "inplace operation" in text or "in-place operation" in text:
+            raise ModelError(
+                f"the model changes its input in place, which hides the gradient: {text}"
+            ) from error
+        if "not have been used in the graph" in text:
+            raise detached() from error
+        if "requires_grad flags of leaf" in text:
+            raise ModelError(
+                "the model sets requires_grad on what it computes from its input, which torch "
+                "refuses where the input's gradient is recorded. Freeze that part (Hugging Face's "
+                "speech models: model.freeze_feature_encoder()), or call the model in evaluation "
+                f"mode ({_line(text)})"
+            ) from error
+        shapes = ", ".join(str(("B", *shape)).replace("'", "") for shape in layout.shapes)
+        types = ", ".join(str(dtype) for dtype in layout.dtypes)
+        raise ForwardError(
+            f"the model could not process inputs of shape {shapes} and dtype {types} "
+            f"({type(error).__name__}: {_line(text)}){_hint(text)}"
+        ) from error
+
+
+def _hint(text: str) -> str:
+    if text.startswith("Guard failed"):
+        return (
+            ": it was exported for other shapes; export it with a dynamic batch size "
+            "(torch.export.Dim), or give batch_size="
+        )
+    return ""
+
+
+def _line(text: str) -> str:
+    """The one that says what is wrong: TorchScript's errors have a trace before it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "no message"
+    return lines[-1] if "TorchScript" in lines[0] else lines[0]

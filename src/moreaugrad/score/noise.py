@@ -1,0 +1,151 @@
+"""Gaussian draws that are a function of (seed, sample key, draw index).
+
+A map must not depend on the batch its sample came in, nor on the order or the size of the chunks
+that its draws were evaluated in. So noise is looked up, not consumed: draw `k` of sample key `j`
+is the same tensor whoever asks for it and when, and the global generators are neither read nor
+written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreaugrad.score.inputs import per_sample
+from moreaugrad.score.masks import spread
+
+DEFAULT_SIGMA = 0.1
+"""Noise level of the Gaussian-regularised explainers, as a share of each input's own range."""
+
+KEYS = 2**62
+"""Ids lie below it; solvers key streams of their own above it."""
+
+RELATIVE, ABSOLUTE = "relative", "absolute"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard normal draws, antithetic in pairs: draw `2i + 1` is minus draw `2i`.
+
+    Antithetic pairs cancel every odd term of the integrand and cost nothing. `antithetic=False`
+    gives independent draws, which bounds that assume independence need.
+    """
+
+    seed: int = 0
+    antithetic: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected an integer from 0 to 2^63 - 1, got {self.seed!r}")
+
+    def number(self, index: int) -> tuple[int, int]:
+        """Which normal vector draw `index` is, and with which sign."""
+        return (index // 2, 1 - 2 * (index % 2)) if self.antithetic else (index, 1)
+
+    def normal(self, key: int, number: int, size: int) -> Tensor:
+        """Normal vector `number` of a sample key: `[size]`, float32, on the processor.
+
+        Philox is counter-based: (seed, key) is its key and `number` the top of its counter, so no
+        two vectors overlap, and the bits are the same whatever device the map is computed on.
+        """
+        # As a list, keys from 2^63 on would be rounded to what a double holds.
+        words = np.array([self.seed, key], dtype=np.uint64)
+        bits = np.random.Philox(key=words, counter=[0, 0, 0, number])
+        return torch.from_numpy(np.random.Generator(bits).standard_normal(size, dtype=np.float32))
+
+    def draw(
+        self, keys: Sequence[int], index: int, like: Tensor, real: Tensor | None = None
+    ) -> Tensor:
+        """Draw `index` of samples with these keys: `[B, n]`, of `like`'s dtype and device."""
+        number, sign = self.number(index)
+        return sign * self.normals(keys, number, like, real).expand(len(keys), -1)
+
+    def normals(
+        self, keys: Sequence[int], number: int, like: Tensor, real: Tensor | None = None
+    ) -> Tensor:
+        """`[B, n]`, or `[1, n]` where all samples share one key; made once for each key.
+
+        real `[B, n]`: the vector's first numbers go to the real entries in their order, so that
+        padding does not change what they get; the others are zero.
+        """
+        made = {key: self.normal(key, number, like.shape[1]) for key in set(keys)}
+        rows = torch.stack([made[key] for key in (keys[:1] if len(made) == 1 else keys)])
+        rows = rows.to(device=like.device, dtype=like.dtype)
+        if real is None:
+            return rows
+        place = (real.cumsum(1) - 1).clamp_min(0)
+        return rows.expand(len(keys), -1).gather(1, place) * real
+
+
+class Draws:
+    """The draws of one batch in the order they are asked for; the last vector is kept.
+
+    Antithetic partners, and a draw that is cut by a chunk's end, then cost one generation.
+    """
+
+    def __init__(
+        self, noise: Noise, keys: Sequence[int], like: Tensor, real: Tensor | None = None
+    ) -> None:
+        self._noise, self._keys, self._like, self._real = noise, keys, like, real
+        self._number, self._rows = -1, like[:0]
+
+    def add(self, out: Tensor, base: Tensor, sigma: Tensor, index: int, rows: slice) -> None:
+        """Writes base + sigma * (draw `index`) for these rows of the batch into `out`."""
+        number, sign = self._noise.number(index)
+        if number != self._number:
+            self._number = number
+            self._rows = self._noise.normals(self._keys, number, self._like, self._real)
+        normal = self._rows if len(self._rows) == 1 else self._rows[rows]
+        torch.addcmul(base[rows], sigma[rows], normal, value=sign, out=out)
+
+
+def sample_keys(ids: Sequence[int] | Tensor | None, batch: int) -> tuple[int, ...]:
+    """One key per sample: the ids where given, else 0 for all, so that samples share their draws.
+
+    Errors: ValueError for a wrong number of ids or one that is out of range; TypeError for one that
+    is no whole number.
+    """
+    if ids is None:
+        return (0,) * batch
+    keys = tuple(map(_whole, ids))
+    if len(keys) != batch:
+        raise ValueError(f"ids: expected one for each of the {batch} samples, got {len(keys)}")
+    outside = [key for key in keys if not 0 <= key < KEYS]
+    if outside:
+        raise ValueError(f"ids: expected numbers from 0 to 2^62 - 1, got {outside[0]}")
+    return keys
+
+
+def _whole(key: object) -> int:
+    boolean = isinstance(key, bool) or getattr(key, "dtype", None) in (torch.bool, np.dtype(bool))
+    if not boolean:
+        with contextlib.suppress(TypeError):
+            return operator.index(key)  # type: ignore[arg-type]
+    raise TypeError(f"ids: expected whole numbers, got {key!r}")
+
+
+def noise_level(
+    parts: Sequence[Tensor], sigma: float, mode: str, real: Sequence[Tensor] | None = None
+) -> list[Tensor]:
+    """Standard deviation for each sample of each input, `[B, 1, ..]`, fixed at the clean input.
+
+    relative: sigma times (max - min) of that sample's own input, over its real entries where
+    `real` gives each input's mask; absolute: sigma itself.
+    """
+    if not 0 <= sigma < torch.inf:
+        raise ValueError(f"sigma: expected a finite number >= 0 (0: no noise), got {sigma!r}")
+    if mode not in (RELATIVE, ABSOLUTE):
+        raise ValueError(f"sigma_mode: expected {RELATIVE!r} or {ABSOLUTE!r}, got {mode!r}")
+    levels = []
+    for index, part in enumerate(parts):
+        flat = part.flatten(1)
+        own = None if real is None else real[index].flatten(1)
+        width = spread(flat, own) if mode == RELATIVE else torch.ones_like(flat[:, 0])
+        levels.append(per_sample(sigma * width, part))
+    return levels

@@ -1,0 +1,212 @@
+"""From a model's output to one number per sample: tasks, targets and kinds of score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreaugrad.registry import choose
+from moreaugrad.score.likelihood import log_probability, log_sigmoid, raised
+
+TargetLike = int | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | tuple[int, ...] | None
+"""What Captum takes: an int, a tensor `[B]` or `[B, 1]`, a list of ints, a tuple (class and then
+the position in outputs with more than two dimensions), a list of tuples, or None (prediction)."""
+
+TASKS = ("auto", "multiclass", "binary", "multilabel", "regression")
+
+
+def _two_class(evidence: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Kinds of score when the target's log-odds are known: the two-class softmax of (s, 0)."""
+    return {
+        "logit": lambda: evidence,
+        "log-probability": lambda: log_sigmoid(evidence),
+        "probability": lambda: log_sigmoid(evidence).exp(),
+        "margin": lambda: evidence,
+        "cross-entropy": lambda: -log_sigmoid(evidence),
+    }
+
+
+def _multiclass(outputs: Tensor, classes: Tensor) -> dict[str, Callable[[], Tensor]]:
+    column = classes[:, None]
+
+    def margin() -> Tensor:
+        others = outputs.scatter(1, column, -torch.inf)
+        return outputs.gather(1, column)[:, 0] - others.amax(1)
+
+    return {
+        "logit": lambda: outputs.gather(1, column)[:, 0],
+        "log-probability": lambda: log_probability(outputs, classes),
+        "probability": lambda: log_probability(outputs, classes).exp(),
+        "margin": margin,
+        "cross-entropy": lambda: -log_probability(outputs, classes),
+    }
+
+
+KINDS: Mapping[str, str] = {
+    "logit": "the output of the target class",
+    "log-probability": "the log of its softmax (or sigmoid) probability",
+    "probability": "its softmax (or sigmoid) probability",
+    "margin": "its output minus the largest other output",
+    "cross-entropy": "the loss: minus the log-probability (a map is positive where the loss rises)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Classes `[B]` and, for outputs with more dimensions, positions `[B, P]` behind the class."""
+
+    classes: Tensor
+    positions: Tensor | None = None
+
+    def select(self, rows: Tensor) -> Target:
+        return Target(self.classes[rows], None if self.positions is None else self.positions[rows])
+
+
+def tensor_output(output: object) -> Tensor:
+    """The model's output, or its `.logits` (Hugging Face)."""
+    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            "expected a model that returns a tensor, or an object with a tensor .logits; "
+            f"got {type(output).__name__}: wrap the model so that it returns its scores"
+        )
+    if not found.is_floating_point():
+        raise TypeError(f"expected a model with floating-point outputs, got {found.dtype}")
+    return found
+
+
+@dataclass(frozen=True)
+class Readout:
+    """Reads one number per sample off `[B]`, `[B, K]` or `[B, K, ...]` outputs."""
+
+    kind: str = "logit"
+    task: str = "auto"
+
+    def __post_init__(self) -> None:
+        choose("score", self.kind, KINDS)
+        choose("task", self.task, TASKS)
+
+    def resolve(self, outputs: Tensor, target: TargetLike) -> tuple[Target, Tensor]:
+        """The target, and the prediction `[B]`, at the clean input's outputs."""
+        table = outputs[:, None] if outputs.ndim == 1 else outputs
+        task = self._task(table)
+        given = None if target is None else _parse(target, len(table), outputs.device)
+        positions = None if given is None else given.positions
+        width = 0 if positions is None else positions.shape[1]
+        if table.ndim - 2 != width:
+            raise ValueError(
+                f"target: expected a tuple (class{', position' * (table.ndim - 2)}) for outputs "
+                f"of shape {tuple(outputs.shape)}, got {target!r}"
+            )
+        if positions is not None:
+            _check_range("target position", positions, torch.tensor(table.shape[2:]))
+        table = _at(table, positions)
+        if task == "binary":
+            prediction, count = (table[:, 0] > 0).long(), 2
+        else:
+            prediction, count = table.argmax(1), table.shape[1]
+        if given is None:
+            if task == "regression" and count > 1:
+                raise ValueError(
+                    f"target: expected the column to explain of a regression with {count} "
+                    "outputs, got None: give target="
+                )
+            return Target(prediction), prediction
+        _check_range("target", given.classes, torch.tensor(count))
+        return given, prediction
+
+    def read(self, outputs: Tensor, target: Target) -> Tensor:
+        """The score `[B]`, in single precision at least."""
+        outputs = raised(outputs)
+        table = _at(outputs[:, None] if outputs.ndim == 1 else outputs, target.positions)
+        classes = target.classes
+        task = self._task(table)
+        if task == "multiclass":
+            return _multiclass(table, classes)[self.kind]()
+        if task == "binary":
+            return _two_class(torch.where(classes == 1, table[:, 0], -table[:, 0]))[self.kind]()
+        return _two_class(table.gather(1, classes[:, None])[:, 0])[self.kind]()
+
+    def _task(self, table: Tensor) -> str:
+        columns = table.shape[1]
+        task = self.task
+        if task == "auto":
+            task = "binary" if columns == 1 else "multiclass"
+        if task == "multiclass" and columns < 2:
+            raise ValueError("task: expected at least 2 outputs for 'multiclass', got 1")
+        if task == "binary" and columns != 1:
+            raise ValueError(f"task: expected a single logit for 'binary', got {columns} outputs")
+        if task == "regression" and self.kind != "logit":
+            raise ValueError(
+                f"score: a regression has no {self.kind}; use score='logit', its plain output"
+            )
+        return task
+
+
+def _at(table: Tensor, positions: Tensor | None) -> Tensor:
+    """`[B, K, ...]` to `[B, K]` at each sample's position."""
+    if positions is None:
+        return table
+    rows = torch.arange(len(table), device=table.device)
+    return table.movedim(1, -1)[(rows, *positions.unbind(1))]
+
+
+def _parse(target: object, batch: int, device: torch.device) -> Target:
+    given = type(target).__name__
+    if isinstance(target, (np.ndarray, np.generic)):
+        target = torch.as_tensor(target) if target.dtype.kind in "iufcb" else None
+    if isinstance(target, (bool, str)) or not isinstance(target, (int, Tensor, Sequence)):
+        raise _unfit(given)
+    if isinstance(target, tuple):
+        target = [target] * batch
+    if isinstance(target, Sequence) and any(isinstance(item, tuple) for item in target):
+        lengths = {len(item) if isinstance(item, tuple) else 0 for item in target}
+        if len(lengths) > 1 or 0 in lengths:
+            raise ValueError(
+                "target: expected ints, or tuples (class, position, ...) of the same length, got "
+                f"{target!r}"
+            )
+        table = _integers([list(item) for item in target], device)
+        if len(table) != batch:
+            raise ValueError(f"target: expected {batch} entries, one a sample, got {len(table)}")
+        return Target(table[:, 0], table[:, 1:] if table.shape[1] > 1 else None)
+    classes = _integers(target, device)
+    if classes.ndim == 2 and classes.shape[1] == 1:
+        classes = classes[:, 0]
+    if classes.ndim == 0 or (classes.ndim == 1 and len(classes) == 1):
+        classes = classes.reshape(()).expand(batch)
+    if tuple(classes.shape) != (batch,):
+        raise ValueError(
+            f"target: expected one class, or {batch} (one a sample), got shape "
+            f"{tuple(classes.shape)}"
+        )
+    return Target(classes)
+
+
+def _integers(values: object, device: torch.device) -> Tensor:
+    try:
+        found = torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:  # None, words, rows of other lengths
+        raise _unfit(repr(values)) from error
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise TypeError(f"target: expected integers, got {found.dtype}")
+    return found.long()
+
+
+def _unfit(given: str) -> TypeError:
+    return TypeError(
+        "target: expected an int, an integer tensor [B] or [B, 1], a list of ints, a tuple, "
+        f"or None for the prediction, got {given}"
+    )
+
+
+def _check_range(name: str, values: Tensor, count: Tensor) -> None:
+    limit = count.to(values.device)
+    if bool(((values < 0) | (values >= limit)).any()):
+        raise ValueError(
+            f"{name}: expected numbers from 0 to {(limit - 1).tolist()}, got {values.tolist()}"
+        )

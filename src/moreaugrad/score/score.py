@@ -1,0 +1,197 @@
+"""The scalar whose dependence on the input is explained, as a batched function with gradients.
+
+`Score` is a model with a way to read one number per sample off its output. `bind` fixes, at the
+clean input, everything that must not change while a map is computed: target, noise level, sample
+keys. The bound score works on flat displacements `u` `[B, n]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from moreaugrad.score import checks
+from moreaugrad.score.arguments import as_args, readings, take
+from moreaugrad.score.behaviour import check_behaviour
+from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.chunks import Chunks
+from moreaugrad.score.inputs import Layout, working_dtype
+from moreaugrad.score.layer import resolve, taken
+from moreaugrad.score.masks import MaskLike, flat_mask
+from moreaugrad.score.noise import RELATIVE, Noise, noise_level, sample_keys
+from moreaugrad.score.random_state import untouched
+from moreaugrad.score.readout import Readout, Target, TargetLike
+
+Inputs = Tensor | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Score:
+    """x -> one number per sample.
+
+    `kind`: logit (default), log-probability, probability, margin or cross-entropy of the target.
+    `task`: multiclass, binary (a single logit, `[B]` or `[B, 1]`; targets 0 and 1), multilabel
+    (a sigmoid each) or regression (kind "logit" only, the plain output); "auto" takes one column
+    for binary and more for multiclass.
+    `layer`: explain the output of this module (or its name) instead of the input itself, e.g. an
+    embedding, where token ids cannot be differentiated.
+    `batch_size`: samples x draws in one network pass; None chooses from the input's size.
+    `check`: try when inputs are bound, by about two forward passes of one sample, whether the
+    model is a function of each sample alone (see `behaviour`), and refuse one that is not.
+    """
+
+    model: ForwardFunc = field(kw_only=False)
+    kind: str = "logit"
+    task: str = "auto"
+    layer: str | nn.Module | None = None
+    batch_size: int | None = None
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        Readout(self.kind, self.task)
+
+    def bind(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
+    ) -> BoundScore:
+        """Fix target (None: the prediction), keys and mask at the clean input.
+
+        Errors: ValueError or TypeError for inputs that are not finite floating-point tensors with
+        one batch size, and targets out of range; ModelError for a model that cannot process
+        such inputs, changes them, or whose samples depend on each other or on chance.
+        """
+        parts = checks.as_parts(inputs)
+        args = as_args(additional_forward_args)
+        checks.check_mode(self.model)
+        fixed = partial(self._bound, parts, args, ids, mask)
+        choices = readings(args, len(parts[0]))
+        if not self.check:
+            bound = fixed(choices[0])
+            return bound.resolved(bound.clean_outputs(), target)
+        with untouched(parts[0].device):
+            bound, outputs = _checked(fixed, choices)
+        return bound.resolved(outputs, target)
+
+    def _bound(
+        self,
+        parts: tuple[Tensor, ...],
+        args: tuple[object, ...],
+        ids: Sequence[int] | Tensor | None,
+        mask: MaskLike,
+        follows: tuple[bool, ...],
+    ) -> BoundScore:
+        """Without the target; `follows` says which arguments have one row per sample."""
+        layer = None if self.layer is None else resolve(self.model, self.layer)
+        batch = len(parts[0])
+        if layer is not None:
+            args, follows = (*parts, *args), (*(True for _ in parts), *follows)
+            parts = (self._at_layer(layer, args, follows, batch),)
+        else:
+            checks.check_floating(parts)
+        checks.check_finite("inputs", parts)
+        layout = Layout.of(parts)
+        origin = layout.flatten([part.detach().to(working_dtype(layout.dtypes)) for part in parts])
+        return BoundScore(
+            model=self.model,
+            readout=Readout(self.kind, self.task),
+            layer=layer,
+            layout=layout,
+            args=args,
+            follows=follows,
+            origin=origin,
+            target=Target(torch.zeros(batch, dtype=torch.long, device=origin.device)),
+            prediction=torch.zeros(batch, dtype=torch.long, device=origin.device),
+            clean=origin[:, 0],
+            keys=sample_keys(ids, batch),
+            chunks=Chunks.of(self.batch_size, origin),
+            mask=flat_mask(mask, layout, origin),
+        )
+
+    def _at_layer(
+        self, layer: nn.Module, args: tuple[object, ...], follows: tuple[bool, ...], batch: int
+    ) -> Tensor:
+        """The layer's clean output, `[B, ...]`."""
+        first = args[0]
+        assert isinstance(first, Tensor)
+
+        def output(rows: Tensor) -> Tensor:
+            found = taken(self.model, layer, take(args, follows, rows))
+            if found.ndim < 2 or len(found) != len(rows):
+                raise checks.ModelError(
+                    f"layer: expected a module whose output has {len(rows)} rows, one a sample, "
+                    f"got shape {tuple(found.shape)}"
+                )
+            return found
+
+        rows = torch.arange(batch, device=first.device)
+        return Chunks.of(self.batch_size, first.flatten(1)).over(rows, output)
+
+
+def _checked(
+    fixed: Callable[[tuple[bool, ...]], BoundScore], choices: Sequence[tuple[bool, ...]]
+) -> tuple[BoundScore, Tensor]:
+    """A score, by its reading of the further arguments, and its clean outputs.
+
+    Those as long as the batch have one row per sample, or just happen to be so long: the first
+    reading under which samples do not depend on each other is right.
+    """
+    for follows in choices if len(choices) > 1 else ():
+        with suppress(checks.ModelError):
+            return _tried(fixed(follows), any_size=True)
+    return _tried(fixed(choices[0]), any_size=False)
+
+
+def _tried(bound: BoundScore, *, any_size: bool) -> tuple[BoundScore, Tensor]:
+    outputs = bound.clean_outputs()
+    bound.chunks.fit(check_behaviour(bound, outputs, any_size=any_size))
+    return bound, outputs
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Smoothed:
+    """The Gaussian mean of a score: E f(x + z), z ~ N(0, sigma^2 I), by `samples` draws.
+
+    `sigma` is a share of each sample's own range (max - min of each input) or, with sigma_mode
+    "absolute", in the input's units. A score again: `bind` gives the same kind of bound score.
+    Source: MoreauGrad proposition 1, Algorithm 1.
+    """
+
+    score: Score = field(kw_only=False)
+    sigma: float
+    samples: int = 64
+    sigma_mode: str = RELATIVE
+    noise: Noise = field(default_factory=Noise)
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples: expected at least 1, got {self.samples}")
+
+    def bind(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
+    ) -> BoundScore:
+        """Like `Score.bind`; the noise level too is fixed at the clean input."""
+        bound = self.score.bind(inputs, target, additional_forward_args, ids, mask)
+        parts = bound.layout.split(bound.origin)
+        real = None if bound.mask is None else bound.layout.split(bound.mask)
+        levels = noise_level(parts, self.sigma, self.sigma_mode, real)
+        if self.sigma == 0:
+            return bound
+        wide = [level.expand_as(part) for level, part in zip(levels, parts, strict=True)]
+        sigma = levels[0].reshape(-1, 1) if len(parts) == 1 else bound.layout.flatten(wide)
+        if bound.mask is not None:
+            sigma = sigma * bound.mask
+        return replace(bound, sigma=sigma, noise=self.noise, samples=self.samples)
