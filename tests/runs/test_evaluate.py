@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from moreaugrad.attacks import GaussianNoise
 from moreaugrad.cli.entry import run
+from moreaugrad.data.choice import choice
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers import build
 from moreaugrad.metrics import gini
@@ -26,7 +27,6 @@ from moreaugrad.runs.evaluate import (
     read_plan,
     run_evaluate,
 )
-from moreaugrad.runs.evaluate.choice import choice
 from moreaugrad.runs.job import ModelPlan
 
 NOISE = {"attack": "gaussian", "over": "sigma", "epsilons": [0.02, 0.1]}

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 
 from moreaugrad.cli.entry import run
 from moreaugrad.data.cells import Cells
+from moreaugrad.data.choice import choice, known_classes
 from moreaugrad.data.examples import CELL_SEEDS
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.data.writing import write_cells
 from moreaugrad.metrics import auroc, five_band, gaze_overlap
 from moreaugrad.models import load_model
-from moreaugrad.runs.evaluate.choice import choice, known_classes
 
 METRICS = "auroc,five-band-recall,binary-precision,gaze-overlap,gini"
 

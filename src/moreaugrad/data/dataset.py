@@ -32,10 +32,12 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataSet(ABC):
-    """Pictures in an order that does not depend on the machine."""
+    """Images in an order that does not depend on the machine. classes: all that there may be, in
+    order, where the set knows them."""
 
     layout: str
     items: Sequence[Item]
+    classes: tuple[str, ...] | None = None
 
     @abstractmethod
     def load(self, item: Item) -> Picture:

@@ -5,26 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from moreaugrad.data.augment import Pixels, keyed
-from moreaugrad.data.cells import CLASS_NAMES, Cells
 from moreaugrad.data.dataset import DataSet, Item
 from moreaugrad.data.images import eight_bits
-from moreaugrad.data.layouts import AUTO, SPLITS, WHOLE, open_dataset
-from moreaugrad.data.tree import open_tree
-from moreaugrad.files.foreign import check_named
-from moreaugrad.registry import choose
+from moreaugrad.data.source import CELLS, TRAIN, open_source
 from moreaugrad.score.noise import KEYS
 
-CELLS = "cells"
-TRAIN = "train"
-CELL_COUNTS = {TRAIN: 4096, "val": 1024, "test": 1024}
-CELL_SEEDS = {TRAIN: 0, "val": 2**31, "test": 2**30}
-"""Added to the seed, so that no part of the cells has a picture of another's."""
 SPLIT = KEYS + 1
 """The key of a split's draws; examples have the ids below, and their order has KEYS."""
 
@@ -107,35 +99,12 @@ class Subset(Examples):
         return self.whole.digest(self.indices[index])
 
 
-class CellExamples(Examples):
-    """Synthetic cells; their attention is the true map: 102 on the object, 230 on the feature.
-
-    An empty picture has no object, so its map is zero everywhere.
-    """
-
-    classes = CLASS_NAMES
-    has_attention = True
-
-    def __init__(self, cells: Cells) -> None:
-        self.cells, self.name = cells, CELLS
-        self.labels = torch.tensor([cells.label(i) for i in range(len(cells))], dtype=torch.int64)
-        self.ids = torch.arange(len(cells))
-
-    def pixels(self, index: int) -> Pixels:
-        image, _, heat = self.cells[index]
-        shades = (image.permute(1, 2, 0) * 255).round().byte(), (heat * 255).round().byte()
-        return shades[0].numpy(), shades[1].numpy()
-
-    def describe(self, index: int) -> str:
-        return f"cell {index} of seed {self.cells.seed}"
-
-
 class Pictures(Examples):
     """The pictures of a data set on disk, and their attention maps where there are such files."""
 
     def __init__(self, data: DataSet, name: str, classes: Sequence[str] | None = None) -> None:
         self.data, self.name = data, name
-        self.classes, labels = _labelled(data, name, classes)
+        self.classes, labels = _labelled(data, name, classes or data.classes)
         self.labels, self.ids = torch.tensor(labels, dtype=torch.int64), torch.arange(len(labels))
         self.outputs = _imagenet_outputs(data, self.labels)
         self.has_attention = any(item.attention for item in data.items)
@@ -153,52 +122,16 @@ class Pictures(Examples):
 
 
 def open_examples(
-    source: str | Path,
-    *,
-    layout: str = AUTO,
-    split: str = TRAIN,
-    classes: Sequence[str] | None = None,
-    size: int = 64,
-    seed: int = 0,
-    count: int | None = None,
+    source: str | Path, *, classes: Sequence[str] | None = None, split: str = TRAIN, **how: Any
 ) -> Examples:
-    """The labelled pictures in a folder or a zip archive of one; or "cells", drawn on the way.
+    """The labelled images of `open_source`.
 
-    layout: one of `layouts.LAYOUTS`. split: "train", "val" or "test" (where there is no such
-    folder, "test" takes "val", and "train" a set that has no parts).
     classes: those of the training set, in order, for a part that must not have others; by default
     all that are found, in the order of their indices, or else of their names.
-    size, seed, count: of the cells, 4096 to train on and 1024 held out; each part has its own.
-    Errors: ValueError for a source that does not fit, a picture without a class or of none of
-    `classes`.
+    Errors: ValueError also for an image without a class or of none of `classes`.
     """
-    if source == CELLS:
-        choose("split", split, CELL_COUNTS)
-        if not 0 <= seed < min(filter(None, CELL_SEEDS.values())):
-            raise ValueError(f"seed: expected a number from 0 to 2^30 - 1, got {seed}")
-        count = CELL_COUNTS[split] if count is None else count
-        return CellExamples(Cells(size=size, seed=seed + CELL_SEEDS[split], count=count))
-    check_named("data", source)
-    data = _open_part(Path(source), layout, split)
-    return Pictures(data, Path(source).name, classes)
-
-
-def _open_part(path: Path, layout: str, split: str) -> DataSet:
-    choose("split", split, SPLITS)
-    tree = open_tree(path)
-    parts = [part for part in SPLITS if tree.has_folder(part)]
-    if split == "test" and split not in parts and "val" in parts:
-        split = "val"
-    try:
-        return open_dataset(tree, layout=layout, split=split)
-    except ValueError:
-        if split != TRAIN or parts:
-            raise
-        found = open_dataset(tree, layout=layout)
-        # The training part of the others is there by name, and damaged: what is found is another.
-        if found.layout not in WHOLE:
-            raise
-        return found
+    data = open_source(source, split=split, **how)
+    return Pictures(data, CELLS if source == CELLS else Path(source).name, classes)
 
 
 def _labelled(

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moreaugrad.data.cells import CLASS_NAMES
-from moreaugrad.data.examples import CELLS, Examples, open_examples
+from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.data.layouts import MAPS
 from moreaugrad.data.prepare import Progress
+from moreaugrad.data.source import CELLS
 from moreaugrad.data.workers import Workers
 from moreaugrad.files.atomic import is_temporary, only_writer, remove_partial, write_atomically
 

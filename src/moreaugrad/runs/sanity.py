@@ -12,6 +12,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
+from moreaugrad.data.choice import choice, known_classes
 from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.layouts import AUTO, open_dataset
 from moreaugrad.explainers.base import Explainer
@@ -20,7 +21,6 @@ from moreaugrad.metrics.sanity import MODES, layers
 from moreaugrad.registry import choose
 from moreaugrad.runs.config import moved_network, relative, to_table
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
-from moreaugrad.runs.evaluate.choice import choice, known_classes
 from moreaugrad.runs.evaluate.plan import OF_LABEL, Settings
 from moreaugrad.runs.job import ComputePlan, ModelPlan
 from moreaugrad.runs.markdown import escaped

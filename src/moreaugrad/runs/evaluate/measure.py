@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from moreaugrad.attacks.result import AttackResult
+from moreaugrad.data.choice import Chosen
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.runs.evaluate.choice import Chosen
 from moreaugrad.runs.evaluate.judges import (
     BY_EXPLAINER,
     BY_MAP,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from moreaugrad.data.choice import Chosen, choice, known_classes
 from moreaugrad.data.dataset import DataSet, files_digest
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.runs.evaluate.choice import Chosen, choice, known_classes
 from moreaugrad.runs.evaluate.judges import BY_MASK, BY_TRUTH, Judge, make_judge, metric_told
 from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
 from moreaugrad.runs.evaluate.threats import Threat, Threats, attack_told, check_suited, method_told

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks import build as build_attack
 from moreaugrad.attacks.base import Attack
+from moreaugrad.data.choice import Chosen, known_classes
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.names import number_name
 from moreaugrad.registry import choose
-from moreaugrad.runs.evaluate.choice import Chosen, known_classes
 from moreaugrad.runs.evaluate.plan import OF_DATA, EvaluatePlan, Settings, plain_settings
 from moreaugrad.runs.explaining import line
 from moreaugrad.runs.network import Network

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from moreaugrad.data.choice import Chosen
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.names import number_name
-from moreaugrad.runs.evaluate.choice import Chosen
 from moreaugrad.runs.evaluate.environment import deterministic, environment
 from moreaugrad.runs.evaluate.measure import Measures, attack_told, map_told, problem
 from moreaugrad.runs.evaluate.meter import Meter

@@ -12,8 +12,9 @@ from typing import Any
 
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.dataset import files_digest
-from moreaugrad.data.examples import CELLS, Examples, open_examples
+from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.data.loading import Loader
+from moreaugrad.data.source import CELLS
 from moreaugrad.runs.config import to_table
 from moreaugrad.runs.network import resolved_device
 from moreaugrad.runs.pace import Newsless, Watch

@@ -9,8 +9,8 @@ from typing import Any
 
 import tomli_w
 
-from moreaugrad.data.examples import CELLS, TRAIN
 from moreaugrad.data.layouts import AUTO, LAYOUTS
+from moreaugrad.data.source import CELLS, TRAIN
 from moreaugrad.files.foreign import check_named, read_toml
 from moreaugrad.registry import choose
 from moreaugrad.runs.config import (

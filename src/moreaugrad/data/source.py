@@ -1,0 +1,171 @@
+"""Where images come from: named files, a data set on disk, or synthetic cells, as one `DataSet`."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moreaugrad.data.cells import CLASS_NAMES, Cells
+from moreaugrad.data.dataset import DataSet, Item
+from moreaugrad.data.images import Picture, find_images, load_image
+from moreaugrad.data.layouts import AUTO, SPLITS, WHOLE, open_dataset
+from moreaugrad.data.tree import open_tree
+from moreaugrad.files.atomic import file_digest
+from moreaugrad.files.foreign import FILE_LIMIT, check_named, regular_file
+from moreaugrad.files.names import readable
+from moreaugrad.registry import choose
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FILES, CELLS = "files", "cells"
+"""Layouts of images that no folder of a data set holds."""
+TRAIN, VAL, TEST = "train", "val", "test"
+CELL_COUNTS = {TRAIN: 4096, VAL: 1024, TEST: 1024}
+CELL_SEEDS = {TRAIN: 0, VAL: 2**31, TEST: 2**30}
+"""Added to the seed, so that no part of the cells has an image of another's."""
+CELL_SIZE = 64
+
+
+def open_source(
+    source: str | Path,
+    *,
+    layout: str = AUTO,
+    split: str | None = None,
+    size: int = CELL_SIZE,
+    seed: int = 0,
+    count: int | None = None,
+    min_feature_fraction: float = 0.0,
+) -> DataSet:
+    """The data set in a folder or a zip archive of one; or "cells", drawn when they are read.
+
+    layout: one of `layouts.LAYOUTS`. split: "train", "val" or "test"; where there is no such part,
+    "test" is "val", and "train" a set without parts. None is the first that there is of "val",
+    "test" and "train"; of cells it is "test".
+    size (in pixels), seed, count, min_feature_fraction: of the cells alone, see `Cells`.
+    Errors: ValueError for a source that does not fit.
+    """
+    if source == CELLS:
+        split = choose("split", split or TEST, CELL_COUNTS)
+        if not 0 <= seed < min(filter(None, CELL_SEEDS.values())):
+            raise ValueError(f"seed: expected a number from 0 to 2^30 - 1, got {seed}")
+        return CellSet.of(
+            Cells(
+                size=size,
+                seed=seed + CELL_SEEDS[split],
+                count=CELL_COUNTS[split] if count is None else count,
+                min_feature_fraction=min_feature_fraction,
+            )
+        )
+    check_named("data", source)
+    if split is None:
+        return open_dataset(source, layout=layout)
+    choose("split", split, SPLITS)
+    tree = open_tree(Path(source))
+    parts = [part for part in SPLITS if tree.has_folder(part)]
+    if split == TEST and split not in parts and VAL in parts:
+        split = VAL
+    try:
+        return open_dataset(tree, layout=layout, split=split)
+    except ValueError:
+        if split != TRAIN or parts:
+            raise
+        found = open_dataset(tree, layout=layout)
+        # The training part of the others is there by name, and damaged: what is found is another.
+        if found.layout not in WHOLE:
+            raise
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellSet(DataSet):
+    """Synthetic cells, as files would hold them; the ground truth is their attention map: 102 of
+    255 on the object, 230 on the feature of its class, zero everywhere for an empty image."""
+
+    cells: Cells
+
+    @classmethod
+    def of(cls, cells: Cells) -> CellSet:
+        labels = [cells.label(index) for index in range(len(cells))]
+        names = [f"cell {index} of seed {cells.seed}" for index in range(len(cells))]
+        items = [
+            Item(name=name, label=CLASS_NAMES[label], index=label, attention=name)
+            for name, label in zip(names, labels, strict=True)
+        ]
+        return cls(layout=CELLS, items=items, classes=CLASS_NAMES, cells=cells)
+
+    def load(self, item: Item) -> Picture:
+        from PIL import Image
+
+        return Image.fromarray(_drawn(self.cells, item.name)[0])
+
+    def load_attention(self, item: Item) -> Image:
+        from PIL import Image
+
+        return Image.fromarray(_drawn(self.cells, item.name)[1])
+
+    def digest(self, item: Item) -> str:
+        return f"size {self.cells.size}, at least {self.cells.min_feature_fraction:g}"
+
+
+@lru_cache(maxsize=4)
+def _drawn(cells: Cells, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The image and its ground truth, which are asked for one after the other."""
+    image, _, heat = cells[int(name.split()[1])]
+    both = (image.permute(1, 2, 0), heat)
+    pixels, truth = ((values.numpy() * 255).round().astype(np.uint8) for values in both)
+    return pixels, truth
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NamedFiles(DataSet):
+    """Image files that were named, alone, by folders or by globs; their classes are not known."""
+
+    paths: dict[str, Path]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> NamedFiles:
+        """Errors: ValueError where there are none."""
+        files = find_images(names)
+        alike = Counter(file.name for file in files)
+        titles = [file.name if alike[file.name] == 1 else _below(file, files) for file in files]
+        paths = dict(zip(map(readable, titles), files, strict=True))
+        return cls(layout=FILES, items=[Item(name=title) for title in paths], paths=paths)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those whose names a configuration can hold."""
+        return tuple(str(file) for file in self.paths.values() if _writable(file))
+
+    def load(self, item: Item) -> Picture:
+        file = self.paths[item.name]
+        if not _writable(file):
+            raise ValueError(
+                f"{readable(str(file))}: expected a name in UTF-8, as a configuration can hold it; "
+                "rename the file or its folder"
+            )
+        return load_image(file)
+
+    def digest(self, item: Item) -> str:
+        try:
+            return file_digest(regular_file(self.paths[item.name], "an image", limit=FILE_LIMIT))
+        except (ValueError, OSError):
+            return ""
+
+
+def _writable(file: Path) -> bool:
+    return readable(str(file)) == str(file)
+
+
+def _below(file: Path, files: Sequence[Path]) -> str:
+    """The file's path from the folder that all have in common."""
+    common = os.path.commonpath([other.absolute() for other in files])
+    return Path(os.path.relpath(file, common)).as_posix()
