@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from moreaugrad.data.cells import CLASS_NAMES, EMPTY, Cells
-from moreaugrad.data.examples import open_examples, split_off
+from moreaugrad.data.examples import Pictures, open_examples, split_off
+from moreaugrad.data.source import CellSet
 
 
 def picture(path: Path, shade: int = 0, side: int = 8, mode: str = "RGB") -> None:

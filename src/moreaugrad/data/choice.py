@@ -1,4 +1,4 @@
-"""Which pictures are evaluated."""
+"""Which images of a data set a run takes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,35 @@ from moreaugrad.data.examples import class_name
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A picture to evaluate. index: its place in the data set, which keys its noise."""
+    """An image that was chosen. index: its place in the data set, which keys its noise."""
 
     index: int
     item: Item
 
 
-def choice(
-    data: DataSet, samples: int | None, seed: int, labels: Sequence[str] | None = None
+def choose_images(
+    data: DataSet,
+    count: int | None = None,
+    *,
+    seed: int = 0,
+    indices: Sequence[int] = (),
+    labels: Sequence[str] | None = None,
 ) -> list[Chosen]:
-    """The first of an order that `seed` draws, so that more samples contain the fewer.
+    """Images at these indices, or the first `count` of an order that `seed` draws (so that more
+    images contain the fewer), in the order of the data set; all of them by default.
 
     labels: of the network. Where they hold the names of all of the data's classes, indices of
     classes are those of the outputs with these names.
+    Errors: ValueError for indices that the data set does not have.
     """
-    count = len(data.items)
-    wanted = min(count, samples or count)
-    order = np.random.default_rng(seed).permutation(count)[:wanted]
+    total = len(data.items)
+    outside = [index for index in indices if not 0 <= index < total]
+    if outside:
+        raise ValueError(f"indices: expected numbers from 0 to {total - 1}, got {outside[0]}")
+    order = np.random.default_rng(seed).permutation(total)[: min(total, count or total)]
     outputs = _outputs(data, labels or ())
     chosen = []
-    for index in sorted(order.tolist()):
+    for index in sorted(set(indices)) or sorted(order.tolist()):
         item = data.items[index]
         output = outputs.get(class_name(item).casefold(), item.index)
         chosen.append(Chosen(index=index, item=replace(item, index=output)))
@@ -44,7 +53,8 @@ def choice(
 def _outputs(data: DataSet, labels: Sequence[str]) -> dict[str, int]:
     """The network's output for each of the data's classes, by name; none where it lacks some.
 
-    Folders then count by their place in alphabetical order, which is told where all are strange.
+    The classes of folders are then numbered in alphabetical order, and a warning says so where the
+    network knows none of them by name.
     """
     places = {label.casefold(): place for place, label in enumerate(labels)}
     # Two of ImageNet's names stand for two classes each.
@@ -64,11 +74,11 @@ def _outputs(data: DataSet, labels: Sequence[str]) -> dict[str, int]:
 
 
 def known_classes(chosen: Sequence[Chosen]) -> list[int]:
-    """The data set's class of each picture. Errors: ValueError where it is not known."""
+    """The data set's class of each image. Errors: ValueError where it is not known."""
     found = [one.item.index for one in chosen]
     if None in found:
         raise ValueError(
             f"{chosen[found.index(None)].item.name}: expected a class index, which this layout "
-            "does not tell; explain the predictions instead"
+            "does not have; explain the predictions instead"
         )
     return [index for index in found if index is not None]

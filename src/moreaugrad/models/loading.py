@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.random import fork_rng
@@ -13,7 +15,7 @@ from moreaugrad.models import builtin, sources
 from moreaugrad.models.heads import fit_head_to
 from moreaugrad.models.labels import check_labels, read_labels
 from moreaugrad.models.loaded import LoadedModel
-from moreaugrad.models.preprocess import Preprocess, PreprocessPlan
+from moreaugrad.models.preprocess import Preprocess
 from moreaugrad.models.trained import FILE, TRAINED, Trained, trained_folder
 from moreaugrad.models.weights import fill_weights, read_weights
 from moreaugrad.registry import nearest
@@ -23,7 +25,7 @@ def load_model(
     name: str,
     weights: str | Path | None = None,
     labels: str | Path | None = None,
-    preprocess: Preprocess | PreprocessPlan | None = None,
+    preprocess: Preprocess | Mapping[str, Any] | None = None,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -41,7 +43,7 @@ def load_model(
     source's own weights are taken, and fetched where needed.
     labels: one name a line, or JSON. With weights of their own they set the number of outputs,
     also of a network that is built for others (its last layer is then another).
-    preprocess: in the place of the source's own, or of some of it.
+    preprocess: instead of the source's own; a mapping has some of its fields.
     pretrained: else without the source's weights: fresh ones, by `seed`. A factory decides itself.
     trust: whether a factory that the folder of `trained:FOLDER` names may be run. One that is
     given here, as `name`, needs no further consent.
@@ -73,7 +75,7 @@ def load_model(
         state = read_weights(Path(weights))
         fit_head_to(model.module, state, classes)
         fill_weights(model.module, state, Path(weights), name)
-    if preprocess is None and model.preprocess is sources.RAW:
+    if not preprocess and model.preprocess is sources.RAW:
         warnings.warn(
             f"{name} does not say how pictures are prepared: they go in as they are, as RGB in "
             "[0, 1]. Give preprocess=, or let the factory return a LoadedModel",
@@ -91,8 +93,8 @@ def load_model(
     return model
 
 
-def _prepared(asked: Preprocess | PreprocessPlan | None, own: Preprocess) -> Preprocess:
-    return asked.of(own) if isinstance(asked, PreprocessPlan) else asked or own
+def _prepared(asked: Preprocess | Mapping[str, Any] | None, own: Preprocess) -> Preprocess:
+    return asked if isinstance(asked, Preprocess) else dataclasses.replace(own, **(asked or {}))
 
 
 def _source(name: str) -> tuple[sources.Source, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -83,26 +83,6 @@ class Preprocess:
         # Pillow fills with black where the box leaves the picture.
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         return image.crop((left, top, left + width, top + height))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreprocessPlan:
-    """What a `Preprocess` has in the place of a source's own; None: what that has."""
-
-    resize: Size | None = None
-    crop: Size | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    interpolation: str | None = None
-
-    @classmethod
-    def like(cls, preprocess: Preprocess) -> PreprocessPlan:
-        return cls(**asdict(preprocess))
-
-    def of(self, own: Preprocess) -> Preprocess:
-        """Errors: ValueError for what does not go together."""
-        changes = {name: value for name, value in asdict(self).items() if value is not None}
-        return replace(own, **changes)
 
 
 def _both(size: Size) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a job would cost: a short timing of real passes, times the evaluations it takes at most."""
+"""What a run would cost: a short timing of real passes, times the evaluations it takes at most."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.runs.network import fixed_threads
-from moreaugrad.runs.prepare import Prepared
-from moreaugrad.runs.variants import Variant
 from moreaugrad.score.chunks import Chunks
 from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Score
@@ -47,28 +44,6 @@ class Estimate:
     @property
     def seconds(self) -> float:
         return sum(cost.seconds for cost in self.costs)
-
-
-def estimate(prepared: Prepared) -> Estimate:
-    """Times full passes of the first input; nothing is written."""
-
-    def cost(variant: Variant, each: float) -> Cost:
-        maps = sum(variant in prepared.wanted(case) for case in prepared.cases)
-        most = variant.explainer.budget()
-        return Cost(key=variant.key, maps=maps, evaluations=most, seconds=maps * most * each)
-
-    costs = []
-    with fixed_threads(prepared.network.compute.threads):
-        for one in prepared.subjects:
-            explainer = one.variants[0].explainer
-            each = seconds_per_evaluation(explainer, one.first, one.target)
-            costs += [cost(variant, each) for variant in one.variants]
-    total = sum(cost.maps * cost.evaluations for cost in costs)
-    return Estimate(
-        inputs=len(prepared.cases),
-        seconds_per_evaluation=sum(cost.seconds for cost in costs) / total,
-        costs=tuple(costs),
-    )
 
 
 def seconds_per_evaluation(explainer: Explainer, first: Tensor, target: TargetLike) -> float:

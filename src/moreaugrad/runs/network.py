@@ -1,4 +1,4 @@
-"""The job's network, as it is fast on this machine, and what it says of an input."""
+"""The network of a run, as it is fast on this machine, and its predictions."""
 
 from __future__ import annotations
 
@@ -6,40 +6,48 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from moreaugrad.files.units import Record
 from moreaugrad.models import LoadedModel, fold_batchnorm, load_model
 from moreaugrad.registry import nearest
-from moreaugrad.runs.job import ComputePlan, ModelPlan
+from moreaugrad.runs.plans.common import ComputePlan, ModelPlan, PreprocessPlan
+from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import forward
+from moreaugrad.score.pixels import InputSpace
 from moreaugrad.score.readout import tensor_output
 
 LIKELIEST = 5
-"""Classes of a prediction that are told."""
+"""Classes of a prediction that are reported."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """A loaded model on its device; `compute` has every choice made."""
+    """A loaded model on this process's device; `compute` has every choice made, and is the same in
+    all processes."""
 
     model: LoadedModel
     compute: ComputePlan
+    device: torch.device
 
     @classmethod
-    def load(cls, plan: ModelPlan, compute: ComputePlan) -> Network:
+    def load(
+        cls, plan: ModelPlan, compute: ComputePlan, processes: Processes | None = None
+    ) -> Network:
         """Errors: ValueError for no or an unknown model, weights that do not fit, a missing
         device."""
-        device = torch.device(resolved_device(compute.device))
+        named = resolved_device(compute.device)
+        device = torch.device((processes or Processes()).own(named))
         on_cpu = device.type == "cpu"
         dtype = getattr(torch, compute.dtype)
         model = load_model(**plan.arguments(), device=device)
         chosen = replace(
             compute,
-            device=str(device),
+            device=named,
             threads=compute.threads or torch.get_num_threads(),
             channels_last=on_cpu if compute.channels_last is None else compute.channels_last,
             fold_batchnorm=on_cpu if compute.fold_batchnorm is None else compute.fold_batchnorm,
@@ -51,12 +59,12 @@ class Network:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if dtype == torch.bfloat16:
             _compute_reduced(module)
-        return cls(model=replace(model, module=module), compute=chosen)
+        return cls(model=replace(model, module=module), compute=chosen, device=device)
 
     def batch(self, inputs: list[Tensor]) -> Tensor:
         """Inputs `[C, H, W]` as one batch for the network."""
         exact = torch.float64 if self.compute.dtype == "float64" else torch.float32
-        return torch.stack(inputs).to(self.compute.device, exact)
+        return torch.stack(inputs).to(self.device, exact)
 
     def tried(self, x: Tensor) -> Tensor:
         """An input as a batch of one. Errors: ValueError where the network cannot process it, as
@@ -64,16 +72,27 @@ class Network:
         batch = self.batch([x])
         if self.model.preprocess.input_shape is None:
             with self.model.sized():
-                self.predict(batch, "auto")
+                self.predict(batch)
         return batch
 
     def label(self, index: int) -> str:
         names = self.model.labels
         return names[index] if names is not None and index < len(names) else f"class {index}"
 
-    def outputs_digest(self) -> str:
-        """Of the names of its outputs."""
-        return hashlib.sha256(repr(self.model.labels).encode()).hexdigest()[:16]
+    def resolved(self, plan: ModelPlan) -> ModelPlan:
+        """The plan with all of the preprocessing spelt out, and with digests of the weights and of
+        the names of the outputs."""
+        names = hashlib.sha256(repr(self.model.labels).encode()).hexdigest()[:16]
+        return replace(
+            plan,
+            preprocess=PreprocessPlan(**asdict(self.model.preprocess)),
+            digest=weights_digest(self.model.module),
+            outputs=names,
+        )
+
+    @property
+    def space(self) -> InputSpace:
+        return InputSpace(mean=self.model.preprocess.mean, std=self.model.preprocess.std)
 
     def target(self, name: int | str | None) -> int | None:
         """A class by index or label. Errors: ValueError with the nearest label."""
@@ -92,8 +111,8 @@ class Network:
         )
 
     @torch.no_grad()
-    def predict(self, batch: Tensor, task: str) -> list[list[tuple[int, float]]]:
-        """For each input the likeliest classes with their probabilities; [] where it has none."""
+    def predict(self, batch: Tensor, task: str = "auto") -> list[list[Record]]:
+        """For each input the likeliest classes: index, label, probability; [] where it has none."""
         outputs = forward(self.model.module, batch).double()
         if task == "regression" or outputs.ndim > 2:
             return [[] for _ in batch]
@@ -106,7 +125,10 @@ class Network:
             probabilities = torch.softmax(outputs, dim=1)
         top = probabilities.topk(min(LIKELIEST, probabilities.shape[1]), dim=1)
         return [
-            list(zip(classes, values, strict=True))
+            [
+                {"class": index, "label": self.label(index), "probability": probability}
+                for index, probability in zip(classes, values, strict=True)
+            ]
             for classes, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
 
@@ -145,13 +167,28 @@ def weights_digest(module: nn.Module) -> str:
 
 @contextmanager
 def fixed_threads(count: int | None) -> Iterator[None]:
-    """While open, passes use this many threads of the processor."""
+    """While open, passes use this many CPU threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def deterministic(device: str | None) -> Iterator[None]:
+    """While open, convolutions on a GPU are computed the same way each time."""
+    if torch.device(device or "cpu").type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.benchmark)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def _compute_reduced(module: nn.Module) -> None:

@@ -1,0 +1,158 @@
+"""Inputs with their maps, as sections of a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from moreaugrad.explainers import METHODS
+from moreaugrad.files.names import number_name
+from moreaugrad.files.units import Record
+from moreaugrad.models import Preprocess
+from moreaugrad.pictures import Picture, Style, draw, heatmap, photo
+from moreaugrad.report.content import Answer, Section, Sweep, Tile
+from moreaugrad.report.reading import CLEAN, MapsFolder, failed, why
+from moreaugrad.report.wording import number, percent
+
+
+def networks(run: MapsFolder) -> list[str]:
+    tables = [run.config["model"], run.config.get("compare", {}).get("model")]
+    names = [
+        table["name"] + (f" ({table['weights']})" if "weights" in table else "")
+        for table in tables
+        if table
+    ]
+    return names if len(set(names)) == len(names) else [names[0], f"{names[0]}, compared"]
+
+
+def sections_of(run: MapsFolder, count: int, *, several: bool = False) -> list[Section]:
+    """The first images with their maps; of attacks, those at the largest budget."""
+    table: dict[str, Any] = run.config["model"].get("preprocess", {})
+    given: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in table.items()
+    }
+    preprocess = Preprocess(**given)
+    return [
+        _Gallery(run, preprocess).section(record, several=several)
+        for record in [record for record in run.inputs if "problem" not in record][:count]
+        if run.input_tensors(record["index"])
+    ]
+
+
+class _Gallery:
+    """Sections of a run."""
+
+    def __init__(self, run: MapsFolder, preprocess: Preprocess) -> None:
+        self.run, self.preprocess = run, preprocess
+        self.style = Style(**run.config.get("style", {}))
+
+    def section(self, record: Record, *, several: bool) -> Section:
+        run, index = self.run, record["index"]
+        tensors = run.input_tensors(index)
+        records = [r for r in run.records if r["index"] == index]
+        names, compared = networks(run), record.get("compared")
+        own = self._answer(record, records, compared=False, name=names[0] if compared else "")
+        label = record.get("label", "")
+        note = f"Class in the data set: {label}." if label else ""
+        return Section(
+            **vars(own),
+            title=f"{run.label}: {record['input']}" if several else record["input"],
+            photo=photo(self.preprocess.pixels(tensors["input"]).permute(2, 0, 1)),
+            truth=heatmap(tensors["truth"]) if "truth" in tensors else None,
+            sweeps=self._sweeps(records), note=note,
+            beside=self._answer(compared, records, compared=True, name=names[-1])
+            if compared else None,
+        )  # fmt: skip
+
+    def _answer(
+        self, record: Record, records: Sequence[Record], *, compared: bool, name: str
+    ) -> Answer:
+        own = [
+            r for r in records
+            if self.run.methods[r["method"]].get("compared", False) == compared
+            and "value" not in self.run.methods[r["method"]] and self._shown(r)
+        ]  # fmt: skip
+        return Answer(
+            network=name,
+            prediction=[(p["label"], p["probability"]) for p in record["prediction"]],
+            target=next((r["target"]["label"] for r in own if "target" in r), ""),
+            tiles=[self.tile(r) for r in own],
+        )
+
+    def _shown(self, record: Record) -> bool:
+        """Clean maps, and those at each attack's largest budget, where they are kept."""
+        if "problem" in record:
+            return not self.run.explains
+        attack = record["attack"]
+        if attack != CLEAN and record["epsilon"] != self.run.budgets(attack)[-1]:
+            return False
+        return self.run.map(record) is not None
+
+    def _sweeps(self, records: Iterable[Record]) -> list[Sweep]:
+        swept = [r for r in records if "value" in self.run.methods[r["method"]] and self._shown(r)]
+        if not swept:
+            return []
+        sweep = self.run.config["sweep"]
+        return [
+            Sweep(
+                parameter=sweep["over"], limit=limit(sweep),
+                values=[self.run.methods[r["method"]]["value"] for r in swept],
+                tiles=[self.tile(r) for r in swept],
+            )
+        ]  # fmt: skip
+
+    def tile(self, record: Record) -> Tile:
+        """A map with its numbers."""
+        method, attack, epsilon = record["method"], record["attack"], record["epsilon"]
+        name = self.run.methods[method]["method"] if self.run.explains else method
+        budget = "" if epsilon is None else f" {number_name(epsilon)}"
+        title = name if attack == CLEAN else f"{name}, {attack}{budget}"
+        if "problem" in record:
+            return Tile(title=title, pictures={}, status="no map", ok=False, warning=why(record))
+        found, attacked = record["map"], record.get("attacked")
+        warnings = [found["message"], found["remedy"]] if "message" in found else []
+        if attacked is not None:
+            warnings = [attacked["message"]] if failed(record) else []
+        metrics = {k: math.nan if v is None else v for k, v in record["metrics"].items()}
+        error = found.get("error", math.nan)
+        extra = {"eta": number(found["eta"])} if found.get("eta") else {}
+        if not math.isnan(error) and "baseline" in self.run.methods[method]["settings"]:
+            extra["completeness error"], error = percent(error), math.nan
+        if attacked is not None:
+            extra["distance"] = f"{attacked['distance'] or 0:.3g}"
+        return Tile(
+            title=title, pictures=self._views(record),
+            status=found["status"] if attacked is None else attacked["status"],
+            ok=not found["failed"] and not failed(record),
+            warning="; ".join([*filter(None, warnings), *record.get("warnings", [])]) or None,
+            zeros=found.get("zeros", math.nan), gini=metrics.pop("gini", math.nan), error=error,
+            residual=found.get("residual", math.nan), evaluations=found["evaluations"],
+            seconds=None if math.isnan(s := self.run.seconds(record)) else s,
+            scores=metrics, extra=extra,
+        )  # fmt: skip
+
+    def _views(self, record: Record) -> Mapping[str, Picture]:
+        values = self.run.map(record)
+        if values is None or not bool(values.isfinite().all()) or values.ndim > 3:
+            return {}
+        under = self.run.map(record, "input") if "attacked" in record else None
+        if under is None:
+            under = self.run.input_tensors(record["index"]).get("input")
+        pixels = None if under is None else self.preprocess.pixels(under)
+        fits = pixels is not None and values.shape[-2:] == pixels.shape[:2]
+        return draw(values, pixels if fits else None, self.style)
+
+
+def limit(sweep: Mapping[str, Any]) -> str:
+    """What a sweep shows at the value 0, in words; of its table in a configuration."""
+    row, over = METHODS[sweep["method"]], sweep["over"]
+    settings = {**row.defaults(), **sweep.get("settings", {})}
+    if over == "sigma":
+        return "without Gaussian smoothing"
+    if over == "eta":
+        return "MoreauGrad without a penalty"
+    if over == "rho" and "max_evaluations" in settings:
+        gradient = "SmoothGrad" if settings["sigma"] > 0 else "simple gradient"
+        return f"{gradient}, thresholded" if "eta" in settings else gradient
+    return ""

@@ -1,0 +1,187 @@
+"""A run of maps read back: its configuration, what is finished, and rows of numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from moreaugrad.files.units import Record, Units
+from moreaugrad.metrics import METRICS
+from moreaugrad.report.folder import labels, read_config, stages, tensor_name, unit_stem
+
+CLEAN = "clean"
+Key = tuple[str, str, float | None]
+"""Method, attack and epsilon."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MapsFolder:
+    """label: unlike that of every other run. inputs: records of the images; records: of all
+    finished maps, in order."""
+
+    label: str
+    units: Units
+    command: str
+    config: Mapping[str, Any]
+    text: str
+    inputs: Sequence[Record]
+    records: Sequence[Record]
+    finished: int
+    total: int
+
+    @classmethod
+    def read(cls, path: Path, label: str = "") -> MapsFolder:
+        """Errors: ValueError for what is not the folder of such a run."""
+        command, config, text = read_config(path)
+        units = Units(path)
+        samples, through = stages(config)
+        # A block of images that is missing would shift the places of those after it.
+        known = [units.finished(unit) for unit in samples]
+        whole = samples[: known.index(False)] if False in known else samples
+        return cls(
+            label=label, units=units, command=command, config=config, text=text,
+            inputs=[record for unit in whole for record in units.records(unit)],
+            records=[r for u in through if units.finished(u) for r in units.records(u)],
+            finished=sum(map(units.finished, [*samples, *through])),
+            total=len(samples) + len(through),
+        )  # fmt: skip
+
+    @property
+    def path(self) -> Path:
+        return self.units.path
+
+    @property
+    def complete(self) -> bool:
+        return self.finished == self.total
+
+    @property
+    def explains(self) -> bool:
+        """Whether each image has a folder of files."""
+        return self.command != "evaluate"
+
+    @property
+    def unreadable(self) -> list[Record]:
+        return [record for record in self.inputs if "problem" in record]
+
+    @cached_property
+    def methods(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each label is, see `folder.labels`."""
+        return labels(self.config)
+
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, Any]]:
+        found: Mapping[str, Mapping[str, Any]] = self.config.get("metrics", {})
+        return found
+
+    def metric(self, label: str) -> Any:
+        """The registry's row of a metric."""
+        return METRICS[self.metrics[label].get("metric", label)]
+
+    @property
+    def attacks(self) -> Mapping[str, Mapping[str, Any]]:
+        found: Mapping[str, Mapping[str, Any]] = self.config.get("attacks", {})
+        return found
+
+    def sweeps_epsilon(self, attack: str) -> bool:
+        """Its budgets are those of the whole run, so that it compares with other attacks."""
+        given = self.attacks[attack]
+        return "epsilons" not in given and "over" not in given
+
+    @cached_property
+    def by_key(self) -> Mapping[Key, list[Record]]:
+        """Records in the order of the configuration: methods, then attacks, then budgets."""
+        order = [CLEAN, *self.attacks]
+        found: dict[Key, list[Record]] = {}
+        for record in self.records:
+            key = (record["method"], record["attack"], record["epsilon"])
+            found.setdefault(key, []).append(record)
+        methods = list(self.methods)
+        return dict(
+            sorted(
+                found.items(),
+                key=lambda item: (
+                    methods.index(item[0][0]), order.index(item[0][1]), item[0][2] or 0.0,
+                ),
+            )
+        )  # fmt: skip
+
+    def budgets(self, attack: str) -> list[float | None]:
+        return list(dict.fromkeys(key[2] for key in self.by_key if key[1] == attack))
+
+    @cached_property
+    def _blocks(self) -> Mapping[int, int]:
+        size = self.config.get("block", 1)
+        return {record["index"]: place // size for place, record in enumerate(self.inputs)}
+
+    def input_tensors(self, index: int) -> dict[str, Tensor]:
+        """What the network takes in of an image, and its ground truth, where they are kept."""
+        found = self.units.tensors(unit_stem(self._blocks[index]))
+        names = {str(index): "input", f"{index}/truth": "truth"}
+        return {name: found[key] for key, name in names.items() if key in found}
+
+    def map(
+        self, record: Record, what: str = "map"
+    ) -> Tensor | None:  # "input": what an attack made of the image
+        """The map of a record, where it is kept."""
+        index, method = record["index"], record["method"]
+        if self.explains:
+            folder = next(r["folder"] for r in self.inputs if r["index"] == index)
+            file = self.path / folder / f"{method}.safetensors"
+            return load_file(file)["map"] if what == "map" and file.is_file() else None
+        name = tensor_name(index, record["attack"], record["epsilon"], what)
+        return self.units.tensors(unit_stem(self._blocks[index], method)).get(name)
+
+    def seconds(self, record: Record) -> float:
+        """Of its unit, by image; NaN where it is not known."""
+        file = self.path / "times" / record["method"] / f"{self._blocks[record['index']]:05d}.json"
+        try:
+            return float(json.loads(file.read_bytes()))
+        except (OSError, ValueError):
+            return math.nan
+
+    def environments(self) -> list[dict[str, Any]]:
+        try:
+            found = json.loads((self.path / "environment.json").read_bytes())
+        except (OSError, ValueError):
+            return []
+        return found if isinstance(found, list) else []
+
+
+def value(record: Record, metric: str) -> float:
+    """A metric of a record; NaN where it is undefined."""
+    found = record.get("metrics", {}).get(metric)
+    return math.nan if found is None else float(found)
+
+
+def numbers(record: Record) -> dict[str, float]:
+    """Metrics of a record that has not failed, and what the map or the attack took.
+
+    "converged": 1 for a map that reached its method's accuracy.
+    """
+    if "attacked" in record:
+        attacked = record["attacked"]
+        distance = math.nan if attacked["distance"] is None else attacked["distance"]
+        more = {"distance": distance, "evaluations": float(attacked["evaluations"])}
+    else:
+        found = record["map"]
+        more = {"converged": float(found["ok"]), "evaluations": float(found["evaluations"])}
+    return {name: value(record, name) for name in record["metrics"]} | more
+
+
+def failed(record: Record) -> bool:
+    """The record is of no map at all, or of an attack that says nothing about it."""
+    return "problem" in record or not record.get("attacked", {"ok": True})["ok"]
+
+
+def why(record: Record) -> str:
+    """Of a failed record."""
+    found: str = record["problem"] if "problem" in record else record["attacked"]["message"]
+    return found

@@ -1,0 +1,125 @@
+"""Means over images, with intervals; what is undefined or failed is counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from moreaugrad.files.units import Record
+from moreaugrad.report.intervals import Intervals
+from moreaugrad.report.reading import CLEAN, MapsFolder, failed, numbers, value
+
+WORST = "worst of the attacks"
+HIGH, LOW = "high", "low"
+"""What is better, of a metric."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """A mean over `count` images. undefined: those where the metric has no value; failed: those
+    where the method or the attack has no result; neither is in the mean. mean_with_failed: as if
+    failed attacks had run, that is with the unchanged maps that they leave, as published."""
+
+    run: str
+    method: str
+    attack: str
+    epsilon: float | None
+    metric: str
+    better: str
+    mean: float
+    low: float
+    high: float
+    count: int
+    undefined: int
+    failed: int
+    mean_with_failed: float
+
+
+def means(run: MapsFolder, intervals: Intervals) -> list[Mean]:
+    """Of every method, attack, budget and metric, and of the worst attack on each image."""
+    found = []
+    for group in [*_plain(run), *_worst(run)]:
+        defined = _defined(group.values)
+        low, high = intervals.of_mean(defined)
+        known = group.metric in run.metrics
+        found.append(
+            Mean(
+                run=run.label, method=group.method, attack=group.attack, epsilon=group.epsilon,
+                metric=group.metric, better=run.metric(group.metric).better if known else "",
+                mean=_mean(defined), low=low, high=high, count=len(defined),
+                undefined=len(group.values) - len(defined), failed=group.failed,
+                mean_with_failed=_mean([*defined, *_defined(group.unchanged)]),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _defined(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """values: of the images that have a result. unchanged: of the others with a failed attack."""
+
+    method: str
+    attack: str
+    epsilon: float | None
+    metric: str
+    values: list[float]
+    failed: int
+    unchanged: list[float] = field(default_factory=list)
+
+
+def _plain(run: MapsFolder) -> Iterator[_Group]:
+    for (method, attack, epsilon), records in run.by_key.items():
+        good = [record for record in records if not failed(record)]
+        lost = [r for r in records if failed(r) and "problem" not in r]
+        names = dict.fromkeys(name for record in [*good, *lost] for name in numbers(record))
+        pairs = [name for name in run.metrics if run.metric(name).kind == "pair"]
+        for metric in names or (pairs if attack != CLEAN else ()):
+            yield _Group(
+                method=method, attack=attack, epsilon=epsilon, metric=metric,
+                values=[numbers(record).get(metric, math.nan) for record in good],
+                failed=len(records) - len(good),
+                unchanged=[numbers(record).get(metric, math.nan) for record in lost],
+            )  # fmt: skip
+
+
+def _worst(run: MapsFolder) -> Iterator[_Group]:
+    """For each image the attack that changed the map most, by each metric for itself.
+
+    A image counts where at least one attack ran: masked gradients then do not look robust.
+    """
+    attacks = [attack for attack in run.attacks if run.sweeps_epsilon(attack)]
+    if len(attacks) < 2:
+        return
+    for method in run.methods:
+        for epsilon in run.budgets(attacks[0]):
+            ran: dict[int, list[Record]] = {}
+            seen: set[int] = set()
+            for attack in attacks:
+                for record in run.by_key.get((method, attack, epsilon), []):
+                    seen.add(record["index"])
+                    if not failed(record):
+                        ran.setdefault(record["index"], []).append(record)
+            for metric in run.metrics:
+                found = run.metric(metric)
+                if found.kind == "pair" and found.better in (HIGH, LOW) and seen:
+                    worst = min if found.better == HIGH else max
+                    values = [
+                        worst(
+                            (v for r in records if not math.isnan(v := value(r, metric))),
+                            default=math.nan,
+                        )
+                        for records in ran.values()
+                    ]
+                    yield _Group(
+                        method=method, attack=WORST, epsilon=epsilon, metric=metric,
+                        values=values, failed=len(seen) - len(ran),
+                    )  # fmt: skip

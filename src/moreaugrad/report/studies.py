@@ -1,0 +1,94 @@
+"""Results of studies as tables: in a file, in Markdown, and as a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from moreaugrad.files.foreign import open_image, read_json
+from moreaugrad.pictures import photo
+from moreaugrad.report.content import Entry, Page, Section, Table
+from moreaugrad.report.folder import read_config
+from moreaugrad.report.markdown import escaped
+
+TABLES, MARKDOWN = "tables.json", "table.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a study found. images: titles of images and their files, below its folder."""
+
+    title: str
+    lead: str = ""
+    tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
+    images: Sequence[tuple[str, str]] = ()
+
+    def files(self) -> dict[str, bytes]:
+        """As `tables.json`, of which a report is made, and in Markdown."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return {TABLES: text.encode(), MARKDOWN: self.markdown().encode()}
+
+    def markdown(self) -> str:
+        lines = [f"# {escaped(self.title)}", *(["", self.lead] if self.lead else [])]
+        for table in self.tables:
+            if table.title:
+                lines += ["", f"## {escaped(table.title)}"]
+            columns = [table.head, *table.columns]
+            lines += ["", f"| {' | '.join(map(escaped, columns))} |",
+                      "|---|" + "---:|" * len(table.columns)]  # fmt: skip
+            for label, entries in table.rows:
+                cells = [escaped(label), *map(_cell, entries)]
+                lines.append(f"| {' | '.join(cells)} |")
+        for title, file in self.images:
+            lines += ["", f"![{escaped(title)}]({file})"]
+        for note in self.notes:
+            lines += ["", note]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Findings:
+        """Errors: ValueError for a study that is not finished."""
+        file = folder / TABLES
+        if not file.is_file():
+            raise ValueError(f"{folder}: expected a finished run, but it holds no {TABLES}")
+        found = read_json(file, "the tables of a study")
+        tables = [
+            Table(
+                title=table["title"], head=table["head"], columns=table["columns"],
+                rows=[(label, [Entry(**entry) for entry in row]) for label, row in table["rows"]],
+            )
+            for table in found["tables"]
+        ]  # fmt: skip
+        return cls(
+            title=found["title"], lead=found["lead"], tables=tables, notes=found["notes"],
+            images=[(title, file) for title, file in found["images"]],
+        )  # fmt: skip
+
+
+def _cell(entry: Entry) -> str:
+    more = [f"({part})" for part in (entry.interval, entry.note) if part]
+    return escaped(" ".join([entry.text or "–", *more]))
+
+
+def study_page(folder: Path) -> Page:
+    """Errors: ValueError for a study that is not finished."""
+    command, config, text = read_config(folder)
+    found = Findings.read(folder)
+    sections = []
+    for title, file in found.images:
+        with (folder / file).open("rb") as opened, open_image(opened) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        values = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+        sections.append(Section(title=title, photo=photo(values)))
+    model = config.get("model", config.get("training", {}).get("model", {}))
+    return Page(
+        title=found.title, lead=found.lead, sections=sections, tables=list(found.tables),
+        notes=list(found.notes), settings=text,
+        facts={"command": command, **({"model": model["name"]} if "name" in model else {})},
+    )  # fmt: skip

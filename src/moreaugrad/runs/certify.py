@@ -1,0 +1,300 @@
+"""Certificates of images: how much of a map's top stays under any perturbation."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from moreaugrad.certificates import (
+    Certificate,
+    certificate_of_moments,
+    check,
+    estimate_of_explanation,
+    probability_curvature,
+)
+from moreaugrad.certificates.bounds import AUTO, BOUNDS, CLOPPER_PEARSON
+from moreaugrad.certificates.certify import STATEMENTS
+from moreaugrad.data.choice import Chosen
+from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad, SparseMoreauGrad
+from moreaugrad.explainers.progress import Progress
+from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
+from moreaugrad.files.names import readable
+from moreaugrad.files.units import Record
+from moreaugrad.pictures.plot import figure_bytes
+from moreaugrad.registry import choose
+from moreaugrad.report.certificates import curves_figure, findings
+from moreaugrad.runs.directory import RunDirectory
+from moreaugrad.runs.engine import Files, Run
+from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
+from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.network import Network, fixed_threads
+from moreaugrad.runs.plans.certify import DRAWS, STEPS, CertifyPlan
+from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.progress import Failure, Unwatched, Watch
+from moreaugrad.runs.records import TROUBLE, json_text, line, number, numbers, versions
+from moreaugrad.score.noise import ABSOLUTE, RELATIVE
+
+TOLERANCE = 0.01
+"""Of MoreauGrad's maps: so small that they use the noise samples that the others have."""
+Certified = SparsifiedSmoothGrad | MoreauExplainer
+
+
+class CertifyRun(Run[CertifyPlan]):
+    """A unit is an image: `inputs/NAME/certify.json`, `.csv` and `.png`; or the reason why not."""
+
+    command = "certify"
+    patterns: ClassVar[Sequence[str]] = ("inputs/*/certify",)
+    others: ClassVar[Sequence[str]] = ("tables.json", "table.md")
+
+    def __init__(
+        self, plan: CertifyPlan, processes: Processes | None = None, watch: Watch | None = None
+    ) -> None:
+        """Errors: ValueError for what cannot work; nothing is written."""
+        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        if plan.sigma is None:
+            raise ValueError(
+                "sigma: expected the noise's standard deviation, as a fraction of the range of "
+                "inputs, such as 0.1 (--sigma); got none"
+            )
+        choose("statement", plan.statement, STATEMENTS)
+        choose("bound", plan.bound, (AUTO, *BOUNDS))
+        choose("sigma_mode", plan.sigma_mode, (RELATIVE, ABSOLUTE))
+        self.network = Network.load(plan.model, plan.compute, self.processes)
+        plan = self._absolute(plan)
+        self.inputs = Inputs.open(plan.data, plan.seed, self.network)
+        self.target = self.network.target(plan.target)
+        self.plan = replace(
+            plan, data=self.inputs.plan, model=self.network.resolved(plan.model),
+            compute=self.network.compute, target=self.target,
+        )  # fmt: skip
+        with fixed_threads(self.compute.threads):
+            self.first = self.inputs.first(self.network)
+            self.curves = _curves(self.plan, self.network.model.module)
+            for explainer in self.curves.values():
+                check(explainer)
+                with self.network.model.sized():
+                    explainer.bind(self.first, self.target)
+        self.folders = self.inputs.folders()
+        self.images = {f"{self.folders[one.index]}/certify": one for one in self.inputs.chosen}
+        self.each = sum(explainer.budget() for explainer in self.curves.values())
+        self.spent = 0.0
+
+    def _absolute(self, plan: CertifyPlan) -> CertifyPlan:
+        """With sigma, radii and rho in the network's input units."""
+        assert plan.sigma is not None
+        scale = self.range if plan.sigma_mode == RELATIVE else 1.0
+        sigma = scale * plan.sigma
+        curvature = probability_curvature(sigma)
+        rho = 0.5 / curvature if plan.rho is None else plan.rho
+        if not 0 < rho * curvature < 1:
+            raise ValueError(
+                f"rho: expected more than 0 and less than 2.07 sigma^2 = {1 / curvature:.4g}, got "
+                f"{rho:.4g}: beyond it nothing bounds how a map changes"
+            )
+        radii = sorted({scale * radius for radius in plan.radii})
+        return replace(
+            plan, sigma=sigma, sigma_mode=ABSOLUTE, rho=rho,
+            radii=tuple(radii or [step * sigma for step in STEPS]),
+        )  # fmt: skip
+
+    @property
+    def range(self) -> float:
+        """Of inputs that images can have: from the least to the largest value of any channel."""
+        preprocess = self.network.model.preprocess
+        ends = [((0 - m) / s, (1 - m) / s) for m, s in zip(preprocess.mean, preprocess.std,
+                                                            strict=True)]  # fmt: skip
+        return max(high for _, high in ends) - min(low for low, _ in ends)
+
+    @property
+    def compute(self) -> ComputePlan:
+        return self.network.compute
+
+    @property
+    def stages(self) -> Sequence[Sequence[str]]:
+        return [list(self.images)]
+
+    def do(self, unit: str, directory: RunDirectory) -> Files:
+        """One image: all of its curves, or the reason why not."""
+        one, doing, before = self.images[unit], "", self.spent
+        try:
+            x = self.network.batch([self.inputs.input(one, self.network)])
+            found = {}
+            for doing in self.curves:
+                found[doing] = self._curve(doing, x)
+            record = self._record(one, x, found)
+        except (*TROUBLE, OSError) as error:
+            failure = Failure(title=one.item.name, method=doing, message=line(error))
+            self.watch.failed(failure)
+            why = {"input": one.item.name, "method": doing, "problem": failure.message}
+            files = {f"{unit}.json": json_text(why).encode()}
+        else:
+            settings = {name: value for name, value in record.items() if name != "curves"}
+            files = {
+                f"{unit}.csv": _csv(record).encode(),
+                f"{unit}.png": figure_bytes(curves_figure(record), "png", settings),
+                f"{unit}.json": json_text(record).encode(),
+            }
+        self.spent = before + self.each
+        self.watch.pace(self.spent, self._total(), one.item.name)
+        return files
+
+    def _total(self) -> float:
+        return max(self.spent, self.each * len(self.processes.share(list(self.images))))
+
+    def _progress(self, key: str) -> Progress:
+        budget, before = self.curves[key].budget(), self.spent
+
+        def tell(done: float, _: int) -> None:
+            self.spent = before + done * budget
+            self.watch.pace(self.spent, self._total(), key)
+
+        return tell
+
+    def _curve(self, key: str, x: Tensor) -> Record:
+        plan, explainer = self.plan, self.curves[key]
+        wanted: dict[str, Any] = {
+            "radii": plan.radii, "top": plan.top, "statement": plan.statement,
+        }  # fmt: skip
+        if isinstance(explainer, SparsifiedSmoothGrad):
+            moments = explainer.moments(x, self.target, progress=self._progress(key))
+            exact_only = plan.bound == CLOPPER_PEARSON and explainer.variant != SPARSIFIED
+            bound = AUTO if exact_only else plan.bound
+            certificate = certificate_of_moments(
+                moments, sigma=plan.sigma, confidence=plan.confidence, bound=bound, **wanted
+            )
+            more: Record = {"bound": bound, "evaluations": moments.samples}
+        else:
+            found = explainer.explain(x, self.target, progress=self._progress(key))
+            certificate = estimate_of_explanation(found, **wanted)
+            exact = estimate_of_explanation(found, exact=True, **wanted)
+            more = {
+                "overlap_if_exact": numbers(exact.overlap[0]),
+                "reason_if_exact": exact.reason,
+                "distance": _numbers(certificate.distance),
+                "distance_if_exact": _numbers(exact.distance),
+                "status": found.status[0].value,
+                "error": number(float(found.error[0])),
+                "eta": number(float(found.eta[0])),
+                "evaluations": int(found.evaluations[0]),
+            }
+        return _certificate(certificate) | more | {"settings": explainer.settings()}
+
+    def _record(self, one: Chosen, x: Tensor, found: Mapping[str, Record]) -> Record:
+        plan, network = self.plan, self.network
+        assert plan.sigma is not None
+        bound = next(iter(self.curves.values())).bind(x, self.target)
+        target = int(bound.target.classes[0])
+        return {
+            "input": one.item.name,
+            "folder": self.folders[one.index],
+            "shape": list(x.shape[1:]),
+            "model": readable(network.model.name),
+            "prediction": network.predict(x)[0],
+            "target": {"class": target, "label": network.label(target)},
+            "sigma": plan.sigma,
+            "sigma_in_pixel_range": self._pixels(plan.sigma),
+            "rho": plan.rho,
+            "rho_limit": 1 / probability_curvature(plan.sigma),
+            "radii": plan.radii,
+            "radii_in_pixel_range": [self._pixels(radius) for radius in plan.radii],
+            "curves": found,
+            "versions": versions(),
+        }
+
+    def _pixels(self, length: float) -> tuple[float, float]:
+        """A length in input units as one of images in [0, 1], at least and at most: it depends on
+        the channels, where they are divided by different numbers."""
+        std = self.network.model.preprocess.std
+        return length * min(std), length * max(std)
+
+    def _records(self, directory: RunDirectory) -> list[Record]:
+        return [directory.json(unit) for unit in self.images if directory.finished(unit)]
+
+    def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
+        """Errors: ValueError where nothing could be certified."""
+        failures = list(self.failures(directory))
+        if len(failures) == len(self.images):
+            raise ValueError(str(failures[0]))
+
+    def finish(self, directory: RunDirectory) -> None:
+        for name, data in findings(self.results(directory)["inputs"]).files().items():
+            directory.put(name, data)
+
+    def failures(self, directory: RunDirectory) -> Iterable[Failure]:
+        for record in self._records(directory):
+            if "problem" in record:
+                title, method = record["input"], record["method"]
+                yield Failure(title=title, method=method, message=record["problem"])
+
+    def results(self, directory: RunDirectory) -> Record:
+        """Records of the certified images."""
+        return {"inputs": [r for r in self._records(directory) if "problem" not in r]}
+
+    def estimate(self) -> Estimate:
+        first = next(iter(self.curves.values()))
+        with fixed_threads(self.compute.threads):
+            each = seconds_per_evaluation(first, self.first, self.target)
+        maps = len(self.images)
+        costs = tuple(
+            Cost(key=key, maps=maps, evaluations=budget, seconds=maps * budget * each)
+            for key, explainer in self.curves.items()
+            for budget in [explainer.budget()]
+        )
+        return Estimate(inputs=maps, seconds_per_evaluation=each, costs=costs)
+
+
+def _curves(plan: CertifyPlan, module: nn.Module) -> dict[str, Certified]:
+    noise: dict[str, Any] = {
+        "sigma": plan.sigma, "sigma_mode": ABSOLUTE, "seed": plan.seed,
+        "batch_size": plan.batch_size,
+    }  # fmt: skip
+    counted: dict[str, Any] = {"tau": plan.tau, "gamma": plan.gamma, "samples": plan.samples}
+    envelope: dict[str, Any] = {
+        "score": "probability", "rho": plan.rho, "draws": DRAWS,
+        "max_evaluations": plan.samples, "tolerance": TOLERANCE,
+    }  # fmt: skip
+    return {
+        SPARSIFIED: SparsifiedSmoothGrad(module, variant=SPARSIFIED, **counted, **noise),
+        RELAXED: SparsifiedSmoothGrad(module, variant=RELAXED, **counted, **noise),
+        SparseMoreauGrad.method: SparseMoreauGrad(
+            module, sparsity=plan.sparsity, **envelope, **noise
+        ),
+        MoreauGrad.method: MoreauGrad(module, **envelope, **noise),
+    }
+
+
+def _certificate(found: Certificate) -> Record:
+    return {
+        "kind": found.kind,
+        "reason": found.reason,
+        "statement": found.statement,
+        "confidence": found.confidence,
+        "top": int(found.top[0]),
+        "overlap": numbers(found.overlap[0]),
+    }
+
+
+def _numbers(values: Tensor | None) -> list[float | None]:
+    return [] if values is None else numbers(values)
+
+
+def _csv(record: Record) -> str:
+    """A row for each radius of each curve."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(
+        ("curve", "kind", "radius", "radius_in_pixels_least", "radius_in_pixels_most", "overlap",
+         "overlap_if_exact")
+    )  # fmt: skip
+    for key, curve in record["curves"].items():
+        alone = curve.get("overlap_if_exact", curve["overlap"])
+        columns = (record["radii"], record["radii_in_pixel_range"], curve["overlap"], alone)
+        for radius, (least, most), overlap, exact in zip(*columns, strict=True):
+            rows.writerow((key, curve["kind"], radius, least, most, overlap, exact))
+    return text.getvalue()

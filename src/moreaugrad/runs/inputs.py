@@ -1,0 +1,144 @@
+"""The images of a run: which ones, and what a network takes in."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import torch
+from torch import Tensor
+
+from moreaugrad.data.choice import Chosen, choose_images, known_classes
+from moreaugrad.data.dataset import DataSet
+from moreaugrad.data.source import CELLS, NamedFiles, open_source
+from moreaugrad.runs.network import Network
+from moreaugrad.runs.plans.common import DataPlan
+from moreaugrad.runs.plans.maps import OF_LABEL
+
+UNREADABLE = (ValueError, OSError, MemoryError)
+"""What reading an image raises."""
+LONGEST, MOST_BYTES = 80, 200
+"""Characters, and bytes in UTF-8, of a folder's name: file systems take 255 bytes."""
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""Names of devices on Windows, which no folder can have there."""
+FORBIDDEN = '<>:"/\\|?*'
+"""Characters that no name can have on Windows."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """plan: with every choice made, and a digest of names, classes and contents."""
+
+    plan: DataPlan
+    data: DataSet
+    chosen: Sequence[Chosen]
+
+    @classmethod
+    def open(cls, plan: DataPlan, seed: int, network: Network) -> Inputs:
+        """Errors: ValueError where there are no images, or cells that the network cannot take."""
+        data = cls._data(plan, network)
+        chosen = choose_images(
+            data, plan.images, seed=seed, indices=plan.indices, labels=network.model.labels
+        )
+        known = [(one.index, one.item, data.digest(one.item)) for one in chosen]
+        found = replace(plan, digest=hashlib.sha256(repr(known).encode()).hexdigest()[:16])
+        if isinstance(data, NamedFiles):
+            return cls(plan=replace(found, files=data.files), data=data, chosen=chosen)
+        found = replace(found, layout=data.layout, images=None if plan.indices else len(chosen))
+        return cls(plan=found, data=data, chosen=chosen)
+
+    @staticmethod
+    def _data(plan: DataPlan, network: Network) -> DataSet:
+        if plan.source is None:
+            if not plan.files:
+                raise ValueError(
+                    "images: expected image files, folders or globs, or a data set (--data); got "
+                    "none"
+                )
+            return NamedFiles.of(plan.files)
+        if plan.source != CELLS:
+            return open_source(plan.source, layout=plan.layout, split=plan.split)
+        shape = network.model.preprocess.input_shape
+        if shape is None or shape[0] != 3 or shape[1] != shape[2]:
+            raise ValueError(
+                "data: expected a network of square RGB images of a fixed size for cells, got one "
+                f"of {'any size' if shape is None else list(shape)}: --model builtin is one"
+            )
+        least = None if not plan.indices else max(plan.indices) + 1
+        return open_source(
+            CELLS, split=plan.split, size=shape[1], seed=plan.seed, count=least,
+            min_feature_fraction=plan.min_feature_fraction,
+        )  # fmt: skip
+
+    @property
+    def has_truth(self) -> bool:
+        return any(one.item.attention for one in self.chosen)
+
+    def input(self, one: Chosen, network: Network) -> Tensor:
+        """`[C, H, W]`. Errors: see `UNREADABLE`."""
+        return network.model.preprocess(self.data.load(one.item))
+
+    def truth(self, one: Chosen, network: Network) -> Tensor | None:
+        """The ground truth map `[H, W]` in [0, 1] as the network sees it; None where there is none
+        that can be read. Values are not mixed, so that steps stay steps."""
+        try:
+            found = self.data.load_attention(one.item)
+        except (ValueError, OSError):
+            return None
+        if found is None:
+            return None
+        like = replace(network.model.preprocess, mean=(0.0,), std=(1.0,), interpolation="nearest")
+        return like(found)[0]
+
+    def first(self, network: Network) -> Tensor:
+        """The first usable input as a batch of one. Errors: ValueError where there is none."""
+        problems = []
+        for one in self.chosen:
+            try:
+                return network.tried(self.input(one, network))
+            except UNREADABLE as error:
+                problems.append(str(error))
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ValueError(f"{problems[0]}{more}")
+
+    def targets(
+        self, chosen: Sequence[Chosen], target: int | str | None, network: Network
+    ) -> Tensor | int | None:
+        """The classes to explain. Errors: ValueError for an image whose label is not known."""
+        if target != OF_LABEL:
+            return network.target(target)
+        return torch.tensor(known_classes(chosen), device=network.device)
+
+    def folders(self) -> dict[int, str]:
+        """A folder for the results of each image, by its index, unlike every other's."""
+        names = unique_names([PurePosixPath(one.item.name).stem for one in self.chosen])
+        return {one.index: f"inputs/{n}" for one, n in zip(self.chosen, names, strict=True)}
+
+
+def unique_names(stems: Sequence[str]) -> list[str]:
+    """Folder names for these on any system, none like another whatever the letters' case and the
+    composition of their accents."""
+    used, names = set[str](), list[str]()
+    for stem in stems:
+        base, number = _portable(stem), 1
+        name = base
+        while _alike(name) in used:
+            number += 1
+            name = f"{base}-{number}"
+        used.add(_alike(name))
+        names.append(name)
+    return names
+
+
+def _portable(stem: str) -> str:
+    plain = "".join(c if c.isprintable() and c not in FORBIDDEN else "_" for c in stem)
+    short = plain.strip(" .")[:LONGEST].encode()[:MOST_BYTES].decode(errors="ignore").rstrip(" .")
+    return f"_{short}" if RESERVED.fullmatch(short) else short or "input"
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

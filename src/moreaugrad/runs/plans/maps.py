@@ -1,0 +1,218 @@
+"""Maps of images by methods: what `explain`, `compare`, `sweep` and `evaluate` are asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+from moreaugrad.attacks import ATTACKS
+from moreaugrad.explainers import METHODS
+from moreaugrad.metrics.rows import METRICS
+from moreaugrad.registry import choose
+from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
+from moreaugrad.runs.plans.option import Option, Plan, Settings, option, part
+from moreaugrad.runs.plans.text import setting, typed, words
+
+ALL = "all"
+METRICS_HELP = "Names of metrics, separated by commas; or all."
+CLEAN = "clean"
+"""The attack of a map without one."""
+LABEL = re.compile(r"[\w+-][\w.+-]*")
+"""Of a method, an attack or a metric: it names files and columns."""
+OF_LABEL = "label"
+"""As a target: the data set's class instead of the prediction."""
+EXPORTS = ("npy", "csv")
+LIMITED = ("rho", "eta", "sigma")
+"""Settings whose value 0 a sweep shows as a limit."""
+ATTACK = re.compile(r"(?:(?P<label>[\w.+-]+)=)?(?P<name>[\w-]+)(?::(?P<settings>.*))?", re.DOTALL)
+BETWEEN = re.compile(r",(?![^\[]*\])")
+"""Commas, those within brackets left out."""
+
+
+def chosen_names(what: str, text: str, known: Iterable[str]) -> list[str]:
+    """`a,b`, `all`, or `all,-a` for all but a. Errors: ValueError with the nearest name."""
+    options = list(known)
+    found: dict[str, None] = {}
+    for word in words(text):
+        if word == ALL:
+            found |= dict.fromkeys(options)
+        elif word.startswith("-"):
+            found.pop(choose(what, word[1:], options), None)
+        else:
+            found[choose(what, word, [*options, ALL])] = None
+    if not found:
+        raise ValueError(f"{what}s: expected names, separated by commas, or {ALL}; got {text!r}")
+    return list(found)
+
+
+def read_methods(before: Mapping[str, Settings], text: str) -> dict[str, Settings]:
+    """Methods by name, with the settings that they have in the configuration."""
+    return {name: before.get(name, {}) for name in chosen_names("method", text, METHODS)}
+
+
+def read_metrics(before: Mapping[str, Settings], text: str) -> dict[str, Settings]:
+    """Metrics by name; all: those that need no ground truth."""
+    if words(text) == (ALL,):
+        names = [n for n, metric in METRICS.items() if metric.kind not in ("mask", "truth")]
+    else:
+        names = chosen_names("metric", text, METRICS)
+    return {name: before.get(name, {}) for name in names}
+
+
+def read_attacks(_: Mapping[str, Settings], texts: list[str]) -> dict[str, Settings]:
+    return dict(map(_attack, texts))
+
+
+def _attack(text: str) -> tuple[str, Settings]:
+    """`[LABEL=]NAME[:SETTING=VALUE,...]` as a label and settings."""
+    match = ATTACK.fullmatch(text)
+    if match is None:
+        raise ValueError(f"--attack: expected [LABEL=]NAME[:SETTING=VALUE,...], got {text!r}")
+    pairs = [pair for pair in BETWEEN.split(match["settings"] or "") if pair.strip()]
+    settings = dict(setting(f"--attack {match['name']}", pair) for pair in pairs)
+    name = choose("attack", match["name"], ATTACKS)
+    label = match["label"] or name
+    return label, settings if label == name else {"attack": name, **settings}
+
+
+def _common(help: str, *names: str, **more: Any) -> Option:
+    return Option(names=names, help=help, **{"group": "Explanation", **more})
+
+
+COMMON = {
+    "score": _common(
+        "What is explained: logit, log-probability, probability, margin or cross-entropy.",
+        "--score", default="by method",
+    ),
+    "task": _common(
+        "How outputs are read: auto, multiclass, binary, multilabel or regression.", "--task",
+        default="auto",
+    ),
+    "layer": _common("Name of a module whose output is explained, not the input.", "--layer"),
+    "rho": _common("rho of the Moreau envelope.", "--rho", default="by method"),
+    "eta": _common(
+        "Weight of the penalty, a number, or auto to reach --sparsity.", "--eta", default="auto"
+    ),
+    "sparsity": _common("Fraction of zeros that an automatic eta gives.", "--sparsity",
+                        default="0.9"),
+    "sigma": _common(
+        "Standard deviation of the Gaussian noise, as a fraction of the input's range; 0 is no "
+        "noise. With --sigma-mode absolute: in the network's input units.", "--sigma",
+        default="by method",
+    ),
+    "sigma_mode": _common("Units of --sigma: relative or absolute.", "--sigma-mode",
+                          default="relative"),
+    "samples": _common("Noise samples of each map, of methods with a fixed number.",
+                       "--noise-samples", default="by method"),
+    "group": _common(
+        "Groups of group-sparse methods: side of the blocks in pixels, or HEIGHT,WIDTH, or tokens.",
+        "--group", default="by method",
+    ),
+    "tolerance": _common("Relative error at which a map is done.", "--tolerance",
+                         default="by method"),
+    "max_evaluations": _common("Largest number of gradient evaluations of a map.",
+                               "--max-evaluations", default="by method"),
+    "batch_size": _common(
+        "Network passes done at once, or auto; halved when memory runs out.", "--batch-size",
+        default="auto", group="Computation",
+    ),
+    "check": _common(
+        "Refuse a network whose output is random or depends on the other inputs of a batch.",
+        "--check", negative="--no-check", default="check",
+    ),
+}  # fmt: skip
+"""Settings of many methods, which have options of their own; see `MapsPlan.settings`."""
+
+
+def read_batch_size(text: str) -> int | None:
+    """None for auto. Errors: ValueError for what is no number of passes."""
+    if text == "auto":
+        return None
+    found = typed(text)
+    if type(found) is not int or found < 1:
+        raise ValueError(f"--batch-size: expected auto or a whole number of passes, got {text!r}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapsPlan(Plan):
+    """images x methods, and numbers about the maps.
+
+    target: a class by index or label, "label" for the data set's own, or None for each input's
+    prediction. seed: of all that is drawn at random, where no part has a seed of its own.
+    settings: of every method that has them and is not given its own; empty once they are spelt
+    out. methods, metrics: settings by label. A label is a name of the
+    registry, or the settings name it (`method`, `metric`), so that one can be there twice.
+    block: images that are computed together, the unit of work; None: by the size of an input.
+    """
+
+    GROUP: ClassVar[str] = "Explanation"
+    EDITS: ClassVar[Mapping[str, Option]] = {
+        **COMMON,
+        "set": _common(
+            "[LABEL.]NAME=VALUE: any setting of the methods (see `moreaugrad methods`); with a "
+            "label, of that method, attack or metric.", "--set", repeated=True,
+        ),
+    }  # fmt: skip
+    PARTS: ClassVar[tuple[str, ...]] = ("methods", "metrics")
+    """The fields whose settings `--set LABEL.NAME` changes."""
+
+    data: DataPlan = part(DataPlan)
+    target: int | str | None = option(
+        None, "Class to explain, by index or label; or label, for the data set's own.", "--target",
+        "-t", group="Explanation", shown="the predicted class",
+    )  # fmt: skip
+    seed: int = option(
+        0, "Random seed of the choice of images, of noise and of attacks.", group="Explanation"
+    )
+    model: ModelPlan = part(ModelPlan)
+    settings: Settings = field(default_factory=dict)
+    methods: Mapping[str, Settings] = option(
+        {}, "Names of methods, separated by commas; all; or all,-NAME for all but one.",
+        "--methods", "--method", "-m", group="Explanation", read=read_methods,
+    )  # fmt: skip
+    metrics: Mapping[str, Settings] = option({}, METRICS_HELP, read=read_metrics)
+    block: int | None = option(
+        None, "Images computed together, the unit of work that an interruption loses.",
+        shown="by the size of an input", group="Computation",
+    )  # fmt: skip
+    compute: ComputePlan = part(ComputePlan)
+
+    def __post_init__(self) -> None:
+        if self.block is not None and self.block < 1:
+            raise ValueError(f"block: expected at least 1, got {self.block}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected a number >= 0, got {self.seed}")
+        for name in self.PARTS:
+            for label in getattr(self, name):
+                if not LABEL.fullmatch(label):
+                    raise ValueError(
+                        f"{label!r}: expected a label of letters, digits and any of . _ + -"
+                    )
+
+    def edited(self, name: str, value: Any) -> Self:
+        """With a common setting, or with `--set`: of every method, or of the part with a label."""
+        if name != "set":
+            read = read_batch_size if name == "batch_size" else typed
+            found = value if isinstance(value, bool) else read(value)
+            return replace(self, settings={**self.settings, name: found})
+        plan = self
+        for text in value:
+            key, found = setting("--set", text)
+            label, _, own = key.rpartition(".")
+            plan = plan._with_setting(own, found, label)
+        return plan
+
+    def _with_setting(self, setting: str, value: Any, label: str) -> Self:
+        if not label:
+            return replace(self, settings={**self.settings, setting: value})
+        parts: dict[str, Any] = {name: dict(getattr(self, name)) for name in self.PARTS}
+        choose(
+            "--set: one of the chosen parts", label, [k for found in parts.values() for k in found]
+        )
+        for found in parts.values():
+            if label in found:
+                found[label] = {**found[label], setting: value}
+        return replace(self, **parts)

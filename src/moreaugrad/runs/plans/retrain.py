@@ -1,0 +1,168 @@
+"""What the retraining studies are asked for: DiffROAR, stability, permuted labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+from moreaugrad.explainers import METHODS
+from moreaugrad.metrics.rows import METRICS
+from moreaugrad.registry import choose
+from moreaugrad.runs.plans.maps import LABEL, chosen_names
+from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option
+from moreaugrad.runs.plans.text import setting
+from moreaugrad.runs.plans.train import TrainPlan
+
+RANDOM, ALL = "random", "all"
+"""The control, whose order is drawn; and networks trained on whole images."""
+IDS, FILL = "ids", "fill"
+"""Files next to those of ranks, which are named by the methods."""
+TARGETS = ("label", "prediction")
+UNITS = ("element", "pixel")
+
+
+def _methods(before: Mapping[str, Settings], text: str) -> dict[str, Settings]:
+    return {name: before.get(name, {}) for name in chosen_names("method", text, METHODS)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainPlan(Plan):
+    """training: of the new networks; epochs in place of its own. methods: settings by label."""
+
+    GROUP: ClassVar[str] = "Study"
+    EDITS: ClassVar[Mapping[str, Option]] = {
+        "set": Option(
+            names=("--set",), group="Study", repeated=True,
+            help="[METHOD.]NAME=VALUE: any setting that `moreaugrad methods` lists.",
+        )
+    }  # fmt: skip
+
+    training: TrainPlan = field(default_factory=TrainPlan)
+    seeds: tuple[int, ...] = option((0, 1), "Random seeds of the trainings.")
+    methods: Mapping[str, Settings] = option(
+        {"simple-gradient": {}}, "Names of methods, separated by commas.", "--methods", "--method",
+        "-m", read=_methods, shown="simple-gradient",
+    )  # fmt: skip
+    LEAST: ClassVar[int] = 2
+    """Seeds that the study needs."""
+
+    def __post_init__(self) -> None:
+        if (
+            len(self.seeds) < self.LEAST
+            or min(self.seeds) < 0
+            or len(set(self.seeds)) < len(self.seeds)
+        ):
+            raise ValueError(
+                f"seeds: expected {self.LEAST} or more different numbers >= 0, got "
+                f"{list(self.seeds)}"
+            )
+        for label in self.methods:
+            if LABEL.fullmatch(label) is None or label in (RANDOM, ALL, IDS, FILL):
+                raise ValueError(f"methods: {label!r} cannot be a label; give it another")
+
+    def edited(self, name: str, value: Any) -> Self:
+        methods = {label: dict(given) for label, given in self.methods.items()}
+        for text in value:
+            key, found = setting("--set", text)
+            label, _, own = key.rpartition(".")
+            if label:
+                choose("--set: one of the chosen methods", label, methods)
+            for each in [label] if label else methods:
+                methods[each][own] = found
+        return replace(self, methods=methods)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffRoarPlan(RetrainPlan):
+    """explained: the folder of a training, whose best network is explained on its own data.
+
+    training: of the networks that learn from masked images. levels: fractions that are kept.
+    unit: "element" ranks every entry, "pixel" the sum over channels. control: a random order too.
+    target: explain each image's label, as published (masks then say something of the label, also
+    in the test), or the network's prediction. fill: the value of what is removed, in [0, 1]; None
+    is the training images' mean colour.
+    """
+
+    explained: str = option("", "Folder of a training.", "TRAINED", path="digest")
+    digest: str = filled()
+    seeds: tuple[int, ...] = option((0, 1, 2), "Random seeds of the trainings.")
+    levels: tuple[float, ...] = option(
+        tuple(level / 10 for level in range(1, 10)), "Fractions of an image that are kept."
+    )
+    unit: str = option("element", "What is ranked: element (every entry) or pixel.")
+    target: str = option("label", "Explain the label, or the prediction.", "--target", "-t")
+    fill: float | None = option(
+        None, "Value of what is removed, from 0 to 1.", shown="the mean colour"
+    )
+    control: bool = option(True, "A random order too.", negative="--no-control")
+    LEAST: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("unit", self.unit, UNITS)
+        choose("target", self.target, TARGETS)
+        if not self.levels or not all(0 < level < 1 for level in self.levels):
+            raise ValueError(f"levels: expected fractions between 0 and 1, got {list(self.levels)}")
+        if self.fill is not None and not 0 <= self.fill <= 1:
+            raise ValueError(f"fill: expected a pixel value in [0, 1], got {self.fill!r}")
+
+    @property
+    def orders(self) -> list[str]:
+        return [*self.methods, *([RANDOM] if self.control else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairPlan(RetrainPlan):
+    """images: whose maps are compared, at most. metrics: of pairs of maps."""
+
+    images: int = option(500, "Largest number of test images whose maps are compared.")
+    metrics: tuple[str, ...] = option((), "Metrics of pairs of maps, separated by commas.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.images < 1:
+            raise ValueError(f"images: expected at least 1, got {self.images}")
+        pairs = [name for name, metric in METRICS.items() if metric.kind == "pair"]
+        if not self.metrics:
+            raise ValueError(f"metrics: expected some of {', '.join(pairs)}, got none")
+        for name in self.metrics:
+            choose("metrics", name, pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilityPlan(PairPlan):
+    """Networks of several seeds, each with a fraction of its training images exchanged for test
+    images; their maps are compared on test images that none has learnt from.
+
+    exchanged: the fractions; 0 leaves the seed alone.
+    """
+
+    metrics: tuple[str, ...] = option(
+        ("ssim", "dice", "spearman"), "Metrics of pairs of maps, separated by commas."
+    )
+    exchanged: tuple[float, ...] = option(
+        (0.0, 0.1), "Fractions of the training images exchanged for test images."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.exchanged or not all(0 <= part < 1 for part in self.exchanged):
+            raise ValueError(
+                f"exchanged: expected fractions from 0 to below 1, got {list(self.exchanged)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsPlan(PairPlan):
+    """Networks trained on their labels, and on labels in an order drawn by the seed.
+
+    Those of one seed begin with the same weights, and would look alike for that: a network on
+    permuted labels is compared with those of the other seeds, as these are with each other. A map
+    that hardly differs between the two does not show what a network has learnt. The second
+    network should know its labels by heart (more than 95 %); the table says whether it does.
+    """
+
+    metrics: tuple[str, ...] = option(
+        ("ssim", "spearman", "spearman-signed"), "Metrics of pairs of maps, separated by commas."
+    )

@@ -1,0 +1,253 @@
+"""What `train` is asked for: data, network, protocol, and how the weights are changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+from moreaugrad.registry import choose
+from moreaugrad.runs.plans.common import CELLS, ComputePlan, ModelPlan, Size
+from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option, part, unkept
+from moreaugrad.runs.plans.text import setting
+
+AMP = ("bfloat16",)
+OPTIMISERS = ("adam", "adamw", "sgd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDataPlan(Plan):
+    """source: cells, a folder or a zip of one. validation: the fraction of the training images that
+    the best epoch is chosen by. test: a part of the data (test, val) that the finished network is
+    measured on, and nothing is chosen by.
+
+    images, test_images, seed: of the cells. split_seed: of the choice of the validation images, by
+    default the training's. max_unreadable: with more the training does not begin.
+    """
+
+    GROUP: ClassVar[str] = "Data"
+
+    source: str | None = option(
+        None, "cells, the built-in synthetic cells; a folder of images, or a zip archive of one "
+        "(also ImageNet, Imagenette, CIFAR-10 and CUB-200-2011 as they are distributed).",
+        "--data", path="digest", shown="required",
+    )  # fmt: skip
+    layout: str = option(
+        "auto", "Layout of the data set: cub, cifar10, tiny-imagenet, listed, imagenet or folders."
+    )
+    split: str = option("train", "Part of the data to train on.")
+    validation: float = option(0.1, "Fraction of it that is held out, to choose the best epoch by.")
+    test: str | None = option(
+        None, "Part of the data that the finished network is measured on: test or val.",
+        "--test-split", shown="none",
+    )  # fmt: skip
+    images: int | None = option(None, "Number of cells to train on.", shown="4096")
+    test_images: int | None = option(None, "Number of cells to test on.", shown="1024")
+    seed: int = option(0, "Random seed of synthetic cells.", "--data-seed")
+    split_seed: int | None = option(
+        None, "Random seed of the choice of the validation images.", shown="that of the training"
+    )
+    max_unreadable: float = option(
+        0.01, "Fraction of images that may be unreadable; with more the training does not begin."
+    )
+    digest: str = filled()
+
+    def __post_init__(self) -> None:
+        from moreaugrad.files.foreign import check_named
+
+        if self.source is not None:
+            check_named("data", self.source)
+        if not 0 < self.validation < 1:
+            raise ValueError(
+                f"validation: expected a fraction of the training images between 0 and 1, got "
+                f"{self.validation}"
+            )
+        if not 0 <= self.max_unreadable <= 1:
+            raise ValueError(
+                f"max_unreadable: expected a fraction in [0, 1], got {self.max_unreadable!r}"
+            )
+        if self.source not in (None, CELLS) and (self.images, self.test_images) != (None, None):
+            raise ValueError(
+                f"images and test_images: expected none with {self.source}, of which all images "
+                f"are taken; they are of {CELLS}"
+            )
+        if self.test is not None and self.test == self.split:
+            raise ValueError(
+                f"test: expected another part than {self.split!r}, which is trained on"
+            )
+
+    def moved(self, move: Callable[[str], str]) -> Self:
+        return self if self.source == CELLS else super().moved(move)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentPlan(Plan):
+    """Settings of `data.augment.Augment`; None is its default, for size the network's."""
+
+    GROUP: ClassVar[str] = "Augmentation"
+
+    size: int | None = option(None, "Side of the images in pixels.", shown="the network's")
+    resize: Size | None = option(
+        None, "Shorter side in pixels before the crop, or HEIGHT,WIDTH.", shown="the size"
+    )
+    crop: str | None = option(
+        None, "random, centre or resized (random area and aspect).", "--augment-crop",
+        shown="random",
+    )  # fmt: skip
+    pad: int | None = option(None, "Black pixels added on each side.", shown="0")
+    flip: bool | None = option(
+        None, "Mirror half of the images.", negative="--no-flip", shown="flip"
+    )
+    rotate: float | None = option(None, "Largest angle of a rotation, in degrees.", shown="0")
+    blur: float | None = option(
+        None, "Largest standard deviation of a Gaussian blur, in pixels.", shown="0"
+    )
+    brightness: float | None = option(
+        None, "b for factors of the brightness from 1 - b to 1 + b.", shown="0"
+    )
+    contrast: float | None = option(None, "The same of the contrast.", shown="0")
+    saturation: float | None = option(None, "The same of the saturation.", shown="0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartPlan(ModelPlan):
+    """The network that the training begins with. from_scratch: with fresh weights."""
+
+    from_scratch: bool = option(False, "Begin with fresh weights.", group="Model")
+
+    def __post_init__(self) -> None:
+        if self.from_scratch and self.weights is not None:
+            raise ValueError("from_scratch: expected no weights with it, got both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolPlan(Plan):
+    """name, settings: of `training.PROTOCOLS`. penalty: of `training.PENALTIES`, with its weights
+    `epsilon`, and for groups the side and the channels of a block."""
+
+    GROUP: ClassVar[str] = "Protocol"
+    EDITS: ClassVar[Mapping[str, Option]] = {
+        "set": Option(
+            names=("--set",), group="Protocol", repeated=True,
+            help="NAME=VALUE: a setting of the protocol, such as steps=7.",
+        )
+    }  # fmt: skip
+
+    name: str = option(
+        "plain", "plain, fast, iterative, momentum, free, penalised or gaussian-noise.",
+        "--protocol",
+    )  # fmt: skip
+    penalty: str | None = option(
+        None, "l1, group, elastic-net, squared-l2, harmonisation or published-harmonisation.",
+        shown="none",
+    )  # fmt: skip
+    epsilon: tuple[float, ...] = option(
+        (), "Weight of the penalty on the gradient; two of the elastic net: l1,l2. In the "
+        "network's input units, or in pixel values from 0 to 1 with --set units=pixel.",
+    )  # fmt: skip
+    group: int = option(14, "Side of the group penalty's blocks, in pixels.")
+    channels: str = option("separate", "Channels of a block: separate or joint.")
+    settings: Settings = field(default_factory=dict)
+
+    def edited(self, name: str, value: Any) -> Self:
+        given = dict(setting("--set", text) for text in value)
+        return replace(self, settings={**self.settings, **given})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserPlan(Plan):
+    """lr: the largest, which the schedule takes fractions of. betas: of Adam; momentum: of SGD."""
+
+    GROUP: ClassVar[str] = "Optimisation"
+
+    name: str = option("adam", "adam, adamw or sgd.", "--optimiser")
+    lr: float = option(1e-3, "Largest learning rate.")
+    weight_decay: float = option(0.0, "Weight decay.")
+    betas: tuple[float, float] = option((0.9, 0.999), "Decay rates of Adam's moments.")
+    momentum: float = option(0.9, "Momentum of SGD.")
+    schedule: str = option("constant", "Of the learning rate: constant, cosine or one-cycle.")
+
+    def __post_init__(self) -> None:
+        choose("optimiser", self.name, OPTIMISERS)
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr: expected a finite number > 0, got {self.lr!r}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"weight_decay: expected a number >= 0, got {self.weight_decay!r}")
+        for name, value in (("momentum", self.momentum), *(("betas", b) for b in self.betas)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}: expected numbers in [0, 1), got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingPlan(Plan):
+    """What a training may use of the machine; its result does not depend on it.
+
+    workers: processes that read images and make batches. memory: bytes of decoded images that are
+    kept. checkpoint_every: batches between checkpoints; None is one an epoch.
+    """
+
+    GROUP: ClassVar[str] = "Computation"
+
+    workers: int = option(0, "Processes that read images and make batches; 0 is this one.")
+    memory: float = option(4e9, "Bytes of decoded images that are kept in memory.")
+    checkpoint_every: int | None = option(
+        None, "Batches between checkpoints.", shown="one checkpoint an epoch"
+    )
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 0), ("memory", 0), ("checkpoint_every", 1)):
+            value = getattr(self, name)
+            if value is not None and not least <= value < float("inf"):
+                raise ValueError(f"{name}: expected a number of at least {least}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan(Plan):
+    """epochs over the data in batches of `batch`, each cut into `shards` pieces.
+
+    loss: one of `training.LOSSES`. model: has to be named, but for cells, which are learnt by the
+    built-in network. seed: of the order, the augmentation, the split, fresh weights and whatever
+    protocols draw. amp: the type of the passes where it is safe, or None. measured: on how many
+    images at most, spread evenly, Gini and robustness are measured.
+    """
+
+    GROUP: ClassVar[str] = "Optimisation"
+
+    epochs: int = option(10, "Epochs over the data.")
+    batch: int = option(32, "Images of an update of the weights.", "--batch-size")
+    shards: int | None = option(
+        None, "Pieces that each batch is cut into. The weights depend on it, not on how many "
+        "processes share them.", shown="the number of processes", group="Computation",
+    )  # fmt: skip
+    seed: int = option(0, "Random seed of weights, order, augmentation, split and protocol.")
+    loss: str = option("cross-entropy", "cross-entropy or hinge.")
+    amp: str | None = option(None, "bfloat16: mixed precision.", shown="none", group="Computation")
+    device: str | None = option(
+        None, "cpu, cuda, cuda:1, mps or auto.", shown="auto", group="Computation"
+    )
+    threads: int | None = option(None, "CPU threads of each process.", group="Computation")
+    measured: int = option(
+        500, "Largest number of images that Gini and robustness are measured on."
+    )
+    data: TrainDataPlan = part(TrainDataPlan)
+    augment: AugmentPlan = part(AugmentPlan)
+    model: StartPlan = part(StartPlan)
+    protocol: ProtocolPlan = part(ProtocolPlan)
+    optimiser: OptimiserPlan = part(OptimiserPlan)
+    loading: LoadingPlan = unkept(LoadingPlan)
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch": 1, "shards": 1, "seed": 0, "measured": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ValueError(f"{name}: expected at least {bound}, got {value}")
+        ComputePlan(threads=self.threads)  # refuses a number that no machine has
+        if self.amp is not None:
+            choose("amp", self.amp, AMP)
+        if self.shards is not None and self.shards > self.batch:
+            raise ValueError(
+                f"shards: expected at most the {self.batch} samples of a batch, got {self.shards}"
+            )
+        if not self.model.name and self.data.source == CELLS:
+            object.__setattr__(self, "model", replace(self.model, name="builtin"))

@@ -1,0 +1,146 @@
+"""The processes that share a run: one alone, or those that `torchrun` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=30)
+"""How long a process waits for the others; one that dies is noticed at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """rank: this process, from 0. size: all of them. local_rank: among those of this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    def own(self, device: str) -> str:
+        """This process's device: of several GPUs that of its local rank."""
+        return f"{device}:{self.local_rank}" if device == "cuda" and self.local_rank else device
+
+    def alone(self) -> Processes:
+        """This process by itself, on its own GPU."""
+        return Processes(local_rank=self.local_rank)
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's items: a range of them, as long as the others' but for one."""
+        return items[
+            len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size
+        ]
+
+    def first(self, act: Callable[[], None]) -> None:
+        """Process 0 does it while the others wait. Errors: ValueError in all of them."""
+        problem: list[str | None] = [None]
+        if self.rank == 0:
+            try:
+                act()
+            except ValueError as error:
+                if self.size == 1:
+                    raise
+                problem = [str(error)]
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with _connected():
+                dist.broadcast_object_list(problem)
+        if problem[0] is not None:
+            raise ValueError(problem[0])
+
+    def from_first(self, value: T | None) -> T:
+        """Process 0's value, in all of them."""
+        found: list[T | None] = [value]
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with _connected():
+                dist.broadcast_object_list(found)
+        assert found[0] is not None
+        return found[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        found: list[T] = [value] * self.size
+        with _connected():
+            dist.all_gather_object(found, value)
+        return found
+
+    def total(self, parts: Sequence[Tensor]) -> Tensor:
+        """The sum of all parts of all processes, in order of rank: no bit of it depends on how
+        many processes hold them. Each adds its own to what the process before it has sent."""
+        if self.size == 1:
+            return reduce(add, parts)
+        import torch
+        import torch.distributed as dist
+
+        like = parts[0]
+        own = [part.cpu() for part in parts]
+        with _connected():
+            if self.rank:
+                before = torch.empty_like(own[0])
+                dist.recv(before, self.rank - 1)
+                own = [before, *own]
+            total = reduce(add, own)
+            if self.rank < self.size - 1:
+                dist.send(total, self.rank + 1)
+            dist.broadcast(total, self.size - 1)
+        return total.to(like.device)
+
+    def wait(self) -> None:
+        """Until all have come here. Errors: ConnectionError where one has died."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with _connected():
+                dist.barrier()
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """By the environment that `torchrun` sets. Errors: ValueError for one that is not whole."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Processes()
+        return
+    import torch.distributed as dist
+
+    rank = int(os.environ.get("RANK", "-1"))
+    if not 0 <= rank < size or "MASTER_ADDR" not in os.environ:
+        raise ValueError(
+            f"WORLD_SIZE is {size}: expected RANK, MASTER_ADDR and MASTER_PORT with it, as "
+            "torchrun sets them; start with torchrun, or without WORLD_SIZE"
+        )
+    # Collectives on the CPU: what is exchanged is a word or two.
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield Processes(rank=rank, size=size, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(
+            "another process of this run has stopped; what is finished stays, and the same command "
+            f"resumes from there ({' '.join(str(error).split())[:200]})"
+        ) from error

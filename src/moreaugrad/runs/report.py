@@ -1,0 +1,83 @@
+"""A report of runs: the page of any command's folders, with their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from moreaugrad.report import page_files
+from moreaugrad.report.folder import PAGE, read_config
+from moreaugrad.report.intervals import Intervals
+from moreaugrad.report.maps import evaluated_page, explained_page
+from moreaugrad.report.reading import MapsFolder
+from moreaugrad.report.studies import study_page
+from moreaugrad.runs.directory import RunDirectory
+from moreaugrad.runs.engine import Files, Run
+from moreaugrad.runs.inputs import unique_names
+from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.plans.report import ReportPlan
+from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.progress import Unwatched
+
+UNIT = "report"
+EXPLAINED = ("explain", "compare", "sweep", "demo")
+EVALUATED = "evaluate"
+
+
+class ReportRun(Run[ReportPlan]):
+    """One unit of all that is written."""
+
+    command = "report"
+    patterns: ClassVar[Sequence[str]] = (UNIT,)
+
+    def __init__(self, plan: ReportPlan) -> None:
+        """Errors: ValueError for what is not the folder of a run, or holds no results."""
+        if not plan.runs:
+            raise ValueError("runs: expected folders of runs, got none")
+        self.plan = plan
+        self.processes, self.watch = Processes(), Unwatched()
+        self.paths = [Path(name) for name in plan.runs]
+        self.commands = [read_config(path)[0] for path in self.paths]
+
+    @property
+    def compute(self) -> ComputePlan:
+        return ComputePlan(device="cpu")
+
+    @property
+    def stages(self) -> Sequence[Sequence[str]]:
+        return [[UNIT]]
+
+    def work(self, directory: RunDirectory) -> None:
+        """Made again each time: the runs may have gone on."""
+        directory.write(UNIT, self.do(UNIT, directory))
+
+    def do(self, unit: str, directory: RunDirectory) -> Files:
+        others = [path for path, c in zip(self.paths, self.commands, strict=True)
+                  if c not in (*EXPLAINED, EVALUATED)]  # fmt: skip
+        if others:
+            if len(self.paths) > 1:
+                raise ValueError(
+                    f"{others[0]}: expected it alone; only runs of explain, compare, sweep and "
+                    "evaluate go together on a page"
+                )
+            return page_files(study_page(others[0]), PAGE)
+        names = unique_names([path.resolve().name for path in self.paths])
+        runs = [MapsFolder.read(path, n) for path, n in zip(self.paths, names, strict=True)]
+        for run in runs:
+            if not run.records:
+                raise ValueError(f"{run.path}: expected finished maps, but there are none yet")
+        self.notes = [
+            f"{run.label} is not complete: {run.finished} of {run.total} units are finished"
+            for run in runs if not run.complete
+        ]  # fmt: skip
+        if len(runs) == 1 and runs[0].explains:
+            shown = replace(runs[0], label="")
+            return page_files(explained_page(shown, images=max(1, self.plan.gallery)), PAGE)
+        page, texts = evaluated_page(
+            runs, Intervals(confidence=self.plan.confidence), gallery=self.plan.gallery,
+            base=self.plan.base,
+        )  # fmt: skip
+        files = {name: text.encode() for name, text in texts.items()}
+        return {**files, **page_files(page, PAGE)}
