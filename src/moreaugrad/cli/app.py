@@ -1,270 +1,184 @@
-"""The commands."""
+"""The command line of all commands, made of their plans."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
 
-import typer
+import cyclopts
+from cyclopts import App, Group, Parameter
 
 from moreaugrad import __version__
-from moreaugrad.cli.codes import DONE
-from moreaugrad.cli.data import data
-from moreaugrad.cli.options import Beside, CertifyOptions, EvaluateOptions, Options, with_options
-from moreaugrad.cli.retrain import retrain
-from moreaugrad.cli.sanity import SanityOptions, perform_sanity
-from moreaugrad.cli.train_options import TrainOptions
-from moreaugrad.cli.visualise import VisualiseOptions, perform_visualise
+from moreaugrad.cli.commands import COMMANDS, GROUPS, Command, Output
+from moreaugrad.runs.plans.option import Option, options
 
-app = typer.Typer(
-    name="moreaugrad",
-    help="Sparse, stable and checked gradient explanations of image classifiers.",
-    epilog="Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "
-    "interrupted by Ctrl-C, SIGTERM or SIGHUP.",
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=True,
+ORDER = (
+    "Data", "Model", "Explanation", "Certificate", "Evaluation", "Randomisation", "Visualisation",
+    "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Computation", "Output",
+)  # fmt: skip
+EPILOGUE = (
+    "Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "
+    "interrupted by Ctrl-C, SIGTERM or SIGHUP."
 )
-
-app.add_typer(data, name="data")
-app.add_typer(retrain, name="retrain")
-
-Images = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="IMAGE...", help="Pictures, folders or globs.", show_default=False),
-]
+POSITIONAL, KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.KEYWORD_ONLY
 
 
-@app.callback(invoke_without_command=True)
-def root(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> int:
-    if version:
-        typer.echo(f"moreaugrad {__version__}")
-    elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-    return DONE
-
-
-@app.command()
-@with_options
-def explain(
-    images: Images = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            "-m",
-            help="See `moreaugrad methods` \\[default: sparse-moreaugrad]",
-            show_default=False,
-        ),
-    ] = None,
-    beside: Beside = None,
-    *,
-    options: Options,
-) -> int:
-    """Explain pictures by one method.
-
-    moreaugrad explain cat.jpg --model torchvision:resnet50 --out cat
+def make_app(chosen: str = "") -> App:
+    """The application. chosen: the command whose options are declared; "" declares those of all,
+    for completion; the others then have their first line alone, so that the answer comes at once.
     """
-    from moreaugrad.cli.commands import perform
-    from moreaugrad.cli.jobs import explain_job
-
-    usual = None if options.config else ["sparse-moreaugrad"]
-    chosen = usual if method is None else [method]
-    return perform(explain_job(images or (), chosen, options, beside), options)
-
-
-@app.command()
-@with_options
-def compare(
-    images: Images = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="a,b; or all; or all,-a for all but a \\[default: all, without the "
-            "published algorithm]",
-            show_default=False,
-        ),
-    ] = None,
-    beside: Beside = None,
-    *,
-    options: Options,
-) -> int:
-    """Explain pictures by several methods, side by side.
-
-    moreaugrad compare photos/ --model torchvision:squeezenet1_0 --methods all --out photos-maps
-    """
-    from moreaugrad.cli.commands import perform
-    from moreaugrad.cli.jobs import explain_job, method_names
-
-    usual = None if options.config else "all,-published-moreaugrad"
-    names = usual if methods is None else methods
-    chosen = None if names is None else method_names(names)
-    return perform(explain_job(images or (), chosen, options, beside), options)
-
-
-@app.command()
-@with_options
-def sweep(
-    images: Images = None,
-    over: Annotated[str, typer.Option(help="rho, eta, sigma or another numeric setting.")] = "eta",
-    values: Annotated[
-        str | None,
-        typer.Option(
-            help="Numbers, separated by commas; 0 is shown as the limit \\[default: usual ones].",
-            show_default=False,
-        ),
-    ] = None,
-    method: Annotated[str, typer.Option("--method", "-m")] = "sparse-moreaugrad",
-    *,
-    options: Options,
-) -> int:
-    """Explain a picture at several values of a setting; the page has a slider over them.
-
-    moreaugrad sweep cat.jpg --model torchvision:resnet50 --over rho --values 0,0.3,1 --out cat-rho
-    """
-    from moreaugrad.cli.commands import perform
-    from moreaugrad.cli.jobs import sweep_job
-    from moreaugrad.cli.values import numbers
-
-    chosen = numbers("values", values) if values else ()
-    job = sweep_job(images or (), method, over, chosen, options)
-    return perform(job, options)
-
-
-@app.command()
-@with_options
-def certify(
-    images: Images = None,
-    *,
-    options: CertifyOptions,
-) -> int:
-    """Certify how much of a map's top stays under any perturbation.
-
-    Sparsified SmoothGrad's certificates beside estimates for MoreauGrad, by the L2 length.
-
-    moreaugrad certify cat.jpg --model torchvision:resnet50 --sigma 0.5 --out cat-certified
-    """
-    from moreaugrad.cli.commands import perform_certify
-    from moreaugrad.cli.jobs import certify_plan
-
-    return perform_certify(certify_plan(images or (), options), options)
-
-
-@app.command()
-@with_options
-def evaluate(*, options: EvaluateOptions) -> int:
-    """Measure how robust, sparse and faithful maps are, over a data set and under attacks.
-
-    moreaugrad evaluate --data photos/ --model torchvision:resnet50
-    --methods smoothgrad,sparse-moreaugrad --attack top-k --epsilons 0.5,1 --samples 50 --out run
-
-    Interrupted and started again, it goes on where it was. More processes share the work:
-    torchrun --nproc-per-node 2 -m moreaugrad evaluate ...
-    """
-    from moreaugrad.cli.commands import perform_evaluate
-    from moreaugrad.cli.evaluated import evaluate_plan
-
-    return perform_evaluate(evaluate_plan(options), options)
-
-
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of evaluate.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the page and the tables.")],
-    confidence: Annotated[
-        float, typer.Option(help="Confidence of the intervals over pictures (Student's t).")
-    ] = 0.95,
-    gallery: Annotated[
-        int,
-        typer.Option(help="Images whose maps are shown. Those of a page of more than 32 images or "
-                     "128 maps are files in index_files/ next to it."),
-    ] = 4,
-    base: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[METHOD=]BASE", show_default=False,
-                     help="What a method is made of: tells the share of the base's AOPC that it "
-                     "loses; can be repeated."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a report of other runs or settings.")
-    ] = False,
-) -> int:  # fmt: skip
-    """Draw runs of evaluate: tables with intervals, robustness curves, maps before and after.
-
-    moreaugrad report run --out page
-    """
-    from moreaugrad.cli.commands import perform_report
-
-    return perform_report(
-        runs, out, confidence=confidence, gallery=gallery,
-        overwrite=overwrite, base=base or (),
+    app = App(
+        name="moreaugrad", version=f"moreaugrad {__version__}", help_format="plaintext",
+        help="Sparse, stable and checked gradient explanations of image classifiers.",
+        help_epilogue=EPILOGUE, help_flags=("--help", "-h"), version_flags=("--version",),
     )  # fmt: skip
+    groups = {
+        name: App(name=name, help=text, help_format="plaintext") for name, text in GROUPS.items()
+    }
+    for group in groups.values():
+        app.command(group)
+    for name, command in COMMANDS.items():
+        head, _, tail = name.rpartition(" ")
+        whole = chosen in ("", name)
+        (groups[head] if head else app).command(_function(name, command, whole=whole), name=tail)
+    groups["data"].command(_cells, name="cells")
+    app.command(_methods, name="methods")
+    app.command(_demo, name="demo")
+    return app
 
 
-@app.command()
-@with_options
-def train(*, options: TrainOptions) -> int:
-    """Train a network, so that its plain gradient is sparse, smooth or where it should be.
+def _function(name: str, command: Command, *, whole: bool) -> Callable[..., int]:
+    """What is called, with a signature and a text from which cyclopts makes options and help."""
+    declared: list[Option] = []
+    if whole:
+        declared = [option for _, option in options(command.plan_class(), command.hidden)]
+        declared += [option for _, option in options(Output, command.without)]
+    parameters, named, words = [], {}, ""
+    for number, option in enumerate(declared):
+        key = f"option{number}"
+        if option.name.startswith("-"):
+            named[key] = option.name
+            parameters.append(
+                inspect.Parameter(key, KEYWORD, default=None, annotation=_annotation(option))
+            )
+        else:
+            words = option.name
+            given = Annotated[str, Parameter(name=option.name, help=option.help)]
+            parameters.insert(0, inspect.Parameter("words", POSITIONAL, annotation=given))
 
-    moreaugrad train --data cells --protocol fast --penalty l1 --epsilon 0.02 --out run
+    def called(*values: str, **given: Any) -> int:
+        from moreaugrad.cli.perform import perform
 
-    Interrupted and started again, it goes on from its last checkpoint. More processes share the
-    work: torchrun --nproc-per-node 2 -m moreaugrad train ...
+        found = {named[key]: value for key, value in given.items() if value is not None}
+        if values:
+            found[words] = list(values)
+        return perform(name, command, found)
+
+    called.__doc__ = f"{command.help}\n\n{command.more}"
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return called
+
+
+def _annotation(option: Option) -> Any:
+    kind: Any = list[str] if option.repeated else bool if option.is_flag else str
+    help = option.help + (f" [default: {option.default}]" if option.default else "")
+    declare = partial(
+        Parameter, name=option.names, help=help.replace("[default: required]", "[required]"),
+        group=Group(option.group, sort_key=ORDER.index(option.group)), show_default=False,
+    )  # fmt: skip
+    if option.is_flag:
+        return Annotated[bool | None, declare(negative=option.negative or ())]
+    return Annotated[kind | None, declare(allow_leading_hyphen=True, negative=())]
+
+
+def _methods(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """List the methods with their settings.
+
+    Parameters
+    ----------
+    json
+        Print them for scripts, as JSON.
     """
-    from moreaugrad.cli.commands import perform_train
-    from moreaugrad.cli.training import train_plan
-
-    return perform_train(train_plan(options), options)
-
-
-@app.command()
-@with_options
-def sanity(*, options: SanityOptions) -> int:
-    """Compare maps with those of copies of the network whose weights are redrawn.
-
-    moreaugrad sanity --data photos/ --model torchvision:squeezenet1_0 --out photos-sanity
-    """
-    return perform_sanity(options)
-
-
-@app.command()
-@with_options
-def visualise(*, options: VisualiseOptions) -> int:
-    """Draw what a network looks for: pictures that raise the score of each class.
-
-    moreaugrad visualise --model builtin --set jitter=2 --set blur=0.5 --out looks
-    """
-    return perform_visualise(options)
-
-
-@app.command()
-def methods(
-    json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-) -> int:
-    """List the methods with their settings."""
-    from moreaugrad.cli.commands import list_methods
+    from moreaugrad.cli.summary import list_methods
 
     list_methods(as_json=json)
-    return DONE
+    return 0
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
-        "moreaugrad-demo"
-    ),
-    json: Annotated[bool, typer.Option("--json", help="A summary for scripts.")] = False,
+def _demo(
+    *,
+    out: Annotated[str, Parameter(name=("--out", "-o"))] = "moreaugrad-demo",
+    json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Explain synthetic cells by the built-in networks, offline, and score the maps.
 
-    The true map of each cell is known. Takes about a minute.
-    """
-    from moreaugrad.cli.commands import perform
-    from moreaugrad.runs import demo_job
+    The ground truth of each cell is known. Takes about a minute.
 
-    return perform(
-        demo_job(), Options(out=out, json=json, overwrite=(out / "config.toml").exists())
-    )
+    Parameters
+    ----------
+    out
+        Folder for the results.
+    json
+        Print a summary for scripts, as JSON.
+    """
+    from moreaugrad.cli.perform import demo
+
+    return demo(out, json=json)
+
+
+def _cells(
+    *,
+    out: Annotated[str, Parameter(name=("--out", "-o"))],
+    images: int = 4096,
+    validation_images: int = 0,
+    test_images: int = 0,
+    size: int = 64,
+    seed: int = 0,
+    workers: int = 0,
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative=())] = False,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Write synthetic cells of ten classes as a folder of images, with their ground truth maps.
+
+    moreaugrad data cells --images 4096 --test-images 1024 --size 64 --out cells
+
+    Interrupted and started again, it resumes.
+
+    Parameters
+    ----------
+    out
+        Folder for the images.
+    images
+        Images to train on.
+    validation_images
+        Images of a part `val`.
+    test_images
+        Images of a part `test`.
+    size
+        Side of the images, in pixels.
+    seed
+        Random seed of the cells.
+    workers
+        Processes that draw; 0 is this one.
+    quiet
+        Print no progress and no summary.
+    json
+        Print a summary for scripts, as JSON.
+    """
+    from moreaugrad.cli.perform import write_cells
+
+    counts = {"train": images, "val": validation_images, "test": test_images}
+    return write_cells(out, counts, size=size, seed=seed, workers=workers, quiet=quiet, json=json)
+
+
+def command_of(arguments: list[str]) -> str:
+    """The command that the words of a command line begin with; "-" for none."""
+    for count in (1, 2):
+        if " ".join(arguments[:count]) in COMMANDS:
+            return " ".join(arguments[:count])
+    return "-"
+
+
+UsageError = cyclopts.CycloptsError

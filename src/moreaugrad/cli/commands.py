@@ -1,221 +1,160 @@
-"""What the commands do with a job."""
+"""The table of commands: the plan of each, the run that it is, and what it says."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
 
-from rich.markup import escape
-from rich.table import Table
+from moreaugrad.runs.plans.common import TRUST
+from moreaugrad.runs.plans.option import Plan, option
 
-from moreaugrad.cli import screen
-from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
-from moreaugrad.cli.interruption import interruptible
-from moreaugrad.explainers import METHODS
-from moreaugrad.files.names import readable
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from moreaugrad.cli.options import CertifyOptions, EvaluateOptions, Options
-    from moreaugrad.cli.train_options import TrainOptions
-    from moreaugrad.runs import Job
-    from moreaugrad.runs.certify import CertifyPlan
-    from moreaugrad.runs.evaluate import EvaluatePlan
-    from moreaugrad.runs.train import TrainPlan
+_PLANS, _RUNS = "moreaugrad.runs.plans.", "moreaugrad.runs."
 
 
-def perform(job: Job, options: Options) -> int:
-    """Runs or estimates a job; the exit code."""
-    from moreaugrad.runs import estimate, prepare, run
+@dataclass(frozen=True, kw_only=True)
+class Output(Plan):
+    """What every command that writes a folder has besides its plan."""
 
-    if options.out is None and not options.dry_run:
-        raise ValueError("--out: expected a folder for the results, got none")
-    prepared = prepare(job)
-    if options.dry_run:
-        tell_estimate(estimate(prepared), as_json=options.json)
-        return DONE
-    assert options.out is not None
-    with screen.watching(quiet=options.quiet) as watch:
-        outcome = run(
-            prepared,
-            options.out,
-            overwrite=options.overwrite,
-            watch=watch,
-            command=readable(shlex.join(["moreaugrad", *sys.argv[1:]])),
-        )
-    if options.json:
-        screen.summary_json(outcome)
-    elif not options.quiet and outcome.records:
-        screen.summary(outcome)
-    if outcome.interrupted:
-        count = len(outcome.records)
-        screen.note(f"interrupted: {count} of {len(prepared.cases)} inputs are finished")
-        return INTERRUPTED
-    return PARTLY if outcome.failures else DONE
+    GROUP: ClassVar[str] = "Output"
 
-
-def perform_certify(plan: CertifyPlan, options: CertifyOptions) -> int:
-    """Runs or estimates certificates; the exit code."""
-    from moreaugrad.cli import certified
-    from moreaugrad.runs.certify import estimate_certify, prepare_certify, run_certify
-
-    if options.out is None and not options.dry_run:
-        raise ValueError("--out: expected a folder for the results, got none")
-    prepared = prepare_certify(plan)
-    if options.dry_run:
-        tell_estimate(estimate_certify(prepared), as_json=options.json)
-        return DONE
-    assert options.out is not None
-    with screen.watching(quiet=options.quiet) as watch:
-        outcome = run_certify(prepared, options.out, overwrite=options.overwrite, watch=watch)
-    if options.json:
-        certified.summary_json(outcome)
-    elif not options.quiet:
-        certified.summary(outcome)
-    if outcome.interrupted:
-        count = len(outcome.records)
-        screen.note(f"interrupted: {count} of {len(prepared.cases)} inputs are finished")
-        return INTERRUPTED
-    return PARTLY if outcome.failures else DONE
-
-
-def perform_evaluate(plan: EvaluatePlan, options: EvaluateOptions) -> int:
-    """Runs or estimates an evaluation; the exit code."""
-    from moreaugrad.cli import evaluated
-    from moreaugrad.runs.evaluate import estimate_evaluate, prepare_evaluate, run_evaluate, team
-
-    if options.out is None and not options.dry_run:
-        raise ValueError("--out: expected a folder for the results, got none")
-    with team() as members:
-        prepared = prepare_evaluate(plan, members)
-        leads = members.rank == 0
-        if options.dry_run:
-            if leads:
-                tell_estimate(estimate_evaluate(prepared), as_json=options.json)
-            return DONE
-        assert options.out is not None
-        with screen.watching(quiet=options.quiet or not leads) as watch:
-            outcome = run_evaluate(prepared, options.out, overwrite=options.overwrite, watch=watch)
-    if leads and options.json:
-        evaluated.summary_json(outcome)
-    elif leads and not options.quiet:
-        evaluated.summary(outcome)
-    if outcome.interrupted:
-        screen.note("interrupted: the same command goes on from here")
-        return INTERRUPTED
-    # torchrun would take any other code for a process that has failed.
-    return PARTLY if outcome.failures and members.size == 1 else DONE
-
-
-def perform_train(plan: TrainPlan, options: TrainOptions) -> int:
-    """Trains, or estimates a training; the exit code."""
-    from moreaugrad.cli import training
-    from moreaugrad.runs.team import team
-    from moreaugrad.runs.train import estimate_train, prepare_train, run_train
-
-    if options.out is None and not options.dry_run:
-        raise ValueError("--out: expected a folder for the results, got none")
-    with team() as members:
-        leads = members.rank == 0
-        with screen.watching(quiet=options.quiet or not leads) as watch:
-            prepared = prepare_train(plan, members, training.means(options), watch)
-            if options.dry_run:
-                found = estimate_train(prepared)
-            else:
-                assert options.out is not None
-                outcome = run_train(prepared, options.out, overwrite=options.overwrite, watch=watch)
-    if options.dry_run:
-        if leads:
-            training.tell_estimate(found, prepared.notes, as_json=options.json)
-        return DONE
-    if leads and options.json:
-        training.summary_json(outcome)
-    elif leads and not options.quiet:
-        training.summary(outcome)
-    if outcome.interrupted:
-        screen.note("interrupted: the same command goes on from the last checkpoint")
-        return INTERRUPTED
-    return DONE
-
-
-def perform_report(runs: Sequence[Path], out: Path, **settings: Any) -> int:
-    """Draws runs; the exit code, 1 where one is not complete."""
-    from moreaugrad.runs.evaluate.report import report
-
-    with interruptible():
-        made = report(runs, out, **settings)
-    for note in made.notes:
-        screen.note(note)
-    screen.results().print(f"Page: {escape(str(made.page))}", soft_wrap=True)
-    return DONE if made.complete else PARTLY
-
-
-def tell_estimate(found: Any, *, as_json: bool) -> None:
-    """What an `Estimate` says, in a table or as JSON."""
-    if as_json:
-        totals = {"evaluations": found.evaluations, "seconds": found.seconds}
-        screen.print_json({**asdict(found), **totals})
-        return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("map")
-    for name in ("maps", "evaluations each, at most", "time, at most"):
-        table.add_column(name, justify="right")
-    for cost in found.costs:
-        seconds = screen.duration(cost.seconds)
-        table.add_row(cost.key, str(cost.maps), str(cost.evaluations), seconds)
-    console = screen.results()
-    console.print(table)
-    console.print(
-        f"{found.inputs} inputs, {found.evaluations} gradient evaluations at most, "
-        f"{1000 * found.seconds_per_evaluation:.2g} ms each: "
-        f"{screen.duration(found.seconds)} at most"
-    )
-
-
-def list_methods(*, as_json: bool) -> None:
-    """Names, settings with defaults, and sources."""
-    if as_json:
-        screen.print_json(
-            {
-                name: {
-                    "summary": method.summary,
-                    "source": method.paper,
-                    "settings": {k: _plain(v) for k, v in method.defaults().items()},
-                    "fixed": dict(method.settings),
-                }
-                for name, method in METHODS.items()
-            }
-        )
-        return
-    table = Table(box=None, pad_edge=False, show_lines=False, padding=(0, 2, 1, 0))
-    table.add_column("method", no_wrap=True, style="bold")
-    table.add_column("what it is, and its settings")
-    for name, method in METHODS.items():
-        settings = "  ".join(
-            f"{key}={_shown(value)}" for key, value in method.defaults().items()
-            if key not in SHARED
-        )  # fmt: skip
-        head = f"{method.summary}  [dim]({escape(method.paper)})[/]"
-        table.add_row(name, head + (f"\n[cyan]{escape(settings)}[/]" if settings else ""))
-    console = screen.results()
-    console.print(table)
-    console.print(
-        "All methods: " + "  ".join(f"{key}" for key in SHARED)
-        + "\nSet them by the options of the same name, or by --set NAME=VALUE."
+    out: str | None = option(None, "Folder for the results.", "--out", "-o", shown="required")
+    overwrite: bool = option(False, "Replace the results of another configuration.")
+    config: str | None = option(
+        None, "TOML file of a run, as each folder of results holds one; options given here "
+        "replace its values.", "--config", "-c",
     )  # fmt: skip
+    trust: bool = option(False, TRUST)
+    dry_run: bool = option(
+        False, "Report evaluations and time from a short timing, and write nothing."
+    )
+    json: bool = option(False, "Print a summary for scripts, as JSON.")
+    quiet: bool = option(False, "Print no progress and no summary.", "--quiet", "-q")
+
+    @property
+    def folder(self) -> Path:
+        """Errors: ValueError where none is given."""
+        if self.out is None:
+            raise ValueError("--out: expected a folder for the results, got none")
+        return Path(self.out)
 
 
-SHARED = ("score", "task", "layer", "batch_size", "check")
-"""Settings that every method has."""
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """plan, run: "module:Class"; the run is made of the plan, the processes and a watch.
+
+    help: the first line, in the list of commands. more: what follows it. hidden: fields of the plan
+    that are no options here. usual: options where neither the command line nor a configuration has
+    the field. adapt: "module:function" from the plan to the one that is run. named: whether the run
+    takes the command's name and the words of the command line.
+    """
+
+    plan: str
+    run: str
+    help: str
+    more: str
+    hidden: tuple[str, ...] = ()
+    usual: Mapping[str, str] = field(default_factory=dict)
+    adapt: str = ""
+    named: bool = False
+    without: tuple[str, ...] = ()
+    """Options of `Output` that it does not have."""
+
+    def plan_class(self) -> type[Plan]:
+        found: type[Plan] = loaded(self.plan)
+        return found
 
 
-def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
+def loaded(name: str) -> Any:
+    """What "module:name" names."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
 
 
-def _plain(value: object) -> Any:
-    return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)
+RESUMED = (
+    "Interrupted and started again, it resumes. Several processes share the work: torchrun "
+    "--nproc-per-node 2 -m moreaugrad {} ..."
+)
+
+COMMANDS: Mapping[str, Command] = {
+    "explain": Command(
+        plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
+        help="Explain images by one method, or by some.",
+        more="moreaugrad explain cat.jpg --model torchvision:resnet50 --out cat",
+        hidden=("sweep",), usual={"--methods": "sparse-moreaugrad"},
+    ),
+    "compare": Command(
+        plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
+        help="Explain images by several methods, side by side.",
+        more="moreaugrad compare photos/ --model torchvision:squeezenet1_0 --out photos-maps",
+        hidden=("sweep",), usual={"--methods": "all,-published-moreaugrad"},
+    ),
+    "sweep": Command(
+        plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
+        help="Explain images at several values of a setting; the page has a slider over them.",
+        more="moreaugrad sweep cat.jpg --model torchvision:resnet50 --over rho --values 0,0.3,1 "
+        "--out cat-rho",
+        hidden=("methods", "compare"), adapt=f"{_PLANS}explain:swept",
+    ),
+    "certify": Command(
+        plan=f"{_PLANS}certify:CertifyPlan", run=f"{_RUNS}certify:CertifyRun",
+        help="Certify how much of a map's largest entries stays under any perturbation.",
+        more="Certificates of Sparsified SmoothGrad, and estimates for MoreauGrad, by the L2 "
+        "length.\n\nmoreaugrad certify cat.jpg --model torchvision:resnet50 --sigma 0.1 --out "
+        "cat-certified",
+    ),
+    "evaluate": Command(
+        plan=f"{_PLANS}evaluate:EvaluatePlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
+        help="Measure how robust, sparse and faithful maps are, on a data set and under attacks.",
+        more="moreaugrad evaluate --data photos/ --model torchvision:resnet50 --methods "
+        "smoothgrad,sparse-moreaugrad --attack top-k --epsilons 0.5,1 --images 50 --out run\n\n"
+        + RESUMED.format("evaluate"),
+    ),
+    "report": Command(
+        plan=f"{_PLANS}report:ReportPlan", run=f"{_RUNS}report:ReportRun",
+        help="Draw the runs of any command: tables with intervals, curves, maps.",
+        more="moreaugrad report run --out page",
+        without=("config", "trust", "dry_run"),
+    ),
+    "train": Command(
+        plan=f"{_PLANS}train:TrainPlan", run=f"{_RUNS}train:TrainRun",
+        help="Train a network, so that its plain gradient is sparse, smooth or where it should be.",
+        more="moreaugrad train --data cells --protocol fast --penalty l1 --epsilon 0.02 --out run"
+        "\n\n" + RESUMED.format("train"),
+        hidden=("preprocess",),
+    ),
+    "sanity": Command(
+        plan=f"{_PLANS}sanity:SanityPlan", run=f"{_RUNS}sanity:SanityRun",
+        help="Compare maps with those of copies of the network with randomised weights.",
+        more="moreaugrad sanity --data photos/ --model torchvision:squeezenet1_0 --out "
+        "photos-sanity",
+        hidden=("block",),
+    ),
+    "visualise": Command(
+        plan=f"{_PLANS}visualise:VisualisePlan", run=f"{_RUNS}visualise:VisualiseRun",
+        help="Feature visualisation: images that raise the score of each class.",
+        more="moreaugrad visualise --model builtin --set jitter=2 --set blur=0.5 --out features",
+    ),
+    "retrain diffroar": Command(
+        plan=f"{_PLANS}retrain:DiffRoarPlan", run=f"{_RUNS}retrain:DiffRoarRun",
+        help="Train on what a map ranks first, and on what it ranks last.",
+        more="The new networks are trained as the explained one was, on the plain loss, or by "
+        "--training.\n\nmoreaugrad retrain diffroar run --levels .2,.5,.8 --seeds 0,1 --out "
+        "run-diffroar",
+    ),
+    "retrain stability": Command(
+        plan=f"{_PLANS}retrain:StabilityPlan", run=f"{_RUNS}retrain:StabilityRun",
+        help="Compare maps of networks trained with other seeds and on partly other images.",
+        more="moreaugrad retrain stability --training run/config.toml --seeds 0,1,2 --out "
+        "run-stability",
+    ),
+    "retrain labels": Command(
+        plan=f"{_PLANS}retrain:LabelsPlan", run=f"{_RUNS}retrain:LabelsRun",
+        help="Compare maps with those of networks that have learnt permuted labels.",
+        more="moreaugrad retrain labels --training run/config.toml --epochs 60 --out run-labels",
+    ),
+}  # fmt: skip
+GROUPS = {"retrain": "Train networks again: DiffROAR, stability, permuted labels.",
+          "data": "Make data sets."}  # fmt: skip

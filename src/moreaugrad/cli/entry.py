@@ -9,17 +9,13 @@ import sys
 import traceback
 import warnings
 
-import typer
-
 from moreaugrad.cli import interruption
-from moreaugrad.cli.app import app
+from moreaugrad.cli.app import UsageError, command_of, make_app
 from moreaugrad.cli.codes import DONE, INTERRUPTED, REFUSED
 from moreaugrad.cli.streams import lasting
 
-# typer brings its own copy of click or uses the installed one, by version; both raise this.
-USAGE: type[Exception] = typer.BadParameter.__mro__[2]
-SAID = (ValueError, TypeError, FloatingPointError)
-"""Errors whose message says what was expected; the type of the others is said too."""
+EXPECTED = (ValueError, TypeError, FloatingPointError, UsageError)
+"""Errors whose message says what was expected; the type of the others is named too."""
 TRACEBACK = "MOREAUGRAD_TRACEBACK"
 """Environment variable: when set, an error comes with its traceback."""
 
@@ -41,16 +37,17 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """A command's exit code. Whatever goes wrong is one line on standard error."""
     interruption.forget()
-    command = typer.main.get_command(app)
     # What it logs of a damaged file is in the error or the note that follows.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         _check_values(arguments)
-        code = command.main(arguments, prog_name="moreaugrad", standalone_mode=False)
+        app = make_app(command_of(arguments))
+        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        code = command(*bound.args, **bound.kwargs)
         if code == INTERRUPTED:
             return interruption.exit_code()
         return code if isinstance(code, int) else DONE
-    except (interruption.Interrupted, KeyboardInterrupt, typer.Abort):
+    except (interruption.Interrupted, KeyboardInterrupt):
         return _refuse("interrupted", interruption.exit_code())
     except (Exception, SystemExit) as error:
         if interruption.received():  # what was interrupted may raise errors of its own
@@ -78,11 +75,10 @@ def _check_values(arguments: list[str]) -> None:
 def _words(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"code of the model or its factory ended the program (exit code {error.code})"
-    text = error.format_message() if isinstance(error, USAGE) else str(error)  # type: ignore[attr-defined]
-    text = " ".join(text.split())
+    text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return text or "not enough memory: use a smaller --batch-size, --crop or model"
-    if isinstance(error, (*SAID, USAGE)) and text:
+    if isinstance(error, EXPECTED) and text:
         return text
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +21,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.segment import Segment
-from rich.table import Table
 
 from moreaugrad.cli.interruption import interruptible
 from moreaugrad.files.names import UNSHOWN, shown
 
 if TYPE_CHECKING:
-    from moreaugrad.runs import Outcome
-    from moreaugrad.runs.results import Failure
-
-MANY = 40
-"""Maps from which on the summary tells of methods, not of each map."""
+    from moreaugrad.runs.progress import Failure
 
 
 class Screen(Console):
@@ -72,8 +66,8 @@ class ProgressBar:
     def pace(self, done: float, total: float, doing: str) -> None:
         self._progress.update(self._task, completed=done, total=total, doing=line(doing))
 
-    def said(self, news: str) -> None:
-        self._progress.console.print(line(news))
+    def news(self, text: str) -> None:
+        self._progress.console.print(line(text))
 
     def failed(self, failure: Failure) -> None:
         self._progress.console.print(line(f"left out: {failure}"), style="yellow")
@@ -113,9 +107,9 @@ class Lines:
     def pace(self, done: float, total: float, doing: str) -> None:
         self._now = (done, total, doing)
 
-    def said(self, news: str) -> None:
+    def news(self, text: str) -> None:
         if not self._quiet:
-            errors().print(line(news))
+            errors().print(line(text))
 
     def failed(self, failure: Failure) -> None:
         note(f"left out: {failure}")
@@ -143,125 +137,6 @@ def _bar() -> Iterator[ProgressBar]:
     )
     with Progress(*columns, console=errors(), transient=True) as progress:
         yield ProgressBar(progress, progress.add_task("", total=None, doing="starting"))
-
-
-def summary(outcome: Outcome) -> None:
-    """The maps in a table, what fell short, and where the page is."""
-    console = results()
-    count = sum(len(record["maps"]) for record in outcome.records)
-    if count <= MANY:
-        _each(outcome, console)
-    else:
-        console.print(_methods(outcome))
-    for line in outcome.short(failed=True):
-        note(f"failed: {line}")
-    for line in outcome.short(failed=False):
-        note(line, style="")
-    if outcome.failures:
-        note(f"{len(outcome.failures)} left out, see above")
-    inputs = len(outcome.records)
-    console.print(
-        f"{count} maps of {inputs} input{'s' if inputs > 1 else ''} in {outcome.seconds:.0f} s"
-    )
-    # A line of its own, never wrapped: terminals make it a link.
-    console.print(f"Page: {escape(str(outcome.page))}", soft_wrap=True)
-
-
-def _each(outcome: Outcome, console: Console) -> None:
-    """A table for each input, their columns under each other."""
-    widest = max(len(key) for record in outcome.records for key in record["maps"])
-    for record in outcome.records:
-        maps = record["maps"]
-        scored = _scored(maps.values())
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("", no_wrap=True, min_width=widest)
-        table.add_column("status", no_wrap=True, min_width=12)
-        for name in ("zeros", "error", "evaluations", *scored):
-            table.add_column(name, justify="right", no_wrap=True, min_width=7)
-        for key, found in maps.items():
-            table.add_row(
-                escape(key),
-                f"[yellow]{found['status']}[/]" if found["failed"] else found["status"],
-                _percent(found.get("zeros")),
-                _percent(found.get("error")),
-                str(found["evaluations"]),
-                *(_number(found.get("scores", {}).get(name)) for name in scored),
-            )
-        console.print(f"[bold]{line(record['input'])}[/]  {line(_explained(record))}")
-        if "beside" in record:
-            other = record["beside"]
-            console.print(f"beside, {line(other['model'])}: {line(_explained(other))}")
-        console.print(table)
-        console.print()
-
-
-def _scored(maps: Iterable[dict[str, Any]]) -> list[str]:
-    """The scores that any of the maps has."""
-    return sorted({name for found in maps for name in found.get("scores", ())})
-
-
-def _explained(record: dict[str, Any]) -> str:
-    target = record.get("target")
-    if target is None:
-        return ""
-    for item in record["prediction"]:
-        if item["class"] == target["class"]:
-            return f"explained: {target['label']} ({_percent(item['probability'])})"
-    return f"explained: {target['label']}"
-
-
-def _methods(outcome: Outcome) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("map", overflow="fold")  # keys differ at their ends
-    scored = _scored(one for record in outcome.records for one in record["maps"].values())
-    for name in ("as stated", "Gini", "zeros", "error", "evaluations", *scored):
-        table.add_column(name, justify="right")
-    found: dict[str, list[dict[str, Any]]] = {}
-    for record in outcome.records:
-        for key, one in record["maps"].items():
-            found.setdefault(key, []).append(one)
-    for key, ones in found.items():
-        table.add_row(
-            escape(key),
-            f"{sum(one['ok'] for one in ones)} of {len(ones)}",
-            _number(_mean(one.get("gini") for one in ones)),
-            _percent(_mean(one.get("zeros") for one in ones)),
-            _percent(_mean(one.get("error") for one in ones)),
-            f"{_mean(one['evaluations'] for one in ones):.0f}",
-            *(_number(_mean(one.get("scores", {}).get(name) for one in ones)) for name in scored),
-        )
-    return table
-
-
-def _mean(values: Iterator[float | None]) -> float:
-    given = [value for value in values if value is not None]
-    return math.fsum(given) / len(given) if given else math.nan
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def summary_json(outcome: Outcome) -> None:
-    """The records and what went wrong, as JSON."""
-    told = {
-        "folder": str(outcome.folder),
-        "page": str(outcome.page) if outcome.records else None,
-        "complete": not outcome.failures and not outcome.interrupted,
-        "interrupted": outcome.interrupted,
-        "seconds": round(outcome.seconds, 3),
-        "inputs": outcome.records,
-        "failures": [
-            {"input": failure.title, "method": failure.method or None, "message": failure.message}
-            for failure in outcome.failures
-        ],
-        "not_as_stated": [*outcome.short(failed=True), *outcome.short(failed=False)],
-    }
-    print_json(told)
 
 
 def print_json(value: Any) -> None:

@@ -28,7 +28,7 @@ def networks(run: MapsFolder) -> list[str]:
 
 def sections_of(run: MapsFolder, count: int, *, several: bool = False) -> list[Section]:
     """The first images with their maps; of attacks, those at the largest budget."""
-    table: dict[str, Any] = run.config["model"].get("preprocess", {})
+    table: dict[str, Any] = dict(run.config["model"].get("preprocess", {}))
     given: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in table.items()
     }

@@ -158,6 +158,7 @@ class CertifyRun(Run[CertifyPlan]):
 
     def _curve(self, key: str, x: Tensor) -> Record:
         plan, explainer = self.plan, self.curves[key]
+        assert plan.sigma is not None
         wanted: dict[str, Any] = {
             "radii": plan.radii, "top": plan.top, "statement": plan.statement,
         }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -44,6 +45,13 @@ class Estimate:
     @property
     def seconds(self) -> float:
         return sum(cost.seconds for cost in self.costs)
+
+    def words(self, duration: Callable[[float], str]) -> str:
+        """The totals; duration: seconds in words."""
+        return (
+            f"{self.inputs} inputs, {self.evaluations} gradient evaluations at most, "
+            f"{1000 * self.seconds_per_evaluation:.2g} ms each: {duration(self.seconds)} at most"
+        )
 
 
 def seconds_per_evaluation(explainer: Explainer, first: Tensor, target: TargetLike) -> float:

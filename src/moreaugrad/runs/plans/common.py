@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from moreaugrad.registry import choose
-from moreaugrad.runs.plans.option import Plan, filled, option, part, unkept
+from moreaugrad.runs.plans.option import Option, Plan, filled, named, option, part, unkept
 
 DTYPES = ("float32", "float64", "bfloat16")
 MOST_THREADS = 1024
@@ -136,12 +136,18 @@ class DataPlan(Plan):
 
     GROUP: ClassVar[str] = "Data"
 
-    files: tuple[str, ...] = option((), "Images, folders or globs.", "IMAGE", path="digest")
-    source: str | None = option(
-        None, "A data set instead: a folder of images, or a zip archive of one (also ImageNet, "
-        "Tiny-ImageNet, CIFAR-10 and CUB-200-2011 as they are distributed); or cells, the "
-        "built-in synthetic cells.", "--data", path="digest",
-    )  # fmt: skip
+    EDITS: ClassVar[Mapping[str, Option]] = {
+        "files": Option(names=("IMAGE",), group="Data", help="Images, folders or globs."),
+        "source": Option(
+            names=("--data",), group="Data",
+            help="A data set instead of images: a folder of images, or a zip archive of one (also "
+            "ImageNet, Tiny-ImageNet, CIFAR-10 and CUB-200-2011 as they are distributed); or "
+            "cells, the built-in synthetic cells.",
+        ),
+    }  # fmt: skip
+
+    files: tuple[str, ...] = named((), "digest")
+    source: str | None = named(None, "digest")
     layout: str = option(
         "auto", "Layout of the data set: cub, cifar10, tiny-imagenet, listed, imagenet or folders."
     )
@@ -178,6 +184,12 @@ class DataPlan(Plan):
             raise ValueError(
                 f"max_unreadable: expected a fraction in [0, 1], got {self.max_unreadable!r}"
             )
+
+    def edited(self, name: str, value: Any) -> Self:
+        """Images in place of those of the configuration, whichever way it names them."""
+        if name == "source":
+            return replace(self, source=value, files=(), indices=())
+        return replace(self, files=tuple(value), source=None, indices=(), images=None)
 
     def moved(self, move: Callable[[str], str]) -> Self:
         if self.source == CELLS:

@@ -108,3 +108,11 @@ class ExplainPlan(MapsPlan):
             choose("export", name, EXPORTS)
         if self.page_images < 1:
             raise ValueError(f"page_images: expected at least 1, got {self.page_images}")
+
+
+def swept(plan: ExplainPlan) -> ExplainPlan:
+    """A sweep alone, with the settings that a configuration has for its method."""
+    sweep = plan.sweep or SweepPlan()
+    own = {k: v for k, v in plan.methods.get(sweep.method, {}).items() if k != sweep.over}
+    settings = {**own, **sweep.settings}
+    return replace(plan, methods={}, compare=None, sweep=replace(sweep, settings=settings))

@@ -120,7 +120,7 @@ COMMON = {
     ),
     "check": _common(
         "Refuse a network whose output is random or depends on the other inputs of a batch.",
-        "--check", negative="--no-check", default="check",
+        "--check", is_flag=True, negative="--no-check", default="check",
     ),
 }  # fmt: skip
 """Settings of many methods, which have options of their own; see `MapsPlan.settings`."""

@@ -26,8 +26,9 @@ class Option:
     default: str = ""
     read: Read | None = None
     repeated: bool = False
+    is_flag: bool = False
     negative: str = ""
-    """Of a truth value: the option for no."""
+    """Of a flag: the option for no."""
 
     @property
     def name(self) -> str:
@@ -57,6 +58,11 @@ def option(
 def part(kind: type[Plan], **given: Any) -> Any:
     """A field that is a plan of its own, by default with these values."""
     return dataclasses.field(default_factory=partial(kind, **given))
+
+
+def named(default: Any, digest: str) -> Any:
+    """A field that names files or folders, and is no option by itself; see `option`."""
+    return _field(default, {"path": digest})
 
 
 def filled() -> Any:
@@ -136,18 +142,19 @@ def options(
             continue
         given, place = item.metadata.get("option"), (*where, item.name)
         if given:
-            yield place, _made(item, given, kind.GROUP)
+            yield place, _made(item, given, kind.GROUP, hints[item.name])
         elif nested := plan_in(hints[item.name]):
             yield from options(nested, hidden, place)
     for name, edit in kind.EDITS.items():
         yield (*where, name), edit
 
 
-def _made(item: dataclasses.Field[Any], given: Mapping[str, Any], group: str) -> Option:
+def _made(item: dataclasses.Field[Any], given: Mapping[str, Any], group: str, hint: Any) -> Option:
     names = given["names"] or (f"--{item.name.replace('_', '-')}",)
     value = None if item.default is dataclasses.MISSING else item.default
-    words = given["default"] or ("" if value is None or value in ("", ()) else in_words(value))
-    return Option(**{**given, "names": names, "group": given["group"] or group, "default": words})
+    words = given["default"] or ("" if value in (None, "", (), False) else in_words(value))
+    made = {**given, "names": names, "group": given["group"] or group, "default": words}
+    return Option(**made, is_flag=hint is bool or bool in get_args(hint))
 
 
 def in_words(value: Any) -> str:

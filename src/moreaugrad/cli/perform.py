@@ -1,0 +1,128 @@
+"""What every command does: assemble the plan, run or estimate it, and report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from moreaugrad.cli import screen, summary
+from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
+from moreaugrad.cli.commands import Command, Output, loaded
+from moreaugrad.files.names import readable
+from moreaugrad.runs.plans.common import ModelPlan
+from moreaugrad.runs.plans.option import Plan, options
+from moreaugrad.runs.plans.text import with_options
+
+
+def assemble(command: Command, given: dict[str, Any], output: Output) -> Plan:
+    """What was given goes before the configuration, and that before defaults."""
+    if "IMAGE" in given and "--data" in given:
+        raise ValueError(f"images: expected files or --data {given['--data']}, got both")
+    kind = command.plan_class()
+    if output.config is None:
+        plan, given = kind(), {**command.usual, **given}
+    else:
+        from moreaugrad.runs.plans.toml import read_plan
+
+        plan = read_plan(kind, output.config, trust=output.trust)
+    plan = with_options(plan, given, command.hidden)
+    if output.trust:
+        plan = plan.each(_trusted)
+    return loaded(command.adapt)(plan) if command.adapt else plan
+
+
+def _trusted(part: Any) -> Any:
+    return replace(part, trust=True) if isinstance(part, ModelPlan) else part
+
+
+def perform(name: str, command: Command, values: dict[str, Any]) -> int:
+    """Runs or estimates a command; the exit code. values: its options by their names."""
+    own = {o.name for _, o in options(Output)}
+    output = with_options(Output(), {k: v for k, v in values.items() if k in own})
+    if not output.dry_run:
+        output.folder  # noqa: B018  refused before anything is loaded
+    plan = assemble(command, {k: v for k, v in values.items() if k not in own}, output)
+    return run_plan(name, command, plan, output)
+
+
+def run_plan(name: str, command: Command, plan: Plan, output: Output) -> int:
+    """The exit code."""
+    from moreaugrad.runs.engine import execute
+    from moreaugrad.runs.processes import processes
+
+    with ExitStack() as opened:
+        team = opened.enter_context(processes())
+        leads = team.rank == 0
+        watch = opened.enter_context(screen.watching(quiet=output.quiet or not leads))
+        more = {"command": name, "words": _words()} if command.named else {}
+        run = loaded(command.run)(plan, team, watch, **more)
+        if output.dry_run:
+            found = run.estimate()
+        else:
+            outcome = execute(run, output.folder, overwrite=output.overwrite)
+    if output.dry_run:
+        if leads:
+            summary.print_estimate(found, run.notes, as_json=output.json)
+        return DONE
+    if leads and output.json:
+        summary.print_json(outcome)
+    elif leads and not output.quiet:
+        summary.print_summary(outcome)
+    if outcome.interrupted:
+        if leads:
+            screen.note(
+                f"interrupted: {outcome.finished} of {outcome.units} units are finished; the same "
+                "command resumes from here"
+                if outcome.units
+                else "interrupted: the same command resumes from the last checkpoint"
+            )
+        return INTERRUPTED
+    # torchrun would take any other code for a process that has failed.
+    return PARTLY if outcome.failures and team.size == 1 else DONE
+
+
+def _words() -> str:
+    return readable(shlex.join(["moreaugrad", *sys.argv[1:]]))
+
+
+def demo(out: str, *, json: bool) -> int:
+    """The example that needs nothing from outside."""
+    from importlib.resources import as_file, files
+    from pathlib import Path
+
+    from moreaugrad.cli.commands import COMMANDS
+    from moreaugrad.runs.plans.explain import ExplainPlan
+    from moreaugrad.runs.plans.toml import read_plan
+
+    with as_file(files("moreaugrad.runs").joinpath("demo.toml")) as path:
+        plan = read_plan(ExplainPlan, path)
+    output = Output(out=out, json=json, overwrite=(Path(out) / "config.toml").exists())
+    return run_plan("demo", COMMANDS["compare"], plan, output)
+
+
+def write_cells(
+    out: str, counts: dict[str, int], *, size: int, seed: int, workers: int, quiet: bool, json: bool
+) -> int:
+    """Writes cells as images; the exit code. Errors: ValueError for counts that are none."""
+    from pathlib import Path
+
+    from moreaugrad.data.writing import write_cells as write
+
+    for name, count in (*counts.items(), ("seed", seed)):
+        if count < 0:
+            raise ValueError(f"{name}: expected a number >= 0, got {count}")
+    if not any(counts.values()):
+        raise ValueError("images: expected at least one image")
+    with screen.watching(quiet=quiet) as watch:
+        written = write(
+            Path(out), counts=counts, size=size, seed=seed, workers=workers,
+            progress=lambda done, total: watch.pace(done, total, "drawing cells"),
+        )  # fmt: skip
+    if json:
+        screen.print_json({"out": out, "counts": counts, "written": written})
+    elif not quiet:
+        screen.results().print(f"{written} images written to {out}", markup=False, soft_wrap=True)
+    return DONE

@@ -1,0 +1,251 @@
+"""What a command says when it is done: tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from moreaugrad.cli import screen
+from moreaugrad.cli.screen import duration, line, note, results
+from moreaugrad.runs.plans.maps import COMMON
+
+if TYPE_CHECKING:
+    from moreaugrad.runs.engine import Outcome
+
+MANY = 40
+"""Maps from which on the summary is of methods, not of each map."""
+EXPLAINED = ("explain", "compare", "sweep", "demo")
+
+
+def print_summary(outcome: Outcome) -> None:
+    """What was made, what is missing from it, and where it is."""
+    for text in outcome.notes:
+        note(f"note: {text}")
+    found = outcome.run.results(outcome.directory)
+    console = results()
+    if outcome.run.command in EXPLAINED and found.get("inputs"):
+        _maps(found["inputs"], console)
+    table = outcome.folder / "table.md"
+    if table.is_file() and not outcome.interrupted:
+        console.print(table.read_text(encoding="utf-8"), markup=False, soft_wrap=True)
+    if outcome.failures:
+        unread = sum(not failure.method for failure in outcome.failures)
+        lost = len(outcome.failures) - unread
+        counts = [f"{unread} images"] * (unread > 0) + [f"{lost} maps"] * (lost > 0)
+        note(f"{' and '.join(counts)} left out, see above")
+    if outcome.units:
+        console.print(
+            f"{outcome.finished} of {outcome.units} units are finished, in "
+            f"{duration(outcome.seconds)}"
+        )
+    # Lines of their own, never wrapped: terminals make them links.
+    page = outcome.folder / "index.html"
+    what = f"Page: {page}" if page.is_file() else f"Folder: {outcome.folder}"
+    console.print(escape(what), soft_wrap=True)
+    if outcome.run.command == "evaluate":
+        folder = escape(str(outcome.folder))
+        console.print(f"Draw it: moreaugrad report {folder} --out PAGE_DIR", soft_wrap=True)
+
+
+def print_json(outcome: Outcome) -> None:
+    """The same for scripts."""
+    page = outcome.folder / "index.html"
+    screen.print_json(
+        {
+            "folder": str(outcome.folder),
+            "page": str(page) if page.is_file() else None,
+            "complete": outcome.complete,
+            "interrupted": outcome.interrupted,
+            "units": outcome.units,
+            "finished": outcome.finished,
+            "seconds": round(outcome.seconds, 3),
+            "notes": outcome.notes,
+            "failures": [
+                {"input": failure.title, "method": failure.method or None,
+                 "message": failure.message}
+                for failure in outcome.failures
+            ],
+            **outcome.run.results(outcome.directory),
+        }
+    )  # fmt: skip
+
+
+def print_estimate(found: Any, notes: Sequence[str], *, as_json: bool) -> None:
+    """What a run would cost."""
+    if as_json:
+        totals = {name: getattr(found, name) for name in ("evaluations", "seconds")}
+        screen.print_json({**asdict(found), **totals, "notes": list(notes)})
+        return
+    for text in notes:
+        note(f"note: {text}")
+    console = results()
+    rows = [
+        (cost.key, [str(cost.maps), str(cost.evaluations), duration(cost.seconds)])
+        for cost in found.costs
+    ]
+    _print(console, "map", ["maps", "evaluations each, at most", "time, at most"], rows)
+    console.print(found.words(duration), soft_wrap=True)
+
+
+def _maps(records: Sequence[Mapping[str, Any]], console: Console) -> None:
+    count = sum(len(record["maps"]) for record in records)
+    if count <= MANY:
+        _each(records, console)
+    else:
+        _methods(records, console)
+    shown = [
+        (f"{record['input']}, {label}: {found['message']}; {found['remedy']}", found["failed"])
+        for record in records
+        for label, one in record["maps"].items()
+        if "message" in (found := one.get("map", {}))
+    ]
+    for text, failed in sorted(shown, key=lambda item: not item[1]):
+        note(f"failed: {text}" if failed else text, style="yellow" if failed else "")
+    total = len(records)
+    console.print(f"{count} maps of {total} input{'s' if total > 1 else ''}")
+
+
+def _each(records: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """A table for each input."""
+    for record in records:
+        maps = {label: one for label, one in record["maps"].items() if "map" in one}
+        names = _metrics(maps.values())
+        rows = [
+            (
+                label,
+                [
+                    one["map"]["status"],
+                    _percent(one["map"].get("zeros")),
+                    _percent(one["map"].get("error")),
+                    str(one["map"]["evaluations"]),
+                    *(_number(one["metrics"].get(name)) for name in names),
+                ],
+            )
+            for label, one in maps.items()
+        ]
+        console.print(f"[bold]{line(record['input'])}[/]  {line(_explained(record))}")
+        _print(console, "", ["status", "zeros", "error", "evaluations", *names], rows)
+        console.print()
+
+
+def _methods(records: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Means over the inputs."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        for label, one in record["maps"].items():
+            if "map" in one:
+                found.setdefault(label, []).append(one)
+    names = _metrics(one for ones in found.values() for one in ones)
+    rows = [
+        (
+            label,
+            [
+                f"{sum(one['map']['ok'] for one in ones)} of {len(ones)}",
+                _percent(_mean(one["map"].get("zeros") for one in ones)),
+                _percent(_mean(one["map"].get("error") for one in ones)),
+                f"{_mean(one['map']['evaluations'] for one in ones):.0f}",
+                *(_number(_mean(one["metrics"].get(name) for one in ones)) for name in names),
+            ],
+        )
+        for label, ones in found.items()
+    ]
+    _print(console, "map", ["converged", "zeros", "error", "evaluations", *names], rows)
+
+
+def _print(
+    console: Console, head: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]
+) -> None:
+    """A table whose labels are whole: where the terminal is too narrow, the last columns go to a
+    second table below."""
+    widths = [
+        max(len(name), *(len(cells[place]) for _, cells in rows), 0)
+        for place, name in enumerate(columns)
+    ]
+    label = max((len(name) for name, _ in rows), default=0)
+    left = list(range(len(columns)))
+    while left:
+        room, taken = console.width - max(label, len(head)), list[int]()
+        while left and (not taken or room >= widths[left[0]] + 2):
+            room -= widths[left[0]] + 2
+            taken.append(left.pop(0))
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column(escape(head), no_wrap=True, min_width=label)
+        for place in taken:
+            table.add_column(columns[place], justify="right", no_wrap=True)
+        for name, cells in rows:
+            table.add_row(escape(name), *(escape(cells[place]) for place in taken))
+        console.print(table, soft_wrap=True)
+
+
+def _metrics(maps: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The metrics that any of the maps has."""
+    return list(dict.fromkeys(name for one in maps for name in one.get("metrics", ())))
+
+
+def _explained(record: Mapping[str, Any]) -> str:
+    target = next((one["target"] for one in record["maps"].values() if "target" in one), None)
+    if target is None:
+        return ""
+    for item in record["prediction"]:
+        if item["class"] == target["class"]:
+            return f"explained: {target['label']} ({_percent(item['probability'])})"
+    return f"explained: {target['label']}"
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    given = [value for value in values if value is not None]
+    return math.fsum(given) / len(given) if given else math.nan
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def list_methods(*, as_json: bool) -> None:
+    """Names, settings with defaults, and sources."""
+    from moreaugrad.explainers import METHODS
+
+    if as_json:
+        screen.print_json(
+            {
+                name: {
+                    "summary": method.summary,
+                    "source": method.paper,
+                    "settings": {k: _plain(v) for k, v in method.defaults().items()},
+                    "fixed": dict(method.settings),
+                }
+                for name, method in METHODS.items()
+            }
+        )
+        return
+    common = [name for name in COMMON if all(name in m.defaults() for m in METHODS.values())]
+    console = results()
+    for name, method in METHODS.items():
+        settings = "  ".join(
+            f"{key}={'none' if value is None else value}"
+            for key, value in method.defaults().items()
+            if key not in common
+        )
+        console.print(
+            f"[bold]{name}[/]  {escape(method.summary)}  [dim]({escape(method.paper)})[/]"
+        )
+        if settings:
+            console.print(f"  [cyan]{escape(settings)}[/]")
+    console.print(
+        f"All methods: {'  '.join(common)}\n"
+        "Set them by the options of the same name, or by --set NAME=VALUE."
+    )
+
+
+def _plain(value: object) -> Any:
+    return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)
