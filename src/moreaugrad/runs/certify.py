@@ -29,7 +29,7 @@ from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.registry import choose
 from moreaugrad.report.certificates import curves_figure, findings
 from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Files, Run
+from moreaugrad.runs.engine import Files, NoResult, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network, fixed_threads
@@ -218,10 +218,10 @@ class CertifyRun(Run[CertifyPlan]):
         return [directory.json(unit) for unit in self.images if directory.finished(unit)]
 
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
-        """Errors: ValueError where nothing could be certified."""
+        """Errors: NoResult where nothing could be certified."""
         failures = list(self.failures(directory))
         if len(failures) == len(self.images):
-            raise ValueError(str(failures[0]))
+            raise NoResult(str(failures[0]))
 
     def finish(self, directory: RunDirectory) -> None:
         for name, data in findings(self.results(directory)["inputs"]).files().items():

@@ -27,6 +27,10 @@ Files = Mapping[str, bytes]
 P = TypeVar("P", bound=Plan)
 
 
+class NoResult(ValueError):
+    """Nothing of a run is of any use, so that its folder is taken back."""
+
+
 class Run(Generic[P]):
     """A command at work: `plan` has every choice made, so that it gives the same again."""
 
@@ -60,7 +64,7 @@ class Run(Generic[P]):
         raise NotImplementedError
 
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
-        """Looks at a finished stage. Errors: ValueError where it is of no use to go on."""
+        """Looks at a finished stage. Errors: NoResult."""
 
     def finish(self, directory: RunDirectory) -> None:
         """What is made of all units, by one process."""
@@ -165,8 +169,8 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
                 f"{out}: cannot be written to ({error.strerror or error}); what is finished stays, "
                 "and the same command resumes from there"
             ) from error
-        except BaseException:
-            if not run.kept(directory):
+        except BaseException as error:
+            if isinstance(error, NoResult) or not run.kept(directory):
                 directory.discard()
             raise
         outcome.failures += run.failures(directory)

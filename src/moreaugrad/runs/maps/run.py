@@ -27,7 +27,7 @@ from moreaugrad.report.folder import (
 from moreaugrad.report.maps import explained_page
 from moreaugrad.report.reading import MapsFolder
 from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Files, Run
+from moreaugrad.runs.engine import Files, NoResult, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.inputs import UNREADABLE, Inputs
 from moreaugrad.runs.maps.attacks import AttackMaker, BudgetedAttack, attack_settings, check_suited
@@ -305,7 +305,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         return limit is None or one in self.inputs.chosen[:limit]
 
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
-        """Errors: ValueError for too many unreadable images, and where no map was made."""
+        """Errors: NoResult for too many unreadable images, and where no map was made."""
         records = [record for unit in stage for record in directory.records(unit)]
         if stage == self.stages[0]:
             broken = [record for record in records if "problem" in record]
@@ -317,7 +317,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             allowed = self.plan.data.max_unreadable * len(records)
             most = len(records) - 1 if self.explains else max(1, allowed)
             if len(broken) > most or len(broken) == len(records):
-                raise ValueError(
+                raise NoResult(
                     f"{len(broken)} of {len(records)} images cannot be read, the first is "
                     f"{failures[0]}; mend them, or allow more with --max-unreadable"
                     if len(records) > 1
@@ -329,7 +329,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                 message=records[0]["problem"],
             )  # fmt: skip
             more = f" (and {len(records) - 1} more)" if len(records) > 1 else ""
-            raise ValueError(f"{first}{more}")
+            raise NoResult(f"{first}{more}")
 
     def _groups(
         self, block: Sequence[Chosen], network: Network, found: Block

@@ -141,18 +141,23 @@ def options(
         if item.name in hidden:
             continue
         given, place = item.metadata.get("option"), (*where, item.name)
-        if given:
+        if item.name in kind.EDITS:
+            yield place, kind.EDITS[item.name]
+        elif given:
             yield place, _made(item, given, kind.GROUP, hints[item.name])
         elif nested := plan_in(hints[item.name]):
             yield from options(nested, hidden, place)
+    names = {item.name for item in fields(kind)}
     for name, edit in kind.EDITS.items():
-        yield (*where, name), edit
+        if name not in names:
+            yield (*where, name), edit
 
 
 def _made(item: dataclasses.Field[Any], given: Mapping[str, Any], group: str, hint: Any) -> Option:
     names = given["names"] or (f"--{item.name.replace('_', '-')}",)
     value = None if item.default is dataclasses.MISSING else item.default
-    words = given["default"] or ("" if value in (None, "", (), False) else in_words(value))
+    usual = value is None or value is False or value in ("", ())
+    words = given["default"] or ("" if usual else in_words(value))
     made = {**given, "names": names, "group": given["group"] or group, "default": words}
     return Option(**made, is_flag=hint is bool or bool in get_args(hint))
 
