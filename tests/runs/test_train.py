@@ -19,6 +19,7 @@ from moreaugrad.data.prepare import prepare
 from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
 from moreaugrad.models.heads import fit_head
+from moreaugrad.penalties import PENALTIES
 from moreaugrad.runs.network import weights_digest
 from moreaugrad.runs.train import (
     DataPlan,
@@ -33,7 +34,6 @@ from moreaugrad.runs.train import (
     run_train,
 )
 from moreaugrad.runs.train import prepare as preparing
-from moreaugrad.runs.train.protocols import PENALTIES
 from moreaugrad.training import PROTOCOLS
 
 LABELS = ("blank", "cross", "dot", "stripe")
@@ -92,7 +92,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 
 
 CHOICES = [
-    *(protocol(name, "l1" if kind.needs_penalty else None) for name, kind in PROTOCOLS.items()),
+    *(
+        protocol(name, "l1" if "penalty" in kind.needs() else None)
+        for name, kind in PROTOCOLS.items()
+    ),
     *(protocol("fast", penalty) for penalty in PENALTIES if penalty != "l1"),
     protocol("iterative", "group", published=True),
     protocol("iterative", "elastic-net", update="normalised-ascent", steps=2),

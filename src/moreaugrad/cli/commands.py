@@ -183,7 +183,7 @@ def list_methods(*, as_json: bool) -> None:
             {
                 name: {
                     "summary": method.summary,
-                    "source": method.paper,
+                    "source": method.source,
                     "settings": {k: _plain(v) for k, v in method.defaults().items()},
                     "fixed": dict(method.settings),
                 }
@@ -199,7 +199,7 @@ def list_methods(*, as_json: bool) -> None:
             f"{key}={_shown(value)}" for key, value in method.defaults().items()
             if key not in SHARED
         )  # fmt: skip
-        head = f"{method.summary}  [dim]({escape(method.paper)})[/]"
+        head = f"{method.summary}  [dim]({escape(method.source)})[/]"
         table.add_row(name, head + (f"\n[cyan]{escape(settings)}[/]" if settings else ""))
     console = screen.results()
     console.print(table)

@@ -25,7 +25,6 @@ from moreaugrad.cli.jobs import (
 from moreaugrad.cli.options import EvaluateOptions
 from moreaugrad.cli.values import numbers, target_of, typed
 from moreaugrad.metrics import METRICS
-from moreaugrad.registry import choose
 
 if TYPE_CHECKING:
     from moreaugrad.runs.evaluate import EvaluateOutcome, EvaluatePlan
@@ -98,7 +97,7 @@ def _metric_names(text: str) -> list[str]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     if words == [ALL]:
         return [name for name, metric in METRICS.items() if metric.kind not in ("mask", "truth")]
-    return [choose("metric", word, METRICS) for word in words]
+    return [METRICS.check(word) for word in words]
 
 
 def _attack(text: str) -> tuple[str, dict[str, Any]]:
@@ -113,7 +112,7 @@ def _attack(text: str) -> tuple[str, dict[str, Any]]:
             settings[name.strip()] = _value(value.strip())
         elif pair.strip():
             raise ValueError(f"--attack {text}: expected SETTING=VALUE after the colon")
-    name = choose("attack", match["name"], ATTACKS)
+    name = ATTACKS.check(match["name"])
     label = match["label"] or name
     return label, settings if label == name else {"attack": name, **settings}
 
@@ -127,12 +126,12 @@ def _value(text: str) -> Any:
 
 
 def _attack_part(label: str, settings: dict[str, Any]) -> Part:
-    name = choose("attack", settings.get("attack", label), ATTACKS)
+    name = ATTACKS.check(settings.get("attack", label))
     return Part(label, settings, {**ATTACKS[name].defaults(), **BESIDES})
 
 
 def _metric_part(label: str, settings: dict[str, Any]) -> Part:
-    name = choose("metric", settings.get("metric", label), METRICS)
+    name = METRICS.check(settings.get("metric", label))
     return Part(label, settings, {**METRICS[name].defaults(), **OF_METRICS})
 
 

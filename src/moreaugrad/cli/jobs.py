@@ -40,9 +40,9 @@ def method_names(text: str) -> list[str]:
         if word == ALL:
             chosen |= dict.fromkeys(METHODS)
         elif word.startswith("-"):
-            chosen.pop(choose("method", word[1:], METHODS), None)
+            chosen.pop(METHODS.check(word[1:]), None)
         else:
-            chosen[choose("method", word, [*METHODS, ALL])] = None
+            chosen[METHODS.check(word, also=(ALL,))] = None
     if not chosen:
         raise ValueError(f"methods: expected names, separated by commas, or {ALL}; got {text!r}")
     return list(chosen)
@@ -91,7 +91,7 @@ def sweep_job(
     """One method at several values of a setting."""
     from moreaugrad.runs import Job, SweepPlan, read_job
 
-    choose("method", method, METHODS)
+    METHODS.check(method)
     settings: Settings = {method: {}}
     apply(options, [method_part(method, method, settings[method])])
     if options.config is None:

@@ -18,11 +18,11 @@ from moreaugrad.explainers import calling
 from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.progress import Progress, reporting
-from moreaugrad.registry import Checked
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.masks import MaskLike
 from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Inputs, Score, Smoothed
+from moreaugrad.settings import Checked
 from moreaugrad.solvers.solution import Status
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from moreaugrad.explainers import METHODS
 from moreaugrad.files.foreign import check_named
 from moreaugrad.models import Preprocess, PreprocessPlan
-from moreaugrad.models.sources import refuse_code
+from moreaugrad.models.sources import refuse_own
 from moreaugrad.pictures import Style
 from moreaugrad.registry import choose
 
@@ -49,7 +49,7 @@ class ModelPlan:
     def check_trust(self) -> None:
         """Errors: ValueError for code that a configuration file names, without `trust`."""
         if self.named_in:
-            refuse_code(self.name, self.named_in, trust=self.trust)
+            refuse_own(self.name, self.named_in, trust=self.trust)
 
     def arguments(self) -> dict[str, Any]:
         """Of `load_model`. Errors: ValueError without a name, and as of `check_trust`."""
@@ -159,7 +159,7 @@ class BesidePlan:
         if not self.methods:
             raise ValueError("beside: expected at least one method, got none")
         for name in self.methods:
-            choose("beside: method", name, METHODS)
+            METHODS.check(name, "beside: method")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,7 @@ class Job:
         if not self.methods and self.sweep is None:
             raise ValueError("methods: expected at least one, or a sweep; got none")
         for name in self.methods:
-            choose("method", name, METHODS)
+            METHODS.check(name)
         for name in self.export:
             choose("export", name, EXPORTS)
         if self.page_images < 1:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from moreaugrad.metrics import METRICS
 from moreaugrad.metrics import build as build_metric
-from moreaugrad.registry import choose
 from moreaugrad.runs.evaluate.plan import EvaluatePlan, Settings, plain_settings
 from moreaugrad.score.readout import Readout
 
@@ -39,7 +38,7 @@ class Judge:
 def metric_told(plan: EvaluatePlan, label: str) -> dict[str, Any]:
     """A metric's settings, those spelt out that were not given."""
     given = plan.metrics[label]
-    name = choose("metric", given.get("metric", label), METRICS)
+    name = METRICS.check(given.get("metric", label))
     asks = {"score": SCORES.get(name, "probability")} if METRICS[name].kind == BY_MODEL else {}
     return {"metric": name, **plain_settings(METRICS[name].defaults()), **asks, **given}
 

@@ -11,9 +11,8 @@ from typing import Any
 import tomli_w
 
 from moreaugrad.attacks import ATTACKS
-from moreaugrad.data.layouts import AUTO, LAYOUTS
+from moreaugrad.data.layouts import AUTO, check_layout
 from moreaugrad.files.foreign import check_named, read_toml
-from moreaugrad.registry import choose
 from moreaugrad.runs.config import (
     finding,
     found_from,
@@ -78,7 +77,7 @@ class EvaluatePlan:
 
     def __post_init__(self) -> None:
         check_named("data", self.data)
-        choose("layout", self.layout, [AUTO, *LAYOUTS])
+        check_layout(self.layout)
         if not self.methods:
             raise ValueError("methods: expected at least one, got none")
         for name, least in (("samples", 1), ("block", 1), ("maps", 0)):
@@ -103,7 +102,7 @@ class EvaluatePlan:
         Errors: ValueError where there are none.
         """
         given = self.attacks[attack]
-        kind = ATTACKS[choose("attack", str(given.get("attack", attack)), ATTACKS)]
+        kind = ATTACKS[str(given.get("attack", attack))]
         found = given.get("epsilons", self.epsilons)
         values = tuple(found) if isinstance(found, (list, tuple)) else (found,)
         if not values and not kind.load().needs_epsilon:

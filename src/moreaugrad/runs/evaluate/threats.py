@@ -15,7 +15,6 @@ from moreaugrad.attacks.base import Attack
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.names import number_name
-from moreaugrad.registry import choose
 from moreaugrad.runs.evaluate.choice import Chosen, known_classes
 from moreaugrad.runs.evaluate.plan import OF_DATA, EvaluatePlan, Settings, plain_settings
 from moreaugrad.runs.explaining import line
@@ -62,7 +61,7 @@ def attack_told(plan: EvaluatePlan, label: str) -> dict[str, Any]:
 def method_told(label: str, given: Settings, network: Network) -> tuple[str, Settings]:
     """A method's name in the registry and its settings."""
     settings = dict(given)
-    name = choose("method", settings.pop("method", label), METHODS)
+    name = METHODS.check(settings.pop("method", label))
     return name, told_std(name, settings, network.model.preprocess)
 
 
@@ -107,7 +106,7 @@ class Threats:
         given = dict(self._plan.attacks[label])
         given.pop("epsilons", None)
         over = given.pop("over", "epsilon")
-        name = choose("attack", given.pop("attack", label), ATTACKS)
+        name = ATTACKS.check(given.pop("attack", label))
         source, beta = given.pop("source", None), given.pop("surrogate", None)
         if source is not None or beta is not None:
             given["source"] = self._source(source or method, beta)

@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from moreaugrad.data.examples import CELLS, TRAIN
-from moreaugrad.data.layouts import AUTO, LAYOUTS
+from moreaugrad.data.layouts import AUTO, check_layout
 from moreaugrad.files.foreign import check_named, read_toml
 from moreaugrad.registry import choose
 from moreaugrad.runs.config import (
@@ -52,7 +52,7 @@ class DataPlan:
 
     def __post_init__(self) -> None:
         check_named("data.source", self.source)
-        choose("layout", self.layout, [AUTO, *LAYOUTS])
+        check_layout(self.layout)
         if not 0 < self.validation < 1:
             raise ValueError(
                 f"validation: expected a share of the training pictures between 0 and 1, got "
