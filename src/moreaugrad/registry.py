@@ -87,8 +87,8 @@ class Registry(Mapping[str, R]):
     """Rows by name, in order; `registry["package.module:Class"]` is the row of a part of one's own.
 
     Listing names and rows loads nothing. Code of one's own is imported, from the environment or the
-    working folder, when its row is asked for: to name it is to consent to that. Where the name came
-    out of a file, `refuse_code` asks for the consent before.
+    working folder, when its row is asked for: to name it is to consent to that. Names out of a file
+    are refused before, see `refuse_code`.
     """
 
     def __init__(self, part: str, rows: Mapping[str, R], bases: Sequence[str] = ()) -> None:
@@ -141,6 +141,21 @@ class Registry(Mapping[str, R]):
         return row.make(*given, **(dict(row.settings) | settings))
 
 
+def labelled(part: str, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Settings by label: a part of one's own, `package.module:Class`, is labelled `Class`.
+
+    part: the setting that then holds the name, such as "method". Errors: ValueError for two parts
+    of one label.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, given in settings.items():
+        label = name.partition(":")[2] if is_code(name) else name
+        if label in found:
+            raise ValueError(f"{part}s: two are called {label!r}; give one of them another label")
+        found[label] = dict(given) if label == name else {part: name, **given}
+    return found
+
+
 class UnknownName(ValueError, KeyError):
     """A name that a registry does not have. The message lists what it has, and the nearest."""
 
@@ -167,13 +182,29 @@ def is_code(name: str) -> bool:
     return CODE.fullmatch(name) is not None
 
 
-def refuse_code(name: str, what: str, file: str | Path, *, trust: bool) -> None:
-    """Errors: ValueError for a name out of a file whose code nobody has consented to run."""
-    if not trust:
-        raise ValueError(
-            f"{file}: names {name} as {what}, code that is run when it is loaded; read that "
-            "code, and give --trust (in Python: trust=True) if you trust it"
-        )
+def untrusted(name: str, what: str, file: str | Path) -> ValueError:
+    """The error of a name out of a file whose code nobody has consented to run."""
+    return ValueError(
+        f"{file}: names {name} as {what}, code that is run when it is loaded; read that code, and "
+        "give --trust (in Python: trust=True) if you trust it"
+    )
+
+
+def refuse_code(table: Mapping[str, Any], file: str | Path) -> None:
+    """Errors: ValueError for a configuration that names a part of somebody's own.
+
+    Any text of that form counts, in keys and values: which of them are looked up as parts is for
+    others to say, and may change. Left out are a network, which has its own consent, and a target.
+    """
+    for key, value in table.items():
+        if key in ("model", "target"):
+            continue
+        texts = [key, *(value if isinstance(value, (list, tuple)) else [value])]
+        for text in texts:
+            if isinstance(text, Mapping):
+                refuse_code(text, file)
+            elif isinstance(text, str) and is_code(text):
+                raise untrusted(text, "a part of its own", file)
 
 
 def import_code(name: str, expected: str, known: Iterable[str] = ()) -> Any:

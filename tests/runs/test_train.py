@@ -368,8 +368,11 @@ def test_unreadable_pictures_are_told_and_left_out(
         (["--protocol", "fst"], "did you mean 'fast'"),
         (["--protocol", "fast"], "needs one of l1, group"),
         (["--protocol", "fast", "--penalty", "l2", "--epsilon", "1"], "penalty: expected one of"),
-        (["--protocol", "fast", "--penalty", "l1"], "expected the numbers epsilon"),
-        (["--protocol", "fast", "--penalty", "elastic-net", "--epsilon", "1"], "epsilon2"),
+        (["--protocol", "fast", "--penalty", "l1"], "expected the numbers eta"),
+        (
+            ["--protocol", "fast", "--penalty", "elastic-net", "--epsilon", "1"],
+            "the numbers l1, l2",
+        ),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon", "a"], "--epsilon: expected fin"),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon=-1"], "got -1"),
         (["--penalty", "l1", "--epsilon", "1"], "the protocol plain takes none"),

@@ -25,6 +25,7 @@ from moreaugrad.cli.jobs import (
 from moreaugrad.cli.options import EvaluateOptions
 from moreaugrad.cli.values import numbers, target_of, typed
 from moreaugrad.metrics import METRICS
+from moreaugrad.registry import labelled
 
 if TYPE_CHECKING:
     from moreaugrad.runs.evaluate import EvaluateOutcome, EvaluatePlan
@@ -35,7 +36,10 @@ OWN = ("layout", "split", "samples", "seed", "block", "maps", "unreadable")
 BESIDES = {"attack": None, "epsilons": None, "over": None, "surrogate": None}
 """Settings that every attack has in a plan; see `EvaluatePlan`."""
 OF_METRICS = {"metric": None, "score": None}
-ATTACK = re.compile(r"(?:(?P<label>[\w.+-]+)=)?(?P<name>[\w-]+)(?::(?P<settings>.*))?", re.DOTALL)
+ATTACK = re.compile(
+    r"(?:(?P<label>[\w.+-]+)=)?(?P<name>[\w.]+:[^\W\d]\w*(?!\s*=)|[\w-]+)(?::(?P<settings>.*))?",
+    re.DOTALL,
+)
 BETWEEN = re.compile(r",(?![^\[]*\])")
 """Commas, those within brackets left out."""
 
@@ -56,11 +60,13 @@ def evaluate_plan(options: EvaluateOptions) -> EvaluatePlan:
             methods={name: {} for name in method_names(options.methods)},
             metrics={name: {} for name in USUAL_METRICS},
         )
-    methods = _chosen(base.methods, options.methods and method_names(options.methods))
-    metrics = _chosen(base.metrics, options.metrics and _metric_names(options.metrics))
+    names = options.methods and method_names(options.methods)
+    methods = labelled("method", _chosen(base.methods, names))
+    names = options.metrics and _metric_names(options.metrics)
+    metrics = labelled("metric", _chosen(base.metrics, names))
     attacks = _chosen(base.attacks, None)
     if options.attack:
-        attacks = dict(map(_attack, options.attack))
+        attacks = labelled("attack", dict(map(_attack, options.attack)))
     others = [_attack_part(*item) for item in attacks.items()]
     for name in ("norm", "units"):
         value = getattr(options, name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from moreaugrad.cli.options import CertifyOptions, Common, MethodOptions, Options
 from moreaugrad.cli.values import batch_size, numbers, size, target_of, typed
 from moreaugrad.explainers import METHODS
-from moreaugrad.registry import choose, nearest
+from moreaugrad.registry import choose, labelled, nearest
 
 if TYPE_CHECKING:
     from moreaugrad.models import PreprocessPlan
@@ -77,8 +77,13 @@ def explain_job(
     known = plan.methods if plan else {}
     names = known if methods is None else methods
     others: Settings = {name: dict(known.get(name, {})) for name in names} if plan else {}
+    chosen, others = labelled("method", chosen), labelled("method", others)
     swept = {} if base.sweep is None else {base.sweep.method: dict(base.sweep.settings)}
-    parts = [method_part(n, n, s) for part in (chosen, swept, others) for n, s in part.items()]
+    parts = [
+        method_part(n, s.get("method", n), s)
+        for part in (chosen, swept, others)
+        for n, s in part.items()
+    ]
     apply(options, parts)
     sweep = base.sweep and replace(base.sweep, settings=swept[base.sweep.method])
     plan = plan and replace(plan, methods=others)

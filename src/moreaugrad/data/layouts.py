@@ -41,6 +41,7 @@ def open_dataset(
         with parsing(str(tree.root), f"a data set in the layout {name}"):
             found: DataSet | None = read(tree, split)
         if found is not None and found.items:
+            object.__setattr__(found, "layout", name)
             return found
     where = f" in the part {split!r}" if split else ""
     raise ValueError(

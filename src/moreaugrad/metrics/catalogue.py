@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 from moreaugrad.registry import Registry, Row
 
@@ -36,6 +36,8 @@ class Metric(Row):
     kind: str = "map"
     better: str = ""
     reduction: str = "abs-sum"
+
+    columns: ClassVar[tuple[str, ...]] = ("kind", "better", "reduction")
 
     @classmethod
     def of(cls, name: str, part: Any) -> Self:

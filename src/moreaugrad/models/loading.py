@@ -53,7 +53,7 @@ def load_model(
     folder = trained_folder(name)
     if folder is not None:
         told = Trained.read(Path(folder))
-        sources.refuse_own(told.model, Path(folder) / FILE, trust=trust)
+        sources.refuse_code(told.model, Path(folder) / FILE, trust=trust)
         fresh = weights is None and not pretrained
         found = load_model(
             told.model,

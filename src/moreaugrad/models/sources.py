@@ -26,7 +26,7 @@ from moreaugrad.registry import (
     first_line,
     import_code,
     nearest,
-    refuse_code,
+    untrusted,
     working_folder,
 )
 
@@ -154,10 +154,10 @@ def own_code(name: str) -> bool:
     return bool(separator and scheme and rest) and scheme not in (*SOURCES, TRAINED)
 
 
-def refuse_own(name: str, file: str | Path, *, trust: bool) -> None:
+def refuse_code(name: str, file: str | Path, *, trust: bool) -> None:
     """Errors: ValueError for a name out of a file whose code nobody has consented to run."""
-    if own_code(name):
-        refuse_code(name, "its network", file, trust=trust)
+    if own_code(name) and not trust:
+        raise untrusted(name, "its network", file)
 
 
 def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedModel:

@@ -19,7 +19,7 @@ import tomli_w
 
 from moreaugrad.files.foreign import lies_within, read_toml
 from moreaugrad.models.trained import TRAINED, trained_folder
-from moreaugrad.registry import nearest, type_words
+from moreaugrad.registry import nearest, refuse_code, type_words
 from moreaugrad.runs.job import Job, ModelPlan
 
 T = TypeVar("T")
@@ -33,6 +33,8 @@ def read_job(path: str | Path, *, trust: bool = False) -> Job:
     Errors: ValueError that names the file and what is wrong in it.
     """
     file, table = Path(path), read_toml(path)
+    if not trust:
+        refuse_code(table, file)
     try:
         job = from_table(Job, table)
     except (ValueError, TypeError) as error:

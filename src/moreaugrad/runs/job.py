@@ -10,9 +10,9 @@ from typing import Any, Self
 from moreaugrad.explainers import METHODS
 from moreaugrad.files.foreign import check_named
 from moreaugrad.models import Preprocess, PreprocessPlan
-from moreaugrad.models.sources import refuse_own
+from moreaugrad.models.sources import refuse_code
 from moreaugrad.pictures import Style
-from moreaugrad.registry import choose
+from moreaugrad.registry import choose, labelled
 
 DTYPES = ("float32", "float64", "bfloat16")
 EXPORTS = ("npy", "csv")
@@ -49,7 +49,7 @@ class ModelPlan:
     def check_trust(self) -> None:
         """Errors: ValueError for code that a configuration file names, without `trust`."""
         if self.named_in:
-            refuse_own(self.name, self.named_in, trust=self.trust)
+            refuse_code(self.name, self.named_in, trust=self.trust)
 
     def arguments(self) -> dict[str, Any]:
         """Of `load_model`. Errors: ValueError without a name, and as of `check_trust`."""
@@ -128,7 +128,6 @@ class SweepPlan:
     images: int | None = None
 
     def __post_init__(self) -> None:
-        choose("method", self.method, METHODS)
         known = METHODS[self.method].defaults()
         choose(f"the setting to sweep of {self.method}", self.over, known)
         if self.over in self.settings:
@@ -158,8 +157,9 @@ class BesidePlan:
     def __post_init__(self) -> None:
         if not self.methods:
             raise ValueError("beside: expected at least one method, got none")
-        for name in self.methods:
-            METHODS.check(name, "beside: method")
+        object.__setattr__(self, "methods", labelled("method", self.methods))
+        for label, settings in self.methods.items():
+            METHODS.check(str(settings.get("method", label)), "beside: method")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,10 +197,11 @@ class Job:
             )
         for name in self.images:
             check_named("images", name)
+        object.__setattr__(self, "methods", labelled("method", self.methods))
         if not self.methods and self.sweep is None:
             raise ValueError("methods: expected at least one, or a sweep; got none")
-        for name in self.methods:
-            METHODS.check(name)
+        for label, settings in self.methods.items():
+            METHODS.check(str(settings.get("method", label)))
         for name in self.export:
             choose("export", name, EXPORTS)
         if self.page_images < 1:

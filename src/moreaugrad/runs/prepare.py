@@ -42,7 +42,12 @@ class Subject:
     @property
     def settings(self) -> dict[str, Mapping[str, Any]]:
         """Of its methods, spelt out."""
-        return {v.method: v.explainer.settings() for v in self.variants if v.value is None}
+        return {
+            v.method: ({} if v.name in ("", v.method) else {"method": v.name})
+            | v.explainer.settings()
+            for v in self.variants
+            if v.value is None
+        }
 
     def resolved(self, plan: ModelPlan) -> ModelPlan:
         return plan.resolved(self.network.model.preprocess)

@@ -27,12 +27,14 @@ VANISHING = 1e-8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Variant:
-    """key: the stem of its files. value: of the swept setting; None for a plain method."""
+    """key: the stem of its files. method: its label, and name: of the registry, where that is
+    another. value: of the swept setting; None for a plain method."""
 
     key: str
     method: str
     explainer: Explainer
     value: float | None = None
+    name: str = ""
 
 
 def variants(
@@ -42,14 +44,13 @@ def variants(
 
     Errors: ValueError for settings that a method does not have or take.
     """
-    return [
-        Variant(
-            key=prefix + name,
-            method=name,
-            explainer=built(name, model.module, told_std(name, settings, model.preprocess)),
-        )
-        for name, settings in methods.items()
-    ]
+    found = []
+    for label, settings in methods.items():
+        own = {key: value for key, value in settings.items() if key != "method"}
+        name = str(settings.get("method", label))
+        explainer = built(name, model.module, told_std(name, own, model.preprocess))
+        found.append(Variant(key=prefix + label, method=label, explainer=explainer, name=name))
+    return found
 
 
 def told_std(name: str, settings: Mapping[str, Any], preprocess: Preprocess) -> Mapping[str, Any]:
@@ -87,7 +88,7 @@ def swept(sweep: SweepPlan, module: nn.Module) -> list[Variant]:
         if sweep.over == "rho" and value == 0 and _has_envelope(sweep.method):
             settings["rho"] = VANISHING
         explainer = built(sweep.method, module, settings)
-        key = f"{sweep.method}.{sweep.over}={number_name(value)}"
+        key = f"{sweep.method.rpartition(':')[2]}.{sweep.over}={number_name(value)}"
         found.append(Variant(key=key, method=sweep.method, explainer=explainer, value=value))
     return found
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from moreaugrad.metrics import METRICS
+from moreaugrad.metrics import KINDS, METRICS, Metric
 from moreaugrad.metrics import build as build_metric
+from moreaugrad.registry import choose, is_code
 from moreaugrad.runs.evaluate.plan import EvaluatePlan, Settings, plain_settings
 from moreaugrad.score.readout import Readout
 
@@ -38,21 +39,27 @@ class Judge:
 def metric_told(plan: EvaluatePlan, label: str) -> dict[str, Any]:
     """A metric's settings, those spelt out that were not given."""
     given = plan.metrics[label]
-    name = METRICS.check(given.get("metric", label))
-    asks = {"score": SCORES.get(name, "probability")} if METRICS[name].kind == BY_MODEL else {}
-    return {"metric": name, **plain_settings(METRICS[name].defaults()), **asks, **given}
+    row = METRICS[name := str(given.get("metric", label))]
+    # Of a metric of one's own the plan says what a row says, so that a report need not load it.
+    own = {key: given.get(key, getattr(row, key)) for key in Metric.columns if is_code(name)}
+    kind = own.get("kind", row.kind)
+    asks = {"score": SCORES.get(name, "probability")} if kind == BY_MODEL else {}
+    return {"metric": name, **own, **plain_settings(row.defaults()), **asks, **given}
 
 
 def make_judge(label: str, settings: Settings) -> Judge:
     own = dict(settings)
     name = own.pop("metric")
-    kind = METRICS[name].kind
+    row = METRICS[name]
+    if is_code(name):
+        row = replace(row, **{key: own.pop(key) for key in Metric.columns})
+    kind = choose(f"{label}, kind", row.kind, KINDS)
     score = own.pop("score") if kind == BY_MODEL else ""
-    if "score" in METRICS[name].defaults():
+    if "score" in row.defaults():
         own["score"] = None  # that of the bound score, which is made of this choice
     if score not in ("", EXPLAINED):
         Readout(score, "auto")  # refuses an unknown one
     return Judge(
         label=label, kind=kind, measure=build_metric(name, **own), score=score,
-        reduction=METRICS[name].reduction,
+        reduction=row.reduction,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import tomli_w
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.data.layouts import AUTO, check_layout
 from moreaugrad.files.foreign import check_named, read_toml
+from moreaugrad.registry import is_code, labelled, refuse_code
 from moreaugrad.runs.config import (
     finding,
     found_from,
@@ -80,6 +81,8 @@ class EvaluatePlan:
         check_layout(self.layout)
         if not self.methods:
             raise ValueError("methods: expected at least one, got none")
+        for part in ("method", "metric", "attack"):
+            object.__setattr__(self, f"{part}s", labelled(part, getattr(self, f"{part}s")))
         for name, least in (("samples", 1), ("block", 1), ("maps", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -102,10 +105,12 @@ class EvaluatePlan:
         Errors: ValueError where there are none.
         """
         given = self.attacks[attack]
-        kind = ATTACKS[str(given.get("attack", attack))]
+        name = ATTACKS.check(str(given.get("attack", attack)))
         found = given.get("epsilons", self.epsilons)
         values = tuple(found) if isinstance(found, (list, tuple)) else (found,)
-        if not values and not kind.load().needs_epsilon:
+        # One that somebody else has written says so itself, when it is made: a report of its maps
+        # does not load it.
+        if not values and (is_code(name) or not ATTACKS[name].load().needs_epsilon):
             return (None,)
         if not values or not all(type(v) in (int, float) and v >= 0 for v in values):
             raise ValueError(
@@ -126,6 +131,8 @@ def read_plan(path: str | Path, *, trust: bool = False) -> EvaluatePlan:
     Errors: ValueError that names the file and what is wrong in it.
     """
     file = Path(path)
+    if not trust:
+        refuse_code(read_toml(file), file)
     with finding(file, found_from) as find:
         plan = parsed_plan(file, find)
     return replace(plan, model=replace(plan.model, named_in=str(file), trust=trust))

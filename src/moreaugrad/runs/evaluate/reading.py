@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from moreaugrad.metrics import METRICS
+from moreaugrad.metrics import METRICS, Metric
+from moreaugrad.registry import is_code
 from moreaugrad.runs.config import found_from
 from moreaugrad.runs.directory import CONFIG
 from moreaugrad.runs.evaluate.plan import CLEAN, EvaluatePlan, parsed_plan
@@ -41,8 +42,13 @@ class Run:
         return [record for record in self.samples if "problem" in record]
 
     def metric(self, label: str) -> Any:
-        """The registry's row of a metric."""
-        return METRICS[self.plan.metrics[label].get("metric", label)]
+        """The registry's row of a metric; one of somebody else's as the plan spells it out, for a
+        report loads nothing."""
+        given = self.plan.metrics[label]
+        name = given.get("metric", label)
+        if is_code(name):
+            return Metric(name, "", **{key: given[key] for key in Metric.columns})
+        return METRICS[name]
 
     def sweeps_epsilon(self, attack: str) -> bool:
         """Its budgets are those of the whole run, so that it can be set beside other attacks."""

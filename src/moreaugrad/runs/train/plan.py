@@ -12,7 +12,7 @@ import tomli_w
 from moreaugrad.data.examples import CELLS, TRAIN
 from moreaugrad.data.layouts import AUTO, check_layout
 from moreaugrad.files.foreign import check_named, read_toml
-from moreaugrad.registry import choose
+from moreaugrad.registry import choose, refuse_code
 from moreaugrad.runs.config import (
     finding,
     found_from,
@@ -176,6 +176,8 @@ def read_plan(path: str | Path, *, trust: bool = False) -> TrainPlan:
     Errors: ValueError that names the file and what is wrong in it.
     """
     file, table = Path(path), read_toml(path)
+    if not trust:
+        refuse_code(table, file)
     try:
         plan = from_table(TrainPlan, table)
         if "source" not in table.get("data", {}):
