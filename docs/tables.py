@@ -41,9 +41,8 @@ def methods_table(pages: str = "") -> str:
         found = method.load()
         settings = ", ".join(f"{key}={value!r}" for key, value in method.settings.items())
         made = f"`{found.__name__}({settings})`" if settings else f"`{found.__name__}`"
-        rows.append(
-            f"| [`{name}`]({pages}{found.method}.md) | {method.summary} | {made} | {method.paper} |"
-        )
+        link = f"[`{name}`]({pages}{found.method}.md)"
+        rows.append(f"| {link} | {method.summary} | {made} | {method.source} |")
     return "\n".join(rows)
 
 

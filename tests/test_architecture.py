@@ -1,11 +1,13 @@
 """The shape of the package: imports point one way, files stay short, importing stays light."""
 
 import ast
+import importlib
 import importlib.metadata
 import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -15,12 +17,14 @@ import pytest
 import moreaugrad
 
 SOURCE = Path(moreaugrad.__path__[0]).resolve()
+ROOT = Path(__file__).parents[1]
 FILES = sorted(SOURCE.rglob("*.py"))
 LONGEST = 320
 
 # From low to high; a part imports from its own level and from those before it.
 LEVELS = (
     {"registry"},
+    {"settings"},
     {"files"},
     {"score"},
     {"penalties"},
@@ -94,9 +98,22 @@ def test_imports_have_no_cycle() -> None:
         pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
 
 
-def test_no_module_takes_the_place_of_a_public_name() -> None:
-    """Importing `moreaugrad.x` makes it the attribute x of the package."""
-    assert not {part(name) for name in MODULES} & set(moreaugrad._MODULES)
+PACKAGES = ("", ".attacks", ".certificates", ".data", ".explainers", ".metrics", ".models",
+            ".penalties", ".training")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_public_names_are_those_of_the_stub(name: str) -> None:
+    """All of them are there when they are asked for, and `dir` shows no others."""
+    package = importlib.import_module(f"moreaugrad{name}")
+    stub = Path(str(package.__file__)).with_suffix(".pyi").read_text(encoding="utf-8")
+    named = [alias for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom)
+             for alias in node.names]  # fmt: skip
+    assert all(alias.asname == alias.name for alias in named), "others are private to type checkers"
+    assert dir(package) == sorted(alias.name for alias in named)
+    for public in dir(package):
+        value = getattr(package, public)
+        assert value is not sys.modules.get(f"moreaugrad{name}.{public}") or name == "", public
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -124,14 +141,13 @@ def test_images_are_opened_in_one_place() -> None:
 
 def test_every_third_party_import_is_declared() -> None:
     distributions = importlib.metadata.packages_distributions()
-    requirements = importlib.metadata.requires("moreaugrad") or []
-    development = {"test", "docs", "dev"}
-    declared = set()
-    for line in requirements:
-        requirement, _, marker = line.partition(";")
-        extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
-        if not (extra and extra[1] in development):
-            declared.add(re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = [line for name in extras.keys() - {"test", "docs", "dev"} for line in extras[name]]
+    declared = {
+        re.match(r"[\w.-]+", line)[0].lower().replace("_", "-")
+        for line in (*project["dependencies"], *lines)
+    }
     for name in MODULES:
         for target, _ in imported(name):
             top = target.split(".")[0]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contracts.networks import Picture, assert_same, cheap, pictures
+from moreaugrad import METHODS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning"),
@@ -239,7 +240,9 @@ CALLS = [
     ("integrated-gradients", {"return_convergence_delta": True}, r"explain\(\.\.\.\)\.error"),
     ("deeplift", {"return_convergence_delta": True}, r"explain\(\.\.\.\)\.error"),
     ("grad-cam", {"relu_attributions": True}, "setting relu"),
+    ("deeplift", {"custom_attribution_func": len}, "times_input=False gives the multipliers"),
     ("grad-cam", {"attribute_to_layer_input": True}, "name the layer"),
+    ("grad-cam", {"grad_kwargs": {}}, "does not depend on is refused"),
     ("caso", {"baselines": 0}, "IntegratedGradients and DeepLift"),
     ("moreaugrad", {"rho": 0.5}, "rho is a setting of the explainer"),
     ("moreaugrad", {"targt": 1}, "did you mean 'target'"),
@@ -257,3 +260,27 @@ def test_further_positions(method: str) -> None:
     explainer = cheap(method, Picture())
     with pytest.raises(TypeError, match=r"expected at most inputs.*name the arguments"):
         explainer.attribute(pictures(2), 0, 1, None, 50)
+
+
+MADE = [
+    ("integrated-gradients", {"multiply_by_inputs": False}, r"IntegratedGradients\(.*times_input="),
+    ("deeplift", {"multiply_by_inputs": False}, "setting times_input"),
+    ("deeplift", {"eps": 1e-10}, "below 1e-10"),
+    ("integrated-gradients", {"n_steps": 4}, "setting steps"),
+    ("simple-gradient", {"abs": False}, "maps are signed"),
+    ("simple-gradient", {"n_steps": 4}, "SimpleGradient has no such setting"),
+    ("moreaugrad", {"roh": 1.0}, "did you mean 'rho'"),
+]
+
+
+@pytest.mark.parametrize(("name", "named", "says"), MADE, ids=str)
+def test_captums_settings(name: str, named: dict[str, Any], says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        METHODS[name].load()(Picture(), **named)
+
+
+def test_a_layer_by_position(method: str) -> None:
+    """As Captum's layer methods take it."""
+    model = Picture()
+    with pytest.raises(TypeError, match=r"the model alone by position.*Sequential.*layer="):
+        METHODS[method].load()(model, model.body)

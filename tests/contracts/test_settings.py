@@ -80,7 +80,7 @@ def test_the_row_says_what_it_is(method: str) -> None:
     found = row.load()
     assert issubclass(found, moreaugrad.explainers.base.Explainer)
     assert row.summary
-    assert row.paper
+    assert row.source
     assert row.settings.keys() <= row.defaults().keys()
     assert method.startswith(found.method) or row.settings
     assert getattr(moreaugrad, found.__name__) is found

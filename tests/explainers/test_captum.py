@@ -14,7 +14,14 @@ from captum import attr
 from torch import Tensor, nn
 
 import toys
-from moreaugrad import ConvergenceWarning, DeepLift, GradCAM, IntegratedGradients, Status
+from moreaugrad import (
+    ConvergenceWarning,
+    DeepLift,
+    GradCAM,
+    IntegratedGradients,
+    SimpleGradient,
+    Status,
+)
 from moreaugrad.data.images import load_image
 from moreaugrad.explainers.rescale import RULES
 from moreaugrad.models.loading import load_model
@@ -387,7 +394,34 @@ def test_captum_is_told_whether_maps_are_multiplied_by_the_input() -> None:
     for times_input in (True, False):
         explainer = IntegratedGradients(model, times_input=times_input)
         assert attr.NoiseTunnel(explainer).multiplies_by_inputs is times_input
+        gradient = SimpleGradient(model, times_input=times_input)
+        assert attr.NoiseTunnel(gradient).multiplies_by_inputs is times_input
     assert attr.NoiseTunnel(DeepLift(model)).multiplies_by_inputs
+    assert not attr.NoiseTunnel(GradCAM(drawn(nn.Conv2d(2, 3, 3)))).multiplies_by_inputs
+
+
+# Of the score, the model's width, the target, the settings: what Captum's own does not know.
+SCORES: dict[str, tuple[int, int, dict[str, Any], Callable[[Tensor], Tensor]]] = {
+    "a logit": (3, 1, {}, lambda y: y[:, 1]),
+    "a probability": (3, 1, {"score": "probability"}, lambda y: y.softmax(1)[:, 1]),
+    "a margin": (2, 0, {"score": "margin"}, lambda y: y[:, 0] - y[:, 1]),
+    "class 0 of a single logit": (1, 0, {}, lambda y: -y[:, 0]),
+    "a plain output": (1, 0, {"task": "regression"}, lambda y: y[:, 0]),
+    "at a layer": (3, 2, {"layer": "0"}, lambda y: y[:, 2]),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_the_convergence_delta_is_that_of_the_score(name: str) -> None:
+    width, target, settings, score = SCORES[name]
+    model, x = toys.network((5, 8, width), gain=3.0), images(4, 5)
+    start = images(1, 5, seed=2)
+    explainer = IntegratedGradients(model, steps=2, tolerance=100.0, **settings)
+    maps = explainer.attribute(x, start, target)
+    found = explainer.compute_convergence_delta(maps, start, x, target)
+    expected = maps.sum(1) - (score(model(x)) - score(model(start))).detach()
+    torch.testing.assert_close(found, expected)
+    assert (found.abs() > 1e-6).all()
 
 
 def test_memory_of_deeplift_is_bounded_with_its_baselines() -> None:

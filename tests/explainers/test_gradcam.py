@@ -29,7 +29,9 @@ def images(*shape: int, seed: int = 1) -> Tensor:
     return toys.normal(*shape, seed=seed)
 
 
-def read(model: nn.Module, layer: nn.Module, x: Tensor, target: int) -> tuple[Tensor, Tensor]:
+def read(
+    model: Callable[[Tensor], Tensor], layer: nn.Module, x: Tensor, target: int
+) -> tuple[Tensor, Tensor]:
     """A layer's output, and the gradient of the targets by it."""
     kept: list[Tensor] = []
 
@@ -258,6 +260,26 @@ def test_what_is_not_certain_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cam_layer: .*axes .*channels .*positions"):
         GradCAM(model, cam_layer="mixed").explain(x, 1)
     assert GradCAM(model).explain(x, 1).settings["cam_layer"] == "first"
+
+
+class Difference(nn.Module):
+    """Of two images, and a head that takes one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 2, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, other: Tensor, gain: float = 1.0) -> Tensor:
+        return self.head(torch.tanh(self.conv(x - other)).flatten(1)) * gain
+
+
+def test_a_second_image_grows_with_the_first() -> None:
+    """So few positions show their order in no other way."""
+    model, x, other = drawn(Difference()), images(3, 1, 4, 4), images(3, 1, 4, 4, seed=2)
+    model.conv.weight.data.fill_(0.1)
+    found = GradCAM(model, cam_layer="conv").attribute(x, 1, (other, 2.0))
+    expected = cam(*read(lambda y: model(y, other, 2.0), model.conv, x, 1), (4, 4))[:, None]
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_flattened_image_is_refused() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.pictures import PALETTES, draw, read_settings
-from moreaugrad.pictures.plot import comparison, figure, save_figure
+from moreaugrad.pictures.plot import figure, plot_maps, save_figure
 from moreaugrad.solvers.solution import Status
 
 RNG = np.random.default_rng(0)
@@ -44,11 +44,11 @@ def test_a_zero_map_is_told_as_one():
 
 def test_a_comparison_has_a_panel_for_each_map():
     maps = {name: MAP * k for k, name in enumerate(("one", "two", "three", "four", "five"))}
-    shown = comparison(maps, IMAGE, columns=3)
+    shown = plot_maps(maps, IMAGE, columns=3)
     assert list(panels(shown)) == ["image", *maps]
     assert len(shown.axes) == 6
     with pytest.raises(ValueError, match="at least one map"):
-        comparison({})
+        plot_maps({})
 
 
 def test_features_are_named_bars():

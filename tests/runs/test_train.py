@@ -19,6 +19,7 @@ from moreaugrad.data.prepare import prepare
 from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
 from moreaugrad.models.heads import fit_head
+from moreaugrad.penalties import PENALTIES
 from moreaugrad.runs.network import weights_digest
 from moreaugrad.runs.train import (
     DataPlan,
@@ -33,7 +34,6 @@ from moreaugrad.runs.train import (
     run_train,
 )
 from moreaugrad.runs.train import prepare as preparing
-from moreaugrad.runs.train.protocols import PENALTIES
 from moreaugrad.training import PROTOCOLS
 
 LABELS = ("blank", "cross", "dot", "stripe")
@@ -92,7 +92,10 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 
 
 CHOICES = [
-    *(protocol(name, "l1" if kind.needs_penalty else None) for name, kind in PROTOCOLS.items()),
+    *(
+        protocol(name, "l1" if "penalty" in kind.needs() else None)
+        for name, kind in PROTOCOLS.items()
+    ),
     *(protocol("fast", penalty) for penalty in PENALTIES if penalty != "l1"),
     protocol("iterative", "group", published=True),
     protocol("iterative", "elastic-net", update="normalised-ascent", steps=2),
@@ -365,8 +368,11 @@ def test_unreadable_pictures_are_told_and_left_out(
         (["--protocol", "fst"], "did you mean 'fast'"),
         (["--protocol", "fast"], "needs one of l1, group"),
         (["--protocol", "fast", "--penalty", "l2", "--epsilon", "1"], "penalty: expected one of"),
-        (["--protocol", "fast", "--penalty", "l1"], "expected the numbers epsilon"),
-        (["--protocol", "fast", "--penalty", "elastic-net", "--epsilon", "1"], "epsilon2"),
+        (["--protocol", "fast", "--penalty", "l1"], "expected the numbers eta"),
+        (
+            ["--protocol", "fast", "--penalty", "elastic-net", "--epsilon", "1"],
+            "the numbers l1, l2",
+        ),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon", "a"], "--epsilon: expected fin"),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon=-1"], "got -1"),
         (["--penalty", "l1", "--epsilon", "1"], "the protocol plain takes none"),

@@ -229,6 +229,13 @@ class Reduced(nn.Module):
         return self.net(x.bfloat16()).float()
 
 
+def amplified(x: Tensor) -> Tensor:
+    """A sum that rounds otherwise in a batch, as a matrix product does, and that is so large that
+    its last digits decide."""
+    total = x.sum(1, keepdim=True) * (1 + 2**-23 * (len(x) > 1))
+    return torch.sin(3e5 * total + torch.arange(3))
+
+
 GOOD: dict[str, tuple[Callable[[], Callable[[Tensor], Tensor]], int, torch.dtype]] = {
     "float64": (lambda: deep(torch.float64), 5, torch.float64),
     "float32": (lambda: deep(torch.float32), 5, torch.float32),
@@ -237,6 +244,7 @@ GOOD: dict[str, tuple[Callable[[], Callable[[Tensor], Tensor]], int, torch.dtype
     "reduced within": (lambda: Reduced().eval(), 5, torch.float32),
     "outputs about zero": (lambda: lambda x: 1e-12 * NET(x), 5, torch.float32),
     "outputs that cancel": (lambda: lambda x: (NET(x) + 1e4) - 1e4, 5, torch.float32),
+    "rounding that decides": (lambda: amplified, 5, torch.float32),
     "nothing but zero": (lambda: lambda x: NET(x) * 0, 5, torch.float32),
     "noise that is not used": (lambda: Branch().eval(), 5, torch.float32),
     "two at a time": (lambda: FixedSize().eval(), 2, torch.float32),

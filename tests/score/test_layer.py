@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import toys
 from contracts.networks import assert_same, cheap
 from moreaugrad import DeepLift, GradCAM, IntegratedGradients, SimpleGradient
+from moreaugrad.score.checks import ModelError
 
 F64 = torch.float64
 
@@ -103,6 +104,37 @@ class Fickle(nn.Module):
 def test_layers_that_cannot_be_read(layer: str, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=f"layer: .*{says}"):
         SimpleGradient(Fickle(), layer=layer).explain(torch.ones(2, 5, 4))
+
+
+class Aside(nn.Module):
+    """`layer` runs, and its output goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.net = nn.Conv1d(2, 3, 2), toys.network((8, 5, 3), dtype=torch.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.layer(x)
+        return self.net(x.flatten(1))
+
+
+UNUSED = [
+    *("simple-gradient", "smoothgrad", "integrated-gradients", "deeplift", "relex"),
+    *("caso", "moreaugrad", "published-moreaugrad"),
+]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("method", UNUSED)
+def test_a_layer_that_is_not_used_is_refused(method: str, frozen: bool) -> None:
+    model, x = Aside().eval().requires_grad_(not frozen), torch.ones(2, 2, 4)
+    with pytest.raises(ModelError, match=r"does not depend on .*layer.*output is not used"):
+        cheap(method, model, layer="layer").explain(x, 1)
+
+
+def test_grad_cam_of_a_layer_that_is_not_used_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"cam_layer: .*score depends on.*goes nowhere"):
+        GradCAM(Aside().eval(), cam_layer="layer").explain(torch.ones(2, 2, 4), 1)
 
 
 # Threads

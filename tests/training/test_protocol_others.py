@@ -212,7 +212,7 @@ def test_one_autocast_around_all_rounds(name: str) -> None:
     for around in (torch.autocast("cpu", torch.bfloat16), nullcontext()):
         model, x = smooth().float(), X.float()
         optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-        rounds = build(name, L1(0.01) if kind.needs_penalty else None).rounds(model, x, Y)
+        rounds = build(name, L1(0.01) if "penalty" in kind.needs() else None).rounds(model, x, Y)
         losses = []
         with around:
             while True:
@@ -231,7 +231,7 @@ def test_one_autocast_around_all_rounds(name: str) -> None:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_bfloat16_autocast(name: str) -> None:
     kind = PROTOCOLS[name]
-    protocol = build(name, L1(0.1) if kind.needs_penalty else None)
+    protocol = build(name, L1(0.1) if "penalty" in kind.needs() else None)
     model = smooth().float().train()
     x = X.float()
     with torch.autocast("cpu", torch.bfloat16):
@@ -317,7 +317,7 @@ def test_losses_by_hand() -> None:
 
 def test_the_registry_builds_each() -> None:
     for name, kind in PROTOCOLS.items():
-        penalty = L1(0.1) if kind.needs_penalty else None
+        penalty = L1(0.1) if "penalty" in kind.needs() else None
         built = build(name, penalty, seed=3)
         assert type(built) is kind.load()
         assert built.seed == 3
@@ -384,7 +384,7 @@ class Rough(Penalty):
 @pytest.mark.parametrize("penalty", [Ellipse(), Rough()])
 def test_any_new_penalty_works(penalty: Penalty) -> None:
     for name, kind in PROTOCOLS.items():
-        if kind.needs_penalty:
+        if "penalty" in kind.needs():
             for r in build(name, penalty).rounds(smooth(), X, Y):
                 r.loss.mean().backward()
             assert bool((r.h > 0).all() if isinstance(penalty, Rough) else (r.h == 0).all())

@@ -19,7 +19,7 @@ from moreaugrad.attacks.search import Found
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.progress import Progress, reporting
-from moreaugrad.registry import Checked, choose
+from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import Layout
 from moreaugrad.score.masks import MaskLike
@@ -27,6 +27,7 @@ from moreaugrad.score.noise import Noise
 from moreaugrad.score.pixels import INPUT, UNITS, InputSpace
 from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Inputs
+from moreaugrad.settings import Checked
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

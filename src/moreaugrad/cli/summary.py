@@ -220,7 +220,7 @@ def list_methods(*, as_json: bool) -> None:
             {
                 name: {
                     "summary": method.summary,
-                    "source": method.paper,
+                    "source": method.source,
                     "settings": {k: _plain(v) for k, v in method.defaults().items()},
                     "fixed": dict(method.settings),
                 }
@@ -237,7 +237,7 @@ def list_methods(*, as_json: bool) -> None:
             if key not in common
         )
         console.print(
-            f"[bold]{name}[/]  {escape(method.summary)}  [dim]({escape(method.paper)})[/]"
+            f"[bold]{name}[/]  {escape(method.summary)}  [dim]({escape(method.source)})[/]"
         )
         if settings:
             console.print(f"  [cyan]{escape(settings)}[/]")

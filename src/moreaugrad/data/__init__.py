@@ -1,1 +1,5 @@
-"""Pictures: those on disk, and synthetic cells whose true explanation is known."""
+"""Images: those on disk, and synthetic cells whose ground truth is known."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,11 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from moreaugrad.data.cifar import read_cifar10
-from moreaugrad.data.cub import read_cub
+from moreaugrad.data.catalogue import LAYOUTS
 from moreaugrad.data.dataset import DataSet, Files, Item, class_index
 from moreaugrad.data.images import SUFFIXES
-from moreaugrad.data.listed import read_listed
 from moreaugrad.data.tree import Tree, open_tree
 from moreaugrad.files.foreign import check_named, parsing
 from moreaugrad.registry import choose
@@ -35,14 +33,15 @@ def open_dataset(
     "train"); None is the first of these that there is.
     Errors: ValueError for a layout that does not fit, an unknown split, no pictures.
     """
-    choose("layout", layout, [AUTO, *LAYOUTS])
+    check_layout(layout)
     check_named("data", source)
     tree = source if isinstance(source, Tree) else open_tree(Path(source))
-    tried = LAYOUTS if layout == AUTO else {layout: LAYOUTS[layout]}
-    for name, read in tried.items():
+    for name in LAYOUTS if layout == AUTO else (layout,):
+        read = LAYOUTS[name].load()
         with parsing(str(tree.root), f"a data set in the layout {name}"):
-            found = read(tree, split)
+            found: DataSet | None = read(tree, split)
         if found is not None and found.items:
+            object.__setattr__(found, "layout", name)
             return found
     where = f" in the part {split!r}" if split else ""
     raise ValueError(
@@ -51,7 +50,12 @@ def open_dataset(
     )
 
 
-def _tiny_imagenet(tree: Tree, split: str | None) -> DataSet | None:
+def check_layout(name: str) -> None:
+    """Errors: ValueError for a layout that is not known."""
+    LAYOUTS.check(name, also=(AUTO,))
+
+
+def read_tiny_imagenet(tree: Tree, split: str | None) -> DataSet | None:
     """`val/images` with `val/val_annotations.txt`, or `train/WNID/images`; the 200 classes in the
     order of their WordNet numbers, as `ImageFolder` has them."""
     if not tree.has("val/val_annotations.txt"):
@@ -75,7 +79,7 @@ def _tiny_imagenet(tree: Tree, split: str | None) -> DataSet | None:
     return Files(layout="tiny-imagenet", items=sorted(found, key=_name), tree=tree)
 
 
-def _imagenet(tree: Tree, split: str | None) -> DataSet | None:
+def read_imagenet(tree: Tree, split: str | None) -> DataSet | None:
     """Folders named by WordNet numbers, or the flat validation set beside a list of its classes.
 
     The class index is the number's place among all 1000, in order; with fewer folders it comes
@@ -132,7 +136,7 @@ def _flat_classes(tree: Tree) -> tuple[dict[str, int], dict[str, str]]:
     return indices, {stem: words.get(wnid, wnid) for stem, wnid in wnids.items()}
 
 
-def _folders(tree: Tree, split: str | None) -> DataSet | None:
+def read_folders(tree: Tree, split: str | None) -> DataSet | None:
     """A folder for each class; else pictures without one. See `_classes` for their indices.
 
     Attention maps of a part lie in `maps/PART`, under the names of their pictures.
@@ -211,14 +215,5 @@ def _optional(tree: Tree, name: str) -> list[str]:
     return tree.lines(name) if tree.has(name) else []
 
 
-LAYOUTS = {
-    "cub": read_cub,
-    "cifar10": read_cifar10,
-    "tiny-imagenet": _tiny_imagenet,
-    "listed": read_listed,
-    "imagenet": _imagenet,
-    "folders": _folders,
-}
-"""Readers by name, tried in this order: a data set, or None where the files do not fit."""
 WHOLE = ("listed", "imagenet", "folders")
-"""Those of sets that may lie without parts."""
+"""Layouts of sets that may lie without parts."""

@@ -18,11 +18,11 @@ from moreaugrad.explainers import calling
 from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation
 from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.progress import Progress, reporting
-from moreaugrad.registry import Checked
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.masks import MaskLike
 from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Inputs, Score, Smoothed
+from moreaugrad.settings import Checked
 from moreaugrad.solvers.solution import Status
 
 
@@ -53,6 +53,11 @@ class Explainer(GradientAttribution, metaclass=Checked):
     derivatives: ClassVar[tuple[str, ...]] = ()
     """The ways in which `vjp` goes, the first by default; () where the map has none."""
 
+    def __new__(cls, *given: object, **settings: object) -> Self:
+        calling.refuse_settings(cls, given[1:], settings)
+        made: Self = super().__new__(cls)
+        return made
+
     @abstractmethod
     def _maps(self, bound: BoundScore) -> Maps:
         """The maps of a group of samples."""
@@ -64,6 +69,11 @@ class Explainer(GradientAttribution, metaclass=Checked):
     def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
         """J' c `[B, n]` by one of `derivatives`; `maps` are those at the bound's inputs."""
         raise TypeError(f"{self.method} has no derivative of its map")
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """What Captum asks of a method: whether the map has the input as a factor."""
+        return bool(getattr(self, "times_input", False))
 
     def fixed(self, draws: int) -> Self:
         """The method as one function of the input: with one set of at most `draws` draws.

@@ -105,6 +105,24 @@ class FromBaseline(Explainer):
         noted = baselines if isinstance(baselines, (int, float)) else "given with the call"
         return replace(explanation, settings={**explanation.settings, "baseline": noted})
 
+    def compute_convergence_delta(
+        self,
+        attributions: Inputs,
+        start_point: Baselines,
+        end_point: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+    ) -> Tensor:
+        """sum A - (f(x) - f(x')) of each sample, `[B]`, in Captum's form.
+
+        start_point: the baselines x'; end_point: the inputs x. f is the score that is explained,
+        at its layer; Captum's own takes the model's output for it.
+        """
+        bound = self.bind(end_point, target, additional_forward_args)
+        bound = replace(bound, baseline=_flat_baseline(bound, end_point, start_point))
+        parts = attributions if isinstance(attributions, tuple) else (attributions,)
+        return _missing(bound.layout.flatten(parts), *_scores(bound))
+
 
 def reference(bound: BoundScore) -> Tensor:
     """The baselines `[B, n]` of a score that has them."""
@@ -127,15 +145,24 @@ def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:
     A change that the network's precision cannot resolve (below sqrt(eps) of the two scores) counts
     as one that it can: else a sample as far from its class as the baseline had any error.
     """
+    here, start = _scores(bound)
+    coarsest = max(torch.finfo(part).eps for part in bound.layout.dtypes)
+    change = (here - start).abs().clamp(min=coarsest**0.5 * (here.abs() + start.abs()))
+    missing = _missing(contributions, here, start).abs()
+    return torch.where(missing == 0, missing, missing / change)
+
+
+def _scores(bound: BoundScore) -> tuple[Tensor, Tensor]:
+    """Of the inputs and of their baselines, `[B]` each."""
     dtype, baseline = bound.origin.dtype, reference(bound)
     with torch.no_grad():
         unmetered = replace(bound, meter=None)
         start = unmetered.in_chunks(lambda rows: bound.value(baseline[rows], rows)).to(dtype)
-    here = bound.clean.to(dtype)
-    coarsest = max(torch.finfo(part).eps for part in bound.layout.dtypes)
-    change = (here - start).abs().clamp(min=coarsest**0.5 * (here.abs() + start.abs()))
-    missing = (contributions.double().sum(1).to(dtype) - (here - start)).abs()
-    return torch.where(missing == 0, missing, missing / change)
+    return bound.clean.to(dtype), start
+
+
+def _missing(contributions: Tensor, here: Tensor, start: Tensor) -> Tensor:
+    return contributions.double().sum(1).to(here.dtype) - (here - start)
 
 
 def _flat_baseline(bound: BoundScore, inputs: Inputs, given: Any) -> Tensor:

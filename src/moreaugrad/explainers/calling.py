@@ -1,4 +1,4 @@
-"""Captum's other arguments of `attribute`, and what stands for them here."""
+"""Captum's other arguments, of `attribute` and of a method, and what stands for them here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ ADVICE = {
     "attr_dim_summation": "the map is always the sum over channels",
     "interpolate_mode": "maps are enlarged linearly",
     "feature_mask": "groups of entries are those of GroupSparseMoreauGrad(model, index=...)",
-    "custom_attribution_func": "divide the map by inputs - baselines for the multipliers",
+    "custom_attribution_func": "times_input=False gives the multipliers that it would take",
+    "eps": "a change of an activation below 1e-10 counts as none",
+    "grad_kwargs": "a layer that the score does not depend on is refused",
     "show_progress": "explain(..., progress=function) reports the samples done",
     "n_perturb_samples": "the metrics take samples=",
 }
@@ -42,7 +44,7 @@ ADVICE = {
 def refuse(explainer: Any, further: Sequence[object], named: Mapping[str, object]) -> None:
     """TypeError for arguments that an explainer's `attribute` does not have, which names what does
     the same."""
-    kind, settings = type(explainer).__name__, [item.name for item in fields(explainer)[1:]]
+    kind, settings = type(explainer).__name__, _settings(explainer)
     if further:
         raise TypeError(
             f"{kind}.attribute: expected at most inputs, "
@@ -51,14 +53,36 @@ def refuse(explainer: Any, further: Sequence[object], named: Mapping[str, object
             "the arguments; settings such as steps= go to the explainer"
         )
     for name in named:
-        own = SETTINGS.get(name, name)
-        if own in settings:
-            reason = (
-                "is a setting of the explainer" if own == name else f"is here the setting {own}"
-            )
-            raise TypeError(f"{kind}.attribute: {name} {reason}: {kind}(model, {own}=...)")
-        if name in ADVICE or name in SETTINGS:
-            advice = ADVICE.get(name, f"{kind} has no such setting")
-            raise TypeError(f"{kind}.attribute: does not take {name}: {advice}")
         known = ["target", "additional_forward_args", "ids", *settings]
-        raise TypeError(f"{kind}.attribute: has no argument {name!r}{nearest(name, known)}")
+        raise TypeError(f"{kind}.attribute: {_instead(kind, settings, name, known)}")
+
+
+def refuse_settings(
+    explainer: type[Any], further: Sequence[object], named: Mapping[str, object]
+) -> None:
+    """The same for what an explainer is made with, besides the model."""
+    kind, settings = explainer.__name__, _settings(explainer)
+    if further:
+        layer = "cam_layer" if "cam_layer" in settings else "layer"
+        raise TypeError(
+            f"{kind}: expected the model alone by position, got {len(further)} more "
+            f"({type(further[0]).__name__}): name the settings; a layer is {layer}="
+        )
+    for name in named:
+        if name not in ("forward_func", *settings):
+            raise TypeError(f"{kind}: {_instead(kind, settings, name, settings)}")
+
+
+def _settings(explainer: Any) -> list[str]:
+    return [item.name for item in fields(explainer)[1:]]
+
+
+def _instead(kind: str, settings: Sequence[str], name: str, known: Sequence[str]) -> str:
+    """What stands here for the argument `name`."""
+    own = SETTINGS.get(name, name)
+    if own in settings:
+        reason = "is a setting of the explainer" if own == name else f"is here the setting {own}"
+        return f"{name} {reason}: {kind}(model, {own}=...)"
+    if name in ADVICE or name in SETTINGS:
+        return f"does not take {name}: {ADVICE.get(name, f'{kind} has no such setting')}"
+    return f"has no argument {name!r}{nearest(name, known)}"

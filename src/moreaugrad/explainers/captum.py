@@ -45,10 +45,6 @@ class IntegratedGradients(FromBaseline):
         if self.steps < fewest:
             raise ValueError(f"steps: expected at least {fewest}, got {self.steps!r}")
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        return self.times_input
-
     def _draws(self) -> int:
         return self.steps
 

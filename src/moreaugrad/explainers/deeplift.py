@@ -39,10 +39,6 @@ class DeepLift(FromBaseline):
         super().__post_init__()
         as_module(self.forward_func, self.method)
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        return self.times_input
-
     def _draws(self) -> int:
         return 2
 

@@ -129,13 +129,22 @@ def _completed(follows: Mapping[int, int] | None, shape: Shape, known: bool) -> 
 
 
 def _grown(bound: BoundScore, layer: nn.Module, shape: Shape) -> dict[int, int] | None:
-    """Which axes of the layer's output grow with which axis of the input, where it may grow."""
+    """Which axes of the layer's output grow with which axis of the input, where it may grow.
+
+    Further arguments of the input's shape, such as a second image, grow with it.
+    """
     (sample,) = bound.layout.restore(bound.origin[:1])
     args = take(bound.args, bound.follows, torch.zeros_like(bound.target.classes[:1]))
     follows: dict[int, int] = {}
     for axis in range(sample.ndim - 1):
+        grown = tuple(
+            torch.cat((part, part), axis + 1)
+            if isinstance(part, Tensor) and part.shape == sample.shape
+            else part
+            for part in (sample, *args)
+        )
         with torch.no_grad():
-            kept = _output_of(bound, layer, (torch.cat((sample, sample), axis + 1), *args))
+            kept = _output_of(bound, layer, grown)
         if kept is None or kept.ndim != len(shape) + 1:
             continue
         changed = [

@@ -1,8 +1,5 @@
 """Classifiers by name, with their preprocessing and labels."""
 
-from moreaugrad.models.folding import fold_batchnorm
-from moreaugrad.models.loaded import LoadedModel
-from moreaugrad.models.loading import load_model
-from moreaugrad.models.preprocess import Preprocess
+import lazy_loader
 
-__all__ = ["LoadedModel", "Preprocess", "fold_batchnorm", "load_model"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

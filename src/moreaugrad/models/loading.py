@@ -18,7 +18,7 @@ from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess
 from moreaugrad.models.trained import FILE, TRAINED, Trained, trained_folder
 from moreaugrad.models.weights import fill_weights, read_weights
-from moreaugrad.registry import nearest
+from moreaugrad.registry import first_line, nearest
 
 
 def load_model(
@@ -130,7 +130,7 @@ def _placed(
     except Exception as error:  # whatever a module that does not want to be moved raises
         raise ValueError(
             f"model: a {type(module).__name__} cannot be moved to {str(device)!r} as {dtype} in "
-            f"evaluation mode ({sources.first_line(error)}); scripted, exported and quantised "
+            f"evaluation mode ({first_line(error)}); scripted, exported and quantised "
             "modules may be fixed in these: give the module that they were made from"
         ) from error
     for parameter in placed.parameters():  # a scripted module has no requires_grad_ of its own

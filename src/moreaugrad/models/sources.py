@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,7 +22,13 @@ from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess
 from moreaugrad.models.trained import TRAINED
 from moreaugrad.models.weights import load_weights
-from moreaugrad.registry import nearest
+from moreaugrad.registry import (
+    first_line,
+    import_code,
+    nearest,
+    untrusted,
+    working_folder,
+)
 
 NO_CODE = {"trust_remote_code": False}
 """For transformers, which otherwise asks on the terminal whether to run code that lies beside
@@ -152,35 +157,13 @@ def own_code(name: str) -> bool:
 def refuse_code(name: str, file: str | Path, *, trust: bool) -> None:
     """Errors: ValueError for a name out of a file whose code nobody has consented to run."""
     if own_code(name) and not trust:
-        raise ValueError(
-            f"{file}: names {name} as its network, code that is run when it is loaded; read that "
-            "code, and give --trust (in Python: trust=True) if you trust it"
-        )
+        raise untrusted(name, "its network", file)
 
 
 def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
     """`package.module:function`, found from the working folder too, called without arguments."""
-    path, _, attribute = name.partition(":")
-    with _working_folder():
-        try:
-            module = importlib.import_module(path)
-        except ModuleNotFoundError as error:
-            if not path.startswith(error.name or " "):
-                raise ValueError(f"{name}: importing {path} failed ({error})") from error
-            raise ValueError(
-                f"{name}: there is no module {path!r} in the environment or the working folder"
-                f"{nearest(path, SOURCES)}"
-            ) from None
-        except (Exception, SystemExit) as error:
-            raise ValueError(f"{name}: importing {path} failed ({first_line(error)})") from error
-        factory = vars(module).get(attribute)
-        if not callable(factory):
-            called = [key for key, value in vars(module).items() if callable(value)]
-            raise ValueError(
-                f"{name}: expected a function of {path} that returns a model, got "
-                f"{'none of that name' if factory is None else type(factory).__name__}"
-                f"{nearest(attribute, called)}"
-            )
+    factory = import_code(name, "a function that returns a model", SOURCES)
+    with working_folder():
         try:
             made = factory()
         except (Exception, SystemExit) as error:
@@ -261,19 +244,3 @@ def _fetching(name: str) -> Iterator[None]:
             f"{name}: could not be fetched ({first_line(error)}); connect to the network once, "
             "or give its weights with --weights FILE (weights=)"
         ) from error
-
-
-@contextmanager
-def _working_folder() -> Iterator[None]:
-    """Lets modules be imported from the working folder, as `python -m` does."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -56,7 +56,7 @@ def figure(
     return _row(panels, title or pictures[-1].caption, columns=len(panels))
 
 
-def comparison(
+def plot_maps(
     maps: Mapping[str, Tensor | ArrayLike],
     image: Tensor | ArrayLike | None = None,
     *,

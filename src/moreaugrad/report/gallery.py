@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from moreaugrad.explainers import METHODS
 from moreaugrad.files.names import number_name
 from moreaugrad.files.units import Record
 from moreaugrad.models import Preprocess
@@ -146,8 +145,7 @@ class _Gallery:
 
 def limit(sweep: Mapping[str, Any]) -> str:
     """What a sweep shows at the value 0, in words; of its table in a configuration."""
-    row, over = METHODS[sweep["method"]], sweep["over"]
-    settings = {**row.defaults(), **sweep.get("settings", {})}
+    settings, over = sweep.get("settings", {}), sweep["over"]
     if over == "sigma":
         return "without Gaussian smoothing"
     if over == "eta":

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moreaugrad.files.units import Record, Units
-from moreaugrad.metrics import METRICS
+from moreaugrad.metrics import METRICS, Metric
+from moreaugrad.registry import is_code
 from moreaugrad.report.folder import labels, read_config, stages, tensor_name, unit_stem
 
 CLEAN = "clean"
@@ -82,8 +83,13 @@ class MapsFolder:
         return found
 
     def metric(self, label: str) -> Any:
-        """The registry's row of a metric."""
-        return METRICS[self.metrics[label].get("metric", label)]
+        """The registry's row of a metric; one of somebody's own as the configuration spells it out,
+        for a report loads nothing."""
+        given = self.metrics[label]
+        name = given.get("metric", label)
+        if is_code(name):
+            return Metric(name, "", **{key: given[key] for key in Metric.columns})
+        return METRICS[name]
 
     @property
     def attacks(self) -> Mapping[str, Mapping[str, Any]]:

@@ -8,7 +8,7 @@ graph.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,10 @@ CLOSE = 1e-5
 """Difference of two outputs, as a fraction of their size, that needs no further look."""
 FAR, FAR_REDUCED = 0.01, 0.1
 """Differences that rounding does not make, in single precision and in half precisions."""
+NUDGES = (-3, -2, -1, 1, 2, 3)
+"""Changes of the input, in units of its rounding, that show what rounding does to an output."""
+ROUNDING = 4
+"""How many times the largest of these a difference that rounding makes may be."""
 REPEATS = 8
 """Passes of a model that draws random numbers, to see whether its output depends on them."""
 
@@ -171,6 +175,8 @@ def _diagnose(
     if not start.same(GeneratorStates.now(bound.origin.device)):
         _check_draws(bound)
     far = FAR_REDUCED if _reduced(bound) else FAR
+    if gap > far:
+        far = max(far, ROUNDING * _rounding(bound, probe, place, once))
     if (moved := _gap(once, recorded, once)) > far:
         raise _Differs(
             "the model computes another function under torch.no_grad() than where gradients are "
@@ -194,6 +200,14 @@ def _diagnose(
             "additional_forward_args that all samples use and whose length is that of the batch. "
             f"With batch_size=1 each pass has one sample; {ANYWAY}"
         )
+
+
+def _rounding(bound: BoundScore, probe: _Probe, place: int, once: Tensor) -> float:
+    """By how much the output changes where the inputs change by their own rounding: a softmax of
+    logits in the millions has no digit that is certain."""
+    eps = max(torch.finfo(dtype).eps for dtype in bound.layout.dtypes)
+    nudged = (replace(probe, points=probe.points * (1 + step * eps)) for step in NUDGES)
+    return max(_gap(_outputs(bound, other, gradients=False)[place], once, once) for other in nudged)
 
 
 def _reduced(bound: BoundScore) -> bool:

@@ -140,8 +140,9 @@ def check_mode(model: object) -> None:
 def detached() -> ModelError:
     """The error for a score without a gradient by the input."""
     return ModelError(
-        "the score does not depend on the input: its gradient is not recorded. Look for "
-        ".detach(), .data, torch.no_grad(), numpy or quantised operators in the model's forward"
+        "the score does not depend on the input, or on the output of the layer that is explained: "
+        "its gradient is not recorded. Look for .detach(), .data, torch.no_grad(), numpy or "
+        "quantised operators in the model's forward, or for a layer whose output is not used"
     )
 
 

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.attacks import ATTACKS
-from moreaugrad.attacks import build as build_attack
 from moreaugrad.attacks.base import Attack
 from moreaugrad.data.choice import Chosen, known_classes
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.names import number_name
-from moreaugrad.registry import choose
 from moreaugrad.runs.maps.methods import Method, built, spelt_out
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.evaluate import OF_DATA, EvaluatePlan
@@ -54,7 +52,7 @@ class BudgetedAttack:
 def attack_settings(plan: EvaluatePlan, label: str) -> dict[str, Any]:
     """An attack's settings, those spelt out that were not given."""
     given = plan.attacks[label]
-    name = choose("attack", str(given.get("attack", label)), ATTACKS)
+    name = ATTACKS.check(str(given.get("attack", label)))
     defaults = ATTACKS[name].defaults()
     plain = {key: v for key, v in defaults.items() if isinstance(v, (str, int, float))}
     common = {"norm": plan.norm, "units": plan.units, "seed": plan.seed}
@@ -112,7 +110,7 @@ class AttackMaker:
         if "space" in ATTACKS[name].defaults():
             given.setdefault("space", self._network.space)
         try:
-            attack = build_attack(name, method.explainer, **{**given, over: epsilon})
+            attack = ATTACKS.build(name, method.explainer, **{**given, over: epsilon})
         except (ValueError, TypeError) as error:
             return BudgetedAttack(label=label, epsilon=epsilon, attack=None, reason=line(error))
         return BudgetedAttack(label=label, epsilon=epsilon, attack=attack, labelled=labelled)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from moreaugrad.explainers import METHODS, build
+from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import MoreauExplainer
 from moreaugrad.files.names import number_name
@@ -65,7 +65,7 @@ def check_settings(settings: Settings, methods: Mapping[str, Settings]) -> None:
 
 
 def _name(label: str, given: Settings) -> str:
-    return choose("method", str(given.get("method", label)), METHODS)
+    return METHODS.check(str(given.get("method", label)))
 
 
 def spelt_out(
@@ -93,7 +93,8 @@ def built(name: str, module: nn.Module, settings: Settings) -> Explainer:
                 f"{settings[setting]!r}: choose another method"
             )
     try:
-        return build(name, module, **settings)
+        found: Explainer = METHODS.build(name, module, **settings)
+        return found
     except TypeError as error:
         raise ValueError(f"{name}: a setting has a wrong type ({error})") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +14,8 @@ from moreaugrad.attacks.result import AttackResult
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.units import Record
-from moreaugrad.metrics import METRICS
-from moreaugrad.metrics import build as build_metric
-from moreaugrad.registry import choose
+from moreaugrad.metrics import KINDS, METRICS, Metric
+from moreaugrad.registry import choose, is_code
 from moreaugrad.runs.plans.option import Settings
 from moreaugrad.runs.records import number, numbers, problem
 from moreaugrad.score.pixels import InputSpace
@@ -48,25 +47,31 @@ class RunMetric:
 
 def metric_settings(label: str, given: Settings) -> dict[str, Any]:
     """A metric's settings, those spelt out that were not given."""
-    name = choose("metric", str(given.get("metric", label)), METRICS)
-    defaults = METRICS[name].defaults()
+    row = METRICS[name := str(given.get("metric", label))]
+    # Of a metric of one's own the plan says what a row says, so that a report need not load it.
+    own = {key: given.get(key, getattr(row, key)) for key in Metric.columns if is_code(name)}
+    defaults = row.defaults()
     plain = {key: v for key, v in defaults.items() if isinstance(v, (str, int, float))}
-    asks = {"score": SCORES.get(name, "probability")} if METRICS[name].kind == BY_MODEL else {}
-    return {"metric": name, **plain, **asks, **given}
+    asks = own.get("kind", row.kind) == BY_MODEL
+    score = {"score": SCORES.get(name, "probability")} if asks else {}
+    return {"metric": name, **own, **plain, **score, **given}
 
 
 def make_metric(label: str, settings: Settings) -> RunMetric:
     own = dict(settings)
     name = own.pop("metric")
-    kind = METRICS[name].kind
+    row = METRICS[name]
+    if is_code(name):
+        row = replace(row, **{key: own.pop(key) for key in Metric.columns})
+    kind = choose(f"{label}, kind", row.kind, KINDS)
     score = own.pop("score") if kind == BY_MODEL else ""
-    if "score" in METRICS[name].defaults():
+    if "score" in row.defaults():
         own["score"] = None  # that of the bound score, which is made of this choice
     if score not in ("", EXPLAINED):
         Readout(score, "auto")  # refuses an unknown one
     return RunMetric(
-        label=label, kind=kind, measure=build_metric(name, **own), score=score,
-        reduction=METRICS[name].reduction,
+        label=label, kind=kind, measure=METRICS.build(name, **own), score=score,
+        reduction=row.reduction,
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from moreaugrad.attacks import ATTACKS
-from moreaugrad.registry import choose
 from moreaugrad.runs.plans.maps import CLEAN, METRICS_HELP, MapsPlan, read_attacks, read_metrics
 from moreaugrad.runs.plans.option import Settings, option
 
@@ -66,7 +65,7 @@ class EvaluatePlan(MapsPlan):
         Errors: ValueError where there are none.
         """
         given = self.attacks[attack]
-        kind = ATTACKS[choose("attack", str(given.get("attack", attack)), ATTACKS)]
+        kind = ATTACKS[str(given.get("attack", attack))]
         found = given.get("epsilons", self.epsilons)
         values = tuple(found) if isinstance(found, (list, tuple)) else (found,)
         if not values and not kind.load().needs_epsilon:

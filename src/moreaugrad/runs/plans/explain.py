@@ -50,7 +50,7 @@ class SweepPlan(Plan):
     images: int | None = None
 
     def __post_init__(self) -> None:
-        choose("method", self.method, METHODS)
+        METHODS.check(self.method)
         if self.over in self.settings:
             raise ValueError(
                 f"{self.over}: expected its values from the sweep alone, got "

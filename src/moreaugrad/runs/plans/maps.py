@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.explainers import METHODS
-from moreaugrad.metrics.rows import METRICS
-from moreaugrad.registry import choose
+from moreaugrad.metrics import METRICS
+from moreaugrad.registry import Registry, choose, labelled
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
 from moreaugrad.runs.plans.option import Option, Plan, Settings, option, part
 from moreaugrad.runs.plans.text import setting, typed, words
@@ -26,39 +26,51 @@ OF_LABEL = "label"
 EXPORTS = ("npy", "csv")
 LIMITED = ("rho", "eta", "sigma")
 """Settings whose value 0 a sweep shows as a limit."""
-ATTACK = re.compile(r"(?:(?P<label>[\w.+-]+)=)?(?P<name>[\w-]+)(?::(?P<settings>.*))?", re.DOTALL)
+ATTACK = re.compile(
+    r"(?:(?P<label>[\w.+-]+)=)?(?P<name>[\w.]+:[^\W\d]\w*(?!\s*=)|[\w-]+)(?::(?P<settings>.*))?",
+    re.DOTALL,
+)
 BETWEEN = re.compile(r",(?![^\[]*\])")
 """Commas, those within brackets left out."""
 
 
-def chosen_names(what: str, text: str, known: Iterable[str]) -> list[str]:
+def chosen_names(registry: Registry[Any], text: str) -> list[str]:
     """`a,b`, `all`, or `all,-a` for all but a. Errors: ValueError with the nearest name."""
-    options = list(known)
     found: dict[str, None] = {}
     for word in words(text):
         if word == ALL:
-            found |= dict.fromkeys(options)
+            found |= dict.fromkeys(registry)
         elif word.startswith("-"):
-            found.pop(choose(what, word[1:], options), None)
+            found.pop(registry.check(word[1:]), None)
         else:
-            found[choose(what, word, [*options, ALL])] = None
+            found[registry.check(word, also=[ALL])] = None
     if not found:
-        raise ValueError(f"{what}s: expected names, separated by commas, or {ALL}; got {text!r}")
+        raise ValueError(
+            f"{registry.part}s: expected names, separated by commas, or {ALL}; got {text!r}"
+        )
     return list(found)
 
 
+def read_parts(
+    registry: Registry[Any], before: Mapping[str, Settings], names: Iterable[str]
+) -> dict[str, Settings]:
+    """Parts by label, with the settings that they have in the configuration."""
+    found = labelled(registry.part, {name: {} for name in names})
+    return {label: {**before.get(label, {}), **own} for label, own in found.items()}
+
+
 def read_methods(before: Mapping[str, Settings], text: str) -> dict[str, Settings]:
-    """Methods by name, with the settings that they have in the configuration."""
-    return {name: before.get(name, {}) for name in chosen_names("method", text, METHODS)}
+    """Methods by label, with the settings that they have in the configuration."""
+    return read_parts(METHODS, before, chosen_names(METHODS, text))
 
 
 def read_metrics(before: Mapping[str, Settings], text: str) -> dict[str, Settings]:
-    """Metrics by name; all: those that need no ground truth."""
+    """Metrics by label; all: those that need no ground truth."""
     if words(text) == (ALL,):
         names = [n for n, metric in METRICS.items() if metric.kind not in ("mask", "truth")]
     else:
-        names = chosen_names("metric", text, METRICS)
-    return {name: before.get(name, {}) for name in names}
+        names = chosen_names(METRICS, text)
+    return read_parts(METRICS, before, names)
 
 
 def read_attacks(_: Mapping[str, Settings], texts: list[str]) -> dict[str, Settings]:
@@ -72,9 +84,11 @@ def _attack(text: str) -> tuple[str, Settings]:
         raise ValueError(f"--attack: expected [LABEL=]NAME[:SETTING=VALUE,...], got {text!r}")
     pairs = [pair for pair in BETWEEN.split(match["settings"] or "") if pair.strip()]
     settings = dict(setting(f"--attack {match['name']}", pair) for pair in pairs)
-    name = choose("attack", match["name"], ATTACKS)
-    label = match["label"] or name
-    return label, settings if label == name else {"attack": name, **settings}
+    name = ATTACKS.check(match["name"])
+    label, own = next(iter(labelled("attack", {name: settings}).items()))
+    if match["label"]:
+        label, own = match["label"], {"attack": name, **settings}
+    return label, own
 
 
 def _common(help: str, *names: str, **more: Any) -> Option:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
-from moreaugrad.explainers import METHODS
-from moreaugrad.metrics.rows import METRICS
+from moreaugrad.metrics import METRICS
 from moreaugrad.registry import choose
-from moreaugrad.runs.plans.maps import LABEL, chosen_names
+from moreaugrad.runs.plans.maps import LABEL, read_methods
 from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option
 from moreaugrad.runs.plans.text import setting
 from moreaugrad.runs.plans.train import TrainPlan
@@ -20,10 +19,6 @@ IDS, FILL = "ids", "fill"
 """Files next to those of ranks, which are named by the methods."""
 TARGETS = ("label", "prediction")
 UNITS = ("element", "pixel")
-
-
-def _methods(before: Mapping[str, Settings], text: str) -> dict[str, Settings]:
-    return {name: before.get(name, {}) for name in chosen_names("method", text, METHODS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +37,7 @@ class RetrainPlan(Plan):
     seeds: tuple[int, ...] = option((0, 1), "Random seeds of the trainings.")
     methods: Mapping[str, Settings] = option(
         {"simple-gradient": {}}, "Names of methods, separated by commas.", "--methods", "--method",
-        "-m", read=_methods, shown="simple-gradient",
+        "-m", read=read_methods, shown="simple-gradient",
     )  # fmt: skip
     LEAST: ClassVar[int] = 2
     """Seeds that the study needs."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from moreaugrad.metrics.rows import METRICS
+from moreaugrad.metrics import METRICS
 from moreaugrad.registry import choose
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.maps import MapsPlan, read_methods, read_metrics

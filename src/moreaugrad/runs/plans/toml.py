@@ -18,7 +18,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import tomli_w
 
 from moreaugrad.files.foreign import lies_within, read_toml
-from moreaugrad.registry import nearest, type_words
+from moreaugrad.registry import nearest, refuse_code, type_words
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import Plan, plan_in
 
@@ -34,6 +34,8 @@ def read_plan(kind: type[P], path: str | Path, *, trust: bool = False) -> P:
     """
     file = Path(path)
     table = read_toml(file)
+    if not trust:
+        refuse_code(table, file)
     try:
         plan = from_table(kind, table).without_digests()
     except (ValueError, TypeError) as error:

@@ -9,10 +9,10 @@ from typing import Any
 
 import tomli_w
 
-from moreaugrad.data.layouts import AUTO, LAYOUTS
-from moreaugrad.data.source import CELLS, TRAIN
+from moreaugrad.data.examples import CELLS, TRAIN
+from moreaugrad.data.layouts import AUTO, check_layout
 from moreaugrad.files.foreign import check_named, read_toml
-from moreaugrad.registry import choose
+from moreaugrad.registry import choose, refuse_code
 from moreaugrad.runs.config import (
     finding,
     found_from,
@@ -52,7 +52,7 @@ class DataPlan:
 
     def __post_init__(self) -> None:
         check_named("data.source", self.source)
-        choose("layout", self.layout, [AUTO, *LAYOUTS])
+        check_layout(self.layout)
         if not 0 < self.validation < 1:
             raise ValueError(
                 f"validation: expected a share of the training pictures between 0 and 1, got "
@@ -176,6 +176,8 @@ def read_plan(path: str | Path, *, trust: bool = False) -> TrainPlan:
     Errors: ValueError that names the file and what is wrong in it.
     """
     file, table = Path(path), read_toml(path)
+    if not trust:
+        refuse_code(table, file)
     try:
         plan = from_table(TrainPlan, table)
         if "source" not in table.get("data", {}):

@@ -1,16 +1,16 @@
-"""Penalties by name, with their weights in order, and protocols with them."""
+"""The protocol of a plan, with its penalty."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 
 from moreaugrad.data.examples import Examples
 from moreaugrad.models import LoadedModel
-from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SquaredL2
+from moreaugrad.penalties import L1, PENALTIES, ElasticNet, GroupL2, Penalty
+from moreaugrad.penalties import build as build_penalty
 from moreaugrad.registry import choose
 from moreaugrad.runs.config import of_type
 from moreaugrad.runs.train.plan import ProtocolPlan, TrainPlan
@@ -22,12 +22,10 @@ from moreaugrad.training import (
     ConditionalGradient,
     Fast,
     GuidedPenalty,
-    Harmonisation,
     Iterative,
     NormalisedAscent,
     ProjectedGradient,
     ProjectedMaximiser,
-    PublishedHarmonisation,
     Update,
     build,
 )
@@ -43,84 +41,38 @@ UPDATES: dict[str, Callable[[], Update]] = {
 }
 
 
-@dataclass(frozen=True)
-class Named:
-    """weights: what the numbers of `epsilon` are, in order; optional: what may follow them."""
-
-    weights: tuple[str, ...]
-    make: Callable[[ProtocolPlan], Penalty | GuidedPenalty]
-    summary: str
-    optional: tuple[str, ...] = ()
-
-
-def _harmonisation(epsilon: float, floor: float = Harmonisation.floor) -> Harmonisation:
-    # Maps that should not be blank were refused when the data were read.
-    return Harmonisation(epsilon, floor=floor, blank=True)
-
-
-PENALTIES = {
-    "l1": Named(("epsilon",), lambda plan: L1(*plan.epsilon), "epsilon |g|_1"),
-    "group": Named(
-        ("epsilon",),
-        lambda plan: GroupL2(plan.epsilon[0], size=plan.group, channels=plan.channels),
-        "epsilon sum_S |g_S|_2 over square blocks",
-    ),
-    "elastic-net": Named(
-        ("epsilon1", "epsilon2"),
-        lambda plan: ElasticNet(*plan.epsilon),
-        "epsilon1 |g|_1 + epsilon2 |g|_2^2",
-    ),
-    "squared-l2": Named(("epsilon",), lambda plan: SquaredL2(*plan.epsilon), "epsilon |g|_2^2"),
-    "harmonisation": Named(
-        ("epsilon",),
-        lambda plan: _harmonisation(*plan.epsilon),
-        "epsilon sum_i (max A - A_i + floor) g_i^2, A the attention map",
-        optional=("floor",),
-    ),
-    "published-harmonisation": Named(
-        ("epsilon",),
-        lambda plan: PublishedHarmonisation(*plan.epsilon, blank=True),
-        "the released heuristic, no penalty's maximiser",
-    ),
-}
-
-
 def make_penalty(plan: ProtocolPlan) -> Penalty | GuidedPenalty | None:
     """Errors: ValueError for an unknown name and another number of weights."""
     if plan.penalty is None:
         if plan.epsilon:
             raise ValueError("epsilon: expected a penalty beside it (--penalty), got none")
         return None
-    named = PENALTIES[choose("penalty", plan.penalty, PENALTIES)]
-    least, most = len(named.weights), len(named.weights) + len(named.optional)
-    if not least <= len(plan.epsilon) <= most:
-        wanted = [*named.weights, *(f"perhaps {name}" for name in named.optional)]
-        raise ValueError(
-            f"epsilon: expected the numbers {', '.join(wanted)} of the penalty {plan.penalty}, got "
-            f"{', '.join(f'{value:g}' for value in plan.epsilon) or 'none'}"
-        )
-    if not all(0 <= value < float("inf") for value in plan.epsilon):
-        told = ", ".join(f"{value:g}" for value in plan.epsilon)
-        raise ValueError(f"epsilon: expected finite numbers >= 0, got {told}")
-    return named.make(plan)
+    known = PENALTIES[plan.penalty].defaults()
+    blocks = {"size": plan.group, "channels": plan.channels}
+    settings = {name: value for name, value in blocks.items() if name in known}
+    if "blank" in known:
+        # Maps that should not be blank were refused when the data were read.
+        settings["blank"] = True
+    found: Penalty | GuidedPenalty = build_penalty(plan.penalty, *plan.epsilon, **settings)
+    return found
 
 
 def make_protocol(plan: TrainPlan, space: InputSpace) -> Protocol:
     """Errors: ValueError for an unknown name or setting, a penalty that is missing or not
     wanted."""
     chosen, penalty = plan.protocol, make_penalty(plan.protocol)
-    kind = PROTOCOLS[choose("protocol", chosen.name, PROTOCOLS)]
-    if kind.needs_penalty and penalty is None:
+    wanted = "penalty" in PROTOCOLS[chosen.name].needs()
+    if wanted and penalty is None:
         raise ValueError(
             f"penalty: the protocol {chosen.name} needs one of {', '.join(PENALTIES)} "
             "(--penalty), got none"
         )
-    if penalty is not None and not kind.needs_penalty:
+    if penalty is not None and not wanted:
         raise ValueError(
             f"penalty: the protocol {chosen.name} takes none, got {chosen.penalty}; a usual one "
             "with a penalty is --protocol fast"
         )
-    hints = get_type_hints(kind.load()) | {"penalty": Any, "update": str, PUBLISHED: bool}
+    hints = {**PROTOCOLS[chosen.name].hints(), "update": str, PUBLISHED: bool}
     given = {
         name: of_type(value, hints.get(name, Any), name) for name, value in chosen.settings.items()
     }

@@ -1,0 +1,64 @@
+from . import (
+    attacks as attacks,
+    certificates as certificates,
+    data as data,
+    explainers as explainers,
+    metrics as metrics,
+    models as models,
+    penalties as penalties,
+    training as training,
+)
+from .attacks.base import Attack as Attack
+from .curvature.relu import ReLUHessian as ReLUHessian, relu_hessian as relu_hessian
+from .data.images import load_image as load_image
+from .explainers.base import Explainer as Explainer
+from .explainers.captum import IntegratedGradients as IntegratedGradients
+from .explainers.caso import (
+    CAFO as CAFO,
+    CASO as CASO,
+    SmoothCAFO as SmoothCAFO,
+    SmoothCASO as SmoothCASO,
+)
+from .explainers.catalogue import METHODS as METHODS, build as build
+from .explainers.deeplift import DeepLift as DeepLift
+from .explainers.explanation import (
+    ConvergenceWarning as ConvergenceWarning,
+    Explanation as Explanation,
+)
+from .explainers.feature_visualisation import (
+    Ascent as Ascent,
+    activation_maximisation as activation_maximisation,
+)
+from .explainers.gradcam import GradCAM as GradCAM
+from .explainers.gradient import SimpleGradient as SimpleGradient, SmoothGrad as SmoothGrad
+from .explainers.moreau import (
+    GroupSparseMoreauGrad as GroupSparseMoreauGrad,
+    MoreauGrad as MoreauGrad,
+    SparseMoreauGrad as SparseMoreauGrad,
+)
+from .explainers.published import PublishedMoreauGrad as PublishedMoreauGrad
+from .explainers.relex import RelEx as RelEx
+from .explainers.rho import (
+    RhoGuidance as RhoGuidance,
+    paper_rho as paper_rho,
+    rho_guidance as rho_guidance,
+)
+from .explainers.sparsified import SparsifiedSmoothGrad as SparsifiedSmoothGrad
+from .models.loading import load_model as load_model
+from .penalties.base import Penalty as Penalty, Zero as Zero
+from .penalties.box import Box as Box
+from .penalties.group import GroupL2 as GroupL2
+from .penalties.l1 import L1 as L1
+from .penalties.quadratic import (
+    ElasticNet as ElasticNet,
+    SquaredL2 as SquaredL2,
+    WeightedL2 as WeightedL2,
+)
+from .pictures.plot import plot_maps as plot_maps
+from .score.noise import Noise as Noise
+from .score.pixels import InputSpace as InputSpace
+from .score.score import Score as Score, Smoothed as Smoothed
+from .score.softplus import softplus_surrogate as softplus_surrogate
+from .solvers.solution import Status as Status
+
+__version__: str

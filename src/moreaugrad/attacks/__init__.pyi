@@ -1,0 +1,12 @@
+from .base import Attack as Attack
+from .catalogue import ATTACKS as ATTACKS, build as build
+from .gaussian import GaussianNoise as GaussianNoise
+from .gradient import (
+    MassCentreAttack as MassCentreAttack,
+    TargetRegionAttack as TargetRegionAttack,
+    TopKAttack as TopKAttack,
+)
+from .manipulation import ManipulationAttack as ManipulationAttack
+from .published import PublishedTopKAttack as PublishedTopKAttack
+from .random_search import RandomSearch as RandomSearch
+from .result import AttackResult as AttackResult, AttackStatus as AttackStatus

@@ -1,0 +1,67 @@
+"""Attacks by name. A new one is one class and one row here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from moreaugrad.registry import Registry, Row
+
+if TYPE_CHECKING:
+    from moreaugrad.attacks.base import Attack
+    from moreaugrad.explainers.base import Explainer
+
+GHORBANI = "Ghorbani et al. (2019), arXiv 1710.10547"
+_HERE = "moreaugrad.attacks."
+
+ATTACKS = Registry(
+    "attack",
+    {
+        "top-k": Row(
+            _HERE + "gradient:TopKAttack",
+            "takes the map's magnitude off its largest entries",
+            GHORBANI,
+        ),
+        "mass-centre": Row(
+            _HERE + "gradient:MassCentreAttack",
+            "moves the centre of the map's magnitude",
+            GHORBANI,
+        ),
+        "target-region": Row(
+            _HERE + "gradient:TargetRegionAttack",
+            "draws the map's magnitude into a region",
+            GHORBANI,
+        ),
+        "manipulation": Row(
+            _HERE + "manipulation:ManipulationAttack",
+            "makes the map look like a given one",
+            "Dombrowski et al. (2019), arXiv 1906.07983",
+        ),
+        "gaussian": Row(
+            _HERE + "gaussian:GaussianNoise",
+            "Gaussian noise",
+            "baseline",
+        ),
+        "random-search": Row(
+            _HERE + "random_search:RandomSearch",
+            "top-k without any gradient: random points on the sphere",
+            "baseline",
+        ),
+        "published-top-k": Row(
+            _HERE + "published:PublishedTopKAttack",
+            "the MoreauGrad paper's attack as released, for comparison",
+            "Zhang and Farnia (2023), arXiv 2302.05294",
+        ),
+    },
+    [_HERE + "base:Attack"],
+)
+
+
+def build(name: str, explainer: Explainer, **settings: Any) -> Attack:
+    """The attack of that name, or of a `package.module:Class` of your own, on an explainer's maps.
+
+        mg.attacks.build("top-k", mg.SimpleGradient(model), epsilon=0.5).attack(x)
+
+    Errors: ValueError for an unknown name or setting, and a value of another type.
+    """
+    found: Attack = ATTACKS.build(name, explainer, **settings)
+    return found

@@ -1,0 +1,21 @@
+from .base import Explainer as Explainer
+from .captum import IntegratedGradients as IntegratedGradients
+from .caso import CAFO as CAFO, CASO as CASO, SmoothCAFO as SmoothCAFO, SmoothCASO as SmoothCASO
+from .catalogue import METHODS as METHODS, build as build
+from .deeplift import DeepLift as DeepLift
+from .explanation import ConvergenceWarning as ConvergenceWarning, Explanation as Explanation
+from .feature_visualisation import (
+    Ascent as Ascent,
+    activation_maximisation as activation_maximisation,
+)
+from .gradcam import GradCAM as GradCAM
+from .gradient import SimpleGradient as SimpleGradient, SmoothGrad as SmoothGrad
+from .moreau import (
+    GroupSparseMoreauGrad as GroupSparseMoreauGrad,
+    MoreauGrad as MoreauGrad,
+    SparseMoreauGrad as SparseMoreauGrad,
+)
+from .published import PublishedMoreauGrad as PublishedMoreauGrad
+from .relex import RelEx as RelEx
+from .rho import RhoGuidance as RhoGuidance, paper_rho as paper_rho, rho_guidance as rho_guidance
+from .sparsified import SparsifiedSmoothGrad as SparsifiedSmoothGrad

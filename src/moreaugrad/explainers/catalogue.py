@@ -1,0 +1,148 @@
+"""Explanation methods by name. A new one is one class and one row here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from moreaugrad.registry import Registry, Row
+
+if TYPE_CHECKING:
+    from moreaugrad.explainers.base import Explainer
+
+MOREAUGRAD = "Zhang and Farnia (2023), arXiv 2302.05294"
+CASO = "Singla et al. (2019), arXiv 1902.00407"
+
+_GRADIENT = "moreaugrad.explainers.gradient:"
+_CAPTUM = "moreaugrad.explainers.captum:"
+_MOREAU = "moreaugrad.explainers.moreau:"
+_CASO = "moreaugrad.explainers.caso:"
+
+METHODS = Registry(
+    "method",
+    {
+        "simple-gradient": Row(
+            _GRADIENT + "SimpleGradient",
+            "gradient of the score",
+            "Simonyan et al. (2014)",
+        ),
+        "gradient-x-input": Row(
+            _GRADIENT + "SimpleGradient",
+            "gradient times input",
+            "Shrikumar et al. (2016)",
+            {"times_input": True},
+        ),
+        "sparse-gradient": Row(
+            _GRADIENT + "SimpleGradient",
+            "gradient, cut to its largest tenth",
+            "baseline",
+            {"keep": 0.1},
+        ),
+        "smoothgrad": Row(
+            _GRADIENT + "SmoothGrad",
+            "mean gradient under Gaussian noise",
+            "Smilkov et al. (2017)",
+        ),
+        "sparsified-smoothgrad": Row(
+            "moreaugrad.explainers.sparsified:SparsifiedSmoothGrad",
+            "how often an entry is among the noisy gradient's largest",
+            "Levine et al. (2019), arXiv 1905.12105",
+        ),
+        "integrated-gradients": Row(
+            _CAPTUM + "IntegratedGradients",
+            "mean gradient on the path from a baseline, times the input's difference",
+            "Sundararajan et al. (2017)",
+        ),
+        "integrated-gradients-local": Row(
+            _CAPTUM + "IntegratedGradients",
+            "mean gradient on the path from a baseline",
+            "Sundararajan et al. (2017)",
+            {"times_input": False},
+        ),
+        "deeplift": Row(
+            "moreaugrad.explainers.deeplift:DeepLift",
+            "contributions relative to a baseline, rescale rule",
+            "Shrikumar et al. (2017)",
+        ),
+        "grad-cam": Row(
+            "moreaugrad.explainers.gradcam:GradCAM",
+            "gradient-weighted activations of a layer with positions",
+            "Selvaraju et al. (2017)",
+        ),
+        "cafo": Row(
+            _CASO + "CAFO",
+            "displacement that changes the loss most, to first order: a thresholded gradient",
+            CASO,
+        ),
+        "caso": Row(
+            _CASO + "CASO",
+            "the same to second order, by the loss's Hessian",
+            CASO,
+        ),
+        "smooth-cafo": Row(
+            _CASO + "SmoothCAFO",
+            "CAFO of the mean loss under Gaussian noise",
+            CASO,
+        ),
+        "smooth-caso": Row(
+            _CASO + "SmoothCASO",
+            "CASO of the mean loss under Gaussian noise",
+            CASO,
+        ),
+        "relex": Row(
+            "moreaugrad.explainers.relex:RelEx",
+            "mask that keeps the class where it shows the input and removes it where it hides it",
+            "Lim et al. (2021), arXiv 2103.14332",
+        ),
+        "moreaugrad": Row(
+            _MOREAU + "MoreauGrad",
+            "gradient of the smoothed score's Moreau envelope",
+            MOREAUGRAD,
+        ),
+        "sparse-moreaugrad": Row(
+            _MOREAU + "SparseMoreauGrad",
+            "the same with an L1 penalty: a few entries",
+            MOREAUGRAD,
+        ),
+        "group-sparse-moreaugrad": Row(
+            _MOREAU + "GroupSparseMoreauGrad",
+            "the same with a group penalty: a few blocks",
+            MOREAUGRAD,
+        ),
+        "moreaugrad-plain": Row(
+            _MOREAU + "MoreauGrad",
+            "MoreauGrad without Gaussian smoothing",
+            MOREAUGRAD,
+            {"sigma": 0.0},
+        ),
+        "sparse-moreaugrad-plain": Row(
+            _MOREAU + "SparseMoreauGrad",
+            "Sparse MoreauGrad without Gaussian smoothing",
+            MOREAUGRAD,
+            {"sigma": 0.0},
+        ),
+        "group-sparse-moreaugrad-plain": Row(
+            _MOREAU + "GroupSparseMoreauGrad",
+            "group-sparse MoreauGrad without Gaussian smoothing",
+            MOREAUGRAD,
+            {"sigma": 0.0},
+        ),
+        "published-moreaugrad": Row(
+            "moreaugrad.explainers.published:PublishedMoreauGrad",
+            "the paper's algorithm as released, for comparison",
+            MOREAUGRAD,
+            {"sign": "gradient"},
+        ),
+    },
+    ["moreaugrad.explainers.base:Explainer"],
+)
+
+
+def build(name: str, model: Any, **settings: Any) -> Explainer:
+    """The explainer of that name, or of a `package.module:Class` of your own, on a model.
+
+        mg.build("smoothgrad", model, samples=32).explain(x)
+
+    Errors: ValueError for an unknown name or setting, and a value of another type.
+    """
+    found: Explainer = METHODS.build(name, model, **settings)
+    return found

@@ -1,0 +1,4 @@
+from .folding import fold_batchnorm as fold_batchnorm
+from .loaded import LoadedModel as LoadedModel
+from .loading import load_model as load_model
+from .preprocess import Preprocess as Preprocess

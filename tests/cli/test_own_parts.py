@@ -1,0 +1,277 @@
+"""Parts of one's own, named `package.module:Class` wherever a name is expected."""
+
+import sys
+import tomllib
+
+import pytest
+import torch
+
+import moreaugrad as mg
+from moreaugrad.registry import UnknownName, labelled
+from moreaugrad.runs import Job, ModelPlan, prepare
+from moreaugrad.runs.evaluate.plan import EvaluatePlan
+
+CODE = '''
+"""Parts that the package does not have."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+import moreaugrad as mg
+from moreaugrad.attacks.descent import Descent
+from moreaugrad.attacks.objectives import Share
+from moreaugrad.data import Files, Item
+from moreaugrad.explainers.gradient import SimpleGradient
+from moreaugrad.score.inputs import per_sample
+from moreaugrad.training import Fast
+
+Path(__file__).with_name("ran").touch()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Scaled(SimpleGradient):
+    """The gradient times a number."""
+
+    factor: float = 2.0
+
+    method: ClassVar[str] = "scaled"
+
+    def _maps(self, bound):
+        found = super()._maps(bound)
+        object.__setattr__(found, "flat", self.factor * found.flat)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Euclidean(mg.Penalty):
+    """R(u) = weight ||u||_2."""
+
+    weight: float
+
+    def value(self, u):
+        return self.weight * u.flatten(1).norm(dim=1)
+
+    def prox(self, u, tau):
+        length = per_sample(u.flatten(1).norm(dim=1), u)
+        return u * (1 - self.weight * per_sample(tau, u) / length).clamp_min(0)
+
+    def conjugate(self, d):
+        inside = d.flatten(1).norm(dim=1) <= self.weight * (1 + 1e-6)
+        return d.new_zeros(len(d)).masked_fill(~inside, torch.inf)
+
+    def maximiser(self, g):
+        return self.weight * g / per_sample(g.flatten(1).norm(dim=1), g).clamp_min(1e-30)
+
+
+def largest_fraction(maps: Tensor, *, power: float = 1.0) -> Tensor:
+    """max |A|^p / sum |A|^p."""
+    size = maps.flatten(1).double().abs() ** power
+    return size.amax(1) / size.sum(1)
+
+
+def agreement(a: Tensor, b: Tensor) -> Tensor:
+    """Fraction of entries of the same sign."""
+    return (a.sign() == b.sign()).flatten(1).double().mean(1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FirstHalf(Descent):
+    """D = the fraction of the map's magnitude in the first half of its entries."""
+
+    name: ClassVar[str] = "first-half"
+
+    def _goal(self, clean, layout):
+        weight = (torch.arange(clean.shape[1]) < clean.shape[1] // 2).double()
+        return Share(weight=weight.expand(len(clean), -1))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Halved(Fast):
+    """Half of the fast perturbation."""
+
+    def _search(self, problem, penalty, ids):
+        delta, g = super()._search(problem, penalty, ids)
+        return delta / 2, g
+
+
+def one_class(tree, split):
+    """All images, of class 1."""
+    items = [Item(name=name, index=1) for name in tree.files("") if name.endswith(".png")]
+    return Files(layout="one-class", items=items, tree=tree)
+'''
+NETWORK = ("--model", "tiny_models:smooth")
+
+
+@pytest.fixture
+def own(photos, monkeypatch):
+    """The working folder with a module `own` that leaves a file `ran` when it is imported."""
+    (photos / "own.py").write_text(CODE, encoding="utf-8")
+    (photos / "ran").unlink(missing_ok=True)
+    yield photos
+    sys.modules.pop("own", None)
+    (photos / "own.py").unlink()
+
+
+def read_maps(folder):
+    (config,) = folder.glob("config.toml")
+    return tomllib.loads(config.read_text(encoding="utf-8"))
+
+
+def test_in_python(own):
+    x, model = torch.randn(2, 3, 16, 16), mg.load_model("tiny_models:smooth").module
+    scaled = mg.build("own:Scaled", model, factor=3.0)
+    torch.testing.assert_close(scaled.attribute(x), 3 * mg.SimpleGradient(model).attribute(x))
+    found = mg.attacks.build("own:FirstHalf", scaled, epsilon=0.5, steps=3).attack(x)
+    assert (found.after < found.before).all()
+    maps = torch.tensor([[1.0, 2.0, 1.0]])
+    assert mg.metrics.build("own:largest_fraction", power=2.0)(maps) == pytest.approx(4 / 6)
+    penalty = mg.penalties.build("own:Euclidean", 0.5)
+    protocol = mg.training.build("own:Halved", penalty)
+    told = protocol.perturb(model, x, torch.tensor([0, 1]))
+    torch.testing.assert_close(told.norm, torch.full((2,), 0.25))
+    data = mg.data.open_dataset("data", layout="own:one_class")
+    assert {item.index for item in data.items} == {1}
+
+
+def test_a_row_says_what_is_known_of_it(own):
+    row = mg.METHODS["own:Scaled"]
+    assert row.summary == "The gradient times a number."
+    assert row.defaults() == mg.METHODS["simple-gradient"].defaults() | {"factor": 2.0}
+    assert mg.penalties.PENALTIES["own:Euclidean"].needs() == ("weight",)
+    kinds = {name: mg.metrics.METRICS[f"own:{name}"].kind
+             for name in ("largest_fraction", "agreement")}  # fmt: skip
+    assert kinds == {"largest_fraction": "map", "agreement": "pair"}
+    assert "own:Scaled" not in mg.METHODS
+    assert len(mg.METHODS) == len(list(mg.METHODS))
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: mg.build("own:Skaled", None), "Scaled"),
+        (lambda: mg.build("owm:Scaled", None), "no module 'owm'"),
+        (lambda: mg.build("own:Euclidean", None), "derived from Explainer"),
+        (lambda: mg.build("own:largest_fraction", None), "derived from Explainer"),
+        (lambda: mg.attacks.build("own:Scaled", None), "derived from Attack"),
+        (lambda: mg.training.build("own:Euclidean"), "derived from Protocol"),
+        (lambda: mg.penalties.build("own:Scaled", 1.0), "derived from Penalty or GuidedPenalty"),
+        (lambda: mg.penalties.build("own:Euclidean"), "the numbers weight"),
+        (lambda: mg.build("own:Scaled", None, faktor=1.0), "did you mean 'factor'"),
+        (lambda: mg.build("own:Scaled", None, factor="much"), "factor: expected a number"),
+        (lambda: mg.metrics.build("own:agreement", power=1.0), "it has: none"),
+    ],
+)
+def test_a_wrong_name_or_setting_is_told(own, build, words):
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+def test_a_name_that_is_not_known_is_a_key_and_a_value_error():
+    with pytest.raises(UnknownName, match="'simple-gradient'"):
+        mg.METHODS["simple-gradent"]
+    assert mg.METHODS.get("simple-gradent") is None
+    assert issubclass(UnknownName, (KeyError, ValueError))
+
+
+def test_explain_and_compare(command, own):
+    for number, words in enumerate([
+        ("explain", "one.png", "--method", "own:Scaled", "--set", "factor=3"),
+        ("compare", "one.png", "--methods", "simple-gradient,own:Scaled", "--set", "factor=3"),
+    ]):  # fmt: skip
+        out = own / "results" / str(number)
+        done = command(*words, *NETWORK, "--out", out)
+        assert done.code == 0, done
+        told = read_maps(out)["methods"]["Scaled"]
+        assert (told["method"], told["factor"]) == ("own:Scaled", 3.0)
+        assert list(out.rglob("*Scaled*"))
+        assert not list(out.rglob("*:*")), "no such name of a file can be written everywhere"
+
+
+def test_sweep(command, own):
+    done = command("sweep", "one.png", "--method", "own:Scaled", "--over", "factor", "--values",
+                   "1,2", *NETWORK, "--out", "results")  # fmt: skip
+    assert done.code == 0, done
+
+
+def test_evaluate_with_an_attack_and_report(command, own):
+    words = (
+        "evaluate", "--data", "data", "--samples", "2", "--layout", "own:one_class", *NETWORK,
+        "--methods", "own:Scaled", "--metrics", "own:largest_fraction,own:agreement",
+        "--attack", "own:FirstHalf:steps=2", "--epsilons", "0.5", "--set", "Scaled.factor=3",
+        "--out", "results",
+    )  # fmt: skip
+    done = command(*words)
+    assert done.code == 0, done
+    told = read_maps(own / "results")
+    assert told["methods"]["Scaled"]["factor"] == 3.0
+    assert told["attacks"]["FirstHalf"]["attack"] == "own:FirstHalf"
+    assert told["metrics"]["agreement"]["kind"] == "pair"
+    assert command(*words).code == 0, "the command that names them goes on"
+    # A report reads, and runs no code.
+    sys.modules.pop("own")
+    (own / "ran").unlink()
+    assert command("report", "results", "--out", "results/page").code == 0
+    assert not (own / "ran").exists()
+    config = ("evaluate", "--config", "results/config.toml", "--out", "results")
+    command(*config).refused("own:")
+    assert not (own / "ran").exists()
+    assert command(*config, "--trust").code == 0
+
+
+def test_train(command, own):
+    for number, words in enumerate([("fast",), ("own:Halved",)]):
+        done = command(
+            "train", "--data", "data", *NETWORK, "--batch", "1", "--epochs", "1",
+            "--validation", "0.5", "--protocol", *words,
+            "--penalty", "own:Euclidean", "--epsilon", "0.5", "--out", f"results/{number}",
+        )  # fmt: skip
+        assert done.code == 0, done
+
+
+TRAIN = (
+    'epochs = 1\nbatch = 1\n[data]\nsource = "data"\nvalidation = 0.5\n[augment]\nsize = 16\n'
+    "[protocol]\n"
+)
+FILES = {
+    "explain": 'images = ["one.png"]\n[methods.mine]\nmethod = "own:Scaled"\n',
+    "explain, by the name": 'images = ["one.png"]\n[methods."own:Scaled"]\n',
+    "sweep": 'images = ["one.png"]\n[sweep]\nmethod = "own:Scaled"\nover = "factor"\n'
+             "values = [1, 2]\n",
+    "evaluate": 'data = "data"\nsamples = 1\n[methods.simple-gradient]\n[metrics.mine]\n'
+                'metric = "own:largest_fraction"\n',
+    "evaluate, attack": 'data = "data"\nsamples = 1\nepsilons = [0.5]\n'
+                        '[methods.simple-gradient]\n[attacks.a]\nattack = "own:FirstHalf"\n'
+                        "steps = 1\n",
+    "evaluate, layout": 'data = "data"\nsamples = 1\nlayout = "own:one_class"\n'
+                        "[methods.simple-gradient]\n",
+    "train": TRAIN + 'name = "fast"\npenalty = "own:Euclidean"\nepsilon = [0.5]\n',
+    "train, protocol": TRAIN + 'name = "own:Halved"\npenalty = "l1"\nepsilon = [0.5]\n',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_names_them_and_they_run_with_consent_alone(command, own, kind):
+    name = kind.partition(",")[0]
+    (own / "plan.toml").write_text(FILES[kind])
+    verb = "explain" if name == "sweep" else name
+    words = (verb, "--config", "plan.toml", *NETWORK, "--out", "results")
+    command(*words).refused("own:")
+    assert not (own / "ran").exists()
+    assert not (own / "results").exists()
+    done = command(*words, "--trust")
+    assert done.code == 0, done
+    assert (own / "ran").exists()
+
+
+def test_plans_label_them(own):
+    plan = EvaluatePlan(data="data", methods={"own:Scaled": {"factor": 3.0}})
+    assert plan.methods == {"Scaled": {"method": "own:Scaled", "factor": 3.0}}
+    job = Job(images=("one.png",), methods={"own:Scaled": {}},
+              model=ModelPlan(name="tiny_models:smooth"))  # fmt: skip
+    assert prepare(job).job.methods["Scaled"]["method"] == "own:Scaled"
+    with pytest.raises(ValueError, match="two are called"):
+        labelled("method", {"a:Same": {}, "b:Same": {}})
