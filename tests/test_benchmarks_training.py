@@ -16,6 +16,11 @@ from benchmarks.training_pictures import attacked, like_truth, post_processed, t
 from benchmarks.training_robustness import STEPS, _lost, _told
 from benchmarks.training_rows import STUDIES
 from benchmarks.training_truth import EMPTY, METRICS, SCORES, _magnitudes, score_of
+from moreaugrad.runs.evaluate.drops import Drop
+from moreaugrad.runs.evaluate.plan import CLEAN, OF_LABEL, EvaluatePlan, plan_toml
+from moreaugrad.runs.evaluate.reading import read_run
+from moreaugrad.runs.evaluate.statistics import Cell
+from moreaugrad.runs.job import ModelPlan
 from PIL import Image
 
 from moreaugrad.cli.entry import run
@@ -23,11 +28,6 @@ from moreaugrad.data.cells import Cells
 from moreaugrad.data.examples import CELL_SEEDS
 from moreaugrad.data.writing import write_cells
 from moreaugrad.metrics import five_band
-from moreaugrad.runs.evaluate.drops import Drop
-from moreaugrad.runs.evaluate.plan import CLEAN, OF_LABEL, EvaluatePlan, plan_toml
-from moreaugrad.runs.evaluate.reading import read_run
-from moreaugrad.runs.evaluate.statistics import Cell
-from moreaugrad.runs.job import ModelPlan
 
 NOISE = {"noise": {"attack": "gaussian", "over": "sigma", "epsilons": [0.1, 0.2]}}
 

@@ -5,11 +5,11 @@ import tomllib
 
 import pytest
 import torch
+from moreaugrad.runs.evaluate.plan import EvaluatePlan
 
 import moreaugrad as mg
 from moreaugrad.registry import UnknownName, labelled
 from moreaugrad.runs import Job, ModelPlan, prepare
-from moreaugrad.runs.evaluate.plan import EvaluatePlan
 
 CODE = '''
 """Parts that the package does not have."""

@@ -8,12 +8,12 @@ import sys
 import warnings
 
 import pytest
+from moreaugrad.runs.job import ModelPlan
 
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.models import load_model
 from moreaugrad.models.sources import own_code
 from moreaugrad.runs import prepare, read_job
-from moreaugrad.runs.job import ModelPlan
 from moreaugrad.runs.train import prepare_train, read_plan
 
 CODE = """

@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from moreaugrad.runs.evaluate.tables import Block
+from moreaugrad.runs.evaluate.threats import Threat
+from moreaugrad.runs.evaluate.work import tensor_name
+from moreaugrad.runs.job import SweepPlan
+from moreaugrad.runs.variants import swept
 from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.files.names import number_name, percent_name
 from moreaugrad.report import Sweep, Tile
 from moreaugrad.report.wording import setting
-from moreaugrad.runs.evaluate.tables import Block
-from moreaugrad.runs.evaluate.threats import Threat
-from moreaugrad.runs.evaluate.work import tensor_name
-from moreaugrad.runs.job import SweepPlan
 from moreaugrad.runs.retrain import DiffRoarPlan
 from moreaugrad.runs.retrain.diffroar import _Unit
 from moreaugrad.runs.retrain.pairs import Arm
 from moreaugrad.runs.retrain.tables import _network
 from moreaugrad.runs.train import DataPlan, TrainPlan
-from moreaugrad.runs.variants import swept
 from tiny_models import smooth
 
 CLOSE = [0.1234567, 0.1234568, math.nextafter(0.1234567, 1), 0.1, math.nextafter(0.1, 1), 0.101]

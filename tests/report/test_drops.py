@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-
-from moreaugrad.cli.entry import run
 from moreaugrad.runs.evaluate.drops import bases, drops
 from moreaugrad.runs.evaluate.intervals import Intervals
 from moreaugrad.runs.evaluate.reading import read_run
 from moreaugrad.runs.evaluate.store import RunFolder, Unit
+
+from moreaugrad.cli.entry import run
 
 AOPC: dict[str, list[float | None]] = {
     "simple-gradient": [0.4, 0.2, 0.6, None, 0.9],

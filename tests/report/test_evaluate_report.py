@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import tomli_w
 import torch
-
-from moreaugrad.cli.entry import run
 from moreaugrad.runs.evaluate import intervals
 from moreaugrad.runs.evaluate.report import report
 from moreaugrad.runs.evaluate.statistics import WORST
 from moreaugrad.runs.evaluate.store import RunFolder, Unit
+
+from moreaugrad.cli.entry import run
 
 METHODS = ("simple-gradient", "smoothgrad")
 BUDGETS = (0.5, 1.0)

@@ -1,4 +1,4 @@
-"""`certify` on small pictures: what it writes, that it repeats, and what it refuses."""
+"""`certify` on small images: what it writes, that it repeats, and what it refuses."""
 
 import csv
 import json
@@ -11,23 +11,20 @@ from PIL import Image
 
 from moreaugrad.certificates import certify, estimate_of_explanation, probability_curvature
 from moreaugrad.cli.entry import run
-from moreaugrad.runs.certify import (
-    CertifyPlan,
-    estimate_certify,
-    prepare_certify,
-    run_certify,
-)
-from moreaugrad.runs.certify.curves import last_change
-from moreaugrad.runs.job import ModelPlan
+from moreaugrad.report.certificates import last_change
+from moreaugrad.runs.certify import CertifyRun
+from moreaugrad.runs.engine import Outcome, execute
+from moreaugrad.runs.plans.certify import CertifyPlan
+from moreaugrad.runs.plans.common import DataPlan, ModelPlan
 
 SIGMA = 0.4
 CURVES = ["sparsified", "relaxed", "sparse-moreaugrad", "moreaugrad"]
-FEW = {"sigma": SIGMA, "samples": 128, "radii": (0.0, 0.01, 0.1)}
+FEW = {"sigma": SIGMA, "sigma_mode": "absolute", "samples": 128, "radii": (0.0, 0.01, 0.1)}
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder with two pictures and a truncated one."""
+def images(tmp_path: Path) -> Path:
+    """A folder with two images and a truncated one."""
     folder = tmp_path / "in"
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -40,26 +37,33 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def plan(folder: Path, *names: str, model: str = "tiny_models:smooth", **more: Any) -> CertifyPlan:
-    images = tuple(str(folder / f"{name}.png") for name in names or ("a",))
-    return CertifyPlan(images=images, model=ModelPlan(name=model), **(FEW | more))
+    files = tuple(str(folder / f"{name}.png") for name in names or ("a",))
+    data, network = DataPlan(files=files), ModelPlan(name=model)
+    return CertifyPlan(data=data, model=network, **(FEW | more))
+
+
+def certified(found: CertifyPlan, out: Path, watch: Any = None) -> Outcome:
+    return execute(CertifyRun(found, watch=watch), out)
+
+
+def records(outcome: Outcome) -> list[dict[str, Any]]:
+    return list(outcome.run.results(outcome.directory)["inputs"])
 
 
 def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_a_picture_gets_its_curves_as_numbers_and_as_a_figure(
-    pictures: Path, tmp_path: Path
-) -> None:
-    prepared = prepare_certify(plan(pictures, "a", "b"))
-    outcome = run_certify(prepared, tmp_path / "out")
-    assert [record["input"] for record in outcome.records] == ["a.png", "b.png"]
+def test_a_image_gets_its_curves_as_numbers_and_as_a_figure(images: Path, tmp_path: Path) -> None:
+    prepared = CertifyRun(plan(images, "a", "b"))
+    outcome = execute(prepared, tmp_path / "out")
+    assert [record["input"] for record in records(outcome)] == ["a.png", "b.png"]
     record = read(tmp_path / "out/inputs/b" / "certify.json")
-    assert record == json.loads(json.dumps(outcome.records[1]))
+    assert record == json.loads(json.dumps(records(outcome)[1]))
     assert list(record["curves"]) == CURVES
     kinds = [curve["kind"] for curve in record["curves"].values()]
     assert kinds == ["certificate"] * 2 + ["estimate"] * 2
-    x = prepared.network.batch([prepared.cases[1].load(prepared.network.model.preprocess).x])
+    x = prepared.network.batch([prepared.inputs.input(prepared.inputs.chosen[1], prepared.network)])
     for key, curve in record["curves"].items():
         assert curve["overlap"] == sorted(curve["overlap"], reverse=True)
         assert curve["top"] <= 76  # a tenth of 3 x 16 x 16
@@ -86,68 +90,66 @@ def test_a_picture_gets_its_curves_as_numbers_and_as_a_figure(
         assert settings["sigma"] == SIGMA
 
 
-def test_it_repeats_to_the_same_bytes(pictures: Path, tmp_path: Path) -> None:
+def test_it_repeats_to_the_same_bytes(images: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        run_certify(prepare_certify(plan(pictures)), tmp_path / name)
+        certified(plan(images), tmp_path / name)
     for path in sorted((tmp_path / "one").rglob("*.*")):
         if path.is_file():
             other = tmp_path / "two" / path.relative_to(tmp_path / "one")
             assert path.read_bytes() == other.read_bytes(), path.name
 
 
-def test_more_draws_certify_more(pictures: Path, tmp_path: Path) -> None:
+def test_more_draws_certify_more(images: Path, tmp_path: Path) -> None:
     shares = []
     for samples in (128, 1024):
-        made = prepare_certify(plan(pictures, samples=samples, tau=0.3))
-        outcome = run_certify(made, tmp_path / str(samples))
-        shares.append(outcome.records[0]["curves"]["sparsified"]["overlap"][1])
+        outcome = certified(plan(images, samples=samples, tau=0.3), tmp_path / str(samples))
+        shares.append(records(outcome)[0]["curves"]["sparsified"]["overlap"][1])
     assert shares[0] < shares[1]
     assert shares[1] > 0
 
 
-def test_two_sample_and_named_bounds(pictures: Path, tmp_path: Path) -> None:
+def test_two_sample_and_named_bounds(images: Path, tmp_path: Path) -> None:
     wide = {"samples": 1024, "tau": 0.3}
     found = {}
     for statement in ("population", "two-sample"):
-        made = prepare_certify(plan(pictures, statement=statement, bound="clopper-pearson", **wide))
-        record = run_certify(made, tmp_path / statement).records[0]
+        named = plan(images, statement=statement, bound="clopper-pearson", **wide)
+        record = records(certified(named, tmp_path / statement))[0]
         found[statement] = record["curves"]["sparsified"]["overlap"]
         bounds = [record["curves"][key]["bound"] for key in CURVES[:2]]
         assert bounds == ["clopper-pearson", "auto"]
     assert found["two-sample"][0] < found["population"][0]
 
 
-def test_an_unreadable_picture_is_left_out(pictures: Path, tmp_path: Path) -> None:
-    outcome = run_certify(prepare_certify(plan(pictures, "a", "cut", "b")), tmp_path / "out")
-    assert [record["input"] for record in outcome.records] == ["a.png", "b.png"]
+def test_an_unreadable_image_is_left_out(images: Path, tmp_path: Path) -> None:
+    outcome = certified(plan(images, "a", "cut", "b"), tmp_path / "out")
+    assert [record["input"] for record in records(outcome)] == ["a.png", "b.png"]
     assert [failure.title for failure in outcome.failures] == ["cut.png"]
-    assert not (tmp_path / "out/inputs/cut").exists()
+    assert "truncated" in read(tmp_path / "out/inputs/cut/certify.json")["problem"]
 
 
-def test_an_interruption_keeps_what_is_finished(pictures: Path, tmp_path: Path) -> None:
+def test_an_interruption_keeps_what_is_finished(images: Path, tmp_path: Path) -> None:
     class Impatient:
         seen = 0
 
         def pace(self, done: float, total: float, doing: str) -> None:
             assert 0 <= done <= total
-            if doing == "a.png":
-                self.seen += 1
             if self.seen:
                 raise KeyboardInterrupt
+            self.seen += doing == "a.png"
 
         def failed(self, failure: object) -> None:
             raise AssertionError(failure)
 
-    outcome = run_certify(
-        prepare_certify(plan(pictures, "a", "b")), tmp_path / "out", watch=Impatient()
-    )
+        def news(self, text: str) -> None: ...
+
+    outcome = certified(plan(images, "a", "b"), tmp_path / "out", Impatient())
     assert outcome.interrupted
     assert (tmp_path / "out/inputs/a" / "certify.png").exists()
     assert not (tmp_path / "out/inputs/b").exists()
 
 
 def test_an_interruption_before_anything_is_finished_leaves_nothing(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     class Impatient:
         def pace(self, done: float, total: float, doing: str) -> None:
@@ -155,12 +157,14 @@ def test_an_interruption_before_anything_is_finished_leaves_nothing(
 
         def failed(self, failure: object) -> None: ...
 
+        def news(self, text: str) -> None: ...
+
     out = tmp_path / "out"
-    assert run_certify(prepare_certify(plan(pictures)), out, watch=Impatient()).interrupted
+    assert certified(plan(images), out, Impatient()).interrupted
     assert not out.exists()
 
 
-def test_progress_goes_up_to_all(pictures: Path, tmp_path: Path) -> None:
+def test_progress_goes_up_to_all(images: Path, tmp_path: Path) -> None:
     told: list[tuple[float, float]] = []
 
     class Watching:
@@ -169,25 +173,34 @@ def test_progress_goes_up_to_all(pictures: Path, tmp_path: Path) -> None:
 
         def failed(self, failure: object) -> None: ...
 
-    run_certify(prepare_certify(plan(pictures, "cut", "a")), tmp_path / "out", watch=Watching())
+        def news(self, text: str) -> None: ...
+
+    certified(plan(images, "cut", "a"), tmp_path / "out", Watching())
     done = [one for one, _ in told]
     assert done == sorted(done)
     assert len(set(done)) > 8
     assert told[-1] == (2 * 4 * 128, 2 * 4 * 128)
 
 
-def test_an_estimate_of_the_cost(pictures: Path) -> None:
-    found = estimate_certify(prepare_certify(plan(pictures, "a", "b", samples=256)))
+def test_an_estimate_of_the_cost(images: Path) -> None:
+    found = CertifyRun(plan(images, "a", "b", samples=256)).estimate()
     assert [cost.key for cost in found.costs] == CURVES
     assert found.evaluations == 2 * 4 * 256
     assert found.seconds > 0
 
 
-def test_radii_are_chosen_by_the_noise(pictures: Path) -> None:
-    chosen = plan(pictures, radii=()).radii
+def test_radii_are_chosen_by_the_noise(images: Path) -> None:
+    chosen = CertifyRun(plan(images, radii=())).plan.radii
     assert chosen[0] == 0
     assert chosen[-1] == pytest.approx(2 * SIGMA)
-    assert plan(pictures, radii=(0.2, 0.1, 0.2)).radii == (0.1, 0.2)
+    assert CertifyRun(plan(images, radii=(0.2, 0.1, 0.2))).plan.radii == (0.1, 0.2)
+
+
+def test_sigma_is_a_fraction_of_the_range_of_inputs(images: Path) -> None:
+    """Pixel values from 0 to 1 minus .5, divided by .25: inputs from -2 to 2."""
+    relative = plan(images, sigma=0.1, sigma_mode="relative", radii=(0.01,))
+    assert CertifyRun(relative).plan.sigma == pytest.approx(0.4)
+    assert CertifyRun(relative).plan.radii == pytest.approx((0.04,))
 
 
 def test_what_changes_is_shown() -> None:
@@ -212,15 +225,15 @@ def test_what_changes_is_shown() -> None:
         ({"radii": (-1.0,)}, "radii: expected"),
         ({"statement": "populaton"}, "did you mean 'population'"),
         ({"bound": "chernoff"}, "bound: expected one of"),
-        ({"gamma": 0.5}, "gamma: expected a share from 0 to tau"),
+        ({"gamma": 0.5}, "gamma: .*from 0 to tau"),
         ({"target": 9}, "target: expected numbers from 0 to 3"),
     ],
 )
 def test_bad_settings_are_told_before_anything_is_computed(
-    pictures: Path, more: dict[str, Any], told: str
+    images: Path, more: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ValueError, match=told):
-        prepare_certify(plan(pictures, **more))
+        CertifyRun(plan(images, **more))
 
 
 def command(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -229,43 +242,52 @@ def command(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, s
     return code, captured.out, captured.err
 
 
-def test_the_command(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ("--model", "builtin", "--sigma", "0.3", "--samples", "128")
+def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = (
+        "--model",
+        "builtin",
+        "--sigma",
+        "0.3",
+        "--sigma-mode",
+        "absolute",
+        "--noise-samples",
+        "128",
+    )
     out = str(tmp_path / "out")
-    picture = str(pictures / "a.png")
-    code, told, _ = command(picture, *few, "--dry-run", capsys=capsys)
+    image = str(images / "a.png")
+    code, told, _ = command(image, *few, "--dry-run", capsys=capsys)
     assert code == 0
     assert "512 gradient evaluations" in told
     assert not Path(out).exists()
-    code, told, _ = command(str(pictures), *few, "--radii", "0,0.1", "--out", out, capsys=capsys)
+    code, told, _ = command(str(images), *few, "--radii", "0,0.1", "--out", out, capsys=capsys)
     assert code == 1  # one of the three cannot be read
     for words in ("sparsified (certificate)", "moreaugrad (estimate)", "input units", "0.1"):
         assert words in told
-    code, _, errors = command(picture, *few, "--out", out, capsys=capsys)
+    code, _, errors = command(image, *few, "--out", out, capsys=capsys)
     assert code == 2
     assert "holds a run of another configuration" in errors
     code, told, _ = command(
-        picture, *few, "--radii", "0,0.1", "--out", out, "--overwrite", "--json", capsys=capsys
+        image, *few, "--radii", "0,0.1", "--out", out, "--overwrite", "--json", capsys=capsys
     )
     assert code == 0
     found = json.loads(told)
     assert found["complete"] is True
     assert list(found["inputs"][0]["curves"]) == CURVES
-    assert not (Path(out) / "b").exists()
+    assert not (Path(out) / "inputs/b").exists()
 
 
-def test_the_command_refuses(pictures: Path, tmp_path: Path, capsys: Any) -> None:
-    picture, out = str(pictures / "a.png"), str(tmp_path / "out")
+def test_the_command_refuses(images: Path, tmp_path: Path, capsys: Any) -> None:
+    image, out = str(images / "a.png"), str(tmp_path / "out")
     for arguments, told in (
-        ((picture, "--out", out), "--sigma: expected the noise's standard deviation in the"),
-        ((picture, "--sigma", "0.3"), "--out: expected a folder"),
-        (("--sigma", "0.3", "--out", out), "expected pictures"),
+        ((image, "--out", out), "sigma: expected the noise's standard deviation"),
+        ((image, "--sigma", "0.3"), "--out: expected a folder"),
+        (("--sigma", "0.3", "--model", "builtin", "--out", out), "images: expected"),
         (
-            (str(pictures / "cut.png"), "--model", "builtin", "--sigma", "0.3", "--out", out),
+            (str(images / "cut.png"), "--model", "builtin", "--sigma", "0.3", "--out", out),
             "cut.png",
         ),
         (
-            (picture, "--sigma", "0.3", "--radii", "a,b", "--out", out),
+            (image, "--sigma", "0.3", "--radii", "a,b", "--out", out),
             "--radii: expected finite numbers",
         ),
     ):
@@ -275,9 +297,8 @@ def test_the_command_refuses(pictures: Path, tmp_path: Path, capsys: Any) -> Non
         assert not Path(out).exists()
 
 
-def test_a_picture_that_breaks_the_network_is_left_out(pictures: Path, tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((20, 24, 3), dtype=np.uint8)).save(pictures / "dark.png")
-    made = prepare_certify(plan(pictures, "a", "dark", model="tiny_models:picky"))
-    outcome = run_certify(made, tmp_path / "out")
-    assert [record["input"] for record in outcome.records] == ["a.png"]
+def test_a_image_that_breaks_the_network_is_left_out(images: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((20, 24, 3), dtype=np.uint8)).save(images / "dark.png")
+    outcome = certified(plan(images, "a", "dark", model="tiny_models:picky"), tmp_path / "out")
+    assert [record["input"] for record in records(outcome)] == ["a.png"]
     assert [failure.title for failure in outcome.failures] == ["dark.png"]

@@ -1,4 +1,4 @@
-"""`evaluate` on small pictures: what it writes, and what it refuses."""
+"""`evaluate` on small images: what it writes, and what it refuses."""
 
 import json
 import tomllib
@@ -14,47 +14,51 @@ from safetensors.torch import load_file
 
 from moreaugrad.attacks import GaussianNoise
 from moreaugrad.cli.entry import run
-from moreaugrad.data.choice import choice
+from moreaugrad.data.choice import choose_images
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers import build
 from moreaugrad.metrics import gini
-from moreaugrad.runs.config import differences
-from moreaugrad.runs.evaluate import (
-    EvaluatePlan,
-    Team,
-    estimate_evaluate,
-    prepare_evaluate,
-    read_plan,
-    run_evaluate,
-)
-from moreaugrad.runs.job import ModelPlan
+from moreaugrad.runs.engine import Outcome, execute
+from moreaugrad.runs.maps.run import MapsRun
+from moreaugrad.runs.plans.common import DataPlan, ModelPlan
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.toml import differences, read_plan
+from moreaugrad.runs.processes import Processes
 
 NOISE = {"attack": "gaussian", "over": "sigma", "epsilons": [0.02, 0.1]}
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Two classes of three pictures; one more cannot be read."""
+def images(tmp_path: Path) -> Path:
+    """Two classes of three images; one more cannot be read."""
     generator = np.random.default_rng(0)
     for label in ("blank", "dot"):
         (tmp_path / "in" / label).mkdir(parents=True)
         for number in range(3):
             pixels = generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "in" / label / f"{number}.png")
-    (tmp_path / "in" / "dot" / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "dot" / "bad.png").write_bytes(b"no image")
     return tmp_path / "in"
 
 
 def plan(folder: Path, **more: Any) -> EvaluatePlan:
     given: dict[str, Any] = {
-        "data": str(folder),
-        "unreadable": 0.2,
+        "data": DataPlan(source=str(folder), max_unreadable=0.2),
+        "block": 4,
         "model": ModelPlan(name="tiny_models:smooth"),
         "methods": {"simple-gradient": {}, "smoothgrad": {"samples": 4}},
         "metrics": {"gini": {}, "normalised-distance": {}},
         "attacks": {"noise": NOISE},
     }
     return EvaluatePlan(**(given | more))
+
+
+def prepare(found: EvaluatePlan) -> MapsRun:
+    return MapsRun(found, command="evaluate")
+
+
+def evaluate(found: EvaluatePlan, out: Path, **how: Any) -> Outcome:
+    return execute(prepare(found), out, **how)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -66,20 +70,20 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_records_maps_and_pictures(pictures: Path, tmp_path: Path) -> None:
-    prepared = prepare_evaluate(plan(pictures))
-    outcome = run_evaluate(prepared, tmp_path / "run")
+def test_records_maps_and_images(images: Path, tmp_path: Path) -> None:
+    prepared = prepare(plan(images))
+    outcome = execute(prepared, tmp_path / "run")
     assert (outcome.finished, outcome.units) == (6, 6)
     assert [failure.title for failure in outcome.failures] == ["dot/bad.png"]
     assert sorted(tree(tmp_path / "run")) == sorted(
-        ["config.toml", "environment.json"]
+        ["config.toml", "environment.json", "records.csv"]
         + [f"{part}/0000{block}.{kind}" for block in (0, 1)
            for kind in ("jsonl", "safetensors", "sha256")
            for part in ("samples", "methods/simple-gradient", "methods/smoothgrad")]
     )  # fmt: skip
 
     samples = lines(tmp_path / "run" / "samples" / "00001.jsonl")
-    assert [sample["sample"] for sample in samples] == ["dot/1.png", "dot/2.png", "dot/bad.png"]
+    assert [sample["input"] for sample in samples] == ["dot/1.png", "dot/2.png", "dot/bad.png"]
     assert samples[0] | {"label": "dot", "class": 1, "index": 4} == samples[0]
     assert "no format" in samples[2]["problem"]
     x = load_file(tmp_path / "run" / "samples" / "00001.safetensors")["4"][None]
@@ -87,7 +91,7 @@ def test_records_maps_and_pictures(pictures: Path, tmp_path: Path) -> None:
     assert samples[0]["prediction"][0]["class"] == int(logits.argmax())
 
     records = lines(tmp_path / "run" / "methods" / "smoothgrad" / "00001.jsonl")
-    heads = [(r["sample"], r["attack"], r["epsilon"]) for r in records]
+    heads = [(r["input"], r["attack"], r["epsilon"]) for r in records]
     assert heads == [
         (name, attack, epsilon)
         for name in ("dot/1.png", "dot/2.png")
@@ -99,7 +103,7 @@ def test_records_maps_and_pictures(pictures: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(tensors["4/clean/map"], clean.maps[0])
     assert records[0]["metrics"] == {"gini": pytest.approx(float(gini(clean.maps)))}
     assert records[0]["map"]["evaluations"] == 4
-    result = GaussianNoise(explainer, sigma=0.1, space=prepared.space).attack(x, ids=[4])
+    result = GaussianNoise(explainer, sigma=0.1, space=prepared.network.space).attack(x, ids=[4])
     torch.testing.assert_close(tensors["4/noise/0.1/input"], result.inputs[0])
     torch.testing.assert_close(tensors["4/noise/0.1/map"], result.attacked.maps[0])
     a, b = (maps.abs() / maps.norm() for maps in (clean.maps, result.attacked.maps))
@@ -108,72 +112,70 @@ def test_records_maps_and_pictures(pictures: Path, tmp_path: Path) -> None:
     assert records[2]["attacked"]["distance"] == pytest.approx(float((result.inputs - x).norm()))
 
 
-def test_a_run_repeats_from_its_own_configuration(pictures: Path, tmp_path: Path) -> None:
-    run_evaluate(prepare_evaluate(plan(pictures, samples=4)), tmp_path / "one")
+def test_a_run_repeats_from_its_own_configuration(images: Path, tmp_path: Path) -> None:
+    evaluate(plan(images, data=DataPlan(source=str(images), images=4)), tmp_path / "one")
     config = tomllib.loads((tmp_path / "one" / "config.toml").read_text(encoding="utf-8"))
     assert config["methods"]["smoothgrad"]["sigma"] > 0
     assert config["attacks"]["noise"] == NOISE | {
         "norm": "l2", "units": "input", "seed": 0, "sigma_mode": "relative", "preserve_class": True,
     }  # fmt: skip
     again = ["evaluate", "--config", str(tmp_path / "one" / "config.toml"), "--trust", "-q"]
-    assert run([*again, "--out", str(tmp_path / "two")]) == 1  # one picture is left out
+    assert run([*again, "--out", str(tmp_path / "two")]) == 1  # one image is left out
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
-def test_more_samples_contain_the_fewer(pictures: Path) -> None:
-    data = open_dataset(pictures)
+def test_more_samples_contain_the_fewer(images: Path) -> None:
+    data = open_dataset(images)
     for seed in range(5):
-        found = [{one.index for one in choice(data, n, seed)} for n in range(1, 8)]
+        found = [{one.index for one in choose_images(data, n, seed=seed)} for n in range(1, 8)]
         assert [len(chosen) for chosen in found] == list(range(1, 8))
         assert all(a < b for a, b in pairwise(found))
-    assert choice(data, 3, 0) != choice(data, 3, 1)
-    assert len(choice(data, None, 0)) == len(choice(data, 100, 0)) == 7
+    assert choose_images(data, 3, seed=0) != choose_images(data, 3, seed=1)
+    assert len(choose_images(data)) == len(choose_images(data, 100)) == 7
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_each_unit_is_that_of_one_process(size: int) -> None:
     units = list(range(7))
-    shares = [Team(rank=rank, size=size).share(units) for rank in range(size)]
+    shares = [Processes(rank=rank, size=size).share(units) for rank in range(size)]
     assert [unit for share in shares for unit in share] == units
     lengths = [len(share) for share in shares]
     assert max(lengths) - min(lengths) <= 1
 
 
-def test_another_configuration_is_refused_and_told_apart(pictures: Path, tmp_path: Path) -> None:
+def test_another_configuration_is_refused_and_told_apart(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run_evaluate(prepare_evaluate(plan(pictures)), out)
+    evaluate(plan(images), out)
     before = tree(out)
-    other = prepare_evaluate(plan(pictures, methods={"smoothgrad": {"samples": 5}}))
+    other = plan(images, methods={"smoothgrad": {"samples": 5}})
     with pytest.raises(ValueError, match=r"methods.simple-gradient is set there, not set here; "
                        r"methods.smoothgrad.samples is 4 there, 5 here"):  # fmt: skip
-        run_evaluate(other, out)
-    with pytest.raises(ValueError, match=r"network is \w+ there, \w+ here"):
-        run_evaluate(
-            prepare_evaluate(plan(pictures, model=ModelPlan(name="tiny_models:normalised"))), out
-        )
+        evaluate(other, out)
+    with pytest.raises(ValueError, match=r"model.digest is \w+ there, \w+ here"):
+        evaluate(plan(images, model=ModelPlan(name="tiny_models:normalised")), out)
     assert tree(out) == before
-    run_evaluate(other, out, overwrite=True)
+    evaluate(other, out, overwrite=True)
     assert not (out / "methods" / "simple-gradient").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="holds other files"):
-        run_evaluate(other, tmp_path / "full")
+        evaluate(other, tmp_path / "full")
 
 
 def test_paths_of_a_configuration(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = '[methods.simple-gradient]\n[model]\nname = "tiny_models:smooth"\n'
-    (tmp_path / "a.toml").write_text(f'data = "in"\n{text}')
-    assert len(prepare_evaluate(read_plan(tmp_path / "a.toml", trust=True)).chosen) == 7
-    (tmp_path / "b.toml").write_text(f'data = "$PICTURES/dot"\n{text}')
+    (tmp_path / "a.toml").write_text(f'{text}[data]\nsource = "in"\n')
+    assert len(prepare(read_plan(EvaluatePlan, tmp_path / "a.toml", trust=True)).inputs.chosen) == 7
+    (tmp_path / "b.toml").write_text(f'{text}[data]\nsource = "$PICTURES/dot"\n')
     with pytest.raises(ValueError, match="variable PICTURES is not set"):
-        read_plan(tmp_path / "b.toml")
-    monkeypatch.setenv("PICTURES", str(pictures))
-    assert len(prepare_evaluate(read_plan(tmp_path / "b.toml", trust=True)).chosen) == 4
-    (tmp_path / "c.toml").write_text(f'data = "in"\nsample = 3\n{text}')
-    with pytest.raises(ValueError, match=r"c.toml: sample: there is no such setting; did you mean"):
-        read_plan(tmp_path / "c.toml")
+        read_plan(EvaluatePlan, tmp_path / "b.toml")
+    monkeypatch.setenv("PICTURES", str(images))
+    assert len(prepare(read_plan(EvaluatePlan, tmp_path / "b.toml", trust=True)).inputs.chosen) == 4
+    (tmp_path / "c.toml").write_text(f"blocks = 3\n{text}")
+    with pytest.raises(ValueError, match=r"c.toml: blocks: there is no such setting; did you mean"):
+        read_plan(EvaluatePlan, tmp_path / "c.toml")
 
 
 def test_differences_name_what_is_missing() -> None:
@@ -195,24 +197,28 @@ def test_a_path_is_no_setting_where_a_digest_is_kept() -> None:
     assert differences(older, second, named) == ["a.path is x there, y here"]
 
 
-def test_too_many_unreadable_pictures_fail(pictures: Path, tmp_path: Path) -> None:
+def test_too_many_unreadable_images_fail(images: Path, tmp_path: Path) -> None:
     for number in range(2):
-        (pictures / "dot" / f"{number}.png").write_bytes(b"no picture either")
-    with pytest.raises(ValueError, match="3 of 7 pictures cannot be read"):
-        run_evaluate(prepare_evaluate(plan(pictures, methods={"relex": {}})), tmp_path / "run")
+        (images / "dot" / f"{number}.png").write_bytes(b"no image either")
+    with pytest.raises(ValueError, match="3 of 7 images cannot be read"):
+        evaluate(plan(images, methods={"relex": {}}), tmp_path / "run")
     assert not (tmp_path / "run" / "methods").exists()
-    allowed = plan(pictures, unreadable=0.5, methods={"simple-gradient": {}})
-    assert len(run_evaluate(prepare_evaluate(allowed), tmp_path / "more").failures) == 3
-    for file in pictures.rglob("*.png"):
+    allowed = plan(
+        images,
+        data=DataPlan(source=str(images), max_unreadable=0.5),
+        methods={"simple-gradient": {}},
+    )
+    assert len(evaluate(allowed, tmp_path / "more").failures) == 3
+    for file in images.rglob("*.png"):
         file.write_bytes(b"")
-    with pytest.raises(ValueError, match="none of 7 can be read"):
-        prepare_evaluate(allowed)
+    with pytest.raises(ValueError, match="and 6 more"):
+        prepare(allowed)
 
 
-def test_what_does_not_suit_is_recorded(pictures: Path, tmp_path: Path) -> None:
+def test_what_does_not_suit_is_recorded(images: Path, tmp_path: Path) -> None:
     methods = {"simple-gradient": {}, "grad-cam": {}}
-    flat = plan(pictures, methods=methods, model=ModelPlan(name="tiny_models:flat"))
-    run_evaluate(prepare_evaluate(flat), tmp_path / "run")
+    flat = plan(images, methods=methods, model=ModelPlan(name="tiny_models:flat"))
+    evaluate(flat, tmp_path / "run")
     records = lines(tmp_path / "run" / "methods" / "grad-cam" / "00000.jsonl")
     assert len(records) == 4
     assert all("convolution" in record["problem"] for record in records)
@@ -220,21 +226,23 @@ def test_what_does_not_suit_is_recorded(pictures: Path, tmp_path: Path) -> None:
     assert all("metrics" in record for record in records)
 
 
-def test_a_metric_without_a_value_is_null(pictures: Path, tmp_path: Path) -> None:
+def test_a_metric_without_a_value_is_null(images: Path, tmp_path: Path) -> None:
     """Every entry of the map is zero where eta is large."""
     methods = {"sparse-moreaugrad-plain": {"eta": 1e6, "sparsity": 0.0}}
-    run_evaluate(prepare_evaluate(plan(pictures, methods=methods, samples=2)), tmp_path / "run")
+    evaluate(
+        plan(images, methods=methods, data=DataPlan(source=str(images), images=2)), tmp_path / "run"
+    )
     folder = tmp_path / "run" / "methods" / "sparse-moreaugrad-plain"
     records = lines(folder / "00000.jsonl")
     assert [record["metrics"]["gini"] for record in records] == [None] * len(records)
     assert records[1]["metrics"]["normalised-distance"] is None
 
 
-def test_labels_and_labelled_parts(pictures: Path, tmp_path: Path) -> None:
+def test_labels_and_labelled_parts(images: Path, tmp_path: Path) -> None:
     methods = {"logit": {"method": "simple-gradient"},
                "probability": {"method": "simple-gradient", "score": "probability"}}  # fmt: skip
-    by_label = plan(pictures, target="label", methods=methods, maps=1)
-    run_evaluate(prepare_evaluate(by_label), tmp_path / "run")
+    by_label = plan(images, target="label", methods=methods, maps=1)
+    evaluate(by_label, tmp_path / "run")
     records = lines(tmp_path / "run" / "methods" / "probability" / "00001.jsonl")
     assert records[0]["target"] == {"class": 1, "label": "dot"}
     kept = load_file(tmp_path / "run" / "methods" / "logit" / "00000.safetensors")
@@ -245,35 +253,42 @@ def test_labels_and_labelled_parts(pictures: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"methods": {}}, "methods: expected at least one"),
+        ({"methods": {}}, "methods: expected names"),
         ({"attacks": {"gausian": {}}}, "did you mean 'gaussian'"),
         ({"attacks": {"top-k": {}}}, "epsilons: expected numbers >= 0 for the attack top-k"),
         ({"attacks": {"clean": NOISE}}, "another label"),
         ({"attacks": {"noise": NOISE | {"sigme": 1}}}, "no setting 'sigme'"),
         ({"metrics": {"ginni": {}}}, "did you mean 'gini'"),
-        ({"metrics": {"auroc": {}}}, "needs maps of where"),
+        ({"metrics": {"auroc": {}}}, "needs ground truth"),
         ({"methods": {"a/b": {"method": "relex"}}}, "expected a label"),
-        ({"samples": 0}, "samples: expected at least 1"),
-        ({"layout": "imagenet"}, "in the layout of imagenet"),
-        ({"data": "nowhere"}, "there is no such folder"),
+        ({"data": {"images": 0}}, "images: expected at least 1"),
+        ({"data": {"layout": "imagenet"}}, "in the layout of imagenet"),
+        ({"data": {"source": "nowhere"}}, "there is no such folder"),
+        ({"data": {"indices": (9,)}}, "indices: expected numbers from 0 to 6"),
     ],
 )
-def test_bad_plans_are_refused(pictures: Path, more: dict[str, Any], message: str) -> None:
+def test_bad_plans_are_refused(images: Path, more: dict[str, Any], message: str) -> None:
+    more = dict(more)
+    data = {"source": str(images), **more.pop("data", {})}
+
+    def refused() -> None:
+        prepare(plan(images, data=DataPlan(**data), **more))
+
     with pytest.raises(ValueError, match=message):
-        prepare_evaluate(plan(pictures, **more))
+        refused()
 
 
 def test_a_dry_run_counts_and_writes_nothing(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepared = prepare_evaluate(plan(pictures))
-    found = {cost.key: cost for cost in estimate_evaluate(prepared).costs}
+    prepared = prepare(plan(images))
+    found = {cost.key: cost for cost in prepared.estimate().costs}
     assert list(found)[3:] == ["smoothgrad", "smoothgrad, noise 0.02", "smoothgrad, noise 0.1"]
     assert found["smoothgrad"].evaluations == 4
     assert found["smoothgrad, noise 0.1"].evaluations == 4 + 100
     assert found["smoothgrad"].maps == 7
     few = "gaussian:over=sigma,epsilons=[0.1,0.2],preserve_class=false"
-    command = ["evaluate", "--data", str(pictures), "--model", "tiny_models:smooth",
+    command = ["evaluate", "--data", str(images), "--model", "tiny_models:smooth",
                "--methods", "simple-gradient", "--metrics", "gini,zeros",
                "--attack", f"few={few}"]  # fmt: skip
     out = tmp_path / "run"
@@ -286,12 +301,12 @@ def test_a_dry_run_counts_and_writes_nothing(
     assert not out.exists()
 
 
-def test_settings_by_the_command_line(pictures: Path, tmp_path: Path) -> None:
-    command = ["evaluate", "--data", str(pictures), "--model", "tiny_models:smooth", "-q",
+def test_settings_by_the_command_line(images: Path, tmp_path: Path) -> None:
+    command = ["evaluate", "--data", str(images), "--model", "tiny_models:smooth", "-q",
                "--methods", "smoothgrad,simple-gradient", "--metrics", "gini",
                "--attack", "gaussian", "--attack", "b=gaussian:sigma=0.2", "--epsilons", "1,0.5",
                "--set", "smoothgrad.samples=3", "--set", "gaussian.preserve_class=false",
-               "--units", "pixel", "--seed", "7", "--samples", "2"]  # fmt: skip
+               "--units", "pixel", "--seed", "7", "--images", "2"]  # fmt: skip
     assert run([*command, "--out", str(tmp_path / "run")]) == 0
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text(encoding="utf-8"))
     assert config["methods"]["smoothgrad"]["samples"] == 3

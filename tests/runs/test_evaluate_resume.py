@@ -16,8 +16,14 @@ import pytest
 from PIL import Image
 
 from moreaugrad.cli.entry import run
+from moreaugrad.files import units
+from moreaugrad.files.units import Units
 from moreaugrad.runs import directory
-from moreaugrad.runs.evaluate import store, work
+from moreaugrad.runs.directory import RunDirectory
+from moreaugrad.runs.engine import execute
+from moreaugrad.runs.maps.run import MapsRun
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.toml import read_plan
 
 TESTS = Path(__file__).parents[1]
 SEARCHED = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
@@ -104,7 +110,7 @@ def test_finished_units_are_not_done_again(
         raise AssertionError("a finished unit was written again")
 
     before = tree(plain)
-    monkeypatch.setattr(store.RunFolder, "write", never)
+    monkeypatch.setattr(Units, "write", never)
     assert run(command(data, plain)) == 0
     assert tree(plain) == before
 
@@ -121,14 +127,14 @@ def test_where_the_data_lie_is_no_setting(
     assert now == before
     Image.new("RGB", (16, 17)).save(moved / "3.png")
     assert run(command(moved, out)) == 2
-    assert "of another configuration: files is" in " ".join(capsys.readouterr().err.split())
+    assert "of another configuration: data.digest is" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_full_disk_loses_nothing_that_is_finished(
     data: Path, plain: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    out, real, seen = tmp_path / "run", directory.write_atomically, []
+    out, real, seen = tmp_path / "run", units.write_atomically, []
 
     def full(path: Path, content: bytes) -> None:
         seen.append(path)
@@ -137,6 +143,7 @@ def test_a_full_disk_loses_nothing_that_is_finished(
         real(path, content)
 
     with monkeypatch.context() as patch:
+        patch.setattr(units, "write_atomically", full)
         patch.setattr(directory, "write_atomically", full)
         assert run(command(data, out)) == 2
     told = " ".join(capsys.readouterr().err.split())
@@ -179,7 +186,7 @@ def test_a_report_can_be_made_again_after_a_full_disk(
     whole = tree(tmp_path / "page")
     for count in range(len(whole)):
         shutil.rmtree(tmp_path / "page")
-        real, seen = directory.write_atomically, []
+        real, seen = units.write_atomically, []
 
         def full(path: Path, content: bytes) -> None:
             seen.append(path)  # noqa: B023
@@ -188,6 +195,7 @@ def test_a_report_can_be_made_again_after_a_full_disk(
             real(path, content)  # noqa: B023
 
         with monkeypatch.context() as patch:
+            patch.setattr(units, "write_atomically", full)
             patch.setattr(directory, "write_atomically", full)
             assert run(words) == 2
         assert run(words) == 0
@@ -201,45 +209,44 @@ def test_an_image_lost_on_the_way_is_a_problem_and_counts(
 ) -> None:  # fmt: skip
     moved, out = tmp_path / "data", tmp_path / "run"
     shutil.copytree(data, moved)
-    real = work._Run._methods
+    real = MapsRun.after
 
-    def lost(self: work._Run, found: Sequence[store.Unit]) -> None:
-        file = moved / "3.png"
+    def lost(self: MapsRun, stage: Sequence[str], directory: RunDirectory) -> None:
+        real(self, stage, directory)
         if gone:
-            file.unlink()
+            (moved / "3.png").unlink(missing_ok=True)
         else:
-            file.write_bytes(b"no image")
-        real(self, found)
+            (moved / "3.png").write_bytes(b"no image")
 
-    monkeypatch.setattr(work._Run, "_methods", lost)
+    monkeypatch.setattr(MapsRun, "after", lost)
     assert run([*command(moved, out), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert not told["complete"]
-    assert [one["sample"] for one in told["failures"]] == ["3.png"] * 2
+    assert [one["input"] for one in told["failures"]] == ["3.png"] * 2
     records = [
         json.loads(line)
         for file in sorted((out / "methods" / "smoothgrad").glob("*.jsonl"))
         for line in file.read_text(encoding="utf-8").splitlines()
     ]
-    assert [r["sample"] for r in records if "problem" in r] == ["3.png"]
-    assert {record["sample"] for record in records} == {f"{number}.png" for number in range(5)}
+    assert [r["input"] for r in records if "problem" in r] == ["3.png"]
+    assert {record["input"] for record in records} == {f"{number}.png" for number in range(5)}
     assert run(["report", str(out), "--out", str(tmp_path / "page")]) == 0
-    assert "1 without a result" in capsys.readouterr().err
+    assert "1 without a result" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
 
 
 def test_an_interruption_is_told_and_goes_on(
     data: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real, seen = tmp_path / "run", store.RunFolder.write, []
+    out, real, seen = tmp_path / "run", Units.write, []
 
-    def write(self: store.RunFolder, *given: object) -> None:
+    def write(self: Units, *given: object) -> None:
         if len(seen) == 5:
             raise KeyboardInterrupt
         seen.append(given)
         real(self, *given)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.RunFolder, "write", write)
+        patch.setattr(Units, "write", write)
         assert run(command(data, out)) == 130
     assert run(command(data, out)) == 0
     assert tree(out) == tree(plain)
@@ -285,10 +292,8 @@ def test_another_environment_is_told(data: Path, plain: Path, tmp_path: Path) ->
     other[0]["versions"]["torch"] = "1.0"
     file.write_text(json.dumps(other), encoding="utf-8")
     try:
-        from moreaugrad.runs.evaluate import prepare_evaluate, read_plan, run_evaluate
-
-        again = read_plan(plain / "config.toml", trust=True)
-        outcome = run_evaluate(prepare_evaluate(again), plain)
+        again = read_plan(EvaluatePlan, plain / "config.toml", trust=True)
+        outcome = execute(MapsRun(again, command="evaluate"), plain)
         assert "other versions" in outcome.notes[0]
         assert len(json.loads(file.read_text(encoding="utf-8"))) == 2
     finally:

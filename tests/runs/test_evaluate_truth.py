@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from moreaugrad.cli.entry import run
 from moreaugrad.data.cells import Cells
-from moreaugrad.data.choice import choice, known_classes
-from moreaugrad.data.examples import CELL_SEEDS
+from moreaugrad.data.choice import choose_images, known_classes
 from moreaugrad.data.layouts import open_dataset
+from moreaugrad.data.source import CELL_SEEDS
 from moreaugrad.data.writing import write_cells
 from moreaugrad.metrics import auroc, five_band, gaze_overlap
 from moreaugrad.models import load_model
@@ -31,9 +31,9 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_another_size_keeps_the_normalisation(cells: Path, tmp_path: Path, command: str) -> None:
     out = tmp_path / "run"
     given = {
-        "evaluate": ["--data", str(cells), "--samples", "1", "--metrics", "gini",
+        "evaluate": ["--data", str(cells), "--images", "1", "--metrics", "gini",
                      "--methods", "simple-gradient"],
-        "sanity": ["--data", str(cells), "--samples", "1", "--seeds", "0",
+        "sanity": ["--data", str(cells), "--images", "1", "--seeds", "0",
                    "--modes", "independent", "--methods", "simple-gradient"],
         "visualise": ["--classes", "0", "--set", "steps=1"],
         "explain": [str(next((cells / "test").rglob("*.png"))), "--method", "simple-gradient"],
@@ -48,12 +48,12 @@ def test_classes_are_found_by_name(cells: Path) -> None:
     """Where the network has the names of the folders, their order does not matter."""
     backwards = load_model("builtin").labels[::-1]
     data = open_dataset(cells, split="test")
-    drawn = choice(data, None, 0)
-    assert known_classes(choice(data, None, 0, backwards)) == [
+    drawn = choose_images(data)
+    assert known_classes(choose_images(data, labels=backwards)) == [
         backwards.index(one.item.label) for one in drawn
     ]
     with pytest.warns(UserWarning, match="knows none of the data's classes"):
-        assert choice(data, None, 0, [f"other {number}" for number in range(10)]) == drawn
+        assert choose_images(data, labels=[f"other {number}" for number in range(10)]) == drawn
 
 
 def test_true_maps_are_those_of_the_pictures(cells: Path, tmp_path: Path) -> None:
@@ -80,13 +80,13 @@ def test_true_maps_are_those_of_the_pictures(cells: Path, tmp_path: Path) -> Non
     source = Cells(size=64, seed=CELL_SEEDS["test"], count=12)
     checked = 0
     for record in records:
-        number = int(Path(record["sample"]).stem)
+        number = int(Path(record["input"]).stem)
         truth, found = source[number][2][None], record["metrics"]
         attacked = record["attack"] != "clean"
         name = "gaussian/0.1" if attacked else "clean"
         one = maps[f"{record['index']}/{name}/map"][None]
         assert found["gini"] is not None
-        if record["sample"] == broken.relative_to(cells).as_posix().removeprefix("maps/"):
+        if record["input"] == broken.relative_to(cells).as_posix().removeprefix("maps/"):
             assert found["auroc"] is None
             continue
         empty = source.label(number) == 9

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from moreaugrad.runs.cases import unique_names
+from moreaugrad.runs.config import read_job
+from moreaugrad.runs.evaluate.plan import read_plan
+from moreaugrad.runs.evaluate.reading import read_run
 from PIL import Image
 
 from moreaugrad.cli.entry import run
@@ -16,10 +20,6 @@ from moreaugrad.data.layouts import open_dataset
 from moreaugrad.files.names import readable
 from moreaugrad.models import load_model
 from moreaugrad.models.trained import trained_folder
-from moreaugrad.runs.cases import unique_names
-from moreaugrad.runs.config import read_job
-from moreaugrad.runs.evaluate.plan import read_plan
-from moreaugrad.runs.evaluate.reading import read_run
 
 MODEL = ["--model", "tiny_models:smooth", "-q"]
 ENDS = ["\u2028", "\u2029", "\x85", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]

@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from moreaugrad.runs.evaluate.intervals import Intervals
+from scipy import stats
 
 Rows = np.ndarray
 

@@ -4,7 +4,6 @@ import html
 import re
 
 import pytest
-
 from moreaugrad.runs.markdown import escaped
 
 markdown = pytest.importorskip("markdown")

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from moreaugrad.runs.pace import Unwatched
+from moreaugrad.runs.team import Team
 from PIL import Image
 
 from moreaugrad.cli.entry import run
@@ -20,7 +22,6 @@ from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import open_examples
 from moreaugrad.metrics import importance_ranks
 from moreaugrad.metrics.roar import BOTTOM, TOP
-from moreaugrad.runs.pace import Unwatched
 from moreaugrad.runs.retrain import (
     DiffRoarPlan,
     DiffRoarStudy,
@@ -31,7 +32,6 @@ from moreaugrad.runs.retrain import (
 )
 from moreaugrad.runs.retrain.examples import Masked, Ranks, drawn, exchange, shuffled
 from moreaugrad.runs.retrain.tables import pairs_table
-from moreaugrad.runs.team import Team
 from moreaugrad.runs.train import DataPlan, Means, NetworkPlan, TrainPlan, read_plan, work
 from moreaugrad.runs.train import prepare as preparing
 from moreaugrad.runs.train.plan import plan_toml

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +19,7 @@ from moreaugrad.runs.inputs import unique_names
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.report import ReportPlan
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Unwatched
+from moreaugrad.runs.progress import Failure, Unwatched, Watch
 
 UNIT = "report"
 EXPLAINED = ("explain", "compare", "sweep", "demo")
@@ -32,12 +32,15 @@ class ReportRun(Run[ReportPlan]):
     command = "report"
     patterns: ClassVar[Sequence[str]] = (UNIT,)
 
-    def __init__(self, plan: ReportPlan) -> None:
+    def __init__(
+        self, plan: ReportPlan, processes: Processes | None = None, watch: Watch | None = None
+    ) -> None:
         """Errors: ValueError for what is not the folder of a run, or holds no results."""
         if not plan.runs:
             raise ValueError("runs: expected folders of runs, got none")
         self.plan = plan
-        self.processes, self.watch = Processes(), Unwatched()
+        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        self.unfinished: list[Failure] = []
         self.paths = [Path(name) for name in plan.runs]
         self.commands = [read_config(path)[0] for path in self.paths]
 
@@ -68,10 +71,17 @@ class ReportRun(Run[ReportPlan]):
         for run in runs:
             if not run.records:
                 raise ValueError(f"{run.path}: expected finished maps, but there are none yet")
-        self.notes = [
-            f"{run.label} is not complete: {run.finished} of {run.total} units are finished"
-            for run in runs if not run.complete
-        ]  # fmt: skip
+        self.unfinished = [
+            Failure(
+                title=run.label,
+                message=f"{run.label} is not complete: {run.finished} of {run.total} units are "
+                "finished",
+            )
+            for run in runs
+            if not run.complete
+        ]
+        for failure in self.unfinished:
+            self.watch.failed(failure)
         if len(runs) == 1 and runs[0].explains:
             shown = replace(runs[0], label="")
             return page_files(explained_page(shown, images=max(1, self.plan.gallery)), PAGE)
@@ -81,3 +91,7 @@ class ReportRun(Run[ReportPlan]):
         )  # fmt: skip
         files = {name: text.encode() for name, text in texts.items()}
         return {**files, **page_files(page, PAGE)}
+
+    def failures(self, directory: RunDirectory) -> Iterable[Failure]:
+        """The runs that are not complete."""
+        return self.unfinished
