@@ -68,11 +68,11 @@ COMMANDS = {
     "compare": ("compare", "data", *MODEL, "--methods", "simple-gradient", *RUN),
     "sweep": ("sweep", "data", *MODEL, "--method", "smoothgrad", "--over", "sigma", "--values",
               "0.1", "--set", "samples=2", *RUN),
-    "certify": ("certify", "data", *MODEL, "--sigma", "0.5", "--samples", "128", *RUN),
-    "evaluate": ("evaluate", *SETS, "--methods", "simple-gradient", "--unreadable", "0.9"),
-    "sanity": ("sanity", *SETS, "--samples", "99", "--seeds", "0", "--metrics", "spearman"),
-    "train": ("train", *SETS, "--batch", "2", "--epochs", "1", "--validation", "0.4",
-              "--unreadable", "0.9"),
+    "certify": ("certify", "data", *MODEL, "--sigma", "0.1", "--noise-samples", "128", *RUN),
+    "evaluate": ("evaluate", *SETS, "--methods", "simple-gradient", "--max-unreadable", "0.9"),
+    "sanity": ("sanity", *SETS, "--images", "99", "--seeds", "0", "--metrics", "spearman"),
+    "train": ("train", *SETS, "--batch-size", "2", "--epochs", "1", "--validation", "0.4",
+              "--max-unreadable", "0.9"),
 }  # fmt: skip
 
 

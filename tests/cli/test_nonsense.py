@@ -1,9 +1,9 @@
 """Every option of every command, given a value that means nothing: one line, exit code 2."""
 
 import pytest
-from typer.main import get_command
 
-from moreaugrad.cli.app import app
+from moreaugrad.cli.commands import COMMANDS, Output
+from moreaugrad.runs.plans.option import options
 
 MODEL = ("--model", "tiny_models:smooth")
 OUT = ("--out", "results")
@@ -15,15 +15,15 @@ USUAL = {
     "sweep": ("one.png", *MODEL, "--method", "sparse-moreaugrad", "--over", "rho", *OUT),
     "certify": ("one.png", *MODEL, "--sigma", "0.5", *OUT),
     "evaluate": (*DATA, "--methods", "sparse-moreaugrad", "--attack", "top-k", "--epsilons", "1"),
-    "train": (*DATA, "--size", "16", "--batch", "1", *PENALISED),
-    "sanity": (*DATA, "--methods", "group-sparse-moreaugrad", "--samples", "1"),
+    "train": (*DATA, "--size", "16", "--batch-size", "1", *PENALISED),
+    "sanity": (*DATA, "--methods", "group-sparse-moreaugrad", "--images", "1"),
     "visualise": (*MODEL, *OUT),
     "report": ("evaluated", *OUT),
     "demo": (),
     "data cells": OUT,
     "retrain diffroar": ("trained", "--trust", *OUT),
-    "retrain stability": ("--config", "trained/config.toml", "--trust", *OUT),
-    "retrain labels": ("--config", "trained/config.toml", "--trust", *OUT),
+    "retrain stability": ("--training", "trained/config.toml", "--trust", *OUT),
+    "retrain labels": ("--training", "trained/config.toml", "--trust", *OUT),
 }
 """A command line of each command that has options with values, which its nonsense is added to."""
 NONSENSE = {
@@ -36,20 +36,19 @@ NONSENSE = {
 """Where another value than the word means nothing."""
 
 
-def options():
+def declared():
     """Every option with a value, by its command."""
-    groups = [("", get_command(app))]
-    while groups:
-        name, group = groups.pop()
-        for word, command in getattr(group, "commands", {}).items():
-            groups.append((f"{name} {word}".strip(), command))
-        for parameter in group.params:
-            flag = getattr(parameter, "is_flag", False)
-            if parameter.param_type_name == "option" and not flag and name:
-                yield name, parameter.opts[0]
+    for name, command in COMMANDS.items():
+        own = list(options(command.plan_class(), command.hidden))
+        for _, option in [*own, *options(Output, command.without)]:
+            if option.name.startswith("-") and not option.is_flag:
+                yield name, option.name
+    yield from (("demo", "--out"), ("data cells", "--out"))
+    for name in ("images", "validation-images", "test-images", "size", "seed", "workers"):
+        yield "data cells", f"--{name}"
 
 
-@pytest.mark.parametrize(("name", "option"), list(options()))
+@pytest.mark.parametrize(("name", "option"), list(declared()))
 def test_nonsense_is_refused_in_one_line(command, photos, name, option):
     value = NONSENSE.get(option, "nonsense")
     done = command(*name.split(), *USUAL[name], option, value)
@@ -57,12 +56,12 @@ def test_nonsense_is_refused_in_one_line(command, photos, name, option):
 
 
 def test_every_command_has_a_usual_line():
-    assert {name for name, _ in options()} == set(USUAL)
+    assert {name for name, _ in declared()} == set(USUAL)
 
 
 WRONG = {
     "explain": [
-        ("--batch-size", "1.5"), ("--batch-size", "0"), ("--set", "samples=true"),
+        ("--batch-size", "1.5"), ("--batch-size", "0"), ("--set", "draws=true"),
         ("--set", "seed=1.5"), ("--set", "seed=false"), ("--set", "sigma=[1]"),
         ("--set", "eta=" + 5000 * "["), ("--set", "eta=" + 5000 * "{a="), ("--set", "rho='a'"),
         ("--device", "foo"), ("--device", ""), ("--device", "meta"), ("--device", "cuda:99"),
@@ -77,24 +76,24 @@ WRONG = {
     ],
     "certify": [
         ("--batch-size", "nan"), ("--sigma", "nan"), ("--sigma", "0"), ("--radii", "nan"),
-        ("--samples", "1"), ("--top", "2"), ("--confidence", "1"), ("--rho", "9"),
+        ("--noise-samples", "1"), ("--top", "2"), ("--confidence", "1"), ("--rho", "9"),
     ],
     "evaluate": [
-        ("--samples", "0"), ("--block", "0"), ("--maps", "-1"), ("--unreadable", "2"),
+        ("--images", "0"), ("--block", "0"), ("--maps", "-1"), ("--max-unreadable", "2"),
         ("--epsilons", "nan"), ("--epsilons", "-1"), ("--set", "top-k.steps=true"),
         ("--set", "top-k.steps=1.5"), ("--attack", "top-k:steps=1.5"), ("--attack", "a b"),
         ("--norm", "l3"), ("--set", "nosuch.steps=1"),
     ],
     "train": [
-        ("--batch", "0"), ("--epochs", "0"), ("--lr", "nan"), ("--lr", "-1"), ("--size", "0"),
+        ("--batch-size", "0"), ("--epochs", "0"), ("--lr", "nan"), ("--lr", "-1"), ("--size", "0"),
         ("--size", "100000"), ("--validation", "1"), ("--set", "steps=true"), ("--epsilon", "nan"),
         ("--betas", "1"), ("--threads", "100000000"), ("--workers", "-1"), ("--memory", "nan"),
         ("--resize", "inf"), ("--pad", "-1"), ("--blur", "inf"), ("--group", "0"),
     ],
-    "sanity": [("--seeds", "1.5"), ("--seeds", "-1"), ("--samples", "0"), ("--modes", "")],
-    "visualise": [("--set", "steps=true"), ("--set", "steps=-1"), ("--count", "0")],
-    "data cells": [("--size", "8"), ("--count", "-1"), ("--seed", "99999999999")],
-    "report": [("--confidence", "2"), ("--resamples", "-1")],
+    "sanity": [("--seeds", "1.5"), ("--seeds", "-1"), ("--images", "0"), ("--modes", "")],
+    "visualise": [("--set", "steps=true"), ("--set", "steps=-1"), ("--images", "0")],
+    "data cells": [("--size", "8"), ("--images", "-1"), ("--seed", "99999999999")],
+    "report": [("--confidence", "2"), ("--gallery", "-1")],
 }  # fmt: skip
 """Values of the right form that are not possible."""
 

@@ -199,7 +199,7 @@ def test_sweep(command, own):
 
 def test_evaluate_with_an_attack_and_report(command, own):
     words = (
-        "evaluate", "--data", "data", "--samples", "2", "--layout", "own:one_class", *NETWORK,
+        "evaluate", "--data", "data", "--images", "2", "--layout", "own:one_class", *NETWORK,
         "--methods", "own:Scaled", "--metrics", "own:largest_fraction,own:agreement",
         "--attack", "own:FirstHalf:steps=2", "--epsilons", "0.5", "--set", "Scaled.factor=3",
         "--out", "results",
@@ -225,7 +225,7 @@ def test_evaluate_with_an_attack_and_report(command, own):
 def test_train(command, own):
     for number, words in enumerate([("fast",), ("own:Halved",)]):
         done = command(
-            "train", "--data", "data", *NETWORK, "--batch", "1", "--epochs", "1",
+            "train", "--data", "data", *NETWORK, "--batch-size", "1", "--epochs", "1",
             "--validation", "0.5", "--protocol", *words,
             "--penalty", "own:Euclidean", "--epsilon", "0.5", "--out", f"results/{number}",
         )  # fmt: skip

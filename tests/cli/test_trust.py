@@ -8,12 +8,12 @@ import sys
 import warnings
 
 import pytest
-from moreaugrad.runs.job import ModelPlan
 
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.models import load_model
 from moreaugrad.models.sources import own_code
 from moreaugrad.runs import prepare, read_job
+from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.train import prepare_train, read_plan
 
 CODE = """
@@ -38,16 +38,16 @@ def planted(photos, tmp_path, monkeypatch):
     path = tmp_path / "trained" / "model.json"
     path.write_text(path.read_text().replace("tiny_models:", "planted:"))
     (tmp_path / "trained" / "config.toml").write_text(
-        'batch = 4\n[data]\nsource = "cells"\ncount = 8\ntest_count = 4\nvalidation = 0.5\n'
+        'batch = 4\n[data]\nsource = "cells"\nimages = 8\ntest_images = 4\nvalidation = 0.5\n'
         'test = "test"\n[augment]\nsize = 16\n[model]\nname = "planted:smooth"\n'
     )
     network = '[model]\nname = "planted:smooth"\n'
-    explain = 'images = ["one.png"]\n[methods.simple-gradient]\n'
+    explain = '[data]\nfiles = ["one.png"]\n[methods.simple-gradient]\n'
     (tmp_path / "explain.toml").write_text(explain + network)
-    beside = '[beside.methods.simple-gradient]\n[beside.model]\nname = "planted:smooth"\n'
+    beside = '[compare.methods.simple-gradient]\n[compare.model]\nname = "planted:smooth"\n'
     (tmp_path / "beside.toml").write_text(explain + '[model]\nname = "builtin"\n' + beside)
     (tmp_path / "evaluate.toml").write_text(
-        'data = "data"\nsamples = 1\n[methods.simple-gradient]\n' + network
+        '[data]\nsource = "data"\nimages = 1\n[methods.simple-gradient]\n' + network
     )
     (tmp_path / "train.toml").write_text(
         'epochs = 1\nbatch = 1\n[data]\nsource = "data"\nsplit = "train"\nvalidation = 0.5\n'
@@ -63,17 +63,17 @@ RUN = ("--out", "results")
 COMMANDS = {
     "explain, trained": ("explain", "one.png", *TRAINED, *GRADIENT, *RUN),
     "explain, beside": (
-        "explain", "one.png", "--model", "tiny_models:smooth", "--beside", "trained:trained",
+        "explain", "one.png", "--model", "tiny_models:smooth", "--compare-with", "trained:trained",
         *GRADIENT, *RUN,
     ),
     "compare": ("compare", "one.png", *TRAINED, "--methods", "simple-gradient", *RUN),
     "sweep": ("sweep", "one.png", *TRAINED, "--over", "sigma", "--values", "0.1",
               "--method", "smoothgrad", "--set", "samples=2", *RUN),
-    "certify": ("certify", "one.png", *TRAINED, "--sigma", "0.5", "--samples", "128", *RUN),
+    "certify": ("certify", "one.png", *TRAINED, "--sigma", "0.1", "--noise-samples", "128", *RUN),
     "evaluate": ("evaluate", "--data", "data", *TRAINED, "--methods", "simple-gradient", *RUN),
-    "sanity": ("sanity", "--data", "data", *TRAINED, "--samples", "1", "--seeds", "0", *RUN),
+    "sanity": ("sanity", "--data", "data", *TRAINED, "--images", "1", "--seeds", "0", *RUN),
     "visualise": ("visualise", *TRAINED, "--classes", "0", "--set", "steps=1", *RUN),
-    "train": ("train", "--data", "data", *TRAINED, "--batch", "1", "--epochs", "1",
+    "train": ("train", "--data", "data", *TRAINED, "--batch-size", "1", "--epochs", "1",
               "--validation", "0.5", *RUN),
     "explain, configured": ("explain", "--config", "explain.toml", *RUN),
     "compare, configured": ("compare", "--config", "explain.toml", *RUN),
@@ -85,9 +85,9 @@ COMMANDS = {
     "dry run": ("explain", "--config", "explain.toml", "--dry-run"),
     "retrain diffroar": ("retrain", "diffroar", "trained", "--levels", ".5", "--seeds", "0",
                          "--no-control", "--epochs", "1", *RUN),
-    "retrain stability": ("retrain", "stability", "--config", "trained/config.toml",
+    "retrain stability": ("retrain", "stability", "--training", "trained/config.toml",
                           "--exchanged", "0", "--epochs", "1", *RUN),
-    "retrain labels": ("retrain", "labels", "--config", "trained/config.toml", "--epochs", "1",
+    "retrain labels": ("retrain", "labels", "--training", "trained/config.toml", "--epochs", "1",
                        *RUN),
 }  # fmt: skip
 
@@ -107,7 +107,7 @@ NAMED = {
     "explain": ("--model", "planted:smooth"),
     "evaluate": ("--model", "planted:smooth"),
     "train": ("--model", "planted:smooth"),
-    "beside": ("--beside", "planted:smooth"),
+    "beside": ("--compare-with", "planted:smooth"),
 }
 
 
@@ -122,13 +122,13 @@ def test_naming_the_code_on_the_command_line_is_consent(command, planted, kind):
 @pytest.mark.parametrize("kind", ["explain", "beside"])
 def test_a_command_line_consents_to_what_it_names_alone(command, planted, kind):
     """The code of the other network, which the file names, is not run."""
-    other = ("--model" if kind == "beside" else "--beside", "tiny_models:smooth")
+    other = ("--model" if kind == "beside" else "--compare-with", "tiny_models:smooth")
     command("explain", "--config", f"{kind}.toml", *other, *RUN).refused("planted:smooth")
     assert not (planted / "ran").exists()
 
 
 def test_a_run_goes_on_when_the_command_line_names_the_code_again(command, planted):
-    words = ("evaluate", "--data", "data", "--model", "planted:smooth", "--samples", "1",
+    words = ("evaluate", "--data", "data", "--model", "planted:smooth", "--images", "1",
              "--methods", "simple-gradient", *RUN)  # fmt: skip
     assert command(*words).code == 0
     assert command(*words).code == 0
@@ -203,7 +203,7 @@ def test_code_beside_the_weights_of_transformers_is_never_run(tmp_path, monkeypa
 
 def test_modules_of_the_working_folder_are_no_libraries(tmp_path):
     """`python -m` searches it first."""
-    for name in ("torch", "captum", "typer", "rich", "PIL", "tomli_w"):
+    for name in ("torch", "captum", "cyclopts", "rich", "PIL", "tomli_w"):
         (tmp_path / f"{name}.py").write_text("open('ran', 'w')")
     done = subprocess.run(
         [sys.executable, "-m", "moreaugrad", "methods", "--json"],

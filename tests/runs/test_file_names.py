@@ -8,10 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from moreaugrad.runs.cases import unique_names
-from moreaugrad.runs.config import read_job
-from moreaugrad.runs.evaluate.plan import read_plan
-from moreaugrad.runs.evaluate.reading import read_run
 from PIL import Image
 
 from moreaugrad.cli.entry import run
@@ -20,6 +16,10 @@ from moreaugrad.data.layouts import open_dataset
 from moreaugrad.files.names import readable
 from moreaugrad.models import load_model
 from moreaugrad.models.trained import trained_folder
+from moreaugrad.report.reading import MapsFolder
+from moreaugrad.runs.inputs import unique_names
+from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.toml import read_plan
 
 MODEL = ["--model", "tiny_models:smooth", "-q"]
 ENDS = ["\u2028", "\u2029", "\x85", "\n", "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
@@ -37,7 +37,7 @@ NAMES = [*OWN, *ODD, *(f"a{end}b" for end in ENDS)]
 
 MORE = {
     "explain": ["--method", "simple-gradient"],
-    "certify": ["--sigma", "0.5", "--samples", "128"],
+    "certify": ["--sigma", "0.1", "--noise-samples", "128"],
 }
 
 
@@ -90,7 +90,7 @@ def test_every_image_has_results_of_its_own(command: str, tmp_path: Path) -> Non
         before = records(out)
         assert len(before) == len(files) == len(names) + 2
         # Again, from the configuration: the same images, and nothing but the same.
-        config = out / ("config.toml" if command == "explain" else "certify.toml")
+        config = out / "config.toml"
         if command == "explain":
             words = ["explain", "--config", str(config), "--trust", *words[-2:]]
         assert run([*words, "-q"]) == 0
@@ -101,12 +101,15 @@ def test_every_image_has_results_of_its_own(command: str, tmp_path: Path) -> Non
         else path.relative_to(images).as_posix()
         for path in images.rglob("*.png")
     )  # fmt: skip
-    top = {"inputs", config.name}
+    top = {"inputs", "config.toml", "environment.json"}
     if command == "explain":
-        assert {str(Path(name)) for name in read_job(config).images} == {
+        assert {str(Path(name)) for name in read_plan(ExplainPlan, config).data.files} == {
             str(out / os.path.relpath(file, out)) for file in files
         }
-        top |= {"index.html", "index.sha256"}
+        top |= {"index.html", "index.sha256", "samples", "methods", "times",
+                "records.csv"}  # fmt: skip
+    else:
+        top |= {"table.md", "tables.json"}
     assert {path.name for path in out.iterdir()} == top
 
 
@@ -116,10 +119,10 @@ def test_an_evaluation_reads_its_records_again(tmp_path: Path) -> None:
              *MODEL, "--out", str(out)]  # fmt: skip
     assert run(words) == 0
     assert run(words) == 0
-    found = read_run(out, "run")
+    found = MapsFolder.read(out, "run")
     # Hidden files are no part of a data set.
     shown = [f"{name}.png" for name in NAMES if not name.startswith(".")]
-    assert sorted(record["sample"] for record in found.samples) == sorted(shown)
+    assert sorted(record["input"] for record in found.inputs) == sorted(shown)
     assert len(found.records) == len(shown)
     assert found.complete
     assert run(["report", str(out), "--out", str(tmp_path / "page")]) == 0
@@ -133,8 +136,8 @@ def test_a_trained_network_has_the_labels_of_its_classes(tmp_path: Path) -> None
         for place, label in enumerate(CLASSES):
             draw(tmp_path / "data" / part / label, [f"{part}-{place}-{n}\u2028" for n in range(2)])
     out = tmp_path / "run"
-    words = ["train", "--data", str(tmp_path / "data"), "--test", "val", "--epochs", "1",
-             "--batch", "8", "--validation", "0.5", *MODEL, "--out", str(out)]  # fmt: skip
+    words = ["train", "--data", str(tmp_path / "data"), "--test-split", "val", "--epochs", "1",
+             "--batch-size", "8", "--validation", "0.5", *MODEL, "--out", str(out)]  # fmt: skip
     assert run(words) == 0
     model = load_model("tiny_models:smooth", out / "best.safetensors", out / "labels.json")
     assert model.labels == tuple(sorted(CLASSES))
@@ -143,7 +146,7 @@ def test_a_trained_network_has_the_labels_of_its_classes(tmp_path: Path) -> None
                "--method", "simple-gradient", "-q", "--out", str(tmp_path / "maps")]  # fmt: skip
     assert run(explain) == 0
     record = json.loads(next((tmp_path / "maps").rglob("record.json")).read_bytes())
-    assert record["target"]["label"] == CLASSES[0]
+    assert next(iter(record["maps"].values()))["target"]["label"] == CLASSES[0]
     # The model card shows its settings as they are, each on one line.
     config = (out / "config.toml").read_bytes().decode().split("\n", 1)[1]
     card = (out / "card.md").read_bytes().decode()
@@ -155,7 +158,7 @@ def test_a_network_trained_before_labels_were_json_still_loads(tmp_path: Path) -
     for label in ("a\u2028b", "one", "two"):
         draw(data / label, [f"{label}{number}" for number in range(4)])
     out = tmp_path / "run"
-    assert run(["train", "--data", str(data), "--epochs", "1", "--batch", "4", "--validation",
+    assert run(["train", "--data", str(data), "--epochs", "1", "--batch-size", "4", "--validation",
                 "0.3", *MODEL, "--out", str(out)]) == 0  # fmt: skip
     for name in ("labels.json", "results.sha256"):
         (out / name).unlink()
@@ -205,7 +208,8 @@ def test_an_image_whose_name_is_not_utf_8_is_left_out_and_counted(
         page = (tmp_path / "run" / "index.html").read_text(encoding="utf-8")
         assert page.count("Left out: ") == 2
         assert "caf\\xe9.png: expected a name in UTF-8" in page
-        assert len(read_job(tmp_path / "run" / "config.toml").images) == 1
+        config = tmp_path / "run" / "config.toml"
+        assert len(read_plan(ExplainPlan, config).data.files) == 1
 
 
 def test_alone_it_is_refused_by_name(
@@ -224,7 +228,7 @@ def test_data_sets_may_have_such_names(latin: Path, tmp_path: Path) -> None:
     words = ["evaluate", "--data", str(latin), "--methods", "simple-gradient", "--metrics", "gini",
              *MODEL, "--out", str(out)]  # fmt: skip
     assert run(words) == 0
-    assert [record["sample"] for record in read_run(out, "run").samples] == SHOWN
+    assert [record["input"] for record in MapsFolder.read(out, "run").inputs] == SHOWN
     assert run(["report", str(out), "--out", str(tmp_path / "page")]) == 0
 
 
@@ -232,7 +236,7 @@ def test_classes_may_have_such_names(latin: Path, tmp_path: Path) -> None:
     for label in (b"k\xe9", b"one"):
         draw(tmp_path / "data" / os.fsdecode(label), [b"%d\xff" % number for number in range(4)])
     out = tmp_path / "run"
-    assert run(["train", "--data", str(tmp_path / "data"), "--epochs", "1", "--batch", "4",
+    assert run(["train", "--data", str(tmp_path / "data"), "--epochs", "1", "--batch-size", "4",
                 "--validation", "0.3", *MODEL, "--out", str(out)]) == 0  # fmt: skip
     assert load_model(f"trained:{out}", trust=True).labels == ("k\\xe9", "one")
 
@@ -249,7 +253,7 @@ def test_a_path_that_a_configuration_cannot_hold_is_refused_by_name(
     named = draw(tmp_path / os.fsdecode(b"d\xe9"), ["a", "b"])
     words = ["evaluate", "--data", str(named), "--methods", "simple-gradient", *MODEL]
     assert run([*words, "--out", str(tmp_path / "run")]) == 2
-    assert "got data = " in (told := capsys.readouterr().err)
+    assert "got source = " in (told := capsys.readouterr().err)
     assert "d\\xe9" in told
     assert not (tmp_path / "run").exists()
     # Within it, paths are relative and need not be written.
@@ -299,9 +303,9 @@ def test_empty_names_are_refused_by_the_library(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="got an empty one"):
             call()
     file = tmp_path / "job.toml"
-    file.write_text('images = ["a.png", ""]\n[methods.simple-gradient]\n', encoding="utf-8")
+    file.write_text('[data]\nfiles = ["a.png", ""]\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"job\.toml: images: .* got an empty one"):
-        read_job(file)
-    file.write_text('data = ""\n[methods.simple-gradient]\n', encoding="utf-8")
+        read_plan(ExplainPlan, file)
+    file.write_text('[data]\nsource = ""\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"job\.toml: data: .* got an empty one"):
-        read_plan(file)
+        read_plan(EvaluatePlan, file)

@@ -60,8 +60,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
-    assert run(["train", "--data", str(data), "--test", "val", "--model", "tiny_models:flat",
-                "--from-scratch", "--epochs", "3", "--batch", "16", "--lr", "0.003", "--no-flip",
+    assert run(["train", "--data", str(data), "--test-split", "val", "--model", "tiny_models:flat",
+                "--from-scratch", "--epochs", "3", "--batch-size", "16", "--lr", "0.003", "--no-flip",
                 "-q", "--out", str(out)]) == 0  # fmt: skip
     return out
 

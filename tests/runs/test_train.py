@@ -318,7 +318,7 @@ def test_a_refused_training_leaves_its_folder_free(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised",
-             "--epochs", "1", "--batch", "6", "--optimiser", "sgd",
+             "--epochs", "1", "--batch-size", "6", "--optimiser", "sgd",
              "--out", str(tmp_path / "run")]  # fmt: skip
     assert run([*words, "--lr", "1e38"]) == 2
     left = {file.name for file in (tmp_path / "run").iterdir()}
@@ -335,7 +335,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(
 ) -> None:
     out = tmp_path / "run"
     words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "-q",
-             "--epochs", "3", "--batch", "6", "--optimiser", "sgd", "--lr", "1e18",
+             "--epochs", "3", "--batch-size", "6", "--optimiser", "sgd", "--lr", "1e18",
              "--checkpoint-every", "1", "--out", str(out)]  # fmt: skip
     assert run(words) == 2
     told = " ".join(capsys.readouterr().err.split())
@@ -353,11 +353,11 @@ def test_unreadable_pictures_are_told_and_left_out(
     folder = draw(tmp_path / "in")
     (folder / "dot" / "bad.png").write_bytes(b"no picture")
     words = ["train", "--data", str(folder), "--model", "tiny_models:normalised", "-q",
-             "--epochs", "1", "--batch", "6", "--validation", "0.2"]  # fmt: skip
+             "--epochs", "1", "--batch-size", "6", "--validation", "0.2"]  # fmt: skip
     assert run([*words, "--out", str(tmp_path / "run")]) == 2
     assert "1 of the 25 pictures" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
-    assert run([*words, "--unreadable", "0.1", "--out", str(tmp_path / "run")]) == 0
+    assert run([*words, "--max-unreadable", "0.1", "--out", str(tmp_path / "run")]) == 0
     assert "bad.png" in capsys.readouterr().err
     assert "cannot be read and are left out" in (tmp_path / "run" / "card.md").read_text()
 
@@ -382,14 +382,14 @@ def test_unreadable_pictures_are_told_and_left_out(
         (["--protocol", "fast", "--penalty", "harmonisation", "--epsilon", "1"], "has none"),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon", "1", "--set", "stps=3"], "'stps'"),
         (["--validation", "1"], "validation: expected a share"),
-        (["--batch", "50"], "batch: expected at most"),
+        (["--batch-size", "50"], "batch: expected at most"),
         (["--shards", "9"], "shards: expected"),
         (["--lr", "0"], "lr: expected"),
         (["--optimiser", "lamb"], "optimiser: expected one of"),
         (["--schedule", "cosin"], "did you mean 'cosine'"),
         (["--amp", "float16"], "amp: expected one of bfloat16"),
         (["--crop", "middle"], "crop: expected one of"),
-        (["--test", "train"], "test: expected another part"),
+        (["--test-split", "train"], "test: expected another part"),
         (["--model", "tiny_models:plane"], "'plain'"),
         (["--weights", "none.pt"], "no such file"),
         (["--data", "nowhere"], "nowhere"),
@@ -419,7 +419,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     words: list[str], told: str,
 ) -> None:  # fmt: skip
     start = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "-q",
-             "--batch", "6", "--epochs", "1", "--out", str(tmp_path / "run")]  # fmt: skip
+             "--batch-size", "6", "--epochs", "1", "--out", str(tmp_path / "run")]  # fmt: skip
     assert run([*start, *words]) == 2
     found = " ".join(capsys.readouterr().err.split())
     assert told in found
@@ -447,7 +447,7 @@ def test_an_estimate_writes_nothing(pictures: Path, capsys: pytest.CaptureFixtur
     )
     assert (found.batches, found.updates) == (9, 2)
     assert found.seconds > 0
-    words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "--batch", "6",
+    words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "--batch-size", "6",
              "--dry-run", "--json"]  # fmt: skip
     assert run(words) == 0
     told = json.loads(capsys.readouterr().out)
@@ -459,7 +459,7 @@ def test_an_estimate_tells_of_the_last_layer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = draw(tmp_path, ("apple", "pear"))
-    words = ["train", "--data", str(other), "--model", "tiny_models:normalised", "--batch", "6",
+    words = ["train", "--data", str(other), "--model", "tiny_models:normalised", "--batch-size", "6",
              "--dry-run"]  # fmt: skip
     assert run(words) == 0
     assert "is a new one, for the 2 classes" in " ".join(capsys.readouterr().err.split())

@@ -78,7 +78,7 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
     The free protocol carries its perturbation from batch to batch, so it shows what is lost.
     """
     return ["train", "--data", str(data), "--model", "tiny_models:normalised", "-q",
-            "--epochs", "2", "--batch", "4", "--validation", "0.2", "--checkpoint-every", "4",
+            "--epochs", "2", "--batch-size", "4", "--validation", "0.2", "--checkpoint-every", "4",
             "--resize", "18", "--shards", "2", "--seed", "3", "--protocol", "free",
             "--penalty", "l1", "--epsilon", "0.05", "--set", "replays=2", "--threads", "1",
             *more, "--out", str(out)]  # fmt: skip

@@ -87,10 +87,12 @@ def _annotation(option: Option) -> Any:
     declare = partial(
         Parameter, name=option.names, help=help.replace("[default: required]", "[required]"),
         group=Group(option.group, sort_key=ORDER.index(option.group)), show_default=False,
+        allow_repeating=True,
     )  # fmt: skip
     if option.is_flag:
         return Annotated[bool | None, declare(negative=option.negative or ())]
-    return Annotated[kind | None, declare(allow_leading_hyphen=True, negative=())]
+    how: dict[str, Any] = {"metavar": option.metavar, "allow_leading_hyphen": True, "negative": ()}
+    return Annotated[kind | None, declare(**how)]
 
 
 def _methods(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:

@@ -20,11 +20,13 @@ class Output(Plan):
 
     GROUP: ClassVar[str] = "Output"
 
-    out: str | None = option(None, "Folder for the results.", "--out", "-o", shown="required")
+    out: str | None = option(
+        None, "Folder for the results.", "--out", "-o", shown="required", metavar="FOLDER"
+    )
     overwrite: bool = option(False, "Replace the results of another configuration.")
     config: str | None = option(
         None, "TOML file of a run, as each folder of results holds one; options given here "
-        "replace its values.", "--config", "-c",
+        "replace its values.", "--config", "-c", metavar="FILE",
     )  # fmt: skip
     trust: bool = option(False, TRUST)
     dry_run: bool = option(

@@ -38,8 +38,8 @@ class CertifyPlan(Plan):
     )  # fmt: skip
     seed: int = option(0, "Random seed of the noise and of the choice of images.")
     sigma: float | None = option(
-        None, "Standard deviation of the noise, as a fraction of the range of pixel values (0 to "
-        "1); with --sigma-mode absolute in the network's input units.", shown="required",
+        None, "Standard deviation of the noise, as a fraction of the range of inputs; with "
+        "--sigma-mode absolute: in the network's input units.", shown="required",
     )  # fmt: skip
     sigma_mode: str = option("relative", "Units of --sigma and --radii: relative or absolute.")
     radii: tuple[float, ...] = option(

@@ -51,18 +51,30 @@ class ModelPlan(Plan):
 
     GROUP: ClassVar[str] = "Model"
 
-    name: str = option("", f"The network: {MODEL_NAMES}.", "--model", shown="required")
+    EDITS: ClassVar[Mapping[str, Option]] = {
+        "name": Option(
+            names=("--model",), group="Model", help=f"The network: {MODEL_NAMES}.",
+            default="required",
+        )
+    }  # fmt: skip
+
+    name: str = ""
     weights: str | None = option(
-        None, "File of weights: safetensors, or a checkpoint without code in it.", path="digest"
-    )
+        None, "File of weights: safetensors, or a checkpoint without code in it.", path="digest",
+        metavar="FILE",
+    )  # fmt: skip
     labels: str | None = option(
-        None, "File with a class name on each line, or JSON.", path="outputs"
-    )
+        None, "File with a class name on each line, or JSON.", path="outputs", metavar="FILE",
+    )  # fmt: skip
     preprocess: PreprocessPlan = part(PreprocessPlan)
     digest: str = filled()
     outputs: str = filled()
     named_in: str = unkept("")
     trust: bool = unkept(False)
+
+    def edited(self, name: str, value: Any) -> Self:
+        """With the name that a caller gives, which is consent to run its code."""
+        return replace(self, name=value, named_in="")
 
     def trusted(self, named_in: str, *, trust: bool) -> Self:
         """As read from a configuration."""

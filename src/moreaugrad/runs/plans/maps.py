@@ -105,29 +105,34 @@ COMMON = {
         default="auto",
     ),
     "layer": _common("Name of a module whose output is explained, not the input.", "--layer"),
-    "rho": _common("rho of the Moreau envelope.", "--rho", default="by method"),
+    "rho": _common("rho of the Moreau envelope.", "--rho", default="by method", metavar="NUMBER",
+    ),
     "eta": _common(
         "Weight of the penalty, a number, or auto to reach --sparsity.", "--eta", default="auto"
     ),
     "sparsity": _common("Fraction of zeros that an automatic eta gives.", "--sparsity",
-                        default="0.9"),
+                        default="0.9", metavar="NUMBER",
+    ),
     "sigma": _common(
         "Standard deviation of the Gaussian noise, as a fraction of the input's range; 0 is no "
         "noise. With --sigma-mode absolute: in the network's input units.", "--sigma",
-        default="by method",
+        default="by method", metavar="NUMBER",
     ),
     "sigma_mode": _common("Units of --sigma: relative or absolute.", "--sigma-mode",
                           default="relative"),
     "samples": _common("Noise samples of each map, of methods with a fixed number.",
-                       "--noise-samples", default="by method"),
+                       "--noise-samples", default="by method", metavar="NUMBER",
+    ),
     "group": _common(
         "Groups of group-sparse methods: side of the blocks in pixels, or HEIGHT,WIDTH, or tokens.",
         "--group", default="by method",
     ),
     "tolerance": _common("Relative error at which a map is done.", "--tolerance",
-                         default="by method"),
+                         default="by method", metavar="NUMBER",
+    ),
     "max_evaluations": _common("Largest number of gradient evaluations of a map.",
-                               "--max-evaluations", default="by method"),
+                               "--max-evaluations", default="by method", metavar="NUMBER",
+    ),
     "batch_size": _common(
         "Network passes done at once, or auto; halved when memory runs out.", "--batch-size",
         default="auto", group="Computation",
@@ -166,8 +171,9 @@ class MapsPlan(Plan):
     EDITS: ClassVar[Mapping[str, Option]] = {
         **COMMON,
         "set": _common(
-            "[LABEL.]NAME=VALUE: any setting of the methods (see `moreaugrad methods`); with a "
+            "Any setting of the methods (see `moreaugrad methods`); with a "
             "label, of that method, attack or metric.", "--set", repeated=True,
+            metavar="[LABEL.]NAME=VALUE",
         ),
     }  # fmt: skip
     PARTS: ClassVar[tuple[str, ...]] = ("methods", "metrics")

@@ -26,6 +26,7 @@ class Option:
     default: str = ""
     read: Read | None = None
     repeated: bool = False
+    metavar: str = "TEXT"
     is_flag: bool = False
     negative: str = ""
     """Of a flag: the option for no."""
@@ -44,13 +45,14 @@ def option(
     read: Read | None = None,
     repeated: bool = False,
     negative: str = "",
+    metavar: str = "",
     path: str | bool = False,
 ) -> Any:
     """A field that is an option. path: it names files or folders, relative to that of the TOML
     file; a text is the field next to it that keeps a digest of what is named."""
     given = {
         "names": names, "help": help, "group": group, "default": shown, "read": read,
-        "repeated": repeated, "negative": negative,
+        "repeated": repeated, "negative": negative, "metavar": metavar,
     }  # fmt: skip
     return _field(default, {"option": given, "path": path})
 
@@ -159,7 +161,19 @@ def _made(item: dataclasses.Field[Any], given: Mapping[str, Any], group: str, hi
     usual = value is None or value is False or value in ("", ())
     words = given["default"] or ("" if usual else in_words(value))
     made = {**given, "names": names, "group": given["group"] or group, "default": words}
+    made["metavar"] = given["metavar"] or _metavar(hint)
     return Option(**made, is_flag=hint is bool or bool in get_args(hint))
+
+
+def _metavar(hint: Any) -> str:
+    """What a value of a type is called in the help."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = [part for part in parts if part is not types.NoneType]
+    if get_origin(kinds[0]) is tuple:
+        return "NUMBERS" if {int, float} & {*get_args(kinds[0])} else "NAMES"
+    if any(get_origin(kind) is tuple for kind in kinds):
+        return "SIDE"
+    return "TEXT" if str in kinds else "NUMBER" if {int, float} & {*kinds} else "NAMES"
 
 
 def in_words(value: Any) -> str:
