@@ -82,7 +82,7 @@ def count(kind, done):
     if kind in ("explain", "compare", "sweep", "certify"):
         return len(told["failures"])
     if kind == "evaluate":
-        return len(told["unreadable"])
+        return sum(failure["method"] is None for failure in told["failures"])
     if kind == "sanity":
         return told["results"]["unreadable"]
     (note,) = [note for note in told["notes"] if "cannot be read" in note]

@@ -122,7 +122,7 @@ def test_colours_are_ours_alone():
     with Progress(TextColumn("{task.fields[doing]}"), console=console) as progress:
         bar = screen.ProgressBar(progress, progress.add_task("", doing=""))
         bar.pace(1, 2, f"[bold]{ALL}")
-        bar.said(f"[bold]{ALL}")
+        bar.news(f"[bold]{ALL}")
     text = file.getvalue()
     assert "\x1b[31ma" in text
     ours = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text)

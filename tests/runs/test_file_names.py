@@ -18,6 +18,7 @@ from moreaugrad.models import load_model
 from moreaugrad.models.trained import trained_folder
 from moreaugrad.report.reading import MapsFolder
 from moreaugrad.runs.inputs import unique_names
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
 from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.runs.plans.toml import read_plan
 

@@ -107,8 +107,9 @@ def read_inputs(units: Units, config: Mapping[str, Any]) -> list[Record]:
 def table_rows(units: Units, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A flat row for each map: names of nested values are joined by dots."""
     samples, through = stages(config)
-    seen = {record["index"]: record for unit in samples for record in units.records(unit)}
-    for unit in through:
+    whole = filter(units.finished, samples)
+    seen = {record["index"]: record for unit in whole for record in units.records(unit)}
+    for unit in filter(units.finished, through):
         for record in units.records(unit):
             image = seen[record["index"]]
             about: dict[str, Any] = {"input": record["input"], "index": record["index"]}

@@ -69,6 +69,9 @@ class Run(Generic[P]):
     def finish(self, directory: RunDirectory) -> None:
         """What is made of all units, by one process."""
 
+    def interrupted(self, directory: RunDirectory) -> None:
+        """What is made of the units that are finished when a run is interrupted."""
+
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
         """What could not be done, in this start or one before it."""
         return ()
@@ -162,6 +165,8 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
             outcome.interrupted = True
             if not run.kept(directory):
                 directory.discard()
+            elif run.processes.rank == 0:
+                run.interrupted(directory)
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise

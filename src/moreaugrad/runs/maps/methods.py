@@ -130,6 +130,11 @@ def swept(
     module, name = network.model.module, sweep.method
     known = METHODS[name].defaults()
     choose(f"over: the setting to sweep of {name}", sweep.over, known)
+    if sweep.over in common:
+        raise ValueError(
+            f"{sweep.over}: expected its values from the sweep alone, got {common[sweep.over]!r} "
+            "as a fixed setting too: leave one out"
+        )
     check_settings(common, {name: sweep.settings})
     _, settings = spelt_out(name, sweep.settings, common, seed, network.model)
     settings.pop(sweep.over, None)

@@ -359,6 +359,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             page = explained_page(found, images=self.plan.page_images, command=self.words)
             directory.write(PAGE_UNIT, page_files(page, PAGE))
 
+    def interrupted(self, directory: RunDirectory) -> None:
+        """A page of what is finished."""
+        if any(map(directory.finished, self.stages[1])) and self.explains:
+            self.finish(directory)
+
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
         """Images that cannot be read (no method), and methods without a usable map of an image."""
         for stage in self.stages:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+from moreaugrad.data import LAYOUTS
 from moreaugrad.registry import choose
 from moreaugrad.runs.plans.option import Option, Plan, filled, named, option, part, unkept
 
 DTYPES = ("float32", "float64", "bfloat16")
 MOST_THREADS = 1024
 CELLS = "cells"
+SPLITS = ("val", "test", "train")
 Size = int | tuple[int, int]
 
 MODEL_NAMES = (
@@ -192,6 +194,11 @@ class DataPlan(Plan):
             raise ValueError(f"images: expected files or --data {self.source}, got both")
         if self.images is not None and self.images < 1:
             raise ValueError(f"images: expected at least 1, got {self.images}")
+        LAYOUTS.check(self.layout, also=["auto"])
+        if self.split is not None:
+            choose("split", self.split, SPLITS)
+        if self.files and (self.layout, self.split) != ("auto", None):
+            raise ValueError("layout and split: expected a data set (--data), got image files")
         if not 0 <= self.max_unreadable <= 1:
             raise ValueError(
                 f"max_unreadable: expected a fraction in [0, 1], got {self.max_unreadable!r}"

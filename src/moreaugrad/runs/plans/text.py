@@ -6,44 +6,48 @@ import contextlib
 import math
 import tomllib
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from moreaugrad.runs.plans.option import Plan, options, plan_in
+from moreaugrad.runs.plans.option import Option, Plan, options, plan_in
 
 P = TypeVar("P", bound=Plan)
 
 
-def with_options(plan: P, given: dict[str, Any], hidden: Sequence[str] = ()) -> P:
+def with_options(plan: P, given: Mapping[str, Any], hidden: Sequence[str] = ()) -> P:
     """The plan with options, texts or truth values by their names, in place of its own values.
 
     Errors: ValueError that names the option, for text that is no value of its type.
     """
-    for place, option in options(type(plan), hidden):
-        if option.name in given:
-            plan = _with(plan, place, option, given[option.name])
+    found = {place: (o, given[o.name]) for place, o in options(type(plan), hidden)
+             if o.name in given}  # fmt: skip
+    return _changed(plan, found)
+
+
+def _changed(plan: P, found: Mapping[tuple[str, ...], tuple[Option, Any]]) -> P:
+    """All fields at once, because some go together; then what edits them."""
+    hints, changed = get_type_hints(type(plan)), dict[str, Any]()
+    for name in dict.fromkeys(place[0] for place in found):
+        if name in plan.EDITS:
+            continue
+        own = found.get((name,))
+        if own is None:
+            nested = getattr(plan, name)
+            kind = plan_in(hints[name])
+            assert kind is not None
+            rest = {place[1:]: what for place, what in found.items() if place[0] == name}
+            changed[name] = _changed(kind() if nested is None else nested, rest)
+        elif own[0].read is not None:
+            changed[name] = own[0].read(getattr(plan, name), own[1])
+        else:
+            changed[name] = of_text(own[0].name, own[1], hints[name])
+    if changed:
+        plan = replace(plan, **changed)
+    for name in plan.EDITS:
+        if (name,) in found:
+            plan = plan.edited(name, found[(name,)][1])
     return plan
-
-
-def _with(plan: Any, place: tuple[str, ...], option: Any, text: Any) -> Any:
-    name, *rest = place
-    if name in plan.EDITS:
-        return plan.edited(name, text)
-    hint = get_type_hints(type(plan))[name]
-    value = getattr(plan, name)
-    if rest:
-        nested = plan_in(hint)
-        assert nested is not None
-        new = _with(nested() if value is None else value, tuple(rest), option, text)
-    elif option.read is not None:
-        new = option.read(value, text)
-    else:
-        new = of_text(option.name, text, hint)
-    try:
-        return replace(plan, **{name: new})
-    except ValueError as error:
-        raise ValueError(str(error)) from None
 
 
 def of_text(name: str, text: Any, hint: Any) -> Any:

@@ -34,12 +34,17 @@ def read_plan(kind: type[P], path: str | Path, *, trust: bool = False) -> P:
     """
     file = Path(path)
     table = read_toml(file)
-    if not trust:
-        refuse_code(table, file)
     try:
+        if not trust:
+            refuse_code(table, file)
         plan = from_table(kind, table).without_digests()
+    except RecursionError:
+        raise ValueError(
+            f"{file}: expected the settings of a run, got tables nested too deeply"
+        ) from None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: {error}") from None
+        words = str(error)
+        raise ValueError(words if words.startswith(f"{file}:") else f"{file}: {words}") from None
     with _finding(file) as find:
         plan = plan.moved(find)
 

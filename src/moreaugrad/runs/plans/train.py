@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
+from moreaugrad.data import LAYOUTS
 from moreaugrad.registry import choose
 from moreaugrad.runs.plans.common import CELLS, ComputePlan, ModelPlan, Size
 from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option, part, unkept
@@ -57,6 +58,7 @@ class TrainDataPlan(Plan):
 
         if self.source is not None:
             check_named("data", self.source)
+        LAYOUTS.check(self.layout, also=["auto"])
         if not 0 < self.validation < 1:
             raise ValueError(
                 f"validation: expected a fraction of the training images between 0 and 1, got "
