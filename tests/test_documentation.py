@@ -14,7 +14,7 @@ from PIL import Image
 
 import moreaugrad as mg
 from moreaugrad.data.images import load_image
-from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.models import load_model
 
 ROOT = Path(__file__).parents[1]
@@ -106,13 +106,13 @@ def settings_of(page: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_page_tells_the_settings(name: str) -> None:
     found = settings_of("index")
-    if issubclass(CLASSES[name], MoreauExplainer):
+    if issubclass(CLASSES[name], Moreau):
         found |= settings_of("moreaugrad")
     for other in CLASSES:  # pages of what a class is made of, and at last its own
         if issubclass(CLASSES[name], CLASSES[other]) and other != name:
             found |= settings_of(other)
     found |= settings_of(name)
-    known = {item.name: item.default for item in fields(CLASSES[name])[1:]}
+    known = {item.name: item.default for item in fields(CLASSES[name])[1:] if item.init}
     assert found == {key: f'"{v}"' if isinstance(v, str) else repr(v) for key, v in known.items()}
 
 

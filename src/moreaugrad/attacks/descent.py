@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found, Incumbents
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.registry import choose
+from moreaugrad.score.batched import Batched
 
 GRADIENT, SIGN = "gradient", "sign"
 INPUT_START, SPHERE = "input", "sphere"
@@ -72,7 +74,12 @@ class Pursuing(Attack):
                 f"{stepper.method} has no derivative of its map: give source=, another explainer "
                 "to make the steps with, or use random-search"
             )
-        return choose("through", self.through or stepper.derivatives[0], stepper.derivatives)
+        return stepper.way(self.through)
+
+    def settings(self) -> dict[str, Any]:
+        stepper = self.source or self.explainer
+        exact = stepper.derivatives[:1] == type(stepper).derivatives[:1]
+        return ({} if exact else {"through": stepper.derivatives[0]}) | super().settings()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -184,7 +191,7 @@ class Descent(Pursuing):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Run:
+class _Run(Batched):
     """The samples that a run still moves: `rows` of their group, where they are, what is there."""
 
     pursuit: Pursuit
@@ -198,15 +205,8 @@ class _Run:
     def places(self, chosen: list[bool]) -> Tensor:
         return torch.tensor(chosen, device=self.rows.device).nonzero()[:, 0]
 
-    def select(self, places: Tensor) -> _Run:
-        if len(places) == len(self):
-            return self
-        return _Run(
-            pursuit=self.pursuit.select(places),
-            rows=self.rows[places],
-            x=self.x[places],
-            look=self.look.select(places),
-        )
+    def select(self, rows: Tensor) -> Self:
+        return self if len(rows) == len(self) else super().select(rows)
 
 
 def _kept_step(case: Case, x: Tensor, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:

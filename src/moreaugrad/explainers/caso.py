@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -30,7 +31,6 @@ from moreaugrad.curvature.second_derivatives import NoSecondDerivative
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
 from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.uncertainty import (
     accuracy,
     blocks_of,
@@ -46,14 +46,14 @@ from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.score.noise import RELATIVE, Noise
-from moreaugrad.score.score import Score, Smoothed
+from moreaugrad.score.score import Score
 from moreaugrad.solvers.second_order import (
     PROBE,
     Rule,
     SecondOrderProblem,
     solve_second_order,
 )
-from moreaugrad.solvers.solution import Status
+from moreaugrad.solvers.solution import Solution, Status
 
 AUTO, SEARCH = "auto", "search"
 PIXEL_C1 = 10.0
@@ -86,7 +86,7 @@ class GroupFeatures(Explainer):
     sparsity: float = 0.9
 
     def __post_init__(self) -> None:
-        self._score()
+        super().__post_init__()
         if isinstance(self.lambda1, str):
             choose("lambda1", self.lambda1, (AUTO, SEARCH))
         elif not self.lambda1 >= 0:
@@ -136,7 +136,7 @@ class CAFO(GroupFeatures):
     method: ClassVar[str] = "cafo"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         scale = flat_scale(self.std, bound.layout, bound.origin)
         rule = self._rule(bound.counts)
         lambda2 = self.c1 if self.lambda2 is None else self.lambda2
@@ -156,14 +156,14 @@ class CAFO(GroupFeatures):
         error = relative(jackknife(blocks, parts, solved), delta)
         status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
         told = self._told(bound, scale, delta, (gradient * delta).sum(1))
-        maps = Maps.direct(0.0 - delta, evaluations=bound.passes, status=status, error=error)
+        maps = Solution.direct(0.0 - delta, evaluations=bound.passes, status=status, error=error)
         return replace(maps, eta=weight(gradient), details=told)
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """H c / (2 lambda2) of the entries that are not zero; lambda1 is held."""
         scale = flat_scale(self.std, bound.layout, bound.origin)
         lambda2 = self.c1 if self.lambda2 is None else self.lambda2
-        inside = torch.where(maps.flat != 0, cotangent, 0.0) / (2 * lambda2 * scale)
+        inside = torch.where(maps.values != 0, cotangent, 0.0) / (2 * lambda2 * scale)
         return gradient_and_product(bound, inside)[1]
 
 
@@ -203,11 +203,11 @@ class CASO(GroupFeatures):
     def fixed(self, draws: int) -> Self:
         return replace(super().fixed(draws), tolerance=max(self.tolerance, ROUGH))
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """J' c = -grad_x w'(g + H D), with (2 lambda2 I - H) w = c on the entries that are not
         zero; D, w and lambda2 held."""
         scale = flat_scale(self.std, bound.layout, bound.origin)
-        support = maps.flat != 0
+        support = maps.values != 0
         twice = 2 * maps.details["lambda2"]
         model = LossModel(bound, Exact, scale)
 
@@ -218,9 +218,9 @@ class CASO(GroupFeatures):
             model.product, root, cotangent, -1 / twice, self.tolerance, self.max_evaluations
         )
         # Of the score, whose derivatives are minus the loss's; the map is minus D.
-        return pulled_twice(bound, w / twice[:, None] / scale, -maps.flat / scale)
+        return pulled_twice(bound, w / twice[:, None] / scale, -maps.values / scale)
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         with outside_autocast(bound) as bound:
             try:
                 return self._solved(bound, self.hessian)
@@ -231,7 +231,7 @@ class CASO(GroupFeatures):
                 warnings.warn(f"solved with the Gauss-Newton matrix instead: {error}", stacklevel=2)
                 return maps
 
-    def _solved(self, bound: BoundScore, hessian: str) -> Maps:
+    def _solved(self, bound: BoundScore, hessian: str) -> Solution:
         scale = flat_scale(self.std, bound.layout, bound.origin)
         model = LossModel(bound, HESSIANS[hessian], scale)
         problem = SecondOrderProblem(
@@ -254,8 +254,8 @@ class CASO(GroupFeatures):
             model, found, chosen, follows=self.lambda2 is None, measured=check > 0
         )
         surrogate = (model.gradient * found.delta + found.image * found.delta / 2).sum(1)
-        return Maps(
-            flat=0.0 - found.delta,
+        return Solution(
+            values=0.0 - found.delta,
             status=statuses(found, residual, self.tolerance, most, noisy=bound.sigma is not None),
             residual=residual,
             error=error,
@@ -281,16 +281,12 @@ class _Smooth(GroupFeatures):
     sigma_mode: str = RELATIVE
     seed: int = 0
 
-    def _score(self) -> Smoothed:
-        plain = super()._score()
-        assert isinstance(plain, Score)
-        return Smoothed(
-            plain,
-            sigma=self.sigma,
-            samples=self.samples,
-            sigma_mode=self.sigma_mode,
-            noise=Noise(self.seed),
-        )
+    @cached_property
+    def _score(self) -> Score:
+        return replace(
+            super()._score, sigma=self.sigma, samples=self.samples,
+            sigma_mode=self.sigma_mode, noise=Noise(self.seed),
+        )  # fmt: skip
 
     def _draws(self) -> int:
         return self.samples if self.sigma > 0 else 1

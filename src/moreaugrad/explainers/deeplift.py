@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.rescale import rescaled
 from moreaugrad.score import checks
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.layer import as_module
+from moreaugrad.solvers.solution import Solution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -42,7 +42,7 @@ class DeepLift(FromBaseline):
     def _draws(self) -> int:
         return 2
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         baseline = reference(bound)
         model = as_module(self.forward_func, self.method)
 
@@ -59,4 +59,4 @@ class DeepLift(FromBaseline):
         contributions = multiplier * (bound.origin - baseline)
         error = incompleteness(bound, contributions)
         flat = contributions if self.times_input else multiplier
-        return checked(Maps.direct(flat, evaluations=2, error=error), self.tolerance)
+        return checked(Solution.direct(flat, evaluations=2, error=error), self.tolerance)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.bottleneck import Output, outputs
 from moreaugrad.explainers.grid import Grid, grid_of
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.layer import as_module, name_of, replaced, resolve
 from moreaugrad.score.likelihood import raised
+from moreaugrad.solvers.solution import Solution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -39,7 +39,7 @@ class GradCAM(Explainer):
     method: ClassVar[str] = "grad-cam"
 
     def __post_init__(self) -> None:
-        self._score()
+        super().__post_init__()
         model = as_module(self.forward_func, self.method)
         if self.layer is not None:
             raise ValueError(
@@ -49,7 +49,7 @@ class GradCAM(Explainer):
         if self.cam_layer is not None:
             resolve(model, self.cam_layer, "cam_layer")
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         shape = bound.layout.shapes[0]
         if len(bound.layout.shapes) > 1:
             raise ValueError(
@@ -72,7 +72,7 @@ class GradCAM(Explainer):
         maps = bound.in_chunks(activation).to(bound.origin.dtype)
         if self.relu:
             maps = maps.clamp(min=0)
-        found = Maps.direct(grid.enlarged(maps, shape), evaluations=1)
+        found = Solution.direct(grid.enlarged(maps, shape), evaluations=1)
         return replace(found, settings={"cam_layer": name_of(model, layer)})
 
     def _found(self, bound: BoundScore, model: nn.Module) -> tuple[nn.Module, Grid]:

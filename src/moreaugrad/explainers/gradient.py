@@ -10,9 +10,9 @@ from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, product
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.noisy_mean import NoisyMean
 from moreaugrad.score.bound import BoundScore
+from moreaugrad.solvers.solution import Solution
 from moreaugrad.solvers.sparsity import eta_for
 
 
@@ -31,10 +31,11 @@ class SimpleGradient(Explainer):
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep: expected a share in (0, 1], got {self.keep!r}")
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         _, maps = bound.value_and_grad()
         if self.times_input:
             maps = maps * bound.origin
@@ -42,12 +43,12 @@ class SimpleGradient(Explainer):
             magnitude = maps.abs()
             largest_out = eta_for(magnitude, 1 - self.keep, bound.counts)
             maps = torch.where(magnitude <= largest_out[:, None], 0.0, maps)
-        return Maps.direct(maps, evaluations=1)
+        return Solution.direct(maps, evaluations=1)
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """H c; with `times_input` c * g + H (x * c). Which entries stay is held."""
         if self.keep < 1:
-            cotangent = torch.where(maps.flat != 0, cotangent, 0.0)
+            cotangent = torch.where(maps.values != 0, cotangent, 0.0)
         if not self.times_input:
             return gradient_and_product(bound, cotangent)[1]
         gradient, product = gradient_and_product(bound, bound.origin * cotangent)
@@ -70,5 +71,5 @@ class SmoothGrad(NoisyMean):
     def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
         return gradient
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         return product(bound, cotangent, through)

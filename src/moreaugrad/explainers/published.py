@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.penalties import L1, GroupL2, Penalty, groups
-from moreaugrad.penalties.per_input import Joint
+from moreaugrad.penalties.per_input import PerInput
 from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
-from moreaugrad.score.score import Score, Smoothed
-from moreaugrad.solvers.solution import Status
+from moreaugrad.score.score import Score
+from moreaugrad.solvers.solution import Solution, Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -54,13 +54,12 @@ class PublishedMoreauGrad(Explainer):
             choose("group", self.group, groups.NAMED)
         if not self.eta >= 0:
             raise ValueError(f"eta: expected a number >= 0, got {self.eta!r}")
-        self._score()
+        super().__post_init__()
 
-    def _score(self) -> Smoothed:
-        plain = super()._score()
-        assert isinstance(plain, Score)
+    @cached_property
+    def _score(self) -> Score:
         noise = Noise(self.seed, antithetic=False)
-        return Smoothed(plain, sigma=self.sigma, samples=self.draws, noise=noise)
+        return replace(super()._score, sigma=self.sigma, samples=self.draws, noise=noise)
 
     def _draws(self) -> int:
         return self.draws
@@ -74,8 +73,8 @@ class PublishedMoreauGrad(Explainer):
         size = groups.chosen(self.group, shape, bound.layer, padded=bound.mask is not None)
         return GroupL2(1.0, size=size)
 
-    def _maps(self, bound: BoundScore) -> Maps:
-        penalty = Joint(
+    def _maps(self, bound: BoundScore) -> Solution:
+        penalty = PerInput(
             tuple(self._penalty(shape, bound) for shape in bound.layout.shapes), bound.layout
         )
         delta = total = torch.zeros_like(bound.origin)
@@ -89,4 +88,4 @@ class PublishedMoreauGrad(Explainer):
         mean = total / min(self.average, self.steps)
         maps = mean if self.sign == "displacement" else -mean / self.rho
         evaluations = self.steps * (self.draws if bound.sigma is not None else 1)
-        return Maps.direct(maps, evaluations, status=Status.FIXED_BUDGET)
+        return Solution.direct(maps, evaluations, status=Status.FIXED_BUDGET)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
-from moreaugrad.score.score import Score, Smoothed
-from moreaugrad.solvers.solution import Status
+from moreaugrad.score.score import Score
+from moreaugrad.solvers.solution import Solution, Status
 
 LOG_PROBABILITY = "log-probability"
 START = 0.01
@@ -61,7 +61,7 @@ class RelEx(Explainer):
                 raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum!r}")
-        self._score()
+        super().__post_init__()
         if self.score != LOG_PROBABILITY:
             raise ValueError(
                 f"score: expected {LOG_PROBABILITY!r}, of which RelEx's loss is made, got "
@@ -74,16 +74,12 @@ class RelEx(Explainer):
         chosen: dict[str, Any] = {"draws": 50} | settings
         return cls(forward_func, **chosen)
 
-    def _score(self) -> Smoothed:
-        plain = super()._score()
-        assert isinstance(plain, Score)
-        return Smoothed(
-            plain,
-            sigma=self.sigma,
-            samples=self.draws,
-            sigma_mode=self.sigma_mode,
-            noise=Noise(self.seed),
-        )
+    @cached_property
+    def _score(self) -> Score:
+        return replace(
+            super()._score, sigma=self.sigma, samples=self.draws,
+            sigma_mode=self.sigma_mode, noise=Noise(self.seed),
+        )  # fmt: skip
 
     def _draws(self) -> int:
         return SIDES * self.draws
@@ -91,7 +87,7 @@ class RelEx(Explainer):
     def budget(self) -> int:
         return self._draws() * self.steps
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         mask = self._start(bound)
         velocity, moved = torch.zeros_like(mask), torch.zeros_like(mask, dtype=torch.bool)
         for step in range(self.steps):
@@ -102,13 +98,9 @@ class RelEx(Explainer):
             mask = (mask - self.rate * velocity).clamp(0, 1)
         # What the loss does not see has no evidence: not the chance of the start.
         mask = torch.where(moved, mask, 0.0)
-        maps = Maps.direct(mask, SIDES * bound.passes * self.steps, Status.FIXED_BUDGET)
+        maps = Solution.direct(mask, SIDES * bound.passes * self.steps, Status.FIXED_BUDGET)
         return replace(
-            maps,
-            status=tuple(
-                found if any_moved else Status.NO_GRADIENT
-                for found, any_moved in zip(maps.status, moved.any(1).tolist(), strict=True)
-            ),
+            maps.marked(Status.NO_GRADIENT, ~moved.any(1)),
             steps=torch.full_like(maps.steps, self.steps),
             details=_shown(bound, mask),
         )

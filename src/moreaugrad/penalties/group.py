@@ -8,13 +8,21 @@ import torch
 from torch import Tensor
 
 from moreaugrad.penalties import groups
-from moreaugrad.penalties.base import SparsePenalty, Weight, check_weight, indicator, times, within
+from moreaugrad.penalties.base import (
+    Penalty,
+    Weight,
+    check_weight,
+    indicator,
+    over,
+    times,
+    within,
+)
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import per_sample
 
 
 @dataclass(frozen=True, eq=False)
-class GroupL2(SparsePenalty):
+class GroupL2(Penalty):
     """R(u) = eta sum_S ||u_S||_2 over blocks S of `size` pixels; its prox shrinks whole blocks.
 
     `channels="joint"` puts all channels of a block into one group, "separate" makes one of each.
@@ -75,4 +83,4 @@ class GroupL2(SparsePenalty):
         return (per_sample(self.eta, flat) * partition.directions(flat)).reshape(g.shape)
 
     def magnitudes(self, u: Tensor) -> Tensor:
-        return self.partition(u).norms(u.flatten(1))
+        return over(self.partition(u).norms(u.flatten(1)), self.eta)

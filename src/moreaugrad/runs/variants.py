@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moreaugrad.explainers import METHODS, build
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.files.names import number_name
 from moreaugrad.models import LoadedModel, Preprocess
 from moreaugrad.runs.job import SweepPlan
@@ -107,7 +107,7 @@ def limit(sweep: SweepPlan) -> str:
 
 
 def _has_envelope(method: str) -> bool:
-    return issubclass(METHODS[method].load(), MoreauExplainer)
+    return issubclass(METHODS[method].load(), Moreau)
 
 
 def _typed(sweep: SweepPlan, value: float) -> Any:

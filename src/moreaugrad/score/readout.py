@@ -79,7 +79,7 @@ def tensor_output(output: object) -> Tensor:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Readout:
     """Reads one number per sample off `[B]`, `[B, K]` or `[B, K, ...]` outputs."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from moreaugrad.penalties import Penalty, SparsePenalty
+from moreaugrad.penalties import Penalty
 from moreaugrad.score.checks import detached
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.training.harmonisation import resolve
@@ -138,7 +138,7 @@ class Free(PenaltyProtocol):
         g = slope if every else torch.where(keep, slope, 0.0)
         update = self.update
         if update is None:
-            norm = isinstance(penalty, SparsePenalty)
+            norm = penalty.sparse
             update = ProjectedMaximiser() if norm else ConditionalGradient()
         # Cut, or delta would run away behind the box.
         moved = near.inside(update(penalty, delta, g, self.step))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SparsePenalty
+from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.training.inner import TRAIN, Problem
@@ -51,7 +51,8 @@ class Iterative(Adversary):
                 f"step: a conditional gradient takes a share in (0, 1], got {self.step!r}"
             )
         choose("start", self.start, STARTS)
-        if self.start == RANDOM and not isinstance(self.penalty, SparsePenalty):
+        norm = isinstance(self.penalty, Penalty) and self.penalty.sparse
+        if self.start == RANDOM and not norm:
             raise ValueError(
                 "start: 'random' draws from the ball of a norm's penalty (L1, GroupL2); "
                 f"{type(self.penalty).__name__} has none"
@@ -81,7 +82,7 @@ class Iterative(Adversary):
         return replace(found, **settings)
 
     @classmethod
-    def random_fast(cls, penalty: SparsePenalty, **settings: Any) -> Iterative:
+    def random_fast(cls, penalty: Penalty, **settings: Any) -> Iterative:
         """One step of 1.25 maximisers from a random start. Source: Wong, Rice and Kolter (2020)."""
         update = ProjectedMaximiser()
         found = cls(penalty, steps=1, step=1.25, update=update, start=RANDOM, inner=TRAIN)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from moreaugrad.certificates import check, probability_curvature
 from moreaugrad.certificates.bounds import AUTO, BOUNDS, CLOPPER_PEARSON
 from moreaugrad.certificates.certify import POPULATION, STATEMENTS
-from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad, SparseMoreauGrad
+from moreaugrad.explainers.moreau import Moreau, MoreauGrad, SparseMoreauGrad
 from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
 from moreaugrad.registry import choose
 from moreaugrad.runs.cases import Case, cases_digest, picture_cases, picture_files, writable
@@ -91,7 +91,7 @@ class CertifyPlan:
         return AUTO if exact_only else self.bound
 
 
-Certified = SparsifiedSmoothGrad | MoreauExplainer
+Certified = SparsifiedSmoothGrad | Moreau
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -58,7 +58,7 @@ def make_judge(label: str, settings: Settings) -> Judge:
     if "score" in row.defaults():
         own["score"] = None  # that of the bound score, which is made of this choice
     if score not in ("", EXPLAINED):
-        Readout(score, "auto")  # refuses an unknown one
+        Readout(kind=score, task="auto")  # refuses an unknown one
     return Judge(
         label=label, kind=kind, measure=build_metric(name, **own), score=score,
         reduction=row.reduction,
