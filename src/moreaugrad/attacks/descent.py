@@ -27,20 +27,20 @@ HALVINGS = 10
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Pursuing(Attack):
-    """An attack on a goal, with explainers that its steps are made with.
-
-    source: the explainer whose maps and derivative the steps use; None is the attacked one. The
-    same method on a softplus surrogate attacks a ReLU network, another method makes a transfer
-    attack. measured: which step is the best is told by the attacked explainer's own maps; False by
-    the source's (a transfer that never asks the attacked one). No difference without a source.
-    through: the derivative, one of the source's `derivatives`; None takes the first, exact one.
-    draws: at most so many draws of noise in each step's map, the same ones at every step.
-    """
+    """An attack on a goal, with explainers that its steps are made with."""
 
     source: Explainer | None = None
+    """The explainer whose maps and derivative the steps use; None is the attacked one. The same
+    method on a softplus surrogate attacks a ReLU network; another method makes a transfer
+    attack."""
     measured: bool = True
+    """With a source: the attacked explainer's own maps decide which step is the best; False takes
+    the source's (a transfer that never asks the attacked one)."""
     through: str | None = None
+    """How the change of a map is carried back to the input: one of the source's `derivatives`; None
+    takes the first, the exact one."""
     draws: int = 64
+    """Noise samples of each step's map at most, the same ones at every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,20 +86,25 @@ class Pursuing(Attack):
 class Descent(Pursuing):
     """x <- project(x - t d): the best of all iterates that keep the class, the last one included.
 
-    optimizer: "gradient", d = grad D, or "sign", d = sign(grad D); None takes the gradient for
-    "l2" and its sign for "linf". The first step has the length step * epsilon, the others shrink
-    linearly to 0. One that changes the class is halved, up to 10 times, and all after it.
-    restarts: runs. start: the first one's, the "input" itself or a point on the "sphere" of radius
-    epsilon that keeps the class; further runs start on the sphere.
-    Source: Levine et al. (2019), enhanced L2 attack. Differs: steps of known length,
-    which are stronger than ones that shrink with the gradient.
+    The first step has the length step * epsilon, the others shrink linearly to 0. One that changes
+    the class is halved, up to 10 times, and all after it.
+
+    Source: Levine et al. (2019), enhanced L2 attack. Differs: steps of known length, which are
+    stronger than ones that shrink with the gradient.
     """
 
     steps: int = 50
+    """Steps of a run."""
     restarts: int = 1
+    """Runs; from the second on they start at random on the sphere of radius epsilon."""
     optimizer: str | None = None
+    """Direction of a step: "gradient", d = grad D, or "sign", d = sign(grad D); None takes the
+    gradient for "l2" and its sign for "linf"."""
     step: float = 1.0
+    """Length of the first step, as a fraction of epsilon."""
     start: str = INPUT_START
+    """Where the first run starts: the "input" itself, or a random point on the "sphere" of radius
+    epsilon that keeps the class."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,6 +30,9 @@ class PublishedTopKAttack(Attack):
     """x <- project(x - step epsilon sign(grad D)), `steps` times; D as in `TopK`, but k is `share`
     of all entries.
 
+    >>> explainer = mg.SparseMoreauGrad(model, sigma=0)
+    >>> result = mg.attacks.PublishedTopKAttack(explainer, epsilon=0.5, steps=2).attack(x)
+
     As released; what makes it weak, so that maps look robust:
     - k counts the zeros too: where a sparse map has fewer entries than k, D = 1, and the sign of
       rounding errors is followed (status "flat objective");
@@ -40,17 +43,23 @@ class PublishedTopKAttack(Attack):
       sphere;
     - MoreauGrad maps are replaced by 1{A != 0} |grad f(x + u)| without noise, the support and the
       displacement u held ("straight-through"): for D, for K and for the gradient.
-    source: compute D and its gradient on this explainer, as with a softplus surrogate.
+
     Source: the code released with Zhang and Farnia (2023). Differs: draws of noise are the same at
     every step, and a map is solved from the last one.
     """
 
     steps: int = 10
+    """Steps, of which the last one's result is not judged."""
     step: float = 0.01
+    """Fraction of epsilon that each entry moves by."""
     share: float = 0.4
+    """k as a fraction of all entries."""
     labels: Tensor | None = None
+    """The data set's labels `[B]`, which must be predicted; None asks for the clean prediction."""
     source: Explainer | None = None
+    """Another explainer that D and its gradient are computed on, as with a softplus surrogate."""
     draws: int = 64
+    """Noise samples of each step's map at most."""
 
     name: ClassVar[str] = "published-top-k"
 

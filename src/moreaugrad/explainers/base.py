@@ -29,23 +29,25 @@ from moreaugrad.solvers.solution import Solution, Status
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explainer(GradientAttribution, metaclass=Checked):
-    """A configured method on a model. A subclass fills in `_maps`.
-
-    Shared settings. score: which number is explained (see `Score`): "logit", "log-probability",
-    "probability", "margin", "cross-entropy". task: "auto", "multiclass", "binary", "multilabel" or
-    "regression". layer: explain the output of this module (or its name) instead of the inputs.
-    batch_size: network passes done at once; None chooses from the input's size, and it is halved
-    when memory runs out. check: refuse a model that is no function of each sample alone, found by
-    two forward passes of one sample at each call, which `evaluations` do not count.
-    """
+    """A configured method on a model. A subclass fills in `_maps`."""
 
     # Captum's own __init__ would assign to a frozen instance; the field stands in for it.
     forward_func: ForwardFunc = field(kw_only=False)
+    """The model: a torch module, or a function of the inputs."""
     score: str = "logit"
+    """The number that is explained: "logit", "log-probability", "probability", "margin" (the logit
+    minus the largest other one) or "cross-entropy" (the loss: a map is positive where it rises)."""
     task: str = "auto"
+    """Kind of task: "multiclass", "binary" (a single logit), "multilabel" (a sigmoid for each) or
+    "regression"; "auto" is binary for one output column and multiclass for more."""
     layer: str | nn.Module | None = None
+    """A module of the model, or its name: its output is explained instead of the input."""
     batch_size: int | None = None
+    """Network passes done at once; None chooses from the input's size, and it is halved when memory
+    runs out."""
     check: bool = True
+    """Refuse a model whose output is random, keeps a state, or depends on the other samples. It
+    takes two more forward passes of one sample at each call, which `evaluations` do not count."""
 
     method: ClassVar[str]
     """The name in the registry and on the command line."""

@@ -28,13 +28,13 @@ Baselines = float | Tensor | tuple[float | Tensor, ...] | None
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FromBaseline(Explainer):
-    """baseline: the input that stands for "nothing"; a number here, a tensor with the call.
-
-    tolerance: the completeness error above which a map's status is "incomplete".
-    """
+    """A method that compares the input with a baseline x'."""
 
     baseline: float = 0.0
+    """The input that stands for "nothing": a number here; a tensor with the call, `attribute(x,
+    baselines=...)`."""
     tolerance: float = 0.05
+    """Relative completeness error above which a map's status is "incomplete"."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

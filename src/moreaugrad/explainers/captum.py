@@ -23,16 +23,21 @@ from moreaugrad.solvers.solution import Solution, Status
 class IntegratedGradients(FromBaseline):
     """A = (x - x') * mean of grad f on the straight line from the baseline x' to x.
 
-    Without times_input, that mean alone. steps: gradients on the line; quadrature: "gausslegendre",
-    "riemann_middle", "riemann_trapezoid", "riemann_left" or "riemann_right".
+    >>> maps = mg.IntegratedGradients(model, steps=16).attribute(x)
+
     The explanation's error is |sum A - (f(x) - f(x'))| / |f(x) - f(x')|; more steps lower it, and
     above `tolerance` the status is "incomplete".
+
     Source: Sundararajan et al. (2017).
     """
 
     steps: int = 64
+    """Gradients on the line."""
     quadrature: str = "gausslegendre"
+    """Rule of the integral: "gausslegendre", "riemann_middle", "riemann_trapezoid", "riemann_left"
+    or "riemann_right"."""
     times_input: bool = True
+    """Multiply by x - x'; False gives the mean gradient alone."""
 
     method: ClassVar[str] = "integrated-gradients"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)

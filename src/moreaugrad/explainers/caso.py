@@ -67,23 +67,27 @@ FEWEST = 4
 class GroupFeatures(Explainer):
     """A = -D*, in units of `std` times the input; positive where the input raises the score.
 
-    score: the loss is minus this score; "log-probability" makes it the cross-entropy.
-    std: what the preprocessing divided the pixels by, a number or one for each channel. The problem
-    is then that of pixels in [0, 1], which the paper's c1 and lambda1 are for; 1 takes the inputs
-    as they are (there c1 and lambda1 are std^2 and std times those for pixels).
-    c1: lambda2 = L / 2 + c1, L the Hessian's largest eigenvalue (0 for CAFO). lambda2: given
-    instead. The penalty is lambda2 ||D||^2 without a half.
-    lambda1: a number; "auto" for the share `sparsity` of zeros; or "search", the paper's choice:
-    on the grid max|g| / 2^j the last with at least three quarters of zeros.
+    D* = argmin_D -<g, D> - <D, H D> / 2 + lambda1 ||D||_1 + lambda2 ||D||^2 (no half), g and H the
+    loss's derivatives.
+
     Details: `surrogate`, the loss's rise in the model at D*, and `increase`, its true rise.
     """
 
     score: str = "log-probability"
+    """The loss is minus this score; "log-probability" makes it the cross-entropy."""
     std: float | Sequence[float] = 1.0
+    """What the preprocessing divided the pixels by: a number, or one for each channel. The problem
+    is then that of pixels in [0, 1], which the paper's c1 and lambda1 are for; 1 takes the inputs
+    as they are (there c1 and lambda1 are std^2 and std times those for pixels)."""
     c1: float = PIXEL_C1
+    """lambda2 = L / 2 + c1, L the Hessian's largest eigenvalue (0 for CAFO)."""
     lambda1: float | str = AUTO
+    """Weight of the L1 penalty: a number; "auto" by `sparsity`; or "search", the paper's choice: on
+    the grid max|g| / 2^j the last with at least three quarters of zeros."""
     lambda2: float | None = None
+    """Weight of the squared L2 penalty itself, instead of c1."""
     sparsity: float = 0.9
+    """Fraction of zero entries that an automatic `lambda1` aims at."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,7 +135,12 @@ class GroupFeatures(Explainer):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CAFO(GroupFeatures):
-    """D* = ST_lambda1(g) / (2 lambda2), lambda2 = c1. Source: CASO paper eq. (3)."""
+    """D* = ST_lambda1(g) / (2 lambda2), lambda2 = c1: CASO to first order.
+
+    >>> maps = mg.CAFO(model).attribute(x)
+
+    Source: CASO paper eq. (3).
+    """
 
     method: ClassVar[str] = "cafo"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
@@ -169,20 +178,26 @@ class CAFO(GroupFeatures):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CASO(GroupFeatures):
-    """hessian: "exact"; or "gauss-newton", the same for piecewise linear networks and cheaper for
-    others, of which it is told where it is not their Hessian.
-    tolerance: distance of 0 from the objective's derivatives, over ||g||, at which a sample is
-    done; `error` is the bound of the map's relative error that follows from it.
-    A product with H counts as two evaluations.
-    Details also: `lambda2`, `top_eigenvalue` (L), `top_error` (how far below it may be), and for
-    gauss-newton `hessian_gap`, ||(H - G) g|| / (L ||g||), what its products lack of the Hessian's.
-    The derivative holds lambda1 and lambda2, and is that of the exact Hessian's solution.
+    """D*, with the Hessian H of the loss.
+
+    >>> maps = mg.CASO(model).attribute(x)
+
+    A product with H counts as two evaluations. Details also: `lambda2`, `top_eigenvalue` (L),
+    `top_error` (how far below it may be), and for gauss-newton `hessian_gap`, ||(H - G) g|| / (L
+    ||g||), what its products lack of the Hessian's. The derivative holds lambda1 and lambda2, and
+    is that of the exact Hessian's solution.
+
     Source: CASO paper eq. (5), theorem 3. Differs: solved to a residual, per sample.
     """
 
     hessian: str = "exact"
+    """Which Hessian: "exact"; or "gauss-newton", the same for piecewise linear networks and cheaper
+    for others, where `hessian_gap` says how far it is from their Hessian."""
     tolerance: float = 1e-4
+    """Distance of 0 from the objective's derivatives, over ||g||, at which a sample is done; the
+    explanation's error is the bound of the map's relative error that follows from it."""
     max_evaluations: int = 200
+    """Evaluations at which a sample stops short of that."""
 
     method: ClassVar[str] = "caso"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
@@ -272,14 +287,18 @@ class CASO(GroupFeatures):
 class _Smooth(GroupFeatures):
     """g and H are means over `samples` antithetic draws of noise: one joint problem.
 
-    sigma: a share of each input's own range, or absolute with sigma_mode="absolute".
     Source: CASO paper eq. (8). Differs: one target for all draws.
     """
 
     sigma: float = 0.15
+    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
+    sigma_mode "absolute" in the input's units."""
     samples: int = 32
+    """Noise samples, in antithetic pairs."""
     sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
     seed: int = 0
+    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
 
     @cached_property
     def _score(self) -> Score:
@@ -297,20 +316,28 @@ class _Smooth(GroupFeatures):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SmoothCAFO(_Smooth, CAFO):
-    """CAFO of the mean loss under Gaussian noise. Source: CASO paper section 5."""
+    """CAFO of the mean loss under Gaussian noise.
+
+    >>> maps = mg.SmoothCAFO(model, samples=4).attribute(x)
+
+    Source: CASO paper section 5.
+    """
 
     method: ClassVar[str] = "smooth-cafo"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SmoothCASO(_Smooth, CASO):
-    """CASO of the mean loss under Gaussian noise; max_evaluations counts those of all draws.
+    """CASO of the mean loss under Gaussian noise.
 
-    What the draws' number leaves open is far more than the tolerance. Source: CASO paper
-    definition 4.
+    >>> maps = mg.SmoothCASO(model, samples=4).attribute(x)
+
+    Source: CASO paper definition 4.
     """
 
     tolerance: float = 1e-2
+    """Residual at which a sample is done; what the number of draws leaves open is far more."""
     max_evaluations: int = 3200
+    """Evaluations of all draws at which a sample stops short of that."""
 
     method: ClassVar[str] = "smooth-caso"

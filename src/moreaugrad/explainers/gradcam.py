@@ -21,20 +21,24 @@ from moreaugrad.solvers.solution import Solution
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GradCAM(Explainer):
-    """A = sum over k of w_k a_k, enlarged to the input's size, the same in every channel; a_k are
-    a layer's channels and w_k the mean of the score's gradient over their positions.
+    """A = sum over k of w_k a_k, enlarged to the input's size, the same in every channel; a_k are a
+    layer's channels and w_k the mean of the score's gradient over their positions.
 
-    cam_layer: that layer or its name, a module whose output has channels and positions: those of a
-    convolution, with the channels first or last, or tokens of a grid, of which class and register
-    tokens are left out. Which axis is what is found out by asking the network, and refused where it
-    is not certain. None takes the last output before pooling that the whole score depends on, and
-    not a branch of it; the explanation's settings have its name. relu: keep the positive part only,
-    as the paper does. Grad-CAM explains one input that is an image, a signal or a volume.
+    >>> maps = mg.GradCAM(model).attribute(x)
+
+    Grad-CAM explains one input that is an image, a signal or a volume.
+
     Source: Selvaraju et al. (2017), eq. (1) and (2). Differs: signed, unless `relu`.
     """
 
     cam_layer: str | nn.Module | None = None
+    """The layer that is read, or its name: a module whose output has channels and positions, those
+    of a convolution, with the channels first or last, or tokens of a grid, of which class and
+    register tokens are left out. Which axis is what is found out by asking the network, and refused
+    where it is not certain. None takes the last output before pooling that the whole score depends
+    on, and not a branch of it; the explanation's settings have its name."""
     relu: bool = False
+    """Keep the positive part only, as the paper does."""
 
     method: ClassVar[str] = "grad-cam"
 

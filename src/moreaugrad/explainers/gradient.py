@@ -20,12 +20,15 @@ from moreaugrad.solvers.sparsity import eta_for
 class SimpleGradient(Explainer):
     """A = grad f(x); with `times_input`, x * grad f(x).
 
-    `keep`: the share of entries with the largest magnitude that stays, the rest is set to zero.
-    Source: Simonyan et al. (2014); Differs: signed.
+    >>> maps = mg.SimpleGradient(model).attribute(x)
+
+    Source: Simonyan et al. (2014). Differs: signed.
     """
 
     times_input: bool = False
+    """Multiply by the input."""
     keep: float = 1.0
+    """Fraction of the entries with the largest magnitude that stays; the rest is set to zero."""
 
     method: ClassVar[str] = "simple-gradient"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
@@ -59,8 +62,10 @@ class SimpleGradient(Explainer):
 class SmoothGrad(NoisyMean):
     """A = mean over z ~ N(0, sigma^2 I) of grad f(x + z), by `samples` antithetic draws.
 
-    sigma is a share of each input's own range (max - min), or absolute with sigma_mode="absolute".
+    >>> maps = mg.SmoothGrad(model, samples=8).attribute(x)
+
     The explanation's error is the standard error of that mean.
+
     Source: Smilkov et al. (2017). Differs: signed, antithetic, one target for all draws.
     """
 

@@ -39,43 +39,52 @@ ROUGH, ROUGH_STEPS = 1e-2, 20
 class Moreau(Explainer):
     """A = -u* / rho, u* = argmin_u f(x + u) + ||u||^2 / (2 rho) + eta R(u), R the penalty.
 
-    rho: units of input^2 / score; rho -> 0 is the simple gradient. Needs rho below 1 / (largest
-    negative curvature of the score) for one solution; `rho_guidance` estimates that.
-    sigma: Gaussian regularisation, f(x) replaced by E f(x + z), z ~ N(0, sigma^2 I); a fraction of
-    each input's own range, or in the input's units with sigma_mode="absolute"; 0 turns it off.
-    tolerance: relative error of the map at which a sample is done (None: 0.1 with noise, 1e-3
-    without); max_evaluations: gradient evaluations at which it stops short of it.
-    noise: "fresh" draws at every step (`draws` of them, antithetic), or one "fixed" set of
-    `samples` draws: a deterministic problem, for tests and comparisons.
-    chains: 2 solves twice, from different starts with different draws, and reports when there is
-    more than one solution.
-    solver: "spectral", "accelerated" or "proximal-gradient", for deterministic scores.
-    penalty: any `Penalty`, its weights in units of the gradient. eta: multiplies it; "auto" chooses
-    it for each sample such that the fraction `sparsity` of the map's entries (groups) is zero, for
-    penalties with `magnitudes`.
+    >>> maps = mg.Moreau(model, penalty=mg.ElasticNet(0.01, 0.1)).attribute(x)
+
     Derivatives see the noise by its first `samples` draws. A penalty without `prox_root` has no
     "implicit" one: "straight-through" is then the first.
+
     Errors: ValueError or TypeError for settings that do not fit.
+
     Source: MoreauGrad definitions 2 to 5, Algorithm 1. Differs: the sign is that of a gradient, as
     in definition 2; averages are taken before the prox, so that the map is exactly sparse.
-
-    >>> mg.Moreau(model, penalty=mg.ElasticNet(0.01, 0.1)).attribute(x)
     """
 
     rho: float = 1.0
+    """Reach of the envelope, in units of input^2 / score; rho -> 0 is the simple gradient. Below 1
+    / (largest negative curvature of the score) there is one solution; `rho_guidance` estimates
+    that."""
     sigma: float = DEFAULT_SIGMA
+    """Gaussian smoothing, f(x) replaced by E f(x + z), z ~ N(0, sigma^2 I): as a fraction of each
+    input's own range (max - min), fixed at the clean input; with sigma_mode "absolute" in the
+    input's units. 0 turns it off."""
     sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
     tolerance: float | None = None
+    """Relative error of the map at which a sample is done; None: 0.1 with noise, 1e-3 without."""
     max_evaluations: int = 4096
+    """Gradient evaluations at which a sample stops short of that (each chain by itself)."""
     noise: str = "fresh"
+    """When noise is drawn: "fresh" at every step, or one "fixed" set of `samples` draws, a
+    deterministic problem."""
     draws: int = 8
+    """Noise samples of a step with fresh noise, an even number (they come in antithetic pairs)."""
     samples: int = 64
+    """Noise samples of the fixed set, and those of a curvature estimate."""
     chains: int = 1
+    """2 solves twice, from different starts with different draws, and reports where there is more
+    than one solution; needs fresh noise."""
     solver: str = "spectral"
+    """For deterministic scores: "spectral", "accelerated" or "proximal-gradient"."""
     seed: int = 0
+    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
     penalty: Penalty = field(default=Zero())
+    """Any `Penalty`, its weights in units of the gradient."""
     eta: float | str = 1.0
+    """Weight of the penalty, which multiplies it: a number; "auto" chooses it for each sample by
+    `sparsity`, for penalties with `magnitudes`."""
     sparsity: float = 0.9
+    """Fraction of the map's entries (groups) that an automatic `eta` sets to zero."""
 
     method: ClassVar[str] = "moreau"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN)
@@ -219,7 +228,12 @@ class Moreau(Explainer):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MoreauGrad(Moreau):
-    """Vanilla MoreauGrad: no penalty. Source: MoreauGrad definition 2."""
+    """Vanilla MoreauGrad: no penalty.
+
+    >>> maps = mg.MoreauGrad(model).attribute(x)
+
+    Source: MoreauGrad definition 2.
+    """
 
     penalty: Penalty = field(default=Zero(), init=False)
     eta: float | str = field(default=0.0, init=False)
@@ -230,14 +244,17 @@ class MoreauGrad(Moreau):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SparseMoreauGrad(Moreau):
-    """Sparse MoreauGrad: R = ||u||_1. Source: MoreauGrad definition 5.
+    """Sparse MoreauGrad: R = ||u||_1.
 
-    eta: weight of the penalty, in units of the gradient; a map's entries are gradients minus
-    eta. "auto" chooses it for each sample such that the fraction `sparsity` of its entries is zero.
+    >>> maps = mg.SparseMoreauGrad(model, sparsity=0.95).attribute(x)
+
+    Source: MoreauGrad definition 5.
     """
 
     penalty: Penalty = field(default=L1(1.0), init=False)
     eta: float | str = AUTO
+    """Weight of the penalty, in units of the gradient: the map's entries are gradients minus eta.
+    "auto" chooses it for each sample by `sparsity`."""
 
     method: ClassVar[str] = "sparse-moreaugrad"
 
@@ -251,20 +268,25 @@ class SparseMoreauGrad(Moreau):
 class GroupSparseMoreauGrad(Moreau):
     """Group-sparse MoreauGrad: R = sum over groups S of ||u_S||_2.
 
-    group: the blocks' size in pixels (or one for each spatial axis); "blocks" makes a grid of about
-    16 along each axis, the paper's 14 x 14 pixels at 224; "tokens" a group of each position of
-    samples `[L, D]`; "auto" is "tokens" at an embedding (`layer`), "blocks" for images and volumes
-    with channels first, and refused where neither is certain. channels: "joint" or "separate".
-    index: explicit groups as integer labels (superpixels, groups of features), see `GroupL2`.
-    eta, sparsity: as for `SparseMoreauGrad`, of groups.
+    >>> maps = mg.GroupSparseMoreauGrad(model, group=8).attribute(x)
+
     Source: MoreauGrad definition 5.
     """
 
     penalty: Penalty = field(default=GroupL2(1.0), init=False)
     eta: float | str = AUTO
+    """Weight of the penalty, in units of a group's gradient norm; "auto" chooses it for each sample
+    by `sparsity`."""
     group: groups.Size = groups.AUTO
+    """Side of the blocks in pixels, or one for each spatial axis; "blocks" makes a grid of about 16
+    along each axis, the paper's 14 x 14 pixels at 224; "tokens" a group of each position of samples
+    `[L, D]`; "auto" is "tokens" at an embedding (`layer`), "blocks" for images and volumes with
+    channels first, and refused where neither is certain."""
     channels: str = "joint"
+    """Whether all channels of a block are one group ("joint"), or each has its own ("separate")."""
     index: groups.Labels | None = None
+    """Explicit groups as integer labels (superpixels, groups of features) instead of blocks, see
+    `GroupL2`."""
 
     method: ClassVar[str] = "group-sparse-moreaugrad"
 

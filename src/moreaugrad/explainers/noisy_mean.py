@@ -25,14 +25,18 @@ BLOCKS = 32
 class NoisyMean(Explainer):
     """A = mean over z ~ N(0, sigma^2 I) of h(grad f(x + z)), by `samples` draws.
 
-    sigma is a share of each input's own range (max - min), or absolute with sigma_mode="absolute".
     The explanation's error is the standard error of that mean.
     """
 
     sigma: float = DEFAULT_SIGMA
+    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
+    sigma_mode "absolute" in the input's units."""
     samples: int = 64
+    """Noise samples that the mean is over."""
     sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
     seed: int = 0
+    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
 
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STEIN)
 

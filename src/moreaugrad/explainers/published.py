@@ -23,25 +23,36 @@ from moreaugrad.solvers.solution import Solution, Status
 class PublishedMoreauGrad(Explainer):
     """delta <- prox((1 - gamma / rho) delta - gamma g), g a mean of `draws` fresh noisy gradients.
 
-    `steps` updates; the result is the mean of the last `average` iterates, which has the union of
-    their supports. The noise level is sigma times the range of the clean input at every step.
-    group None is the sparse variant, else that of the group-sparse one, as in
-    `GroupSparseMoreauGrad`; eta 0 is the vanilla one.
-    sign: "displacement" gives that mean as released (+delta, not divided by rho), "gradient" gives
-    -delta / rho, which can be compared with all other maps.
+    >>> maps = mg.PublishedMoreauGrad(model, steps=20, average=5, draws=4).attribute(x)
+
+    The result is the mean of the last `average` iterates, which has the union of their supports.
+
     Source: MoreauGrad Algorithm 1 and the released code.
     """
 
     rho: float = 1.0
+    """Reach of the envelope, in units of input^2 / score."""
     eta: float = 5e-3
+    """Weight of the penalty; 0 is the vanilla variant."""
     gamma: float = 0.1
+    """Length of a step."""
     steps: int = 300
+    """Updates."""
     average: int = 101
+    """Last iterates that the result is the mean of."""
     draws: int = 32
+    """Noise samples of each step."""
     sigma: float = DEFAULT_SIGMA
+    """Standard deviation of the noise, as a fraction of the range of the clean input, the same at
+    every step."""
     group: groups.Size | None = None
+    """None is the sparse variant. Else that of the group-sparse one: the side of its blocks in
+    pixels, or "tokens", "blocks" or "auto" as in `GroupSparseMoreauGrad`."""
     sign: str = "displacement"
+    """What is returned: "displacement", the mean as released (+delta, not divided by rho), or
+    "gradient", -delta / rho, which can be compared with all other maps."""
     seed: int = 0
+    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
 
     method: ClassVar[str] = "published-moreaugrad"
 

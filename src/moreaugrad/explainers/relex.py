@@ -28,27 +28,40 @@ EPSILON = 1e-7
 class RelEx(Explainer):
     """A = the mask m in [0, 1]^n, one entry for each of the input's, that descends
 
-    mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)] + lambda1 ||m||_1,
-    show = (x + z) * m, hide = (x + z) * (1 - m), p the target's probability: `steps` steps of
-    `rate` with `momentum` along the gradient at unit length, the mask clamped after each.
-    `draws` fresh antithetic draws z each step; sigma is a share of each input's own range (max -
-    min), or absolute with sigma_mode="absolute". The score can only be the log-probability.
-    Details: `foreground` and `background`, p at x * m and at x * (1 - m).
-    An entry that the loss never depended on is 0; a sample without any is told (`NO_GRADIENT`).
-    Source: Lim et al. (2021) and the released code. Differs: noise keyed and antithetic, at
-    a level fixed for each sample; finite where probabilities are 0 or 1.
+    mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)] + lambda1 ||m||_1, show = (x + z) * m,
+    hide = (x + z) * (1 - m), p the target's probability: steps along the gradient at unit length,
+    the mask clamped after each.
+
+    >>> maps = mg.RelEx(model, steps=5).attribute(x)
+
+    Details: `foreground` and `background`, p at x * m and at x * (1 - m). An entry that the loss
+    never depended on is 0; a sample without any has the status `NO_GRADIENT`.
+
+    Source: Lim et al. (2021) and the released code. Differs: noise keyed and antithetic, at a level
+    fixed for each sample; finite where probabilities are 0 or 1.
     """
 
     score: str = LOG_PROBABILITY
+    """The "log-probability" alone: the loss is made of it."""
     lambda1: float = 1e-4
+    """Weight of the mask's sum."""
     lambda2: float = 1.0
+    """Weight of what is hidden."""
     steps: int = 50
+    """Steps of the descent."""
     rate: float = 0.1
+    """Length of a step, along the gradient at length one."""
     momentum: float = 0.99
+    """Fraction of the last step that the next one keeps."""
     draws: int = 8
+    """Fresh noise samples of each step, in antithetic pairs."""
     sigma: float = DEFAULT_SIGMA
+    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
+    sigma_mode "absolute" in the input's units."""
     sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
     seed: int = 0
+    """Random seed of the noise and of the mask's start."""
 
     method: ClassVar[str] = "relex"
 

@@ -7,19 +7,20 @@ test every penalty: Fenchel's gap R(p) + R*(d) - <p, d> vanishes for the pairs
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from moreaugrad.score.inputs import per_sample
+from moreaugrad.settings import Documented
 
 Weight = float | Tensor
 """A number >= 0 for all samples, or one for each, `[B]`."""
 
 
-class Penalty(ABC):
+class Penalty(metaclass=Documented):
     """A closed convex function R of one sample: four methods, and two that more can be done with.
 
     `u`, `g` and `d` are `[B, *shape]`; `tau` is a step, a number or `[B]`; values are `[B]`.

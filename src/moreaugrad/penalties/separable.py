@@ -23,10 +23,13 @@ from moreaugrad.score.inputs import per_sample
 class L1(Penalty):
     """R(u) = eta ||u||_1; its prox is the soft threshold sign(u) max(|u| - tau eta, 0).
 
+    >>> adversary = mg.training.Fast(mg.L1(0.02))  # the fast gradient sign, of length 0.02
+
     Source: MoreauGrad definition 4; as a perturbation: fast gradient sign (AdvGrad section 4.1).
     """
 
     eta: Weight
+    """Weight >= 0: a number, or one for each sample, `[B]`."""
 
     def __post_init__(self) -> None:
         check_weight("eta", self.eta)
@@ -53,10 +56,17 @@ class L1(Penalty):
 
 @dataclass(frozen=True, eq=False)
 class ElasticNet(Penalty):
-    """R(u) = l1 ||u||_1 + l2 ||u||_2^2 (no half). Source: AdvGrad section 4.3, proposition 3."""
+    """R(u) = l1 ||u||_1 + l2 ||u||_2^2 (no half).
+
+    >>> delta = mg.ElasticNet(0.01, 0.05).maximiser(x)
+
+    Source: AdvGrad section 4.3, proposition 3.
+    """
 
     l1: Weight
+    """Weight >= 0 of the L1 norm: a number, or one for each sample, `[B]`."""
     l2: Weight
+    """Weight >= 0 of the squared L2 norm, likewise."""
 
     def __post_init__(self) -> None:
         check_weight("l1", self.l1)
@@ -84,9 +94,13 @@ class ElasticNet(Penalty):
 
 @dataclass(frozen=True, eq=False)
 class SquaredL2(Penalty):
-    """R(u) = weight ||u||_2^2 (no half)."""
+    """R(u) = weight ||u||_2^2 (no half).
+
+    >>> delta = mg.SquaredL2(0.5).maximiser(x)
+    """
 
     weight: Weight
+    """Weight >= 0: a number, or one for each sample, `[B]`."""
 
     def __post_init__(self) -> None:
         check_weight("weight", self.weight)
@@ -112,13 +126,16 @@ class SquaredL2(Penalty):
 
 @dataclass(frozen=True, eq=False)
 class WeightedL2(SquaredL2):
-    """R(u) = sum_i w_i u_i^2 with weights w >= 0, of a sample's shape or one for each sample.
+    """R(u) = sum_i w_i u_i^2, a weight for each entry.
+
+    >>> found = mg.WeightedL2(torch.ones_like(x[0])).value(x)
 
     Source: AdvGrad section 4.3, proposition 4, in the strict form that keeps the pair conjugate (w
     from max A - A).
     """
 
     weight: Tensor
+    """w >= 0, of a sample's shape or one for each sample, `[B, *shape]`."""
 
     def _weight(self, u: Tensor) -> Tensor:
         if tuple(self.weight.shape) not in (tuple(u.shape[1:]), tuple(u.shape)):
@@ -131,10 +148,15 @@ class WeightedL2(SquaredL2):
 
 @dataclass(frozen=True, eq=False)
 class Box(Penalty):
-    """R(u) = 0 where lower <= u <= upper, infinite elsewhere (lower <= 0 <= upper)."""
+    """R(u) = 0 where lower <= u <= upper, infinite elsewhere (lower <= 0 <= upper).
+
+    >>> found = mg.Box(-0.1, 0.1).prox(x, 1.0)
+    """
 
     lower: Weight
+    """Lower bound <= 0: a number, or one for each sample, `[B]`."""
     upper: Weight
+    """Upper bound >= 0, likewise."""
 
     def __post_init__(self) -> None:
         check_weight("-lower", -self.lower)

@@ -32,30 +32,32 @@ Inputs = Tensor | tuple[Tensor, ...]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Score(Readout):
-    """x -> one number per sample, or its Gaussian mean E f(x + z), z ~ N(0, sigma^2 I).
+    """x -> one number for each sample, or its Gaussian mean E f(x + z), z ~ N(0, sigma^2 I).
 
-    kind: logit (default), log-probability, probability, margin or cross-entropy of the target.
-    task: multiclass, binary (a single logit, `[B]` or `[B, 1]`; targets 0 and 1), multilabel
-        (a sigmoid each) or regression (kind "logit" only, the plain output); "auto" takes one
-        column for binary and more for multiclass.
-    layer: explain the output of this module (or its name) instead of the input itself, e.g. an
-        embedding, where token ids cannot be differentiated.
-    batch_size: samples x draws in one network pass; None chooses from the input's size.
-    check: try when inputs are bound, by about two forward passes of one sample, whether the
-        model is a function of each sample alone (see `behaviour`), and refuse one that is not.
-    sigma: a fraction of each sample's own range (max - min of each input) or, with sigma_mode
-        "absolute", in the input's units; 0 is the score itself. samples: draws of the mean.
+    >>> found = mg.Score(model, sigma=0.1, samples=8).bind(x).value_and_grad()
+
     Source of the mean: MoreauGrad proposition 1, Algorithm 1.
     """
 
     model: ForwardFunc = field(kw_only=False)
+    """A torch module, or a function of the inputs."""
     layer: str | nn.Module | None = None
+    """Explain the output of this module (or its name) instead of the input itself, e.g. an
+    embedding, where token ids cannot be differentiated."""
     batch_size: int | None = None
+    """Samples times noise samples in one network pass; None chooses from the input's size."""
     check: bool = True
+    """Try when inputs are bound, by about two forward passes of one sample, whether the model is a
+    function of each sample alone (see `behaviour`), and refuse one that is not."""
     sigma: float = 0.0
+    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
+    sigma_mode "absolute" in the input's units. 0 is the score itself."""
     samples: int = 64
+    """Noise samples of the mean."""
     sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
     noise: Noise = field(default_factory=Noise)
+    """Where the draws come from."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -31,15 +31,24 @@ STARTS = (MAXIMISER, ZERO, RANDOM)
 class Iterative(Adversary):
     """`steps` times delta <- update(delta, g), g the gradient of the sample's loss at x + delta.
 
+    >>> x_adv = mg.training.Iterative(mg.L1(0.02), steps=3)(model, x, y)
+
     With a box, delta is cut to it after each update, as projected gradient descent does.
-    start: "maximiser", the one-step answer (which costs one more gradient); "zero"; or "random",
-    a feasible point (for norms; with L1 uniform in the box). Source: AdvGrad appendix B.4.
+
+    Source: AdvGrad appendix B.4.
     """
 
     steps: int = 7
+    """Updates of delta."""
     step: float = 0.3
+    """Length of an update, in the unit of `update`: for `ConditionalGradient`, the fraction of the
+    way to the maximiser."""
     update: Update = field(default_factory=ConditionalGradient)
+    """How delta moves: `ConditionalGradient`, `ProjectedMaximiser`, `ProjectedGradient` or
+    `NormalisedAscent`."""
     start: str = MAXIMISER
+    """Where delta starts: "maximiser", the one-step answer (which costs one more gradient); "zero";
+    or "random", a feasible point (for norms; with L1 uniform in the box)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,14 +118,19 @@ class Iterative(Adversary):
 class Momentum(Adversary):
     """v <- decay v + g / ||g||_1, delta <- delta + maximiser(v) / steps, from zero.
 
+    >>> x_adv = mg.training.Momentum(mg.L1(0.02), steps=3)(model, x, y)
+
     The mean of feasible points is feasible, so nothing is projected, except on a box after each
     step; with `L1` this is MI-FGSM with steps of epsilon / steps. The maximiser sees v at the
     gradient's own ||g||_1, which only matters to penalties with a scale (elastic net, squares).
+
     Source: Dong et al. (2018), algorithm 1.
     """
 
     steps: int = 10
+    """Steps on the inner problem."""
     decay: float = 1.0
+    """Factor that v keeps of its last value."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
