@@ -19,6 +19,7 @@ from moreaugrad.penalties import (
     WeightedL2,
     Zero,
 )
+from moreaugrad.penalties import PENALTIES as REGISTERED
 from moreaugrad.penalties.per_input import PerInput
 from moreaugrad.score.inputs import Layout
 
@@ -44,6 +45,13 @@ PENALTIES: dict[str, Make] = {
     "weighted": weighted,
     "box": lambda w, shape: Box(-w, w / 2),
 }
+LISTED = {type(make(torch.ones(1), SHAPE)) for make in PENALTIES.values()}
+PENALTIES |= {
+    name: lambda w, shape, row=row: row.make(*[w] * len(row.needs()))
+    for name, row in REGISTERED.items()
+    if issubclass(row.load(), Penalty) and row.load() not in LISTED
+}
+"""Also rows of other classes, with this weight for each of their numbers."""
 PAIRS = {
     "zero": lambda w: Zero(),
     "l1": lambda w: L1(w),
@@ -117,7 +125,9 @@ def conjugate_prox(name: str, v: Tensor, w: float, s: float) -> Tensor:
     if name == "weighted":
         weight = weighted(torch.tensor([w], dtype=v.dtype), SHAPE).weight[0]
         return v * 2 * weight / (2 * weight + s)
-    assert name == "box"  # max(-w d, w d / 2)
+    if name != "box":
+        pytest.skip(f"{name} has no formula here")
+    # max(-w d, w d / 2)
     return torch.where(v > 0, (v - s * w / 2).clamp(min=0), (v + s * w).clamp(max=0))
 
 

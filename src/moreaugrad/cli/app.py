@@ -242,12 +242,13 @@ def visualise(*, options: VisualiseOptions) -> int:
 
 @app.command()
 def methods(
+    name: Annotated[str | None, typer.Argument(help="One of them, in detail.")] = None,
     json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> int:
-    """List the methods with their settings."""
-    from moreaugrad.cli.commands import list_methods
+    """List the methods with their settings, or explain the settings of one."""
+    from moreaugrad.cli.methods import list_methods
 
-    list_methods(as_json=json)
+    list_methods(name, as_json=json)
     return DONE
 
 

@@ -14,7 +14,6 @@ from rich.table import Table
 from moreaugrad.cli import screen
 from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
 from moreaugrad.cli.interruption import interruptible
-from moreaugrad.explainers import METHODS
 from moreaugrad.files.names import readable
 
 if TYPE_CHECKING:
@@ -174,48 +173,3 @@ def tell_estimate(found: Any, *, as_json: bool) -> None:
         f"{1000 * found.seconds_per_evaluation:.2g} ms each: "
         f"{screen.duration(found.seconds)} at most"
     )
-
-
-def list_methods(*, as_json: bool) -> None:
-    """Names, settings with defaults, and sources."""
-    if as_json:
-        screen.print_json(
-            {
-                name: {
-                    "summary": method.summary,
-                    "source": method.source,
-                    "settings": {k: _plain(v) for k, v in method.defaults().items()},
-                    "fixed": dict(method.settings),
-                }
-                for name, method in METHODS.items()
-            }
-        )
-        return
-    table = Table(box=None, pad_edge=False, show_lines=False, padding=(0, 2, 1, 0))
-    table.add_column("method", no_wrap=True, style="bold")
-    table.add_column("what it is, and its settings")
-    for name, method in METHODS.items():
-        settings = "  ".join(
-            f"{key}={_shown(value)}" for key, value in method.defaults().items()
-            if key not in SHARED
-        )  # fmt: skip
-        head = f"{method.summary}  [dim]({escape(method.source)})[/]"
-        table.add_row(name, head + (f"\n[cyan]{escape(settings)}[/]" if settings else ""))
-    console = screen.results()
-    console.print(table)
-    console.print(
-        "All methods: " + "  ".join(f"{key}" for key in SHARED)
-        + "\nSet them by the options of the same name, or by --set NAME=VALUE."
-    )  # fmt: skip
-
-
-SHARED = ("score", "task", "layer", "batch_size", "check")
-"""Settings that every method has."""
-
-
-def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
-
-
-def _plain(value: object) -> Any:
-    return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)

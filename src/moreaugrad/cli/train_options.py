@@ -16,6 +16,8 @@ from moreaugrad.cli.options import (
     Output,
     Protocol,
 )
+from moreaugrad.penalties import PENALTIES
+from moreaugrad.training import PROTOCOLS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +79,11 @@ class TrainOptions:
 
     protocol: Annotated[
         str | None,
-        Protocol(help="plain, fast, iterative, momentum, free, penalised or gaussian-noise "
-                 "\\[default: plain]."),
+        Protocol(help=f"{', '.join(PROTOCOLS)}, or package.module:Class \\[default: plain]."),
     ] = None  # fmt: skip
     penalty: Annotated[
         str | None,
-        Protocol(help="l1, group, elastic-net, squared-l2, harmonisation or "
-                 "published-harmonisation."),
+        Protocol(help=f"{', '.join(PENALTIES)}, or package.module:Class."),
     ] = None  # fmt: skip
     epsilon: Annotated[
         str | None,
