@@ -51,6 +51,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "small-inputs": _part("small_inputs"),
     "memory": _part("memory"),
     "startup": _part("startup"),
+    "structure": _part("structure"),
     "solvers": _part("solvers"),
     "attack-strength": _part("attack_strength"),
     "caso": _part("caso"),

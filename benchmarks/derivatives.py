@@ -12,9 +12,9 @@ from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.timing import Work, interleaved
 from moreaugrad import GroupSparseMoreauGrad, MoreauGrad, SparseMoreauGrad
-from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.explainers.moreau import Moreau
 
-METHODS: tuple[type[MoreauExplainer], ...] = (MoreauGrad, SparseMoreauGrad, GroupSparseMoreauGrad)
+METHODS: tuple[type[Moreau], ...] = (MoreauGrad, SparseMoreauGrad, GroupSparseMoreauGrad)
 DRAWS = (16, 64)
 RHO = (0.1, 1.0)
 PICTURES, ROUNDS = 2, 3
@@ -55,7 +55,7 @@ def run(context: Context) -> Result:
     )
 
 
-def _costs(explainer: MoreauExplainer, x: Tensor, rounds: int) -> list[object]:
+def _costs(explainer: Moreau, x: Tensor, rounds: int) -> list[object]:
     explanation = explainer.explain(x)
     generator = torch.Generator().manual_seed(0)
     cotangent = torch.randn(x.shape, generator=generator).sign()

@@ -18,7 +18,7 @@ import moreaugrad
 from benchmarks.cache import Cache, Piece, digest_of
 from benchmarks.measures import jackknife
 from benchmarks.subjects import Subject
-from moreaugrad import L1, Noise, PublishedMoreauGrad, Score, Smoothed, SparseMoreauGrad
+from moreaugrad import L1, Noise, PublishedMoreauGrad, Score, SparseMoreauGrad
 from moreaugrad.score.bound import BoundScore
 
 SEED_A, SEED_B, SEED_FLOOR, SEED_PUBLISHED, SEED_OURS = 1001, 1002, 2001, 3001, 0
@@ -49,8 +49,9 @@ class Setting:
         return -self.prox(gradient) / self.rho
 
     def bind(self, subject: Subject, inputs: Tensor, seed: int) -> BoundScore:
-        score = Score(subject.fast, batch_size=subject.chunk)
-        return Smoothed(score, sigma=self.sigma, noise=Noise(seed)).bind(inputs)
+        size, noise = subject.chunk, Noise(seed)
+        score = Score(subject.fast, batch_size=size, sigma=self.sigma, noise=noise)
+        return score.bind(inputs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks import subjects
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
-from moreaugrad import L1, Noise, Score, Smoothed, Status
+from moreaugrad import L1, Noise, Score, Status
 from moreaugrad.curvature.lanczos import estimate_curvature
 from moreaugrad.data.cells import Cells
 from moreaugrad.models import load_model
@@ -44,7 +44,7 @@ class Case:
 
     def problem(self, tightness: float, dtype: torch.dtype) -> MoreauProblem:
         model, inputs = self.model.to(dtype), self.inputs.to(dtype)
-        score = Smoothed(Score(model), sigma=self.sigma, samples=self.samples, noise=Noise(0))
+        score = Score(model, sigma=self.sigma, samples=self.samples, noise=Noise(0))
         bound = score.bind(inputs)
         curved = estimate_curvature(bound).weak_convexity.clamp_min(1e-3)
         rho = tightness / curved
@@ -99,7 +99,7 @@ def run(context: Context) -> Result:
 def _compare(case: Case, tightness: float) -> list[list[object]]:
     problem = case.problem(tightness, torch.float32)
     truth = _truth(case, problem, tightness) if case.smooth else None
-    start = _objective(problem, problem.start())
+    start = _objective(problem, problem.start)
     rows: list[list[object]] = []
     for tolerance in TOLERANCES:
         solved = {}
@@ -107,7 +107,7 @@ def _compare(case: Case, tightness: float) -> list[list[object]]:
             each = 2 if solver.extrapolates else 1
             steps = max(1, case.budget // each)
             solved[name] = solver(tolerance=tolerance, max_steps=steps).solve(problem)
-        reached = {name: _objective(problem, item.u) for name, item in solved.items()}
+        reached = {name: _objective(problem, item.values) for name, item in solved.items()}
         best = torch.stack(list(reached.values())).amin(0)
         for name, item in solved.items():
             gap = ((reached[name] - best) / (start - best)).median().item()
@@ -126,7 +126,7 @@ def _truth(case: Case, problem: MoreauProblem, tightness: float) -> Tensor:
     """The solution in double precision, of the same problem."""
     double = case.problem(tightness, torch.float64)
     double = replace(double, rho=problem.rho.double(), eta=problem.eta.double())
-    u = SOLVERS["spectral"](tolerance=1e-8, max_steps=5000).solve(double).u
+    u = SOLVERS["spectral"](tolerance=1e-8, max_steps=5000).solve(double).values
     case.model.float()
     return u
 
@@ -135,7 +135,7 @@ def _kept(item: Solution, truth: Tensor | None, tolerance: float) -> float:
     done = torch.tensor([status is Status.CONVERGED for status in item.status])
     if truth is None or not done.any():
         return math.nan
-    error = (item.u.double() - truth).norm(dim=1) / truth.norm(dim=1)
+    error = (item.values.double() - truth).norm(dim=1) / truth.norm(dim=1)
     return (error[done] <= tolerance).double().mean().item()
 
 

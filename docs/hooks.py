@@ -23,6 +23,8 @@ from tables import (
     study_table,
 )
 
+from moreaugrad.explainers import METHODS
+
 FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</(?P=tag)>',
     re.DOTALL,
@@ -45,6 +47,15 @@ MADE: dict[str, Callable[[], str]] = {
     "<!-- study resnet20 -->": partial(study_table, "resnet20", STUDY, "0.5"),
     "<!-- study squeezenet -->": partial(study_table, "squeezenet", STUDY_PHOTOS, "10.0"),
 }
+
+
+def on_config(config: Any) -> Any:
+    """Put a page for each class of methods behind that of all methods."""
+    pages = dict.fromkeys(f"methods/{row.load().method}.md" for row in METHODS.values())
+    for entry in config["nav"]:
+        if isinstance(entry, dict) and "Methods" in entry:
+            entry["Methods"] += pages
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -1,7 +1,12 @@
-"""Tables of the documentation that are made from the code, and from what was measured."""
+"""Tables of the documentation that are made from the code, and from what was measured.
+
+`python docs/tables.py` writes those that the README and the pages hold themselves.
+"""
 
 import csv
+import importlib
 import json
+import re
 from pathlib import Path
 
 import typer
@@ -9,8 +14,16 @@ import typer
 from moreaugrad.cli.app import app
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
+from moreaugrad.settings import settings_of
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+HELD = re.compile(
+    r"^(?P<begin><!-- (?P<kind>methods|settings): (?P<of>\S+)(?: beyond (?P<beyond>\S+))?.*? -->)\n"
+    r".*?^(?P<end><!-- (?P=kind): end -->)$",
+    re.DOTALL | re.MULTILINE,
+)
+"""A table that a page holds itself, for those who read it where it lies."""
 STUDY = {
     "as released": ("published", "top-k", "mean_with_failed"),
     "of these failed": ("published", "top-k", "failed"),
@@ -44,6 +57,34 @@ def methods_table(pages: str = "") -> str:
         link = f"[`{name}`]({pages}{found.method}.md)"
         rows.append(f"| {link} | {method.summary} | {made} | {method.source} |")
     return "\n".join(rows)
+
+
+def settings_table(of: str, beyond: str = "") -> str:
+    """The settings of a class, but for those that another one has already."""
+    known = [(one.name, one.owner) for one in settings_of(_named(beyond))] if beyond else []
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
+    for one in settings_of(_named(of)):
+        if one.default and (one.name, one.owner) not in known:
+            meaning = " ".join(one.meaning.split()).replace("|", "\\|")
+            rows.append(f"| `{one.name}` | `{one.default}` | {meaning} |")
+    return "\n".join(rows)
+
+
+def _named(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    found: type = getattr(importlib.import_module(f"moreaugrad.{module}"), name)
+    return found
+
+
+def with_tables(text: str) -> str:
+    """A page whose tables are those of the code."""
+
+    def made(found: re.Match[str]) -> str:
+        table = methods_table if found["kind"] == "methods" else settings_table
+        given = [found["of"]] if found["beyond"] is None else [found["of"], found["beyond"]]
+        return f"{found['begin']}\n{table(*given)}\n{found['end']}"
+
+    return HELD.sub(made, text)
 
 
 def metrics_table() -> str:
@@ -134,3 +175,8 @@ def _told(row: dict[str, str] | None, what: str) -> str:
     if what == "mean":
         found += f" ± {(float(row['high']) - float(row['low'])) / 2:.2f}"
     return found
+
+
+if __name__ == "__main__":
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        path.write_text(with_tables(path.read_text("utf-8")), "utf-8")

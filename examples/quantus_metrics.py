@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from moreaugrad import build
+from moreaugrad import build, load_model
 from moreaugrad.data.cells import FEATURE, Cells
-from moreaugrad.models import load_model
 
 METHODS = ("simple-gradient", "moreaugrad-plain", "sparse-moreaugrad-plain")
 

@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,8 +13,8 @@ from PIL import Image
 
 import moreaugrad as mg
 from moreaugrad.data.images import load_image
-from moreaugrad.explainers.moreau import MoreauExplainer
 from moreaugrad.models import load_model
+from moreaugrad.settings import settings_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
@@ -23,7 +22,6 @@ WITH_CODE = [
     path for path in (ROOT / "README.md", *PAGES) if "```python" in path.read_text("utf-8")
 ]
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SETTING = re.compile(r"^\| `(\w+)` \| `([^`]*)` \|", re.MULTILINE)
 CLASSES = {method.load().method: method.load() for method in mg.METHODS.values()}
 
 
@@ -88,32 +86,32 @@ def tables() -> ModuleType:
     return module
 
 
-def test_readme_has_the_table_of_the_registry() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    table = re.search(
-        r"^<!-- methods: begin.*?-->\n(.*?)\n<!-- methods: end -->", text, re.M | re.S
-    )
-    assert table is not None
-    expected = tables().methods_table("docs/methods/")
-    assert table[1] == expected, f"the README's table of methods should read\n{expected}"
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=in_docs)
+def test_pages_hold_the_tables_of_the_code(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert tables().with_tables(text) == text, "run: python docs/tables.py"
 
 
-def settings_of(page: str) -> dict[str, str]:
-    text = (ROOT / "docs" / "methods" / f"{page}.md").read_text("utf-8")
-    return dict(SETTING.findall(text))
+PARTS = {
+    row.load() for rows in (mg.METHODS, mg.attacks.ATTACKS, mg.training.PROTOCOLS)
+    for row in rows.values()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+def test_pages_have_all_settings(part: type) -> None:
+    text = "\n".join(path.read_text("utf-8") for path in PAGES)
+    made = tables()
+    shown = {(one.name, one.owner) for found in made.HELD.finditer(text)
+             for one in settings_of(made._named(found["of"]))}  # fmt: skip
+    expected = {(one.name, one.owner) for one in settings_of(part) if one.default}
+    assert expected <= shown, expected - shown
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_page_tells_the_settings(name: str) -> None:
-    found = settings_of("index")
-    if issubclass(CLASSES[name], MoreauExplainer):
-        found |= settings_of("moreaugrad")
-    for other in CLASSES:  # pages of what a class is made of, and at last its own
-        if issubclass(CLASSES[name], CLASSES[other]) and other != name:
-            found |= settings_of(other)
-    found |= settings_of(name)
-    known = {item.name: item.default for item in fields(CLASSES[name])[1:]}
-    assert found == {key: f'"{v}"' if isinstance(v, str) else repr(v) for key, v in known.items()}
+def test_each_method_has_a_page_with_its_settings(name: str) -> None:
+    text = (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8")
+    assert f"<!-- settings: explainers.{CLASSES[name].__name__} " in text
 
 
 @pytest.mark.parametrize("status", mg.Status)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.penalties import Penalty, Zero
-from moreaugrad.penalties.per_input import Joint
+from moreaugrad.penalties.per_input import PerInput
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.noise import Noise
-from moreaugrad.score.score import Score, Smoothed
+from moreaugrad.score.score import Score
 from moreaugrad.solvers import MoreauProblem
 
 
@@ -65,8 +65,10 @@ def bound(
     task: str = "regression",
 ) -> BoundScore:
     """A regression score at `x`, smoothed at an absolute noise level."""
-    score = Smoothed(
-        Score(model, task=task, batch_size=batch_size),
+    score = Score(
+        model,
+        task=task,
+        batch_size=batch_size,
         sigma=sigma,
         samples=samples,
         sigma_mode="absolute",
@@ -88,7 +90,7 @@ def problem(
         score=score,
         rho=torch.zeros_like(like) + rho,
         eta=torch.zeros_like(like) + eta,
-        penalty=Joint((penalty or Zero(),) * len(score.layout.shapes), score.layout),
+        penalty=PerInput((penalty or Zero(),) * len(score.layout.shapes), score.layout),
     )
 
 

@@ -33,6 +33,7 @@ from .explainers.gradcam import GradCAM as GradCAM
 from .explainers.gradient import SimpleGradient as SimpleGradient, SmoothGrad as SmoothGrad
 from .explainers.moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,
+    Moreau as Moreau,
     MoreauGrad as MoreauGrad,
     SparseMoreauGrad as SparseMoreauGrad,
 )
@@ -46,10 +47,10 @@ from .explainers.rho import (
 from .explainers.sparsified import SparsifiedSmoothGrad as SparsifiedSmoothGrad
 from .models.loading import load_model as load_model
 from .penalties.base import Penalty as Penalty, Zero as Zero
-from .penalties.box import Box as Box
 from .penalties.group import GroupL2 as GroupL2
-from .penalties.l1 import L1 as L1
-from .penalties.quadratic import (
+from .penalties.separable import (
+    L1 as L1,
+    Box as Box,
     ElasticNet as ElasticNet,
     SquaredL2 as SquaredL2,
     WeightedL2 as WeightedL2,
@@ -57,7 +58,7 @@ from .penalties.quadratic import (
 from .pictures.plot import plot_maps as plot_maps
 from .score.noise import Noise as Noise
 from .score.pixels import InputSpace as InputSpace
-from .score.score import Score as Score, Smoothed as Smoothed
+from .score.score import Score as Score
 from .score.softplus import softplus_surrogate as softplus_surrogate
 from .solvers.solution import Status as Status
 

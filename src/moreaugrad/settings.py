@@ -1,22 +1,110 @@
-"""Dataclasses whose settings are documented where they are declared, and checked when given."""
+"""Dataclasses whose settings are documented where they are declared, and checked when given.
+
+A setting is a field, and what it means is the string below it:
+
+    rho: float = 1.0
+    \"\"\"Reach of the envelope, in units of input^2 / score.\"\"\"
+
+`help`, the command line and the tables of the documentation read these strings.
+"""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from abc import ABCMeta
 from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any, get_type_hints
 
 from moreaugrad.registry import check_settings
 
 
-class Checked(ABCMeta):
-    """Of dataclasses whose settings are checked before an instance is made.
+@dataclass(frozen=True)
+class Setting:
+    """A field of a class. hint, default: as in the source; default "": it has to be given. owner:
+    the class that gives it this default."""
 
-    Errors: ValueError for a plain value of another type than declared, as `check_settings` has it.
-    """
+    name: str
+    hint: str
+    default: str
+    meaning: str
+    owner: type
+
+
+def settings_of(cls: type) -> list[Setting]:
+    """What a dataclass is made with: what has to be given, then its own settings, and then those of
+    the classes that it derives from."""
+    known = [item for item in fields(cls) if item.init] if is_dataclass(cls) else []
+    found = []
+    for item in known:
+        owners = [
+            base for base in cls.__mro__ if item.name in vars(base).get("__annotations__", {})
+        ]
+        texts = (_meanings(base).get(item.name) for base in owners)
+        meaning = next((text for text in texts if text), "")
+        hint = item.type if isinstance(item.type, str) else inspect.formatannotation(item.type)
+        found.append(Setting(item.name, hint, _default(item), meaning, owners[0]))
+    return sorted(found, key=lambda one: (bool(one.default), cls.__mro__.index(one.owner)))
+
+
+def _default(item: Field[Any]) -> str:
+    value = item.default
+    if item.default_factory is not MISSING:
+        value = item.default_factory()
+    if value is MISSING:
+        return ""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+@cache
+def _meanings(cls: type) -> Mapping[str, str]:
+    """The strings below the fields that the class itself declares, where its source is there."""
+    try:
+        source = textwrap.dedent(inspect.getsource(cls))
+        (node,) = ast.parse(source).body
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    assert isinstance(node, ast.ClassDef)
+    found = {}
+    for field, below in pairwise(node.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            text = ast.literal_eval(below.value)
+            found[ast.unparse(field.target)] = inspect.cleandoc(text)
+    return found
+
+
+def documentation(cls: type) -> str:
+    """The class's own docstring, and all settings with their defaults, inherited ones too."""
+    own = inspect.cleandoc(vars(cls).get("__doc__") or cls.__name__)
+    lines = []
+    for one in settings_of(cls):
+        lines.append(f"    {one.name}: {one.hint}" + (one.default and f" = {one.default}"))
+        lines.append(textwrap.indent(one.meaning, " " * 8))
+    return "\n".join([own, *(("", "Settings:", *filter(None, lines)) if lines else ())])
+
+
+class Documented(ABCMeta):
+    # Of dataclasses whose docstring ends with their settings. It is made when it is asked for: the
+    # fields are there only once the decorator has seen the class.
+    __doc__ = property(documentation)
+
+
+class Checked(Documented):
+    # Of those whose settings are also checked before an instance is made.
+    __doc__ = property(documentation)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        _, *given = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+        return inspect.Signature(given)
 
     def __call__(cls, *args: Any, **settings: Any) -> Any:
+        """An instance. Errors: ValueError for a plain value of another type than declared, as
+        `check_settings` has it."""
         hints = _hints(cls)
         known = {name: value for name, value in settings.items() if name in hints}
         check_settings(cls.__name__, list(hints), hints, known)

@@ -37,7 +37,7 @@ from moreaugrad.certificates import (
     sparse_lipschitz,
     vanilla_lipschitz,
 )
-from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.sparsified import Moments
 from toys import network, normal
 
@@ -641,11 +641,11 @@ def test_settings_that_void_the_statement_are_refused(explainer, told: str) -> N
 @pytest.mark.parametrize("method", [SparsifiedSmoothGrad, MoreauGrad, SparseMoreauGrad])
 def test_radii_of_a_layer_are_not_certified(method: type[MoreauGrad]) -> None:
     """An attack on the input at a tenth of the radius moved the top of such a map."""
-    settings = MOREAU if issubclass(method, MoreauExplainer) else ABSOLUTE
+    settings = MOREAU if issubclass(method, Moreau) else ABSOLUTE
     explainer = method(MODEL, layer="0", **settings)
     with pytest.raises(ValueError, match=r"layer: expected None.*units of the layer"):
         certify(explainer, X, 1, radii=[0.1])
-    if isinstance(explainer, MoreauExplainer):
+    if isinstance(explainer, Moreau):
         with pytest.raises(ValueError, match="layer: expected None"):
             estimate_of_explanation(explainer.explain(X, 1), radii=[0.1])
 

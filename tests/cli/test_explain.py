@@ -1,5 +1,7 @@
 """`explain` and its siblings on good and bad input: exit codes, messages, what is left behind."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,3 +88,13 @@ def test_methods_lists_the_registry(command):
     done = command("methods", "--json")
     assert done.code == 0
     assert all(name in done.out for name in METHODS)
+
+
+def test_methods_explains_the_settings_of_one(command):
+    done = command("methods", "sparse-moreaugrad-plain")
+    assert "sigma = 0.0, which makes it this method" in done.out
+    assert '  eta = "auto"\n    Weight of the penalty' in done.out
+    found = json.loads(command("methods", "sparse-moreaugrad", "--json").out)
+    assert list(found) == ["sparse-moreaugrad"]
+    assert found["sparse-moreaugrad"]["meanings"]["sparsity"].startswith("Fraction of")
+    command("methods", "sparse-moreau").refused("did you mean")

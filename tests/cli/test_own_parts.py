@@ -14,7 +14,7 @@ from moreaugrad.runs import Job, ModelPlan, prepare
 CODE = '''
 """Parts that the package does not have."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,8 +42,7 @@ class Scaled(SimpleGradient):
 
     def _maps(self, bound):
         found = super()._maps(bound)
-        object.__setattr__(found, "flat", self.factor * found.flat)
-        return found
+        return replace(found, values=self.factor * found.values)
 
 
 @dataclass(frozen=True, eq=False)

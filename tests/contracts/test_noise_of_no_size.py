@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from contracts.networks import Joint, Picture, assert_same, cheap, columns, pictures
 from moreaugrad import METHODS, ConvergenceWarning, SparsifiedSmoothGrad, Status, rho_guidance
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.explainers.moreau import Moreau
 
 NOISY = sorted(name for name, method in METHODS.items() if method.defaults().get("sigma", 0.0) > 0)
 SOLE = nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 3)).double().eval()
@@ -75,5 +75,5 @@ def test_moments_without_noise_are_refused() -> None:
 
 def test_the_guidance_for_rho_needs_no_noise() -> None:
     explainer = cheap("moreaugrad", Picture())
-    assert isinstance(explainer, MoreauExplainer)
+    assert isinstance(explainer, Moreau)
     assert not rho_guidance(explainer, holed(), 1).rho.isnan().any()

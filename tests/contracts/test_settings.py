@@ -38,16 +38,16 @@ def test_the_explanation_has_the_settings(method: str) -> None:
     assert json.loads(json.dumps(dict(result.settings))) == result.settings
 
 
-def test_repr_shows_every_setting(method: str) -> None:
-    row = METHODS[method]
-    explainer = build(method, Picture(), batch_size=5)
+def test_repr_shows_every_setting(row_name: str) -> None:
+    row = METHODS[row_name]
+    explainer = build(row_name, Picture(), batch_size=5)
     shown = repr(explainer)
     assert shown.startswith(f"{type(explainer).__name__}(Picture")
-    for name, value in (row.defaults() | {"batch_size": 5}).items():
+    for setting, value in (row.defaults() | {"batch_size": 5}).items():
         if value is None:
-            assert f"{name}=" not in shown
+            assert f"{setting}=" not in shown
         else:
-            assert f"{name}={value!r}" in shown
+            assert f"{setting}={value!r}" in shown
 
 
 def test_the_model_is_not_copied_into_the_settings(method: str) -> None:
@@ -75,14 +75,14 @@ def test_values_of_another_type_are_refused(method: str) -> None:
                 kind(Picture(), **{name: wrong})
 
 
-def test_the_row_says_what_it_is(method: str) -> None:
-    row = METHODS[method]
+def test_the_row_says_what_it_is(row_name: str) -> None:
+    row = METHODS[row_name]
     found = row.load()
     assert issubclass(found, moreaugrad.explainers.base.Explainer)
     assert row.summary
     assert row.source
     assert row.settings.keys() <= row.defaults().keys()
-    assert method.startswith(found.method) or row.settings
+    assert row_name.startswith(found.method) or row.settings
     assert getattr(moreaugrad, found.__name__) is found
     assert found.__doc__
 

@@ -216,9 +216,9 @@ def test_steps_of_an_attack_are_deterministic_and_warm() -> None:
     assert (cheap.noise, cheap.samples) == ("fixed", 6)
     bound = cheap.bind(X, TARGET)
     maps = cheap._maps(bound)
-    again = cheap._near(bound, maps.flat)
+    again = cheap._near(bound, maps.values)
     assert int(again.evaluations.max()) < int(maps.evaluations.min())
-    assert float((again.flat - maps.flat).norm() / maps.flat.norm()) < 0.1
+    assert float((again.values - maps.values).norm() / maps.values.norm()) < 0.1
     assert mg.SmoothGrad(MODEL, samples=64).fixed(8).samples == 8
     assert mg.IntegratedGradients(MODEL, steps=64).fixed(8).steps == 8
     caso = mg.SmoothCASO(MODEL, samples=64, tolerance=1e-6).fixed(8)

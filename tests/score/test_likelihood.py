@@ -89,7 +89,9 @@ def test_every_kind_of_score_in_single_precision_equals_double(
     for z in (wide.float(), wide):
         leaf = z.requires_grad_()
         found.append(
-            torch.autograd.grad(Readout(kind, task).read(leaf, target).sum(), leaf)[0].double()
+            torch.autograd.grad(Readout(kind=kind, task=task).read(leaf, target).sum(), leaf)[
+                0
+            ].double()
         )
     for one, other in zip(*found, strict=True):
         assert_near(one, other, SINGLE)

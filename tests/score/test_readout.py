@@ -40,7 +40,7 @@ def two_class_by_hand(kind: str, s: float) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_multiclass_scores(kind: str) -> None:
-    found = Readout(kind).read(TABLE, Target(CLASSES))
+    found = Readout(kind=kind).read(TABLE, Target(CLASSES))
     expected = [by_hand(kind, row, c) for row, c in zip(TABLE.tolist(), CLASSES, strict=True)]
     assert found.tolist() == pytest.approx(expected)
 
@@ -51,14 +51,14 @@ def test_binary_scores(kind: str, columns: int) -> None:
     logits = torch.tensor([2.0, 2.0, -0.3, 50.0], dtype=torch.float64)
     classes = torch.tensor([1, 0, 0, 0])
     outputs = logits[:, None] if columns else logits
-    found = Readout(kind).read(outputs, Target(classes))
+    found = Readout(kind=kind).read(outputs, Target(classes))
     odds = [2.0, -2.0, 0.3, -50.0]
     assert found.tolist() == pytest.approx([two_class_by_hand(kind, s) for s in odds])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_multilabel_scores(kind: str) -> None:
-    found = Readout(kind, "multilabel").read(TABLE, Target(CLASSES))
+    found = Readout(kind=kind, task="multilabel").read(TABLE, Target(CLASSES))
     odds = [row[c] for row, c in zip(TABLE.tolist(), CLASSES, strict=True)]
     assert found.tolist() == pytest.approx([two_class_by_hand(kind, s) for s in odds])
 
@@ -78,7 +78,7 @@ def test_regression_reads_the_plain_output() -> None:
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 def test_gradients_match_differences(kind: str, task: str) -> None:
     outputs = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    read = Readout(kind, task).read
+    read = Readout(kind=kind, task=task).read
     assert torch.autograd.gradcheck(lambda t: read(t, Target(CLASSES)), (outputs,))
 
 
@@ -89,7 +89,7 @@ def test_extreme_outputs_keep_finite_scores_and_gradients(kind: str) -> None:
         ("binary", torch.tensor([[500.0], [-500.0]])),
     ):
         outputs.requires_grad_()
-        score = Readout(kind, task).read(outputs, Target(torch.tensor([0, 0])))
+        score = Readout(kind=kind, task=task).read(outputs, Target(torch.tensor([0, 0])))
         (gradient,) = torch.autograd.grad(score.sum(), outputs)
         assert torch.isfinite(score).all()
         assert torch.isfinite(gradient).all()
@@ -157,7 +157,7 @@ def test_positions_in_outputs_with_more_dimensions() -> None:
     ]
     picked = each.select(torch.tensor([1]))
     assert Readout().read(outputs[1:], picked).tolist() == expected[1:]
-    probability = Readout("probability").read(outputs, each)
+    probability = Readout(kind="probability").read(outputs, each)
     torch.testing.assert_close(probability[0], outputs[0, :, 3, 0].softmax(0)[0])
 
 
@@ -221,11 +221,11 @@ def test_outputs_that_do_not_fit_are_told(
     outputs: Tensor, kind: str, task: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Readout(kind, task).resolve(outputs, None)
+        Readout(kind=kind, task=task).resolve(outputs, None)
 
 
 def test_unknown_kinds_and_tasks_are_told() -> None:
     with pytest.raises(ValueError, match=r"score: .* did you mean 'probability'\?"):
-        Readout("probabilty")
+        Readout(kind="probabilty")
     with pytest.raises(ValueError, match=r"task: .* did you mean 'multilabel'\?"):
         Readout(task="multi-label")

@@ -11,7 +11,7 @@ import toys
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.noise import ABSOLUTE, RELATIVE, Noise
 from moreaugrad.score.readout import KINDS
-from moreaugrad.score.score import Score, Smoothed
+from moreaugrad.score.score import Score
 
 F64 = torch.float64
 
@@ -77,7 +77,7 @@ def test_a_smoothed_score_is_the_mean_over_its_draws(
 ) -> None:
     model, x = toys.network((5, 8, 3)), toys.normal(3, 5, seed=1)
     noise = Noise(3, antithetic=antithetic)
-    score = Smoothed(Score(model), sigma=0.3, samples=7, noise=noise).bind(x, None, ids=keys)
+    score = Score(model, sigma=0.3, samples=7, noise=noise).bind(x, None, ids=keys)
     u = toys.normal(3, 5, seed=2)
     for draws in (range(7), range(11, 14)):
         value, gradient = score.value_and_grad(u, draws)
@@ -90,13 +90,13 @@ def test_a_smoothed_score_is_the_mean_over_its_draws(
 def test_noise_levels_of_a_smoothed_score() -> None:
     x = torch.tensor([[0.0, 4.0], [1.0, 1.5]])
     model = nn.Linear(2, 3).eval()
-    relative = Smoothed(Score(model), sigma=0.5, sigma_mode=RELATIVE).bind(x)
+    relative = Score(model, sigma=0.5, sigma_mode=RELATIVE).bind(x)
     assert relative.sigma is not None
     assert relative.sigma.tolist() == [[2.0], [0.25]]
-    absolute = Smoothed(Score(model), sigma=0.5, sigma_mode=ABSOLUTE).bind(x)
+    absolute = Score(model, sigma=0.5, sigma_mode=ABSOLUTE).bind(x)
     assert absolute.sigma is not None
     assert absolute.sigma.tolist() == [[0.5], [0.5]]
-    none = Smoothed(Score(model), sigma=0.0).bind(x)
+    none = Score(model, sigma=0.0).bind(x)
     assert none.sigma is None
     assert none.passes == 1
     assert relative.passes == 64
@@ -108,8 +108,8 @@ def test_results_do_not_depend_on_the_chunks(chunk: int, keys: list[int] | None)
     x, u = toys.normal(3, 5, seed=1), toys.normal(3, 5, seed=2)
 
     def of(size: int) -> tuple[Tensor, Tensor]:
-        score = Score(toys.network((5, 8, 3)), batch_size=size)
-        bound = Smoothed(score, sigma=0.3, samples=6).bind(x, None, ids=keys)
+        score = Score(toys.network((5, 8, 3)), batch_size=size, sigma=0.3, samples=6)
+        bound = score.bind(x, None, ids=keys)
         return bound.value_and_grad(u, range(2, 7))
 
     expected = of(15)
@@ -122,7 +122,7 @@ def test_selected_rows_keep_their_scores(rows: list[int]) -> None:
     """Inputs, targets, noise, keys and arguments follow their sample."""
     x, scale = toys.normal(3, 5, seed=1), torch.tensor([1.0, 2.0, -3.0], dtype=F64)
     net = toys.network((5, 8, 3))
-    score = Smoothed(Score(lambda x, s: net(x) * s[:, None]), sigma=0.3, samples=4).bind(
+    score = Score(lambda x, s: net(x) * s[:, None], sigma=0.3, samples=4).bind(
         x, [2, 0, 1], scale, ids=[5, 6, 7]
     )
     u = toys.normal(3, 5, seed=2)
@@ -193,7 +193,7 @@ def test_inputs_of_two_precisions_keep_theirs() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_reduced_precision_is_for_network_passes_only(dtype: torch.dtype) -> None:
     model = nn.Linear(4, 2).eval().to(dtype)
-    score = Smoothed(Score(model), sigma=0.1, samples=4).bind(torch.ones(2, 4, dtype=dtype))
+    score = Score(model, sigma=0.1, samples=4).bind(torch.ones(2, 4, dtype=dtype))
     value, gradient = score.value_and_grad()
     assert (score.origin.dtype, value.dtype, gradient.dtype) == (torch.float32,) * 3
     assert score.layout.restore(gradient)[0].dtype == dtype
@@ -244,7 +244,7 @@ def test_the_input_can_be_taken_at_a_layer(by_name: bool, chunk: int | None) -> 
 
 def test_a_layer_is_smoothed_at_its_own_output() -> None:
     model = Words().eval()
-    score = Smoothed(Score(model, layer="embedding"), sigma=0.2, samples=6).bind(IDS, 0, MASK)
+    score = Score(model, layer="embedding", sigma=0.2, samples=6).bind(IDS, 0, MASK)
     u = torch.zeros_like(score.origin)
     value, gradient = score.value_and_grad(u)
     noisy = []
@@ -305,7 +305,7 @@ def test_a_call_leaves_the_model_and_the_inputs_as_found(untouched_generators) -
     clean = x.detach().clone()
     with untouched_generators():
         for layer in (None, "0"):
-            Smoothed(Score(model, layer=layer), sigma=0.1, samples=4).bind(x).value_and_grad()
+            Score(model, layer=layer, sigma=0.1, samples=4).bind(x).value_and_grad()
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert [p.requires_grad for p in model.parameters()] == [False] + [True] * 5
@@ -376,7 +376,7 @@ def test_the_chunk_is_halved_when_memory_runs_out(
     x, model = toys.normal(3, 5, seed=1), Small(2, error).eval()
 
     def of(model: nn.Module) -> tuple[Tensor, Tensor]:
-        return Smoothed(Score(model, layer=layer), sigma=0.3, samples=5).bind(x).value_and_grad()
+        return Score(model, layer=layer, sigma=0.3, samples=5).bind(x).value_and_grad()
 
     found, expected = of(model), of(Small(10**6).eval())
     for one, two in zip(found, expected, strict=True):
@@ -505,4 +505,4 @@ def test_bad_settings_are_told(settings: dict[str, object], message: str) -> Non
     with pytest.raises(ValueError, match=message):
         bind(nn.Linear(3, 2).eval(), **settings)
     with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
-        Smoothed(Score(nn.Linear(3, 2)), sigma=0.1, samples=0)
+        Score(nn.Linear(3, 2), sigma=0.1, samples=0)

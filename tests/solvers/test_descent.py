@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import oracles
 import toys
-from moreaugrad.penalties import L1, GroupL2, SparsePenalty, Zero
+from moreaugrad.penalties import L1, GroupL2, Zero
 from moreaugrad.solvers import SOLVERS, Descent, MoreauProblem, Spectral, Status
 
 F64 = torch.float64
@@ -33,7 +33,7 @@ def quadratic_problem(
     slope, x = (toys.normal(batch, n, seed=seed + i).to(dtype) for i in (1, 2))
     score, penalty = toys.bound(toys.quadratic, x, args=(hessian, slope)), PENALTIES[kind]
     eta = torch.zeros(batch, dtype=dtype)
-    if isinstance(penalty, SparsePenalty):
+    if penalty.sparse:
         eta = 0.3 * penalty.magnitudes(score.value_and_grad()[1]).amax(1)
     return toys.problem(score, rho=rho.to(dtype), eta=eta, penalty=penalty)
 
@@ -57,8 +57,8 @@ def test_the_stated_error_bounds_the_true_one(
     done = torch.tensor([status is Status.CONVERGED for status in found.status])
     assert done.double().mean() > 0.8
     assert (found.error <= tolerance)[done].all()
-    size = truth.u.norm(dim=1)
-    true = (found.u - truth.u).norm(dim=1) / torch.where(size == 0, 1.0, size)
+    size = truth.values.norm(dim=1)
+    true = (found.values - truth.values).norm(dim=1) / torch.where(size == 0, 1.0, size)
     # Curvatures are those seen along the way, so that the bound is an estimate.
     assert (true <= 1.5 * found.error + 2e-7)[done].all()
 
@@ -74,9 +74,9 @@ def test_smooth_scores_converge_in_single_precision(
     found = solver(tolerance=1e-3, max_steps=2000).solve(problem)
     assert set(found.status) == {Status.CONVERGED}
     exact = quadratic_problem(kind, 8, seed, batch=64, stiffest=10.0)
-    truth = Spectral(tolerance=1e-7, max_steps=4000).solve(exact).u
+    truth = Spectral(tolerance=1e-7, max_steps=4000).solve(exact).values
     size = truth.norm(dim=1)
-    off = (found.u - truth).norm(dim=1) / torch.where(size == 0, 1.0, size)
+    off = (found.values - truth).norm(dim=1) / torch.where(size == 0, 1.0, size)
     assert (off <= 2e-3).all()
 
 
@@ -87,7 +87,7 @@ def smooth_problem(name: str, activation: type[nn.Module], seed: int) -> MoreauP
     hessians = [torch.autograd.functional.hessian(lambda v: net(v)[seed % 3], row) for row in x]
     rho = 0.3 / max(float(torch.linalg.eigvalsh(h).abs().max()) for h in hessians)
     penalty, eta = PENALTIES[name], torch.zeros(5, dtype=F64)
-    if isinstance(penalty, SparsePenalty):
+    if penalty.sparse:
         eta = 0.5 * penalty.magnitudes(score.value_and_grad()[1]).amax(1)
     return toys.problem(score, rho=rho, eta=eta, penalty=penalty)
 
@@ -104,7 +104,7 @@ def test_solutions_are_optimal_on_smooth_networks(
         found = solver(tolerance=1e-7, max_steps=4000).solve(problem)
         assert set(found.status) == {Status.CONVERGED}
         for i in range(5):
-            u, eta, rho = found.u[i], float(problem.eta[i]), float(problem.rho[i])
+            u, eta, rho = found.values[i], float(problem.eta[i]), float(problem.rho[i])
             point = (problem.score.origin[i] + u).requires_grad_()
             value = problem.score.model(point[None])[0, seed % 3]
             (gradient,) = torch.autograd.grad(value, point)
@@ -118,7 +118,7 @@ def test_solutions_are_optimal_on_smooth_networks(
                 else:
                     pull = eta * u[entries] / u[entries].norm()
                     assert float((slope[entries] + pull).norm()) <= slack
-        assert name == "zero" or 0 < float((found.u == 0).double().mean()) < 1
+        assert name == "zero" or 0 < float((found.values == 0).double().mean()) < 1
 
 
 @pytest.mark.parametrize("name", PENALTIES)
@@ -126,8 +126,8 @@ def test_every_solver_agrees(name: str) -> None:
     problem = smooth_problem(name, nn.Tanh, 1)
     solutions = [cls(tolerance=1e-6, max_steps=4000).solve(problem) for cls in SOLVERS.values()]
     for found in solutions[1:]:
-        assert (toys.relative(found.u, solutions[0].u) <= 2e-6).all()
-        assert torch.equal(found.u == 0, solutions[0].u == 0)
+        assert (toys.relative(found.values, solutions[0].values) <= 2e-6).all()
+        assert torch.equal(found.values == 0, solutions[0].values == 0)
 
 
 # Samples that fail, beside samples that do not.
@@ -184,8 +184,8 @@ def test_every_sample_has_its_own_status(solver: type[Descent]) -> None:
         alone = method.solve(mixed_problem([kind]))
         assert alone.status == together.status[i : i + 1]
         assert alone.steps[0] == together.steps[i]
-        torch.testing.assert_close(alone.u[0], together.u[i], equal_nan=True)
-    assert torch.isfinite(together.u).all()  # the lowest point found, never NaN
+        torch.testing.assert_close(alone.values[0], together.values[i], equal_nan=True)
+    assert torch.isfinite(together.values).all()  # the lowest point found, never NaN
 
 
 @every_solver
@@ -193,7 +193,7 @@ def test_a_kinks_lowest_point_is_kept(solver: type[Descent]) -> None:
     """f = |x| near 0: no step lowers the objective, and the best point is next to the kink."""
     found = solver(tolerance=1e-6, max_steps=300).solve(mixed_problem(["kink"]))
     assert found.status == (Status.STALLED,)
-    torch.testing.assert_close(found.u, torch.full((1, 8), -0.4, dtype=F64), rtol=0, atol=0.02)
+    torch.testing.assert_close(found.values, torch.full((1, 8), -0.4, dtype=F64), rtol=0, atol=0.02)
     assert found.error.isnan().all()  # and nobody knows how near
 
 
@@ -283,12 +283,12 @@ def test_limits_are_kept(solver: type[Descent]) -> None:
 def test_a_start_at_the_solution_ends_at_once(solver: type[Descent]) -> None:
     problem = quadratic_problem("group", 6, seed=2)
     solved = solver(tolerance=1e-6, max_steps=4000).solve(problem)
-    again = solver(tolerance=1e-4, max_steps=4000).solve(problem, start=solved.u)
+    again = solver(tolerance=1e-4, max_steps=4000).solve(problem, start=solved.values)
     assert set(again.status) == {Status.CONVERGED}
     assert again.steps.max() == 0
-    assert torch.equal(again.u, solved.u)
-    elsewhere = solver(tolerance=1e-6, max_steps=4000).solve(problem, start=solved.u + 1)
-    torch.testing.assert_close(elsewhere.u, solved.u, rtol=1e-4, atol=1e-4)
+    assert torch.equal(again.values, solved.values)
+    elsewhere = solver(tolerance=1e-6, max_steps=4000).solve(problem, start=solved.values + 1)
+    torch.testing.assert_close(elsewhere.values, solved.values, rtol=1e-4, atol=1e-4)
 
 
 @every_solver
@@ -299,7 +299,7 @@ def test_a_weight_above_all_gradients_gives_the_zero_map(solver: type[Descent]) 
         at = toys.problem(problem.score, rho=problem.rho, eta=factor * steepest, penalty=L1(1.0))
         found = solver(tolerance=1e-6).solve(at)
         assert set(found.status) == {Status.CONVERGED}
-        assert ((found.u == 0).all(1) == zero).all()
+        assert ((found.values == 0).all(1) == zero).all()
         assert not zero or found.error.tolist() == [0.0] * 5
         assert not zero or found.evaluations.tolist() == [1] * 5
 

@@ -38,8 +38,8 @@ def test_linear(solver: type[Descent], rho: float) -> None:
         score = toys.bound(lambda x, w: (w * x).sum(1), x, args=w)
         problem = toys.problem(score, rho=rho, eta=eta, penalty=penalty)
         found = tightly(solver, problem)
-        torch.testing.assert_close(toys.maps(found.u, problem), maps, rtol=1e-9, atol=1e-9)
-        assert torch.equal(found.u == 0, maps == 0)  # exactly sparse, on the right support
+        torch.testing.assert_close(toys.maps(found.values, problem), maps, rtol=1e-9, atol=1e-9)
+        assert torch.equal(found.values == 0, maps == 0)  # exactly sparse, on the right support
 
 
 def random_quadratics(
@@ -65,7 +65,7 @@ def test_quadratic(solver: type[Descent]) -> None:
     """MG = (I + rho H)^-1 (H x + b)."""
     hessian, slope, x = random_quadratics(6, RHO, LOWEST, HIGHEST, seed=3)
     problem = toys.problem(toys.bound(toys.quadratic, x, args=(hessian, slope)), rho=RHO)
-    found = toys.maps(tightly(solver, problem, 1e-6).u, problem)
+    found = toys.maps(tightly(solver, problem, 1e-6).values, problem)
     for i in range(3):
         expected = oracles.quadratic_map(hessian[i], slope[i], x[i], float(RHO[i]))
         assert (found[i] - expected).norm() <= 1e-6 * expected.norm()
@@ -84,7 +84,7 @@ def test_penalised_quadratic(solver: type[Descent], kind: str) -> None:
     score = toys.bound(toys.quadratic, x, args=(hessian, slope))
     eta = 0.6 * penalty.magnitudes(score.value_and_grad()[1]).amax(1)
     problem = toys.problem(score, rho=rho, eta=eta, penalty=penalty)
-    found = toys.maps(tightly(solver, problem).u, problem)
+    found = toys.maps(tightly(solver, problem).values, problem)
     assert 0.1 < float((found == 0).double().mean()) < 0.9
     for i in range(2):
 
@@ -126,7 +126,7 @@ def test_the_maps_jacobian(penalty: Penalty) -> None:
     def solved(point: Tensor) -> Tensor:
         score = toys.bound(toys.quadratic, point[None], args=(hessian, slope))
         problem = toys.problem(score, rho=rho, eta=eta, penalty=penalty)
-        return toys.maps(tightly(SOLVERS["spectral"], problem, 1e-12).u, problem)[0]
+        return toys.maps(tightly(SOLVERS["spectral"], problem, 1e-12).values, problem)[0]
 
     found = oracles.central_differences(solved, x[0], 1e-5)
     u = -rho * solved(x[0])
@@ -148,7 +148,7 @@ def test_the_gradient_of_the_envelope_of_huber(solver: type[Descent]) -> None:
     x = torch.tensor([[-3.0], [-1.01], [1.2], [40.0], [-0.6], [0.3]], dtype=F64)
     problem = toys.problem(toys.bound(lambda x: x.abs().sum(1), x))
     found = solver(tolerance=1e-8, max_steps=2000).solve(problem)
-    maps = toys.maps(found.u, problem)
+    maps = toys.maps(found.values, problem)
     torch.testing.assert_close(maps, x.clamp(-1, 1), rtol=0, atol=2e-3)
     assert set(found.status[:4]) == {Status.CONVERGED}
     assert set(found.status[4:]) <= {Status.STALLED, Status.BUDGET_USED}
@@ -160,7 +160,7 @@ def test_a_map_has_the_sign_of_the_gradient(slope: float) -> None:
     x = torch.zeros(1, 2, dtype=F64)
     score = toys.bound(lambda x: slope * x[:, 0] + torch.cos(x[:, 1]), x)
     problem = toys.problem(score, rho=0.5)
-    found = toys.maps(tightly(SOLVERS["spectral"], problem).u, problem)
+    found = toys.maps(tightly(SOLVERS["spectral"], problem).values, problem)
     assert math.copysign(1, float(found[0, 0])) == math.copysign(1, slope)
 
 
@@ -171,7 +171,7 @@ def test_sparse_maps_move_faster_than_published() -> None:
     def solved(point: Tensor) -> Tensor:
         score = toys.bound(lambda x: (x @ v).square() / 2 + x @ q, point[None])
         problem = toys.problem(score, eta=1.0, penalty=L1(1.0))
-        return toys.maps(tightly(SOLVERS["spectral"], problem, 1e-12).u, problem)[0]
+        return toys.maps(tightly(SOLVERS["spectral"], problem, 1e-12).values, problem)[0]
 
     point = torch.tensor([-1.0, 0.0], dtype=F64)
     torch.testing.assert_close(solved(point), torch.tensor([-1.0, 0.0], dtype=F64))
@@ -205,7 +205,7 @@ def test_maps_keep_the_corrected_lipschitz_bound(seed: int) -> None:
             )
             for at in (x, moved)
         ]
-        one, two = (toys.maps(tightly(SOLVERS["spectral"], p).u, p) for p in problems)
+        one, two = (toys.maps(tightly(SOLVERS["spectral"], p).values, p) for p in problems)
         assert ((one - two).norm(dim=1) <= limit * (x - moved).norm(dim=1)).all()
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import toys
-from moreaugrad.penalties import L1, GroupL2, SparsePenalty, SquaredL2
+from moreaugrad.penalties import L1, GroupL2, Penalty, SquaredL2
 from moreaugrad.solvers import MoreauProblem, Solution, Spectral, Status, StochasticFixedPoint
-from moreaugrad.solvers.sparsity import eta_for, solve_for_sparsity
+from moreaugrad.solvers.sparsity import ForSparsity, eta_for
 
 
 @settings(max_examples=60, deadline=None)
@@ -33,21 +33,17 @@ def test_eta_for_at_its_ends() -> None:
             eta_for(u, bad)
 
 
-PENALTIES: dict[str, SparsePenalty] = {"l1": L1(1.0), "group": GroupL2(1.0, size=3)}
+PENALTIES: dict[str, Penalty] = {"l1": L1(1.0), "group": GroupL2(1.0, size=3)}
 
 
-def smooth_problem(penalty: SparsePenalty, sigma: float, rho: float = 0.4) -> MoreauProblem:
+def smooth_problem(penalty: Penalty, sigma: float, rho: float = 0.4) -> MoreauProblem:
     """Four samples of a random smooth network with 60 inputs."""
     net, x = toys.network((60, 40, 3)), toys.normal(4, 60, seed=5)
     return toys.problem(toys.bound(net, x, target=1, sigma=sigma), rho=rho, penalty=penalty)
 
 
-def share_of_zeros(u: Tensor, penalty: SparsePenalty) -> Tensor:
+def share_of_zeros(u: Tensor, penalty: Penalty) -> Tensor:
     return (penalty.magnitudes(u) == 0).double().mean(1)
-
-
-def unlimited(problem: MoreauProblem) -> Tensor:
-    return torch.full((len(problem.score),), 10**6)
 
 
 @pytest.mark.parametrize("name", PENALTIES)
@@ -55,15 +51,15 @@ def unlimited(problem: MoreauProblem) -> Tensor:
 def test_a_deterministic_score_gets_the_wanted_share(name: str, wanted: float) -> None:
     penalty = PENALTIES[name]
     problem = smooth_problem(penalty, sigma=0.0)
-    found = solve_for_sparsity(Spectral(), problem, wanted, unlimited(problem))
+    found = ForSparsity(solver=Spectral(), sparsity=wanted).solve(problem)
     assert set(found.status) == {Status.CONVERGED}
-    groups = penalty.magnitudes(found.u[:1]).shape[1]
-    assert ((share_of_zeros(found.u, penalty) - wanted).abs() <= 0.005 + 1 / groups).all()
+    groups = penalty.magnitudes(found.values[:1]).shape[1]
+    assert ((share_of_zeros(found.values, penalty) - wanted).abs() <= 0.005 + 1 / groups).all()
     # The map is the solution with the eta that is told.
     tight = Spectral(tolerance=1e-9).solve(
         toys.problem(problem.score, rho=0.4, eta=found.eta, penalty=penalty)
     )
-    assert (toys.relative(found.u, tight.u) <= found.error + 1e-12).all()
+    assert (toys.relative(found.values, tight.values) <= found.error + 1e-12).all()
 
 
 @pytest.mark.parametrize(
@@ -76,20 +72,22 @@ def test_a_noisy_score_gets_the_wanted_share(name: str, wanted: float, chains: i
     solver = StochasticFixedPoint(tolerance=0.1, sparsity=wanted, chains=chains)
     found = solver.solve(problem)
     assert set(found.status) == {Status.CONVERGED}
-    groups = penalty.magnitudes(found.u[:1]).shape[1]
-    assert ((share_of_zeros(found.u, penalty) - wanted).abs() <= 0.5 / groups).all()
+    groups = penalty.magnitudes(found.values[:1]).shape[1]
+    assert ((share_of_zeros(found.values, penalty) - wanted).abs() <= 0.5 / groups).all()
     given_eta = StochasticFixedPoint(tolerance=0.05).solve(
         toys.problem(problem.score, rho=0.4, eta=found.eta, penalty=penalty)
     )
-    assert (toys.relative(found.u, given_eta.u) <= 3 * (found.error + given_eta.error)).all()
+    assert (
+        toys.relative(found.values, given_eta.values) <= 3 * (found.error + given_eta.error)
+    ).all()
 
 
 def test_refinements_keep_the_limit() -> None:
     problem = smooth_problem(PENALTIES["l1"], sigma=0.0)
-    costs = solve_for_sparsity(Spectral(), problem, 0.9, unlimited(problem)).evaluations
+    costs = ForSparsity(solver=Spectral(), sparsity=0.9).solve(problem).evaluations
     for allowed in (1, 5, 8, int(costs.max()) - 1, int(costs.max()) + 1):
         limit = torch.full((4,), allowed)
-        found = solve_for_sparsity(Spectral(), problem, 0.9, limit)
+        found = ForSparsity(solver=Spectral(), sparsity=0.9).solve(problem, allowed=limit)
         assert (found.evaluations <= limit.clamp(min=2)).all()
     assert torch.equal(found.evaluations, costs)
 
@@ -104,7 +102,7 @@ def test_a_penalty_that_thresholds_nothing_is_told(noisy: bool) -> None:
     def solve() -> Solution:
         if noisy:
             return StochasticFixedPoint(sparsity=0.5).solve(problem)
-        return solve_for_sparsity(Spectral(), problem, 0.5, unlimited(problem))
+        return ForSparsity(solver=Spectral(), sparsity=0.5).solve(problem)
 
     with pytest.raises(TypeError, match="sparsity: expected L1 or GroupL2, got SquaredL2"):
         solve()

@@ -64,7 +64,7 @@ def truth(name: str, kind: str, rho: float = 0.5) -> Tensor:
     problem = toys.problem(score, rho=rho, eta=eta, penalty=PENALTIES[kind])
     found = Spectral(tolerance=1e-8, max_steps=3000).solve(problem)
     assert found.status == (Status.CONVERGED,)
-    return found.u
+    return found.values
 
 
 @pytest.mark.parametrize("name", SMOOTHED)
@@ -87,7 +87,7 @@ def test_maps_lie_within_their_error_bars(name: str, kind: str, antithetic: bool
     expected = truth(name, kind).expand(48, N)
     assert set(found.status) == {Status.CONVERGED}
     assert (found.error <= 0.05).all()
-    ratio = toys.relative(found.u, expected) / found.error
+    ratio = toys.relative(found.values, expected) / found.error
     assert 0.3 < float(ratio.median()) < 1.2
     assert float(ratio.quantile(0.9)) < 1.8
     assert float(ratio.max()) < 3
@@ -99,7 +99,7 @@ def test_maps_are_exactly_sparse(kind: str) -> None:
     assert 0.2 < float((expected == 0).double().mean()) < 0.9
     problem = noisy_problem("cosine", kind, copies=8)
     found = StochasticFixedPoint(tolerance=0.01, max_evaluations=30_000).solve(problem)
-    clear = (found.u != 0) == (expected != 0)
+    clear = (found.values != 0) == (expected != 0)
     assert float(clear.double().mean()) > 0.95
 
 
@@ -111,7 +111,7 @@ def test_a_tighter_tolerance_costs_more_and_gives_less_error() -> None:
         tolerance = float(quickest.error.max()) / part
         found = StochasticFixedPoint(tolerance=tolerance, max_evaluations=10**5).solve(problem)
         assert set(found.status) == {Status.CONVERGED}
-        errors.append(float(toys.relative(found.u, expected.expand(16, N)).mean()))
+        errors.append(float(toys.relative(found.values, expected.expand(16, N)).mean()))
         costs.append(float(found.evaluations.double().mean()))
     assert errors[0] > errors[1] > errors[2]
     assert costs[0] < costs[1] < costs[2] < 40 * costs[0]  # sixteen times, were all as it should
@@ -124,7 +124,7 @@ def test_the_limit_is_kept_and_told() -> None:
     assert found.evaluations.tolist() == [496] * 3  # whole steps of eight
     assert found.steps.tolist() == [62] * 3
     assert (found.error > 1e-4).all()
-    off = toys.relative(found.u, truth("cosine", "zero").expand(3, N))
+    off = toys.relative(found.values, truth("cosine", "zero").expand(3, N))
     assert (off < 3 * found.error).all()
 
 
@@ -151,7 +151,7 @@ def test_evaluations_are_the_passes_of_each_sample() -> None:
 
 def assert_same(found: Solution, expected: Solution, rows: list[int]) -> None:
     assert found.status == tuple(expected.status[row] for row in rows)
-    for name in ("u", "error", "eta", "steps", "evaluations"):
+    for name in ("values", "error", "eta", "steps", "evaluations"):
         torch.testing.assert_close(
             getattr(found, name),
             getattr(expected, name)[rows],
@@ -183,9 +183,9 @@ def test_draws_depend_on_the_seed_and_the_id() -> None:
     one, other = (noisy_problem("cosine", "zero", seed=seed, copies=2) for seed in (0, 1))
     solver = StochasticFixedPoint()
     first, second = solver.solve(one), solver.solve(other)
-    assert not torch.equal(first.u[0], first.u[1])
-    assert not torch.equal(first.u, second.u)
-    assert torch.equal(first.u, solver.solve(one).u)
+    assert not torch.equal(first.values[0], first.values[1])
+    assert not torch.equal(first.values, second.values)
+    assert torch.equal(first.values, solver.solve(one).values)
 
 
 # Scores that are hard, or broken.
@@ -206,7 +206,7 @@ def test_stiff_convex_scores_converge(stiffness: float) -> None:
     expected = Spectral(tolerance=1e-7, max_steps=3000).solve(
         toys.problem(replace(score, sigma=None))
     )
-    assert (toys.relative(found.u, expected.u) <= 2 * found.error).all()
+    assert (toys.relative(found.values, expected.values) <= 2 * found.error).all()
 
 
 @pytest.mark.parametrize("limit", [0.6, 0.8])
@@ -221,7 +221,7 @@ def test_curvature_near_the_limit_converges(limit: float) -> None:
     exact = toys.bound(score(0.02 * math.exp(-((3 * SIGMA) ** 2) / 2)), POINT)
     expected = Spectral(tolerance=1e-7, max_steps=3000).solve(toys.problem(exact))
     assert {*expected.status, *found.status} == {Status.CONVERGED}
-    true = toys.relative(found.u, expected.u.expand(16, N))
+    true = toys.relative(found.values, expected.values.expand(16, N))
     assert (true <= 3 * found.error).all()
 
 
@@ -267,8 +267,8 @@ def test_broken_samples_are_told_and_disturb_no_other(chains: int) -> None:
     for row in range(7):
         assert_same(solve(torch.tensor([row])), together, [row])
     ok = kinds == good
-    assert torch.isfinite(together.u[ok]).all()
-    assert together.u[kinds == 2].isnan().all()  # no map is better than a wrong one
+    assert torch.isfinite(together.values[ok]).all()
+    assert together.values[kinds == 2].isnan().all()  # no map is better than a wrong one
     assert not (together.error[~ok] < torch.inf).any()
 
 
@@ -286,7 +286,7 @@ def test_two_chains_see_two_solutions() -> None:
     score = toys.bound(double_well, x, sigma=0.4, ids=range(16), antithetic=False)
     problem = toys.problem(score, rho=3.0)
     one = StochasticFixedPoint().solve(problem)
-    assert {round(float(u)) for u in one.u} == {-1, 1}  # which one is up to the noise
+    assert {round(float(u)) for u in one.values} == {-1, 1}  # which one is up to the noise
     assert {Status.CONVERGED} <= set(one.status) <= {Status.CONVERGED, Status.NOT_UNIQUE}
     two = StochasticFixedPoint(chains=2).solve(problem)
     assert two.status.count(Status.BISTABLE) >= 12
@@ -303,9 +303,9 @@ def test_two_chains_agree_on_one_solution(name: str, kind: str) -> None:
     assert two.status.count(Status.CONVERGED) >= 30
     assert (two.evaluations >= one.evaluations).all()
     expected = truth(name, kind).expand(32, N)
-    ratio = toys.relative(two.u, expected) / two.error
+    ratio = toys.relative(two.values, expected) / two.error
     assert float(ratio.quantile(0.9)) < 2
-    better = toys.relative(two.u, expected).mean() / toys.relative(one.u, expected).mean()
+    better = toys.relative(two.values, expected).mean() / toys.relative(one.values, expected).mean()
     assert better < 0.9  # both chains' draws enter the map
 
 
@@ -338,7 +338,7 @@ def waves(entries: int, seed: int) -> tuple[MoreauProblem, Tensor]:
 
     noisy = toys.bound(score(weight), x.expand(40, -1), sigma=SIGMA, ids=range(40))
     exact = toys.problem(toys.bound(score(damped), x), rho=0.2)
-    return toys.problem(noisy, rho=0.2), Spectral(tolerance=1e-8).solve(exact).u
+    return toys.problem(noisy, rho=0.2), Spectral(tolerance=1e-8).solve(exact).values
 
 
 def test_errors_of_few_entries_are_not_too_small() -> None:
@@ -347,7 +347,7 @@ def test_errors_of_few_entries_are_not_too_small() -> None:
     for entries, seed in ((1, 0), (1, 10), (2, 20), (2, 30), (3, 40), (4, 0)):
         problem, expected = waves(entries, seed)
         found = StochasticFixedPoint(tolerance=0.2).solve(problem)
-        ratios.append(toys.relative(found.u, expected.expand_as(found.u)) / found.error)
+        ratios.append(toys.relative(found.values, expected.expand_as(found.values)) / found.error)
     ratio = torch.cat(ratios)
     assert float((ratio <= 2).double().mean()) > 0.93
     assert float(ratio.max()) < 5
@@ -361,7 +361,7 @@ def test_equal_draws_are_told() -> None:
         found = StochasticFixedPoint(chains=chains).solve(toys.problem(score))
         assert found.status == (Status.UNVARIED,) * 2
         assert found.error.tolist() == [0.0, 0.0]
-        torch.testing.assert_close(found.u, -slope.expand(2, N))
+        torch.testing.assert_close(found.values, -slope.expand(2, N))
 
 
 # Settings.

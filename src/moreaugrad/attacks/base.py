@@ -34,20 +34,23 @@ from moreaugrad.settings import Checked
 class Attack(metaclass=Checked):
     """x -> x' near x, of the same predicted class, with another map. A subclass fills in `_search`.
 
-    explainer: whose maps are attacked; it judges x' for the class that it explained at x.
-    epsilon: the largest ||x' - x|| for each sample, in `norm` ("l2" or "linf") and `units`: "input"
-    (what the network takes) or "pixel" (before its normalisation, which `space` declares).
-    space: with it, x' also stays within valid pixels.
     The class that must stay is the prediction at x, whatever a data set's label says.
-    seed: of the random draws; samples draw by their `ids`, as explainers do.
     """
 
     explainer: Explainer = field(kw_only=False)
+    """Whose maps are attacked; it judges x' for the class that it explained at x."""
     epsilon: float | None = None
+    """Largest distance of x' from x for each sample, in `norm` and `units`. Needed but for
+    `manipulation` and `gaussian`, which without one have no ball."""
     norm: str = L2
+    """Norm of the distance: "l2" or "linf"."""
     units: str = INPUT
+    """Units of the distance: "input" (what the network takes) or "pixel" (before its normalisation,
+    which `space` declares)."""
     space: InputSpace | None = None
+    """An `InputSpace`: with it, x' also stays within valid pixels."""
     seed: int = 0
+    """Random seed of the draws; samples draw by their `ids`, as explainers do."""
 
     name: ClassVar[str]
     """In the registry."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found, Incumbents
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.registry import choose
+from moreaugrad.score.batched import Batched
 
 GRADIENT, SIGN = "gradient", "sign"
 INPUT_START, SPHERE = "input", "sphere"
@@ -25,20 +27,20 @@ HALVINGS = 10
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Pursuing(Attack):
-    """An attack on a goal, with explainers that its steps are made with.
-
-    source: the explainer whose maps and derivative the steps use; None is the attacked one. The
-    same method on a softplus surrogate attacks a ReLU network, another method makes a transfer
-    attack. measured: which step is the best is told by the attacked explainer's own maps; False by
-    the source's (a transfer that never asks the attacked one). No difference without a source.
-    through: the derivative, one of the source's `derivatives`; None takes the first, exact one.
-    draws: at most so many draws of noise in each step's map, the same ones at every step.
-    """
+    """An attack on a goal, with explainers that its steps are made with."""
 
     source: Explainer | None = None
+    """The explainer whose maps and derivative the steps use; None is the attacked one. The same
+    method on a softplus surrogate attacks a ReLU network; another method makes a transfer
+    attack."""
     measured: bool = True
+    """With a source: the attacked explainer's own maps decide which step is the best; False takes
+    the source's (a transfer that never asks the attacked one)."""
     through: str | None = None
+    """How the change of a map is carried back to the input: one of the source's `derivatives`; None
+    takes the first, the exact one."""
     draws: int = 64
+    """Noise samples of each step's map at most, the same ones at every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,27 +74,37 @@ class Pursuing(Attack):
                 f"{stepper.method} has no derivative of its map: give source=, another explainer "
                 "to make the steps with, or use random-search"
             )
-        return choose("through", self.through or stepper.derivatives[0], stepper.derivatives)
+        return stepper.way(self.through)
+
+    def settings(self) -> dict[str, Any]:
+        stepper = self.source or self.explainer
+        exact = stepper.derivatives[:1] == type(stepper).derivatives[:1]
+        return ({} if exact else {"through": stepper.derivatives[0]}) | super().settings()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Descent(Pursuing):
     """x <- project(x - t d): the best of all iterates that keep the class, the last one included.
 
-    optimizer: "gradient", d = grad D, or "sign", d = sign(grad D); None takes the gradient for
-    "l2" and its sign for "linf". The first step has the length step * epsilon, the others shrink
-    linearly to 0. One that changes the class is halved, up to 10 times, and all after it.
-    restarts: runs. start: the first one's, the "input" itself or a point on the "sphere" of radius
-    epsilon that keeps the class; further runs start on the sphere.
-    Source: Levine et al. (2019), enhanced L2 attack. Differs: steps of known length,
-    which are stronger than ones that shrink with the gradient.
+    The first step has the length step * epsilon, the others shrink linearly to 0. One that changes
+    the class is halved, up to 10 times, and all after it.
+
+    Source: Levine et al. (2019), enhanced L2 attack. Differs: steps of known length, which are
+    stronger than ones that shrink with the gradient.
     """
 
     steps: int = 50
+    """Steps of a run."""
     restarts: int = 1
+    """Runs; from the second on they start at random on the sphere of radius epsilon."""
     optimizer: str | None = None
+    """Direction of a step: "gradient", d = grad D, or "sign", d = sign(grad D); None takes the
+    gradient for "l2" and its sign for "linf"."""
     step: float = 1.0
+    """Length of the first step, as a fraction of epsilon."""
     start: str = INPUT_START
+    """Where the first run starts: the "input" itself, or a random point on the "sphere" of radius
+    epsilon that keeps the class."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -184,7 +196,7 @@ class Descent(Pursuing):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Run:
+class _Run(Batched):
     """The samples that a run still moves: `rows` of their group, where they are, what is there."""
 
     pursuit: Pursuit
@@ -198,15 +210,8 @@ class _Run:
     def places(self, chosen: list[bool]) -> Tensor:
         return torch.tensor(chosen, device=self.rows.device).nonzero()[:, 0]
 
-    def select(self, places: Tensor) -> _Run:
-        if len(places) == len(self):
-            return self
-        return _Run(
-            pursuit=self.pursuit.select(places),
-            rows=self.rows[places],
-            x=self.x[places],
-            look=self.look.select(places),
-        )
+    def select(self, rows: Tensor) -> Self:
+        return self if len(rows) == len(self) else super().select(rows)
 
 
 def _kept_step(case: Case, x: Tensor, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:

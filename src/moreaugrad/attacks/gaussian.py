@@ -19,17 +19,20 @@ TRIES = 100
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GaussianNoise(Attack):
-    """x' = x + sigma z, z ~ N(0, I).
+    """x' = x + sigma z, z ~ N(0, I). With epsilon the displacement is also cut to that length.
 
-    sigma: a share of each input's own range (max - min), or in the input's units with
-    sigma_mode="absolute". preserve_class: draws again, up to 100 times, until the class stays. With
-    epsilon the displacement is also cut to that length.
+    >>> result = mg.attacks.GaussianNoise(mg.SimpleGradient(model), sigma=0.05).attack(x)
+
     Source: the random attack of Zhang and Farnia (2023), appendix B.2. Differs: keeps the class.
     """
 
     sigma: float = DEFAULT_SIGMA
+    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
+    sigma_mode "absolute" in the input's units."""
     sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
     preserve_class: bool = True
+    """Draw again, up to 100 times, until the class stays."""
 
     name: ClassVar[str] = "gaussian"
     needs_epsilon: ClassVar[bool] = False

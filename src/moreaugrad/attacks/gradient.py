@@ -17,16 +17,17 @@ from moreaugrad.score.inputs import Layout
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TopK(Attack):
-    """D = the share of the map's magnitude on the k largest entries of the clean map.
+    """D = the fraction of the map's magnitude on the k largest entries of the clean map.
 
-    share: k as a share of the clean map's entries that are not zero; count: k itself, which must
-    leave some of them out. per: "element", or "pixel" (channels summed).
     Source: Ghorbani et al. (2019); Zhang and Farnia (2023), appendix B.2.
     """
 
     share: float = 0.4
+    """k as a fraction of the clean map's entries that are not zero."""
     count: int | None = None
+    """k itself instead; one that covers all of these entries has the status "flat objective"."""
     per: str = PER[0]
+    """What is counted: "element", or "pixel" (channels summed)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +43,9 @@ class TopK(Attack):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TopKAttack(TopK, Descent):
-    """The share of the map's magnitude on the clean map's largest entries, made small.
+    """The fraction of the map's magnitude on the clean map's largest entries, made small.
+
+    >>> result = mg.attacks.TopKAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
 
     Source: Ghorbani et al. (2019); Levine et al. (2019).
     """
@@ -54,11 +57,14 @@ class TopKAttack(TopK, Descent):
 class MassCentreAttack(Descent):
     """D = -||C(x') - C(x)||^2, C the centre of the map's magnitude in pixels.
 
-    Its gradient is zero at the input itself, so every run starts on the sphere.
+    >>> attack = mg.attacks.MassCentreAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10)
+    >>> result = attack.attack(x)
+
     Source: Ghorbani et al. (2019).
     """
 
     start: str = SPHERE
+    """The "sphere" alone: the gradient is zero at the input itself."""
 
     name: ClassVar[str] = "mass-centre"
 
@@ -76,14 +82,17 @@ class MassCentreAttack(Descent):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TargetRegionAttack(Descent):
-    """D = -(the share of the map's magnitude in a region): draws the map there.
+    """D = -(the fraction of the map's magnitude in a region): draws the map there.
 
-    region: non-zero inside, `[*spatial]` or `[B, *spatial]`; or a box (top, left, height, width) in
-    pixels; None is the least important of 4 x 4 blocks.
+    >>> attack = mg.attacks.TargetRegionAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10)
+    >>> result = attack.attack(x)
+
     Source: Ghorbani et al. (2019), targeted attack.
     """
 
     region: Tensor | Sequence[int] | None = None
+    """Non-zero inside, `[*spatial]` or `[B, *spatial]`; or a box (top, left, height, width) in
+    pixels; None is the least important of 4 x 4 blocks."""
 
     name: ClassVar[str] = "target-region"
 

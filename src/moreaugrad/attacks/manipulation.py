@@ -28,23 +28,30 @@ CLASSES = 1000
 class ManipulationAttack(Pursuing):
     """min over x' of map_weight MSE(h(x'), h_t) + output_weight MSE(p(x'), p(x)), by Adam.
 
-    h: the map's magnitude, summed over channels, as a share of its total; h_t the same of
-    `target_map` (like the inputs, one for all or one a sample; None turns the clean map upside
-    down). p: probabilities of all classes. The published weights are for 224 x 224 pixels and 1000
-    classes; others are scaled such that the loss of alike changes stays.
-    rate: Adam's, in the input's units. Each step is cut to the box and, with epsilon, to the ball.
-    Iterates that change the class do not count.
-    betas: for a ReLU network, without a source: steps are made on its softplus surrogate, whose
-    beta grows from the first number to the second, as 10 to 100 in the paper.
+    >>> result = mg.attacks.ManipulationAttack(mg.SimpleGradient(model), steps=10).attack(x)
+
+    h: the map's magnitude, summed over channels, as a fraction of its total; h_t the same of
+    `target_map`. p: probabilities of all classes. Each step is cut to the box and, with epsilon, to
+    the ball. Iterates that change the class do not count.
+
     Source: Dombrowski et al. (2019).
     """
 
     target_map: Tensor | None = None
+    """The map to imitate, like the inputs: one for all or one for each sample; None turns the clean
+    map upside down."""
     steps: int = 1500
+    """Steps of Adam."""
     rate: float = 2e-4
+    """Adam's learning rate, in the input's units."""
     map_weight: float = 1e11
+    """Weight of the maps' mean squared difference, for 224 x 224 pixels; scaled for others such
+    that the loss of alike changes stays."""
     output_weight: float = 1e6
+    """Weight of the probabilities' mean squared difference, for 1000 classes; scaled likewise."""
     betas: tuple[float, float] | None = None
+    """For a ReLU network without a source: steps are made on its softplus surrogate, whose beta
+    grows from the first number to the second, as 10 to 100 in the paper."""
 
     name: ClassVar[str] = "manipulation"
     needs_epsilon: ClassVar[bool] = False

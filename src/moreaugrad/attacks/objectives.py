@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moreaugrad.score.batched import Batched
 from moreaugrad.score.inputs import Layout, Shape
 
 PER = ("element", "pixel")
@@ -20,7 +21,7 @@ PUBLISHED_PIXELS = 224 * 224
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Goal(ABC):
+class Goal(Batched, ABC):
     """A number for each sample's map that an attack makes smaller, in float64.
 
     A map of zeros, and one that is not finite, has NaN.
@@ -29,10 +30,6 @@ class Goal(ABC):
     @abstractmethod
     def value(self, maps: Tensor) -> Tensor:
         """`[B]` of maps `[B, n]` in float64, differentiable."""
-
-    @abstractmethod
-    def select(self, rows: Tensor) -> Goal:
-        """For some of the samples."""
 
     def value_and_cotangent(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The number `[B]` and its derivative by the map's entries, `[B, n]` in float64."""
@@ -52,9 +49,6 @@ class Share(Goal):
     def value(self, maps: Tensor) -> Tensor:
         magnitude = maps.abs()
         return (self.weight * magnitude).sum(1) / magnitude.sum(1)
-
-    def select(self, rows: Tensor) -> Share:
-        return Share(weight=self.weight[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,9 +80,6 @@ class Likeness(Goal):
         pixels = _pixels(maps.abs(), self.layout)
         share = pixels / pixels.sum(1, keepdim=True)
         return self.weight * pixels.shape[1] * (share - self.target).square().sum(1)
-
-    def select(self, rows: Tensor) -> Likeness:
-        return Likeness(target=self.target[rows], weight=self.weight, layout=self.layout)
 
 
 def mass_centre(maps: Tensor, places: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,14 +12,15 @@ from moreaugrad.attacks.ball import Ball
 from moreaugrad.attacks.objectives import Goal
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.maps import Maps
+from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.readout import Readout, Target, TargetLike
+from moreaugrad.solvers.solution import Solution
 
 FIRST = 2**40
 """Number of an attack's first draw: far behind those of the method that it attacks."""
-MARGIN = Readout("margin")
+MARGIN = Readout(kind="margin")
 ROUNDINGS = 64
 """Of the largest output, by which the label's must exceed all others."""
 FLAT = 1e-12
@@ -36,7 +36,7 @@ def target_like(target: Target) -> TargetLike:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Case:
+class Case(Batched):
     """Samples to attack: the attacked explainer's score at them, and its clean maps `[B, n]`.
 
     `label` `[B]`: the class that must stay, the clean prediction.
@@ -53,16 +53,6 @@ class Case:
 
     def __len__(self) -> int:
         return len(self.bound)
-
-    def select(self, rows: Tensor) -> Case:
-        return replace(
-            self,
-            bound=self.bound.select(rows),
-            ball=self.ball.select(rows),
-            clean=self.clean[rows],
-            goal=None if self.goal is None else self.goal.select(rows),
-            label=self.label[rows],
-        )
 
     def normal(self, number: int) -> Tensor:
         """Standard normal vector `number` of each sample, `[B, n]`."""
@@ -95,25 +85,17 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Look:
+class Look(Batched):
     """What is seen at an input: the maps that steps are made with, and how good it is."""
 
-    maps: Maps
-    judged: Maps | None
+    maps: Solution
+    judged: Solution | None
     value: Tensor
     evaluations: Tensor
 
-    def select(self, rows: Tensor) -> Look:
-        return Look(
-            maps=_rows(self.maps, rows),
-            judged=None if self.judged is None else _rows(self.judged, rows),
-            value=self.value[rows],
-            evaluations=self.evaluations[rows],
-        )
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pursuit:
+class Pursuit(Batched):
     """A case with a goal, and explainers to follow it with.
 
     stepper: gives maps and their derivative; its noise is fixed. judge: its maps tell how good an
@@ -131,15 +113,6 @@ class Pursuit:
     def __len__(self) -> int:
         return len(self.case)
 
-    def select(self, rows: Tensor) -> Pursuit:
-        return replace(
-            self,
-            case=self.case.select(rows),
-            goal=self.goal.select(rows),
-            score=self.score.select(rows),
-            judged=None if self.judged is None else self.judged.select(rows),
-        )
-
     def look(self, x: Tensor, near: Look | None = None) -> Look:
         """The objective at `x` `[B, n]`, warm from a look at a point nearby."""
         maps = _maps(self.stepper, self.score.moved(x), None if near is None else near.maps)
@@ -149,12 +122,12 @@ class Pursuit:
             judged = _maps(self.judge, self.judged.moved(x), start)
             evaluations = evaluations + judged.evaluations
         with torch.no_grad():
-            value = self.goal.value((judged or maps).flat.double())
+            value = self.goal.value((judged or maps).values.double())
         return Look(maps=maps, judged=judged, value=value, evaluations=evaluations)
 
     def gradient(self, x: Tensor, look: Look) -> Slope:
         """The stepper's objective at `x`, differentiated in the budget's coordinates."""
-        flat, ball = look.maps.flat, self.case.ball
+        flat, ball = look.maps.values, self.case.ball
         _, slope = self.goal.value_and_cotangent(flat)
         slope, meter = slope.to(flat.dtype), Meter()
         bound = replace(self.score.moved(x), meter=meter)
@@ -215,20 +188,5 @@ def _wrong(zero: bool, change: float, reach: float) -> AttackStatus | None:
     return AttackStatus.NO_GRADIENT if reach <= FLAT else None
 
 
-def _maps(explainer: Explainer, bound: BoundScore, near: Maps | None) -> Maps:
-    return explainer._maps(bound) if near is None else explainer._near(bound, near.flat)
-
-
-def _rows(maps: Maps, rows: Tensor) -> Maps:
-    changed: dict[str, Any] = {}
-    for item in fields(maps):
-        value = getattr(maps, item.name)
-        if isinstance(value, Tensor):
-            changed[item.name] = value[rows]
-        elif item.name == "status":
-            changed[item.name] = tuple(value[row] for row in rows.tolist())
-        elif item.name == "settings":
-            changed[item.name] = value
-        else:
-            changed[item.name] = {name: each[rows] for name, each in value.items()}
-    return Maps(**changed)
+def _maps(explainer: Explainer, bound: BoundScore, near: Solution | None) -> Solution:
+    return explainer._maps(bound) if near is None else explainer._near(bound, near.values)

@@ -16,19 +16,22 @@ from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.gradient import SimpleGradient
-from moreaugrad.explainers.maps import Maps
-from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import Layout
+from moreaugrad.solvers.solution import Solution
 
-ENVELOPES = (MoreauExplainer, PublishedMoreauGrad)
+ENVELOPES = (Moreau, PublishedMoreauGrad)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PublishedTopKAttack(Attack):
     """x <- project(x - step epsilon sign(grad D)), `steps` times; D as in `TopK`, but k is `share`
     of all entries.
+
+    >>> explainer = mg.SparseMoreauGrad(model, sigma=0)
+    >>> result = mg.attacks.PublishedTopKAttack(explainer, epsilon=0.5, steps=2).attack(x)
 
     As released; what makes it weak, so that maps look robust:
     - k counts the zeros too: where a sparse map has fewer entries than k, D = 1, and the sign of
@@ -40,17 +43,23 @@ class PublishedTopKAttack(Attack):
       sphere;
     - MoreauGrad maps are replaced by 1{A != 0} |grad f(x + u)| without noise, the support and the
       displacement u held ("straight-through"): for D, for K and for the gradient.
-    source: compute D and its gradient on this explainer, as with a softplus surrogate.
+
     Source: the code released with Zhang and Farnia (2023). Differs: draws of noise are the same at
     every step, and a map is solved from the last one.
     """
 
     steps: int = 10
+    """Steps, of which the last one's result is not judged."""
     step: float = 0.01
+    """Fraction of epsilon that each entry moves by."""
     share: float = 0.4
+    """k as a fraction of all entries."""
     labels: Tensor | None = None
+    """The data set's labels `[B]`, which must be predicted; None asks for the clean prediction."""
     source: Explainer | None = None
+    """Another explainer that D and its gradient are computed on, as with a softplus surrogate."""
     draws: int = 64
+    """Noise samples of each step's map at most."""
 
     name: ClassVar[str] = "published-top-k"
 
@@ -102,7 +111,7 @@ class PublishedTopKAttack(Attack):
             at = replace(score.moved(x), meter=meter)
             maps = seen._maps(at) if known is None else seen._near(at, known)
             shown, pull, spent = _straight_through(seen, at, maps)
-            known = maps.flat
+            known = maps.values
             if step == 0:
                 goal = self._goal(shown, case.bound.layout)
             assert goal is not None
@@ -140,16 +149,16 @@ class PublishedTopKAttack(Attack):
 
 
 def _straight_through(
-    explainer: Explainer, bound: BoundScore, maps: Maps
+    explainer: Explainer, bound: BoundScore, maps: Solution
 ) -> tuple[Tensor, Callable[[Tensor], Tensor], Tensor]:
     """What the released attack takes for the map at `bound.origin`, `[B, n]`, its derivative's
     transpose, and the evaluations of the map."""
     if not isinstance(explainer, ENVELOPES):
-        through = explainer.derivatives[0]
-        return maps.flat, lambda c: explainer._pull(bound, maps, c, through), maps.evaluations
+        through = explainer.way()
+        return maps.values, lambda c: explainer._pull(bound, maps, c, through), maps.evaluations
     released = isinstance(explainer, PublishedMoreauGrad) and explainer.sign == "displacement"
-    u = maps.flat if released else -explainer.rho * maps.flat
-    support = (maps.flat != 0).to(u.dtype)
+    u = maps.values if released else -explainer.rho * maps.values
+    support = (maps.values != 0).to(u.dtype)
     gradient = SimpleGradient(explainer.forward_func, score=explainer.score, task=explainer.task)
     point = replace(bound.moved(bound.origin + u), sigma=None, samples=1)
     plain = gradient._maps(point)
@@ -157,4 +166,4 @@ def _straight_through(
     def pull(cotangent: Tensor) -> Tensor:
         return gradient._pull(point, plain, support * cotangent, gradient.derivatives[0])
 
-    return support * plain.flat, pull, maps.evaluations + plain.evaluations
+    return support * plain.values, pull, maps.evaluations + plain.evaluations

@@ -21,13 +21,16 @@ WIDER, NARROWER = 1.5, 1.5**-0.25
 class RandomSearch(TopK):
     """Points on the sphere of radius epsilon; the best one that keeps the class, or x itself.
 
+    >>> result = mg.attacks.RandomSearch(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
+
     The first are uniform (of random signs for "linf"). Then each is the best one so far, turned at
-    random; how far follows the fifth-success rule. steps: points tried. draws: at most so many
-    draws of noise in each map, the same ones for every point.
+    random; how far follows the fifth-success rule.
     """
 
     steps: int = 100
+    """Points that are tried."""
     draws: int = 64
+    """Noise samples of each point's map at most, the same ones for every point."""
 
     name: ClassVar[str] = "random-search"
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.score.batched import Batched
 
 
 class AttackStatus(Enum):
@@ -69,7 +71,7 @@ _MESSAGES = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AttackResult:
+class AttackResult(Batched):
     """Perturbed inputs of a batch, and the attacked explainer's maps before and after.
 
     inputs: like those given, x itself where nothing better was found. clean, attacked: the
@@ -102,17 +104,7 @@ class AttackResult:
         """The result of one sample, still with a batch dimension."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"expected a sample from 0 to {len(self) - 1}, got {index}")
-        at = slice(index % len(self), index % len(self) + 1)
-        changed: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, Explanation):
-                changed[item.name] = value[index]
-            elif isinstance(value, Tensor) or item.name == "status":
-                changed[item.name] = value[at]
-            elif isinstance(value, tuple):
-                changed[item.name] = tuple(part[at] for part in value)
-        return replace(self, **changed)
+        return self.select(torch.tensor([index % len(self)]))
 
     @property
     def ok(self) -> bool:

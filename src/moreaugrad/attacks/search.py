@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from moreaugrad.attacks.problem import Case, Look
 from moreaugrad.attacks.result import AttackStatus
+from moreaugrad.score.batched import Batched
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class Found(Batched):
     """Inputs `[B, n]` that a search ends with, and what `AttackResult` says of them."""
 
     x: Tensor
     status: tuple[AttackStatus, ...]
     objective: Tensor
     evaluations: Tensor
-
-    @classmethod
-    def joined(cls, parts: Sequence[Found]) -> Found:
-        tensors = {
-            item.name: torch.cat([getattr(part, item.name) for part in parts])
-            for item in fields(cls)
-            if item.name != "status"
-        }
-        return cls(status=tuple(s for part in parts for s in part.status), **tensors)
 
 
 class Incumbents:
@@ -44,7 +36,7 @@ class Incumbents:
         self._run = self._trace.clone()
         self._best_here = torch.ones_like(case.label, dtype=torch.bool)
         self._stepped = torch.zeros_like(self._best_here)
-        zero = (case.clean == 0).all(1) | (clean.maps.flat == 0).all(1)
+        zero = (case.clean == 0).all(1) | (clean.maps.values == 0).all(1)
         self._void = [
             None if known else AttackStatus.ZERO_MAP if empty else AttackStatus.NON_FINITE
             for known, empty in zip(

@@ -21,7 +21,7 @@ from moreaugrad.certificates.moreau import (
 from moreaugrad.certificates.smoothed import overlap_of_bounds
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad
+from moreaugrad.explainers.moreau import Moreau, MoreauGrad
 from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
 from moreaugrad.registry import choose
@@ -196,7 +196,7 @@ def estimate_of_explanation(
 def check(explainer: Explainer, lipschitz: float | None = None) -> None:
     """Errors: ValueError for settings whose statement would be void, TypeError for a method that
     has none."""
-    if not isinstance(explainer, (SparsifiedSmoothGrad, MoreauExplainer)):
+    if not isinstance(explainer, (SparsifiedSmoothGrad, Moreau)):
         raise TypeError(
             "expected SparsifiedSmoothGrad or a MoreauGrad explainer, got "
             f"{type(explainer).__name__}: nothing is known of how its maps change"

@@ -95,17 +95,24 @@ def _annotation(option: Option) -> Any:
     return Annotated[kind | None, declare(**how)]
 
 
-def _methods(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
-    """List the methods with their settings.
+def _methods(
+    name: Annotated[str | None, Parameter(name="METHOD")] = None,
+    /,
+    *,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """List the methods with their settings, or explain the settings of one.
 
     Parameters
     ----------
+    name
+        One of them, in detail.
     json
         Print them for scripts, as JSON.
     """
-    from moreaugrad.cli.summary import list_methods
+    from moreaugrad.cli.methods import list_methods
 
-    list_methods(as_json=json)
+    list_methods(name, as_json=json)
     return 0
 
 

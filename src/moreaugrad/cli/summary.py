@@ -13,7 +13,6 @@ from rich.table import Table
 
 from moreaugrad.cli import screen
 from moreaugrad.cli.screen import duration, line, note, results
-from moreaugrad.runs.plans.maps import COMMON
 
 if TYPE_CHECKING:
     from moreaugrad.runs.engine import Outcome
@@ -209,43 +208,3 @@ def _percent(fraction: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def list_methods(*, as_json: bool) -> None:
-    """Names, settings with defaults, and sources."""
-    from moreaugrad.explainers import METHODS
-
-    if as_json:
-        screen.print_json(
-            {
-                name: {
-                    "summary": method.summary,
-                    "source": method.source,
-                    "settings": {k: _plain(v) for k, v in method.defaults().items()},
-                    "fixed": dict(method.settings),
-                }
-                for name, method in METHODS.items()
-            }
-        )
-        return
-    common = [name for name in COMMON if all(name in m.defaults() for m in METHODS.values())]
-    console = results()
-    for name, method in METHODS.items():
-        settings = "  ".join(
-            f"{key}={'none' if value is None else value}"
-            for key, value in method.defaults().items()
-            if key not in common
-        )
-        console.print(
-            f"[bold]{name}[/]  {escape(method.summary)}  [dim]({escape(method.source)})[/]"
-        )
-        if settings:
-            console.print(f"  [cyan]{escape(settings)}[/]")
-    console.print(
-        f"All methods: {'  '.join(common)}\n"
-        "Set them by the options of the same name, or by --set NAME=VALUE."
-    )
-
-
-def _plain(value: object) -> Any:
-    return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)

@@ -9,6 +9,7 @@ import numpy as np
 
 from moreaugrad.data.images import Size, resized
 from moreaugrad.registry import choose
+from moreaugrad.settings import Documented
 
 Array = np.ndarray
 Pixels = tuple[Array, Array | None]
@@ -20,31 +21,37 @@ AREA, ASPECT, DRAWS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
-    """Resize, rotate, pad, crop to `size`, flip; then blur and colours, of the picture alone.
+class Augment(metaclass=Documented):
+    """Resize, rotate, pad, crop to `size`, flip; then blur and colours, of the image alone.
 
-    size: side of the square that is kept. resize: the shorter side, or (height, width); None is
-    `size`, or for crop "resized" the picture as it is.
-    crop: "random"; "centre"; "resized", a random 8 to 100 % of the area, of aspect 3/4 to 4/3.
-    pad: pixels of black on each side. flip: left and right, with probability 1/2.
-    rotate: the largest angle in degrees, either way, corners black.
-    blur: the largest standard deviation in pixels of a Gaussian.
-    brightness, contrast, saturation: the factor lies from 1 - b to 1 + b.
+    >>> found = mg.data.Augment(size=32, pad=4)
 
     A crop that would leave out all of the attention is drawn again. All draws are a function of
-    (seed, epoch, id): neither the order of the pictures nor the number of workers counts.
+    (seed, epoch, id): neither the order of the images nor the number of workers counts.
     """
 
     size: int
+    """Side in pixels of the square that is kept."""
     resize: Size | None = None
+    """The shorter side in pixels, or (height, width), before the crop; None is `size`, or for crop
+    "resized" the image as it is."""
     crop: str = "random"
+    """Which part is kept: "random"; "centre"; or "resized", a random 8 to 100 % of the area, of
+    aspect 3/4 to 4/3."""
     pad: int = 0
+    """Pixels of black on each side."""
     flip: bool = True
+    """Swap left and right, with probability 1/2."""
     rotate: float = 0.0
+    """Largest angle in degrees, either way, corners black."""
     blur: float = 0.0
+    """Largest standard deviation in pixels of a Gaussian filter."""
     brightness: float = 0.0
+    """b: the factor of the brightness lies from 1 - b to 1 + b."""
     contrast: float = 0.0
+    """The same for the contrast."""
     saturation: float = 0.0
+    """The same for the saturation."""
 
     def __post_init__(self) -> None:
         choose("crop", self.crop, CROPS)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from moreaugrad.settings import Documented
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Range = tuple[float, float]
@@ -50,22 +52,28 @@ ATTEMPTS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cells:
+class Cells(metaclass=Documented):
     """`cells[i]` -> (image `[3, size, size]` in [0, 1], label, true map `[size, size]`).
+
+    >>> image, label, truth = mg.data.Cells(count=8)[0]
 
     Sample `i` is a function of (seed, i) alone. The true map is 0 on the background, 0.4 on the
     object and 0.9 on the feature of its class; both tensors are float32. An object may leave the
-    frame in part, but is drawn again while its feature covers less than `min_feature_fraction` of
-    the picture (for one tail at least 0.3 %), or nothing at all.
+    frame in part.
 
-    Differs: a bar is at least one pixel wide, so that it seldom breaks in small pictures.
-    Errors: ValueError for a size below 16; IndexError from `count` on.
+    Differs: a bar is at least one pixel wide, so that it seldom breaks in small images. Errors:
+    ValueError for a size below 16; IndexError from `count` on.
     """
 
     size: int = ORIGINAL
+    """Side of the images in pixels, at least 16."""
     seed: int = 0
+    """Random seed of the images."""
     count: int = 1024
+    """Number of images."""
     min_feature_fraction: float = 0.0
+    """An object is drawn again while its feature covers less than this fraction of the image (for
+    one tail at least 0.3 %), or nothing at all."""
 
     def __post_init__(self) -> None:
         if self.size < 16:

@@ -12,6 +12,7 @@ from .gradcam import GradCAM as GradCAM
 from .gradient import SimpleGradient as SimpleGradient, SmoothGrad as SmoothGrad
 from .moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,
+    Moreau as Moreau,
     MoreauGrad as MoreauGrad,
     SparseMoreauGrad as SparseMoreauGrad,
 )

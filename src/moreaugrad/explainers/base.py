@@ -6,6 +6,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,35 +17,37 @@ from torch import Tensor, nn
 from moreaugrad.curvature.products import outside_autocast
 from moreaugrad.explainers import calling
 from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.progress import Progress, reporting
+from moreaugrad.penalties import Penalty
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.masks import MaskLike
 from moreaugrad.score.readout import TargetLike
-from moreaugrad.score.score import Inputs, Score, Smoothed
+from moreaugrad.score.score import Inputs, Score
 from moreaugrad.settings import Checked
-from moreaugrad.solvers.solution import Status
+from moreaugrad.solvers.solution import Solution, Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explainer(GradientAttribution, metaclass=Checked):
-    """A configured method on a model. A subclass fills in `_maps`.
-
-    Shared settings. score: which number is explained (see `Score`): "logit", "log-probability",
-    "probability", "margin", "cross-entropy". task: "auto", "multiclass", "binary", "multilabel" or
-    "regression". layer: explain the output of this module (or its name) instead of the inputs.
-    batch_size: network passes done at once; None chooses from the input's size, and it is halved
-    when memory runs out. check: refuse a model that is no function of each sample alone, found by
-    two forward passes of one sample at each call, which `evaluations` do not count.
-    """
+    """A configured method on a model. A subclass fills in `_maps`."""
 
     # Captum's own __init__ would assign to a frozen instance; the field stands in for it.
     forward_func: ForwardFunc = field(kw_only=False)
+    """The model: a torch module, or a function of the inputs."""
     score: str = "logit"
+    """The number that is explained: "logit", "log-probability", "probability", "margin" (the logit
+    minus the largest other one) or "cross-entropy" (the loss: a map is positive where it rises)."""
     task: str = "auto"
+    """Kind of task: "multiclass", "binary" (a single logit), "multilabel" (a sigmoid for each) or
+    "regression"; "auto" is binary for one output column and multiclass for more."""
     layer: str | nn.Module | None = None
+    """A module of the model, or its name: its output is explained instead of the input."""
     batch_size: int | None = None
+    """Network passes done at once; None chooses from the input's size, and it is halved when memory
+    runs out."""
     check: bool = True
+    """Refuse a model whose output is random, keeps a state, or depends on the other samples. It
+    takes two more forward passes of one sample at each call, which `evaluations` do not count."""
 
     method: ClassVar[str]
     """The name in the registry and on the command line."""
@@ -58,15 +61,18 @@ class Explainer(GradientAttribution, metaclass=Checked):
         made: Self = super().__new__(cls)
         return made
 
+    def __post_init__(self) -> None:
+        _ = self._score  # checks its settings
+
     @abstractmethod
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         """The maps of a group of samples."""
 
-    def _near(self, bound: BoundScore, start: Tensor) -> Maps:
+    def _near(self, bound: BoundScore, start: Tensor) -> Solution:
         """The maps, where those at inputs nearby are known, `start` `[B, n]`."""
         return self._maps(bound)
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """J' c `[B, n]` by one of `derivatives`; `maps` are those at the bound's inputs."""
         raise TypeError(f"{self.method} has no derivative of its map")
 
@@ -156,21 +162,22 @@ class Explainer(GradientAttribution, metaclass=Checked):
             found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
-        maps = Maps.joined(found).smoothed(bound).stored(bound.layout)
-        restored = bound.layout.restore(maps.flat)
+        solution = _reported(Solution.joined(found), bound)
+        maps = bound.layout.restore(solution.values)
         explained = bound.layout.restore(bound.origin)
         real = None if bound.mask is None else bound.layout.split(bound.mask)
         several = several and bound.layer is None
+        given = solution.provenance()
+        given["settings"] = self.settings() | dict(solution.settings)
         return Explanation(
-            maps=restored if several else restored[0],
+            maps=maps if several else maps[0],
             inputs=explained if several else explained[0],
             mask=real if several or real is None else real[0],
             target=bound.target.classes,
             prediction=bound.prediction,
             score=bound.clean,
             method=self.method,
-            **{item.name: getattr(maps, item.name) for item in fields(maps)[1:]}
-            | {"settings": self.settings() | dict(maps.settings)},
+            **given,
         )
 
     def vjp(
@@ -192,18 +199,14 @@ class Explainer(GradientAttribution, metaclass=Checked):
         solver; "stein" needs no second derivatives, but many draws.
         Errors: ValueError for a way that the method does not have, and for `layer`.
         """
-        way = through or next(iter(self.derivatives), "")
-        if way not in self.derivatives:
-            raise ValueError(
-                f"through: expected one of {', '.join(self.derivatives) or 'none'}, which "
-                f"{self.method} has, got {through!r}"
-            )
+        way = self.way(through)
         if self.layer is not None:
             raise ValueError("layer: expected a map of the input itself, got one of a layer")
         target = explanation.target
         mask = explanation.mask
         bound = self.bind(explanation.inputs, target, additional_forward_args, ids, mask)
-        maps = Maps.of(explanation, bound)
+        parts = [part.to(bound.origin.dtype) for part in explanation.parts]
+        maps = Solution(values=bound.layout.flatten(parts), **explanation.provenance())
         given = cotangent if isinstance(cotangent, tuple) else (cotangent,)
         shapes = [tuple(part.shape) for part in given]
         expected = [tuple(part.shape) for part in explanation.parts]
@@ -216,6 +219,26 @@ class Explainer(GradientAttribution, metaclass=Checked):
             found = bound.layout.restore(self._pull(bound, maps, flat, way))
         return found if isinstance(explanation.maps, tuple) else found[0]
 
+    def way(self, through: str | None = None) -> str:
+        """One of `derivatives`: the one that is asked for, or the first.
+
+        Warns where the method has an exact one, but not with these settings.
+        Errors: ValueError for a way that it does not have.
+        """
+        found = through or next(iter(self.derivatives), "")
+        if found not in self.derivatives:
+            raise ValueError(
+                f"through: expected one of {', '.join(self.derivatives) or 'none'}, which "
+                f"{self.method} has, got {through!r}"
+            )
+        if through is None and found != type(self).derivatives[0]:
+            warnings.warn(
+                f"{self.method}: its map is differentiated by {found!r}, because the penalty "
+                f"has no prox_root, which the exact derivative needs",
+                stacklevel=3,
+            )
+        return found
+
     def bind(
         self,
         inputs: Inputs,
@@ -225,14 +248,18 @@ class Explainer(GradientAttribution, metaclass=Checked):
         mask: MaskLike = None,
     ) -> BoundScore:
         """The score that is explained, fixed at the clean inputs."""
-        return self._score().bind(inputs, target, additional_forward_args, ids, mask)
+        return self._score.bind(inputs, target, additional_forward_args, ids, mask)
 
     def settings(self) -> dict[str, Any]:
         """All settings but the model, as plain values that a TOML file can hold."""
-        found = {item.name: getattr(self, item.name) for item in fields(self)[1:]}
+        found = {item.name: getattr(self, item.name) for item in fields(self)[1:] if item.init}
         return {name: self._plain(value) for name, value in found.items() if value is not None}
 
     def _plain(self, value: object) -> object:
+        if isinstance(value, Penalty):
+            return {"name": type(value).__name__} | {
+                name: self._plain(each) for name, each in vars(value).items() if each is not None
+            }
         if isinstance(value, nn.Module) and isinstance(self.forward_func, nn.Module):
             names = {module: name for name, module in self.forward_func.named_modules()}
             return names.get(value, type(value).__name__)
@@ -242,7 +269,9 @@ class Explainer(GradientAttribution, metaclass=Checked):
         inside = "".join(f", {name}={value!r}" for name, value in self.settings().items())
         return f"{type(self).__name__}({type(self.forward_func).__name__}{inside})"
 
-    def _score(self) -> Score | Smoothed:
+    @cached_property
+    def _score(self) -> Score:
+        """What is explained. Its settings are checked when it is made."""
         return Score(
             self.forward_func, kind=self.score, task=self.task, layer=self.layer,
             batch_size=self.batch_size, check=self.check,
@@ -268,3 +297,24 @@ class Explainer(GradientAttribution, metaclass=Checked):
             progress(before + group * min(1.0, spent / (group * self.budget())), samples)
 
         return tell
+
+
+STORED = 0.02
+"""Relative error of a map in its input's dtype that is more than rounding."""
+
+
+def _reported(maps: Solution, bound: BoundScore) -> Solution:
+    """With the status of maps that were to be smoothed but have an input without noise, and of
+    those that their input's dtype cannot hold.
+
+    The error of the latter becomes what is lost, where it was not known to be as large.
+    """
+    silent = bound.silent()
+    if bool(silent.any()):
+        maps = maps.marked(Status.NO_NOISE, silent, maps.error.masked_fill(silent, torch.nan))
+    lost = bound.layout.lost(maps.values)
+    poor = (lost > STORED) & ~(maps.error >= lost)
+    if bool(poor.any()):
+        error = torch.where(poor, lost, maps.error)
+        maps = maps.marked(Status.PRECISION, poor, error.masked_fill(error.isinf(), torch.nan))
+    return maps

@@ -13,7 +13,6 @@ from torch import Tensor
 from moreaugrad.explainers import calling
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.score import checks
 from moreaugrad.score.bound import BoundScore
@@ -21,7 +20,7 @@ from moreaugrad.score.layer import taken
 from moreaugrad.score.masks import MaskLike
 from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Inputs
-from moreaugrad.solvers.solution import Status
+from moreaugrad.solvers.solution import Solution, Status
 
 Baselines = float | Tensor | tuple[float | Tensor, ...] | None
 """As Captum takes them: a number, a tensor like the input or with one row, a tuple of these."""
@@ -29,16 +28,16 @@ Baselines = float | Tensor | tuple[float | Tensor, ...] | None
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FromBaseline(Explainer):
-    """baseline: the input that stands for "nothing"; a number here, a tensor with the call.
-
-    tolerance: the completeness error above which a map's status is "incomplete".
-    """
+    """A method that compares the input with a baseline x'."""
 
     baseline: float = 0.0
+    """The input that stands for "nothing": a number here; a tensor with the call, `attribute(x,
+    baselines=...)`."""
     tolerance: float = 0.05
+    """Relative completeness error above which a map's status is "incomplete"."""
 
     def __post_init__(self) -> None:
-        self._score()
+        super().__post_init__()
         if not self.tolerance > 0:
             raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance!r}")
         if isinstance(self.baseline, bool) or not isinstance(self.baseline, (int, float)):
@@ -130,13 +129,9 @@ def reference(bound: BoundScore) -> Tensor:
     return bound.baseline
 
 
-def checked(maps: Maps, tolerance: float) -> Maps:
+def checked(maps: Solution, tolerance: float) -> Solution:
     """Those whose completeness error exceeds `tolerance` are reported as incomplete."""
-    status = tuple(
-        Status.INCOMPLETE if found.ok and not error <= tolerance else found
-        for found, error in zip(maps.status, maps.error.tolist(), strict=True)
-    )
-    return replace(maps, status=status)
+    return maps.marked(Status.INCOMPLETE, ~(maps.error <= tolerance))
 
 
 def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def refuse_settings(
 
 
 def _settings(explainer: Any) -> list[str]:
-    return [item.name for item in fields(explainer)[1:]]
+    return [item.name for item in fields(explainer)[1:] if item.init]
 
 
 def _instead(kind: str, settings: Sequence[str], name: str, known: Sequence[str]) -> str:

@@ -13,27 +13,31 @@ from torch import Tensor
 
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.registry import choose
 from moreaugrad.score import checks
 from moreaugrad.score.bound import BoundScore
-from moreaugrad.solvers.solution import Status
+from moreaugrad.solvers.solution import Solution, Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class IntegratedGradients(FromBaseline):
     """A = (x - x') * mean of grad f on the straight line from the baseline x' to x.
 
-    Without times_input, that mean alone. steps: gradients on the line; quadrature: "gausslegendre",
-    "riemann_middle", "riemann_trapezoid", "riemann_left" or "riemann_right".
+    >>> maps = mg.IntegratedGradients(model, steps=16).attribute(x)
+
     The explanation's error is |sum A - (f(x) - f(x'))| / |f(x) - f(x')|; more steps lower it, and
     above `tolerance` the status is "incomplete".
+
     Source: Sundararajan et al. (2017).
     """
 
     steps: int = 64
+    """Gradients on the line."""
     quadrature: str = "gausslegendre"
+    """Rule of the integral: "gausslegendre", "riemann_middle", "riemann_trapezoid", "riemann_left"
+    or "riemann_right"."""
     times_input: bool = True
+    """Multiply by x - x'; False gives the mean gradient alone."""
 
     method: ClassVar[str] = "integrated-gradients"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
@@ -51,7 +55,7 @@ class IntegratedGradients(FromBaseline):
     def fixed(self, draws: int) -> Self:
         return replace(self, steps=min(self.steps, max(2, draws)))
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """c * mean g + mean alpha H ((x - x') * c) over points x' + alpha (x - x') of the line."""
         change = bound.origin - reference(bound)
         v = change * cotangent if self.times_input else cotangent
@@ -65,7 +69,7 @@ class IntegratedGradients(FromBaseline):
                 total = total + width * cotangent * gradient
         return total
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         baseline = reference(bound)
         engine = attr.IntegratedGradients(bound.value, multiply_by_inputs=False)
 
@@ -83,7 +87,7 @@ class IntegratedGradients(FromBaseline):
         with checks.explained(bound.layout):
             mean = bound.in_chunks(mean_gradient, self.steps)
         contributions = mean * (bound.origin - baseline)
-        maps = Maps.direct(
+        maps = Solution.direct(
             contributions if self.times_input else mean,
             evaluations=self.steps,
             status=Status.FIXED_BUDGET,

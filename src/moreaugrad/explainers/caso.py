@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -30,7 +31,6 @@ from moreaugrad.curvature.second_derivatives import NoSecondDerivative
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
 from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.uncertainty import (
     accuracy,
     blocks_of,
@@ -46,14 +46,14 @@ from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.score.noise import RELATIVE, Noise
-from moreaugrad.score.score import Score, Smoothed
+from moreaugrad.score.score import Score
 from moreaugrad.solvers.second_order import (
     PROBE,
     Rule,
     SecondOrderProblem,
     solve_second_order,
 )
-from moreaugrad.solvers.solution import Status
+from moreaugrad.solvers.solution import Solution, Status
 
 AUTO, SEARCH = "auto", "search"
 PIXEL_C1 = 10.0
@@ -67,26 +67,30 @@ FEWEST = 4
 class GroupFeatures(Explainer):
     """A = -D*, in units of `std` times the input; positive where the input raises the score.
 
-    score: the loss is minus this score; "log-probability" makes it the cross-entropy.
-    std: what the preprocessing divided the pixels by, a number or one for each channel. The problem
-    is then that of pixels in [0, 1], which the paper's c1 and lambda1 are for; 1 takes the inputs
-    as they are (there c1 and lambda1 are std^2 and std times those for pixels).
-    c1: lambda2 = L / 2 + c1, L the Hessian's largest eigenvalue (0 for CAFO). lambda2: given
-    instead. The penalty is lambda2 ||D||^2 without a half.
-    lambda1: a number; "auto" for the share `sparsity` of zeros; or "search", the paper's choice:
-    on the grid max|g| / 2^j the last with at least three quarters of zeros.
+    D* = argmin_D -<g, D> - <D, H D> / 2 + lambda1 ||D||_1 + lambda2 ||D||^2 (no half), g and H the
+    loss's derivatives.
+
     Details: `surrogate`, the loss's rise in the model at D*, and `increase`, its true rise.
     """
 
     score: str = "log-probability"
+    """The loss is minus this score; "log-probability" makes it the cross-entropy."""
     std: float | Sequence[float] = 1.0
+    """What the preprocessing divided the pixels by: a number, or one for each channel. The problem
+    is then that of pixels in [0, 1], which the paper's c1 and lambda1 are for; 1 takes the inputs
+    as they are (there c1 and lambda1 are std^2 and std times those for pixels)."""
     c1: float = PIXEL_C1
+    """lambda2 = L / 2 + c1, L the Hessian's largest eigenvalue (0 for CAFO)."""
     lambda1: float | str = AUTO
+    """Weight of the L1 penalty: a number; "auto" by `sparsity`; or "search", the paper's choice: on
+    the grid max|g| / 2^j the last with at least three quarters of zeros."""
     lambda2: float | None = None
+    """Weight of the squared L2 penalty itself, instead of c1."""
     sparsity: float = 0.9
+    """Fraction of zero entries that an automatic `lambda1` aims at."""
 
     def __post_init__(self) -> None:
-        self._score()
+        super().__post_init__()
         if isinstance(self.lambda1, str):
             choose("lambda1", self.lambda1, (AUTO, SEARCH))
         elif not self.lambda1 >= 0:
@@ -131,12 +135,17 @@ class GroupFeatures(Explainer):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CAFO(GroupFeatures):
-    """D* = ST_lambda1(g) / (2 lambda2), lambda2 = c1. Source: CASO paper eq. (3)."""
+    """D* = ST_lambda1(g) / (2 lambda2), lambda2 = c1: CASO to first order.
+
+    >>> maps = mg.CAFO(model).attribute(x)
+
+    Source: CASO paper eq. (3).
+    """
 
     method: ClassVar[str] = "cafo"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         scale = flat_scale(self.std, bound.layout, bound.origin)
         rule = self._rule(bound.counts)
         lambda2 = self.c1 if self.lambda2 is None else self.lambda2
@@ -156,33 +165,39 @@ class CAFO(GroupFeatures):
         error = relative(jackknife(blocks, parts, solved), delta)
         status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
         told = self._told(bound, scale, delta, (gradient * delta).sum(1))
-        maps = Maps.direct(0.0 - delta, evaluations=bound.passes, status=status, error=error)
+        maps = Solution.direct(0.0 - delta, evaluations=bound.passes, status=status, error=error)
         return replace(maps, eta=weight(gradient), details=told)
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """H c / (2 lambda2) of the entries that are not zero; lambda1 is held."""
         scale = flat_scale(self.std, bound.layout, bound.origin)
         lambda2 = self.c1 if self.lambda2 is None else self.lambda2
-        inside = torch.where(maps.flat != 0, cotangent, 0.0) / (2 * lambda2 * scale)
+        inside = torch.where(maps.values != 0, cotangent, 0.0) / (2 * lambda2 * scale)
         return gradient_and_product(bound, inside)[1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CASO(GroupFeatures):
-    """hessian: "exact"; or "gauss-newton", the same for piecewise linear networks and cheaper for
-    others, of which it is told where it is not their Hessian.
-    tolerance: distance of 0 from the objective's derivatives, over ||g||, at which a sample is
-    done; `error` is the bound of the map's relative error that follows from it.
-    A product with H counts as two evaluations.
-    Details also: `lambda2`, `top_eigenvalue` (L), `top_error` (how far below it may be), and for
-    gauss-newton `hessian_gap`, ||(H - G) g|| / (L ||g||), what its products lack of the Hessian's.
-    The derivative holds lambda1 and lambda2, and is that of the exact Hessian's solution.
+    """D*, with the Hessian H of the loss.
+
+    >>> maps = mg.CASO(model).attribute(x)
+
+    A product with H counts as two evaluations. Details also: `lambda2`, `top_eigenvalue` (L),
+    `top_error` (how far below it may be), and for gauss-newton `hessian_gap`, ||(H - G) g|| / (L
+    ||g||), what its products lack of the Hessian's. The derivative holds lambda1 and lambda2, and
+    is that of the exact Hessian's solution.
+
     Source: CASO paper eq. (5), theorem 3. Differs: solved to a residual, per sample.
     """
 
     hessian: str = "exact"
+    """Which Hessian: "exact"; or "gauss-newton", the same for piecewise linear networks and cheaper
+    for others, where `hessian_gap` says how far it is from their Hessian."""
     tolerance: float = 1e-4
+    """Distance of 0 from the objective's derivatives, over ||g||, at which a sample is done; the
+    explanation's error is the bound of the map's relative error that follows from it."""
     max_evaluations: int = 200
+    """Evaluations at which a sample stops short of that."""
 
     method: ClassVar[str] = "caso"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
@@ -203,11 +218,11 @@ class CASO(GroupFeatures):
     def fixed(self, draws: int) -> Self:
         return replace(super().fixed(draws), tolerance=max(self.tolerance, ROUGH))
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """J' c = -grad_x w'(g + H D), with (2 lambda2 I - H) w = c on the entries that are not
         zero; D, w and lambda2 held."""
         scale = flat_scale(self.std, bound.layout, bound.origin)
-        support = maps.flat != 0
+        support = maps.values != 0
         twice = 2 * maps.details["lambda2"]
         model = LossModel(bound, Exact, scale)
 
@@ -218,9 +233,9 @@ class CASO(GroupFeatures):
             model.product, root, cotangent, -1 / twice, self.tolerance, self.max_evaluations
         )
         # Of the score, whose derivatives are minus the loss's; the map is minus D.
-        return pulled_twice(bound, w / twice[:, None] / scale, -maps.flat / scale)
+        return pulled_twice(bound, w / twice[:, None] / scale, -maps.values / scale)
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         with outside_autocast(bound) as bound:
             try:
                 return self._solved(bound, self.hessian)
@@ -231,7 +246,7 @@ class CASO(GroupFeatures):
                 warnings.warn(f"solved with the Gauss-Newton matrix instead: {error}", stacklevel=2)
                 return maps
 
-    def _solved(self, bound: BoundScore, hessian: str) -> Maps:
+    def _solved(self, bound: BoundScore, hessian: str) -> Solution:
         scale = flat_scale(self.std, bound.layout, bound.origin)
         model = LossModel(bound, HESSIANS[hessian], scale)
         problem = SecondOrderProblem(
@@ -254,8 +269,8 @@ class CASO(GroupFeatures):
             model, found, chosen, follows=self.lambda2 is None, measured=check > 0
         )
         surrogate = (model.gradient * found.delta + found.image * found.delta / 2).sum(1)
-        return Maps(
-            flat=0.0 - found.delta,
+        return Solution(
+            values=0.0 - found.delta,
             status=statuses(found, residual, self.tolerance, most, noisy=bound.sigma is not None),
             residual=residual,
             error=error,
@@ -272,25 +287,25 @@ class CASO(GroupFeatures):
 class _Smooth(GroupFeatures):
     """g and H are means over `samples` antithetic draws of noise: one joint problem.
 
-    sigma: a share of each input's own range, or absolute with sigma_mode="absolute".
     Source: CASO paper eq. (8). Differs: one target for all draws.
     """
 
     sigma: float = 0.15
+    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
+    sigma_mode "absolute" in the input's units."""
     samples: int = 32
+    """Noise samples, in antithetic pairs."""
     sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
     seed: int = 0
+    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
 
-    def _score(self) -> Smoothed:
-        plain = super()._score()
-        assert isinstance(plain, Score)
-        return Smoothed(
-            plain,
-            sigma=self.sigma,
-            samples=self.samples,
-            sigma_mode=self.sigma_mode,
-            noise=Noise(self.seed),
-        )
+    @cached_property
+    def _score(self) -> Score:
+        return replace(
+            super()._score, sigma=self.sigma, samples=self.samples,
+            sigma_mode=self.sigma_mode, noise=Noise(self.seed),
+        )  # fmt: skip
 
     def _draws(self) -> int:
         return self.samples if self.sigma > 0 else 1
@@ -301,20 +316,28 @@ class _Smooth(GroupFeatures):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SmoothCAFO(_Smooth, CAFO):
-    """CAFO of the mean loss under Gaussian noise. Source: CASO paper section 5."""
+    """CAFO of the mean loss under Gaussian noise.
+
+    >>> maps = mg.SmoothCAFO(model, samples=4).attribute(x)
+
+    Source: CASO paper section 5.
+    """
 
     method: ClassVar[str] = "smooth-cafo"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SmoothCASO(_Smooth, CASO):
-    """CASO of the mean loss under Gaussian noise; max_evaluations counts those of all draws.
+    """CASO of the mean loss under Gaussian noise.
 
-    What the draws' number leaves open is far more than the tolerance. Source: CASO paper
-    definition 4.
+    >>> maps = mg.SmoothCASO(model, samples=4).attribute(x)
+
+    Source: CASO paper definition 4.
     """
 
     tolerance: float = 1e-2
+    """Residual at which a sample is done; what the number of draws leaves open is far more."""
     max_evaluations: int = 3200
+    """Evaluations of all draws at which a sample stops short of that."""
 
     method: ClassVar[str] = "smooth-caso"

@@ -75,7 +75,7 @@ METHODS = Registry(
         ),
         "caso": Row(
             _CASO + "CASO",
-            "the same to second order, by the loss's Hessian",
+            "displacement that changes the loss most, to second order, by its Hessian",
             CASO,
         ),
         "smooth-cafo": Row(
@@ -100,12 +100,12 @@ METHODS = Registry(
         ),
         "sparse-moreaugrad": Row(
             _MOREAU + "SparseMoreauGrad",
-            "the same with an L1 penalty: a few entries",
+            "MoreauGrad with an L1 penalty: a few entries",
             MOREAUGRAD,
         ),
         "group-sparse-moreaugrad": Row(
             _MOREAU + "GroupSparseMoreauGrad",
-            "the same with a group penalty: a few blocks",
+            "MoreauGrad with a group penalty: a few blocks",
             MOREAUGRAD,
         ),
         "moreaugrad-plain": Row(

@@ -9,29 +9,34 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.rescale import rescaled
 from moreaugrad.score import checks
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.layer import as_module
+from moreaugrad.solvers.solution import Solution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DeepLift(FromBaseline):
     """A = (x - x') * m, with multipliers m chained through the network: Delta y / Delta x at each
-    activation (rescale rule) in place of its derivative.
+    activation (rescale rule) instead of its derivative.
 
-    Without times_input, the multipliers m alone. Completeness, sum of (x - x') * m = f(x) - f(x'),
-    holds where every nonlinear part is a module that has a rule: activations, max-pooling. It is
-    checked for each sample: the explanation's error is
-    |sum of (x - x') * m - (f(x) - f(x'))| / |f(x) - f(x')|, and above `tolerance` the status is
-    "incomplete". Explain a logit: probabilities and margins of several outputs have no rule.
+    >>> maps = mg.DeepLift(model).attribute(x)
+
+    Completeness, sum of (x - x') * m = f(x) - f(x'), holds where every nonlinear part is a module
+    that has a rule: activations, max-pooling. It is checked for each sample: the explanation's
+    error is |sum of (x - x') * m - (f(x) - f(x'))| / |f(x) - f(x')|, and above `tolerance` the
+    status is "incomplete". Explain a logit: probabilities and margins of several outputs have no
+    rule.
+
     Source: Shrikumar et al. (2017). Differs from Captum's: modules may be used more than once, work
     in place, or have a shortcut around them; overlapping pooling windows; more activations (see
     `rescale`); no custom rules.
     """
 
     times_input: bool = True
+    """Multiply the multipliers m by x - x'; False gives m itself, as Captum's
+    `multiply_by_inputs=False`."""
 
     method: ClassVar[str] = "deeplift"
 
@@ -42,7 +47,7 @@ class DeepLift(FromBaseline):
     def _draws(self) -> int:
         return 2
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         baseline = reference(bound)
         model = as_module(self.forward_func, self.method)
 
@@ -59,4 +64,4 @@ class DeepLift(FromBaseline):
         contributions = multiplier * (bound.origin - baseline)
         error = incompleteness(bound, contributions)
         flat = contributions if self.times_input else multiplier
-        return checked(Maps.direct(flat, evaluations=2, error=error), self.tolerance)
+        return checked(Solution.direct(flat, evaluations=2, error=error), self.tolerance)

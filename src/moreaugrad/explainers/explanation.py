@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.solvers.solution import Status
+from moreaugrad.solvers.solution import Provenance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,17 +25,15 @@ class ConvergenceWarning(UserWarning):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Explanation:
+class Explanation(Provenance):
     """Signed maps of a batch, shaped like the inputs, with their provenance.
 
-    A map is positive where the input raises the score. `[B]` each: `target` and `prediction`
-    (classes), `score` (at the clean input), `status`, `residual` (relative fixed-point residual of
-    the map), `error` (estimated relative error of the map: the Monte-Carlo standard error where
-    there is noise, the relative completeness error where there is a baseline; NaN where none is
-    estimated), `eta` (the penalty's weight; NaN without),
-    `steps` and `evaluations` (forward and input-backward passes of that sample).
-    `details`: what else a method tells of each map, `[B]` by name; the method's class says what.
-    `mask`: which entries are real, shaped like the maps (None: all); the others are 0 in the map.
+    maps: positive where the input raises the score; a tensor, or a tuple of one for each input.
+    inputs: those explained (the layer's output with `layer=`).
+    target, prediction: classes `[B]`. score `[B]`: at the clean input.
+    method: its name in the registry.
+    mask: which entries are real, shaped like the maps (None: all); the others are 0 in the map.
+    Status, error, evaluations and the rest: see `Provenance`.
     """
 
     maps: Tensor | tuple[Tensor, ...]
@@ -43,19 +41,8 @@ class Explanation:
     target: Tensor
     prediction: Tensor
     score: Tensor
-    status: tuple[Status, ...]
-    residual: Tensor
-    error: Tensor
-    eta: Tensor
-    steps: Tensor
-    evaluations: Tensor
     method: str
-    settings: Mapping[str, Any]
-    details: Mapping[str, Tensor] = field(default_factory=dict)
     mask: Tensor | tuple[Tensor, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self.status)
 
     def __getitem__(self, index: int | slice) -> Explanation:
         """The explanation of one sample or of a slice of them, still with a batch dimension.
@@ -63,19 +50,7 @@ class Explanation:
         Errors: IndexError for a number out of range, TypeError for anything else.
         """
         at = index if isinstance(index, slice) else self._place(index)
-        rows = list(range(*at.indices(len(self))))  # tensors take no negative step
-        changed: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name == "status":
-                changed[item.name] = value[at]
-            elif isinstance(value, Tensor):
-                changed[item.name] = value[rows]
-            elif isinstance(value, tuple):
-                changed[item.name] = tuple(part[rows] for part in value)
-            elif item.name == "details":
-                changed[item.name] = {name: each[rows] for name, each in value.items()}
-        return replace(self, **changed)
+        return self.select(torch.tensor(range(*at.indices(len(self))), dtype=torch.long))
 
     def __iter__(self) -> Iterator[Explanation]:
         """The samples' explanations, one after the other."""
@@ -122,11 +97,6 @@ class Explanation:
         masks = self.mask if isinstance(self.mask, tuple) else (self.mask,)
         real = torch.cat([mask.flatten(1) for mask in masks], dim=1)
         return (zero & real).sum(1).double() / real.sum(1)
-
-    @property
-    def ok(self) -> bool:
-        """Every map has reached the accuracy its method states."""
-        return all(status.ok for status in self.status)
 
     def problems(self) -> list[str]:
         """One line for each sample whose map did not reach the accuracy its method states."""

@@ -18,35 +18,48 @@ from moreaugrad.score.inputs import Layout
 from moreaugrad.score.noise import Noise, sample_keys
 from moreaugrad.score.pixels import InputSpace
 from moreaugrad.score.score import Score
+from moreaugrad.settings import Documented
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ascent:
+class Ascent(metaclass=Documented):
     """p <- clip(p + step g / rms(g)), g = grad [f(p) - decay ||p - centre||^2 / 2 - tv T(p)].
+
+    >>> found = mg.activation_maximisation(model, 0, x.shape[1:], ascent=mg.Ascent(steps=8))
 
     In pixels; rms over a sample's entries. T(p) is half the sum of squared differences of
     neighbouring pixels; centre is the middle of the space's interval.
-    normalise: False leaves out the division. jitter: each step sees the picture rolled by up to so
-    many pixels, either way. blur: standard deviation in pixels of a Gaussian filter after every
-    `every`-th step. clip: to the space's interval. sigma: of the noise that the ascent starts from,
-    around the centre, as a share of the interval.
+
     Source: Simonyan et al. (2014), arXiv 1312.6034 (decay); Mahendran and Vedaldi (2015), arXiv
     1412.0035 (T, jitter); Yosinski et al. (2015), arXiv 1506.06579 (blur).
     """
 
     steps: int = 256
+    """Steps of the ascent."""
     step: float = 0.01
+    """Length of a step in pixel values; without `normalise`, times the gradient."""
     normalise: bool = True
+    """Divide the gradient by its root mean square."""
     decay: float = 0.0
+    """Weight of the squared distance from the centre."""
     tv: float = 0.0
+    """Weight of T, which smooths."""
     jitter: int = 0
+    """Each step sees the image rolled by up to so many pixels, either way."""
     blur: float = 0.0
+    """Standard deviation in pixels of a Gaussian filter after every `every`-th step; 0 leaves it
+    out."""
     every: int = 4
+    """Steps between two blurs."""
     clip: bool = True
+    """Keep pixels within the space's interval."""
     sigma: float = 0.05
+    """Standard deviation of the noise that the ascent starts from, around the centre, as a fraction
+    of the interval."""
     seed: int = 0
+    """Random seed of that noise and of the jitter."""
 
     def __post_init__(self) -> None:
         Noise(self.seed)

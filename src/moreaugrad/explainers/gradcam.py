@@ -12,34 +12,38 @@ from torch import Tensor, nn
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.bottleneck import Output, outputs
 from moreaugrad.explainers.grid import Grid, grid_of
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.layer import as_module, name_of, replaced, resolve
 from moreaugrad.score.likelihood import raised
+from moreaugrad.solvers.solution import Solution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GradCAM(Explainer):
-    """A = sum over k of w_k a_k, enlarged to the input's size, the same in every channel; a_k are
-    a layer's channels and w_k the mean of the score's gradient over their positions.
+    """A = sum over k of w_k a_k, enlarged to the input's size, the same in every channel; a_k are a
+    layer's channels and w_k the mean of the score's gradient over their positions.
 
-    cam_layer: that layer or its name, a module whose output has channels and positions: those of a
-    convolution, with the channels first or last, or tokens of a grid, of which class and register
-    tokens are left out. Which axis is what is found out by asking the network, and refused where it
-    is not certain. None takes the last output before pooling that the whole score depends on, and
-    not a branch of it; the explanation's settings have its name. relu: keep the positive part only,
-    as the paper does. Grad-CAM explains one input that is an image, a signal or a volume.
+    >>> maps = mg.GradCAM(model).attribute(x)
+
+    Grad-CAM explains one input that is an image, a signal or a volume.
+
     Source: Selvaraju et al. (2017), eq. (1) and (2). Differs: signed, unless `relu`.
     """
 
     cam_layer: str | nn.Module | None = None
+    """The layer that is read, or its name: a module whose output has channels and positions, those
+    of a convolution, with the channels first or last, or tokens of a grid, of which class and
+    register tokens are left out. Which axis is what is found out by asking the network, and refused
+    where it is not certain. None takes the last output before pooling that the whole score depends
+    on, and not a branch of it; the explanation's settings have its name."""
     relu: bool = False
+    """Keep the positive part only, as the paper does."""
 
     method: ClassVar[str] = "grad-cam"
 
     def __post_init__(self) -> None:
-        self._score()
+        super().__post_init__()
         model = as_module(self.forward_func, self.method)
         if self.layer is not None:
             raise ValueError(
@@ -49,7 +53,7 @@ class GradCAM(Explainer):
         if self.cam_layer is not None:
             resolve(model, self.cam_layer, "cam_layer")
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         shape = bound.layout.shapes[0]
         if len(bound.layout.shapes) > 1:
             raise ValueError(
@@ -72,7 +76,7 @@ class GradCAM(Explainer):
         maps = bound.in_chunks(activation).to(bound.origin.dtype)
         if self.relu:
             maps = maps.clamp(min=0)
-        found = Maps.direct(grid.enlarged(maps, shape), evaluations=1)
+        found = Solution.direct(grid.enlarged(maps, shape), evaluations=1)
         return replace(found, settings={"cam_layer": name_of(model, layer)})
 
     def _found(self, bound: BoundScore, model: nn.Module) -> tuple[nn.Module, Grid]:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, product
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.noisy_mean import NoisyMean
 from moreaugrad.score.bound import BoundScore
+from moreaugrad.solvers.solution import Solution
 from moreaugrad.solvers.sparsity import eta_for
 
 
@@ -20,21 +20,25 @@ from moreaugrad.solvers.sparsity import eta_for
 class SimpleGradient(Explainer):
     """A = grad f(x); with `times_input`, x * grad f(x).
 
-    `keep`: the share of entries with the largest magnitude that stays, the rest is set to zero.
-    Source: Simonyan et al. (2014); Differs: signed.
+    >>> maps = mg.SimpleGradient(model).attribute(x)
+
+    Source: Simonyan et al. (2014). Differs: signed.
     """
 
     times_input: bool = False
+    """Multiply by the input."""
     keep: float = 1.0
+    """Fraction of the entries with the largest magnitude that stays; the rest is set to zero."""
 
     method: ClassVar[str] = "simple-gradient"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep: expected a share in (0, 1], got {self.keep!r}")
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         _, maps = bound.value_and_grad()
         if self.times_input:
             maps = maps * bound.origin
@@ -42,12 +46,12 @@ class SimpleGradient(Explainer):
             magnitude = maps.abs()
             largest_out = eta_for(magnitude, 1 - self.keep, bound.counts)
             maps = torch.where(magnitude <= largest_out[:, None], 0.0, maps)
-        return Maps.direct(maps, evaluations=1)
+        return Solution.direct(maps, evaluations=1)
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """H c; with `times_input` c * g + H (x * c). Which entries stay is held."""
         if self.keep < 1:
-            cotangent = torch.where(maps.flat != 0, cotangent, 0.0)
+            cotangent = torch.where(maps.values != 0, cotangent, 0.0)
         if not self.times_input:
             return gradient_and_product(bound, cotangent)[1]
         gradient, product = gradient_and_product(bound, bound.origin * cotangent)
@@ -58,8 +62,10 @@ class SimpleGradient(Explainer):
 class SmoothGrad(NoisyMean):
     """A = mean over z ~ N(0, sigma^2 I) of grad f(x + z), by `samples` antithetic draws.
 
-    sigma is a share of each input's own range (max - min), or absolute with sigma_mode="absolute".
+    >>> maps = mg.SmoothGrad(model, samples=8).attribute(x)
+
     The explanation's error is the standard error of that mean.
+
     Source: Smilkov et al. (2017). Differs: signed, antithetic, one target for all draws.
     """
 
@@ -70,5 +76,5 @@ class SmoothGrad(NoisyMean):
     def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
         return gradient
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         return product(bound, cotangent, through)

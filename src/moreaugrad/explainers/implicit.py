@@ -20,7 +20,7 @@ from moreaugrad.explainers.derivatives import (
     score_model,
     stein_product,
 )
-from moreaugrad.penalties import DifferentiablePenalty
+from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.solvers.problem import MoreauProblem
 
@@ -97,13 +97,20 @@ class Pulled:
         bound = self.problem.score
         return bound.moved(bound.origin + self.u)
 
+    @property
+    def _tau(self) -> Tensor:
+        return self.problem.rho * torch.nan_to_num(self.eta)
+
     def _root(self, v: Tensor) -> Tensor:
-        penalty = self.problem.penalty
-        assert isinstance(penalty, DifferentiablePenalty)
-        return penalty.prox_root(self.u, self.problem.rho * torch.nan_to_num(self.eta), v)
+        return self.problem.penalty.prox_root(self.u, self._tau, v)
 
     def _derivative(self, v: Tensor) -> Tensor:
-        return self._root(self._root(v))
+        """D v."""
+        if self.problem.penalty.differentiable:
+            return self._root(self._root(v))
+        gradient = self._there.value_and_grad()[1]
+        before = -self.problem.rho[:, None] * gradient
+        return prox_derivative(self.problem.penalty, before, self._tau, v)
 
     def _all_points(self) -> tuple[Tensor, Tensor]:
         """Inputs with every draw's noise, `[draws * B, n]`, and the samples they belong to."""

@@ -1,9 +1,9 @@
-"""MoreauGrad: the gradient of the score's Moreau envelope, plain, sparse and group-sparse."""
+"""MoreauGrad: the gradient of the score's Moreau envelope, with any penalty."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,24 +18,17 @@ from moreaugrad.explainers.derivatives import (
     groups_with_a_graph,
 )
 from moreaugrad.explainers.implicit import UNROLLED_STEPS, Pulled
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
-from moreaugrad.penalties.per_input import Joint
+from moreaugrad.penalties.base import check_any_batch
+from moreaugrad.penalties.per_input import PerInput
 from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
-from moreaugrad.score.score import Score, Smoothed
-from moreaugrad.solvers import (
-    SOLVERS,
-    Descent,
-    MoreauProblem,
-    Solution,
-    StochasticFixedPoint,
-    solve_for_sparsity,
-)
-from moreaugrad.solvers.sparsity import eta_for
+from moreaugrad.score.score import Score
+from moreaugrad.solvers import SOLVERS, Descent, ForSparsity, MoreauProblem, StochasticFixedPoint
+from moreaugrad.solvers.solution import Solution
 
 AUTO = "auto"
 ROUGH, ROUGH_STEPS = 1e-2, 20
@@ -43,37 +36,57 @@ ROUGH, ROUGH_STEPS = 1e-2, 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class MoreauExplainer(Explainer):
-    """A = -u* / rho, u* = argmin_u f(x + u) + ||u||^2 / (2 rho) + eta R(u).
+class Moreau(Explainer):
+    """A = -u* / rho, u* = argmin_u f(x + u) + ||u||^2 / (2 rho) + eta R(u), R the penalty.
 
-    rho: units of input^2 / score; rho -> 0 is the simple gradient. Needs rho below 1 / (largest
-    negative curvature of the score) for one solution; `rho_guidance` estimates that.
-    sigma: Gaussian regularisation, f(x) replaced by E f(x + z), z ~ N(0, sigma^2 I); a share of
-    each input's own range, or in the input's units with sigma_mode="absolute"; 0 turns it off.
-    tolerance: relative error of the map at which a sample is done (None: 0.1 with noise, 1e-3
-    without); max_evaluations: gradient evaluations at which it stops short of it.
-    noise: "fresh" draws at every step (`draws` of them, antithetic), or one "fixed" set of
-    `samples` draws: a deterministic problem, for tests and comparisons.
-    chains: 2 solves twice, from different starts with different draws, and tells when there is more
-    than one solution.
-    solver: "spectral", "accelerated" or "proximal-gradient", for deterministic scores.
-    Derivatives see the noise by its first `samples` draws.
+    >>> maps = mg.Moreau(model, penalty=mg.ElasticNet(0.01, 0.1)).attribute(x)
+
+    Derivatives see the noise by its first `samples` draws. A penalty without `prox_root` has no
+    "implicit" one: "straight-through" is then the first.
+
+    Errors: ValueError or TypeError for settings that do not fit.
+
     Source: MoreauGrad definitions 2 to 5, Algorithm 1. Differs: the sign is that of a gradient, as
     in definition 2; averages are taken before the prox, so that the map is exactly sparse.
     """
 
     rho: float = 1.0
+    """Reach of the envelope, in units of input^2 / score; rho -> 0 is the simple gradient. Below 1
+    / (largest negative curvature of the score) there is one solution; `rho_guidance` estimates
+    that."""
     sigma: float = DEFAULT_SIGMA
+    """Gaussian smoothing, f(x) replaced by E f(x + z), z ~ N(0, sigma^2 I): as a fraction of each
+    input's own range (max - min), fixed at the clean input; with sigma_mode "absolute" in the
+    input's units. 0 turns it off."""
     sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
     tolerance: float | None = None
+    """Relative error of the map at which a sample is done; None: 0.1 with noise, 1e-3 without."""
     max_evaluations: int = 4096
+    """Gradient evaluations at which a sample stops short of that (each chain by itself)."""
     noise: str = "fresh"
+    """When noise is drawn: "fresh" at every step, or one "fixed" set of `samples` draws, a
+    deterministic problem."""
     draws: int = 8
+    """Noise samples of a step with fresh noise, an even number (they come in antithetic pairs)."""
     samples: int = 64
+    """Noise samples of the fixed set, and those of a curvature estimate."""
     chains: int = 1
+    """2 solves twice, from different starts with different draws, and reports where there is more
+    than one solution; needs fresh noise."""
     solver: str = "spectral"
+    """For deterministic scores: "spectral", "accelerated" or "proximal-gradient"."""
     seed: int = 0
+    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
+    penalty: Penalty = field(default=Zero())
+    """Any `Penalty`, its weights in units of the gradient."""
+    eta: float | str = 1.0
+    """Weight of the penalty, which multiplies it: a number; "auto" chooses it for each sample by
+    `sparsity`, for penalties with `magnitudes`."""
+    sparsity: float = 0.9
+    """Fraction of the map's entries (groups) that an automatic `eta` sets to zero."""
 
+    method: ClassVar[str] = "moreau"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN)
 
     def __post_init__(self) -> None:
@@ -83,41 +96,52 @@ class MoreauExplainer(Explainer):
         choose("solver", self.solver, SOLVERS)
         if self.max_evaluations < 1:
             raise ValueError(f"max_evaluations: expected at least 1, got {self.max_evaluations!r}")
-        self._score()
-        self._solver()
+        self._check_penalty()
+        super().__post_init__()
+        _ = self._solver  # checks its settings
         if self.chains != 1 and not self.fresh:
             raise ValueError(
                 f"chains: expected 1 without fresh noise (sigma > 0), got {self.chains!r}: other "
                 "draws are what tells two solutions apart"
             )
+        if not self.penalty.differentiable:
+            ways = tuple(way for way in self.derivatives if way != IMPLICIT)
+            object.__setattr__(self, "derivatives", ways)
 
-    @abstractmethod
-    def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:
-        """R with unit weight, for an input of that shape among those that are explained."""
+    def _check_penalty(self) -> None:
+        if not isinstance(self.penalty, Penalty):
+            raise TypeError(
+                "penalty: expected a Penalty such as L1(0.01), got "
+                f"{getattr(self.penalty, '__name__', type(self.penalty).__name__)}"
+            )
+        if isinstance(self.eta, str):
+            choose("eta", self.eta, (AUTO,))
+            if not self.penalty.sparse:
+                raise TypeError(
+                    "eta: 'auto' needs a penalty that sets entries or groups to zero and has "
+                    f"magnitudes (L1, GroupL2), got {type(self.penalty).__name__}: give a number"
+                )
+        elif not 0 <= self.eta < torch.inf:
+            raise ValueError(f"eta: expected a number >= 0 or 'auto', got {self.eta!r}")
+        if not 0 <= self.sparsity <= 1:
+            raise ValueError(f"sparsity: expected a fraction from 0 to 1, got {self.sparsity!r}")
 
-    def _weight(self) -> float | str:
-        """eta, or "auto"."""
-        return 0.0
-
-    def _wanted(self) -> float | None:
-        """The share of zeros that an automatic eta is to give; None for a given eta."""
-        return None
+    def _regulariser(self, shape: Shape, bound: BoundScore) -> Penalty:
+        """R, for an input of that shape among those that are explained."""
+        check_any_batch(self.penalty, torch.zeros(len(bound) + 1, *shape).to(bound.origin))
+        return self.penalty
 
     @property
     def fresh(self) -> bool:
         """Whether every step sees new noise."""
         return self.sigma > 0 and self.noise == "fresh"
 
-    def _score(self) -> Score | Smoothed:
-        plain = super()._score()
-        assert isinstance(plain, Score)
-        return Smoothed(
-            plain,
-            sigma=self.sigma,
-            samples=self.samples,
-            sigma_mode=self.sigma_mode,
-            noise=Noise(self.seed),
-        )
+    @cached_property
+    def _score(self) -> Score:
+        return replace(
+            super()._score, sigma=self.sigma, samples=self.samples,
+            sigma_mode=self.sigma_mode, noise=Noise(self.seed),
+        )  # fmt: skip
 
     def _draws(self) -> int:
         return self.draws if self.fresh else self.samples if self.sigma > 0 else 1
@@ -125,55 +149,56 @@ class MoreauExplainer(Explainer):
     def budget(self) -> int:
         return self.max_evaluations * self.chains
 
-    def _solver(self) -> StochasticFixedPoint | Descent:
+    @property
+    def _tolerance(self) -> float:
+        if self.tolerance is None:
+            return 0.1 if self.fresh else 1e-3
+        return self.tolerance
+
+    @cached_property
+    def _solver(self) -> StochasticFixedPoint | Descent | ForSparsity:
         """To a standard error with fresh noise, to a residual for a deterministic score."""
-        if not self.fresh:
-            return SOLVERS[self.solver](
-                tolerance=1e-3 if self.tolerance is None else self.tolerance,
-                max_steps=self.max_evaluations,
+        sparsity = self.sparsity if self.eta == AUTO else None
+        if self.fresh:
+            return StochasticFixedPoint(
+                tolerance=self._tolerance,
+                max_evaluations=self.max_evaluations,
+                draws=self.draws,
+                chains=self.chains,
+                sparsity=sparsity,
             )
-        return StochasticFixedPoint(
-            tolerance=0.1 if self.tolerance is None else self.tolerance,
+        solver = SOLVERS[self.solver](
+            tolerance=self._tolerance,
+            max_steps=self.max_evaluations,
             max_evaluations=self.max_evaluations,
-            draws=self.draws,
-            chains=self.chains,
-            sparsity=self._wanted(),
         )
+        return solver if sparsity is None else ForSparsity(solver=solver, sparsity=sparsity)
 
     def _problem(self, bound: BoundScore) -> MoreauProblem:
-        weight = self._weight()
+        like = bound.origin[:, 0]
+        parts = tuple(self._regulariser(shape, bound) for shape in bound.layout.shapes)
         return MoreauProblem(
             score=bound,
-            rho=torch.full_like(bound.origin[:, 0], self.rho),
-            eta=torch.full_like(bound.origin[:, 0], 0.0 if isinstance(weight, str) else weight),
-            penalty=Joint(
-                tuple(self._penalty(shape, bound) for shape in bound.layout.shapes), bound.layout
-            ),
+            rho=torch.full_like(like, self.rho),
+            eta=torch.full_like(like, 0.0 if isinstance(self.eta, str) else self.eta),
+            penalty=PerInput(parts, bound.layout),
         )
 
-    def _maps(self, bound: BoundScore) -> Maps:
-        return self._as_maps(self._solved(self._problem(bound)))
+    def _maps(self, bound: BoundScore) -> Solution:
+        return self._as_maps(self._solver.solve(self._problem(bound)))
 
-    def _as_maps(self, solution: Solution) -> Maps:
+    def _as_maps(self, solution: Solution) -> Solution:
         # 0 - u rather than -u: no negative zeros.
-        return Maps.solved((0.0 - solution.u) / self.rho, solution)
+        return replace(solution, values=(0.0 - solution.values) / self.rho)
 
-    def _near(self, bound: BoundScore, start: Tensor) -> Maps:
+    def _near(self, bound: BoundScore, start: Tensor) -> Solution:
         """One solve from `start`; an automatic eta is that of the gradient there."""
+        solver = self._solver
         if self.fresh:
             return self._maps(bound)
-        problem, u = self._problem(bound), -self.rho * start
-        wanted, spent = self._wanted(), 0
-        if wanted is not None:
-            slope = bound.value_and_grad(u)[1]
-            assert isinstance(problem.penalty, Joint)
-            eta = eta_for(problem.penalty.magnitudes(slope), wanted, problem.counts)
-            problem = replace(problem, eta=eta)
-            spent = problem.evaluations()
-        solver = self._solver()
-        assert isinstance(solver, Descent)
-        solution = solver.solve(problem, start=u, allowed=self._allowed(bound) - spent)
-        return self._as_maps(replace(solution, evaluations=solution.evaluations + spent))
+        if isinstance(solver, ForSparsity):
+            solver = replace(solver, rounds=0)
+        return self._as_maps(solver.solve(self._problem(bound), -self.rho * start))
 
     def fixed(self, draws: int) -> Self:
         """Warm-started solves of one problem with a fixed set of draws."""
@@ -185,7 +210,7 @@ class MoreauExplainer(Explainer):
             max_evaluations=min(self.max_evaluations, ROUGH_STEPS * draws),
         )  # fmt: skip
 
-    def _pull(self, bound: BoundScore, maps: Maps, cotangent: Tensor, through: str) -> Tensor:
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """J' c, by the optimality condition u = P(-rho grad f(x + u)), D the derivative of P:
         J = (I + rho D H)^-1 D H."""
         found = []
@@ -193,70 +218,45 @@ class MoreauExplainer(Explainer):
         for rows in groups_with_a_graph(bound, graphs):
             pulled = Pulled(
                 problem=self._problem(bound.select(rows)),
-                u=-self.rho * maps.flat[rows],
+                u=-self.rho * maps.values[rows],
                 eta=maps.eta[rows],
-                tolerance=min(ROUGH, self._solver().tolerance),
+                tolerance=min(ROUGH, self._tolerance),
             )
             found.append(pulled.ways[through](cotangent[rows]))
         return torch.cat(found)
 
-    def _allowed(self, bound: BoundScore) -> Tensor:
-        return torch.full_like(bound.target.classes, self.max_evaluations)
-
-    def _solved(self, problem: MoreauProblem) -> Solution:
-        solver, wanted = self._solver(), self._wanted()
-        if isinstance(solver, StochasticFixedPoint):
-            return solver.solve(problem)
-        allowed = self._allowed(problem.score)
-        if wanted is None:
-            return solver.solve(problem, allowed=allowed)
-        return solve_for_sparsity(solver, problem, wanted, allowed)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class MoreauGrad(MoreauExplainer):
-    """Vanilla MoreauGrad: no penalty. Source: MoreauGrad definition 2."""
+class MoreauGrad(Moreau):
+    """Vanilla MoreauGrad: no penalty.
+
+    >>> maps = mg.MoreauGrad(model).attribute(x)
+
+    Source: MoreauGrad definition 2.
+    """
+
+    penalty: Penalty = field(default=Zero(), init=False)
+    eta: float | str = field(default=0.0, init=False)
+    sparsity: float = field(default=0.0, init=False)
 
     method: ClassVar[str] = "moreaugrad"
 
-    def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:
-        return Zero()
-
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class _Sparse(MoreauExplainer):
-    """eta: weight of the penalty, in units of the gradient; a map's entries are gradients minus
-    eta. "auto" chooses it for each sample such that the share `sparsity` of its entries (groups)
-    is zero.
+class SparseMoreauGrad(Moreau):
+    """Sparse MoreauGrad: R = ||u||_1.
+
+    >>> maps = mg.SparseMoreauGrad(model, sparsity=0.95).attribute(x)
+
+    Source: MoreauGrad definition 5.
     """
 
+    penalty: Penalty = field(default=L1(1.0), init=False)
     eta: float | str = AUTO
-    sparsity: float = 0.9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.eta, str):
-            choose("eta", self.eta, (AUTO,))
-        elif not self.eta >= 0:
-            raise ValueError(f"eta: expected a number >= 0 or 'auto', got {self.eta!r}")
-        if not 0 <= self.sparsity <= 1:
-            raise ValueError(f"sparsity: expected a share from 0 to 1, got {self.sparsity!r}")
-
-    def _weight(self) -> float | str:
-        return self.eta
-
-    def _wanted(self) -> float | None:
-        return self.sparsity if self.eta == AUTO else None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SparseMoreauGrad(_Sparse):
-    """Sparse MoreauGrad: R = ||u||_1. Source: MoreauGrad definition 5."""
+    """Weight of the penalty, in units of the gradient: the map's entries are gradients minus eta.
+    "auto" chooses it for each sample by `sparsity`."""
 
     method: ClassVar[str] = "sparse-moreaugrad"
-
-    def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:
-        return L1(1.0)
 
     @staticmethod
     def published(forward_func: ForwardFunc, **settings: Any) -> PublishedMoreauGrad:
@@ -265,20 +265,28 @@ class SparseMoreauGrad(_Sparse):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class GroupSparseMoreauGrad(_Sparse):
+class GroupSparseMoreauGrad(Moreau):
     """Group-sparse MoreauGrad: R = sum over groups S of ||u_S||_2.
 
-    group: the blocks' size in pixels (or one for each spatial axis); "blocks" makes a grid of about
-    16 along each axis, the paper's 14 x 14 pixels at 224; "tokens" a group of each position of
-    samples `[L, D]`; "auto" is "tokens" at an embedding (`layer`), "blocks" for images and volumes
-    with channels first, and refused where neither is certain. channels: "joint" or "separate".
-    index: explicit groups as integer labels (superpixels, groups of features), see `GroupL2`.
+    >>> maps = mg.GroupSparseMoreauGrad(model, group=8).attribute(x)
+
     Source: MoreauGrad definition 5.
     """
 
-    group: groups.Size = AUTO
+    penalty: Penalty = field(default=GroupL2(1.0), init=False)
+    eta: float | str = AUTO
+    """Weight of the penalty, in units of a group's gradient norm; "auto" chooses it for each sample
+    by `sparsity`."""
+    group: groups.Size = groups.AUTO
+    """Side of the blocks in pixels, or one for each spatial axis; "blocks" makes a grid of about 16
+    along each axis, the paper's 14 x 14 pixels at 224; "tokens" a group of each position of samples
+    `[L, D]`; "auto" is "tokens" at an embedding (`layer`), "blocks" for images and volumes with
+    channels first, and refused where neither is certain."""
     channels: str = "joint"
+    """Whether all channels of a block are one group ("joint"), or each has its own ("separate")."""
     index: groups.Labels | None = None
+    """Explicit groups as integer labels (superpixels, groups of features) instead of blocks, see
+    `GroupL2`."""
 
     method: ClassVar[str] = "group-sparse-moreaugrad"
 
@@ -289,7 +297,7 @@ class GroupSparseMoreauGrad(_Sparse):
         if self.index is not None:
             object.__setattr__(self, "index", groups.labels(self.index))
 
-    def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:
+    def _regulariser(self, shape: Shape, bound: BoundScore) -> Penalty:
         if self.index is None:
             size = groups.chosen(self.group, shape, bound.layer, padded=bound.mask is not None)
         else:

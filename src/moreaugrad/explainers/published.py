@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.penalties import L1, GroupL2, Penalty, groups
-from moreaugrad.penalties.per_input import Joint
+from moreaugrad.penalties.per_input import PerInput
 from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
-from moreaugrad.score.score import Score, Smoothed
-from moreaugrad.solvers.solution import Status
+from moreaugrad.score.score import Score
+from moreaugrad.solvers.solution import Solution, Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PublishedMoreauGrad(Explainer):
     """delta <- prox((1 - gamma / rho) delta - gamma g), g a mean of `draws` fresh noisy gradients.
 
-    `steps` updates; the result is the mean of the last `average` iterates, which has the union of
-    their supports. The noise level is sigma times the range of the clean input at every step.
-    group None is the sparse variant, else that of the group-sparse one, as in
-    `GroupSparseMoreauGrad`; eta 0 is the vanilla one.
-    sign: "displacement" gives that mean as released (+delta, not divided by rho), "gradient" gives
-    -delta / rho, which can be compared with all other maps.
+    >>> maps = mg.PublishedMoreauGrad(model, steps=20, average=5, draws=4).attribute(x)
+
+    The result is the mean of the last `average` iterates, which has the union of their supports.
+
     Source: MoreauGrad Algorithm 1 and the released code.
     """
 
     rho: float = 1.0
+    """Reach of the envelope, in units of input^2 / score."""
     eta: float = 5e-3
+    """Weight of the penalty; 0 is the vanilla variant."""
     gamma: float = 0.1
+    """Length of a step."""
     steps: int = 300
+    """Updates."""
     average: int = 101
+    """Last iterates that the result is the mean of."""
     draws: int = 32
+    """Noise samples of each step."""
     sigma: float = DEFAULT_SIGMA
+    """Standard deviation of the noise, as a fraction of the range of the clean input, the same at
+    every step."""
     group: groups.Size | None = None
+    """None is the sparse variant. Else that of the group-sparse one: the side of its blocks in
+    pixels, or "tokens", "blocks" or "auto" as in `GroupSparseMoreauGrad`."""
     sign: str = "displacement"
+    """What is returned: "displacement", the mean as released (+delta, not divided by rho), or
+    "gradient", -delta / rho, which can be compared with all other maps."""
     seed: int = 0
+    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
 
     method: ClassVar[str] = "published-moreaugrad"
 
@@ -54,13 +65,12 @@ class PublishedMoreauGrad(Explainer):
             choose("group", self.group, groups.NAMED)
         if not self.eta >= 0:
             raise ValueError(f"eta: expected a number >= 0, got {self.eta!r}")
-        self._score()
+        super().__post_init__()
 
-    def _score(self) -> Smoothed:
-        plain = super()._score()
-        assert isinstance(plain, Score)
+    @cached_property
+    def _score(self) -> Score:
         noise = Noise(self.seed, antithetic=False)
-        return Smoothed(plain, sigma=self.sigma, samples=self.draws, noise=noise)
+        return replace(super()._score, sigma=self.sigma, samples=self.draws, noise=noise)
 
     def _draws(self) -> int:
         return self.draws
@@ -74,8 +84,8 @@ class PublishedMoreauGrad(Explainer):
         size = groups.chosen(self.group, shape, bound.layer, padded=bound.mask is not None)
         return GroupL2(1.0, size=size)
 
-    def _maps(self, bound: BoundScore) -> Maps:
-        penalty = Joint(
+    def _maps(self, bound: BoundScore) -> Solution:
+        penalty = PerInput(
             tuple(self._penalty(shape, bound) for shape in bound.layout.shapes), bound.layout
         )
         delta = total = torch.zeros_like(bound.origin)
@@ -89,4 +99,4 @@ class PublishedMoreauGrad(Explainer):
         mean = total / min(self.average, self.steps)
         maps = mean if self.sign == "displacement" else -mean / self.rho
         evaluations = self.steps * (self.draws if bound.sigma is not None else 1)
-        return Maps.direct(maps, evaluations, status=Status.FIXED_BUDGET)
+        return Solution.direct(maps, evaluations, status=Status.FIXED_BUDGET)

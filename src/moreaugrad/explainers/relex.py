@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.maps import Maps
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
-from moreaugrad.score.score import Score, Smoothed
-from moreaugrad.solvers.solution import Status
+from moreaugrad.score.score import Score
+from moreaugrad.solvers.solution import Solution, Status
 
 LOG_PROBABILITY = "log-probability"
 START = 0.01
@@ -28,27 +28,40 @@ EPSILON = 1e-7
 class RelEx(Explainer):
     """A = the mask m in [0, 1]^n, one entry for each of the input's, that descends
 
-    mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)] + lambda1 ||m||_1,
-    show = (x + z) * m, hide = (x + z) * (1 - m), p the target's probability: `steps` steps of
-    `rate` with `momentum` along the gradient at unit length, the mask clamped after each.
-    `draws` fresh antithetic draws z each step; sigma is a share of each input's own range (max -
-    min), or absolute with sigma_mode="absolute". The score can only be the log-probability.
-    Details: `foreground` and `background`, p at x * m and at x * (1 - m).
-    An entry that the loss never depended on is 0; a sample without any is told (`NO_GRADIENT`).
-    Source: Lim et al. (2021) and the released code. Differs: noise keyed and antithetic, at
-    a level fixed for each sample; finite where probabilities are 0 or 1.
+    mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)] + lambda1 ||m||_1, show = (x + z) * m,
+    hide = (x + z) * (1 - m), p the target's probability: steps along the gradient at unit length,
+    the mask clamped after each.
+
+    >>> maps = mg.RelEx(model, steps=5).attribute(x)
+
+    Details: `foreground` and `background`, p at x * m and at x * (1 - m). An entry that the loss
+    never depended on is 0; a sample without any has the status `NO_GRADIENT`.
+
+    Source: Lim et al. (2021) and the released code. Differs: noise keyed and antithetic, at a level
+    fixed for each sample; finite where probabilities are 0 or 1.
     """
 
     score: str = LOG_PROBABILITY
+    """The "log-probability" alone: the loss is made of it."""
     lambda1: float = 1e-4
+    """Weight of the mask's sum."""
     lambda2: float = 1.0
+    """Weight of what is hidden."""
     steps: int = 50
+    """Steps of the descent."""
     rate: float = 0.1
+    """Length of a step, along the gradient at length one."""
     momentum: float = 0.99
+    """Fraction of the last step that the next one keeps."""
     draws: int = 8
+    """Fresh noise samples of each step, in antithetic pairs."""
     sigma: float = DEFAULT_SIGMA
+    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
+    sigma_mode "absolute" in the input's units."""
     sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
     seed: int = 0
+    """Random seed of the noise and of the mask's start."""
 
     method: ClassVar[str] = "relex"
 
@@ -61,7 +74,7 @@ class RelEx(Explainer):
                 raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum!r}")
-        self._score()
+        super().__post_init__()
         if self.score != LOG_PROBABILITY:
             raise ValueError(
                 f"score: expected {LOG_PROBABILITY!r}, of which RelEx's loss is made, got "
@@ -74,16 +87,12 @@ class RelEx(Explainer):
         chosen: dict[str, Any] = {"draws": 50} | settings
         return cls(forward_func, **chosen)
 
-    def _score(self) -> Smoothed:
-        plain = super()._score()
-        assert isinstance(plain, Score)
-        return Smoothed(
-            plain,
-            sigma=self.sigma,
-            samples=self.draws,
-            sigma_mode=self.sigma_mode,
-            noise=Noise(self.seed),
-        )
+    @cached_property
+    def _score(self) -> Score:
+        return replace(
+            super()._score, sigma=self.sigma, samples=self.draws,
+            sigma_mode=self.sigma_mode, noise=Noise(self.seed),
+        )  # fmt: skip
 
     def _draws(self) -> int:
         return SIDES * self.draws
@@ -91,7 +100,7 @@ class RelEx(Explainer):
     def budget(self) -> int:
         return self._draws() * self.steps
 
-    def _maps(self, bound: BoundScore) -> Maps:
+    def _maps(self, bound: BoundScore) -> Solution:
         mask = self._start(bound)
         velocity, moved = torch.zeros_like(mask), torch.zeros_like(mask, dtype=torch.bool)
         for step in range(self.steps):
@@ -102,13 +111,9 @@ class RelEx(Explainer):
             mask = (mask - self.rate * velocity).clamp(0, 1)
         # What the loss does not see has no evidence: not the chance of the start.
         mask = torch.where(moved, mask, 0.0)
-        maps = Maps.direct(mask, SIDES * bound.passes * self.steps, Status.FIXED_BUDGET)
+        maps = Solution.direct(mask, SIDES * bound.passes * self.steps, Status.FIXED_BUDGET)
         return replace(
-            maps,
-            status=tuple(
-                found if any_moved else Status.NO_GRADIENT
-                for found, any_moved in zip(maps.status, moved.any(1).tolist(), strict=True)
-            ),
+            maps.marked(Status.NO_GRADIENT, ~moved.any(1)),
             steps=torch.full_like(maps.steps, self.steps),
             details=_shown(bound, mask),
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.lanczos import Curvature, estimate_curvature
-from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.score.checks import as_parts
 from moreaugrad.score.masks import MaskLike
 from moreaugrad.score.readout import TargetLike
@@ -32,7 +32,7 @@ class RhoGuidance:
 
 
 def rho_guidance(
-    explainer: MoreauExplainer,
+    explainer: Moreau,
     inputs: Inputs,
     target: TargetLike = None,
     additional_forward_args: object = None,

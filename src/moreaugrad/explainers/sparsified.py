@@ -53,21 +53,27 @@ class Moments:
 class SparsifiedSmoothGrad(NoisyMean):
     """A = mean over z ~ N(0, sigma^2 I) of h(|grad f(x + z)|), h in [0, 1]^n: never negative.
 
-    variant: "sparsified", h = 1 on the floor(tau n) largest entries g_i > 0, else 0;
-    "relaxed", h_i = min(g_i, v) / v on these, v the floor(gamma n)-th largest entry (0: the
-    largest); "scaled", h_i = g_i / max g. At least one entry counts as largest; equal ones in
-    their order; a gradient of zeros has h = 0. n counts the real entries of all inputs.
-    Draws are independent unless `antithetic`, for the bounds of `moreaugrad.certificates`.
-    The explanation's error is the standard error of the mean.
+    >>> maps = mg.SparsifiedSmoothGrad(model, samples=8).attribute(x)
+
+    At least one entry counts as largest; equal ones in their order; a gradient of zeros has h = 0.
+    n counts the real entries of all inputs. Draws are independent unless `antithetic`, for the
+    bounds of `moreaugrad.certificates`. The explanation's error is the standard error of the mean.
     Of the derivatives, "implicit" holds which entries are among the largest; the sparsified
     variant, which is constant between jumps, has none but "stein".
+
     Source: Levine et al. (2019). Differs: one target for all draws.
     """
 
     variant: str = RELAXED
+    """Which h: "sparsified", 1 on the floor(tau n) largest entries g_i > 0, else 0; "relaxed",
+    min(g_i, v) / v on these, v the floor(gamma n)-th largest entry (0: the largest); or "scaled",
+    g_i / max g."""
     tau: float = 0.1
+    """Fraction of a noisy gradient's entries that count as largest."""
     gamma: float = 0.01
+    """Fraction of the entries that has the value 1, for the relaxed variant."""
     antithetic: bool = False
+    """Draws in pairs z, -z; the bounds of a certificate need independent ones."""
 
     method: ClassVar[str] = "sparsified-smoothgrad"
     derivatives: ClassVar[tuple[str, ...]] = (STEIN, IMPLICIT)

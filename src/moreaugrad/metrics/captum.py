@@ -25,6 +25,7 @@ from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import Layout
 from moreaugrad.score.noise import sample_keys
 from moreaugrad.score.pixels import INPUT, PIXEL, UNITS, InputSpace
+from moreaugrad.settings import Documented
 
 Parts = Tensor | tuple[Tensor, ...]
 
@@ -57,14 +58,21 @@ class Explains(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Near:
-    """Points near an input. radius: of each entry, in units of the network's "input" or of the
-    "pixel"; a standard deviation, or half of an interval's width. draws: how many points."""
+class Near(metaclass=Documented):
+    """Points near an input.
+
+    >>> near = mg.metrics.Near(radius=0.1)
+    >>> values = mg.metrics.infidelity(mg.Score(model).bind(x), maps, near=near)
+    """
 
     radius: float
+    """Of each entry, in `units`: a standard deviation, or half of an interval's width."""
     units: str = INPUT
+    """The network's "input", or "pixel"."""
     draws: int = 10
+    """How many points."""
     seed: int = 0
+    """Random seed of the points."""
 
     def __post_init__(self) -> None:
         if not 0 < self.radius < float("inf"):

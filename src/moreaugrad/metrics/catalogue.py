@@ -126,16 +126,16 @@ METRICS = Registry(
             "Singla et al. (2019), arXiv 1902.00407", kind="pair", better=HIGH,
         ),
         "ssim": Metric(
-            HERE + "structure:ssim", "similarity of the maps as images", SSIM, kind="pair",
-            better=HIGH,
+            HERE + "structure:ssim", "SSIM, the similarity of the maps as images", SSIM,
+            kind="pair", better=HIGH,
         ),
         "ssim-masked": Metric(
-            HERE + "structure:ssim", "the same, where either map is not zero", SSIM,
+            HERE + "structure:ssim", "SSIM where either map is not zero", SSIM,
             {"masked": True}, kind="pair", better=HIGH,
         ),
         "ssim-raw": Metric(
             HERE + "structure:ssim",
-            "the same of maps as they are, as published: near 1 for any small maps", MOREAUGRAD,
+            "SSIM of maps as they are, as published: near 1 for any small maps", MOREAUGRAD,
             {"displayed": False, "reduction": "none", "border": "zero"}, kind="pair", better=HIGH,
         ),
         "spearman": Metric(
@@ -215,8 +215,9 @@ METRICS = Registry(
             SAMEK, {"order": "lerf"}, kind="model", better=LOW,
         ),
         "abpc": Metric(
-            HERE + "faithfulness:aopc", "the first minus the second", SAMEK, {"order": "abpc"},
-            kind="model", better=HIGH,
+            HERE + "faithfulness:aopc",
+            "AOPC of the most relevant regions minus that of the least relevant", SAMEK,
+            {"order": "abpc"}, kind="model", better=HIGH,
         ),
         "deletion": Metric(
             HERE + "faithfulness:deletion",

@@ -25,6 +25,7 @@ from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.pixels import InputSpace
+from moreaugrad.settings import Documented
 
 UNIFORM, MEAN, BLUR = "uniform", "mean", "blur"
 REPLACEMENTS = (UNIFORM, MEAN, BLUR)
@@ -77,22 +78,26 @@ class Places:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Perturbation:
+class Perturbation(metaclass=Documented):
     """What is replaced, by what, and which number is followed.
 
-    size: of the square regions, in pixels. replacement: "uniform", "mean", "blur" (see
-    `REPLACEMENTS`) or a pixel value. score: "probability", "logit", ... of the bound score's
-    target, or None for the bound score's own kind. reduction: of the map over its channels.
-    draws: orders of equally relevant regions, and replacements, that the score is averaged over.
-    seed: of those draws.
+    >>> how = mg.metrics.Perturbation(size=3)
+    >>> values = mg.metrics.aopc(mg.Score(model).bind(x), maps, steps=4, how=how)
     """
 
     size: int = 9
+    """Side of the square regions, in pixels."""
     replacement: str | float = UNIFORM
+    """What regions become: "uniform", "mean", "blur" (see `REPLACEMENTS`) or a pixel value."""
     score: str | None = "probability"
+    """Which number is followed: "probability", "logit", ... of the bound score's target, or None
+    for the bound score's own kind."""
     reduction: str = "abs-sum"
+    """Of the map over its channels."""
     draws: int = 10
+    """Orders of equally relevant regions, and replacements, that the score is averaged over."""
     seed: int = 0
+    """Random seed of these draws."""
 
     def __post_init__(self) -> None:
         if isinstance(self.replacement, str):

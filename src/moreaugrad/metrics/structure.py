@@ -13,6 +13,7 @@ from torch import Tensor
 from moreaugrad.metrics.maps import AS_IS, Floats, by_sample, check
 from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
+from moreaugrad.settings import Documented
 
 BORDERS = {"mirrored": "reflect", "zero": "constant"}
 STABILISERS = (0.01, 0.03)
@@ -20,18 +21,22 @@ STABILISERS = (0.01, 0.03)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
-    """Local means over size x size pixels: Gaussian of this sigma, or all alike where it is None.
+class Window(metaclass=Documented):
+    """Local means over size x size pixels.
 
-    border: what lies around a map, "mirrored" or "zero". cropped: leave out windows that reach
-    over it. unbiased: variances with n - 1.
+    >>> values = mg.metrics.ssim(maps, maps, window=mg.metrics.Window(size=7))
     """
 
     size: int = 11
+    """Side in pixels, an odd number from 3."""
     sigma: float | None = 1.5
+    """Standard deviation in pixels of a Gaussian; None weighs all pixels alike."""
     border: str = "mirrored"
+    """What lies around a map: "mirrored" or "zero"."""
     cropped: bool = False
+    """Leave out windows that reach over the border."""
     unbiased: bool = False
+    """Variances with n - 1."""
 
     def __post_init__(self) -> None:
         if self.size < 3 or self.size % 2 == 0:

@@ -11,25 +11,30 @@ from torch import Tensor
 
 from moreaugrad.data.images import Picture, Size, check_size, resized
 from moreaugrad.registry import choose
+from moreaugrad.settings import Documented
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocess:
+class Preprocess(metaclass=Documented):
     """Resize, centre crop, scale to [0, 1], then (x - mean) / std for each channel.
 
-    resize: the shorter side (a number) or (height, width), which may change the aspect.
-    crop: side or (height, width) of the centre that is kept; what it lacks is filled with black.
-    mean, std: three numbers for RGB, or one for grey.
-    interpolation: of the resize, one of `INTERPOLATIONS`.
+    >>> found = mg.models.Preprocess(resize=256, crop=224)(mg.load_image("docs/images/cell.png"))
     """
 
     resize: Size | None = None
+    """The shorter side in pixels, or (height, width), which may change the aspect; None keeps the
+    size."""
     crop: Size | None = None
+    """Side or (height, width) in pixels of the centre that is kept; what it lacks is filled with
+    black."""
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Three numbers for RGB, or one for grey."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Three numbers for RGB, or one for grey."""
     interpolation: str = "bilinear"
+    """Of the resize: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos"."""
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):

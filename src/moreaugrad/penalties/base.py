@@ -7,20 +7,21 @@ test every penalty: Fenchel's gap R(p) + R*(d) - <p, d> vanishes for the pairs
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from moreaugrad.score.inputs import per_sample
+from moreaugrad.settings import Documented
 
 Weight = float | Tensor
 """A number >= 0 for all samples, or one for each, `[B]`."""
 
 
-class Penalty(ABC):
-    """A closed convex function R of one sample.
+class Penalty(metaclass=Documented):
+    """A closed convex function R of one sample: four methods, and two that more can be done with.
 
     `u`, `g` and `d` are `[B, *shape]`; `tau` is a step, a number or `[B]`; values are `[B]`.
     """
@@ -41,26 +42,40 @@ class Penalty(ABC):
     def maximiser(self, g: Tensor) -> Tensor:
         """argmax_d <g, d> - R*(d), an element of the subdifferential of R at g."""
 
-
-class DifferentiablePenalty(Penalty):
-    """One whose prox tells its own derivative by its result."""
-
-    @abstractmethod
-    def prox_root(self, result: Tensor, tau: Weight, v: Tensor) -> Tensor:
-        """D^(1/2) v, D the derivative of prox(., tau) where it gave `result`: symmetric, and
-        0 <= D <= 1. What is set to zero stays so."""
-
-
-class SparsePenalty(DifferentiablePenalty):
-    """A weighted norm of magnitudes, whose prox sets the small ones to exactly zero."""
-
-    @abstractmethod
     def magnitudes(self, u: Tensor) -> Tensor:
-        """`[B, G]`: what `prox(u, tau)` compares with its threshold (entries, or groups' norms)."""
+        """`[B, G]`: the smallest tau with which `prox(u, tau)` sets an entry (a group) to zero.
+
+        Of a weighted norm of entries or groups, which sets small ones to exactly zero. With it a
+        weight can be chosen by the sparsity that it gives. Errors: TypeError without it.
+        """
+        raise TypeError(
+            f"sparsity: expected a penalty that sets entries or groups to zero and has magnitudes "
+            f"(L1, GroupL2), got {type(self).__name__}: give its weight as a number"
+        )
+
+    def prox_root(self, result: Tensor, tau: Weight, v: Tensor) -> Tensor:
+        """D^(1/2) v, D the derivative of prox(., tau) where it gave `result`.
+
+        D is symmetric with 0 <= D <= 1; what is set to zero stays so. With it the derivatives of
+        maps are exact. Errors: TypeError without it.
+        """
+        raise TypeError(
+            f"expected a penalty whose prox has a derivative (prox_root), got {type(self).__name__}"
+        )
+
+    @property
+    def sparse(self) -> bool:
+        """Whether it has `magnitudes`: it is then a weighted norm of them."""
+        return type(self).magnitudes is not Penalty.magnitudes
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether it has `prox_root`."""
+        return type(self).prox_root is not Penalty.prox_root
 
 
 @dataclass(frozen=True, eq=False)
-class Zero(DifferentiablePenalty):
+class Zero(Penalty):
     """R = 0."""
 
     def value(self, u: Tensor) -> Tensor:
@@ -79,14 +94,58 @@ class Zero(DifferentiablePenalty):
         return torch.zeros_like(g)
 
 
+def prox_derivative(penalty: Penalty, u: Tensor, tau: Weight, v: Tensor) -> Tensor:
+    """D v, D the derivative of `prox(., tau)` at u, through its code by autograd.
+
+    For penalties without `prox_root`. Where its code cannot be differentiated, D keeps what the
+    prox does not set to zero.
+    """
+    with torch.enable_grad():
+        leaf = u.detach().requires_grad_()
+        try:
+            result = penalty.prox(leaf, tau)
+        except RuntimeError:  # e.g. "Can't call numpy() on Tensor that requires grad"
+            result = penalty.prox(u, tau)
+        if result.requires_grad:
+            (found,) = torch.autograd.grad(result, leaf, v)
+            return found
+    return torch.where(result != 0, v, 0.0)
+
+
 def check_weight(name: str, weight: Weight) -> None:
     value = torch.as_tensor(weight)
     if not bool((value >= 0).all()) or not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name}: expected finite numbers >= 0, got {weight!r}")
 
 
+def check_any_batch(penalty: Penalty, u: Tensor) -> None:
+    """Whether a penalty that is a setting serves a batch like u `[B, *shape]`, of any size.
+
+    Errors: ValueError for one whose weights are those of the samples of one batch.
+    """
+    numbers = [item for item in vars(penalty).values() if isinstance(item, Tensor)]
+    if any(item.is_floating_point() for item in numbers):
+        try:
+            penalty.prox(u, 1.0)
+        except RuntimeError as error:
+            raise ValueError(
+                f"penalty: expected weights for all samples (numbers, or tensors of a sample's "
+                f"shape), got {type(penalty).__name__} with one for each sample of a batch"
+            ) from error
+
+
 def times(weight: Weight, values: Tensor) -> Tensor:
     return per_sample(weight, values) * values
+
+
+def over(values: Tensor, weight: Weight) -> Tensor:
+    """values / weight, for magnitudes. Errors: ValueError for a weight of zero."""
+    if isinstance(weight, float) and weight == 1:
+        return values
+    divisor = per_sample(weight, values)
+    if bool((divisor == 0).any()):
+        raise ValueError("sparsity: expected a penalty with a weight > 0, got 0")
+    return values / divisor
 
 
 def within(values: Tensor, bound: Weight) -> Tensor:

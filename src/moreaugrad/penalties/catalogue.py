@@ -20,15 +20,15 @@ class NamedPenalty(Row):
 PENALTIES = Registry(
     "penalty",
     {
-        "l1": NamedPenalty("moreaugrad.penalties.l1:L1", "eta |g|_1", ADVGRAD),
+        "l1": NamedPenalty("moreaugrad.penalties.separable:L1", "eta |g|_1", ADVGRAD),
         "group": NamedPenalty(
             "moreaugrad.penalties.group:GroupL2", "eta sum_S |g_S|_2 over square blocks", ADVGRAD,
         ),
         "elastic-net": NamedPenalty(
-            "moreaugrad.penalties.quadratic:ElasticNet", "l1 |g|_1 + l2 |g|_2^2", ADVGRAD,
+            "moreaugrad.penalties.separable:ElasticNet", "l1 |g|_1 + l2 |g|_2^2", ADVGRAD,
         ),
         "squared-l2": NamedPenalty(
-            "moreaugrad.penalties.quadratic:SquaredL2", "weight |g|_2^2",
+            "moreaugrad.penalties.separable:SquaredL2", "weight |g|_2^2",
             "Drucker and LeCun (1992)",
         ),
         "harmonisation": NamedPenalty(

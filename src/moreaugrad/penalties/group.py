@@ -8,27 +8,38 @@ import torch
 from torch import Tensor
 
 from moreaugrad.penalties import groups
-from moreaugrad.penalties.base import SparsePenalty, Weight, check_weight, indicator, times, within
+from moreaugrad.penalties.base import (
+    Penalty,
+    Weight,
+    check_weight,
+    indicator,
+    over,
+    times,
+    within,
+)
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import per_sample
 
 
 @dataclass(frozen=True, eq=False)
-class GroupL2(SparsePenalty):
-    """R(u) = eta sum_S ||u_S||_2 over blocks S of `size` pixels; its prox shrinks whole blocks.
+class GroupL2(Penalty):
+    """R(u) = eta sum_S ||u_S||_2 over blocks S of pixels; its prox shrinks whole blocks.
 
-    `channels="joint"` puts all channels of a block into one group, "separate" makes one of each.
-    size "tokens": a group for each position of samples `[positions, features]`.
-    `index` gives the groups as integer labels instead (superpixels, groups of features), a tensor
-    or a sequence: of the sample's shape, or of its positions (`[H, W]` of `[C, H, W]`, `[T]` of
-    `[C, T]`, `[L]` of `[L, D]`).
+    >>> delta = mg.GroupL2(0.5, size=4).maximiser(x)
+
     Source: MoreauGrad definition 4, appendix B.1; AdvGrad section 4.3, proposition 2.
     """
 
     eta: Weight
+    """Weight >= 0: a number, or one for each sample, `[B]`."""
     size: groups.Size = 14
+    """Side of a block in pixels, or one for each spatial axis; "tokens" is a group for each
+    position of samples `[positions, features]`."""
     channels: str = "joint"
+    """Whether all channels of a block are one group ("joint"), or each has its own ("separate")."""
     index: groups.Labels | None = None
+    """The groups as integer labels instead (superpixels, groups of features): of the sample's
+    shape, or of its positions (`[H, W]` of `[C, H, W]`, `[T]` of `[C, T]`, `[L]` of `[L, D]`)."""
 
     def __post_init__(self) -> None:
         check_weight("eta", self.eta)
@@ -75,4 +86,4 @@ class GroupL2(SparsePenalty):
         return (per_sample(self.eta, flat) * partition.directions(flat)).reshape(g.shape)
 
     def magnitudes(self, u: Tensor) -> Tensor:
-        return self.partition(u).norms(u.flatten(1))
+        return over(self.partition(u).norms(u.flatten(1)), self.eta)

@@ -20,7 +20,7 @@ from moreaugrad.certificates import (
 from moreaugrad.certificates.bounds import AUTO, BOUNDS, CLOPPER_PEARSON
 from moreaugrad.certificates.certify import STATEMENTS
 from moreaugrad.data.choice import Chosen
-from moreaugrad.explainers.moreau import MoreauExplainer, MoreauGrad, SparseMoreauGrad
+from moreaugrad.explainers.moreau import Moreau, MoreauGrad, SparseMoreauGrad
 from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
 from moreaugrad.files.names import readable
@@ -42,7 +42,7 @@ from moreaugrad.score.noise import ABSOLUTE, RELATIVE
 
 TOLERANCE = 0.01
 """Of MoreauGrad's maps: so small that they use the noise samples that the others have."""
-Certified = SparsifiedSmoothGrad | MoreauExplainer
+Certified = SparsifiedSmoothGrad | Moreau
 
 
 class CertifyRun(Run[CertifyPlan]):

@@ -102,14 +102,14 @@ def _probes(bound: BoundScore) -> Iterator[tuple[_Probe, _Probe]]:
 def _recorded(bound: BoundScore, probe: _Probe) -> tuple[Tensor, int]:
     """The outputs, with gradients recorded, and the bytes that a row keeps for its gradient."""
     try:
-        with activations(bound.model) as kept:
+        with activations(bound.model) as sizes:
             outputs = _outputs(bound, probe, gradients=True)
     except ModelError as error:
         # torch.func within a model cannot be measured so.
         if "saved tensor hooks" not in str(error):
             raise
         return _outputs(bound, probe, gradients=True), 0
-    return outputs, kept.size // len(probe.rows)
+    return outputs, sum(sizes) // len(probe.rows)
 
 
 def _outputs(bound: BoundScore, probe: _Probe, *, gradients: bool) -> Tensor:

@@ -83,30 +83,23 @@ class Chunks:
         return torch.cat(found)
 
 
-@dataclass(eq=False)
-class Kept:
-    """What a pass keeps for its gradient. size: in bytes."""
-
-    size: int = 0
-
-
 @contextmanager
-def activations(model: object) -> Iterator[Kept]:
-    """Measures what passes keep for their gradient while open, the model's weights left out."""
+def activations(model: object) -> Iterator[list[int]]:
+    """Bytes of each tensor that passes keep for their gradient while open, weights left out."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     known = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-    kept = Kept()
+    sizes: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:
         with suppress(RuntimeError):  # sparse tensors and others without a storage do not count
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in known:
                 known.add(storage.data_ptr())
-                kept.size += storage.nbytes()
+                sizes.append(storage.nbytes())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield kept
+        yield sizes
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from moreaugrad.score.inputs import Layout, flat_scale, per_channel
+from moreaugrad.settings import Documented
 
 PIXEL, INPUT = "pixel", "input"
 UNITS = (INPUT, PIXEL)
@@ -14,17 +15,23 @@ UNITS = (INPUT, PIXEL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputSpace:
+class InputSpace(metaclass=Documented):
     """Pixels in [low, high]; the network takes x = (pixel - mean) / std, for each channel.
 
-    mean, std: a number, or one for each channel. It is declared once, where the model is wrapped;
-    attacks, metrics and certificates ask it for the box of valid inputs and for lengths.
+    >>> space = mg.InputSpace(mean=(0.5,) * 3, std=(0.25,) * 3)
+
+    It is declared once, where the model is wrapped; attacks, metrics and certificates ask it for
+    the box of valid inputs and for lengths.
     """
 
     mean: float | tuple[float, ...] = 0.0
+    """What is subtracted from a pixel: a number, or one for each channel."""
     std: float | tuple[float, ...] = 1.0
+    """What the difference is divided by: a number, or one for each channel."""
     low: float = 0.0
+    """Smallest value of a pixel."""
     high: float = 1.0
+    """Largest value of a pixel."""
 
     def __post_init__(self) -> None:
         if not -float("inf") < self.low < self.high < float("inf"):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moreaugrad.registry import choose
 from moreaugrad.score.likelihood import log_probability, log_sigmoid, raised
+from moreaugrad.settings import Documented
 
 TargetLike = int | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | tuple[int, ...] | None
 """What Captum takes: an int, a tensor `[B]` or `[B, 1]`, a list of ints, a tuple (class and then
@@ -79,12 +80,17 @@ def tensor_output(output: object) -> Tensor:
     return found
 
 
-@dataclass(frozen=True)
-class Readout:
-    """Reads one number per sample off `[B]`, `[B, K]` or `[B, K, ...]` outputs."""
+@dataclass(frozen=True, kw_only=True)
+class Readout(metaclass=Documented):
+    """Reads one number for each sample off `[B]`, `[B, K]` or `[B, K, ...]` outputs."""
 
     kind: str = "logit"
+    """Which number of the target: "logit", "log-probability", "probability", "margin" (the logit
+    minus the largest other one) or "cross-entropy"."""
     task: str = "auto"
+    """Kind of task: "multiclass", "binary" (a single logit, `[B]` or `[B, 1]`; targets 0 and 1),
+    "multilabel" (a sigmoid for each) or "regression" (kind "logit" only, the plain output); "auto"
+    is binary for one output column and multiclass for more."""
 
     def __post_init__(self) -> None:
         choose("score", self.kind, KINDS)

@@ -31,29 +31,38 @@ Inputs = Tensor | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Score:
-    """x -> one number per sample.
+class Score(Readout):
+    """x -> one number for each sample, or its Gaussian mean E f(x + z), z ~ N(0, sigma^2 I).
 
-    `kind`: logit (default), log-probability, probability, margin or cross-entropy of the target.
-    `task`: multiclass, binary (a single logit, `[B]` or `[B, 1]`; targets 0 and 1), multilabel
-    (a sigmoid each) or regression (kind "logit" only, the plain output); "auto" takes one column
-    for binary and more for multiclass.
-    `layer`: explain the output of this module (or its name) instead of the input itself, e.g. an
-    embedding, where token ids cannot be differentiated.
-    `batch_size`: samples x draws in one network pass; None chooses from the input's size.
-    `check`: try when inputs are bound, by about two forward passes of one sample, whether the
-    model is a function of each sample alone (see `behaviour`), and refuse one that is not.
+    >>> found = mg.Score(model, sigma=0.1, samples=8).bind(x).value_and_grad()
+
+    Source of the mean: MoreauGrad proposition 1, Algorithm 1.
     """
 
     model: ForwardFunc = field(kw_only=False)
-    kind: str = "logit"
-    task: str = "auto"
+    """A torch module, or a function of the inputs."""
     layer: str | nn.Module | None = None
+    """Explain the output of this module (or its name) instead of the input itself, e.g. an
+    embedding, where token ids cannot be differentiated."""
     batch_size: int | None = None
+    """Samples times noise samples in one network pass; None chooses from the input's size."""
     check: bool = True
+    """Try when inputs are bound, by about two forward passes of one sample, whether the model is a
+    function of each sample alone (see `behaviour`), and refuse one that is not."""
+    sigma: float = 0.0
+    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
+    sigma_mode "absolute" in the input's units. 0 is the score itself."""
+    samples: int = 64
+    """Noise samples of the mean."""
+    sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
+    noise: Noise = field(default_factory=Noise)
+    """Where the draws come from."""
 
     def __post_init__(self) -> None:
-        Readout(self.kind, self.task)
+        super().__post_init__()
+        if self.samples < 1:
+            raise ValueError(f"samples: expected at least 1, got {self.samples}")
 
     def bind(
         self,
@@ -63,7 +72,7 @@ class Score:
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
     ) -> BoundScore:
-        """Fix target (None: the prediction), keys and mask at the clean input.
+        """Fix target (None: the prediction), noise level, keys and mask at the clean input.
 
         Errors: ValueError or TypeError for inputs that are not finite floating-point tensors with
         one batch size, and targets out of range; ModelError for a model that cannot process
@@ -76,10 +85,23 @@ class Score:
         choices = readings(args, len(parts[0]))
         if not self.check:
             bound = fixed(choices[0])
-            return bound.resolved(bound.clean_outputs(), target)
+            return self._smoothed(bound.resolved(bound.clean_outputs(), target))
         with untouched(parts[0].device):
             bound, outputs = _checked(fixed, choices)
-        return bound.resolved(outputs, target)
+        return self._smoothed(bound.resolved(outputs, target))
+
+    def _smoothed(self, bound: BoundScore) -> BoundScore:
+        """With noise at the level of the clean inputs."""
+        parts = bound.layout.split(bound.origin)
+        real = None if bound.mask is None else bound.layout.split(bound.mask)
+        levels = noise_level(parts, self.sigma, self.sigma_mode, real)
+        if self.sigma == 0:
+            return bound
+        wide = [level.expand_as(part) for level, part in zip(levels, parts, strict=True)]
+        sigma = levels[0].reshape(-1, 1) if len(parts) == 1 else bound.layout.flatten(wide)
+        if bound.mask is not None:
+            sigma = sigma * bound.mask
+        return replace(bound, sigma=sigma, noise=self.noise, samples=self.samples)
 
     def _bound(
         self,
@@ -102,7 +124,7 @@ class Score:
         origin = layout.flatten([part.detach().to(working_dtype(layout.dtypes)) for part in parts])
         return BoundScore(
             model=self.model,
-            readout=Readout(self.kind, self.task),
+            readout=self,
             layer=layer,
             layout=layout,
             args=args,
@@ -154,44 +176,3 @@ def _tried(bound: BoundScore, *, any_size: bool) -> tuple[BoundScore, Tensor]:
     outputs = bound.clean_outputs()
     bound.chunks.fit(check_behaviour(bound, outputs, any_size=any_size))
     return bound, outputs
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Smoothed:
-    """The Gaussian mean of a score: E f(x + z), z ~ N(0, sigma^2 I), by `samples` draws.
-
-    `sigma` is a share of each sample's own range (max - min of each input) or, with sigma_mode
-    "absolute", in the input's units. A score again: `bind` gives the same kind of bound score.
-    Source: MoreauGrad proposition 1, Algorithm 1.
-    """
-
-    score: Score = field(kw_only=False)
-    sigma: float
-    samples: int = 64
-    sigma_mode: str = RELATIVE
-    noise: Noise = field(default_factory=Noise)
-
-    def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"samples: expected at least 1, got {self.samples}")
-
-    def bind(
-        self,
-        inputs: Inputs,
-        target: TargetLike = None,
-        additional_forward_args: object = None,
-        ids: Sequence[int] | Tensor | None = None,
-        mask: MaskLike = None,
-    ) -> BoundScore:
-        """Like `Score.bind`; the noise level too is fixed at the clean input."""
-        bound = self.score.bind(inputs, target, additional_forward_args, ids, mask)
-        parts = bound.layout.split(bound.origin)
-        real = None if bound.mask is None else bound.layout.split(bound.mask)
-        levels = noise_level(parts, self.sigma, self.sigma_mode, real)
-        if self.sigma == 0:
-            return bound
-        wide = [level.expand_as(part) for level, part in zip(levels, parts, strict=True)]
-        sigma = levels[0].reshape(-1, 1) if len(parts) == 1 else bound.layout.flatten(wide)
-        if bound.mask is not None:
-            sigma = sigma * bound.mask
-        return replace(bound, sigma=sigma, noise=self.noise, samples=self.samples)

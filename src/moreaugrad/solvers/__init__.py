@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from moreaugrad.solvers.descent import Accelerated, Descent, ProximalGradient, Spectral
-from moreaugrad.solvers.problem import MoreauProblem, Problem
+from moreaugrad.solvers.problem import MoreauProblem, Problem, Solver
 from moreaugrad.solvers.solution import Solution, Status
-from moreaugrad.solvers.sparsity import solve_for_sparsity
+from moreaugrad.solvers.sparsity import ForSparsity
 from moreaugrad.solvers.stochastic import StochasticFixedPoint
 
 SOLVERS: Mapping[str, type[Descent]] = {
@@ -18,12 +18,13 @@ __all__ = [
     "SOLVERS",
     "Accelerated",
     "Descent",
+    "ForSparsity",
     "MoreauProblem",
     "Problem",
     "ProximalGradient",
     "Solution",
+    "Solver",
     "Spectral",
     "Status",
     "StochasticFixedPoint",
-    "solve_for_sparsity",
 ]

@@ -7,14 +7,14 @@ step and stays where it is, the others go on.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from moreaugrad.solvers.problem import Problem
+from moreaugrad.solvers.problem import Problem, Solver
 from moreaugrad.solvers.solution import Collector, Solution, Status
 
 SHORTEST = 1e-6
@@ -62,7 +62,7 @@ class _State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent(ABC):
+class Descent(Solver[Problem]):
     """Stops a sample when the estimated relative error of its map is at most `tolerance`.
 
     With r the fixed-point residual at the problem's unit step rho, and M and lambda the largest and
@@ -70,10 +70,12 @@ class Descent(ABC):
     (2 + rho M) r / (1 - rho lambda). Curvatures are seen, not known: an estimate, and none where
     the sample has stalled. Where rho lambda reached 1 on the way, the problem may have other
     solutions: the status says so.
+    max_steps, max_evaluations: where a sample stops short of that (None: no limit).
     """
 
     tolerance: float = 1e-3
     max_steps: int = 300
+    max_evaluations: int | None = None
 
     window: ClassVar[int] = 1
     extrapolates: ClassVar[bool] = False
@@ -94,17 +96,17 @@ class Descent(ABC):
     ) -> Solution:
         """Minimises for each sample, from `start` (default: the problem's own).
 
-        `allowed` `[B]`: evaluations that a sample may take (default: any number).
+        `allowed` `[B]`: evaluations that a sample may take (default: `max_evaluations`).
         """
-        u = problem.start() if start is None else start
-        state = self._begin(problem, u, allowed)
+        u = problem.start if start is None else start
+        state = self._begin(problem, u, self.limit(problem) if allowed is None else allowed)
         out = Collector(u)
         for iteration in range(self.max_steps + 1):
             error, residual = self._accuracy(state)
             # Progress is a lower objective or, below its rounding, a smaller error.
             state.waited = torch.where(error < PROGRESS * state.best_error, 0, state.waited)
             state.best_error = torch.minimum(state.best_error, error)
-            costs = (1 + self.extrapolates) * state.problem.evaluations()
+            costs = (1 + self.extrapolates) * state.problem.evaluations
             last = (state.evaluations + costs > state.allowed) | (iteration == self.max_steps)
             verdicts = self._judge(state, error, last)
             concave = (state.problem.unit * state.lowest <= -1).tolist()
@@ -119,7 +121,7 @@ class Descent(ABC):
                 out.close(
                     place,
                     status,
-                    u=u[place],
+                    values=u[place],
                     residual=residual[place],
                     error=error[place] if known else torch.nan,
                     eta=state.problem.eta[place],
@@ -134,7 +136,12 @@ class Descent(ABC):
             self._iterate(state)
         return out.solution()
 
-    def _begin(self, problem: Problem, u: Tensor, allowed: Tensor | None) -> _State:
+    def limit(self, problem: Problem) -> Tensor:
+        """`max_evaluations` of each sample, `[B]`."""
+        most = torch.iinfo(torch.long).max if self.max_evaluations is None else self.max_evaluations
+        return torch.full_like(problem.eta, most, dtype=torch.long)
+
+    def _begin(self, problem: Problem, u: Tensor, allowed: Tensor) -> _State:
         value, grad = problem.value_and_grad(u)
         count = torch.zeros(len(u), dtype=torch.long, device=u.device)
         nothing = u.new_zeros(len(u))
@@ -156,8 +163,8 @@ class Descent(ABC):
             best_error=nothing + torch.inf,
             waited=count,
             steps=count,
-            evaluations=count + problem.evaluations(),
-            allowed=count + torch.iinfo(count.dtype).max if allowed is None else allowed,
+            evaluations=count + problem.evaluations,
+            allowed=allowed,
         )
         state.best = state.objective(value, u)
         state.history[:, 0] = state.best
@@ -199,7 +206,7 @@ class Descent(ABC):
             weight = (state.momentum - 1) / following
             at = state.u + weight[:, None] * (state.u - state.previous)
             value, grad = problem.value_and_grad(at)
-            state.evaluations = state.evaluations + problem.evaluations()
+            state.evaluations = state.evaluations + problem.evaluations
         trial = problem.prox(at - state.step[:, None] * grad, state.step)
         trial_value, trial_grad = problem.value_and_grad(trial)
         move, turn = trial - at, trial_grad - grad
@@ -237,7 +244,7 @@ class Descent(ABC):
         state.best_u = torch.where(lower[:, None], state.u, state.best_u)
         state.best = torch.where(lower, total, state.best)
         state.steps = state.steps + 1
-        state.evaluations = state.evaluations + problem.evaluations()
+        state.evaluations = state.evaluations + problem.evaluations
 
     def _accepts(
         self, state: _State, trial: Tensor, trial_value: Tensor, model: Tensor, along: Tensor

@@ -1,23 +1,25 @@
-"""The problems that solvers know: a smooth term with per-sample value and gradient, a penalty."""
+"""The problem that every sparse map solves, and what all of its solvers have in common."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from moreaugrad.penalties import Penalty, SparsePenalty
+from moreaugrad.penalties import Penalty
+from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound import BoundScore
+from moreaugrad.solvers.solution import Solution
 
 
-class Problem(ABC):
-    """minimise over u `[B, n]`: h(u) + eta R(u), h smooth.
+class Problem(Batched, ABC):
+    """minimise over u `[B, n]`: h(u) + eta R(u), h smooth, sample by sample.
 
-    `penalty` is R with unit weight and `eta` `[B]` its weight; `unit` `[B]` is a natural step
-    length, at which convergence is judged and from which line searches start.
+    `penalty` is R and `eta` `[B]` its weight; `unit` `[B]` is a natural step length, at which
+    convergence is judged and from which line searches start.
     """
 
     penalty: Penalty
@@ -27,6 +29,7 @@ class Problem(ABC):
     @abstractmethod
     def unit(self) -> Tensor: ...
 
+    @property
     @abstractmethod
     def start(self) -> Tensor:
         """A first u `[B, n]`."""
@@ -35,15 +38,24 @@ class Problem(ABC):
     def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """h(u) `[B]` and its gradient `[B, n]`."""
 
+    @property
     @abstractmethod
     def evaluations(self) -> int:
         """Gradient evaluations that one call of `value_and_grad` costs a sample."""
 
-    @abstractmethod
-    def select(self, rows: Tensor) -> Self: ...
-
     def prox(self, u: Tensor, step: Tensor) -> Tensor:
         return self.penalty.prox(u, step * self.eta)
+
+
+P = TypeVar("P", bound=Problem, contravariant=True)
+
+
+class Solver(ABC, Generic[P]):
+    """Solves problems of one kind, each sample to its own accuracy and with its own status."""
+
+    @abstractmethod
+    def solve(self, problem: P, start: Tensor | None = None) -> Solution:
+        """From `start` `[B, n]`; None is the problem's own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,21 +78,24 @@ class MoreauProblem(Problem):
     @property
     def counts(self) -> Tensor:
         """How many of the penalty's magnitudes have a real entry, `[B]`."""
-        assert isinstance(self.penalty, SparsePenalty)
-        origin, mask = self.score.origin, self.score.mask
-        real = torch.ones_like(origin[:1]) if mask is None else mask.to(origin.dtype)
-        return (self.penalty.magnitudes(real) > 0).sum(1).expand(len(origin))
+        return real_magnitudes(self.penalty, self.score)
 
+    @property
     def start(self) -> Tensor:
-        return self.score.origin.new_zeros(self.score.origin.shape)
+        return torch.zeros_like(self.score.origin)
 
     def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
         value, grad = self.score.value_and_grad(u)
         quadratic = u.square().sum(1) / (2 * self.rho)
         return value + quadratic, grad + u / self.rho[:, None]
 
+    @property
     def evaluations(self) -> int:
         return self.score.passes
 
-    def select(self, rows: Tensor) -> MoreauProblem:
-        return replace(self, score=self.score.select(rows), rho=self.rho[rows], eta=self.eta[rows])
+
+def real_magnitudes(penalty: Penalty, score: BoundScore) -> Tensor:
+    """How many of a penalty's magnitudes have an entry that is no padding, `[B]`."""
+    origin, mask = score.origin, score.mask
+    real = torch.ones_like(origin[:1]) if mask is None else mask.to(origin.dtype)
+    return (penalty.magnitudes(real) > 0).sum(1).expand(len(origin))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from moreaugrad.score.batched import Batched
 
 
 class Status(Enum):
@@ -109,34 +111,81 @@ _MESSAGES = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Solution:
-    """Per sample: `u` `[B, n]` and, `[B]` each:
+class Provenance(Batched):
+    """How each sample's result came about, `[B]` each.
 
-    residual: ||A - A+|| / ||A||, A = -u / rho the map and A+ the map after one fixed-point step.
-    error: estimated relative error of the map. It is compared with the tolerance; NaN where it is
-        not known.
-    eta: the penalty's weight (as chosen, where a sparsity was wanted).
+    status: how its computation ended.
+    residual: relative fixed-point residual of the map A, ||A - A+|| / ||A||, A+ the map after one
+        fixed-point step; NaN where the method has none.
+    error: estimated relative error of the map, which is compared with the tolerance: the
+        Monte-Carlo standard error where there is noise, the relative completeness error where there
+        is a baseline; NaN where none is estimated.
+    eta: the penalty's weight, as given or as chosen for a sparsity; NaN without a penalty.
     steps, evaluations: of the sample's own; an evaluation is a forward and an input-backward pass.
+    details: what else a method reports of each map, by name; the method's class says what.
+    settings: what was set or chosen, of all samples.
     """
 
-    u: Tensor
     status: tuple[Status, ...]
     residual: Tensor
     error: Tensor
     eta: Tensor
     steps: Tensor
     evaluations: Tensor
+    details: Mapping[str, Tensor] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def ok(self) -> bool:
+        """Every map has reached the accuracy its method states."""
+        return all(status.ok for status in self.status)
+
+    def provenance(self) -> dict[str, Any]:
+        """The fields of this class, for another record of the same samples."""
+        return {item.name: getattr(self, item.name) for item in fields(Provenance)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solution(Provenance):
+    """What solves each sample's problem, or the map that is made of it: `values` `[B, n]`."""
+
+    values: Tensor
 
     @classmethod
-    def joined(cls, parts: Sequence[Self], order: Tensor) -> Self:
-        """Of several groups of samples, put into `order`."""
-        statuses = [status for part in parts for status in part.status]
-        found = {
-            item.name: torch.cat([getattr(part, item.name) for part in parts])[order]
-            for item in fields(cls)
-            if item.name != "status"
-        }
-        return cls(status=tuple(statuses[row] for row in order.tolist()), **found)
+    def direct(
+        cls,
+        values: Tensor,
+        evaluations: int,
+        status: Status = Status.DIRECT,
+        error: Tensor | None = None,
+    ) -> Self:
+        """Of a method without iteration. Values that are not finite have the status for it."""
+        unknown = values.new_full((len(values),), torch.nan)
+        count = torch.zeros(len(values), dtype=torch.long, device=values.device)
+        return cls(
+            values=values,
+            status=tuple(
+                status if finite else Status.NON_FINITE
+                for finite in torch.isfinite(values).all(1).tolist()
+            ),
+            residual=unknown,
+            error=unknown if error is None else error,
+            eta=unknown,
+            steps=count,
+            evaluations=count + evaluations,
+        )
+
+    def marked(self, status: Status, where: Tensor, error: Tensor | None = None) -> Self:
+        """With that status in some samples `[B]` that have not failed, and with another error."""
+        statuses = zip(self.status, where.tolist(), strict=True)
+        return replace(
+            self,
+            status=tuple(status if new and not old.failed else old for old, new in statuses),
+            error=self.error if error is None else error,
+        )
 
 
 class Collector:
@@ -149,7 +198,7 @@ class Collector:
         self._closed: list[int] = []
         unknown = like.new_full((batch,), torch.nan)
         count = torch.zeros(batch, dtype=torch.long, device=like.device)
-        self._store = {"u": torch.full_like(like, torch.nan)}
+        self._store: dict[str, Any] = {"values": torch.full_like(like, torch.nan)}
         self._store |= {name: unknown.clone() for name in ("residual", "error", "eta")}
         self._store |= {name: count.clone() for name in ("steps", "evaluations")}
 

@@ -13,11 +13,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from moreaugrad.penalties import SparsePenalty
 from moreaugrad.solvers.blocks import FEW, MOST, MOST_OF_FEW, Blocks, jackknife
 from moreaugrad.solvers.descent import FARTHEST
 from moreaugrad.solvers.guard import StepGuard
-from moreaugrad.solvers.problem import MoreauProblem
+from moreaugrad.solvers.problem import MoreauProblem, Solver
 from moreaugrad.solvers.solution import Collector, Solution, Status
 from moreaugrad.solvers.sparsity import eta_for
 
@@ -50,7 +49,7 @@ def damping(evaluations: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StochasticFixedPoint:
+class StochasticFixedPoint(Solver[MoreauProblem]):
     """y <- y + alpha_k (-rho g(P(y)) - y), g a mean gradient over `draws` fresh antithetic draws.
 
     P is the prox of rho eta R. The mean of g goes through P once, at the end, so that the map is
@@ -81,20 +80,20 @@ class StochasticFixedPoint:
         if self.chains not in (1, 2):
             raise ValueError(f"chains: expected 1 or 2, got {self.chains!r}")
 
-    def solve(self, problem: MoreauProblem) -> Solution:
-        """Solves for each sample. The problem's score must be smoothed by noise."""
+    def solve(self, problem: MoreauProblem, start: Tensor | None = None) -> Solution:
+        """The problem's score must be smoothed by noise. start: of y, the variable before P."""
+        y = problem.start if start is None else start
         # The number of blocks depends on the sample's own entries, not on those of the batch.
         few = problem.score.counts <= FEW
         parts = [part.nonzero()[:, 0] for part in (few, ~few) if bool(part.any())]
         if len(parts) == 1:
-            return self._alike(problem)
-        return Solution.joined(
-            [self._alike(problem.select(rows)) for rows in parts], torch.cat(parts).argsort()
-        )
+            return self._alike(problem, y)
+        solved = [self._alike(problem.select(rows), y[rows]) for rows in parts]
+        return Solution.joined(solved).select(torch.cat(parts).argsort())
 
-    def _alike(self, problem: MoreauProblem) -> Solution:
+    def _alike(self, problem: MoreauProblem, y: Tensor) -> Solution:
         """Of samples that all have few entries, or all many."""
-        first, mean = self._chain(problem, problem.start())
+        first, mean = self._chain(problem, y)
         if self.chains == 1:
             return first
         second, other = self._chain(_second(problem), -mean)
@@ -126,7 +125,9 @@ class StochasticFixedPoint:
                 spent = {"steps": step + 1, "evaluations": (step + 1) * self.draws}
                 if escaped[row]:
                     eta = problem.eta[row]
-                    out.close(row, Status.UNBOUNDED, u=u[row], error=torch.inf, eta=eta, **spent)
+                    out.close(
+                        row, Status.UNBOUNDED, values=u[row], error=torch.inf, eta=eta, **spent
+                    )
                     continue
                 if not finite:
                     out.close(row, Status.NON_FINITE, **spent)
@@ -145,7 +146,7 @@ class StochasticFixedPoint:
                 error = torch.zeros_like(total) if exact else total / ahead.norm()
                 status = self._verdict(guard, row, error)
                 if status is not Status.BUDGET_USED or step + 1 == last:
-                    out.close(row, status, u=ahead[0], error=error, eta=one.eta[0], **spent)
+                    out.close(row, status, values=ahead[0], error=error, eta=one.eta[0], **spent)
                     means[out.rows[row]] = pair[0]
             keep = out.going_on()
             if keep is not None:
@@ -172,11 +173,6 @@ class StochasticFixedPoint:
         """With the eta that gives the wanted share of zeros at y, the variable before the prox."""
         if self.sparsity is None:
             return problem
-        if not isinstance(problem.penalty, SparsePenalty):
-            raise TypeError(
-                f"sparsity: expected a penalty that sets entries to zero, got "
-                f"{type(problem.penalty).__name__}"
-            )
         found = eta_for(problem.penalty.magnitudes(y), self.sparsity, problem.counts)
         # A few roundings more, so that rho * eta does not leave a rest of the entry it is taken of.
         slack = 1 + 4 * torch.finfo(y.dtype).eps
@@ -193,9 +189,9 @@ class StochasticFixedPoint:
         problem = self._retuned(problem, mean)
         u = problem.prox(mean, problem.rho)
         length = u.norm(dim=1)
-        spread = torch.stack([s.error * s.u.norm(dim=1) for s in (one, two)])
+        spread = torch.stack([s.error * s.values.norm(dim=1) for s in (one, two)])
         expected = spread.square().sum(0).sqrt()
-        distance = (one.u - two.u).norm(dim=1)
+        distance = (one.values - two.values).norm(dim=1)
         apart = distance > APART * expected
         expected = torch.where(apart, torch.maximum(distance, expected), expected)
         error = torch.where(expected == 0, expected, expected / (2 * length))
@@ -203,7 +199,11 @@ class StochasticFixedPoint:
         for row, ends in enumerate(zip(one.status, two.status, strict=True)):
             broken = next((s for s in (one, two) if s.status[row] in BROKEN), None)
             if broken is not None:
-                u[row], error[row], eta[row] = broken.u[row], broken.error[row], broken.eta[row]
+                u[row], error[row], eta[row] = (
+                    broken.values[row],
+                    broken.error[row],
+                    broken.eta[row],
+                )
                 status.append(broken.status[row])
             elif Status.BUDGET_USED in ends:
                 status.append(Status.BUDGET_USED)
@@ -214,7 +214,7 @@ class StochasticFixedPoint:
             else:
                 status.append(ends[0] if ends[0] is ends[1] else Status.CONVERGED)
         return Solution(
-            u=u,
+            values=u,
             status=tuple(status),
             residual=one.residual,
             error=error,

@@ -21,7 +21,11 @@ def _round(x: Tensor, delta: Tensor, values: Tensor) -> Round:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plain(Protocol):
-    """No perturbation."""
+    """No perturbation.
+
+    >>> for r in mg.training.Plain().rounds(model, x, y):
+    ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
+    """
 
     def rounds(
         self,
@@ -39,9 +43,14 @@ class Plain(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GaussianNoise(Protocol):
-    """x + sigma z, z standard normal, another one at each call."""
+    """x + sigma z, z standard normal, another one at each call.
+
+    >>> for r in mg.training.GaussianNoise(0.1).rounds(model, x, y):
+    ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
+    """
 
     sigma: float = field(default=0.1, kw_only=False)
+    """Standard deviation of the noise, in `units`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,8 @@ from moreaugrad.training.protocol import Adversary
 class Fast(Adversary):
     """delta = argmax_d <g, d> - h(d), g the gradient of the sample's loss at x.
 
+    >>> x_adv = mg.training.Fast(mg.ElasticNet(0.01, 0.05))(model, x, y)
+
     With `L1` this is the fast gradient sign. Source: AdvGrad appendix B.3.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from moreaugrad.penalties import Penalty, SparsePenalty
+from moreaugrad.penalties import Penalty
 from moreaugrad.score.checks import detached
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.training.harmonisation import resolve
@@ -55,22 +55,26 @@ class Memory:
 class Free(PenaltyProtocol):
     """Each batch `replays` times: one backward pass gives the weights' gradient and delta's.
 
-        for r in free.rounds(model, x, y):
-            optimiser.zero_grad()
-            r.loss.mean().backward()
-            optimiser.step()
+    >>> for r in mg.training.Free(mg.L1(0.02), replays=2).rounds(model, x, y):
+    ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
 
     delta is carried over rounds and batches, and starts at zero. Divide the epochs by `replays`.
-    update None: the projected maximiser for norms (with L1: delta + epsilon sign(g), clipped),
-    else the conditional gradient, which at step 1 is the last gradient's one-step answer.
     Any reduction or scale of the losses may be differentiated; where a sample's weight in it is
-    zero or its gradient is not finite (a step that a gradient scaler skips), its delta stays.
-    There are no inner passes, so `inner` has no effect. Source: Shafahi et al. (2019).
+    zero or its gradient is not finite (a step that a gradient scaler skips), its delta stays. There
+    are no inner passes, so `inner` has no effect.
+
+    Source: Shafahi et al. (2019).
     """
 
     replays: int = 4
+    """Updates of the weights on each batch."""
     step: float = 1.0
+    """Length of an update, in the unit of `update`: for `ConditionalGradient`, the fraction of the
+    way to the maximiser."""
     update: Update | None = None
+    """How delta moves; None is the projected maximiser for norms (with L1: delta + epsilon sign(g),
+    clipped), else the conditional gradient, which at step 1 is the last gradient's one-step
+    answer."""
     memory: Memory = field(default_factory=Memory, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -138,7 +142,7 @@ class Free(PenaltyProtocol):
         g = slope if every else torch.where(keep, slope, 0.0)
         update = self.update
         if update is None:
-            norm = isinstance(penalty, SparsePenalty)
+            norm = penalty.sparse
             update = ProjectedMaximiser() if norm else ConditionalGradient()
         # Cut, or delta would run away behind the box.
         moved = near.inside(update(penalty, delta, g, self.step))

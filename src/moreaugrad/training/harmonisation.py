@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field
 
 import torch
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from moreaugrad.penalties import Penalty, Weight, WeightedL2
 from moreaugrad.score.inputs import per_sample
+from moreaugrad.settings import Documented
 from moreaugrad.training.updates import unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidedPenalty(ABC):
-    """A penalty that is another one for each image.
-
-    blank: maps that are zero everywhere are taken for images without anything to look at (an empty
-    picture, a crop beside the object), instead of for a mistake.
-    """
+class GuidedPenalty(metaclass=Documented):
+    """A penalty that is another one for each image."""
 
     epsilon: float = field(kw_only=False)
+    """Weight, a number >= 0."""
     blank: bool = False
+    """Maps that are zero everywhere are taken for images without anything to look at (an empty
+    image, a crop next to the object), instead of for a mistake."""
 
     def __post_init__(self) -> None:
         _check_number("epsilon", self.epsilon)
@@ -37,12 +37,17 @@ class GuidedPenalty(ABC):
 class Harmonisation(GuidedPenalty):
     """R(g) = epsilon sum_i (max A - A_i + floor) g_i^2: gradients where A is low cost most.
 
+    >>> adversary = mg.training.Fast(mg.training.Harmonisation(0.1))
+    >>> found = adversary.perturb(model, x, y, attention=torch.rand(1, 1, *x.shape[2:]))
+
     max A is each image's own, and 1 where nothing is to be looked at.
+
     Source: AdvGrad section 4.3, with weights that are never negative, so that R is convex and the
     perturbation 2 epsilon (max A - A + floor) g solves the inner problem.
     """
 
     floor: float = 0.01
+    """Smallest weight, a number >= 0 in the units of A, of the entry with the most attention."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,11 +62,16 @@ class Harmonisation(GuidedPenalty):
 class PublishedHarmonisation(GuidedPenalty):
     """delta = 2 epsilon (1/2 - A) g / ||g||_2 as released: a heuristic, not a penalty's maximiser.
 
+    >>> adversary = mg.training.Fast(mg.training.PublishedHarmonisation(0.1))
+    >>> found = adversary.perturb(model, x, y, attention=torch.rand(1, 1, *x.shape[2:]))
+
     Where A > 1/2 the perturbation lowers the loss; the quadratic form behind it is indefinite.
-    `peak` puts max A / 2 of each image for 1/2, as the paper has it. Source: AdvGrad section 4.3.
+
+    Source: AdvGrad section 4.3 and the released code.
     """
 
     peak: bool = False
+    """Put max A / 2 of each image for 1/2, as the paper prints it."""
 
     def at(self, attention: Tensor) -> Penalty:
         half = per_sample(_peak(attention) / 2, attention) if self.peak else 0.5

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SparsePenalty
+from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.training.inner import TRAIN, Problem
@@ -31,15 +31,24 @@ STARTS = (MAXIMISER, ZERO, RANDOM)
 class Iterative(Adversary):
     """`steps` times delta <- update(delta, g), g the gradient of the sample's loss at x + delta.
 
+    >>> x_adv = mg.training.Iterative(mg.L1(0.02), steps=3)(model, x, y)
+
     With a box, delta is cut to it after each update, as projected gradient descent does.
-    start: "maximiser", the one-step answer (which costs one more gradient); "zero"; or "random",
-    a feasible point (for norms; with L1 uniform in the box). Source: AdvGrad appendix B.4.
+
+    Source: AdvGrad appendix B.4.
     """
 
     steps: int = 7
+    """Updates of delta."""
     step: float = 0.3
+    """Length of an update, in the unit of `update`: for `ConditionalGradient`, the fraction of the
+    way to the maximiser."""
     update: Update = field(default_factory=ConditionalGradient)
+    """How delta moves: `ConditionalGradient`, `ProjectedMaximiser`, `ProjectedGradient` or
+    `NormalisedAscent`."""
     start: str = MAXIMISER
+    """Where delta starts: "maximiser", the one-step answer (which costs one more gradient); "zero";
+    or "random", a feasible point (for norms; with L1 uniform in the box)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +60,8 @@ class Iterative(Adversary):
                 f"step: a conditional gradient takes a share in (0, 1], got {self.step!r}"
             )
         choose("start", self.start, STARTS)
-        if self.start == RANDOM and not isinstance(self.penalty, SparsePenalty):
+        norm = isinstance(self.penalty, Penalty) and self.penalty.sparse
+        if self.start == RANDOM and not norm:
             raise ValueError(
                 "start: 'random' draws from the ball of a norm's penalty (L1, GroupL2); "
                 f"{type(self.penalty).__name__} has none"
@@ -81,7 +91,7 @@ class Iterative(Adversary):
         return replace(found, **settings)
 
     @classmethod
-    def random_fast(cls, penalty: SparsePenalty, **settings: Any) -> Iterative:
+    def random_fast(cls, penalty: Penalty, **settings: Any) -> Iterative:
         """One step of 1.25 maximisers from a random start. Source: Wong, Rice and Kolter (2020)."""
         update = ProjectedMaximiser()
         found = cls(penalty, steps=1, step=1.25, update=update, start=RANDOM, inner=TRAIN)
@@ -108,14 +118,19 @@ class Iterative(Adversary):
 class Momentum(Adversary):
     """v <- decay v + g / ||g||_1, delta <- delta + maximiser(v) / steps, from zero.
 
+    >>> x_adv = mg.training.Momentum(mg.L1(0.02), steps=3)(model, x, y)
+
     The mean of feasible points is feasible, so nothing is projected, except on a box after each
     step; with `L1` this is MI-FGSM with steps of epsilon / steps. The maximiser sees v at the
     gradient's own ||g||_1, which only matters to penalties with a scale (elastic net, squares).
+
     Source: Dong et al. (2018), algorithm 1.
     """
 
     steps: int = 10
+    """Steps on the inner problem."""
     decay: float = 1.0
+    """Factor that v keeps of its last value."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,16 +22,22 @@ from moreaugrad.training.protocol import PenaltyProtocol, Round, vanishes
 class Penalised(PenaltyProtocol):
     """loss + weight R(g), g the gradient of the sample's own loss at x (double backward).
 
-    R is differentiated by its maximiser m (Danskin): <dg, m> is finite where norms are zero.
-    inner "train" (default): g is that of the training pass itself; "eval" spends a further pass on
-    it. h, norm and gap of a round are those of m, the perturbation that R stands for. The network
-    needs second derivatives (`NoSecondDerivative` where an operator has none); attention is
-    computed in its plain form.
+    >>> for r in mg.training.Penalised(mg.SquaredL2(0.1)).rounds(model, x, y):
+    ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
+
+    R is differentiated by its maximiser m (Danskin): <dg, m> is finite where norms are zero. h,
+    norm and gap of a round are those of m, the perturbation that R stands for. The network needs
+    second derivatives (`NoSecondDerivative` where an operator has none); attention is computed in
+    its plain form.
+
     Source: AdvGrad 3 (the penalty training that its protocols approximate).
     """
 
     weight: float = 1.0
+    """Weight of R, added to the loss."""
     inner: str = TRAIN
+    """Mode of the pass that gives g: "train", that of the training itself; "eval" spends a further
+    pass on it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -14,6 +14,7 @@ from moreaugrad.penalties import Penalty
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import Noise, sample_keys
 from moreaugrad.score.pixels import INPUT, UNITS, InputSpace
+from moreaugrad.settings import Documented
 from moreaugrad.training.harmonisation import GuidedPenalty, resolve
 from moreaugrad.training.inner import (
     EVAL,
@@ -77,23 +78,24 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Protocol(ABC):
+class Protocol(metaclass=Documented):
     """How one batch of training is perturbed.
 
-        for r in protocol.rounds(model, x, y):
-            optimiser.zero_grad()
-            r.loss.mean().backward()
-            optimiser.step()
-
-    units: of the budget, "input" (what the network takes) or "pixel" (before its normalisation,
-    which `space` declares). box: perturbed inputs stay within the valid pixels of `space`.
-    seed: of the draws, which are a function of (seed, id, number of the call).
+    >>> for r in protocol.rounds(model, x, y):
+    ...     optimiser.zero_grad()
+    ...     r.loss.mean().backward()
+    ...     optimiser.step()
     """
 
     units: str = INPUT
+    """Units of weights and lengths: "input" (what the network takes) or "pixel" (before its
+    normalisation, which `space` declares)."""
     space: InputSpace | None = None
+    """An `InputSpace`: how inputs are made of pixels."""
     box: bool = False
+    """Keep perturbed inputs within the valid pixels of `space`."""
     seed: int = 0
+    """Random seed of the draws, which are a function of (seed, id, number of the call)."""
     tally: Tally = field(default_factory=Tally, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -143,14 +145,13 @@ class Protocol(ABC):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PenaltyProtocol(Protocol):
-    """One with a penalty R on the gradient, whose conjugate h weighs the perturbation.
-
-    inner: mode of the passes that find it, "eval" or "train" (the model's own; statistics of
-    batch normalisation then move with these passes as well).
-    """
+    """A protocol with a penalty R on the gradient, whose conjugate h weighs the perturbation."""
 
     penalty: Penalty | GuidedPenalty = field(kw_only=False)
+    """R: a `Penalty`, or a `GuidedPenalty`, which is another one for each image."""
     inner: str = EVAL
+    """Mode of the passes that find the perturbation: "eval", or "train" (the model's own;
+    statistics of batch normalisation then move with these passes as well)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from moreaugrad.penalties import Penalty
 from moreaugrad.score.inputs import per_sample
+from moreaugrad.settings import Documented
 
 LENGTH_FLOOR = 1e-12
 """Gradients shorter than this are zero: there is no direction to take."""
 
 
-class Update(ABC):
+class Update(metaclass=Documented):
     """delta and the gradient g of the loss there, to the next delta."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.moreau import MoreauExplainer
+from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.files.names import number_name
 from moreaugrad.models import LoadedModel
 from moreaugrad.registry import choose, nearest
@@ -162,7 +162,7 @@ def swept(
 
 
 def _has_envelope(name: str) -> bool:
-    return issubclass(METHODS[name].load(), MoreauExplainer)
+    return issubclass(METHODS[name].load(), Moreau)
 
 
 def _typed(default: Any, value: float) -> Any:

@@ -68,7 +68,7 @@ def make_metric(label: str, settings: Settings) -> RunMetric:
     if "score" in row.defaults():
         own["score"] = None  # that of the bound score, which is made of this choice
     if score not in ("", EXPLAINED):
-        Readout(score, "auto")  # refuses an unknown one
+        Readout(kind=score, task="auto")  # refuses an unknown one
     return RunMetric(
         label=label, kind=kind, measure=METRICS.build(name, **own), score=score,
         reduction=row.reduction,

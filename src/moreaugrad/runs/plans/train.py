@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from moreaugrad.data import LAYOUTS
+from moreaugrad.penalties import PENALTIES
 from moreaugrad.registry import choose
 from moreaugrad.runs.plans.common import CELLS, ComputePlan, ModelPlan, Size
 from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option, part, unkept
 from moreaugrad.runs.plans.text import setting
+from moreaugrad.training import PROTOCOLS
 
 AMP = ("bfloat16",)
 OPTIMISERS = ("adam", "adamw", "sgd")
@@ -136,12 +138,10 @@ class ProtocolPlan(Plan):
     }  # fmt: skip
 
     name: str = option(
-        "plain", "plain, fast, iterative, momentum, free, penalised or gaussian-noise.",
-        "--protocol",
+        "plain", f"{', '.join(PROTOCOLS)}, or package.module:Class.", "--protocol"
     )  # fmt: skip
     penalty: str | None = option(
-        None, "l1, group, elastic-net, squared-l2, harmonisation or published-harmonisation.",
-        shown="none",
+        None, f"{', '.join(PENALTIES)}, or package.module:Class.", shown="none"
     )  # fmt: skip
     epsilon: tuple[float, ...] = option(
         (), "Weight of the penalty on the gradient; two of the elastic net: l1,l2. In the "
