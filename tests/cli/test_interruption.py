@@ -73,7 +73,7 @@ def test_an_interruption_of_the_shutdown_is_one_line(tmp_path):
 MODEL = ["--model", "tiny_models:smooth", "--threads", "1"]
 DATA = ["--data", "data", *MODEL]
 LONG = {
-    "explain": ["explain", "data", "--method", "simple-gradient", *MODEL],
+    "explain": ["explain", "data", "--method", "simple-gradient", "--block", "1", *MODEL],
     "certify": [
         "certify",
         "data/dot",
@@ -104,20 +104,22 @@ LONG = {
 }
 
 
-def at_the_second(monkeypatch, act, *places):
-    """`act` comes with the second call of each of these functions, which are class and name."""
+def at_the(monkeypatch, act, *places, number=2):
+    """`act` comes with this call of each of these functions, which are class and name."""
     for owner, name in places:
         real, seen = getattr(owner, name), []
 
         def called(*given, real=real, seen=seen, **named):
             seen.append(given)
-            if len(seen) == 2:
+            if len(seen) == number:
                 act()
             return real(*given, **named)
 
         monkeypatch.setattr(owner, name, called)
 
 
+WHEN = {"explain": 6}
+"""Four images, and one of their maps, are written before."""
 PLACES = [(RunDirectory, "write"), (Trainer, "step"), (writing, "write_atomically")]
 
 
@@ -129,7 +131,7 @@ PLACES = [(RunDirectory, "write"), (Trainer, "step"), (writing, "write_atomicall
 def test_a_signal_keeps_what_is_finished(photos, command, monkeypatch, name, number):
     before = {number: signal.getsignal(number) for number in CODES}
     with monkeypatch.context() as patch:
-        at_the_second(patch, lambda: os.kill(os.getpid(), number), *PLACES)
+        at_the(patch, lambda: os.kill(os.getpid(), number), *PLACES, number=WHEN.get(name, 2))
         done = command(*LONG[name], "-q", "--out", "results")
     assert done.code == CODES[number], done
     assert len(done.err.splitlines()) == 1, done
@@ -147,7 +149,7 @@ def test_an_error_that_an_interruption_causes_is_no_error(photos, command, monke
         except KeyboardInterrupt:
             raise RuntimeError("a worker was killed") from None
 
-    at_the_second(monkeypatch, fails, (Trainer, "step"))
+    at_the(monkeypatch, fails, (Trainer, "step"))
     done = command(*LONG["train"], "-q", "--out", "results")
     assert (done.code, done.err) == (143, "error: interrupted")
 

@@ -5,11 +5,13 @@ import tomllib
 
 import pytest
 import torch
-from moreaugrad.runs.evaluate.plan import EvaluatePlan
 
 import moreaugrad as mg
 from moreaugrad.registry import UnknownName, labelled
-from moreaugrad.runs import Job, ModelPlan, prepare
+from moreaugrad.runs.maps.run import MapsRun
+from moreaugrad.runs.plans.common import DataPlan, ModelPlan
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import ExplainPlan
 
 CODE = '''
 """Parts that the package does not have."""
@@ -236,16 +238,16 @@ TRAIN = (
     "[protocol]\n"
 )
 FILES = {
-    "explain": 'images = ["one.png"]\n[methods.mine]\nmethod = "own:Scaled"\n',
-    "explain, by the name": 'images = ["one.png"]\n[methods."own:Scaled"]\n',
-    "sweep": 'images = ["one.png"]\n[sweep]\nmethod = "own:Scaled"\nover = "factor"\n'
-             "values = [1, 2]\n",
-    "evaluate": 'data = "data"\nsamples = 1\n[methods.simple-gradient]\n[metrics.mine]\n'
+    "explain": '[data]\nfiles = ["one.png"]\n[methods.mine]\nmethod = "own:Scaled"\n',
+    "explain, by the name": '[data]\nfiles = ["one.png"]\n[methods."own:Scaled"]\n',
+    "sweep": '[data]\nfiles = ["one.png"]\n[sweep]\nmethod = "own:Scaled"\nover = "factor"\n'
+             "values = [1.0, 2.0]\n",
+    "evaluate": '[data]\nsource = "data"\nimages = 1\n[methods.simple-gradient]\n[metrics.mine]\n'
                 'metric = "own:largest_fraction"\n',
-    "evaluate, attack": 'data = "data"\nsamples = 1\nepsilons = [0.5]\n'
+    "evaluate, attack": 'epsilons = [0.5]\n[data]\nsource = "data"\nimages = 1\n'
                         '[methods.simple-gradient]\n[attacks.a]\nattack = "own:FirstHalf"\n'
                         "steps = 1\n",
-    "evaluate, layout": 'data = "data"\nsamples = 1\nlayout = "own:one_class"\n'
+    "evaluate, layout": '[data]\nsource = "data"\nimages = 1\nlayout = "own:one_class"\n'
                         "[methods.simple-gradient]\n",
     "train": TRAIN + 'name = "fast"\npenalty = "own:Euclidean"\nepsilon = [0.5]\n',
     "train, protocol": TRAIN + 'name = "own:Halved"\npenalty = "l1"\nepsilon = [0.5]\n',
@@ -267,10 +269,10 @@ def test_a_file_names_them_and_they_run_with_consent_alone(command, own, kind):
 
 
 def test_plans_label_them(own):
-    plan = EvaluatePlan(data="data", methods={"own:Scaled": {"factor": 3.0}})
+    plan = EvaluatePlan(methods={"own:Scaled": {"factor": 3.0}})
     assert plan.methods == {"Scaled": {"method": "own:Scaled", "factor": 3.0}}
-    job = Job(images=("one.png",), methods={"own:Scaled": {}},
-              model=ModelPlan(name="tiny_models:smooth"))  # fmt: skip
-    assert prepare(job).job.methods["Scaled"]["method"] == "own:Scaled"
+    files, network = DataPlan(files=("one.png",)), ModelPlan(name="tiny_models:smooth")
+    given = ExplainPlan(data=files, methods={"own:Scaled": {}}, model=network)
+    assert MapsRun(given).plan.methods["Scaled"]["method"] == "own:Scaled"
     with pytest.raises(ValueError, match="two are called"):
         labelled("method", {"a:Same": {}, "b:Same": {}})

@@ -12,9 +12,12 @@ import pytest
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.models import load_model
 from moreaugrad.models.sources import own_code
-from moreaugrad.runs import prepare, read_job
+from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.plans.common import ModelPlan
-from moreaugrad.runs.train import prepare_train, read_plan
+from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.toml import read_plan
+from moreaugrad.runs.plans.train import TrainPlan
+from moreaugrad.runs.train import TrainRun
 
 CODE = """
 from pathlib import Path
@@ -162,12 +165,12 @@ def test_in_python_consent_is_an_argument(planted):
     with pytest.raises(ValueError, match=REFUSED):
         load_model("trained:trained")
     with pytest.raises(ValueError, match=REFUSED):
-        prepare(read_job("explain.toml"))
+        MapsRun(read_plan(ExplainPlan, "explain.toml"))
     with pytest.raises(ValueError, match=REFUSED):
-        prepare_train(read_plan("train.toml"))
+        TrainRun(read_plan(TrainPlan, "train.toml"))
     assert not (planted / "ran").exists()
     assert load_model("trained:trained", trust=True).labels
-    assert prepare(read_job("explain.toml", trust=True)).cases
+    assert MapsRun(read_plan(ExplainPlan, "explain.toml", trust=True)).inputs.chosen
     assert load_model("planted:smooth").labels
     assert load_model(**ModelPlan(name="planted:smooth").arguments()).labels
 
@@ -251,17 +254,18 @@ def test_paths_of_a_configuration_that_leave_its_folder_are_reported(photos, tmp
     (folder / "circle.png").symlink_to("circle.png")
     name = PATHS.get(kind, "sub/../own.png").format(folder=tmp_path)
     (folder / "job.toml").write_text(
-        f'images = [{json.dumps(name)}, "own.png", "circle.png"]\n[methods.simple-gradient]\n'
+        f'[data]\nfiles = [{json.dumps(name)}, "own.png", "circle.png"]\n'
+        "[methods.simple-gradient]\n"
         '[model]\nname = "builtin"\n'
     )
     if kind == "inside":
         (folder / "sub").mkdir()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            read_job(folder / "job.toml")
+            read_plan(ExplainPlan, folder / "job.toml")
         return
     with pytest.warns(UserWarning, match=r"job\.toml: names files outside of its folder") as told:
-        read_job(folder / "job.toml")
+        read_plan(ExplainPlan, folder / "job.toml")
     assert [str(one.message).partition("folder: ")[2] for one in told] == [name]
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from moreaugrad.runs.evaluate.drops import bases, drops
-from moreaugrad.runs.evaluate.intervals import Intervals
-from moreaugrad.runs.evaluate.reading import read_run
-from moreaugrad.runs.evaluate.store import RunFolder, Unit
 
 from moreaugrad.cli.entry import run
+from moreaugrad.files.units import Units, record_lines, tensor_bytes
+from moreaugrad.report.drops import bases, drops
+from moreaugrad.report.folder import unit_stem
+from moreaugrad.report.intervals import Intervals
+from moreaugrad.report.reading import MapsFolder
 
 AOPC: dict[str, list[float | None]] = {
     "simple-gradient": [0.4, 0.2, 0.6, None, 0.9],
@@ -25,34 +26,39 @@ AOPC: dict[str, list[float | None]] = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    store = RunFolder(tmp_path / "run")
+    store = Units(tmp_path / "run")
     store.path.mkdir()
     plan = {
-        "data": "pictures", "samples": 5, "block": 5,
+        "data": {"source": "images", "images": 5}, "block": 5,
         "model": {"name": "tiny_models:smooth"},
         "methods": {name: {"method": name} for name in AOPC},
         "metrics": {"aopc": {"metric": "aopc"}, "deletion": {"metric": "deletion"},
                     "gini": {"metric": "gini"}},
     }  # fmt: skip
-    (store.path / "config.toml").write_text(tomli_w.dumps(plan), encoding="utf-8")
-    names = [{"sample": f"{i}.png", "index": i} for i in range(5)]
+    text = "# Written by moreaugrad evaluate.\n" + tomli_w.dumps(plan)
+    (store.path / "config.toml").write_text(text, encoding="utf-8")
+    names = [{"input": f"{i}.png", "index": i} for i in range(5)]
     seen = {"prediction": [{"class": 0, "label": "dot", "probability": 0.75}]}
-    store.save(Unit(0), [name | seen for name in names], {"0": torch.zeros(3, 16, 16)})
+    stem = unit_stem(0)
+    samples = record_lines([name | seen for name in names])
+    kept = tensor_bytes({"0": torch.zeros(3, 16, 16)})
+    store.write(stem, {f"{stem}.jsonl": samples, f"{stem}.safetensors": kept})
     for method, values in AOPC.items():
         records = [
             name
             | {"method": method, "attack": "clean", "epsilon": None,
-               "map": {"status": "direct", "ok": True, "evaluations": 1},
+               "map": {"status": "direct", "ok": True, "failed": False, "evaluations": 1},
                "metrics": {"aopc": value, "deletion": 0.5, "gini": 0.5}}
             for name, value in zip(names, values, strict=True)
         ]  # fmt: skip
-        store.save(Unit(0, method), records, {})
+        stem = unit_stem(0, method)
+        store.write(stem, {f"{stem}.jsonl": record_lines(records)})
     return store.path
 
 
 def test_drops_are_those_by_hand(folder: Path) -> None:
     given = {"smoothgrad": "simple-gradient", "sparse-moreaugrad": "smoothgrad"}
-    found = drops(read_run(folder, "run"), given, Intervals())
+    found = drops(MapsFolder.read(folder, "run"), given, Intervals())
     assert [(each.method, each.metric, each.count) for each in found] == [
         ("smoothgrad", "aopc", 3),
         ("sparse-moreaugrad", "aopc", 4),
@@ -65,12 +71,12 @@ def test_drops_are_those_by_hand(folder: Path) -> None:
 
 
 def test_a_share_of_nothing_is_undefined(folder: Path) -> None:
-    (found,) = drops(read_run(folder, "run"), {"smoothgrad": "cafo"}, Intervals())
+    (found,) = drops(MapsFolder.read(folder, "run"), {"smoothgrad": "cafo"}, Intervals())
     assert np.isnan([found.drop, found.low, found.high]).all()
 
 
 def test_bases_are_named_for_one_or_for_all(folder: Path) -> None:
-    whole = read_run(folder, "run")
+    whole = MapsFolder.read(folder, "run")
     assert bases(whole, ["smoothgrad=simple-gradient"]) == {"smoothgrad": "simple-gradient"}
     assert bases(whole, ["simple-gradient", "sparse-moreaugrad=smoothgrad"]) == {
         "smoothgrad": "simple-gradient",

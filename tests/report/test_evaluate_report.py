@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import tomli_w
 import torch
-from moreaugrad.runs.evaluate import intervals
-from moreaugrad.runs.evaluate.report import report
-from moreaugrad.runs.evaluate.statistics import WORST
-from moreaugrad.runs.evaluate.store import RunFolder, Unit
 
 from moreaugrad.cli.entry import run
+from moreaugrad.files.units import Units, record_lines, tensor_bytes
+from moreaugrad.report import intervals
+from moreaugrad.report.folder import unit_stem
+from moreaugrad.report.statistics import WORST
+from moreaugrad.runs.engine import Outcome, execute
+from moreaugrad.runs.plans.report import ReportPlan
+from moreaugrad.runs.report import ReportRun
 
 METHODS = ("simple-gradient", "smoothgrad")
 BUDGETS = (0.5, 1.0)
@@ -31,7 +34,7 @@ DISTANCES = {
 
 def plan(**more: Any) -> dict[str, Any]:
     return {
-        "data": "pictures", "samples": 5, "block": 5, "epsilons": list(BUDGETS),
+        "data": {"source": "images", "images": 5}, "block": 5, "epsilons": list(BUDGETS),
         "model": {"name": "tiny_models:smooth",
                   "preprocess": {"mean": [0.5] * 3, "std": [0.25] * 3}},
         "methods": {name: {"method": name} for name in METHODS},
@@ -41,8 +44,23 @@ def plan(**more: Any) -> dict[str, Any]:
     } | more  # fmt: skip
 
 
+def report(runs: list[Path], out: Path, *, overwrite: bool = False, **settings: Any) -> Outcome:
+    plan = ReportPlan(runs=tuple(map(str, runs)), **settings)
+    return execute(ReportRun(plan), out, overwrite=overwrite)
+
+
+def page_of(outcome: Outcome) -> Path:
+    return outcome.folder / "index.html"
+
+
+def save(units: Units, stem: str, records: Any, tensors: dict[str, torch.Tensor]) -> None:
+    units.write(
+        stem, {f"{stem}.jsonl": record_lines(records), f"{stem}.safetensors": tensor_bytes(tensors)}
+    )
+
+
 def head(index: int, method: str, attack: str, epsilon: float | None) -> dict[str, Any]:
-    return {"sample": name(index), "index": index, "method": method, "attack": attack,
+    return {"input": name(index), "index": index, "method": method, "attack": attack,
             "epsilon": epsilon}  # fmt: skip
 
 
@@ -58,31 +76,32 @@ def attacked(value: Any) -> dict[str, Any]:
             "evaluations": 10}  # fmt: skip
     return {
         "attacked": told | ({"message": "the gradient is zero"} if lost else {}),
-        "map": {"status": "direct", "ok": True, "evaluations": 1},
+        "map": {"status": "direct", "ok": True, "failed": False, "evaluations": 1},
         "metrics": {"gini": 0.5, "normalised-distance": 0.0 if lost else value},
     }
 
 
 def make_run(folder: Path, *, units: int = 3) -> Path:
     """Four pictures and a broken one; the last `units` of pictures and methods are finished."""
-    store = RunFolder(folder)
+    store = Units(folder)
     folder.mkdir()
-    (folder / "config.toml").write_text(tomli_w.dumps(plan()), encoding="utf-8")
+    text = "# Written by moreaugrad evaluate.\n" + tomli_w.dumps(plan())
+    (folder / "config.toml").write_text(text, encoding="utf-8")
     generator = torch.Generator().manual_seed(0)
     prediction = [{"class": 0, "label": "dot", "probability": 0.75}]
     samples = [
-        {"sample": name(i), "index": i, "label": "cat", "prediction": prediction} for i in range(4)
+        {"input": name(i), "index": i, "label": "cat", "prediction": prediction} for i in range(4)
     ]
-    broken = {"sample": "broken.png", "index": 4, "problem": "is no picture"}
+    broken = {"input": "broken.png", "index": 4, "problem": "is no picture"}
     inputs = {str(i): torch.randn(3, 16, 16, generator=generator) for i in range(4)}
-    store.save(Unit(0), [*samples, broken], inputs)
+    save(store, unit_stem(0), [*samples, broken], inputs)
     for method in METHODS[: units - 1]:
         records, tensors = [], {}
         for index in range(4):
             target = {"class": 0, "label": "dot"}
-            map_told = {"status": "direct", "ok": index > 0, "evaluations": 1}
+            found = {"status": "direct", "ok": index > 0, "failed": False, "evaluations": 1}
             gini = None if index == 3 else 0.1 * (index + 1)
-            clean = {"target": target, "map": map_told, "metrics": {"gini": gini}}
+            clean = {"target": target, "map": found, "metrics": {"gini": gini}}
             records.append(head(index, method, "clean", None) | clean)
             tensors[f"{index}/clean/map"] = torch.randn(3, 16, 16, generator=generator)
             for attack in ("noise", "top-k"):
@@ -93,7 +112,7 @@ def make_run(folder: Path, *, units: int = 3) -> Path:
                         key = f"{index}/{attack}/{epsilon:g}"
                         tensors[f"{key}/map"] = torch.randn(3, 16, 16, generator=generator)
                         tensors[f"{key}/input"] = inputs[str(index)] + 0.1
-        store.save(Unit(0, method), records, tensors)
+        save(store, unit_stem(0, method), records, tensors)
     return folder
 
 
@@ -103,7 +122,7 @@ def test_the_images_of_a_large_report_are_next_to_it(
     run = make_run(tmp_path / "run #1?%20")
     monkeypatch.setattr("moreaugrad.report.page.MAPS_INSIDE", 3)
     made = report([run], tmp_path / "page")
-    linked = set(re.findall(r'<img src="(index_files/[^"]+)"', made.page.read_text("utf-8")))
+    linked = set(re.findall(r'<img src="(index_files/[^"]+)"', page_of(made).read_text("utf-8")))
     files = {f"index_files/{path.name}" for path in (tmp_path / "page/index_files").iterdir()}
     assert linked == files
     assert len(linked) > 3
@@ -121,7 +140,7 @@ def rows(page: Path) -> dict[tuple[str, str, str, str], dict[str, str]]:
 def test_numbers_are_those_by_hand(tmp_path: Path) -> None:
     made = report([make_run(tmp_path / "run")], tmp_path / "page")
     assert made.complete
-    found = rows(made.page)
+    found = rows(page_of(made))
 
     def told(method: str, attack: str, epsilon: str, metric: str) -> list[float]:
         row = found[method, attack, epsilon, metric]
@@ -131,7 +150,7 @@ def test_numbers_are_those_by_hand(tmp_path: Path) -> None:
     distance = "normalised-distance"
     simple, smooth = METHODS
     assert told(simple, "clean", "", "gini") == pytest.approx([0.2, 3, 1, 0, 0.2])
-    assert told(simple, "clean", "", "as stated") == pytest.approx([0.75, 4, 0, 0, 0.75])
+    assert told(simple, "clean", "", "converged") == pytest.approx([0.75, 4, 0, 0, 0.75])
     assert told(simple, "noise", "0.5", distance) == pytest.approx([0.3, 4, 0, 0, 0.3])
     assert told(simple, "top-k", "0.5", distance) == pytest.approx([0.4, 3, 1, 0, 0.4])
     # Two of four failed; with their unchanged maps the mean would be half as large.
@@ -176,7 +195,7 @@ def test_an_incomplete_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_several_runs_stand_side_by_side(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name) for name in ("one", "two")]
     made = report(folders, tmp_path / "page", gallery=0)
-    text = made.page.read_text(encoding="utf-8")
+    text = page_of(made).read_text(encoding="utf-8")
     assert text.count(">one, simple-gradient<") == text.count(">two, simple-gradient<") == 7
     assert "Robustness of 2 methods on 2 runs" in text
     assert 'class="input"' not in text
@@ -200,7 +219,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    return report([make_run(folder / "run")], folder / "page", gallery=2).page
+    return page_of(report([make_run(folder / "run")], folder / "page", gallery=2))
 
 
 def test_the_page_tells_what_failed(drawn: Path) -> None:
@@ -208,7 +227,7 @@ def test_the_page_tells_what_failed(drawn: Path) -> None:
     assert "2 failed (0.350 with them)" in text
     assert "1 undefined" in text
     assert "has no derivative of its map" in text
-    assert "1 of 5 pictures could not be read and are left out (broken.png)" in text
+    assert "1 of 5 images could not be read and are left out (broken.png)" in text
     assert NASTY not in text
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from moreaugrad.metrics import METRICS
-from moreaugrad.registry import choose
+from moreaugrad.registry import choose, labelled
 from moreaugrad.runs.plans.maps import LABEL, read_methods
 from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option
 from moreaugrad.runs.plans.text import setting
@@ -52,6 +52,7 @@ class RetrainPlan(Plan):
                 f"seeds: expected {self.LEAST} or more different numbers >= 0, got "
                 f"{list(self.seeds)}"
             )
+        object.__setattr__(self, "methods", labelled("method", self.methods))
         for label in self.methods:
             if LABEL.fullmatch(label) is None or label in (RANDOM, ALL, IDS, FILL):
                 raise ValueError(f"methods: {label!r} cannot be a label; give it another")
