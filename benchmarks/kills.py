@@ -26,21 +26,21 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-import typer
 
-import moreaugrad.runs
 from benchmarks import machine
 from benchmarks.results import Result, Table, write
-from moreaugrad.cli.app import app
+from moreaugrad.cli.commands import COMMANDS
 from moreaugrad.cli.entry import run
 from moreaugrad.report.page import templates
-from moreaugrad.runs import Job
+from moreaugrad.runs import demo
+from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.option import Settings
 
 KILLED = 137
 STEPS = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.truncate",
          "os.link", "os.symlink"}  # fmt: skip
 """Python's audit events that are counted; writes are counted as they are synchronised."""
-TIMED = ("index.html", "index.sha256", "events")
+TIMED = ("index.html", "index.sha256", "events", "times")
 """What holds clock times; TensorBoard's files are of each start."""
 
 COMPUTE = ["--model", "builtin", "--resize", "32", "--crop", "32", "--device", "cpu", "--threads",
@@ -75,7 +75,7 @@ def cases(place: Path) -> dict[str, Case]:
     evaluate = ["evaluate", "--data", str(data), "--methods", "simple-gradient,smoothgrad",
                 "--block", "2", "--metrics", "gini", *CHEAP, *COMPUTE]  # fmt: skip
     train = ["train", "--config", str(config), "-q", "--checkpoint-every", "1"]
-    retrain = ["--config", str(config), "--epochs", "1", "-q"]
+    retrain = ["--training", str(config), "--epochs", "1", "-q"]
     maps = ["--images", "4", "--metrics", "spearman"]
     return {
         "explain": Case([*explain, "--export", "npy", "--export", "csv"]),
@@ -83,10 +83,10 @@ def cases(place: Path) -> dict[str, Case]:
             [*explain, "--score", "probability", "--overwrite"], before=[explain]
         ),
         "compare": Case(["compare", image, "--methods", "simple-gradient,smoothgrad",
-                         "--beside", "builtin-elastic-net", *CHEAP, *COMPUTE]),
+                         "--compare-with", "builtin-elastic-net", *CHEAP, *COMPUTE]),
         "sweep": Case(["sweep", image, "--method", "smoothgrad", "--over", "sigma",
                        "--values", "0.1,0.2", *CHEAP, *COMPUTE]),
-        "certify": Case(["certify", image, "--sigma", "0.5", "--samples", "128",
+        "certify": Case(["certify", image, "--sigma", "0.1", "--noise-samples", "128",
                          "--radii", "0.1,0.5", *COMPUTE]),
         "evaluate": Case([*evaluate, "--attack", "top-k:steps=1", "--epsilons", "0.5"]),
         "evaluate --overwrite": Case([*evaluate, "--seed", "1", "--overwrite"], before=[evaluate]),
@@ -102,11 +102,11 @@ def cases(place: Path) -> dict[str, Case]:
         "train --overwrite": Case(
             [*train, "--seed", "1", "--overwrite"], before=[[*train, "--epochs", "1"]]
         ),
-        "sanity": Case(["sanity", "--data", str(data), "--samples", "2", "--metrics", "spearman",
+        "sanity": Case(["sanity", "--data", str(data), "--images", "2", "--metrics", "spearman",
                         "--seeds", "0", *COMPUTE]),
         "visualise": Case(["visualise", "--classes", "0,1", "--set", "steps=2", *COMPUTE]),
-        "data cells": Case([*CELLS, "--count", "4"]),
-        "data cells, more": Case([*CELLS, "--count", "4"], before=[[*CELLS, "--count", "2"]]),
+        "data cells": Case([*CELLS, "--images", "4"]),
+        "data cells, more": Case([*CELLS, "--images", "4"], before=[[*CELLS, "--images", "2"]]),
         "demo": Case(["demo"]),
         "retrain stability": Case(
             ["retrain", "stability", "--seeds", "0,1", "--exchanged", "0", *maps, *retrain]
@@ -127,9 +127,9 @@ threads = 1
 device = "cpu"
 [data]
 source = "cells"
-count = 40
+images = 40
 test = "test"
-test_count = 10
+test_images = 10
 validation = 0.25
 [augment]
 size = 32
@@ -303,7 +303,7 @@ def prepared() -> Iterator[tuple[Path, dict[str, Case]]]:
         place = Path(name).resolve()
         given = cases(place)
         (place / "train.toml").write_text(TRAINING, encoding="utf-8")
-        _well(_run([*CELLS, "--count", "4", "--test", "2"], place / "data"))
+        _well(_run([*CELLS, "--images", "4", "--test", "2"], place / "data"))
         _well(_run(given["evaluate"].words, place / "run"))
         _well(_run(given["train"].words, place / "trained"))
         yield place, given
@@ -370,26 +370,25 @@ def main() -> int:
     return 1 if any(one.faults for one in found.values()) else 0
 
 
-def _less(demo: Job) -> Job:
+def _less(plan: ExplainPlan) -> ExplainPlan:
     """One input and few maps; the kinds of files are the same."""
-    assert demo.cells is not None
-    assert demo.sweep is not None
-    assert demo.beside is not None
-    methods = {"simple-gradient": {}}
+    assert plan.sweep is not None
+    assert plan.compare is not None
+    methods: dict[str, Settings] = {"simple-gradient": {}}
     sweep = replace(
-        demo.sweep, method="smoothgrad", over="sigma", values=(0.1, 0.2), settings={"samples": 2}
+        plan.sweep, method="smoothgrad", over="sigma", values=(0.1, 0.2), settings={"samples": 2}
     )
     return replace(
-        demo, cells=replace(demo.cells, indices=(0,)), methods=methods, sweep=sweep,
-        beside=replace(demo.beside, methods=methods),
+        plan, data=replace(plan.data, indices=(0,)), methods=methods, sweep=sweep,
+        compare=replace(plan.compare, methods=methods),
     )  # fmt: skip
 
 
 IMPORTED = (
     "matplotlib.backends.backend_agg", "torch._dynamo", "torch.fx.experimental.symbolic_shapes",
     "torch.utils.tensorboard", "PIL.PngImagePlugin", "moreaugrad.explainers.gradient",
-    "moreaugrad.runs.certify", "moreaugrad.runs.evaluate.report", "moreaugrad.runs.retrain",
-    "moreaugrad.runs.sanity", "moreaugrad.runs.visualise",
+    "moreaugrad.cli.perform", "moreaugrad.runs.engine",
+    *(command.run.partition(":")[0] for command in COMMANDS.values()),
 )  # fmt: skip
 """What commands import when they need it."""
 
@@ -399,13 +398,11 @@ def _import() -> None:
     survive a fork."""
     for name in IMPORTED:
         importlib.import_module(name)
-    command = typer.main.get_command(app)
-    typer.main.get_command = lambda _: command
     for name in templates().list_templates():
         templates().get_template(name)
 
-    demo = _less(moreaugrad.runs.demo_job())
-    moreaugrad.runs.demo_job = lambda: demo
+    less = _less(demo.demo_plan())
+    demo.demo_plan = lambda: less
     with contextlib.redirect_stderr(io.StringIO()):
         for words in (["explain", "missing.png"], ["report", "missing"]):
             run([*words, "--out", "nowhere"])

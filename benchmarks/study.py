@@ -1,7 +1,7 @@
 """The robustness study: the MoreauGrad paper's figures 5 to 8 by published and by honest attacks.
 
-Each plan in `studies/` is a run of `moreaugrad evaluate` in two processes, which goes on where an
-earlier one was interrupted. Its page, with pictures, is written beside it; results hold numbers.
+Each plan in `studies/` is a run of `moreaugrad evaluate` in two processes, which resumes where an
+earlier one was interrupted. Its page, with images, is written next to it; results hold numbers.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from benchmarks.machine import ROOT
 from benchmarks.results import Result, Table
 from benchmarks.study_pictures import curves, maps
 from benchmarks.subjects import data_folder
-from moreaugrad.runs.evaluate.reading import read_run
-from moreaugrad.runs.evaluate.report import CSV, report
+from moreaugrad.report.maps import CSV
+from moreaugrad.report.reading import MapsFolder
+from moreaugrad.runs.engine import execute
+from moreaugrad.runs.plans.report import ReportPlan
+from moreaugrad.runs.report import ReportRun
 
 PLANS = ROOT / "benchmarks" / "studies"
 PROCESSES = 2
@@ -24,7 +27,7 @@ CLEAN = "clean"
 ABOUT_ATTACKS = ("top-k", "top-4-percent", "normalised-distance", "ssim")
 ABOUT_MAPS = ("gini", "zeros", "aopc")
 Row = dict[str, str]
-NOTE = """Means over pictures with 95 % intervals (Student's t). failed: pictures on which the
+NOTE = """Means over images with 95 % intervals (Student's t). failed: images on which the
 attack found no gradient, or nothing to change; they say nothing of robustness and are not in the
 mean. In parentheses, the mean that counts them as unchanged, as published studies do."""
 
@@ -34,21 +37,21 @@ def run(context: Context, name: str) -> Result:
     plan = PLANS / f"{name}.toml"
     out = context.cache.folder / f"study-{name}{'-quick' if context.quick else ''}"
     out.parent.mkdir(parents=True, exist_ok=True)
-    few = ["--samples", "2"] if context.quick else []
+    few = ["--images", "2"] if context.quick else []
     command = ["evaluate", "--config", str(plan), "--trust", "--out", str(out), *few]
     moreaugrad(*command, processes=PROCESSES)
     page = out.with_name(f"{out.name}-page")
-    made = report([out], page)
-    print(f"  {made.page}", flush=True)
+    made = execute(ReportRun(ReportPlan(runs=(str(out),))), page)
+    print(f"  {page / 'index.html'}", flush=True)
     summary = (page / CSV).read_text(encoding="utf-8")
     rows = list(csv.DictReader(summary.splitlines()))
-    finished = read_run(out, name)
+    finished = MapsFolder.read(out, name)
     return Result(
         title=f"Robustness study: {name}",
         settings={"plan": plan.read_text(encoding="utf-8")},
         figures={"complete": made.complete, "summary.csv": summary},
         tables=[_of_maps(rows), *(_of_attack(rows, *found) for found in _attacks(rows))],
-        notes=[" ".join(NOTE.split()), *made.notes],
+        notes=[" ".join(NOTE.split()), *map(str, made.failures)],
         pictures={**curves(finished, ABOUT_ATTACKS), **maps(finished)},
     )
 
@@ -63,10 +66,10 @@ def _of_maps(rows: Sequence[Row]) -> Table:
     clean = [row for row in rows if row["attack"] == CLEAN]
     metrics = [name for name in ABOUT_MAPS if any(row["metric"] == name for row in clean)]
     return Table(
-        caption="Maps of the clean pictures.",
+        caption="Maps of the clean images.",
         header=["method", *metrics],
         rows=[
-            [method, *(_told(_only(clean, method, metric)) for metric in metrics)]
+            [method, *(_cell(_only(clean, method, metric)) for metric in metrics)]
             for method in dict.fromkeys(row["method"] for row in clean)
         ],
     )
@@ -79,7 +82,7 @@ def _of_attack(rows: Sequence[Row], attack: str, epsilon: str) -> Table:
     for method in dict.fromkeys(row["method"] for row in chosen):
         cells = [_only(chosen, method, metric) for metric in metrics]
         failed = cells[0]["failed"] if cells and cells[0] else ""
-        lines.append([method, *map(_told, cells), failed])
+        lines.append([method, *map(_cell, cells), failed])
     return Table(
         caption=f"{attack}, {epsilon}." if epsilon else f"{attack}.",
         header=["method", *metrics, "failed"],
@@ -92,7 +95,7 @@ def _only(rows: Iterable[Row], method: str, metric: str) -> Row | None:
     return next((row for row in rows if (row["method"], row["metric"]) == wanted), None)
 
 
-def _told(row: Row | None) -> str:
+def _cell(row: Row | None) -> str:
     """`mean [low, high]`, and the mean with what failed."""
     if row is None:
         return "–"

@@ -12,13 +12,11 @@ from benchmarks import gallery
 from benchmarks.gallery import Case, Column, Ended
 from moreaugrad import Status
 from moreaugrad.attacks.result import AttackStatus
-from moreaugrad.runs.evaluate.curves import charts
-from moreaugrad.runs.evaluate.intervals import Intervals
-from moreaugrad.runs.evaluate.plan import CLEAN
-from moreaugrad.runs.evaluate.reading import Run
-from moreaugrad.runs.evaluate.statistics import cells
-from moreaugrad.runs.evaluate.work import tensor_name
-from moreaugrad.runs.records import Record
+from moreaugrad.files.units import Record
+from moreaugrad.report.curves import charts
+from moreaugrad.report.intervals import Intervals
+from moreaugrad.report.reading import CLEAN, MapsFolder
+from moreaugrad.report.statistics import means
 
 PICTURES = 2
 Shown = tuple[str, float | None]
@@ -34,21 +32,21 @@ class Unsuited(Enum):
         return False
 
 
-def curves(run: Run, metrics: Sequence[str]) -> dict[str, bytes]:
+def curves(run: MapsFolder, metrics: Sequence[str]) -> dict[str, bytes]:
     """Each attack's metrics against its budget, as SVG by file name."""
-    found = [cell for cell in cells(run, Intervals()) if cell.metric in metrics]
+    found = [cell for cell in means(run, Intervals()) if cell.metric in metrics]
     return {
         f"study-{run.label}-{chart.title.replace(' ', '-')}.svg": chart.svg.encode()
         for chart in charts(found, metrics, "budget")
     }
 
 
-def maps(run: Run) -> dict[str, bytes]:
+def maps(run: MapsFolder) -> dict[str, bytes]:
     """A PNG: columns are methods, rows attacks on the first pictures."""
-    samples = [record for record in run.samples if "problem" not in record][:PICTURES]
-    shown: list[Shown] = [(CLEAN, None), *((a, run.plan.budgets(a)[-1]) for a in run.plan.attacks)]
+    samples = [record for record in run.inputs if "problem" not in record][:PICTURES]
+    shown: list[Shown] = [(CLEAN, None), *((a, run.budgets(a)[-1]) for a in run.attacks)]
     rows = [_row(sample, each) for sample in samples for each in shown]
-    columns = [column(run, method, samples, shown) for method in run.plan.methods]
+    columns = [column(run, method, samples, shown) for method in run.methods]
     made = [each for each in columns if each is not None]
     return {f"study-{run.label}-maps.png": gallery.picture(rows, made)}
 
@@ -65,20 +63,21 @@ def _row(sample: Record, shown: Shown) -> Case:
 
 
 def column(
-    run: Run, method: str, samples: Sequence[Record], shown: Sequence[Shown]
+    run: MapsFolder, method: str, samples: Sequence[Record], shown: Sequence[Shown]
 ) -> Column | None:
     """None for a method without maps of these pictures."""
     found, status, evaluations = [], [], []
     for sample in samples:
         index = sample["index"]
-        tensors = run.tensors(index, method)
-        clean = tensors.get(tensor_name(index, CLEAN, None, "map"))
+        own = run.by_key[method, CLEAN, None]
+        clean = run.map(next(record for record in own if record["index"] == index))
         if clean is None:
             return None
         for attack, epsilon in shown:
             record = next(r for r in run.by_key[method, attack, epsilon] if r["index"] == index)
-            # What no attack could be made on stays as it is, and is told.
-            found.append(tensors.get(tensor_name(index, attack, epsilon, "map"), clean))
+            # What no attack could be made on stays as it is, and is reported.
+            changed = run.map(record)
+            found.append(clean if changed is None else changed)
             status.append(_status(record))
             evaluations.append(record.get("attacked", record.get("map", {})).get("evaluations", 0))
     return Column(
@@ -93,5 +92,5 @@ def column(
 def _status(record: Record) -> Ended:
     if "problem" in record:
         return Unsuited.NO_DERIVATIVE
-    told = record.get("attacked")
-    return AttackStatus(told["status"]) if told else Status(record["map"]["status"])
+    attacked = record.get("attacked")
+    return AttackStatus(attacked["status"]) if attacked else Status(record["map"]["status"])

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
+from moreaugrad.runs.evaluate.reading import Run
+
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.training import interval
 from benchmarks.training_maps import GRADIENT, Judged, Judging, clean, judged, mean, over_seeds
 from benchmarks.training_rows import STUDIES, Row
 from benchmarks.training_truth import filled
-from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.reading import Run
 
 STUDY = "cells"
 TOPS = {"top 5 %": 0.05, "top 10 %": 0.1}

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
+from moreaugrad.runs.evaluate.reading import value
+
 from benchmarks import gallery
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.training_maps import GRADIENT, Judged, Judging, called, clean, judged
 from benchmarks.training_pictures import cases, network_columns, photos
 from benchmarks.training_rows import ONE, STUDIES, Row
-from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.reading import value
 from moreaugrad.runs.records import Record
 
 PICTURES = 4

@@ -8,6 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from moreaugrad.runs.evaluate.plan import CLEAN, EvaluatePlan, plan_toml
+from moreaugrad.runs.evaluate.reading import Run, failed, read_run, value
+from moreaugrad.runs.evaluate.work import tensor_name
+from moreaugrad.runs.job import ModelPlan
 from torch import Tensor
 
 from benchmarks.cache import digest, digest_of
@@ -20,10 +24,6 @@ from moreaugrad.data.dataset import DataSet
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.models.trained import Trained
-from moreaugrad.runs.evaluate.plan import CLEAN, EvaluatePlan, plan_toml
-from moreaugrad.runs.evaluate.reading import Run, failed, read_run, value
-from moreaugrad.runs.evaluate.work import tensor_name
-from moreaugrad.runs.job import ModelPlan
 from moreaugrad.runs.records import Record
 
 QUICK = 4

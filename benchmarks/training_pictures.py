@@ -19,13 +19,11 @@ from benchmarks.gallery import Case, Column
 from benchmarks.training_maps import Judged, Keep, called, clean, kept_map
 from benchmarks.training_rows import Row
 from moreaugrad import Status
+from moreaugrad.files.units import Record
 from moreaugrad.metrics import five_band_sweep
 from moreaugrad.models import Preprocess
-from moreaugrad.runs.evaluate.curves import COLOURS, charts
-from moreaugrad.runs.evaluate.plan import CLEAN
-from moreaugrad.runs.evaluate.reading import Run
-from moreaugrad.runs.evaluate.statistics import Cell
-from moreaugrad.runs.records import Record
+from moreaugrad.report.curves import COLOURS, charts
+from moreaugrad.report.reading import CLEAN
 
 STEP, COUNT = 0.005, 56
 """Of the sweep: the experiments' own, of the paper that the cells are from."""

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from moreaugrad.runs.evaluate.plan import CLEAN, OF_LABEL, EvaluatePlan
+from moreaugrad.runs.evaluate.statistics import WORST, Cell, cells
+
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.training_maps import GRADIENT, Judged, Judging, called, firsts, judged
 from benchmarks.training_pictures import attacked, post_processed, robustness_curves
 from benchmarks.training_rows import ONE
-from moreaugrad.runs.evaluate.drops import Drop, bases, drops
-from moreaugrad.runs.evaluate.intervals import Intervals
-from moreaugrad.runs.evaluate.plan import CLEAN, OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.statistics import WORST, Cell, cells
+from moreaugrad.report.drops import Drop, bases, drops
+from moreaugrad.report.intervals import Intervals
 
 STUDY = "cifar10"
 METHODS: dict[str, dict[str, Any]] = {

@@ -10,6 +10,8 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
+from moreaugrad.runs.evaluate.reading import Run
 from torch import Tensor
 
 from benchmarks.context import Context
@@ -32,8 +34,6 @@ from benchmarks.training_pictures import like_truth, sweep_curves, truths
 from benchmarks.training_rows import STUDIES
 from moreaugrad.metrics import five_band_confusion
 from moreaugrad.metrics.bands import MEASURES
-from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.reading import Run
 from moreaugrad.runs.records import Record
 
 STUDY = "cells"

@@ -90,17 +90,13 @@ def _words() -> str:
 
 def demo(out: str, *, json: bool) -> int:
     """The example that needs nothing from outside."""
-    from importlib.resources import as_file, files
     from pathlib import Path
 
     from moreaugrad.cli.commands import COMMANDS
-    from moreaugrad.runs.plans.explain import ExplainPlan
-    from moreaugrad.runs.plans.toml import read_plan
+    from moreaugrad.runs import demo
 
-    with as_file(files("moreaugrad.runs").joinpath("demo.toml")) as path:
-        plan = read_plan(ExplainPlan, path)
     output = Output(out=out, json=json, overwrite=(Path(out) / "config.toml").exists())
-    return run_plan("demo", COMMANDS["compare"], plan, output)
+    return run_plan("demo", COMMANDS["compare"], demo.demo_plan(), output)
 
 
 def write_cells(

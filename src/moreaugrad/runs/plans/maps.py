@@ -34,9 +34,10 @@ BETWEEN = re.compile(r",(?![^\[]*\])")
 """Commas, those within brackets left out."""
 
 
-def chosen_names(registry: Registry[Any], text: str) -> list[str]:
+def chosen_names(registry: Registry[Any], given: str | list[str]) -> list[str]:
     """`a,b`, `all`, or `all,-a` for all but a. Errors: ValueError with the nearest name."""
     found: dict[str, None] = {}
+    text = given if isinstance(given, str) else ",".join(given)
     for word in words(text):
         if word == ALL:
             found |= dict.fromkeys(registry)
@@ -59,14 +60,14 @@ def read_parts(
     return {label: {**before.get(label, {}), **own} for label, own in found.items()}
 
 
-def read_methods(before: Mapping[str, Settings], text: str) -> dict[str, Settings]:
+def read_methods(before: Mapping[str, Settings], text: str | list[str]) -> dict[str, Settings]:
     """Methods by label, with the settings that they have in the configuration."""
     return read_parts(METHODS, before, chosen_names(METHODS, text))
 
 
-def read_metrics(before: Mapping[str, Settings], text: str) -> dict[str, Settings]:
+def read_metrics(before: Mapping[str, Settings], text: str | list[str]) -> dict[str, Settings]:
     """Metrics by label; all: those that need no ground truth."""
-    if words(text) == (ALL,):
+    if text in (ALL, [ALL]):
         names = [n for n, metric in METRICS.items() if metric.kind not in ("mask", "truth")]
     else:
         names = chosen_names(METRICS, text)

@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 Settings = Mapping[str, Any]
+NUMBERS, NAMES = "NUMBERS", "NAMES"
+"""What lists of values are called in the help; such an option can also be repeated."""
 Read = Callable[[Any, Any], Any]
 """From a field's value and the text of an option (a list of texts, if it can be repeated) to a new
 value. Errors: ValueError."""
@@ -162,6 +164,7 @@ def _made(item: dataclasses.Field[Any], given: Mapping[str, Any], group: str, hi
     words = given["default"] or ("" if usual else in_words(value))
     made = {**given, "names": names, "group": given["group"] or group, "default": words}
     made["metavar"] = given["metavar"] or _metavar(hint)
+    made["repeated"] = given["repeated"] or made["metavar"] in (NUMBERS, NAMES)
     return Option(**made, is_flag=hint is bool or bool in get_args(hint))
 
 
@@ -170,10 +173,10 @@ def _metavar(hint: Any) -> str:
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     kinds = [part for part in parts if part is not types.NoneType]
     if get_origin(kinds[0]) is tuple:
-        return "NUMBERS" if {int, float} & {*get_args(kinds[0])} else "NAMES"
+        return NUMBERS if {int, float} & {*get_args(kinds[0])} else NAMES
     if any(get_origin(kind) is tuple for kind in kinds):
         return "SIDE"
-    return "TEXT" if str in kinds else "NUMBER" if {int, float} & {*kinds} else "NAMES"
+    return "TEXT" if str in kinds else "NUMBER" if {int, float} & {*kinds} else NAMES
 
 
 def in_words(value: Any) -> str:

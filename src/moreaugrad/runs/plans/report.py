@@ -24,7 +24,7 @@ class ReportPlan(Plan):
     )  # fmt: skip
     base: tuple[str, ...] = option(
         (), "[METHOD=]BASE: what a method is made of; the report has the fraction of the base's "
-        "AOPC that it loses.", repeated=True, read=lambda _, texts: tuple(texts),
+        "AOPC that it loses.", repeated=True,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

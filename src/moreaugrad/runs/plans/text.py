@@ -54,12 +54,14 @@ def of_text(name: str, text: Any, hint: Any) -> Any:
     """The value of a type that a text stands for. Errors: ValueError with the option's name."""
     if isinstance(text, bool):
         return text
-    if isinstance(text, list):  # words without an option's name
+    if isinstance(text, list) and not name.startswith("-"):  # words without an option's name
         if get_origin(hint) is tuple:
             return tuple(text)
         if len(text) != 1:
             raise ValueError(f"{name}: expected one, got {', '.join(text)}")
-        text = text[0]
+        return text[0]
+    if isinstance(text, list):
+        text = ",".join(text)
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     kinds = [part for part in parts if part is not types.NoneType]
     if get_origin(kinds[0]) is tuple:

@@ -11,8 +11,8 @@ from moreaugrad.runs.plans.option import Option, Plan, Settings, option, part
 from moreaugrad.runs.plans.text import of_text, setting, words
 
 
-def _classes(_: Any, text: str) -> tuple[int | str, ...]:
-    return tuple(of_text("--classes", word, int | str) for word in words(text))
+def _classes(_: Any, texts: list[str]) -> tuple[int | str, ...]:
+    return tuple(of_text("--classes", word, int | str) for word in words(",".join(texts)))
 
 
 @dataclass(frozen=True, kw_only=True)
