@@ -115,12 +115,15 @@ class Block:
 
     def explain(self, rows: Sequence[Chosen], x: Tensor) -> None:
         """Clean maps, then every attack; what fails in a batch is tried one by one."""
-        run, method, ids = self.run, self.method, [one.index for one in rows]
+        run, method = self.run, self.method
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 clean = method.explainer.explain(
-                    x, run.targets(rows, method), ids=ids, progress=self.meter.progress(method)
+                    x,
+                    run.targets(rows, method),
+                    ids=run.ids(rows),
+                    progress=self.meter.progress(method),
                 )
         except Exception as error:
             why = problem(error)
@@ -161,7 +164,7 @@ class Block:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = attack.on(rows).attack(
-                    x, clean.target, ids=[one.index for one in rows], clean=clean,
+                    x, clean.target, ids=self.run.ids(rows), clean=clean,
                     progress=self.meter.progress(self.method, attack),
                 )  # fmt: skip
         except Exception as error:
@@ -189,7 +192,7 @@ class Block:
         asked = any(metric.kind in WITH_TRUTH for metric in run.metrics)
         return Measures(
             metrics=run.metrics, explainer=self.method.explainer, space=network.space, x=x,
-            ids=[one.index for one in rows],
+            ids=run.ids(rows),
             truths=[run.inputs.truth(one, network) if asked else None for one in rows],
         )  # fmt: skip
 

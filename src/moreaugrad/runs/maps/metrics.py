@@ -98,7 +98,7 @@ class Measures:
     explainer: Explainer
     space: InputSpace
     x: Tensor
-    ids: Sequence[int]
+    ids: Sequence[int] | None
     truths: Sequence[Tensor | None]
 
     def of_clean(self, clean: Explanation) -> list[Record]:

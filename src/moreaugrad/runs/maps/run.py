@@ -220,6 +220,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         method = next(m for m in self.methods if m.label == path.parts[1])
         return method, self._block_of(method, int(path.name))
 
+    def ids(self, rows: Sequence[Chosen]) -> list[int] | None:
+        """What keys the noise of images: in an evaluation each has its own; an explanation is the
+        same whatever other images are explained with it."""
+        return None if self.explains else [one.index for one in rows]
+
     def targets(self, rows: Sequence[Chosen], method: Method) -> Tensor | int | None:
         if self.plan.target == OF_LABEL:
             return self.inputs.targets(rows, OF_LABEL, method.network)
