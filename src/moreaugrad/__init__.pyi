@@ -56,6 +56,13 @@ from .penalties.separable import (
     WeightedL2 as WeightedL2,
 )
 from .pictures.plot import plot_maps as plot_maps
+from .runs.notebook import (
+    Results as Results,
+    compare as compare,
+    evaluate as evaluate,
+    explain as explain,
+    report as report,
+)
 from .score.noise import Noise as Noise
 from .score.pixels import InputSpace as InputSpace
 from .score.score import Score as Score

@@ -134,7 +134,7 @@ def test_figures_are_told(read):
         "no picture",
         "rho → 0 (limit: simple gradient)",
         "rho = 0.1",
-        "Known truth",
+        "Ground truth",
     ):
         assert words in read.words, words
 

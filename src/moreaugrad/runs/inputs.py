@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.data.choice import Chosen, choose_images, known_classes
-from moreaugrad.data.dataset import DataSet
+from moreaugrad.data.dataset import DataSet, Item
 from moreaugrad.data.source import CELLS, NamedFiles, open_source
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.common import DataPlan
@@ -48,7 +48,8 @@ class Inputs:
         found = replace(plan, digest=hashlib.sha256(repr(known).encode()).hexdigest()[:16])
         if isinstance(data, NamedFiles):
             return cls(plan=replace(found, files=data.files), data=data, chosen=chosen)
-        found = replace(found, layout=data.layout, images=None if plan.indices else len(chosen))
+        layout = plan.layout if plan.source == CELLS else data.layout
+        found = replace(found, layout=layout, images=None if plan.indices else len(chosen))
         return cls(plan=found, data=data, chosen=chosen)
 
     @staticmethod
@@ -117,6 +118,28 @@ class Inputs:
         """A folder for the results of each image, by its index, unlike every other's."""
         names = unique_names([PurePosixPath(one.item.name).stem for one in self.chosen])
         return {one.index: f"inputs/{n}" for one, n in zip(self.chosen, names, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TensorInputs(Inputs):
+    """Inputs of the network that are at hand, `[B, ...]`; nothing is preprocessed."""
+
+    x: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> TensorInputs:
+        items = [Item(name=f"input {row}") for row in range(len(x))]
+        data = NamedFiles(layout="tensor", items=items, paths={})
+        chosen = [Chosen(index=row, item=item) for row, item in enumerate(items)]
+        known = hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+        plan = DataPlan(indices=tuple(range(len(x))), digest=known)
+        return cls(plan=plan, data=data, chosen=chosen, x=x)
+
+    def input(self, one: Chosen, network: Network) -> Tensor:
+        return self.x[one.index]
+
+    def truth(self, one: Chosen, network: Network) -> Tensor | None:
+        return None
 
 
 def unique_names(stems: Sequence[str]) -> list[str]:

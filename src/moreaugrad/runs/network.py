@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.files.units import Record
-from moreaugrad.models import LoadedModel, fold_batchnorm, load_model
+from moreaugrad.models import LoadedModel, Preprocess, fold_batchnorm, load_model
 from moreaugrad.registry import nearest
-from moreaugrad.runs.plans.common import ComputePlan, ModelPlan, PreprocessPlan
+from moreaugrad.runs.plans.common import DTYPES, ComputePlan, ModelPlan, PreprocessPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import forward
 from moreaugrad.score.pixels import InputSpace
@@ -60,6 +60,21 @@ class Network:
         if dtype == torch.bfloat16:
             _compute_reduced(module)
         return cls(model=replace(model, module=module), compute=chosen, device=device)
+
+    @classmethod
+    def of(cls, model: nn.Module | LoadedModel) -> Network:
+        """A network at hand, as it is: on its own device, its inputs not preprocessed unless it
+        says how."""
+        if not isinstance(model, LoadedModel):
+            raw = Preprocess()
+            model = LoadedModel(module=model, preprocess=raw, name=type(model).__name__)
+        weight = next(model.module.parameters(), torch.empty(0))
+        dtype = str(weight.dtype).removeprefix("torch.")
+        compute = ComputePlan(
+            device=str(weight.device), threads=torch.get_num_threads(), channels_last=False,
+            fold_batchnorm=False, dtype=dtype if dtype in DTYPES else "float32",
+        )  # fmt: skip
+        return cls(model=model, compute=compute, device=weight.device)
 
     def batch(self, inputs: list[Tensor]) -> Tensor:
         """Inputs `[C, H, W]` as one batch for the network."""

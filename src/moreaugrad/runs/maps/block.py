@@ -124,7 +124,7 @@ class Block:
                     run.targets(rows, method),
                     ids=run.ids(rows),
                     progress=self.meter.progress(method),
-                )
+                )  # fmt: skip
         except Exception as error:
             why = problem(error)
             if len(rows) > 1:

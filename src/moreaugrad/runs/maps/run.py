@@ -73,15 +73,18 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         *,
         command: str = "explain",
         words: str = "",
+        network: Network | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
-        """words: the command line, which the page shows. Errors: ValueError or TypeError for
+        """words: the command line, which the page shows. network, inputs: at hand, in place of
+        those that the plan names. Errors: ValueError or TypeError for
         whatever cannot work; nothing is written."""
         self.command, self.words = command, words  # type: ignore[misc]
         self.processes, self.watch = processes or Processes(), watch or Unwatched()
         threads = plan.compute.threads or (1 if isinstance(plan, EvaluatePlan) else None)
         compute = replace(plan.compute, threads=threads)
-        self.network = Network.load(plan.model, compute, self.processes)
-        self.inputs = Inputs.open(plan.data, plan.seed, self.network)
+        self.network = network or Network.load(plan.model, compute, self.processes)
+        self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
         if not plan.methods and not (isinstance(plan, ExplainPlan) and plan.sweep):
             raise ValueError("methods: expected names, separated by commas, or all; got none")
         with fixed_threads(self.compute.threads):
