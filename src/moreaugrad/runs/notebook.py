@@ -136,8 +136,8 @@ def evaluate(
 
     data: a data set's folder or zip archive, "cells", files, or a tensor of the network's inputs.
     attacks, metrics: names or settings by name; metrics None: the command's own. epsilons: budgets
-    of the attacks. images: how many of the data set. The others: see `explain`; plan: further fields of
-    `runs.plans.evaluate.EvaluatePlan`.
+    of the attacks. images: how many of the data set. The others: see `explain`.
+    plan: further fields of `runs.plans.evaluate.EvaluatePlan`.
     """
     plan["data"] = DataPlan(images=images)
     if metrics is not None:
