@@ -60,6 +60,12 @@ class Arm:
     def unit(self) -> str:
         return f"{RECORDS}/{self.name}"
 
+    @property
+    def title(self) -> str:
+        what = "permuted labels, " if self.permuted else ""
+        exchanged = f"{percent_name(self.exchanged)}% exchanged, " if self.exchanged else ""
+        return f"{what}{exchanged}seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -165,11 +171,8 @@ class PairRun(RetrainRun[R]):
             "of them: train for more epochs before reading anything into these rows."
         )
         accuracies = [
-            (
-                _network(n),
-                [Entry(text=percent(n[name])) for name in ("training_accuracy", "accuracy")],
-            )
-            for n in networks
+            (arm.title, [Entry(text=percent(n[k])) for k in ("training_accuracy", "accuracy")])
+            for arm, n in zip(self.units.values(), networks, strict=True)
         ]
         return Findings(
             title=self.title, notes=[note] if weak else [],
@@ -258,13 +261,6 @@ def _summary(parts: Sequence[Tensor]) -> Record:
         "defined": found.defined,
         "undefined": found.undefined,
     }
-
-
-def _network(network: Record) -> str:
-    what = "permuted labels, " if network["permuted"] else ""
-    if network["exchanged"]:
-        what = f"{percent_name(network['exchanged'])}% exchanged, "
-    return f"{what}seed {network['seed']}"
 
 
 def _similarity(row: Record) -> Entry:
