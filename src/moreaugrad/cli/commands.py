@@ -121,7 +121,7 @@ COMMANDS: Mapping[str, Command] = {
         without=("config", "trust", "dry_run"),
     ),
     "train": Command(
-        plan=f"{_PLANS}train:TrainPlan", run=f"{_RUNS}train.run:TrainRun",
+        plan=f"{_PLANS}train:TrainPlan", run=f"{_RUNS}train:TrainRun",
         help="Train a network, so that its plain gradient is sparse, smooth or where it should be.",
         more="moreaugrad train --data cells --protocol fast --penalty l1 --epsilon 0.02 --out run"
         "\n\n" + RESUMED.format("train"),
@@ -139,20 +139,20 @@ COMMANDS: Mapping[str, Command] = {
         more="moreaugrad visualise --model builtin --set jitter=2 --set blur=0.5 --out features",
     ),
     "retrain diffroar": Command(
-        plan=f"{_PLANS}retrain:DiffRoarPlan", run=f"{_RUNS}retrain.diffroar:DiffRoarRun",
+        plan=f"{_PLANS}retrain:DiffRoarPlan", run=f"{_RUNS}retrain:DiffRoarRun",
         help="Train on what a map ranks first, and on what it ranks last.",
         more="The new networks are trained as the explained one was, on the plain loss, or by "
         "--training.\n\nmoreaugrad retrain diffroar run --levels .2,.5,.8 --seeds 0,1 --out "
         "run-diffroar",
     ),
     "retrain stability": Command(
-        plan=f"{_PLANS}retrain:StabilityPlan", run=f"{_RUNS}retrain.pairs:StabilityRun",
+        plan=f"{_PLANS}retrain:StabilityPlan", run=f"{_RUNS}retrain:StabilityRun",
         help="Compare maps of networks trained with other seeds and on partly other images.",
         more="moreaugrad retrain stability --training run/config.toml --seeds 0,1,2 --out "
         "run-stability",
     ),
     "retrain labels": Command(
-        plan=f"{_PLANS}retrain:LabelsPlan", run=f"{_RUNS}retrain.pairs:LabelsRun",
+        plan=f"{_PLANS}retrain:LabelsPlan", run=f"{_RUNS}retrain:LabelsRun",
         help="Compare maps with those of networks that have learnt permuted labels.",
         more="moreaugrad retrain labels --training run/config.toml --epochs 60 --out run-labels",
     ),
