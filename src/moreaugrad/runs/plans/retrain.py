@@ -29,7 +29,7 @@ class RetrainPlan(Plan):
     GROUP: ClassVar[str] = "Study"
     EDITS: ClassVar[Mapping[str, Option]] = {
         "training": Option(
-            names=("--training",), group="Study", default="required",
+            names=("--training",), group="Study", default="required", metavar="FILE",
             help="TOML file of a training, as each folder of train holds one.",
         ),
         "set": Option(

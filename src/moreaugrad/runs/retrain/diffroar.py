@@ -31,11 +31,10 @@ from moreaugrad.runs.retrain.ranking import (
     RANKS,
     TEST,
     TRAIN,
-    Ranking,
     load_ranks,
+    rank,
     rank_file,
     ranked,
-    whole,
 )
 from moreaugrad.runs.retrain.run import RECORDS, RetrainRun, accuracy, settled_training
 from moreaugrad.runs.train.prepare import PreparedTrain
@@ -122,13 +121,11 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
         if directory.finished(EXPLAINED) and ranked(place, self.plan):
             return
         prepared = self.prepared(self.explained)
-        assert prepared.test is not None
         weights = Path(self.plan.explained) / BEST
         load_weights(prepared.module, weights, prepared.model.name)
         prepared.module.eval()
-        ranking = Ranking(self.plan, prepared, place, self.watch)
-        ranking.part(TRAIN, whole(prepared))
-        ranking.part(TEST, prepared.test)
+        for part in (TRAIN, TEST):
+            rank(self.plan, prepared, part, place, self.watch)
         record = {"accuracy": accuracy(prepared, prepared.test)}
         directory.write(EXPLAINED, {f"{EXPLAINED}.json": json_text(record).encode()})
 

@@ -55,21 +55,6 @@ class Masked(Examples):
         return f"{self.whole.describe(index)}, the {self.end} {percent_name(self.ratio)}% kept"
 
 
-class Relabelled(Examples):
-    """The same images with other labels."""
-
-    def __init__(self, whole: Examples, labels: Tensor) -> None:
-        self.whole, self.labels = whole, labels
-        self.name, self.classes, self.outputs = whole.name, whole.classes, whole.outputs
-        self.ids, self.has_attention = whole.ids, whole.has_attention
-
-    def pixels(self, index: int) -> Pixels:
-        return self.whole.pixels(index)
-
-    def describe(self, index: int) -> str:
-        return self.whole.describe(index)
-
-
 class Joined(Examples):
     """Two sets of the same classes, one after the other; ids of the second follow the first's."""
 
@@ -97,8 +82,9 @@ class Joined(Examples):
 
 def shuffled(examples: Examples, seed: int) -> Examples:
     """Labels in an order drawn by the seed: as many of each class, of the wrong images."""
-    order = keyed(seed, 0, SHUFFLE).permutation(len(examples))
-    return Relabelled(examples, examples.labels[torch.from_numpy(order)])
+    found = examples.subset(range(len(examples)))
+    found.labels = examples.labels[keyed(seed, 0, SHUFFLE).permutation(len(examples))]
+    return found
 
 
 def exchange(examples: Examples, reserve: Examples, count: int, seed: int) -> Examples:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,49 +30,42 @@ def whole(prepared: PreparedTrain) -> Examples:
     return joined
 
 
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """By the maps of one network, into the files of a folder."""
-
-    plan: DiffRoarPlan
-    prepared: PreparedTrain
-    folder: Path
-    watch: Watch
-
-    def part(self, part: str, examples: Examples) -> None:
-        """Ranks, ids in order, and the mean colour of the images."""
-        prepared, plan = self.prepared, self.plan
-        methods = explainers(plan, prepared)
-        found: dict[str, list[np.ndarray]] = {order: [] for order in plan.orders}
-        colours, done = torch.zeros(3, dtype=torch.float64), 0
-        for number, batch in enumerate(prepared.evaluated(examples).epoch(0)):
-            piece = prepared.piece(number, batch)
-            keys = piece.ids + (0 if part == TRAIN else APART)
-            target = piece.y if plan.target == "label" else None
-            for order, blocks in found.items():
-                maps = torch.zeros_like(piece.x)
-                if order != RANDOM:
-                    made = methods[order].attribute(piece.x, target, ids=keys)
-                    assert isinstance(made, Tensor)
-                    maps = made
-                ranks = importance_ranks(maps, unit=plan.unit, ids=keys).cpu().numpy()
-                blocks.append(ranks.astype(np.uint16) if ranks[0].size <= 2**16 else ranks)
-            colours += batch.x.double().mean((2, 3)).sum(0)
-            done += len(batch)
-            self.watch.pace(done, len(examples), f"ranking {part}")
-        rows = np.argsort(examples.ids.numpy())
-        fill = colours / done if plan.fill is None else torch.full((3,), plan.fill)
-        if part == TRAIN:
-            self._save(part, FILL, (fill * 255).round().byte().numpy())
-        self._save(part, IDS, examples.ids.numpy()[rows])
+def rank(
+    plan: DiffRoarPlan, prepared: PreparedTrain, part: str, folder: Path, watch: Watch
+) -> None:
+    """Writes, by the maps of one network, the ranks of the images of a part of the data, their ids
+    in order, and the mean colour of those that are trained on."""
+    examples = prepared.test if part == TEST else whole(prepared)
+    assert examples is not None
+    methods = explainers(plan, prepared)
+    found: dict[str, list[np.ndarray]] = {order: [] for order in plan.orders}
+    colours, done = torch.zeros(3, dtype=torch.float64), 0
+    for number, batch in enumerate(prepared.evaluated(examples).epoch(0)):
+        piece = prepared.piece(number, batch)
+        keys = piece.ids + (0 if part == TRAIN else APART)
+        target = piece.y if plan.target == "label" else None
         for order, blocks in found.items():
-            self._save(part, order, np.concatenate(blocks)[rows])
-
-    def _save(self, part: str, what: str, values: np.ndarray) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+            maps = torch.zeros_like(piece.x)
+            if order != RANDOM:
+                made = methods[order].attribute(piece.x, target, ids=keys)
+                assert isinstance(made, Tensor)
+                maps = made
+            ranks = importance_ranks(maps, unit=plan.unit, ids=keys).cpu().numpy()
+            blocks.append(ranks.astype(np.uint16) if ranks[0].size <= 2**16 else ranks)
+        colours += batch.x.double().mean((2, 3)).sum(0)
+        done += len(batch)
+        watch.pace(done, len(examples), f"ranking {part}")
+    rows = np.argsort(examples.ids.numpy())
+    files = {IDS: examples.ids.numpy()[rows]}
+    if part == TRAIN:
+        fill = colours / done if plan.fill is None else torch.full((3,), plan.fill)
+        files[FILL] = (fill * 255).round().byte().numpy()
+    files |= {order: np.concatenate(blocks)[rows] for order, blocks in found.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for what, values in files.items():
         file = io.BytesIO()
         np.save(file, values, allow_pickle=False)
-        write_atomically(rank_file(self.folder, part, what), file.getvalue())
+        write_atomically(rank_file(folder, part, what), file.getvalue())
 
 
 def ranked(folder: Path, plan: DiffRoarPlan) -> bool:

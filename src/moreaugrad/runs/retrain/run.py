@@ -115,7 +115,7 @@ class RetrainRun(Run[R]):
         )
         if self._last is not None:
             self._last.remove_all()
-        run = TrainRun(fresh.plan, fresh.processes, Newsless(self.watch), prepared=fresh)
+        run = TrainRun(fresh.plan, self.processes.alone(), Newsless(self.watch), prepared=fresh)
         outcome = execute(run, directory.path / TRAINING / Path(unit).name)
         if outcome.interrupted:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -36,17 +37,10 @@ class TrainEstimate(Estimate):
 def estimate_train(prepared: PreparedTrain, trainer: Trainer) -> TrainEstimate:
     """Takes a few steps, whose weights are thrown away; nothing is written."""
     plan, pieces = prepared.plan, list(prepared.protocols)
-    counts, times = {"passes": 0, "updates": 0}, []
-
-    def counting(what: str) -> Callable[..., None]:
-        def count(*_: object) -> None:
-            counts[what] += 1
-
-        return count
-
+    counts, times = Counter[str](), []
     hooks = [
-        prepared.module.register_forward_hook(counting("passes")),
-        prepared.optimiser.register_step_post_hook(counting("updates")),
+        prepared.module.register_forward_hook(lambda *_: counts.update(["passes"])),
+        prepared.optimiser.register_step_post_hook(lambda *_: counts.update(["updates"])),
     ]
     try:
         with fixed_threads(plan.threads):

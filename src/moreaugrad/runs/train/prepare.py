@@ -55,7 +55,6 @@ class PreparedTrain:
     training: Examples
     validation: Examples
     test: Examples | None
-    processes: Processes
     notes: Sequence[str]
 
     @property
@@ -172,7 +171,7 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
     prepared = PreparedTrain(
         plan=plan, network=network, builder=Trained.builder(plan.model.name), head=head,
         optimiser=make_optimiser(plan.optimiser, model.module), protocols=protocols,
-        training=training, validation=validation, test=test, processes=processes, notes=notes,
+        training=training, validation=validation, test=test, notes=notes,
     )  # fmt: skip
     len(prepared.loader)  # refuses too large a batch
     return prepared
