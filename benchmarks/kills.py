@@ -303,7 +303,7 @@ def prepared() -> Iterator[tuple[Path, dict[str, Case]]]:
         place = Path(name).resolve()
         given = cases(place)
         (place / "train.toml").write_text(TRAINING, encoding="utf-8")
-        _well(_run([*CELLS, "--images", "4", "--test", "2"], place / "data"))
+        _well(_run([*CELLS, "--images", "4", "--test-images", "2"], place / "data"))
         _well(_run(given["evaluate"].words, place / "run"))
         _well(_run(given["train"].words, place / "trained"))
         yield place, given

@@ -30,7 +30,7 @@ from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.models.builtin import SIZE
 
 TRAIN = (
-    "train", "--data", "cells", "--model", "builtin", "--size", str(SIZE), "--batch", "64",
+    "train", "--data", "cells", "--model", "builtin", "--size", str(SIZE), "--batch-size", "64",
     "--lr", "1e-3", "--schedule", "cosine", "--amp", "bfloat16", "--threads", "1",
 )  # fmt: skip
 PENALTY = ("--protocol", "fast", "--penalty", "elastic-net", "--epsilon", "0.2,4")
@@ -91,7 +91,7 @@ def main(
 ) -> None:
     """Train the built-in classifier on, with and without a penalty."""
     torch.set_num_threads(1)
-    scale = ("--count", str(count), "--epochs", str(epochs))
+    scale = ("--images", str(count), "--epochs", str(epochs))
     cells = list(batches(fresh))
     rows = {"builtin": measure(load_model("builtin"), cells)}
     for name, protocol in {"plain": PLAIN, "elastic-net": PENALTY}.items():

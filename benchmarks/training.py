@@ -14,9 +14,10 @@ from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.training_rows import STUDIES, Row
 from benchmarks.training_runs import result, trained
-from moreaugrad.runs.train import TrainPlan, prepare_train
-from moreaugrad.runs.train.judge import judge
-from moreaugrad.runs.train.plan import plan_toml
+from moreaugrad.runs.plans.toml import plan_toml
+from moreaugrad.runs.plans.train import TrainPlan
+from moreaugrad.runs.train.measure import measure
+from moreaugrad.runs.train.run import TrainRun
 
 Figures = Mapping[str, Any]
 
@@ -33,7 +34,7 @@ def run(context: Context, name: str) -> Result:
     before = None if plan.model.from_scratch else _before(plan)
     return Result(
         title=study.title,
-        settings={"plan": plan_toml(plan, Path(plan.data.source).parent)},
+        settings={"plan": plan_toml(plan, Path(str(plan.data.source)).parent)},
         figures={"before": before, **runs},
         tables=[_table(rows, runs, before)],
         notes=study.notes,
@@ -42,9 +43,9 @@ def run(context: Context, name: str) -> Result:
 
 def _before(plan: TrainPlan) -> Figures:
     """What the network is worth as it is loaded."""
-    prepared = prepare_train(plan)
+    prepared = TrainRun(plan).prepared
     assert prepared.test is not None
-    return judge(prepared, prepared.test)
+    return measure(prepared, prepared.test)
 
 
 def _table(

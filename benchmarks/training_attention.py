@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.reading import Run
-
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.training import interval
 from benchmarks.training_maps import GRADIENT, Judged, Judging, clean, judged, mean, over_seeds
 from benchmarks.training_rows import STUDIES, Row
 from benchmarks.training_truth import filled
+from moreaugrad.report.reading import MapsFolder
+from moreaugrad.runs.plans.common import DataPlan
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.maps import OF_LABEL
 
 STUDY = "cells"
 TOPS = {"top 5 %": 0.05, "top 10 %": 0.1}
@@ -55,14 +56,14 @@ def run(context: Context) -> Result:
         Judging(
             name="attention", study=STUDY, rows=rows,
             plan=EvaluatePlan(
-                data="cells", samples=400, target=OF_LABEL, block=50, maps=0,
+                data=DataPlan(source="cells", images=400), target=OF_LABEL, block=50, maps=0,
                 methods={GRADIENT: {}}, metrics=METRICS,
             ),
         ),
     )  # fmt: skip
     return Result(
         title="Gradients and attention maps, on synthetic cells",
-        settings={"samples": found.plan.samples, "metrics": METRICS},
+        settings={"samples": found.plan.data.images, "metrics": METRICS},
         figures={
             row.stem: {
                 seed: {metric: mean(clean(one), metric, keep=filled) for metric in METRICS}
@@ -91,7 +92,7 @@ def _ours(found: Judged) -> Table:
         runs = found.runs[row.stem]
 
         def told(metric: str, scale: int, digits: int) -> str:
-            def number(one: Run) -> float:
+            def number(one: MapsFolder) -> float:
                 return scale * mean(clean(one), metric, keep=filled)
 
             return over_seeds(runs, number, digits)

@@ -81,7 +81,7 @@ def _results(run: Path) -> Figures:
 
 
 def _picture(run: Path, place: int) -> Bytes:
-    return np.asarray(Image.open(run / "pictures" / f"class-{place:04d}-0.png").convert("RGB"))
+    return np.asarray(Image.open(run / "images" / f"class-{place:04d}-0.png").convert("RGB"))
 
 
 def _table(study: str, rows: Sequence[Row], found: Mapping[str, Figures]) -> Table:

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.reading import value
-
 from benchmarks import gallery
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.training_maps import GRADIENT, Judged, Judging, called, clean, judged
 from benchmarks.training_pictures import cases, network_columns, photos
 from benchmarks.training_rows import ONE, STUDIES, Row
-from moreaugrad.runs.records import Record
+from moreaugrad.files.units import Record
+from moreaugrad.report.reading import value
+from moreaugrad.runs.plans.common import DataPlan
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.maps import OF_LABEL
 
 PICTURES = 4
 BAND = 7
@@ -34,20 +35,20 @@ def run(context: Context, study: str) -> Result:
             name=f"gallery-{study}", study=study,
             rows=[replace(r, seeds=ONE) for r in (rows[:2] if context.quick else rows)],
             plan=EvaluatePlan(
-                data=study, samples=PICTURES, target=OF_LABEL,
+                data=DataPlan(images=PICTURES), target=OF_LABEL,
                 methods={GRADIENT: {}}, metrics={"gini": {}},
             ),
         ),
     )  # fmt: skip
     first = found.first(found.rows[0])
-    shown = first.samples[:PICTURES]
+    shown = first.inputs[:PICTURES]
     columns = network_columns(found, found.rows, shown)
     bands = [columns[at : at + BAND] for at in range(0, len(columns), BAND)]
     lines = cases(first, shown)
     pictures = photos(first, shown) if context.photos else None
     return Result(
         title=f"Gradients of networks trained in several ways ({study})",
-        settings={"pictures": [record["sample"] for record in shown], "method": GRADIENT},
+        settings={"pictures": [record["input"] for record in shown], "method": GRADIENT},
         figures={called(row): _ginis(found, row) for row in found.rows},
         tables=[_table(found, shown)],
         notes=[MAPS, gallery.READING],
@@ -67,7 +68,7 @@ def _table(found: Judged, shown: Sequence[Record]) -> Table:
     return Table(
         caption="Gini of the maps that are shown, by picture. accuracy: on all test pictures.",
         header=["penalty", "protocol", "epsilon", "accuracy",
-                *(Path(record["sample"]).stem for record in shown)],
+                *(Path(record["input"]).stem for record in shown)],
         rows=[
             [row.label, row.protocol.name, row.told,
              f"{next(iter(found.accuracy[row.stem].values())):.1f}", *_ginis(found, row)]

@@ -20,9 +20,9 @@ from benchmarks.training_pictures import column
 from benchmarks.training_rows import CELLS, STUDIES, Row
 from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.files.atomic import write_atomically
-from moreaugrad.runs.retrain.tables import LEARNT
-from moreaugrad.runs.train import TrainPlan
-from moreaugrad.runs.train.plan import plan_toml
+from moreaugrad.runs.plans.toml import plan_toml
+from moreaugrad.runs.plans.train import AugmentPlan, TrainPlan
+from moreaugrad.runs.retrain.pairs import LEARNT
 
 COUNT, EPOCHS = 512, 80
 """Few enough cells for their permuted labels to be learnt by heart."""
@@ -40,12 +40,12 @@ def run(context: Context) -> Result:
         file = kept(context) / f"labels-{row.stem}.toml"
         write_atomically(file, plan_toml(_plan(context, row), file.parent).encode())
         found[row.label] = again(
-            context, "labels", row, "--config", str(file), "--seeds", SEEDS,
+            context, "labels", row, "--training", str(file), "--seeds", SEEDS,
             "--metrics", ",".join(METRICS), "--images", str(_count(context)),
         )  # fmt: skip
         for network in found[row.label]["networks"]:
             network |= _sizes(_maps(context, row, _arm(network)))
-    examples = open_examples(_plan(context, chosen[0]).data.source, split="test")
+    examples = open_examples(str(_plan(context, chosen[0]).data.source), split="test")
     return Result(
         title="Maps of networks that learnt permuted labels of synthetic cells, the AdvGrad "
         "paper's figure 9",
@@ -78,13 +78,13 @@ def _plan(context: Context, row: Row) -> TrainPlan:
     folder = context.cache.folder / f"cells-{CELLS}-few{'-quick' if context.quick else ''}"
     count = str(_count(context))
     moreaugrad(
-        "data", "cells", "--count", count, "--test", count, "--size", str(CELLS),
+        "data", "cells", "--images", count, "--test-images", count, "--size", str(CELLS),
         "--out", str(folder), "--quiet",
     )  # fmt: skip
     plan = STUDIES[STUDY].plan(context)
     return replace(
         plan, data=replace(plan.data, source=str(folder)), protocol=row.protocol,
-        augment={"size": CELLS, "flip": False}, epochs=2 if context.quick else EPOCHS,
+        augment=AugmentPlan(size=CELLS, flip=False), epochs=2 if context.quick else EPOCHS,
     )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def _arm(network: Figures) -> str:
 
 
 def _maps(context: Context, row: Row, arm: str) -> torch.Tensor:
-    file: Path = kept(context) / f"labels-{row.stem}" / "maps" / f"{arm}.safetensors"
+    file: Path = kept(context) / f"labels-{row.stem}" / "records" / f"{arm}.safetensors"
     return load_file(file)[GRADIENT]
 
 
@@ -136,7 +136,7 @@ def _networks(found: Mapping[str, Figures]) -> Table:
 def _likeness(found: Mapping[str, Figures]) -> Table:
     lines: dict[tuple[str, str], list[object]] = {}
     for label, each in found.items():
-        for row in each["likeness"]:
+        for row in each["similarity"]:
             lines.setdefault((label, row["group"]), []).append(likeness(row))
     return Table(
         caption="Mean likeness of the maps of the same test cells, with 95 % intervals "

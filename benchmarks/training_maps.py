@@ -8,10 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moreaugrad.runs.evaluate.plan import CLEAN, EvaluatePlan, plan_toml
-from moreaugrad.runs.evaluate.reading import Run, failed, read_run, value
-from moreaugrad.runs.evaluate.work import tensor_name
-from moreaugrad.runs.job import ModelPlan
 from torch import Tensor
 
 from benchmarks.cache import digest, digest_of
@@ -21,10 +17,14 @@ from benchmarks.training import interval
 from benchmarks.training_rows import STUDIES, Row
 from benchmarks.training_runs import result, trained
 from moreaugrad.data.dataset import DataSet
-from moreaugrad.data.layouts import open_dataset
+from moreaugrad.data.source import open_source
 from moreaugrad.files.atomic import write_atomically
+from moreaugrad.files.units import Record
 from moreaugrad.models.trained import Trained
-from moreaugrad.runs.records import Record
+from moreaugrad.report.reading import CLEAN, MapsFolder, failed, value
+from moreaugrad.runs.plans.common import ModelPlan
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.toml import plan_toml
 
 QUICK = 4
 """Pictures of a trial."""
@@ -52,30 +52,32 @@ class Judged:
 
     rows: Sequence[Row]
     plan: EvaluatePlan
-    runs: Mapping[str, Mapping[int, Run]]
+    runs: Mapping[str, Mapping[int, MapsFolder]]
     accuracy: Mapping[str, Mapping[int, float]]
 
-    def first(self, row: Row) -> Run:
+    def first(self, row: Row) -> MapsFolder:
         """That of the row's first seed."""
         return next(iter(self.runs[row.stem].values()))
 
     @property
     def data(self) -> DataSet:
-        return open_dataset(self.plan.data, layout=self.plan.layout, split=self.plan.split)
+        data = self.plan.data
+        return open_source(str(data.source), layout=data.layout, split=data.split)
 
 
 def judged(context: Context, judging: Judging) -> Judged:
     """Trains and evaluates what is not yet, as many at a time as there are threads."""
     training = STUDIES[judging.study].plan(context).data
-    plan = replace(judging.plan, data=training.source, split=training.test)
+    data = replace(judging.plan.data, source=training.source, split=training.test)
     if context.quick:
-        plan = replace(plan, samples=min(plan.samples or QUICK, QUICK))
+        data = replace(data, images=min(data.images or QUICK, QUICK))
+    plan = replace(judging.plan, data=data)
     networks = trained(context, judging.study, judging.rows)
     folder = context.cache.folder / f"judged-{judging.name}{'-quick' if context.quick else ''}"
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(row, seed) for row in judging.rows for seed in networks[row.stem]]
 
-    def evaluate(job: tuple[Row, int]) -> Run:
+    def evaluate(job: tuple[Row, int]) -> MapsFolder:
         row, seed = job
         network = networks[row.stem][seed]
         asked = replace(plan, model=ModelPlan(name=f"trained:{network}"))
@@ -85,7 +87,7 @@ def judged(context: Context, judging: Judging) -> Judged:
 
     with ThreadPoolExecutor(context.threads) as pool:
         found = list(pool.map(evaluate, jobs))
-    runs: dict[str, dict[int, Run]] = {row.stem: {} for row in judging.rows}
+    runs: dict[str, dict[int, MapsFolder]] = {row.stem: {} for row in judging.rows}
     accuracy: dict[str, dict[int, float]] = {row.stem: {} for row in judging.rows}
     for (row, seed), run in zip(jobs, found, strict=True):
         runs[row.stem][seed] = run
@@ -93,13 +95,13 @@ def judged(context: Context, judging: Judging) -> Judged:
     return Judged(rows=judging.rows, plan=plan, runs=runs, accuracy=accuracy)
 
 
-def _run(plan: EvaluatePlan, out: Path, label: str) -> Run:
-    if not (out.exists() and read_run(out, label).complete):
+def _run(plan: EvaluatePlan, out: Path, label: str) -> MapsFolder:
+    if not (out.exists() and MapsFolder.read(out, label).complete):
         file = out.with_name(f"{out.name}.toml")
         write_atomically(file, plan_toml(plan, out.parent).encode())
         moreaugrad("evaluate", "--config", str(file), "--trust", "--out", str(out), "--quiet")
         print(f"  {out.name}: judged", flush=True)
-    return read_run(out, label)
+    return MapsFolder.read(out, label)
 
 
 def called(row: Row) -> str:
@@ -114,9 +116,9 @@ def firsts(study: str, *labels: str) -> list[Row]:
     return [next(row for row in rows if row.label == label) for label in labels]
 
 
-def clean(run: Run, method: str = GRADIENT) -> list[Record]:
+def clean(run: MapsFolder, method: str = GRADIENT) -> list[Record]:
     """Records of the pictures' own maps, with the data set's `class` of each."""
-    classes = {record["index"]: record.get("class") for record in run.samples}
+    classes = {record["index"]: record.get("class") for record in run.inputs}
     return [
         record | {"class": classes[record["index"]]}
         for record in run.by_key[method, CLEAN, None]
@@ -136,12 +138,17 @@ def mean(
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def over_seeds(runs: Mapping[int, Run], number: Callable[[Run], float], digits: int = 1) -> str:
+def over_seeds(
+    runs: Mapping[int, MapsFolder], number: Callable[[MapsFolder], float], digits: int = 1
+) -> str:
     """Mean and interval of a run's number; a seed without one is left out."""
     values = [found for found in map(number, runs.values()) if not math.isnan(found)]
     return interval(values, digits)
 
 
-def kept_map(run: Run, index: int, method: str = GRADIENT) -> Tensor:
+def kept_map(run: MapsFolder, index: int, method: str = GRADIENT) -> Tensor:
     """The clean map `[C, H, W]` of a picture, by its place in the data set."""
-    return run.tensors(index, method)[tensor_name(index, CLEAN, None, "map")]
+    found = next(record for record in run.by_key[method, CLEAN, None] if record["index"] == index)
+    kept = run.map(found)
+    assert kept is not None
+    return kept

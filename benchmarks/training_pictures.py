@@ -23,7 +23,8 @@ from moreaugrad.files.units import Record
 from moreaugrad.metrics import five_band_sweep
 from moreaugrad.models import Preprocess
 from moreaugrad.report.curves import COLOURS, charts
-from moreaugrad.report.reading import CLEAN
+from moreaugrad.report.reading import CLEAN, MapsFolder
+from moreaugrad.report.statistics import Mean
 
 STEP, COUNT = 0.005, 56
 """Of the sweep: the experiments' own, of the paper that the cells are from."""
@@ -39,7 +40,7 @@ def truths(found: Judged) -> Mapping[int, Tensor]:
     """True maps `[H, W]` in [0, 1], by the picture's place in the data set."""
     data = found.data
     known = {}
-    for record in found.first(found.rows[0]).samples:
+    for record in found.first(found.rows[0]).inputs:
         image = data.load_attention(data.items[record["index"]])
         assert image is not None
         known[record["index"]] = torch.from_numpy(np.array(image, dtype=np.float64) / 255)
@@ -83,7 +84,7 @@ def like_truth(
     rows = [row for row in chosen if row is not None]
     run = found.first(rows[0])
     samples = [
-        next((record for record in run.samples if record["class"] == wanted), None)
+        next((record for record in run.inputs if record["class"] == wanted), None)
         for wanted in CELLS
     ]
     shown = [record for record in samples if record is not None]
@@ -116,7 +117,7 @@ def column(title: str, maps: Tensor) -> Column:
     )
 
 
-def cases(run: Run, shown: Sequence[Record]) -> list[Case]:
+def cases(run: MapsFolder, shown: Sequence[Record]) -> list[Case]:
     """Rows of a gallery: the label, and what the run's network gives it (0: not its likeliest)."""
     targets = {r["index"]: r["target"] for r in clean(run)}
     return [_case(record, targets[record["index"]]) for record in shown]
@@ -127,25 +128,28 @@ def _case(sample: Record, target: Mapping[str, Any]) -> Case:
     label = str(target["label"])
     words = label.partition("-")[2].replace("-", " ") if label[0].isdigit() else label
     return Case(
-        name=Path(sample["sample"]).name,
+        name=Path(sample["input"]).name,
         target=target["class"],
         label=words,
         probability=given.get(target["class"], 0.0),
     )
 
 
-def photos(run: Run, shown: Sequence[Record]) -> list[Any]:
+def photos(run: MapsFolder, shown: Sequence[Record]) -> list[Any]:
     """What the network was shown, `[H, W, 3]` in [0, 1]."""
-    told = run.plan.model.preprocess
-    preprocess = Preprocess() if told is None else told.of(Preprocess())
+    table: dict[str, Any] = run.config["model"]["preprocess"]
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in table.items()
+    }
+    preprocess = Preprocess(**given)
     return [
-        np.asarray(preprocess.pixels(run.tensors(record["index"])[str(record["index"])]))
+        np.asarray(preprocess.pixels(run.input_tensors(record["index"])["input"]))
         for record in shown
     ]
 
 
 def robustness_curves(
-    numbers: Sequence[Cell], lines: Sequence[tuple[str, str]], metrics: Sequence[str], *, name: str
+    numbers: Sequence[Mean], lines: Sequence[tuple[str, str]], metrics: Sequence[str], *, name: str
 ) -> dict[str, bytes]:
     """NAME-ATTACK.svg: metrics against the budget, a line for each (network, method)."""
     chosen = [
@@ -180,13 +184,17 @@ def post_processed(found: Judged, methods: Sequence[str], *, name: str) -> dict[
 
 
 def attacked(
-    runs: Sequence[Run], lines: Sequence[tuple[str, str]], attacks: Sequence[str], *, name: str
+    runs: Sequence[MapsFolder],
+    lines: Sequence[tuple[str, str]],
+    attacks: Sequence[str],
+    *,
+    name: str,
 ) -> dict[str, bytes]:
     """NAME.png: columns are (network, method), rows the first pictures before and after attacks,
     each at its largest budget."""
-    plan, shown = runs[0].plan, _first(runs[0])
+    shown = _first(runs[0])
     after: list[tuple[str, float | None]] = [(CLEAN, None)]
-    after += [(attack, plan.budgets(attack)[-1]) for attack in attacks]
+    after += [(attack, runs[0].budgets(attack)[-1]) for attack in attacks]
     rows = [
         replace(case, label=attack if budget is None else f"{attack} {budget:g}")
         for case in cases(runs[0], shown)
@@ -201,6 +209,6 @@ def attacked(
     return {f"{name}.png": gallery.picture(rows, columns)}
 
 
-def _first(run: Run) -> list[Record]:
+def _first(run: MapsFolder) -> list[Record]:
     """Pictures that are shown, of those whose maps are kept."""
-    return [record for record in run.samples if "problem" not in record][:PICTURES]
+    return [record for record in run.inputs if "problem" not in record][:PICTURES]

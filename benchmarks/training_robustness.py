@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from moreaugrad.runs.evaluate.plan import CLEAN, OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.statistics import WORST, Cell, cells
-
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.training_maps import GRADIENT, Judged, Judging, called, firsts, judged
@@ -20,6 +17,11 @@ from benchmarks.training_pictures import attacked, post_processed, robustness_cu
 from benchmarks.training_rows import ONE
 from moreaugrad.report.drops import Drop, bases, drops
 from moreaugrad.report.intervals import Intervals
+from moreaugrad.report.reading import CLEAN
+from moreaugrad.report.statistics import WORST, Mean, means
+from moreaugrad.runs.plans.common import DataPlan
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.maps import OF_LABEL
 
 STUDY = "cifar10"
 METHODS: dict[str, dict[str, Any]] = {
@@ -57,7 +59,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "gaussian": {"attack": "gaussian", "over": "sigma", "epsilons": [0.05, 0.1]},
 }  # fmt: skip
 PLAN = EvaluatePlan(
-    data=STUDY, samples=20, target=OF_LABEL, block=5, maps=4, epsilons=(0.1, 0.25, 0.5),
+    data=DataPlan(images=20), target=OF_LABEL, block=5, maps=4, epsilons=(0.1, 0.25, 0.5),
     methods=METHODS, metrics=METRICS, attacks=ATTACKS,
 )  # fmt: skip
 PUBLISHED = {
@@ -94,14 +96,14 @@ def run(context: Context) -> Result:
         ),
     )
     runs = [found.first(row) for row in found.rows]
-    numbers = [cell for one in runs for cell in cells(one, Intervals())]
+    numbers = [cell for one in runs for cell in means(one, Intervals())]
     lost = [each for one in runs for each in drops(one, bases(one, BASES), Intervals())]
     afterwards = [method for method in METHODS if method != "sparse-gradient"]
     lines = [(runs[0].label, method) for method in afterwards]
     lines += [(one.label, GRADIENT) for one in runs[1:]]
     return Result(
         title="Training for sparse gradients and making maps sparse afterwards, on CIFAR-10",
-        settings={"samples": found.plan.samples, "methods": METHODS, "attacks": ATTACKS,
+        settings={"samples": found.plan.data.images, "methods": METHODS, "attacks": ATTACKS,
                   "metrics": METRICS},
         figures={
             "cells": [vars(cell) for cell in numbers],
@@ -129,7 +131,7 @@ def _budgets() -> list[tuple[str, float]]:
     return [(attack, budgets[len(budgets) // 2] or 0.0) for attack, budgets in found]
 
 
-def _clean(found: Judged, numbers: Sequence[Cell]) -> Table:
+def _clean(found: Judged, numbers: Sequence[Mean]) -> Table:
     own = [cell for cell in numbers if cell.attack == CLEAN]
     columns = [("gini", 1, 3), ("zeros", 100, 1), *((f"aopc-{s}", 100, 1) for s in STEPS)]
     lines = []
@@ -147,7 +149,7 @@ def _clean(found: Judged, numbers: Sequence[Cell]) -> Table:
     )  # fmt: skip
 
 
-def _attack(numbers: Sequence[Cell], attack: str, budget: float) -> Table:
+def _attack(numbers: Sequence[Mean], attack: str, budget: float) -> Table:
     own = [cell for cell in numbers if (cell.attack, cell.epsilon) == (attack, budget)]
     lines = []
     for network, method in dict.fromkeys((cell.run, cell.method) for cell in own):
@@ -161,7 +163,7 @@ def _attack(numbers: Sequence[Cell], attack: str, budget: float) -> Table:
     )
 
 
-def _told(own: Sequence[Cell], metric: str, scale: int, digits: int) -> str:
+def _told(own: Sequence[Mean], metric: str, scale: int, digits: int) -> str:
     """`mean [low, high]`, and in parentheses the mean with what an attack failed on."""
     cell = next((cell for cell in own if cell.metric == metric), None)
     if cell is None:

@@ -10,7 +10,14 @@ from typing import Any
 from benchmarks.command import moreaugrad
 from benchmarks.context import Context
 from benchmarks.subjects import data_folder
-from moreaugrad.runs.train import DataPlan, NetworkPlan, OptimiserPlan, ProtocolPlan, TrainPlan
+from moreaugrad.runs.plans.train import (
+    AugmentPlan,
+    OptimiserPlan,
+    ProtocolPlan,
+    StartPlan,
+    TrainDataPlan,
+    TrainPlan,
+)
 
 SEEDS = (0, 1, 2)
 SCRATCH = OptimiserPlan(name="adamw", lr=4e-3, weight_decay=0.05, schedule="one-cycle")
@@ -70,12 +77,12 @@ def _cifar10(_: Context) -> TrainPlan:
     data = data_folder()
     return TrainPlan(
         epochs=2, batch=128, amp="bfloat16",
-        data=DataPlan(source=str(data / "cifar10-jpeg.zip"), test="test", validation=0.02),
-        model=NetworkPlan(
+        data=TrainDataPlan(source=str(data / "cifar10-jpeg.zip"), test="test", validation=0.02),
+        model=StartPlan(
             name="benchmarks.cifar_resnet:resnet20",
             weights=str(data / "models" / "resnet20-cifar10.safetensors"),
         ),
-        augment={"size": 32, "pad": 4, "crop": "random", "flip": True},
+        augment=AugmentPlan(size=32, pad=4, crop="random", flip=True),
         optimiser=OptimiserPlan(name="adam", lr=1e-3, schedule="cosine"),
     )  # fmt: skip
 
@@ -84,7 +91,7 @@ def _cifar10_scratch(context: Context) -> TrainPlan:
     plan = _cifar10(context)
     return replace(
         plan, epochs=6, optimiser=SCRATCH,
-        model=NetworkPlan(name=plan.model.name, from_scratch=True),
+        model=StartPlan(name=plan.model.name, from_scratch=True),
     )  # fmt: skip
 
 
@@ -92,13 +99,13 @@ def _imagenette(_: Context) -> TrainPlan:
     data = data_folder()
     return TrainPlan(
         epochs=1, batch=32, amp="bfloat16",
-        data=DataPlan(source=str(data / "imagenette-128.zip"), test="val", validation=0.02),
-        model=NetworkPlan(
+        data=TrainDataPlan(source=str(data / "imagenette-128.zip"), test="val", validation=0.02),
+        model=StartPlan(
             name="torchvision:squeezenet1_0",
             weights=str(data / "models" / "squeezenet1_0-imagenet.safetensors"),
             labels=str(data / "imagenet-classes.txt"),
         ),
-        augment={"size": 128, "resize": 128, "crop": "random", "flip": True},
+        augment=AugmentPlan(size=128, resize=128, crop="random", flip=True),
         optimiser=OptimiserPlan(name="adam", lr=2e-5),
     )  # fmt: skip
 
@@ -106,9 +113,9 @@ def _imagenette(_: Context) -> TrainPlan:
 def _cells(context: Context) -> TrainPlan:
     return TrainPlan(
         epochs=16, batch=64, amp="bfloat16",
-        data=DataPlan(source=str(cells_folder(context)), test="test", validation=0.1),
-        model=NetworkPlan(name="benchmarks.train_builtin:network", from_scratch=True),
-        augment={"size": CELLS, "flip": True},
+        data=TrainDataPlan(source=str(cells_folder(context)), test="test", validation=0.1),
+        model=StartPlan(name="benchmarks.train_builtin:network", from_scratch=True),
+        augment=AugmentPlan(size=CELLS, flip=True),
         optimiser=SCRATCH,
     )  # fmt: skip
 
@@ -118,7 +125,7 @@ def cells_folder(context: Context) -> Path:
     folder = context.cache.folder / f"cells-{CELLS}{'-quick' if context.quick else ''}"
     count, test = (256, 64) if context.quick else (4096, 1024)
     moreaugrad(
-        "data", "cells", "--count", str(count), "--test", str(test), "--size", str(CELLS),
+        "data", "cells", "--images", str(count), "--test-images", str(test), "--size", str(CELLS),
         "--out", str(folder), "--quiet",
     )  # fmt: skip
     return folder

@@ -13,8 +13,8 @@ from benchmarks.command import moreaugrad
 from benchmarks.context import Context
 from benchmarks.training_rows import ONE, STUDIES, Row
 from moreaugrad.files.atomic import write_atomically
-from moreaugrad.runs.train import TrainPlan
-from moreaugrad.runs.train.plan import plan_toml
+from moreaugrad.runs.plans.toml import plan_toml
+from moreaugrad.runs.plans.train import TrainPlan
 
 Trained = Mapping[str, Mapping[int, Path]]
 """The folder of each training, by the stem of its row and its seed."""

@@ -80,8 +80,8 @@ def _sanity(context: Context, study: str, row: Row, network: Path) -> Figures:
     out.parent.mkdir(exist_ok=True)
     data = STUDIES[study].plan(context).data
     moreaugrad(
-        "sanity", "--data", data.source, "--split", str(data.test), "--target", "label",
-        "--samples", str(_count(context)), "--seeds", ",".join(map(str, SEEDS)),
+        "sanity", "--data", str(data.source), "--split", str(data.test), "--target", "label",
+        "--images", str(_count(context)), "--seeds", ",".join(map(str, SEEDS)),
         "--metrics", ",".join(METRICS), "--model", f"trained:{network}", "--trust",
         "--out", str(out), "--overwrite", "--quiet",
     )  # fmt: skip
@@ -92,7 +92,7 @@ def _sanity(context: Context, study: str, row: Row, network: Path) -> Figures:
 def likeness(found: Figures, mode: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Rows of results by block (in the order of the redrawing) and metric."""
     blocks: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in found["likeness"]:
+    for row in found["similarity"]:
         if row["mode"] == mode:
             blocks.setdefault(row["block"], {})[row["metric"]] = row
     return blocks
@@ -149,7 +149,7 @@ def _maps(
 ) -> bytes:
     """Columns: stages of the cascade. Rows: pictures by each network."""
     plan = STUDIES[study].plan(context).data
-    examples = open_examples(plan.source, layout=plan.layout, split=str(plan.test))
+    examples = open_examples(str(plan.source), layout=plan.layout, split=str(plan.test))
     labels = examples.labels.tolist()
     shown = [Image.fromarray(examples.pixels(labels.index(place))[0]) for place in PLACES]
     rows, maps = [], []

@@ -41,7 +41,7 @@ def run(context: Context) -> Result:
             for name, value in settings.items()
         ]
         found[row.label] = again(
-            context, "stability", row, "--config", str(networks[row.stem][0] / "config.toml"),
+            context, "stability", row, "--training", str(networks[row.stem][0] / "config.toml"),
             "--seeds", SEEDS, "--exchanged", "0,.1", "--images", str(images),
             "--epochs", str(1 if context.quick else EPOCHS), "--metrics", ",".join(METRICS),
             "--methods", ",".join([GRADIENT, *made]), *given,
@@ -74,7 +74,7 @@ def _table(found: Mapping[str, Figures]) -> Table:
     cells = {
         (label, row["method"], row["group"], row["metric"]): likeness(row)
         for label, each in found.items()
-        for row in each["likeness"]
+        for row in each["similarity"]
     }
     lines = []
     for label, method in dict.fromkeys(key[:2] for key in cells):
@@ -98,7 +98,7 @@ def _bars(found: Mapping[str, Figures]) -> bytes:
     rows = {
         (row["metric"], row["group"], label, row["method"]): row
         for label, each in found.items()
-        for row in each["likeness"]
+        for row in each["similarity"]
     }
     lines = list(dict.fromkeys(key[2:] for key in rows))
     names = [label if method == GRADIENT else method for label, method in lines]

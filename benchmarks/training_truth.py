@@ -10,8 +10,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from moreaugrad.runs.evaluate.plan import OF_LABEL, EvaluatePlan
-from moreaugrad.runs.evaluate.reading import Run
 from torch import Tensor
 
 from benchmarks.context import Context
@@ -32,9 +30,13 @@ from benchmarks.training_maps import (
 )
 from benchmarks.training_pictures import like_truth, sweep_curves, truths
 from benchmarks.training_rows import STUDIES
+from moreaugrad.files.units import Record
 from moreaugrad.metrics import five_band_confusion
 from moreaugrad.metrics.bands import MEASURES
-from moreaugrad.runs.records import Record
+from moreaugrad.report.reading import MapsFolder
+from moreaugrad.runs.plans.common import DataPlan
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.maps import OF_LABEL
 
 STUDY = "cells"
 SAMPLES = 300
@@ -104,7 +106,7 @@ def run(context: Context) -> Result:
     known = truths(plain)
     return Result(
         title="Maps of networks trained on synthetic cells, against the truth",
-        settings={"samples": plain.plan.samples, "methods": POST, "metrics": METRICS},
+        settings={"samples": plain.plan.data.images, "methods": POST, "metrics": METRICS},
         figures={
             "in training": _figures(plain),
             "afterwards": {method: _figures(post, method) for method in POST},
@@ -128,7 +130,7 @@ def _asked(name: str, rows: Sequence[Any], methods: Mapping[str, Any]) -> Judgin
     return Judging(
         name=name, study=STUDY, rows=rows,
         plan=EvaluatePlan(
-            data="cells", samples=SAMPLES, target=OF_LABEL, block=50,
+            data=DataPlan(source="cells", images=SAMPLES), target=OF_LABEL, block=50,
             methods=methods, metrics=METRICS,
             maps=None if methods.keys() == {GRADIENT} else 0,
         ),
@@ -140,7 +142,7 @@ def filled(record: Record) -> bool:
     return bool(record["class"] != EMPTY)
 
 
-def score_of(run: Run, metric: str, *, method: str = GRADIENT, empty: bool = False) -> float:
+def score_of(run: MapsFolder, metric: str, *, method: str = GRADIENT, empty: bool = False) -> float:
     """Per cent (Gini: as it is). empty: pictures without a cell count too, as in the released
     code, which has 0 for a share of nothing."""
     nothing = 0.0 if empty and metric in RARE else math.nan
@@ -186,7 +188,7 @@ def _measures(found: Judged, score: str, *, empty: bool) -> Table:
 
 
 def _magnitudes(found: Judged, known: Mapping[int, Tensor]) -> Table:
-    def numbers(run: Run) -> Sequence[float]:
+    def numbers(run: MapsFolder) -> Sequence[float]:
         places = [record["index"] for record in clean(run) if filled(record)]
         maps = torch.stack([kept_map(run, index).abs().sum(0) for index in places])
         bands = five_band_confusion(maps, torch.stack([known[index] for index in places]))

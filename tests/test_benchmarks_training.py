@@ -16,18 +16,20 @@ from benchmarks.training_pictures import attacked, like_truth, post_processed, t
 from benchmarks.training_robustness import STEPS, _lost, _told
 from benchmarks.training_rows import STUDIES
 from benchmarks.training_truth import EMPTY, METRICS, SCORES, _magnitudes, score_of
-from moreaugrad.runs.evaluate.drops import Drop
-from moreaugrad.runs.evaluate.plan import CLEAN, OF_LABEL, EvaluatePlan, plan_toml
-from moreaugrad.runs.evaluate.reading import read_run
-from moreaugrad.runs.evaluate.statistics import Cell
-from moreaugrad.runs.job import ModelPlan
 from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.data.cells import Cells
-from moreaugrad.data.examples import CELL_SEEDS
+from moreaugrad.data.source import CELL_SEEDS
 from moreaugrad.data.writing import write_cells
 from moreaugrad.metrics import five_band
+from moreaugrad.report.drops import Drop
+from moreaugrad.report.reading import CLEAN, MapsFolder
+from moreaugrad.report.statistics import Mean
+from moreaugrad.runs.plans.common import DataPlan, ModelPlan
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.maps import OF_LABEL
+from moreaugrad.runs.plans.toml import plan_toml
 
 NOISE = {"noise": {"attack": "gaussian", "over": "sigma", "epsilons": [0.1, 0.2]}}
 
@@ -39,7 +41,7 @@ def made_up(values: dict[str, list[float | None]], classes: list[int]) -> Any:
         for i in range(len(classes))
     ]
     samples = [{"index": 10 * i, "class": each} for i, each in enumerate(classes)]
-    return SimpleNamespace(samples=samples, by_key={(GRADIENT, CLEAN, None): records})
+    return SimpleNamespace(inputs=samples, by_key={(GRADIENT, CLEAN, None): records})
 
 
 def test_pictures_without_a_cell_count_as_published_or_not_at_all() -> None:
@@ -83,7 +85,7 @@ def test_rows_are_found_by_their_label() -> None:
 
 
 def test_intervals_and_drops_are_told_in_their_unit() -> None:
-    cell = Cell(
+    cell = Mean(
         run="plain", method=GRADIENT, attack=CLEAN, epsilon=None, metric="zeros", better="",
         mean=0.5, low=0.25, high=0.75, count=3, undefined=0, failed=0, mean_with_failed=0.5,
     )  # fmt: skip
@@ -105,20 +107,19 @@ def test_intervals_and_drops_are_told_in_their_unit() -> None:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    """The built-in network in the place of two trained ones."""
+    """The built-in network instead of two trained ones."""
     folder = tmp_path_factory.mktemp("judged")
     write_cells(folder / "data", counts={"test": 12}, size=64)
     plan = EvaluatePlan(
-        model=ModelPlan(name="builtin"), data=str(folder / "data"), split="test", target=OF_LABEL,
-        methods={GRADIENT: {}},
-        metrics=METRICS, attacks=NOISE,
+        model=ModelPlan(name="builtin"), target=OF_LABEL, methods={GRADIENT: {}}, metrics=METRICS,
+        attacks=NOISE, data=DataPlan(source=str(folder / "data"), split="test"),
     )  # fmt: skip
     (folder / "plan.toml").write_text(plan_toml(plan, folder))
     out = folder / "run"
     assert run(["evaluate", "--config", str(folder / "plan.toml"), "-q", "--out", str(out)]) == 0
     rows = firsts("cells", "plain", "L1")
     return Judged(
-        rows=rows, plan=plan, runs={r.stem: {0: read_run(out, called(r))} for r in rows},
+        rows=rows, plan=plan, runs={r.stem: {0: MapsFolder.read(out, called(r))} for r in rows},
         accuracy={row.stem: {0: 90.0} for row in rows},
     )  # fmt: skip
 
@@ -132,11 +133,10 @@ def test_pictures_and_magnitudes_are_of_the_run_s_maps(found: Judged, tmp_path: 
     source = Cells(size=64, seed=CELL_SEEDS["test"], count=12)
     recalls = []
     for record in clean(found.first(found.rows[0])):
-        number = int(Path(record["sample"]).stem)
+        number = int(Path(record["input"]).stem)
         assert torch.allclose(known[record["index"]], source[number][2].double(), atol=1 / 255)
         if source.label(number) != EMPTY:
-            tensors = found.first(found.rows[0]).tensors(record["index"], GRADIENT)
-            values = tensors[f"{record['index']}/clean/map"].abs().sum(0)[None]
+            values = found.first(found.rows[0]).map(record).abs().sum(0)[None]
             recalls.append(five_band(values, source[number][2][None], measure="recall").item())
     told = float(_magnitudes(found, known).rows[0][3])
     assert told == pytest.approx(100 * sum(recalls) / len(recalls), abs=0.06)

@@ -102,3 +102,15 @@ def maps(found: Tensor, solved: MoreauProblem) -> Tensor:
 def relative(found: Tensor, truth: Tensor) -> Tensor:
     """||found - truth|| / ||truth|| for each sample."""
     return (found - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+
+
+def last(words: list[str]) -> list[str]:
+    """A command line where an option that is there twice, but for --set, has its last value."""
+    found: dict[object, list[str]] = {}
+    group: list[str] = found.setdefault("command", [])
+    for place, word in enumerate(words):
+        if word.startswith("--"):
+            key = (word, place) if word == "--set" else word.partition("=")[0]
+            group = found[key] = []
+        group.append(word)
+    return [word for group in found.values() for word in group]

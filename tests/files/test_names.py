@@ -7,23 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from moreaugrad.runs.evaluate.tables import Block
-from moreaugrad.runs.evaluate.threats import Threat
-from moreaugrad.runs.evaluate.work import tensor_name
-from moreaugrad.runs.job import SweepPlan
-from moreaugrad.runs.variants import swept
 from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.files.names import number_name, percent_name
 from moreaugrad.report import Sweep, Tile
+from moreaugrad.report.folder import tensor_name
+from moreaugrad.report.tables import Block
 from moreaugrad.report.wording import setting
-from moreaugrad.runs.retrain import DiffRoarPlan
-from moreaugrad.runs.retrain.diffroar import _Unit
+from moreaugrad.runs.maps.attacks import BudgetedAttack
+from moreaugrad.runs.maps.methods import swept
+from moreaugrad.runs.network import Network
+from moreaugrad.runs.plans.common import ComputePlan, ModelPlan
+from moreaugrad.runs.plans.explain import SweepPlan
+from moreaugrad.runs.plans.retrain import DiffRoarPlan
+from moreaugrad.runs.retrain.diffroar import Masking
 from moreaugrad.runs.retrain.pairs import Arm
-from moreaugrad.runs.retrain.tables import _network
-from moreaugrad.runs.train import DataPlan, TrainPlan
-from tiny_models import smooth
 
 CLOSE = [0.1234567, 0.1234568, math.nextafter(0.1234567, 1), 0.1, math.nextafter(0.1, 1), 0.101]
 USUAL = {
@@ -54,14 +53,14 @@ def test_fractions_in_percent(fraction: float, name: str) -> None:
 PLACES = {
     "a fraction in percent": percent_name,
     "a map's key": lambda v: tensor_name(3, "top-k", v, "map"),
-    "an attack": lambda v: Threat(label="top-k", epsilon=v, attack=None).title,
+    "an attack": lambda v: BudgetedAttack(label="top-k", epsilon=v, attack=None).title,
     "a table": lambda v: Block("top-k", v, {}).title,
     "a frame of a sweep": lambda v: setting(
         Sweep(parameter="rho", values=[v], tiles=[Tile(title="", pictures={}, status="")]), v
     ),
-    "a training on masks": lambda v: _Unit("random", "top", v, 0).name,
+    "a training on masks": lambda v: Masking("random", "top", v, 0).name,
     "a training with exchanged images": lambda v: Arm(0, v).name,
-    "a row of networks": lambda v: _network({"permuted": False, "exchanged": v, "seed": 0}),
+    "a row of networks": lambda v: Arm(0, v).title,
 }
 
 
@@ -72,10 +71,13 @@ def test_no_two_numbers_have_one_name(place: str) -> None:
 
 def test_no_two_values_of_a_sweep_have_one_file() -> None:
     plan = SweepPlan(method="moreaugrad", over="rho", values=tuple(CLOSE))
-    found = swept(plan, smooth().module)
-    assert len({variant.key for variant in found}) == len(CLOSE)
-    assert [variant.key.partition("=")[2] for variant in found] == sorted(map(repr, CLOSE))
-    torch.testing.assert_close([v.explainer.rho for v in found], sorted(CLOSE), rtol=0, atol=0)
+    network = Network.load(ModelPlan(name="tiny_models:smooth"), ComputePlan(device="cpu"))
+    _, found = swept(plan, {}, 0, network, None, torch.zeros(1, 3, 16, 16))
+    assert len({method.label for method in found}) == len(CLOSE)
+    assert [method.label.partition("=")[2] for method in found] == sorted(map(repr, CLOSE))
+    torch.testing.assert_close(
+        [method.explainer.rho for method in found], sorted(CLOSE), rtol=0, atol=0
+    )
 
 
 def test_a_sweep_over_close_values_keeps_all_maps(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_a_sweep_over_close_values_keeps_all_maps(tmp_path: Path) -> None:
     command = ["sweep", str(tmp_path / "0.png"), "--model", "tiny_models:smooth", "--over", "rho",
                "--method", "moreaugrad", "-q", "--out", str(tmp_path / "run")]  # fmt: skip
     assert run([*command, "--values", "0.1234567,0.1234568"]) == 0
-    names = sorted(path.name for path in tmp_path.rglob("*.safetensors"))
+    names = sorted(path.name for path in (tmp_path / "run" / "inputs").rglob("*.safetensors"))
     assert names == [f"moreaugrad.rho={value}.safetensors" for value in CLOSE[:2]]
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text(encoding="utf-8"))
     assert config["sweep"]["values"] == CLOSE[:2]
@@ -93,6 +95,5 @@ def test_a_sweep_over_close_values_keeps_all_maps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", ["random", "all", "ids", "fill", "a/b", "..", ""])
 def test_methods_are_not_called_like_files_of_a_study(label: str) -> None:
-    training = TrainPlan(data=DataPlan(source="cells"))
     with pytest.raises(ValueError, match="cannot be a label"):
-        DiffRoarPlan(explained=Path(), training=training, methods={label: {}})
+        DiffRoarPlan(explained="run", methods={label: {}})

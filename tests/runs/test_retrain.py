@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from moreaugrad.runs.pace import Unwatched
-from moreaugrad.runs.team import Team
 from PIL import Image
 
 from moreaugrad.cli.entry import run
@@ -22,19 +20,17 @@ from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import open_examples
 from moreaugrad.metrics import importance_ranks
 from moreaugrad.metrics.roar import BOTTOM, TOP
-from moreaugrad.runs.retrain import (
-    DiffRoarPlan,
-    DiffRoarStudy,
-    StabilityPlan,
-    StabilityStudy,
-    ranking,
-    run_study,
-)
+from moreaugrad.runs.engine import execute
+from moreaugrad.runs.plans.retrain import DiffRoarPlan, LabelsPlan, StabilityPlan
+from moreaugrad.runs.plans.toml import plan_toml, read_plan
+from moreaugrad.runs.plans.train import AugmentPlan, StartPlan, TrainDataPlan, TrainPlan
+from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.retrain import ranking
+from moreaugrad.runs.retrain.diffroar import DiffRoarRun
 from moreaugrad.runs.retrain.examples import Masked, Ranks, drawn, exchange, shuffled
-from moreaugrad.runs.retrain.tables import pairs_table
-from moreaugrad.runs.train import DataPlan, Means, NetworkPlan, TrainPlan, read_plan, work
+from moreaugrad.runs.retrain.pairs import LabelsRun, StabilityRun
 from moreaugrad.runs.train import prepare as preparing
-from moreaugrad.runs.train.plan import plan_toml
+from moreaugrad.runs.train.run import Trainer
 from toys import normal
 
 TESTS = Path(__file__).parents[1]
@@ -61,8 +57,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
     assert run(["train", "--data", str(data), "--test-split", "val", "--model", "tiny_models:flat",
-                "--from-scratch", "--epochs", "3", "--batch-size", "16", "--lr", "0.003", "--no-flip",
-                "-q", "--out", str(out)]) == 0  # fmt: skip
+                "--from-scratch", "--epochs", "3", "--batch-size", "16", "--lr", "0.003",
+                "--no-flip", "-q", "--out", str(out)]) == 0  # fmt: skip
     return out
 
 
@@ -72,17 +68,18 @@ def test_each_process_has_a_gpu_of_its_own(data: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(preparing, "load_model", stop)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    network = NetworkPlan(name="builtin")
-    training = TrainPlan(data=DataPlan(source=str(data), test="val"), model=network, device="cuda")
+    network = StartPlan(name="builtin")
+    training = TrainPlan(
+        data=TrainDataPlan(source=str(data), test="val"), model=network, device="cuda"
+    )
     for rank, own in ((0, "cuda"), (1, "cuda:1"), (3, "cuda:3")):
-        study = StabilityStudy(
-            StabilityPlan(training=training), Means(), Unwatched(),
-            Team(rank=rank + 4, size=8, local_rank=rank),
-        )  # fmt: skip
+        study = StabilityRun(
+            StabilityPlan(training=training), Processes(rank=rank + 4, size=8, local_rank=rank)
+        )
         with pytest.raises(InterruptedError, match=f"^{own}$"):
-            study.trainings.start(0)
-    assert Team(rank=1, size=2, local_rank=1).own("cpu") == "cpu"
-    assert Team(rank=1, size=2, local_rank=1).own("cuda:0") == "cuda:0"
+            study.start(0)
+    assert Processes(rank=1, size=2, local_rank=1).own("cpu") == "cpu"
+    assert Processes(rank=1, size=2, local_rank=1).own("cuda:0") == "cuda:0"
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -136,7 +133,7 @@ def test_permuted_labels_are_as_many_and_wrong(data: Path) -> None:
     assert found.describe(7) == examples.describe(7)
 
 
-def test_exchanged_pictures_come_from_the_reserve(data: Path) -> None:
+def test_exchanged_images_come_from_the_reserve(data: Path) -> None:
     examples, reserve = open_examples(data, split="train"), open_examples(data, split="val")
     found = exchange(examples, reserve, 16, 3)
     assert len(found) == 160
@@ -161,10 +158,10 @@ def test_what_diffroar_writes(roared: Path) -> None:
         assert order["by_level"] == pytest.approx(gaps.mean(1))
         assert order["low"] < order["mean"] < order["high"]
     table = (roared / "table.md").read_text()
-    assert "| simple-gradient | 10 % |" in table
-    assert "| random | 90 % |" in table
+    assert "| simple-gradient, 10 % kept |" in table
+    assert "| random, 90 % kept |" in table
     assert {path.name for path in roared.iterdir()} == {
-        "config.toml", "environment.json", "records", "results.json", "table.md",
+        "config.toml", "environment.json", "records", "results.json", "table.md", "tables.json",
     }  # fmt: skip
 
 
@@ -185,13 +182,15 @@ def test_diffroar_tells_a_good_order_from_a_bad_one(
             noise = torch.rand(x.shape, generator=generator)
             return noise + (places if self.sign > 0 else 1 - places)
 
-    monkeypatch.setattr(ranking, "explainer_of", lambda label, *_: Known(int(label)))
+    known = {label: Known(int(label)) for label in ("+1", "-1")}
+    monkeypatch.setattr(ranking, "explainers", lambda *_: known)
+    training = read_plan(TrainPlan, trained / "config.toml", trust=True)
     plan = DiffRoarPlan(
-        explained=trained, training=read_plan(trained / "config.toml", trust=True), levels=(0.1,),
-        seeds=(0, 1), methods={"+1": {}, "-1": {}},
+        explained=str(trained), training=training, levels=(0.1,), seeds=(0, 1),
+        methods={label: {} for label in known},
     )  # fmt: skip
-    study = DiffRoarStudy(plan, Means(), Unwatched())
-    found = run_study(study, tmp_path / "run").results["orders"]
+    study = DiffRoarRun(plan)
+    found = study.results(execute(study, tmp_path / "run").directory)["orders"]
     assert found["+1"]["mean"] > 0.4
     assert found["-1"]["mean"] < -0.4
     assert abs(found["random"]["mean"]) < 0.2
@@ -200,20 +199,20 @@ def test_diffroar_tells_a_good_order_from_a_bad_one(
 def test_an_interrupted_study_goes_on_to_the_same_bytes(
     trained: Path, roared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real, seen = tmp_path / "run", work.Trainer.step, []
+    out, real, seen = tmp_path / "run", Trainer.step, []
 
-    def step(self: work.Trainer, *given: object, **named: object) -> object:
+    def step(self: Trainer, *given: object, **named: object) -> object:
         seen.append(given)
-        if len(seen) == 110:
+        if len(seen) == 122:
             raise KeyboardInterrupt
         return real(self, *given, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(work.Trainer, "step", step)
+        patch.setattr(Trainer, "step", step)
         assert run(roar(trained, out)) == 130
     assert not (out / "table.md").exists()
     assert (out / "ranks").exists()
-    before = len(list((out / "records").iterdir()))
+    before = len(list((out / "records").glob("*.json")))
     assert 2 <= before < 19
     # The training that was cut has its checkpoint, and is not begun again.
     assert len(list((out / "training").iterdir())) == 1
@@ -248,16 +247,16 @@ def test_where_the_data_lie_is_no_setting(
     assert ours == theirs
     Image.new("RGB", (SIDE, 3)).save(moved / "data" / "val" / "dot" / "0.png")
     assert run(roar(moved / "run", out)) == 2
-    assert "explained.files is" in " ".join(capsys.readouterr().err.split())
+    assert "training.data.digest is" in " ".join(capsys.readouterr().err.split())
 
 
 def stability(trained: Path, out: Path) -> list[str]:
-    return ["retrain", "stability", "--config", str(trained / "config.toml"), "--trust",
+    return ["retrain", "stability", "--training", str(trained / "config.toml"), "--trust",
             "--images", "12", "--exchanged", "0,.1", "--epochs", "2", "-q", "--out", str(out),
             "--methods", "simple-gradient,smoothgrad", "--set", "smoothgrad.samples=4"]  # fmt: skip
 
 
-def test_two_processes_tell_the_same_stability(trained: Path, tmp_path: Path) -> None:
+def test_two_processes_find_the_same_stability(trained: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(stability(trained, one)) == 0
     with socket.socket() as free:
@@ -274,27 +273,23 @@ def test_two_processes_tell_the_same_stability(trained: Path, tmp_path: Path) ->
     assert tree(one) == tree(two)
     found = json.loads((one / "results.json").read_text())
     assert [network["exchanged"] for network in found["networks"]] == [0, 0, 0.1, 0.1]
-    rows = {(row["group"], row["metric"]): row for row in found["likeness"]}
+    rows = {(row["group"], row["metric"]): row for row in found["similarity"]}
     assert rows["0% exchanged", "ssim"]["defined"] == 12
     assert 0 < rows["10% exchanged", "spearman"]["mean"] < 1
-    assert {row["method"] for row in found["likeness"]} == {"simple-gradient", "smoothgrad"}
+    assert {row["method"] for row in found["similarity"]} == {"simple-gradient", "smoothgrad"}
     told = tomllib.loads((one / "config.toml").read_text())["methods"]
     assert told == {"simple-gradient": {}, "smoothgrad": {"samples": 4}}
 
 
 def test_networks_are_compared_on_what_none_has_learnt(data: Path) -> None:
     plan = TrainPlan(
-        batch=16, data=DataPlan(source=str(data), test="val"), augment={"size": SIDE},
-        model=NetworkPlan(name="tiny_models:flat"),
+        batch=16, data=TrainDataPlan(source=str(data), test="val"), augment=AugmentPlan(size=SIDE),
+        model=StartPlan(name="tiny_models:flat"),
     )  # fmt: skip
-    study = StabilityStudy(
-        StabilityPlan(training=plan, seeds=(0, 1, 2), exchanged=(0.0, 0.1)), Means(), Unwatched()
-    )
+    study = StabilityRun(StabilityPlan(training=plan, seeds=(0, 1, 2), exchanged=(0.0, 0.1)))
     used, tested, learnt = set(), [], set()
-    for unit in study.units:
-        arm = study.arms[unit]
-        changed = study.change(arm, study.trainings.start(arm.seed))
-        assert changed.training is not None
+    for arm in study.units.values():
+        changed = study.change(arm, study.start(arm.seed))
         assert changed.test is not None
         names = [changed.training.describe(i) for i in range(len(changed.training))]
         used |= set(names)
@@ -308,9 +303,9 @@ def test_networks_are_compared_on_what_none_has_learnt(data: Path) -> None:
     assert len(learnt) == 1  # the seed alone makes the difference
 
 
-def test_permuted_labels_are_told(trained: Path, tmp_path: Path) -> None:
+def test_permuted_labels_are_reported(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert run(["retrain", "labels", "--config", str(trained / "config.toml"), "--trust",
+    assert run(["retrain", "labels", "--training", str(trained / "config.toml"), "--trust",
                 "--seeds", "0,1", "--images", "10", "--epochs", "12", "-q",
                 "--out", str(out)]) == 0  # fmt: skip
     found = json.loads((out / "results.json").read_text())
@@ -320,27 +315,29 @@ def test_permuted_labels_are_told(trained: Path, tmp_path: Path) -> None:
     assert permuted["permuted"]
     assert permuted["training_accuracy"] > 0.95
     assert permuted["accuracy"] < 0.6
-    rows = {(row["group"], row["metric"]): row["mean"] for row in found["likeness"]}
+    rows = {(row["group"], row["metric"]): row["mean"] for row in found["similarity"]}
     assert rows["permuted labels", "spearman-signed"] < rows["another seed", "spearman-signed"]
     table = (out / "table.md").read_text()
     assert "| permuted labels, seed 0 | 100.0 |" in table
     assert "train for more epochs" not in table
     weak = [network | {"training_accuracy": 0.94} for network in found["networks"]]
-    told = pairs_table("labels", ["ssim"], found | {"networks": weak})
-    assert "2 of the networks on permuted labels know fewer than 95.0 %" in told
+    training = read_plan(TrainPlan, trained / "config.toml", trust=True)
+    study = LabelsRun(LabelsPlan(training=training))
+    (note,) = study.findings(found | {"networks": weak}).notes
+    assert "2 of the networks on permuted labels know fewer than 95.0 %" in note
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["stability", "--seeds", "0"], "seeds: expected 2 or more different numbers"),
-        (["stability", "--exchanged", "0.9"], "leave some of the 80 test pictures"),
+        (["stability", "--exchanged", "0.9"], "leave some of the 80 test images"),
         (["stability", "--metrics", "gini"], "metrics: expected one of normalised-distance"),
         (["labels", "--seeds", "0,0.5"], "expected whole numbers"),
         (["labels", "--seeds", "3,3"], "seeds: expected 2 or more different numbers"),
         (["labels", "--methods", "gradients"], "method: expected one of"),
         (["labels", "--set", "kept=.5"], "simple-gradient has no setting 'kept'; did you mean"),
-        (["labels", "--set", "keep=2"], "keep: expected a share in (0, 1], got 2"),
+        (["labels", "--set", "keep=2"], "in (0, 1], got 2"),
         (["stability", "--set", "keep=all"], "keep: expected a number, got 'all'"),
     ],
 )
@@ -349,21 +346,21 @@ def test_bad_studies_are_refused(
     more: list[str], message: str,
 ) -> None:  # fmt: skip
     kind, *options = more
-    config = ["--trust", "--config", str(trained / "config.toml")]
+    config = ["--trust", "--training", str(trained / "config.toml")]
     assert run(["retrain", kind, *config, *options, "-q", "--out", str(tmp_path / "x")]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_diffroar_takes_the_test_part_of_the_configuration(data: Path, tmp_path: Path) -> None:
-    """Where the explained training was judged on none."""
-    explained = TrainPlan(data=DataPlan(source=str(data)), augment={"size": SIDE})
+    """Where the explained training was measured on none."""
+    explained = TrainPlan(data=TrainDataPlan(source=str(data)), augment=AugmentPlan(size=SIDE))
     (tmp_path / "config.toml").write_text(plan_toml(explained, tmp_path))
     (tmp_path / "best.safetensors").write_bytes(b"")
     tested = replace(explained, data=replace(explained.data, test="val"))
-    study = DiffRoarStudy(DiffRoarPlan(explained=tmp_path, training=tested), Means(), Unwatched())
-    assert study.explained.data.test == study.training.data.test == "val"
-    with pytest.raises(ValueError, match="given by --config"):
-        DiffRoarStudy(DiffRoarPlan(explained=tmp_path, training=explained), Means(), Unwatched())
+    study = DiffRoarRun(DiffRoarPlan(explained=str(tmp_path), training=tested))
+    assert study.explained.data.test == study.plan.training.data.test == "val"
+    with pytest.raises(ValueError, match="given by --training"):
+        DiffRoarRun(DiffRoarPlan(explained=str(tmp_path), training=explained))
 
 
 def test_diffroar_needs_a_finished_training(
@@ -373,5 +370,5 @@ def test_diffroar_needs_a_finished_training(
     config.write_text(f'[data]\nsource = "{data}"\n')
     assert run(roar(tmp_path, tmp_path / "x")) == 2
     assert "holds no best.safetensors" in " ".join(capsys.readouterr().err.split())
-    assert run(["retrain", "labels", "--config", str(config), "--out", str(tmp_path / "x")]) == 2
+    assert run(["retrain", "labels", "--training", str(config), "--out", str(tmp_path / "x")]) == 2
     assert "data.test: expected a part" in " ".join(capsys.readouterr().err.split())

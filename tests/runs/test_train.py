@@ -20,21 +20,24 @@ from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
 from moreaugrad.models.heads import fit_head
 from moreaugrad.penalties import PENALTIES
+from moreaugrad.report.studies import Findings
+from moreaugrad.runs.engine import execute
 from moreaugrad.runs.network import weights_digest
-from moreaugrad.runs.train import (
-    DataPlan,
-    Means,
-    NetworkPlan,
+from moreaugrad.runs.plans.toml import read_plan
+from moreaugrad.runs.plans.train import (
+    AugmentPlan,
+    LoadingPlan,
     OptimiserPlan,
     ProtocolPlan,
+    StartPlan,
+    TrainDataPlan,
     TrainPlan,
-    estimate_train,
-    prepare_train,
-    read_plan,
-    run_train,
 )
 from moreaugrad.runs.train import prepare as preparing
+from moreaugrad.runs.train.prepare import PreparedTrain
+from moreaugrad.runs.train.run import TrainRun
 from moreaugrad.training import PROTOCOLS
+from toys import last
 
 LABELS = ("blank", "cross", "dot", "stripe")
 EPSILON = {"elastic-net": (0.02, 0.1)}
@@ -64,17 +67,21 @@ def plan(source: object, **more: Any) -> TrainPlan:
     given: dict[str, Any] = {
         "epochs": 1,
         "batch": 6,
-        "data": DataPlan(
-            source=str(source), validation=0.2, count=32 if source == "cells" else None
+        "data": TrainDataPlan(
+            source=str(source), validation=0.2, images=32 if source == "cells" else None
         ),
-        "model": NetworkPlan(name="tiny_models:normalised"),
+        "model": StartPlan(name="tiny_models:normalised"),
     }
     return TrainPlan(**(given | more))
 
 
+def prepared_train(chosen: TrainPlan) -> PreparedTrain:
+    return TrainRun(chosen).prepared
+
+
 def trained(source: object, out: Path, **more: Any) -> dict[str, torch.Tensor]:
-    outcome = run_train(prepare_train(plan(source, **more)), out)
-    assert outcome.results
+    outcome = execute(TrainRun(plan(source, **more)), out)
+    assert outcome.complete
     return load_file(out / "last.safetensors")
 
 
@@ -135,18 +142,19 @@ def test_epsilon_0_is_plain_training(
 
 
 def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path: Path) -> None:
-    data = DataPlan(source=str(pictures), validation=0.2, test="test")
+    data = TrainDataPlan(source=str(pictures), validation=0.2, test="test")
     chosen = plan(
         pictures, epochs=6, data=data, protocol=protocol("fast", "l1"),
         optimiser=OptimiserPlan(lr=0.01, schedule="one-cycle", name="adamw"),
     )  # fmt: skip
-    prepared = prepare_train(chosen)
-    outcome = run_train(prepared, tmp_path / "run")
-    accuracies = [record["validation"]["accuracy"] for record in outcome.records]
+    training = TrainRun(chosen)
+    outcome, prepared = execute(training, tmp_path / "run"), training.prepared
+    found = training.results(outcome.directory)
+    accuracies = [record["validation"]["accuracy"] for record in found["epochs"]]
     assert accuracies[-1] > accuracies[0]
     first = accuracies.index(max(accuracies)) + 1
     results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
-    assert results == outcome.results
+    assert results == found["results"]
     assert results["epoch"] == first
     assert results["validation"]["accuracy"] == max(accuracies)
     assert results["test"]["count"] == 12
@@ -155,7 +163,7 @@ def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path
     again = load_model(f"trained:{tmp_path / 'run'}", trust=True)
     assert again.labels == LABELS
     right = count = 0
-    for batch in prepared.test.epoch(0):
+    for batch in prepared.evaluated(prepared.test).epoch(0):
         right += int((again.module(prepared.input(batch.x)).argmax(1) == batch.y).sum())
         count += len(batch)
     assert right / count == results["test"]["accuracy"]
@@ -165,6 +173,9 @@ def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path
     assert f'source = "{os.path.relpath(pictures, tmp_path / "run")}"' in card
     size = again.preprocess.crop
     assert f"    resize = {again.preprocess.resize}\n    crop = {size}\n" in card
+    tables = Findings.read(tmp_path / "run").tables
+    assert [len(table.rows) for table in tables] == [4, 6]
+    assert [row[2].best for _, row in tables[1].rows][first - 1]
 
 
 def test_the_hinge_loss(pictures: Path, tmp_path: Path) -> None:
@@ -175,8 +186,8 @@ def test_the_hinge_loss(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_the_parts_of_the_data_do_not_overlap(pictures: Path) -> None:
-    prepared = prepare_train(plan(pictures))
-    parts = [prepared.loader.examples, prepared.validation.examples]
+    prepared = prepared_train(plan(pictures))
+    parts = [prepared.training, prepared.validation]
     names = [{part.describe(i) for i in range(len(part))} for part in parts]
     assert not names[0] & names[1]
     assert len(names[0] | names[1]) == 24
@@ -186,10 +197,10 @@ def test_test_pictures_are_not_trained_on(tmp_path: Path) -> None:
     """Where there is no part "test", "val" is taken for it."""
     draw(tmp_path / "train")
     draw(tmp_path / "val")
-    data = DataPlan(source=str(tmp_path), validation=0.2, split="val", test="test")
+    data = TrainDataPlan(source=str(tmp_path), validation=0.2, split="val", test="test")
     with pytest.raises(ValueError, match=r"24 of 24 are among them, val/blank/0\.png the first"):
-        prepare_train(plan(tmp_path, data=data))
-    prepare_train(plan(tmp_path, data=replace(data, split="train")))
+        prepared_train(plan(tmp_path, data=data))
+    prepared_train(plan(tmp_path, data=replace(data, split="train")))
 
 
 def test_a_training_repeats_from_its_own_configuration(pictures: Path, tmp_path: Path) -> None:
@@ -208,7 +219,7 @@ def test_a_training_repeats_from_its_own_configuration(pictures: Path, tmp_path:
 
 def test_classes_that_the_network_knows_keep_their_rows(pictures: Path, tmp_path: Path) -> None:
     some = draw(tmp_path / "some", ("stripe", "dot"))
-    prepared = prepare_train(plan(some))
+    prepared = prepared_train(plan(some))
     old = load_model("tiny_models:normalised").module.state_dict()
     new = prepared.module.state_dict()
     # In tiny_models "stripe" is output 0 and "dot" 1; folders are in alphabetical order.
@@ -219,21 +230,21 @@ def test_classes_that_the_network_knows_keep_their_rows(pictures: Path, tmp_path
 
 def test_cells_in_a_folder_have_the_classes_of_the_builtin_network(tmp_path: Path) -> None:
     write_cells(tmp_path / "cells", counts={"train": 60}, size=16)
-    model = NetworkPlan(name="builtin")
-    read = prepare_train(plan(tmp_path / "cells", model=model, augment={"size": 16}))
+    model = StartPlan(name="builtin")
+    read = prepared_train(plan(tmp_path / "cells", model=model, augment=AugmentPlan(size=16)))
     assert (read.head, read.notes) == (None, [])
-    assert read.plan.start == weights_digest(load_model("builtin").module)
+    assert read.plan.model.digest == weights_digest(load_model("builtin").module)
 
 
 def test_imagenette_keeps_the_rows_of_imagenet(data_folder: Path, tmp_path: Path) -> None:
     draw(tmp_path / "train", tuple(IMAGENETTE), each=2)
     weights = data_folder / "models" / "squeezenet1_0-imagenet.safetensors"
-    squeezenet = NetworkPlan(
+    squeezenet = StartPlan(
         name="torchvision:squeezenet1_0", weights=str(weights),
         labels=str(data_folder / "imagenet-classes.txt"),
     )  # fmt: skip
     for model in (squeezenet, replace(squeezenet, labels=None)):
-        prepared = prepare_train(plan(tmp_path, model=model, augment={"size": 64}))
+        prepared = prepared_train(plan(tmp_path, model=model, augment=AugmentPlan(size=64)))
         assert prepared.head is not None
         assert prepared.head.kept == tuple(output for output, _ in IMAGENETTE.values())
 
@@ -241,13 +252,13 @@ def test_imagenette_keeps_the_rows_of_imagenet(data_folder: Path, tmp_path: Path
 def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
     other = draw(tmp_path / "other", ("apple", "pear", "plum"))
     first, again, seeded = (
-        prepare_train(plan(other, seed=seed)).module.state_dict()["5.weight"] for seed in (0, 0, 1)
+        prepared_train(plan(other, seed=seed)).module.state_dict()["5.weight"] for seed in (0, 0, 1)
     )
     assert first.shape == (3, 96)
     assert torch.equal(first, again)
     assert not torch.equal(first, seeded)
     # What is trained so loads again: by the folder, or the network's name with the labels.
-    run_train(prepare_train(plan(other)), tmp_path / "run")
+    execute(TrainRun(plan(other)), tmp_path / "run")
     loaded = load_model(
         "tiny_models:normalised", tmp_path / "run" / "best.safetensors",
         tmp_path / "run" / "labels.json",
@@ -283,17 +294,17 @@ def test_a_pointwise_convolution_is_a_last_layer_too() -> None:
 
 
 def test_fresh_weights_are_a_function_of_the_seed() -> None:
-    builtin = NetworkPlan(from_scratch=True)
-    data = DataPlan(count=40)
+    builtin = StartPlan(from_scratch=True)
+    data = TrainDataPlan(source="cells", images=40)
     first, again, other = (
-        prepare_train(
-            TrainPlan(seed=seed, batch=16, data=data, model=builtin, augment={"size": 16})
+        prepared_train(
+            TrainPlan(seed=seed, batch=16, data=data, model=builtin, augment=AugmentPlan(size=16))
         )
         for seed in (0, 0, 1)
     )
-    assert first.plan.start == again.plan.start != other.plan.start
-    trained_weights = prepare_train(TrainPlan(batch=16, data=data, augment={"size": 16}))
-    assert trained_weights.plan.start != first.plan.start
+    assert first.plan.model.digest == again.plan.model.digest != other.plan.model.digest
+    trained_weights = prepared_train(TrainPlan(batch=16, data=data, augment=AugmentPlan(size=16)))
+    assert trained_weights.plan.model.digest != first.plan.model.digest
 
 
 def test_a_training_goes_on_from_another_training(
@@ -303,11 +314,11 @@ def test_a_training_goes_on_from_another_training(
     monkeypatch.chdir(tmp_path)
     trained(pictures, tmp_path / "first")
     first = load_model("trained:first", trust=True)
-    again = NetworkPlan(name="trained:first", trust=True)
+    again = StartPlan(name="trained:first", trust=True)
     trained(pictures, tmp_path / "deep" / "second", model=again)
     table = tomllib.loads((tmp_path / "deep" / "second" / "config.toml").read_text())
     assert table["model"]["name"] == "trained:../../first"
-    assert read_plan(tmp_path / "deep" / "second" / "config.toml").model.name.endswith("/first")
+    assert read_plan(TrainPlan, tmp_path / "deep/second/config.toml").model.name.endswith("/first")
     (tmp_path / "first").rename(tmp_path / "gone")
     second = load_model(f"trained:{tmp_path / 'deep' / 'second'}", trust=True)
     assert second.labels == first.labels == LABELS
@@ -321,8 +332,7 @@ def test_a_refused_training_leaves_its_folder_free(
              "--epochs", "1", "--batch-size", "6", "--optimiser", "sgd",
              "--out", str(tmp_path / "run")]  # fmt: skip
     assert run([*words, "--lr", "1e38"]) == 2
-    left = {file.name for file in (tmp_path / "run").iterdir()}
-    assert left == {"config.toml", "environment.json"}
+    assert not (tmp_path / "run").exists()
     capsys.readouterr()
     assert run([*words, "--lr", "0.01"]) == 0
     assert "epoch 1 of 1: loss" in capsys.readouterr().err
@@ -347,7 +357,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(
     assert not (out / "card.md").exists()
 
 
-def test_unreadable_pictures_are_told_and_left_out(
+def test_unreadable_images_are_reported_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = draw(tmp_path / "in")
@@ -376,25 +386,25 @@ def test_unreadable_pictures_are_told_and_left_out(
         (["--protocol", "fast", "--penalty", "l1", "--epsilon", "a"], "--epsilon: expected fin"),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon=-1"], "got -1"),
         (["--penalty", "l1", "--epsilon", "1"], "the protocol plain takes none"),
-        (["--epsilon", "1"], "expected a penalty beside it"),
+        (["--epsilon", "1"], "expected a penalty with it"),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon", "nan"], "epsilon: expected fin"),
-        (["--count", "5"], "count and test_count: expected none"),
+        (["--images", "5"], "images and test_images: expected none"),
         (["--protocol", "fast", "--penalty", "harmonisation", "--epsilon", "1"], "has none"),
         (["--protocol", "fast", "--penalty", "l1", "--epsilon", "1", "--set", "stps=3"], "'stps'"),
-        (["--validation", "1"], "validation: expected a share"),
+        (["--validation", "1"], "validation: expected a fraction"),
         (["--batch-size", "50"], "batch: expected at most"),
         (["--shards", "9"], "shards: expected"),
         (["--lr", "0"], "lr: expected"),
         (["--optimiser", "lamb"], "optimiser: expected one of"),
         (["--schedule", "cosin"], "did you mean 'cosine'"),
         (["--amp", "float16"], "amp: expected one of bfloat16"),
-        (["--crop", "middle"], "crop: expected one of"),
+        (["--augment-crop", "middle"], "crop: expected one of"),
         (["--test-split", "train"], "test: expected another part"),
         (["--model", "tiny_models:plane"], "'plain'"),
         (["--weights", "none.pt"], "no such file"),
         (["--data", "nowhere"], "nowhere"),
         (["--protocol", "fast", "--penalty", "group", "--epsilon", "1", "--group", "20"], "size"),
-        (["--model", "tiny_models:flat", "--size", "8"], "not take pictures of 8 x 8"),
+        (["--model", "tiny_models:flat", "--size", "8"], "not take images of 8 x 8"),
         (["--loss", "squared"], "loss: expected one of"),
         (
             ["--protocol", "free", "--penalty", "l1", "--epsilon", "1", "--set", "step=a"],
@@ -420,7 +430,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 ) -> None:  # fmt: skip
     start = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "-q",
              "--batch-size", "6", "--epochs", "1", "--out", str(tmp_path / "run")]  # fmt: skip
-    assert run([*start, *words]) == 2
+    assert run(last([*start, *words])) == 2
     found = " ".join(capsys.readouterr().err.split())
     assert told in found
     assert "Traceback" not in found
@@ -435,20 +445,19 @@ def test_workers_read_the_pictures(pictures: Path, monkeypatch: pytest.MonkeyPat
         return prepare(*given, **named)
 
     monkeypatch.setattr(preparing, "prepare", read)
-    data = DataPlan(source=str(pictures), validation=0.2, test="test")
-    prepared = prepare_train(plan(pictures, data=data), means=Means(workers=1))
+    data = TrainDataPlan(source=str(pictures), validation=0.2, test="test")
+    prepared = prepared_train(plan(pictures, data=data, loading=LoadingPlan(workers=1)))
     assert readers == {1}
-    assert prepared.plan.pictures == prepare_train(plan(pictures)).plan.pictures
+    assert prepared.plan.data == prepared_train(plan(pictures, data=data)).plan.data
 
 
 def test_an_estimate_writes_nothing(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = estimate_train(
-        prepare_train(plan(pictures, epochs=3, protocol=protocol("free", "l1", replays=2)))
-    )
+    chosen = plan(pictures, epochs=3, protocol=protocol("free", "l1", replays=2))
+    found = TrainRun(chosen).estimate()
     assert (found.batches, found.updates) == (9, 2)
     assert found.seconds > 0
-    words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised", "--batch-size", "6",
-             "--dry-run", "--json"]  # fmt: skip
+    words = ["train", "--data", str(pictures), "--model", "tiny_models:normalised",
+             "--batch-size", "6", "--dry-run", "--json"]  # fmt: skip
     assert run(words) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["batches"] == 30
@@ -459,8 +468,8 @@ def test_an_estimate_tells_of_the_last_layer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = draw(tmp_path, ("apple", "pear"))
-    words = ["train", "--data", str(other), "--model", "tiny_models:normalised", "--batch-size", "6",
-             "--dry-run"]  # fmt: skip
+    words = ["train", "--data", str(other), "--model", "tiny_models:normalised",
+             "--batch-size", "6", "--dry-run"]  # fmt: skip
     assert run(words) == 0
     assert "is a new one, for the 2 classes" in " ".join(capsys.readouterr().err.split())
     assert run([*words, "--json"]) == 0
@@ -471,7 +480,7 @@ def test_the_log_is_there_for_tensorboard(pictures: Path, tmp_path: Path) -> Non
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run_train(prepare_train(plan(pictures, epochs=2)), tmp_path / "run")
+    execute(TrainRun(plan(pictures, epochs=2)), tmp_path / "run")
     events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     told = events.Scalars("validation/accuracy")

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moreaugrad.metrics.localisation import auroc
-from moreaugrad.runs.train import DataPlan, ProtocolPlan, TrainPlan, prepare_train, run_train
-from moreaugrad.runs.train.judge import spread
+from moreaugrad.runs.engine import execute
+from moreaugrad.runs.plans.train import AugmentPlan, ProtocolPlan, TrainDataPlan, TrainPlan
+from moreaugrad.runs.train.measure import spread
+from moreaugrad.runs.train.run import TrainRun
 
 FEATURE = 0.65
 """Between the true map's values on the object and on what tells its class."""
@@ -18,20 +20,21 @@ FEATURE = 0.65
 def worth(out: Path, protocol: ProtocolPlan) -> tuple[float, float]:
     """Gini and AUROC of the true class's logit's gradient on cells that were not trained on."""
     chosen = TrainPlan(
-        epochs=2, batch=16, augment={"size": 32}, protocol=protocol, judged=128,
-        data=DataPlan(count=448, test="test", test_count=128),
+        epochs=2, batch=16, augment=AugmentPlan(size=32), protocol=protocol, measured=128,
+        data=TrainDataPlan(source="cells", images=448, test="test", test_images=128),
     )  # fmt: skip
-    prepared = prepare_train(chosen)
-    outcome = run_train(prepared, out)
+    run = TrainRun(chosen)
+    outcome, prepared = execute(run, out), run.prepared
     scores = []
-    for number, batch in enumerate(prepared.test.epoch(0)):
+    for number, batch in enumerate(prepared.evaluated(prepared.test).epoch(0)):
         piece = prepared.piece(number, batch)
         x = piece.x.requires_grad_()
         logits = prepared.module(x).gather(1, piece.y[:, None])
         magnitude = torch.autograd.grad(logits.sum(), x)[0].abs().sum(1)
         scores.append(auroc(magnitude, batch.attention[:, 0] > FEATURE))
     found = torch.cat(scores)
-    return outcome.results["test"]["gini"]["mean"], float(found[~found.isnan()].mean())
+    results = run.results(outcome.directory)["results"]
+    return results["test"]["gini"]["mean"], float(found[~found.isnan()].mean())
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def test_a_penalty_raises_gini_and_auroc(plain: tuple[float, float], tmp_path: P
 
 
 @given(st.integers(1, 60), st.integers(1, 80), st.integers(1, 20))
-def test_judged_pictures_are_spread_over_all(total: int, wanted: int, batch: int) -> None:
+def test_measured_images_are_spread_over_all(total: int, wanted: int, batch: int) -> None:
     parts = [
         spread(start, min(batch, total - start), wanted, total) for start in range(0, total, batch)
     ]

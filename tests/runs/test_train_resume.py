@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,10 @@ from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.models import load_model
-from moreaugrad.runs.train import work
-from moreaugrad.runs.train.folder import LOG
+from moreaugrad.runs.train import run as training
+from moreaugrad.runs.train.run import LOG, Trainer
 from moreaugrad.training import checkpoint, protocol
+from toys import last
 
 TESTS = Path(__file__).parents[1]
 SEARCHED = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
@@ -77,11 +79,13 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
 
     The free protocol carries its perturbation from batch to batch, so it shows what is lost.
     """
-    return ["train", "--data", str(data), "--model", "tiny_models:normalised", "-q",
-            "--epochs", "2", "--batch-size", "4", "--validation", "0.2", "--checkpoint-every", "4",
-            "--resize", "18", "--shards", "2", "--seed", "3", "--protocol", "free",
-            "--penalty", "l1", "--epsilon", "0.05", "--set", "replays=2", "--threads", "1",
-            *more, "--out", str(out)]  # fmt: skip
+    return last(
+        ["train", "--data", str(data), "--model", "tiny_models:normalised", "-q",
+         "--epochs", "2", "--batch-size", "4", "--validation", "0.2", "--checkpoint-every", "4",
+         "--resize", "18", "--shards", "2", "--seed", "3", "--protocol", "free",
+         "--penalty", "l1", "--epsilon", "0.05", "--set", "replays=2", "--threads", "1",
+         *more, "--out", str(out)]
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def process(code: list[str], **environment: str) -> subprocess.Popen[str]:
 def test_what_a_training_writes(plain: Path) -> None:
     names = {"config.toml", "environment.json", "log.jsonl", "labels.json", "card.md",
              "results.json", "results.sha256", "model.json", "last.safetensors",
-             "best.safetensors"}  # fmt: skip
+             "best.safetensors", "tables.json", "table.md"}  # fmt: skip
     assert set(tree(plain)) == names | {"state-00000012.safetensors"}
     records = [json.loads(line) for line in (plain / "log.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2]
@@ -127,7 +131,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
     assert killed.returncode == -signal.SIGKILL
     capsys.readouterr()
     assert run([word for word in command(data, out) if word != "-q"]) == 0
-    assert ("going on from the checkpoint at epoch" in capsys.readouterr().err) == (number > 4)
+    assert ("resuming from the checkpoint at epoch" in capsys.readouterr().err) == (number > 4)
     assert tree(out) == tree(plain)
 
 
@@ -139,7 +143,7 @@ def test_a_finished_training_is_not_done_again(
 
     before = tree(plain)
     monkeypatch.setattr(checkpoint, "write_atomically", never)
-    monkeypatch.setattr(work, "results_of", never)
+    monkeypatch.setattr(training, "measure", never)
     assert run(command(data, plain)) == 0
     assert tree(plain) == before
 
@@ -160,7 +164,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         patch.setattr(checkpoint, "write_atomically", full)
         assert run(command(data, out)) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "No space left on device); what is there stays" in told
+    assert "No space left on device); what is finished stays" in told
     assert (out / "last.safetensors").exists()
     assert run(command(data, out)) == 0
     assert tree(out) == tree(plain)
@@ -169,16 +173,16 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 def test_an_interruption_goes_on(
     data: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real, seen = tmp_path / "run", work.Trainer.step, []
+    out, real, seen = tmp_path / "run", Trainer.step, []
 
-    def step(self: work.Trainer, *given: object, **named: object) -> object:
+    def step(self: Trainer, *given: object, **named: object) -> object:
         seen.append(given)
         if len(seen) == 8:
             raise KeyboardInterrupt
         return real(self, *given, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(work.Trainer, "step", step)
+        patch.setattr(Trainer, "step", step)
         assert run(command(data, out)) == 130
     assert run(command(data, out)) == 0
     assert tree(out) == tree(plain)
@@ -204,16 +208,16 @@ def test_overshooting_is_counted_in_each_epoch_and_over_a_resume(
     records = [json.loads(line)["training"] for line in (whole / LOG).read_text().splitlines()]
     assert [record["checked"] for record in records] == [2 * 2 * 2, 2 * 2 * 2]
     assert all(0 <= record["overshot"] <= record["checked"] for record in records)
-    real, seen = work.Trainer.step, []
+    real, seen = Trainer.step, []
 
-    def step(self: work.Trainer, *given: object, **named: object) -> object:
+    def step(self: Trainer, *given: object, **named: object) -> object:
         seen.append(given)
         if len(seen) == 10:
             raise KeyboardInterrupt
         return real(self, *given, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(work.Trainer, "step", step)
+        patch.setattr(Trainer, "step", step)
         assert run(words(out)) == 130
     assert run(words(out)) == 0
     assert tree(out) == tree(whole)
@@ -264,7 +268,7 @@ def test_other_settings_are_refused(
     data: Path, plain: Path, capsys: pytest.CaptureFixture[str], more: list[str], told: str
 ) -> None:
     before = tree(plain)
-    assert run([*command(data, plain), *more]) == 2
+    assert run(command(data, plain, *more)) == 2
     assert told in " ".join(capsys.readouterr().err.split())
     assert tree(plain) == before
 
@@ -283,23 +287,24 @@ def test_where_the_data_lie_is_no_setting(
         now = tree(out)
         assert f'source = "../{place.relative_to(tmp_path)}"' in now.pop("config.toml").decode()
         assert now == before
-    # A picture of another size, as in a data set of another resolution with the same names.
+    # An image of another size, as in a data set of another resolution with the same names.
     Image.new("RGB", (30, 20)).save(moved / "dot" / "3.png")
     assert run(command(moved, out)) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "holds a run of another configuration: files is" in told
+    assert "holds a run of another configuration: data.digest is" in told
     # An older version kept no digest of the files: then the path tells of them.
     config = out / "config.toml"
     text = config.read_text(encoding="utf-8")
-    config.write_text("".join(line for line in text.splitlines(True) if "files = " not in line))
+    digest = f'digest = "{tomllib.loads(text)["data"]["digest"]}"\n'
+    config.write_text("".join(line for line in text.splitlines(True) if line != digest))
     assert run(command(data, out)) == 2
     assert "data.source is ../packed.zip there" in " ".join(capsys.readouterr().err.split())
     assert run(command(Path(archive), out)) == 0
 
 
-def test_other_means_are_not_other_settings(data: Path, plain: Path, tmp_path: Path) -> None:
-    means = ["--memory", "0", "--checkpoint-every", "5", "--workers", "1"]
-    assert run([*command(data, tmp_path / "run"), *means]) == 0
+def test_other_loading_is_no_other_setting(data: Path, plain: Path, tmp_path: Path) -> None:
+    loading = ["--memory", "0", "--checkpoint-every", "5", "--workers", "1"]
+    assert run(command(data, tmp_path / "run", *loading)) == 0
     assert tree(tmp_path / "run") == tree(plain)
 
 
@@ -373,7 +378,7 @@ def test_a_file_that_is_gone_is_made_again(
 def test_overwriting_begins_again(data: Path, plain: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(plain, out)
-    words = [*command(data, out), "--epochs", "1"]
+    words = command(data, out, "--epochs", "1")
     assert run(words) == 2
     assert run([*words, "--overwrite"]) == 0
     assert len((out / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 1

@@ -132,7 +132,6 @@ COMMANDS: Mapping[str, Command] = {
         help="Compare maps with those of copies of the network with randomised weights.",
         more="moreaugrad sanity --data photos/ --model torchvision:squeezenet1_0 --out "
         "photos-sanity",
-        hidden=("block",),
     ),
     "visualise": Command(
         plan=f"{_PLANS}visualise:VisualisePlan", run=f"{_RUNS}visualise:VisualiseRun",

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from moreaugrad.files.foreign import open_image, read_json
+from moreaugrad.files.units import Record, Units
 from moreaugrad.pictures import photo
 from moreaugrad.report.content import Entry, Page, Section, Table
 from moreaugrad.report.folder import read_config
 from moreaugrad.report.markdown import escaped
 
-TABLES, MARKDOWN = "tables.json", "table.md"
+RESULTS, TABLES, MARKDOWN = "results.json", "tables.json", "table.md"
+STUDY_FILES = (RESULTS, TABLES, MARKDOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +36,18 @@ class Findings:
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
         return {TABLES: text.encode(), MARKDOWN: self.markdown().encode()}
 
+    def write(self, units: Units, results: Record) -> None:
+        """The same, and the numbers for scripts. Errors: OSError of the file system."""
+        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        for name, data in {RESULTS: text.encode(), **self.files()}.items():
+            units.put(name, data)
+
     def markdown(self) -> str:
         lines = [f"# {escaped(self.title)}", *(["", self.lead] if self.lead else [])]
         for table in self.tables:
             if table.title:
                 lines += ["", f"## {escaped(table.title)}"]
-            columns = [table.head, *table.columns]
-            lines += ["", f"| {' | '.join(map(escaped, columns))} |",
-                      "|---|" + "---:|" * len(table.columns)]  # fmt: skip
-            for label, entries in table.rows:
-                cells = [escaped(label), *map(_cell, entries)]
-                lines.append(f"| {' | '.join(cells)} |")
+            lines += ["", *table_lines(table)]
         for title, file in self.images:
             lines += ["", f"![{escaped(title)}]({file})"]
         for note in self.notes:
@@ -69,6 +72,16 @@ class Findings:
             title=found["title"], lead=found["lead"], tables=tables, notes=found["notes"],
             images=[(title, file) for title, file in found["images"]],
         )  # fmt: skip
+
+
+def table_lines(table: Table) -> list[str]:
+    """A table in Markdown."""
+    columns = [table.head, *table.columns]
+    lines = [f"| {' | '.join(map(escaped, columns))} |", "|---|" + "---:|" * len(table.columns)]
+    for label, entries in table.rows:
+        cells = [escaped(label), *map(_cell, entries)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _cell(entry: Entry) -> str:

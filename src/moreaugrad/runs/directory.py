@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,11 @@ class RunDirectory(Units):
     def clear(self) -> None:
         """Removes what runs have made, by the program's own names, but not the configuration."""
         self.remove(self.units)
-        for pattern in self.others:
+        self.remove_others(self.others)
+
+    def remove_others(self, patterns: Iterable[str]) -> None:
+        """Removes the files that match, and folders that become empty."""
+        for pattern in patterns:
             found = [file.relative_to(self.path).as_posix() for file in self.path.glob(pattern)]
             remove_files(self.path, found)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import forward
 from moreaugrad.score.pixels import InputSpace
 from moreaugrad.score.readout import tensor_output
+
+M = TypeVar("M", bound=ModelPlan)
 
 LIKELIEST = 5
 """Classes of a prediction that are reported."""
@@ -94,7 +96,7 @@ class Network:
         names = self.model.labels
         return names[index] if names is not None and index < len(names) else f"class {index}"
 
-    def resolved(self, plan: ModelPlan) -> ModelPlan:
+    def resolved(self, plan: M) -> M:
         """The plan with all of the preprocessing spelt out, and with digests of the weights and of
         the names of the outputs."""
         names = hashlib.sha256(repr(self.model.labels).encode()).hexdigest()[:16]

@@ -1,102 +1,73 @@
-"""What a network looks for in each class, as a run: pictures that raise its scores."""
+"""Images that raise the score of each class, found by gradient ascent from noise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import ClassVar
 
-import tomli_w
 import torch
 
 from moreaugrad.explainers.feature_visualisation import Ascent, activation_maximisation
+from moreaugrad.files.units import Record, tensor_bytes
 from moreaugrad.pictures import photo, png_bytes
-from moreaugrad.runs.config import moved_network, relative, to_table
+from moreaugrad.report.content import Entry, Table
+from moreaugrad.report.studies import STUDY_FILES, Findings
+from moreaugrad.runs.directory import RunDirectory
+from moreaugrad.runs.engine import Files, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
-from moreaugrad.runs.job import ComputePlan, ModelPlan
-from moreaugrad.runs.markdown import escaped
-from moreaugrad.runs.network import Network, fixed_threads, resolved_device, weights_digest
-from moreaugrad.runs.pace import Watch
-from moreaugrad.runs.records import Record
-from moreaugrad.runs.study import Done, Study, StudyFolder
-from moreaugrad.runs.team import Team
-from moreaugrad.runs.variants import built
+from moreaugrad.runs.maps.methods import built
+from moreaugrad.runs.network import Network, fixed_threads
+from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.plans.toml import from_table
+from moreaugrad.runs.plans.visualise import VisualisePlan
+from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.progress import Unwatched, Watch
+from moreaugrad.runs.records import json_text
 from moreaugrad.score.forward import forward
-from moreaugrad.score.pixels import InputSpace
 
 
-@dataclass(frozen=True, kw_only=True)
-class VisualisePlan:
-    """classes: indices or labels; () is all. count: pictures of each, from noise of their own.
+class VisualiseRun(Run[VisualisePlan]):
+    """A unit is a class: `images/class-NUMBER.json`, its images as `-0.png`, ... and, unrounded, as
+    `.safetensors`."""
 
-    score: which is raised. The pictures have the size that the network's preprocessing gives.
-    """
-
-    classes: tuple[int | str, ...] = ()
-    count: int = 1
-    score: str = "logit"
-    ascent: Ascent = field(default_factory=Ascent)
-    model: ModelPlan = field(default_factory=ModelPlan)
-    compute: ComputePlan = field(default_factory=ComputePlan)
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count: expected at least 1, got {self.count}")
-
-
-class VisualiseStudy(Study):
-    """A unit is a class; its pictures are in `pictures/` and, unrounded, in `maps/`."""
-
-    name = "visualise"
     command = "visualise"
-    named: ClassVar[Mapping[str, str]] = {
-        "model.weights": "network", "model.labels": "outputs",
-    }  # fmt: skip
+    patterns: ClassVar[Sequence[str]] = ("images/*",)
+    others: ClassVar[Sequence[str]] = STUDY_FILES
 
-    def __init__(self, plan: VisualisePlan, team: Team | None = None) -> None:
-        compute = replace(
-            plan.compute, device=(team or Team()).own(resolved_device(plan.compute.device)),
-            threads=plan.compute.threads or 1,
-        )  # fmt: skip
-        self.network = Network.load(plan.model, compute)
-        self.preprocess = self.network.model.preprocess
-        shape = self.preprocess.input_shape
+    def __init__(
+        self, plan: VisualisePlan, processes: Processes | None = None, watch: Watch | None = None
+    ) -> None:
+        """Errors: ValueError for what cannot work; nothing is written."""
+        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        self.ascent = from_table(Ascent, {"seed": plan.seed, **plan.ascent}, "set.")
+        compute = replace(plan.compute, threads=plan.compute.threads or 1)
+        self.network = Network.load(plan.model, compute, self.processes)
+        shape = self.network.model.preprocess.input_shape
         if shape is None:
             raise ValueError(
-                f"{plan.model.name} does not tell the size of its inputs: give --crop (or --resize "
+                f"{plan.model.name} does not say the size of its inputs: give --crop (or --resize "
                 "HEIGHT,WIDTH)"
             )
         self.shape = shape
+        self.first = self.network.batch([torch.zeros(shape)])
+        self.gradient = built(
+            "simple-gradient", self.network.model.module,
+            {"score": plan.score, "batch_size": plan.batch_size or plan.count},
+        )  # fmt: skip
         with torch.no_grad():
-            outputs = self.network.model.module(self.network.batch([torch.zeros(shape)]))
-        wanted = plan.classes or range(outputs.shape[1])
-        found = [self.network.target(name) for name in wanted]
+            count = forward(self.network.model.module, self.first).shape[1]
+        found = [self.network.target(name) for name in plan.classes or range(count)]
         classes = list(dict.fromkeys(index for index in found if index is not None))
-        outside = [index for index in classes if not 0 <= index < outputs.shape[1]]
+        outside = [index for index in classes if not 0 <= index < count]
         if outside:
-            raise ValueError(
-                f"classes: expected indices from 0 to {outputs.shape[1] - 1}, got {outside[0]}"
-            )
-        self._classes = {f"class-{index:04d}": index for index in classes}
-        self.plan = replace(plan, classes=tuple(classes), compute=self.network.compute)
-
-    def estimate(self) -> Estimate:
-        """Of the steps, from a short timing of such passes; nothing is written."""
-        plan, steps = self.plan, self.plan.ascent.steps
-        # As many pictures in a pass as are raised together.
-        settings = {"score": plan.score, "batch_size": plan.count}
-        explainer = built("simple-gradient", self.network.model.module, settings)
-        first = self.network.batch([torch.zeros(self.shape)])
-        with fixed_threads(self.compute.threads):
-            each = seconds_per_evaluation(explainer, first, next(iter(self._classes.values())))
-        return Estimate(
-            inputs=plan.count * len(self.units), seconds_per_evaluation=each,
-            costs=tuple(
-                Cost(key=self.network.label(label), maps=plan.count, evaluations=steps,
-                     seconds=plan.count * steps * each)
-                for label in self._classes.values()
-            ),
+            raise ValueError(f"classes: expected indices from 0 to {count - 1}, got {outside[0]}")
+        self.gradient.bind(self.first, classes[0])  # refuses an unknown score
+        self.units = {f"images/class-{index:04d}": index for index in classes}
+        self.plan = replace(
+            plan, classes=tuple(classes), seed=self.ascent.seed,
+            ascent={name: value for name, value in asdict(self.ascent).items() if name != "seed"},
+            model=self.network.resolved(plan.model), compute=self.network.compute,
         )  # fmt: skip
 
     @property
@@ -104,63 +75,75 @@ class VisualiseStudy(Study):
         return self.network.compute
 
     @property
-    def units(self) -> Sequence[str]:
-        return list(self._classes)
+    def stages(self) -> Sequence[Sequence[str]]:
+        return [list(self.units)]
 
-    def config(self, folder: Path) -> str:
-        told = self.plan.model.resolved(self.preprocess)
-        moved = moved_network(told, lambda name: relative(name, folder))
-        digests = {
-            "network": weights_digest(self.network.model.module),
-            "outputs": self.network.outputs_digest(),
-        }
-        return tomli_w.dumps(to_table(replace(self.plan, model=moved)) | digests)
-
-    def begin(self, folder: StudyFolder, watch: Watch) -> None:
-        """Nothing."""
-
-    def do(self, unit: str, folder: StudyFolder, watch: Watch) -> Done | None:
-        label, plan = self._classes[unit], self.plan
-        done = self.units.index(unit) * plan.ascent.steps
-        total = len(self.units) * plan.ascent.steps
-        module = self.network.model.module
+    def do(self, unit: str, directory: RunDirectory) -> Files:
+        index, plan, network = self.units[unit], self.plan, self.network
+        own, steps = self.processes.share(list(self.units)), self.ascent.steps
+        done, total, label = own.index(unit) * steps, len(own) * steps, network.label(index)
         found = activation_maximisation(
-            module, [label] * plan.count, self.shape,
-            space=InputSpace(mean=self.preprocess.mean, std=self.preprocess.std),
-            ascent=plan.ascent, kind=plan.score,
-            progress=lambda step, _: watch.pace(done + step, total, self.network.label(label)),
+            network.model.module, [index] * plan.count, self.shape, space=network.space,
+            ascent=self.ascent, kind=plan.score, batch_size=plan.batch_size,
+            progress=lambda step, _: self.watch.pace(done + step, total, label),
         )  # fmt: skip
         with torch.no_grad():
-            chances = forward(module, found.inputs).double().softmax(1)[:, label]
-        files = {}
-        for number, pixels in enumerate(found.pixels):
-            picture = photo(pixels)
-            assert picture is not None
-            told = {"class": label, "label": self.network.label(label), "number": number}
-            files[f"pictures/{unit}-{number}.png"] = png_bytes(picture.pixels, told)
+            outputs = forward(network.model.module, found.inputs)
         record = {
-            "class": label, "label": self.network.label(label),
+            "class": index, "label": label,
             "before": found.before.tolist(), "after": found.after.tolist(),
-            "prediction": found.prediction.tolist(), "probability": chances.tolist(),
+            "prediction": found.prediction.tolist(),
+            "probability": outputs.double().softmax(1)[:, index].tolist(),
         }  # fmt: skip
-        return Done(record=record, maps={"pixels": found.pixels}, files=files)
+        files = {f"{unit}.safetensors": tensor_bytes({"pixels": found.pixels})}
+        for number, pixels in enumerate(found.pixels):
+            image = photo(pixels)
+            assert image is not None
+            about = {"class": index, "label": label, "number": number}
+            files[f"{unit}-{number}.png"] = png_bytes(image.pixels, about)
+        return {**files, f"{unit}.json": json_text(record).encode()}
 
-    def results(self, folder: StudyFolder) -> Record:
-        return {"classes": [folder.record(unit) for unit in self.units]}
+    def results(self, directory: RunDirectory) -> Record:
+        """Records of the finished classes."""
+        return {"classes": list(map(directory.json, filter(directory.finished, self.units)))}
 
-    def table(self, results: Record) -> str:
-        lines = [
-            f"# What {escaped(self.plan.model.name)} looks for",
-            "",
-            f"| class | picture | {self.plan.score} before | after | probability |",
-            "|---|---|---:|---:|---:|",
-        ]
+    def finish(self, directory: RunDirectory) -> None:
+        results = self.results(directory)
+        self.findings(results).write(directory, results)
+
+    def findings(self, results: Record) -> Findings:
+        """A row for each image, and the images."""
+        rows, images = [], []
         for unit, record in zip(self.units, results["classes"], strict=True):
-            label = escaped(record["label"])
-            for number, after in enumerate(record["after"]):
-                lines.append(
-                    f"| {label} | ![{label}](pictures/{unit}-{number}.png) | "
-                    f"{record['before'][number]:.3g} | {after:.3g} | "
-                    f"{record['probability'][number]:.3f} |"
+            for number in range(self.plan.count):
+                title = (
+                    f"{record['label']}, {number + 1}" if self.plan.count > 1 else record["label"]
                 )
-        return "\n".join(lines) + "\n"
+                images.append((title, f"{unit}-{number}.png"))
+                figures = [f"{record[name][number]:.3g}" for name in ("before", "after")]
+                figures.append(f"{record['probability'][number]:.3f}")
+                rows.append((title, [Entry(text=text) for text in figures]))
+        score = self.plan.score
+        table = Table(
+            title="", head="image of", rows=rows,
+            columns=[f"{score} of the noise", f"{score} of the image", "probability of the class"],
+        )  # fmt: skip
+        return Findings(
+            title=f"Feature visualisation of {self.plan.model.name}", tables=[table], images=images,
+            lead=f"Images that raise the {score} of a class, by {self.ascent.steps} steps of "
+            "gradient ascent from noise.",
+        )  # fmt: skip
+
+    def estimate(self) -> Estimate:
+        """Of the steps, from a short timing of passes of as many images as are raised together."""
+        count, steps = self.plan.count, self.ascent.steps
+        with fixed_threads(self.compute.threads):
+            each = seconds_per_evaluation(
+                self.gradient, self.first, next(iter(self.units.values()))
+            )
+        costs = tuple(
+            Cost(key=self.network.label(index), maps=count, evaluations=steps,
+                 seconds=count * steps * each)
+            for index in self.units.values()
+        )  # fmt: skip
+        return Estimate(inputs=count * len(self.units), seconds_per_evaluation=each, costs=costs)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from moreaugrad.metrics import METRICS
 from moreaugrad.registry import choose, labelled
 from moreaugrad.runs.plans.maps import LABEL, read_methods
-from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option
+from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option, part, unkept
 from moreaugrad.runs.plans.text import setting
-from moreaugrad.runs.plans.train import TrainPlan
+from moreaugrad.runs.plans.train import LoadingPlan, TrainPlan
 
 RANDOM, ALL = "random", "all"
 """The control, whose order is drawn; and networks trained on whole images."""
@@ -23,17 +23,31 @@ UNITS = ("element", "pixel")
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainPlan(Plan):
-    """training: of the new networks; epochs in place of its own. methods: settings by label."""
+    """training: of the new networks, or `file`, the TOML file of one; epochs, device: in place of
+    its own. methods: settings by label."""
 
     GROUP: ClassVar[str] = "Study"
     EDITS: ClassVar[Mapping[str, Option]] = {
+        "training": Option(
+            names=("--training",), group="Study", default="required", metavar="FILE",
+            help="TOML file of a training, as each folder of train holds one.",
+        ),
         "set": Option(
             names=("--set",), group="Study", repeated=True,
             help="[METHOD.]NAME=VALUE: any setting that `moreaugrad methods` lists.",
-        )
+        ),
     }  # fmt: skip
 
-    training: TrainPlan = field(default_factory=TrainPlan)
+    training: TrainPlan = part(TrainPlan)
+    file: str | None = unkept(None)
+    epochs: int | None = option(
+        None, "Epochs of each training.", shown="those of the file of the training"
+    )
+    device: str | None = option(
+        None, "cpu, cuda, cuda:1, mps or auto.", group="Computation",
+        shown="that of the file of the training",
+    )  # fmt: skip
+    loading: LoadingPlan = unkept(LoadingPlan)
     seeds: tuple[int, ...] = option((0, 1), "Random seeds of the trainings.")
     methods: Mapping[str, Settings] = option(
         {"simple-gradient": {}}, "Names of methods, separated by commas.", "--methods", "--method",
@@ -58,6 +72,8 @@ class RetrainPlan(Plan):
                 raise ValueError(f"methods: {label!r} cannot be a label; give it another")
 
     def edited(self, name: str, value: Any) -> Self:
+        if name == "training":
+            return replace(self, file=value)
         methods = {label: dict(given) for label, given in self.methods.items()}
         for text in value:
             key, found = setting("--set", text)
@@ -73,12 +89,21 @@ class RetrainPlan(Plan):
 class DiffRoarPlan(RetrainPlan):
     """explained: the folder of a training, whose best network is explained on its own data.
 
-    training: of the networks that learn from masked images. levels: fractions that are kept.
+    training: of the networks that learn from masked images; by default as the explained one, but
+    with its plain loss. levels: fractions that are kept.
     unit: "element" ranks every entry, "pixel" the sum over channels. control: a random order too.
     target: explain each image's label, as published (masks then say something of the label, also
     in the test), or the network's prediction. fill: the value of what is removed, in [0, 1]; None
     is the training images' mean colour.
     """
+
+    EDITS: ClassVar[Mapping[str, Option]] = {
+        **RetrainPlan.EDITS,
+        "training": replace(
+            RetrainPlan.EDITS["training"],
+            default="as the explained network was trained, on the plain loss",
+        ),
+    }
 
     explained: str = option("", "Folder of a training.", "TRAINED", path="digest")
     digest: str = filled()

@@ -10,7 +10,7 @@ from moreaugrad.metrics import METRICS
 from moreaugrad.registry import choose
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.maps import MapsPlan, read_methods, read_metrics
-from moreaugrad.runs.plans.option import Settings, option, part
+from moreaugrad.runs.plans.option import Settings, option, part, unkept
 
 MODES = ("cascading", "independent")
 USUAL: Mapping[str, Settings] = {name: {} for name in ("ssim", "spearman", "spearman-signed")}
@@ -38,6 +38,7 @@ class SanityPlan(MapsPlan):
         USUAL, "Names of metrics of pairs of maps, separated by commas.", read=read_metrics,
         shown=", ".join(USUAL),
     )  # fmt: skip
+    block: int | None = unkept(None)
     modes: tuple[str, ...] = option(MODES, "cascading, independent or both.")
     seeds: tuple[int, ...] = option((0, 1, 2), "Random seeds of the new weights.")
     blocks: tuple[str, ...] = option(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from moreaugrad.runs.plans.common import ComputePlan, ModelPlan
+from moreaugrad.runs.plans.maps import read_batch_size
 from moreaugrad.runs.plans.option import Option, Plan, Settings, option, part
 from moreaugrad.runs.plans.text import of_text, setting, words
 
@@ -41,8 +42,9 @@ class VisualisePlan(Plan):
     score: str = option("logit", "The score that is raised: logit, probability, margin, ...")
     seed: int = option(0, "Random seed of the noise that the ascent starts from.")
     batch_size: int | None = option(
-        None, "Images that are raised together.", shown="all of a class", group="Computation"
-    )
+        None, "Network passes done at once, or auto; halved when memory runs out.", shown="auto",
+        group="Computation", read=lambda _, text: read_batch_size(text),
+    )  # fmt: skip
     ascent: Settings = field(default_factory=dict)
     model: ModelPlan = part(ModelPlan)
     compute: ComputePlan = part(ComputePlan)
@@ -50,6 +52,8 @@ class VisualisePlan(Plan):
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"images: expected at least 1, got {self.count}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
 
     def edited(self, name: str, value: Any) -> Self:
         given = dict(setting("--set", text) for text in value)

@@ -1,19 +1,6 @@
-"""Studies that train networks again and again: DiffROAR, stability, label randomisation."""
+"""Studies that train networks again and again: DiffROAR, stability, permuted labels."""
 
-from moreaugrad.runs.retrain.diffroar import DiffRoarStudy
-from moreaugrad.runs.retrain.pairs import LabelsStudy, PairStudy, StabilityStudy
-from moreaugrad.runs.retrain.plan import DiffRoarPlan, LabelsPlan, StabilityPlan
-from moreaugrad.runs.study import Study, StudyOutcome, run_study
+from moreaugrad.runs.retrain.diffroar import DiffRoarRun
+from moreaugrad.runs.retrain.pairs import LabelsRun, StabilityRun
 
-__all__ = [
-    "DiffRoarPlan",
-    "DiffRoarStudy",
-    "LabelsPlan",
-    "LabelsStudy",
-    "PairStudy",
-    "StabilityPlan",
-    "StabilityStudy",
-    "Study",
-    "StudyOutcome",
-    "run_study",
-]
+__all__ = ["DiffRoarRun", "LabelsRun", "StabilityRun"]

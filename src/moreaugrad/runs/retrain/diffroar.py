@@ -4,55 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
-import tomli_w
 import torch
 
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import Examples
-from moreaugrad.files.names import number_name
+from moreaugrad.files.names import number_name, percent_name
+from moreaugrad.files.units import Record
 from moreaugrad.metrics import diffroar
-from moreaugrad.metrics.roar import BOTTOM, ENDS, TOP
+from moreaugrad.metrics.roar import ENDS, TOP
 from moreaugrad.models.weights import load_weights
-from moreaugrad.runs.config import relative
-from moreaugrad.runs.job import ComputePlan
-from moreaugrad.runs.pace import Watch
-from moreaugrad.runs.records import Record
+from moreaugrad.report.content import Entry, Table
+from moreaugrad.report.studies import Findings
+from moreaugrad.runs.directory import RunDirectory
+from moreaugrad.runs.engine import Files
+from moreaugrad.runs.plans.retrain import ALL, FILL, DiffRoarPlan
+from moreaugrad.runs.plans.toml import read_plan, to_table
+from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
+from moreaugrad.runs.records import json_text, number
 from moreaugrad.runs.retrain.examples import Masked
-from moreaugrad.runs.retrain.plan import ALL, FILL, DiffRoarPlan
 from moreaugrad.runs.retrain.ranking import (
+    RANKS,
     TEST,
     TRAIN,
-    Ranking,
     load_ranks,
+    rank,
     rank_file,
     ranked,
-    whole,
 )
-from moreaugrad.runs.retrain.tables import diffroar_table
-from moreaugrad.runs.retrain.trainings import (
-    Changed,
-    Trainings,
-    accuracy,
-    settled,
-    table_named,
-    train_table,
-)
-from moreaugrad.runs.study import RANKS, Done, Study, StudyFolder
-from moreaugrad.runs.team import Team
-from moreaugrad.runs.train import Means, PreparedTrain, prepare_train, read_plan
+from moreaugrad.runs.retrain.run import RECORDS, RetrainRun, accuracy, settled_training
+from moreaugrad.runs.train.prepare import PreparedTrain
+from moreaugrad.runs.train.run import BEST
 
-EXPLAINED = "explained"
+EXPLAINED = f"{RECORDS}/explained"
 
 
 @dataclass(frozen=True)
-class _Unit:
-    """A training: on whole pictures (`order` is ALL), or on a share of them."""
+class Masking:
+    """A training: on whole images (`order` is ALL), or on a fraction of them."""
 
     order: str
     end: str
@@ -66,99 +59,79 @@ class _Unit:
         return f"{self.order}-{self.end}-{number_name(self.level)}-seed{self.seed}"
 
 
-class DiffRoarStudy(Study):
-    name = "diffroar"
-    named: ClassVar[Mapping[str, str]] = {
-        "explained.weights": "explained.digest",
-        **table_named("explained"),
-        **table_named("training"),
-    }
+class DiffRoarRun(RetrainRun[DiffRoarPlan]):
+    """A unit is a network that learns from masked images."""
 
-    def __init__(
-        self, plan: DiffRoarPlan, means: Means, watch: Watch, team: Team | None = None
-    ) -> None:
-        self.plan, self.means = plan, means
-        self.weights = plan.explained / "best.safetensors"
-        if not self.weights.is_file():
+    command = "retrain diffroar"
+
+    def settled(self, plan: DiffRoarPlan) -> DiffRoarPlan:
+        weights = Path(plan.explained) / BEST
+        if not weights.is_file():
             raise ValueError(
                 f"{plan.explained}: expected the folder of a finished training, but it holds no "
-                "best.safetensors"
+                f"{BEST}"
             )
         trust = plan.training.model.trust
-        explained = read_plan(plan.explained / "config.toml", trust=trust)
+        explained = read_plan(TrainPlan, weights.with_name("config.toml"), trust=trust)
         explained.model.check_trust()
-        test = explained.data.test or plan.training.data.test
-        explained = replace(explained, data=replace(explained.data, test=test))
-        self.explained = settled(replace(explained, device=plan.training.device, shards=None))
-        # A picture is one set of entries: data and size are those of the explained network.
-        if "size" not in explained.augment:
+        if explained.augment.size is None:
             raise ValueError(
                 f"{plan.explained}: expected the folder of a finished training, but its "
                 "configuration does not say the size of the images (augment.size)"
             )
-        size, resize = explained.augment["size"], explained.augment.get("resize")
+        training = plan.training
+        if training == TrainPlan():
+            training = replace(explained, protocol=ProtocolPlan(), shards=None)
+        test = explained.data.test or training.data.test
+        data = replace(explained.data, test=test)
+        # An image is one set of entries: data and size are those of the explained network.
+        size, resize = explained.augment.size, explained.augment.resize
+        augment = replace(training.augment, size=size, resize=resize)
+        training = settled_training(plan, replace(training, data=data, augment=augment))
         self.held = Augment.evaluation(size, resize)
-        ours = {"size": size} if resize is None else {"size": size, "resize": resize}
-        others = {n: v for n, v in plan.training.augment.items() if n not in ("size", "resize")}
-        self.training = settled(replace(plan.training, data=explained.data, augment=others | ours))
-        self.trainings = Trainings(self.training, means, watch, team or Team())
-        self._units = {unit.name: unit for unit in self._wanted()}
-
-    def _wanted(self) -> list[_Unit]:
-        found = []
-        for seed in self.plan.seeds:
-            found.append(_Unit(ALL, TOP, 1.0, seed))
-            found += [
-                _Unit(order, end, level, seed)
-                for order in self.plan.orders
-                for level in self.plan.levels
-                for end in ENDS
-            ]
-        return found
-
-    @property
-    def units(self) -> Sequence[str]:
-        return list(self._units)
-
-    @property
-    def compute(self) -> ComputePlan:
-        return ComputePlan(device=self.training.device, threads=self.training.threads)
-
-    def config(self, folder: Path) -> str:
-        plan = self.plan
-        return tomli_w.dumps(
-            {
-                "study": self.name,
-                "levels": list(plan.levels), "seeds": list(plan.seeds), "unit": plan.unit,
-                "methods": {label: dict(settings) for label, settings in plan.methods.items()},
-                "control": plan.control, "target": plan.target,
-                "fill": "mean" if plan.fill is None else plan.fill,
-                "explained": train_table(self.explained, folder)
-                | {
-                    "weights": relative(str(self.weights), folder),
-                    "digest": hashlib.sha256(self.weights.read_bytes()).hexdigest()[:16],
-                },
-                "training": train_table(self.training, folder),
-            }
+        self.explained = replace(
+            explained, data=training.data, device=training.device, shards=None, measured=1,
+            threads=explained.threads or 1, loading=plan.loading,
         )  # fmt: skip
+        about = repr([to_table(explained.augment), to_table(explained.model.preprocess)])
+        digest = hashlib.sha256(weights.read_bytes() + about.encode()).hexdigest()[:16]
+        maskings = [
+            masking
+            for seed in plan.seeds
+            for masking in (
+                Masking(ALL, TOP, 1.0, seed),
+                *(
+                    Masking(order, end, level, seed)
+                    for order in plan.orders
+                    for level in plan.levels
+                    for end in ENDS
+                ),
+            )
+        ]
+        self.units = {f"{RECORDS}/{masking.name}": masking for masking in maskings}
+        return replace(plan, training=training, epochs=None, device=None, digest=digest)
 
-    def begin(self, folder: StudyFolder, watch: Watch) -> None:
-        """Ranks every picture's entries, once for all trainings."""
-        if folder.done(EXPLAINED) and ranked(folder.path / RANKS, self.plan):
+    @property
+    def stages(self) -> Sequence[Sequence[str]]:
+        return [list(self.units)]
+
+    def begin(self, directory: RunDirectory) -> None:
+        """Ranks every image's entries, once for all trainings."""
+        place = directory.path / RANKS
+        if directory.finished(EXPLAINED) and ranked(place, self.plan):
             return
-        prepared = prepare_train(self.explained, means=self.means, watch=watch)
-        assert prepared.test is not None
-        load_weights(prepared.module, self.weights, prepared.model.name)
+        prepared = self.prepared(self.explained)
+        weights = Path(self.plan.explained) / BEST
+        load_weights(prepared.module, weights, prepared.model.name)
         prepared.module.eval()
-        ranking = Ranking(self.plan, prepared, folder.path / RANKS, watch)
-        ranking.part(TRAIN, whole(prepared))
-        ranking.part(TEST, prepared.test.examples)
-        folder.save(EXPLAINED, Done(record={"accuracy": accuracy(prepared, prepared.test)}))
+        for part in (TRAIN, TEST):
+            rank(self.plan, prepared, part, place, self.watch)
+        record = {"accuracy": accuracy(prepared, prepared.test)}
+        directory.write(EXPLAINED, {f"{EXPLAINED}.json": json_text(record).encode()})
 
-    def do(self, unit: str, folder: StudyFolder, watch: Watch) -> Done | None:
-        wanted = self._units[unit]
-        place = folder.path / RANKS
-        # What is removed has the training pictures' colour in the test pictures too.
+    def do(self, unit: str, directory: RunDirectory) -> Files | None:
+        wanted, place = self.units[unit], directory.path / RANKS
+        # What is removed has the training images' colour in the test images too.
         fill = torch.from_numpy(np.load(rank_file(place, TRAIN, FILL)))
         order = self.plan.orders[0] if wanted.order == ALL else wanted.order
 
@@ -166,56 +139,85 @@ class DiffRoarStudy(Study):
             ranks = load_ranks(place, part, order)
             return Masked(examples, self.held, ranks, wanted.level, wanted.end, fill)
 
-        def change(begun: PreparedTrain) -> Changed:
+        def change(begun: PreparedTrain) -> PreparedTrain:
             assert begun.test is not None
-            return Changed(
-                training=masked(begun.loader.examples, TRAIN),
-                validation=masked(begun.validation.examples, TRAIN),
-                test=masked(begun.test.examples, TEST),
-                resized=True,
-            )
+            # Masked images are of the network's size already.
+            plan = replace(begun.plan, augment=replace(begun.plan.augment, resize=None))
+            return replace(
+                begun, plan=plan, training=masked(begun.training, TRAIN),
+                validation=masked(begun.validation, TRAIN), test=masked(begun.test, TEST),
+            )  # fmt: skip
 
-        prepared = self.trainings.train(wanted.seed, change, unit, folder.training(unit))
+        prepared = self.train(wanted.seed, change, unit, directory)
         if prepared is None:
             return None
         assert prepared.test is not None
-        record = {
-            "order": wanted.order, "end": wanted.end, "level": wanted.level, "seed": wanted.seed,
-            "accuracy": accuracy(prepared, prepared.test),
-            "count": len(prepared.test.examples),
-        }  # fmt: skip
-        return Done(record=record)
+        count = {"accuracy": accuracy(prepared, prepared.test), "count": len(prepared.test)}
+        return {f"{unit}.json": json_text({**asdict(wanted), **count}).encode()}
 
-    def results(self, folder: StudyFolder) -> Record:
-        records = {unit: folder.record(unit)["accuracy"] for unit in self.units}
+    def results(self, directory: RunDirectory) -> Record:
+        """Accuracies by order, level and seed; of a finished study."""
+        if not all(map(directory.finished, self.units)):
+            return {}
+        found = {masking: directory.json(unit) for unit, masking in self.units.items()}
+        plan, orders = self.plan, {}
 
-        def grid(order: str, end: str) -> list[list[float]]:
-            return [
-                [records[_Unit(order, end, level, seed).name] for seed in self.plan.seeds]
-                for level in self.plan.levels
-            ]
+        def accuracies(order: str, end: str, level: float) -> list[float]:
+            return [found[Masking(order, end, level, seed)]["accuracy"] for seed in plan.seeds]
 
-        orders: Record = {}
-        for order in self.plan.orders:
-            top, bottom = grid(order, TOP), grid(order, BOTTOM)
-            found = diffroar(top, bottom)
+        for order in plan.orders:
+            top, bottom = ([accuracies(order, end, level) for level in plan.levels] for end in ENDS)
+            gap = diffroar(top, bottom)
             orders[order] = {
                 "top": top, "bottom": bottom,
-                "by_level": found.by_level.tolist(),
-                "deviation": [_number(value) for value in found.deviation],
-                "mean": found.mean, "low": _number(found.low), "high": _number(found.high),
+                "by_level": gap.by_level.tolist(),
+                "deviation": [number(float(value)) for value in gap.deviation],
+                "mean": gap.mean, "low": number(gap.low), "high": number(gap.high),
             }  # fmt: skip
-        whole = [records[_Unit(ALL, TOP, 1.0, seed).name] for seed in self.plan.seeds]
         return {
-            "explained": folder.record(EXPLAINED),
-            "levels": list(self.plan.levels), "seeds": list(self.plan.seeds),
-            "count": folder.record(self.units[0])["count"],
-            "all": whole, "orders": orders,
+            "explained": directory.json(EXPLAINED),
+            "levels": list(plan.levels), "seeds": list(plan.seeds),
+            "count": next(iter(found.values()))["count"],
+            "all": accuracies(ALL, TOP, 1.0), "orders": orders,
         }  # fmt: skip
 
-    def table(self, results: Record) -> str:
-        return diffroar_table(self.plan, results)
+    def findings(self, results: Record) -> Findings:
+        plan, seeds = self.plan, len(results["seeds"])
+        unit = "the sum over channels" if plan.unit == "pixel" else "entry"
+        levels, gaps = [], []
+        for order, found in results["orders"].items():
+            for row, level in enumerate(results["levels"]):
+                spread = found["deviation"][row]
+                cells = [_percent(_mean(found[end][row])) for end in ENDS]
+                note = "" if spread is None else f"sd {percent(spread)}"
+                cells.append(replace(_percent(found["by_level"][row]), note=note))
+                levels.append((f"{order}, {percent_name(level)} % kept", cells))
+            low, high = percent(found["low"]), percent(found["high"])
+            span = "one seed" if found["low"] is None else f"{low} to {high}"
+            gaps.append((order, [_percent(found["mean"]), Entry(text=span)]))
+        return Findings(
+            title="DiffROAR",
+            lead=f"Accuracy in percent on {results['count']} test images after the last epoch, "
+            f"means over {seeds} seed{'s' * (seeds > 1)}; ranked by {unit}, for the {plan.target}. "
+            f"The explained network: {percent(results['explained']['accuracy'])}; trained on whole "
+            f"images: {percent(_mean(results['all']))}.",
+            tables=[
+                Table(title="", head="order", columns=[*ENDS, "top - bottom"], rows=levels),
+                Table(
+                    title="", head="order", columns=["DiffROAR", "95 % interval over seeds"],
+                    rows=gaps,
+                ),
+            ],
+        )  # fmt: skip
 
 
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _percent(value: float) -> Entry:
+    return Entry(text=percent(value))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,4 +1,4 @@
-"""A training set with something changed: entries removed, labels shuffled, pictures exchanged."""
+"""A training set with something changed: entries removed, labels shuffled, images exchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHUFFLE, EXCHANGE = KEYS + 2, KEYS + 3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranks:
-    """Ranks of each picture's entries, `[N, C or 1, S, S]`, by its id (in order)."""
+    """Ranks of each image's entries, `[N, C or 1, S, S]`, by its id (in order)."""
 
     ids: NDArray[np.int64]
     values: NDArray[np.integer]
@@ -33,7 +33,7 @@ class Ranks:
 
 
 class Masked(Examples):
-    """Pictures as they are evaluated, with the top or bottom share of their entries kept."""
+    """Images as they are evaluated, with the top or bottom fraction of their entries kept."""
 
     def __init__(
         self, whole: Examples, held: Augment, ranks: Ranks, ratio: float, end: str, fill: Tensor
@@ -46,28 +46,13 @@ class Masked(Examples):
 
     def pixels(self, index: int) -> Pixels:
         key = int(self.ids[index])
-        picture, _ = self.held(self.whole.pixels(index), seed=0, epoch=0, key=key)
-        whole = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
+        image, _ = self.held(self.whole.pixels(index), seed=0, epoch=0, key=key)
+        whole = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
         found = keep(whole, self.ranks.of(key), self.ratio, end=self.end, fill=self.fill)
         return found[0].permute(1, 2, 0).numpy(), None
 
     def describe(self, index: int) -> str:
         return f"{self.whole.describe(index)}, the {self.end} {percent_name(self.ratio)}% kept"
-
-
-class Relabelled(Examples):
-    """The same pictures with other labels."""
-
-    def __init__(self, whole: Examples, labels: Tensor) -> None:
-        self.whole, self.labels = whole, labels
-        self.name, self.classes, self.outputs = whole.name, whole.classes, whole.outputs
-        self.ids, self.has_attention = whole.ids, whole.has_attention
-
-    def pixels(self, index: int) -> Pixels:
-        return self.whole.pixels(index)
-
-    def describe(self, index: int) -> str:
-        return self.whole.describe(index)
 
 
 class Joined(Examples):
@@ -83,8 +68,8 @@ class Joined(Examples):
 
     def pixels(self, index: int) -> Pixels:
         part, place = self._place(index)
-        picture, attention = part.pixels(place)
-        return picture, attention if self.has_attention else None
+        image, attention = part.pixels(place)
+        return image, attention if self.has_attention else None
 
     def describe(self, index: int) -> str:
         part, place = self._place(index)
@@ -96,13 +81,14 @@ class Joined(Examples):
 
 
 def shuffled(examples: Examples, seed: int) -> Examples:
-    """Labels in an order drawn by the seed: as many of each class, of the wrong pictures."""
-    order = keyed(seed, 0, SHUFFLE).permutation(len(examples))
-    return Relabelled(examples, examples.labels[torch.from_numpy(order)])
+    """Labels in an order drawn by the seed: as many of each class, of the wrong images."""
+    found = examples.subset(range(len(examples)))
+    found.labels = examples.labels[keyed(seed, 0, SHUFFLE).permutation(len(examples))]
+    return found
 
 
 def exchange(examples: Examples, reserve: Examples, count: int, seed: int) -> Examples:
-    """`count` examples removed and as many of `reserve` in their place, both drawn by the seed."""
+    """`count` examples removed and as many of `reserve` instead, both drawn by the seed."""
     if not count:
         return examples
     gone = set(drawn(len(examples), count, seed, 0))

@@ -1,51 +1,51 @@
-"""Networks trained in several ways, and how like their maps of the same pictures are."""
+"""Networks trained in several ways, and how similar their maps of the same images are."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, permutations
-from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-import tomli_w
 import torch
 from torch import Tensor
 
 from moreaugrad.data.augment import keyed
-from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.names import number_name, percent_name
-from moreaugrad.metrics import aggregate, build
-from moreaugrad.runs.evaluate.intervals import Intervals
-from moreaugrad.runs.job import ComputePlan
-from moreaugrad.runs.pace import Watch
-from moreaugrad.runs.records import Record
+from moreaugrad.files.units import Record, tensor_bytes
+from moreaugrad.metrics import METRICS, aggregate
+from moreaugrad.report.content import Entry, Table
+from moreaugrad.report.intervals import Intervals
+from moreaugrad.report.studies import Findings
+from moreaugrad.runs.directory import RunDirectory
+from moreaugrad.runs.engine import Files
+from moreaugrad.runs.plans.retrain import LabelsPlan, PairPlan, StabilityPlan
+from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.progress import Watch
+from moreaugrad.runs.records import json_text, number
+from moreaugrad.runs.retrain.diffroar import percent
 from moreaugrad.runs.retrain.examples import EXCHANGE, drawn, exchange, shuffled
-from moreaugrad.runs.retrain.plan import LabelsPlan, StabilityPlan
-from moreaugrad.runs.retrain.ranking import explainer_of
-from moreaugrad.runs.retrain.tables import pairs_table
-from moreaugrad.runs.retrain.trainings import (
-    Changed,
-    Trainings,
+from moreaugrad.runs.retrain.run import (
+    RECORDS,
+    RetrainRun,
     accuracy,
-    held_out,
-    settled,
-    table_named,
-    train_table,
+    explainers,
+    settled_training,
 )
-from moreaugrad.runs.study import Done, Study, StudyFolder
-from moreaugrad.runs.team import Team
-from moreaugrad.runs.train import Means, PreparedTrain
+from moreaugrad.runs.train.prepare import PreparedTrain
+
+R = TypeVar("R", bound=PairPlan)
 
 CHOSEN = 2
-"""The draw of the pictures whose maps are compared."""
+"""The draw of the images whose maps are compared."""
 OTHER_SEED, PERMUTED = "another seed", "permuted labels"
+LEARNT = 0.95
+"""Accuracy on its own training images from which on a network knows permuted labels by heart."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train a network. exchanged: the share of its pictures; permuted: its labels are."""
+    """A way to train a network. exchanged: the fraction of its images; permuted: its labels are."""
 
     seed: int
     exchanged: float = 0.0
@@ -56,170 +56,184 @@ class Arm:
         what = "permuted" if self.permuted else f"exchanged{number_name(self.exchanged)}"
         return f"{what}-seed{self.seed}"
 
+    @property
+    def unit(self) -> str:
+        return f"{RECORDS}/{self.name}"
+
+    @property
+    def title(self) -> str:
+        what = "permuted labels, " if self.permuted else ""
+        exchanged = f"{percent_name(self.exchanged)}% exchanged, " if self.exchanged else ""
+        return f"{what}{exchanged}seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class Pair:
-    """Two trainings whose maps are compared; those of a group are told together."""
+    """Two trainings whose maps are compared; those of a group are reported together."""
 
     group: str
     first: Arm
     second: Arm
 
 
-class PairStudy(Study):
-    """The same test pictures explained by every network, for their labels."""
+class PairRun(RetrainRun[R]):
+    """The same test images explained by every network, for their labels."""
 
-    named: ClassVar[Mapping[str, str]] = table_named("training")
+    title: ClassVar[str]
 
     def __init__(
-        self,
-        plan: StabilityPlan | LabelsPlan,
-        means: Means,
-        watch: Watch,
-        team: Team | None = None,
+        self, plan: R, processes: Processes | None = None, watch: Watch | None = None
     ) -> None:
-        self.plan = plan
-        training = settled(plan.training)
-        data = training.data
-        # One split for all seeds, whose networks then learn from the same pictures but for what is
-        # exchanged on purpose.
-        split = training.seed if data.split_seed is None else data.split_seed
-        self.training = replace(training, data=replace(data, split_seed=split))
-        self.trainings = Trainings(self.training, means, watch, team or Team())
+        super().__init__(plan, processes, watch)
         arms = {arm for pair in self.pairs for arm in (pair.first, pair.second)}
         order = sorted(arms, key=lambda arm: (arm.permuted, arm.exchanged, arm.seed))
-        self.arms = {arm.name: arm for arm in order}
+        self.units = {arm.unit: arm for arm in order}
+
+    def settled(self, plan: R) -> R:
+        training = settled_training(plan, plan.training)
+        data = training.data
+        # One split for all seeds, whose networks then learn from the same images but for what is
+        # exchanged on purpose.
+        split = training.seed if data.split_seed is None else data.split_seed
+        training = replace(training, data=replace(data, split_seed=split))
+        return replace(plan, training=training, epochs=None, device=None)
 
     @property
-    @abstractmethod
     def pairs(self) -> Sequence[Pair]:
         """In the order of the table."""
+        raise NotImplementedError
 
-    @abstractmethod
-    def change(self, arm: Arm, begun: PreparedTrain) -> Changed:
-        """What this network learns from; the test pictures are the same for all."""
-
-    @property
-    def units(self) -> Sequence[str]:
-        return list(self.arms)
+    def change(self, arm: Arm, begun: PreparedTrain) -> PreparedTrain:
+        """With what this network learns from; the test images are the same for all."""
+        raise NotImplementedError
 
     @property
-    def compute(self) -> ComputePlan:
-        return ComputePlan(device=self.training.device, threads=self.training.threads)
+    def stages(self) -> Sequence[Sequence[str]]:
+        return [list(self.units)]
 
-    def config(self, folder: Path) -> str:
-        table = asdict(replace(self.plan, training=self.training))
-        return tomli_w.dumps(
-            {"study": self.name, **table, "training": train_table(self.training, folder)}
-        )
+    def begin(self, directory: RunDirectory) -> None:
+        """Unsuitable settings are refused before anything is trained."""
+        explainers(self.plan, self.start(self.plan.seeds[0]))
 
-    def begin(self, folder: StudyFolder, watch: Watch) -> None:
-        """Unsuitable settings are told before anything is trained."""
-        self._explainers(self.trainings.start(self.plan.seeds[0]))
-
-    def do(self, unit: str, folder: StudyFolder, watch: Watch) -> Done | None:
-        arm = self.arms[unit]
-        prepared = self.trainings.train(
-            arm.seed, lambda begun: self.change(arm, begun), unit, folder.training(unit)
-        )
+    def do(self, unit: str, directory: RunDirectory) -> Files | None:
+        arm = self.units[unit]
+        prepared = self.train(arm.seed, lambda begun: self.change(arm, begun), unit, directory)
         if prepared is None:
             return None
-        assert prepared.test is not None
-        test = prepared.test.examples
+        test = prepared.test
+        assert test is not None
         order = keyed(0, CHOSEN, EXCHANGE).permutation(len(test))[: self.plan.images]
         record = {
             **asdict(arm),
-            "training_accuracy": accuracy(prepared, held_out(prepared, prepared.loader.examples)),
-            "accuracy": accuracy(prepared, prepared.test),
+            "training_accuracy": accuracy(prepared, prepared.training),
+            "accuracy": accuracy(prepared, test),
             "count": len(test),
             "compared": len(order),
         }
-        explainers = self._explainers(prepared)
-        maps: dict[str, list[Tensor]] = {label: [] for label in explainers}
-        loader = held_out(prepared, test.subset(sorted(order.tolist())))
-        for number, batch in enumerate(loader.epoch(0)):
-            piece = prepared.piece(number, batch)
-            for label, explainer in explainers.items():
+        maps: dict[str, list[Tensor]] = {}
+        methods = explainers(self.plan, prepared)
+        for piece in prepared.pieces(prepared.evaluated(test.subset(sorted(order.tolist())))):
+            for label, explainer in methods.items():
                 found = explainer.attribute(piece.x, piece.y, ids=piece.ids)
                 assert isinstance(found, Tensor)
-                maps[label].append(found.cpu())
-        kept = {label: torch.cat(parts) for label, parts in maps.items()}
-        return Done(record=record, maps=kept)
+                maps.setdefault(label, []).append(found.cpu())
+        whole = tensor_bytes({label: torch.cat(parts) for label, parts in maps.items()})
+        return {f"{unit}.safetensors": whole, f"{unit}.json": json_text(record).encode()}
 
-    def _explainers(self, prepared: PreparedTrain) -> dict[str, Explainer]:
-        return {
-            label: explainer_of(label, settings, prepared)
-            for label, settings in self.plan.methods.items()
-        }
-
-    def results(self, folder: StudyFolder) -> Record:
+    def results(self, directory: RunDirectory) -> Record:
+        """networks, and the mean similarity of their maps; of a finished study."""
+        if not all(map(directory.finished, self.units)):
+            return {}
         values: dict[tuple[str, str, str], list[Tensor]] = {}
         for pair in self.pairs:
-            first, second = folder.maps(pair.first.name), folder.maps(pair.second.name)
+            first, second = (directory.tensors(arm.unit) for arm in (pair.first, pair.second))
             for method in self.plan.methods:
                 for metric in self.plan.metrics:
-                    found = build(metric)(first[method], second[method])
+                    found = METRICS.build(metric)(first[method], second[method])
                     values.setdefault((pair.group, method, metric), []).append(found)
-        rows = []
-        for (group, method, metric), parts in values.items():
-            told = aggregate(torch.cat(parts))
-            # Pairs share their pictures: an interval is over the pictures' means over pairs.
-            by_picture = torch.stack(parts).nanmean(0)
-            low, high = Intervals().of_mean(by_picture[~by_picture.isnan()].tolist())
-            figures = {"mean": told.mean, "low": low, "high": high}
-            rows.append(
-                {"group": group, "method": method, "metric": metric, "pairs": len(parts)}
-                | {name: None if value != value else value for name, value in figures.items()}
-                | {"defined": told.defined, "undefined": told.undefined}
+        rows = [
+            {"group": group, "method": method, "metric": metric, **_summary(parts)}
+            for (group, method, metric), parts in values.items()
+        ]
+        return {"networks": list(map(directory.json, self.units)), "similarity": rows}
+
+    def findings(self, results: Record) -> Findings:
+        networks = results["networks"]
+        rows: dict[str, list[Entry]] = {}
+        for row in results["similarity"]:
+            cells = rows.setdefault(
+                f"{row['method']}, {row['group']}", [Entry(text=str(row["pairs"]))]
             )
-        return {"networks": [folder.record(unit) for unit in self.units], "likeness": rows}
+            cells.append(_similarity(row))
+        weak = [n for n in networks if n["permuted"] and n["training_accuracy"] < LEARNT]
+        note = (
+            f"{len(weak)} of the networks on permuted labels know fewer than {percent(LEARNT)} % "
+            "of them: train for more epochs before reading anything into these rows."
+        )
+        accuracies = [
+            (arm.title, [Entry(text=percent(n[k])) for k in ("training_accuracy", "accuracy")])
+            for arm, n in zip(self.units.values(), networks, strict=True)
+        ]
+        return Findings(
+            title=self.title, notes=[note] if weak else [],
+            lead="Mean similarity of two networks' maps of the same "
+            f"{networks[0]['compared']} test images, which neither has learnt from, each for its "
+            "label; with the 95 % interval (Student's t) over images, and how many maps have no "
+            "value.",
+            tables=[
+                Table(
+                    title="", head="between", rows=list(rows.items()),
+                    columns=["pairs", *self.plan.metrics],
+                ),
+                Table(
+                    title="", head="network", rows=accuracies,
+                    columns=["on its training images, %",
+                             f"on {networks[0]['count']} test images, %"],
+                ),
+            ],
+        )  # fmt: skip
 
-    def table(self, results: Record) -> str:
-        return pairs_table(self.name, self.plan.metrics, results)
 
+class StabilityRun(PairRun[StabilityPlan]):
+    """Maps of networks that differ by their seeds and by some of their training images."""
 
-class StabilityStudy(PairStudy):
-    """Maps of networks that differ by their seeds and by some of their training pictures."""
-
-    name = "stability"
-    plan: StabilityPlan
+    command = "retrain stability"
+    title = "Stability of maps across trainings"
 
     @property
     def pairs(self) -> Sequence[Pair]:
         return [
-            Pair(f"{percent_name(share)}% exchanged", Arm(a, share), Arm(b, share))
-            for share in self.plan.exchanged
+            Pair(f"{percent_name(part)}% exchanged", Arm(a, part), Arm(b, part))
+            for part in self.plan.exchanged
             for a, b in combinations(self.plan.seeds, 2)
         ]
 
-    def change(self, arm: Arm, begun: PreparedTrain) -> Changed:
-        assert begun.test is not None
-        training, reserve = begun.loader.examples, begun.test.examples
-        counts = {share: round(share * len(training)) for share in self.plan.exchanged}
+    def change(self, arm: Arm, begun: PreparedTrain) -> PreparedTrain:
+        training, reserve = begun.training, begun.test
+        assert reserve is not None
+        counts = {part: round(part * len(training)) for part in self.plan.exchanged}
         used = {
             place
-            for share, count in counts.items()
+            for count in counts.values()
             for seed in self.plan.seeds
             for place in drawn(len(reserve), count, seed, 1)
         }
         unused = [place for place in range(len(reserve)) if place not in used]
         if max(counts.values()) >= len(reserve) or not unused:
             raise ValueError(
-                f"exchanged: expected shares that leave some of the {len(reserve)} test pictures "
+                f"exchanged: expected fractions that leave some of the {len(reserve)} test images "
                 f"unused by all {len(self.plan.seeds)} seeds, got "
                 f"{', '.join(map(number_name, self.plan.exchanged))}"
             )
-        return Changed(
-            training=exchange(training, reserve, counts[arm.exchanged], arm.seed),
-            test=reserve.subset(unused),
-        )
+        exchanged = exchange(training, reserve, counts[arm.exchanged], arm.seed)
+        return replace(begun, training=exchanged, test=reserve.subset(unused))
 
 
-class LabelsStudy(PairStudy):
+class LabelsRun(PairRun[LabelsPlan]):
     """Maps of networks that have learnt the labels, and of some that have learnt permuted ones."""
 
-    name = "labels"
-    plan: LabelsPlan
+    command = "retrain labels"
+    title = "Maps of networks trained on permuted labels"
 
     @property
     def pairs(self) -> Sequence[Pair]:
@@ -229,6 +243,31 @@ class LabelsStudy(PairStudy):
             *(Pair(OTHER_SEED, Arm(a), Arm(b)) for a, b in combinations(seeds, 2)),
         ]
 
-    def change(self, arm: Arm, begun: PreparedTrain) -> Changed:
-        training = begun.loader.examples
-        return Changed(training=shuffled(training, arm.seed) if arm.permuted else training)
+    def change(self, arm: Arm, begun: PreparedTrain) -> PreparedTrain:
+        training = begun.training
+        return replace(begun, training=shuffled(training, arm.seed) if arm.permuted else training)
+
+
+def _summary(parts: Sequence[Tensor]) -> Record:
+    """The mean over pairs and images, of similarities of each pair, `[images]`."""
+    found = aggregate(torch.cat(list(parts)))
+    # Pairs share their images: an interval is over the images' means over pairs.
+    by_image = torch.stack(list(parts)).nanmean(0)
+    low, high = Intervals().of_mean(by_image[~by_image.isnan()].tolist())
+    figures = {"mean": found.mean, "low": low, "high": high}
+    return {
+        "pairs": len(parts),
+        **{name: number(value) for name, value in figures.items()},
+        "defined": found.defined,
+        "undefined": found.undefined,
+    }
+
+
+def _similarity(row: Record) -> Entry:
+    if row["mean"] is None:
+        return Entry(note=f"none of {row['undefined']}")
+    return Entry(
+        text=f"{row['mean']:.3f}",
+        interval="" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
+        note=f"{row['undefined']} without" if row["undefined"] else "",
+    )

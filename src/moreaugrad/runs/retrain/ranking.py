@@ -1,93 +1,71 @@
-"""The ranks of every picture's entries, kept in files while networks are trained on masks."""
+"""The ranks of every image's entries, kept in files while networks are trained on masks."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from moreaugrad.data.examples import Examples
-from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.metrics import importance_ranks
-from moreaugrad.runs.evaluate.plan import Settings
-from moreaugrad.runs.pace import Watch
+from moreaugrad.runs.plans.retrain import FILL, IDS, RANDOM, DiffRoarPlan
+from moreaugrad.runs.progress import Watch
 from moreaugrad.runs.retrain.examples import Joined, Ranks
-from moreaugrad.runs.retrain.plan import FILL, IDS, RANDOM, DiffRoarPlan
-from moreaugrad.runs.retrain.trainings import held_out
-from moreaugrad.runs.train import PreparedTrain
-from moreaugrad.runs.variants import built
+from moreaugrad.runs.retrain.run import explainers
+from moreaugrad.runs.train.prepare import PreparedTrain
 
-TRAIN, TEST = "train", "test"
+RANKS, TRAIN, TEST = "ranks", "train", "test"
 APART = 2**40
-"""Between the ids of training and test pictures: their random orders must not be the same."""
-
-
-def explainer_of(label: str, settings: Settings, prepared: PreparedTrain) -> Explainer:
-    """A method by its label, for a trained network. Errors: ValueError for unsuitable settings."""
-    own: dict[str, Any] = {name: value for name, value in settings.items() if name != "method"}
-    return built(settings.get("method", label), prepared.module, own)
+"""Between the ids of training and test images: their random orders must not be the same."""
 
 
 def whole(prepared: PreparedTrain) -> Examples:
-    """The pictures that are trained on, and those held out of them, with the ids they have."""
-    training, validation = prepared.loader.examples, prepared.validation.examples
-    joined = Joined(training, validation)
-    joined.ids = torch.cat([training.ids, validation.ids])
+    """The images that are trained on, and those held out of them, with the ids they have."""
+    joined = Joined(prepared.training, prepared.validation)
+    joined.ids = torch.cat([prepared.training.ids, prepared.validation.ids])
     return joined
 
 
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """By the maps of one network, into the files of a folder."""
-
-    plan: DiffRoarPlan
-    prepared: PreparedTrain
-    folder: Path
-    watch: Watch
-
-    def part(self, part: str, examples: Examples) -> None:
-        """Ranks, ids in order, and the mean colour of the pictures."""
-        prepared, plan = self.prepared, self.plan
-        explainers = {
-            label: explainer_of(label, settings, prepared)
-            for label, settings in plan.methods.items()
-        }
-        found: dict[str, list[np.ndarray]] = {order: [] for order in plan.orders}
-        colours, done = torch.zeros(3, dtype=torch.float64), 0
-        for number, batch in enumerate(held_out(prepared, examples).epoch(0)):
-            piece = prepared.piece(number, batch)
-            keys = piece.ids + (0 if part == TRAIN else APART)
-            target = piece.y if plan.target == "label" else None
-            for order, blocks in found.items():
-                maps = torch.zeros_like(piece.x)
-                if order != RANDOM:
-                    made = explainers[order].attribute(piece.x, target, ids=keys)
-                    assert isinstance(made, Tensor)
-                    maps = made
-                ranks = importance_ranks(maps, unit=plan.unit, ids=keys).cpu().numpy()
-                blocks.append(ranks.astype(np.uint16) if ranks[0].size <= 2**16 else ranks)
-            colours += batch.x.double().mean((2, 3)).sum(0)
-            done += len(batch)
-            self.watch.pace(done, len(examples), f"ranking {part}")
-        rows = np.argsort(examples.ids.numpy())
-        fill = colours / done if plan.fill is None else torch.full((3,), plan.fill)
-        if part == TRAIN:
-            self._save(part, FILL, (fill * 255).round().byte().numpy())
-        self._save(part, IDS, examples.ids.numpy()[rows])
+def rank(
+    plan: DiffRoarPlan, prepared: PreparedTrain, part: str, folder: Path, watch: Watch
+) -> None:
+    """Writes, by the maps of one network, the ranks of the images of a part of the data, their ids
+    in order, and the mean colour of those that are trained on."""
+    examples = prepared.test if part == TEST else whole(prepared)
+    assert examples is not None
+    methods = explainers(plan, prepared)
+    found: dict[str, list[np.ndarray]] = {order: [] for order in plan.orders}
+    colours, done = torch.zeros(3, dtype=torch.float64), 0
+    for number, batch in enumerate(prepared.evaluated(examples).epoch(0)):
+        piece = prepared.piece(number, batch)
+        keys = piece.ids + (0 if part == TRAIN else APART)
+        target = piece.y if plan.target == "label" else None
         for order, blocks in found.items():
-            self._save(part, order, np.concatenate(blocks)[rows])
-
-    def _save(self, part: str, what: str, values: np.ndarray) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+            maps = torch.zeros_like(piece.x)
+            if order != RANDOM:
+                made = methods[order].attribute(piece.x, target, ids=keys)
+                assert isinstance(made, Tensor)
+                maps = made
+            ranks = importance_ranks(maps, unit=plan.unit, ids=keys).cpu().numpy()
+            blocks.append(ranks.astype(np.uint16) if ranks[0].size <= 2**16 else ranks)
+        colours += batch.x.double().mean((2, 3)).sum(0)
+        done += len(batch)
+        watch.pace(done, len(examples), f"ranking {part}")
+    rows = np.argsort(examples.ids.numpy())
+    files = {IDS: examples.ids.numpy()[rows]}
+    if part == TRAIN:
+        fill = colours / done if plan.fill is None else torch.full((3,), plan.fill)
+        files[FILL] = (fill * 255).round().byte().numpy()
+    files |= {order: np.concatenate(blocks)[rows] for order, blocks in found.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for what, values in files.items():
         file = io.BytesIO()
         np.save(file, values, allow_pickle=False)
-        write_atomically(rank_file(self.folder, part, what), file.getvalue())
+        write_atomically(rank_file(folder, part, what), file.getvalue())
 
 
 def ranked(folder: Path, plan: DiffRoarPlan) -> bool:

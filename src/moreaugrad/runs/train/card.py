@@ -1,51 +1,34 @@
-"""The model card: what a network learnt from, how, and what it is worth."""
+"""The model card: what a network learnt from, how, and what it achieves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from moreaugrad.files.names import shown
+from moreaugrad.files.units import Record
 from moreaugrad.models.sources import own_code
 from moreaugrad.models.trained import TRAINED
-from moreaugrad.runs.markdown import escaped
-from moreaugrad.runs.records import Record, versions
-from moreaugrad.runs.train.judge import judge
-from moreaugrad.runs.train.plan import plan_toml
+from moreaugrad.report.markdown import escaped
+from moreaugrad.report.studies import table_lines
+from moreaugrad.runs.plans.toml import plan_toml
+from moreaugrad.runs.train.measure import MEANING, measured_table
 from moreaugrad.runs.train.prepare import PreparedTrain
 
-MEANING = (
-    "Gini: of the gradient of the true class's logit with respect to the network's input, over all "
-    "its entries; the mean over pictures. One step: of the loss, in the network's input units, not "
-    "clipped to valid pixels; a network that withstands one step need not withstand more."
-)
 
-
-def results_of(prepared: PreparedTrain, records: Sequence[Mapping[str, Any]]) -> Record:
-    """What the network as it is, that of the best epoch, is worth."""
-    chosen = next(record for record in reversed(records) if record["best"])
-    results: Record = {
-        "epoch": chosen["epoch"],
-        "validation": judge(prepared, prepared.validation),
-        "versions": versions(),
-    }
-    if prepared.test is not None:
-        results["test"] = judge(prepared, prepared.test)
-    return results
+def chosen_words(prepared: PreparedTrain, results: Record) -> str:
+    return (
+        f"Of epoch {results['epoch']} of {prepared.plan.epochs}, the best by accuracy on the "
+        "held-out images, which makes the figures on these optimistic."
+    )
 
 
 def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
     """The card in Markdown."""
-    plan, model = prepared.plan, prepared.model
+    model, notes = prepared.model, prepared.notes
     classes = model.labels or ()
     code = prepared.builder if own_code(prepared.builder) else ""
-    # As in `config.toml`: where the pictures lie on one machine is nobody's business.
-    settings = shown(plan_toml(plan, folder))
-    best = (
-        f"Of epoch {results['epoch']} of {plan.epochs}, the best by accuracy on the held-out "
-        "pictures, which makes the figures on these optimistic."
-    )
+    # As in `config.toml`: where the images lie on one machine is nobody's business.
+    settings = shown(plan_toml(prepared.plan, folder))
     lines = [
         f"# {escaped(model.name)}, trained by moreaugrad",
         "",
@@ -64,16 +47,16 @@ def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
         "",
         "## Results",
         "",
-        best,
+        chosen_words(prepared, results),
         "",
-        *_table(results),
+        *table_lines(measured_table(results)),
         "",
         MEANING,
         "",
         "## Settings",
         "",
-        *(f"- {escaped(note)}" for note in prepared.notes),
-        *([""] if prepared.notes else []),
+        *(f"- {escaped(note)}" for note in notes),
+        *([""] if notes else []),
         *("    " + line if line else "" for line in settings.removesuffix("\n").split("\n")),
         "",
         "Versions: " + ", ".join(f"{name} {v}" for name, v in results["versions"].items()) + ".",
@@ -82,39 +65,10 @@ def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
 
 
 def _data(prepared: PreparedTrain) -> str:
-    data, test = prepared.plan.data, prepared.test
-    tested = (
-        "no test pictures"
-        if test is None
-        else f"{len(test.examples)} of the part `{data.test}` to test"
-    )
+    data, test, examples = prepared.plan.data, prepared.test, prepared.training
+    tested = "no test images" if test is None else f"{len(test)} of the part `{data.test}` to test"
     return (
-        f"{escaped(prepared.loader.examples.name)}: "
-        f"{len(prepared.loader.examples)} pictures to train on, "
-        f"{len(prepared.validation.examples)} held out of the same part (`{data.split}`) to "
+        f"{escaped(examples.name)}: {len(examples)} images to train on, "
+        f"{len(prepared.validation)} held out of the same part (`{data.split}`) to "
         f"choose the epoch by, {tested}."
     )
-
-
-def _table(results: Record) -> list[str]:
-    parts = [part for part in ("validation", "test") if part in results]
-    attacks = list(results["validation"]["robustness"])
-    rows = [("accuracy", [_share(results[p]) for p in parts])]
-    rows.append(("Gini", [_gini(results[p]["gini"]) for p in parts]))
-    rows += [
-        (f"accuracy, one step, {name}", [_share(results[p]["robustness"][name]) for p in parts])
-        for name in attacks
-    ]
-    return [
-        f"| | {' | '.join(parts)} |",
-        f"|---|{'---|' * len(parts)}",
-        *(f"| {name} | {' | '.join(values)} |" for name, values in rows),
-    ]
-
-
-def _share(found: Record) -> str:
-    return f"{100 * found['accuracy']:.1f} % of {found['count']}"
-
-
-def _gini(found: Record) -> str:
-    return "undefined" if found["mean"] is None else f"{found['mean']:.3f} of {found['count']}"

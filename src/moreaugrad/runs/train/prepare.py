@@ -1,14 +1,14 @@
-"""A plan with everything loaded: what cannot work is told before anything is written."""
+"""A training with everything loaded: what cannot work is refused before anything is written."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.dataset import files_digest
@@ -20,39 +20,22 @@ from moreaugrad.data.source import CELLS
 from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.models.heads import Head, fit_head, last_layer
 from moreaugrad.models.trained import Trained
-from moreaugrad.runs.config import from_table, to_table
-from moreaugrad.runs.network import resolved_device, weights_digest
-from moreaugrad.runs.pace import Unwatched, Watch
-from moreaugrad.runs.results import Failure
-from moreaugrad.runs.team import Team
-from moreaugrad.runs.train.optimisers import make_optimiser
-from moreaugrad.runs.train.plan import TrainPlan
+from moreaugrad.registry import choose
+from moreaugrad.runs.network import Network, resolved_device
+from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.plans.text import given_settings
+from moreaugrad.runs.plans.train import AugmentPlan, OptimiserPlan, TrainPlan
+from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.progress import Failure, Watch
 from moreaugrad.runs.train.protocols import check_attention, check_fits, make_protocol
 from moreaugrad.score.pixels import InputSpace
 from moreaugrad.training.loop import Piece
+from moreaugrad.training.losses import LOSSES
 from moreaugrad.training.protocol import Protocol
+from moreaugrad.training.schedules import SCHEDULES
 
 EVALUATED = 128
 """Samples of a batch when nothing is learnt."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Means:
-    """What a training may use of the machine; its result does not depend on it.
-
-    workers: processes that read pictures and make batches. memory: bytes of decoded pictures that
-    are kept. checkpoint_every: batches between checkpoints; None is one an epoch.
-    """
-
-    workers: int = 0
-    memory: float = 4e9
-    checkpoint_every: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("memory", 0), ("checkpoint_every", 1)):
-            value = getattr(self, name)
-            if value is not None and not least <= value < math.inf:
-                raise ValueError(f"{name}: expected a number of at least {least}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,26 +47,45 @@ class PreparedTrain:
     """
 
     plan: TrainPlan
-    means: Means
-    model: LoadedModel
+    network: Network
     builder: str
-    optimiser: torch.optim.Optimizer
-    protocols: dict[int, Protocol]
-    loader: Loader
-    validation: Loader
-    test: Loader | None
-    space: InputSpace
-    team: Team
     head: Head | None
+    optimiser: Optimizer
+    protocols: dict[int, Protocol]
+    training: Examples
+    validation: Examples
+    test: Examples | None
     notes: Sequence[str]
 
     @property
-    def module(self) -> nn.Module:
-        return self.model.module
+    def model(self) -> LoadedModel:
+        return self.network.model
 
     @property
-    def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+    def module(self) -> nn.Module:
+        return self.network.model.module
+
+    @property
+    def augment(self) -> Augment:
+        return Augment(**given_settings(self.plan.augment))
+
+    @cached_property
+    def loader(self) -> Loader:
+        """Of what is learnt. Errors: ValueError where a batch is larger than that."""
+        return Loader(
+            self.training, self.augment, batch=self.plan.batch, seed=self.plan.seed,
+            workers=self.plan.loading.workers, pin=self.network.device.type == "cuda",
+        )  # fmt: skip
+
+    @cached_property
+    def held_out(self) -> Loader:
+        """Of the validation images."""
+        return self.evaluated(self.validation)
+
+    def evaluated(self, examples: Examples) -> Loader:
+        """As they lie, resized and cropped, and nothing random."""
+        still, workers = _still(self.augment), self.plan.loading.workers
+        return Loader(examples, still, batch=EVALUATED, shuffle=False, workers=workers)
 
     @property
     def steps(self) -> int:
@@ -92,125 +94,139 @@ class PreparedTrain:
     def input(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1] as what the network takes in."""
         mean, std = (
-            torch.tensor(v, device=self.device).view(-1, 1, 1)
+            torch.tensor(v, device=self.network.device).view(-1, 1, 1)
             for v in (self.model.preprocess.mean, self.model.preprocess.std)
         )
-        return (x.to(self.device) - mean) / std
+        return (x.to(self.network.device) - mean) / std
+
+    def pieces(self, loader: Loader) -> Iterator[Piece]:
+        """All batches of a loader that nothing is random in."""
+        for number, batch in enumerate(loader.epoch(0)):
+            yield self.piece(number, batch)
 
     def piece(self, number: int, batch: Batch) -> Piece:
-        attention = batch.attention
+        device, attention = self.network.device, batch.attention
         return Piece(
             number=number,
             x=self.input(batch.x),
-            y=batch.y.to(self.device),
+            y=batch.y.to(device),
             ids=batch.ids,
-            attention=None if attention is None else attention.to(self.device),
+            attention=None if attention is None else attention.to(device),
         )
 
 
-def prepare_train(
-    plan: TrainPlan,
-    team: Team | None = None,
-    means: Means | None = None,
-    watch: Watch | None = None,
-) -> PreparedTrain:
-    """Reads every picture once; those that cannot be read are told and left out.
+def _still(augment: Augment) -> Augment:
+    return Augment.evaluation(augment.size, augment.resize)
+
+
+def make_optimiser(plan: OptimiserPlan, model: nn.Module) -> Optimizer:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if plan.name == "sgd":
+        return SGD(weights, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+    kind = AdamW if plan.name == "adamw" else Adam
+    return kind(weights, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay)
+
+
+def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> PreparedTrain:
+    """Reads every image once; those that cannot be read are reported and left out.
 
     Errors: ValueError or TypeError for whatever cannot work; nothing is written.
     """
-    team, means, watch = team or Team(), means or Means(), watch or Unwatched()
-    shards = plan.shards or team.size
-    if shards % team.size or shards > plan.batch:
-        raise ValueError(
-            f"shards: expected a multiple of the {team.size} processes, and at most the "
-            f"{plan.batch} samples of a batch; got {shards}"
-        )
+    shards = _shards(plan, processes.size)
     device = resolved_device(plan.device)
-    own = team.own(device)
+    own = processes.own(device)
     model = load_model(
         **plan.model.arguments(), device=own, pretrained=not plan.model.from_scratch, seed=plan.seed
     )
-    augment = _augment(plan, model)
-    held = Augment.evaluation(augment.size, augment.resize)
+    augment = _augment(plan.augment, model)
+    held = _still(augment)
     model = replace(model, preprocess=replace(model.preprocess, resize=held.first, crop=held.size))
     space = InputSpace(mean=model.preprocess.mean, std=model.preprocess.std)
-    pieces = team.share(range(shards))
+    pieces = processes.share(range(shards))
     protocols = {number: make_protocol(plan, space) for number in pieces}
-    # Before the pictures are read, which may take a while.
+    # Before the images are read, which may take a while.
     check_fits(model, protocols[pieces[0]], augment.size)
-    reader = _Reader(plan, augment, means, team.size, watch)
-    examples = reader.read(plan.data.split, plan.data.count)
+    reader = _Reader(plan, augment, processes.size, watch)
+    examples = reader.read(plan.data.split, plan.data.images)
     check_attention(plan.protocol, protocols[pieces[0]], examples)
     head, model, notes = _headed(model, examples, plan)
     if examples.unreadable:
-        notes.append(f"{len(examples.unreadable)} pictures cannot be read and are left out")
+        notes.append(f"{len(examples.unreadable)} images cannot be read and are left out")
     model.module.requires_grad_(True)
     drawn_by = plan.seed if plan.data.split_seed is None else plan.data.split_seed
     training, validation = split_off(examples, plan.data.validation, drawn_by)
     test = None
     if plan.data.test is not None:
-        test = reader.read(plan.data.test, plan.data.test_count, examples.classes)
+        test = reader.read(plan.data.test, plan.data.test_images, examples.classes)
         _check_apart(examples, test)
-    loaders = [
-        Loader(part, held, batch=EVALUATED, shuffle=False, workers=means.workers)
-        for part in (validation, test)
-        if part is not None
-    ]
-    return PreparedTrain(
-        plan=replace(
-            plan, shards=shards, device=device, threads=plan.threads or torch.get_num_threads(),
-            augment=to_table(augment),
-            start=weights_digest(model.module), pictures=_pictures(examples),
-            files=_files([examples, test]),
-            model=plan.model.resolved(model.preprocess),
-        ),
-        means=means, model=model, builder=Trained.builder(plan.model.name),
-        optimiser=make_optimiser(plan.optimiser, model.module), protocols=protocols,
-        loader=Loader(
-            training, augment, batch=plan.batch, seed=plan.seed, workers=means.workers,
-            pin=torch.device(own).type == "cuda",
-        ),
-        validation=loaders[0], test=loaders[1] if test is not None else None,
-        space=space, team=team, head=head, notes=notes,
+    threads = plan.threads or torch.get_num_threads()
+    network = Network(
+        model=model, compute=ComputePlan(device=device, threads=threads), device=torch.device(own)
+    )
+    plan = replace(
+        plan, shards=shards, device=device, threads=threads,
+        augment=AugmentPlan(**asdict(augment)), model=network.resolved(plan.model),
+        data=replace(plan.data, digest=_digest([examples, *([] if test is None else [test])])),
     )  # fmt: skip
+    prepared = PreparedTrain(
+        plan=plan, network=network, builder=Trained.builder(plan.model.name), head=head,
+        optimiser=make_optimiser(plan.optimiser, model.module), protocols=protocols,
+        training=training, validation=validation, test=test, notes=notes,
+    )  # fmt: skip
+    len(prepared.loader)  # refuses too large a batch
+    return prepared
 
 
-def _augment(plan: TrainPlan, model: LoadedModel) -> Augment:
-    table = {**plan.augment}
+def _shards(plan: TrainPlan, processes: int) -> int:
+    """Errors: ValueError, also for what the plan cannot check without torch."""
+    if plan.data.source is None:
+        raise ValueError(
+            "data: expected cells, or a folder of images to train on or a zip archive of one "
+            "(--data); got none"
+        )
+    choose("loss", plan.loss, LOSSES)
+    choose("schedule", plan.optimiser.schedule, SCHEDULES)
+    shards = plan.shards or processes
+    if shards % processes or shards > plan.batch:
+        raise ValueError(
+            f"shards: expected a multiple of the {processes} processes, and at most the "
+            f"{plan.batch} samples of a batch; got {shards}"
+        )
+    return shards
+
+
+def _augment(plan: AugmentPlan, model: LoadedModel) -> Augment:
     shape = model.preprocess.input_shape
-    if "size" not in table:
+    if plan.size is None:
         if shape is None or shape[1] != shape[2]:
             raise ValueError(
-                f"size: expected the side of the pictures, because {model.name} does not tell it"
+                f"size: expected the side of the images, because {model.name} does not say it"
             )
-        table["size"] = shape[1]
-    resize = table.get("resize")
-    if isinstance(resize, tuple):
-        table["resize"] = list(resize)
-    return from_table(Augment, table, "augment.")
+        plan = replace(plan, size=shape[1])
+    return Augment(**given_settings(plan))
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Opens parts of the data, and reads every picture once."""
+    """Opens parts of the data, and reads every image once."""
 
     plan: TrainPlan
     augment: Augment
-    means: Means
     processes: int
     watch: Watch
 
     def read(self, split: str, count: int | None, classes: Sequence[str] | None = None) -> Readable:
-        data = self.plan.data
-        if data.source == CELLS:
-            side = self.augment.size
-            opened = open_examples(CELLS, split=split, size=side, seed=data.seed, count=count)
-        else:
-            opened = open_examples(data.source, layout=data.layout, split=split, classes=classes)
+        data, loading, side = self.plan.data, self.plan.loading, self.augment.size
+        assert data.source is not None
+        opened = (
+            open_examples(CELLS, split=split, size=side, seed=data.seed, count=count)
+            if data.source == CELLS
+            else open_examples(data.source, layout=data.layout, split=split, classes=classes)
+        )
         found = prepare(
-            opened, resize=self.augment.first, memory=self.means.memory / self.processes,
-            max_unreadable=data.unreadable, workers=self.means.workers,
-            progress=lambda done, total: self.watch.pace(done, total, "reading pictures"),
+            opened, resize=self.augment.first, memory=loading.memory / self.processes,
+            max_unreadable=data.max_unreadable, workers=loading.workers,
+            progress=lambda done, total: self.watch.pace(done, total, "reading images"),
         )  # fmt: skip
         for problem in found.unreadable:
             self.watch.failed(Failure(title=opened.name, message=problem))
@@ -224,17 +240,17 @@ def _headed(
     classes, labels = examples.classes, model.labels
     last = last_layer(model.module)
     outputs = 0 if last is None else len(model.module.get_parameter(f"{last}.weight"))
-    told = replace(model, labels=classes)
+    named = replace(model, labels=classes)
     words = [name.casefold() for name in labels or ()]
     wanted = [name.casefold() for name in classes]
     if words == wanted:
-        return None, told, []
+        return None, named, []
     if labels is None and outputs == len(classes):
         note = (
             f"{model.name} has no labels: its {outputs} outputs are taken for "
             f"{', '.join(classes[:3])}, ... in this order"
         )
-        return None, told, [note]
+        return None, named, [note]
     rows = None
     if all(words.count(name) == 1 for name in wanted):
         rows = [words.index(name) for name in wanted]
@@ -243,35 +259,26 @@ def _headed(
     if plan.model.from_scratch:
         rows = None
     head = fit_head(model.module, len(classes), rows=rows, seed=plan.seed, name=model.name)
-    what = (
-        f"keeps its rows for the {len(classes)} classes of the data"
-        if rows is not None
-        else f"is a new one, for the {len(classes)} classes of the data"
-    )
-    return head, told, [f"the last layer of {model.name} ({head.name}) {what}"]
+    what = "is a new one," if rows is None else "keeps its rows"
+    note = f"the last layer of {model.name} ({head.name}) {what} for the {len(classes)} classes"
+    return head, named, [f"{note} of the data"]
 
 
 def _check_apart(examples: Examples, test: Examples) -> None:
-    """Errors: ValueError for test pictures that are trained on: parts of two names may be one."""
+    """Errors: ValueError for test images that are trained on: parts of two names may be one."""
     known = set(map(examples.describe, range(len(examples))))
     shared = [name for name in map(test.describe, range(len(test))) if name in known]
     if shared:
         raise ValueError(
-            f"test: expected other pictures than those trained on, but {len(shared)} of "
+            f"test: expected other images than those trained on, but {len(shared)} of "
             f"{len(test)} are among them, {shared[0]} the first"
         )
 
 
-def _files(parts: Sequence[Examples | None]) -> str:
+def _digest(parts: Sequence[Examples]) -> str:
+    """Of names, classes and contents of all images."""
     return files_digest(
-        (part.describe(index), part.digest(index))
+        (part.describe(index), f"{label} {part.digest(index)}")
         for part in parts
-        if part is not None
-        for index in range(len(part))
+        for index, label in enumerate(part.labels.tolist())
     )
-
-
-def _pictures(examples: Examples) -> str:
-    """A digest of which pictures there are, and of their classes."""
-    told = [(examples.describe(i), label) for i, label in enumerate(examples.labels.tolist())]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

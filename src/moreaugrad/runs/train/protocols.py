@@ -12,8 +12,8 @@ from moreaugrad.models import LoadedModel
 from moreaugrad.penalties import L1, PENALTIES, ElasticNet, GroupL2, Penalty
 from moreaugrad.penalties import build as build_penalty
 from moreaugrad.registry import choose
-from moreaugrad.runs.config import of_type
-from moreaugrad.runs.train.plan import ProtocolPlan, TrainPlan
+from moreaugrad.runs.plans.toml import of_type
+from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
 from moreaugrad.score.checks import ForwardError
 from moreaugrad.score.forward import forward
 from moreaugrad.score.pixels import InputSpace
@@ -45,7 +45,7 @@ def make_penalty(plan: ProtocolPlan) -> Penalty | GuidedPenalty | None:
     """Errors: ValueError for an unknown name and another number of weights."""
     if plan.penalty is None:
         if plan.epsilon:
-            raise ValueError("epsilon: expected a penalty beside it (--penalty), got none")
+            raise ValueError("epsilon: expected a penalty with it (--penalty), got none")
         return None
     known = PENALTIES[plan.penalty].defaults()
     blocks = {"size": plan.group, "channels": plan.channels}
@@ -86,7 +86,7 @@ def make_protocol(plan: TrainPlan, space: InputSpace) -> Protocol:
             "published: expected the protocol iterative with the penalty l1, group or elastic-net, "
             f"got {chosen.name} with {chosen.penalty}"
         )
-    # Unknown settings are told by the names of the class.
+    # Unknown settings are reported by the names of the class.
     build(chosen.name, penalty, **settings)
     return Iterative.published(penalty, **settings)
 
@@ -96,16 +96,16 @@ def check_attention(plan: ProtocolPlan, protocol: Protocol, examples: Examples) 
     guided = isinstance(protocol, PenaltyProtocol) and isinstance(protocol.penalty, GuidedPenalty)
     if guided and not examples.has_attention:
         raise ValueError(
-            f"penalty: {plan.penalty} expected attention maps beside the pictures, and "
+            f"penalty: {plan.penalty} expected attention maps with the images, and "
             f"{examples.name} has none"
         )
 
 
 def check_fits(model: LoadedModel, protocol: Protocol, size: int) -> None:
-    """Errors: ValueError where the network does not take colour pictures of this size or does not
+    """Errors: ValueError where the network does not take colour images of this size or does not
     give a row of numbers for each, and for groups that do not fit into them."""
     if len(model.preprocess.mean) != 3:
-        raise ValueError(f"{model.name}: expected a network of colour pictures, got one of grey")
+        raise ValueError(f"{model.name}: expected a network of colour images, got one of grey")
     weight = next(model.module.parameters())
     x = torch.zeros(2, 3, size, size, dtype=weight.dtype, device=weight.device)
     try:
@@ -113,13 +113,13 @@ def check_fits(model: LoadedModel, protocol: Protocol, size: int) -> None:
             output = forward(model.module, x)
     except ForwardError as error:
         raise ValueError(
-            f"size: {model.name} does not take pictures of {size} x {size} pixels "
+            f"size: {model.name} does not take images of {size} x {size} pixels "
             f"({str(error).splitlines()[0]})"
         ) from error
     if output.ndim != 2 or output.shape[1] < 2:
         raise ValueError(
             f"{model.name}: expected a classifier with an output [B, classes], got "
-            f"{tuple(output.shape)} for two pictures"
+            f"{tuple(output.shape)} for two images"
         )
     if isinstance(protocol, PenaltyProtocol) and isinstance(protocol.penalty, Penalty):
         protocol.penalty.maximiser(x)

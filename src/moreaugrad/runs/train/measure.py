@@ -1,17 +1,20 @@
-"""What a network is worth on pictures that it has not learnt from."""
+"""What a network achieves on images that it has not learnt from, as numbers and as tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from moreaugrad.data.examples import Examples
 from moreaugrad.data.loading import Loader
+from moreaugrad.files.units import Record
 from moreaugrad.metrics import gini
 from moreaugrad.penalties import L1
-from moreaugrad.runs.records import Record
+from moreaugrad.report.content import Entry, Table
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.runs.train.protocols import one_step
 from moreaugrad.score.forward import forward
@@ -20,7 +23,12 @@ from moreaugrad.training.loop import Piece
 from moreaugrad.training.losses import LOSSES
 
 USUAL = 0.01
-"""Of the sign perturbation that every network is told under, in the network's units."""
+"""Of the sign perturbation that every network is measured under, in the network's units."""
+MEANING = (
+    "Gini: of the gradient of the true class's logit with respect to the network's input, over all "
+    "its entries; the mean over images. One step: of the loss, in the network's input units, not "
+    "clipped to valid pixels; a network that withstands one step need not withstand more."
+)
 
 
 @torch.no_grad()
@@ -29,7 +37,7 @@ def validate(prepared: PreparedTrain, loader: Loader) -> Record:
     prepared.module.eval()
     right, total, count = 0, 0.0, 0
     loss_of = LOSSES[prepared.plan.loss]
-    for piece in _pieces(prepared, loader):
+    for piece in prepared.pieces(loader):
         output = forward(prepared.module, piece.x)
         right += int((output.argmax(1) == piece.y).sum())
         total += float(loss_of(output, piece.y).double().sum())
@@ -42,20 +50,21 @@ def validate(prepared: PreparedTrain, loader: Loader) -> Record:
     }
 
 
-def judge(prepared: PreparedTrain, loader: Loader) -> Record:
-    """`validate`; and for `judged` pictures, spread evenly, the mean Gini index of the true class's
+def measure(prepared: PreparedTrain, examples: Examples) -> Record:
+    """`validate`; and for `measured` images, spread evenly, the mean Gini index of the true class's
     logit's gradient, over all entries, and the accuracy under one-step perturbations: the signs of
     the loss's gradient times .01, and the penalty's own where the training has one."""
+    loader = prepared.evaluated(examples)
     found = validate(prepared, loader)
-    attacks = {f"sign {USUAL:g}": Fast(L1(USUAL), space=prepared.space)}
+    attacks = {f"sign {USUAL:g}": Fast(L1(USUAL), space=prepared.network.space)}
     own = one_step(next(iter(prepared.protocols.values())))
     if own is not None:
         attacks["own penalty"] = own
     indices: list[Tensor] = []
     right = dict.fromkeys(attacks, 0)
     seen, count = 0, 0
-    for whole in _pieces(prepared, loader):
-        piece = _some(whole, spread(seen, len(whole.y), prepared.plan.judged, found["count"]))
+    for whole in prepared.pieces(loader):
+        piece = _some(whole, spread(seen, len(whole.y), prepared.plan.measured, found["count"]))
         seen += len(whole.y)
         if not len(piece.y):
             continue
@@ -78,14 +87,9 @@ def judge(prepared: PreparedTrain, loader: Loader) -> Record:
     }
 
 
-def _pieces(prepared: PreparedTrain, loader: Loader) -> Iterator[Piece]:
-    for number, batch in enumerate(loader.epoch(0)):
-        yield prepared.piece(number, batch)
-
-
 def spread(start: int, length: int, wanted: int, total: int) -> Tensor:
-    """Which of the places from `start` on are among `wanted` of all: pictures lie class by class,
-    so that the first ones would be of few classes."""
+    """Which of the places from `start` on are among `wanted` of all: images lie class by class, so
+    that the first ones would be of few classes."""
     places = torch.arange(start - 1, start + length) * min(wanted, total)
     return places.div(total, rounding_mode="floor").diff() > 0
 
@@ -103,3 +107,44 @@ def _gradient(prepared: PreparedTrain, piece: Piece) -> Tensor:
     logits = forward(prepared.module, x).gather(1, piece.y[:, None])
     gradient: Tensor = torch.autograd.grad(logits.sum(), x)[0]
     return gradient
+
+
+def measured_table(results: Record) -> Table:
+    """Accuracy, Gini index and robustness on each part of the data."""
+    parts = [part for part in ("validation", "test") if part in results]
+    rows = [
+        ("accuracy", [_accuracy(results[part]) for part in parts]),
+        ("Gini", [_gini(results[part]["gini"]) for part in parts]),
+        *(
+            (
+                f"accuracy, one step, {name}",
+                [_accuracy(results[p]["robustness"][name]) for p in parts],
+            )
+            for name in results["validation"]["robustness"]
+        ),
+    ]
+    return Table(title="", columns=parts, rows=rows)
+
+
+def _accuracy(found: Record) -> Entry:
+    return Entry(text=f"{100 * found['accuracy']:.1f} % of {found['count']}")
+
+
+def _gini(found: Record) -> Entry:
+    mean = found["mean"]
+    return Entry(text="undefined" if mean is None else f"{mean:.3f} of {found['count']}")
+
+
+def epochs_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each epoch."""
+    rows = []
+    for record in records:
+        found, loss = record["validation"], record["training"].get("loss")
+        cells = [
+            Entry(text="" if loss is None else f"{loss:.4g}"),
+            Entry(text=f"{found['loss']:.4g}"),
+            Entry(text=f"{100 * found['accuracy']:.1f} %", best=record["best"]),
+        ]
+        rows.append((str(record["epoch"]), cells))
+    columns = ["training loss", "validation loss", "validation accuracy"]
+    return Table(title="Epochs", head="epoch", columns=columns, rows=rows)

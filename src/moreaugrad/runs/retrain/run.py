@@ -1,0 +1,190 @@
+"""Networks trained by one plan on changed data, from the same start for the same seed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from moreaugrad.data.dataset import files_digest
+from moreaugrad.data.examples import Examples, open_examples
+from moreaugrad.data.source import CELLS
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.files.atomic import LOCK, remove_empty
+from moreaugrad.files.checksums import SUFFIX
+from moreaugrad.files.units import Record
+from moreaugrad.models.trained import FINISHED
+from moreaugrad.report.studies import STUDY_FILES, Findings
+from moreaugrad.runs.directory import CONFIG, ENVIRONMENT, RunDirectory
+from moreaugrad.runs.engine import Run, execute
+from moreaugrad.runs.estimate import Estimate
+from moreaugrad.runs.maps.methods import made
+from moreaugrad.runs.network import resolved_device
+from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.plans.retrain import RetrainPlan
+from moreaugrad.runs.plans.toml import read_plan
+from moreaugrad.runs.plans.train import TrainDataPlan, TrainPlan
+from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.progress import Newsless, Unwatched, Watch
+from moreaugrad.runs.train.measure import validate
+from moreaugrad.runs.train.prepare import PreparedTrain, make_optimiser, prepare_train
+from moreaugrad.runs.train.run import TrainRun
+from moreaugrad.training.checkpoint import WEIGHTS, Checkpoint
+
+R = TypeVar("R", bound=RetrainPlan)
+RECORDS, TRAINING = "records", "training"
+Change = Callable[[PreparedTrain], PreparedTrain]
+
+
+class RetrainRun(Run[R]):
+    """A unit is a network: `records/UNIT.json`; while it is trained, `training/UNIT/` is the folder
+    of the training. Each process trains networks of its own."""
+
+    patterns: ClassVar[Sequence[str]] = (f"{RECORDS}/*",)
+    others: ClassVar[Sequence[str]] = (
+        *STUDY_FILES, "ranks/*.npy",
+        *(
+            f"{TRAINING}/*/{name}"
+            for name in (*TrainRun.others, f"{FINISHED}{SUFFIX}", CONFIG, ENVIRONMENT, LOCK)
+        ),
+    )  # fmt: skip
+
+    def __init__(
+        self, plan: R, processes: Processes | None = None, watch: Watch | None = None
+    ) -> None:
+        """Errors: ValueError for what cannot work; nothing is written."""
+        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        if plan.file is not None:
+            trust = plan.training.model.trust
+            plan = replace(plan, training=read_plan(TrainPlan, plan.file, trust=trust), file=None)
+        self.plan = self.settled(plan)
+        training = self.plan.training
+        if training.data.source is None:
+            raise ValueError(
+                "training: expected the TOML file of a training (--training), got none"
+            )
+        if training.data.test is None:
+            raise ValueError(
+                "data.test: expected a part of the data that networks are tested on (test or val), "
+                "got none: set it in the file of the training, given by --training"
+            )
+        training.model.check_trust()
+        self._begun: PreparedTrain | None = None
+        self._last: RunDirectory | None = None
+
+    def settled(self, plan: R) -> R:
+        """The plan with every choice made."""
+        raise NotImplementedError
+
+    def findings(self, results: Record) -> Findings:
+        raise NotImplementedError
+
+    @property
+    def compute(self) -> ComputePlan:
+        training = self.plan.training
+        return ComputePlan(device=training.device, threads=training.threads)
+
+    def start(self, seed: int) -> PreparedTrain:
+        """A training with this seed that has not begun; the data are read once for each seed."""
+        if self._begun is None or self._begun.plan.seed != seed:
+            self._begun = self.prepared(replace(self.plan.training, seed=seed))
+        return self._begun
+
+    def prepared(self, plan: TrainPlan) -> PreparedTrain:
+        """A training of this process alone."""
+        loading = replace(plan.loading, memory=plan.loading.memory / self.processes.size)
+        return prepare_train(replace(plan, loading=loading), self.processes.alone(), self.watch)
+
+    def train(
+        self, seed: int, change: Change, unit: str, directory: RunDirectory
+    ) -> PreparedTrain | None:
+        """The network after the last epoch; None where it was interrupted."""
+        begun = self.start(seed)
+        changed = change(begun)
+        module = copy.deepcopy(begun.module)
+        data = replace(changed.plan.data, digest=f"{changed.plan.data.digest} {unit}")
+        fresh = replace(
+            changed,
+            plan=replace(changed.plan, data=data),
+            network=replace(begun.network, model=replace(begun.model, module=module)),
+            optimiser=make_optimiser(begun.plan.optimiser, module),
+            protocols=copy.deepcopy(begun.protocols),
+        )
+        if self._last is not None:
+            self._last.remove_all()
+        run = TrainRun(fresh.plan, self.processes.alone(), Newsless(self.watch), prepared=fresh)
+        outcome = execute(run, directory.path / TRAINING / Path(unit).name)
+        if outcome.interrupted:
+            return None
+        self._last, last = outcome.directory, Checkpoint.load(outcome.folder)
+        assert last is not None
+        module.load_state_dict(dict(last.weights))
+        module.eval()
+        return fresh
+
+    def kept(self, directory: RunDirectory) -> bool:
+        """Also of a training that was cut, which resumes from its checkpoint."""
+        found = (f"{RECORDS}/*", f"{TRAINING}/*/{WEIGHTS}")
+        return any(any(directory.path.glob(pattern)) for pattern in found)
+
+    def finish(self, directory: RunDirectory) -> None:
+        results = self.results(directory)
+        self.findings(results).write(directory, results)
+        directory.remove_others([name for name in self.others if "/" in name])
+        remove_empty(directory.path / TRAINING)
+
+    def estimate(self) -> Estimate:
+        """Of the trainings."""
+        prepared, count = self.start(self.plan.seeds[0]), sum(map(len, self.stages))
+        one = TrainRun(prepared.plan, prepared=prepared).estimate()
+        costs = (
+            replace(cost, maps=count * cost.maps, seconds=count * cost.seconds)
+            for cost in one.costs
+        )
+        return replace(one, costs=tuple(costs), batches=count * one.batches)
+
+
+def settled_training(plan: RetrainPlan, training: TrainPlan) -> TrainPlan:
+    """With the choices of the machine made, and with digests. One image is measured: studies
+    measure for themselves."""
+    data, model = training.data, training.model
+    return replace(
+        training, epochs=plan.epochs or training.epochs, threads=training.threads or 1, measured=1,
+        device=resolved_device(plan.device or training.device), loading=plan.loading,
+        data=replace(data, digest="" if data.source is None else _images(data)),
+        model=replace(model, digest=_content(model.weights), outputs=_content(model.labels)),
+    )  # fmt: skip
+
+
+def _images(data: TrainDataPlan) -> str:
+    """A digest of all images."""
+    assert data.source is not None
+    parts = [data.split, *([] if data.test is None else [data.test])]
+    if data.source == CELLS:
+        return CELLS
+    opened = [open_examples(data.source, layout=data.layout, split=part) for part in parts]
+    return files_digest(
+        (part.describe(index), part.digest(index)) for part in opened for index in range(len(part))
+    )
+
+
+def _content(file: str | None) -> str:
+    """A digest of a file's content, where there is one."""
+    if file is None or not Path(file).is_file():
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+
+
+def explainers(plan: RetrainPlan, prepared: PreparedTrain) -> Mapping[str, Explainer]:
+    """The methods of a plan by label, for a trained network. Errors: ValueError for unsuitable
+    settings."""
+    found = made(plan.methods, {}, 0, prepared.network, None)
+    return {method.label: method.explainer for method in found}
+
+
+def accuracy(prepared: PreparedTrain, examples: Examples | None) -> float:
+    assert examples is not None
+    return float(validate(prepared, prepared.evaluated(examples))["accuracy"])
