@@ -1,0 +1,125 @@
+"""Plans: one dataclass is the Python plan, the TOML file and the command line."""
+
+import contextlib
+import io
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from moreaugrad.cli.app import make_app
+from moreaugrad.cli.commands import COMMANDS, Output
+from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.option import options
+from moreaugrad.runs.plans.text import with_options
+from moreaugrad.runs.plans.toml import digests, plan_toml, read_plan
+from moreaugrad.runs.plans.train import TrainPlan
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_option_has_two_meanings_in_a_command(name: str) -> None:
+    command = COMMANDS[name]
+    every = [*options(command.plan_class(), command.hidden), *options(Output, command.without)]
+    names = Counter(word for _, option in every for word in (*option.names, option.negative))
+    del names[""]
+    assert max(names.values()) == 1, [word for word, count in names.items() if count > 1]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_whole_phrases_at_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = COMMANDS[name]
+    for _, option in options(command.plan_class(), command.hidden):
+        assert option.help[0].isupper() or option.help.split()[0].strip(",.:") in option.help
+        assert option.help.endswith((".", ")")), option
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        called, bound, _ = make_app(name).parse_args([*name.split(), "--help"])
+        called(*bound.args, **bound.kwargs)
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    for _, option in options(command.plan_class(), command.hidden):
+        assert option.name in text.getvalue()
+
+
+def test_options_reach_the_fields_whatever_their_order() -> None:
+    given = {
+        "--attack": ["top-k"], "--epsilons": ["1,2"], "--model": "builtin", "--rho": "0.5",
+        "--set": ["top-k.steps=3", "draws=4"], "--methods": ["moreaugrad"], "--crop": "16,20",
+        "--no": True, "--check": False, "--threads": "2", "--target": "3", "--data": "cells",
+    }  # fmt: skip
+    for items in (list(given.items()), list(given.items())[::-1]):
+        plan = with_options(EvaluatePlan(), dict(items))
+        assert plan.epsilons == (1.0, 2.0)
+        assert plan.attacks == {"top-k": {"steps": 3}}
+        assert plan.settings == {"rho": 0.5, "draws": 4, "check": False}
+        assert plan.methods == {"moreaugrad": {}}
+        assert plan.model.preprocess.crop == (16, 20)
+        assert (plan.compute.threads, plan.target, plan.data.source) == (2, 3, "cells")
+
+
+def test_lists_may_be_repeated() -> None:
+    plan = with_options(ExplainPlan(), {"--export": ["npy", "csv"], "--methods": ["caso", "relex"]})
+    assert plan.export == ("npy", "csv")
+    assert list(plan.methods) == ["caso", "relex"]
+
+
+@pytest.mark.parametrize("kind", [ExplainPlan, EvaluatePlan, TrainPlan])
+def test_a_plan_is_read_as_it_was_written(kind: type, tmp_path: Path) -> None:
+    plan = kind(model=type(kind().model)(name="builtin", digest="x"))
+    (tmp_path / "plan.toml").write_text(plan_toml(plan, tmp_path), encoding="utf-8")
+    found = read_plan(kind, tmp_path / "plan.toml", trust=True)
+    assert found == plan.without_digests()
+    assert found.model.named_in == str(tmp_path / "plan.toml")
+    assert "trust" not in (tmp_path / "plan.toml").read_text(encoding="utf-8")
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    plan = ExplainPlan(
+        data=DataPlan(files=(str(tmp_path / "a.png"),)),
+        model=ModelPlan(name=f"trained:{tmp_path / 'run'}", weights=str(tmp_path / "w")),
+    )
+    (tmp_path / "out").mkdir()
+    text = plan_toml(plan, tmp_path / "out")
+    for words in ('"../a.png"', '"trained:../run"', '"../w"'):
+        assert words in text
+    assert 'source = "cells"' in plan_toml(ExplainPlan(data=DataPlan(source="cells")), tmp_path)
+
+
+def test_what_is_named_has_a_digest() -> None:
+    assert digests(EvaluatePlan)["model.weights"] == "model.digest"
+    assert digests(ExplainPlan)["compare.model.labels"] == "compare.model.outputs"
+    assert digests(TrainPlan)["data.source"] == "data.digest"
+
+
+def test_naming_images_replaces_those_of_a_configuration() -> None:
+    plan = ExplainPlan(data=DataPlan(source="cells", indices=(1, 2)))
+    assert with_options(plan, {"IMAGE": ["a.png"]}).data == DataPlan(files=("a.png",))
+    assert with_options(plan, {"--data": "folder"}).data == DataPlan(source="folder")
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "words"),
+    [
+        ("--threads", "1.5", "--threads: expected whole numbers"),
+        ("--threads", "1,2", "--threads: expected a whole number"),
+        ("--epsilons", "a", "--epsilons: expected finite numbers"),
+        ("--crop", "1,2,3", "--crop: expected SIDE or HEIGHT,WIDTH"),
+        ("--max-unreadable", "nan", "--max-unreadable: expected finite"),
+        ("--batch-size", "0", "--batch-size: expected auto"),
+        ("--set", ["x"], "--set: expected NAME=VALUE"),
+        ("--set", ["none.x=1"], "one of the chosen parts"),
+        ("--methods", ["smoothgrd"], "did you mean 'smoothgrad'"),
+        ("--layout", "imagnet", "did you mean 'imagenet'"),
+    ],
+)
+def test_text_that_is_no_value_is_refused(option: str, text: str | list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        with_options(EvaluatePlan(), {option: text})
+
+
+def test_threads_that_no_machine_has() -> None:
+    with pytest.raises(ValueError, match="threads: expected a number from 1"):
+        ComputePlan(threads=0)
