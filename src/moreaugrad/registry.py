@@ -193,7 +193,7 @@ def untrusted(name: str, what: str, file: str | Path) -> ValueError:
 def refuse_code(table: Mapping[str, Any], file: str | Path) -> None:
     """Errors: ValueError for a configuration that names a part of somebody's own.
 
-    Any text of that form counts, in keys and values: which of them are looked up as parts is for
+    Any word of that form counts, in keys and values: which of them are looked up as parts is for
     others to say, and may change. Left out are a network, which has its own consent, and a target.
     """
     for key, value in table.items():
@@ -203,8 +203,9 @@ def refuse_code(table: Mapping[str, Any], file: str | Path) -> None:
         for text in texts:
             if isinstance(text, Mapping):
                 refuse_code(text, file)
-            elif isinstance(text, str) and is_code(text):
-                raise untrusted(text, "a part of its own", file)
+            elif isinstance(text, str):
+                for word in filter(is_code, text.split()):
+                    raise untrusted(word, "a part of its own", file)
 
 
 def import_code(name: str, expected: str, known: Iterable[str] = ()) -> Any:

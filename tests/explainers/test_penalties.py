@@ -109,7 +109,7 @@ def test_the_named_classes_are_presets() -> None:
 
 def test_settings_name_the_penalty() -> None:
     settings = moreau(penalty=mg.GroupL2(0.5, size=[2, 3])).settings()
-    expected = {"name": "GroupL2", "eta": 0.5, "size": [2, 3], "channels": "joint"}
+    expected = {"name": "group", "eta": 0.5, "size": [2, 3], "channels": "joint"}
     assert settings["penalty"] == expected
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from moreaugrad.penalties import catalogue as penalties
 from moreaugrad.registry import Registry, Row
 
 if TYPE_CHECKING:
@@ -142,7 +144,10 @@ def build(name: str, model: Any, **settings: Any) -> Explainer:
 
         mg.build("smoothgrad", model, samples=32).explain(x)
 
+    A `penalty` may be given as text too, such as "elastic-net 0.01 0.05".
     Errors: ValueError for an unknown name or setting, and a value of another type.
     """
+    if isinstance(settings.get("penalty"), (str, Mapping)):
+        settings["penalty"] = penalties.read(settings["penalty"])
     found: Explainer = METHODS.build(name, model, **settings)
     return found
