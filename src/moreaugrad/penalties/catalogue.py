@@ -21,7 +21,6 @@ class NamedPenalty(Row):
 PENALTIES = Registry(
     "penalty",
     {
-        "zero": NamedPenalty("moreaugrad.penalties.base:Zero", "0, without weights"),
         "l1": NamedPenalty("moreaugrad.penalties.separable:L1", "eta |g|_1", ADVGRAD),
         "group": NamedPenalty(
             "moreaugrad.penalties.group:GroupL2", "eta sum_S |g_S|_2 over square blocks", ADVGRAD,
@@ -42,6 +41,7 @@ PENALTIES = Registry(
             "moreaugrad.training.harmonisation:PublishedHarmonisation",
             "the released heuristic, no penalty's maximiser", ADVGRAD,
         ),
+        "zero": NamedPenalty("moreaugrad.penalties.base:Zero", "0, without weights"),
     },
     ["moreaugrad.penalties.base:Penalty", "moreaugrad.training.harmonisation:GuidedPenalty"],
 )  # fmt: skip
