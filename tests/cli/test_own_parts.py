@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import moreaugrad as mg
-from moreaugrad.registry import UnknownName, labelled
+from moreaugrad.registry import UnknownName, labelled, refuse_code
 from moreaugrad.runs import Job, ModelPlan, prepare
 from moreaugrad.runs.evaluate.plan import EvaluatePlan
 
@@ -321,3 +321,28 @@ def test_plans_label_them(own):
     assert prepare(job).job.methods["Scaled"]["method"] == "own:Scaled"
     with pytest.raises(ValueError, match="two are called"):
         labelled("method", {"a:Same": {}, "b:Same": {}})
+
+
+@pytest.mark.parametrize(
+    ("table", "refused"),
+    [
+        ({"methods": {"own:Scaled": {}}}, True),
+        ({"methods": {"a": {"method": "own:Scaled"}}}, True),
+        ({"methods": {"model": {"method": "own:Scaled"}}}, True),
+        ({"methods": {"target": {"method": "own:Scaled"}}}, True),
+        ({"methods": {"a": {"penalty": "own:Euclidean 0.5"}}}, True),
+        ({"methods": {"a": {"penalty": {"name": "own:Euclidean", "weight": 0.5}}}}, True),
+        ({"protocol": {"name": "own:Halved"}}, True),
+        ({"metrics": ["gini", "own:agreement"]}, True),
+        ({"a": [[{"b": "own:x"}]]}, True),
+        ({"model": {"name": "own:network"}}, False),
+        ({"beside": {"model": {"name": "own:network"}}}, False),
+        ({"target": "class:one", "compute": {"device": "cuda:1"}, "images": ["a/b:c.png"]}, False),
+    ],
+)
+def test_any_word_of_a_file_that_may_be_looked_up_is_refused(table, refused):
+    if not refused:
+        refuse_code(table, "file.toml")
+        return
+    with pytest.raises(ValueError, match=r"file\.toml: names own:.*--trust"):
+        refuse_code(table, "file.toml")
