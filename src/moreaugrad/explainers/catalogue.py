@@ -31,6 +31,7 @@ class Method(Row):
 _GRADIENT = "moreaugrad.explainers.gradient:"
 _CAPTUM = "moreaugrad.explainers.captum:"
 _MOREAU = "moreaugrad.explainers.moreau:"
+_CAFO = "moreaugrad.explainers.cafo:"
 _CASO = "moreaugrad.explainers.caso:"
 
 METHODS = Registry(
@@ -85,7 +86,7 @@ METHODS = Registry(
             "Selvaraju et al. (2017)",
         ),
         "cafo": Method(
-            _CASO + "CAFO",
+            _CAFO + "CAFO",
             "displacement that changes the loss most, to first order: a thresholded gradient",
             CASO,
         ),
@@ -95,7 +96,7 @@ METHODS = Registry(
             CASO,
         ),
         "smooth-cafo": Method(
-            _CASO + "SmoothCAFO",
+            _CAFO + "SmoothCAFO",
             "CAFO of the mean loss under Gaussian noise",
             CASO,
         ),
