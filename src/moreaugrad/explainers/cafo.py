@@ -54,8 +54,8 @@ class GroupFeatures(Penalised):
     c1: float = PIXEL_C1
     """lambda2 = L / 2 + c1, L the Hessian's largest eigenvalue (0 for CAFO)."""
     lambda1: float | str = AUTO
-    """Weight that multiplies the penalty: a number; "auto" by `sparsity`; or "search", the paper's choice: on
-    the grid max|g| / 2^j the last with at least three quarters of zeros."""
+    """Weight that multiplies the penalty: a number; "auto" by `sparsity`; or "search", the paper's
+    choice: on the grid max|g| / 2^j the last with at least three quarters of zeros."""
     lambda2: float | None = None
     """Weight of the squared L2 penalty itself, instead of c1."""
     sparsity: float = 0.9

@@ -89,7 +89,7 @@ class QuadraticModel:
         the penalty. Known no better than to the rounding of D.
         """
         rounding = torch.finfo(delta.dtype).eps * delta.norm(dim=1)
-        step = (self._step(delta, slope, lambda1) - delta).norm(dim=1)
+        step: Tensor = (self._step(delta, slope, lambda1) - delta).norm(dim=1)
         return self.steepest[:, 0] * step.maximum(rounding)
 
     def _step(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
@@ -148,7 +148,8 @@ class L1Model(QuadraticModel):
         """The length of the shortest of the objective's derivatives."""
         weight = lambda1[:, None]
         inside = (slope.abs() - weight).clamp_min(0)
-        return torch.where(delta == 0, inside, slope - weight * delta.sign()).norm(dim=1)
+        found: Tensor = torch.where(delta == 0, inside, slope - weight * delta.sign()).norm(dim=1)
+        return found
 
     def _candidates(self, at: Tensor, before: Tensor, lambda1: Tensor) -> Iterator[Tensor]:
         """Points near the solution of the entries that are not zero in `at`, with their signs."""
