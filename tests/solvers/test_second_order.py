@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, Penalty, SquaredL2
-from moreaugrad.solvers import Spectral, Status
+from moreaugrad.solvers import Accelerated, Status
 from moreaugrad.solvers.second_order import QuadraticProblem, QuadraticSolution, SecondOrder
 from toys import Length, normal
 
@@ -124,13 +124,15 @@ def test_every_penalty_is_solved_for(name: str, dtype: torch.dtype) -> None:
     penalty = OTHERS[name]
     for kind in SPECTRA:
         g, h = drawn(kind, 10, seed=7)
+        h = 10 * h / h.norm(dim=(1, 2)).clamp_min(1.0)[:, None, None]
         lambda1 = 0.2 * g.abs().amax(1)
         exact = oracle(g, h, lambda1, 0.5, penalty)
         found = solved(g.to(dtype), h.to(dtype), lambda1.to(dtype), 0.5, penalty)
         off = (found.values.double() - exact).norm(dim=1)
         assert set(found.status) <= {Status.CONVERGED, Status.PRECISION}
         assert float(found.residual.max()) <= (1e-6 if dtype is torch.float64 else 1e-4)
-        bound = found.error * exact.norm(dim=1) * 1.01 + 1e-12
+        slack = 1e-9 if dtype is torch.float64 else 4e-5  # of slopes that single precision rounds
+        bound = (found.error * 1.01 + slack) * exact.norm(dim=1)
         assert (off <= bound)[found.having(Status.CONVERGED)].all()
         rounding = 1e-6 if dtype is torch.float64 else 4e-4
         assert (off <= rounding * exact.norm(dim=1).clamp_min(1e-9)).all()
@@ -138,6 +140,7 @@ def test_every_penalty_is_solved_for(name: str, dtype: torch.dtype) -> None:
 
 def test_the_problem_is_one_that_other_solvers_know() -> None:
     g, h = drawn("indefinite", 10, seed=3)
+    h = 10 * h / h.norm(dim=(1, 2))[:, None, None]
     lambda2 = torch.linalg.eigvalsh(h)[:, -1].clamp_min(0) / 2 + 0.5
     problem = QuadraticProblem(
         gradient=g,
@@ -148,7 +151,7 @@ def test_the_problem_is_one_that_other_solvers_know() -> None:
         penalty=GroupL2(1.0, size=2),
     )
     one = SecondOrder(tolerance=1e-7, max_products=100).solve(problem)
-    other = Spectral(tolerance=1e-7, max_steps=3000).solve(problem)
+    other = Accelerated(tolerance=1e-6, max_steps=3000).solve(problem)
     assert one.ok
     assert (other.evaluations > one.evaluations).all()
     torch.testing.assert_close(one.values, other.values, rtol=1e-3, atol=1e-4)

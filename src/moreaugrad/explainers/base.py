@@ -267,7 +267,9 @@ class Explainer(GradientAttribution, metaclass=Checked):
         return value.tolist() if isinstance(value, Tensor) else value
 
     def __repr__(self) -> str:
-        inside = "".join(f", {name}={value!r}" for name, value in self.settings().items())
+        plain = self.settings()
+        penalties = {name: own for name in plain if isinstance(own := getattr(self, name), Penalty)}
+        inside = "".join(f", {name}={value!r}" for name, value in (plain | penalties).items())
         return f"{type(self).__name__}({type(self.forward_func).__name__}{inside})"
 
     @cached_property

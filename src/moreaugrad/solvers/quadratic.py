@@ -19,9 +19,9 @@ ROUNDINGS = 4
 class QuadraticModel:
     """minimise a D'D / 2 - D'(V T V')D / 2 - b'D + lambda1 R(D), T = V'HV; sample by sample.
 
-    A proximal gradient step, then the lowest of it and of a few points that it suggests: a
-    semismooth Newton step, and one further along the way of the last steps. It converges for every
-    T below a, definite or not, and for every penalty.
+    A proximal gradient step, then the best of it and of a few points that it suggests: a
+    semismooth Newton step, and one further along the way of the last steps. The step is a
+    contraction, so that this converges for every T below a, definite or not, and every penalty.
     accuracy `[B]`: length of the gradient step at which a sample is done.
     """
 
@@ -114,26 +114,15 @@ class QuadraticModel:
         yield ahead + derivative(space.combine(space.times(w))) / self.twice
         yield at + (at - before)
 
-    def _better(self, lambda1: Tensor, best: Tensor, *others: Tensor) -> Tensor:
-        """The one with the lowest objective."""
-        slope = self.twice * best - self._pulls(best)
-        for other in others:
-            ahead = self.twice * other - self._pulls(other)
-            # The difference of objectives, entry by entry: their values would round it away.
-            rise = (slope + ahead) / 2 * (other - best)
-            lower = self._rise(rise, best, other, lambda1)[:, None] < 0
-            best, slope = torch.where(lower, other, best), torch.where(lower, ahead, slope)
+    def _better(self, lambda1: Tensor, *points: Tensor) -> Tensor:
+        """The one whose proximal gradient step is the shortest."""
+        best, shortest = points[0], torch.full_like(lambda1, torch.inf)
+        for point in points:
+            slope = self._pulls(point) - self.twice * point
+            length = (self._step(point, slope, lambda1) - point).norm(dim=1)
+            best = torch.where((length < shortest)[:, None], point, best)
+            shortest = torch.minimum(length, shortest)
         return best
-
-    def _rise(self, smooth: Tensor, low: Tensor, high: Tensor, lambda1: Tensor) -> Tensor:
-        """The objective's rise `[B]` in float64, from that of the smooth part's entries."""
-        values = [self._value(at) for at in (low, high)]
-        return smooth.double().sum(1) + lambda1.double() * (values[1] - values[0])
-
-    def _value(self, at: Tensor) -> Tensor:
-        """R `[B]` in float64; at the bounds of a constraint it depends on the precision."""
-        exact = self.penalty.value(at.double())
-        return torch.where(torch.isfinite(exact), exact, self.penalty.value(at).double())
 
 
 class L1Model(QuadraticModel):
@@ -177,5 +166,15 @@ class L1Model(QuadraticModel):
         w = torch.linalg.solve(system, right[:, :, None])[:, :, 0]
         return (inner + torch.where(support, space.combine(space.times(w)), 0.0)) / self.twice
 
-    def _rise(self, smooth: Tensor, low: Tensor, high: Tensor, lambda1: Tensor) -> Tensor:
-        return (smooth + lambda1[:, None] * (high.abs() - low.abs())).double().sum(1)
+    def _better(self, lambda1: Tensor, *points: Tensor) -> Tensor:
+        """The one with the lowest objective."""
+        best, *others = points
+        slope = self.twice * best - self._pulls(best)
+        for other in others:
+            ahead = self.twice * other - self._pulls(other)
+            # The difference of objectives, entry by entry: their values would round it away.
+            rise = (slope + ahead) / 2 * (other - best)
+            rise = rise + lambda1[:, None] * (other.abs() - best.abs())
+            lower = rise.double().sum(1, keepdim=True) < 0
+            best, slope = torch.where(lower, other, best), torch.where(lower, ahead, slope)
+        return best
