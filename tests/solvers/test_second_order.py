@@ -153,5 +153,9 @@ def test_the_problem_is_one_that_other_solvers_know() -> None:
     one = SecondOrder(tolerance=1e-7, max_products=100).solve(problem)
     other = Accelerated(tolerance=1e-6, max_steps=3000).solve(problem)
     assert one.ok
+    assert other.ok
     assert (other.evaluations > one.evaluations).all()
-    torch.testing.assert_close(one.values, other.values, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(one.values, other.values, rtol=1e-5, atol=1e-6)
+    rows = torch.tensor([3, 1])
+    part = SecondOrder(tolerance=1e-7, max_products=100).solve(problem.select(rows))
+    torch.testing.assert_close(part.values, one.values[rows])

@@ -55,6 +55,13 @@ class QuadraticProblem(Problem):
     lambda2: Tensor
     penalty: Penalty
     cost: int = 2
+    rows: Tensor | None = None
+    """Which of the product's samples these are; None: all."""
+
+    def __post_init__(self) -> None:
+        if self.rows is None:
+            rows = torch.arange(len(self.gradient), device=self.gradient.device)
+            object.__setattr__(self, "rows", rows)
 
     @property
     def unit(self) -> Tensor:
@@ -69,7 +76,8 @@ class QuadraticProblem(Problem):
         return self.cost
 
     def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        image = self.product(u, torch.arange(len(u), device=u.device))
+        assert self.rows is not None
+        image = self.product(u, self.rows)
         twice = 2 * self.lambda2[:, None]
         return (u * (twice * u / 2 - self.gradient - image / 2)).sum(1), (
             twice * u - self.gradient - image
@@ -295,7 +303,8 @@ class _Exploration:
         if len(rows) == 0:
             return False
         image = torch.zeros_like(direction)
-        image[rows] = self.problem.product(direction[rows], rows)
+        assert self.problem.rows is not None
+        image[rows] = self.problem.product(direction[rows], self.problem.rows[rows])
         self.products[rows] += 1
         broken = ~torch.isfinite(image).all(1)
         if bool(broken.any()):
