@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from moreaugrad.attacks import ATTACKS
 from moreaugrad.cli.app import app
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
@@ -19,8 +20,8 @@ from moreaugrad.settings import settings_of
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 HELD = re.compile(
-    r"^(?P<begin><!-- (?P<kind>methods|settings): (?P<of>\S+)(?: beyond (?P<beyond>\S+))?.*? -->)\n"
-    r".*?^(?P<end><!-- (?P=kind): end -->)$",
+    r"^(?P<begin><!-- (?P<kind>attacks|methods|settings): (?P<of>\S+)"
+    r"(?: beyond (?P<beyond>\S+))?.*? -->)\n.*?^(?P<end><!-- (?P=kind): end -->)$",
     re.DOTALL | re.MULTILINE,
 )
 """A table that a page holds itself, for those who read it where it lies."""
@@ -59,6 +60,19 @@ def methods_table(pages: str = "") -> str:
     return "\n".join(rows)
 
 
+def attacks_table(_: str) -> str:
+    """The registry of attacks as a table."""
+    rows = ["| attack | what it does | class | source |", "|---|---|---|---|"]
+    for name, row in ATTACKS.items():
+        made = row.load().__name__
+        rows.append(f"| `{name}` | {row.summary} | `{made}` | {row.source} |")
+    return "\n".join(rows)
+
+
+TABLES = {"attacks": attacks_table, "methods": methods_table}
+"""Of those that pages hold, by what stands in front of them; of others it is that of settings."""
+
+
 def settings_table(of: str, beyond: str = "") -> str:
     """The settings of a class, but for those that another one has already."""
     known = [(one.name, one.owner) for one in settings_of(_named(beyond))] if beyond else []
@@ -80,7 +94,7 @@ def with_tables(text: str) -> str:
     """A page whose tables are those of the code."""
 
     def made(found: re.Match[str]) -> str:
-        table = methods_table if found["kind"] == "methods" else settings_table
+        table = TABLES.get(found["kind"], settings_table)
         given = [found["of"]] if found["beyond"] is None else [found["of"], found["beyond"]]
         return f"{found['begin']}\n{table(*given)}\n{found['end']}"
 

@@ -23,8 +23,8 @@ LONGEST = 350
 
 # From low to high; a part imports from its own level and from those before it.
 LEVELS = (
-    {"registry"},
     {"settings"},
+    {"registry"},
     {"files"},
     {"score"},
     {"penalties"},

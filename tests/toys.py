@@ -2,13 +2,15 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.penalties import Penalty, Zero
+from moreaugrad.penalties import Penalty, Weight, Zero
 from moreaugrad.penalties.per_input import PerInput
 from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.inputs import per_sample
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Score
 from moreaugrad.solvers import MoreauProblem
@@ -114,3 +116,31 @@ def last(words: list[str]) -> list[str]:
             group = found[key] = []
         group.append(word)
     return [word for group in found.values() for word in group]
+
+
+@dataclass(frozen=True, eq=False)
+class Length(Penalty):
+    """R(u) = weight ||u||_2, with the four methods that every penalty has and no more."""
+
+    weight: Weight
+    opaque: bool = False
+    """Whether autograd sees nothing of the prox."""
+
+    def value(self, u: Tensor) -> Tensor:
+        length = u.flatten(1).norm(dim=1)
+        return per_sample(self.weight, length) * length
+
+    def prox(self, u: Tensor, tau: Weight) -> Tensor:
+        u = torch.as_tensor(u.numpy()) if self.opaque else u
+        length = per_sample(u.flatten(1).norm(dim=1), u)
+        shorter = (length - per_sample(self.weight, u) * per_sample(tau, u)).clamp_min(0)
+        return u * (shorter / length.clamp_min(torch.finfo(u.dtype).tiny))
+
+    def conjugate(self, d: Tensor) -> Tensor:
+        length = d.flatten(1).norm(dim=1)
+        inside = length <= per_sample(self.weight, length) * (1 + 1e-6)
+        return torch.zeros_like(length).masked_fill(~inside, torch.inf)
+
+    def maximiser(self, g: Tensor) -> Tensor:
+        length = per_sample(g.flatten(1).norm(dim=1), g).clamp_min(torch.finfo(g.dtype).tiny)
+        return per_sample(self.weight, g) * (g / length)

@@ -13,12 +13,8 @@ from .curvature.relu import ReLUHessian as ReLUHessian, relu_hessian as relu_hes
 from .data.images import load_image as load_image
 from .explainers.base import Explainer as Explainer
 from .explainers.captum import IntegratedGradients as IntegratedGradients
-from .explainers.caso import (
-    CAFO as CAFO,
-    CASO as CASO,
-    SmoothCAFO as SmoothCAFO,
-    SmoothCASO as SmoothCASO,
-)
+from .explainers.cafo import CAFO as CAFO, SmoothCAFO as SmoothCAFO
+from .explainers.caso import CASO as CASO, SmoothCASO as SmoothCASO
 from .explainers.catalogue import METHODS as METHODS, build as build
 from .explainers.deeplift import DeepLift as DeepLift
 from .explainers.explanation import (

@@ -6,26 +6,22 @@ name is expected, `package.module:Class` names a part of your own.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
 import sys
-import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Self, TypeVar, get_type_hints
+
+from moreaugrad.settings import check_settings
+from moreaugrad.settings import nearest as nearest
+from moreaugrad.settings import type_words as type_words
 
 CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """The name of a part of one's own: `package.module:Class`."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`'; did you mean ...?'`, or nothing when no known name is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:
@@ -75,6 +71,10 @@ class Row:
     def hints(self) -> Mapping[str, Any]:
         """The declared types of the settings."""
         return get_type_hints(self.load())
+
+    def read(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings as a configuration has them, as the class takes them."""
+        return dict(settings)
 
     def make(self, *given: Any, **settings: Any) -> Any:
         return self.load()(*given, **settings)
@@ -137,8 +137,9 @@ class Registry(Mapping[str, R]):
         Errors: UnknownName, and ValueError for a setting of another name or type.
         """
         row = self[name]
-        check_settings(name, list(row.defaults()), row.hints(), settings)
-        return row.make(*given, **(dict(row.settings) | settings))
+        own = row.read(settings)
+        check_settings(name, list(row.defaults()), row.hints(), own)
+        return row.make(*given, **(dict(row.settings) | own))
 
 
 def labelled(part: str, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -193,18 +194,28 @@ def untrusted(name: str, what: str, file: str | Path) -> ValueError:
 def refuse_code(table: Mapping[str, Any], file: str | Path) -> None:
     """Errors: ValueError for a configuration that names a part of somebody's own.
 
-    Any text of that form counts, in keys and values: which of them are looked up as parts is for
-    others to say, and may change. Left out are a network, which has its own consent, and a target.
+    Any word of that form counts, in keys and values: which of them are looked up as parts is for
+    others to say, and may change. Left out are the name of a network, which has its own consent,
+    and a target.
     """
-    for key, value in table.items():
-        if key in ("model", "target"):
-            continue
-        texts = [key, *(value if isinstance(value, (list, tuple)) else [value])]
-        for text in texts:
-            if isinstance(text, Mapping):
-                refuse_code(text, file)
-            elif isinstance(text, str) and is_code(text):
-                raise untrusted(text, "a part of its own", file)
+    for word in filter(is_code, _words(table, "")):
+        raise untrusted(word, "a part of its own", file)
+
+
+def _words(value: object, where: str) -> Iterator[str]:
+    """The words of a configuration's value, and of all in it. where: its key."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from key.split()
+            if not (
+                isinstance(item, str) and ((where, key) == ("model", "name") or key == "target")
+            ):
+                yield from _words(item, key)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _words(item, where)
+    elif isinstance(value, str):
+        yield from value.split()
 
 
 def import_code(name: str, expected: str, known: Iterable[str] = ()) -> Any:
@@ -252,62 +263,3 @@ def working_folder() -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-"""What a value of each plain type is called in a message."""
-
-
-def check_settings(
-    owner: str, known: Sequence[str], hints: Mapping[str, Any], given: Mapping[str, Any]
-) -> None:
-    """known: names of the settings; hints: their declared types.
-
-    Errors: ValueError for a setting of another name, with the nearest, and for a plain value of
-    another type: true or 1.5 where a whole number is declared, text where a number is. Tensors,
-    arrays and objects are left to the class, which knows more about them.
-    """
-    for name, value in given.items():
-        if name not in known:
-            raise ValueError(
-                f"{owner} has no setting {name!r}{nearest(name, known)} "
-                f"(it has: {', '.join(known) or 'none'})"
-            )
-        hint = hints.get(name, Any)
-        if not _fits(value, hint):
-            raise ValueError(f"{owner}, {name}: expected {type_words(hint)}, got {value!r}")
-
-
-def type_words(hint: Any) -> str:
-    """A declared type in words."""
-    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    words = (_word(part) for part in parts if part is not types.NoneType)
-    return " or ".join(dict.fromkeys(words))
-
-
-def _word(hint: Any) -> str:
-    if hint in WORDS:
-        return WORDS[hint]
-    origin = get_origin(hint) or hint
-    if is_dataclass(origin) or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        return "a table"
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        return "a list"
-    return f"a {getattr(origin, '__name__', origin)}"
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a value may be one of a declared type, as far as that shows."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any or hint is object:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
-    if type(value) in WORDS or value is None:
-        return hint is type(value) or (hint is float and type(value) is int)
-    if isinstance(value, (list, tuple)):
-        if isinstance(origin, type) and issubclass(origin, Sequence):
-            items = parts or (Any,)
-            return all(_fits(item, items[0]) for item in value)
-        return hint not in WORDS
-    return not isinstance(value, Mapping)

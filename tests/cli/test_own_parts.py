@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import moreaugrad as mg
-from moreaugrad.registry import UnknownName, labelled
+from moreaugrad.registry import UnknownName, labelled, refuse_code
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
@@ -136,6 +136,53 @@ def test_in_python(own):
     torch.testing.assert_close(told.norm, torch.full((2,), 0.25))
     data = mg.data.open_dataset("data", layout="own:one_class")
     assert {item.index for item in data.items} == {1}
+
+
+MOREAU = "moreaugrad.explainers.moreau:Moreau"
+
+
+def test_a_penalty_in_a_method(own):
+    x, model = torch.randn(2, 3, 16, 16), mg.load_model("tiny_models:smooth").module
+    expected = mg.Moreau(model, sigma=0, penalty=mg.penalties.build("own:Euclidean", 0.01))
+    maps = expected.attribute(x)
+    settings = expected.settings()
+    assert settings["penalty"] == {"name": "own:Euclidean", "weight": 0.01}
+    for penalty in ("own:Euclidean 0.01", settings["penalty"]):
+        found = mg.build(MOREAU, model, **settings | {"penalty": penalty})
+        assert torch.equal(found.attribute(x), maps)
+    groups = mg.build(MOREAU, model, penalty={"name": "group", "eta": 0.1, "size": 4})
+    assert (groups.penalty.eta, groups.penalty.size) == (0.1, 4)
+    assert mg.build(MOREAU, model).settings()["penalty"] == {"name": "zero"}
+
+
+@pytest.mark.parametrize(
+    ("penalty", "words"),
+    [
+        ("", "expected one of l1"),
+        ("l1", "the numbers eta"),
+        ("l1 much", "could not convert"),
+        ("l1 -1", "got -1"),
+        ({"eta": 1.0}, "expected one of l1"),
+        ({"name": "l1", "size": 1}, "the numbers eta"),
+        ({"name": "l1", "eta": 1.0, "size": 1}, "no setting 'size'"),
+        ("harmonisation 1", "expected a Penalty"),
+    ],
+)
+def test_a_penalty_that_cannot_be_made_is_told(penalty, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        mg.build(MOREAU, mg.load_model("tiny_models:smooth").module, penalty=penalty)
+
+
+def test_a_penalty_in_a_method_by_command(command, own):
+    penalty = ("--set", "penalty=own:Euclidean 0.01", "--set", "sigma=0")
+    done = command("explain", "one.png", "--method", MOREAU, *penalty, *NETWORK, "--out", "results")
+    assert done.code == 0, done
+    told = read_maps(own / "results")["methods"]["Moreau"]
+    assert told["penalty"] == {"name": "own:Euclidean", "weight": 0.01}
+    (own / "ran").unlink()
+    again = ("explain", "--config", "results/config.toml", "--out", "results")
+    command(*again).refused("own:", "Moreau")
+    assert command(*again, "--trust", "--overwrite").code == 0
 
 
 def test_a_row_says_what_is_known_of_it(own):
@@ -276,3 +323,28 @@ def test_plans_label_them(own):
     assert MapsRun(given).plan.methods["Scaled"]["method"] == "own:Scaled"
     with pytest.raises(ValueError, match="two are called"):
         labelled("method", {"a:Same": {}, "b:Same": {}})
+
+
+@pytest.mark.parametrize(
+    ("table", "refused"),
+    [
+        ({"methods": {"own:Scaled": {}}}, True),
+        ({"methods": {"a": {"method": "own:Scaled"}}}, True),
+        ({"methods": {"model": {"method": "own:Scaled"}}}, True),
+        ({"methods": {"target": {"method": "own:Scaled"}}}, True),
+        ({"methods": {"a": {"penalty": "own:Euclidean 0.5"}}}, True),
+        ({"methods": {"a": {"penalty": {"name": "own:Euclidean", "weight": 0.5}}}}, True),
+        ({"protocol": {"name": "own:Halved"}}, True),
+        ({"metrics": ["gini", "own:agreement"]}, True),
+        ({"a": [[{"b": "own:x"}]]}, True),
+        ({"model": {"name": "own:network"}}, False),
+        ({"beside": {"model": {"name": "own:network"}}}, False),
+        ({"target": "class:one", "compute": {"device": "cuda:1"}, "images": ["a/b:c.png"]}, False),
+    ],
+)
+def test_any_word_of_a_file_that_may_be_looked_up_is_refused(table, refused):
+    if not refused:
+        refuse_code(table, "file.toml")
+        return
+    with pytest.raises(ValueError, match=r"file\.toml: names own:.*--trust"):
+        refuse_code(table, "file.toml")

@@ -377,7 +377,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"lambda1": "serch"}, "lambda1.*search"),
     ({"c1": 0.0}, "c1: expected a number > 0"),
     ({"lambda2": -2.0}, "lambda2: expected a number > 0"),
-    ({"sparsity": 1.5}, "sparsity: expected a share"),
+    ({"sparsity": 1.5}, "sparsity: expected"),
     ({"hessian": "diagonal"}, "hessian"),
     ({"tolerance": 0.0}, "tolerance"),
     ({"max_evaluations": 0}, "max_evaluations"),

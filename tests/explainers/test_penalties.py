@@ -1,6 +1,5 @@
 """Methods with penalties that no class was written for."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,38 +9,10 @@ from torch import Tensor, nn
 import moreaugrad as mg
 import toys
 from moreaugrad.attacks import TopKAttack
-from moreaugrad.penalties import Penalty, Weight
-from moreaugrad.score.inputs import per_sample
+from moreaugrad.penalties import Penalty
+from toys import Length
 
 F64 = torch.float64
-
-
-@dataclass(frozen=True, eq=False)
-class Length(Penalty):
-    """R(u) = weight ||u||_2, with the four methods that every penalty has and no more."""
-
-    weight: Weight
-    opaque: bool = False
-    """Whether autograd sees nothing of the prox."""
-
-    def value(self, u: Tensor) -> Tensor:
-        length = u.flatten(1).norm(dim=1)
-        return per_sample(self.weight, length) * length
-
-    def prox(self, u: Tensor, tau: Weight) -> Tensor:
-        u = torch.as_tensor(u.numpy()) if self.opaque else u
-        length = per_sample(u.flatten(1).norm(dim=1), u)
-        shorter = (length - per_sample(self.weight, u) * per_sample(tau, u)).clamp_min(0)
-        return u * (shorter / length.clamp_min(torch.finfo(u.dtype).tiny))
-
-    def conjugate(self, d: Tensor) -> Tensor:
-        length = d.flatten(1).norm(dim=1)
-        inside = length <= per_sample(self.weight, length) * (1 + 1e-6)
-        return torch.zeros_like(length).masked_fill(~inside, torch.inf)
-
-    def maximiser(self, g: Tensor) -> Tensor:
-        length = per_sample(g.flatten(1).norm(dim=1), g).clamp_min(torch.finfo(g.dtype).tiny)
-        return per_sample(self.weight, g) * (g / length)
 
 
 class Quadratic(nn.Module):
@@ -109,7 +80,7 @@ def test_the_named_classes_are_presets() -> None:
 
 def test_settings_name_the_penalty() -> None:
     settings = moreau(penalty=mg.GroupL2(0.5, size=[2, 3])).settings()
-    expected = {"name": "GroupL2", "eta": 0.5, "size": [2, 3], "channels": "joint"}
+    expected = {"name": "group", "eta": 0.5, "size": [2, 3], "channels": "joint"}
     assert settings["penalty"] == expected
 
 
@@ -174,3 +145,114 @@ def test_a_penalty_with_the_four_methods_trains() -> None:
     model, x = toys.network((N, 8, 3)), X
     found = mg.training.Fast(Length(0.5)).perturb(model, x, model(x).argmax(1))
     torch.testing.assert_close(found.norm, torch.full_like(found.norm, 0.5))
+
+
+SMOOTH = toys.network([N, 16, 4], nn.Tanh, gain=2.5).requires_grad_(False)
+PENALTIES = {
+    "group": mg.GroupL2(1.0, size=3),
+    "elastic net": mg.ElasticNet(1.0, 0.5),
+    "without a root": Length(1.0),
+    "that autograd does not see": Length(1.0, opaque=True),
+}
+
+
+def taylor(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient and dense Hessian of the cross-entropy of the prediction."""
+
+    def loss(at: Tensor) -> Tensor:
+        return -SMOOTH(at[None]).log_softmax(1).max()
+
+    return (
+        torch.autograd.functional.jacobian(loss, x),
+        torch.autograd.functional.hessian(loss, x),
+    )
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_caso_with_any_penalty_is_the_dense_solution(name: str) -> None:
+    penalty, lambda1, c1 = PENALTIES[name], 0.05, 0.2
+    settings = {"penalty": penalty, "lambda1": lambda1, "c1": c1, "tolerance": 1e-8}
+    result = mg.CASO(SMOOTH, **settings).explain(X)
+    assert result.ok
+    first = mg.CAFO(SMOOTH, penalty=penalty, lambda1=lambda1, c1=c1).explain(X)
+    for i, x in enumerate(X):
+        g, h = taylor(x)
+        values = torch.linalg.eigvalsh(h)
+        twice = float(values[-1].clamp_min(0)) + 2 * c1
+        assert float(result.details["lambda2"][i]) == pytest.approx(twice / 2, rel=1e-6)
+        step, delta = 1 / (twice - float(values[0].clamp_max(0))), torch.zeros_like(g)[None]
+        for _ in range(4000):
+            slope = g + delta @ h - twice * delta
+            delta = penalty.prox(delta + step * slope, step * lambda1)
+        torch.testing.assert_close(result.maps[i], -delta[0], rtol=1e-6, atol=1e-8)
+        assert float(toys.relative(-delta, result.maps[i : i + 1])) <= float(result.error[i]) + 1e-9
+        closed = penalty.prox(g[None] / (2 * c1), lambda1 / (2 * c1))[0]
+        torch.testing.assert_close(first.maps[i], -closed, rtol=1e-6, atol=1e-9)
+
+
+def test_a_group_caso_by_brute_force() -> None:
+    """Two groups of one entry and two, on a grid of displacements."""
+
+    class Wave(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (torch.sin(2 * x[:, 0]) - x[:, 1] * x[:, 2] + x[:, 1])[:, None]
+
+    penalty, x = mg.GroupL2(1.0, index=[0, 1, 1]), torch.tensor([[0.4, -0.2, 0.7]], dtype=F64)
+    lambda2, lambda1 = 2.0, 0.3
+    result = mg.CASO(
+        Wave(), score="logit", task="regression", penalty=penalty, lambda1=lambda1,
+        lambda2=lambda2, c1=1.0, tolerance=1e-9,
+    ).explain(x, 0)  # fmt: skip
+    g, h = (
+        -f(lambda at: Wave()(at[None]).sum(), x[0])
+        for f in (torch.autograd.functional.jacobian, torch.autograd.functional.hessian)
+    )
+    centre, width = torch.zeros(3, dtype=F64), 1.0
+    for _ in range(12):
+        axis = torch.linspace(-width, width, 21, dtype=F64)
+        grid = centre + torch.cartesian_prod(axis, axis, axis)
+        value = grid @ g + ((grid @ h) * grid).sum(1) / 2 - lambda2 * grid.square().sum(1)
+        centre = grid[(value - lambda1 * penalty.value(grid)).argmax()]
+        width *= 0.4
+    torch.testing.assert_close(result.maps[0], -centre, rtol=0, atol=1e-4)
+    assert float(centre.abs().max()) > 0.1
+
+
+def test_caso_chooses_the_weight_of_groups_by_sparsity() -> None:
+    penalty = mg.GroupL2(1.0, size=2)
+    for method in (mg.CAFO, mg.CASO, mg.SmoothCASO):
+        result = method(SMOOTH, penalty=penalty, sparsity=0.5, c1=0.1).explain(X)
+        zeros = (result.maps.reshape(3, 6, 2) == 0).all(2).double().mean(1)
+        assert ((zeros - 0.5).abs() <= 1 / 6 + 1e-9).all(), method
+    searched = mg.CASO(SMOOTH, penalty=penalty, lambda1="search", c1=0.1).explain(X)
+    # The weight is the pull of a group at the threshold, which rounding may leave a rest of.
+    norms = searched.maps.reshape(3, 6, 2).norm(dim=2)
+    assert ((norms < 1e-6 * norms.amax()).double().mean(1) >= 0.75).all()
+    for weight in ("auto", "search"):
+        with pytest.raises(TypeError, match=r"lambda1.*magnitudes.*ElasticNet"):
+            mg.CASO(SMOOTH, penalty=mg.ElasticNet(0.1, 0.1), lambda1=weight)
+
+
+@pytest.mark.parametrize("method", [mg.CAFO, mg.CASO])
+@pytest.mark.parametrize("penalty", [mg.GroupL2(1.0, size=3), mg.ElasticNet(1.0, 0.5)], ids=str)
+def test_the_derivative_of_caso_with_a_penalty(method: type[mg.CAFO], penalty: Penalty) -> None:
+    """By differences of maps, lambda2 given so that it stays."""
+    more = {"tolerance": 1e-10} if method is mg.CASO else {}
+    explainer = method(SMOOTH, penalty=penalty, lambda1=0.03, lambda2=12.0, **more)
+    result, c = explainer.explain(X, 1), toys.normal(3, N, seed=11)
+    found, step = explainer.vjp(result, c), 1e-5
+    for place in (0, 5, 11):
+        change = torch.zeros(N, dtype=F64)
+        change[place] = step
+        rise = explainer.explain(X + change, 1).maps - explainer.explain(X - change, 1).maps
+        expected = (rise * c).sum(1) / (2 * step)
+        torch.testing.assert_close(found[:, place], expected, rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [mg.CAFO, mg.CASO])
+def test_caso_with_a_penalty_without_a_root_is_attacked(method: type[mg.CAFO]) -> None:
+    explainer = method(SMOOTH, penalty=Length(1.0), lambda1=0.01, c1=0.5)
+    assert explainer.derivatives == ("straight-through",)
+    with pytest.warns(UserWarning, match=r"straight-through.*prox_root"):
+        result = TopKAttack(explainer, epsilon=0.5, steps=3).attack(X)
+    assert (result.after < result.before).all()

@@ -103,7 +103,7 @@ CHOICES = [
         protocol(name, "l1" if "penalty" in kind.needs() else None)
         for name, kind in PROTOCOLS.items()
     ),
-    *(protocol("fast", penalty) for penalty in PENALTIES if penalty != "l1"),
+    *(protocol("fast", penalty) for penalty in PENALTIES if penalty not in ("zero", "l1")),
     protocol("iterative", "group", published=True),
     protocol("iterative", "elastic-net", update="normalised-ascent", steps=2),
 ]

@@ -18,7 +18,7 @@ ATTACKS = Registry(
     {
         "top-k": Row(
             _HERE + "gradient:TopKAttack",
-            "takes the map's magnitude off its largest entries",
+            "takes the map's magnitude off its k largest entries: D is the fraction that they keep",
             GHORBANI,
         ),
         "mass-centre": Row(
@@ -33,17 +33,17 @@ ATTACKS = Registry(
         ),
         "manipulation": Row(
             _HERE + "manipulation:ManipulationAttack",
-            "makes the map look like a given one",
+            "makes the map look like a given one while the output stays",
             "Dombrowski et al. (2019), arXiv 1906.07983",
         ),
         "gaussian": Row(
             _HERE + "gaussian:GaussianNoise",
-            "Gaussian noise",
+            "adds Gaussian noise",
             "baseline",
         ),
         "random-search": Row(
             _HERE + "random_search:RandomSearch",
-            "top-k without any gradient: random points on the sphere",
+            "top-k by random points on the sphere, without any gradient",
             "baseline",
         ),
         "published-top-k": Row(

@@ -1,6 +1,7 @@
 from .base import Explainer as Explainer
 from .captum import IntegratedGradients as IntegratedGradients
-from .caso import CAFO as CAFO, CASO as CASO, SmoothCAFO as SmoothCAFO, SmoothCASO as SmoothCASO
+from .cafo import CAFO as CAFO, SmoothCAFO as SmoothCAFO
+from .caso import CASO as CASO, SmoothCASO as SmoothCASO
 from .catalogue import METHODS as METHODS, build as build
 from .deeplift import DeepLift as DeepLift
 from .explanation import ConvergenceWarning as ConvergenceWarning, Explanation as Explanation

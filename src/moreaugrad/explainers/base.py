@@ -19,6 +19,7 @@ from moreaugrad.explainers import calling
 from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation
 from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.penalties import Penalty
+from moreaugrad.penalties.catalogue import name_of
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.masks import MaskLike
 from moreaugrad.score.readout import TargetLike
@@ -257,7 +258,7 @@ class Explainer(GradientAttribution, metaclass=Checked):
 
     def _plain(self, value: object) -> object:
         if isinstance(value, Penalty):
-            return {"name": type(value).__name__} | {
+            return {"name": name_of(value)} | {
                 name: self._plain(each) for name, each in vars(value).items() if each is not None
             }
         if isinstance(value, nn.Module) and isinstance(self.forward_func, nn.Module):
@@ -266,7 +267,9 @@ class Explainer(GradientAttribution, metaclass=Checked):
         return value.tolist() if isinstance(value, Tensor) else value
 
     def __repr__(self) -> str:
-        inside = "".join(f", {name}={value!r}" for name, value in self.settings().items())
+        plain = self.settings()
+        penalties = {name: own for name in plain if isinstance(own := getattr(self, name), Penalty)}
+        inside = "".join(f", {name}={value!r}" for name, value in (plain | penalties).items())
         return f"{type(self).__name__}({type(self.forward_func).__name__}{inside})"
 
     @cached_property

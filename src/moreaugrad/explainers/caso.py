@@ -1,18 +1,10 @@
-"""Context-aware first- and second-order explanations: the displacement that changes the loss most.
-
-CASO: D* = argmax_D g'D + D'HD / 2 - lambda1 ||D||_1 - lambda2 ||D||^2, g and H the gradient and
-the Hessian of the loss; CAFO: the same with H = 0. The L1 term is the relaxation of a limit on the
-number of entries, which would be a combinatorial problem; the two agree where the Hessian meets a
-restricted eigenvalue condition (CASO paper, appendix E) that cannot be checked for a network.
-"""
+"""CASO: the displacement that changes the loss most, to second order."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -28,152 +20,20 @@ from moreaugrad.curvature.products import (
     outside_autocast,
 )
 from moreaugrad.curvature.second_derivatives import NoSecondDerivative
-from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
-from moreaugrad.explainers.lambda1 import for_sparsity, given, searched
-from moreaugrad.explainers.uncertainty import (
-    accuracy,
-    blocks_of,
-    check_cost,
-    hessian_gap,
-    jackknife,
-    mean_of,
-    relative,
-    statuses,
-)
-from moreaugrad.penalties import L1
+from moreaugrad.explainers.cafo import GroupFeatures, SmoothFeatures
+from moreaugrad.explainers.derivatives import IMPLICIT, pulled_twice
+from moreaugrad.explainers.uncertainty import accuracy, check_cost, hessian_gap
+from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import flat_scale
-from moreaugrad.score.noise import RELATIVE, Noise
-from moreaugrad.score.score import Score
-from moreaugrad.solvers.second_order import (
-    PROBE,
-    Rule,
-    SecondOrderProblem,
-    solve_second_order,
-)
+from moreaugrad.solvers.second_order import PROBE, QuadraticProblem, SecondOrder
 from moreaugrad.solvers.solution import Solution, Status
 
-AUTO, SEARCH = "auto", "search"
-PIXEL_C1 = 10.0
 ROUGH = 1e-2
 """Tolerance of an attack's steps."""
 FEWEST = 4
 """Products that are made before any evaluations go into the error."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class GroupFeatures(Explainer):
-    """A = -D*, in units of `std` times the input; positive where the input raises the score.
-
-    D* = argmin_D -<g, D> - <D, H D> / 2 + lambda1 ||D||_1 + lambda2 ||D||^2 (no half), g and H the
-    loss's derivatives.
-
-    Details: `surrogate`, the loss's rise in the model at D*, and `increase`, its true rise.
-    """
-
-    score: str = "log-probability"
-    """The loss is minus this score; "log-probability" makes it the cross-entropy."""
-    std: float | Sequence[float] = 1.0
-    """What the preprocessing divided the pixels by: a number, or one for each channel. The problem
-    is then that of pixels in [0, 1], which the paper's c1 and lambda1 are for; 1 takes the inputs
-    as they are (there c1 and lambda1 are std^2 and std times those for pixels)."""
-    c1: float = PIXEL_C1
-    """lambda2 = L / 2 + c1, L the Hessian's largest eigenvalue (0 for CAFO)."""
-    lambda1: float | str = AUTO
-    """Weight of the L1 penalty: a number; "auto" by `sparsity`; or "search", the paper's choice: on
-    the grid max|g| / 2^j the last with at least three quarters of zeros."""
-    lambda2: float | None = None
-    """Weight of the squared L2 penalty itself, instead of c1."""
-    sparsity: float = 0.9
-    """Fraction of zero entries that an automatic `lambda1` aims at."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.lambda1, str):
-            choose("lambda1", self.lambda1, (AUTO, SEARCH))
-        elif not self.lambda1 >= 0:
-            raise ValueError(
-                f"lambda1: expected a number >= 0, 'auto' or 'search', got {self.lambda1!r}"
-            )
-        if not self.c1 > 0:
-            raise ValueError(f"c1: expected a number > 0, got {self.c1!r}")
-        if self.lambda2 is not None and not self.lambda2 > 0:
-            raise ValueError(f"lambda2: expected a number > 0, got {self.lambda2!r}")
-        if not 0 <= self.sparsity <= 1:
-            raise ValueError(f"sparsity: expected a share from 0 to 1, got {self.sparsity!r}")
-
-    @classmethod
-    def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:
-        """The paper's settings: c1 = 10 for pixels in [0, 1], lambda1 by search.
-
-        Give `std` where the preprocessing divides by it. The solution is ours, which is exact: the
-        paper's ten steps are not.
-        """
-        chosen: dict[str, Any] = {"c1": PIXEL_C1, "lambda1": SEARCH} | settings
-        return cls(forward_func, **chosen)
-
-    def _rule(self, counts: Tensor) -> Rule | None:
-        if not isinstance(self.lambda1, str):
-            return given(self.lambda1)
-        if self.lambda1 == SEARCH:
-            return searched(counts)
-        return for_sparsity(self.sparsity, counts)
-
-    def _told(
-        self, bound: BoundScore, scale: Tensor, delta: Tensor, surrogate: Tensor
-    ) -> dict[str, Tensor]:
-        """How much the displacement changes the loss: in the model, and truly (one more pass)."""
-        points = bound.origin + delta / scale
-        unmetered = replace(bound, meter=None)
-        with torch.no_grad():
-            there = unmetered.in_chunks(lambda rows: bound.value(points[rows], rows))
-        increase = bound.clean - there
-        return {"surrogate": surrogate, "increase": increase.to(surrogate)}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class CAFO(GroupFeatures):
-    """D* = ST_lambda1(g) / (2 lambda2), lambda2 = c1: CASO to first order.
-
-    >>> maps = mg.CAFO(model).attribute(x)
-
-    Source: CASO paper eq. (3).
-    """
-
-    method: ClassVar[str] = "cafo"
-    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
-
-    def _maps(self, bound: BoundScore) -> Solution:
-        scale = flat_scale(self.std, bound.layout, bound.origin)
-        rule = self._rule(bound.counts)
-        lambda2 = self.c1 if self.lambda2 is None else self.lambda2
-
-        def weight(gradient: Tensor) -> Tensor:
-            given = torch.zeros_like(gradient[:, 0])
-            return given if rule is None else rule(gradient, lambda _: gradient)
-
-        def solved(gradient: Tensor) -> Tensor:
-            return L1(1.0).prox(gradient, weight(gradient)) / (2 * lambda2)
-
-        # Blocks of draws, also where there is one.
-        blocks = blocks_of(bound.passes)
-        parts = [-bound.value_and_grad(draws=block)[1] / scale for block in blocks]
-        gradient = mean_of(blocks, parts)
-        delta = solved(gradient)
-        error = relative(jackknife(blocks, parts, solved), delta)
-        status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
-        told = self._told(bound, scale, delta, (gradient * delta).sum(1))
-        maps = Solution.direct(0.0 - delta, evaluations=bound.passes, status=status, error=error)
-        return replace(maps, eta=weight(gradient), details=told)
-
-    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
-        """H c / (2 lambda2) of the entries that are not zero; lambda1 is held."""
-        scale = flat_scale(self.std, bound.layout, bound.origin)
-        lambda2 = self.c1 if self.lambda2 is None else self.lambda2
-        inside = torch.where(maps.values != 0, cotangent, 0.0) / (2 * lambda2 * scale)
-        return gradient_and_product(bound, inside)[1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -219,21 +79,29 @@ class CASO(GroupFeatures):
         return replace(super().fixed(draws), tolerance=max(self.tolerance, ROUGH))
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
-        """J' c = -grad_x w'(g + H D), with (2 lambda2 I - H) w = c on the entries that are not
-        zero; D, w and lambda2 held."""
+        """J' c = -grad_x w'(g + H D), 2 lambda2 w = R z with R R the derivative of the prox and
+        (I - R H R / (2 lambda2)) z = R c; D, w and the weights held."""
         scale = flat_scale(self.std, bound.layout, bound.origin)
-        support = maps.values != 0
-        twice = 2 * maps.details["lambda2"]
+        penalty, twice = self._penalty(bound), 2 * maps.details["lambda2"]
+        tau = maps.eta / twice
+        # The map is minus the displacement.
+        delta = -maps.values
         model = LossModel(bound, Exact, scale)
+        if penalty.differentiable:
 
-        def root(v: Tensor) -> Tensor:
-            return torch.where(support, v, 0.0)
+            def root(v: Tensor) -> Tensor:
+                return penalty.prox_root(delta, tau, v)
 
-        w, _ = shifted_solve(
-            model.product, root, cotangent, -1 / twice, self.tolerance, self.max_evaluations
-        )
-        # Of the score, whose derivatives are minus the loss's; the map is minus D.
-        return pulled_twice(bound, w / twice[:, None] / scale, -maps.values / scale)
+            z, _ = shifted_solve(
+                model.product, root, cotangent, -1 / twice, self.tolerance, self.max_evaluations
+            )
+            w = root(z)
+        else:
+            rows = torch.arange(len(bound), device=delta.device)
+            inner = (model.gradient + model.product(delta, rows)) / twice[:, None]
+            w = prox_derivative(penalty, inner, tau)(cotangent)
+        # Of the score, whose derivatives are minus the loss's.
+        return pulled_twice(bound, w / twice[:, None] / scale, delta / scale)
 
     def _maps(self, bound: BoundScore) -> Solution:
         with outside_autocast(bound) as bound:
@@ -249,85 +117,53 @@ class CASO(GroupFeatures):
     def _solved(self, bound: BoundScore, hessian: str) -> Solution:
         scale = flat_scale(self.std, bound.layout, bound.origin)
         model = LossModel(bound, HESSIANS[hessian], scale)
-        problem = SecondOrderProblem(
+        penalty = self._penalty(bound)
+        given = self._given(bound)
+        problem = QuadraticProblem(
             gradient=model.gradient,
             product=model.product,
             probe=PROBE.draw(bound.keys, 0, bound.origin, bound.mask),
-            lambda1=self._rule(bound.counts),
-            lambda2=self.lambda2,
-            c1=self.c1,
+            eta=given,
+            lambda2=torch.full_like(given, self.c1 if self.lambda2 is None else self.lambda2),
+            penalty=penalty,
+            cost=PRODUCT * bound.passes,
         )
         begun = 1 if hessian == EXACT else 1 + PRODUCT
         allowed = self.max_evaluations // bound.passes - begun
         check = check_cost(model)
         if allowed - check < PRODUCT * FEWEST:
             check = 0
-        most = (allowed - check) // PRODUCT
-        found = solve_second_order(problem, self.tolerance, most)
-        chosen = problem.lambda1 if isinstance(self.lambda1, str) else None
+        solver = SecondOrder(
+            tolerance=self.tolerance,
+            max_products=(allowed - check) // PRODUCT,
+            rule=self._rule(penalty, bound),
+            c1=self.c1 if self.lambda2 is None else None,
+        )
+        found = solver.solve(problem)
         error, residual = accuracy(
-            model, found, chosen, follows=self.lambda2 is None, measured=check > 0
+            model, found, solver.rule, follows=self.lambda2 is None, measured=check > 0
         )
-        surrogate = (model.gradient * found.delta + found.image * found.delta / 2).sum(1)
-        return Solution(
-            values=0.0 - found.delta,
-            status=statuses(found, residual, self.tolerance, most, noisy=bound.sigma is not None),
-            residual=residual,
-            error=error,
-            eta=found.lambda1,
-            steps=found.products,
-            evaluations=(begun + PRODUCT * found.products + check) * bound.passes,
-            details=self._told(bound, scale, found.delta, surrogate)
-            | {"lambda2": found.lambda2, "top_eigenvalue": found.top, "top_error": found.top_error}
-            | hessian_gap(model, found.top),
-        )
+        rough = ~(residual <= self.tolerance)
+        rough &= found.having(Status.CONVERGED)
+        found = found.marked(Status.PRECISION, rough, error)
+        if bound.sigma is not None:
+            found = found.marked(Status.FIXED_BUDGET, found.having(Status.CONVERGED))
+        delta = found.values
+        surrogate = (model.gradient * delta + found.image * delta / 2).sum(1)
+        details = self._told(bound, scale, delta, surrogate)
+        details |= {
+            "lambda2": found.lambda2, "top_eigenvalue": found.top, "top_error": found.top_error,
+        }  # fmt: skip
+        provenance = found.provenance() | {
+            "residual": residual,
+            "evaluations": found.evaluations + (begun + check) * bound.passes,
+            "details": details | hessian_gap(model, found.top),
+        }
+        return Solution(values=0.0 - delta, **provenance)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class _Smooth(GroupFeatures):
-    """g and H are means over `samples` antithetic draws of noise: one joint problem.
-
-    Source: CASO paper eq. (8). Differs: one target for all draws.
-    """
-
-    sigma: float = 0.15
-    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
-    sigma_mode "absolute" in the input's units."""
-    samples: int = 32
-    """Noise samples, in antithetic pairs."""
-    sigma_mode: str = RELATIVE
-    """Units of `sigma`: "relative" or "absolute"."""
-    seed: int = 0
-    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
-
-    @cached_property
-    def _score(self) -> Score:
-        return replace(
-            super()._score, sigma=self.sigma, samples=self.samples,
-            sigma_mode=self.sigma_mode, noise=Noise(self.seed),
-        )  # fmt: skip
-
-    def _draws(self) -> int:
-        return self.samples if self.sigma > 0 else 1
-
-    def fixed(self, draws: int) -> Self:
-        return replace(super().fixed(draws), samples=min(self.samples, draws))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SmoothCAFO(_Smooth, CAFO):
-    """CAFO of the mean loss under Gaussian noise.
-
-    >>> maps = mg.SmoothCAFO(model, samples=4).attribute(x)
-
-    Source: CASO paper section 5.
-    """
-
-    method: ClassVar[str] = "smooth-cafo"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SmoothCASO(_Smooth, CASO):
+class SmoothCASO(SmoothFeatures, CASO):
     """CASO of the mean loss under Gaussian noise.
 
     >>> maps = mg.SmoothCASO(model, samples=4).attribute(x)

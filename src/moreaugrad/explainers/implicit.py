@@ -110,7 +110,7 @@ class Pulled:
             return self._root(self._root(v))
         gradient = self._there.value_and_grad()[1]
         before = -self.problem.rho[:, None] * gradient
-        return prox_derivative(self.problem.penalty, before, self._tau, v)
+        return prox_derivative(self.problem.penalty, before, self._tau)(v)
 
     def _all_points(self) -> tuple[Tensor, Tensor]:
         """Inputs with every draw's noise, `[draws * B, n]`, and the samples they belong to."""

@@ -1,4 +1,4 @@
-"""How lambda1 is chosen, per sample: given, by a wanted share of zeros, by the paper's search."""
+"""How lambda1 is chosen, per sample: by a wanted fraction of zeros, by the paper's search."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from torch import Tensor
 from moreaugrad.solvers.second_order import Rule
 from moreaugrad.solvers.sparsity import eta_for
 
+Magnitudes = Callable[[Tensor], Tensor]
+"""Those of a penalty, `[B, G]` of `[B, n]`."""
+
 LEAST_ZEROS = 0.75
-"""Share of zeros that the paper's search asks for."""
+"""Fraction of zeros that the paper's search asks for."""
 GRID = 40
 """Halvings of lambda1 that the search makes at most."""
 ROUNDS, CLOSE = 16, 0.002
-"""Trials of lambda1 for a wanted share of zeros, and the deviation from it that is left alone."""
+"""Trials of lambda1 for a fraction of zeros, and the deviation from it that is left alone."""
 
 
-def given(lambda1: float) -> Rule | None:
-    """None where there is no penalty: the solution is then a linear system's."""
-    return None if lambda1 == 0 else lambda gradient, _: torch.full_like(gradient[:, 0], lambda1)
-
-
-def for_sparsity(zeros: float, counts: Tensor) -> Rule:
+def for_sparsity(zeros: float, magnitudes: Magnitudes, counts: Tensor) -> Rule:
     """The lambda1 that is its own pulls' quantile: the root of log(quantile / lambda1).
 
-    `counts` `[B]` of the entries are real; the pulls of others are zero, and do not count.
+    magnitudes: of the penalty; `counts` `[B]` of them are real, those of padding do not count.
 
     It lies between the gradient's quantile, to whose pulls the Hessian adds, and its largest entry,
     at which the solution is zero. By regula falsi in log(lambda1); the Illinois rule halves the
@@ -35,12 +33,13 @@ def for_sparsity(zeros: float, counts: Tensor) -> Rule:
 
     def rule(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
         def excess(lambda1: Tensor) -> tuple[Tensor, Tensor]:
-            magnitude = pulls(lambda1).abs()
+            magnitude = magnitudes(pulls(lambda1))
             share = _zeros(magnitude, lambda1, counts)
             quantile = eta_for(magnitude, zeros, counts)
             return (quantile / lambda1).log(), (share - zeros).abs() <= CLOSE
 
-        quantile, largest = eta_for(gradient.abs(), zeros, counts), gradient.abs().amax(1)
+        sizes = magnitudes(gradient)
+        quantile, largest = eta_for(sizes, zeros, counts), sizes.amax(1)
         trivial = (quantile <= 0) | ~torch.isfinite(largest)
         low = found = torch.where(trivial, 1.0, quantile)
         high = torch.where(trivial, 1.0, largest)
@@ -63,20 +62,20 @@ def for_sparsity(zeros: float, counts: Tensor) -> Rule:
     return rule
 
 
-def searched(counts: Tensor) -> Rule:
+def searched(magnitudes: Magnitudes, counts: Tensor) -> Rule:
     """Zeros grow with lambda1 and the loss falls: the last of the grid with enough zeros."""
 
     def rule(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
-        start = gradient.abs().amax(1)
+        start = magnitudes(gradient).amax(1)
         found, going = start, torch.ones_like(start, dtype=torch.bool)
         for halvings in range(1, GRID):
             lambda1 = torch.where(going, start / 2**halvings, found)
-            going = going & (_zeros(pulls(lambda1).abs(), lambda1, counts) >= LEAST_ZEROS)
+            going = going & (_zeros(magnitudes(pulls(lambda1)), lambda1, counts) >= LEAST_ZEROS)
             if not bool(going.any()):
                 break
             found = torch.where(going, lambda1, found)
         if bool((found == start).any()):  # half of the largest entry leaves too few zeros
-            wanted = for_sparsity(LEAST_ZEROS, counts)(gradient, pulls)
+            wanted = for_sparsity(LEAST_ZEROS, magnitudes, counts)(gradient, pulls)
             found = torch.where(found == start, wanted, found)
         return found
 
@@ -84,5 +83,5 @@ def searched(counts: Tensor) -> Rule:
 
 
 def _zeros(magnitude: Tensor, lambda1: Tensor, counts: Tensor) -> Tensor:
-    """Share of the real entries that lambda1 sets to zero, `[B]`."""
+    """Fraction of the real entries that lambda1 sets to zero, `[B]`."""
     return 1 - (magnitude > lambda1[:, None]).sum(1).double() / counts

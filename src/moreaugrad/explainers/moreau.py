@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
     STEIN,
@@ -18,10 +17,9 @@ from moreaugrad.explainers.derivatives import (
     groups_with_a_graph,
 )
 from moreaugrad.explainers.implicit import UNROLLED_STEPS, Pulled
+from moreaugrad.explainers.penalised import Penalised
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
-from moreaugrad.penalties.base import check_any_batch
-from moreaugrad.penalties.per_input import PerInput
 from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import Shape
@@ -36,7 +34,7 @@ ROUGH, ROUGH_STEPS = 1e-2, 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Moreau(Explainer):
+class Moreau(Penalised):
     """A = -u* / rho, u* = argmin_u f(x + u) + ||u||^2 / (2 rho) + eta R(u), R the penalty.
 
     >>> maps = mg.Moreau(model, penalty=mg.ElasticNet(0.01, 0.1)).attribute(x)
@@ -96,40 +94,16 @@ class Moreau(Explainer):
         choose("solver", self.solver, SOLVERS)
         if self.max_evaluations < 1:
             raise ValueError(f"max_evaluations: expected at least 1, got {self.max_evaluations!r}")
-        self._check_penalty()
         super().__post_init__()
+        self._check_weight("eta", self.eta, (AUTO,))
+        if not 0 <= self.sparsity <= 1:
+            raise ValueError(f"sparsity: expected a fraction from 0 to 1, got {self.sparsity!r}")
         _ = self._solver  # checks its settings
         if self.chains != 1 and not self.fresh:
             raise ValueError(
                 f"chains: expected 1 without fresh noise (sigma > 0), got {self.chains!r}: other "
                 "draws are what tells two solutions apart"
             )
-        if not self.penalty.differentiable:
-            ways = tuple(way for way in self.derivatives if way != IMPLICIT)
-            object.__setattr__(self, "derivatives", ways)
-
-    def _check_penalty(self) -> None:
-        if not isinstance(self.penalty, Penalty):
-            raise TypeError(
-                "penalty: expected a Penalty such as L1(0.01), got "
-                f"{getattr(self.penalty, '__name__', type(self.penalty).__name__)}"
-            )
-        if isinstance(self.eta, str):
-            choose("eta", self.eta, (AUTO,))
-            if not self.penalty.sparse:
-                raise TypeError(
-                    "eta: 'auto' needs a penalty that sets entries or groups to zero and has "
-                    f"magnitudes (L1, GroupL2), got {type(self.penalty).__name__}: give a number"
-                )
-        elif not 0 <= self.eta < torch.inf:
-            raise ValueError(f"eta: expected a number >= 0 or 'auto', got {self.eta!r}")
-        if not 0 <= self.sparsity <= 1:
-            raise ValueError(f"sparsity: expected a fraction from 0 to 1, got {self.sparsity!r}")
-
-    def _regulariser(self, shape: Shape, bound: BoundScore) -> Penalty:
-        """R, for an input of that shape among those that are explained."""
-        check_any_batch(self.penalty, torch.zeros(len(bound) + 1, *shape).to(bound.origin))
-        return self.penalty
 
     @property
     def fresh(self) -> bool:
@@ -176,12 +150,11 @@ class Moreau(Explainer):
 
     def _problem(self, bound: BoundScore) -> MoreauProblem:
         like = bound.origin[:, 0]
-        parts = tuple(self._regulariser(shape, bound) for shape in bound.layout.shapes)
         return MoreauProblem(
             score=bound,
             rho=torch.full_like(like, self.rho),
             eta=torch.full_like(like, 0.0 if isinstance(self.eta, str) else self.eta),
-            penalty=PerInput(parts, bound.layout),
+            penalty=self._penalty(bound),
         )
 
     def _maps(self, bound: BoundScore) -> Solution:

@@ -6,7 +6,6 @@ would give another problem; in reduced precision, the network's rounding has cha
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -16,8 +15,7 @@ from torch import Tensor
 
 from moreaugrad.curvature.products import PRODUCT, Exact, LossModel
 from moreaugrad.score.rounding import OtherRounding
-from moreaugrad.solvers.second_order import Rule, SecondOrderSolution
-from moreaugrad.solvers.solution import Status
+from moreaugrad.solvers.second_order import QuadraticSolution, Rule
 
 CHECK = 1 + 2 * PRODUCT
 """Evaluations of one draw: its gradient, and products with the solution and L's eigenvector."""
@@ -77,7 +75,7 @@ def check_cost(model: LossModel) -> int:
 
 def accuracy(
     model: LossModel,
-    found: SecondOrderSolution,
+    found: QuadraticSolution,
     rule: Rule | None,
     *,
     follows: bool,
@@ -89,7 +87,7 @@ def accuracy(
     L's own error counts. Not measured, what the draws or the rounding add is unknown: NaN.
     """
     # Neither is known better than to the precision that the solver computes in.
-    least = torch.finfo(found.delta.dtype).eps * found.delta.any(1)
+    least = torch.finfo(found.values.dtype).eps * found.values.any(1)
     error, residual = found.error + LEAST * least, found.residual.maximum(least)
     if check_cost(model) == 0:
         return error, residual
@@ -100,11 +98,11 @@ def accuracy(
     if noisy:
         return error.hypot(sampling_error(model, found, rule, follows=follows)), residual
     more, off = rounding_error(model, found, rule, follows=follows)
-    return error + more + model.bound.layout.lost(found.delta), residual + off
+    return error + more + model.bound.layout.lost(found.values), residual + off
 
 
 def sampling_error(
-    model: LossModel, found: SecondOrderSolution, rule: Rule | None, *, follows: bool
+    model: LossModel, found: QuadraticSolution, rule: Rule | None, *, follows: bool
 ) -> Tensor:
     """Standard error of the solution `[B]`, over its length, by blocks of the draws."""
     blocks = blocks_of(model.bound.samples)
@@ -120,11 +118,11 @@ def sampling_error(
         return found.moved(both[:, n:] - mean, both[:, :n], rule)
 
     joined = [torch.cat(pair, dim=1) for pair in zip(gradients, slopes, strict=True)]
-    return relative(jackknife(blocks, joined, mapped), found.delta)
+    return relative(jackknife(blocks, joined, mapped), found.values)
 
 
 def rounding_error(
-    model: LossModel, found: SecondOrderSolution, rule: Rule | None, *, follows: bool
+    model: LossModel, found: QuadraticSolution, rule: Rule | None, *, follows: bool
 ) -> tuple[Tensor, Tensor]:
     """Of the solution, over its length, and of the objective's derivatives, over ||g||: `[B]` each.
 
@@ -136,20 +134,20 @@ def rounding_error(
             gradient, slope = _slopes(model, found, follows, None)
         change = slope - found.slope
         moved = found.moved(change, gradient, rule)
-        error = torch.maximum(error, (moved - found.delta).norm(dim=1))
+        error = torch.maximum(error, (moved - found.values).norm(dim=1))
         residual = torch.maximum(residual, change.norm(dim=1))
     length = model.gradient.norm(dim=1)
-    return relative(error, found.delta), torch.where(residual == 0, residual, residual / length)
+    return relative(error, found.values), torch.where(residual == 0, residual, residual / length)
 
 
 def _slopes(
-    model: LossModel, found: SecondOrderSolution, follows: bool, draws: range | None
+    model: LossModel, found: QuadraticSolution, follows: bool, draws: range | None
 ) -> tuple[Tensor, Tensor]:
     """g and g + H D - L D over some draws, `[B, n]` each, L where lambda2 follows it."""
-    gradient, along, top = model.at(draws, found.delta, found.axis)
+    gradient, along, top = model.at(draws, found.values, found.axis)
     slope = gradient + along
     if follows:
-        slope = slope - (top * found.axis).sum(1, keepdim=True) * found.delta
+        slope = slope - (top * found.axis).sum(1, keepdim=True) * found.values
     return gradient, slope
 
 
@@ -175,21 +173,3 @@ def hessian_gap(model: LossModel, top: Tensor) -> dict[str, Tensor]:
             stacklevel=2,
         )
     return {"hessian_gap": gap}
-
-
-def statuses(
-    found: SecondOrderSolution, residual: Tensor, tolerance: float, most: int, *, noisy: bool
-) -> tuple[Status, ...]:
-    """residual `[B]`: with what rounding adds to it; NaN where that is not known."""
-    ends = []
-    columns = (found.residual, residual, found.products)
-    for solved, known, products in zip(*(part.tolist() for part in columns), strict=True):
-        if math.isnan(solved):
-            ends.append(Status.NON_FINITE)
-        elif known <= tolerance:
-            ends.append(Status.FIXED_BUDGET if noisy else Status.CONVERGED)
-        elif solved > tolerance and products >= most:
-            ends.append(Status.BUDGET_USED)
-        else:
-            ends.append(Status.PRECISION)
-    return tuple(ends)

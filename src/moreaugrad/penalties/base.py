@@ -8,6 +8,7 @@ test every penalty: Fenchel's gap R(p) + R*(d) - <p, d> vanishes for the pairs
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -94,22 +95,24 @@ class Zero(Penalty):
         return torch.zeros_like(g)
 
 
-def prox_derivative(penalty: Penalty, u: Tensor, tau: Weight, v: Tensor) -> Tensor:
-    """D v, D the derivative of `prox(., tau)` at u, through its code by autograd.
+def prox_derivative(penalty: Penalty, u: Tensor, tau: Weight) -> Callable[[Tensor], Tensor]:
+    """v to D v, D the derivative of `prox(., tau)` at u.
 
-    For penalties without `prox_root`. Where its code cannot be differentiated, D keeps what the
-    prox does not set to zero.
+    By `prox_root`; without it through the prox's code by autograd. Where that cannot be
+    differentiated, D keeps what the prox does not set to zero.
     """
+    if penalty.differentiable:
+        result = penalty.prox(u, tau)
+        return lambda v: penalty.prox_root(result, tau, penalty.prox_root(result, tau, v))
     with torch.enable_grad():
         leaf = u.detach().requires_grad_()
         try:
             result = penalty.prox(leaf, tau)
         except RuntimeError:  # e.g. "Can't call numpy() on Tensor that requires grad"
             result = penalty.prox(u, tau)
-        if result.requires_grad:
-            (found,) = torch.autograd.grad(result, leaf, v)
-            return found
-    return torch.where(result != 0, v, 0.0)
+    if not result.requires_grad:
+        return lambda v: torch.where(result != 0, v, 0.0)
+    return lambda v: torch.autograd.grad(result, leaf, v, retain_graph=True)[0]
 
 
 def check_weight(name: str, weight: Weight) -> None:

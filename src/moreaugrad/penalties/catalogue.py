@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from moreaugrad.registry import Registry, Row
@@ -40,6 +41,7 @@ PENALTIES = Registry(
             "moreaugrad.training.harmonisation:PublishedHarmonisation",
             "the released heuristic, no penalty's maximiser", ADVGRAD,
         ),
+        "zero": NamedPenalty("moreaugrad.penalties.base:Zero", "0, without weights"),
     },
     ["moreaugrad.penalties.base:Penalty", "moreaugrad.training.harmonisation:GuidedPenalty"],
 )  # fmt: skip
@@ -52,7 +54,7 @@ def build(name: str, *weights: float, **settings: Any) -> Any:
 
     weights: what the class has no default for, in order, and then the row's `optional` settings.
     Errors: ValueError for an unknown name or setting, another number of weights, and weights that
-    are not finite and >= 0.
+    the penalty does not take.
     """
     row = PENALTIES[name]
     needed = row.needs()
@@ -62,8 +64,32 @@ def build(name: str, *weights: float, **settings: Any) -> Any:
             f"epsilon: expected the numbers {', '.join(wanted) or 'none'} of the penalty {name}, "
             f"got {', '.join(f'{value:g}' for value in weights) or 'none'}"
         )
-    if not all(0 <= value < float("inf") for value in weights):
-        given = ", ".join(f"{value:g}" for value in weights)
-        raise ValueError(f"epsilon: expected finite numbers >= 0, got {given}")
     more = dict(zip(row.optional, weights[len(needed) :], strict=False))
     return PENALTIES.build(name, *weights[: len(needed)], **more, **settings)
+
+
+def read(text: str | Mapping[str, Any]) -> Any:
+    """The penalty of a configuration or a command line.
+
+    Either a name and its weights, "elastic-net 0.01 0.05"; or a table of its name and its fields,
+    {name = "group", eta = 1.0, size = 4}, as `Explainer.settings` has it.
+    Errors: ValueError, as of `build`.
+    """
+    if isinstance(text, str):
+        name, *numbers = text.split() or [""]
+        try:
+            return build(name, *map(float, numbers))
+        except ValueError as error:
+            raise ValueError(
+                f"penalty: expected a name and its weights, got {text!r} ({error})"
+            ) from error
+    fields = dict(text)
+    name = str(fields.pop("name", ""))
+    weights = [fields.pop(need) for need in PENALTIES[name].needs() if need in fields]
+    return build(name, *weights, **fields)
+
+
+def name_of(penalty: object) -> str:
+    """What a penalty is called here; of a class that has no row, `package.module:Class`."""
+    target = f"{type(penalty).__module__}:{type(penalty).__qualname__}"
+    return next((name for name, row in PENALTIES.items() if row.target == target), target)

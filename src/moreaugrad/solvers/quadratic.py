@@ -1,69 +1,146 @@
-"""The second-order problem with a matrix of low rank in the place of the Hessian."""
+"""The second-order problem with a matrix of low rank instead of the Hessian."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from moreaugrad.curvature.ritz import RitzSpace
-from moreaugrad.penalties import L1
+from moreaugrad.penalties import L1, Penalty
+from moreaugrad.penalties.base import prox_derivative
 
-PENALTY = L1(1.0)
-STEPS = 100
+ROUNDINGS = 4
+"""Of D: a step so short is nothing."""
 
 
 class QuadraticModel:
-    """minimise a D'D / 2 - D'(V T V')D / 2 - b'D + lambda1 ||D||_1, T = V'HV; sample by sample.
+    """minimise a D'D / 2 - D'(V T V')D / 2 - b'D + lambda1 R(D), T = V'HV; sample by sample.
 
-    A proximal gradient step finds which entries are not zero, and with which signs; Newton's
-    method solves for those. Of the two the one with the lower objective is taken, so that it
-    converges for every T below a, definite or not.
+    A proximal gradient step, then the best of it and of a few points that it suggests: a
+    semismooth Newton step, and one further along the way of the last steps. The step is a
+    contraction, so that this converges for every T below a, definite or not, and every penalty.
     accuracy `[B]`: length of the gradient step at which a sample is done.
     """
 
-    def __init__(self, space: RitzSpace, pull: Tensor, twice: Tensor, accuracy: Tensor) -> None:
-        self.space, self.pull, self.accuracy = space, pull, accuracy
+    steps: ClassVar[int] = 1000
+
+    def __init__(
+        self, space: RitzSpace, pull: Tensor, twice: Tensor, accuracy: Tensor, penalty: Penalty
+    ) -> None:
+        self.space, self.pull, self.accuracy, self.penalty = space, pull, accuracy, penalty
         self.twice = twice[:, None]
         lowest = torch.linalg.eigvalsh(space.small)[:, :1] if space.size else twice[:, None].cpu()
         # The objective's curvature goes from a - max T up to this.
         self.steepest = self.twice + (-lowest).clamp_min(0).to(twice)
         self.delta = torch.zeros_like(pull)
 
+    @staticmethod
+    def of(
+        space: RitzSpace, pull: Tensor, twice: Tensor, accuracy: Tensor, penalty: Penalty
+    ) -> QuadraticModel:
+        plain = isinstance(penalty, L1) and isinstance(penalty.eta, float) and penalty.eta == 1
+        return (L1Model if plain else QuadraticModel)(space, pull, twice, accuracy, penalty)
+
     def changed(self, slope: Tensor) -> QuadraticModel:
         """The problem with slopes changed by `[B, n]`, started at the last solution."""
-        model = QuadraticModel(self.space, self.pull + slope, self.twice[:, 0], self.accuracy)
+        model = type(self)(
+            self.space, self.pull + slope, self.twice[:, 0], self.accuracy, self.penalty
+        )
         model.delta = self.delta
         return model
 
     def pulls(self, lambda1: Tensor) -> Tensor:
-        """b + V T V'D at the solution, `[B, n]`."""
+        """b + V T V'D at the solution, `[B, n]`: D is the prox of it over a."""
         return self._pulls(self.solution(lambda1))
 
     def solution(self, lambda1: Tensor) -> Tensor:
         """D `[B, n]`, started at the last one."""
-        delta, going = self.delta, torch.ones_like(self.accuracy, dtype=torch.bool)
+        delta = before = self.delta
+        going = torch.ones_like(self.accuracy, dtype=torch.bool)
         pulls = self._pulls(delta)
-        for _ in range(STEPS):
+        for _ in range(self.steps):
             slope = pulls - self.twice * delta
-            moved = PENALTY.prox(delta + slope / self.steepest, lambda1 / self.steepest[:, 0])
+            moved = self._step(delta, slope, lambda1)
             length = self.steepest[:, 0] * (moved - delta).norm(dim=1)
             # The step's end also where it is short: an entry that it sets to zero is zero.
             delta = torch.where(going[:, None], moved, delta)
-            going = going & (length > self.accuracy)
+            going = going & (length > self._enough(moved))
             if not bool(going.any()):
                 break
-            found = self._better(lambda1, moved, *self._candidates(moved, lambda1))
+            found = self._better(lambda1, moved, *self._candidates(moved, before, lambda1))
+            before = moved
             delta = torch.where(going[:, None], found, delta)
             pulls = self._pulls(delta)
         self.delta = delta
         return delta
 
+    def _enough(self, moved: Tensor) -> Tensor:
+        """The accuracy, or what rounding leaves of a step."""
+        rounding = ROUNDINGS * torch.finfo(moved.dtype).eps * moved.norm(dim=1)
+        return self.accuracy.maximum(self.steepest[:, 0] * rounding)
+
+    def lacking(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
+        """What D lacks to be the solution, `[B]`: over the smallest curvature a bound of its error.
+
+        The length of a proximal gradient step, which is a contraction. slope `[B, n]`: of all but
+        the penalty. Known no better than to the rounding of D.
+        """
+        rounding = torch.finfo(delta.dtype).eps * delta.norm(dim=1)
+        step: Tensor = (self._step(delta, slope, lambda1) - delta).norm(dim=1)
+        return self.steepest[:, 0] * step.maximum(rounding)
+
+    def _step(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
+        return self.penalty.prox(delta + slope / self.steepest, lambda1 / self.steepest[:, 0])
+
     def _pulls(self, delta: Tensor) -> Tensor:
         return self.pull + self.space.combine(self.space.times(self.space.coefficients(delta)))
 
-    def _candidates(self, at: Tensor, lambda1: Tensor) -> Iterator[Tensor]:
+    def _candidates(self, at: Tensor, before: Tensor, lambda1: Tensor) -> Iterator[Tensor]:
+        """Points that may lie near the solution."""
+        # The solution solves D = P((b + V T V'D) / a), P the prox; with P's derivative Q at D,
+        # Newton's step from D is S = r + Q V T w / a, r = P(...) - D, w = V'S.
+        space, tau = self.space, lambda1 / self.twice[:, 0]
+        inner = self._pulls(at) / self.twice
+        ahead = self.penalty.prox(inner, tau)
+        derivative = prox_derivative(self.penalty, inner, tau)
+        images = [space.coefficients(derivative(v)) for v in space.basis.unbind(1)]
+        among = torch.stack(images, dim=2) / self.twice.double().cpu()[:, :, None]
+        system = torch.eye(space.size, dtype=torch.float64) - among @ space.small
+        right = space.coefficients(ahead - at)
+        w = torch.linalg.solve(system, right[:, :, None])[:, :, 0]
+        yield ahead + derivative(space.combine(space.times(w))) / self.twice
+        yield at + (at - before)
+
+    def _better(self, lambda1: Tensor, *points: Tensor) -> Tensor:
+        """The one whose proximal gradient step is the shortest."""
+        best, shortest = points[0], torch.full_like(lambda1, torch.inf)
+        for point in points:
+            slope = self._pulls(point) - self.twice * point
+            length = (self._step(point, slope, lambda1) - point).norm(dim=1)
+            best = torch.where((length < shortest)[:, None], point, best)
+            shortest = torch.minimum(length, shortest)
+        return best
+
+
+class L1Model(QuadraticModel):
+    """R = ||D||_1: Newton's method solves for the entries that are not zero, with their signs."""
+
+    steps: ClassVar[int] = 100
+
+    def _enough(self, moved: Tensor) -> Tensor:
+        return self.accuracy
+
+    def lacking(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
+        """The length of the shortest of the objective's derivatives."""
+        weight = lambda1[:, None]
+        inside = (slope.abs() - weight).clamp_min(0)
+        found: Tensor = torch.where(delta == 0, inside, slope - weight * delta.sign()).norm(dim=1)
+        return found
+
+    def _candidates(self, at: Tensor, before: Tensor, lambda1: Tensor) -> Iterator[Tensor]:
         """Points near the solution of the entries that are not zero in `at`, with their signs."""
         support = at != 0
         full = self._newton(at.sign(), lambda1)
@@ -89,8 +166,9 @@ class QuadraticModel:
         w = torch.linalg.solve(system, right[:, :, None])[:, :, 0]
         return (inner + torch.where(support, space.combine(space.times(w)), 0.0)) / self.twice
 
-    def _better(self, lambda1: Tensor, best: Tensor, *others: Tensor) -> Tensor:
+    def _better(self, lambda1: Tensor, *points: Tensor) -> Tensor:
         """The one with the lowest objective."""
+        best, *others = points
         slope = self.twice * best - self._pulls(best)
         for other in others:
             ahead = self.twice * other - self._pulls(other)

@@ -1,13 +1,14 @@
-"""maximise g'D + D'HD / 2 - lambda1 ||D||_1 - lambda2 ||D||^2, lambda2 = L / 2 + c1.
+"""maximise g'D + D'HD / 2 - lambda1 R(D) - lambda2 ||D||^2, lambda2 = L / 2 + c1, R any penalty.
 
 H is only known through products, each as dear as two gradients, so few are made and all are kept:
-in their span H is a small matrix, which gives L, the solution without lambda1, and a model of H
+in their span H is a small matrix, which gives L, the solution without a penalty, and a model of H
 whose own solution is found without further products. What the model lacks is put right by the
 product with that solution, which joins the span.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.ritz import RitzSpace
+from moreaugrad.penalties import Penalty
 from moreaugrad.score.noise import Noise
+from moreaugrad.solvers.problem import Problem, Solver
 from moreaugrad.solvers.quadratic import QuadraticModel
+from moreaugrad.solvers.solution import Solution, Status
 
 Rule = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
-"""How lambda1 `[B]` is told: from the gradient `[B, n]` and a function that gives, for a lambda1,
-the pulls g + H D at its solution. Entries whose pull exceeds lambda1 are not zero."""
+"""How lambda1 `[B]` is chosen: from the gradient `[B, n]` and a function that gives, for a lambda1,
+the pulls g + H D at its solution. Entries (groups) whose pull exceeds lambda1 are not zero."""
 
 PROBE = Noise(seed=0x50524F4245)
 PROBES = 2
@@ -36,82 +40,118 @@ PATIENCE, PROGRESS = 8, 0.9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SecondOrderProblem:
-    """gradient `[B, n]`; product: v `[m, n]` and its samples' rows, to H v `[m, n]`.
+class QuadraticProblem(Problem):
+    """minimise lambda2 ||D||^2 - g'D - D'HD / 2 + lambda1 R(D). Source: CASO paper eq. (5).
 
+    gradient: g `[B, n]`. product: v `[m, n]` and its samples' rows, to H v `[m, n]`, which counts
+    as `cost` evaluations. eta: lambda1 `[B]`. lambda2 `[B]`.
     probe `[B, n]`: random directions that look for what the gradient's Krylov space cannot see.
-    lambda1: None is 0. lambda2: None is L / 2 + c1.
     """
 
     gradient: Tensor
     product: Callable[[Tensor, Tensor], Tensor]
     probe: Tensor
-    lambda1: Rule | None
-    lambda2: float | None
-    c1: float
+    eta: Tensor
+    lambda2: Tensor
+    penalty: Penalty
+    cost: int = 2
+    rows: Tensor | None = None
+    """Which of the product's samples these are; None: all."""
+
+    def __post_init__(self) -> None:
+        if self.rows is None:
+            rows = torch.arange(len(self.gradient), device=self.gradient.device)
+            object.__setattr__(self, "rows", rows)
+
+    @property
+    def unit(self) -> Tensor:
+        return 0.5 / self.lambda2
+
+    @property
+    def start(self) -> Tensor:
+        return torch.zeros_like(self.gradient)
+
+    @property
+    def evaluations(self) -> int:
+        return self.cost
+
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.rows is not None
+        image = self.product(u, self.rows)
+        twice = 2 * self.lambda2[:, None]
+        return (u * (twice * u / 2 - self.gradient - image / 2)).sum(1), (
+            twice * u - self.gradient - image
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SecondOrderSolution:
-    """Per sample: `delta` and `image` = H delta, `[B, n]`, and, `[B]` each:
+class QuadraticSolution(Solution):
+    """`values` = D and `image` = H D, `[B, n]`, and, `[B]` each:
 
-    residual: distance of 0 from the objective's derivatives at delta, over ||g||.
-    error: of delta, relative: (residual ||g|| / ||delta|| + top_error) / (2 lambda2 - L); a bound,
+    residual: over ||g||, what is lacking to be optimal; for L1 the distance of 0 from the
+    objective's derivatives, for others the length of a proximal gradient step.
+    error: of D, relative: (residual ||g|| / ||D|| + top_error) / (2 lambda2 - L); a bound,
     as far as L is known. The second term is there where lambda2 is made from L.
-    top: L, the largest eigenvalue of H (0 where all are negative); top_error: how far below an
-    eigenvalue it may be. products: with H, of the sample's own.
-    Of the problem around it: slope, g + H delta - L delta (without L delta where lambda2 is given),
+    eta: lambda1. top: L, the largest eigenvalue of H (0 where all are negative); top_error: how far
+    below an eigenvalue it may be. steps: products with H, of the sample's own.
+    Of the problem around it: slope, g + H D - L D (without L D where lambda2 is given),
     and axis, the eigenvector of L, `[B, n]` each.
     """
 
-    delta: Tensor
     image: Tensor
-    residual: Tensor
-    error: Tensor
-    lambda1: Tensor
     lambda2: Tensor
     top: Tensor
     top_error: Tensor
-    products: Tensor
     slope: Tensor
     axis: Tensor
     around: QuadraticModel
 
     def moved(self, change: Tensor, gradient: Tensor, rule: Rule | None) -> Tensor:
-        """delta `[B, n]` of a problem whose slope differs by `change` and gradient is another.
+        """D `[B, n]` of a problem whose slope differs by `change` and gradient is another.
 
         To first order; a lambda1 that a rule has chosen is chosen anew.
         """
-        model, lambda1 = self.around.changed(change), self.lambda1
+        model, lambda1 = self.around.changed(change), self.eta
         if rule is not None:
             pulls = model.pulls(lambda1)
             lambda1 = rule(gradient, lambda _: pulls)
         return model.solution(lambda1)
 
 
-def solve_second_order(
-    problem: SecondOrderProblem, tolerance: float, max_products: int
-) -> SecondOrderSolution:
-    """To a residual of at most `tolerance`.
+@dataclass(frozen=True, kw_only=True)
+class SecondOrder(Solver[QuadraticProblem]):
+    """To a residual of at most `tolerance`, or as good as `max_products` products allow.
 
-    Errors: ValueError for a given lambda2 that leaves a sample's problem without a maximum.
+    rule: chooses lambda1 instead of the problem's. c1: lambda2 is L / 2 + c1 instead of the
+    problem's.
+    Errors: ValueError for a given lambda2 that leaves a sample's problem without a minimum.
     """
-    run = _Run(problem, tolerance, max_products)
-    run.explore()
-    run.probe()
-    run.explore()
-    run.check()
-    if problem.lambda1 is not None:
-        run.correct(problem.lambda1)
+
+    tolerance: float
+    max_products: int
+    rule: Rule | None = None
+    c1: float | None = None
+
+    def solve(self, problem: QuadraticProblem, start: Tensor | None = None) -> QuadraticSolution:
+        """`start` makes no difference: the gradient's Krylov space comes first."""
+        run = _Exploration(self, problem)
+        run.explore()
+        run.probe()
+        run.explore()
         run.check()
-    return run.solution()
+        if run.penalised:
+            run.correct()
+            run.check()
+        return run.solution()
 
 
-class _Run:
+class _Exploration:
     """All samples in step. One that is done takes no further part: its directions are zero."""
 
-    def __init__(self, problem: SecondOrderProblem, tolerance: float, most: int) -> None:
-        self.problem, self.tolerance, self.most = problem, tolerance, most
+    def __init__(self, solver: SecondOrder, problem: QuadraticProblem) -> None:
+        self.solver, self.problem = solver, problem
+        self.tolerance, self.most = solver.tolerance, solver.max_products
+        self.penalised = solver.rule is not None or bool((problem.eta != 0).any())
         self.length = problem.gradient.norm(dim=1)
         finite = torch.isfinite(self.length)
         self.g = torch.where(finite[:, None], problem.gradient, 0.0)
@@ -119,8 +159,9 @@ class _Run:
         self.space = RitzSpace(self.g)
         self.products = torch.zeros(len(self.g), dtype=torch.long, device=self.g.device)
         nothing = torch.zeros_like(self.length)
-        self.lambda1, self.top, self.top_error = nothing, nothing, nothing
-        self.twice = nothing + 2 * (problem.c1 if problem.lambda2 is None else problem.lambda2)
+        self.lambda1 = nothing if solver.rule is not None else problem.eta * self.alive
+        self.top, self.top_error = nothing, nothing
+        self.twice = 2 * problem.lambda2 if solver.c1 is None else nothing + 2 * solver.c1
         self.delta = self.image = (
             nothing[:, None].where(finite[:, None], torch.nan).expand_as(self.g)
         )
@@ -129,7 +170,7 @@ class _Run:
         self.best, self.waited = nothing + torch.inf, self.products
 
     def explore(self) -> None:
-        """The gradient's Krylov space, until L and, without lambda1, the solution are accurate."""
+        """The gradient's Krylov space, until L (and without a penalty the solution) is accurate."""
         if not self.space.size:
             self._look(self.alive, self.g)
         while self._look(*self._open()):
@@ -143,14 +184,14 @@ class _Run:
                 return
             vector = self.space.images[:, -1]
 
-    def correct(self, rule: Rule) -> None:
-        """The solution with lambda1, by the model of H and what each product adds to it."""
+    def correct(self) -> None:
+        """The solution with the penalty, by the model of H and what each product adds to it."""
         active, pull = self.alive, self.g
         for correction in range(self.most):
-            accuracy = 0.1 * self.tolerance * self.length
-            model = QuadraticModel(self.space, pull, self.twice, accuracy)
-            if correction < SETTLED:
-                self.lambda1 = torch.where(active, rule(self.g, model.pulls), self.lambda1)
+            model = self._model(pull)
+            if self.solver.rule is not None and correction < SETTLED:
+                chosen = self.solver.rule(self.g, model.pulls)
+                self.lambda1 = torch.where(active, chosen, self.lambda1)
             found = model.solution(self.lambda1)
             slope = self.g + self.space.combine_images(self.space.coefficients(found))
             self.delta = torch.where(active[:, None], found, self.delta)
@@ -166,50 +207,63 @@ class _Run:
             pull = self.g + self.image - self.space.combine(self.space.times(inside))
 
     def check(self) -> None:
-        """Whether a given lambda2 leaves a maximum."""
+        """Whether a given lambda2 leaves a minimum."""
         given = self.problem.lambda2
-        if given is not None and bool((self.top >= 2 * given).any()):
-            row = int(self.top.argmax())
+        if self.solver.c1 is None and bool((self.top >= 2 * given).any()):
+            row = int((self.top - 2 * given).argmax())
             raise ValueError(
                 f"lambda2: expected more than half the Hessian's largest eigenvalue, else there is "
                 f"no maximum: more than {float(self.top[row]) / 2:.6g} for sample {row}, got "
-                f"{given:g}"
+                f"{float(given[row]):g}"
             )
 
-    def solution(self) -> SecondOrderSolution:
+    def solution(self) -> QuadraticSolution:
         off = self.residual * self.length
         off = torch.where(off == 0, off, off / self.delta.norm(dim=1))
         slope = self.g + self.image
-        if self.problem.lambda2 is None:
+        if self.solver.c1 is not None:
             off = off + self.top_error
             slope = slope - self.top[:, None] * self.delta
-        return SecondOrderSolution(
-            delta=self.delta,
-            image=self.image,
+        inside = self.space.coefficients(self.delta)
+        # The problem whose solution is the one found, its products by the model of H.
+        around = self._model(self.g + self.image - self.space.combine(self.space.times(inside)))
+        around.delta = self.delta
+        return QuadraticSolution(
+            values=self.delta,
+            status=self._statuses(),
             residual=self.residual,
             error=off / (self.twice - self.top),
-            lambda1=self.lambda1,
+            eta=self.lambda1,
+            steps=self.products,
+            evaluations=self.products * self.problem.cost,
+            image=self.image,
             lambda2=self.twice / 2,
             top=self.top,
             top_error=self.top_error,
-            products=self.products,
             slope=slope,
             axis=self.axis,
-            around=self._around(),
+            around=around,
         )
 
-    def _around(self) -> QuadraticModel:
-        """The problem whose solution is the one found, its products by the model of H."""
-        inside = self.space.coefficients(self.delta)
-        pull = self.g + self.image - self.space.combine(self.space.times(inside))
-        model = QuadraticModel(self.space, pull, self.twice, 0.1 * self.tolerance * self.length)
-        model.delta = self.delta
-        return model
+    def _statuses(self) -> tuple[Status, ...]:
+        ends = []
+        for residual, products in zip(self.residual.tolist(), self.products.tolist(), strict=True):
+            if math.isnan(residual):
+                ends.append(Status.NON_FINITE)
+            elif residual <= self.tolerance:
+                ends.append(Status.CONVERGED)
+            else:  # where rounding is what is left, further products are of no use
+                ends.append(Status.BUDGET_USED if products >= self.most else Status.PRECISION)
+        return tuple(ends)
+
+    def _model(self, pull: Tensor) -> QuadraticModel:
+        accuracy = 0.1 * self.tolerance * self.length
+        return QuadraticModel.of(self.space, pull, self.twice, accuracy, self.problem.penalty)
 
     def _open(self) -> tuple[Tensor, ...]:
         """Which samples lack a direction, and the directions that may be lacking."""
         rest, wanted = self._curvature()
-        if self.problem.lambda1 is not None:
+        if self.penalised:
             return wanted, rest
         inside = self.space.solve(self.twice, self.space.coefficients(self.g))
         delta, image = self.space.combine(inside), self.space.combine_images(inside)
@@ -225,12 +279,13 @@ class _Run:
         top = self.space.top()
         self.top, self.top_error = top.value.to(self.top), top.error.to(self.top)
         self.axis = top.vector
-        if self.problem.lambda2 is None:
-            self.twice = self.top + 2 * self.problem.c1
+        c1 = self.solver.c1
+        if c1 is not None:
+            self.twice = self.top + 2 * c1
         rounding = ROUNDINGS * torch.finfo(self.twice.dtype).eps * self.twice
         off = self.top_error > torch.maximum(TOP_ACCURACY * self.top, rounding)
-        if self.problem.lambda2 is None:
-            off = off | (self.top_error > self.tolerance * 2 * self.problem.c1)
+        if c1 is not None:
+            off = off | (self.top_error > self.tolerance * 2 * c1)
         return top.rest, self.alive & off
 
     def _look(self, wanted: Tensor, *vectors: Tensor) -> bool:
@@ -248,7 +303,8 @@ class _Run:
         if len(rows) == 0:
             return False
         image = torch.zeros_like(direction)
-        image[rows] = self.problem.product(direction[rows], rows)
+        assert self.problem.rows is not None
+        image[rows] = self.problem.product(direction[rows], self.problem.rows[rows])
         self.products[rows] += 1
         broken = ~torch.isfinite(image).all(1)
         if bool(broken.any()):
@@ -270,13 +326,10 @@ class _Run:
         self.delta = torch.where(rows[:, None], delta, self.delta)
         self.image = torch.where(rows[:, None], image, self.image)
         slope = self.g + self.image - self.twice[:, None] * self.delta
-        weight = self.lambda1[:, None]
-        off = torch.where(
-            self.delta == 0,
-            (slope.abs() - weight).clamp_min(0),
-            slope - weight * self.delta.sign(),
-        )
-        self.residual = torch.where(rows, off.norm(dim=1) / self.length, self.residual)
+        off = slope.norm(dim=1)
+        if self.penalised:
+            off = self._model(self.g).lacking(self.delta, slope, self.lambda1)
+        self.residual = torch.where(rows, off / self.length, self.residual)
         better = self.residual < PROGRESS * self.best
         self.best = torch.where(better, self.residual, self.best)
         self.waited = torch.where(better, self.products, self.waited)

@@ -143,6 +143,10 @@ class Provenance(Batched):
         """Every map has reached the accuracy its method states."""
         return all(status.ok for status in self.status)
 
+    def having(self, status: Status) -> Tensor:
+        """Samples `[B]` with that status."""
+        return torch.tensor([own is status for own in self.status], device=self.error.device)
+
     def provenance(self) -> dict[str, Any]:
         """The fields of this class, for another record of the same samples."""
         return {item.name: getattr(self, item.name) for item in fields(Provenance)}

@@ -92,7 +92,5 @@ def _updated(solution: Solution, rows: Tensor, part: Solution) -> Solution:
     before = solution.select(rows)
     part = replace(part, steps=before.steps + part.steps)
     # The curvature that was seen is the score's, whatever eta.
-    seen = [status is Status.NOT_UNIQUE for status in before.status]
-    converged = [status is Status.CONVERGED for status in part.status]
-    both = torch.tensor(seen) & torch.tensor(converged)
-    return Solution.joined([solution, part.marked(Status.NOT_UNIQUE, both)]).select(order)
+    seen = before.having(Status.NOT_UNIQUE) & part.having(Status.CONVERGED)
+    return Solution.joined([solution, part.marked(Status.NOT_UNIQUE, seen)]).select(order)

@@ -1,0 +1,70 @@
+"""What methods with a penalty share: any penalty will do, and what it cannot do is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.derivatives import IMPLICIT, STRAIGHT_THROUGH
+from moreaugrad.penalties import L1, Penalty
+from moreaugrad.penalties.base import check_any_batch
+from moreaugrad.penalties.per_input import PerInput
+from moreaugrad.registry import choose
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.inputs import Shape
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Penalised(Explainer):
+    """Of the form minimise h(u) + weight R(u), R the penalty.
+
+    A penalty without `prox_root` has no "implicit" derivative: "straight-through" is then the
+    first.
+    """
+
+    penalty: Penalty = field(default=L1(1.0))
+    """R: any `Penalty`, which another setting multiplies."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.penalty, Penalty):
+            raise TypeError(
+                "penalty: expected a Penalty such as L1(1.0), got "
+                f"{getattr(self.penalty, '__name__', type(self.penalty).__name__)}"
+            )
+        super().__post_init__()
+        if not self.penalty.differentiable and self.derivatives:
+            ways = tuple(way for way in self.derivatives if way not in (IMPLICIT, STRAIGHT_THROUGH))
+            object.__setattr__(self, "derivatives", (STRAIGHT_THROUGH, *ways))
+
+    def _check_weight(self, name: str, weight: float | str, automatic: tuple[str, ...]) -> None:
+        """Of the setting that multiplies the penalty. automatic: ways to choose it by sparsity.
+
+        Errors: ValueError, and TypeError for a penalty whose sparsity does not follow a weight.
+        """
+        if not isinstance(weight, str):
+            if not 0 <= weight < torch.inf:
+                names = " or ".join(map(repr, automatic))
+                raise ValueError(f"{name}: expected a number >= 0, {names}, got {weight!r}")
+        elif not self.penalty.sparse:
+            choose(name, weight, automatic)
+            raise TypeError(
+                f"{name}: {weight!r} needs a penalty that sets entries or groups to zero and has "
+                f"magnitudes (L1, GroupL2), got {type(self.penalty).__name__}: give a number"
+            )
+        else:
+            choose(name, weight, automatic)
+
+    def _regulariser(self, shape: Shape, bound: BoundScore) -> Penalty:
+        """The penalty of an input of that shape among those that are explained."""
+        check_any_batch(self.penalty, torch.zeros(len(bound) + 1, *shape).to(bound.origin))
+        return self.penalty
+
+    def _penalty(self, bound: BoundScore) -> Penalty:
+        """That of all inputs together, `[B, n]`."""
+        shapes = bound.layout.shapes
+        parts = tuple(self._regulariser(shape, bound) for shape in shapes)
+        # The same for every shape: no need to give inputs theirs.
+        plain = all(isinstance(part, L1) and part is parts[0] for part in parts)
+        return parts[0] if plain else PerInput(parts, bound.layout)
