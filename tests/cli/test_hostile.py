@@ -108,7 +108,7 @@ def test_configurations(command, photos, tmp_path, name, kind):
 
 def test_a_training_without_data_is_refused(command, photos, tmp_path):
     file = written(tmp_path / "job.toml", "epochs = 1")
-    command("train", "--config", file, "--out", "results").refused("data.source")
+    command("train", "--config", file, "--out", "results").refused("--data")
 
 
 CARDS = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -14,19 +14,19 @@ from moreaugrad.explainers.progress import Progress
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import Style, draw
 from moreaugrad.report.folder import tensor_name
-from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files
 from moreaugrad.runs.maps.attacks import BudgetedAttack
 from moreaugrad.runs.maps.export import map_files
 from moreaugrad.runs.maps.methods import Method
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record
+from moreaugrad.runs.maps.setup import Setup
 from moreaugrad.runs.plans.maps import CLEAN
-from moreaugrad.runs.progress import Failure
+from moreaugrad.runs.progress import Failure, Watch
 from moreaugrad.runs.records import map_record, problem
 from moreaugrad.solvers.solution import Status
 
-if TYPE_CHECKING:
-    from moreaugrad.runs.maps.run import MapsRun
+Report = Callable[[str, Chosen, str, str], None]
+"""Of a method's map of an image under an attack: why it failed."""
 
 
 def evaluations(method: Method, attack: BudgetedAttack | None = None) -> int:
@@ -53,18 +53,19 @@ class Meter:
     """How far a process is, in gradient evaluations. A map is expected to take the mean of those
     before it, an attack all that it may."""
 
-    def __init__(self, run: MapsRun, directory: RunDirectory) -> None:
-        self._watch, self._spent = run.watch, 0.0
-        self._expected = {m.label: float(evaluations(m)) for m in run.methods}
+    def __init__(
+        self, setup: Setup, watch: Watch, units: Sequence[tuple[Method, Sequence[Chosen]]]
+    ) -> None:
+        """units: what is to be done."""
+        self._watch, self._spent = watch, 0.0
+        self._expected = {m.label: float(evaluations(m)) for m in setup.methods}
         self._taken: dict[str, list[int]] = {}
         self._left = dict.fromkeys(self._expected, 0)
         self._attacks = 0.0
-        for unit in run.processes.share(run.stages[1]):
-            if not directory.finished(unit):
-                method, images = run.images_of(unit)
-                self._left[method.label] += len(images)
-                attacks = run.attacks.get(method.label, ())
-                self._attacks += len(images) * sum(evaluations(method, a) for a in attacks)
+        for method, images in units:
+            self._left[method.label] += len(images)
+            attacks = setup.attacks.get(method.label, ())
+            self._attacks += len(images) * sum(evaluations(method, a) for a in attacks)
 
     def progress(self, method: Method, attack: BudgetedAttack | None = None) -> Progress:
         each = self._expected[method.label] if attack is None else evaluations(method, attack)
@@ -98,16 +99,22 @@ class Meter:
 
 
 class Block:
-    """What a unit is made of."""
+    """What a unit is made of.
 
-    def __init__(self, run: MapsRun, method: Method, meter: Meter) -> None:
-        self.run, self.method, self.meter = run, method, meter
+    folders: of the images, by their indices. report: is called with failures.
+    """
+
+    def __init__(
+        self, setup: Setup, method: Method, meter: Meter, folders: Mapping[int, str], report: Report
+    ) -> None:
+        self.setup, self.method, self.meter = setup, method, meter
+        self.folders, self.report = folders, report
         self.records: list[Record] = []
         self.tensors: dict[str, Tensor] = {}
         self.exported: dict[str, bytes] = {}
 
     def files(self, unit: str) -> Files:
-        order = {one.index: place for place, one in enumerate(self.run.inputs.chosen)}
+        order = {one.index: place for place, one in enumerate(self.setup.inputs.chosen)}
         # By image, as they were chosen; within one the clean map comes first.
         self.records.sort(key=lambda record: order[record["index"]])
         kept = {f"{unit}.safetensors": tensor_bytes(self.tensors)} if self.tensors else {}
@@ -115,14 +122,14 @@ class Block:
 
     def explain(self, rows: Sequence[Chosen], x: Tensor) -> None:
         """Clean maps, then every attack; what fails in a batch is tried one by one."""
-        run, method = self.run, self.method
+        setup, method = self.setup, self.method
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 clean = method.explainer.explain(
                     x,
-                    run.targets(rows, method),
-                    ids=run.ids(rows),
+                    setup.targets(rows, method),
+                    ids=setup.ids(rows),
                     progress=self.meter.progress(method),
                 )  # fmt: skip
         except Exception as error:
@@ -141,15 +148,15 @@ class Block:
             record = {
                 "target": {"class": target, "label": method.network.label(target)},
                 "map": map_record(clean, row),
-                **({"warnings": notes} if notes and run.explains else {}),
+                **({"warnings": notes} if notes and setup.explains else {}),
                 **found,
             }
             self.record(one, CLEAN, None, record)
             self._keep(one, CLEAN, None, clean, row)
-            if run.explains:
+            if setup.explains:
                 self._export(one, clean.parts[0][row].cpu(), record, x[row])
         self.meter.mapped(method, len(rows), clean.evaluations.tolist())
-        for attack in run.attacks.get(method.label, ()):
+        for attack in setup.attacks.get(method.label, ()):
             self._attack(attack, rows, x, clean)
 
     def _attack(
@@ -164,7 +171,7 @@ class Block:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = attack.on(rows).attack(
-                    x, clean.target, ids=self.run.ids(rows), clean=clean,
+                    x, clean.target, ids=self.setup.ids(rows), clean=clean,
                     progress=self.meter.progress(self.method, attack),
                 )  # fmt: skip
         except Exception as error:
@@ -181,48 +188,48 @@ class Block:
             record = {"attacked": attack_record(found, row), "map": map_record(found.attacked, row)}
             self.record(one, label, epsilon, record | measured[row])
             self._keep(one, label, epsilon, found.attacked, row)
-            if self.run.keeps(one):
+            if self.setup.keeps(one):
                 inputs = found.inputs
                 assert isinstance(inputs, Tensor)
                 self.tensors[tensor_name(one.index, label, epsilon, "input")] = inputs[row]
         self.meter.attacked(self.method, len(rows), attack)
 
     def _measures(self, rows: Sequence[Chosen], x: Tensor) -> Measures:
-        run, network = self.run, self.method.network
-        asked = any(metric.kind in WITH_TRUTH for metric in run.metrics)
+        setup, network = self.setup, self.method.network
+        asked = any(metric.kind in WITH_TRUTH for metric in setup.metrics)
         return Measures(
-            metrics=run.metrics, explainer=self.method.explainer, space=network.space, x=x,
-            ids=run.ids(rows),
-            truths=[run.inputs.truth(one, network) if asked else None for one in rows],
+            metrics=setup.metrics, explainer=self.method.explainer, space=network.space, x=x,
+            ids=setup.ids(rows),
+            truths=[setup.inputs.truth(one, network) if asked else None for one in rows],
         )  # fmt: skip
 
     def record(self, one: Chosen, attack: str, epsilon: float | None, found: Record) -> None:
         if "problem" in found or (attack == CLEAN and no_map({"attack": attack, **found})):
             why = no_map({"attack": CLEAN, **found}) or found["problem"]
-            self.run.report(self.method.label, one, attack, why)
+            self.report(self.method.label, one, attack, why)
         head = {"input": one.item.name, "index": one.index, "method": self.method.label}
         self.records.append({**head, "attack": attack, "epsilon": epsilon, **found})
 
     def _keep(
         self, one: Chosen, attack: str, epsilon: float | None, found: Explanation, row: int
     ) -> None:
-        if self.run.keeps(one) and not self.run.explains:
+        if self.setup.keeps(one) and not self.setup.explains:
             self.tensors[tensor_name(one.index, attack, epsilon, "map")] = found.parts[0][row]
 
     def _export(self, one: Chosen, values: Tensor, record: Record, x: Tensor) -> None:
         """The map in the folder of its image, with its views."""
-        run, network = self.run, self.method.network
+        setup, network = self.setup, self.method.network
         pixels = network.model.preprocess.pixels(x)
         under = pixels if values.shape[-2:] == pixels.shape[:2] else None
         drawable = bool(values.isfinite().all()) and values.ndim <= 3
-        views = draw(values, under, Style(**vars(run.style))) if drawable else {}
+        views = draw(values, under, Style(**vars(setup.style))) if drawable else {}
         about: dict[str, Any] = {
             "input": one.item.name, "model": network.model.name, "method": self.method.name,
             "settings": self.method.explainer.settings(), "target": record["target"],
             "map": record["map"], "metrics": record["metrics"],
         }  # fmt: skip
-        stem = f"{run.folders[one.index]}/{self.method.label}"
-        self.exported |= map_files(stem, values, about, views, run.exports)
+        stem = f"{self.folders[one.index]}/{self.method.label}"
+        self.exported |= map_files(stem, values, about, views, setup.exports)
 
     def failed(self, one: Chosen, why: str) -> None:
         """An image that was readable when the network saw it, and is not any more."""

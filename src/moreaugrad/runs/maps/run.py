@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from moreaugrad.data.choice import Chosen
-from moreaugrad.data.source import CELLS
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
-from moreaugrad.pictures import Style, heatmap, photo
+from moreaugrad.pictures import heatmap, photo
 from moreaugrad.report import page_files
 from moreaugrad.report.folder import (
     METHODS,
@@ -30,29 +29,17 @@ from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, NoResult, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.inputs import UNREADABLE, Inputs
-from moreaugrad.runs.maps.attacks import AttackMaker, BudgetedAttack, attack_settings, check_suited
 from moreaugrad.runs.maps.block import Block, Meter, evaluations, failure, no_map
-from moreaugrad.runs.maps.methods import COMPARED, Method, check_settings, made, swept
-from moreaugrad.runs.maps.metrics import WITH_TRUTH, make_metric, metric_settings, usual_metrics
+from moreaugrad.runs.maps.methods import Method
+from moreaugrad.runs.maps.setup import set_up
 from moreaugrad.runs.network import Network, fixed_threads
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
-from moreaugrad.runs.plans.explain import ComparisonPlan, ExplainPlan, StylePlan
-from moreaugrad.runs.plans.maps import OF_LABEL
+from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.runs.plans.toml import to_table
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Failure, Unwatched, Watch
 from moreaugrad.runs.records import json_text, line, problem, versions
-
-LARGE = 2**17
-"""Entries of an input of which four are computed together."""
-MOST = 64
-
-
-def block_size(first: Tensor) -> int:
-    """Images that are computed together, by the size of one: a function of nothing else, so that a
-    run that is resumed on another machine has the same units."""
-    return max(1, min(MOST, 4 * LARGE // first[0].numel()))
 
 
 class MapsRun(Run[ExplainPlan | EvaluatePlan]):
@@ -85,115 +72,13 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         compute = replace(plan.compute, threads=threads)
         self.network = network or Network.load(plan.model, compute, self.processes)
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
-        if not plan.methods and not (isinstance(plan, ExplainPlan) and plan.sweep):
-            raise ValueError("methods: expected names, separated by commas, or all; got none")
         with fixed_threads(self.compute.threads):
-            self.first = self.inputs.first(self.network)
-            self.plan = self._prepared(plan)
-        self.folders = self.inputs.folders() if self.explains else {}
-        self.blocks = [
-            self.inputs.chosen[start : start + self._block]
-            for start in range(0, len(self.inputs.chosen), self._block)
-        ]
+            self.setup = set_up(plan, self.network, self.inputs, self.processes)
+        self.plan = self.setup.plan
+        self.folders = self.inputs.folders() if self.setup.explains else {}
         self._meter: Meter | None = None
         self._reported: set[tuple[str, str, str]] = set()
         self._unreadable: set[int] = set()
-
-    def _prepared(self, plan: ExplainPlan | EvaluatePlan) -> ExplainPlan | EvaluatePlan:
-        """The plan with every setting spelt out and tried."""
-        network, common = self.network, plan.settings
-        target = None if plan.target == OF_LABEL else network.target(plan.target)
-        self.inputs.targets(self.inputs.chosen, plan.target, network)
-        if plan.methods:
-            check_settings(common, plan.methods)
-        self.methods = made(plan.methods, common, plan.seed, network, target)
-        changed: dict[str, Any] = {
-            "methods": {method.label: method.settings for method in self.methods}
-        }
-        self.attacks: Mapping[str, Sequence[BudgetedAttack]] = {}
-        metrics = plan.metrics
-        if isinstance(plan, ExplainPlan):
-            metrics = usual_metrics(metrics, truth=self.inputs.has_truth)
-            changed |= self._explained(plan, target)
-        else:
-            maker = AttackMaker(plan, network, self.methods, self.inputs.chosen)
-            self.attacks = {method.label: maker.on(method) for method in self.methods}
-            check_suited(self.attacks)
-            maker.try_surrogates(self.first)
-            changed["attacks"] = {label: attack_settings(plan, label) for label in plan.attacks}
-            changed |= {"norm": None, "units": None}
-        given = {label: metric_settings(label, own) for label, own in metrics.items()}
-        self.metrics = [make_metric(label, own) for label, own in given.items()]
-        needing = [metric.label for metric in self.metrics if metric.kind in WITH_TRUTH]
-        if needing and not self.inputs.has_truth:
-            raise ValueError(
-                f"{needing[0]}: needs ground truth maps, and these data have none; --data cells "
-                "has some, CUB-GHA is another"
-            )
-        for network in {id(m.network): m.network for m in self.methods}.values():
-            own = next(m for m in self.methods if m.network is network)
-            with network.model.sized():
-                own.explainer.bind(self.inputs.first(network), own.target)
-        self._block = plan.block or block_size(self.first)
-        return replace(
-            plan, data=self.inputs.plan, target=plan.target if plan.target == OF_LABEL else target,
-            model=self.network.resolved(plan.model), compute=self.network.compute, settings={},
-            metrics=given, block=self._block, **changed,
-        )  # fmt: skip
-
-    def _explained(self, plan: ExplainPlan, target: int | None) -> dict[str, Any]:
-        """The sweep and the second network."""
-        changed: dict[str, Any] = {}
-        if plan.sweep is not None:
-            changed["sweep"], more = swept(
-                plan.sweep, plan.settings, plan.seed, self.network, target, self.first
-            )
-            self.methods = [*self.methods, *more]
-        if plan.compare is not None:
-            changed["compare"] = self._compared(plan)
-        Style(**asdict(plan.style))  # refuses what cannot be
-        return changed
-
-    def _compared(self, plan: ExplainPlan) -> ComparisonPlan:
-        """The second network's methods. Errors: ValueError that says whose they are."""
-        compare = plan.compare
-        assert compare is not None
-        try:
-            network = Network.load(compare.model, self.network.compute, self.processes)
-            target = network.target(plan.target if compare.target is None else compare.target)
-            shapes = [n.model.preprocess.input_shape for n in (self.network, network)]
-            if plan.data.source == CELLS and shapes[0] != shapes[1]:
-                raise ValueError(
-                    "expected a network of images of the same size, because the ground truth has "
-                    f"it; got {shapes[0]} and {shapes[1]}"
-                )
-            methods = compare.methods or plan.methods
-            more = made(methods, plan.settings, plan.seed, network, target, COMPARED)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"compare-with, {compare.model.name}: {error}") from error
-        self.methods = [*self.methods, *more]
-        return replace(
-            compare, target=target, model=network.resolved(compare.model),
-            methods={m.label.removeprefix(COMPARED): m.settings for m in more},
-        )  # fmt: skip
-
-    @property
-    def explains(self) -> bool:
-        """Whether there is a folder of files for each image."""
-        return isinstance(self.plan, ExplainPlan)
-
-    @property
-    def style(self) -> StylePlan:
-        return self.plan.style if isinstance(self.plan, ExplainPlan) else StylePlan()
-
-    @property
-    def exports(self) -> Sequence[str]:
-        return self.plan.export if isinstance(self.plan, ExplainPlan) else ()
-
-    @property
-    def networks(self) -> list[Network]:
-        """The network, and perhaps the one that it is compared with."""
-        return list({id(n): n for n in [self.network, *(m.network for m in self.methods)]}.values())
 
     @property
     def compute(self) -> ComputePlan:
@@ -202,46 +87,37 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
     @property
     def stages(self) -> Sequence[Sequence[str]]:
         """The images, then block by block through the methods."""
-        numbers = range(len(self.blocks))
+        blocks = list(enumerate(self.setup.blocks))
         through = [
-            unit_stem(n, m.label) for n in numbers for m in self.methods if self._block_of(m, n)
+            unit_stem(number, method.label)
+            for number, block in blocks
+            for method in self.setup.methods
+            if self.setup.explained(method, block)
         ]
-        return [[unit_stem(number) for number in numbers], through]
+        return [[unit_stem(number) for number, _ in blocks], through]
 
-    def _block_of(self, method: Method, number: int) -> list[Chosen]:
-        """The images of a block that a method explains: a sweep may be of the first ones alone."""
-        block = self.blocks[number]
-        sweep = self.plan.sweep if isinstance(self.plan, ExplainPlan) else None
-        if method.value is None or sweep is None or sweep.images is None:
-            return list(block)
-        first = {one.index for one in self.inputs.chosen[: sweep.images]}
-        return [one for one in block if one.index in first]
+    def _block(self, unit: str) -> Sequence[Chosen]:
+        block: Sequence[Chosen] = self.setup.blocks[int(PurePosixPath(unit).name)]
+        return block
 
-    def images_of(self, unit: str) -> tuple[Method, list[Chosen]]:
+    def _maps(self, unit: str) -> tuple[Method, list[Chosen]]:
         """What a unit of maps is of."""
-        path = PurePosixPath(unit)
-        method = next(m for m in self.methods if m.label == path.parts[1])
-        return method, self._block_of(method, int(path.name))
-
-    def ids(self, rows: Sequence[Chosen]) -> list[int] | None:
-        """What keys the noise of images: in an evaluation each has its own; an explanation is the
-        same whatever other images are explained with it."""
-        return None if self.explains else [one.index for one in rows]
-
-    def targets(self, rows: Sequence[Chosen], method: Method) -> Tensor | int | None:
-        if self.plan.target == OF_LABEL:
-            return self.inputs.targets(rows, OF_LABEL, method.network)
-        return method.target
+        label = PurePosixPath(unit).parts[1]
+        method = next(m for m in self.setup.methods if m.label == label)
+        return method, self.setup.explained(method, self._block(unit))
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
         if unit.startswith(f"{SAMPLES}/"):
-            return self._seen(unit, self.blocks[int(PurePosixPath(unit).name)])
-        method, images = self.images_of(unit)
-        self._meter = self._meter or Meter(self, directory)
-        block, began = Block(self, method, self._meter), time.perf_counter()
+            return self._seen(unit, self._block(unit))
+        if self._meter is None:
+            mine = self.processes.share(self.stages[1])
+            left = [self._maps(one) for one in mine if not directory.finished(one)]
+            self._meter = Meter(self.setup, self.watch, left)
+        (method, images), began = self._maps(unit), time.perf_counter()
+        block = Block(self.setup, method, self._meter, self.folders, self._report)
         for rows, x in self._groups(images, method.network, block):
             block.explain(rows, x)
-        if self.explains:
+        if self.setup.explains:
             seconds = (time.perf_counter() - began) / max(1, len(images))
             name = f"times/{method.label}/{PurePosixPath(unit).name}.json"
             directory.put(name, json_text(seconds).encode())
@@ -256,7 +132,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             record: Record = {"input": one.item.name, "index": one.index}
             records.append(record)
             try:
-                seen = [self._predicted(one, network) for network in self.networks]
+                seen = [self._predicted(one, network) for network in self.setup.networks]
             except (*UNREADABLE, RuntimeError) as error:
                 record["problem"] = (
                     problem(error) if isinstance(error, RuntimeError) else line(error)
@@ -271,11 +147,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             if len(seen) > 1:
                 record["compared"] = {"prediction": seen[1][1]}
             truth = self.inputs.truth(one, self.network)
-            if self.keeps(one):
+            if self.setup.keeps(one):
                 tensors[str(one.index)] = x
                 if truth is not None:
                     tensors[f"{one.index}/truth"] = truth
-            if self.explains:
+            if self.setup.explains:
                 record["folder"] = self.folders[one.index]
                 about = {"input": one.item.name}
                 pixels = self.network.model.preprocess.pixels(x).permute(2, 0, 1)
@@ -291,26 +167,21 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         """What a network takes in, and its prediction; none where it cannot process the input,
         whose maps will say why."""
         x = self.inputs.input(one, network)
-        task = self.methods[0].explainer.task
+        task = self.setup.methods[0].explainer.task
         try:
             return x, network.predict(network.batch([x]), task)[0]
         except (ValueError, RuntimeError) as error:
-            if not self.explains:
+            if not self.setup.explains:
                 raise
             problem(error)
             return x, []
 
-    def report(self, method: str, one: Chosen, attack: str, why: str) -> None:
+    def _report(self, method: str, one: Chosen, attack: str, why: str) -> None:
         """Of an evaluation each kind of failure once: the records count them."""
         kind = (method, attack, why)
-        if self.explains or kind not in self._reported:
+        if self.setup.explains or kind not in self._reported:
             self._reported.add(kind)
-            self.watch.failed(failure(method, one, attack, why, each=self.explains))
-
-    def keeps(self, one: Chosen) -> bool:
-        plan = self.plan
-        limit = plan.page_images if isinstance(plan, ExplainPlan) else plan.maps
-        return limit is None or one in self.inputs.chosen[:limit]
+            self.watch.failed(failure(method, one, attack, why, each=self.setup.explains))
 
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
         """Errors: NoResult for too many unreadable images, and where no map was made."""
@@ -323,7 +194,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                 for failure in failures:
                     self.watch.failed(failure)
             allowed = self.plan.data.max_unreadable * len(records)
-            most = len(records) - 1 if self.explains else max(1, allowed)
+            most = len(records) - 1 if self.setup.explains else max(1, allowed)
             if len(broken) > most or len(broken) == len(records):
                 raise NoResult(
                     f"{len(broken)} of {len(records)} images cannot be read, the first is "
@@ -331,7 +202,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                     if len(records) > 1
                     else str(failures[0])
                 )
-        elif self.explains and all("problem" in record for record in records):
+        elif self.setup.explains and all("problem" in record for record in records):
             first = Failure(
                 title=records[0]["input"], method=records[0]["method"],
                 message=records[0]["problem"],
@@ -369,7 +240,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def interrupted(self, directory: RunDirectory) -> None:
         """A page of what is finished."""
-        if any(map(directory.finished, self.stages[1])) and self.explains:
+        if any(map(directory.finished, self.stages[1])) and self.setup.explains:
             self.finish(directory)
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
@@ -393,14 +264,14 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         with fixed_threads(self.compute.threads):
             each = {
                 id(network): seconds_per_evaluation(
-                    next(m for m in self.methods if m.network is network).explainer,
+                    next(m for m in self.setup.methods if m.network is network).explainer,
                     self.inputs.first(network), None,
                 )
-                for network in self.networks
+                for network in self.setup.networks
             }  # fmt: skip
-        for method in self.methods:
-            images = sum(len(self._block_of(method, n)) for n in range(len(self.blocks)))
-            for attack in [None, *self.attacks.get(method.label, ())]:
+        for method in self.setup.methods:
+            images = sum(len(self.setup.explained(method, block)) for block in self.setup.blocks)
+            for attack in [None, *self.setup.attacks.get(method.label, ())]:
                 most = evaluations(method, attack)
                 key = method.label if attack is None else f"{method.label}, {attack.title}"
                 seconds = images * most * each[id(method.network)]

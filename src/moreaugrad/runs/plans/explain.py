@@ -99,7 +99,7 @@ class ExplainPlan(MapsPlan):
     sweep: SweepPlan | None = None
     compare: ComparisonPlan | None = option(
         None, "A second network, named as --model is, explained by the same methods.",
-        "--compare-with", group="Model", read=_second,
+        "--compare-with", group="Model", read=_second, metavar="TEXT",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -1,0 +1,182 @@
+"""What a run of maps works with: network, images, methods, attacks and metrics, all tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from moreaugrad.data.choice import Chosen
+from moreaugrad.data.source import CELLS
+from moreaugrad.pictures import Style
+from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.maps.attacks import AttackMaker, BudgetedAttack, attack_settings, check_suited
+from moreaugrad.runs.maps.methods import COMPARED, Method, check_settings, made, swept
+from moreaugrad.runs.maps.metrics import (
+    WITH_TRUTH,
+    RunMetric,
+    make_metric,
+    metric_settings,
+    usual_metrics,
+)
+from moreaugrad.runs.network import Network
+from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import ComparisonPlan, ExplainPlan, StylePlan
+from moreaugrad.runs.plans.maps import OF_LABEL
+from moreaugrad.runs.plans.option import Settings
+from moreaugrad.runs.processes import Processes
+
+LARGE = 2**17
+"""Entries of an input of which four are computed together."""
+MOST = 64
+
+
+def block_size(first: Tensor) -> int:
+    """Images that are computed together, by the size of one: a function of nothing else, so that a
+    run that is resumed on another machine has the same units."""
+    return max(1, min(MOST, 4 * LARGE // first[0].numel()))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Setup:
+    """plan: with every setting spelt out. first: a readable input of the network. attacks: by the
+    labels of the methods."""
+
+    plan: ExplainPlan | EvaluatePlan
+    network: Network
+    inputs: Inputs
+    first: Tensor
+    methods: Sequence[Method]
+    attacks: Mapping[str, Sequence[BudgetedAttack]]
+    metrics: Sequence[RunMetric]
+
+    @property
+    def explains(self) -> bool:
+        """Whether there is a folder of files for each image."""
+        return isinstance(self.plan, ExplainPlan)
+
+    @property
+    def style(self) -> StylePlan:
+        return self.plan.style if isinstance(self.plan, ExplainPlan) else StylePlan()
+
+    @property
+    def exports(self) -> Sequence[str]:
+        return self.plan.export if isinstance(self.plan, ExplainPlan) else ()
+
+    @property
+    def networks(self) -> list[Network]:
+        """The network, and perhaps the one that it is compared with."""
+        return list({id(n): n for n in [self.network, *(m.network for m in self.methods)]}.values())
+
+    @property
+    def blocks(self) -> list[Sequence[Chosen]]:
+        """The images that are computed together."""
+        chosen, size = self.inputs.chosen, self.plan.block or block_size(self.first)
+        return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+
+    def explained(self, method: Method, block: Sequence[Chosen]) -> list[Chosen]:
+        """The images of a block that a method explains: a sweep may be of the first ones alone."""
+        sweep = self.plan.sweep if isinstance(self.plan, ExplainPlan) else None
+        if method.value is None or sweep is None or sweep.images is None:
+            return list(block)
+        first = {one.index for one in self.inputs.chosen[: sweep.images]}
+        return [one for one in block if one.index in first]
+
+    def keeps(self, one: Chosen) -> bool:
+        """Whether the tensors of an image are kept, for the page or other tools."""
+        plan = self.plan
+        limit = plan.page_images if isinstance(plan, ExplainPlan) else plan.maps
+        return limit is None or one in self.inputs.chosen[:limit]
+
+    def ids(self, rows: Sequence[Chosen]) -> list[int] | None:
+        """What keys the noise of images: in an evaluation each has its own; an explanation is the
+        same whatever other images are explained with it."""
+        return None if self.explains else [one.index for one in rows]
+
+    def targets(self, rows: Sequence[Chosen], method: Method) -> Tensor | int | None:
+        if self.plan.target == OF_LABEL:
+            return self.inputs.targets(rows, OF_LABEL, method.network)
+        return method.target
+
+
+def set_up(
+    plan: ExplainPlan | EvaluatePlan, network: Network, inputs: Inputs, processes: Processes
+) -> Setup:
+    """Errors: ValueError or TypeError for whatever cannot work."""
+    if not plan.methods and not (isinstance(plan, ExplainPlan) and plan.sweep):
+        raise ValueError("methods: expected names, separated by commas, or all; got none")
+    first = inputs.first(network)
+    target = None if plan.target == OF_LABEL else network.target(plan.target)
+    inputs.targets(inputs.chosen, plan.target, network)
+    if plan.methods:
+        check_settings(plan.settings, plan.methods)
+    methods = made(plan.methods, plan.settings, plan.seed, network, target)
+    changed: dict[str, Any] = {"methods": {method.label: method.settings for method in methods}}
+    attacks: Mapping[str, Sequence[BudgetedAttack]] = {}
+    if isinstance(plan, ExplainPlan):
+        given: Mapping[str, Settings] = usual_metrics(plan.metrics, truth=inputs.has_truth)
+        if plan.sweep is not None:
+            changed["sweep"], values = swept(
+                plan.sweep, plan.settings, plan.seed, network, target, first
+            )
+            methods += values
+        if plan.compare is not None:
+            changed["compare"], more = _compared(plan, network, processes)
+            methods += more
+        Style(**asdict(plan.style))  # refuses what cannot be
+    else:
+        given = plan.metrics
+        maker = AttackMaker(plan, network, methods, inputs.chosen)
+        attacks = {method.label: maker.on(method) for method in methods}
+        check_suited(attacks)
+        maker.try_surrogates(first)
+        changed["attacks"] = {label: attack_settings(plan, label) for label in plan.attacks}
+        changed |= {"norm": None, "units": None}
+    settings = {label: metric_settings(label, own) for label, own in given.items()}
+    metrics = [make_metric(label, own) for label, own in settings.items()]
+    needing = [metric.label for metric in metrics if metric.kind in WITH_TRUTH]
+    if needing and not inputs.has_truth:
+        raise ValueError(
+            f"{needing[0]}: needs ground truth maps, and these data have none; --data cells has "
+            "some, CUB-GHA is another"
+        )
+    for one in {id(m.network): m for m in reversed(methods)}.values():
+        with one.network.model.sized():
+            one.explainer.bind(inputs.first(one.network), one.target)
+    spelt_out = replace(
+        plan, data=inputs.plan, target=plan.target if plan.target == OF_LABEL else target,
+        model=network.resolved(plan.model), compute=network.compute, settings={},
+        metrics=settings, block=plan.block or block_size(first), **changed,
+    )  # fmt: skip
+    return Setup(
+        plan=spelt_out, network=network, inputs=inputs, first=first, methods=methods,
+        attacks=attacks, metrics=metrics,
+    )  # fmt: skip
+
+
+def _compared(
+    plan: ExplainPlan, network: Network, processes: Processes
+) -> tuple[ComparisonPlan, list[Method]]:
+    """The second network's methods. Errors: ValueError that says whose they are."""
+    compare = plan.compare
+    assert compare is not None
+    try:
+        second = Network.load(compare.model, network.compute, processes)
+        target = second.target(plan.target if compare.target is None else compare.target)
+        shapes = [n.model.preprocess.input_shape for n in (network, second)]
+        if plan.data.source == CELLS and shapes[0] != shapes[1]:
+            raise ValueError(
+                "expected a network of images of the same size, because the ground truth has it; "
+                f"got {shapes[0]} and {shapes[1]}"
+            )
+        given = compare.methods or plan.methods
+        methods = made(given, plan.settings, plan.seed, second, target, COMPARED)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"compare-with, {compare.model.name}: {error}") from error
+    spelt_out = replace(
+        compare, target=target, model=second.resolved(compare.model),
+        methods={m.label.removeprefix(COMPARED): m.settings for m in methods},
+    )  # fmt: skip
+    return spelt_out, methods
