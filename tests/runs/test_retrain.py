@@ -320,6 +320,9 @@ def test_permuted_labels_are_reported(trained: Path, tmp_path: Path) -> None:
     table = (out / "table.md").read_text()
     assert "| permuted labels, seed 0 | 100.0 |" in table
     assert "train for more epochs" not in table
+    again = LabelsRun(read_plan(LabelsPlan, out / "config.toml", trust=True))
+    text = (out / "config.toml").read_text(encoding="utf-8")
+    assert text.partition("\n")[2] == plan_toml(again.plan, out)
     weak = [network | {"training_accuracy": 0.94} for network in found["networks"]]
     training = read_plan(TrainPlan, trained / "config.toml", trust=True)
     study = LabelsRun(LabelsPlan(training=training))

@@ -20,7 +20,7 @@ from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
 from moreaugrad.models.heads import fit_head
 from moreaugrad.penalties import PENALTIES
-from moreaugrad.report.studies import Findings
+from moreaugrad.report.studies import study_page
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.network import weights_digest
 from moreaugrad.runs.plans.toml import read_plan
@@ -173,7 +173,7 @@ def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path
     assert f'source = "{os.path.relpath(pictures, tmp_path / "run")}"' in card
     size = again.preprocess.crop
     assert f"    resize = {again.preprocess.resize}\n    crop = {size}\n" in card
-    tables = Findings.read(tmp_path / "run").tables
+    tables = study_page(tmp_path / "run").tables
     assert [len(table.rows) for table in tables] == [4, 6]
     assert [row[2].best for _, row in tables[1].rows][first - 1]
 

@@ -135,12 +135,7 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
     shards = _shards(plan, processes.size)
     device = resolved_device(plan.device)
     own = processes.own(device)
-    model = load_model(
-        **plan.model.arguments(), device=own, pretrained=not plan.model.from_scratch, seed=plan.seed
-    )
-    augment = _augment(plan.augment, model)
-    held = _still(augment)
-    model = replace(model, preprocess=replace(model.preprocess, resize=held.first, crop=held.size))
+    model, augment = _loaded(plan, own)
     space = InputSpace(mean=model.preprocess.mean, std=model.preprocess.std)
     pieces = processes.share(range(shards))
     protocols = {number: make_protocol(plan, space) for number in pieces}
@@ -155,10 +150,7 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
     model.module.requires_grad_(True)
     drawn_by = plan.seed if plan.data.split_seed is None else plan.data.split_seed
     training, validation = split_off(examples, plan.data.validation, drawn_by)
-    test = None
-    if plan.data.test is not None:
-        test = reader.read(plan.data.test, plan.data.test_images, examples.classes)
-        _check_apart(examples, test)
+    test = reader.test(examples)
     threads = plan.threads or torch.get_num_threads()
     network = Network(
         model=model, compute=ComputePlan(device=device, threads=threads), device=torch.device(own)
@@ -193,6 +185,18 @@ def _shards(plan: TrainPlan, processes: int) -> int:
             f"{plan.batch} samples of a batch; got {shards}"
         )
     return shards
+
+
+def _loaded(plan: TrainPlan, device: str) -> tuple[LoadedModel, Augment]:
+    """The network that the training begins with, for images of the size that it crops to."""
+    model = load_model(
+        **plan.model.arguments(), device=device, pretrained=not plan.model.from_scratch,
+        seed=plan.seed,
+    )  # fmt: skip
+    augment = _augment(plan.augment, model)
+    still = _still(augment)
+    preprocess = replace(model.preprocess, resize=still.first, crop=still.size)
+    return replace(model, preprocess=preprocess), augment
 
 
 def _augment(plan: AugmentPlan, model: LoadedModel) -> Augment:
@@ -232,6 +236,22 @@ class _Reader:
             self.watch.failed(Failure(title=opened.name, message=problem))
         return found
 
+    def test(self, examples: Examples) -> Readable | None:
+        """The part that the finished network is measured on. Errors: ValueError for images that are
+        trained on: parts of two names may be one."""
+        data = self.plan.data
+        if data.test is None:
+            return None
+        test = self.read(data.test, data.test_images, examples.classes)
+        known = set(map(examples.describe, range(len(examples))))
+        shared = [name for name in map(test.describe, range(len(test))) if name in known]
+        if shared:
+            raise ValueError(
+                f"test: expected other images than those trained on, but {len(shared)} of "
+                f"{len(test)} are among them, {shared[0]} the first"
+            )
+        return test
+
 
 def _headed(
     model: LoadedModel, examples: Examples, plan: TrainPlan
@@ -262,17 +282,6 @@ def _headed(
     what = "is a new one," if rows is None else "keeps its rows"
     note = f"the last layer of {model.name} ({head.name}) {what} for the {len(classes)} classes"
     return head, named, [f"{note} of the data"]
-
-
-def _check_apart(examples: Examples, test: Examples) -> None:
-    """Errors: ValueError for test images that are trained on: parts of two names may be one."""
-    known = set(map(examples.describe, range(len(examples))))
-    shared = [name for name in map(test.describe, range(len(test))) if name in known]
-    if shared:
-        raise ValueError(
-            f"test: expected other images than those trained on, but {len(shared)} of "
-            f"{len(test)} are among them, {shared[0]} the first"
-        )
 
 
 def _digest(parts: Sequence[Examples]) -> str:
