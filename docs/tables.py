@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 
+from moreaugrad.attacks import ATTACKS
 from moreaugrad.cli.app import ORDER
 from moreaugrad.cli.commands import COMMANDS, Output
 from moreaugrad.explainers import METHODS
