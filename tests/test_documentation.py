@@ -68,7 +68,7 @@ def test_code_runs(path: Path, clone: Path) -> None:
         )
         assert made.shape == shown.shape
         correlation = np.corrcoef(made.ravel(), shown.ravel())[0, 1]
-        assert correlation > 0.99, "docs/images/maps.png is not what the snippet makes: run it again"
+        assert correlation > 0.99, "docs/images/maps.png is out of date: run the snippet again"
         assert (clone / "cell-maps.png").is_file()
         assert space["result"].ok
 
