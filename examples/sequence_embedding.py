@@ -16,7 +16,7 @@ LENGTH, WIDTH = 40, 8
 
 
 class Binding(nn.Module):
-    """From ids of letters `[B, LENGTH]` to a logit `[B, 1]`: embedding, convolution, log-sum-exp."""
+    """From letters `[B, LENGTH]`, as ids, to a logit `[B, 1]`: a soft maximum over positions."""
 
     def __init__(self) -> None:
         super().__init__()
