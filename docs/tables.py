@@ -9,12 +9,12 @@ import json
 import re
 from pathlib import Path
 
-import typer
-
 from moreaugrad.attacks import ATTACKS
-from moreaugrad.cli.app import app
+from moreaugrad.cli.app import ORDER
+from moreaugrad.cli.commands import COMMANDS, Output
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
+from moreaugrad.runs.plans.option import Option, options
 from moreaugrad.settings import settings_of
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ STUDY = {
     "Gini": ("clean", "gini", "mean"),
     "AOPC": ("clean", "aopc", "mean"),
 }
-"""Columns of the robustness study: the attack, the metric, and what is told of it."""
+"""Columns of the robustness study: the attack, the metric, and which of its numbers."""
 STUDY_PHOTOS = {
     "as released": ("published", "top-k", "mean_with_failed"),
     "of these failed": ("published", "top-k", "failed"),
@@ -116,23 +116,29 @@ def metrics_table() -> str:
     return "\n".join(rows)
 
 
-def options_table(name: str = "explain", only: str = "") -> str:
-    """A command's options, by what they are about. `explain` has those of `compare` and `sweep`.
+def options_of(name: str) -> list[Option]:
+    """The options of a command, those of the folder of results among them."""
+    command = COMMANDS[name]
+    found = [*options(command.plan_class(), command.hidden), *options(Output, command.without)]
+    return [option for _, option in found]
 
-    only: what they are about, where not all are wanted.
+
+def options_table(name: str = "explain", only: str = "") -> str:
+    """The options of a command, a table for each group of them.
+
+    only: the name of a group, where not all are wanted.
     """
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    panels: dict[str, list[str]] = {}
-    for option in command.params:
-        panel = getattr(option, "rich_help_panel", None)
-        if panel:
-            names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-            told = option.help.replace("\\[", "[").replace("|", "\\|")
-            panels.setdefault(panel, []).append(f"| {names} | {told} |")
+    groups: dict[str, list[str]] = {}
+    for option in options_of(name):
+        names = (*option.names, *([option.negative] if option.negative else []))
+        shown = ", ".join(f"`{name}`" for name in names)
+        help = option.help.replace("|", "\\|")
+        row = f"| {shown} | {help} | {option.default.replace('|', chr(92) + '|')} |"
+        groups.setdefault(option.group, []).append(row)
     return "\n\n".join(
-        "\n".join([f"| {panel} | |", "|---|---|", *rows])
-        for panel, rows in panels.items()
-        if only in ("", panel)
+        "\n".join([f"| {group} | | default |", "|---|---|---|", *groups[group]])
+        for group in ORDER
+        if group in groups and only in ("", group)
     )
 
 
@@ -173,14 +179,14 @@ def study_table(name: str, columns: dict[str, tuple[str, str, str]], epsilon: st
     lines = [f"| method | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = [
-            _told(known.get((method, attack, metric)), what)
+            _shown(known.get((method, attack, metric)), what)
             for attack, metric, what in columns.values()
         ]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _told(row: dict[str, str] | None, what: str) -> str:
+def _shown(row: dict[str, str] | None, what: str) -> str:
     if row is None or not row[what]:
         return "–"
     if what == "failed":

@@ -1,6 +1,6 @@
-"""Inside Captum: NoiseTunnel, infidelity and sensitivity, and what to mind with each.
+"""Explainers inside Captum's NoiseTunnel, infidelity and sensitivity_max.
 
-The target is given to all of them, and smoothing a sparse map is left to its own `sigma`.
+All of them need the target. To smooth a sparse map, use its own `sigma` instead of NoiseTunnel.
 
     python examples/noise_tunnel.py
 """
@@ -30,18 +30,21 @@ def main() -> None:
     model = network()
     x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     # NoiseTunnel calls attribute() on noisy copies: without a target each copy would be explained
-    # for its own prediction. Fix it once, at the clean input.
+    # for its own prediction. So fix the target once, at the clean input.
     target = model(x).argmax(1)
 
     tunnel = NoiseTunnel(SimpleGradient(model))
     torch.manual_seed(2)
     theirs = tunnel.attribute(x, nt_type="smoothgrad", nt_samples=256, stdevs=0.5, target=target)
     ours = SmoothGrad(model, samples=256, sigma=0.5, sigma_mode="absolute").explain(x, target)
-    print(f"NoiseTunnel and SmoothGrad, 256 draws each: cosine {cosine(theirs, ours.parts[0]):.3f}")
-    print(f"SmoothGrad tells its standard error: {float(ours.error[0]):.1%} of the map")
+    print(
+        "NoiseTunnel and SmoothGrad, 256 noise samples each: "
+        f"cosine {cosine(theirs, ours.parts[0]):.3f}"
+    )
+    print(f"SmoothGrad reports its standard error: {float(ours.error[0]):.1%} of the map")
 
     # A mean of sparse maps has the union of their supports. Smoothing the score instead (sigma=)
-    # thresholds once, after the mean.
+    # applies the threshold once, after the mean.
     sparse = SparseMoreauGrad(model, sigma=0, sparsity=0.9)
     torch.manual_seed(2)
     averaged = NoiseTunnel(sparse).attribute(

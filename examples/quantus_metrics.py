@@ -1,4 +1,4 @@
-"""From Quantus: an `explain_func`, and three of its metrics on cells whose true map is known.
+"""An `explain_func` for Quantus, and three of its metrics on cells with ground truth maps.
 
 pip install quantus
 python examples/quantus_metrics.py
@@ -18,12 +18,12 @@ METHODS = ("simple-gradient", "moreaugrad-plain", "sparse-moreaugrad-plain")
 def explain_func(
     model: nn.Module, inputs: NDArray[np.float32], targets: NDArray[np.int64], **settings: str
 ) -> NDArray[np.float32]:
-    """What Quantus calls, again and again: arrays in, a magnitude for each pixel out."""
+    """The function that Quantus calls: from arrays to a magnitude for each pixel."""
     explainer = build(settings["method"], model)
     x, target = torch.as_tensor(inputs), torch.as_tensor(targets)
-    # Quantus knows nothing of convergence: stop rather than score a map that is not one.
+    # Quantus does not see the status: raise an error rather than score a failed map.
     result = explainer.explain(x.float(), target).raise_if_failed()
-    # Quantus refuses a batch of zero maps; that a map is zero is a finding of its own.
+    # Quantus refuses a batch of zero maps; a map of zeros is a result of its own.
     if bool((result.zeros == 1).any()):
         raise ValueError(f"{settings['method']}: a map is zero everywhere; lower eta or sparsity")
     magnitudes: NDArray[np.float32] = result.parts[0].abs().sum(1, keepdim=True).numpy()
@@ -37,11 +37,11 @@ def main() -> None:
         print("skipped: Quantus is not installed (pip install quantus)")
         return
     loaded = load_model("builtin")
-    samples = [Cells(size=64, seed=2)[i] for i in (0, 1, 5, 7)]  # those have a feature
+    samples = [Cells(size=64, seed=2)[i] for i in (0, 1, 5, 7)]  # classes that have a feature
     pixels = torch.stack([image for image, _, _ in samples])
     x = (pixels - 0.3) / 0.25
     y = loaded.module(x).argmax(1).numpy()
-    # What tells the class: the true map's strongest part.
+    # The feature of the class: the largest values of the ground truth map.
     masks = torch.stack([truth > FEATURE - 0.01 for _, _, truth in samples])[:, None].numpy()
 
     quiet = {"disable_warnings": True, "display_progressbar": False}

@@ -1,7 +1,7 @@
-"""A sequence model explained at its embedding: letters cannot be differentiated, their vectors can.
+"""A sequence model explained at its embedding, because letters have no gradient.
 
-Made-up DNA: a sequence binds where it holds the motif TGACTCA. The map has a value for each
-entry of each letter's vector; at an embedding each letter is a group of its own.
+Synthetic DNA: a sequence binds if it contains the motif TGACTCA. The map has a value for each
+entry of each letter's vector; at an embedding each letter is a group.
 
     python examples/sequence_embedding.py
 """
@@ -16,7 +16,7 @@ LENGTH, WIDTH = 40, 8
 
 
 class Binding(nn.Module):
-    """Letters `[B, LENGTH]` as ids to one logit `[B, 1]`: embedding, convolution, soft maximum."""
+    """From letters `[B, LENGTH]`, as ids, to a logit `[B, 1]`: a soft maximum over positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Binding(nn.Module):
 
 
 def sequences(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, 1 where the motif was put in (every second), and the place of its first letter."""
+    """Ids, labels (1 for every second, which has the motif), and where the motif starts."""
     ids = torch.randint(len(LETTERS), (count, LENGTH), generator=generator)
     start = torch.randint(LENGTH - len(MOTIF) + 1, (count,), generator=generator)
     place = start[:, None] + torch.arange(len(MOTIF))
@@ -60,8 +60,8 @@ def main() -> None:
     explainer = GroupSparseMoreauGrad(
         model,
         layer="embedding",
-        sparsity=1 - len(MOTIF) / LENGTH,  # as many letters may stay as the motif has
-        rho=0.05,  # about half of what rho_guidance estimates as its limit
+        sparsity=1 - len(MOTIF) / LENGTH,  # keep as many letters as the motif has
+        rho=0.05,  # about half of the limit that rho_guidance estimates
         sigma=0,  # a smooth network needs no noise: the map is solved to a residual
     )
     shown = (found & labels.bool()).nonzero()[:8, 0]
@@ -77,7 +77,8 @@ def main() -> None:
     offset = torch.arange(LENGTH) - start[shown, None]
     inside = (offset >= 0) & (offset < len(MOTIF))
     print(
-        f"share of the letters kept that belong to the motif: {kept[inside].sum() / kept.sum():.0%}"
+        "fraction of the letters kept that belong to the motif: "
+        f"{kept[inside].sum() / kept.sum():.0%}"
     )
 
 

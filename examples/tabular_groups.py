@@ -1,7 +1,7 @@
-"""A tabular model whose features come in groups: which sensors of a machine told of the failure?
+"""A tabular model whose features come in groups: which sensors of a machine predict its failure?
 
-Six sensors give four features each. The network learns from failures that two of the sensors
-announce together. `GroupSparseMoreauGrad` with `index=` then keeps or drops whole sensors.
+Six sensors have four features each. Failures depend on two of the sensors together.
+`GroupSparseMoreauGrad` with `index=` keeps or drops whole sensors.
 
     python examples/tabular_groups.py
 """
@@ -50,17 +50,15 @@ def main() -> None:
     explainer = GroupSparseMoreauGrad(
         model,
         index=sensor_of,
-        sparsity=4 / 6,  # four of the six sensors shall be dropped
+        sparsity=4 / 6,  # drop four of the six sensors
         rho=0.05,
-        sigma=0.3,  # standardised features, so their own unit is the natural one
+        sigma=0.3,  # the features are standardised, so sigma is in their own units
         sigma_mode="absolute",
         score="margin",
     )
     failed = test_x[test_y == 1][:5]
     limit = rho_guidance(explainer, failed, target=1).limit
-    print(
-        f"rho is {explainer.rho}; its limit is estimated as {float(limit.min()):.2g} at the least"
-    )
+    print(f"rho is {explainer.rho}; the smallest estimate of its limit is {float(limit.min()):.2g}")
     result = explainer.explain(failed, target=1)
     result.raise_if_failed()
 
@@ -70,8 +68,8 @@ def main() -> None:
             f"{SENSORS[i]} {row[i]:.2f}" for i in row.argsort(descending=True) if row[i] > 0
         )
         print(f"machine {machine}: {kept} (error about {result.error[machine]:.0%})")
-    share = (strength[:, CAUSES] > 0).double().mean()
-    print(f"share of the true causes among the sensors kept: {share:.0%}")
+    fraction = (strength[:, CAUSES] > 0).double().mean()
+    print(f"fraction of the true causes among the sensors kept: {fraction:.0%}")
 
 
 if __name__ == "__main__":

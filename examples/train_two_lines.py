@@ -1,7 +1,7 @@
-"""Training for sparse gradients in a loop of your own: two lines more than plain training.
+"""Training for sparse gradients in your own loop: two more lines than plain training.
 
-Two networks learn the same synthetic cells, one of them on perturbed batches. Its plain gradient,
-without any post-processing, is then the sparser map.
+Two networks learn the same synthetic cells, one of them on perturbed batches. The plain gradient of
+that network, without any post-processing, is sparser.
 
     python examples/train_two_lines.py
 """
@@ -16,8 +16,8 @@ from moreaugrad.metrics import gini
 SIZE, EPOCHS, BATCH = 32, 6, 32
 
 
-def pictures(seed: int, count: int) -> tuple[Tensor, Tensor]:
-    """Pictures `[count, 3, 32, 32]`, and which of ten kinds of cell each shows."""
+def images(seed: int, count: int) -> tuple[Tensor, Tensor]:
+    """Images `[count, 3, 32, 32]`, and which of ten kinds of cell each shows."""
     cells = [Cells(size=SIZE, seed=seed, count=count)[i] for i in range(count)]
     return torch.stack([x for x, _, _ in cells]), torch.tensor([label for _, label, _ in cells])
 
@@ -48,8 +48,8 @@ def trained(x: Tensor, y: Tensor, sparse: bool) -> nn.Module:
 
 
 def main() -> None:
-    x, y = pictures(0, 1500)
-    test_x, test_y = pictures(1, 300)
+    x, y = images(0, 1500)
+    test_x, test_y = images(1, 300)
     for name, sparse in (("plain", False), ("perturbed", True)):
         model = trained(x, y, sparse)
         accuracy = float((model(test_x).argmax(1) == test_y).double().mean())

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import moreaugrad as mg
+from moreaugrad.cli.app import make_app
+from moreaugrad.cli.commands import COMMANDS, GROUPS
 from moreaugrad.data.images import load_image
 from moreaugrad.models import load_model
 from moreaugrad.settings import settings_of
@@ -65,8 +67,8 @@ def test_code_runs(path: Path, clone: Path) -> None:
             for root in (clone, ROOT)
         )
         assert made.shape == shown.shape
-        likeness = np.corrcoef(made.ravel(), shown.ravel())[0, 1]
-        assert likeness > 0.99, "docs/images/maps.png is not what the snippet makes: run it again"
+        correlation = np.corrcoef(made.ravel(), shown.ravel())[0, 1]
+        assert correlation > 0.99, "docs/images/maps.png is out of date: run the snippet again"
         assert (clone / "cell-maps.png").is_file()
         assert space["result"].ok
 
@@ -115,8 +117,44 @@ def test_each_method_has_a_page_with_its_settings(name: str) -> None:
 
 
 @pytest.mark.parametrize("status", mg.Status)
-def test_the_tutorial_tells_of_each_status(status: mg.Status) -> None:
+def test_the_tutorial_explains_each_status(status: mg.Status) -> None:
     assert f"| `{status.value}` |" in (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+
+
+OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
+FOREIGN = {"--quick", "--sample", "--photos", "--nproc-per-node"}
+"""Options of the benchmarks and of torchrun."""
+COMMAND_LINE = re.compile(r"^ {4,}(?:torchrun .*?-m )?moreaugrad .*(?:\\\n.*)*", re.MULTILINE)
+WITHOUT_PLAN = {"data cells", "demo", "methods"}
+
+
+def command_options(name: str) -> set[str]:
+    app = make_app(name)
+    for word in name.split():
+        app = app[word]
+    found = app.assemble_argument_collection(parse_docstring=False)
+    return {option for argument in found for option in argument.names} | {"--help"}
+
+
+COMMAND_OPTIONS = {name: command_options(name) for name in (*COMMANDS, *WITHOUT_PLAN)}
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=in_docs)
+def test_command_lines_have_options_of_their_commands(path: Path) -> None:
+    for line in COMMAND_LINE.findall(path.read_text("utf-8")):
+        words = re.sub(r" {2,}#.*", "", line).partition("moreaugrad ")[2].split()
+        name = " ".join(words[:2]) if words[0] in GROUPS else words[0]
+        assert name in COMMAND_OPTIONS, f"{in_docs(path)}: {line.strip()}"
+        unknown = {word for word in words if OPTION.fullmatch(word)} - COMMAND_OPTIONS[name]
+        assert not unknown, f"{in_docs(path)}: {line.strip()}"
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=in_docs)
+def test_options_exist(path: Path) -> None:
+    known = set[str]().union(FOREIGN, *COMMAND_OPTIONS.values())
+    code = "\n".join(re.findall(r"`([^`\n]+)`", path.read_text("utf-8")))
+    named = {option for option in OPTION.findall(code) if option.startswith("--")}
+    assert named <= known, named - known
 
 
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
@@ -140,8 +178,8 @@ def test_names_of_the_library_exist(path: Path) -> None:
 
 def test_the_ways_of_derivatives_are_those_of_the_classes() -> None:
     text = (ROOT / "docs" / "derivatives.md").read_text("utf-8")
-    told: dict[str, tuple[str, ...]] = {}
+    shown: dict[str, tuple[str, ...]] = {}
     for methods, ways in re.findall(r"^\| (`[^|]*) \| ([^|]*) \|$", text, re.MULTILINE):
-        told |= dict.fromkeys(re.findall("`([^`]+)`", methods), (*re.findall("`([^`]+)`", ways),))
-    told.pop("through", None)
-    assert told == {name: method.load().derivatives for name, method in mg.METHODS.items()}
+        shown |= dict.fromkeys(re.findall("`([^`]+)`", methods), (*re.findall("`([^`]+)`", ways),))
+    shown.pop("through", None)
+    assert shown == {name: method.load().derivatives for name, method in mg.METHODS.items()}

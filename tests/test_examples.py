@@ -20,7 +20,7 @@ def output(name: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def percent(text: str, before: str) -> float:
-    """The share that is printed behind these words."""
+    """The fraction that is printed behind these words."""
     found = re.search(re.escape(before) + r" (\d+)%", text)
     assert found is not None, text
     return int(found[1]) / 100
@@ -45,7 +45,7 @@ def test_letters_find_the_motif(capsys: pytest.CaptureFixture[str]) -> None:
     text = output("sequence_embedding", capsys)
     shown = re.findall(r"^[ACGTacgt]{40}$", text, re.M)
     assert len(shown) == 8
-    # Chance is the motif's share of the sequence, 7 of 40 letters.
+    # Chance is the motif's fraction of the sequence, 7 of 40 letters.
     assert percent(text, "that belong to the motif:") > 0.6
 
 
@@ -114,7 +114,7 @@ def test_notebook_shows_what_it_made() -> None:
     """Its outputs are stored for readers, small, and without traces of the machine."""
     text = (EXAMPLES / "image.ipynb").read_text("utf-8")
     cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    pictures = [o for cell in cells for o in cell["outputs"] if "image/png" in o.get("data", {})]
-    assert len(pictures) == 2
+    images = [o for cell in cells for o in cell["outputs"] if "image/png" in o.get("data", {})]
+    assert len(images) == 2
     assert len(text) < 250_000
     assert not re.search(r'"stderr"|site-packages|/home/|/tmp/', text)

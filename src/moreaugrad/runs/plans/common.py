@@ -194,7 +194,7 @@ class DataPlan(Plan):
             raise ValueError(f"images: expected files or --data {self.source}, got both")
         if self.images is not None and self.images < 1:
             raise ValueError(f"images: expected at least 1, got {self.images}")
-        LAYOUTS.check(self.layout, also=["auto"])
+        LAYOUTS.check(self.layout, also=["auto", CELLS])
         if self.split is not None:
             choose("split", self.split, SPLITS)
         if self.files and (self.layout, self.split) != ("auto", None):
