@@ -157,7 +157,7 @@ METHODS = Registry(
 def build(name: str, model: Any, **settings: Any) -> Explainer:
     """The explainer of that name, or of a `package.module:Class` of your own, on a model.
 
-        mg.build("smoothgrad", model, samples=32).explain(x)
+    >>> result = mg.build("smoothgrad", model, samples=32).explain(x)
 
     A `penalty` may be given as text too, such as "elastic-net 0.01 0.05".
     Errors: ValueError for an unknown name or setting, and a value of another type.

@@ -40,7 +40,7 @@ def metric_told(plan: EvaluatePlan, label: str) -> dict[str, Any]:
     """A metric's settings, those spelt out that were not given."""
     given = plan.metrics[label]
     row = METRICS[name := str(given.get("metric", label))]
-    # Of a metric of one's own the plan says what a row says, so that a report need not load it.
+    # Of a metric of your own the plan says what a row says, so that a report need not load it.
     own = {key: given.get(key, getattr(row, key)) for key in Metric.columns if is_code(name)}
     kind = own.get("kind", row.kind)
     asks = {"score": SCORES.get(name, "probability")} if kind == BY_MODEL else {}
