@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import moreaugrad as mg
-from moreaugrad.attacks.descent import Descent
+from moreaugrad.attacks.descent import DescentAttack
 from moreaugrad.attacks.objectives import Share
 from moreaugrad.data import Files, Item
 from moreaugrad.explainers.gradient import SimpleGradient
@@ -78,7 +78,7 @@ def agreement(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class FirstHalf(Descent):
+class FirstHalf(DescentAttack):
     """D = the fraction of the map's magnitude in the first half of its entries."""
 
     name: ClassVar[str] = "first-half"

@@ -37,7 +37,7 @@ ATTACKS = Registry(
             "Dombrowski et al. (2019), arXiv 1906.07983",
         ),
         "gaussian": Row(
-            _HERE + "gaussian:GaussianNoise",
+            _HERE + "gaussian:GaussianNoiseAttack",
             "adds Gaussian noise",
             "baseline",
         ),

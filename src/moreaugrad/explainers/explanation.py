@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.solvers.solution import Provenance
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.solvers.solution import Provenance, Solution, Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,3 +149,24 @@ class Explanation(Provenance):
         if path is not None:
             save_figure(shown, path, {"method": self.method, "settings": dict(self.settings)})
         return shown
+
+
+STORED = 0.02
+"""Relative error of a map in its input's dtype that is more than rounding."""
+
+
+def reported(maps: Solution, bound: BoundScore) -> Solution:
+    """With the status of maps that were to be smoothed but have an input without noise, and of
+    those that their input's dtype cannot hold.
+
+    The error of the latter becomes what is lost, where it was not known to be as large.
+    """
+    silent = bound.silent()
+    if bool(silent.any()):
+        maps = maps.marked(Status.NO_NOISE, silent, maps.error.masked_fill(silent, torch.nan))
+    lost = bound.layout.lost(maps.values)
+    poor = (lost > STORED) & ~(maps.error >= lost)
+    if bool(poor.any()):
+        error = torch.where(poor, lost, maps.error)
+        maps = maps.marked(Status.PRECISION, poor, error.masked_fill(error.isinf(), torch.nan))
+    return maps
