@@ -170,11 +170,12 @@ def test_a_penalty_that_cannot_be_made_is_reported(penalty, words):
         mg.build(MOREAU, mg.load_model("tiny_models:smooth").module, penalty=penalty)
 
 
-def test_a_penalty_in_a_method_by_command(command, own):
-    penalty = ("--set", "penalty=own:Euclidean 0.01", "--set", "sigma=0")
-    done = command("explain", "one.png", "--method", MOREAU, *penalty, *NETWORK, "--out", "results")
+@pytest.mark.parametrize(("method", "setting"), [(MOREAU, "sigma=0"), ("caso", "lambda1=0.01")])
+def test_a_penalty_in_a_method_by_command(command, own, method, setting):
+    penalty = ("--set", "penalty=own:Euclidean 0.01", "--set", setting)
+    done = command("explain", "one.png", "--method", method, *penalty, *NETWORK, "--out", "results")
     assert done.code == 0, done
-    config = config_of(own / "results")["methods"]["Moreau"]
+    (config,) = config_of(own / "results")["methods"].values()
     assert config["penalty"] == {"name": "own:Euclidean", "weight": 0.01}
     (own / "ran").unlink()
     again = ("explain", "--config", "results/config.toml", "--out", "results")
