@@ -149,13 +149,21 @@ def documentation(cls: type) -> str:
     for one in settings_of(cls):
         lines.append(f"    {one.name}: {one.hint}" + (one.default and f" = {one.default}"))
         lines.append(textwrap.indent(one.meaning, " " * 8))
-    return "\n".join([own, *(("", "Settings:", *filter(None, lines)) if lines else ())])
+    heading = ("", f"{type(cls).heading}:") if lines else ()  # type: ignore[attr-defined]
+    return "\n".join([own, *heading, *filter(None, lines)])
 
 
 class Documented(ABCMeta):
     # Of dataclasses whose docstring ends with their settings. It is made when it is asked for: the
     # fields are there only once the decorator has seen the class.
     __doc__ = property(documentation)
+    heading = "Settings"
+
+
+class Result(Documented):
+    # Of those that are returned, whose fields are no settings.
+    __doc__ = property(documentation)
+    heading = "Attributes"
 
 
 class Checked(Documented):

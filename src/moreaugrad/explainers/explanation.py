@@ -27,23 +27,26 @@ class ConvergenceWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation(Provenance):
-    """Signed maps of a batch, shaped like the inputs, with their provenance.
+    """Signed maps of a batch, shaped like the inputs, with how they came about.
 
-    maps: positive where the input raises the score; a tensor, or a tuple of one for each input.
-    inputs: those explained (the layer's output with `layer=`).
-    target, prediction: classes `[B]`. score `[B]`: at the clean input.
-    method: its name in the registry.
-    mask: which entries are real, shaped like the maps (None: all); the others are 0 in the map.
-    Status, error, evaluations and the rest: see `Provenance`.
+    >>> result = mg.SimpleGradient(model).explain(x)
+    >>> found = result.maps, result.status, result.error
     """
 
     maps: Tensor | tuple[Tensor, ...]
+    """Positive where the input raises the score: a tensor, or a tuple of one for each input."""
     inputs: Tensor | tuple[Tensor, ...]
+    """Those explained (the layer's output with `layer=`)."""
     target: Tensor
+    """The class that is explained, `[B]`."""
     prediction: Tensor
+    """The predicted class, `[B]`."""
     score: Tensor
+    """The score at the clean input, `[B]`."""
     method: str
+    """The method's name in the registry."""
     mask: Tensor | tuple[Tensor, ...] | None = None
+    """Which entries are real, shaped like the maps (None: all); the others are 0 in the map."""
 
     def __getitem__(self, index: int | slice) -> Explanation:
         """The explanation of one sample or of a slice of them, still with a batch dimension.
