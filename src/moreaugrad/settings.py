@@ -106,9 +106,7 @@ def settings_of(cls: type) -> list[Setting]:
     known = [item for item in fields(cls) if item.init] if is_dataclass(cls) else []
     found = []
     for item in known:
-        owners = [
-            base for base in cls.__mro__ if item.name in vars(base).get("__annotations__", {})
-        ]
+        owners = [base for base in cls.__mro__ if item.name in inspect.get_annotations(base)]
         texts = (_meanings(base).get(item.name) for base in owners)
         meaning = next((text for text in texts if text), "")
         hint = item.type if isinstance(item.type, str) else inspect.formatannotation(item.type)
@@ -136,9 +134,9 @@ def _meanings(cls: type) -> Mapping[str, str]:
     assert isinstance(node, ast.ClassDef)
     found = {}
     for field, below in pairwise(node.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-            text = ast.literal_eval(below.value)
-            found[ast.unparse(field.target)] = inspect.cleandoc(text)
+        match below:
+            case ast.Expr(ast.Constant(str(text))) if isinstance(field, ast.AnnAssign):
+                found[ast.unparse(field.target)] = inspect.cleandoc(text)
     return found
 
 
@@ -160,7 +158,7 @@ class Documented(ABCMeta):
     heading = "Settings"
 
 
-class Result(Documented):
+class DocumentedResult(Documented):
     # Of those that are returned, whose fields are no settings.
     __doc__ = property(documentation)
     heading = "Attributes"

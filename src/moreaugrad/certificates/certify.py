@@ -28,7 +28,7 @@ from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
 from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Inputs
-from moreaugrad.settings import Result
+from moreaugrad.settings import DocumentedResult
 
 CERTIFICATE, ESTIMATE = "certificate", "estimate"
 POPULATION, TWO_SAMPLE = "population", "two-sample"
@@ -37,7 +37,7 @@ SAMPLED = "the map is sampled, and its error is an estimate"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Certificate(metaclass=Result):
+class Certificate(metaclass=DocumentedResult):
     """At least the fraction `overlap[b, r]` of the `top[b]` largest entries of sample b's map are
     among the largest of the map at any input within `radii[r]`.
 

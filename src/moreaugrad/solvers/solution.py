@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score.batched import Batched
-from moreaugrad.settings import Result
+from moreaugrad.settings import DocumentedResult
 
 
 class Status(Enum):
@@ -112,7 +112,7 @@ _MESSAGES = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Provenance(Batched, metaclass=Result):
+class Provenance(Batched, metaclass=DocumentedResult):
     """How each sample's result came about."""
 
     status: tuple[Status, ...]
