@@ -20,14 +20,19 @@ PUBLIC = {
     found for package in PACKAGES for name in dir(package)
     if isinstance(found := getattr(package, name), Documented)
 }  # fmt: skip
-CONCRETE = sorted(
-    (one for one in PUBLIC if not inspect.isabstract(one)),
-    key=lambda one: (one.__module__, one.__name__),
+FUNCTIONS = {
+    found for package in PACKAGES for name in dir(package)
+    if inspect.isfunction(found := getattr(package, name)) and ">>>" in str(found.__doc__)
+}  # fmt: skip
+
+
+def name_of(part: Any) -> str:
+    return f"{part.__module__.partition('.')[2]}.{part.__name__}"
+
+
+WITH_EXAMPLES = sorted(
+    {*FUNCTIONS, *(one for one in PUBLIC if not inspect.isabstract(one))}, key=name_of
 )
-
-
-def name_of(cls: type) -> str:
-    return f"{cls.__module__.partition('.')[2]}.{cls.__name__}"
 
 
 @pytest.mark.parametrize("cls", sorted(PUBLIC, key=name_of), ids=name_of)
@@ -54,17 +59,17 @@ def space() -> dict[str, Any]:
             "y": torch.tensor([6])}  # fmt: skip
 
 
-@pytest.mark.parametrize("cls", CONCRETE, ids=name_of)
+@pytest.mark.parametrize("part", WITH_EXAMPLES, ids=name_of)
 @pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 def test_the_example_runs(
-    cls: type, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    part: Any, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    examples = doctest.DocTestParser().get_examples(vars(cls)["__doc__"])
-    assert examples or not settings_of(cls), "a class with settings has no example"
+    examples = doctest.DocTestParser().get_examples(vars(part).get("__doc__") or part.__doc__)
+    assert examples or not settings_of(part), "a class with settings has no example"
     own = dict(space)
     for example in examples:
-        exec(compile(example.source, name_of(cls), "exec"), own)
+        exec(compile(example.source, name_of(part), "exec"), own)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

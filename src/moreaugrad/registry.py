@@ -21,7 +21,7 @@ from moreaugrad.settings import nearest as nearest
 from moreaugrad.settings import type_words as type_words
 
 CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-"""The name of a part of one's own: `package.module:Class`."""
+"""The name of a part of your own: `package.module:Class`."""
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:
@@ -49,7 +49,7 @@ class Row:
 
     @classmethod
     def of(cls, name: str, part: Any) -> Self:
-        """The row of a part of one's own."""
+        """The row of a part of your own."""
         return cls(name, (inspect.getdoc(part) or "").partition("\n")[0])
 
     def load(self) -> Any:
@@ -84,9 +84,9 @@ R = TypeVar("R", bound=Row)
 
 
 class Registry(Mapping[str, R]):
-    """Rows by name, in order; `registry["package.module:Class"]` is the row of a part of one's own.
+    """Rows by name, in order; `registry["package.module:Class"]` is the row of a part of your own.
 
-    Listing names and rows loads nothing. Code of one's own is imported, from the environment or the
+    Listing names and rows loads nothing. Code of your own is imported, from the environment or the
     working folder, when its row is asked for: to name it is to consent to that. Names out of a file
     are refused before, see `refuse_code`.
     """
@@ -118,7 +118,7 @@ class Registry(Mapping[str, R]):
         return len(self._rows)
 
     def check(self, name: str, what: str = "", also: Iterable[str] = ()) -> str:
-        """The name, where it is known or of the form of code of one's own, which is not loaded.
+        """The name, where it is known or of the form of code of your own, which is not loaded.
 
         what: of what it is the name, in words. also: what may stand there besides.
         Errors: UnknownName.
@@ -143,7 +143,7 @@ class Registry(Mapping[str, R]):
 
 
 def labelled(part: str, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Settings by label: a part of one's own, `package.module:Class`, is labelled `Class`.
+    """Settings by label: a part of your own, `package.module:Class`, is labelled `Class`.
 
     part: the setting that then holds the name, such as "method". Errors: ValueError for two parts
     of one label.
@@ -183,23 +183,24 @@ def is_code(name: str) -> bool:
     return CODE.fullmatch(name) is not None
 
 
-def untrusted(name: str, what: str, file: str | Path) -> ValueError:
+def untrusted(name: str, file: str | Path, what: str = "") -> ValueError:
     """The error of a name out of a file whose code nobody has consented to run."""
+    named = f"{name} as {what}" if what else name
     return ValueError(
-        f"{file}: names {name} as {what}, code that is run when it is loaded; read that code, and "
-        "give --trust (in Python: trust=True) if you trust it"
+        f"{file}: names {named}, code that is run when it is loaded; read that code, and give "
+        "--trust (in Python: trust=True) if you trust it"
     )
 
 
 def refuse_code(table: Mapping[str, Any], file: str | Path) -> None:
-    """Errors: ValueError for a configuration that names a part of somebody's own.
+    """Errors: ValueError for a configuration that names a part that is not of this package.
 
     Any word of that form counts, in keys and values: which of them are looked up as parts is for
     others to say, and may change. Left out are the name of a network, which has its own consent,
     and a target.
     """
     for word in filter(is_code, _words(table, "")):
-        raise untrusted(word, "a part of its own", file)
+        raise untrusted(word, file)
 
 
 def _words(value: object, where: str) -> Iterator[str]:
@@ -207,9 +208,8 @@ def _words(value: object, where: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from key.split()
-            if not (
-                isinstance(item, str) and ((where, key) == ("model", "name") or key == "target")
-            ):
+            left_out = (where, key) == ("model", "name") or key == "target"
+            if not (left_out and isinstance(item, str)):
                 yield from _words(item, key)
     elif isinstance(value, (list, tuple)):
         for item in value:

@@ -106,9 +106,7 @@ def settings_of(cls: type) -> list[Setting]:
     known = [item for item in fields(cls) if item.init] if is_dataclass(cls) else []
     found = []
     for item in known:
-        owners = [
-            base for base in cls.__mro__ if item.name in vars(base).get("__annotations__", {})
-        ]
+        owners = [base for base in cls.__mro__ if item.name in inspect.get_annotations(base)]
         texts = (_meanings(base).get(item.name) for base in owners)
         meaning = next((text for text in texts if text), "")
         hint = item.type if isinstance(item.type, str) else inspect.formatannotation(item.type)
@@ -136,9 +134,9 @@ def _meanings(cls: type) -> Mapping[str, str]:
     assert isinstance(node, ast.ClassDef)
     found = {}
     for field, below in pairwise(node.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-            text = ast.literal_eval(below.value)
-            found[ast.unparse(field.target)] = inspect.cleandoc(text)
+        match below:
+            case ast.Expr(ast.Constant(str(text))) if isinstance(field, ast.AnnAssign):
+                found[ast.unparse(field.target)] = inspect.cleandoc(text)
     return found
 
 
@@ -149,13 +147,21 @@ def documentation(cls: type) -> str:
     for one in settings_of(cls):
         lines.append(f"    {one.name}: {one.hint}" + (one.default and f" = {one.default}"))
         lines.append(textwrap.indent(one.meaning, " " * 8))
-    return "\n".join([own, *(("", "Settings:", *filter(None, lines)) if lines else ())])
+    heading = ("", f"{type(cls).heading}:") if lines else ()  # type: ignore[attr-defined]
+    return "\n".join([own, *heading, *filter(None, lines)])
 
 
 class Documented(ABCMeta):
     # Of dataclasses whose docstring ends with their settings. It is made when it is asked for: the
     # fields are there only once the decorator has seen the class.
     __doc__ = property(documentation)
+    heading = "Settings"
+
+
+class DocumentedResult(Documented):
+    # Of those that are returned, whose fields are no settings.
+    __doc__ = property(documentation)
+    heading = "Attributes"
 
 
 class Checked(Documented):

@@ -15,7 +15,7 @@ from moreaugrad.attacks import (
     TopKAttack,
 )
 from moreaugrad.attacks.ball import Ball
-from moreaugrad.attacks.problem import Case
+from moreaugrad.attacks.problem import AttackedBatch
 from moreaugrad.score.pixels import InputSpace
 from toys import network, normal
 
@@ -95,7 +95,7 @@ def test_steps_follow_the_derivative_of_the_objective(explainer: object, units: 
     x = normal(2, 12, seed=3)
     bound = explainer.bind(x)
     maps = explainer.explain(x).maps
-    case = Case(
+    case = AttackedBatch(
         bound=bound,
         ball=Ball.around(bound, 1.0, "l2", units, space),
         clean=maps,

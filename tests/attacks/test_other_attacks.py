@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from moreaugrad import GradCAM, SimpleGradient
 from moreaugrad.attacks import (
     AttackStatus,
-    GaussianNoise,
+    GaussianNoiseAttack,
     ManipulationAttack,
     RandomSearch,
     TopKAttack,
@@ -144,7 +144,7 @@ def test_a_surrogate_that_sharpens_manipulates_a_relu_network(
 def test_noise_is_a_share_of_each_range() -> None:
     x = normal(2, 1, 64, 64, seed=0) * torch.tensor([1.0, 5.0])[:, None, None, None]
     model = lambda x: x.flatten(1)[:, :3]  # noqa: E731
-    attack = GaussianNoise(SimpleGradient(model), sigma=0.05, preserve_class=False)
+    attack = GaussianNoiseAttack(SimpleGradient(model), sigma=0.05, preserve_class=False)
     found = attack.attack(x, ids=[3, 4])
     spread = x.flatten(1).amax(1) - x.flatten(1).amin(1)
     z = (found.inputs - x).flatten(1) / (0.05 * spread[:, None])
@@ -157,7 +157,7 @@ def test_noise_is_a_share_of_each_range() -> None:
     assert found.before.isnan().all()
     # Not the draws that a smoothed explainer with the same seed and ids sees.
     assert not torch.allclose(z[0].float(), Noise(0).normal(3, 0, 4096), atol=1e-3)
-    absolute = GaussianNoise(
+    absolute = GaussianNoiseAttack(
         SimpleGradient(model), sigma=0.05, sigma_mode="absolute", preserve_class=False
     ).attack(x, ids=[3, 4])
     assert torch.allclose((absolute.inputs - x).flatten(1) / 0.05, z)
@@ -172,10 +172,10 @@ def test_noise_may_keep_the_class() -> None:
     x = torch.full((40, 2), 0.02, dtype=torch.float64)
     settings = {"sigma": 0.1, "sigma_mode": "absolute"}
     explainer, ids = SimpleGradient(edgy), list(range(40))
-    free = GaussianNoise.published(explainer, **settings).attack(x, ids=ids)
+    free = GaussianNoiseAttack.published(explainer, **settings).attack(x, ids=ids)
     assert 5 < int((free.attacked.prediction == 0).sum()) < 35
     assert free.feasible.tolist() == (free.attacked.prediction == 1).tolist()
-    kept = GaussianNoise(explainer, **settings).attack(x, ids=ids)
+    kept = GaussianNoiseAttack(explainer, **settings).attack(x, ids=ids)
     assert bool((kept.attacked.prediction == 1).all())
     assert kept.ok
     assert bool(kept.feasible.all())
@@ -190,7 +190,7 @@ def test_noise_that_never_keeps_the_class_is_told() -> None:
         return torch.stack((score, score - 1e-9 + 1e9 * x.square().sum(1)), dim=1)
 
     x = torch.zeros(1, 3, dtype=torch.float64)
-    found = GaussianNoise(SimpleGradient(cliff), sigma=0.1, sigma_mode="absolute").attack(x)
+    found = GaussianNoiseAttack(SimpleGradient(cliff), sigma=0.1, sigma_mode="absolute").attack(x)
     assert found.status == (AttackStatus.NO_FEASIBLE_STEP,)
     assert torch.equal(found.inputs, x)
 
@@ -199,7 +199,7 @@ def test_noise_stays_in_the_box_and_the_ball() -> None:
     space = InputSpace()
     x = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     model = lambda x: x.flatten(1)[:, :3]  # noqa: E731
-    found = GaussianNoise(
+    found = GaussianNoiseAttack(
         SimpleGradient(model), sigma=1.0, space=space, epsilon=0.5, preserve_class=False
     ).attack(x)
     assert float(found.inputs.min()) >= 0

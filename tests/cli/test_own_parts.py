@@ -1,4 +1,4 @@
-"""Parts of one's own, named `package.module:Class` wherever a name is expected."""
+"""Parts of your own, named `package.module:Class` wherever a name is expected."""
 
 import sys
 import tomllib
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import moreaugrad as mg
-from moreaugrad.attacks.descent import Descent
+from moreaugrad.attacks.descent import DescentAttack
 from moreaugrad.attacks.objectives import Share
 from moreaugrad.data import Files, Item
 from moreaugrad.explainers.gradient import SimpleGradient
@@ -80,7 +80,7 @@ def agreement(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class FirstHalf(Descent):
+class FirstHalf(DescentAttack):
     """D = the fraction of the map's magnitude in the first half of its entries."""
 
     name: ClassVar[str] = "first-half"
@@ -117,9 +117,8 @@ def own(photos, monkeypatch):
     (photos / "own.py").unlink()
 
 
-def read_maps(folder):
-    (config,) = folder.glob("config.toml")
-    return tomllib.loads(config.read_text(encoding="utf-8"))
+def config_of(folder):
+    return tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
 
 
 def test_in_python(own):
@@ -132,8 +131,8 @@ def test_in_python(own):
     assert mg.metrics.build("own:largest_fraction", power=2.0)(maps) == pytest.approx(4 / 6)
     penalty = mg.penalties.build("own:Euclidean", 0.5)
     protocol = mg.training.build("own:Halved", penalty)
-    told = protocol.perturb(model, x, torch.tensor([0, 1]))
-    torch.testing.assert_close(told.norm, torch.full((2,), 0.25))
+    perturbed = protocol.perturb(model, x, torch.tensor([0, 1]))
+    torch.testing.assert_close(perturbed.norm, torch.full((2,), 0.25))
     data = mg.data.open_dataset("data", layout="own:one_class")
     assert {item.index for item in data.items} == {1}
 
@@ -168,17 +167,18 @@ def test_a_penalty_in_a_method(own):
         ("harmonisation 1", "expected a Penalty"),
     ],
 )
-def test_a_penalty_that_cannot_be_made_is_told(penalty, words):
+def test_a_penalty_that_cannot_be_made_is_reported(penalty, words):
     with pytest.raises((ValueError, TypeError), match=words):
         mg.build(MOREAU, mg.load_model("tiny_models:smooth").module, penalty=penalty)
 
 
-def test_a_penalty_in_a_method_by_command(command, own):
-    penalty = ("--set", "penalty=own:Euclidean 0.01", "--set", "sigma=0")
-    done = command("explain", "one.png", "--method", MOREAU, *penalty, *NETWORK, "--out", "results")
+@pytest.mark.parametrize(("method", "setting"), [(MOREAU, "sigma=0"), ("caso", "lambda1=0.01")])
+def test_a_penalty_in_a_method_by_command(command, own, method, setting):
+    penalty = ("--set", "penalty=own:Euclidean 0.01", "--set", setting)
+    done = command("explain", "one.png", "--method", method, *penalty, *NETWORK, "--out", "results")
     assert done.code == 0, done
-    told = read_maps(own / "results")["methods"]["Moreau"]
-    assert told["penalty"] == {"name": "own:Euclidean", "weight": 0.01}
+    (config,) = config_of(own / "results")["methods"].values()
+    assert config["penalty"] == {"name": "own:Euclidean", "weight": 0.01}
     (own / "ran").unlink()
     again = ("explain", "--config", "results/config.toml", "--out", "results")
     command(*again).refused("own:", "Moreau")
@@ -213,7 +213,7 @@ def test_a_row_says_what_is_known_of_it(own):
         (lambda: mg.metrics.build("own:agreement", power=1.0), "it has: none"),
     ],
 )
-def test_a_wrong_name_or_setting_is_told(own, build, words):
+def test_a_wrong_name_or_setting_is_reported(own, build, words):
     with pytest.raises(ValueError, match=words):
         build()
 
@@ -233,8 +233,8 @@ def test_explain_and_compare(command, own):
         out = own / "results" / str(number)
         done = command(*words, *NETWORK, "--out", out)
         assert done.code == 0, done
-        told = read_maps(out)["methods"]["Scaled"]
-        assert (told["method"], told["factor"]) == ("own:Scaled", 3.0)
+        config = config_of(out)["methods"]["Scaled"]
+        assert (config["method"], config["factor"]) == ("own:Scaled", 3.0)
         assert list(out.rglob("*Scaled*"))
         assert not list(out.rglob("*:*")), "no such name of a file can be written everywhere"
 
@@ -254,20 +254,20 @@ def test_evaluate_with_an_attack_and_report(command, own):
     )  # fmt: skip
     done = command(*words)
     assert done.code == 0, done
-    told = read_maps(own / "results")
-    assert told["methods"]["Scaled"]["factor"] == 3.0
-    assert told["attacks"]["FirstHalf"]["attack"] == "own:FirstHalf"
-    assert told["metrics"]["agreement"]["kind"] == "pair"
-    assert command(*words).code == 0, "the command that names them goes on"
+    config = config_of(own / "results")
+    assert config["methods"]["Scaled"]["factor"] == 3.0
+    assert config["attacks"]["FirstHalf"]["attack"] == "own:FirstHalf"
+    assert config["metrics"]["agreement"]["kind"] == "pair"
+    assert command(*words).code == 0, "the command that names them resumes"
     # A report reads, and runs no code.
     sys.modules.pop("own")
     (own / "ran").unlink()
     assert command("report", "results", "--out", "results/page").code == 0
     assert not (own / "ran").exists()
-    config = ("evaluate", "--config", "results/config.toml", "--out", "results")
-    command(*config).refused("own:")
+    again = ("evaluate", "--config", "results/config.toml", "--out", "results")
+    command(*again).refused("own:")
     assert not (own / "ran").exists()
-    assert command(*config, "--trust").code == 0
+    assert command(*again, "--trust").code == 0
 
 
 def test_train(command, own):

@@ -335,7 +335,7 @@ SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
     ],
     "sigma": [(-0.1, ValueError, "sigma: expected a finite number >= 0.*got -0.1")],
     "sigma_mode": [("relativ", ValueError, "sigma_mode: expected 'relative' or 'absolute'")],
-    "sparsity": [(1.5, ValueError, "sparsity: expected a share from 0 to 1, got 1.5")],
+    "sparsity": [(1.5, ValueError, "from 0 to 1, got 1.5")],
     "group": [
         (7, ValueError, "group: size (7, 7) does not fit into a sample with spatial shape (6, 6)"),
         (0, ValueError, "group: expected a size >= 1"),

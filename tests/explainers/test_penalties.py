@@ -10,6 +10,7 @@ import moreaugrad as mg
 import toys
 from moreaugrad.attacks import TopKAttack
 from moreaugrad.penalties import Penalty
+from moreaugrad.solvers.problem import MaskProblem
 from toys import Length
 
 F64 = torch.float64
@@ -256,3 +257,29 @@ def test_caso_with_a_penalty_without_a_root_is_attacked(method: type[mg.CAFO]) -
     with pytest.warns(UserWarning, match=r"straight-through.*prox_root"):
         result = TopKAttack(explainer, epsilon=0.5, steps=3).attack(X)
     assert (result.after < result.before).all()
+
+
+def test_relex_takes_any_penalty() -> None:
+    settings = {"steps": 5, "draws": 4, "rate": 0.3}
+    sum_of = mg.RelEx(SMOOTH, lambda1=0.4, **settings).explain(X).maps
+    for penalty, lambda1 in ((mg.L1(2.0), 0.2), (mg.GroupL2(1.0, size=1), 0.4)):
+        same = mg.RelEx(SMOOTH, penalty=penalty, lambda1=lambda1, **settings).explain(X)
+        torch.testing.assert_close(same.maps, sum_of)
+    stranger = mg.RelEx(SMOOTH, penalty=Length(1.0), lambda1=0.4, **settings).explain(X)
+    assert stranger.ok
+    assert float(toys.relative(stranger.maps, sum_of).max()) > 1e-3
+
+
+def test_the_gradient_of_relex_s_problem_is_that_of_its_value() -> None:
+    bound = mg.Score(SMOOTH, kind="log-probability", sigma=0.1, samples=4).bind(X)
+    ones = torch.ones(3, dtype=F64)
+    first = toys.normal(3, N, seed=9).sigmoid()
+    problem = MaskProblem(
+        score=bound, first=first, lambda2=0.7 * ones, eta=0 * ones, penalty=mg.L1(1.0)
+    )
+    slope, step = problem.value_and_grad(first)[1], 1e-6
+    for place in (0, 7):
+        change = torch.zeros(N, dtype=F64)
+        change[place] = step
+        rise = problem.value_and_grad(first + change)[0] - problem.value_and_grad(first - change)[0]
+        torch.testing.assert_close(slope[:, place], rise / (2 * step), rtol=1e-6, atol=1e-8)

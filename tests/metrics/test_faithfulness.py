@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from moreaugrad import SimpleGradient
 from moreaugrad.metrics import (
-    Perturbation,
+    Replacement,
     aopc,
     area,
     build,
@@ -28,7 +28,7 @@ from tiny_models import smooth
 from toys import normal
 
 SPACE = InputSpace(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
-BLACK = Perturbation(size=3, replacement=0.0, draws=1)
+BLACK = Replacement(size=3, replacement=0.0, draws=1)
 
 
 class Recorder(nn.Module):
@@ -112,7 +112,7 @@ def decoded(weight_of: Tensor, relevance: Tensor, draws: int, ids: list[int]) ->
     """
     x = torch.ones(len(ids), 1, 8, 8, dtype=torch.float64)
     bound = Score(Recorder(weight_of), task="regression").bind(x, 0, ids=ids)
-    how = Perturbation(size=2, replacement=0.0, draws=draws, score=None)
+    how = Replacement(size=2, replacement=0.0, draws=draws, score=None)
     fallen = drop_curve(bound, relevance, InputSpace(), how=how)
     steps = (fallen.diff(dim=1) * draws / 4).round().long()
     return [[int(step).bit_length() - 1 for step in row] for row in steps]
@@ -141,7 +141,7 @@ def test_the_mean_over_draws_favours_no_place() -> None:
     relevance[1, 0, 7, 7] = 1.0
     x = torch.ones(2, 1, 8, 8, dtype=torch.float64)
     bound = linear(weight, x)
-    how = Perturbation(size=1, replacement=0.0, draws=200, score=None)
+    how = Replacement(size=1, replacement=0.0, draws=200, score=None)
     fallen = drop_curve(bound, relevance, InputSpace(), steps=64, how=how)
     # 63 equal pixels: each step takes a share of the upper half, whichever was first.
     expected = torch.arange(64, dtype=torch.float64) / 63
@@ -156,7 +156,7 @@ def test_uniform_values_are_drawn_in_pixel_space() -> None:
     bound = Score(model, task="regression").bind(x, 0, ids=[3, 4])
     model.seen.clear()
     maps = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-    how = Perturbation(size=4, score=None, draws=3)
+    how = Replacement(size=4, score=None, draws=3)
     drop_curve(bound, maps, SPACE, steps=4, how=how)
     seen = torch.cat(model.seen).reshape(2, 3, 5, 3, 8, 8)
     pixels = SPACE.pixels(seen.flatten(0, 2).flatten(1), bound.layout).reshape(seen.shape)
@@ -191,8 +191,7 @@ def test_a_batch_is_its_samples_in_any_chunks(name: str) -> None:
 def test_the_seed_counts() -> None:
     bound, maps = of_network()
     first, again, other = (
-        aopc(bound, maps, SPACE, steps=3, how=Perturbation(draws=2, seed=seed))
-        for seed in (0, 0, 1)
+        aopc(bound, maps, SPACE, steps=3, how=Replacement(draws=2, seed=seed)) for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert (first != other).all()
@@ -200,7 +199,7 @@ def test_the_seed_counts() -> None:
 
 def test_curves_start_and_end_where_they_should() -> None:
     bound, maps = of_network()
-    how = Perturbation(size=1, replacement="mean", draws=1)
+    how = Replacement(size=1, replacement="mean", draws=1)
     zero = torch.zeros(1, 3, 16, 16)
     with torch.no_grad():
         ends = bound.model(zero).softmax(1)[0, bound.target.classes].double()
@@ -226,7 +225,7 @@ def test_on_a_linear_score_the_true_weights_are_the_most_faithful() -> None:
     bound = linear(weight, x)
     shuffled = weight.flatten()[torch.randperm(64)].reshape(1, 8, 8)
     maps = torch.stack([weight, shuffled])
-    how = Perturbation(size=1, replacement=0.0, draws=1, score=None)
+    how = Replacement(size=1, replacement=0.0, draws=1, score=None)
     assert aopc(bound, maps, how=how, steps=20).diff().item() < 0
     assert aopc(bound, maps, order="lerf", how=how, steps=20).diff().item() > 0
     assert deletion(bound, maps, how=how).diff().item() > 0
@@ -242,7 +241,7 @@ def test_the_blurred_input_is_scipys() -> None:
     model = Recorder(torch.ones(2, 12, 12))
     bound = Score(model, task="regression").bind(x, 0)
     model.seen.clear()
-    how = Perturbation(size=1, replacement="blur", draws=1, score=None)
+    how = Replacement(size=1, replacement="blur", draws=1, score=None)
     insertion_curve(bound, x, steps=1, how=how)
     expected = np.stack([ndimage.gaussian_filter(each, 5.0) for each in x[0].numpy()])
     blurred, whole = torch.cat(model.seen)
@@ -258,15 +257,15 @@ def test_maps_without_channels_and_vectors() -> None:
     x = normal(2, 5, seed=0)
     weight = torch.tensor([1.0, 2, 3, 4, 5], dtype=torch.float64)
     vectors = linear(weight, x)
-    how = Perturbation(size=1, replacement=0.0, draws=1, score=None)
+    how = Replacement(size=1, replacement=0.0, draws=1, score=None)
     curve = drop_curve(vectors, weight.expand(2, 5), how=how)
     assert curve[:, 1] == pytest.approx(5 * x[:, 4])
 
 
 def test_the_score_that_is_followed_can_be_chosen() -> None:
     bound, maps = of_network()
-    logit = deletion_curve(bound, maps, SPACE, steps=1, how=Perturbation(score="logit", draws=1))
-    own = deletion_curve(bound, maps, SPACE, steps=1, how=Perturbation(score=None, draws=1))
+    logit = deletion_curve(bound, maps, SPACE, steps=1, how=Replacement(score="logit", draws=1))
+    own = deletion_curve(bound, maps, SPACE, steps=1, how=Replacement(score=None, draws=1))
     assert torch.equal(logit, own)
     assert logit[:, 0] == pytest.approx(bound.clean.double(), abs=1e-6)
     with pytest.raises(ValueError, match="a regression has no probability"):
@@ -280,7 +279,7 @@ def test_zero_and_broken_maps_cost_nothing() -> None:
     maps = x.clone()
     maps[0], maps[1, 0, 0, 0] = 0, math.nan
     model.seen.clear()
-    how = Perturbation(size=4, replacement=0.0, draws=1, score=None)
+    how = Replacement(size=4, replacement=0.0, draws=1, score=None)
     assert aopc(bound, maps, how=how).isnan().tolist() == [True, True, False]
     assert len(torch.cat(model.seen)) == 5
     model.seen.clear()
@@ -309,7 +308,7 @@ def test_bad_input_is_told() -> None:
         ({"reduction": "none"}, "reduction"),
     ):
         with pytest.raises(ValueError, match=f"{told}: expected"):
-            Perturbation(**settings)
+            Replacement(**settings)
     two = Score(lambda a, b: a + b, task="regression").bind((torch.ones(1, 3), torch.ones(1, 3)), 0)
     with pytest.raises(ValueError, match="expected one input"):
         aopc(two, torch.ones(1, 3))

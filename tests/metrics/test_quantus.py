@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from moreaugrad import SimpleGradient, build
 from moreaugrad.metrics import (
-    Perturbation,
+    Replacement,
     Window,
     auroc,
     cosine,
@@ -108,7 +108,7 @@ def test_replaced_regions_lower_the_score_alike(quantus: ModuleType) -> None:
         model=explainer.forward_func, x_batch=x.numpy(), y_batch=target.numpy(),
         a_batch=maps.numpy(), softmax=True, device="cpu",
     )  # fmt: skip
-    how = Perturbation(size=4, replacement="mean", draws=1)
+    how = Replacement(size=4, replacement="mean", draws=1)
     found = drop_curve(explainer.bind(x), maps, steps=16, how=how)
     assert found[:, 1:].numpy() == pytest.approx(np.asarray(expected), abs=1e-5)
 

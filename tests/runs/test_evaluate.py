@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from moreaugrad.attacks import GaussianNoise
+from moreaugrad.attacks import GaussianNoiseAttack
 from moreaugrad.cli.entry import run
 from moreaugrad.data.choice import choose_images
 from moreaugrad.data.layouts import open_dataset
@@ -103,7 +103,9 @@ def test_records_maps_and_images(images: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(tensors["4/clean/map"], clean.maps[0])
     assert records[0]["metrics"] == {"gini": pytest.approx(float(gini(clean.maps)))}
     assert records[0]["map"]["evaluations"] == 4
-    result = GaussianNoise(explainer, sigma=0.1, space=prepared.network.space).attack(x, ids=[4])
+    result = GaussianNoiseAttack(explainer, sigma=0.1, space=prepared.network.space).attack(
+        x, ids=[4]
+    )
     torch.testing.assert_close(tensors["4/noise/0.1/input"], result.inputs[0])
     torch.testing.assert_close(tensors["4/noise/0.1/map"], result.attacked.maps[0])
     a, b = (maps.abs() / maps.norm() for maps in (clean.maps, result.attacked.maps))

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, Penalty, SquaredL2
 from moreaugrad.solvers import Accelerated, Status
-from moreaugrad.solvers.second_order import QuadraticProblem, QuadraticSolution, SecondOrder
+from moreaugrad.solvers.problem import QuadraticProblem
+from moreaugrad.solvers.second_order import QuadraticSolution, SecondOrder
 from toys import Length, normal
 
 B = 16

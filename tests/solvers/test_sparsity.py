@@ -29,7 +29,7 @@ def test_eta_for_at_its_ends() -> None:
     assert eta_for(u, 0.999).item() == 9  # a map of a few groups is not to be empty
     assert eta_for(u, 1.0).item() == 10
     for bad in (-0.1, 1.1, math.nan):
-        with pytest.raises(ValueError, match="expected a share from 0 to 1"):
+        with pytest.raises(ValueError, match="from 0 to 1"):
             eta_for(u, bad)
 
 
@@ -104,7 +104,7 @@ def test_a_penalty_that_thresholds_nothing_is_told(noisy: bool) -> None:
             return StochasticFixedPoint(sparsity=0.5).solve(problem)
         return ForSparsity(solver=Spectral(), sparsity=0.5).solve(problem)
 
-    with pytest.raises(TypeError, match="sparsity: expected L1 or GroupL2, got SquaredL2"):
+    with pytest.raises(TypeError, match=r"sparsity: expected .*got SquaredL2"):
         solve()
 
 

@@ -1,6 +1,6 @@
 from .base import Attack as Attack
 from .catalogue import ATTACKS as ATTACKS, build as build
-from .gaussian import GaussianNoise as GaussianNoise
+from .gaussian import GaussianNoiseAttack as GaussianNoiseAttack
 from .gradient import (
     MassCentreAttack as MassCentreAttack,
     TargetRegionAttack as TargetRegionAttack,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moreaugrad.attacks.ball import L2, NORMS, Ball
 from moreaugrad.attacks.objectives import Goal
-from moreaugrad.attacks.problem import Case
+from moreaugrad.attacks.problem import AttackedBatch
 from moreaugrad.attacks.result import AttackResult, AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.explainers.base import Explainer
@@ -72,7 +72,7 @@ class Attack(metaclass=Checked):
             raise ValueError(f"epsilon: expected a finite number >= 0, got {self.epsilon!r}")
 
     @abstractmethod
-    def _search(self, case: Case) -> Found:
+    def _search(self, case: AttackedBatch) -> Found:
         """The inputs that a group of samples ends with."""
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal | None:
@@ -124,7 +124,7 @@ class Attack(metaclass=Checked):
         if clean is None:
             clean = self.explainer._explained(bound, several, None)
         maps = _flat(clean, bound)
-        case = Case(
+        case = AttackedBatch(
             bound=bound,
             ball=Ball.around(bound, self.epsilon, self.norm, self.units, self.space),
             clean=maps,
@@ -170,7 +170,7 @@ class Attack(metaclass=Checked):
         inside = "".join(f", {name}={value!r}" for name, value in self.settings().items())
         return f"{type(self).__name__}({self.explainer!r}{inside})"
 
-    def _found(self, case: Case, progress: Progress | None) -> Found:
+    def _found(self, case: AttackedBatch, progress: Progress | None) -> Found:
         """The search, a group of samples at a time."""
         rows = torch.arange(len(case), device=case.label.device)
         size = int(self.explainer.full_passes * case.bound.chunks.size) // self.explainer._draws()
@@ -200,7 +200,7 @@ def _flat(explanation: Explanation, bound: BoundScore) -> Tensor:
     return bound.layout.flatten(explanation.parts).to(bound.origin.dtype)
 
 
-def _unmoved(case: Case) -> Found:
+def _unmoved(case: AttackedBatch) -> Found:
     """For a budget of 0."""
     count = torch.zeros_like(case.label)
     return Found(

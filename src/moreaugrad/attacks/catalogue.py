@@ -37,7 +37,7 @@ ATTACKS = Registry(
             "Dombrowski et al. (2019), arXiv 1906.07983",
         ),
         "gaussian": Row(
-            _HERE + "gaussian:GaussianNoise",
+            _HERE + "gaussian:GaussianNoiseAttack",
             "adds Gaussian noise",
             "baseline",
         ),
@@ -59,7 +59,8 @@ ATTACKS = Registry(
 def build(name: str, explainer: Explainer, **settings: Any) -> Attack:
     """The attack of that name, or of a `package.module:Class` of your own, on an explainer's maps.
 
-        mg.attacks.build("top-k", mg.SimpleGradient(model), epsilon=0.5).attack(x)
+    >>> attack = mg.attacks.build("top-k", mg.SimpleGradient(model), epsilon=0.5, steps=10)
+    >>> result = attack.attack(x)
 
     Errors: ValueError for an unknown name or setting, and a value of another type.
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moreaugrad.attacks.ball import LINF
 from moreaugrad.attacks.base import Attack
-from moreaugrad.attacks.problem import Case, Look, Pursuit
+from moreaugrad.attacks.problem import AttackedBatch, Look, Pursuit
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found, Incumbents
 from moreaugrad.explainers.base import Explainer
@@ -47,7 +47,7 @@ class Pursuing(Attack):
         if self.draws < 1:
             raise ValueError(f"draws: expected at least 1, got {self.draws!r}")
 
-    def _pursuit(self, case: Case) -> Pursuit:
+    def _pursuit(self, case: AttackedBatch) -> Pursuit:
         stepper = self._stepper()
         assert case.goal is not None
         judge = self.explainer.fixed(self.draws) if self._judges() else None
@@ -83,7 +83,7 @@ class Pursuing(Attack):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Descent(Pursuing):
+class DescentAttack(Pursuing):
     """x <- project(x - t d): the best of all iterates that keep the class, the last one included.
 
     The first step has the length step * epsilon, the others shrink linearly to 0. One that changes
@@ -127,7 +127,7 @@ class Descent(Pursuing):
             look += self.explainer.fixed(self.draws).budget()
         return look + self.restarts * (TRIES + look + self.steps * (pull + look + 1))
 
-    def _search(self, case: Case) -> Found:
+    def _search(self, case: AttackedBatch) -> Found:
         whole = self._pursuit(case)
         clean = whole.look(case.ball.center)
         best = Incumbents(case, self.steps + 1, clean)
@@ -142,11 +142,11 @@ class Descent(Pursuing):
                 look = pursuit.look(x, look)
                 best.evaluations[rows] += tries + look.evaluations
             best.offer(0, rows, x, look.value)
-            self._descend(_Run(pursuit=pursuit, rows=rows, x=x, look=look), best, run)
+            self._descend(_Moving(pursuit=pursuit, rows=rows, x=x, look=look), best, run)
             best.end()
         return best.found()
 
-    def _descend(self, run: _Run, best: Incumbents, number: int) -> None:
+    def _descend(self, run: _Moving, best: Incumbents, number: int) -> None:
         """One run. A sample leaves it where there is no gradient, or no step keeps the class."""
         assert self.epsilon is not None
         signed = (self.optimizer or (SIGN if self.norm == LINF else GRADIENT)) == SIGN
@@ -178,7 +178,7 @@ class Descent(Pursuing):
             best.offer(step + 1, run.rows, x, look.value)
             run.pursuit.case.tell((number + (step + 1) / self.steps) / self.restarts)
 
-    def _started(self, case: Case, run: int) -> tuple[Tensor, Tensor]:
+    def _started(self, case: AttackedBatch, run: int) -> tuple[Tensor, Tensor]:
         """Where a run starts, `[B, n]`, and how many points were tried for it; the input itself
         where none of them keeps the class."""
         x, tries = case.ball.center.clone(), torch.zeros_like(case.label)
@@ -196,7 +196,7 @@ class Descent(Pursuing):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Run(Batched):
+class _Moving(Batched):
     """The samples that a run still moves: `rows` of their group, where they are, what is there."""
 
     pursuit: Pursuit
@@ -214,7 +214,9 @@ class _Run(Batched):
         return self if len(rows) == len(self) else super().select(rows)
 
 
-def _kept_step(case: Case, x: Tensor, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+def _kept_step(
+    case: AttackedBatch, x: Tensor, direction: Tensor, length: Tensor
+) -> tuple[Tensor, Tensor]:
     """Points that keep the class `[B, n]`, and how often their step was halved for it `[B]`;
     HALVINGS + 1 where that was not enough."""
     w, moved = case.ball.displacement(x), x.clone()

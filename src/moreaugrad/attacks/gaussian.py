@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from moreaugrad.attacks.base import Attack
-from moreaugrad.attacks.problem import Case
+from moreaugrad.attacks.problem import AttackedBatch
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.explainers.base import Explainer
@@ -18,10 +18,10 @@ TRIES = 100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class GaussianNoise(Attack):
+class GaussianNoiseAttack(Attack):
     """x' = x + sigma z, z ~ N(0, I). With epsilon the displacement is also cut to that length.
 
-    >>> result = mg.attacks.GaussianNoise(mg.SimpleGradient(model), sigma=0.05).attack(x)
+    >>> result = mg.attacks.GaussianNoiseAttack(mg.SimpleGradient(model), sigma=0.05).attack(x)
 
     Source: the random attack of Zhang and Farnia (2023), appendix B.2. Differs: keeps the class.
     """
@@ -50,7 +50,7 @@ class GaussianNoise(Attack):
     def budget(self) -> int:
         return TRIES if self.preserve_class else 1
 
-    def _search(self, case: Case) -> Found:
+    def _search(self, case: AttackedBatch) -> Found:
         bound, layout = case.bound, case.bound.layout
         parts = layout.split(bound.origin)
         real = None if bound.mask is None else layout.split(bound.mask)

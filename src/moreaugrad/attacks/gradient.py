@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from moreaugrad.attacks.base import Attack
-from moreaugrad.attacks.descent import SPHERE, Descent
+from moreaugrad.attacks.descent import SPHERE, DescentAttack
 from moreaugrad.attacks.objectives import PER, Goal, centre_shift, region, top_k
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import Layout
@@ -42,7 +42,7 @@ class TopK(Attack):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TopKAttack(TopK, Descent):
+class TopKAttack(TopK, DescentAttack):
     """The fraction of the map's magnitude on the clean map's largest entries, made small.
 
     >>> result = mg.attacks.TopKAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
@@ -54,7 +54,7 @@ class TopKAttack(TopK, Descent):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class MassCentreAttack(Descent):
+class MassCentreAttack(DescentAttack):
     """D = -||C(x') - C(x)||^2, C the centre of the map's magnitude in pixels.
 
     >>> attack = mg.attacks.MassCentreAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10)
@@ -81,7 +81,7 @@ class MassCentreAttack(Descent):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TargetRegionAttack(Descent):
+class TargetRegionAttack(DescentAttack):
     """D = -(the fraction of the map's magnitude in a region): draws the map there.
 
     >>> attack = mg.attacks.TargetRegionAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moreaugrad.attacks.descent import Pursuing
 from moreaugrad.attacks.objectives import Likeness, likeness
-from moreaugrad.attacks.problem import Case, Pursuit
+from moreaugrad.attacks.problem import AttackedBatch, Pursuit
 from moreaugrad.attacks.search import Found, Incumbents
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound import BoundScore
@@ -101,7 +101,7 @@ class ManipulationAttack(Pursuing):
         score = replace(pursuit.score, model=stepper.forward_func)
         return replace(pursuit, stepper=stepper, score=score)
 
-    def _search(self, case: Case) -> Found:
+    def _search(self, case: AttackedBatch) -> Found:
         pursuit = self._pursuit(case)
         x = case.ball.center.clone()
         clean, look = _probabilities(pursuit.score, x), pursuit.look(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,7 +36,7 @@ def target_like(target: Target) -> TargetLike:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Case(Batched):
+class AttackedBatch(Batched):
     """Samples to attack: the attacked explainer's score at them, and its clean maps `[B, n]`.
 
     `label` `[B]`: the class that must stay, the clean prediction.
@@ -102,7 +102,7 @@ class Pursuit(Batched):
     input is, None for the stepper's own.
     """
 
-    case: Case
+    case: AttackedBatch
     goal: Goal
     stepper: Explainer
     score: BoundScore
@@ -129,26 +129,17 @@ class Pursuit(Batched):
         """The stepper's objective at `x`, differentiated in the budget's coordinates."""
         flat, ball = look.maps.values, self.case.ball
         _, slope = self.goal.value_and_cotangent(flat)
-        slope, meter = slope.to(flat.dtype), Meter()
-        bound = replace(self.score.moved(x), meter=meter)
+        slope, spent = slope.to(flat.dtype), list[int]()
+        bound = replace(self.score.moved(x), meter=spent.append)
         pulled = self.stepper._pull(bound, look.maps, slope, self.through)
         gradient = pulled / ball.scale
         wrong = wrong_with(flat, slope, gradient, ball.radius or 1.0)
-        return Slope(gradient=gradient, wrong=wrong, evaluations=meter.each(len(self)))
+        return Slope(gradient=gradient, wrong=wrong, evaluations=per_sample(spent, len(self)))
 
 
-class Meter:
-    """Counts evaluations."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, evaluations: int) -> None:
-        self.count += evaluations
-
-    def each(self, samples: int) -> int:
-        """Of one sample, rounded up."""
-        return -(-self.count // samples)
+def per_sample(spent: Sequence[int], samples: int) -> int:
+    """Evaluations of one sample, rounded up, from those of all."""
+    return -(-sum(spent) // samples)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

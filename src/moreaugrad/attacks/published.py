@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moreaugrad.attacks.base import Attack
 from moreaugrad.attacks.objectives import Goal, top_k
-from moreaugrad.attacks.problem import Case, Meter, wrong_with
+from moreaugrad.attacks.problem import AttackedBatch, per_sample, wrong_with
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.explainers.base import Explainer
@@ -96,7 +96,7 @@ class PublishedTopKAttack(Attack):
     def _seen(self) -> Explainer:
         return (self.source or self.explainer).fixed(self.draws)
 
-    def _search(self, case: Case) -> Found:
+    def _search(self, case: AttackedBatch) -> Found:
         assert self.epsilon is not None
         seen = self._seen()
         score, ball = case.bind(seen), case.ball
@@ -107,8 +107,8 @@ class PublishedTopKAttack(Attack):
         going = ~any_kept
         goal, wrong, values, known = case.goal, [], [], None
         for step in range(self.steps):
-            meter = Meter()
-            at = replace(score.moved(x), meter=meter)
+            spent_here: list[int] = []
+            at = replace(score.moved(x), meter=spent_here.append)
             maps = seen._maps(at) if known is None else seen._near(at, known)
             shown, pull, spent = _straight_through(seen, at, maps)
             known = maps.values
@@ -122,9 +122,10 @@ class PublishedTopKAttack(Attack):
             least = torch.where(better, value, least)
             any_kept |= kept
             values.append(value)
-            slope, meter.count = slope.to(shown.dtype), 0
+            slope = slope.to(shown.dtype)
+            spent_here.clear()
             gradient = pull(slope) / ball.scale
-            evaluations += torch.where(going, spent + 1 + meter.each(len(case)), 0)
+            evaluations += torch.where(going, spent + 1 + per_sample(spent_here, len(case)), 0)
             if step == 0:
                 wrong = wrong_with(shown, slope, gradient, self.epsilon)
             before = x

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.attacks.gradient import TopK
-from moreaugrad.attacks.problem import Case, Pursuit
+from moreaugrad.attacks.problem import AttackedBatch, Pursuit
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.attacks.search import Found, Incumbents
 
@@ -43,7 +43,7 @@ class RandomSearch(TopK):
     def budget(self) -> int:
         return (self.steps + 1) * (self.explainer.fixed(self.draws).budget() + 1)
 
-    def _search(self, case: Case) -> Found:
+    def _search(self, case: AttackedBatch) -> Found:
         assert case.goal is not None
         seen = self.explainer.fixed(self.draws)
         whole = Pursuit(case=case, goal=case.goal, stepper=seen, score=case.bind(seen), through="")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.attacks.problem import Case, Look
+from moreaugrad.attacks.problem import AttackedBatch, Look
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.score.batched import Batched
 
@@ -26,7 +26,7 @@ class Found(Batched):
 class Incumbents:
     """The best feasible input so far, which is the clean one at first; runs, and what they cost."""
 
-    def __init__(self, case: Case, columns: int, clean: Look) -> None:
+    def __init__(self, case: AttackedBatch, columns: int, clean: Look) -> None:
         """`clean`: what is seen at the clean inputs."""
         self.x, self.value = case.ball.center.clone(), clean.value.clone()
         self.evaluations = clean.evaluations.clone()

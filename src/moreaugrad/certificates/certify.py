@@ -28,6 +28,7 @@ from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
 from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Inputs
+from moreaugrad.settings import DocumentedResult
 
 CERTIFICATE, ESTIMATE = "certificate", "estimate"
 POPULATION, TWO_SAMPLE = "population", "two-sample"
@@ -36,27 +37,35 @@ SAMPLED = "the map is sampled, and its error is an estimate"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Certificate:
-    """At least the share `overlap[b, r]` of the `top[b]` largest entries of sample b's map are
-    among the largest of the map at any input within `radii[r]`, in the Euclidean norm of all
-    entries and the units of the network's input. Both maps are of the class `target[b]`, which is
-    held, whatever the network predicts at the other input; None where it is not known.
+class Certificate(metaclass=DocumentedResult):
+    """At least the fraction `overlap[b, r]` of the `top[b]` largest entries of sample b's map are
+    among the largest of the map at any input within `radii[r]`.
 
-    kind: "certificate", which fails with a probability of at most 1 - `confidence` for each sample
-    (all radii together), or "estimate", for which `reason` says what is not proven.
-    statement: in words, with the map at the other input that is meant.
-    distance: bound of the distance of the two maps at unit length, `[B, R]`, where there is one.
+    >>> explainer = mg.SparsifiedSmoothGrad(model, samples=64, sigma=0.5, sigma_mode="absolute")
+    >>> certificate = mg.certificates.certify(explainer, x, radii=[0.0, 0.1])
     """
 
     radii: Tensor
+    """Lengths of perturbations, `[R]`: Euclidean norms of all entries, in the units of the
+    network's input."""
     overlap: Tensor
+    """Fractions in [0, 1], `[B, R]`."""
     top: Tensor
+    """How many entries count as largest, `[B]`."""
     kind: str
+    """Either "certificate", which fails with a probability of at most 1 - `confidence` for each
+    sample (all radii together), or "estimate", for which `reason` says what is not proven."""
     statement: str
+    """What is stated in words, with the map at the other input that is meant."""
     confidence: float | None = None
+    """Probability that a sample's certificate holds."""
     reason: str = ""
+    """What is not proven of an estimate."""
     target: Tensor | None = None
+    """The class of both maps, `[B]`, which is held, whatever the network predicts at the other
+    input; None where it is not known."""
     distance: Tensor | None = None
+    """Bound of the distance of the two maps at unit length, `[B, R]`, where there is one."""
 
 
 def certify(

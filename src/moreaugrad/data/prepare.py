@@ -17,7 +17,7 @@ SHOWN = 5
 BLOCK, CHUNK = 64 * 2**20, 32
 
 
-class Prepared(Subset):
+class PreparedExamples(Subset):
     """The readable examples of a set, resized, as many of them in memory as fit.
 
     unreadable: what was left out, and why. kept: how many are in memory.
@@ -51,7 +51,7 @@ def prepare(
     max_unreadable: float = 0.01,
     workers: int = 0,
     progress: Progress | None = None,
-) -> Prepared:
+) -> PreparedExamples:
     """Reads every picture and attention map of a set once.
 
     resize: as `Augment.first`; pictures are kept at that size, and resizing them again changes
@@ -66,7 +66,7 @@ def prepare(
     failed, blank = list[str](), dict[int, bool]()
     count = len(examples)
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    reading = Workers(_Reader(examples, resize), workers)(chunks)
+    reading = Workers(_ExampleReader(examples, resize), workers)(chunks)
     for index, found in enumerate(found for chunk in reading for found in chunk):
         if isinstance(found, str):
             failed.append(found)
@@ -85,11 +85,11 @@ def prepare(
     _refuse_blank(examples, blank)
     if not readable:
         raise ValueError(f"{examples.name}: expected at least one picture")
-    return Prepared(examples, readable, tuple(failed), resize, store)
+    return PreparedExamples(examples, readable, tuple(failed), resize, store)
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _ExampleReader:
     """Reads examples; of one that cannot be read, the reason."""
 
     examples: Examples

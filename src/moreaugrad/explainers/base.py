@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from moreaugrad.curvature.products import outside_autocast
 from moreaugrad.explainers import calling
-from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation
+from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation, reported
 from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.catalogue import name_of
@@ -163,7 +163,7 @@ class Explainer(GradientAttribution, metaclass=Checked):
             found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
-        solution = _reported(Solution.joined(found), bound)
+        solution = reported(Solution.joined(found), bound)
         maps = bound.layout.restore(solution.values)
         explained = bound.layout.restore(bound.origin)
         real = None if bound.mask is None else bound.layout.split(bound.mask)
@@ -300,24 +300,3 @@ class Explainer(GradientAttribution, metaclass=Checked):
             progress(before + group * min(1.0, spent / (group * self.budget())), samples)
 
         return tell
-
-
-STORED = 0.02
-"""Relative error of a map in its input's dtype that is more than rounding."""
-
-
-def _reported(maps: Solution, bound: BoundScore) -> Solution:
-    """With the status of maps that were to be smoothed but have an input without noise, and of
-    those that their input's dtype cannot hold.
-
-    The error of the latter becomes what is lost, where it was not known to be as large.
-    """
-    silent = bound.silent()
-    if bool(silent.any()):
-        maps = maps.marked(Status.NO_NOISE, silent, maps.error.masked_fill(silent, torch.nan))
-    lost = bound.layout.lost(maps.values)
-    poor = (lost > STORED) & ~(maps.error >= lost)
-    if bool(poor.any()):
-        error = torch.where(poor, lost, maps.error)
-        maps = maps.marked(Status.PRECISION, poor, error.masked_fill(error.isinf(), torch.nan))
-    return maps

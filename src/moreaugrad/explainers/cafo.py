@@ -19,7 +19,7 @@ from torch import Tensor
 
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
 from moreaugrad.explainers.lambda1 import for_sparsity, searched
-from moreaugrad.explainers.penalised import Penalised
+from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.explainers.uncertainty import blocks_of, jackknife, mean_of, relative
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.base import prox_derivative
@@ -36,7 +36,7 @@ PIXEL_C1 = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class GroupFeatures(Penalised):
+class GroupFeatures(PenalisedExplainer):
     """A = -D*, in units of `std` times the input; positive where the input raises the score.
 
     D* = argmin_D -<g, D> - <D, H D> / 2 + lambda1 R(D) + lambda2 ||D||^2 (no half), g and H the

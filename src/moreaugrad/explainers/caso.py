@@ -27,7 +27,8 @@ from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import flat_scale
-from moreaugrad.solvers.second_order import PROBE, QuadraticProblem, SecondOrder
+from moreaugrad.solvers.problem import QuadraticProblem
+from moreaugrad.solvers.second_order import PROBE, SecondOrder
 from moreaugrad.solvers.solution import Solution, Status
 
 ROUGH = 1e-2

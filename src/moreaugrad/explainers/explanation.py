@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.solvers.solution import Provenance
+from moreaugrad.score.bound import BoundScore
+from moreaugrad.solvers.solution import Provenance, Solution, Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,23 +27,26 @@ class ConvergenceWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation(Provenance):
-    """Signed maps of a batch, shaped like the inputs, with their provenance.
+    """Signed maps of a batch, shaped like the inputs, with how they came about.
 
-    maps: positive where the input raises the score; a tensor, or a tuple of one for each input.
-    inputs: those explained (the layer's output with `layer=`).
-    target, prediction: classes `[B]`. score `[B]`: at the clean input.
-    method: its name in the registry.
-    mask: which entries are real, shaped like the maps (None: all); the others are 0 in the map.
-    Status, error, evaluations and the rest: see `Provenance`.
+    >>> result = mg.SimpleGradient(model).explain(x)
+    >>> found = result.maps, result.status, result.error
     """
 
     maps: Tensor | tuple[Tensor, ...]
+    """Positive where the input raises the score: a tensor, or a tuple of one for each input."""
     inputs: Tensor | tuple[Tensor, ...]
+    """Those explained (the layer's output with `layer=`)."""
     target: Tensor
+    """The class that is explained, `[B]`."""
     prediction: Tensor
+    """The predicted class, `[B]`."""
     score: Tensor
+    """The score at the clean input, `[B]`."""
     method: str
+    """The method's name in the registry."""
     mask: Tensor | tuple[Tensor, ...] | None = None
+    """Which entries are real, shaped like the maps (None: all); the others are 0 in the map."""
 
     def __getitem__(self, index: int | slice) -> Explanation:
         """The explanation of one sample or of a slice of them, still with a batch dimension.
@@ -148,3 +152,24 @@ class Explanation(Provenance):
         if path is not None:
             save_figure(shown, path, {"method": self.method, "settings": dict(self.settings)})
         return shown
+
+
+STORED = 0.02
+"""Relative error of a map in its input's dtype that is more than rounding."""
+
+
+def reported(maps: Solution, bound: BoundScore) -> Solution:
+    """With the status of maps that were to be smoothed but have an input without noise, and of
+    those that their input's dtype cannot hold.
+
+    The error of the latter becomes what is lost, where it was not known to be as large.
+    """
+    silent = bound.silent()
+    if bool(silent.any()):
+        maps = maps.marked(Status.NO_NOISE, silent, maps.error.masked_fill(silent, torch.nan))
+    lost = bound.layout.lost(maps.values)
+    poor = (lost > STORED) & ~(maps.error >= lost)
+    if bool(poor.any()):
+        error = torch.where(poor, lost, maps.error)
+        maps = maps.marked(Status.PRECISION, poor, error.masked_fill(error.isinf(), torch.nan))
+    return maps

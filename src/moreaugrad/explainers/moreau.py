@@ -17,7 +17,7 @@ from moreaugrad.explainers.derivatives import (
     groups_with_a_graph,
 )
 from moreaugrad.explainers.implicit import UNROLLED_STEPS, Pulled
-from moreaugrad.explainers.penalised import Penalised
+from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
 from moreaugrad.registry import choose
@@ -34,7 +34,7 @@ ROUGH, ROUGH_STEPS = 1e-2, 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Moreau(Penalised):
+class Moreau(PenalisedExplainer):
     """A = -u* / rho, u* = argmin_u f(x + u) + ||u||^2 / (2 rho) + eta R(u), R the penalty.
 
     >>> maps = mg.Moreau(model, penalty=mg.ElasticNet(0.01, 0.1)).attribute(x)

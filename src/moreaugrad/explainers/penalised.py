@@ -17,7 +17,7 @@ from moreaugrad.score.inputs import Shape
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Penalised(Explainer):
+class PenalisedExplainer(Explainer):
     """Of the form minimise h(u) + weight R(u), R the penalty.
 
     A penalty without `prox_root` has no "implicit" derivative: "straight-through" is then the

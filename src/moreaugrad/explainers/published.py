@@ -16,7 +16,9 @@ from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.score.score import Score
-from moreaugrad.solvers.solution import Solution, Status
+from moreaugrad.solvers.fixed_steps import AveragedSteps
+from moreaugrad.solvers.problem import MoreauProblem
+from moreaugrad.solvers.solution import Solution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -85,18 +87,18 @@ class PublishedMoreauGrad(Explainer):
         return GroupL2(1.0, size=size)
 
     def _maps(self, bound: BoundScore) -> Solution:
-        penalty = PerInput(
-            tuple(self._penalty(shape, bound) for shape in bound.layout.shapes), bound.layout
+        like = bound.origin[:, 0]
+        parts = tuple(self._penalty(shape, bound) for shape in bound.layout.shapes)
+        problem = MoreauProblem(
+            score=bound,
+            rho=torch.full_like(like, self.rho),
+            eta=torch.full_like(like, self.eta),
+            penalty=PerInput(parts, bound.layout),
         )
-        delta = total = torch.zeros_like(bound.origin)
-        for step in range(self.steps):
-            draws = range(step * self.draws, (step + 1) * self.draws)
-            _, gradient = bound.value_and_grad(delta, draws)
-            moved = (1 - self.gamma / self.rho) * delta - self.gamma * gradient
-            delta = penalty.prox(moved, self.gamma * self.eta)
-            if step >= self.steps - self.average:
-                total = total + delta
-        mean = total / min(self.average, self.steps)
-        maps = mean if self.sign == "displacement" else -mean / self.rho
-        evaluations = self.steps * (self.draws if bound.sigma is not None else 1)
-        return Solution.direct(maps, evaluations, status=Status.FIXED_BUDGET)
+        solver = AveragedSteps(
+            steps=self.steps, step=self.gamma, average=self.average, draws=self.draws
+        )
+        found = solver.solve(problem)
+        if self.sign == "displacement":
+            return found
+        return replace(found, values=-found.values / self.rho)

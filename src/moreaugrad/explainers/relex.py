@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -10,27 +9,26 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.score.bound import BoundScore, ForwardFunc
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
 from moreaugrad.score.score import Score
-from moreaugrad.solvers.solution import Solution, Status
+from moreaugrad.solvers.fixed_steps import MomentumDescent
+from moreaugrad.solvers.problem import SIDES, MaskProblem, sides
+from moreaugrad.solvers.solution import Solution
 
 LOG_PROBABILITY = "log-probability"
 START = 0.01
 """The mask starts uniform between zero and this."""
-SIDES = 2
-"""Passes that a draw costs: what the mask shows, and what it hides."""
-EPSILON = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class RelEx(Explainer):
+class RelEx(PenalisedExplainer):
     """A = the mask m in [0, 1]^n, one entry for each of the input's, that descends
 
-    mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)] + lambda1 ||m||_1, show = (x + z) * m,
-    hide = (x + z) * (1 - m), p the target's probability: steps along the gradient at unit length,
-    the mask clamped after each.
+    mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)] + lambda1 R(m), show = (x + z) * m,
+    hide = (x + z) * (1 - m), p the target's probability and R the penalty, by default the L1 norm:
+    steps along the gradient at unit length, the mask clamped after each.
 
     >>> maps = mg.RelEx(model, steps=5).attribute(x)
 
@@ -44,7 +42,7 @@ class RelEx(Explainer):
     score: str = LOG_PROBABILITY
     """The "log-probability" alone: the loss is made of it."""
     lambda1: float = 1e-4
-    """Weight of the mask's sum."""
+    """Weight that multiplies the penalty, by default that of the mask's sum."""
     lambda2: float = 1.0
     """Weight of what is hidden."""
     steps: int = 50
@@ -101,21 +99,21 @@ class RelEx(Explainer):
         return self._draws() * self.steps
 
     def _maps(self, bound: BoundScore) -> Solution:
-        mask = self._start(bound)
-        velocity, moved = torch.zeros_like(mask), torch.zeros_like(mask, dtype=torch.bool)
-        for step in range(self.steps):
-            draws = range(step * self.draws, (step + 1) * self.draws)
-            (slope,) = bound.mean(self._loss_slope(bound, mask), draws=draws, width=SIDES)
-            moved |= slope != 0
-            velocity = self.momentum * velocity + _unit(slope + self.lambda1 * mask.sign())
-            mask = (mask - self.rate * velocity).clamp(0, 1)
-        # What the loss does not see has no evidence: not the chance of the start.
-        mask = torch.where(moved, mask, 0.0)
-        maps = Solution.direct(mask, SIDES * bound.passes * self.steps, Status.FIXED_BUDGET)
-        return replace(
-            maps.marked(Status.NO_GRADIENT, ~moved.any(1)),
-            steps=torch.full_like(maps.steps, self.steps),
-            details=_shown(bound, mask),
+        like = bound.origin[:, 0]
+        problem = MaskProblem(
+            score=bound,
+            first=self._start(bound),
+            lambda2=torch.full_like(like, self.lambda2),
+            eta=torch.full_like(like, self.lambda1),
+            penalty=self._penalty(bound),
+        )
+        found = self._solver.solve(problem)
+        return replace(found, details=_shown(bound, found.values))
+
+    @property
+    def _solver(self) -> MomentumDescent:
+        return MomentumDescent(
+            steps=self.steps, rate=self.rate, momentum=self.momentum, draws=self.draws
         )
 
     def _start(self, bound: BoundScore) -> Tensor:
@@ -125,40 +123,13 @@ class RelEx(Explainer):
         start: Tensor = START * torch.special.ndtr(normals).expand_as(bound.origin)
         return start if bound.mask is None else start * bound.mask
 
-    def _loss_slope(
-        self, bound: BoundScore, mask: Tensor
-    ) -> Callable[[Tensor, Tensor], tuple[Tensor]]:
-        """The derivative by the mask of each draw's two logarithms, without the L1 term."""
-
-        def slope(points: Tensor, rows: Tensor) -> tuple[Tensor]:
-            log_p, grad = bound.value_and_grad_at(*_sides(points, mask, rows))
-            shown, hidden = grad.chunk(SIDES)
-            log_hidden = log_p.chunk(SIDES)[1]
-            # d/dl of -ln(1 - e^l + epsilon); 1 - e^l loses no digit near l = 0.
-            weight = self.lambda2 * log_hidden.exp() / (EPSILON - torch.expm1(log_hidden))
-            return (-points * (shown + weight[:, None] * hidden),)
-
-        return slope
-
-
-def _sides(points: Tensor, mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """What the mask shows and then what it hides of `points` `[m, n]`: `[2m, n]`, and samples."""
-    kept = mask[rows]
-    return torch.cat((points * kept, points * (1 - kept))), torch.cat((rows, rows))
-
-
-def _unit(slope: Tensor) -> Tensor:
-    """Each row at Euclidean length one; a row of zeros stays."""
-    length = slope.double().norm(dim=1, keepdim=True)
-    return torch.where(length == 0, 0.0, slope / length).to(slope.dtype)
-
 
 def _shown(bound: BoundScore, mask: Tensor) -> dict[str, Tensor]:
     """The target's probability where the mask shows the clean input, and where it hides it."""
     unmetered = replace(bound, meter=None)
 
     def probabilities(rows: Tensor) -> Tensor:
-        log_p = bound.value(*_sides(bound.origin[rows], mask, rows))
+        log_p = bound.value(*sides(bound.origin[rows], mask[rows], rows))
         return torch.stack(log_p.exp().to(mask.dtype).chunk(SIDES), dim=1)
 
     with torch.no_grad():

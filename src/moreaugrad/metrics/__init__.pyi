@@ -30,7 +30,7 @@ from .overlap import (
     top_k_intersection as top_k_intersection,
     top_k_ties as top_k_ties,
 )
-from .perturbation import Perturbation as Perturbation
+from .perturbation import Replacement as Replacement
 from .roar import (
     DiffRoar as DiffRoar,
     diffroar as diffroar,

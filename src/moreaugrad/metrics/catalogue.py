@@ -246,8 +246,8 @@ METRICS = Registry(
 def build(name: str, **settings: Any) -> Callable[..., Any]:
     """The metric of that name, or of a `package.module:function` of your own, with these settings.
 
-        gini = mg.metrics.build("gini", reduction="abs-sum")
-        gini(explanation.maps)
+    >>> gini = mg.metrics.build("gini", reduction="abs-sum")
+    >>> values = gini(maps)
 
     Errors: ValueError for an unknown name or setting, and a value of another type.
     """

@@ -2,7 +2,7 @@
 
 All take the score bound at the clean inputs (`explainer.bind(x)`: it knows the target, the model
 and how many passes fit), the maps `[B, C, H, W]` or `[B, H, W]` of those inputs, and the
-`InputSpace` of pixels and normalisation. `how`: see `Perturbation`. They return float64: NaN for
+`InputSpace` of pixels and normalisation. `how`: see `Replacement`. They return float64: NaN for
 maps that are zero everywhere or not finite, and cost draws x (steps + 1) passes for each sample.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from moreaugrad.metrics.perturbation import BLUR, MEAN, Perturbation, Places, curves
+from moreaugrad.metrics.perturbation import BLUR, MEAN, Places, Replacement, curves
 from moreaugrad.registry import choose
 from moreaugrad.score.bound import BoundScore
 from moreaugrad.score.pixels import InputSpace
@@ -19,9 +19,9 @@ from moreaugrad.score.pixels import InputSpace
 ORDERS = {"morf": (True,), "lerf": (False,), "abpc": (True, False)}
 """Whether the most relevant region goes first; for the difference, both."""
 
-REGIONS = Perturbation()
-DELETED = Perturbation(size=1, replacement=MEAN, draws=4)
-INSERTED = Perturbation(size=1, replacement=BLUR, draws=4)
+REGIONS = Replacement()
+DELETED = Replacement(size=1, replacement=MEAN, draws=4)
+INSERTED = Replacement(size=1, replacement=BLUR, draws=4)
 
 
 def aopc(
@@ -31,7 +31,7 @@ def aopc(
     *,
     order: str = "morf",
     steps: int = 100,
-    how: Perturbation = REGIONS,
+    how: Replacement = REGIONS,
 ) -> Tensor:
     """AOPC = 1/(L+1) sum_{k=0..L} (f(x_0) - f(x_k)): `[B]`, x_k with k regions replaced.
 
@@ -54,7 +54,7 @@ def drop_curve(
     *,
     falling: bool = True,
     steps: int = 100,
-    how: Perturbation = REGIONS,
+    how: Replacement = REGIONS,
 ) -> Tensor:
     """f(x_0) - f(x_k) for k = 0..L: `[B, L + 1]`, the mean over draws; see `aopc`.
 
@@ -71,7 +71,7 @@ def deletion_curve(
     space: InputSpace | None = None,
     *,
     steps: int = 100,
-    how: Perturbation = DELETED,
+    how: Replacement = DELETED,
 ) -> Tensor:
     """f with the most relevant j/steps of all places replaced, j = 0..steps: `[B, steps + 1]`."""
     return curves(how, bound, maps, space or InputSpace(), _counts(bound, how, steps))
@@ -83,7 +83,7 @@ def insertion_curve(
     space: InputSpace | None = None,
     *,
     steps: int = 100,
-    how: Perturbation = INSERTED,
+    how: Replacement = INSERTED,
 ) -> Tensor:
     """f of the replacement with the most relevant j/steps of all places shown: `[B, steps + 1]`."""
     counts = _counts(bound, how, steps)
@@ -96,7 +96,7 @@ def deletion(
     space: InputSpace | None = None,
     *,
     steps: int = 100,
-    how: Perturbation = DELETED,
+    how: Replacement = DELETED,
 ) -> Tensor:
     """Area under `deletion_curve` over the share of places: `[B]`, low for a faithful map.
 
@@ -111,7 +111,7 @@ def insertion(
     space: InputSpace | None = None,
     *,
     steps: int = 100,
-    how: Perturbation = INSERTED,
+    how: Replacement = INSERTED,
 ) -> Tensor:
     """Area under `insertion_curve` over the share of places: `[B]`, high for a faithful map.
 
@@ -125,7 +125,7 @@ def area(curve: Tensor) -> Tensor:
     return torch.trapezoid(curve, dx=1 / (curve.shape[1] - 1), dim=1)
 
 
-def _counts(bound: BoundScore, how: Perturbation, steps: int) -> list[int]:
+def _counts(bound: BoundScore, how: Replacement, steps: int) -> list[int]:
     steps, count = _checked(steps), Places.of(bound, how.size).count
     return [round(count * step / steps) for step in range(steps + 1)]
 

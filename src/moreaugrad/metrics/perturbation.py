@@ -78,10 +78,10 @@ class Places:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Perturbation(metaclass=Documented):
+class Replacement(metaclass=Documented):
     """What is replaced, by what, and which number is followed.
 
-    >>> how = mg.metrics.Perturbation(size=3)
+    >>> how = mg.metrics.Replacement(size=3)
     >>> values = mg.metrics.aopc(mg.Score(model).bind(x), maps, steps=4, how=how)
     """
 
@@ -112,7 +112,7 @@ class Perturbation(metaclass=Documented):
 
 
 def curves(
-    how: Perturbation,
+    how: Replacement,
     bound: BoundScore,
     maps: Tensor,
     space: InputSpace,
@@ -148,7 +148,7 @@ class _Job:
 
     def __init__(
         self,
-        how: Perturbation,
+        how: Replacement,
         bound: BoundScore,
         space: InputSpace,
         places: Places,

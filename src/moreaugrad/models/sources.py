@@ -157,7 +157,7 @@ def own_code(name: str) -> bool:
 def refuse_code(name: str, file: str | Path, *, trust: bool) -> None:
     """Errors: ValueError for a name out of a file whose code nobody has consented to run."""
     if own_code(name) and not trust:
-        raise untrusted(name, "its network", file)
+        raise untrusted(name, file, "its network")
 
 
 def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedModel:

@@ -50,7 +50,7 @@ PENALTIES = Registry(
 def build(name: str, *weights: float, **settings: Any) -> Any:
     """The penalty of that name, or of a `package.module:Class` of your own, with these weights.
 
-        mg.penalties.build("elastic-net", 0.01, 0.05)
+    >>> penalty = mg.penalties.build("elastic-net", 0.01, 0.05)
 
     weights: what the class has no default for, in order, and then the row's `optional` settings.
     Errors: ValueError for an unknown name or setting, another number of weights, and weights that

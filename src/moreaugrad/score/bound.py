@@ -42,7 +42,7 @@ class BoundScore:
     keys: tuple[int, ...]
     chunks: Chunks
     sigma: Tensor | None = None
-    noise: Noise = field(default_factory=Noise)
+    noise: Noise = field(default=Noise())
     samples: int = 1
     mask: Tensor | None = None
     """Which entries are real, `[B, n]`; the others stay as they are, with a gradient of zero."""
@@ -112,7 +112,7 @@ class BoundScore:
         checks.check_finite("the model's outputs", (on,))
         found, prediction = self.readout.resolve(outputs, target)
         clean = self.readout.read(outputs, found)
-        own = replace(self.readout, kind="logit").read(outputs, found)
+        own = Readout(task=self.readout.task).read(outputs, found)
         checks.check_finite("the model's score of the target", (own, clean))
         return replace(self, target=found, prediction=prediction, clean=clean)
 

@@ -56,7 +56,7 @@ class Score(Readout):
     """Noise samples of the mean."""
     sigma_mode: str = RELATIVE
     """Units of `sigma`: "relative" or "absolute"."""
-    noise: Noise = field(default_factory=Noise)
+    noise: Noise = field(default=Noise())
     """Where the draws come from."""
 
     def __post_init__(self) -> None:

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.ritz import RitzSpace
-from moreaugrad.penalties import Penalty
 from moreaugrad.score.noise import Noise
-from moreaugrad.solvers.problem import Problem, Solver
+from moreaugrad.solvers.problem import QuadraticProblem, Solver
 from moreaugrad.solvers.quadratic import QuadraticModel
 from moreaugrad.solvers.solution import Solution, Status
 
@@ -37,51 +36,6 @@ SETTLED = 2
 """Corrections during which a rule may change lambda1; then it stays, so that they converge."""
 PATIENCE, PROGRESS = 8, 0.9
 """Products without such a ratio of residuals, after which rounding is what is left."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class QuadraticProblem(Problem):
-    """minimise lambda2 ||D||^2 - g'D - D'HD / 2 + lambda1 R(D). Source: CASO paper eq. (5).
-
-    gradient: g `[B, n]`. product: v `[m, n]` and its samples' rows, to H v `[m, n]`, which counts
-    as `cost` evaluations. eta: lambda1 `[B]`. lambda2 `[B]`.
-    probe `[B, n]`: random directions that look for what the gradient's Krylov space cannot see.
-    """
-
-    gradient: Tensor
-    product: Callable[[Tensor, Tensor], Tensor]
-    probe: Tensor
-    eta: Tensor
-    lambda2: Tensor
-    penalty: Penalty
-    cost: int = 2
-    rows: Tensor | None = None
-    """Which of the product's samples these are; None: all."""
-
-    def __post_init__(self) -> None:
-        if self.rows is None:
-            rows = torch.arange(len(self.gradient), device=self.gradient.device)
-            object.__setattr__(self, "rows", rows)
-
-    @property
-    def unit(self) -> Tensor:
-        return 0.5 / self.lambda2
-
-    @property
-    def start(self) -> Tensor:
-        return torch.zeros_like(self.gradient)
-
-    @property
-    def evaluations(self) -> int:
-        return self.cost
-
-    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        assert self.rows is not None
-        image = self.product(u, self.rows)
-        twice = 2 * self.lambda2[:, None]
-        return (u * (twice * u / 2 - self.gradient - image / 2)).sum(1), (
-            twice * u - self.gradient - image
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

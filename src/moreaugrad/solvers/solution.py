@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score.batched import Batched
+from moreaugrad.settings import DocumentedResult
 
 
 class Status(Enum):
@@ -111,29 +112,28 @@ _MESSAGES = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Provenance(Batched):
-    """How each sample's result came about, `[B]` each.
-
-    status: how its computation ended.
-    residual: relative fixed-point residual of the map A, ||A - A+|| / ||A||, A+ the map after one
-        fixed-point step; NaN where the method has none.
-    error: estimated relative error of the map, which is compared with the tolerance: the
-        Monte-Carlo standard error where there is noise, the relative completeness error where there
-        is a baseline; NaN where none is estimated.
-    eta: the penalty's weight, as given or as chosen for a sparsity; NaN without a penalty.
-    steps, evaluations: of the sample's own; an evaluation is a forward and an input-backward pass.
-    details: what else a method reports of each map, by name; the method's class says what.
-    settings: what was set or chosen, of all samples.
-    """
+class Provenance(Batched, metaclass=DocumentedResult):
+    """How each sample's result came about."""
 
     status: tuple[Status, ...]
+    """How each sample's computation ended, a `Status` for each."""
     residual: Tensor
+    """Relative fixed-point residual of the map A, `[B]`: ||A - A+|| / ||A||, A+ the map after one
+    fixed-point step; NaN where the method has none."""
     error: Tensor
+    """Estimated relative error of the map, `[B]`, which is compared with the tolerance: the Monte
+    Carlo standard error where there is noise, the relative completeness error where there is a
+    baseline; NaN where none is estimated."""
     eta: Tensor
+    """The penalty's weight, `[B]`, as given or as chosen for a sparsity; NaN without a penalty."""
     steps: Tensor
+    """Steps of each sample, `[B]`."""
     evaluations: Tensor
+    """Evaluations of each sample, `[B]`: a forward and an input-backward pass each."""
     details: Mapping[str, Tensor] = field(default_factory=dict)
+    """What else a method reports of each map, by name; the method's class says what."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """What was set or chosen, of all samples."""
 
     def __len__(self) -> int:
         return len(self.status)

@@ -42,7 +42,7 @@ PROTOCOLS = Registry(
 def build(name: str, penalty: Penalty | GuidedPenalty | None = None, **settings: Any) -> Protocol:
     """The protocol of that name, or of a `package.module:Class` of your own.
 
-        protocol = mg.training.build("iterative", mg.L1(0.02), steps=3)
+    >>> protocol = mg.training.build("iterative", mg.L1(0.02), steps=3)
 
     Errors: ValueError for an unknown name or setting, a value of another type, and a penalty that
     is missing or not wanted.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from moreaugrad.penalties import Penalty
-from moreaugrad.training.inner import Problem
+from moreaugrad.training.inner import InnerProblem
 from moreaugrad.training.protocol import Adversary
 
 
@@ -22,7 +22,7 @@ class Fast(Adversary):
     """
 
     def _search(
-        self, problem: Problem, penalty: Penalty, ids: Sequence[int] | Tensor | None
+        self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
     ) -> tuple[Tensor, Tensor]:
         g = problem.gradient(problem.near.zero())
         return penalty.maximiser(g), g

@@ -12,7 +12,7 @@ from moreaugrad.penalties import Penalty
 from moreaugrad.score.checks import detached
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.training.harmonisation import resolve
-from moreaugrad.training.inner import Model, Neighbourhood, Problem, loss_values
+from moreaugrad.training.inner import InnerProblem, Model, Neighbourhood, loss_values
 from moreaugrad.training.losses import PerSampleLoss, cross_entropy
 from moreaugrad.training.protocol import PenaltyProtocol, Round, vanishes
 from moreaugrad.training.updates import ConditionalGradient, ProjectedMaximiser, Update
@@ -114,9 +114,11 @@ class Free(PenaltyProtocol):
                 continue
             delta, g = self._moved(penalty, near, delta, leaf, weights)
             self.memory.write(delta)
-        self._close(Problem(model=model, y=y, loss=loss, near=near), penalty, delta, g)
+        self._close(InnerProblem(model=model, y=y, loss=loss, near=near), penalty, delta, g)
 
-    def _close(self, problem: Problem, penalty: Penalty, delta: Tensor, g: Tensor | None) -> None:
+    def _close(
+        self, problem: InnerProblem, penalty: Penalty, delta: Tensor, g: Tensor | None
+    ) -> None:
         """Ends a batch, g None where it was not perturbed."""
         if g is not None and self._due:
             near = problem.near

@@ -128,7 +128,7 @@ class Neighbourhood:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Problem:
+class InnerProblem:
     """max over delta of loss(x + delta) - h(delta), sample by sample."""
 
     model: Model

@@ -12,7 +12,7 @@ from torch import Tensor
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import per_sample
-from moreaugrad.training.inner import TRAIN, Problem
+from moreaugrad.training.inner import TRAIN, InnerProblem
 from moreaugrad.training.protocol import Adversary
 from moreaugrad.training.updates import (
     LENGTH_FLOOR,
@@ -98,7 +98,7 @@ class Iterative(Adversary):
         return replace(found, **settings)
 
     def _search(
-        self, problem: Problem, penalty: Penalty, ids: Sequence[int] | Tensor | None
+        self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
     ) -> tuple[Tensor, Tensor]:
         near = problem.near
         delta = near.zero()
@@ -139,7 +139,7 @@ class Momentum(Adversary):
             raise ValueError(f"decay: expected a finite number >= 0, got {self.decay!r}")
 
     def _search(
-        self, problem: Problem, penalty: Penalty, ids: Sequence[int] | Tensor | None
+        self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
     ) -> tuple[Tensor, Tensor]:
         delta = problem.near.zero()
         velocity = torch.zeros_like(delta)

@@ -19,9 +19,9 @@ from moreaugrad.training.harmonisation import GuidedPenalty, resolve
 from moreaugrad.training.inner import (
     EVAL,
     MODES,
+    InnerProblem,
     Model,
     Neighbourhood,
-    Problem,
     in_mode,
     loss_values,
 )
@@ -178,7 +178,7 @@ class PenaltyProtocol(Protocol):
     def _due(self) -> bool:
         return self.tally.calls % CHECK_EVERY == CHECK_FROM
 
-    def _check(self, problem: Problem, found: Perturbation) -> None:
+    def _check(self, problem: InnerProblem, found: Perturbation) -> None:
         """Counts samples whose loss - h is lower than without a perturbation, both in evaluation
         mode whatever the inner passes' is: only there the two passes are of one function."""
         with in_mode(problem.model, EVAL):
@@ -237,7 +237,7 @@ class Adversary(PenaltyProtocol):
         if vanishes(penalty, start):
             self.tally.calls += 1
             return self._told(penalty, near, near.at(start), start, start)
-        problem = Problem(model=model, y=y, loss=loss, near=near)
+        problem = InnerProblem(model=model, y=y, loss=loss, near=near)
         with in_mode(model, self.inner):
             delta, g = self._search(problem, penalty, ids)
         found = self._told(penalty, near, near.at(delta), delta, g)
@@ -262,7 +262,7 @@ class Adversary(PenaltyProtocol):
 
     @abstractmethod
     def _search(
-        self, problem: Problem, penalty: Penalty, ids: Sequence[int] | Tensor | None
+        self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """delta, and the last gradient that was taken."""
 

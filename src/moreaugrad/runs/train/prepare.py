@@ -14,7 +14,7 @@ from moreaugrad.data.augment import Augment
 from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.examples import Examples, open_examples, split_off
 from moreaugrad.data.loading import Batch, Loader
-from moreaugrad.data.prepare import Prepared as Readable
+from moreaugrad.data.prepare import PreparedExamples as Readable
 from moreaugrad.data.prepare import prepare
 from moreaugrad.data.source import CELLS
 from moreaugrad.models import LoadedModel, load_model
