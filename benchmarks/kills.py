@@ -31,7 +31,7 @@ from benchmarks import machine
 from benchmarks.results import Result, Table, write
 from moreaugrad.cli.commands import COMMANDS
 from moreaugrad.cli.entry import run
-from moreaugrad.report.page import templates
+from moreaugrad.reports.page import templates
 from moreaugrad.runs import demo
 from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.runs.plans.option import Settings

@@ -15,8 +15,8 @@ from benchmarks.machine import ROOT
 from benchmarks.results import Result, Table
 from benchmarks.study_pictures import curves, maps
 from benchmarks.subjects import data_folder
-from moreaugrad.report.maps import CSV
-from moreaugrad.report.reading import MapsFolder
+from moreaugrad.reports.maps import CSV
+from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.plans.report import ReportPlan
 from moreaugrad.runs.report import ReportRun

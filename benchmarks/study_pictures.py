@@ -13,10 +13,10 @@ from benchmarks.gallery import Case, Column, Ended
 from moreaugrad import Status
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.files.units import Record
-from moreaugrad.report.curves import charts
-from moreaugrad.report.intervals import Intervals
-from moreaugrad.report.reading import CLEAN, MapsFolder
-from moreaugrad.report.statistics import means
+from moreaugrad.reports.curves import charts
+from moreaugrad.reports.intervals import Intervals
+from moreaugrad.reports.reading import CLEAN, MapsFolder
+from moreaugrad.reports.statistics import means
 
 PICTURES = 2
 Shown = tuple[str, float | None]

@@ -11,7 +11,7 @@ from benchmarks.training import interval
 from benchmarks.training_maps import GRADIENT, Judged, Judging, clean, judged, mean, over_seeds
 from benchmarks.training_rows import STUDIES, Row
 from benchmarks.training_truth import filled
-from moreaugrad.report.reading import MapsFolder
+from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL

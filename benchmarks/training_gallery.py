@@ -13,7 +13,7 @@ from benchmarks.training_maps import GRADIENT, Judged, Judging, called, clean, j
 from benchmarks.training_pictures import cases, network_columns, photos
 from benchmarks.training_rows import ONE, STUDIES, Row
 from moreaugrad.files.units import Record
-from moreaugrad.report.reading import value
+from moreaugrad.reports.reading import value
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL

@@ -21,7 +21,7 @@ from moreaugrad.data.source import open_source
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.files.units import Record
 from moreaugrad.models.trained import Trained
-from moreaugrad.report.reading import CLEAN, MapsFolder, failed, value
+from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, value
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
 from moreaugrad.runs.plans.toml import plan_toml

@@ -22,9 +22,9 @@ from moreaugrad import Status
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import five_band_sweep
 from moreaugrad.models import Preprocess
-from moreaugrad.report.curves import COLOURS, charts
-from moreaugrad.report.reading import CLEAN, MapsFolder
-from moreaugrad.report.statistics import Mean
+from moreaugrad.reports.curves import COLOURS, charts
+from moreaugrad.reports.reading import CLEAN, MapsFolder
+from moreaugrad.reports.statistics import Mean
 
 STEP, COUNT = 0.005, 56
 """Of the sweep: the experiments' own, of the paper that the cells are from."""

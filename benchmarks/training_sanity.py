@@ -28,7 +28,7 @@ from moreaugrad import SimpleGradient
 from moreaugrad.data.examples import open_examples
 from moreaugrad.metrics.sanity import CASCADING, MODES, redraw
 from moreaugrad.models import LoadedModel, load_model
-from moreaugrad.report.curves import COLOURS
+from moreaugrad.reports.curves import COLOURS
 
 NETWORKS = ("plain", "elastic net")
 DATA = {"cells": "synthetic cells", "cifar10": "CIFAR-10"}

@@ -13,7 +13,7 @@ from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.training_again import GRADIENT, SEEDS, STUDY, again, likeness, percent, rows
 from benchmarks.training_runs import trained
-from moreaugrad.report.curves import COLOURS
+from moreaugrad.reports.curves import COLOURS
 
 EPOCHS, IMAGES = 10, 200
 METRICS = ("ssim", "dice", "spearman")

@@ -33,7 +33,7 @@ from benchmarks.training_rows import STUDIES
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import five_band_confusion
 from moreaugrad.metrics.bands import MEASURES
-from moreaugrad.report.reading import MapsFolder
+from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL

@@ -34,7 +34,7 @@ LEVELS = (
     {"explainers"},
     {"certificates", "attacks", "training"},
     {"models", "data"},
-    {"report"},
+    {"reports"},
     {"runs"},
     {""},  # the public names
     {"cli", "__main__"},

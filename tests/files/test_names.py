@@ -11,10 +11,10 @@ from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.files.names import number_name, percent_name
-from moreaugrad.report import Sweep, Tile
-from moreaugrad.report.folder import tensor_name
-from moreaugrad.report.tables import Block
-from moreaugrad.report.wording import setting
+from moreaugrad.reports import Sweep, Tile
+from moreaugrad.reports.folder import tensor_name
+from moreaugrad.reports.tables import Block
+from moreaugrad.reports.wording import setting
 from moreaugrad.runs.maps.attacks import BudgetedAttack
 from moreaugrad.runs.maps.methods import swept
 from moreaugrad.runs.network import Network

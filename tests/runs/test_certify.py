@@ -11,7 +11,7 @@ from PIL import Image
 
 from moreaugrad.certificates import certify, estimate_of_explanation, probability_curvature
 from moreaugrad.cli.entry import run
-from moreaugrad.report.certificates import last_change
+from moreaugrad.reports.certificates import last_change
 from moreaugrad.runs.certify import CertifyRun
 from moreaugrad.runs.engine import Outcome, execute
 from moreaugrad.runs.plans.certify import CertifyPlan

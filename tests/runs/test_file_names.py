@@ -16,7 +16,7 @@ from moreaugrad.data.layouts import open_dataset
 from moreaugrad.files.names import readable
 from moreaugrad.models import load_model
 from moreaugrad.models.trained import trained_folder
-from moreaugrad.report.reading import MapsFolder
+from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.inputs import unique_names
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
 from moreaugrad.runs.plans.explain import ExplainPlan

@@ -15,7 +15,7 @@ from moreaugrad import SimpleGradient
 from moreaugrad.cli.entry import run
 from moreaugrad.metrics import randomisation
 from moreaugrad.metrics.sanity import layers as randomisation_layers
-from moreaugrad.report.studies import Findings
+from moreaugrad.reports.studies import Findings
 from moreaugrad.runs import sanity
 from toys import last
 

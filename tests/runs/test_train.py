@@ -20,7 +20,7 @@ from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
 from moreaugrad.models.heads import fit_head
 from moreaugrad.penalties import PENALTIES
-from moreaugrad.report.studies import study_page
+from moreaugrad.reports.studies import study_page
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.network import weights_digest
 from moreaugrad.runs.plans.toml import read_plan

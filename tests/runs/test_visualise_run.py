@@ -12,7 +12,7 @@ import tiny_models
 from moreaugrad.cli.entry import run
 from moreaugrad.explainers.feature_visualisation import Ascent, activation_maximisation
 from moreaugrad.pictures import read_settings
-from moreaugrad.report.studies import study_page
+from moreaugrad.reports.studies import study_page
 from moreaugrad.score.pixels import InputSpace
 
 

@@ -27,7 +27,7 @@ from moreaugrad.files.names import readable
 from moreaugrad.files.units import Record
 from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.registry import choose
-from moreaugrad.report.certificates import curves_figure, findings
+from moreaugrad.reports.certificates import curves_figure, findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, NoResult, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation

@@ -17,8 +17,8 @@ from moreaugrad.attacks import ATTACKS
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.models.loaded import LoadedModel
-from moreaugrad.report.folder import table_rows
-from moreaugrad.report.reading import CLEAN, MapsFolder
+from moreaugrad.reports.folder import table_rows
+from moreaugrad.reports.reading import CLEAN, MapsFolder
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.inputs import Inputs, TensorInputs
 from moreaugrad.runs.maps.run import MapsRun

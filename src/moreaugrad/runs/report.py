@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from moreaugrad.report import page_files
-from moreaugrad.report.folder import PAGE, read_config
-from moreaugrad.report.intervals import Intervals
-from moreaugrad.report.maps import evaluated_page, explained_page
-from moreaugrad.report.reading import MapsFolder
-from moreaugrad.report.studies import study_page
+from moreaugrad.reports import page_files
+from moreaugrad.reports.folder import PAGE, read_config
+from moreaugrad.reports.intervals import Intervals
+from moreaugrad.reports.maps import evaluated_page, explained_page
+from moreaugrad.reports.reading import MapsFolder
+from moreaugrad.reports.studies import study_page
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, Run
 from moreaugrad.runs.inputs import unique_names

@@ -16,8 +16,8 @@ from moreaugrad.files.units import Record
 from moreaugrad.metrics import randomisation
 from moreaugrad.metrics.sanity import CASCADING, layers
 from moreaugrad.registry import choose
-from moreaugrad.report.content import Entry, Table
-from moreaugrad.report.studies import STUDY_FILES, Findings
+from moreaugrad.reports.content import Entry, Table
+from moreaugrad.reports.studies import STUDY_FILES, Findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation

@@ -11,8 +11,8 @@ import torch
 from moreaugrad.explainers.feature_visualisation import Ascent, activation_maximisation
 from moreaugrad.files.units import Record, tensor_bytes
 from moreaugrad.pictures import photo, png_bytes
-from moreaugrad.report.content import Entry, Table
-from moreaugrad.report.studies import STUDY_FILES, Findings
+from moreaugrad.reports.content import Entry, Table
+from moreaugrad.reports.studies import STUDY_FILES, Findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation

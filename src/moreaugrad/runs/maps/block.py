@@ -13,7 +13,7 @@ from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.progress import Progress
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import Style, draw
-from moreaugrad.report.folder import tensor_name
+from moreaugrad.reports.folder import tensor_name
 from moreaugrad.runs.engine import Files
 from moreaugrad.runs.maps.attacks import BudgetedAttack
 from moreaugrad.runs.maps.export import map_files

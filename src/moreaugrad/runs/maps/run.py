@@ -13,8 +13,8 @@ from torch import Tensor
 from moreaugrad.data.choice import Chosen
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import heatmap, photo
-from moreaugrad.report import page_files
-from moreaugrad.report.folder import (
+from moreaugrad.reports import page_files
+from moreaugrad.reports.folder import (
     METHODS,
     PAGE,
     PAGE_UNIT,
@@ -23,8 +23,8 @@ from moreaugrad.report.folder import (
     unit_stem,
     write_tables,
 )
-from moreaugrad.report.maps import explained_page
-from moreaugrad.report.reading import MapsFolder
+from moreaugrad.reports.maps import explained_page
+from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, NoResult, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation

@@ -18,8 +18,8 @@ from moreaugrad.files.units import Record
 from moreaugrad.metrics import diffroar
 from moreaugrad.metrics.roar import ENDS, TOP
 from moreaugrad.models.weights import load_weights
-from moreaugrad.report.content import Entry, Table
-from moreaugrad.report.studies import Findings
+from moreaugrad.reports.content import Entry, Table
+from moreaugrad.reports.studies import Findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files
 from moreaugrad.runs.plans.retrain import ALL, FILL, DiffRoarPlan

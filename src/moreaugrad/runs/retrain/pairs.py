@@ -14,9 +14,9 @@ from moreaugrad.data.augment import keyed
 from moreaugrad.files.names import number_name, percent_name
 from moreaugrad.files.units import Record, tensor_bytes
 from moreaugrad.metrics import METRICS, aggregate
-from moreaugrad.report.content import Entry, Table
-from moreaugrad.report.intervals import Intervals
-from moreaugrad.report.studies import Findings
+from moreaugrad.reports.content import Entry, Table
+from moreaugrad.reports.intervals import Intervals
+from moreaugrad.reports.studies import Findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files
 from moreaugrad.runs.plans.retrain import LabelsPlan, PairPlan, StabilityPlan

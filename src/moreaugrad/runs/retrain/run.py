@@ -17,7 +17,7 @@ from moreaugrad.files.atomic import LOCK, remove_empty
 from moreaugrad.files.checksums import SUFFIX
 from moreaugrad.files.units import Record
 from moreaugrad.models.trained import FINISHED
-from moreaugrad.report.studies import STUDY_FILES, Findings
+from moreaugrad.reports.studies import STUDY_FILES, Findings
 from moreaugrad.runs.directory import CONFIG, ENVIRONMENT, RunDirectory
 from moreaugrad.runs.engine import Run, execute
 from moreaugrad.runs.estimate import Estimate

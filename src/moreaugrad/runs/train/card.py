@@ -8,8 +8,8 @@ from moreaugrad.files.names import shown
 from moreaugrad.files.units import Record
 from moreaugrad.models.sources import own_code
 from moreaugrad.models.trained import TRAINED
-from moreaugrad.report.markdown import escaped
-from moreaugrad.report.studies import table_lines
+from moreaugrad.reports.markdown import escaped
+from moreaugrad.reports.studies import table_lines
 from moreaugrad.runs.plans.toml import plan_toml
 from moreaugrad.runs.train.measure import MEANING, measured_table
 from moreaugrad.runs.train.prepare import PreparedTrain

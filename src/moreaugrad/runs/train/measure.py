@@ -14,7 +14,7 @@ from moreaugrad.data.loading import Loader
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import gini
 from moreaugrad.penalties import L1
-from moreaugrad.report.content import Entry, Table
+from moreaugrad.reports.content import Entry, Table
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.runs.train.protocols import one_step
 from moreaugrad.score.forward import forward

@@ -20,7 +20,7 @@ from moreaugrad.files.atomic import remove_files
 from moreaugrad.files.units import Record
 from moreaugrad.models.trained import FILE as MODEL
 from moreaugrad.models.trained import FINISHED, LABELS, Trained
-from moreaugrad.report.studies import RESULTS, STUDY_FILES, Findings
+from moreaugrad.reports.studies import RESULTS, STUDY_FILES, Findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, Run
 from moreaugrad.runs.plans.common import ComputePlan

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from moreaugrad.report.content import Section, Tile
-from moreaugrad.report.wording import count, duration, percent, score
+from moreaugrad.reports.content import Section, Tile
+from moreaugrad.reports.wording import count, duration, percent, score
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from moreaugrad.files.units import Record
-from moreaugrad.report.intervals import Intervals
-from moreaugrad.report.reading import CLEAN, MapsFolder, failed, numbers, value
+from moreaugrad.reports.intervals import Intervals
+from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, numbers, value
 
 WORST = "worst of the attacks"
 HIGH, LOW = "high", "low"

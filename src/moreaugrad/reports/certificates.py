@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from moreaugrad.certificates.certify import CERTIFICATE
 from moreaugrad.files.units import Record
 from moreaugrad.pictures.plot import ShownFigure
-from moreaugrad.report.content import Entry, Table
-from moreaugrad.report.studies import Findings
+from moreaugrad.reports.content import Entry, Table
+from moreaugrad.reports.studies import Findings
 
 COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00")
 NAMES = {

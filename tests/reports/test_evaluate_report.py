@@ -12,9 +12,9 @@ import torch
 
 from moreaugrad.cli.entry import run
 from moreaugrad.files.units import Units, record_lines, tensor_bytes
-from moreaugrad.report import intervals
-from moreaugrad.report.folder import unit_stem
-from moreaugrad.report.statistics import WORST
+from moreaugrad.reports import intervals
+from moreaugrad.reports.folder import unit_stem
+from moreaugrad.reports.statistics import WORST
 from moreaugrad.runs.engine import Outcome, execute
 from moreaugrad.runs.plans.report import ReportPlan
 from moreaugrad.runs.report import ReportRun
@@ -120,7 +120,7 @@ def test_the_images_of_a_large_report_are_next_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run #1?%20")
-    monkeypatch.setattr("moreaugrad.report.page.MAPS_INSIDE", 3)
+    monkeypatch.setattr("moreaugrad.reports.page.MAPS_INSIDE", 3)
     made = report([run], tmp_path / "page")
     linked = set(re.findall(r'<img src="(index_files/[^"]+)"', page_of(made).read_text("utf-8")))
     files = {f"index_files/{path.name}" for path in (tmp_path / "page/index_files").iterdir()}

@@ -6,7 +6,7 @@ import math
 
 from moreaugrad.files.names import number_name
 from moreaugrad.pictures import Scale
-from moreaugrad.report.content import Sweep, Tile
+from moreaugrad.reports.content import Sweep, Tile
 
 NARROW = "\u202f"
 """The space inside numbers and before units: it does not break."""

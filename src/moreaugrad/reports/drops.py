@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from moreaugrad.registry import choose
-from moreaugrad.report.content import Entry, Table
-from moreaugrad.report.intervals import Intervals
-from moreaugrad.report.reading import CLEAN, MapsFolder, failed, value
+from moreaugrad.reports.content import Entry, Table
+from moreaugrad.reports.intervals import Intervals
+from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ import torch
 from moreaugrad.files.foreign import open_image, read_json
 from moreaugrad.files.units import Record, Units
 from moreaugrad.pictures import photo
-from moreaugrad.report.content import Entry, Page, Section, Table
-from moreaugrad.report.folder import read_config
-from moreaugrad.report.markdown import escaped
+from moreaugrad.reports.content import Entry, Page, Section, Table
+from moreaugrad.reports.folder import read_config
+from moreaugrad.reports.markdown import escaped
 
 RESULTS, TABLES, MARKDOWN = "results.json", "tables.json", "table.md"
 STUDY_FILES = (RESULTS, TABLES, MARKDOWN)

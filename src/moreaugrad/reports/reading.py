@@ -16,7 +16,7 @@ from torch import Tensor
 from moreaugrad.files.units import Record, Units
 from moreaugrad.metrics import METRICS, Metric
 from moreaugrad.registry import is_code
-from moreaugrad.report.folder import labels, read_config, stages, tensor_name, unit_stem
+from moreaugrad.reports.folder import labels, read_config, stages, tensor_name, unit_stem
 
 CLEAN = "clean"
 Key = tuple[str, str, float | None]

@@ -1,7 +1,7 @@
 """Pages that show explanations: one HTML file each, with a folder of pictures where it is large."""
 
-from moreaugrad.report.content import Answer, Chart, Entry, Page, Section, Sweep, Table, Tile
-from moreaugrad.report.page import page_files, render_page, write_page
+from moreaugrad.reports.content import Answer, Chart, Entry, Page, Section, Sweep, Table, Tile
+from moreaugrad.reports.page import page_files, render_page, write_page
 
 __all__ = [
     "Answer",

@@ -10,9 +10,9 @@ from moreaugrad.files.names import number_name
 from moreaugrad.files.units import Record
 from moreaugrad.models import Preprocess
 from moreaugrad.pictures import Picture, Style, draw, heatmap, photo
-from moreaugrad.report.content import Answer, Section, Sweep, Tile
-from moreaugrad.report.reading import CLEAN, MapsFolder, failed, why
-from moreaugrad.report.wording import number, percent
+from moreaugrad.reports.content import Answer, Section, Sweep, Tile
+from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, why
+from moreaugrad.reports.wording import number, percent
 
 
 def networks(run: MapsFolder) -> list[str]:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.files.names import shown
-from moreaugrad.report import wording
-from moreaugrad.report.content import Page, Tile
-from moreaugrad.report.embedding import PictureFiles, data_uri, svg_uri
-from moreaugrad.report.summary import summarise
+from moreaugrad.reports import wording
+from moreaugrad.reports.content import Page, Tile
+from moreaugrad.reports.embedding import PictureFiles, data_uri, svg_uri
+from moreaugrad.reports.summary import summarise
 
 if TYPE_CHECKING:
     import jinja2
@@ -31,7 +31,7 @@ def templates() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("moreaugrad.report"),
+        loader=jinja2.PackageLoader("moreaugrad.reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_harmless,

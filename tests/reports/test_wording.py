@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from moreaugrad.report import Answer, Section, Tile
-from moreaugrad.report.summary import summarise
-from moreaugrad.report.wording import count, duration, number, percent, score
+from moreaugrad.reports import Answer, Section, Tile
+from moreaugrad.reports.summary import summarise
+from moreaugrad.reports.wording import count, duration, number, percent, score
 
 
 def plain(text):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from moreaugrad.pictures import as_photo, draw, heatmap
-from moreaugrad.report import Page, Section, Sweep, Tile, write_page
+from moreaugrad.reports import Page, Section, Sweep, Tile, write_page
 
 NASTY = """<script>alert(1)</script>"'&</style>{{ 7 * 7 }}"""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -10,9 +10,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moreaugrad.report.content import Chart
-from moreaugrad.report.statistics import Mean
-from moreaugrad.report.tables import ARROWS
+from moreaugrad.reports.content import Chart
+from moreaugrad.reports.statistics import Mean
+from moreaugrad.reports.tables import ARROWS
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b3a8c", "#7a5c2e",

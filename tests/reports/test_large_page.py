@@ -13,8 +13,8 @@ from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.pictures import as_photo, draw
-from moreaugrad.report import Page, Section, Sweep, Tile, page_files, render_page, write_page
-from moreaugrad.report.page import INPUTS_INSIDE, MAPS_INSIDE
+from moreaugrad.reports import Page, Section, Sweep, Tile, page_files, render_page, write_page
+from moreaugrad.reports.page import INPUTS_INSIDE, MAPS_INSIDE
 
 HOSTILE = "a b#c?d%20e&f'g\"h<i>é\u2028\u202ej.png"
 

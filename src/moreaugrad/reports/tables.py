@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from moreaugrad.files.names import number_name
-from moreaugrad.report.content import Entry, Table
-from moreaugrad.report.reading import CLEAN
-from moreaugrad.report.statistics import HIGH, LOW, Mean
-from moreaugrad.report.wording import score
+from moreaugrad.reports.content import Entry, Table
+from moreaugrad.reports.reading import CLEAN
+from moreaugrad.reports.statistics import HIGH, LOW, Mean
+from moreaugrad.reports.wording import score
 
 ARROWS = {HIGH: " ↑", LOW: " ↓", "": ""}
 SPECIAL = str.maketrans(

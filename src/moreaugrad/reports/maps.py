@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from moreaugrad.report.content import Page
-from moreaugrad.report.curves import charts
-from moreaugrad.report.drops import Drop, bases, drops, drops_csv, drops_table
-from moreaugrad.report.gallery import networks, sections_of
-from moreaugrad.report.intervals import Intervals
-from moreaugrad.report.reading import CLEAN, MapsFolder, failed, why
-from moreaugrad.report.statistics import WORST, Mean, means
-from moreaugrad.report.tables import blocks, csv_text, latex, page_table
+from moreaugrad.reports.content import Page
+from moreaugrad.reports.curves import charts
+from moreaugrad.reports.drops import Drop, bases, drops, drops_csv, drops_table
+from moreaugrad.reports.gallery import networks, sections_of
+from moreaugrad.reports.intervals import Intervals
+from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, why
+from moreaugrad.reports.statistics import WORST, Mean, means
+from moreaugrad.reports.tables import blocks, csv_text, latex, page_table
 
 CSV, LATEX, DROPS = "summary.csv", "tables.tex", "drops.csv"
 REASONS = 12
