@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from moreaugrad.models import LoadedModel, Preprocess, PreprocessPlan, load_model
+from moreaugrad.models import LoadedModel, Preprocess, load_model
 from moreaugrad.models.labels import read_labels
 
 FACTORIES = """
@@ -71,12 +71,12 @@ def test_a_bare_module_is_loaded_with_a_warning_about_its_preprocessing(project)
     assert load_model(f"{project}:network", preprocess=given).preprocess == given
 
 
-def test_a_plan_of_the_preprocessing_changes_what_it_names_alone(project):
+def test_a_given_preprocessing_changes_what_it_names_alone(project):
     own = load_model("builtin").preprocess
-    found = load_model("builtin", preprocess=PreprocessPlan(resize=48, crop=40)).preprocess
+    found = load_model("builtin", preprocess={"resize": 48, "crop": 40}).preprocess
     assert found == replace(own, resize=48, crop=40)
     assert found.mean == own.mean != Preprocess().mean
-    grey = PreprocessPlan(mean=(0.5,))
+    grey = {"mean": (0.5,)}
     with pytest.raises(ValueError, match="three numbers each"):
         load_model("builtin", preprocess=grey)
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from moreaugrad.runs.evaluate.intervals import Intervals
 from scipy import stats
+
+from moreaugrad.reports.intervals import Intervals
 
 Rows = np.ndarray
 

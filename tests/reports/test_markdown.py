@@ -4,7 +4,8 @@ import html
 import re
 
 import pytest
-from moreaugrad.runs.markdown import escaped
+
+from moreaugrad.reports.markdown import escaped
 
 markdown = pytest.importorskip("markdown")
 
