@@ -276,7 +276,7 @@ def _few_colours() -> Bytes:
     shades = np.linspace(0, 1, 24)[:, None]
     warning = np.array([int(WARNING[at : at + 2], 16) for at in (1, 3, 5)])
     words = np.concatenate([255 * shades + 0 * warning, 255 + shades[::3] * (warning - 255)])
-    heat = palette(Style().palette, signed=False).table[::4]
+    heat = palette(Style().palette)[::4]
     return np.concatenate([heat, [NEUTRAL], words.round().astype(np.uint8)]).astype(np.uint8)
 
 

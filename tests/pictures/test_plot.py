@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.pictures import PALETTES, draw, read_settings
+from moreaugrad.pictures import draw, palette, read_settings
 from moreaugrad.pictures.plot import figure, plot_maps, save_figure
 from moreaugrad.solvers.solution import Status
 
@@ -31,7 +31,7 @@ def test_colour_bars_end_at_the_scale():
     picture = draw(MAP)["signed"]
     bar = panels(figure(MAP))["signed"].child_axes[0]
     assert bar.get_xlim() == pytest.approx((picture.scale.low, picture.scale.high))
-    assert np.array_equal(bar.images[0].get_array()[0], PALETTES["blue-white-orange"].table)
+    assert np.array_equal(bar.images[0].get_array()[0], palette("blue-white-orange"))
     assert bar.get_xticks().tolist() == [picture.scale.low, 0, picture.scale.high]
 
 

@@ -6,6 +6,7 @@ import torch
 
 from moreaugrad.pictures import (
     PALETTES,
+    SIGNED_PALETTES,
     Style,
     as_photo,
     draw,
@@ -13,6 +14,7 @@ from moreaugrad.pictures import (
     masked,
     normalise,
     overlay,
+    palette,
     photo,
     reduce,
 )
@@ -27,7 +29,7 @@ def test_heat_is_the_palette_at_the_level(channels):
     values = RNG.normal(size=(channels, 12, 10))
     picture = heatmap(torch.from_numpy(values))
     level = normalise(np.abs(values).sum(0))
-    table = PALETTES["magma"].table
+    table = palette("magma")
     assert np.array_equal(picture.pixels, table[np.round(255 * level).astype(int)])
     assert picture.scale.high == pytest.approx(np.percentile(np.abs(values).sum(0), 99))
     assert picture.scale.low == pytest.approx(np.abs(values).sum(0).min())
@@ -38,7 +40,7 @@ def test_signed_shows_the_sign_of_the_channel_sum():
     values[0, 0, 0], values[1, 1, 1] = 2, -2
     values[:2, 2, 2] = 5, -5
     picture = heatmap(values, signed=True)
-    table = PALETTES["blue-white-orange"].table
+    table = palette("blue-white-orange")
     assert picture.pixels[0, 0].tolist() == table[-1].tolist()
     assert picture.pixels[1, 1].tolist() == table[0].tolist()
     assert picture.pixels[2, 2].tolist() == table[127].tolist()
@@ -56,16 +58,16 @@ def test_a_map_of_zeros_is_neutral_and_says_so():
     for signed in (False, True):
         picture = heatmap(np.zeros((3, 12, 10)), signed=signed)
         assert np.all(picture.pixels == NEUTRAL)
-    for name in PALETTES:
-        assert NEUTRAL not in [tuple(row) for row in PALETTES[name].table.tolist()]
+    for name in PALETTES + SIGNED_PALETTES:
+        assert NEUTRAL not in [tuple(row) for row in palette(name).tolist()]
 
 
 def test_a_single_entry_in_many_zeros_is_seen():
     values = np.zeros((3, 40, 40))
     values[2, 11, 13] = -1e-9
     heat, signed = heatmap(values), heatmap(values, signed=True)
-    assert heat.pixels[11, 13].tolist() == PALETTES["magma"].table[-1].tolist()
-    assert signed.pixels[11, 13].tolist() == PALETTES["blue-white-orange"].table[0].tolist()
+    assert heat.pixels[11, 13].tolist() == palette("magma")[-1].tolist()
+    assert signed.pixels[11, 13].tolist() == palette("blue-white-orange")[0].tolist()
     assert np.count_nonzero((heat.pixels != heat.pixels[0, 0]).any(-1)) == 1
 
 
@@ -106,7 +108,7 @@ def test_overlay_leaves_zeros_to_the_grey_photo():
     changed = (plain != shown).any(-1)
     assert np.argwhere(changed).tolist() == [[5, 5]]
     assert np.all(plain == plain[..., :1])
-    strongest = PALETTES["magma"].table[-1].astype(float)
+    strongest = palette("magma")[-1].astype(float)
     assert np.abs(shown[5, 5] - strongest).max() <= 0.1 * 255 + 1
     opaque = overlay(values, IMAGE, style=Style(opacity=1.0)).pixels
     assert opaque[5, 5].tolist() == strongest.tolist()
@@ -165,10 +167,10 @@ def test_draw_gives_the_views_by_name():
     ("call", "message"),
     [
         (lambda: heatmap(np.ones((2, 3, 4, 4))), r"got shape \[2, 3, 4, 4\]: draw the samples"),
-        (lambda: heatmap(np.ones((3, 0, 4))), r"not empty; got shape \[3, 0, 4\]"),
+        (lambda: heatmap(np.ones((3, 0, 4))), r"at least one entry, got shape \[3, 0, 4\]"),
         (lambda: heatmap(np.float64(3)), r"got shape \[\]"),
-        (lambda: overlay(np.ones((3, 4, 4)), IMAGE), r"map's size \[4, 4\]; got \[12, 10\]: crop"),
-        (lambda: masked(np.ones((3, 4, 4)), IMAGE), r"map's size \[4, 4\]; got \[12, 10\]: crop"),
+        (lambda: overlay(np.ones((3, 4, 4)), IMAGE), r"map's size \[4, 4\], got \[12, 10\]: crop"),
+        (lambda: masked(np.ones((3, 4, 4)), IMAGE), r"map's size \[4, 4\], got \[12, 10\]: crop"),
         (lambda: overlay(np.ones((12, 10)), IMAGE.transpose(2, 0, 1)), "photo\\(\\) makes one"),
         (lambda: overlay(np.ones((12, 10)), 3 * IMAGE - 1), "undo the model's normalisation"),
         (lambda: Style(percentile=0), r"percentile: expected a number in \(0, 100\]; got 0"),

@@ -1,37 +1,20 @@
-"""Maps to pictures, in one place: reduction, percentile clip, palette, and the settings kept."""
+"""Maps as images: reduction, percentile clip, colormap, and PNG files that keep the settings."""
 
-from moreaugrad.pictures.levels import describe, normalise, reduce
-from moreaugrad.pictures.palettes import PALETTES, Palette, palette
-from moreaugrad.pictures.png import png_bytes, read_settings, save_png
-from moreaugrad.pictures.render import (
-    Picture,
-    Scale,
-    Style,
-    as_photo,
-    draw,
-    heatmap,
-    masked,
-    overlay,
-    photo,
-)
-
-__all__ = [
-    "PALETTES",
-    "Palette",
-    "Picture",
-    "Scale",
-    "Style",
-    "as_photo",
-    "describe",
-    "draw",
-    "heatmap",
-    "masked",
-    "normalise",
-    "overlay",
-    "palette",
-    "photo",
-    "png_bytes",
-    "read_settings",
-    "reduce",
-    "save_png",
-]
+from moreaugrad.pictures.levels import PALETTES as PALETTES
+from moreaugrad.pictures.levels import SIGNED_PALETTES as SIGNED_PALETTES
+from moreaugrad.pictures.levels import colour_stops as colour_stops
+from moreaugrad.pictures.levels import describe as describe
+from moreaugrad.pictures.levels import normalise as normalise
+from moreaugrad.pictures.levels import palette as palette
+from moreaugrad.pictures.levels import reduce as reduce
+from moreaugrad.pictures.render import Picture as Picture
+from moreaugrad.pictures.render import Scale as Scale
+from moreaugrad.pictures.render import Style as Style
+from moreaugrad.pictures.render import as_photo as as_photo
+from moreaugrad.pictures.render import draw as draw
+from moreaugrad.pictures.render import heatmap as heatmap
+from moreaugrad.pictures.render import masked as masked
+from moreaugrad.pictures.render import overlay as overlay
+from moreaugrad.pictures.render import photo as photo
+from moreaugrad.pictures.render import png_bytes as png_bytes
+from moreaugrad.pictures.render import read_settings as read_settings

@@ -16,19 +16,25 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from moreaugrad.files.atomic import write_atomically
-from moreaugrad.pictures.levels import Floats, limits, normalise, one_map, reduce
-from moreaugrad.pictures.palettes import palette
-from moreaugrad.pictures.png import SETTINGS_KEY
-from moreaugrad.pictures.render import NEUTRAL, Picture, Style, as_photo, draw, heatmap
+from moreaugrad.pictures.levels import Floats, colours, normalise, one_map, palette, reduce
+from moreaugrad.pictures.render import (
+    NEUTRAL,
+    SETTINGS_KEY,
+    Picture,
+    Style,
+    as_photo,
+    draw,
+    heatmap,
+)
 
 PANEL = 3.0
 """Width of a panel in inches."""
 NAMED_BARS = 60
-"""More features than this are not named one by one."""
+"""With more bars than this their names are left out."""
 
 
 class ShownFigure(Figure):
-    """A figure that a notebook shows by itself, without pyplot and its global state."""
+    """A figure that a notebook displays without pyplot and its global state."""
 
     def _repr_png_(self) -> bytes:
         return figure_bytes(self, "png")
@@ -42,9 +48,10 @@ def figure(
     names: Sequence[str] | None = None,
     style: Style | None = None,
 ) -> Figure:
-    """One map in its views side by side, after the image if there is one.
+    """All views of one map side by side, after the image if there is one.
 
-    `[N]` maps become bars, named where `names` are given. Arguments as in `draw`.
+    values, image: as in `draw`. A map `[N]` becomes bars; names: a label for each of them.
+    Errors: ValueError for a map that cannot be drawn, and another number of names than bars.
     """
     values, style = one_map(values), style or Style()
     if values.ndim == 1:
@@ -65,7 +72,12 @@ def plot_maps(
     columns: int = 4,
     style: Style | None = None,
 ) -> Figure:
-    """Several maps of one image, a panel for each, titled by their keys."""
+    """Several maps of one image, a panel for each, titled by their keys.
+
+    maps: `[C, H, W]` or `[H, W]` each. signed: with the sign of the sum over the channels instead
+    of the magnitude. columns: panels in a row at most.
+    Errors: ValueError for no maps at all and for a map that cannot be drawn.
+    """
     if not maps:
         raise ValueError("expected at least one map, got none")
     panels = [(name, heatmap(values, signed=signed, style=style)) for name, values in maps.items()]
@@ -77,8 +89,9 @@ def plot_maps(
 def save_figure(
     shown: Figure, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a figure, whole or not at all; the suffix picks the format, a PNG carries `settings`.
+    """Write a figure, either the whole file or nothing. Its suffix chooses the format.
 
+    settings: kept in a PNG file as JSON, see `read_settings`.
     Errors: ValueError for a suffix that matplotlib cannot write.
     """
     kind = Path(path).suffix.lstrip(".").lower() or "png"
@@ -89,7 +102,7 @@ def save_figure(
 
 
 def figure_bytes(shown: Figure, kind: str, settings: Mapping[str, Any] | None = None) -> bytes:
-    """A figure in one of matplotlib's formats; a PNG carries `settings`."""
+    """A figure as a file of one of matplotlib's formats; a PNG file carries `settings`."""
     metadata = {SETTINGS_KEY: json.dumps(settings or {}, sort_keys=True)} if kind == "png" else None
     file = io.BytesIO()
     shown.savefig(file, format=kind, metadata=metadata, dpi=144)
@@ -116,7 +129,7 @@ def _row(panels: Sequence[tuple[str, Picture]], title: str, *, columns: int) -> 
 
 
 def _colour_bar(axis: Axes, picture: Picture) -> None:
-    """Below the panel; words where the colours have no range."""
+    """Below the panel; the caption instead if the colours have no range."""
     scale = picture.scale
     if scale is None:
         return
@@ -125,7 +138,7 @@ def _colour_bar(axis: Axes, picture: Picture) -> None:
         below.set_axis_off()
         below.text(0.5, 0.5, picture.caption, ha="center", va="center", fontsize="small")
         return
-    below.imshow(scale.palette.table[None], aspect="auto", extent=(scale.low, scale.high, 0, 1))
+    below.imshow(palette(scale.palette)[None], aspect="auto", extent=(scale.low, scale.high, 0, 1))
     ticks = [scale.low, 0, scale.high] if scale.low < 0 else [scale.low, scale.high]
     below.set_yticks([])
     words = [f"{tick:.3g}" for tick in ticks]
@@ -140,34 +153,34 @@ def _colour_bar(axis: Axes, picture: Picture) -> None:
 def _bars(values: Floats, names: Sequence[str] | None, title: str, style: Style) -> Figure:
     if names is not None and len(names) != len(values):
         raise ValueError(f"expected {len(values)} names, one per entry; got {len(names)}")
-    signed = reduce(values, "sum")
-    chosen = palette(style.signed_palette, signed=True)
-    levels = normalise(signed, signed=True)
-    # Pale bars could not be seen on white; their length tells the value anyway.
-    colours = (
-        chosen.colours(np.sign(levels) * (0.4 + 0.6 * np.abs(levels))) / 255
-        if values.any()
-        else np.array(NEUTRAL) / 255
-    )
+    signed, shades = reduce(values, "sum"), np.array(NEUTRAL) / 255
+    if values.any():
+        levels = normalise(signed, signed=True)
+        # Pale bars could not be seen on white; their length shows the value anyway.
+        visible = np.sign(levels) * (0.4 + 0.6 * np.abs(levels))
+        shades = colours(visible, style.signed_palette) / 255
     named = names is not None and len(names) <= NAMED_BARS
     size = (2 * PANEL, max(1.5, 0.28 * len(values) + 0.8)) if named else (3 * PANEL, PANEL)
     shown = ShownFigure(figsize=size, layout="constrained")
     axis = shown.subplots()
     places = np.arange(len(values))
-    line = 0.5 if len(values) <= NAMED_BARS else 0
+    look: dict[str, Any] = {
+        "color": shades,
+        "edgecolor": "0.4",
+        "linewidth": 0.5 * (len(values) <= NAMED_BARS),
+    }
     if named and names is not None:
-        axis.barh(places, signed, color=colours, edgecolor="0.4", linewidth=line)
+        axis.barh(places, signed, **look)
         axis.set_yticks(places, list(names))
         axis.invert_yaxis()
         axis.axvline(0, color="0.4", linewidth=0.8)
         axis.set_xlabel("map")
     else:
-        axis.bar(places, signed, 1.0, color=colours, edgecolor="0.4", linewidth=line)
+        axis.bar(places, signed, 1.0, **look)
         axis.axhline(0, color="0.4", linewidth=0.8)
         axis.set_xlabel("entry")
         axis.set_ylabel("map")
-    _, high = limits(signed, style.percentile, signed=True)
-    if not high.item():
+    if not values.any():
         axis.text(0.5, 0.6, "map is zero", ha="center", transform=axis.transAxes)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title(title, fontsize="medium")

@@ -1,19 +1,31 @@
-"""Maps to pictures: heat map, signed map, overlay and masked image, each with its scale."""
+"""Maps as images: heat map, signed map, overlay and masked image, each with its colour scale.
+
+They are saved as PNG files that carry their settings.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from moreaugrad.files.atomic import write_atomically
+from moreaugrad.files.foreign import open_image
 from moreaugrad.pictures.levels import (
+    PALETTES,
+    SIGNED_PALETTES,
+    UPPER,
+    Bytes,
     Floats,
+    colours,
     describe,
     finite,
     limits,
@@ -21,23 +33,28 @@ from moreaugrad.pictures.levels import (
     one_map,
     reduce,
 )
-from moreaugrad.pictures.palettes import Palette, palette
-from moreaugrad.pictures.png import png_bytes
 from moreaugrad.registry import choose
 
-Bytes = NDArray[np.uint8]
-
 NEUTRAL = (138, 141, 148)
-"""The grey of a map that is zero everywhere: no colour of a palette, so never taken for a value."""
+"""The grey of a map that is zero everywhere; no colormap has it, so it is not taken for a value."""
+SETTINGS_KEY = "moreaugrad"
+"""The text chunk of a PNG file that holds its settings."""
+MOST_BARS, BARS_WIDTH = 1024, 640
 
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
     """How maps are drawn.
 
-    `percentile`: magnitudes from this percentile of the picture on get the last colour.
-    `reduction`: channels to one magnitude, "abs-sum" or "max-abs" (signed pictures take the sum).
-    `opacity`: of the strongest entries in an overlay. `keep`: share of pixels a mask leaves.
+    percentile: magnitudes from this percentile of the map on have the last colour.
+    reduction: channels to one magnitude, "abs-sum" or "max-abs"; signed maps are always summed.
+    palette: colormap of unsigned maps, "magma", "cividis" or "grey".
+    signed_palette: colormap of signed maps, "blue-white-orange".
+    opacity: of the strongest entries of an overlay, in (0, 1].
+    keep: fraction of the pixels that a masked image keeps.
+
+    >>> from moreaugrad.pictures import Style
+    >>> style = Style(percentile=95, palette="cividis")
     """
 
     percentile: float = 99.0
@@ -48,23 +65,19 @@ class Style:
     keep: float = 0.1
 
     def __post_init__(self) -> None:
-        choose("reduction of an unsigned picture", self.reduction, ("abs-sum", "max-abs"))
-        palette(self.palette, signed=False)
-        palette(self.signed_palette, signed=True)
-        for name, value, top in (
-            ("percentile", self.percentile, 100.0),
-            ("opacity", self.opacity, 1.0),
-            ("keep", self.keep, 1.0),
-        ):
-            if not 0 < value <= top:
+        choose("reduction of an unsigned map", self.reduction, ("abs-sum", "max-abs"))
+        choose("palette", self.palette, PALETTES)
+        choose("signed palette", self.signed_palette, SIGNED_PALETTES)
+        for name, top in (("percentile", 100.0), ("opacity", 1.0), ("keep", 1.0)):
+            if not 0 < (value := getattr(self, name)) <= top:
                 raise ValueError(f"{name}: expected a number in (0, {top:g}]; got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What the colours of a picture mean: `low` and `high` lie at the ends of the palette."""
+    """What the colours of a heat map mean: `low` and `high` have the first and the last colour."""
 
-    palette: Palette
+    palette: str
     low: float
     high: float
     percentile: float
@@ -72,13 +85,17 @@ class Scale:
 
     @property
     def starts_near_zero(self) -> bool:
-        """Whether the lower end is a tiny positive number, whose digits would say nothing."""
+        """Whether the lower end is so small that its digits would say nothing."""
         return 0 < self.low < self.high / 1000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Picture:
-    """`pixels` `[H, W, 3]` sRGB bytes, how they were made, and a caption in words."""
+    """A rendered map or input: `pixels` `[H, W, 3]` in sRGB, uint8, with a caption in words.
+
+    view: "heat", "signed", "overlay", "masked" or "photo". scale: None where the colours are those
+    of a photo.
+    """
 
     view: str
     pixels: Bytes
@@ -86,100 +103,119 @@ class Picture:
     scale: Scale | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What the picture shows and how, JSON-able."""
-        found: dict[str, Any] = {"view": self.view, "caption": self.caption}
-        if self.scale is not None:
-            found |= {
-                "palette": self.scale.palette.name,
-                "low": self.scale.low,
-                "high": self.scale.high,
-                "percentile": self.scale.percentile,
-                "reduction": self.scale.reduction,
-            }
-        return found
+        """What it shows and how, as JSON can hold it."""
+        scale = {} if self.scale is None else asdict(self.scale)
+        return {"view": self.view, "caption": self.caption, **scale}
 
     def png(self, settings: Mapping[str, Any] | None = None) -> bytes:
-        """The picture as a PNG file that carries `settings` and, as "picture", its own."""
+        """A PNG file that carries `settings` and, as "picture", its own."""
         return png_bytes(self.pixels, {**(settings or {}), "picture": self.settings()})
 
     def save(self, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None) -> None:
+        """Write `png` to a file, either the whole of it or nothing."""
         write_atomically(path, self.png(settings))
+
+
+def png_bytes(pixels: Bytes, settings: Mapping[str, Any] | None = None) -> bytes:
+    """Pixels `[H, W, 3]` as a PNG file, with `settings` as JSON in a text chunk."""
+    from PIL import Image, PngImagePlugin
+
+    chunk = PngImagePlugin.PngInfo()
+    chunk.add_text(SETTINGS_KEY, json.dumps(settings or {}, sort_keys=True))
+    file = io.BytesIO()
+    # Heat maps have at most 256 colours: an indexed file takes a third of the space.
+    codes = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    found, index = np.unique(codes, return_inverse=True)
+    if len(found) <= 256:
+        image = Image.fromarray(index.reshape(codes.shape).astype(np.uint8))
+        table = np.stack([found >> 16, found >> 8, found], axis=-1).astype(np.uint8)
+        image.putpalette(table.tobytes())
+    else:
+        image = Image.fromarray(pixels)
+    image.save(file, "PNG", pnginfo=chunk, optimize=True)
+    return file.getvalue()
+
+
+def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings that a PNG file written here carries. Errors: ValueError if there are none."""
+    with open_image(Path(path)) as image:
+        text = image.info.get(SETTINGS_KEY)
+    if not isinstance(text, str):
+        raise ValueError(
+            f"expected a PNG written by moreaugrad; {os.fspath(path)} carries no settings: "
+            "another program may have written or re-encoded it"
+        )
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def heatmap(
     values: Tensor | ArrayLike, *, signed: bool = False, style: Style | None = None
 ) -> Picture:
-    """One map as colours: `[C, H, W]` (any C), `[H, W]`, or `[N]` (bars).
+    """One map as colours: `[C, H, W]` with any number of channels, `[H, W]`, or `[N]` as bars.
 
-    Unsigned: magnitude, summed over the channels. Signed: the sum over the channels, with the
-    middle of the palette at zero. A map of zeros is a neutral grey, and the caption says so.
-    Errors: ValueError for NaN, infinite entries, another rank or an empty map.
+    Unsigned: the magnitude, reduced over the channels. Signed: the sum over the channels, zero in
+    the middle of the colormap. A map of zeros is a neutral grey, and its caption says so.
+    Errors: ValueError for NaN or infinite entries, another rank or an empty map.
     """
     style = style or Style()
     values = one_map(values)
-    how = "sum" if signed else style.reduction
-    chosen = palette(style.signed_palette if signed else style.palette, signed=signed)
+    how, name = ("sum", style.signed_palette) if signed else (style.reduction, style.palette)
     reduced = reduce(values, how)
-    low, high = (float(end.item()) for end in limits(reduced, style.percentile, signed=signed))
-    if not values.any():
-        pixels = np.broadcast_to(np.array(NEUTRAL, np.uint8), (*reduced.shape, 3))
-        pixels = _bars(reduced, pixels, signed=signed) if reduced.ndim == 1 else pixels
-    else:
+    if values.any():
         levels = normalise(reduced, style.percentile, signed=signed)
-        colours = chosen.colours(levels)
-        pixels = _bars(levels, colours, signed=signed) if levels.ndim == 1 else colours
-    # A signal of few channels is a strip: rows are repeated until it can be seen.
+        pixels = colours(levels, name)
+    else:
+        levels = reduced
+        pixels = np.broadcast_to(np.array(NEUTRAL, np.uint8), (*reduced.shape, 3))
+    if levels.ndim == 1:
+        pixels = _bars(levels, pixels, signed=signed)
+    # A signal of few channels is a strip: its rows are repeated until it can be seen.
     pixels = pixels.repeat(max(1, pixels.shape[1] // (8 * pixels.shape[0])), axis=0)
     return Picture(
         view="signed" if signed else "heat",
         pixels=np.ascontiguousarray(pixels),
         caption=describe(values),
-        scale=_scale(chosen, 0.0 - high if signed else low, high, how, style),
+        scale=_scale(reduced, name, how, style, signed=signed),
     )
 
 
 def overlay(
     values: Tensor | ArrayLike, image: Tensor | ArrayLike, *, style: Style | None = None
 ) -> Picture:
-    """The heat map over the picture in grey; opacity rises with the level."""
+    """The heat map over the image in grey; opacity rises with the level."""
     style = style or Style()
-    values, photo_pixels = one_map(values), _photo_pixels(image)
-    reduced = reduce(values, style.reduction)
-    _same_size(reduced, photo_pixels)
-    low, high = (float(end.item()) for end in limits(reduced, style.percentile, signed=False))
-    # The dark end of a palette would hide weak entries: an overlay starts above it.
-    chosen = palette(style.palette, signed=False).upper
+    values, reduced, pixels = _over(values, image, style)
+    # The dark end of a colormap would hide weak entries: an overlay starts above it.
+    name = UPPER + style.palette
     level = normalise(reduced, style.percentile)
     alpha = (style.opacity * level**0.7)[..., None]
-    grey = 30 + 0.65 * _grey(photo_pixels)[..., None]
+    grey = 30 + 0.65 * _grey(pixels)[..., None]
     return Picture(
         view="overlay",
-        pixels=_bytes((1 - alpha) * grey + alpha * chosen.colours(level)),
+        pixels=_bytes((1 - alpha) * grey + alpha * colours(level, name)),
         caption=describe(values),
-        scale=_scale(chosen, low, high, style.reduction, style),
+        scale=_scale(reduced, name, style.reduction, style),
     )
 
 
 def masked(
     values: Tensor | ArrayLike, image: Tensor | ArrayLike, *, style: Style | None = None
 ) -> Picture:
-    """The picture at the share `keep` of its pixels where the map is largest; the rest is faded.
+    """The image at the fraction `keep` of its pixels where the map is largest; the rest is faded.
 
-    Pixels where the map is zero are never kept; of equal ones the earlier (row by row).
+    Pixels where the map is zero are never kept; of equal pixels the earlier (row by row) is.
     """
     style = style or Style()
-    values, photo_pixels = one_map(values), _photo_pixels(image)
-    reduced = reduce(values, style.reduction)
-    _same_size(reduced, photo_pixels)
+    values, reduced, pixels = _over(values, image, style)
     wanted = max(1, round(style.keep * reduced.size))
-    order = np.argsort(-reduced, axis=None, kind="stable")[:wanted]
     kept = np.zeros(reduced.size, bool)
-    kept[order] = True
+    kept[np.argsort(-reduced, axis=None, kind="stable")[:wanted]] = True
     kept = kept.reshape(reduced.shape) & (reduced > 0)
-    faded = 118 + 0.15 * (_grey(photo_pixels)[..., None] - 128)
+    faded = 118 + 0.15 * (_grey(pixels)[..., None] - 128)
     return Picture(
         view="masked",
-        pixels=_bytes(np.where(kept[..., None], photo_pixels, faded)),
+        pixels=_bytes(np.where(kept[..., None], pixels, faded)),
         caption=f"{kept.mean():.1%} of the pixels kept, where the map is largest"
         if kept.any()
         else describe(values),
@@ -187,7 +223,7 @@ def masked(
 
 
 def photo(inputs: Tensor | ArrayLike) -> Picture | None:
-    """An input `[C, H, W]` (C of 1 or 3) or `[H, W]` as a picture, or None for other shapes.
+    """An input `[C, H, W]` (C of 1 or 3) or `[H, W]` as an image, or None for other shapes.
 
     Values in [0, 1] are shown as they are; others (a normalised input) are stretched from their
     own smallest to their largest.
@@ -204,7 +240,7 @@ def photo(inputs: Tensor | ArrayLike) -> Picture | None:
 
 
 def as_photo(image: Tensor | ArrayLike) -> Picture:
-    """A picture `[H, W]` or `[H, W, 3]`, floats in [0, 1] or bytes, as it is."""
+    """An image `[H, W]` or `[H, W, 3]`, floats in [0, 1] or uint8, as it is."""
     pixels = _photo_pixels(image)
     height, width = pixels.shape[:2]
     return Picture(view="photo", pixels=pixels, caption=f"{width} x {height} pixels")
@@ -215,63 +251,75 @@ def draw(
     image: Tensor | ArrayLike | None = None,
     style: Style | None = None,
 ) -> dict[str, Picture]:
-    """All views of a map by name: heat, signed and, over an image, overlay and masked."""
+    """All views of a map by name: heat, signed and, over an image, overlay and masked.
+
+    values: `[C, H, W]`, `[H, W]` or `[N]`. image: as in `as_photo`, of the map's size.
+    """
     views = [heatmap(values, style=style), heatmap(values, signed=True, style=style)]
     if image is not None:
         views += [overlay(values, image, style=style), masked(values, image, style=style)]
     return {picture.view: picture for picture in views}
 
 
-def _scale(chosen: Palette, low: float, high: float, how: str, style: Style) -> Scale:
-    return Scale(palette=chosen, low=low, high=high, percentile=style.percentile, reduction=how)
+def _scale(reduced: Floats, name: str, how: str, style: Style, *, signed: bool = False) -> Scale:
+    ends = limits(reduced, style.percentile, signed=signed)
+    low, high = (float(end.item()) for end in ends)
+    return Scale(
+        palette=name, low=0.0 - high if signed else low, high=high,
+        percentile=style.percentile, reduction=how,
+    )  # fmt: skip
 
 
 def _bars(levels: Floats, colours: Bytes, *, signed: bool, height: int = 160) -> Bytes:
-    """`[N]` levels as bars `[height, W, 3]`; many entries share a bar, the largest one shown."""
-    most = 1024
-    if len(levels) > most:
-        chunks = np.array_split(np.arange(len(levels)), most)
+    """Levels `[N]` as bars `[height, W, 3]`; where many entries share a bar, it is the largest."""
+    if len(levels) > MOST_BARS:
+        chunks = np.array_split(np.arange(len(levels)), MOST_BARS)
         strongest = np.array([chunk[np.abs(levels[chunk]).argmax()] for chunk in chunks])
         levels, colours = levels[strongest], colours[strongest]
-    width = max(1, 640 // len(levels))
+    width = max(1, BARS_WIDTH // len(levels))
     gap = 0 if width < 4 else max(1, width // 8)
     canvas = np.full((height, len(levels) * width, 3), 236, np.uint8)
     base = height // 2 if signed else height - 1
-    reach = base - 4
     for position, (level, colour) in enumerate(zip(levels, colours, strict=True)):
-        end = base - round(level * reach)
+        end = base - round(level * (base - 4))
         rows = slice(min(base, end), max(base, end) + 1)
         canvas[rows, position * width : (position + 1) * width - gap] = colour
     canvas[base] = NEUTRAL
     return canvas
 
 
+def _over(
+    values: Tensor | ArrayLike, image: Tensor | ArrayLike, style: Style
+) -> tuple[Floats, Floats, Bytes]:
+    """The map, the map reduced over its channels, and the pixels of an image of its size."""
+    values, pixels = one_map(values), _photo_pixels(image)
+    reduced = reduce(values, style.reduction)
+    if reduced.shape != pixels.shape[:2]:
+        raise ValueError(
+            f"expected an image of the map's size {list(reduced.shape)}, "
+            f"got {list(pixels.shape[:2])}: crop and resize it like the model's input"
+        )
+    return values, reduced, pixels
+
+
 def _photo_pixels(image: Tensor | ArrayLike) -> Bytes:
-    """`[H, W]`, `[H, W, 1]` or `[H, W, 3]`, floats in [0, 1] or bytes, to `[H, W, 3]` bytes."""
+    """`[H, W]`, `[H, W, 1]` or `[H, W, 3]`, floats in [0, 1] or uint8, to `[H, W, 3]` uint8."""
     array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[-1] not in (1, 3):
         raise ValueError(
-            "expected a picture [H, W] or [H, W, 3]; "
-            f"got shape {list(array.shape)}: pictures.photo() makes one from a model's input"
+            "expected an image [H, W] or [H, W, 3], "
+            f"got shape {list(array.shape)}: pictures.photo() makes one of a model's input"
         )
     if array.dtype != np.uint8:
         floats = finite(array)
         if floats.min() < 0 or floats.max() > 1:
             raise ValueError(
-                "expected a picture of floats in [0, 1]; got values from "
+                "expected an image of floats in [0, 1], got values from "
                 f"{floats.min():.3g} to {floats.max():.3g}: undo the model's normalisation"
             )
         array = _bytes(255 * floats)
     return np.broadcast_to(array, (*array.shape[:2], 3))
-
-
-def _same_size(reduced: Floats, pixels: Bytes) -> None:
-    if reduced.shape != pixels.shape[:2]:
-        raise ValueError(
-            f"expected a picture of the map's size {list(reduced.shape)}; "
-            f"got {list(pixels.shape[:2])}: crop and resize it as the model's input was"
-        )
 
 
 def _grey(pixels: Bytes) -> Floats:

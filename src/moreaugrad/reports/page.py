@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.files.names import shown
+from moreaugrad.pictures import colour_stops
 from moreaugrad.reports import wording
 from moreaugrad.reports.content import Page, Tile
 from moreaugrad.reports.embedding import PictureFiles, data_uri, svg_uri
@@ -83,12 +84,12 @@ def _rendered(page: Page, pictures: PictureFiles | None) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     tiles = list(_tiles(page))
     drawn = [picture for tile in tiles for picture in tile.pictures.values()]
-    palettes = {picture.scale.palette for picture in drawn if picture.scale}
+    palettes = sorted({picture.scale.palette for picture in drawn if picture.scale})
     return environment.get_template("page.html.j2").render(
         page=page,
         summary=summarise(page.sections),
         views=list(dict.fromkeys(name for tile in tiles for name in tile.pictures)),
-        palettes=sorted(palettes, key=lambda item: item.name),
+        palettes={name: colour_stops(name) for name in palettes},
         script_digest=digest,
         source=data_uri if pictures is None else pictures.link,
         folder="" if pictures is None else pictures.folder,
