@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ET
 from latex2mathml.converter import convert
 
 BARS = {"\u2016", "\u2225", "|"}
+RELATIONS = {"\u2aaf", "\u2ab0", "~"}
+"""Signs that latex2mathml takes for letters, and sets without spaces."""
 FENCE = re.compile(r"(\\left|\\right)?\s*(\\lVert|\\rVert|\\lvert|\\rvert|\\\||\\Vert|\\vert|\|)")
 SPACE = "http://www.w3.org/1998/Math/MathML"
 
@@ -30,6 +32,10 @@ def mathml(latex: str, *, display: bool = False) -> str:
     for mo, (form, grows) in zip(bars, forms, strict=True):
         mo.attrib |= {"form": form, "fence": "true", "lspace": "0", "rspace": "0"}
         mo.set("stretchy", "true" if grows else "false")
+    for letter in list(root.iter(f"{{{SPACE}}}mi")):
+        if letter.text in RELATIONS:
+            letter.tag = f"{{{SPACE}}}mo"
+            letter.attrib |= {"lspace": "0.28em", "rspace": "0.28em"}
     found = ET.tostring(root, encoding="unicode")
     if "\\" in found:
         raise ValueError(f"a command of this formula is not known to latex2mathml: {latex}")

@@ -26,7 +26,8 @@ from tables import (
 from moreaugrad.explainers import METHODS
 
 FORMULA = re.compile(
-    r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</(?P=tag)>',
+    r'<(?P<tag>span|div) class="arithmatex">\s*\\[(\[](?P<latex>.*?)\\[)\]]\s*</(?P=tag)>'
+    r"(?P<after>[.,;:)]*)",
     re.DOTALL,
 )
 
@@ -80,6 +81,10 @@ def on_page_content(content: str, **_: Any) -> str:
     """Replace what arithmatex marked, `\\(inline\\)` and `\\[display\\]`, with MathML."""
 
     def made(match: re.Match[str]) -> str:
-        return mathml(html.unescape(match["latex"].strip()), display=match["tag"] == "div")
+        display = match["tag"] == "div"
+        formula = mathml(html.unescape(match["latex"].strip()), display=display)
+        if display:  # wider than a phone: it scrolls, the page does not
+            return f'<div class="formula">{formula}</div>{match["after"]}'
+        return f'<span class="formula">{formula}{match["after"]}</span>'
 
     return FORMULA.sub(made, content)
