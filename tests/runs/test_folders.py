@@ -18,7 +18,7 @@ from moreaugrad.files.atomic import (
     remove_partial,
     write_atomically,
 )
-from moreaugrad.files.checksums import listed
+from moreaugrad.files.units import listed
 from moreaugrad.runs import directory
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.plans.option import Plan

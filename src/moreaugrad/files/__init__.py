@@ -1,1 +1,1 @@
-"""Files: whole when written, bounded when read, by names of anybody."""
+"""Files: written as a whole, read within bounds, whoever wrote or named them."""

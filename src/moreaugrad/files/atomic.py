@@ -1,4 +1,4 @@
-"""Writing that survives a kill: whole files, one writer to a folder, digests of contents."""
+"""Writing that survives a kill: whole files, one writer for each folder, digests of contents."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ LOCK = ".moreaugrad.lock"
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path`: afterwards the file holds all of it, or what it held before, even
-    when the power fails.
+    """Replace a file as a whole: it holds either all of `data` or its old content, even after a
+    power failure.
 
-    A killed process may leave a temporary file; `remove_partial` finds it by its name.
-    Errors: `OSError` of the file system, the path in its message.
+    A killed process may leave a temporary file, which `remove_partial` removes.
+    Errors: OSError of the file system.
     """
     target = Path(path)
     scratch = target.with_name(PARTIAL.format(secrets.token_hex(4)))
     try:
-        # A new file has the rights that the process's umask leaves.
+        # An ordinary new file, so that its permissions follow the umask.
         with scratch.open("xb") as file:
             file.write(data)
             file.flush()
@@ -39,21 +39,21 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is one of this module's own, which are gone when a process ends by itself."""
+    """Whether a file is a lock or a partial file of this module, left by a killed process."""
     return path.name == LOCK or path.match(PARTIAL.format("?" * 8))
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder and below it.
+    """Remove the partial files that killed processes left in and below a folder.
 
-    Only for the one that writes there, see `only_writer`: the files may be another process's.
+    Call it only as the writer of the folder, see `only_writer`: another writer may be using them.
     """
     for left in folder.rglob(PARTIAL.format("?" * 8)):
         left.unlink(missing_ok=True)
 
 
 def remove_files(root: Path, names: Iterator[str] | list[str]) -> None:
-    """Remove these files below a folder where they are there, and folders that become empty."""
+    """Remove files below a folder, if they exist, and the folders that become empty."""
     folders = set()
     for name in names:
         file = root / name
@@ -65,18 +65,18 @@ def remove_files(root: Path, names: Iterator[str] | list[str]) -> None:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder if it is there and holds nothing."""
+    """Remove a folder if it exists and is empty."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """While open, no other process writes to the folder, which has to be there.
+    """Hold the lock of an existing folder, so that no other process writes to it.
 
-    The operating system frees the lock of a process that has ended, however it ended; the file of
-    such a lock is taken over, and it is removed in the end.
-    Errors: ValueError that names the process and the machine of the present writer.
+    The operating system releases the lock when a process ends, however it ends. The lock file is
+    removed at the end.
+    Errors: ValueError that names the process and machine of the present writer.
     """
     file = folder / LOCK
     lock = FileLock(file, timeout=0, thread_local=False)
@@ -88,13 +88,13 @@ def only_writer(folder: Path) -> Iterator[None]:
             "folder"
         ) from None
     try:
-        # A soft lock, for file systems without locks, writes its owner itself.
+        # filelock's soft lock, used on file systems without locks, writes its owner itself.
         if not isinstance(lock, SoftFileLock):
             with suppress(OSError):
                 file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
-        # Removed while it is held: whoever has opened it meanwhile finds that it is gone.
+        # Removed while the lock is held: a process that has opened it meanwhile sees it is gone.
         with suppress(OSError):
             file.unlink()
         lock.release()
@@ -109,13 +109,13 @@ def _owner(file: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, as hexadecimal digits. Errors: OSError."""
+    """SHA-256 of a file's content in hexadecimal. Errors: OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
-    """The renaming itself reaches the disk; some file systems cannot be asked for that."""
+    """Force the renaming to the disk, on file systems that support it."""
     if os.name == "nt":
         return
     with suppress(OSError):

@@ -1,8 +1,7 @@
-"""Files that anybody may have written: read with bounds, or refused in one line.
+"""Files that other people wrote: read within bounds, or refused with a message of one line.
 
-What reads such a file goes through here, so that a named pipe cannot hang a command, a file of a
-wrong kind cannot fill the memory or start a program, and nothing that a parser raises becomes a
-traceback.
+All such files are read through this module. So a named pipe cannot block a command, a file of the
+wrong kind cannot fill the memory or start a program, and no error of a parser ends in a traceback.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TEXT_LIMIT = 64 * 2**20
-"""Bytes of a text file; configurations, labels and lists of classes are far smaller."""
+"""Largest text file in bytes; configurations, labels and lists of classes are far smaller."""
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-"""Of those that Pillow knows. It starts Ghostscript for PostScript, whatever a file is called, and
-further formats need programs, or libraries that few have tested on hostile files."""
+"""The formats of Pillow that are read. Others start programs (Ghostscript for PostScript, whatever
+the name of the file) or use libraries that are little tested on malicious files."""
 FILE_LIMIT = 2**34
-"""Bytes of a file of images, which may be a stack of many."""
+"""Largest image file in bytes; a file may be a stack of many images."""
 MOST_PIXELS = 2**27
-"""Of an image; larger ones are not decoded."""
+"""Pixels of the largest image that is decoded."""
 
 
 def check_named(what: str, path: object) -> None:
-    """Refuses an empty name, which would stand for the working folder. Errors: ValueError."""
+    """Refuse an empty name, which would mean the working folder. Errors: ValueError."""
     if isinstance(path, str) and not path.strip():
         raise ValueError(f"{what}: expected the name of a file or folder, got an empty one")
 
 
 def regular_file(path: str | Path, expected: str, *, limit: int | None = None) -> Path:
-    """The path, where a file lies there that can be read to its end.
+    """The path of a regular file.
 
-    expected: what should lie there, as "an image". Errors: ValueError that says what it is
-    instead: nothing, a folder, a named pipe, a device, an empty file, one of more than `limit`
-    bytes.
+    expected: what the file should be, such as "an image". Errors: ValueError that says what was
+    found instead: nothing, a folder, a named pipe, a device, an empty file or one of more than
+    `limit` bytes.
     """
     path = Path(path)
     try:
@@ -67,30 +66,32 @@ def regular_file(path: str | Path, expected: str, *, limit: int | None = None) -
 
 
 def lies_within(path: str | Path, folder: str | Path) -> bool:
-    """Whether a path leads to a place below a folder, with links followed on both sides; not
-    where the path cannot be one (it holds a null character)."""
+    """Whether a path leads to a place below a folder, after links in both are followed.
+
+    False for what cannot be a path, as it contains a null character.
+    """
     with suppress(ValueError):
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
     return False
 
 
 def read_text(path: str | Path, expected: str, *, limit: int = TEXT_LIMIT) -> str:
-    """The text of a file in UTF-8. Errors: ValueError as of `regular_file`, for a file above
-    `limit` bytes, and for one that is no text."""
+    """The text of a file in UTF-8. Errors: ValueError as in `regular_file`, and for a file that is
+    not text."""
     path = regular_file(path, expected, limit=limit)
     with parsing(str(path), expected):
         return path.read_text(encoding="utf-8-sig")
 
 
 def read_toml(path: str | Path, expected: str = "a configuration in TOML") -> dict[str, Any]:
-    """The table of a TOML file. Errors: ValueError as of `read_text`, and for other text."""
+    """The table of a TOML file. Errors: ValueError as in `read_text`, and for other text."""
     text = read_text(path, expected)
     with parsing(str(path), expected):
         return tomllib.loads(text)
 
 
 def read_json(path: str | Path, expected: str) -> Any:
-    """What a JSON file holds. Errors: ValueError as of `read_text`, and for other text."""
+    """The value in a JSON file. Errors: ValueError as in `read_text`, and for other text."""
     text = read_text(path, expected)
     with parsing(str(path), expected):
         return json.loads(text)
@@ -98,11 +99,10 @@ def read_json(path: str | Path, expected: str) -> Any:
 
 @contextmanager
 def open_image(file: Path | IO[bytes]) -> Iterator[Image]:
-    """An image as Pillow opens it, without its pixels, which `load` decodes. The only place that
-    opens images.
+    """Open an image with Pillow; its pixels are decoded later, by `load`.
 
-    Errors: ValueError for what is of none of `IMAGE_FORMATS`, or larger than `MOST_PIXELS`; of
-    damaged files whatever Pillow raises, see `parsing`.
+    Errors: ValueError for a format that is not in `IMAGE_FORMATS` and more than `MOST_PIXELS`
+    pixels; for damaged files any error that Pillow raises, see `parsing`.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -110,13 +110,13 @@ def open_image(file: Path | IO[bytes]) -> Iterator[Image]:
     known = [name for name in IMAGE_FORMATS if name in Image.OPEN]
     try:
         with warnings.catch_warnings():
-            # Of large images, which are bounded here, and of formats that this Pillow was built
-            # without, which the error below says.
+            # Pillow warns of large images, which are bounded here, and of formats that it was built
+            # without, which the error below lists.
             warnings.simplefilter("ignore")
             image = Image.open(file, formats=known)
     except UnidentifiedImageError:
         raise ValueError(
-            f"its contents are of no format that is read: {', '.join(known)}"
+            f"its contents are in no format that is read: {', '.join(known)}"
         ) from None
     with image:
         if image.width * image.height > MOST_PIXELS:
@@ -128,10 +128,10 @@ def open_image(file: Path | IO[bytes]) -> Iterator[Image]:
 
 @contextmanager
 def parsing(name: str, expected: str) -> Iterator[None]:
-    """Whatever a parser raises in the block becomes a ValueError of one line about `name`.
+    """Turn any error of a parser in this block into a ValueError of one line about `name`.
 
-    Parsers of foreign bytes raise what they like: KeyError, struct.error, RecursionError,
-    OverflowError. Memory that runs out stays a MemoryError.
+    Parsers of unknown bytes raise errors of all kinds: KeyError, struct.error, RecursionError,
+    OverflowError. A MemoryError stays one.
     """
     try:
         yield
@@ -139,7 +139,7 @@ def parsing(name: str, expected: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, ValueError) and str(error).startswith(name):
-            raise  # it says of which file it is already
+            raise  # it names the file already
         raise ValueError(f"{name}: expected {expected} ({_reason(error)})") from error
 
 

@@ -1,25 +1,38 @@
-"""Units of work in a folder: written whole, and finished where their files are undamaged."""
+"""Units of work in a folder: each is written as a whole, and finished while its files are intact.
+
+A unit has a list of its files with their SHA-256, as `sha256sum` writes it. The list is written
+before the files, so a unit is finished if and only if all of its files are there as listed,
+however a process was stopped and whatever happened to a file since. A name in a list is the name
+of a file that this program wrote.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
-from moreaugrad.files.atomic import remove_files, write_atomically
-from moreaugrad.files.checksums import SUFFIX, checksums, damaged, listed, missing
+from moreaugrad.files.atomic import file_digest, remove_files, write_atomically
 
 Record = dict[str, Any]
 
+SUFFIX = ".sha256"
+LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
 
 class Units:
-    """A unit is named by a path without suffix, `STEM`: it consists of the files that `STEM.sha256`
-    lists."""
+    """The units in a folder.
+
+    A unit is named by a path without suffix, its stem; it consists of the files that `STEM.sha256`
+    lists.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,9 +40,9 @@ class Units:
         self._reported: set[str] = set()
 
     def finished(self, stem: str) -> bool:
-        """Whether all files of a unit are there, and as they were written.
+        """Whether all files of a unit are there as they were written.
 
-        Warns of a damaged file; the unit is then done again.
+        Warns of a damaged file; its unit will be computed again.
         """
         if stem not in self._whole:
             names = listed(self.path / f"{stem}{SUFFIX}")
@@ -41,29 +54,34 @@ class Units:
                     f"{stem} does not count as finished",
                     stacklevel=2,
                 )
-            if not names or wrong or missing(self.path, names):
+            if not names or wrong or not all((self.path / name).is_file() for name in names):
                 return False
             self._whole.add(stem)
         return True
 
     def write(self, stem: str, files: Mapping[str, bytes], *, also: Sequence[str] = ()) -> None:
-        """A unit: the contents of its files by their names. also: its files that are there already.
-        Errors: OSError of the file system."""
+        """Write a unit. files: contents by names. also: names of its files that are there already.
+
+        Files of an earlier unit of this name are removed. Errors: OSError of the file system.
+        """
         listing, kept = self.path / f"{stem}{SUFFIX}", {*files, *also}
         remove_files(self.path, [name for name in listed(listing) if name not in kept])
-        self.put(f"{stem}{SUFFIX}", checksums(self.path, files, also))
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        digests |= {name: file_digest(self.path / name) for name in also}
+        lines = (f"{digest}  {name}\n" for name, digest in digests.items())
+        self.put(f"{stem}{SUFFIX}", "".join(lines).encode())
         for name, data in files.items():
             self.put(name, data)
         self._whole.add(stem)
 
     def put(self, name: str, data: bytes) -> None:
-        """A file of its own. Errors: OSError of the file system."""
+        """Write a file that belongs to no unit. Errors: OSError of the file system."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
 
     def remove(self, patterns: Iterable[str]) -> None:
-        """Removes the units whose stems match."""
+        """Remove the units whose stems match one of these patterns."""
         for pattern in patterns:
             for file in sorted(self.path.glob(f"{pattern}{SUFFIX}")):
                 name = file.relative_to(self.path).as_posix()
@@ -71,16 +89,16 @@ class Units:
         self._whole.clear()
 
     def records(self, stem: str) -> list[Record]:
-        """Of a finished unit's `STEM.jsonl`. Errors: ValueError for what is no record."""
+        """The records of a finished unit's `STEM.jsonl`. Errors: ValueError for other content."""
         file = self.path / f"{stem}.jsonl"
         try:
-            # Names may hold other ends of lines, such as U+2028.
+            # Names may contain other line separators, such as U+2028.
             return [json.loads(line) for line in file.read_bytes().decode().split("\n")[:-1]]
         except ValueError as error:
             raise ValueError(f"{file}: expected a record on each line ({error})") from error
 
     def json(self, stem: str) -> Record:
-        """Of a finished unit's `STEM.json`. Errors: ValueError for what is no record."""
+        """The record in a finished unit's `STEM.json`. Errors: ValueError for other content."""
         file = self.path / f"{stem}.json"
         try:
             found: Record = json.loads(file.read_bytes())
@@ -89,17 +107,42 @@ class Units:
         return found
 
     def tensors(self, stem: str) -> dict[str, Tensor]:
-        """Of a finished unit's `STEM.safetensors`; none where it has none, or is not finished."""
+        """The tensors of a unit's `STEM.safetensors`; none if there is no such file, or the unit is
+        not finished."""
         file = self.path / f"{stem}.safetensors"
-        return load_file(file) if self.finished(stem) and file.exists() else {}
+        # Of bytes: safetensors opens no file below a folder whose name is not UTF-8.
+        return load(file.read_bytes()) if self.finished(stem) and file.exists() else {}
+
+
+def listed(file: Path) -> dict[str, str]:
+    """Digests by name from the list of a unit; empty for a list that is missing or damaged."""
+    try:
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found = [LINE.fullmatch(line) for line in text.split("\n")[:-1]]
+    if not text.endswith("\n") or not all(found):
+        return {}
+    names = {match[2]: match[1] for match in found if match}
+    inside = (not PurePosixPath(n).is_absolute() and ".." not in n.split("/") for n in names)
+    return names if all(inside) else {}
+
+
+def damaged(root: Path, names: Mapping[str, str]) -> list[str]:
+    """Names of files below a folder whose content is not the listed one."""
+    return [
+        name
+        for name, digest in names.items()
+        if (root / name).is_file() and file_digest(root / name) != digest
+    ]
 
 
 def record_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """A line of JSON for each."""
+    """Records as JSON, one on each line."""
     lines = (json.dumps(record, ensure_ascii=False, allow_nan=False) for record in records)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """As safetensors."""
+    """Tensors by name as a safetensors file."""
     return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})

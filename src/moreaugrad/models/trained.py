@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moreaugrad.files.checksums import SUFFIX, damaged, listed
 from moreaugrad.files.foreign import check_named, lies_within, parsing, read_json
+from moreaugrad.files.units import SUFFIX, damaged, listed
 from moreaugrad.models.preprocess import Preprocess
 
 TRAINED, FILE, LABELS = "trained", "model.json", "labels.json"

@@ -14,8 +14,7 @@ from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.data.source import CELLS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.atomic import LOCK, remove_empty
-from moreaugrad.files.checksums import SUFFIX
-from moreaugrad.files.units import Record
+from moreaugrad.files.units import SUFFIX, Record
 from moreaugrad.models.trained import FINISHED
 from moreaugrad.reports.studies import STUDY_FILES, Findings
 from moreaugrad.runs.directory import CONFIG, ENVIRONMENT, RunDirectory
