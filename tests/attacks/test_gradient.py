@@ -184,7 +184,7 @@ def cliff(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("start", ["input", "sphere"])
-def test_a_class_that_changes_at_once_is_told(start: str) -> None:
+def test_a_class_that_changes_at_once_is_reported(start: str) -> None:
     x = torch.zeros(1, 3, dtype=torch.float64)
     found = TopKAttack(SimpleGradient(cliff), epsilon=0.5, start=start).attack(x)
     assert found.status == (AttackStatus.NO_FEASIBLE_STEP,)
@@ -240,7 +240,7 @@ def half_flat(x: Tensor) -> Tensor:
     return (x[:, 0] > 0).to(x.dtype) * bowl(x) + 1
 
 
-def test_a_zero_map_is_told_and_leaves_the_others_alone() -> None:
+def test_a_zero_map_is_reported_and_leaves_the_others_alone() -> None:
     x = torch.tensor([[-1.0, 2.0], [1.0, 2.0]], dtype=torch.float64)
     found = TopKAttack(SimpleGradient(half_flat), epsilon=0.2).attack(x)
     assert found.status == (AttackStatus.ZERO_MAP, IMPROVED)
@@ -248,7 +248,7 @@ def test_a_zero_map_is_told_and_leaves_the_others_alone() -> None:
     assert found.before[0].isnan()
 
 
-def test_a_map_that_is_not_finite_is_told() -> None:
+def test_a_map_that_is_not_finite_is_reported() -> None:
     def broken(x: Tensor) -> Tensor:
         # Finite, with an infinite slope at 0.
         return x[:, 0].abs().sqrt() + bowl(x) + 1

@@ -184,7 +184,7 @@ def test_noise_may_keep_the_class() -> None:
     assert bool((kept.evaluations[~same] > 1).all())
 
 
-def test_noise_that_never_keeps_the_class_is_told() -> None:
+def test_noise_that_never_keeps_the_class_is_reported() -> None:
     def cliff(x: Tensor) -> Tensor:
         score = x.sum(1) + x.square().sum(1)
         return torch.stack((score, score - 1e-9 + 1e9 * x.square().sum(1)), dim=1)

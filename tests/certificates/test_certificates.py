@@ -707,7 +707,7 @@ def test_other_methods_have_no_certificate() -> None:
         ({"bound": "hoefding"}, "did you mean 'hoeffding'"),
     ],
 )
-def test_what_cannot_be_certified_is_told(wanted: dict[str, object], told: str) -> None:
+def test_what_cannot_be_certified_is_reported(wanted: dict[str, object], told: str) -> None:
     explainer = SPARSIFIED(samples=20, tau=0.4, **ABSOLUTE)
     with pytest.raises(ValueError, match=told):
         certify(explainer, X, 1, **({"radii": [0.1]} | wanted))

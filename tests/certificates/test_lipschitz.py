@@ -345,7 +345,7 @@ def test_norms_of_functions(function: Callable[[Tensor], Tensor], expected: floa
     assert lipschitz_bound(Call(function), (2, 6, 6)).outputs == pytest.approx(expected)
 
 
-def test_outputs_of_a_linear_head_are_told_apart() -> None:
+def test_outputs_of_a_linear_head_are_reported_apart() -> None:
     linear = nn.Linear(3, 2, bias=False)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[3.0, 4, 0], [0, 0, 1]]))

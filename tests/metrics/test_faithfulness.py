@@ -287,7 +287,7 @@ def test_zero_and_broken_maps_cost_nothing() -> None:
     assert not model.seen
 
 
-def test_bad_input_is_told() -> None:
+def test_bad_input_is_reported() -> None:
     bound, maps = of_network()
     with pytest.raises(ValueError, match=r"maps: expected one for each input of shape"):
         aopc(bound, maps[:, :, :8])

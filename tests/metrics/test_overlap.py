@@ -112,7 +112,7 @@ def test_a_ratio_is_not_rounded_down_for_its_binary_digits() -> None:
     assert top_k_ties(torch.cat([a[:, :71], torch.full((1, 29), 500.0)], 1), ratio=0.29).item() == 0
 
 
-def test_ties_are_told() -> None:
+def test_ties_are_reported() -> None:
     maps = torch.tensor([[3.0, 1, 1, 1, 1], [3.0, 2, 1, 1, 1], [2.0, 2, 2, 2, 2]])
     # k = 2: one of four equal ones; none; two of five.
     assert top_k_ties(maps).tolist() == pytest.approx([1 / 2, 0, 1])

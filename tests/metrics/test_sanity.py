@@ -176,7 +176,7 @@ def test_other_weights_keep_their_mean_and_spread() -> None:
     assert embedding.weight.std().item() == pytest.approx(1, rel=0.05)
 
 
-def test_bad_input_is_told() -> None:
+def test_bad_input_is_reported() -> None:
     model, check = smooth().module, partial(randomisation, smooth().module, SimpleGradient, X)
     with pytest.raises(ValueError, match="mode: expected one of cascading, independent"):
         check(mode="both")

@@ -19,7 +19,7 @@ from moreaugrad.score.likelihood import (
 )
 from moreaugrad.score.readout import KINDS, Readout, Target
 from moreaugrad.score.score import Score
-from moreaugrad.training.losses import cross_entropy
+from moreaugrad.training import cross_entropy
 
 MARGINS = [0.0, 1.0, 5.0, 10.0, 15.0, 18.0, 22.0, 40.0, 80.0]
 """Of the first class's output over the others: p from .25 to 1 - 1e-34."""

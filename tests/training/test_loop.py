@@ -10,26 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.penalties import L1
-from moreaugrad.training.fast import Fast
-from moreaugrad.training.loop import Piece, Trainer
-from moreaugrad.training.losses import cross_entropy
+from moreaugrad.training import Fast
+from moreaugrad.training.inner import InnerProblem
+from moreaugrad.training.loop import SCHEDULES, Piece, Trainer
 from moreaugrad.training.protocol import Protocol, Round
-from moreaugrad.training.schedules import SCHEDULES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rounds(Protocol):
-    """Plain cross-entropy, `count` times on a batch; tells what it saw of the gradients."""
+    """Plain cross-entropy, `count` times on a batch; keeps the gradients after each."""
 
     count: int = 1
     seen: list[Any] = field(default_factory=list)
 
-    def rounds(self, model: Any, x: Tensor, y: Tensor, **_: Any) -> Iterator[Round]:
+    def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
+        x = problem.near.x
         nothing = torch.full((len(x),), torch.nan)
         for _number in range(self.count):
-            found = cross_entropy(model(x), y)
-            yield Round(loss=found, x=x, h=nothing, norm=nothing, gap=nothing)
-            self.seen.append(next(model.parameters()).grad)
+            loss = problem.values(x)
+            yield Round(loss=loss, x=x, h=nothing, norm=nothing, gap=nothing)
+            self.seen.append(next(problem.model.parameters()).grad)
 
 
 def network(*, norm: bool = False, dropout: float = 0.0) -> nn.Module:
@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_labels_outside_the_classes_are_told() -> None:
+def test_labels_outside_the_classes_are_reported() -> None:
     model, x, y = network(), *batch()
     trainer = Trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), [Rounds()])
     with pytest.raises(ValueError, match="expected classes from 0 to 2"):

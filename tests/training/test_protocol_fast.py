@@ -145,7 +145,7 @@ def _layout(x: Tensor):
     return Layout.of((x,))
 
 
-def test_bad_input_is_told(batch) -> None:
+def test_bad_input_is_reported(batch) -> None:
     x, y = batch
     model = convolutional()
     with pytest.raises(ValueError, match=r"labels: expected classes from 0 to 3 .*got \[7\]"):

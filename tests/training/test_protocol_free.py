@@ -164,7 +164,7 @@ def test_the_box_keeps_what_is_carried(untouched_generators) -> None:
     assert float(free.state_dict()["delta"].max()) <= 0.01 + 1e-12
 
 
-def test_what_the_loop_must_do_is_told() -> None:
+def test_what_the_loop_must_do_is_reported() -> None:
     model = network()
     x, y = batches()[0]
     with pytest.raises(RuntimeError, match="backward"):
@@ -172,4 +172,4 @@ def test_what_the_loop_must_do_is_told() -> None:
     with pytest.raises(ValueError, match="replays"):
         Free(L1(EPSILON), replays=0)
     copied = copy.deepcopy(Free(L1(EPSILON)))
-    assert copied.state_dict().keys() == {"calls", "checked", "overshot", "told"}
+    assert copied.state_dict().keys() == {"calls", "checked", "overshot", "warned"}

@@ -185,7 +185,7 @@ def test_random_starts_are_keyed_and_uniform(model: nn.Module, untouched_generat
         Iterative(SquaredL2(0.1), start="random")
 
 
-def test_too_long_for_the_curvature_is_told_once() -> None:
+def test_too_long_for_the_curvature_is_reported_once() -> None:
     x = normal(4, 6, seed=1)
     slope = normal(4, 6, seed=2)
 
@@ -229,10 +229,10 @@ def test_free_training_tells_it_too() -> None:
     assert (short.tally.checked, short.tally.overshot) == (4, 0)
 
 
-def test_bad_settings_are_told(model: nn.Module, x: Tensor) -> None:
+def test_bad_settings_are_reported(model: nn.Module, x: Tensor) -> None:
     with pytest.raises(ValueError, match="steps: expected an integer >= 1"):
         Iterative(L1(0.1), steps=0)
-    with pytest.raises(ValueError, match=r"share in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"fraction in \(0, 1\]"):
         Iterative(L1(0.1), step=1.5, update=ConditionalGradient())
     with pytest.raises(ValueError, match="start"):
         Iterative(L1(0.1), start="one")

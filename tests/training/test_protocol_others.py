@@ -173,7 +173,7 @@ def test_harmonisation_in_every_protocol(adversary) -> None:
     assert float(r.norm.min()) > 0
 
 
-def test_bad_attention_is_told() -> None:
+def test_bad_attention_is_reported() -> None:
     model, rule = smooth(), Fast(Harmonisation(0.5))
     bad = ATTENTION.clone()
     with pytest.raises(ValueError, match="needs a map for each image"):

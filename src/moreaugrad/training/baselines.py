@@ -1,49 +1,86 @@
-"""What perturbed training is compared with: noise, and nothing."""
+"""What the adversaries are compared with: the penalty itself, noise, and plain training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from moreaugrad.training.inner import Model, loss_values
-from moreaugrad.training.losses import PerSampleLoss, cross_entropy
-from moreaugrad.training.protocol import Protocol, Round
-
-
-def _round(x: Tensor, delta: Tensor, values: Tensor) -> Round:
-    norm = delta.flatten(1).norm(dim=1)
-    unknown = torch.full_like(norm, torch.nan)
-    return Round(loss=values, x=x, h=unknown, norm=norm, gap=unknown)
+from moreaugrad.curvature.second_derivatives import (
+    check_twice_differentiable,
+    twice_differentiable,
+)
+from moreaugrad.training.harmonisation import PublishedHarmonisation
+from moreaugrad.training.inner import TRAIN, InnerProblem, in_mode, input_gradient
+from moreaugrad.training.protocol import PenaltyProtocol, Protocol, Round, vanishes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plain(Protocol):
-    """No perturbation.
+class Penalised(PenaltyProtocol):
+    """loss + weight R(g), g the gradient of the sample's own loss at x (double backward).
 
-    >>> for r in mg.training.Plain().rounds(model, x, y):
+    >>> for r in mg.training.Penalised(mg.SquaredL2(0.1)).rounds(model, x, y):
     ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
+
+    R is differentiated by its maximiser m (Danskin): <dg, m> is finite where norms are zero. h,
+    norm and gap of a round are those of m, the perturbation that corresponds to R. The network
+    needs second derivatives (`NoSecondDerivative` where an operator has none); attention is
+    computed without fused kernels.
+
+    Source: AdvGrad section 3 (the penalty training that its protocols approximate).
     """
 
-    def rounds(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        *,
-        loss: PerSampleLoss = cross_entropy,
-        attention: Tensor | None = None,
-        ids: Sequence[int] | Tensor | None = None,
-    ) -> Iterator[Round]:
-        near = self._near(x)
-        yield _round(near.x, near.zero(), loss_values(model, near.x, y, loss))
+    weight: float = 1.0
+    """Weight of R, added to the loss."""
+    inner: str = TRAIN
+    """Mode of the pass that computes g: "train", the training pass itself; "eval" needs another
+    pass."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"weight: expected a finite number >= 0, got {self.weight!r}")
+        if self.box:
+            raise ValueError("box: penalised training takes no step, so nothing leaves the box")
+        if isinstance(self.penalty, PublishedHarmonisation):
+            raise ValueError(
+                "penalty: the published harmonisation is a heuristic direction, not a penalty on a "
+                "gradient: use Harmonisation"
+            )
+
+    def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
+        near, penalty = problem.near, self._penalty(problem)
+        zero = near.zero()
+        if self.weight == 0 or vanishes(penalty, zero):
+            found = self._perturbation(penalty, near, near.x, zero, zero)
+            yield found.round(problem.values(near.x))
+            return
+        with torch.enable_grad(), twice_differentiable():
+            leaf = near.x.clone().requires_grad_()
+            values = penalised = problem.values(leaf)
+            if self.inner != TRAIN:
+                with in_mode(problem.model, self.inner):
+                    penalised = problem.values(leaf)
+            check_twice_differentiable(penalised, leaf)
+            g = near.slope(input_gradient(penalised, leaf))
+            fixed = g.detach()
+            m = penalty.maximiser(fixed)
+            found = self._perturbation(penalty, near, near.x, m, fixed)
+            # Its value is R(g), its derivative that of <g, m>.
+            linear = ((g - fixed) * m).flatten(1).sum(1)
+            if self.tally.calls == 0 and linear.requires_grad:
+                # The caller's backward pass would fail with torch's own message: try it once here.
+                torch.autograd.grad(linear.sum(), leaf, retain_graph=True, allow_unused=True)
+            total = values + self.weight * (penalty.value(fixed) + linear).to(values.dtype)
+        self.tally.calls += 1
+        yield found.round(total)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GaussianNoise(Protocol):
-    """x + sigma z, z standard normal, another one at each call.
+    """x + sigma z, z standard normal, different at each call.
 
     >>> for r in mg.training.GaussianNoise(0.1).rounds(model, x, y):
     ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
@@ -57,19 +94,27 @@ class GaussianNoise(Protocol):
         if not 0 <= self.sigma < float("inf"):
             raise ValueError(f"sigma: expected a finite number >= 0, got {self.sigma!r}")
 
-    def rounds(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        *,
-        loss: PerSampleLoss = cross_entropy,
-        attention: Tensor | None = None,
-        ids: Sequence[int] | Tensor | None = None,
-    ) -> Iterator[Round]:
-        near = self._near(x)
-        delta = near.zero() if self.sigma == 0 else self.sigma * self._normal(near, ids)
-        delta = near.inside(delta)
-        noisy = near.at(delta)
+    def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
+        near = problem.near
+        delta = near.zero() if self.sigma == 0 else self.sigma * self._normal(near, problem.ids)
         self.tally.calls += 1
-        yield _round(noisy, delta, loss_values(model, noisy, y, loss))
+        delta = near.inside(delta)
+        yield _round(problem, near.at(delta), delta)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plain(Protocol):
+    """No perturbation.
+
+    >>> for r in mg.training.Plain().rounds(model, x, y):
+    ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
+    """
+
+    def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
+        yield _round(problem, problem.near.x, problem.near.zero())
+
+
+def _round(problem: InnerProblem, x: Tensor, delta: Tensor) -> Round:
+    norm = delta.flatten(1).norm(dim=1)
+    unknown = torch.full_like(norm, torch.nan)
+    return Round(loss=problem.values(x), x=x, h=unknown, norm=norm, gap=unknown)

@@ -17,12 +17,12 @@ _HERE = "moreaugrad.training."
 PROTOCOLS = Registry(
     "protocol",
     {
-        "fast": Row(_HERE + "fast:Fast", "one step to the linearised maximum", ADVGRAD),
+        "fast": Row(_HERE + "adversaries:Fast", "one step to the linearised maximum", ADVGRAD),
         "iterative": Row(
-            _HERE + "iterative:Iterative", "several steps on the inner problem", ADVGRAD
+            _HERE + "adversaries:Iterative", "several steps on the inner problem", ADVGRAD
         ),
         "momentum": Row(
-            _HERE + "iterative:Momentum", "steps along an average of gradients",
+            _HERE + "adversaries:Momentum", "steps along an average of gradients",
             "Dong et al. (2018), arXiv 1710.06081",
         ),
         "free": Row(
@@ -30,7 +30,7 @@ PROTOCOLS = Registry(
             "Shafahi et al. (2019), arXiv 1904.12843",
         ),
         "penalised": Row(
-            _HERE + "penalised:Penalised", "the penalty itself, by double backward", ADVGRAD
+            _HERE + "baselines:Penalised", "the penalty itself, by double backward", ADVGRAD
         ),
         "gaussian-noise": Row(_HERE + "baselines:GaussianNoise", "noise on the input", "baseline"),
         "plain": Row(_HERE + "baselines:Plain", "the loss alone", "baseline"),
@@ -40,12 +40,12 @@ PROTOCOLS = Registry(
 
 
 def build(name: str, penalty: Penalty | GuidedPenalty | None = None, **settings: Any) -> Protocol:
-    """The protocol of that name, or of a `package.module:Class` of your own.
+    """The protocol of that name, or of your own `package.module:Class`.
 
     >>> protocol = mg.training.build("iterative", mg.L1(0.02), steps=3)
 
     Errors: ValueError for an unknown name or setting, a value of another type, and a penalty that
-    is missing or not wanted.
+    is missing or not expected.
     """
     wanted = "penalty" in PROTOCOLS[name].needs()
     given = [] if penalty is None else [penalty]

@@ -1,4 +1,4 @@
-"""The state of a training on disk: whole, and without code in it."""
+"""The state of a training on disk, written as a whole, in files that contain no code."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from moreaugrad.training.protocol import Protocol
 
 WEIGHTS = "last.safetensors"
 STATE, STATES = "state-{step:08d}.safetensors", "state-*.safetensors"
-TOLD = "training"
+HEADER = "training"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a training is. epoch, batch: the next to be done. step: how many batches are.
+    """How far a training is. epoch, batch: the next ones. step: the number of finished batches.
 
-    tally: sums of the epoch so far, see `Trainer.step`. records: of the epochs that are done.
+    tally: sums over the epoch so far, see `Trainer.step`. records: those of the finished epochs.
     """
 
     epoch: int = 0
@@ -38,7 +38,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """Weights with buffers, the optimiser's and the protocols' state (one for each piece)."""
+    """Weights with buffers, and the state of the optimiser and of the protocol of each piece."""
 
     progress: Progress
     weights: Mapping[str, Tensor]
@@ -52,7 +52,7 @@ class Checkpoint:
         optimiser: torch.optim.Optimizer,
         protocols: Mapping[int, Mapping[str, Tensor]],
     ) -> Checkpoint:
-        """protocols: the `state_dict` of each piece's."""
+        """Of a training in progress. protocols: the `state_dict` of each piece's protocol."""
         state = {
             f"optimiser/{number}/{name}": value
             for number, values in optimiser.state_dict()["state"].items()
@@ -69,8 +69,9 @@ class Checkpoint:
         optimiser: torch.optim.Optimizer,
         protocols: Mapping[int, Protocol],
     ) -> None:
+        """Puts the state into the model, the optimiser and the protocol of each piece."""
         model.load_state_dict(dict(self.weights))
-        # The groups hold settings alone, and these are the configuration's.
+        # The groups hold settings only, which come from the configuration.
         groups = optimiser.state_dict()["param_groups"]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in self._under("optimiser"):
@@ -85,11 +86,10 @@ class Checkpoint:
         return [(n[len(start) :], value) for n, value in self.state.items() if n.startswith(start)]
 
     def save(self, folder: Path) -> None:
-        """The state comes first; the renaming of the weights, which name it, makes both valid."""
+        """Writes the state, then the weights, which name it: their renaming makes both valid."""
         step = self.progress.step
-        told = {name: getattr(self.progress, name) for name in Progress.__dataclass_fields__}
-        # Sums of an epoch may be infinite: h is, of a perturbation that its penalty forbids.
-        text = json.dumps(told, ensure_ascii=False)
+        # Sums of an epoch may be infinite: h is where the penalty forbids the perturbation.
+        text = json.dumps(vars(self.progress), ensure_ascii=False)
         write_tensors(folder / STATE.format(step=step), self.state, text)
         write_tensors(folder / WEIGHTS, self.weights, str(step))
         self.tidy(folder)
@@ -107,37 +107,36 @@ class Checkpoint:
         if not file.exists():
             return None
         try:
-            told, weights = read_tensors(file)
-            state_told, state = read_tensors(folder / STATE.format(step=int(told)))
-            progress = Progress(**json.loads(state_told))
+            step, weights = read_tensors(file)
+            text, state = read_tensors(folder / STATE.format(step=int(step)))
+            progress = Progress(**json.loads(text))
             return cls(progress=progress, weights=weights, state=state)
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{file}: expected a checkpoint with its state ({error})") from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], told: str) -> None:
-    """A safetensors file, whole or not there, that carries its own digest. Errors: OSError of the
-    file system.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], text: str) -> None:
+    """Writes a safetensors file with its digest, completely or not at all. Errors: OSError.
 
-    told: a word for its metadata; several would be in no fixed order.
+    text: its metadata, a single entry because several would have no fixed order.
     """
     kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, save(kept, {TOLD: f"{_digest(kept, told)} {told}"}))
+    write_atomically(path, save(kept, {HEADER: f"{_digest(kept, text)} {text}"}))
 
 
 def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """What `write_tensors` wrote: the word and the tensors. Errors: ValueError for a damaged file,
+    """What `write_tensors` wrote: the text and the tensors. Errors: ValueError for a damaged file,
     OSError where there is none."""
     try:
         with safe_open(path, framework="pt") as file:
-            digest, _, told = (file.metadata() or {}).get(TOLD, "").partition(" ")
+            digest, _, text = (file.metadata() or {}).get(HEADER, "").partition(" ")
         found = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: is damaged ({error})") from error
-    if digest != _digest(found, told):
-        raise ValueError(f"{path}: is damaged (its content is not what was written)")
-    return told, found
+    if digest != _digest(found, text):
+        raise ValueError(f"{path}: is damaged (its content differs from what was written)")
+    return text, found
 
 
-def _digest(tensors: Mapping[str, Tensor], told: str) -> str:
-    return hashlib.sha256(told.encode() + save(dict(tensors))).hexdigest()
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    return hashlib.sha256(text.encode() + save(dict(tensors))).hexdigest()

@@ -1,8 +1,8 @@
-"""Several updates of the weights for each batch, with a perturbation that costs no pass."""
+"""Several updates of the weights on each batch, with a perturbation that needs no further pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -11,16 +11,14 @@ from torch import Tensor
 from moreaugrad.penalties import Penalty
 from moreaugrad.score.checks import detached
 from moreaugrad.score.inputs import per_sample
-from moreaugrad.training.harmonisation import resolve
-from moreaugrad.training.inner import InnerProblem, Model, Neighbourhood, loss_values
-from moreaugrad.training.losses import PerSampleLoss, cross_entropy
+from moreaugrad.training.adversaries import ConditionalGradient, ProjectedMaximiser, Update
+from moreaugrad.training.inner import InnerProblem, Neighbourhood
 from moreaugrad.training.protocol import PenaltyProtocol, Round, vanishes
-from moreaugrad.training.updates import ConditionalGradient, ProjectedMaximiser, Update
 
 
 @dataclass(eq=False)
-class Weights:
-    """Weight of each sample's loss in what was differentiated: dTotal / dloss `[B]`."""
+class _SampleWeights:
+    """The weight of each sample's loss in what the caller differentiated: dTotal / dloss `[B]`."""
 
     total: Tensor | None = None
 
@@ -31,13 +29,13 @@ class Weights:
 
 
 @dataclass(eq=False)
-class Memory:
-    """The perturbation that is carried from batch to batch, by position; None before the first."""
+class _Memory:
+    """The perturbation that is kept between batches, by position; None before the first batch."""
 
     delta: Tensor | None = None
 
     def read(self, like: Tensor) -> Tensor:
-        """That of this batch; zero where none was made yet, or where inputs change their shape."""
+        """That of this batch; zero where there is none yet, or where the inputs' shape changed."""
         found = torch.zeros_like(like)
         if self.delta is not None and self.delta.shape[1:] == like.shape[1:]:
             rows = min(len(like), len(self.delta))
@@ -53,15 +51,15 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Free(PenaltyProtocol):
-    """Each batch `replays` times: one backward pass gives the weights' gradient and delta's.
+    """Each batch `replays` times: one backward pass gives the gradients of weights and delta.
 
     >>> for r in mg.training.Free(mg.L1(0.02), replays=2).rounds(model, x, y):
     ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
 
-    delta is carried over rounds and batches, and starts at zero. Divide the epochs by `replays`.
-    Any reduction or scale of the losses may be differentiated; where a sample's weight in it is
-    zero or its gradient is not finite (a step that a gradient scaler skips), its delta stays. There
-    are no inner passes, so `inner` has no effect.
+    delta starts at zero and is kept between rounds and batches. Divide the epochs by `replays`.
+    Any reduction or scale of the losses may be differentiated. delta does not change for samples
+    whose weight in the loss is zero, or whose gradient is not finite (a step that a gradient scaler
+    skips). There are no inner passes, so `inner` has no effect.
 
     Source: Shafahi et al. (2019).
     """
@@ -72,10 +70,10 @@ class Free(PenaltyProtocol):
     """Length of an update, in the unit of `update`: for `ConditionalGradient`, the fraction of the
     way to the maximiser."""
     update: Update | None = None
-    """How delta moves; None is the projected maximiser for norms (with L1: delta + epsilon sign(g),
-    clipped), else the conditional gradient, which at step 1 is the last gradient's one-step
-    answer."""
-    memory: Memory = field(default_factory=Memory, init=False, repr=False)
+    """How delta moves. None: for norms the projected maximiser (with L1: delta + epsilon sign(g),
+    clipped); for other penalties the conditional gradient, which at step 1 is the one-step answer
+    to the last gradient."""
+    memory: _Memory = field(default_factory=_Memory, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,49 +82,35 @@ class Free(PenaltyProtocol):
         if not 0 < self.step < float("inf"):
             raise ValueError(f"step: expected a finite number > 0, got {self.step!r}")
 
-    def rounds(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        *,
-        loss: PerSampleLoss = cross_entropy,
-        attention: Tensor | None = None,
-        ids: Sequence[int] | Tensor | None = None,
-    ) -> Iterator[Round]:
-        near = self._near(x)
-        penalty = resolve(self.penalty, attention, near.x)
+    def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
+        near, penalty = problem.near, self._penalty(problem)
         delta, g = near.zero(), None
-        still = vanishes(penalty, delta)
-        if not still:
+        plain = vanishes(penalty, delta)
+        if not plain:
             delta = self.memory.read(delta)
         for _ in range(self.replays):
-            leaf = near.at(delta).requires_grad_(not still)
-            values = loss_values(model, leaf, y, loss)
-            weights = Weights()
-            if not still and values.requires_grad:
+            leaf = near.at(delta).requires_grad_(not plain)
+            values, weights = problem.values(leaf), _SampleWeights()
+            if not plain and values.requires_grad:
                 values.register_hook(weights.add)  # type: ignore[no-untyped-call]
-            told = self._told(penalty, near, leaf.detach(), delta, delta if still else g)
-            yield Round(loss=values, x=told.x, h=told.h, norm=told.norm, gap=told.gap)
-            # The caller's autocast encloses all rounds and would go on with weights of the first.
+            last = delta if plain else g
+            yield self._perturbation(penalty, near, leaf.detach(), delta, last).round(values)
+            # The caller's autocast encloses all rounds and would keep the weights of the first.
             torch.clear_autocast_cache()
-            if still:
-                continue
-            delta, g = self._moved(penalty, near, delta, leaf, weights)
-            self.memory.write(delta)
-        self._close(InnerProblem(model=model, y=y, loss=loss, near=near), penalty, delta, g)
-
-    def _close(
-        self, problem: InnerProblem, penalty: Penalty, delta: Tensor, g: Tensor | None
-    ) -> None:
-        """Ends a batch, g None where it was not perturbed."""
+            if not plain:
+                delta, g = self._moved(penalty, near, delta, leaf, weights)
+                self.memory.write(delta)
         if g is not None and self._due:
-            near = problem.near
-            self._check(problem, self._told(penalty, near, near.at(delta), delta, g))
+            self._check(problem, self._perturbation(penalty, near, near.at(delta), delta, g))
         self.tally.calls += 1
 
     def _moved(
-        self, penalty: Penalty, near: Neighbourhood, delta: Tensor, leaf: Tensor, weights: Weights
+        self,
+        penalty: Penalty,
+        near: Neighbourhood,
+        delta: Tensor,
+        leaf: Tensor,
+        weights: _SampleWeights,
     ) -> tuple[Tensor, Tensor]:
         """delta after the caller's backward pass, and the gradient that moved it."""
         if weights.total is None:
@@ -142,12 +126,9 @@ class Free(PenaltyProtocol):
         keep = valid.reshape(-1, *[1] * (delta.ndim - 1))
         every = bool(valid.all())
         g = slope if every else torch.where(keep, slope, 0.0)
-        update = self.update
-        if update is None:
-            norm = penalty.sparse
-            update = ProjectedMaximiser() if norm else ConditionalGradient()
-        # Cut, or delta would run away behind the box.
-        moved = near.inside(update(penalty, delta, g, self.step))
+        default = ProjectedMaximiser() if penalty.sparse else ConditionalGradient()
+        # Clipped at once: otherwise delta would grow without bound outside the box.
+        moved = near.inside((self.update or default)(penalty, delta, g, self.step))
         return moved if every else torch.where(keep, moved, delta), g
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -12,42 +12,44 @@ from torch import Tensor
 from moreaugrad.penalties import Penalty, Weight, WeightedL2
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.settings import Documented
-from moreaugrad.training.updates import unit
+
+LENGTH_FLOOR = 1e-12
+"""Gradients shorter than this count as zero: they have no direction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedPenalty(metaclass=Documented):
-    """A penalty that is another one for each image."""
+    """A penalty that differs for each image."""
 
     epsilon: float = field(kw_only=False)
     """Weight, a number >= 0."""
     blank: bool = False
-    """Maps that are zero everywhere are taken for images without anything to look at (an empty
-    image, a crop next to the object), instead of for a mistake."""
+    """Accept maps that are zero everywhere, as of images without anything to look at (an empty
+    image, a crop next to the object), instead of refusing them as a mistake."""
 
     def __post_init__(self) -> None:
         _check_number("epsilon", self.epsilon)
 
     @abstractmethod
     def at(self, attention: Tensor) -> Penalty:
-        """That of a batch with attention A in [0, 1], of the inputs' shape."""
+        """The penalty of a batch with attention A in [0, 1], of the inputs' shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Harmonisation(GuidedPenalty):
-    """R(g) = epsilon sum_i (max A - A_i + floor) g_i^2: gradients where A is low cost most.
+    """R(g) = epsilon sum_i (max A - A_i + floor) g_i^2: strongest where A is low.
 
     >>> adversary = mg.training.Fast(mg.training.Harmonisation(0.1))
     >>> found = adversary.perturb(model, x, y, attention=torch.rand(1, 1, *x.shape[2:]))
 
-    max A is each image's own, and 1 where nothing is to be looked at.
+    max A is that of each image, and 1 where A is zero everywhere.
 
     Source: AdvGrad section 4.3, with weights that are never negative, so that R is convex and the
     perturbation 2 epsilon (max A - A + floor) g solves the inner problem.
     """
 
     floor: float = 0.01
-    """Smallest weight, a number >= 0 in the units of A, of the entry with the most attention."""
+    """Weight of the entry with the most attention, a number >= 0 in the units of A."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +62,7 @@ class Harmonisation(GuidedPenalty):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedHarmonisation(GuidedPenalty):
-    """delta = 2 epsilon (1/2 - A) g / ||g||_2 as released: a heuristic, not a penalty's maximiser.
+    """delta = 2 epsilon (1/2 - A) g / ||g||_2 as released: a heuristic, not a maximiser.
 
     >>> adversary = mg.training.Fast(mg.training.PublishedHarmonisation(0.1))
     >>> found = adversary.perturb(model, x, y, attention=torch.rand(1, 1, *x.shape[2:]))
@@ -71,16 +73,16 @@ class PublishedHarmonisation(GuidedPenalty):
     """
 
     peak: bool = False
-    """Put max A / 2 of each image for 1/2, as the paper prints it."""
+    """Use max A / 2 of each image instead of 1/2, as printed in the paper."""
 
     def at(self, attention: Tensor) -> Penalty:
         half = per_sample(_peak(attention) / 2, attention) if self.peak else 0.5
-        return Heuristic(2 * self.epsilon * (half - attention))
+        return _Heuristic(2 * self.epsilon * (half - attention))
 
 
 @dataclass(frozen=True, eq=False)
-class Heuristic(Penalty):
-    """The direction w * g / ||g||_2 with weights of any sign; R and R* do not exist: NaN."""
+class _Heuristic(Penalty):
+    """The direction w * g / ||g||_2 with weights of any sign; R and R* do not exist and are NaN."""
 
     weight: Tensor
 
@@ -90,7 +92,7 @@ class Heuristic(Penalty):
     def prox(self, u: Tensor, tau: Weight) -> Tensor:
         raise ValueError(
             "expected a penalty, but the published harmonisation is a heuristic direction and "
-            "nothing can be projected with it: use Harmonisation"
+            "has no projection: use Harmonisation"
         )
 
     def conjugate(self, d: Tensor) -> Tensor:
@@ -99,6 +101,11 @@ class Heuristic(Penalty):
 
     def maximiser(self, g: Tensor) -> Tensor:
         return self.weight.to(g) * unit(g)
+
+
+def unit(g: Tensor) -> Tensor:
+    """g / ||g||_2 of each sample, zero where g is."""
+    return g / per_sample(g.flatten(1).norm(dim=1).clamp_min(LENGTH_FLOOR), g)
 
 
 def resolve(penalty: Penalty | GuidedPenalty, attention: Tensor | None, x: Tensor) -> Penalty:
@@ -136,7 +143,7 @@ def _checked(attention: Tensor, x: Tensor, blank: bool) -> Tensor:
     if not blank and bool(empty.any()):
         raise ValueError(
             f"attention: expected maps with an entry above 0, got only zeros in sample(s) "
-            f"{_rows(empty)}; blank=True takes them for images without anything to look at"
+            f"{_rows(empty)}; blank=True accepts them as images without anything to look at"
         )
     dtype = torch.promote_types(x.dtype, torch.float32)
     return flat.reshape(attention.shape).to(dtype)

@@ -1,8 +1,8 @@
-"""The inner maximisation of one batch: inputs near x, lengths in the budget's units, gradients."""
+"""The inner maximisation on one batch: inputs near x, lengths in the units of the budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,20 +13,90 @@ from torch import Tensor, nn
 from moreaugrad.score.checks import check_recording, detached
 from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import Layout, working_dtype
-from moreaugrad.score.likelihood import pulled_back, raised
+from moreaugrad.score.likelihood import (
+    log_probability,
+    log_sigmoid,
+    log_softmax,
+    pulled_back,
+    raised,
+)
 from moreaugrad.score.pixels import PIXEL, InputSpace
-from moreaugrad.training.losses import PerSampleLoss
 
 Model = Callable[[Tensor], object]
+PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
+"""(output [B, ...], y) -> [B]."""
 
 EVAL, TRAIN = "eval", "train"
 MODES = (EVAL, TRAIN)
-"""Of the passes that find a perturbation: evaluation mode, or the mode that the model is in."""
+"""Modes of the passes that compute a perturbation: evaluation, or the mode the model is in."""
+
+
+def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
+    """-log softmax(output)_y, `[B]`; for outputs `[B, K, ...]` the mean over each sample.
+
+    >>> losses = mg.training.cross_entropy(model(x), y)
+
+    A single output, `[B]` or `[B, 1]`, is the log-odds of class 1. y: classes, or probabilities of
+    the output's shape. Errors: ValueError for labels outside the classes.
+    """
+    if y.is_floating_point():
+        if y.shape != output.shape:
+            raise ValueError(
+                f"labels: expected integers, or probabilities of the output's shape "
+                f"{tuple(output.shape)}; got {y.dtype} of shape {tuple(y.shape)}"
+            )
+        # A class of probability 0 may have an output of -inf.
+        values = -torch.where(y == 0, 0.0, y * log_softmax(output)).sum(1)
+    elif _single(output):
+        check_labels(y, 2)
+        evidence = output.reshape(-1)
+        values = -log_sigmoid(torch.where(y.reshape(-1) == 1, evidence, -evidence))
+    else:
+        check_labels(y, output.shape[1])
+        values = -log_probability(output, y.long())
+    return values.flatten(1).mean(1) if values.ndim > 1 else values
+
+
+def hinge(output: Tensor, y: Tensor) -> Tensor:
+    """max(0, 1 + max_{j != y} output_j - output_y), `[B]`. Source: Crammer and Singer (2001).
+
+    >>> losses = mg.training.hinge(model(x), y)
+
+    A single output, `[B]` or `[B, 1]`: max(0, 1 - t output) with t = 1 for class 1 and -1 for 0.
+    """
+    if _single(output):
+        check_labels(y, 2)
+        evidence = output.reshape(-1)
+        return (1 - torch.where(y.reshape(-1) == 1, evidence, -evidence)).clamp_min(0)
+    check_labels(y, output.shape[1])
+    own = output.gather(1, y[:, None])[:, 0]
+    others = output.scatter(1, y[:, None], -torch.inf).amax(1)
+    return (1 + others - own).clamp_min(0)
+
+
+LOSSES: dict[str, PerSampleLoss] = {"cross-entropy": cross_entropy, "hinge": hinge}
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """Errors: ValueError for labels that are not integers from 0 to classes - 1."""
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise ValueError(f"labels: expected integers, got {y.dtype}")
+    outside = (y < 0) | (y >= classes)
+    if bool(outside.any()):
+        found = sorted(set(y[outside].tolist()))
+        raise ValueError(
+            f"labels: expected classes from 0 to {classes - 1} (the model has {classes}), got "
+            f"{found[:10]} in {int(outside.sum())} of {y.numel()}"
+        )
+
+
+def _single(output: Tensor) -> bool:
+    return output.ndim == 1 or (output.ndim == 2 and output.shape[1] == 1)
 
 
 @contextmanager
 def in_mode(model: Model, mode: str) -> Iterator[None]:
-    """With "eval", the whole model in evaluation mode; after it each part is as it was."""
+    """With "eval", the whole model is in evaluation mode; afterwards each part's is restored."""
     if mode != EVAL or not isinstance(model, nn.Module):
         yield
         return
@@ -39,13 +109,9 @@ def in_mode(model: Model, mode: str) -> Iterator[None]:
             part.training = training  # and not train(), which would set that of its parts
 
 
-def loss_values(model: Model, x: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
-    """The loss of each sample, `[B]`, in single precision or more whatever passes compute in."""
-    return read_loss(forward(model, x), y, loss)
-
-
-def read_loss(output: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
-    """The loss of each sample, `[B]`, from the model's output."""
+def loss_values(output: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
+    """The loss of each sample, `[B]`, from the model's output; in single precision or more whatever
+    the passes compute in."""
     values = loss(raised(output), y)
     if values.shape != (len(output),):
         raise ValueError(
@@ -80,7 +146,7 @@ class Neighbourhood:
 
     @classmethod
     def of(cls, x: Tensor, units: str, space: InputSpace | None, box: bool) -> Neighbourhood:
-        """Errors: TypeError or ValueError for what is no batch of floating-point inputs."""
+        """Of a batch. Errors: TypeError or ValueError unless x is floating-point `[B, ...]`."""
         if not isinstance(x, Tensor) or not x.is_floating_point():
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"x: expected a batch of floating-point inputs, got {kind}")
@@ -101,9 +167,9 @@ class Neighbourhood:
         return torch.zeros_like(self.x, dtype=working_dtype((self.x.dtype,)))
 
     def inside(self, delta: Tensor) -> Tensor:
-        """delta, cut where its input would leave the box.
+        """delta, clipped where its input would leave the box.
 
-        Cut, and not taken from the input again, whose rounding is coarser than that of delta.
+        delta itself is clipped because the rounding of the clipped input would be coarser.
         """
         if self.low is None or self.high is None:
             return delta
@@ -129,26 +195,36 @@ class Neighbourhood:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InnerProblem:
-    """max over delta of loss(x + delta) - h(delta), sample by sample."""
+    """max over delta of loss(x + delta) - h(delta), for each sample of a batch.
+
+    attention: `[B, 1, H, W]`, for penalties that need it. ids: numbers of the samples in the data
+    set.
+    """
 
     model: Model
     y: Tensor
     loss: PerSampleLoss
     near: Neighbourhood
+    attention: Tensor | None = None
+    ids: Sequence[int] | Tensor | None = None
 
     def gradient(self, delta: Tensor) -> Tensor:
-        """Of each sample's loss at x + delta, with respect to delta."""
+        """The gradient of each sample's loss at x + delta, with respect to delta."""
         with torch.enable_grad():
             x = self.near.at(delta).requires_grad_()
             output = forward(self.model, x)
             if not output.requires_grad:
                 raise detached()
-            _, (found,) = pulled_back(output, (x,), partial(read_loss, y=self.y, loss=self.loss))
+            _, (found,) = pulled_back(output, (x,), partial(loss_values, y=self.y, loss=self.loss))
             if found is None:
                 raise detached()
             return self.near.slope(found)
 
+    def values(self, x: Tensor) -> Tensor:
+        """The loss of each sample at the input x, `[B]`, with its graph."""
+        return loss_values(forward(self.model, x), self.y, self.loss)
+
     def value(self, delta: Tensor) -> Tensor:
-        """The loss of each sample at x + delta, without a graph."""
+        """The loss of each sample at x + delta, `[B]`, without a graph."""
         with torch.no_grad():
-            return loss_values(self.model, self.near.at(delta), self.y, self.loss)
+            return self.values(self.near.at(delta))

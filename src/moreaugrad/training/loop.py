@@ -1,8 +1,9 @@
-"""One step of training: a batch in pieces through a protocol into one update of the weights."""
+"""One step of training on a batch that is split into pieces, and schedules of learning rates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.random import fork_rng
 
-from moreaugrad.training.losses import PerSampleLoss, cross_entropy
+from moreaugrad.training.inner import PerSampleLoss, cross_entropy
 from moreaugrad.training.protocol import Protocol, Round
 
 Total = Callable[[Sequence[Tensor]], Tensor]
-"""The sum, over all pieces of all processes, of one tensor for each piece of this one."""
+"""The sum over all pieces of all processes, from the tensors of this process's pieces."""
 
 FIGURES = ("loss", "h", "norm", "gap")
 """Of a round, `[B]` each; NaN where a protocol does not define one."""
@@ -42,14 +43,14 @@ def in_order(parts: Sequence[Tensor]) -> Tensor:
 class Trainer:
     """Steps of one optimiser on one model.
 
-    A batch comes in pieces, each with a protocol of its own. Gradients are summed over the pieces
-    and divided by the size of the batch; buffers (the statistics of BatchNorm) are the same for
-    all pieces before a round, and those with decimals are their mean after it. So the weights
-    depend on how a batch is cut, but not on how many processes share its pieces: `total` sums over
-    these.
+    Each piece of a batch has its own protocol. Gradients are summed over the pieces and divided by
+    the size of the batch. Buffers (the statistics of BatchNorm) are the same for all pieces before
+    a round; those of a floating-point type become the mean over the pieces after it. The weights
+    therefore depend on how a batch is split, but not on how many processes share its pieces.
 
-    What a model draws (dropout) is a function of (seed, step, piece, round); the global generators
-    are left as they were. amp: the type that passes are computed in where that is safe.
+    protocols: one for each piece of this process. pieces: how many the batch has in all processes.
+    total: sums over these. seed: the random numbers of the model (dropout) are a function of (seed,
+    step, piece, round); the global generators are restored. amp: type of autocast, None for none.
     """
 
     def __init__(
@@ -75,10 +76,10 @@ class Trainer:
     def step(self, pieces: Sequence[Piece], *, count: int, step: int) -> Tensor:
         """Updates the weights once for each round of the protocol.
 
-        pieces: those of this process. count: samples of the whole batch. step: from 0.
-        Returns sums over all samples and rounds, `[2, 4]` float64: of each of `FIGURES`, and of how
-        many samples it was defined for.
-        Errors: FloatingPointError where the loss or a gradient is not finite; the weights are then
+        pieces: those of this process. count: samples of the whole batch. step: its number, from 0.
+        Returns `[2, 4]` in float64: the sum of each of `FIGURES` over all samples and rounds, and
+        the number of samples for which it is defined.
+        Errors: FloatingPointError where the loss or a gradient is not finite; the weights then stay
         those of the step before.
         """
         self.model.train()
@@ -92,10 +93,10 @@ class Trainer:
         tally = torch.zeros(2, len(FIGURES), dtype=torch.float64)
         turn = 0
         while True:
-            told = self._round(runs, pieces, count, (step, turn))
-            if told is None:
+            found = self._round(runs, pieces, count, (step, turn))
+            if found is None:
                 return tally
-            tally += told
+            tally += found
             self.optimiser.step()
             turn += 1
 
@@ -106,7 +107,7 @@ class Trainer:
         count: int,
         at: tuple[int, int],
     ) -> Tensor | None:
-        """Fills the gradients of the weights; None where the protocol has no further round."""
+        """Computes the gradients of the weights; None where the protocol has no further round."""
         shared = [*self._buffers, *self._counters]
         before = [buffer.clone() for buffer in shared]
         gradients: list[Tensor] = []
@@ -115,7 +116,7 @@ class Trainer:
         for run, piece in zip(runs, pieces, strict=True):
             for buffer, value in zip(shared, before, strict=True):
                 buffer.copy_(value)
-            # A protocol may read the last round's gradients when it goes on, so they go after.
+            # A protocol may read the last round's gradients here, so they are cleared afterwards.
             with self._drawing(*at, piece.number), self._computing():
                 found = next(run, None)
             if found is None:
@@ -153,7 +154,7 @@ class Trainer:
 
     @contextmanager
     def _drawing(self, *key: int) -> Iterator[None]:
-        """While open, the global generators are seeded by (seed, key): dropout has no other."""
+        """Seeds the global generators, which dropout uses, by (seed, key), and restores them."""
         device = next(self.model.parameters()).device
         with fork_rng(devices=[device] if device.type == "cuda" else []):
             words = np.random.SeedSequence([self.seed, *key]).generate_state(1, np.uint64)
@@ -175,7 +176,42 @@ def _tally(found: Round) -> Tensor:
         [getattr(found, name).detach().double().cpu().expand(len(found.loss)) for name in FIGURES]
     )
     defined = ~figures.isnan()
-    # A loss that is not a number has to show.
+    # A loss of NaN must not be left out.
     defined[0] = True
     sums = torch.where(defined, figures, 0.0).sum(1)
     return torch.stack([sums, defined.double().sum(1)])
+
+
+WARMUP, LEAST = 0.3, 1e-2
+"""Of one-cycle: the fraction of steps in which the rate rises, and its first and last value."""
+
+
+def constant(step: int, steps: int) -> float:
+    """1."""
+    return 1.0
+
+
+def cosine(step: int, steps: int) -> float:
+    """(1 + cos(pi t)) / 2, t = step / steps: from 1 towards 0.
+
+    Source: Loshchilov and Hutter, SGDR, 2017 (arXiv 1608.03983), eq. 5, without restarts.
+    """
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Up from 1/100 to 1 in the first 30 % of the steps and down again, each by a half cosine.
+
+    Source: Smith and Topin, Super-Convergence, 2018 (arXiv 1708.07120).
+    """
+    top = WARMUP * (steps - 1)
+    far = abs(step - top) / max(top if step < top else steps - 1 - top, 1e-9)
+    return LEAST + (1 - LEAST) * (1 + math.cos(math.pi * min(far, 1.0))) / 2
+
+
+SCHEDULES: Mapping[str, Callable[[int, int], float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "one-cycle": one_cycle,
+}
+"""Learning rates by name: (step, number of steps) to the fraction of the largest one."""

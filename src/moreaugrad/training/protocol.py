@@ -1,4 +1,4 @@
-"""What all protocols share: how one batch of training is perturbed, and what is told about it."""
+"""The base classes of training protocols: how one batch is perturbed, and what is reported."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from moreaugrad.training.inner import (
     InnerProblem,
     Model,
     Neighbourhood,
+    PerSampleLoss,
+    cross_entropy,
     in_mode,
-    loss_values,
 )
-from moreaugrad.training.losses import PerSampleLoss, cross_entropy
 
 CHECK_EVERY = 100
 CHECK_FROM = 10
-"""Calls between two looks at whether perturbations raise loss - h (a hundredth of the cost), and
-before the first, when untrained weights say little."""
+"""Calls between two checks of whether perturbations raise loss - h (a hundredth of the cost), and
+calls before the first check, because untrained weights say little."""
 
 
 class OvershootWarning(UserWarning):
@@ -39,12 +39,12 @@ class OvershootWarning(UserWarning):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Round:
-    """One step of the optimiser: reduce `loss` `[B]`, differentiate, step.
+    """One step of the optimiser: reduce `loss` `[B]`, differentiate it, step.
 
-    x: the input it was taken at, `[B, ...]`, without a graph. Of each sample's perturbation delta,
-    `[B]` and in the budget's units: h(delta), its Euclidean `norm`, and Fenchel's
-    `gap` R(g) + h(delta) - <g, delta> for the last gradient g that was taken: 0 where delta is the
-    one-step answer to g. NaN where a protocol has no such number.
+    x: the input at which the loss was computed, `[B, ...]`, without a graph. h, norm, gap: of each
+    sample's perturbation delta, `[B]`, in the units of the budget: h(delta), its Euclidean norm,
+    and Fenchel's gap R(g) + h(delta) - <g, delta> for the last gradient g. The gap is 0 where delta
+    is the one-step answer to g. NaN where a protocol does not define the number.
     """
 
     loss: Tensor
@@ -56,7 +56,8 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Perturbation:
-    """x + delta, and h, norm and gap as of a `Round`. delta is in the budget's units."""
+    """A perturbed batch: x + delta, delta in the units of the budget, and h, norm and gap as in
+    `Round`."""
 
     x: Tensor
     delta: Tensor
@@ -64,22 +65,26 @@ class Perturbation:
     norm: Tensor
     gap: Tensor
 
+    def round(self, loss: Tensor) -> Round:
+        """The step of the optimiser at this input."""
+        return Round(loss=loss, x=self.x, h=self.h, norm=self.norm, gap=self.gap)
+
 
 @dataclass(eq=False)
-class Tally:
-    """What a protocol remembers: its calls (which key its draws); for how many samples it has
-    checked whether the perturbation raises loss - h, for how many it does not (overshot), and
-    whether that was told."""
+class _Tally:
+    """The state of a protocol. calls: batches so far, which key the noise. checked, overshot:
+    samples for which loss - h was compared with and without the perturbation, and those for which
+    the perturbation lowered it. warned: whether the warning was issued."""
 
     calls: int = 0
     checked: int = 0
     overshot: int = 0
-    told: bool = False
+    warned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Protocol(metaclass=Documented):
-    """How one batch of training is perturbed.
+    """How one batch of training is perturbed. A subclass implements `_rounds`.
 
     >>> for r in protocol.rounds(model, x, y):
     ...     optimiser.zero_grad()
@@ -95,16 +100,17 @@ class Protocol(metaclass=Documented):
     box: bool = False
     """Keep perturbed inputs within the valid pixels of `space`."""
     seed: int = 0
-    """Random seed of the draws, which are a function of (seed, id, number of the call)."""
-    tally: Tally = field(default_factory=Tally, init=False, repr=False)
+    """Random seed of the noise, which is a function of (seed, id, number of the call)."""
+    tally: _Tally = field(default_factory=_Tally, init=False, repr=False)
 
     def __post_init__(self) -> None:
         choose("units", self.units, UNITS)
         Noise(self.seed)
         if self.space is None and (self.units != INPUT or self.box):
-            raise ValueError("units and box: pixels need space=, which tells how inputs are made")
+            raise ValueError(
+                "units and box: pixels need space=, which says how inputs are made of them"
+            )
 
-    @abstractmethod
     def rounds(
         self,
         model: Model,
@@ -115,27 +121,42 @@ class Protocol(metaclass=Documented):
         attention: Tensor | None = None,
         ids: Sequence[int] | Tensor | None = None,
     ) -> Iterator[Round]:
-        """The steps on one batch; the model is called as it stands, in the caller's autocast.
+        """The steps on one batch. The model is called as it is, in the caller's autocast.
 
-        loss: one value for each sample, `[B]`. attention: `[B, 1, H, W]` in [0, 1], for penalties
-        that follow it. ids: numbers of the samples in the data set, which key their draws
-        (default: their positions in the batch).
+        x: `[B, ...]`. y: labels. loss: a function of (output, y) with one value for each sample,
+        `[B]`. attention: `[B, 1, H, W]` in [0, 1], for penalties that need it. ids: numbers of the
+        samples in the data set, which key their noise (default: their positions in the batch).
         Errors: ValueError or TypeError for bad input.
         """
+        return self._rounds(self._problem(model, x, y, loss, attention, ids))
+
+    @abstractmethod
+    def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
+        """The steps on the batch of `problem`."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed training needs besides the settings."""
+        """What a resumed training needs in addition to the settings."""
         return {name: torch.tensor(value) for name, value in asdict(self.tally).items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restores what `state_dict` returned."""
         for name in asdict(self.tally):
             setattr(self.tally, name, state[name].item())
 
-    def _near(self, x: Tensor) -> Neighbourhood:
-        return Neighbourhood.of(x, self.units, self.space, self.box)
+    def _problem(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        loss: PerSampleLoss,
+        attention: Tensor | None,
+        ids: Sequence[int] | Tensor | None,
+    ) -> InnerProblem:
+        near = Neighbourhood.of(x, self.units, self.space, self.box)
+        return InnerProblem(model=model, y=y, loss=loss, near=near, attention=attention, ids=ids)
 
     def _normal(self, near: Neighbourhood, ids: Sequence[int] | Tensor | None) -> Tensor:
-        """Standard normal draws of this call, like x."""
+        """Standard normal noise of this call, of the shape of x."""
         like = near.zero().flatten(1)
         keys = sample_keys(range(len(like)) if ids is None else ids, len(like))
         noise = Noise(self.seed, antithetic=False)
@@ -148,10 +169,10 @@ class PenaltyProtocol(Protocol):
     """A protocol with a penalty R on the gradient, whose conjugate h weighs the perturbation."""
 
     penalty: Penalty | GuidedPenalty = field(kw_only=False)
-    """R: a `Penalty`, or a `GuidedPenalty`, which is another one for each image."""
+    """R: a `Penalty`, or a `GuidedPenalty`, which differs for each image."""
     inner: str = EVAL
-    """Mode of the passes that find the perturbation: "eval", or "train" (the model's own;
-    statistics of batch normalisation then move with these passes as well)."""
+    """Mode of the passes that compute the perturbation: "eval", or "train" (the model's own mode;
+    these passes then also change the statistics of batch normalisation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,10 +182,14 @@ class PenaltyProtocol(Protocol):
             )
         choose("inner", self.inner, MODES)
 
-    def _told(
+    def _penalty(self, problem: InnerProblem) -> Penalty:
+        """R of this batch."""
+        return resolve(self.penalty, problem.attention, problem.near.x)
+
+    def _perturbation(
         self, penalty: Penalty, near: Neighbourhood, x: Tensor, delta: Tensor, g: Tensor | None
     ) -> Perturbation:
-        """The perturbation to x = near.at(delta), cut by the box as x is."""
+        """The perturbation to x = near.at(delta), clipped to the box as x is."""
         delta = near.inside(delta)
         h = penalty.conjugate(delta)
         norm = delta.flatten(1).norm(dim=1)
@@ -179,22 +204,21 @@ class PenaltyProtocol(Protocol):
         return self.tally.calls % CHECK_EVERY == CHECK_FROM
 
     def _check(self, problem: InnerProblem, found: Perturbation) -> None:
-        """Counts samples whose loss - h is lower than without a perturbation, both in evaluation
-        mode whatever the inner passes' is: only there the two passes are of one function."""
+        """Counts the samples whose loss - h is lower than without a perturbation. Both passes run
+        in evaluation mode whatever `inner` is: only there do they evaluate the same function."""
         with in_mode(problem.model, EVAL):
             before = problem.value(problem.near.zero())
             after = problem.value(found.delta) - found.h
-        # Not a number counts: the perturbation has run away.
-        lower = ~(after >= before - 1e-6 * (1 + before.abs()))
-        found_low = int(lower.sum())
-        self.tally.checked += len(lower)
-        self.tally.overshot += found_low
-        if 2 * found_low > len(lower) and not self.tally.told:
-            self.tally.told = True
+        # NaN counts as lower: the perturbation has diverged.
+        lower = int((~(after >= before - 1e-6 * (1 + before.abs()))).sum())
+        self.tally.checked += len(before)
+        self.tally.overshot += lower
+        if 2 * lower > len(before) and not self.tally.warned:
+            self.tally.warned = True
             warnings.warn(
-                f"{type(self).__name__}: loss - h falls with the perturbation for {found_low} of "
-                f"{len(lower)} samples, so it is too long for the curvature of the loss: take "
-                "smaller weights in the penalty, or more steps",
+                f"{type(self).__name__}: loss - h falls with the perturbation for {lower} of "
+                f"{len(before)} samples, so the perturbation is too long for the curvature of the "
+                "loss: use smaller weights in the penalty, or more steps",
                 OvershootWarning,
                 stacklevel=4,
             )
@@ -202,9 +226,9 @@ class PenaltyProtocol(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Adversary(PenaltyProtocol):
-    """One that perturbs the input and then takes one step there: `x_adv = adversary(model, x, y)`.
+    """A protocol that takes one step at a perturbed input, `x_adv = adversary(model, x, y)`.
 
-    A subclass fills in `_search`.
+    A subclass implements `_search`.
     """
 
     def __call__(
@@ -231,44 +255,35 @@ class Adversary(PenaltyProtocol):
         ids: Sequence[int] | Tensor | None = None,
     ) -> Perturbation:
         """The perturbed batch with its perturbation. Arguments: see `rounds`."""
-        near = self._near(x)
-        penalty = resolve(self.penalty, attention, near.x)
+        return self._perturbed(self._problem(model, x, y, loss, attention, ids))
+
+    def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
+        found = self._perturbed(problem)
+        yield found.round(problem.values(found.x))
+
+    def _perturbed(self, problem: InnerProblem) -> Perturbation:
+        near, penalty = problem.near, self._penalty(problem)
         start = near.zero()
         if vanishes(penalty, start):
             self.tally.calls += 1
-            return self._told(penalty, near, near.at(start), start, start)
-        problem = InnerProblem(model=model, y=y, loss=loss, near=near)
-        with in_mode(model, self.inner):
-            delta, g = self._search(problem, penalty, ids)
-        found = self._told(penalty, near, near.at(delta), delta, g)
+            return self._perturbation(penalty, near, near.at(start), start, start)
+        with in_mode(problem.model, self.inner):
+            delta, g = self._search(problem, penalty, problem.ids)
+        found = self._perturbation(penalty, near, near.at(delta), delta, g)
         if self._due:
             self._check(problem, found)
         self.tally.calls += 1
         return found
 
-    def rounds(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        *,
-        loss: PerSampleLoss = cross_entropy,
-        attention: Tensor | None = None,
-        ids: Sequence[int] | Tensor | None = None,
-    ) -> Iterator[Round]:
-        found = self.perturb(model, x, y, loss=loss, attention=attention, ids=ids)
-        values = loss_values(model, found.x, y, loss)
-        yield Round(loss=values, x=found.x, h=found.h, norm=found.norm, gap=found.gap)
-
     @abstractmethod
     def _search(
         self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """delta, and the last gradient that was taken."""
+        """delta, and the last gradient that was computed."""
 
 
 def vanishes(penalty: Penalty, like: Tensor) -> bool:
-    """Whether R = 0, which is plain training, exactly: no pass may then be spent on it."""
+    """Whether R = 0. This is plain training, exactly, so no additional pass may be made."""
     # Neither constant nor even: a penalty of differences, say, is zero on a constant.
     entries = torch.arange(like[0].numel(), dtype=like.dtype, device=like.device)
     probe = (entries + 1).cos().reshape(like.shape[1:])

@@ -18,9 +18,8 @@ from moreaugrad.reports.content import Entry, Table
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.runs.train.protocols import one_step
 from moreaugrad.score.forward import forward
-from moreaugrad.training.fast import Fast
+from moreaugrad.training import LOSSES, Fast
 from moreaugrad.training.loop import Piece
-from moreaugrad.training.losses import LOSSES
 
 USUAL = 0.01
 """Of the sign perturbation that every network is measured under, in the network's units."""

@@ -29,10 +29,9 @@ from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Failure, Watch
 from moreaugrad.runs.train.protocols import check_attention, check_fits, make_protocol
 from moreaugrad.score.pixels import InputSpace
-from moreaugrad.training.loop import Piece
-from moreaugrad.training.losses import LOSSES
+from moreaugrad.training import LOSSES
+from moreaugrad.training.loop import SCHEDULES, Piece
 from moreaugrad.training.protocol import Protocol
-from moreaugrad.training.schedules import SCHEDULES
 
 EVALUATED = 128
 """Samples of a batch when nothing is learnt."""

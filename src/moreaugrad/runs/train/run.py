@@ -38,6 +38,7 @@ from moreaugrad.runs.train.measure import (
     validate,
 )
 from moreaugrad.runs.train.prepare import PreparedTrain, prepare_train
+from moreaugrad.training import LOSSES
 from moreaugrad.training.checkpoint import (
     STATES,
     WEIGHTS,
@@ -46,9 +47,7 @@ from moreaugrad.training.checkpoint import (
     read_tensors,
     write_tensors,
 )
-from moreaugrad.training.loop import FIGURES, Trainer
-from moreaugrad.training.losses import LOSSES
-from moreaugrad.training.schedules import SCHEDULES
+from moreaugrad.training.loop import FIGURES, SCHEDULES, Trainer
 
 LOG, BEST, CARD, EVENTS = "log.jsonl", "best.safetensors", "card.md", "events"
 TYPES = {"bfloat16": torch.bfloat16}
