@@ -15,7 +15,7 @@ from moreaugrad.attacks.base import Attack
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.metrics import aggregate, top_k_intersection
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 
 PICTURES, EVALUATIONS, EPSILON, DRAWS = 8, 2500, 0.5, 16
 JUDGED = {"tolerance": 0.25, "max_evaluations": 512}

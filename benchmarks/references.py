@@ -19,7 +19,7 @@ from benchmarks.cache import Cache, Piece, digest_of
 from benchmarks.measures import jackknife
 from benchmarks.subjects import Subject
 from moreaugrad import L1, Noise, PublishedMoreauGrad, Score, SparseMoreauGrad
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 
 SEED_A, SEED_B, SEED_FLOOR, SEED_PUBLISHED, SEED_OURS = 1001, 1002, 2001, 3001, 0
 """All different, so that no two results share a draw."""

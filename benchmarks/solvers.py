@@ -15,7 +15,7 @@ from benchmarks import subjects
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from moreaugrad import L1, Noise, Score, Status
-from moreaugrad.curvature.lanczos import estimate_curvature
+from moreaugrad.curvature.krylov import estimate_curvature
 from moreaugrad.data.cells import Cells
 from moreaugrad.models import load_model
 from moreaugrad.solvers import SOLVERS, MoreauProblem, Solution

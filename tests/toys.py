@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.penalties import Penalty, Weight, Zero
-from moreaugrad.penalties.per_input import PerInput
-from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.penalties.base import PerInput
+from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Score

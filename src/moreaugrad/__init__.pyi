@@ -43,7 +43,7 @@ from .explainers.rho import (
 from .explainers.sparsified import SparsifiedSmoothGrad as SparsifiedSmoothGrad
 from .models.loading import load_model as load_model
 from .penalties.base import Penalty as Penalty, Zero as Zero
-from .penalties.group import GroupL2 as GroupL2
+from .penalties.groups import GroupL2 as GroupL2
 from .penalties.separable import (
     L1 as L1,
     Box as Box,
@@ -60,9 +60,9 @@ from .runs.notebook import (
     report as report,
 )
 from .score.noise import Noise as Noise
-from .score.pixels import InputSpace as InputSpace
+from .score.inputs import InputSpace as InputSpace
 from .score.score import Score as Score
-from .score.softplus import softplus_surrogate as softplus_surrogate
+from .curvature.second_derivatives import softplus_surrogate as softplus_surrogate
 from .solvers.solution import Status as Status
 
 __version__: str

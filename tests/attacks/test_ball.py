@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moreaugrad.attacks.ball import Ball
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from toys import normal
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from moreaugrad import SimpleGradient, SmoothGrad
 from moreaugrad.attacks import ATTACKS, Attack, AttackResult, build
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 from toys import network, normal
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()

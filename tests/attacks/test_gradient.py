@@ -16,7 +16,7 @@ from moreaugrad.attacks import (
 )
 from moreaugrad.attacks.ball import Ball
 from moreaugrad.attacks.problem import AttackedBatch
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 from toys import network, normal
 
 IMPROVED, HELD = AttackStatus.IMPROVED, AttackStatus.HELD

@@ -12,7 +12,7 @@ from torch import Tensor
 from moreaugrad import SimpleGradient
 from moreaugrad.attacks import PublishedTopKAttack, RandomSearch, TopKAttack
 from moreaugrad.models import LoadedModel, load_model
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 
 pytestmark = pytest.mark.data
 

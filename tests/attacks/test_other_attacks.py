@@ -17,9 +17,9 @@ from moreaugrad.attacks import (
     TopKAttack,
     manipulation,
 )
+from moreaugrad.curvature.second_derivatives import SoftplusSurrogate
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.noise import Noise
-from moreaugrad.score.pixels import InputSpace
-from moreaugrad.score.softplus import SoftplusSurrogate
 from toys import network, normal
 
 

@@ -20,7 +20,7 @@ from contracts.networks import (
     pictures,
     with_logits,
 )
-from moreaugrad.score.readout import KINDS
+from moreaugrad.score.targets import KINDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moreaugrad.curvature.conjugate import Product, shifted_solve
+from moreaugrad.curvature.krylov import Product, shifted_solve
 from toys import normal
 
 N = 8

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from moreaugrad import CASO, SmoothCAFO, SmoothCASO, Status
 from moreaugrad.explainers.uncertainty import blocks_of, jackknife
-from moreaugrad.score.rounding import OtherRounding, reduced_precision
+from moreaugrad.score.numerics import OtherRounding, reduced_precision
 from toys import network, normal
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from moreaugrad.explainers.feature_visualisation import Ascent, activation_maximisation
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 from toys import network, normal
 
 SHAPE = (2, 7, 6)

@@ -21,8 +21,8 @@ from moreaugrad.metrics import (
     insertion,
     insertion_curve,
 )
-from moreaugrad.score.bound import BoundScore
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from tiny_models import smooth
 from toys import normal

@@ -20,7 +20,7 @@ from moreaugrad.penalties import (
     Zero,
 )
 from moreaugrad.penalties import PENALTIES as REGISTERED
-from moreaugrad.penalties.per_input import PerInput
+from moreaugrad.penalties.base import PerInput
 from moreaugrad.score.inputs import Layout
 
 SHAPE = (2, 3, 5)

@@ -13,7 +13,7 @@ from moreaugrad.cli.entry import run
 from moreaugrad.explainers.feature_visualisation import Ascent, activation_maximisation
 from moreaugrad.pictures import read_settings
 from moreaugrad.reports.studies import study_page
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 
 
 def command(out: Path, *more: str) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import moreaugrad as mg
-from moreaugrad.score.chunks import CPU_FULL, CPU_LARGEST, Chunks, activations
+from moreaugrad.score.forward import CPU_FULL, CPU_LARGEST, Chunks, activations
 from moreaugrad.score.score import Score
 
 

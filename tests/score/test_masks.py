@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from moreaugrad.score.inputs import Layout
-from moreaugrad.score.masks import flat_mask, rank_from_top, spread
+from moreaugrad.score.inputs import Layout, flat_mask, rank_from_top, spread
 
 ONE = Layout(((3, 2),), (torch.float32,))
 TWO = Layout(((3, 2), (4,)), (torch.float32,) * 2)

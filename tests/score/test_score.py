@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 import oracles
 import toys
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.noise import ABSOLUTE, RELATIVE, Noise
-from moreaugrad.score.readout import KINDS
 from moreaugrad.score.score import Score
+from moreaugrad.score.targets import KINDS
 
 F64 = torch.float64
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import toys
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.training import ConditionalGradient, Iterative, Momentum, ProjectedMaximiser
 from moreaugrad.training.protocol import Adversary
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty, SquaredL2, WeightedL2
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.training import Fast, cross_entropy, hinge
 from toys import normal
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.penalties import L1, ElasticNet, GroupL2
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.training import Free, ProjectedMaximiser, cross_entropy
 from toys import normal
 

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, Penalty, SquaredL2
-from moreaugrad.score.inputs import Layout
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace, Layout
 from moreaugrad.training import (
     LOSSES,
     PROTOCOLS,

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore
-from moreaugrad.score.inputs import Layout
-from moreaugrad.score.pixels import INPUT, UNITS, InputSpace
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout
 
 L2, LINF = "l2", "linf"
 NORMS = (L2, LINF)

@@ -20,13 +20,11 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore
-from moreaugrad.score.inputs import Layout
-from moreaugrad.score.masks import MaskLike
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout, MaskLike
 from moreaugrad.score.noise import Noise
-from moreaugrad.score.pixels import INPUT, UNITS, InputSpace
-from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Inputs
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Checked
 
 

@@ -13,12 +13,12 @@ from moreaugrad.attacks.descent import Pursuing
 from moreaugrad.attacks.objectives import Likeness, likeness
 from moreaugrad.attacks.problem import AttackedBatch, Pursuit
 from moreaugrad.attacks.search import Found, Incumbents
+from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.hooks import as_module
 from moreaugrad.score.inputs import Layout
-from moreaugrad.score.layer import as_module
-from moreaugrad.score.likelihood import log_sigmoid, log_softmax
-from moreaugrad.score.softplus import softplus_surrogate
+from moreaugrad.score.numerics import log_sigmoid, log_softmax
 
 CLASSES = 1000
 """Of the outputs that the published weight is for."""

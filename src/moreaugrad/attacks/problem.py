@@ -13,9 +13,9 @@ from moreaugrad.attacks.objectives import Goal
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.batched import Batched
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.noise import Noise
-from moreaugrad.score.readout import Readout, Target, TargetLike
+from moreaugrad.score.targets import Readout, Target, TargetLike
 from moreaugrad.solvers.solution import Solution
 
 FIRST = 2**40

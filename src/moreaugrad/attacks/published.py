@@ -18,7 +18,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.gradient import SimpleGradient
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.published import PublishedMoreauGrad
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Layout
 from moreaugrad.solvers.solution import Solution
 

@@ -28,7 +28,7 @@ from moreaugrad.certificates.rules import (
 )
 from moreaugrad.certificates.slopes import Unknown, Varying, varying
 from moreaugrad.score import checks
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 
 Shape = tuple[int, ...]
 NORMALISATIONS = ("batch_norm", "_native_batch_norm_legit_no_training")

@@ -23,10 +23,10 @@ from moreaugrad.curvature.second_derivatives import (
     twice_differentiable,
 )
 from moreaugrad.score import checks
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.forward import explained
 from moreaugrad.score.inputs import per_sample
-from moreaugrad.score.likelihood import magnitude
-from moreaugrad.score.rounding import reduced_precision
+from moreaugrad.score.numerics import magnitude, reduced_precision
 
 PRODUCT = 2
 """Evaluations that a product counts for: it is two passes back through a recorded gradient."""
@@ -299,7 +299,7 @@ def outside_autocast(bound: BoundScore) -> Iterator[BoundScore]:
 def recording(bound: BoundScore) -> Iterator[None]:
     """While open, what is computed can be differentiated twice; errors say what the model got."""
     checks.check_recording()
-    with torch.enable_grad(), checks.explained(bound.layout), twice_differentiable():
+    with torch.enable_grad(), explained(bound.layout), twice_differentiable():
         yield
 
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moreaugrad.curvature.krylov import RitzSpace
 from moreaugrad.curvature.products import GaussNewton, LossModel, outside_autocast
-from moreaugrad.curvature.ritz import RitzSpace
 from moreaugrad.score import checks
-from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.score.noise import Noise
-from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Inputs, Score
+from moreaugrad.score.targets import TargetLike
 
 START = Noise(seed=0x52454C55)
 RESOLVED = 1e-10

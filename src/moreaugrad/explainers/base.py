@@ -20,10 +20,10 @@ from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation, r
 from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.catalogue import name_of
-from moreaugrad.score.bound import BoundScore, ForwardFunc
-from moreaugrad.score.masks import MaskLike
-from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.bound_score import BoundScore, ForwardFunc
+from moreaugrad.score.inputs import MaskLike
 from moreaugrad.score.score import Inputs, Score
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Checked
 from moreaugrad.solvers.solution import Solution, Status
 

@@ -15,11 +15,11 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.score import checks
-from moreaugrad.score.bound import BoundScore
-from moreaugrad.score.layer import taken
-from moreaugrad.score.masks import MaskLike
-from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.hooks import taken
+from moreaugrad.score.inputs import MaskLike
 from moreaugrad.score.score import Inputs
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.solvers.solution import Solution, Status
 
 Baselines = float | Tensor | tuple[float | Tensor, ...] | None

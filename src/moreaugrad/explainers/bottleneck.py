@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from moreaugrad.score import checks
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.hooks import hooked
 from moreaugrad.score.inputs import Shape
-from moreaugrad.score.layer import hooked
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.explainers.uncertainty import blocks_of, jackknife, mean_of, relative
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.base import prox_derivative
-from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.score.noise import RELATIVE, Noise
 from moreaugrad.score.score import Score

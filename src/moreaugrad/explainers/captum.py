@@ -14,8 +14,8 @@ from torch import Tensor
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
 from moreaugrad.registry import choose
-from moreaugrad.score import checks
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.forward import explained
 from moreaugrad.solvers.solution import Solution, Status
 
 
@@ -84,7 +84,7 @@ class IntegratedGradients(FromBaseline):
             )
             return found
 
-        with checks.explained(bound.layout):
+        with explained(bound.layout):
             mean = bound.in_chunks(mean_gradient, self.steps)
         contributions = mean * (bound.origin - baseline)
         maps = Solution.direct(

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.curvature.conjugate import shifted_solve
+from moreaugrad.curvature.krylov import shifted_solve
 from moreaugrad.curvature.products import (
     EXACT,
     GAUSS_NEWTON,
@@ -25,7 +25,7 @@ from moreaugrad.explainers.derivatives import IMPLICIT, pulled_twice
 from moreaugrad.explainers.uncertainty import accuracy, check_cost, hessian_gap
 from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.solvers.problem import QuadraticProblem
 from moreaugrad.solvers.second_order import PROBE, SecondOrder

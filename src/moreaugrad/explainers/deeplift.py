@@ -11,8 +11,8 @@ from torch import Tensor
 from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
 from moreaugrad.explainers.rescale import rescaled
 from moreaugrad.score import checks
-from moreaugrad.score.bound import BoundScore
-from moreaugrad.score.layer import as_module
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.hooks import as_module
 from moreaugrad.solvers.solution import Solution
 
 

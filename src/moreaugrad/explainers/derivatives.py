@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.products import PRODUCT, Exact, LossModel, recorded, recording
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 
 IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN = "implicit", "straight-through", "unrolled", "stein"
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.solvers.solution import Provenance, Solution, Status
 
 if TYPE_CHECKING:

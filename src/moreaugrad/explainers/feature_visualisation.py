@@ -13,10 +13,9 @@ from torch.nn import functional
 
 from moreaugrad.metrics.draws import Stream, generator
 from moreaugrad.score import checks
-from moreaugrad.score.bound import ForwardFunc
-from moreaugrad.score.inputs import Layout
+from moreaugrad.score.bound_score import ForwardFunc
+from moreaugrad.score.inputs import InputSpace, Layout
 from moreaugrad.score.noise import Noise, sample_keys
-from moreaugrad.score.pixels import InputSpace
 from moreaugrad.score.score import Score
 from moreaugrad.settings import Documented
 

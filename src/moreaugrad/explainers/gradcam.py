@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.bottleneck import Output, outputs
 from moreaugrad.explainers.grid import Grid, grid_of
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.hooks import as_module, name_of, replaced, resolve
 from moreaugrad.score.inputs import Shape
-from moreaugrad.score.layer import as_module, name_of, replaced, resolve
-from moreaugrad.score.likelihood import raised
+from moreaugrad.score.numerics import raised
 from moreaugrad.solvers.solution import Solution
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, product
 from moreaugrad.explainers.noisy_mean import NoisyMean
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.solvers.solution import Solution
 from moreaugrad.solvers.sparsity import eta_for
 

@@ -20,11 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moreaugrad.score import checks
-from moreaugrad.score.arguments import take
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.forward import call
-from moreaugrad.score.inputs import Shape
-from moreaugrad.score.layer import hooked
+from moreaugrad.score.hooks import hooked
+from moreaugrad.score.inputs import Shape, take
 
 EXTRA_TOKENS = 8
 """Class, distillation and register tokens at most, before or after those of the grid."""

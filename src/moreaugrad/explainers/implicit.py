@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moreaugrad.curvature.conjugate import shifted_solve
+from moreaugrad.curvature.krylov import shifted_solve
 from moreaugrad.curvature.products import PRODUCT, recording
 from moreaugrad.curvature.second_derivatives import check_twice_differentiable
 from moreaugrad.explainers.derivatives import (
@@ -21,7 +21,7 @@ from moreaugrad.explainers.derivatives import (
     stein_product,
 )
 from moreaugrad.penalties.base import prox_derivative
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.solvers.problem import MoreauProblem
 
 MOST_PRODUCTS = 50

@@ -21,7 +21,7 @@ from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
 from moreaugrad.score.score import Score

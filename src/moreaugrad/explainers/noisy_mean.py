@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, STEIN, pulled_through, stein
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
 from moreaugrad.score.score import Score
 from moreaugrad.solvers.blocks import student

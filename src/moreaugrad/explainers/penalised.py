@@ -9,10 +9,9 @@ import torch
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import IMPLICIT, STRAIGHT_THROUGH
 from moreaugrad.penalties import L1, Penalty
-from moreaugrad.penalties.base import check_any_batch
-from moreaugrad.penalties.per_input import PerInput
+from moreaugrad.penalties.base import PerInput, check_any_batch
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Shape
 
 

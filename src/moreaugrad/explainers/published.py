@@ -10,9 +10,9 @@ import torch
 
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.penalties import L1, GroupL2, Penalty, groups
-from moreaugrad.penalties.per_input import PerInput
+from moreaugrad.penalties.base import PerInput
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.score.score import Score

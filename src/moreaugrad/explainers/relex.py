@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers.penalised import PenalisedExplainer
-from moreaugrad.score.bound import BoundScore, ForwardFunc
+from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
 from moreaugrad.score.score import Score
 from moreaugrad.solvers.fixed_steps import MomentumDescent

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moreaugrad.score.layer import hooked
+from moreaugrad.score.hooks import hooked
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.curvature.lanczos import Curvature, estimate_curvature
+from moreaugrad.curvature.krylov import Curvature, estimate_curvature
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.score.checks import as_parts
-from moreaugrad.score.masks import MaskLike
-from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.inputs import MaskLike
 from moreaugrad.score.score import Inputs
+from moreaugrad.score.targets import TargetLike
 
 SAFETY = 0.5
 """rho * lambda that the guidance aims at: below 1 with room for what the estimate missed."""

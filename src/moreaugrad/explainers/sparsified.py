@@ -13,11 +13,11 @@ from moreaugrad.explainers.derivatives import IMPLICIT, STEIN
 from moreaugrad.explainers.noisy_mean import NoisyMean
 from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore, ForwardFunc
-from moreaugrad.score.masks import MaskLike, rank_from_top
+from moreaugrad.score.bound_score import BoundScore, ForwardFunc
+from moreaugrad.score.inputs import MaskLike, rank_from_top
 from moreaugrad.score.noise import Noise
-from moreaugrad.score.readout import TargetLike
 from moreaugrad.score.score import Inputs
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.solvers.solution import Status
 
 SPARSIFIED, RELAXED, SCALED = "sparsified", "relaxed", "scaled"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.products import PRODUCT, Exact, LossModel
-from moreaugrad.score.rounding import OtherRounding
+from moreaugrad.score.numerics import OtherRounding
 from moreaugrad.solvers.second_order import QuadraticSolution, Rule
 
 CHECK = 1 + 2 * PRODUCT

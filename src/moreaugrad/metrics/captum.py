@@ -21,10 +21,9 @@ from moreaugrad.metrics.draws import Stream, generator
 from moreaugrad.metrics.maps import defined
 from moreaugrad.registry import choose
 from moreaugrad.score import checks
-from moreaugrad.score.bound import BoundScore
-from moreaugrad.score.inputs import Layout
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import INPUT, PIXEL, UNITS, InputSpace, Layout
 from moreaugrad.score.noise import sample_keys
-from moreaugrad.score.pixels import INPUT, PIXEL, UNITS, InputSpace
 from moreaugrad.settings import Documented
 
 Parts = Tensor | tuple[Tensor, ...]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from moreaugrad.metrics.perturbation import BLUR, MEAN, Places, Replacement, curves
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import InputSpace
 
 ORDERS = {"morf": (True,), "lerf": (False,), "abpc": (True, False)}
 """Whether the most relevant region goes first; for the difference, both."""

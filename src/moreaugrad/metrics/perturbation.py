@@ -23,8 +23,8 @@ from moreaugrad.metrics.draws import Stream, generator
 from moreaugrad.metrics.maps import REDUCTIONS, Floats, array, check, defined
 from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
-from moreaugrad.score.bound import BoundScore
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.settings import Documented
 
 UNIFORM, MEAN, BLUR = "uniform", "mean", "blur"

@@ -21,7 +21,7 @@ from moreaugrad.metrics.similarity import spearman
 from moreaugrad.metrics.structure import ssim
 from moreaugrad.registry import choose
 from moreaugrad.score.forward import call
-from moreaugrad.score.layer import Before, hooked
+from moreaugrad.score.hooks import Before, hooked
 
 Pair = Callable[[Tensor, Tensor], Tensor]
 

@@ -1,6 +1,6 @@
 from .base import Penalty as Penalty, Weight as Weight, Zero as Zero
 from .catalogue import PENALTIES as PENALTIES, build as build
-from .group import GroupL2 as GroupL2
+from .groups import GroupL2 as GroupL2
 from .separable import (
     L1 as L1,
     Box as Box,

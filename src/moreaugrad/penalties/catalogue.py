@@ -23,7 +23,7 @@ PENALTIES = Registry(
     {
         "l1": NamedPenalty("moreaugrad.penalties.separable:L1", "eta |g|_1", ADVGRAD),
         "group": NamedPenalty(
-            "moreaugrad.penalties.group:GroupL2", "eta sum_S |g_S|_2 over square blocks", ADVGRAD,
+            "moreaugrad.penalties.groups:GroupL2", "eta sum_S |g_S|_2 over square blocks", ADVGRAD,
         ),
         "elastic-net": NamedPenalty(
             "moreaugrad.penalties.separable:ElasticNet", "l1 |g|_1 + l2 |g|_2^2", ADVGRAD,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.score.chunks import Chunks
-from moreaugrad.score.readout import TargetLike
+from moreaugrad.score.forward import Chunks
 from moreaugrad.score.score import Score
+from moreaugrad.score.targets import TargetLike
 
 TIMED = 3
 

@@ -18,8 +18,8 @@ from moreaugrad.registry import nearest
 from moreaugrad.runs.plans.common import DTYPES, ComputePlan, ModelPlan, PreprocessPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import forward
-from moreaugrad.score.pixels import InputSpace
-from moreaugrad.score.readout import tensor_output
+from moreaugrad.score.inputs import InputSpace
+from moreaugrad.score.targets import tensor_output
 
 M = TypeVar("M", bound=ModelPlan)
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.utils.rnn import PackedSequence
-
-from moreaugrad.score.chunks import out_of_memory
-from moreaugrad.score.inputs import Layout
 
 
 class ModelError(ValueError):
@@ -51,6 +47,20 @@ def as_parts(inputs: object) -> tuple[Tensor, ...]:
             )
     check_recording(parts)
     return parts
+
+
+def as_args(args: object) -> tuple[object, ...]:
+    """As Captum takes them: nothing, one argument, or a tuple of them. Errors: TypeError for a
+    bool alone, which in Captum's Saliency stands in the same place and means something else."""
+    if args is None:
+        return ()
+    if isinstance(args, bool):
+        raise TypeError(
+            f"additional_forward_args: expected the model's further arguments, got {args}. It is "
+            "not Captum's abs (maps are signed, take .abs() of them); a model that takes a bool "
+            f"gets it as a tuple, ({args},)"
+        )
+    return args if isinstance(args, tuple) else (args,)
 
 
 def check_ordinary(name: str, part: Tensor) -> None:
@@ -144,52 +154,3 @@ def detached() -> ModelError:
         "its gradient is not recorded. Look for .detach(), .data, torch.no_grad(), numpy or "
         "quantised operators in the model's forward, or for a layer whose output is not used"
     )
-
-
-@contextmanager
-def explained(layout: Layout) -> Iterator[None]:
-    """Adds to a model's own error, of whatever type, what the model was given."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:
-        if out_of_memory(error):
-            raise
-        text = str(error)
-        if "inplace operation" in text or "in-place operation" in text:
-            raise ModelError(
-                f"the model changes its input in place, which hides the gradient: {text}"
-            ) from error
-        if "not have been used in the graph" in text:
-            raise detached() from error
-        if "requires_grad flags of leaf" in text:
-            raise ModelError(
-                "the model sets requires_grad on what it computes from its input, which torch "
-                "refuses where the input's gradient is recorded. Freeze that part (Hugging Face's "
-                "speech models: model.freeze_feature_encoder()), or call the model in evaluation "
-                f"mode ({_line(text)})"
-            ) from error
-        shapes = ", ".join(str(("B", *shape)).replace("'", "") for shape in layout.shapes)
-        types = ", ".join(str(dtype) for dtype in layout.dtypes)
-        raise ForwardError(
-            f"the model could not process inputs of shape {shapes} and dtype {types} "
-            f"({type(error).__name__}: {_line(text)}){_hint(text)}"
-        ) from error
-
-
-def _hint(text: str) -> str:
-    if text.startswith("Guard failed"):
-        return (
-            ": it was exported for other shapes; export it with a dynamic batch size "
-            "(torch.export.Dim), or give batch_size="
-        )
-    return ""
-
-
-def _line(text: str) -> str:
-    """The one that says what is wrong: TorchScript's errors have a trace before it."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return "no message"
-    return lines[-1] if "TorchScript" in lines[0] else lines[0]

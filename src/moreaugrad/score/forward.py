@@ -1,20 +1,120 @@
-"""The forward pass: every call of a model goes through here."""
+"""Network passes: how many samples each takes, how a model is called, and the errors it raises."""
 
 from __future__ import annotations
 
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.backends import mha
 
-from moreaugrad.score import checks
+from moreaugrad.score.checks import ForwardError, ModelError, detached
 from moreaugrad.score.inputs import Layout
-from moreaugrad.score.readout import tensor_output
+from moreaugrad.score.targets import tensor_output
+
+T = TypeVar("T")
+
+# Entries of the input in one pass: 16 photos of 3 x 224 x 224, 128 images of 3 x 32 x 32. Larger
+# chunks are slower per sample on a CPU (page faults and cache misses of big activations) and
+# gain nothing; an accelerator wants more.
+CPU_ENTRIES, CPU_MOST = 2_500_000, 128
+DEVICE_ENTRIES, DEVICE_MOST = 40_000_000, 2048
+# Bytes of activations in one pass on a CPU, once they are known: networks of tables fill the first
+# with thousands of rows, and no network takes more than the second.
+CPU_FULL, CPU_LARGEST = 100_000_000, 2_000_000_000
+
+
+@dataclass(eq=False)
+class Chunks:
+    """The chunk size shared by all parts of one computation; it shrinks when memory runs out.
+
+    most: rows that `fit` may go up to; None keeps the size, which the user has set.
+    """
+
+    size: int
+    most: int | None = None
+
+    @classmethod
+    def of(cls, batch_size: int | None, like: Tensor) -> Chunks:
+        """`batch_size`, or a size from the device and the entries of a row of `like` `[B, n]`."""
+        if batch_size is not None:
+            if batch_size < 1:
+                raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+            return cls(batch_size)
+        on_cpu = like.device.type == "cpu"
+        entries, most = (CPU_ENTRIES, CPU_MOST) if on_cpu else (DEVICE_ENTRIES, DEVICE_MOST)
+        fitting = max(1, entries // max(1, like.shape[1]))
+        return cls(min(most, fitting), fitting if on_cpu else None)
+
+    def fit(self, row_bytes: int) -> None:
+        """Chooses the size again, by the bytes of activations that a row keeps for its gradient."""
+        if self.most is not None and row_bytes > 0:
+            full, largest = CPU_FULL // row_bytes, CPU_LARGEST // row_bytes
+            self.size = max(1, min(max(self.size, full), largest, self.most))
+
+    def guarded(self, work: Callable[[], T]) -> T | None:
+        """The result of `work`, or None when memory ran out: then the size has been halved.
+
+        Errors: MemoryError when a single pass does not fit.
+        """
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if self.size == 1:
+                raise MemoryError(
+                    "not enough memory for the pass of one sample; use a smaller input or model, "
+                    "reduced precision, or another device"
+                ) from error
+        self.size //= 2
+        return None
+
+    def over(self, rows: Tensor, work: Callable[[Tensor], Tensor], width: int = 1) -> Tensor:
+        """`work` on consecutive rows that fill a pass, `width` places each; its results, joined."""
+        found: list[Tensor] = []
+        at = 0
+        while at < len(rows):
+            part = rows[at : at + max(1, self.size // width)]
+            done = self.guarded(partial(work, part))
+            if done is None:  # the chunk size was halved, so start over here
+                continue
+            found.append(done)
+            at += len(part)
+        return torch.cat(found)
+
+
+@contextmanager
+def activations(model: object) -> Iterator[list[int]]:
+    """Bytes of each tensor that passes keep for their gradient while open, weights left out."""
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    known = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    sizes: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        with suppress(RuntimeError):  # sparse tensors and others without a storage do not count
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in known:
+                known.add(storage.data_ptr())
+                sizes.append(storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield sizes
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller pass may help."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
 
 
 def forward(model: Callable[..., Any], *args: object, layout: Layout | None = None) -> Tensor:
@@ -28,7 +128,7 @@ def call(model: Callable[..., Any], *args: object, layout: Layout | None = None)
     layout: what the error says was given, in place of the tensors among `args`.
     """
     tensors = [arg for arg in args if isinstance(arg, Tensor) and arg.ndim > 0]
-    with one_function(), checks.explained(layout or Layout.of(tensors)):
+    with one_function(), explained(layout or Layout.of(tensors)):
         return model(*args)
 
 
@@ -61,3 +161,52 @@ def one_function() -> Iterator[None]:
             _depth -= 1
             if _depth == 0:
                 _OPEN.close()
+
+
+@contextmanager
+def explained(layout: Layout) -> Iterator[None]:
+    """Adds to a model's own error, of whatever type, what the model was given."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        text = str(error)
+        if "inplace operation" in text or "in-place operation" in text:
+            raise ModelError(
+                f"the model changes its input in place, which hides the gradient: {text}"
+            ) from error
+        if "not have been used in the graph" in text:
+            raise detached() from error
+        if "requires_grad flags of leaf" in text:
+            raise ModelError(
+                "the model sets requires_grad on what it computes from its input, which torch "
+                "refuses where the input's gradient is recorded. Freeze that part (Hugging Face's "
+                "speech models: model.freeze_feature_encoder()), or call the model in evaluation "
+                f"mode ({_line(text)})"
+            ) from error
+        shapes = ", ".join(str(("B", *shape)).replace("'", "") for shape in layout.shapes)
+        types = ", ".join(str(dtype) for dtype in layout.dtypes)
+        raise ForwardError(
+            f"the model could not process inputs of shape {shapes} and dtype {types} "
+            f"({type(error).__name__}: {_line(text)}){_hint(text)}"
+        ) from error
+
+
+def _hint(text: str) -> str:
+    if text.startswith("Guard failed"):
+        return (
+            ": it was exported for other shapes; export it with a dynamic batch size "
+            "(torch.export.Dim), or give batch_size="
+        )
+    return ""
+
+
+def _line(text: str) -> str:
+    """The one that says what is wrong: TorchScript's errors have a trace before it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "no message"
+    return lines[-1] if "TorchScript" in lines[0] else lines[0]

@@ -1,4 +1,9 @@
-"""Several inputs as one flat vector per sample."""
+"""The inputs of a model: flat vectors, masks, further arguments, and the units of pixels.
+
+Solvers work on one matrix `[B, n]`, a row for each sample; `Layout` says where each input lies in
+it. A masked entry (padding) keeps its value in every network pass, so that the score is a function
+of the real entries alone, and its gradient at the masked ones is exactly zero.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from moreaugrad.settings import Documented
 
 Shape = tuple[int, ...]
 
@@ -103,3 +110,137 @@ def flat_scale(std: float | Sequence[float], layout: Layout, like: Tensor) -> Te
     if not all(0 < value < float("inf") for value in given):
         raise ValueError(f"std: expected numbers > 0, got {std!r}")
     return per_channel("std", std, layout, like)
+
+
+MaskLike = Tensor | Sequence[Tensor | None] | None
+"""True at real positions: a tensor, or one for each of several inputs (None: all of it is real)."""
+
+
+def flat_mask(mask: MaskLike, layout: Layout, like: Tensor) -> Tensor | None:
+    """The mask of every entry `[B, n]`, on the device of `like` `[B, n]`; None where none is given.
+
+    Errors: TypeError or ValueError for another type or shape than the inputs have, and for a
+    sample of padding alone.
+    """
+    if mask is None:
+        return None
+    given = tuple(mask) if isinstance(mask, (tuple, list)) else (mask,)
+    if len(given) != len(layout.shapes):
+        raise ValueError(
+            f"mask: expected one for each of the {len(layout.shapes)} inputs, got {len(given)}"
+        )
+    batch = len(like)
+    parts = [
+        _entries(each, batch, shape, like.device)
+        for each, shape in zip(given, layout.shapes, strict=True)
+    ]
+    flat = layout.flatten(parts)
+    empty = (~flat.any(1)).nonzero()[:, 0].tolist()
+    if empty:
+        raise ValueError(
+            "mask: expected at least one real position (True) in each sample, got none in "
+            f"sample(s) {empty[:10]}"
+        )
+    return flat
+
+
+def _entries(mask: object, batch: int, shape: Shape, device: torch.device) -> Tensor:
+    """One input's mask, of its full shape."""
+    full = (batch, *shape)
+    if mask is None:
+        return torch.ones(full, dtype=torch.bool, device=device)
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask: expected a boolean tensor, got {type(mask).__name__}")
+    found = mask.to(device)
+    if found.dtype is not torch.bool:
+        whole = not (found.is_floating_point() or found.is_complex())
+        if not whole or bool(((found != 0) & (found != 1)).any()):
+            raise TypeError(
+                "mask: expected True (or 1) at real positions and False (or 0) at padding, got "
+                f"{found.dtype}{' with other values' if whole else ''}"
+            )
+        found = found.bool()
+    got = tuple(found.shape)
+    whole = len(got) == len(full) and got[0] == batch
+    if whole and all(size in (1, length) for size, length in zip(got, full, strict=True)):
+        return found.expand(full)
+    if len(got) < 2 or got != full[: len(got)]:
+        raise ValueError(
+            f"mask: expected the shape of the input {full}, in which axes of length 1 stand for "
+            f"all positions, or its leading axes, as {full[:2]}; got {got}"
+        )
+    return found.reshape(*got, *[1] * (len(full) - len(got))).expand(full)
+
+
+def spread(flat: Tensor, real: Tensor | None = None) -> Tensor:
+    """max - min of each row's real entries, `[B]`; 0 where there are none."""
+    if real is None:
+        return flat.amax(1) - flat.amin(1)
+    top = flat.masked_fill(~real, -torch.inf).amax(1)
+    return torch.where(real.any(1), top - flat.masked_fill(~real, torch.inf).amin(1), 0.0)
+
+
+def rank_from_top(values: Tensor, rank: Tensor) -> Tensor:
+    """The `rank`-th largest of each row `[B, G]`, rank `[B]` from 1: `[B]`."""
+    places = set(rank.tolist())
+    if len(places) == 1:
+        place = values.shape[1] + 1 - places.pop()
+        return values.kthvalue(place, dim=1).values
+    return values.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
+
+
+PIXEL, INPUT = "pixel", "input"
+UNITS = (INPUT, PIXEL)
+"""Of lengths: the network's own, after the normalisation, or those of pixels before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpace(metaclass=Documented):
+    """Pixels in [low, high]; the network takes x = (pixel - mean) / std, for each channel.
+
+    >>> space = mg.InputSpace(mean=(0.5,) * 3, std=(0.25,) * 3)
+
+    It is declared once, where the model is wrapped; attacks, metrics and certificates ask it for
+    the box of valid inputs and for lengths.
+    """
+
+    mean: float | tuple[float, ...] = 0.0
+    """What is subtracted from a pixel: a number, or one for each channel."""
+    std: float | tuple[float, ...] = 1.0
+    """What the difference is divided by: a number, or one for each channel."""
+    low: float = 0.0
+    """Smallest value of a pixel."""
+    high: float = 1.0
+    """Largest value of a pixel."""
+
+    def __post_init__(self) -> None:
+        if not -float("inf") < self.low < self.high < float("inf"):
+            raise ValueError(f"low and high: expected low < high, got {self.low} and {self.high}")
+
+    def scale(self, layout: Layout, like: Tensor) -> Tensor:
+        """std for every entry `[n]`: pixels of one unit of input."""
+        return flat_scale(self.std, layout, like)
+
+    def box(self, layout: Layout, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the greatest input, `[n]` each."""
+        scale, mean = self.scale(layout, like), self._mean(layout, like)
+        return (self.low - mean) / scale, (self.high - mean) / scale
+
+    def pixels(self, x: Tensor, layout: Layout) -> Tensor:
+        """Inputs `[B, n]` as pixels."""
+        return x * self.scale(layout, x) + self._mean(layout, x)
+
+    def inputs(self, pixels: Tensor, layout: Layout) -> Tensor:
+        """Pixels `[B, n]` as inputs."""
+        return (pixels - self._mean(layout, pixels)) / self.scale(layout, pixels)
+
+    def _mean(self, layout: Layout, like: Tensor) -> Tensor:
+        return per_channel("mean", self.mean, layout, like)
+
+
+def take(args: tuple[object, ...], follows: tuple[bool, ...], rows: Tensor) -> tuple[object, ...]:
+    """Arguments for these rows: those with one row per sample follow, the rest stays."""
+    return tuple(
+        arg[rows.to(arg.device)] if isinstance(arg, Tensor) and along else arg
+        for arg, along in zip(args, follows, strict=True)
+    )

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.score.inputs import per_sample
-from moreaugrad.score.masks import spread
+from moreaugrad.score.inputs import per_sample, spread
 from moreaugrad.settings import Documented
 
 DEFAULT_SIGMA = 0.1

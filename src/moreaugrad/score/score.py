@@ -11,21 +11,20 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
 from moreaugrad.score import checks
-from moreaugrad.score.arguments import as_args, readings, take
-from moreaugrad.score.behaviour import check_behaviour
-from moreaugrad.score.bound import BoundScore, ForwardFunc
-from moreaugrad.score.chunks import Chunks
-from moreaugrad.score.inputs import Layout, working_dtype
-from moreaugrad.score.layer import resolve, taken
-from moreaugrad.score.masks import MaskLike, flat_mask
+from moreaugrad.score.behaviour import check_behaviour, untouched
+from moreaugrad.score.bound_score import BoundScore, ForwardFunc
+from moreaugrad.score.checks import as_args
+from moreaugrad.score.forward import Chunks
+from moreaugrad.score.hooks import resolve, taken
+from moreaugrad.score.inputs import Layout, MaskLike, flat_mask, take, working_dtype
 from moreaugrad.score.noise import RELATIVE, Noise, noise_level, sample_keys
-from moreaugrad.score.random_state import untouched
-from moreaugrad.score.readout import Readout, Target, TargetLike
+from moreaugrad.score.targets import Readout, Target, TargetLike
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -82,7 +81,7 @@ class Score(Readout):
         args = as_args(additional_forward_args)
         checks.check_mode(self.model)
         fixed = partial(self._bound, parts, args, ids, mask)
-        choices = readings(args, len(parts[0]))
+        choices = _readings(args, len(parts[0]))
         if not self.check:
             bound = fixed(choices[0])
             return self._smoothed(bound.resolved(bound.clean_outputs(), target))
@@ -176,3 +175,19 @@ def _tried(bound: BoundScore, *, any_size: bool) -> tuple[BoundScore, Tensor]:
     outputs = bound.clean_outputs()
     bound.chunks.fit(check_behaviour(bound, outputs, any_size=any_size))
     return bound, outputs
+
+
+MOST = 3
+"""Arguments whose readings are all tried."""
+
+
+def _readings(args: tuple[object, ...], batch: int) -> list[tuple[bool, ...]]:
+    """Which arguments have one row per sample: first all that are as long as the batch, then what
+    else may be meant, because one that all samples share may happen to be so long."""
+    first = [isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == batch for arg in args]
+    own = [index for index, follows in enumerate(first) if follows]
+    if len(own) <= MOST:
+        shared = [set(some) for n in range(len(own) + 1) for some in combinations(own, n)]
+    else:
+        shared = [set(), set(own)]
+    return [tuple(f and i not in some for i, f in enumerate(first)) for some in shared]

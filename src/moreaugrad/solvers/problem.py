@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moreaugrad.penalties import Penalty
 from moreaugrad.score.batched import Batched
-from moreaugrad.score.bound import BoundScore
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.solvers.solution import Solution
 
 

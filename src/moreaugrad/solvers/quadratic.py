@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moreaugrad.curvature.ritz import RitzSpace
+from moreaugrad.curvature.krylov import RitzSpace
 from moreaugrad.penalties import L1, Penalty
 from moreaugrad.penalties.base import prox_derivative
 

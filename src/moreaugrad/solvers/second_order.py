@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.curvature.ritz import RitzSpace
+from moreaugrad.curvature.krylov import RitzSpace
 from moreaugrad.score.noise import Noise
 from moreaugrad.solvers.problem import QuadraticProblem, Solver
 from moreaugrad.solvers.quadratic import QuadraticModel

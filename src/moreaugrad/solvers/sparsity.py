@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moreaugrad.score.masks import rank_from_top
+from moreaugrad.score.inputs import rank_from_top
 from moreaugrad.solvers.descent import Descent
 from moreaugrad.solvers.problem import MoreauProblem, Solver
 from moreaugrad.solvers.solution import Solution, Status

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from moreaugrad.penalties import Penalty
 from moreaugrad.registry import choose
+from moreaugrad.score.inputs import INPUT, UNITS, InputSpace
 from moreaugrad.score.noise import Noise, sample_keys
-from moreaugrad.score.pixels import INPUT, UNITS, InputSpace
 from moreaugrad.settings import Documented
 from moreaugrad.training.harmonisation import GuidedPenalty, resolve
 from moreaugrad.training.inner import (

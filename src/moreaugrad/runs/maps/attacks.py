@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.base import Attack
+from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.data.choice import Chosen, known_classes
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.names import number_name
@@ -20,7 +21,6 @@ from moreaugrad.runs.plans.evaluate import OF_DATA, EvaluatePlan
 from moreaugrad.runs.plans.option import Settings
 from moreaugrad.runs.records import line
 from moreaugrad.score.forward import call
-from moreaugrad.score.softplus import softplus_surrogate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,9 +18,9 @@ from moreaugrad.metrics import KINDS, METRICS, Metric
 from moreaugrad.registry import choose, is_code
 from moreaugrad.runs.plans.option import Settings
 from moreaugrad.runs.records import number, numbers, problem
-from moreaugrad.score.pixels import InputSpace
-from moreaugrad.score.readout import Readout
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
+from moreaugrad.score.targets import Readout
 
 BY_MAP, BY_PAIR, BY_MODEL, BY_EXPLAINER = "map", "pair", "model", "explainer"
 BY_MASK, BY_TRUTH = "mask", "truth"

@@ -28,7 +28,7 @@ from moreaugrad.runs.plans.train import AugmentPlan, OptimiserPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Failure, Watch
 from moreaugrad.runs.train.protocols import check_attention, check_fits, make_protocol
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.training import LOSSES
 from moreaugrad.training.loop import SCHEDULES, Piece
 from moreaugrad.training.protocol import Protocol

@@ -16,7 +16,7 @@ from moreaugrad.runs.plans.toml import of_type
 from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
 from moreaugrad.score.checks import ForwardError
 from moreaugrad.score.forward import forward
-from moreaugrad.score.pixels import InputSpace
+from moreaugrad.score.inputs import InputSpace
 from moreaugrad.training import (
     PROTOCOLS,
     ConditionalGradient,

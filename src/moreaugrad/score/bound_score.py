@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from moreaugrad.score import checks
-from moreaugrad.score.arguments import take
-from moreaugrad.score.chunks import Chunks
-from moreaugrad.score.forward import forward
-from moreaugrad.score.inputs import Layout
-from moreaugrad.score.layer import substituted
-from moreaugrad.score.likelihood import pulled_back
+from moreaugrad.score.forward import Chunks, explained, forward
+from moreaugrad.score.hooks import substituted
+from moreaugrad.score.inputs import Layout, take
 from moreaugrad.score.noise import Draws, Noise
-from moreaugrad.score.readout import Readout, Target, TargetLike
+from moreaugrad.score.numerics import pulled_back
+from moreaugrad.score.targets import Readout, Target, TargetLike
 
 ForwardFunc = Callable[..., Any]
 
@@ -217,7 +215,7 @@ class BoundScore:
         """The scores `[m]` of outputs, and their gradients by what these were computed from."""
         if not outputs.requires_grad:
             raise checks.detached()
-        with checks.explained(self.layout):
+        with explained(self.layout):
             return pulled_back(outputs, inputs, partial(self.read, rows=rows))
 
     def outputs(self, points: Tensor, rows: Tensor) -> Tensor:

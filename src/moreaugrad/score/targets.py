@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.registry import choose
-from moreaugrad.score.likelihood import log_probability, log_sigmoid, raised
+from moreaugrad.score.numerics import log_probability, log_sigmoid, raised
 from moreaugrad.settings import Documented
 
 TargetLike = int | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | tuple[int, ...] | None

@@ -1,0 +1,244 @@
+"""Krylov methods: eigenvalues and linear systems of symmetric matrices known by products alone.
+
+Each sample of a batch has its own matrix. Estimates of a score's curvature see one neighbourhood,
+a finite number of noise samples and a Krylov subspace; none of them bounds what lies outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import spread
+from moreaugrad.score.noise import Noise
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TopPair:
+    """Largest Ritz value `[B]`, at least 0, its `vector` `[B, n]` of unit length (zero where the
+    value was negative), and `error` `[B]`, how far below an eigenvalue it is.
+
+    The error is min(r, r^2 / gap), gap the distance to the next value and r the length of `rest`
+    `[B, n]`, the pair's residual: what its vector lacks to be an eigenvector.
+    """
+
+    value: Tensor
+    vector: Tensor
+    error: Tensor
+    rest: Tensor
+
+
+class RitzSpace:
+    """Orthonormal directions V `[B, k, n]`, H V, and V' H V `[B, k, k]` in float64.
+
+    A zero direction stands for "nothing new here"; it takes no part.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        batch, n = like.shape
+        self.basis = like.new_zeros(batch, 0, n)
+        self.images = self.basis
+        self.small = torch.zeros(batch, 0, 0, dtype=torch.float64)
+
+    @property
+    def size(self) -> int:
+        """k, the number of directions."""
+        return self.basis.shape[1]
+
+    def direction(self, vector: Tensor) -> Tensor:
+        """What is new in a vector `[B, n]`, of unit length; zero where there is nothing.
+
+        Less than eps^(2/3) of it would be the rounding of the rest.
+        """
+        least = torch.finfo(vector.dtype).eps ** (2 / 3) * vector.norm(dim=1)
+        for _ in range(2):  # twice is enough
+            vector = vector - self.combine(self.coefficients(vector))
+        length = vector.norm(dim=1)
+        new = length > least
+        unit = vector / torch.where(new, length, 1.0)[:, None]
+        return torch.where(new[:, None], unit, 0.0)
+
+    def append(self, direction: Tensor, image: Tensor) -> None:
+        """A unit direction `[B, n]` orthogonal to the others, and H times it."""
+        self.basis = torch.cat([self.basis, direction[:, None]], dim=1)
+        self.images = torch.cat([self.images, image[:, None]], dim=1)
+        column = self.coefficients(image)
+        k = column.shape[1]
+        grown = column.new_zeros(len(column), k, k)
+        grown[:, :-1, :-1] = self.small
+        grown[:, -1] = grown[:, :, -1] = column
+        self.small = grown
+
+    def coefficients(self, vector: Tensor) -> Tensor:
+        """V' v: `[B, k]`, float64 on the processor."""
+        # One sample at a time: sums over n in batched products are far less accurate.
+        found = [part @ v for part, v in zip(self.basis, vector, strict=True)]
+        return torch.stack(found).double().cpu()
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """V c: `[B, n]`."""
+        return _combined(self.basis, coefficients)
+
+    def combine_images(self, coefficients: Tensor) -> Tensor:
+        """H V c: `[B, n]`."""
+        return _combined(self.images, coefficients)
+
+    def times(self, coefficients: Tensor) -> Tensor:
+        """(V' H V) c: `[B, k]`."""
+        return (self.small @ coefficients[:, :, None])[:, :, 0]
+
+    def solve(self, shift: Tensor, coefficients: Tensor) -> Tensor:
+        """(shift - V' H V)^-1 c: `[B, k]`."""
+        shifts = torch.diag_embed(shift.double().cpu()[:, None].expand(-1, self.size))
+        found: Tensor = torch.linalg.solve(shifts - self.small, coefficients)
+        return found
+
+    def gram(self, entries: Tensor) -> Tensor:
+        """V' V over some of the entries `[B, n]`: `[B, k, k]`."""
+        found = [(v * kept) @ v.T for v, kept in zip(self.basis, entries, strict=True)]
+        return torch.stack(found).double().cpu()
+
+    def top(self) -> TopPair:
+        """The largest eigenvalue as far as the space shows it, `[B]` each, float64."""
+        values, vectors = torch.linalg.eigh(self.small)
+        value, vector = values[:, -1], vectors[:, :, -1]
+        axis = self.combine(vector)
+        rest = self.combine_images(vector) - value.to(axis)[:, None] * axis
+        axis = torch.where((value > 0).to(axis.device)[:, None], axis, 0.0)
+        residual = rest.double().norm(dim=1).cpu()
+        below = values[:, -2] if values.shape[1] > 1 else torch.zeros_like(value)
+        gap = (value - below.clamp_min(0)).clamp_min(0)
+        sharp = torch.where(gap > residual, residual.square() / gap, residual)
+        error = torch.minimum(residual, sharp)
+        return TopPair(value=value.clamp_min(0), vector=axis, error=error, rest=rest)
+
+
+def _combined(vectors: Tensor, coefficients: Tensor) -> Tensor:
+    weights = coefficients.to(vectors)
+    return torch.stack([c @ v for v, c in zip(vectors, weights, strict=True)])
+
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""v `[m, n]` and the samples' rows, to H v `[m, n]`."""
+
+
+def shifted_solve(
+    product: Product,
+    root: Callable[[Tensor], Tensor],
+    right: Tensor,
+    weight: Tensor,
+    tolerance: float,
+    most: int,
+) -> tuple[Tensor, Tensor]:
+    """z and H R z, `[B, n]` each, where (I + weight R H R) z = R right.
+
+    root: v to R v, symmetric, for all samples. weight `[B]`. A sample is done when its residual is
+    at most `tolerance` of R right, when it has taken `most` products, or when a direction of
+    negative curvature shows that the system is not positive definite; z = R right, the first step,
+    is the least that is given.
+    H R z comes for nothing: it is the sum of the products that were made.
+    """
+    z = torch.zeros_like(right)
+    image = torch.zeros_like(right)
+    rest = root(right)
+    direction, size = rest.clone(), rest.square().sum(1)
+    goal = tolerance**2 * size
+    active = size > 0
+    for step in range(most):
+        rows = active.nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        inside = root(direction)
+        made = torch.zeros_like(right)
+        made[rows] = product(inside[rows], rows)
+        moved = direction + weight[:, None] * root(made)
+        bent = (direction * moved).sum(1)
+        length = torch.where(active & (bent > 0), size / bent, 0.0)
+        if step == 0:  # of an indefinite system, what the first direction gives without the solve
+            length = torch.where(active & (bent <= 0), torch.ones_like(length), length)
+        z = z + length[:, None] * direction
+        image = image + length[:, None] * made
+        rest = rest - length[:, None] * moved
+        after = rest.square().sum(1)
+        active = active & (bent > 0) & (after > goal)
+        direction = rest + torch.where(size > 0, after / size, 0.0)[:, None] * direction
+        size = after
+    return z, image
+
+
+PLAIN_RADIUS = 1e-2
+"""Length of the secants of a score without noise, as a share of the input's range."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curvature:
+    """Estimated extreme eigenvalues of the score's Hessian, `[B]` each.
+
+    `residual`: an eigenvalue lies within it of each of the two. Both lie inside the spectrum, so
+    the true extremes are at least as far out. `evaluations`: gradient evaluations for a sample.
+    """
+
+    lowest: Tensor
+    highest: Tensor
+    residual: Tensor
+    evaluations: int
+
+    @property
+    def weak_convexity(self) -> Tensor:
+        """lambda = max(0, -lowest): f + lambda/2 ||.||^2 is locally convex, as far as was seen."""
+        return self.lowest.clamp_max(0).abs()
+
+
+def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Curvature:
+    """Lanczos with full re-orthogonalisation on the Hessian around the clean input.
+
+    Hessian products are central differences of the score's (smoothed) gradient, with the same
+    draws on both sides: a smoothed network with kinks has curvature although every draw's second
+    derivative is zero. The secants are as long as the noise level, or 1 % of the input's range
+    without noise.
+    """
+    if steps < 2:
+        raise ValueError(f"steps: expected at least 2, got {steps}")
+    radius = _radius(bound)[:, None]
+    vector = Noise(seed).draw(bound.keys, 0, bound.origin, bound.mask)
+    vector = vector / vector.norm(dim=1, keepdim=True)
+    basis, diagonal, off = [vector], [], []
+    for _ in range(min(steps, bound.origin.shape[1])):
+        ahead = bound.value_and_grad(radius * basis[-1])[1]
+        behind = bound.value_and_grad(-radius * basis[-1])[1]
+        product = (ahead - behind) / (2 * radius)
+        diagonal.append((product * basis[-1]).sum(1))
+        for _ in range(2):  # twice is enough
+            for known in basis:
+                product = product - (product * known).sum(1, keepdim=True) * known
+        length = product.norm(dim=1)
+        off.append(length)
+        basis.append(product / length[:, None].clamp_min(torch.finfo(length.dtype).tiny))
+    a, b = torch.stack(diagonal, 1).double().cpu(), torch.stack(off, 1).double().cpu()
+    # A product of zero ends a sample's Krylov space; what follows must not couple back.
+    reached = (b > 1e-6 * a.abs().amax(1, keepdim=True)).cumprod(1)
+    tail = torch.cat([torch.ones_like(a[:, :1]), reached[:, :-1].double()], dim=1)
+    a = torch.where(tail > 0, a, a[:, :1])
+    coupling = torch.diag_embed(b[:, :-1] * reached[:, :-1], 1)
+    values, vectors = torch.linalg.eigh(torch.diag_embed(a) + coupling + coupling.mT)
+    ends = vectors[:, -1, [0, -1]].abs().amax(1) * b[:, -1] * reached[:, -1]
+    like = bound.origin
+    return Curvature(
+        lowest=values[:, 0].to(like),
+        highest=values[:, -1].to(like),
+        residual=ends.to(like),
+        evaluations=2 * len(diagonal) * bound.passes,
+    )
+
+
+def _radius(bound: BoundScore) -> Tensor:
+    width = spread(bound.origin, bound.mask)
+    plain = PLAIN_RADIUS * torch.where(width > 0, width, 1.0)
+    if bound.sigma is None:
+        return plain
+    level = bound.sigma.amax(1)
+    return torch.where(level > 0, level, plain)
