@@ -11,6 +11,7 @@ from typing import Any
 
 from formulas import mathml
 from mkdocs.structure.files import File, Files, InclusionLevel
+from reference import pages, with_links
 from tables import (
     RESULTS,
     STUDY,
@@ -51,16 +52,20 @@ MADE: dict[str, Callable[[], str]] = {
 
 
 def on_config(config: Any) -> Any:
-    """Put a page for each class of methods behind that of all methods."""
-    pages = dict.fromkeys(f"methods/{row.load().method}.md" for row in METHODS.values())
+    """Add a page for each class of methods, and for each package of the reference."""
+    methods = dict.fromkeys(f"methods/{row.load().method}.md" for row in METHODS.values())
     for entry in config["nav"]:
         if isinstance(entry, dict) and "Methods" in entry:
-            entry["Methods"] += pages
+            entry["Methods"] += methods
+        if isinstance(entry, dict) and "API reference" in entry:
+            entry["API reference"] += list(pages())[1:]
     return config
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the measurements, which lie outside of the documentation's folder."""
+    """Add the reference, and the measurements, which lie outside of the documentation's folder."""
+    for place, text in pages().items():
+        files.append(File.generated(config, place, content=text))
     for path in sorted(RESULTS.glob("*")):
         if path.suffix in (".md", ".png", ".svg"):
             place = f"measurements/{path.name}"
@@ -69,12 +74,14 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the tables where a page asks for them."""
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Put the tables where a page asks for them, and link the names of the library."""
     for place, made in MADE.items():
         if place in markdown:
             markdown = markdown.replace(place, made())
-    return RESULT.sub(lambda match: result_table(*match.groups()), markdown)
+    markdown = RESULT.sub(lambda match: result_table(*match.groups()), markdown)
+    generated = page.file.src_uri.startswith(("reference/", "measurements/"))
+    return markdown if generated else with_links(markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
