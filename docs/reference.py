@@ -157,7 +157,7 @@ def with_links(text: str) -> str:
 
 
 def _linked(section: str) -> str:
-    heading, newline, text = section.partition("\n") if section.startswith("#") else ("", "", section)
+    end = section.find("\n") if section.startswith("#") else 0
     known: set[str] = set()
 
     def link(match: re.Match[str]) -> str:
@@ -168,4 +168,4 @@ def _linked(section: str) -> str:
         known.add(entry)
         return f"[{match[0]}][{entry}]"
 
-    return heading + newline + NAME.sub(link, text)
+    return section[:end] + NAME.sub(link, section[end:])

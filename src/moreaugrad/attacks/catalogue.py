@@ -54,6 +54,7 @@ ATTACKS = Registry(
     },
     [_HERE + "base:Attack"],
 )
+"""All attacks by name; `ATTACKS[name].load()` is the class."""
 
 
 def build(name: str, explainer: Explainer, **settings: Any) -> Attack:

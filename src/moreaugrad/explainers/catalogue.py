@@ -152,6 +152,7 @@ METHODS = Registry(
     },
     ["moreaugrad.explainers.base:Explainer"],
 )
+"""All methods by name; `METHODS[name].load()` is the class, `.summary` what it is."""
 
 
 def build(name: str, model: Any, **settings: Any) -> Explainer:

@@ -241,6 +241,7 @@ METRICS = Registry(
         ),
     },
 )  # fmt: skip
+"""All metrics by name; `METRICS[name].load()` is the function."""
 
 
 def build(name: str, **settings: Any) -> Callable[..., Any]:

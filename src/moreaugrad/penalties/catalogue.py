@@ -45,6 +45,7 @@ PENALTIES = Registry(
     },
     ["moreaugrad.penalties.base:Penalty", "moreaugrad.training.harmonisation:GuidedPenalty"],
 )  # fmt: skip
+"""All penalties by name; `PENALTIES[name].load()` is the class."""
 
 
 def build(name: str, *weights: float, **settings: Any) -> Any:

@@ -37,6 +37,7 @@ PROTOCOLS = Registry(
     },
     [_HERE + "protocol:Protocol"],
 )  # fmt: skip
+"""All protocols by name; `PROTOCOLS[name].load()` is the class."""
 
 
 def build(name: str, penalty: Penalty | GuidedPenalty | None = None, **settings: Any) -> Protocol:

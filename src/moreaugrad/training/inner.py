@@ -68,6 +68,7 @@ def hinge(output: Tensor, y: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, PerSampleLoss] = {"cross-entropy": cross_entropy, "hinge": hinge}
+"""The losses by name."""
 
 
 def check_labels(y: Tensor, classes: int) -> None:
