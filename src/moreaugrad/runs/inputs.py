@@ -127,16 +127,26 @@ class TensorInputs(Inputs):
     x: Tensor
 
     @classmethod
-    def of(cls, x: Tensor) -> TensorInputs:
-        items = [Item(name=f"input {row}") for row in range(len(x))]
+    def of(cls, x: Tensor, classes: Sequence[int] | None = None) -> TensorInputs:
+        """classes: of each input, where they are known. Errors: ValueError for other shapes."""
+        if x.ndim != 4 or not len(x):
+            raise ValueError(f"data: expected inputs [B, C, H, W], got the shape {list(x.shape)}")
+        if classes is not None and len(classes) != len(x):
+            raise ValueError(f"target: expected {len(x)} classes, got {len(classes)}")
+        known: Sequence[int | None] = classes or [None] * len(x)
+        items = [Item(name=f"input {row}", index=index) for row, index in enumerate(known)]
         data = NamedFiles(layout="tensor", items=items, paths={})
         chosen = [Chosen(index=row, item=item) for row, item in enumerate(items)]
-        known = hashlib.sha256(x.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-        plan = DataPlan(indices=tuple(range(len(x))), digest=known)
-        return cls(plan=plan, data=data, chosen=chosen, x=x)
+        content = x.detach().cpu().contiguous().numpy().tobytes() + repr(classes or "").encode()
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        plan = DataPlan(indices=tuple(range(len(x))), digest=digest)
+        return cls(plan=plan, data=data, chosen=chosen, x=x.detach())
 
     def input(self, one: Chosen, network: Network) -> Tensor:
-        return self.x[one.index]
+        found = self.x[one.index]
+        if not found.isfinite().all():
+            raise ValueError("expected finite values, got NaN or infinity")
+        return found
 
     def truth(self, one: Chosen, network: Network) -> Tensor | None:
         return None

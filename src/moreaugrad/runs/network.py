@@ -30,11 +30,12 @@ LIKELIEST = 5
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
     """A loaded model on this process's device; `compute` has every choice made, and is the same in
-    all processes."""
+    all processes. bounded: whether `space` says which inputs are valid."""
 
     model: LoadedModel
     compute: ComputePlan
     device: torch.device
+    bounded: bool = True
 
     @classmethod
     def load(
@@ -64,19 +65,22 @@ class Network:
         return cls(model=replace(model, module=module), compute=chosen, device=device)
 
     @classmethod
-    def of(cls, model: nn.Module | LoadedModel) -> Network:
+    def of(cls, model: nn.Module | LoadedModel, x: Tensor | None = None) -> Network:
         """A network at hand, as it is: on its own device, its inputs not preprocessed unless it
-        says how."""
+        says how. x: inputs of a module; where they leave [0, 1], nothing is known about which
+        inputs are valid, and images of them are stretched."""
+        bounded = True
         if not isinstance(model, LoadedModel):
-            raw = Preprocess()
-            model = LoadedModel(module=model, preprocess=raw, name=type(model).__name__)
+            preprocess, bounded = (Preprocess(), True) if x is None else _seen_as(x.detach())
+            model = LoadedModel(module=model, preprocess=preprocess)
+        model = replace(model, name=model.name or type(model.module).__name__)
         weight = next(model.module.parameters(), torch.empty(0))
         dtype = str(weight.dtype).removeprefix("torch.")
         compute = ComputePlan(
             device=str(weight.device), threads=torch.get_num_threads(), channels_last=False,
             fold_batchnorm=False, dtype=dtype if dtype in DTYPES else "float32",
         )  # fmt: skip
-        return cls(model=model, compute=compute, device=weight.device)
+        return cls(model=model, compute=compute, device=weight.device, bounded=bounded)
 
     def batch(self, inputs: list[Tensor]) -> Tensor:
         """Inputs `[C, H, W]` as one batch for the network."""
@@ -148,6 +152,25 @@ class Network:
             ]
             for classes, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
+
+
+def _seen_as(x: Tensor) -> tuple[Preprocess, bool]:
+    """How pixels in [0, 1] would become these inputs `[B, C, H, W]`, and whether they are pixels.
+
+    Errors: ValueError for other than 1 or 3 channels.
+    """
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(
+            "data: expected images [B, C, H, W] of 1 or 3 channels, got the shape "
+            f"{list(x.shape)}: explain other inputs by a method's own class, such as "
+            "SmoothGrad(model).explain(x)"
+        )
+    known = x[x.isfinite()].double()
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    if low >= 0 and high <= 1:
+        return Preprocess(mean=(0.0,) * x.shape[1], std=(1.0,) * x.shape[1]), True
+    extent = high - low or 1.0
+    return Preprocess(mean=(-low / extent,) * x.shape[1], std=(1 / extent,) * x.shape[1]), False
 
 
 def resolved_device(name: str | None) -> str:

@@ -7,27 +7,37 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.models.loaded import LoadedModel
+from moreaugrad.registry import nearest
 from moreaugrad.reports.folder import table_rows
 from moreaugrad.reports.reading import CLEAN, MapsFolder
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.inputs import Inputs, TensorInputs
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.common import CELLS, DataPlan, ModelPlan
+from moreaugrad.runs.plans.common import CELLS, ComputePlan, DataPlan, ModelPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
 from moreaugrad.runs.plans.explain import ExplainPlan
-from moreaugrad.runs.plans.maps import MapsPlan, chosen_names, read_parts
-from moreaugrad.runs.plans.option import Settings
+from moreaugrad.runs.plans.maps import (
+    COMMON,
+    OF_LABEL,
+    MapsPlan,
+    chosen_names,
+    read_metrics,
+    read_parts,
+)
+from moreaugrad.runs.plans.option import Plan, Settings, options
 from moreaugrad.runs.plans.report import ReportPlan
 from moreaugrad.runs.report import ReportRun
 
@@ -36,10 +46,13 @@ if TYPE_CHECKING:
 
 Model = str | nn.Module | LoadedModel
 """A name as the command line takes it, or a network."""
-Images = str | os.PathLike[str] | Sequence[str] | Tensor
+Data = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Tensor | np.ndarray[Any, Any]
 """Files, folders or globs, the name of a data set, or inputs `[B, C, H, W]` of the network."""
+Target = int | str | Sequence[int] | Tensor | None
+"""A class by index or label, "label" for the data set's own; of inputs, also one index for each."""
 Parts = str | Iterable[str] | Mapping[str, Settings]
 """Names, or settings by name."""
+P = TypeVar("P", bound=Plan)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +87,17 @@ class Results:
             "<tr>" + "".join(f"<td>{html.escape(_shown(row.get(n)))}</td>" for n in names) + "</tr>"
             for row in self.rows
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        failed = "".join(f"<p>{html.escape(why)}</p>" for why in self.failures)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return table + failed
+
+    def __repr__(self) -> str:
+        images = len({row["index"] for row in self.rows})
+        more = "" if self.folder is None else f", folder={str(self.folder)!r}"
+        return (
+            f"Results({len(self.rows)} maps of {images} images, {len(self.failures)} "
+            f"failures{more})"
+        )
 
     def _columns(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows for name in row))
@@ -86,48 +109,59 @@ def _shown(value: Any) -> str:
 
 def explain(
     model: Model,
-    images: Images,
+    data: Data,
     methods: Parts = "sparse-moreaugrad",
     *,
-    target: int | str | None = None,
+    images: int | None = None,
+    target: Target = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     **plan: Any,
 ) -> Results:
     """Explains images, as `moreaugrad explain` does.
 
-    model: a name, or a network; its preprocessing is that of its source, and none for a module.
-    images: files, folders or globs, "cells", or a tensor of the network's inputs.
-    methods: names (also with commas, or "all"), or settings by name. target: a class by index or
-    label; None is each input's prediction. out: a folder for the run, which can then be resumed and
-    has a page; without it nothing is kept.
-    plan: further fields of `runs.plans.explain.ExplainPlan`.
-    Errors: ValueError for whatever cannot work.
+    model: a name, or a network; its preprocessing is that of its source, and none for a module
+    (`moreaugrad.models.LoadedModel` declares one, and labels).
+    data: files, folders or globs, "cells", or the network's inputs as a tensor or an array.
+    methods: names (also with commas, or "all"), or settings by name. images: how many of the data
+    set "cells", chosen by the seed. target: a class by index or label, "label" for the data set's
+    own, or an index for each row of a tensor; None is each input's prediction. out: a folder for
+    the run, which can then be resumed and has a page; without it nothing is kept.
+    plan: further options of the command by name, such as `rho=0.5`, `seed=1` or `device="cuda"`,
+    and other fields of `runs.plans.explain.ExplainPlan`.
+    Errors: ValueError or TypeError for whatever cannot work.
     """
-    given = ExplainPlan(methods=_parts(METHODS, methods), target=target, **plan)
-    return _run("explain", given, model, images, out, overwrite)
+    given = _plan(ExplainPlan, plan, methods=_parts(METHODS, methods))
+    return _run("explain", given, model, data, images, target, out, overwrite)
 
 
 def compare(
     model: Model,
-    images: Images,
+    data: Data,
     methods: Parts = "all,-published-moreaugrad",
-    **how: Any,
+    *,
+    images: int | None = None,
+    target: Target = None,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    **plan: Any,
 ) -> Results:
-    """Explains images by several methods: `explain` with other methods by default."""
-    return explain(model, images, methods, **how)
+    """Explains images by several methods, as `moreaugrad compare` does: `explain` with other
+    methods by default."""
+    given = _plan(ExplainPlan, plan, methods=_parts(METHODS, methods))
+    return _run("compare", given, model, data, images, target, out, overwrite)
 
 
 def evaluate(
     model: Model,
-    data: Images,
+    data: Data,
     methods: Parts,
     *,
     attacks: Parts = (),
     metrics: Parts | None = None,
-    epsilons: Sequence[float] = (),
+    epsilons: float | Sequence[float] = (),
     images: int | None = None,
-    target: int | str | None = None,
+    target: Target = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     **plan: Any,
@@ -137,16 +171,17 @@ def evaluate(
     data: a data set's folder or zip archive, "cells", files, or a tensor of the network's inputs.
     attacks, metrics: names or settings by name; metrics None: the command's own. epsilons: budgets
     of the attacks. images: how many of the data set. The others: see `explain`.
-    plan: further fields of `runs.plans.evaluate.EvaluatePlan`.
+    plan: further options of the command by name, and other fields of
+    `runs.plans.evaluate.EvaluatePlan`.
     """
-    plan["data"] = DataPlan(images=images)
     if metrics is not None:
-        plan["metrics"] = _parts(METRICS, metrics)
-    given = EvaluatePlan(
-        methods=_parts(METHODS, methods), attacks=_parts(ATTACKS, attacks),
-        epsilons=tuple(epsilons), target=target, **plan,
+        plan["metrics"] = metrics
+    budgets = (epsilons,) if isinstance(epsilons, (int, float)) else tuple(epsilons)
+    given = _plan(
+        EvaluatePlan, plan, methods=_parts(METHODS, methods), attacks=_parts(ATTACKS, attacks),
+        epsilons=budgets,
     )  # fmt: skip
-    return _run("evaluate", given, model, data, out, overwrite)
+    return _run("evaluate", given, model, data, images, target, out, overwrite)
 
 
 def report(*runs: str | os.PathLike[str], out: str | os.PathLike[str], **plan: Any) -> Path:
@@ -154,35 +189,90 @@ def report(*runs: str | os.PathLike[str], out: str | os.PathLike[str], **plan: A
 
     plan: further fields of `runs.plans.report.ReportPlan`.
     """
-    given = ReportPlan(runs=tuple(map(str, runs)), **plan)
-    execute(ReportRun(given), Path(out), overwrite=True)
+    given = _with(ReportPlan(runs=tuple(map(str, runs))), plan)
+    outcome = execute(ReportRun(given), Path(out), overwrite=True)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
     return Path(out) / "index.html"
 
 
 def _parts(registry: Any, given: Parts) -> dict[str, Settings]:
+    """Errors: ValueError for an unknown name, TypeError for what names nothing."""
+    what = f"{registry.part}s: expected names, or settings by name"
     if isinstance(given, Mapping):
+        for name, settings in given.items():
+            if not isinstance(settings, Mapping):
+                raise TypeError(f"{what}, got {settings!r} for {name!r}")
         return {name: dict(settings) for name, settings in given.items()}
-    names = [given] if isinstance(given, str) else list(given)
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{what}, got {_kinds(names)}")
+    if registry is METRICS:
+        return read_metrics({}, names)
     return read_parts(registry, {}, chosen_names(registry, names)) if names else {}
 
 
+def _plan(kind: type[P], given: Mapping[str, Any], **own: Any) -> P:
+    """A plan with options by name; those of methods go to every method that has them."""
+    settings = {name: value for name, value in given.items() if name in COMMON}
+    others = {name: value for name, value in given.items() if name not in COMMON}
+    own["settings"] = {**others.pop("settings", {}), **settings}
+    if "metrics" in others:
+        others["metrics"] = _parts(METRICS, others["metrics"])
+    return _with(kind(**own), others)
+
+
+def _with(plan: P, given: Mapping[str, Any]) -> P:
+    """The plan with fields of itself, and of the plans in it, by name. Errors: TypeError for a
+    name that is none."""
+    places = {place[-1]: place for place, _ in reversed(list(options(type(plan), ("sweep",))))}
+    places |= {item.name: (item.name,) for item in fields(plan)}
+    for name, value in given.items():
+        if name not in places:
+            raise TypeError(f"there is no option {name!r}{nearest(name, places)}")
+        plan = _replaced(plan, places[name], value)
+    return plan
+
+
+def _replaced(plan: P, place: Sequence[str], value: Any) -> P:
+    head, *rest = place
+    return replace(plan, **{head: _replaced(getattr(plan, head), rest, value) if rest else value})
+
+
 def _run(
-    command: str, plan: Any, model: Model, images: Images, out: Any, overwrite: bool
-) -> Results:
+    command: str, plan: Any, model: Model, data: Data, images: int | None, target: Target, out: Any,
+    overwrite: bool,
+) -> Results:  # fmt: skip
+    data = torch.as_tensor(data) if isinstance(data, np.ndarray) else data
     network: Network | None = None
     if isinstance(model, str):
         plan = replace(plan, model=replace(plan.model, name=model))
+    elif not isinstance(model, (nn.Module, LoadedModel)):
+        raise TypeError(f"model: expected a name, a torch module or a LoadedModel, got {model!r}")
+    elif plan.model != ModelPlan() or plan.compute != ComputePlan():
+        raise ValueError(
+            "model: a network in memory is used as it is: its weights, preprocessing and device "
+            "are its own"
+        )
     else:
-        network = Network.of(model)
+        network = Network.of(model, data if isinstance(data, Tensor) else None)
         plan = replace(plan, model=ModelPlan(name=network.model.name))
     inputs: Inputs | None = None
-    if isinstance(images, Tensor):
-        inputs = TensorInputs.of(images)
+    if isinstance(data, Tensor):
+        if images is not None:
+            raise ValueError("images: expected a data set to choose from, got a tensor: slice it")
+        classes = None if target is None or isinstance(target, (int, str)) else _classes(target)
+        inputs = TensorInputs.of(data, classes)
+        target = target if classes is None else OF_LABEL
     else:
-        plan = replace(plan, data=_data(plan, images))
-    run = MapsRun(plan, command=command, network=network, inputs=inputs)
+        plan = replace(plan, data=replace(_data(plan, data), images=images))
+    if not (target is None or isinstance(target, (int, str))):
+        raise TypeError("target: expected one class for all images, unless they are a tensor")
+    run = MapsRun(replace(plan, target=target), command=command, network=network, inputs=inputs)
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as place:
         outcome = execute(run, Path(place), overwrite=overwrite)
+        if outcome.interrupted:
+            raise KeyboardInterrupt
         found = MapsFolder.read(Path(place))
         maps: dict[str, dict[int, Tensor]] = {}
         for record in found.records:
@@ -198,10 +288,27 @@ def _run(
     )  # fmt: skip
 
 
-def _data(plan: MapsPlan, images: Any) -> DataPlan:
-    names = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+def _classes(target: Sequence[int] | Tensor) -> list[int]:
+    found = torch.as_tensor(target)
+    if found.ndim != 1 or found.is_floating_point() or found.is_complex():
+        raise ValueError(f"target: expected a class index for each input, got {target!r}")
+    return [int(index) for index in found]
+
+
+def _data(plan: MapsPlan, data: Any) -> DataPlan:
+    names = list(data) if isinstance(data, Iterable) and not isinstance(data, str) else [data]
+    if not names or not all(isinstance(name, (str, os.PathLike)) for name in names):
+        raise TypeError(
+            "data: expected files, folders or globs, a data set, or the network's inputs as one "
+            f"tensor [B, C, H, W]; got {_kinds(names)}"
+        )
     one = str(names[0]) if len(names) == 1 else ""
     source = one == CELLS or (one and isinstance(plan, EvaluatePlan))
     if source:
         return replace(plan.data, source=one)
     return replace(plan.data, files=tuple(map(str, names)))
+
+
+def _kinds(values: Iterable[Any]) -> str:
+    """The types of values in words."""
+    return " and ".join(dict.fromkeys(type(value).__name__ for value in values)) or "none"

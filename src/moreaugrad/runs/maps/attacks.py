@@ -107,7 +107,7 @@ class AttackMaker:
         if isinstance(way, list):
             ways = (given.get("source") or method.explainer).derivatives
             given["through"] = next((w for w in way if w in ways), way[0] if way else None)
-        if "space" in ATTACKS[name].defaults():
+        if "space" in ATTACKS[name].defaults() and self._network.bounded:
             given.setdefault("space", self._network.space)
         try:
             attack = ATTACKS.build(name, method.explainer, **{**given, over: epsilon})
