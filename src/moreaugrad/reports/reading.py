@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from moreaugrad.files.units import Record, Units
@@ -141,7 +141,7 @@ class MapsFolder:
         if self.explains:
             folder = next(r["folder"] for r in self.inputs if r["index"] == index)
             file = self.path / folder / f"{method}.safetensors"
-            return load_file(file)["map"] if what == "map" and file.is_file() else None
+            return load(file.read_bytes())["map"] if what == "map" and file.is_file() else None
         name = tensor_name(index, record["attack"], record["epsilon"], what)
         return self.units.tensors(unit_stem(self._blocks[index], method)).get(name)
 
