@@ -20,7 +20,7 @@ from moreaugrad.data.dataset import DataSet
 from moreaugrad.data.source import open_source
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.files.units import Record
-from moreaugrad.models.trained import Trained
+from moreaugrad.models.loading import Trained
 from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, value
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan

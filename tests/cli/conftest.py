@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import tiny_models
 from moreaugrad.cli.entry import run
-from moreaugrad.models.trained import Trained
+from moreaugrad.models.loading import Trained
 
 PATIENCE = 60
 """Seconds after which a command counts as hung; it takes a fraction of one. What it fails with then

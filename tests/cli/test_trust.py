@@ -11,7 +11,7 @@ import pytest
 
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.models import load_model
-from moreaugrad.models.sources import own_code
+from moreaugrad.models.loading import own_code
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.explain import ExplainPlan

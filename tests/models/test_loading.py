@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from moreaugrad.models import LoadedModel, Preprocess, load_model
-from moreaugrad.models.labels import read_labels
+from moreaugrad.models.loaded import read_labels
 
 FACTORIES = """
     from torch import nn
@@ -64,7 +64,7 @@ def test_a_factory_of_the_working_folder_brings_its_own_description(project, unt
 
 
 def test_a_bare_module_is_loaded_with_a_warning_about_its_preprocessing(project):
-    with pytest.warns(UserWarning, match="does not say how pictures are prepared"):
+    with pytest.warns(UserWarning, match="does not say how images are preprocessed"):
         model = load_model(f"{project}:network")
     assert model.preprocess == Preprocess()
     given = Preprocess(resize=20, crop=20)

@@ -15,7 +15,7 @@ from moreaugrad.data.images import find_images
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.files.names import readable
 from moreaugrad.models import load_model
-from moreaugrad.models.trained import trained_folder
+from moreaugrad.models.loading import trained_folder
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.inputs import unique_names
 from moreaugrad.runs.plans.evaluate import EvaluatePlan

@@ -18,7 +18,7 @@ from moreaugrad.data.examples import IMAGENETTE
 from moreaugrad.data.prepare import prepare
 from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
-from moreaugrad.models.heads import fit_head
+from moreaugrad.models.weights import fit_head
 from moreaugrad.penalties import PENALTIES
 from moreaugrad.reports.studies import study_page
 from moreaugrad.runs.engine import execute
@@ -232,7 +232,7 @@ def test_cells_in_a_folder_have_the_classes_of_the_builtin_network(tmp_path: Pat
     write_cells(tmp_path / "cells", counts={"train": 60}, size=16)
     model = StartPlan(name="builtin")
     read = prepared_train(plan(tmp_path / "cells", model=model, augment=AugmentPlan(size=16)))
-    assert (read.head, read.notes) == (None, [])
+    assert read.notes == []
     assert read.plan.model.digest == weights_digest(load_model("builtin").module)
 
 
@@ -245,8 +245,10 @@ def test_imagenette_keeps_the_rows_of_imagenet(data_folder: Path, tmp_path: Path
     )  # fmt: skip
     for model in (squeezenet, replace(squeezenet, labels=None)):
         prepared = prepared_train(plan(tmp_path, model=model, augment=AugmentPlan(size=64)))
-        assert prepared.head is not None
-        assert prepared.head.kept == tuple(output for output, _ in IMAGENETTE.values())
+        rows = [output for output, _ in IMAGENETTE.values()]
+        whole = load_model(model.name, weights=model.weights).module.state_dict()
+        kept = prepared.module.state_dict()["classifier.1.weight"]
+        assert torch.equal(kept, whole["classifier.1.weight"][rows])
 
 
 def test_other_classes_get_a_new_last_layer(tmp_path: Path) -> None:
@@ -285,7 +287,7 @@ def test_a_pointwise_convolution_is_a_last_layer_too() -> None:
     )  # fmt: skip
     x = torch.ones(2, 3, 6, 6)
     before = module(x)
-    assert fit_head(module, 2, rows=[4, 1]).name == "1"
+    assert fit_head(module, 2, rows=[4, 1]) == "1"
     torch.testing.assert_close(module(x), before[:, [4, 1]])
     with pytest.raises(ValueError, match="expected 2 rows of the 2"):
         fit_head(module, 2, rows=[0, 5])

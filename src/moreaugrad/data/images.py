@@ -159,6 +159,13 @@ def resized(image: P, size: Size, interpolation: str = "bilinear") -> P:
     return image.resize(wanted, Resampling[interpolation.upper()])  # type: ignore[return-value]
 
 
+def centre_cropped(image: P, size: tuple[int, int]) -> P:
+    """The centre of an image, (height, width) in pixels; a smaller image is padded with black."""
+    height, width = size
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))  # type: ignore[return-value]
+
+
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """Files, folders (searched to the bottom) and globs as a list of files, each once, in order.
 

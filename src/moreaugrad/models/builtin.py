@@ -1,4 +1,4 @@
-"""The built-in classifiers of synthetic cells: small, smooth, and their true maps are known."""
+"""The built-in classifiers of synthetic cells: small and smooth, with known ground truth maps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ WEIGHTS = {
     name: Path(__file__).parents[1] / "weights" / f"{name}.safetensors"
     for name in ("builtin", "builtin-elastic-net")
 }
-"""By the network's name. The second is the first, trained on with the elastic net's penalty."""
+"""Files by the name of the model. The second is the first, fine-tuned with the elastic net."""
 
 SIZE = 64
 MEAN, STD = (0.3, 0.3, 0.3), (0.25, 0.25, 0.25)
-"""What the classifier expects: RGB pictures of 64 x 64 pixels, normalised with these."""
+"""Preprocessing: RGB images of 64 x 64 pixels, normalised with this mean and std."""
 
 
-class Residual(nn.Module):
+class _Residual(nn.Module):
     """x + conv(silu(conv(silu(x)))), both 3 x 3."""
 
     def __init__(self, width: int) -> None:
@@ -35,11 +35,11 @@ class Residual(nn.Module):
 
 
 class CellClassifier(nn.Module):
-    """`[B, 3, 64, 64]` to ten logits `[B, 10]`, twice continuously differentiable.
+    """A classifier from inputs `[B, 3, 64, 64]` to ten logits `[B, 10]`.
 
-    SiLU throughout, strided convolutions and average pooling: no kink (as ReLU and max-pooling
-    have) bends its score, so its curvature is finite and its maps are continuous. No layer couples
-    the samples of a batch.
+    It is smooth: with SiLU instead of ReLU, strided convolutions and average pooling its curvature
+    is finite and its maps are continuous. No layer mixes the samples of a batch.
+    widths: channels of the three stages.
     """
 
     def __init__(self, widths: tuple[int, int, int] = (24, 48, 80)) -> None:
@@ -47,11 +47,11 @@ class CellClassifier(nn.Module):
         first, second, third = widths
         self.features = nn.Sequential(
             nn.Conv2d(3, first, 5, stride=2, padding=2),
-            Residual(first),
+            _Residual(first),
             nn.SiLU(), nn.Conv2d(first, second, 3, stride=2, padding=1),
-            Residual(second),
+            _Residual(second),
             nn.SiLU(), nn.Conv2d(second, third, 3, stride=2, padding=1),
-            Residual(third),
+            _Residual(third),
             nn.SiLU(),
         )  # fmt: skip
         self.head = nn.Linear(third, len(CLASS_NAMES))

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it: fewer passes over memory."""
+"""Batch normalisation folded into the preceding convolution, which saves passes over memory."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ KINDS = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, n
 
 
 def fold_batchnorm(module: nn.Module, example: Tensor | None = None) -> nn.Module:
-    """A copy of a model in evaluation mode that computes the same with fewer layers.
+    """A copy of a model in evaluation mode that computes the same function with fewer layers.
 
-    Each convolution whose output goes to one batch normalisation alone takes over its scale and
-    shift; an identity stands in its place, so the names of layers and their hooks stay. The given
-    module itself comes back where nothing can be folded, where its graph cannot be traced or the
-    module not copied, or where the copy's output on `example` (a batch of inputs) differs by more
-    than rounding.
+    Each convolution whose output only one batch normalisation uses takes over its scale and shift;
+    the normalisation becomes an identity, so the names of layers and their hooks stay.
+
+    example: a batch of inputs on which the copy's output is compared.
+    Returns the given module itself if nothing can be folded, if it cannot be traced or copied, or
+    if the outputs differ by more than rounding.
+
+    >>> module = mg.models.fold_batchnorm(torch.nn.Conv2d(3, 8, 3).eval())
     """
     pairs = list(_pairs(module))
     if not pairs:
         return module
     try:
         folded = copy.deepcopy(module)
-    except Exception:  # locks, weights that are computed, whatever a part of it refuses with
+    except Exception:  # any error that a part of the module raises when it is copied
         return module
     for conv, norm in pairs:
         layers = folded.get_submodule(conv), folded.get_submodule(norm)
@@ -41,10 +44,10 @@ def fold_batchnorm(module: nn.Module, example: Tensor | None = None) -> nn.Modul
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of the convolutions and normalisations that nobody else uses."""
+    """Names of convolutions and normalisations that nothing else in the graph uses."""
     try:
         graph = fx.Tracer().trace(module)
-    except Exception:  # whatever a model's own code raises when it is given proxies
+    except Exception:  # any error that a model's code raises when it is traced
         return
     named = dict(module.named_modules())
     calls = Counter(id(named[str(n.target)]) for n in graph.nodes if n.op == "call_module")

@@ -1,24 +1,28 @@
-"""Models by name."""
+"""Models by name, also those in the folders of trainings."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.random import fork_rng
 
+from moreaugrad.files.foreign import check_named, lies_within, parsing, read_json
+from moreaugrad.files.units import SUFFIX, damaged, listed
 from moreaugrad.models import builtin, sources
-from moreaugrad.models.heads import fit_head_to
-from moreaugrad.models.labels import check_labels, read_labels
-from moreaugrad.models.loaded import LoadedModel
+from moreaugrad.models.loaded import LoadedModel, check_labels, read_labels
 from moreaugrad.models.preprocess import Preprocess
-from moreaugrad.models.trained import FILE, TRAINED, Trained, trained_folder
-from moreaugrad.models.weights import fill_weights, read_weights
-from moreaugrad.registry import first_line, nearest
+from moreaugrad.models.weights import fill_weights, fit_head_to, read_weights
+from moreaugrad.registry import first_line, nearest, untrusted
+
+TRAINED, FILE, LABELS = "trained", "model.json", "labels.json"
+FINISHED = "results"
+"""The unit of a training's folder that is written last."""
 
 
 def load_model(
@@ -33,42 +37,47 @@ def load_model(
     seed: int = 0,
     trust: bool = False,
 ) -> LoadedModel:
-    """A classifier in evaluation mode, its parameters without gradients.
+    """Load a classifier by name, in evaluation mode, its parameters without gradients.
 
     name: `builtin`, `builtin-elastic-net`, `torchvision:NAME`, `timm:NAME`, `hf:NAME` (or
-    `hf:FOLDER`), `trained:FOLDER`, where `train` has written to, or `python.module:factory`, a
-    function without arguments that returns a module, or a LoadedModel that brings preprocessing
-    and labels of its own.
-    weights: a safetensors file, or a checkpoint of torch.save without code in it; without it the
-    source's own weights are taken, and fetched where needed.
-    labels: one name a line, or JSON. With weights of their own they set the number of outputs,
-    also of a network that is built for others (its last layer is then another).
-    preprocess: instead of the source's own; a mapping has some of its fields.
-    pretrained: else without the source's weights: fresh ones, by `seed`. A factory decides itself.
-    trust: whether a factory that the folder of `trained:FOLDER` names may be run. One that is
-    given here, as `name`, needs no further consent.
+    `hf:FOLDER`), `trained:FOLDER` for a folder that `train` wrote, or `python.module:factory`, a
+    function without arguments that returns a module, or a LoadedModel with its own preprocessing
+    and labels.
+    weights: a safetensors file, or a checkpoint of torch.save without code in it; by default the
+    weights of the source, which are downloaded if needed.
+    labels: a file with one name a line, or JSON. Together with `weights`, their number decides the
+    number of outputs; the last layer is replaced if the network has another.
+    preprocess: instead of the source's own; a mapping replaces some of its fields.
+    device, dtype: of the parameters.
+    pretrained: False for fresh weights, a function of `seed`. It has no effect on a factory.
+    trust: whether a factory that the folder of `trained:FOLDER` names may be run. A factory given
+    as `name` needs no consent.
 
     Errors: ValueError for an unknown name (the nearest is suggested), a missing extra, weights
-    that cannot be fetched or do not fit, labels of another number, and a folder that names code
-    without `trust`.
+    that cannot be downloaded or do not fit, another number of labels than outputs, and a folder
+    that names code without `trust`.
+
+    >>> model = mg.load_model("builtin")
+    >>> model.labels[0]
+    'plain cell'
     """
     folder = trained_folder(name)
     if folder is not None:
-        told = Trained.read(Path(folder))
-        sources.refuse_code(told.model, Path(folder) / FILE, trust=trust)
+        trained = Trained.read(Path(folder))
+        refuse_code(trained.model, Path(folder) / FILE, trust=trust)
         fresh = weights is None and not pretrained
         found = load_model(
-            told.model,
-            weights or (None if fresh else told.weights),
-            labels or (None if fresh else told.labels),
-            _prepared(preprocess, told.preprocess),
+            trained.model,
+            weights or (None if fresh else trained.weights),
+            labels or (None if fresh else trained.labels),
+            _prepared(preprocess, trained.preprocess),
             device=device, dtype=dtype, pretrained=pretrained, seed=seed,
         )  # fmt: skip
-        return dataclasses.replace(found, name=name)
+        return replace(found, name=name)
     source, rest = _source(name)
     names = None if labels is None else read_labels(Path(labels))
     classes = len(names) if names is not None and weights is not None else None
-    with fork_rng(devices=[]):  # building a network draws its first weights
+    with fork_rng(devices=[]):  # fresh weights are random
         torch.default_generator.manual_seed(seed)
         model = source(rest, weights is None and pretrained, classes)
     if weights is not None:
@@ -77,11 +86,11 @@ def load_model(
         fill_weights(model.module, state, Path(weights), name)
     if not preprocess and model.preprocess is sources.RAW:
         warnings.warn(
-            f"{name} does not say how pictures are prepared: they go in as they are, as RGB in "
-            "[0, 1]. Give preprocess=, or let the factory return a LoadedModel",
+            f"{name} does not say how images are preprocessed: they are used as RGB in [0, 1]. "
+            "Give preprocess=, or let the factory return a LoadedModel",
             stacklevel=2,
         )
-    model = dataclasses.replace(
+    model = replace(
         model,
         name=name,
         module=_placed(model.module, device, dtype),
@@ -94,7 +103,7 @@ def load_model(
 
 
 def _prepared(asked: Preprocess | Mapping[str, Any] | None, own: Preprocess) -> Preprocess:
-    return asked if isinstance(asked, Preprocess) else dataclasses.replace(own, **(asked or {}))
+    return asked if isinstance(asked, Preprocess) else replace(own, **(asked or {}))
 
 
 def _source(name: str) -> tuple[sources.Source, str]:
@@ -127,7 +136,7 @@ def _placed(
         placed = module.to(device=device, dtype=dtype).eval()
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever a module that does not want to be moved raises
+    except Exception as error:  # a module may refuse with any error
         raise ValueError(
             f"model: a {type(module).__name__} cannot be moved to {str(device)!r} as {dtype} in "
             f"evaluation mode ({first_line(error)}); scripted, exported and quantised "
@@ -136,3 +145,92 @@ def _placed(
     for parameter in placed.parameters():  # a scripted module has no requires_grad_ of its own
         parameter.requires_grad_(False)
     return placed
+
+
+def own_code(name: str) -> bool:
+    """Whether a name is that of user code, `module:factory`."""
+    scheme, separator, rest = name.partition(":")
+    return bool(separator and scheme and rest) and scheme not in (*sources.SOURCES, TRAINED)
+
+
+def refuse_code(name: str, file: str | Path, *, trust: bool) -> None:
+    """Errors: ValueError for user code that a file names, unless the caller trusts it."""
+    if own_code(name) and not trust:
+        raise untrusted(name, file, "its network")
+
+
+def trained_folder(name: str) -> str | None:
+    """FOLDER of a name `trained:FOLDER`, otherwise None. Errors: ValueError for an empty FOLDER."""
+    scheme, _, folder = name.partition(":")
+    if scheme != TRAINED:
+        return None
+    check_named(f"model, {TRAINED}:FOLDER", folder)
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The `model.json` of a training.
+
+    model: the name that builds the network. weights, labels: paths of files in the same folder.
+    """
+
+    model: str
+    weights: str
+    labels: str
+    preprocess: Preprocess
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def builder(cls, name: str) -> str:
+        """The name that builds this network: the name itself, unless it is `trained:FOLDER`."""
+        folder = trained_folder(name)
+        return name if folder is None else cls.read(Path(folder)).model
+
+    @classmethod
+    def read(cls, folder: Path) -> Trained:
+        """Read it from a folder. Errors: ValueError if it is missing or has other content, and if a
+        file that the network needs is not as the training wrote it."""
+        _check_whole(folder)
+        file = folder / FILE
+        expected = f"the {FILE} of a finished training"
+        found = read_json(file, expected)
+        with parsing(str(file), expected):
+            given: dict[str, Any] = found["preprocess"]
+            settings: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in given.items()
+            }
+            trained = cls(
+                model=str(found["model"]),
+                weights=_inside(folder, found["weights"]),
+                labels=_inside(folder, found["labels"]),
+                preprocess=Preprocess(**settings),
+            )
+            if trained_folder(trained.model) is not None:
+                raise ValueError(
+                    f"a training builds its network by another name, not {trained.model}"
+                )
+        return trained
+
+
+def _check_whole(folder: Path) -> None:
+    names = listed(folder / f"{FINISHED}{SUFFIX}")
+    # Other files are for people, who may edit them.
+    used = {n: names[n] for n in names if n in (FILE, LABELS) or n.endswith(".safetensors")}
+    for name in damaged(folder, used):
+        raise ValueError(
+            f"{folder / name}: is damaged (its content is not what the training wrote); the same "
+            "train command makes it again. Other labels or weights are given beside the folder "
+            "(--labels, --weights)"
+        )
+
+
+def _inside(folder: Path, name: str) -> str:
+    """The path of a file in the folder. Errors: ValueError for one that leads out of it."""
+    path = folder / name
+    if ".." in Path(name).parts or not lies_within(path, folder):
+        raise ValueError(f"expected a file of its own folder, got {name!r}, which leads out of it")
+    return str(path)

@@ -1,4 +1,4 @@
-"""From a picture to what a model takes in, and back to what is shown."""
+"""From an image to the input of a model, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.data.images import Picture, Size, check_size, resized
+from moreaugrad.data.images import Picture, Size, centre_cropped, check_size, resized
 from moreaugrad.registry import choose
 from moreaugrad.settings import Documented
 
@@ -18,7 +18,7 @@ INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess(metaclass=Documented):
-    """Resize, centre crop, scale to [0, 1], then (x - mean) / std for each channel.
+    """Resize, centre crop, scale to [0, 1], then (pixel - mean) / std for each channel.
 
     >>> found = mg.models.Preprocess(resize=256, crop=224)(mg.load_image("docs/images/cell.png"))
     """
@@ -27,8 +27,7 @@ class Preprocess(metaclass=Documented):
     """The shorter side in pixels, or (height, width), which may change the aspect; None keeps the
     size."""
     crop: Size | None = None
-    """Side or (height, width) in pixels of the centre that is kept; what it lacks is filled with
-    black."""
+    """Side or (height, width) in pixels of the centre crop; smaller images get black margins."""
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Three numbers for RGB, or one for grey."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -53,41 +52,39 @@ class Preprocess(metaclass=Documented):
 
     @property
     def input_shape(self) -> tuple[int, int, int] | None:
-        """`(C, H, W)` of every prepared picture; None where the picture's own size decides."""
+        """`(C, H, W)` of every input; None if it depends on the size of the image."""
         size = self.crop if self.crop is not None else self.resize
         if size is None or (self.crop is None and isinstance(size, int)):
             return None
         return (len(self.mean), *_both(size))
 
     def __call__(self, image: Picture) -> Tensor:
-        """An image as a normalised float32 tensor `[C, H, W]`."""
+        """The input of an image: a normalised float32 tensor `[C, H, W]`."""
         image = image.convert("RGB" if len(self.mean) == 3 else "L")
         if self.resize is not None:
             image = resized(image, self.resize, self.interpolation)
-        image = self._cropped(image)
+        if self.crop is not None:
+            image = centre_cropped(image, _both(self.crop))
         pixels = np.asarray(image, dtype=np.float32) / 255
         tensor = torch.from_numpy(pixels.reshape(image.height, image.width, -1)).permute(2, 0, 1)
-        return ((tensor - self._column(self.mean)) / self._column(self.std)).contiguous()
+        return self.normalised(tensor).contiguous()
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels `[..., C, H, W]` in [0, 1] as inputs: (pixel - mean) / std."""
+        return (pixels - self._column(self.mean, pixels)) / self._column(self.std, pixels)
 
     def pixels(self, x: Tensor) -> Tensor:
-        """What an input `[C, H, W]` looks like: RGB `[H, W, 3]` in [0, 1], on the processor."""
+        """An input `[C, H, W]` as an image: RGB `[H, W, 3]` in [0, 1], on the CPU."""
         if x.ndim != 3 or len(x) != len(self.mean):
             raise ValueError(
                 f"expected an input [{len(self.mean)}, H, W], got shape {tuple(x.shape)}"
             )
-        picture = x.detach().float().cpu() * self._column(self.std) + self._column(self.mean)
-        return picture.clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).contiguous()
+        x = x.detach().float().cpu()
+        image = x * self._column(self.std, x) + self._column(self.mean, x)
+        return image.clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).contiguous()
 
-    def _column(self, values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values).view(-1, 1, 1)
-
-    def _cropped(self, image: Picture) -> Picture:
-        if self.crop is None:
-            return image
-        height, width = _both(self.crop)
-        # Pillow fills with black where the box leaves the picture.
-        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-        return image.crop((left, top, left + width, top + height))
+    def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(values, device=like.device).view(-1, 1, 1)
 
 
 def _both(size: Size) -> tuple[int, int]:

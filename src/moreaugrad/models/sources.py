@@ -1,11 +1,11 @@
-"""Where models come from. Each source is one function from a name to a LoadedModel."""
+"""Sources of models: each is one function from a name to a LoadedModel."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,29 +13,22 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from PIL.Image import Resampling
 from torch import nn
 
 from moreaugrad.data.cells import CLASS_NAMES
+from moreaugrad.data.images import Size
 from moreaugrad.models import builtin
-from moreaugrad.models.huggingface import as_preprocess
 from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.preprocess import Preprocess
-from moreaugrad.models.trained import TRAINED
 from moreaugrad.models.weights import load_weights
-from moreaugrad.registry import (
-    first_line,
-    import_code,
-    nearest,
-    untrusted,
-    working_folder,
-)
+from moreaugrad.registry import first_line, import_code, nearest, working_folder
 
 NO_CODE = {"trust_remote_code": False}
-"""For transformers, which otherwise asks on the terminal whether to run code that lies beside
-weights."""
+"""Otherwise transformers asks on the terminal whether to run code that it finds next to weights."""
 
 Source = Callable[[str, bool, int | None], LoadedModel]
-"""(name, whether to fetch weights, number of classes or None for the usual) -> LoadedModel."""
+"""(name, whether to fetch weights, number of classes or None for the default) -> LoadedModel."""
 
 
 def from_package(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
@@ -58,13 +51,13 @@ def from_torchvision(name: str, pretrained: bool, classes: int | None) -> Loaded
     weights = models.get_model_weights(name).DEFAULT
     if pretrained:
         with _fetching(f"torchvision:{name}"):
-            # Read once without running code; what is built next then comes from the cache.
+            # Read without running code; the model below is then built from the cached file.
             weights.get_state_dict(check_hash=True, weights_only=True, map_location="cpu")
             module = models.get_model(name, weights=weights)
     else:
         settings: dict[str, object] = {} if classes is None else {"num_classes": classes}
         if name in ("googlenet", "inception_v3"):
-            # Their published weights expect the other scale that this gives the input.
+            # Their published weights expect inputs that are rescaled in this way.
             settings |= {"transform_input": True, "init_weights": False}
         module = models.get_model(name, weights=None, **settings)
     transform = weights.transforms()
@@ -120,9 +113,10 @@ def from_huggingface(name: str, pretrained: bool, classes: int | None) -> Loaded
     with _fetching(f"hf:{name}"):
         config = transformers.AutoConfig.from_pretrained(name, **NO_CODE)
     if type(config) not in automatic._model_mapping:
+        architecture = ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
         raise ValueError(
-            f"hf:{name}: expected an image classifier, got {_described(config)}. In Python any "
-            "module is explained, one of text at its embedding (layer=)"
+            f"hf:{name}: expected an image classifier, got {architecture}. In Python any module "
+            "can be explained, one for text at its embedding (layer=)"
         )
     with _fetching(f"hf:{name}"):
         settings = transformers.AutoImageProcessor.from_pretrained(name, **NO_CODE).to_dict()
@@ -135,7 +129,7 @@ def from_huggingface(name: str, pretrained: bool, classes: int | None) -> Loaded
     if found.get("missing_keys"):
         raise ValueError(
             f"hf:{name}: its weights are not those of a finished classifier; without "
-            f"{', '.join(sorted(found['missing_keys'])[:4])} its answers would be random"
+            f"{', '.join(sorted(found['missing_keys'])[:4])} its outputs would be random"
         )
     labels = None
     if classes is None:
@@ -143,25 +137,52 @@ def from_huggingface(name: str, pretrained: bool, classes: int | None) -> Loaded
     return LoadedModel(module=module, preprocess=as_preprocess(settings), labels=labels)
 
 
-def _described(config: Any) -> str:
-    """The architecture that a configuration of transformers is of."""
-    return ", ".join(getattr(config, "architectures", None) or [type(config).__name__])
+def as_preprocess(settings: Mapping[str, Any]) -> Preprocess:
+    """An image processor of transformers, in its dictionary form, as a Preprocess.
+
+    The processor rescales bytes p to r p + o, then normalises with its mean and std. This equals
+    (p / 255 - m) / s with s = std / (255 r) and m = (mean - o) / (255 r).
+    Errors: ValueError for a size that Preprocess cannot express.
+    """
+    resize = _processor_size(settings.get("size")) if settings.get("do_resize") else None
+    crop = _processor_size(settings.get("crop_size")) if settings.get("do_center_crop") else None
+    percent = settings.get("crop_pct")
+    if percent and isinstance(resize, int):
+        # ConvNeXt's rule: small images are cropped, large ones are resized to a square.
+        crop = (resize, resize)
+        resize = int(resize / percent) if resize < 384 else crop
+    scale = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale") else 255.0
+    offset = 1.0 if settings.get("do_rescale") and settings.get("rescale_offset") else 0.0
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if settings.get("do_normalize"):
+        mean, std = tuple(settings["image_mean"]), tuple(settings["image_std"])
+    if settings.get("include_top"):  # EfficientNet divides a second time
+        std = tuple(a * b for a, b in zip(std, settings["image_std"], strict=True))
+    return Preprocess(
+        resize=resize,
+        crop=crop,
+        mean=tuple((value + offset) / scale for value in mean),
+        std=tuple(value / scale for value in std),
+        interpolation=Resampling(settings.get("resample", Resampling.BILINEAR)).name.lower(),
+    )
 
 
-def own_code(name: str) -> bool:
-    """Whether a network of this name is made by code of one's own, `module:factory`."""
-    scheme, separator, rest = name.partition(":")
-    return bool(separator and scheme and rest) and scheme not in (*SOURCES, TRAINED)
-
-
-def refuse_code(name: str, file: str | Path, *, trust: bool) -> None:
-    """Errors: ValueError for a name out of a file whose code nobody has consented to run."""
-    if own_code(name) and not trust:
-        raise untrusted(name, file, "its network")
+def _processor_size(size: object) -> Size | None:
+    if size is None or isinstance(size, int):
+        return size
+    if isinstance(size, Mapping):
+        if size.get("height") and size.get("width"):
+            return (int(size["height"]), int(size["width"]))
+        if size.get("shortest_edge"):
+            return int(size["shortest_edge"])
+    raise ValueError(
+        f"expected an image processor with a height and width or a shortest edge, got {size!r}; "
+        "give preprocess="
+    )
 
 
 def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
-    """`package.module:function`, found from the working folder too, called without arguments."""
+    """Call `package.module:function`, also of the working folder, without arguments."""
     factory = import_code(name, "a function that returns a model", SOURCES)
     with working_folder():
         try:
@@ -179,7 +200,7 @@ def from_factory(name: str, pretrained: bool, classes: int | None) -> LoadedMode
 
 
 RAW = Preprocess()
-"""Stands for "not known": pictures go in as they are, as RGB in [0, 1]."""
+"""The preprocessing of a module that comes without one: images as RGB in [0, 1]."""
 
 SOURCES: dict[str, Source] = {
     "torchvision": from_torchvision,
@@ -190,10 +211,10 @@ SOURCES: dict[str, Source] = {
 
 @cache
 def import_torchvision() -> ModuleType:
-    """torchvision, also where its compiled operators are missing.
+    """Import torchvision, even if its compiled operators are missing.
 
-    Its import then fails on the schemas of two operators, which no classifier needs. They are
-    defined here, in a library that stays alive, and detection alone is unavailable.
+    The import then fails on the schemas of two operators. They are defined here, in a library that
+    is kept alive; classifiers do not need them, only detection does.
     """
     try:
         return _import("torchvision", "torchvision")
@@ -212,7 +233,7 @@ _KEPT_ALIVE: list[torch.library.Library] = []
 
 
 def _import_extra(package: str, extra: str) -> ModuleType:
-    """A package that imports torchvision where it is there."""
+    """Import a package that itself imports torchvision if it is installed."""
     if importlib.util.find_spec("torchvision") is not None:
         import_torchvision()
     return _import(package, extra)
@@ -239,7 +260,7 @@ def _fetching(name: str) -> Iterator[None]:
                 f"save_pretrained writes them ({first_line(error)})"
             ) from error
         if name.partition(":")[2].startswith(("/", ".", "~")):
-            raise ValueError(f"{name}: expected a folder, but there is no such one") from error
+            raise ValueError(f"{name}: expected a folder, but it does not exist") from error
         raise ValueError(
             f"{name}: could not be fetched ({first_line(error)}); connect to the network once, "
             "or give its weights with --weights FILE (weights=)"

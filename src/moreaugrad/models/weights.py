@@ -1,43 +1,47 @@
-"""Weights from files that may come from anywhere: no code in them is ever run."""
+"""Weights from files, without running any code in them; last layers for other classes."""
 
 from __future__ import annotations
 
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.random import fork_rng
 
 from moreaugrad.files.foreign import parsing, regular_file
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
-"""Where training scripts put the weights inside their checkpoints."""
+"""Keys under which training scripts put the weights in their checkpoints."""
 
 PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+"""Prefixes that DataParallel and torch.compile add to every name."""
 
 SHOWN = 4
+"""Names that a message lists."""
+EXPECTED = "expected weights as safetensors or as saved by torch.save(model.state_dict())"
 
 
 def load_weights(module: nn.Module, path: Path, name: str) -> None:
-    """Fills a module with the weights of a file. Errors: ValueError as of `fill_weights`."""
+    """Load a file of weights into a module. Errors: ValueError as in `fill_weights`."""
     fill_weights(module, read_weights(path), path, name)
 
 
 def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path, name: str) -> None:
-    """Fills a module with the weights that `path` held; every name, shape and type has to fit.
+    """Load weights into a module; every name, shape and type has to match.
 
-    Real numbers of any precision fit each other; integers and real numbers do not.
-    Errors: ValueError that lists what is missing, unexpected, of another shape or of another type.
+    Real numbers of any precision match each other; integers and real numbers do not.
+    state: the weights, read from `path`. name: of the model, for messages.
+    Errors: ValueError that lists weights that are missing, unexpected, or of another shape or type.
     """
     own = module.state_dict()
-    # Checkpoints older than this counter lack it, and inference does not use it.
+    # Old checkpoints lack this counter, and inference does not use it.
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
-    # Copying would cut fractions to integers; integers saved for weights were cut before.
+    # Copying would truncate real numbers to integers.
     types = [
         f"{key} (expected {own[key].dtype}, got {state[key].dtype})"
         for key in own
@@ -71,10 +75,10 @@ def _kind(value: Tensor) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Names and tensors of a safetensors file, or of a checkpoint of torch.save.
+    """The tensors by name of a safetensors file or a checkpoint of torch.save.
 
-    A checkpoint is read with `weights_only=True`; a `state_dict` nested in it is found, and
-    the prefixes of wrappers are dropped. Errors: ValueError, also for a file with code in it.
+    A checkpoint is read with `weights_only=True`. A nested `state_dict` is found, and prefixes of
+    wrappers are removed. Errors: ValueError, also for a file that contains code.
     """
     path = regular_file(path, "a file of weights")
     with path.open("rb") as file:
@@ -86,13 +90,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return _without_prefixes(_state_dict(_load_checkpoint(path), path))
 
 
-EXPECTED = "expected weights as safetensors or as saved by torch.save(model.state_dict())"
-
-
 def _load_checkpoint(path: Path) -> object:
     try:
         with warnings.catch_warnings():
-            # Told of files that pickle wrote, which are refused below with a reason.
+            # A plain pickle is refused below, with a reason.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -140,3 +141,73 @@ def _shortened(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def fit_head(
+    module: nn.Module,
+    classes: int,
+    *,
+    rows: Sequence[int] | None = None,
+    seed: int = 0,
+    name: str = "the model",
+) -> str:
+    """Give a classifier `classes` outputs, in place; returns the path of the layer in the module.
+
+    The layer is the last linear layer or 1 x 1 convolution.
+    rows: its present outputs for these classes, in order, whose weights are kept; by default the
+    layer is initialised anew, as a function of the seed.
+    Errors: ValueError if there is no such layer, and for rows that it does not have.
+    """
+    where = last_layer(module)
+    if where is None:
+        raise ValueError(
+            f"{name}: expected a linear layer or a 1 x 1 convolution at its end, to be replaced by "
+            "one for the classes of the data, but there is none"
+        )
+    old = module.get_submodule(where)
+    assert isinstance(old, (nn.Linear, nn.Conv2d))
+    outputs = len(old.weight)
+    if rows is not None and (len(rows) != classes or any(not 0 <= r < outputs for r in rows)):
+        raise ValueError(
+            f"{name}: expected {classes} rows of the {outputs} of its last layer, got {list(rows)}"
+        )
+    made = _fresh(old, classes, seed)
+    if rows is not None:
+        made.load_state_dict(
+            {key: value[list(rows)].clone() for key, value in old.state_dict().items()}
+        )
+    parent, _, attribute = where.rpartition(".")
+    setattr(module.get_submodule(parent), attribute, made)
+    return where
+
+
+def fit_head_to(module: nn.Module, state: Mapping[str, Tensor], classes: int | None) -> None:
+    """Give a module a last layer for this many classes, if the weights have one and it does not."""
+    where = last_layer(module)
+    rows = state.get(f"{where}.weight")
+    if where is None or classes is None or rows is None or len(rows) != classes:
+        return
+    if len(module.get_parameter(f"{where}.weight")) != classes:
+        fit_head(module, classes)
+
+
+def last_layer(module: nn.Module) -> str | None:
+    """The path of the last linear layer or 1 x 1 convolution in the module, or None."""
+    found: list[str] = [
+        path
+        for path, part in module.named_modules()
+        if isinstance(part, nn.Linear)
+        or (isinstance(part, nn.Conv2d) and part.weight[0, 0].numel() == part.stride[0] == 1)
+    ]
+    return found[-1] if found and found[-1] else None
+
+
+def _fresh(old: nn.Linear | nn.Conv2d, classes: int, seed: int) -> nn.Module:
+    with fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        made: nn.Module
+        if isinstance(old, nn.Linear):
+            made = nn.Linear(old.in_features, classes, bias=old.bias is not None)
+        else:
+            made = nn.Conv2d(old.in_channels, classes, 1, bias=old.bias is not None)
+    return made.to(device=old.weight.device, dtype=old.weight.dtype)

@@ -85,12 +85,12 @@ class ModelPlan(Plan):
     def check_trust(self) -> None:
         """Errors: ValueError for code that a configuration file names, without `trust`."""
         if self.named_in:
-            from moreaugrad.models.sources import refuse_code
+            from moreaugrad.models.loading import refuse_code
 
             refuse_code(self.name, self.named_in, trust=self.trust)
 
     def moved(self, move: Callable[[str], str]) -> Self:
-        from moreaugrad.models.trained import TRAINED, trained_folder
+        from moreaugrad.models.loading import TRAINED, trained_folder
 
         folder = trained_folder(self.name)
         name = self.name if folder is None else f"{TRAINED}:{move(folder)}"

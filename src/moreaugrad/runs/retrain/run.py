@@ -15,7 +15,7 @@ from moreaugrad.data.source import CELLS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.atomic import LOCK, remove_empty
 from moreaugrad.files.units import SUFFIX, Record
-from moreaugrad.models.trained import FINISHED
+from moreaugrad.models.loading import FINISHED
 from moreaugrad.reports.studies import STUDY_FILES, Findings
 from moreaugrad.runs.directory import CONFIG, ENVIRONMENT, RunDirectory
 from moreaugrad.runs.engine import Run, execute

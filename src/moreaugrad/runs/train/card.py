@@ -6,8 +6,7 @@ from pathlib import Path
 
 from moreaugrad.files.names import shown
 from moreaugrad.files.units import Record
-from moreaugrad.models.sources import own_code
-from moreaugrad.models.trained import TRAINED
+from moreaugrad.models.loading import TRAINED, own_code
 from moreaugrad.reports.markdown import escaped
 from moreaugrad.reports.studies import table_lines
 from moreaugrad.runs.plans.toml import plan_toml

@@ -18,8 +18,8 @@ from moreaugrad.data.prepare import PreparedExamples as Readable
 from moreaugrad.data.prepare import prepare
 from moreaugrad.data.source import CELLS
 from moreaugrad.models import LoadedModel, load_model
-from moreaugrad.models.heads import Head, fit_head, last_layer
-from moreaugrad.models.trained import Trained
+from moreaugrad.models.loading import Trained
+from moreaugrad.models.weights import fit_head, last_layer
 from moreaugrad.registry import choose
 from moreaugrad.runs.network import Network, resolved_device
 from moreaugrad.runs.plans.common import ComputePlan
@@ -48,7 +48,6 @@ class PreparedTrain:
     plan: TrainPlan
     network: Network
     builder: str
-    head: Head | None
     optimiser: Optimizer
     protocols: dict[int, Protocol]
     training: Examples
@@ -92,11 +91,7 @@ class PreparedTrain:
 
     def input(self, x: Tensor) -> Tensor:
         """Pixels in [0, 1] as what the network takes in."""
-        mean, std = (
-            torch.tensor(v, device=self.network.device).view(-1, 1, 1)
-            for v in (self.model.preprocess.mean, self.model.preprocess.std)
-        )
-        return (x.to(self.network.device) - mean) / std
+        return self.model.preprocess.normalised(x.to(self.network.device))
 
     def pieces(self, loader: Loader) -> Iterator[Piece]:
         """All batches of a loader that nothing is random in."""
@@ -143,7 +138,7 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
     reader = _Reader(plan, augment, processes.size, watch)
     examples = reader.read(plan.data.split, plan.data.images)
     check_attention(plan.protocol, protocols[pieces[0]], examples)
-    head, model, notes = _headed(model, examples, plan)
+    model, notes = _headed(model, examples, plan)
     if examples.unreadable:
         notes.append(f"{len(examples.unreadable)} images cannot be read and are left out")
     model.module.requires_grad_(True)
@@ -160,7 +155,7 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
         data=replace(plan.data, digest=_digest([examples, *([] if test is None else [test])])),
     )  # fmt: skip
     prepared = PreparedTrain(
-        plan=plan, network=network, builder=Trained.builder(plan.model.name), head=head,
+        plan=plan, network=network, builder=Trained.builder(plan.model.name),
         optimiser=make_optimiser(plan.optimiser, model.module), protocols=protocols,
         training=training, validation=validation, test=test, notes=notes,
     )  # fmt: skip
@@ -254,7 +249,7 @@ class _Reader:
 
 def _headed(
     model: LoadedModel, examples: Examples, plan: TrainPlan
-) -> tuple[Head | None, LoadedModel, list[str]]:
+) -> tuple[LoadedModel, list[str]]:
     """The model with an output for each class of the data, and what was done for it."""
     classes, labels = examples.classes, model.labels
     last = last_layer(model.module)
@@ -263,13 +258,13 @@ def _headed(
     words = [name.casefold() for name in labels or ()]
     wanted = [name.casefold() for name in classes]
     if words == wanted:
-        return None, named, []
+        return named, []
     if labels is None and outputs == len(classes):
         note = (
             f"{model.name} has no labels: its {outputs} outputs are taken for "
             f"{', '.join(classes[:3])}, ... in this order"
         )
-        return None, named, [note]
+        return named, [note]
     rows = None
     if all(words.count(name) == 1 for name in wanted):
         rows = [words.index(name) for name in wanted]
@@ -277,10 +272,10 @@ def _headed(
         rows = list(examples.outputs)
     if plan.model.from_scratch:
         rows = None
-    head = fit_head(model.module, len(classes), rows=rows, seed=plan.seed, name=model.name)
+    layer = fit_head(model.module, len(classes), rows=rows, seed=plan.seed, name=model.name)
     what = "is a new one," if rows is None else "keeps its rows"
-    note = f"the last layer of {model.name} ({head.name}) {what} for the {len(classes)} classes"
-    return head, named, [f"{note} of the data"]
+    note = f"the last layer of {model.name} ({layer}) {what} for the {len(classes)} classes"
+    return named, [f"{note} of the data"]
 
 
 def _digest(parts: Sequence[Examples]) -> str:

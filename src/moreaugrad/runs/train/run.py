@@ -18,8 +18,8 @@ from torch import Tensor
 
 from moreaugrad.files.atomic import remove_files
 from moreaugrad.files.units import Record
-from moreaugrad.models.trained import FILE as MODEL
-from moreaugrad.models.trained import FINISHED, LABELS, Trained
+from moreaugrad.models.loading import FILE as MODEL
+from moreaugrad.models.loading import FINISHED, LABELS, Trained
 from moreaugrad.reports.studies import RESULTS, STUDY_FILES, Findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, Run
