@@ -188,7 +188,7 @@ ERRORS = (
 MADE = [f"{kind}_{error}" for kind in ("make", "model") for error in ERRORS]
 
 
-@pytest.mark.filterwarnings("ignore:.*does not say how pictures are prepared")
+@pytest.mark.filterwarnings("ignore:.*does not say how images are preprocessed")
 @pytest.mark.parametrize("name", [*MADE, "nothing", "other", "needs", "table", "words", "sys"])
 def test_code_of_others(command, photos, tmp_path, monkeypatch, name):
     written(tmp_path / "hostile_factories.py", FACTORIES)

@@ -84,8 +84,8 @@ def test_pictures_that_nobody_looked_at_are_left_out(cub: Path) -> None:
 def test_lists_that_do_not_fit_are_told(cub: Path) -> None:
     labels = cub / "CUB_200_2011" / "image_class_labels.txt"
     labels.write_text("1 1\n2 1\n")
-    with pytest.raises(ValueError, match=r"expected a class and a part for picture 3 \(002.Lay"):
+    with pytest.raises(ValueError, match=r"expected a class and a part for image 3 \(002.Lay"):
         open_examples(cub)
     labels.write_text("1\n2\n")
-    with pytest.raises(ValueError, match=r"image_class_labels.txt: expected two words on each"):
+    with pytest.raises(ValueError, match=r"image_class_labels.txt, line 1: expected 2 words"):
         open_examples(cub)

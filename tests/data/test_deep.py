@@ -140,7 +140,7 @@ def test_twelve_bits_in_sixteen_are_read_and_reported_as_dark(tmp_path):
     ],
 )  # fmt: skip
 def test_values_without_a_range_are_refused(tmp_path, values):
-    with pytest.raises(ValueError, match=r"a.tif: .*no range of their own"):
+    with pytest.raises(ValueError, match=r"a.tif: .*no known range"):
         load_image(write(tmp_path / "a.tif", values))
 
 

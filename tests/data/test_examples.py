@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from moreaugrad.data.cells import CLASS_NAMES, EMPTY, Cells
-from moreaugrad.data.examples import Pictures, open_examples, split_off
+from moreaugrad.data.examples import Examples, open_examples, split_off
 from moreaugrad.data.source import CellSet
 
 
@@ -72,7 +72,7 @@ def test_parts_of_folders(tmp_path: Path) -> None:
     folders(tmp_path / "train", {"a": 3, "b": 1})
     folders(tmp_path / "val", {"b": 2})
     assert len(open_examples(tmp_path)) == 4
-    with pytest.raises(ValueError, match="expected a class for every picture"):
+    with pytest.raises(ValueError, match="expected a class for every image"):
         open_examples(tmp_path, split="test")  # One folder tells no classes.
     folders(tmp_path / "val", {"b": 1, "c": 1})
     with pytest.raises(ValueError, match=r"val/c/000.png: expected one of the 2 classes .*'c'"):
@@ -85,7 +85,7 @@ def test_parts_of_folders(tmp_path: Path) -> None:
 
 def test_a_set_that_has_only_held_out_parts_is_not_trained_on(tmp_path: Path) -> None:
     folders(tmp_path / "test", {"a": 1, "b": 1})
-    with pytest.raises(ValueError, match="expected pictures in the part 'train'"):
+    with pytest.raises(ValueError, match="expected images in the part 'train'"):
         open_examples(tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_folders_have_attention_maps_beside_them(tmp_path: Path) -> None:
 
 
 def test_a_subset_keeps_classes_and_ids() -> None:
-    whole = Pictures(CellSet.of(Cells(size=16, count=9)), "cells")
+    whole = Examples.of(CellSet.of(Cells(size=16, count=9)), "cells")
     part = whole.subset([7, 2, 5]).subset([2, 0])
     assert part.ids.tolist() == [5, 7]
     assert part.labels.tolist() == whole.labels[[5, 7]].tolist()
@@ -122,17 +122,17 @@ def test_a_subset_keeps_classes_and_ids() -> None:
         whole.subset([9])
 
 
-def test_split_off_takes_a_share_of_every_class(tmp_path: Path) -> None:
+def test_split_off_takes_a_fraction_of_every_class(tmp_path: Path) -> None:
     examples = open_examples(folders(tmp_path, {"a": 20, "b": 10, "c": 2}))
     rest, off = split_off(examples, 0.2, seed=1)
     assert torch.bincount(off.labels).tolist() == [4, 2, 1]
     assert sorted(rest.ids.tolist() + off.ids.tolist()) == list(range(32))
     assert split_off(examples, 0.2, seed=1)[1].ids.tolist() == off.ids.tolist()
     assert split_off(examples, 0.2, seed=2)[1].ids.tolist() != off.ids.tolist()
-    with pytest.raises(ValueError, match="share: expected a number between 0 and 1, got 1"):
+    with pytest.raises(ValueError, match="fraction: expected a number between 0 and 1, got 1"):
         split_off(examples, 1)
     lone = examples.subset([0, 1, 20])
-    with pytest.raises(ValueError, match=r"at least two pictures of each class.*'b' has 1"):
+    with pytest.raises(ValueError, match=r"at least two images of each class.*'b' has 1"):
         split_off(lone, 0.5)
 
 

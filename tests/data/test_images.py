@@ -99,7 +99,7 @@ def test_what_is_no_picture_is_refused(tmp_path):
     (tmp_path / "text.jpg").write_text("dear reader")
     for name, reason in (
         ("empty.png", "the file is empty"),
-        ("text.jpg", "of no format that is read"),
+        ("text.jpg", "in no supported format"),
         ("tex.jpg", "there is no such file; did you mean 'text.jpg'"),
         (".", "it is a folder"),
     ):

@@ -103,7 +103,7 @@ def test_a_table_of_others_may_lie_among_folders(folder: Path) -> None:
 
 
 def test_what_is_left_out_is_reported(folder: Path) -> None:
-    with pytest.warns(UserWarning, match=r"2 images are not listed .* b\.png the first"):
+    with pytest.warns(UserWarning, match=r"2 images are not listed .* the first is b\.png"):
         assert found(folder, "file,class_index\na.png,1\n") == [("a.png", "", 1)]
     wide = "file,class_index,size,class\n" + "".join(f"{row[0]},{row[1]},8,x\n" for row in ROWS)
     with pytest.warns(UserWarning, match="columns size, class are not used"):

@@ -43,7 +43,7 @@ def test_all_is_read_once_and_kept(folder: Path, workers: int) -> None:
     examples, seen = open_examples(folder), []
     found = prepare(examples, workers=workers, progress=lambda *now: seen.append(now))
     assert seen == [(n, 40) for n in range(1, 41)]
-    assert found.kept == len(found) == 40
+    assert len(found) == 40
     assert found.unreadable == ()
     assert equal(found, examples)
     part = found.subset([39, 1])
@@ -67,10 +67,13 @@ def test_an_image_that_cannot_be_resized_is_left_out(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_read_again(folder: Path) -> None:
     examples = open_examples(folder)
     one = 12 * 16 * 4
-    found = prepare(examples, memory=10 * one + 1)
-    assert found.kept == 10
+    found, none = prepare(examples, memory=10 * one + 1), prepare(examples, memory=0)
     assert equal(found, examples)
-    assert prepare(examples, memory=0).kept == 0
+    shutil.rmtree(folder)
+    assert found.pixels(9)[0].any()
+    for part, first in ((found, 10), (none, 0)):
+        with pytest.raises(ValueError, match=r"\.png: expected"):
+            part.pixels(first)
 
 
 def test_pictures_are_kept_resized(folder: Path) -> None:
@@ -95,7 +98,7 @@ def test_unreadable_pictures_are_listed_and_left_out(folder: Path, workers: int)
     assert found.labels.tolist() == [0] * 19 + [1] * 18
     assert all(shades.any() for shades in pixels(found))
     with pytest.raises(
-        ValueError, match=r"3 of the 40 pictures .* more than the 1.00% .*a/03.png.*b/00.png"
+        ValueError, match=r"3 of the 40 images .* more than the 1.00% .*a/03.png.*b/00.png"
     ):
         prepare(open_examples(folder), workers=workers)
 

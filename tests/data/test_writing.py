@@ -88,13 +88,13 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["data", "cells", "--count", "5", "--test", "2", "--size", "16", "--out"]
+    words = ["data", "cells", "--images", "5", "--test-images", "2", "--size", "16", "--out"]
     assert run([*words, str(tmp_path / "a"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == 7
     assert run([*words, str(tmp_path / "a")]) == 0
-    assert capsys.readouterr().out.startswith("0 pictures written to")
+    assert capsys.readouterr().out.startswith("0 images written to")
     assert run([*words, str(tmp_path / "a"), "--seed", "4"]) == 2
     assert "written with seed = 0, not 4" in " ".join(capsys.readouterr().err.split())
-    assert run(["data", "cells", "--count", "0", "--out", str(tmp_path / "b")]) == 2
+    assert run(["data", "cells", "--images", "0", "--out", str(tmp_path / "b")]) == 2
     assert run(["data"]) == 0
     assert "cells" in capsys.readouterr().out

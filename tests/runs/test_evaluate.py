@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from moreaugrad.attacks import GaussianNoiseAttack
 from moreaugrad.cli.entry import run
-from moreaugrad.data.choice import choose_images
+from moreaugrad.data.dataset import choose_images
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers import build
 from moreaugrad.metrics import gini

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from moreaugrad.cli.entry import run
 from moreaugrad.data.cells import Cells
-from moreaugrad.data.choice import choose_images, known_classes
+from moreaugrad.data.dataset import choose_images, known_classes
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.data.source import CELL_SEEDS
 from moreaugrad.data.writing import write_cells

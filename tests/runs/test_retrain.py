@@ -27,7 +27,7 @@ from moreaugrad.runs.plans.train import AugmentPlan, StartPlan, TrainDataPlan, T
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.retrain import ranking
 from moreaugrad.runs.retrain.diffroar import DiffRoarRun
-from moreaugrad.runs.retrain.examples import Masked, Ranks, drawn, exchange, shuffled
+from moreaugrad.runs.retrain.examples import Ranks, drawn, exchange, masked_examples, shuffled
 from moreaugrad.runs.retrain.pairs import LabelsRun, StabilityRun
 from moreaugrad.runs.train import prepare as preparing
 from moreaugrad.runs.train.run import Trainer
@@ -110,7 +110,7 @@ def test_masks_keep_what_is_ranked(data: Path) -> None:
     fill = torch.tensor([1, 2, 3], dtype=torch.uint8)
     held = Augment.evaluation(SIDE)
     for end in (TOP, BOTTOM):
-        masked = Masked(examples, held, known, 0.25, end, fill)
+        masked = masked_examples(examples, held, known, 0.25, end, fill)
         for place in range(3):
             picture, attention = masked.pixels(place)
             assert attention is None
@@ -120,7 +120,7 @@ def test_masks_keep_what_is_ranked(data: Path) -> None:
             assert kept.sum() == 192
             assert np.array_equal(picture, np.where(kept, whole, fill.numpy()))
     assert np.array_equal(
-        Masked(examples, held, known, 1.0, TOP, fill).pixels(2)[0], examples.pixels(2)[0]
+        masked_examples(examples, held, known, 1.0, TOP, fill).pixels(2)[0], examples.pixels(2)[0]
     )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from moreaugrad.cli.entry import run
-from moreaugrad.data.examples import IMAGENETTE
+from moreaugrad.data.dataset import IMAGENETTE
 from moreaugrad.data.prepare import prepare
 from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
@@ -367,7 +367,7 @@ def test_unreadable_images_are_reported_and_left_out(
     words = ["train", "--data", str(folder), "--model", "tiny_models:normalised", "-q",
              "--epochs", "1", "--batch-size", "6", "--validation", "0.2"]  # fmt: skip
     assert run([*words, "--out", str(tmp_path / "run")]) == 2
-    assert "1 of the 25 pictures" in " ".join(capsys.readouterr().err.split())
+    assert "1 of the 25 images" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
     assert run([*words, "--max-unreadable", "0.1", "--out", str(tmp_path / "run")]) == 0
     assert "bad.png" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Random changes of a picture, and of its attention map with it."""
+"""Random augmentation of images, together with their attention maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moreaugrad.settings import Documented
 
 Array = np.ndarray
 Pixels = tuple[Array, Array | None]
-"""A picture `[H, W, 3]` and its attention map `[H, W]`, where it has one; uint8."""
+"""An image `[H, W, 3]` and its attention map `[H, W]` or None, both uint8."""
 
 CROPS = ("random", "centre", "resized")
 Box = tuple[slice, slice]
@@ -22,32 +22,35 @@ AREA, ASPECT, DRAWS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 
 @dataclass(frozen=True, kw_only=True)
 class Augment(metaclass=Documented):
-    """Resize, rotate, pad, crop to `size`, flip; then blur and colours, of the image alone.
+    """Resize, rotate, pad, crop to `size` and flip; then blur and change the colours of the image.
 
-    >>> found = mg.data.Augment(size=32, pad=4)
+    The attention map goes through the same geometric changes. A crop without any attention is
+    drawn again. All random numbers are a function of (seed, epoch, id), so they do not depend on
+    the order of the images or on the number of workers.
 
-    A crop that would leave out all of the attention is drawn again. All draws are a function of
-    (seed, epoch, id): neither the order of the images nor the number of workers counts.
+    >>> augment = mg.data.Augment(size=32, pad=4)
+    >>> image, attention = mg.data.open_examples("cells", size=40, count=1).pixels(0)
+    >>> image, attention = augment((image, attention), seed=0, epoch=0, key=0)
     """
 
     size: int
-    """Side in pixels of the square that is kept."""
+    """Side of the result in pixels."""
     resize: Size | None = None
-    """The shorter side in pixels, or (height, width), before the crop; None is `size`, or for crop
-    "resized" the image as it is."""
+    """The shorter side in pixels, or (height, width), before the crop; None means `size`, and with
+    the crop "resized" the size of the image."""
     crop: str = "random"
-    """Which part is kept: "random"; "centre"; or "resized", a random 8 to 100 % of the area, of
-    aspect 3/4 to 4/3."""
+    """The part that is kept: "random"; "centre"; or "resized", a random part of 8 to 100 % of the
+    area and an aspect ratio of 3/4 to 4/3, resized to `size`."""
     pad: int = 0
-    """Pixels of black on each side."""
+    """Width in pixels of a black border that is added."""
     flip: bool = True
-    """Swap left and right, with probability 1/2."""
+    """Whether to flip left and right with probability 1/2."""
     rotate: float = 0.0
-    """Largest angle in degrees, either way, corners black."""
+    """Largest angle in degrees in either direction; the corners become black."""
     blur: float = 0.0
-    """Largest standard deviation in pixels of a Gaussian filter."""
+    """Largest standard deviation of a Gaussian blur in pixels."""
     brightness: float = 0.0
-    """b: the factor of the brightness lies from 1 - b to 1 + b."""
+    """The brightness is multiplied by a factor from 1 - b to 1 + b, where this is b."""
     contrast: float = 0.0
     """The same for the contrast."""
     saturation: float = 0.0
@@ -68,21 +71,21 @@ class Augment(metaclass=Documented):
         least = self.resize if isinstance(self.resize, int) else min(self.resize or (self.size,))
         if self.crop != "resized" and least + 2 * self.pad < self.size:
             raise ValueError(
-                f"resize: expected at least the {self.size} pixels that are kept, got {self.resize}"
+                f"resize: expected at least the {self.size} pixels of the crop, got {self.resize}"
             )
 
     @classmethod
     def evaluation(cls, size: int, resize: Size | None = None) -> Augment:
-        """Nothing random: resize and centre crop."""
+        """Without randomness: resize and centre crop."""
         return cls(size=size, resize=resize, crop="centre", flip=False)
 
     @property
     def first(self) -> Size | None:
-        """The resize that comes before all that is random, so that its result may be kept."""
+        """The resize before all random changes, whose result can be kept in memory."""
         return self.size if self.resize is None and self.crop != "resized" else self.resize
 
     def __call__(self, pixels: Pixels, *, seed: int, epoch: int, key: int) -> Pixels:
-        """Picture and map, changed together. key: the example's id."""
+        """Augment an image and its map. key: the id of the example."""
         rng = keyed(seed, epoch, key)
         pixels = fitted(pixels, self.first)
         if self.rotate:
@@ -91,12 +94,12 @@ class Augment(metaclass=Documented):
             pixels = _both(pixels, _padded, self.pad)
         box = self._box(rng, *pixels)
         flip = self.flip and rng.random() < 0.5
-        picture, attention = _both(pixels, self._cut, box, flip)
-        return self._coloured(rng, picture), attention
+        image, attention = _both(pixels, self._cut, box, flip)
+        return self._coloured(rng, image), attention
 
-    def _box(self, rng: np.random.Generator, picture: Array, attention: Array | None) -> Box:
-        """Drawn again, ten times at most, while it leaves out all of the attention."""
-        height, width = picture.shape[:2]
+    def _box(self, rng: np.random.Generator, image: Array, attention: Array | None) -> Box:
+        """The part to keep; up to ten are drawn until one contains some of the attention."""
+        height, width = image.shape[:2]
         for _ in range(DRAWS):
             high, wide = self.size, self.size
             if self.crop == "resized":
@@ -115,7 +118,7 @@ class Augment(metaclass=Documented):
         image = _resized(image[box], (self.size, self.size))
         return image[:, ::-1] if flip else image
 
-    def _coloured(self, rng: np.random.Generator, picture: Array) -> Array:
+    def _coloured(self, rng: np.random.Generator, pixels: Array) -> Array:
         from PIL import Image, ImageEnhance, ImageFilter
 
         colours = (
@@ -124,8 +127,8 @@ class Augment(metaclass=Documented):
             (self.saturation, ImageEnhance.Color),
         )
         if not self.blur and not any(strength for strength, _ in colours):
-            return picture
-        image = Image.fromarray(picture)
+            return pixels
+        image = Image.fromarray(pixels)
         if self.blur:
             image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, self.blur)))
         for strength, change in colours:
@@ -135,23 +138,23 @@ class Augment(metaclass=Documented):
 
 
 def fitted(pixels: Pixels, size: Size | None) -> Pixels:
-    """Both resized, as `resized` takes a size; None leaves them."""
+    """An image and its map resized, see `resized`; None keeps their size."""
     return pixels if size is None else _both(pixels, _resized, size)
 
 
 def keyed(seed: int, number: int, key: int) -> np.random.Generator:
-    """A generator for each (seed, number, key), whose draws are no other's, nor of `Noise`."""
+    """A generator for each (seed, number, key), independent of all others and of `Noise`."""
     words = np.array([seed, key], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=words, counter=[0, 0, 1, number]))
 
 
 def _both(pixels: Pixels, change: Callable[..., Array], *settings: object) -> Pixels:
-    picture, attention = pixels
-    return change(picture, *settings), None if attention is None else change(attention, *settings)
+    image, attention = pixels
+    return change(image, *settings), None if attention is None else change(attention, *settings)
 
 
 def _part(rng: np.random.Generator, height: int, width: int) -> tuple[int, int]:
-    """Height and width of a random part; after ten that do not fit, the largest that does."""
+    """Height and width of a random part; if ten do not fit in the image, the largest that does."""
     for _ in range(DRAWS):
         area = rng.uniform(*AREA) * width * height
         aspect = np.exp(rng.uniform(*np.log(ASPECT)))

@@ -1,6 +1,6 @@
-"""Synthetic cells: ten classes of pictures that come with the map an explanation should find.
+"""Synthetic cells: ten classes of images, each with the map that an explanation should find.
 
-All lengths below are in pixels of the 512 x 512 original, whatever the size that is drawn.
+All lengths below are in pixels of the original of 512 x 512, for images of any size.
 
 Source: Tjoa and Guan, "Quantifying explainability of saliency methods in deep neural networks
 with a synthetic dataset", 2020 (arXiv 2009.02899), and its released generator.
@@ -40,29 +40,29 @@ PLAIN, BAR, CROSS, RED, GREEN, BLUE, TAIL, THREE_TAILS, EIGHT_TAILS, EMPTY = ran
 TAILS = {TAIL: 1, THREE_TAILS: 3, EIGHT_TAILS: 8}
 MARKED = (BAR, CROSS, *TAILS)
 LOCALISATION, FEATURE = 0.4, 0.9
-"""Values of the true map: on the object, and on what tells its class from the others."""
+"""Values of the ground truth map: on the object, and on the feature that defines its class."""
 
 ORIGINAL = 512
 VISIBLE = 0.05
-"""A part counts where a third of its colour's norm, after interpolation, exceeds this."""
+"""A part is visible where a third of the norm of its colour, after interpolation, exceeds this."""
 FAINT = 0.01
-"""The background shows in a channel where the object is darker than this."""
+"""The background is visible in a channel where the object is darker than this."""
 TAIL_FRACTION = 0.003
 ATTEMPTS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cells(metaclass=Documented):
-    """`cells[i]` -> (image `[3, size, size]` in [0, 1], label, true map `[size, size]`).
+    """A sequence of (image `[3, size, size]` in [0, 1], label, ground truth map `[size, size]`).
+
+    Image i is a function of (seed, i). The map is 0 on the background, 0.4 on the object and 0.9 on
+    the feature of its class; both tensors are float32. An object may be partly outside of the
+    frame.
+
+    Differs from the source: a bar is at least one pixel wide, so that it seldom breaks in small
+    images. Errors: ValueError for a size below 16; IndexError for an index of `count` or more.
 
     >>> image, label, truth = mg.data.Cells(count=8)[0]
-
-    Sample `i` is a function of (seed, i) alone. The true map is 0 on the background, 0.4 on the
-    object and 0.9 on the feature of its class; both tensors are float32. An object may leave the
-    frame in part.
-
-    Differs: a bar is at least one pixel wide, so that it seldom breaks in small images. Errors:
-    ValueError for a size below 16; IndexError from `count` on.
     """
 
     size: int = ORIGINAL
@@ -72,8 +72,8 @@ class Cells(metaclass=Documented):
     count: int = 1024
     """Number of images."""
     min_feature_fraction: float = 0.0
-    """An object is drawn again while its feature covers less than this fraction of the image (for
-    one tail at least 0.3 %), or nothing at all."""
+    """Smallest fraction of the image that the feature of an object covers (for one tail at least
+    0.003); other objects are drawn again."""
 
     def __post_init__(self) -> None:
         if self.size < 16:
@@ -84,7 +84,7 @@ class Cells(metaclass=Documented):
             )
         if not 0 <= self.min_feature_fraction <= 0.02:
             raise ValueError(
-                "min_feature_fraction: expected a share of the picture from 0 to 0.02 (thin bars "
+                "min_feature_fraction: expected a fraction of the image from 0 to 0.02 (thin bars "
                 f"cover no more), got {self.min_feature_fraction}"
             )
 
@@ -104,7 +104,7 @@ class Cells(metaclass=Documented):
         )
 
     def label(self, index: int) -> int:
-        """The class of a sample, without drawing it."""
+        """The label of an image, without drawing it."""
         return self._start(index)[1]
 
     def _start(self, index: int) -> tuple[np.random.Generator, int]:
@@ -121,14 +121,14 @@ class Cells(metaclass=Documented):
             if fraction > 0 and fraction >= least:
                 return image, heat
         raise RuntimeError(
-            f"no {CLASS_NAMES[label]} with a feature of {least:.3%} of the picture in "
+            f"no {CLASS_NAMES[label]} with a feature of {least:.3%} of the image in "
             f"{ATTEMPTS} attempts; lower min_feature_fraction"
         )
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """One object, upright: its masks, their colours, and how the whole is placed in the frame."""
+    """An upright object: its masks, their colours, and its offset in the frame."""
 
     border: Mask
     inner: Mask
@@ -140,7 +140,7 @@ class _Parts:
 
 
 def _draw(rng: np.random.Generator, label: int, size: int) -> tuple[Array, Array]:
-    """One object, turned and moved, on black: image `[3, size, size]` and true map."""
+    """A rotated and shifted object on black: image `[3, size, size]` and ground truth map."""
     angle = math.radians(rng.uniform(-60, 60))
     rectangle = label in (RED, GREEN, BLUE)
     parts = _rectangle(rng, label, size) if rectangle else _cell(rng, label, size)
@@ -194,7 +194,7 @@ def _cell(rng: np.random.Generator, label: int, size: int) -> _Parts:
 
 
 def _rectangle(rng: np.random.Generator, label: int, size: int) -> _Parts:
-    """Moved before it is turned, unlike a cell; one field moves both coordinates."""
+    """Unlike a cell it is shifted before it is rotated, and one field distorts both coordinates."""
     smoothness, strength = rng.uniform(31, 64), rng.uniform(6, 12)
     cells = int(ORIGINAL / smoothness)
     height, width, thickness = rng.uniform(100, 200), rng.uniform(100, 200), rng.uniform(10, 30)
@@ -236,13 +236,13 @@ def _with_background(rng: np.random.Generator, image: Array) -> Array:
 
 @lru_cache(maxsize=8)
 def _coordinates(size: int) -> tuple[Array, Array]:
-    """x `[1, size]` and y `[size, 1]` of the pixels, from -256 to 255 at the original size."""
+    """Coordinates x `[1, size]` and y `[size, 1]` of the pixels, from -256 to 255."""
     line = (np.arange(size, dtype=np.float64) + 0.5) * (ORIGINAL / size) - 0.5 - ORIGINAL / 2
     return line[None, :], line[:, None]
 
 
 def _smooth(grid: Array, size: int) -> Array:
-    """A small grid `[g, g]` resized bilinearly to `[size, size]`, mirrored at the borders."""
+    """A grid `[g, g]` resized bilinearly to `[size, size]`, mirrored at the borders."""
     weights = _bilinear(len(grid), size)
     return np.asarray(weights @ grid @ weights.T)
 
@@ -251,9 +251,9 @@ def _smooth(grid: Array, size: int) -> Array:
 def _bilinear(cells: int, size: int) -> Array:
     position = (np.arange(size) + 0.5) * (cells / size) - 0.5
     low = np.floor(position).astype(int)
-    share = position - low
+    fraction = position - low
     weights = np.zeros((size, cells))
-    for index, weight in ((low, 1 - share), (low + 1, share)):
+    for index, weight in ((low, 1 - fraction), (low + 1, fraction)):
         mirrored = np.abs(index)
         mirrored = np.where(mirrored > cells - 1, 2 * (cells - 1) - mirrored, mirrored)
         np.add.at(weights, (np.arange(size), mirrored), weight)
@@ -261,9 +261,9 @@ def _bilinear(cells: int, size: int) -> Array:
 
 
 def _place(masks: Array, angle: float, offset: tuple[float, float]) -> Array:
-    """Masks `[K, S, S]` turned counter-clockwise about the middle, then moved by whole pixels.
+    """Masks `[K, S, S]` rotated counter-clockwise about the centre, then shifted by whole pixels.
 
-    Both steps fill with zeros, so what the turn pushes out of the frame does not come back.
+    Both steps fill with zeros, so what the rotation moves out of the frame does not come back.
     """
     size = masks.shape[-1]
     columns, rows = (round(part * size / ORIGINAL) for part in offset)

@@ -1,13 +1,17 @@
-"""Pictures with a name each, and for some a map of where attention belongs."""
+"""Data sets: images with a name each and, in some, a class and a map of where attention belongs."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from moreaugrad.data.images import Picture, decode_grey, decode_image
 from moreaugrad.data.tree import Tree
@@ -15,13 +19,30 @@ from moreaugrad.data.tree import Tree
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+IMAGENETTE = {
+    "n01440764": (0, "tench"),
+    "n02102040": (217, "English springer"),
+    "n02979186": (482, "cassette player"),
+    "n03000684": (491, "chain saw"),
+    "n03028079": (497, "church"),
+    "n03394916": (566, "French horn"),
+    "n03417042": (569, "garbage truck"),
+    "n03425413": (571, "gas pump"),
+    "n03445777": (574, "golf ball"),
+    "n03888257": (701, "parachute"),
+}
+"""ImageNet's index and name of the ten classes of Imagenette, by WordNet number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A picture of a data set. name: unlike every other's. label: its class in words, where known.
+    """An image of a data set.
 
-    index: the network's output of that class, where the layout tells it.
-    attention: the file of its attention map, where the set has such maps.
+    name: unique in the data set; of a file, its path. label: the class in words, if it is known.
+    index: the index of the class, which is the output of a network for it, if it is known.
+    attention: the file of the attention map, if there is one.
+
+    >>> item = mg.data.Item(name="train/wren/001.png", label="wren", index=1)
     """
 
     name: str
@@ -29,11 +50,19 @@ class Item:
     index: int | None = None
     attention: str | None = None
 
+    @property
+    def class_name(self) -> str:
+        """The name of the class, or its index if it has no name."""
+        return IMAGENETTE.get(self.label, (0, self.label))[1] or str(self.index)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DataSet(ABC):
-    """Images in an order that does not depend on the machine. classes: all that there may be, in
-    order, where the set knows them."""
+    """Images in an order that does not depend on the machine.
+
+    layout: the name of the layout, see `LAYOUTS`. items: the images. classes: the names of all
+    classes in order, if the data set knows them.
+    """
 
     layout: str
     items: Sequence[Item]
@@ -41,19 +70,112 @@ class DataSet(ABC):
 
     @abstractmethod
     def load(self, item: Item) -> Picture:
-        """The picture in RGB. Errors: ValueError for what cannot be read."""
+        """The image in RGB. Errors: ValueError if it cannot be read."""
 
     def load_attention(self, item: Item) -> Image | None:
-        """Its attention map in shades of grey (mode L), or None where the set has none."""
+        """The attention map in grey (Pillow's mode L), or None if the image has none."""
         return None
 
     @abstractmethod
     def digest(self, item: Item) -> str:
-        """Of the content of its files; empty where they cannot be read."""
+        """A digest of the content of the item's files; empty if they cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Files(DataSet):
+    """A data set of files in a folder or an archive. tree: the folder or archive."""
+
+    tree: Tree
+
+    def load(self, item: Item) -> Picture:
+        with self.tree.open(item.name) as file:
+            return decode_image(file, item.name)
+
+    def load_attention(self, item: Item) -> Image | None:
+        if item.attention is None:
+            return None
+        with self.tree.open(item.attention) as file:
+            return decode_grey(file, item.attention)
+
+    def digest(self, item: Item) -> str:
+        return " ".join(self.tree.digest(name) for name in (item.name, item.attention) if name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """An image that a run takes. index: its place in the data set, which keys its noise."""
+
+    index: int
+    item: Item
+
+
+def choose_images(
+    data: DataSet,
+    count: int | None = None,
+    *,
+    seed: int = 0,
+    indices: Sequence[int] = (),
+    labels: Sequence[str] | None = None,
+) -> list[Chosen]:
+    """Choose images of a data set; they are returned in its order.
+
+    count: how many; the first ones of an order that `seed` draws, so that a larger number contains
+    a smaller one. By default all.
+    indices: places of the images, instead of `count`.
+    labels: of the network. If they contain the names of all classes of the data, the class index
+    of an image becomes that of the output with the same name.
+    Errors: ValueError for indices that the data set does not have.
+    """
+    total = len(data.items)
+    outside = [index for index in indices if not 0 <= index < total]
+    if outside:
+        raise ValueError(f"indices: expected numbers from 0 to {total - 1}, got {outside[0]}")
+    order = np.random.default_rng(seed).permutation(total)[: min(total, count or total)]
+    outputs = _outputs(data, labels or ())
+    chosen = []
+    for index in sorted(set(indices)) or sorted(order.tolist()):
+        item = data.items[index]
+        output = outputs.get(item.class_name.casefold(), item.index)
+        chosen.append(Chosen(index=index, item=replace(item, index=output)))
+    return chosen
+
+
+def _outputs(data: DataSet, labels: Sequence[str]) -> dict[str, int]:
+    """The network's output for each class of the data, by name; empty if it lacks one of them.
+
+    Classes of folders then keep their alphabetical numbers; warns if the network knows none of
+    them by name.
+    """
+    places = {label.casefold(): place for place, label in enumerate(labels)}
+    # Two of ImageNet's names belong to two classes each.
+    unique = {name for name, times in Counter(map(str.casefold, labels)).items() if times == 1}
+    names = {item.class_name.casefold() for item in data.items}
+    if names <= unique:
+        return {name: places[name] for name in names}
+    indexed = data.items[0].index is not None
+    if labels and indexed and data.layout == "folders" and not names & unique:
+        shown, others = ", ".join(sorted(names)[:3]), ", ".join(labels[:3])
+        warnings.warn(
+            f"the network knows none of the data's classes ({shown}, ...) by name: its outputs "
+            f"({others}, ...) are taken for them in alphabetical order",
+            stacklevel=3,
+        )
+    return {}
+
+
+def known_classes(chosen: Sequence[Chosen]) -> list[int]:
+    """The class index of each image. Errors: ValueError if one is not known."""
+    found = [one.item.index for one in chosen]
+    if None in found:
+        raise ValueError(
+            f"{chosen[found.index(None)].item.name}: expected a class index, which this layout "
+            "does not have; explain the predictions instead"
+        )
+    return [index for index in found if index is not None]
 
 
 def class_index(value: object, where: str, first: int = 0, last: int = 2**31) -> int:
-    """A class's index in a list. Errors: ValueError for what is none of `first` to `last`."""
+    """A class index from a list. Errors: ValueError for other values than `first` to `last`."""
     found = value if isinstance(value, int) and not isinstance(value, bool) else None
     if isinstance(value, str) and re.fullmatch(r"\s*\d{1,10}\s*", value):
         found = int(value)
@@ -63,23 +185,5 @@ def class_index(value: object, where: str, first: int = 0, last: int = 2**31) ->
 
 
 def files_digest(items: Iterable[tuple[str, str]]) -> str:
-    """Of names and digests of contents: they tell a data set from another, wherever it lies."""
+    """A digest of names and contents, which identifies a data set wherever it is stored."""
     return hashlib.sha256(repr(list(items)).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Files(DataSet):
-    tree: Tree
-
-    def load(self, item: Item) -> Picture:
-        with self.tree.open(item.name) as file:
-            return decode_image(file, item.name)
-
-    def digest(self, item: Item) -> str:
-        return " ".join(self.tree.digest(name) for name in (item.name, item.attention) if name)
-
-    def load_attention(self, item: Item) -> Image | None:
-        if item.attention is None:
-            return None
-        with self.tree.open(item.attention) as file:
-            return decode_grey(file, item.attention)

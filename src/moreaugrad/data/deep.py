@@ -1,6 +1,6 @@
-"""Images of more than 8 bits a channel: PNG and TIFF of 16 bits, and floating-point TIFF.
+"""Images with more than 8 bits a channel: 16-bit PNG and TIFF, and floating-point TIFF.
 
-Pillow reads 16-bit colours with 8 bits, so these files are read by tifffile and imagecodecs.
+Pillow reads 16-bit colours with 8 bits, so tifffile and imagecodecs read these files.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image, Resampling
 
 LUMA = (0.299, 0.587, 0.114)
-"""ITU-R 601-2, as Pillow has it."""
-NO_RANGE = "have no range of their own; save it as unsigned integers, or as floats from 0 to 1"
+"""Weights of ITU-R 601-2, as in Pillow."""
+NO_RANGE = "have no known range; save it as unsigned integers, or as floats from 0 to 1"
 UNSPECIFIED, PREMULTIPLIED = 0, 1
-"""Of the extra samples of a TIFF file; 2 is an alpha channel that colours are not multiplied by."""
+"""Kinds of extra samples of a TIFF file; 2 is alpha that is not multiplied into the colours."""
 MIN_IS_WHITE, MIN_IS_BLACK, RGB = 0, 1, 2
 """Photometric interpretations of a TIFF file."""
 MOST_CHANNELS = 4
-"""Of a TIFF file with as many pixels as are decoded at most."""
+"""Largest number of channels of a TIFF file with `MOST_PIXELS` pixels."""
 DARK = 1 / 8
-"""Share of the range below which an image is reported to look black."""
+"""A warning is given if no value of an image reaches this fraction of its range."""
 
 
 class DeepImage:
-    """An image with fractions between its 256 levels, to be used like one of Pillow.
+    """An image with more than 8 bits, which can be used like an image of Pillow.
 
-    values: `[H, W, C]` float32 from 0 to 255, C 3 or (grey) 1.
+    values: `[H, W, C]` float32 from 0 to 255, with 3 channels or 1 (grey).
     """
 
     def __init__(self, values: np.ndarray) -> None:
@@ -54,23 +54,24 @@ class DeepImage:
         return np.asarray(self.values, dtype=dtype)
 
     def convert(self, mode: str) -> DeepImage:
-        """As "RGB", or in shades of grey as "L"."""
+        """In the mode "RGB", or in grey levels, "L"."""
         if mode == "L":
             return DeepImage((self.values * np.array(LUMA, np.float32)).sum(2, keepdims=True))
         return self
 
     def resize(self, size: tuple[int, int], resample: Resampling) -> DeepImage:
+        """size: (width, height)."""
         from PIL import Image
 
         bands = [
             np.asarray(Image.fromarray(self.values[..., band]).resize(size, resample))
             for band in range(self.values.shape[2])
         ]
-        # Bicubic weights may overshoot; 8 bits are cut off in the same way.
+        # Bicubic weights may overshoot; Pillow clips 8-bit images in the same way.
         return DeepImage(np.stack(bands, -1).clip(0, 255))
 
     def crop(self, box: tuple[int, int, int, int]) -> DeepImage:
-        """(left, top, right, bottom); black where it leaves the image, as Pillow has it."""
+        """box: (left, top, right, bottom); black outside of the image, as in Pillow."""
         left, top, right, bottom = box
         made = np.zeros((bottom - top, right - left, self.values.shape[2]), np.float32)
         rows = slice(max(top, 0), min(bottom, self.height))
@@ -81,14 +82,14 @@ class DeepImage:
         return DeepImage(made)
 
     def reduced(self) -> Image:
-        """Rounded to 8 bits."""
+        """As an image of Pillow, rounded to 8 bits."""
         from PIL import Image
 
         return Image.fromarray(self.values.round().astype(np.uint8))
 
 
 def read_png(file: IO[bytes], name: str) -> DeepImage:
-    """A PNG file of 16 bits a channel: grey or colours, transparent parts over white."""
+    """Read a PNG file with 16 bits a channel, grey or colours, on white where it is transparent."""
     import imagecodecs
 
     with open_image(file) as image:
@@ -99,14 +100,14 @@ def read_png(file: IO[bytes], name: str) -> DeepImage:
 
 
 def read_tiff(file: IO[bytes], name: str) -> DeepImage | None:
-    """The first page of a TIFF file, where it has more than 8 bits; None: Pillow reads the rest.
+    """Read the first page of a TIFF file, or return None if it has 8 bits, which Pillow reads.
 
-    Warns (UserWarning) of further pages and of channels that are left out.
+    Warns of further pages and of channels that are left out.
     """
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
-        # By their number: iterating never ends where the pages of a file refer to each other.
+        # By number: iterating never ends if the pages of a file refer to each other.
         pages: list[Any] = [tiff.pages[number] for number in range(len(tiff.pages))]
         whole, page = sum(not page.subfiletype & 1 for page in pages), pages[0]
         if whole > 1:
@@ -148,12 +149,12 @@ def deepened(
     extra: Sequence[int] = (),
     inverted: bool = False,
 ) -> DeepImage:
-    """Of pixels `[H, W]` or `[H, W, C]`; the last of an even number of channels may be alpha.
+    """An image of pixels `[H, W]` or `[H, W, C]`.
 
-    most: the value of white; None is the type's largest, or 1 for floats. extra: what channels
-    beyond one or three are. inverted: where 0 is white.
-    Errors: ValueError for values that are not in the range. Warns of channels that are left out,
-    and of values that use a small part of the range alone.
+    most: the value of white; by default the largest of the type, or 1 for floats. extra: kinds of
+    the channels beyond one or three. inverted: whether 0 is white.
+    Errors: ValueError for values outside of the range. Warns of channels that are left out, and of
+    values that use only a small part of the range.
     """
     if most is None:
         most = 1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
@@ -181,15 +182,15 @@ def deepened(
         )
     if high < DARK * most and not inverted:
         warnings.warn(
-            f"{name}: its values reach {high / most:.1%} of their range, so that it is nearly "
-            "black to a network; scale them, if that is not meant",
+            f"{name}: its values reach {high / most:.1%} of their range, so it is nearly black "
+            "to a network; scale them unless that is intended",
             stacklevel=3,
         )
     return DeepImage(np.repeat(colours, 3, axis=2) if channels == 1 else colours)
 
 
 def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """As EXIF's orientation from 1 to 8 says."""
+    """Pixels rotated according to an EXIF orientation from 1 to 8."""
     if orientation in (5, 7):
         values = values.swapaxes(0, 1)
     if orientation in (2, 4):

@@ -1,4 +1,4 @@
-"""Images on disk, of whatever kind, as RGB."""
+"""Images in files of any supported format, as RGB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, TypeVar, Union
 import numpy as np
 
 from moreaugrad.data.deep import DeepImage, deepened, read_png, read_tiff
-from moreaugrad.data.tree import Folder
+from moreaugrad.data.tree import SUFFIXES, Folder
 from moreaugrad.files.foreign import (
     FILE_LIMIT,
     MOST_PIXELS,
@@ -29,22 +29,16 @@ if TYPE_CHECKING:
 Picture = Union["Image", DeepImage]
 P = TypeVar("P", bound=Union["Image", DeepImage])
 
-SUFFIXES = {
-    ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-}  # fmt: skip
-"""What a folder is searched for; a file that is named itself may end otherwise."""
-
 SIXTEEN_BITS = 65535
 PNG, TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""What these files begin with."""
+"""First bytes of these files."""
 Size = int | tuple[int, int]
 LONGEST_SIDE = 2**15
-"""What an image may be resized or cropped to."""
+"""Largest side that an image may be resized or cropped to."""
 
 
 def check_size(name: str, size: Size) -> None:
-    """Errors: ValueError for less than one pixel, or more than memory could hold."""
+    """Errors: ValueError for less than one pixel, and for sizes that memory could not hold."""
     sides = (size, size) if isinstance(size, int) else size
     if min(sides) < 1:
         raise ValueError(f"{name}: expected at least one pixel, got {size}")
@@ -56,37 +50,40 @@ def check_size(name: str, size: Size) -> None:
 
 
 def load_image(path: str | Path) -> Picture:
-    """The image as it is meant to be seen, in RGB: 8 bits as Pillow's, or a `DeepImage`.
+    """Read an image file as RGB: an image of Pillow with 8 bits, or a `DeepImage` with more.
 
-    Turned as its EXIF data say, transparent parts over white, CMYK and palettes converted; 16 bits
-    a channel and floats from 0 to 1 are read at their own depth. Of several frames or pages the
-    first one; a warning says so.
+    It is rotated according to its EXIF data and put on white where it is transparent; CMYK and
+    palettes are converted. 16 bits a channel and floats from 0 to 1 keep their depth. Of several
+    frames or pages the first is read, with a warning.
 
-    Errors: ValueError for what is missing, empty, truncated or no image.
+    Errors: ValueError for a file that is missing, empty, truncated or not an image.
+
+    >>> mg.load_image("docs/images/cell.png").size
+    (64, 64)
     """
     file = regular_file(path, "an image", limit=FILE_LIMIT)
     return decode_image(file, str(file))
 
 
 def decode_image(source: Path | IO[bytes], name: str) -> Picture:
-    """The same of a file that is open already; errors and warnings tell its `name`."""
+    """`load_image` for an open file. name: of the file, for errors and warnings."""
     try:
         with parsing(name, "an image that can be read"):
             if isinstance(source, Path):
                 with source.open("rb") as file:
                     return _decoded(file, name)
             return _decoded(source, name)
-    except MemoryError:  # of this image alone, which the others do not share
+    except MemoryError:  # others may still fit
         raise ValueError(f"{name}: expected an image that fits into memory") from None
 
 
 def decode_grey(source: Path | IO[bytes], name: str) -> Image:
-    """A map as shades of grey with 8 bits."""
+    """An image as grey levels with 8 bits."""
     return eight_bits(decode_image(source, name)).convert("L")
 
 
 def eight_bits(image: Picture) -> Image:
-    """In RGB with 8 bits; deeper values are rounded."""
+    """An image of Pillow with 8 bits; deeper values are rounded."""
     return image.reduced() if isinstance(image, DeepImage) else image
 
 
@@ -107,12 +104,12 @@ def _by_pillow(file: IO[bytes], name: str) -> Picture:
     from PIL import ImageOps
 
     with warnings.catch_warnings(), open_image(file) as image:
-        # Pillow reports damaged EXIF data and goes on without them, and so do we.
+        # Pillow ignores damaged EXIF data with a warning; they do not matter here.
         warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
         image.load()
         frames, kind = getattr(image, "n_frames", 1), image.format
         turned = _as_rgb(ImageOps.exif_transpose(image), name)
-    # The further pages of a TIFF file are reported with its first; those of MPO are previews.
+    # `read_tiff` warns of the pages of a TIFF file; further frames of MPO are previews.
     if frames > 1 and kind not in ("TIFF", "MPO"):
         warnings.warn(
             f"{name}: the first of its {frames} frames is read, the others are left out",
@@ -133,7 +130,7 @@ def _as_rgb(image: Image, name: str) -> Picture:
     from PIL import Image
 
     if image.mode == "F" or image.mode.startswith("I"):
-        # Pillow keeps 16 bits in an "I" of 32.
+        # Pillow's mode "I" has 32 bits and contains 16.
         most = None if image.mode == "F" else SIXTEEN_BITS
         return deepened(np.asarray(image), name, most)
     if image.has_transparency_data:
@@ -144,7 +141,7 @@ def _as_rgb(image: Image, name: str) -> Picture:
 
 
 def resized(image: P, size: Size, interpolation: str = "bilinear") -> P:
-    """size: the shorter side, or (height, width), which may change the aspect."""
+    """An image resized. size: the shorter side, or (height, width), which may change the aspect."""
     from PIL.Image import Resampling
 
     if isinstance(size, int):
@@ -167,9 +164,9 @@ def centre_cropped(image: P, size: tuple[int, int]) -> P:
 
 
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Files, folders (searched to the bottom) and globs as a list of files, each once, in order.
+    """The image files that files, folders (with their subfolders) and globs name, each once.
 
-    Errors: ValueError for a path that does not exist, an empty one, and where nothing was found.
+    Errors: ValueError for an empty path, one that does not exist, and if there are no images.
     """
     paths = list(paths)
     for path in paths:
@@ -179,7 +176,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     if not found:
         names = ", ".join(map(str, given)) or "an empty list"
         raise ValueError(
-            f"expected pictures, but none were found in {names}; folders are searched for files "
+            f"expected images, but none were found in {names}; folders are searched for files "
             f"that end in {' '.join(sorted(SUFFIXES))}"
         )
     return found
@@ -187,7 +184,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 
 def _expand(path: Path) -> Iterator[Path]:
     if path.is_dir():
-        # Pipes and links to nowhere are among them, and are reported when they are to be read.
+        # Pipes and broken links are included, and refused when they are read.
         folder = Folder(path)
         found = map(folder.path, folder.files())
         yield from sorted(file for file in found if file.suffix.lower() in SUFFIXES)
@@ -198,4 +195,4 @@ def _expand(path: Path) -> Iterator[Path]:
         for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
             yield from _expand(Path(match))
     else:
-        raise ValueError(f"{path}: expected a picture or a folder, but {_what_is(path)}")
+        raise ValueError(f"{path}: expected an image or a folder, but {_what_is(path)}")

@@ -1,39 +1,44 @@
-"""Data sets as they lie on disk: ImageNet, Tiny-ImageNet, CIFAR-10, CUB-200-2011, folders."""
+"""Opening data sets on disk, and the two general layouts: folders, and a table of images."""
 
 from __future__ import annotations
 
 import csv
-import posixpath
+import io
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from moreaugrad.data.catalogue import LAYOUTS
 from moreaugrad.data.dataset import DataSet, Files, Item, class_index
-from moreaugrad.data.images import SUFFIXES
 from moreaugrad.data.tree import Tree, open_tree
 from moreaugrad.files.foreign import check_named, parsing
-from moreaugrad.registry import choose
 
 AUTO = "auto"
-SPLITS = ("val", "test", "train")
-"""Looked for in this order: what a network was not trained on first."""
-WNID = re.compile(r"n\d{8}")
+WHOLE = ("listed", "imagenet", "folders")
+"""Layouts of data sets that may have no parts."""
 NUMBERED = re.compile(r"(\d+)-(.+)")
-IMAGENET = 1000
 MAPS = "maps"
+TABLE = "labels.csv"
+FILE, INDEX, NAME = "file", "class_index", "class_name"
+DELIMITERS = (",", ";", "\t")
+SHOWN = 60
+"""Characters of a bad header that a message shows."""
 
 
 def open_dataset(
     source: str | Path | Tree, *, layout: str = AUTO, split: str | None = None
 ) -> DataSet:
-    """The data set in a folder or a zip archive of one.
+    """Open the data set in a folder or a zip archive of one.
 
-    layout: one of `LAYOUTS`, or "auto". split: the part, where there are several ("val", "test",
-    "train"); None is the first of these that there is.
-    Errors: ValueError for a layout that does not fit, an unknown split, no pictures.
+    layout: one of `LAYOUTS`, or "auto". split: "val", "test" or "train"; by default the first of
+    these that exists.
+    Errors: ValueError for a layout that does not match, an unknown split, and no images.
+
+    >>> data = mg.data.open_dataset("docs/images", layout="folders")
+    >>> image = data.load(data.items[0])
     """
-    check_layout(layout)
+    LAYOUTS.check(layout, also=(AUTO,))
     check_named("data", source)
     tree = source if isinstance(source, Tree) else open_tree(Path(source))
     for name in LAYOUTS if layout == AUTO else (layout,):
@@ -45,113 +50,28 @@ def open_dataset(
             return found
     where = f" in the part {split!r}" if split else ""
     raise ValueError(
-        f"{tree.root}: expected pictures{where} in the layout of "
+        f"{tree.root}: expected images{where} in the layout of "
         f"{'one of ' + ', '.join(LAYOUTS) if layout == AUTO else layout}, but found none"
     )
 
 
-def check_layout(name: str) -> None:
-    """Errors: ValueError for a layout that is not known."""
-    LAYOUTS.check(name, also=(AUTO,))
-
-
-def read_tiny_imagenet(tree: Tree, split: str | None) -> DataSet | None:
-    """`val/images` with `val/val_annotations.txt`, or `train/WNID/images`; the 200 classes in the
-    order of their WordNet numbers, as `ImageFolder` has them."""
-    if not tree.has("val/val_annotations.txt"):
-        return None
-    wnids = sorted(tree.lines("wnids.txt")) if tree.has("wnids.txt") else []
-    words = (line.split("\t") for line in _optional(tree, "words.txt") if "\t" in line)
-    names = {word[0]: word[1] for word in words}
-
-    def item(name: str, wnid: str) -> Item:
-        index = wnids.index(wnid) if wnid in wnids else None
-        return Item(name=name, label=names.get(wnid, wnid), index=index)
-
-    choose("split", split or "val", ("val", "train"))
-    if split == "train":
-        found = [item(n, n.split("/")[1]) for n in _pictures(tree, "train")]
-        return Files(layout="tiny-imagenet", items=found, tree=tree)
-    rows = _rows(tree, "val/val_annotations.txt", 2, "\t")
-    wnids = wnids or sorted({row[1] for row in rows})
-    tree.check_inside("val/val_annotations.txt", [row[0] for row in rows], "val/images/")
-    found = [item(f"val/images/{row[0]}", row[1]) for row in rows]
-    return Files(layout="tiny-imagenet", items=sorted(found, key=_name), tree=tree)
-
-
-def read_imagenet(tree: Tree, split: str | None) -> DataSet | None:
-    """Folders named by WordNet numbers, or the flat validation set beside a list of its classes.
-
-    The class index is the number's place among all 1000, in order; with fewer folders it comes
-    from `LOC_synset_mapping.txt`, and is unknown without.
-    """
-    for part in _parts(tree, split):
-        names = _pictures(tree, part)
-        wnids = {folder for name in names if WNID.fullmatch(folder := _folder(name))}
-        if wnids and all(_folder(name) in wnids for name in names):
-            known, words = _synsets(tree, wnids)
-            items = [
-                Item(name=name, label=words.get(wnid, wnid), index=known.get(wnid))
-                for name in names
-                for wnid in [_folder(name)]
-            ]
-            return Files(layout="imagenet", items=items, tree=tree)
-        if names and all("ILSVRC2012_val_" in name for name in names):
-            classes, words = _flat_classes(tree)
-            stems = [PurePosixPath(name).stem for name in names]
-            items = [
-                Item(name=name, index=classes.get(stem), label=words.get(stem, ""))
-                for name, stem in zip(names, stems, strict=True)
-            ]
-            return Files(layout="imagenet", items=items, tree=tree)
-    return None
-
-
-def _synsets(tree: Tree, wnids: set[str]) -> tuple[dict[str, int], dict[str, str]]:
-    """Class indices and words by WordNet number."""
-    lines = [line.partition(" ") for line in _optional(tree, "LOC_synset_mapping.txt")]
-    listed = sorted(line[0] for line in lines if line[0])
-    order = listed or (sorted(wnids) if len(wnids) == IMAGENET else [])
-    return {wnid: place for place, wnid in enumerate(order)}, {a: b for a, _, b in lines if b}
-
-
-def _flat_classes(tree: Tree) -> tuple[dict[str, int], dict[str, str]]:
-    """Of the flat validation set: Caffe's `val.txt`, or `LOC_val_solution.csv` with the mapping."""
-    if tree.has("val.txt"):
-        where = str(tree.root / "val.txt")
-        return {
-            PurePosixPath(name).stem: class_index(index, where, last=IMAGENET - 1)
-            for name, index in _rows(tree, "val.txt", 2)
-        }, {}
-    known, words = _synsets(tree, set())
-    listed = "LOC_val_solution.csv"
-    rows = list(csv.DictReader(_optional(tree, listed)))
-    if not all(row.get("ImageId") and (row.get("PredictionString") or "").strip() for row in rows):
-        raise ValueError(
-            f"{tree.root / listed}: expected the columns ImageId and PredictionString, filled in "
-            "on each line"
-        )
-    wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
-    indices = {stem: known[wnid] for stem, wnid in wnids.items() if wnid in known}
-    return indices, {stem: words.get(wnid, wnid) for stem, wnid in wnids.items()}
-
-
 def read_folders(tree: Tree, split: str | None) -> DataSet | None:
-    """A folder for each class; else pictures without one. See `_classes` for their indices.
+    """A folder for each class, otherwise images without a class; `_classes` has the indices.
 
-    Attention maps of a part lie in `maps/PART`, under the names of their pictures.
+    Attention maps of a part are in `maps/PART`, under the names of their images.
     """
-    for part in _parts(tree, split):
-        names = _pictures(tree, part)
+    for part in tree.parts(split):
+        names = tree.images(part)
         folder = f"{MAPS}/{part}"
         maps = {n: f"{MAPS}/{n}" for n in names if part} if tree.has_folder(folder) else {}
         depth = part.count("/") + 1 if part else 0
-        classes = _classes({_folder(name) for name in names})
+        folders = {name: PurePosixPath(name).parent.name for name in names}
+        classes = _classes(set(folders.values()))
         if len(classes) > 1 and all(name.count("/") == depth + 1 for name in names):
             items = [
                 Item(name=n, label=label, index=index, attention=maps.get(n))
                 for n in names
-                for index, label in [classes[_folder(n)]]
+                for index, label in [classes[folders[n]]]
             ]
             return Files(layout="folders", items=items, tree=tree)
         if names:
@@ -160,60 +80,87 @@ def read_folders(tree: Tree, split: str | None) -> DataSet | None:
 
 
 def _classes(folders: set[str]) -> dict[str, tuple[int, str]]:
-    """Index and name of each folder's class: their places in alphabetical order and their names.
+    """Index and name of each folder's class: its place in alphabetical order, and its name.
 
-    Where all are called NUMBER-NAME, these tell both; hyphens of NAME stand for spaces. Numbers
-    that do not begin at 0 give the order alone.
+    If all are named NUMBER-NAME, these are the index and the name, with hyphens for spaces; numbers
+    that do not start at 0 only give the order.
     """
     parts = {folder: found for folder in folders if (found := NUMBERED.fullmatch(folder))}
-    told = {folder: (int(found[1]), found[2].replace("-", " ")) for folder, found in parts.items()}
-    numbers, names = ({part[place] for part in told.values()} for place in (0, 1))
+    named = {folder: (int(found[1]), found[2].replace("-", " ")) for folder, found in parts.items()}
+    numbers, names = ({part[place] for part in named.values()} for place in (0, 1))
     if not len(folders) == len(numbers) == len(names):
         return {folder: (place, folder) for place, folder in enumerate(sorted(folders))}
     if 0 in numbers:
-        return told
-    ordered = sorted(told, key=told.__getitem__)
-    return {folder: (place, told[folder][1]) for place, folder in enumerate(ordered)}
+        return named
+    ordered = sorted(named, key=named.__getitem__)
+    return {folder: (place, named[folder][1]) for place, folder in enumerate(ordered)}
 
 
-def _parts(tree: Tree, split: str | None) -> Iterator[str]:
-    """Folders to look for pictures in: that of the split, or all that there are, then the root."""
-    if split is not None:
-        yield split
-        return
-    yield from (name for name in SPLITS if tree.has_folder(name))
-    yield ""
+def read_listed(tree: Tree, split: str | None) -> DataSet | None:
+    """`labels.csv` with the columns `file`, `class_index` and, optionally, `class_name`.
 
-
-def _pictures(tree: Tree, below: str) -> list[str]:
-    return [n for n in tree.files(below) if posixpath.splitext(n)[1].lower() in SUFFIXES]
-
-
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0].rpartition("/")[2]
-
-
-def _name(item: Item) -> str:
-    return item.name
-
-
-def _rows(tree: Tree, name: str, count: int, separator: str | None = None) -> list[list[str]]:
-    """The first `count` words of each line. Errors: ValueError for a line that has fewer."""
-    found = []
-    for number, line in enumerate(tree.lines(name), 1):
-        words = line.split(separator)
-        if line.strip() and len(words) < count:
+    Separated by commas, semicolons or tabs, in UTF-8 (with or without a byte-order mark) or UTF-16;
+    headings in upper or lower case. split: the rows whose files are in the folder of this name.
+    Warns of images that are not listed, and of columns that are not used.
+    Errors: ValueError for a table without these columns, and for contradictory rows.
+    """
+    if not tree.has(TABLE):
+        return None
+    where, rows = str(tree.root / TABLE), list(_rows(tree))
+    tree.check_inside(TABLE, [row[FILE] for _, row in rows])
+    items: dict[str, Item] = {}
+    names: dict[int, str] = {}
+    for line, row in rows:
+        place = f"{where}, line {line}"
+        name, label = str(PurePosixPath(row[FILE])), row.get(NAME, "")
+        index = class_index(row[INDEX], place)
+        if name in items:
+            raise ValueError(f"{place}: expected each file once, got {name!r} again")
+        if names.setdefault(index, label) != label:
             raise ValueError(
-                f"{tree.root / name}, line {number}: expected {count} words, got {line[:60]!r}"
+                f"{place}: expected one name for each class, got {label!r} and "
+                f"{names[index]!r} for {index}"
             )
-        if line.strip():
-            found.append(words[:count])
-    return found
+        items[name] = Item(name=name, label=label, index=index)
+    wanted = [n for n in sorted(items) if split is None or n.startswith(f"{split}/")]
+    if not wanted:
+        return None
+    unlisted = [name for name in tree.images(split or "") if name not in items]
+    if unlisted:
+        warnings.warn(
+            f"{where}: {len(unlisted)} images are not listed and are left out, the first is "
+            f"{unlisted[0]}",
+            stacklevel=2,
+        )
+    return Files(layout="listed", items=[items[name] for name in wanted], tree=tree)
 
 
-def _optional(tree: Tree, name: str) -> list[str]:
-    return tree.lines(name) if tree.has(name) else []
-
-
-WHOLE = ("listed", "imagenet", "folders")
-"""Layouts of sets that may lie without parts."""
+def _rows(tree: Tree) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """The number of each row's last line, and its fields by heading."""
+    where, text = str(tree.root / TABLE), tree.text(TABLE)
+    header, _, _ = text.partition("\n")
+    for delimiter in DELIMITERS:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        headings = [heading.strip().casefold() for heading in next(reader, [])]
+        if {FILE, INDEX} <= set(headings):
+            break
+    else:
+        raise ValueError(
+            f"{where}: expected the columns {FILE}, {INDEX} and, optionally, {NAME}, separated by "
+            f"commas, semicolons or tabs; got {header.strip()[:SHOWN]!r}: rename the columns, or "
+            "give another layout (--layout folders) to read the folder without the table"
+        )
+    if len(set(headings)) < len(headings):
+        raise ValueError(f"{where}: expected each column once, got {', '.join(headings)}")
+    unused = [heading for heading in headings if heading not in (FILE, INDEX, NAME)]
+    if unused:
+        warnings.warn(f"{where}: the columns {', '.join(unused)} are not used", stacklevel=2)
+    for row in reader:
+        fields = [field.strip() for field in row]
+        if any(fields) and len(fields) != len(headings):
+            raise ValueError(
+                f"{where}, line {reader.line_num}: expected {len(headings)} fields, got "
+                f"{len(fields)}"
+            )
+        if any(fields):
+            yield reader.line_num, dict(zip(headings, fields, strict=True))

@@ -1,28 +1,92 @@
-"""Batches of examples: the same ones in the same order, however many processes make them."""
+"""Batches of examples, the same ones in the same order for any number of worker processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from moreaugrad.data.augment import Augment, keyed
 from moreaugrad.data.examples import Examples
-from moreaugrad.data.workers import Workers
 from moreaugrad.score.noise import KEYS
 
 Request = tuple[int, list[list[int]]]
-"""An epoch and, for each piece of a batch, which examples it holds."""
+"""An epoch and, for each piece of a batch, the indices of its examples."""
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Workers(Generic[Q, A]):
+    """Answer requests in other processes, in order and a few ahead; a `DataLoader` transports them.
+
+    count: number of processes, which are kept for the next requests; 0 is this process.
+    pin: put tensors into page-locked memory.
+    Errors: a ValueError that `answer` raises, unchanged, in place of its answer.
+    """
+
+    def __init__(self, answer: Callable[[Q], A], count: int = 0, *, pin: bool = False) -> None:
+        if count < 0:
+            raise ValueError(f"workers: expected a number of processes >= 0, got {count}")
+        self._requests: _Requests[Q] = _Requests()
+        self._loader: DataLoader[A | ValueError] = DataLoader(
+            _Answers(answer),
+            batch_size=None,
+            sampler=self._requests,
+            num_workers=count,
+            collate_fn=_as_it_is,
+            pin_memory=pin,
+            persistent_workers=count > 0,
+            # Without one, the loader would use the global generator.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def __call__(self, requests: Sequence[Q]) -> Iterator[A]:
+        """The answers; read or close one iterator before the next call."""
+        self._requests.now = requests
+        for answer in self._loader:
+            if isinstance(answer, ValueError):
+                raise answer
+            yield answer
+
+
+class _Requests(Sampler[Q]):
+    def __init__(self) -> None:
+        self.now: Sequence[Q] = ()
+
+    def __iter__(self) -> Iterator[Q]:
+        return iter(self.now)
+
+    def __len__(self) -> int:
+        return len(self.now)
+
+
+class _Answers(Dataset[A | ValueError], Generic[Q, A]):
+    def __init__(self, answer: Callable[[Q], A]) -> None:
+        self.answer = answer
+
+    def __getitem__(self, request: Q) -> A | ValueError:
+        try:
+            return self.answer(request)
+        except ValueError as error:  # Raised in a worker, its message would be pages long.
+            return error
+
+
+def _as_it_is(answer: A) -> A:
+    return answer
 
 
 @dataclass(frozen=True)
 class Batch:
-    """x `[B, 3, S, S]` float32 in [0, 1], y `[B]` and ids `[B]` int64, attention `[B, 1, S, S]`.
+    """A batch of examples.
 
-    ids: each example's place in the whole set. attention: in [0, 1]; None in a set without.
+    x: images `[B, 3, S, S]` in [0, 1], float32. y: labels `[B]`, int64. ids: `[B]`, int64, the
+    place of each example in the whole data set. attention: maps `[B, 1, S, S]` in [0, 1], float32,
+    or None for a data set without maps.
     """
 
     x: Tensor
@@ -34,6 +98,7 @@ class Batch:
         return len(self.x)
 
     def pin_memory(self) -> Batch:
+        """A copy in page-locked memory; the `DataLoader` calls it."""
         attention = None if self.attention is None else self.attention.pin_memory()
         return Batch(self.x.pin_memory(), self.y.pin_memory(), self.ids.pin_memory(), attention)
 
@@ -41,10 +106,15 @@ class Batch:
 class Loader:
     """Examples in batches, in an order that is a function of (seed, epoch).
 
-    shuffle: else as they lie, for evaluation. drop_last: without the last batch where it is not
-    full; by default when shuffled. workers: processes that make batches; 0 is this one. pin: into
-    page-locked memory, for a GPU.
-    Errors: ValueError for no batch at all.
+    examples, augment: the images, and how each is changed. batch: examples in a batch.
+    shuffle: False keeps the order of the examples, for evaluation.
+    drop_last: leave out the last batch if it is not full; by default only when shuffling.
+    workers: processes that make batches; 0 is this process. pin: page-locked memory, for a GPU.
+    Errors: ValueError if there is not a single batch.
+
+    >>> examples = mg.data.open_examples("cells", size=32, count=8)
+    >>> loader = mg.data.Loader(examples, mg.data.Augment(size=32), batch=4)
+    >>> shapes = [batch.x.shape for batch in loader.epoch(0)]
     """
 
     def __init__(
@@ -71,12 +141,12 @@ class Loader:
         self._workers = Workers(_Maker(examples, augment, seed), workers, pin=pin)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         whole, rest = divmod(len(self.examples), self.batch)
         return whole + (rest > 0 and not self.drop_last)
 
     def order(self, epoch: int) -> Sequence[int]:
-        """The examples of an epoch, first to last."""
+        """Indices of the examples of an epoch, in order."""
         count = len(self.examples)
         if not self.shuffle:
             return range(count)
@@ -84,15 +154,18 @@ class Loader:
         return shuffled
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """All batches from number `start` on."""
+        """The batches of an epoch, from number `start` on."""
         for (batch,) in self.pieces(epoch, (0,), 1, start=start):
             yield batch
 
     def pieces(
         self, epoch: int, wanted: Sequence[int], shards: int, *, start: int = 0
     ) -> Iterator[list[Batch]]:
-        """Of each batch, cut into `shards` runs of rows whose lengths differ by at most one, those
-        with these numbers. Read one epoch at a time."""
+        """For each batch of an epoch, the pieces with the numbers in `wanted`.
+
+        A batch is cut into `shards` runs of rows, whose lengths differ by at most one. Read one
+        epoch at a time.
+        """
         outside = [shard for shard in wanted if not 0 <= shard < shards]
         if outside:
             raise ValueError(f"shard: expected a number from 0 to {shards - 1}, got {outside[0]}")
@@ -107,7 +180,7 @@ class Loader:
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes whole batches, so that one message brings each from its worker."""
+    """Makes whole batches, so that each is one message from a worker."""
 
     examples: Examples
     augment: Augment
@@ -123,10 +196,10 @@ class _Maker:
         greys = np.empty((len(rows), 1, side, side), dtype=np.uint8)
         for place, row in enumerate(rows):
             key = int(examples.ids[row])
-            picture, attention = self.augment(
+            image, attention = self.augment(
                 examples.pixels(row), seed=self.seed, epoch=epoch, key=key
             )
-            pixels[place] = picture
+            pixels[place] = image
             if attention is not None:
                 greys[place, 0] = attention
         return Batch(

@@ -1,46 +1,21 @@
-"""Reading a whole set once: what cannot be read is left out, the rest is kept where it fits."""
+"""Reading a data set once: unreadable images are left out, the others are kept in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from moreaugrad.data.augment import Array, Pixels, fitted
-from moreaugrad.data.examples import Examples, Subset
+from moreaugrad.data.examples import Examples
 from moreaugrad.data.images import Size
-from moreaugrad.data.workers import Workers
+from moreaugrad.data.loading import Workers
 
 Progress = Callable[[int, int], None]
 SHOWN = 5
+"""Names that a message lists."""
 BLOCK, CHUNK = 64 * 2**20, 32
-
-
-class PreparedExamples(Subset):
-    """The readable examples of a set, resized, as many of them in memory as fit.
-
-    unreadable: what was left out, and why. kept: how many are in memory.
-    """
-
-    def __init__(
-        self,
-        whole: Examples,
-        indices: list[int],
-        unreadable: tuple[str, ...],
-        resize: Size | None,
-        store: Store,
-    ) -> None:
-        super().__init__(whole, indices)
-        self.unreadable, self._resize, self._store = unreadable, resize, store
-
-    @property
-    def kept(self) -> int:
-        return sum(index in self._store for index in self.indices)
-
-    def pixels(self, index: int) -> Pixels:
-        place = self.indices[index]
-        return self._store.get(place) or fitted(self.whole.pixels(place), self._resize)
 
 
 def prepare(
@@ -51,18 +26,19 @@ def prepare(
     max_unreadable: float = 0.01,
     workers: int = 0,
     progress: Progress | None = None,
-) -> PreparedExamples:
-    """Reads every picture and attention map of a set once.
+) -> Examples:
+    """Read every image and attention map once; returns the readable ones, which are then resized.
 
-    resize: as `Augment.first`; pictures are kept at that size, and resizing them again changes
-    nothing. memory: bytes to keep them in; what does not fit is read again each time.
-    max_unreadable: the largest share of pictures that may be left out.
-    workers: processes that read; 0 is this one. progress: called with (pictures read, all).
-    Errors: ValueError that names the first files, where too many cannot be read, an attention map
-    is of another size than its picture, or zero everywhere though others of its class are not (a
-    class without an object, like the empty cells, has no attention at all).
+    resize: as in `Augment.first`; images are kept at that size, and resizing them again changes
+    nothing. memory: bytes to keep images in; the others are read again each time.
+    max_unreadable: largest fraction of images that may be left out; they are listed in
+    `unreadable` of the result.
+    workers: processes that read; 0 is this process. progress: called with (images read, all).
+    Errors: ValueError that names the first files, if too many cannot be read, if an attention map
+    has another size than its image, or if it is zero everywhere although others of its class are
+    not (a class without an object, like the empty cells, has no attention at all).
     """
-    store, readable = Store(memory), list[int]()
+    store, readable = _Store(examples.read, resize, memory), list[int]()
     failed, blank = list[str](), dict[int, bool]()
     count = len(examples)
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
@@ -72,25 +48,25 @@ def prepare(
             failed.append(found)
         else:
             readable.append(index)
-            store.add(index, found)
+            store.add(int(examples.ids[index]), found)
             if found[1] is not None:
                 blank[index] = not found[1].any()
         if progress is not None:
             progress(index + 1, count)
     if len(failed) > max_unreadable * count:
         raise ValueError(
-            f"{len(failed)} of the {count} pictures of {examples.name} cannot be read, "
+            f"{len(failed)} of the {count} images of {examples.name} cannot be read, "
             f"more than the {max_unreadable:.2%} allowed: {_first(failed)}"
         )
     _refuse_blank(examples, blank)
     if not readable:
-        raise ValueError(f"{examples.name}: expected at least one picture")
-    return PreparedExamples(examples, readable, tuple(failed), resize, store)
+        raise ValueError(f"{examples.name}: expected at least one image")
+    return replace(examples.subset(readable), read=store.read, unreadable=tuple(failed))
 
 
 @dataclass(frozen=True)
 class _ExampleReader:
-    """Reads examples; of one that cannot be read, the reason."""
+    """Reads examples; returns an error message for one that cannot be read."""
 
     examples: Examples
     resize: Size | None
@@ -100,18 +76,18 @@ class _ExampleReader:
 
     def _read(self, index: int) -> Pixels | str:
         try:
-            picture, attention = self.examples.pixels(index)
+            image, attention = self.examples.pixels(index)
         except ValueError as error:
             return str(error)
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         if attention is not None and attention.shape != (height, width):
             raise ValueError(
-                f"{self.examples.describe(index)}: expected an attention map of the picture's "
+                f"{self.examples.describe(index)}: expected an attention map of the image's "
                 f"{width} x {height} pixels, got one of "
                 f"{attention.shape[1]} x {attention.shape[0]}"
             )
         try:
-            return fitted((picture, attention), self.resize)
+            return fitted((image, attention), self.resize)
         except ValueError as error:  # it is too long for its width
             return f"{self.examples.describe(index)}: {error}"
 
@@ -132,28 +108,25 @@ def _first(names: list[str]) -> str:
     return "; ".join(names[:SHOWN]) + more
 
 
-class Store:
-    """Pictures in large blocks of memory, which forked worker processes share untouched."""
+class _Store:
+    """Images by id, kept in large blocks of memory, which forked workers share without copies."""
 
-    def __init__(self, memory: float) -> None:
-        self._left = int(memory)
+    def __init__(self, read: Callable[[int], Pixels], resize: Size | None, memory: float) -> None:
+        self._read, self._resize, self._left = read, resize, int(memory)
         self._block, self._used = np.empty(0, dtype=np.uint8), 0
         self._kept: dict[int, Pixels] = {}
 
-    def __contains__(self, key: int) -> bool:
-        return key in self._kept
+    def read(self, key: int) -> Pixels:
+        """Image and map, resized."""
+        return self._kept.get(key) or fitted(self._read(key), self._resize)
 
     def add(self, key: int, pixels: Pixels) -> None:
-        """Keeps both unless memory is used up."""
-        picture, attention = pixels
-        size = picture.nbytes + (0 if attention is None else attention.nbytes)
+        """Keep both unless the memory is used up."""
+        image, attention = pixels
+        size = image.nbytes + (0 if attention is None else attention.nbytes)
         if size <= self._left:
             self._left -= size
-            kept = None if attention is None else self._put(attention)
-            self._kept[key] = (self._put(picture), kept)
-
-    def get(self, key: int) -> Pixels | None:
-        return self._kept.get(key)
+            self._kept[key] = self._put(image), None if attention is None else self._put(attention)
 
     def _put(self, pixels: Array) -> Array:
         if self._used + pixels.nbytes > len(self._block):

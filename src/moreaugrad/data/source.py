@@ -1,4 +1,4 @@
-"""Where images come from: named files, a data set on disk, or synthetic cells, as one `DataSet`."""
+"""Sources of images: named files, a data set on disk, or synthetic cells, each as a `DataSet`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from moreaugrad.data.cells import CLASS_NAMES, Cells
 from moreaugrad.data.dataset import DataSet, Item
 from moreaugrad.data.images import Picture, find_images, load_image
-from moreaugrad.data.layouts import AUTO, SPLITS, WHOLE, open_dataset
-from moreaugrad.data.tree import open_tree
+from moreaugrad.data.layouts import AUTO, WHOLE, open_dataset
+from moreaugrad.data.tree import SPLITS, open_tree
 from moreaugrad.files.atomic import file_digest
 from moreaugrad.files.foreign import FILE_LIMIT, check_named, regular_file
 from moreaugrad.files.names import readable
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FILES, CELLS = "files", "cells"
-"""Layouts of images that no folder of a data set holds."""
+"""Layouts of the data sets that are not read from a folder or archive."""
 TRAIN, VAL, TEST = "train", "val", "test"
 CELL_COUNTS = {TRAIN: 4096, VAL: 1024, TEST: 1024}
 CELL_SEEDS = {TRAIN: 0, VAL: 2**31, TEST: 2**30}
-"""Added to the seed, so that no part of the cells has an image of another's."""
+"""Added to the seed, so that no two parts of the cells have the same image."""
 CELL_SIZE = 64
 
 
@@ -45,12 +45,13 @@ def open_source(
     count: int | None = None,
     min_feature_fraction: float = 0.0,
 ) -> DataSet:
-    """The data set in a folder or a zip archive of one; or "cells", drawn when they are read.
+    """Open a data set: a folder, a zip archive of one, or "cells", drawn when they are loaded.
 
-    layout: one of `layouts.LAYOUTS`. split: "train", "val" or "test"; where there is no such part,
-    "test" is "val", and "train" a set without parts. None is the first that there is of "val",
-    "test" and "train"; of cells it is "test".
-    size (in pixels), seed, count, min_feature_fraction: of the cells alone, see `Cells`.
+    layout: one of `LAYOUTS`, or "auto".
+    split: "train", "val" or "test". If there is no such part, "test" means "val", and "train" a
+    data set without parts. By default the first of "val", "test" and "train" that exists; "test"
+    for cells.
+    size (in pixels), seed, count, min_feature_fraction: of cells, see `Cells`.
     Errors: ValueError for a source that does not fit.
     """
     if source == CELLS:
@@ -79,7 +80,7 @@ def open_source(
         if split != TRAIN or parts:
             raise
         found = open_dataset(tree, layout=layout)
-        # The training part of the others is there by name, and damaged: what is found is another.
+        # In other layouts the training part is named, and damaged: this is another part.
         if found.layout not in WHOLE:
             raise
         return found
@@ -87,13 +88,17 @@ def open_source(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellSet(DataSet):
-    """Synthetic cells, as files would hold them; the ground truth is their attention map: 102 of
-    255 on the object, 230 on the feature of its class, zero everywhere for an empty image."""
+    """Synthetic cells with 8 bits; their attention map is the ground truth.
+
+    The map is 102 of 255 on the object and 230 on the feature of its class; an empty image has
+    zeros. cells: what is drawn.
+    """
 
     cells: Cells
 
     @classmethod
     def of(cls, cells: Cells) -> CellSet:
+        """The data set of these cells."""
         labels = [cells.label(index) for index in range(len(cells))]
         names = [f"cell {index} of seed {cells.seed}" for index in range(len(cells))]
         items = [
@@ -118,7 +123,7 @@ class CellSet(DataSet):
 
 @lru_cache(maxsize=4)
 def _drawn(cells: Cells, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The image and its ground truth, which are asked for one after the other."""
+    """The image and its ground truth; a cache, as they are loaded one after the other."""
     image, _, heat = cells[int(name.split()[1])]
     both = (image.permute(1, 2, 0), heat)
     pixels, truth = ((values.numpy() * 255).round().astype(np.uint8) for values in both)
@@ -127,13 +132,16 @@ def _drawn(cells: Cells, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NamedFiles(DataSet):
-    """Image files that were named, alone, by folders or by globs; their classes are not known."""
+    """Image files that a user named, by files, folders or globs; their classes are not known.
+
+    paths: files by the names of their items.
+    """
 
     paths: dict[str, Path]
 
     @classmethod
     def of(cls, names: Iterable[str]) -> NamedFiles:
-        """Errors: ValueError where there are none."""
+        """The files of `find_images`, under names that tell them apart. Errors: ValueError."""
         files = find_images(names)
         alike = Counter(file.name for file in files)
         titles = [file.name if alike[file.name] == 1 else _below(file, files) for file in files]
@@ -142,14 +150,14 @@ class NamedFiles(DataSet):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Those whose names a configuration can hold."""
+        """The paths that can be written to a configuration, which is in UTF-8."""
         return tuple(str(file) for file in self.paths.values() if _writable(file))
 
     def load(self, item: Item) -> Picture:
         file = self.paths[item.name]
         if not _writable(file):
             raise ValueError(
-                f"{readable(str(file))}: expected a name in UTF-8, as a configuration can hold it; "
+                f"{readable(str(file))}: expected a name in UTF-8, to be recorded; "
                 "rename the file or its folder"
             )
         return load_image(file)
@@ -166,6 +174,6 @@ def _writable(file: Path) -> bool:
 
 
 def _below(file: Path, files: Sequence[Path]) -> str:
-    """The file's path from the folder that all have in common."""
+    """The path of a file, relative to the common folder of all."""
     common = os.path.commonpath([other.absolute() for other in files])
     return Path(os.path.relpath(file, common)).as_posix()

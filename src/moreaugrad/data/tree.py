@@ -1,4 +1,4 @@
-"""Files by name, in a folder or in a zip archive of one."""
+"""Files by name in a folder or a zip archive of one."""
 
 from __future__ import annotations
 
@@ -18,50 +18,62 @@ from moreaugrad.files.foreign import FILE_LIMIT, TEXT_LIMIT, lies_within, parsin
 from moreaugrad.files.names import readable
 
 MEMBER_LIMIT = 2**30
-"""Bytes of an archive's file, which is unpacked in memory."""
+"""Largest member of an archive in bytes; it is unpacked in memory."""
 RATIO, RATIO_FROM = 100, 2**26
-"""How many times its packed size a file may have, if it has more bytes than the second."""
+"""Largest ratio of a member's size to its compressed size, for members above the second number."""
 STEP = 2**20
-"""Bytes that are unpacked at a time."""
+"""Bytes that are unpacked in one step."""
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""How files may be packed: what others unpack to at a time cannot be bounded, and zip uses none of
-them unless asked to."""
+"""Allowed compression methods. The memory that others need for one step has no bound."""
 SHOWN = 5
 """Names that a message lists."""
+SPLITS = ("val", "test", "train")
+"""Parts of a data set, in the order in which they are looked for."""
+SUFFIXES = {
+    ".avif", ".bmp", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+"""Suffixes of the images in a folder; a file that is named by itself may have another."""
 
 
 def open_tree(root: Path) -> Tree:
-    """Errors: ValueError for what is neither a folder nor a zip archive."""
+    """Open a folder or a zip archive. Errors: ValueError for anything else.
+
+    >>> from moreaugrad.data.tree import open_tree
+    >>> names = open_tree(Path("docs/images")).images()
+    """
     if root.is_dir():
         return Folder(root)
     if root.is_file() and zipfile.is_zipfile(root):
-        return Archive(root)
+        return _Archive(root)
     what = "it is neither" if root.exists() else "there is no such folder"
-    raise ValueError(f"{root}: expected a folder of pictures or a zip of one, but {what}")
+    raise ValueError(f"{root}: expected a folder of images or a zip archive of one, but {what}")
 
 
 class Tree(ABC):
-    """Files by names with slashes, below a folder or in an archive."""
+    """The files below a folder or in an archive, by their paths with slashes. root: its path."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @abstractmethod
     def files(self, below: str = "") -> list[str]:
-        """Names of all files below a folder, in order; none for one that is not there."""
+        """Names of all files below a folder, in order; none if there is no such folder."""
 
     @abstractmethod
-    def has_folder(self, name: str) -> bool: ...
+    def has_folder(self, name: str) -> bool:
+        """Whether there is a folder of this name."""
 
     @abstractmethod
-    def open(self, name: str) -> IO[bytes]: ...
+    def open(self, name: str) -> IO[bytes]:
+        """A file, opened for reading. Errors: ValueError for one that cannot be read."""
 
     @abstractmethod
     def size(self, name: str) -> int:
-        """Bytes of a file; -1 where there is none."""
+        """Bytes of a file; -1 if there is none."""
 
     def digest(self, name: str) -> str:
-        """SHA-256 of a file's content; empty where it cannot be read."""
+        """SHA-256 of a file's content; empty if it cannot be read."""
         try:
             with self.open(name) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
@@ -69,9 +81,10 @@ class Tree(ABC):
             return ""
 
     def check_inside(self, listing: str, names: Sequence[str | None], below: str = "") -> None:
-        """Whether the names of files that a list gives stay below a folder of the tree.
+        """Check that the names in a list stay below a folder of the tree.
 
-        Errors: ValueError that lists those that do not. Warns of links to files elsewhere.
+        listing: the file that contains the names. Errors: ValueError that shows names that do not.
+        Warns of links to files elsewhere.
         """
         paths = [PurePosixPath(name or "") for name in names]
         wrong = [
@@ -93,24 +106,61 @@ class Tree(ABC):
             )
 
     def links(self, names: Sequence[str]) -> list[str]:
-        """Those of these files that are links to elsewhere."""
+        """Those of these files that are links out of the tree."""
         return []
 
     def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
         return name in self.files(str(PurePosixPath(name).parent).removeprefix("."))
 
-    def lines(self, name: str) -> list[str]:
-        """Of a text file; names in it may hold other ends of lines, such as U+2028.
+    def images(self, below: str = "") -> list[str]:
+        """Names of the files below a folder that have the suffix of an image, in order."""
+        names = self.files(below)
+        return [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
 
-        Errors: ValueError as of `text`.
+    def parts(self, split: str | None) -> list[str]:
+        """Folders to search for images: that of the split, or those of all splits and the root."""
+        return [split] if split is not None else [*filter(self.has_folder, SPLITS), ""]
+
+    def lines(self, name: str, *, missing_ok: bool = False) -> list[str]:
+        """The lines of a text file. missing_ok: no lines if there is no such file.
+
+        Errors: ValueError as in `text`.
         """
+        if missing_ok and not self.has(name):
+            return []
+        # Names may contain other line separators, such as U+2028.
         lines = self.text(name).split("\n")
         return [line.removesuffix("\r") for line in lines[: -1 if not lines[-1] else None]]
 
-    def text(self, name: str) -> str:
-        """Of a file in UTF-8, or in UTF-16 with a byte-order mark.
+    def rows(
+        self,
+        name: str,
+        count: int,
+        separator: str | None = None,
+        *,
+        maxsplit: int = -1,
+        missing_ok: bool = False,
+    ) -> list[list[str]]:
+        """The first `count` words of each line that is not blank.
 
-        Errors: ValueError for one that is no text, or too large for a list.
+        separator, maxsplit: as in `str.split`. Errors: ValueError for a line with fewer words.
+        """
+        found = []
+        for number, line in enumerate(self.lines(name, missing_ok=missing_ok), 1):
+            words = line.strip().split(separator, maxsplit)
+            if line.strip() and len(words) < count:
+                raise ValueError(
+                    f"{self.root / name}, line {number}: expected {count} words, got {line[:60]!r}"
+                )
+            if line.strip():
+                found.append(words[:count])
+        return found
+
+    def text(self, name: str) -> str:
+        """The content of a text file in UTF-8, or in UTF-16 with a byte-order mark.
+
+        Errors: ValueError for a file that is not text or too large for a list.
         """
         where = str(self.root / name)
         if self.size(name) > TEXT_LIMIT:
@@ -122,7 +172,7 @@ class Tree(ABC):
 
 
 class Folder(Tree):
-    """Bytes of a name that is not UTF-8 are escaped, see `readable`."""
+    """The files below a folder. Bytes of a name that are not UTF-8 are escaped, see `readable`."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -145,7 +195,7 @@ class Folder(Tree):
         return sorted(escaped)
 
     def path(self, name: str) -> Path:
-        """Where a file lies, escaped or not."""
+        """The path of a file, with its original bytes."""
         return self.root / self._escaped.get(name, name)
 
     def has(self, name: str) -> bool:
@@ -175,7 +225,7 @@ class Folder(Tree):
             return -1
 
 
-class Archive(Tree):
+class _Archive(Tree):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._open: tuple[int, zipfile.ZipFile] | None = None
@@ -190,7 +240,7 @@ class Archive(Tree):
         self._names = sorted(self._infos)
 
     def _inside(self, name: str) -> str:
-        """A name without `.` parts. Errors: ValueError for one that leads out of the archive."""
+        """A member's name without `.` parts. Errors: ValueError if it leads out of the archive."""
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name:
             raise ValueError(
@@ -201,7 +251,7 @@ class Archive(Tree):
 
     @property
     def _zip(self) -> zipfile.ZipFile:
-        """Opened once in every process: a forked one would share the place in the file."""
+        """Opened once in each process, because a fork would share the position in the file."""
         if self._open is None or self._open[0] != os.getpid():
             self._open = (os.getpid(), zipfile.ZipFile(self.root))
         return self._open[1]
@@ -240,8 +290,8 @@ class Archive(Tree):
             return io.BytesIO(self._unpacked(info))
 
     def _unpacked(self, info: zipfile.ZipInfo) -> bytes:
-        """A file's content, step by step: never much more in memory than the header says, which
-        may be wrong. Errors: ValueError for another size."""
+        """A member's content, read in steps, so that a wrong size in its header cannot fill the
+        memory. Errors: ValueError for another size than in the header."""
         data = bytearray()
         with self._zip.open(info) as file:
             while part := file.read(STEP):
@@ -255,7 +305,7 @@ class Archive(Tree):
 
 
 def _warn_of(error: OSError) -> None:
-    """A folder that cannot be read is left out."""
+    """Warn of a folder that cannot be read; it is left out."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         warnings.warn(
             f"{error.filename}: the folder cannot be read ({error.strerror}) and is left out",
@@ -264,7 +314,7 @@ def _warn_of(error: OSError) -> None:
 
 
 def _first(names: Iterable[str]) -> str:
-    """A few of them, and how many more there are."""
+    """The first names, and how many more there are."""
     every = list(names)
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     return ", ".join(every[:SHOWN]) + more

@@ -1,4 +1,4 @@
-"""Synthetic cells as a folder of pictures, with their true maps beside them."""
+"""Synthetic cells written as a folder of images, with their ground truth maps."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from moreaugrad.data.cells import CLASS_NAMES
 from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.data.layouts import MAPS
+from moreaugrad.data.loading import Workers
 from moreaugrad.data.prepare import Progress
 from moreaugrad.data.source import CELLS
-from moreaugrad.data.workers import Workers
 from moreaugrad.files.atomic import is_temporary, only_writer, remove_partial, write_atomically
 
 FOLDERS = tuple(f"{label}-{name.replace(' ', '-')}" for label, name in enumerate(CLASS_NAMES))
-"""As `layouts` reads them: the class's number, and its name with hyphens for spaces."""
+"""Names of the class folders, as `read_folders` expects them: the index and the name."""
 RECORD, CHUNK = "cells.toml", 16
 PNG_END = b"IEND\xaeB`\x82"
 
@@ -32,14 +32,15 @@ def write_cells(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> int:
-    """`out/PART/CLASS/NUMBER.png`, and the true map of each in `out/maps/PART/CLASS/NUMBER.png`.
+    """Write cells to `out/PART/CLASS/NUMBER.png`, their maps to `out/maps/PART/CLASS/NUMBER.png`.
 
-    What `open_examples(out)` then reads has the pixels of `open_examples("cells", ...)`. Files
-    that are there already stay, so an interrupted call is finished by another, and a later one
-    may have larger counts. Returns how many pictures were written.
+    `open_examples(out)` then reads the same pixels as `open_examples("cells", ...)`. Existing files
+    are kept, so that another call resumes an interrupted one, or adds images with larger counts.
 
-    counts: pictures of each part ("train", "val", "test").
-    Errors: ValueError for a folder of other files, of other settings or of more pictures.
+    counts: number of images of each part ("train", "val", "test"). size: side in pixels.
+    seed: random seed. workers, progress: as in `prepare`.
+    Returns the number of images that were written.
+    Errors: ValueError for a folder with other files, other settings or more images.
     """
     parts = {part: count for part, count in counts.items() if count}
     wanted = {"size": size, "seed": seed, **parts}
@@ -48,7 +49,7 @@ def write_cells(
         for part, count in parts.items()
     }
     if out.is_file():
-        raise ValueError(f"{out}: expected a new folder, or one of these cells, but it is a file")
+        raise ValueError(f"{out}: expected a new folder, or one with these cells, but it is a file")
     out.mkdir(parents=True, exist_ok=True)
     with only_writer(out):
         _refuse_others(out, wanted)
@@ -81,7 +82,7 @@ def _write(
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes the pictures that are not there; how many these were."""
+    """Writes the images that are missing; returns how many these were."""
 
     out: Path
     part: str
@@ -97,9 +98,9 @@ class _Writer:
         name = Path(self.part, FOLDERS[label], f"{place:06d}.png")
         if _whole(self.out / name) and _whole(self.out / MAPS / name):
             return False
-        picture, attention = self.examples.pixels(place)
-        # The map first: where there is a picture, its map is there too.
-        for target, pixels in ((self.out / MAPS / name, attention), (self.out / name, picture)):
+        image, attention = self.examples.pixels(place)
+        # The map first: if there is an image, its map is there too.
+        for target, pixels in ((self.out / MAPS / name, attention), (self.out / name, image)):
             if pixels is not None:
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "PNG")
@@ -108,12 +109,12 @@ class _Writer:
 
 
 def _whole(file: Path) -> bool:
-    """Whether a PNG is there to its end."""
+    """Whether a PNG file exists and is complete."""
     try:
         with file.open("rb") as opened:
             opened.seek(-len(PNG_END), os.SEEK_END)
             return opened.read() == PNG_END
-    except OSError:  # not there, or too short
+    except OSError:  # missing or too short
         return False
 
 
@@ -121,7 +122,7 @@ def _refuse_others(out: Path, wanted: Mapping[str, int]) -> None:
     if not (out / RECORD).is_file():
         if not all(map(is_temporary, out.iterdir())):
             raise ValueError(
-                f"{out}: expected a new folder, or one of these cells, but it is another"
+                f"{out}: expected a new folder, or one with these cells, but it has other files"
             )
         return
     there = tomllib.loads((out / RECORD).read_text(encoding="utf-8"))

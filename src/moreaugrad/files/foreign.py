@@ -115,9 +115,7 @@ def open_image(file: Path | IO[bytes]) -> Iterator[Image]:
             warnings.simplefilter("ignore")
             image = Image.open(file, formats=known)
     except UnidentifiedImageError:
-        raise ValueError(
-            f"its contents are in no format that is read: {', '.join(known)}"
-        ) from None
+        raise ValueError(f"its contents are in no supported format: {', '.join(known)}") from None
     with image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(

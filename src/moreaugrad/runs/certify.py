@@ -19,7 +19,7 @@ from moreaugrad.certificates import (
 )
 from moreaugrad.certificates.bounds import AUTO, BOUNDS, CLOPPER_PEARSON
 from moreaugrad.certificates.certify import STATEMENTS
-from moreaugrad.data.choice import Chosen
+from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad, SparseMoreauGrad
 from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad

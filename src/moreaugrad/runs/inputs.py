@@ -12,8 +12,7 @@ from pathlib import PurePosixPath
 import torch
 from torch import Tensor
 
-from moreaugrad.data.choice import Chosen, choose_images, known_classes
-from moreaugrad.data.dataset import DataSet, Item
+from moreaugrad.data.dataset import Chosen, DataSet, Item, choose_images, known_classes
 from moreaugrad.data.source import CELLS, NamedFiles, open_source
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.common import DataPlan

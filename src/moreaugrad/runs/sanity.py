@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.data.choice import Chosen
+from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import randomisation

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.base import Attack
 from moreaugrad.curvature.second_derivatives import softplus_surrogate
-from moreaugrad.data.choice import Chosen, known_classes
+from moreaugrad.data.dataset import Chosen, known_classes
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.names import number_name
 from moreaugrad.runs.maps.methods import Method, built, spelt_out

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from moreaugrad.data.choice import Chosen
+from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.progress import Progress
 from moreaugrad.files.units import Record, record_lines, tensor_bytes

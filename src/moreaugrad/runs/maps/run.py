@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from moreaugrad.data.choice import Chosen
+from moreaugrad.data.dataset import Chosen
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import heatmap, photo
 from moreaugrad.reports import page_files

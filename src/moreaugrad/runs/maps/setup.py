@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from moreaugrad.data.choice import Chosen
+from moreaugrad.data.dataset import Chosen
 from moreaugrad.data.source import CELLS
 from moreaugrad.pictures import Style
 from moreaugrad.runs.inputs import Inputs

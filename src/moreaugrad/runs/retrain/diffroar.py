@@ -26,7 +26,7 @@ from moreaugrad.runs.plans.retrain import ALL, FILL, DiffRoarPlan
 from moreaugrad.runs.plans.toml import read_plan, to_table
 from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
 from moreaugrad.runs.records import json_text, number
-from moreaugrad.runs.retrain.examples import Masked
+from moreaugrad.runs.retrain.examples import masked_examples
 from moreaugrad.runs.retrain.ranking import (
     RANKS,
     TEST,
@@ -137,7 +137,7 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
 
         def masked(examples: Examples, part: str) -> Examples:
             ranks = load_ranks(place, part, order)
-            return Masked(examples, self.held, ranks, wanted.level, wanted.end, fill)
+            return masked_examples(examples, self.held, ranks, wanted.level, wanted.end, fill)
 
         def change(begun: PreparedTrain) -> PreparedTrain:
             assert begun.test is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,59 +32,76 @@ class Ranks:
         return torch.from_numpy(self.values[row].astype(np.int32))[None]
 
 
-class Masked(Examples):
-    """Images as they are evaluated, with the top or bottom fraction of their entries kept."""
+@dataclass(frozen=True, eq=False)
+class _Masked:
+    """Reads images as they are evaluated, with a part of their entries kept."""
 
-    def __init__(
-        self, whole: Examples, held: Augment, ranks: Ranks, ratio: float, end: str, fill: Tensor
-    ) -> None:
-        """held: resize and crop, so that entries are those that were ranked. fill: `[3]` uint8."""
-        self.whole, self.held, self.ranks = whole, held, ranks
-        self.ratio, self.end, self.fill = ratio, end, fill.view(3, 1, 1)
-        self.name, self.classes, self.outputs = whole.name, whole.classes, whole.outputs
-        self.labels, self.ids = whole.labels, whole.ids
+    whole: Examples
+    held: Augment
+    ranks: Ranks
+    ratio: float
+    end: str
+    fill: Tensor
 
-    def pixels(self, index: int) -> Pixels:
-        key = int(self.ids[index])
-        image, _ = self.held(self.whole.pixels(index), seed=0, epoch=0, key=key)
-        whole = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-        found = keep(whole, self.ranks.of(key), self.ratio, end=self.end, fill=self.fill)
+    def read(self, key: int) -> Pixels:
+        image, _ = self.held(self.whole.read(key), seed=0, epoch=0, key=key)
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+        fill = self.fill.view(3, 1, 1)
+        found = keep(pixels, self.ranks.of(key), self.ratio, end=self.end, fill=fill)
         return found[0].permute(1, 2, 0).numpy(), None
 
-    def describe(self, index: int) -> str:
-        return f"{self.whole.describe(index)}, the {self.end} {percent_name(self.ratio)}% kept"
+    def title(self, key: int) -> str:
+        return f"{self.whole.title(key)}, the {self.end} {percent_name(self.ratio)}% kept"
 
 
-class Joined(Examples):
+def masked_examples(
+    whole: Examples, held: Augment, ranks: Ranks, ratio: float, end: str, fill: Tensor
+) -> Examples:
+    """Examples with the top or bottom fraction `ratio` of their entries kept.
+
+    held: resize and crop, so that the entries are those that were ranked. end: "top" or "bottom".
+    fill: `[3]`, uint8, what the other entries become.
+    """
+    masked = _Masked(whole, held, ranks, ratio, end, fill)
+    return replace(whole, read=masked.read, title=masked.title, has_attention=False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """Reads examples of two sets; ids of the second begin at `beyond`."""
+
+    first: Examples
+    second: Examples
+    beyond: int
+
+    def read(self, key: int) -> Pixels:
+        part, own = self._part(key)
+        image, attention = part.read(own)
+        both = self.first.has_attention and self.second.has_attention
+        return image, attention if both else None
+
+    def title(self, key: int) -> str:
+        part, own = self._part(key)
+        return part.title(own)
+
+    def _part(self, key: int) -> tuple[Examples, int]:
+        return (self.first, key) if key < self.beyond else (self.second, key - self.beyond)
+
+
+def joined(first: Examples, second: Examples) -> Examples:
     """Two sets of the same classes, one after the other; ids of the second follow the first's."""
-
-    def __init__(self, first: Examples, second: Examples) -> None:
-        self.parts, self.name = (first, second), first.name
-        self.classes, self.outputs = first.classes, first.outputs
-        self.labels = torch.cat([first.labels, second.labels])
-        beyond = int(first.ids.max()) + 1
-        self.ids = torch.cat([first.ids, second.ids + beyond])
-        self.has_attention = first.has_attention and second.has_attention
-
-    def pixels(self, index: int) -> Pixels:
-        part, place = self._place(index)
-        image, attention = part.pixels(place)
-        return image, attention if self.has_attention else None
-
-    def describe(self, index: int) -> str:
-        part, place = self._place(index)
-        return part.describe(place)
-
-    def _place(self, index: int) -> tuple[Examples, int]:
-        first, second = self.parts
-        return (first, index) if index < len(first) else (second, index - len(first))
+    both = _Joined(first, second, int(first.ids.max()) + 1)
+    return replace(
+        first, labels=torch.cat([first.labels, second.labels]),
+        ids=torch.cat([first.ids, second.ids + both.beyond]), read=both.read, title=both.title,
+        has_attention=first.has_attention and second.has_attention,
+    )  # fmt: skip
 
 
 def shuffled(examples: Examples, seed: int) -> Examples:
     """Labels in an order drawn by the seed: as many of each class, of the wrong images."""
-    found = examples.subset(range(len(examples)))
-    found.labels = examples.labels[keyed(seed, 0, SHUFFLE).permutation(len(examples))]
-    return found
+    order = keyed(seed, 0, SHUFFLE).permutation(len(examples))
+    return replace(examples, labels=examples.labels[order])
 
 
 def exchange(examples: Examples, reserve: Examples, count: int, seed: int) -> Examples:
@@ -93,7 +110,7 @@ def exchange(examples: Examples, reserve: Examples, count: int, seed: int) -> Ex
         return examples
     gone = set(drawn(len(examples), count, seed, 0))
     kept = [place for place in range(len(examples)) if place not in gone]
-    return Joined(examples.subset(kept), reserve.subset(drawn(len(reserve), count, seed, 1)))
+    return joined(examples.subset(kept), reserve.subset(drawn(len(reserve), count, seed, 1)))
 
 
 def drawn(total: int, count: int, seed: int, number: int) -> Sequence[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from moreaugrad.files.atomic import write_atomically
 from moreaugrad.metrics import importance_ranks
 from moreaugrad.runs.plans.retrain import FILL, IDS, RANDOM, DiffRoarPlan
 from moreaugrad.runs.progress import Watch
-from moreaugrad.runs.retrain.examples import Joined, Ranks
+from moreaugrad.runs.retrain.examples import Ranks
 from moreaugrad.runs.retrain.run import explainers
 from moreaugrad.runs.train.prepare import PreparedTrain
 
@@ -25,9 +26,9 @@ APART = 2**40
 
 def whole(prepared: PreparedTrain) -> Examples:
     """The images that are trained on, and those held out of them, with the ids they have."""
-    joined = Joined(prepared.training, prepared.validation)
-    joined.ids = torch.cat([prepared.training.ids, prepared.validation.ids])
-    return joined
+    parts = (prepared.training, prepared.validation)
+    labels, ids = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "ids"))
+    return replace(prepared.training, labels=labels, ids=ids)
 
 
 def rank(

@@ -14,7 +14,6 @@ from moreaugrad.data.augment import Augment
 from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.examples import Examples, open_examples, split_off
 from moreaugrad.data.loading import Batch, Loader
-from moreaugrad.data.prepare import PreparedExamples as Readable
 from moreaugrad.data.prepare import prepare
 from moreaugrad.data.source import CELLS
 from moreaugrad.models import LoadedModel, load_model
@@ -213,7 +212,7 @@ class _Reader:
     processes: int
     watch: Watch
 
-    def read(self, split: str, count: int | None, classes: Sequence[str] | None = None) -> Readable:
+    def read(self, split: str, count: int | None, classes: Sequence[str] | None = None) -> Examples:
         data, loading, side = self.plan.data, self.plan.loading, self.augment.size
         assert data.source is not None
         opened = (
@@ -230,7 +229,7 @@ class _Reader:
             self.watch.failed(Failure(title=opened.name, message=problem))
         return found
 
-    def test(self, examples: Examples) -> Readable | None:
+    def test(self, examples: Examples) -> Examples | None:
         """The part that the finished network is measured on. Errors: ValueError for images that are
         trained on: parts of two names may be one."""
         data = self.plan.data
