@@ -170,7 +170,7 @@ def test_the_estimate_counts_both(photos: Path) -> None:
         ("tiny_models:plain", "target: expected a class"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*how pictures are prepared")
+@pytest.mark.filterwarnings("ignore:.*how images are preprocessed")
 def test_what_is_wrong_with_it_is_reported_with_its_name(
     photos: Path, second: str, words: str
 ) -> None:
