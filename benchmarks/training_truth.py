@@ -32,7 +32,7 @@ from benchmarks.training_pictures import like_truth, sweep_curves, truths
 from benchmarks.training_rows import STUDIES
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import five_band_confusion
-from moreaugrad.metrics.bands import MEASURES
+from moreaugrad.metrics.localisation import MEASURES
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan

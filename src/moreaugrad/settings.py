@@ -29,6 +29,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def expect(holds: bool, name: str, expected: str, got: object) -> None:
+    """Errors: ValueError "name: expected ..., got ..." unless the condition holds."""
+    if not holds:
+        raise ValueError(f"{name}: expected {expected}, got {got!r}")
+
+
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 """What a value of each plain type is called in a message."""
 

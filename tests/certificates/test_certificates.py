@@ -578,7 +578,7 @@ def test_moreaugrad_s_maps_keep_to_their_estimate(method: type[MoreauGrad]) -> N
     stated = estimate_of_explanation(found, radii=radii, top=0.5, statement="two-sample")
     exact = estimate_of_explanation(found, radii=radii, top=0.5, exact=True)
     assert (stated.kind, exact.kind) == ("estimate", "estimate")
-    assert "sampled" in stated.reason
+    assert "noise samples" in stated.reason
     assert (stated.overlap <= exact.overlap).all()
     assert (stated.distance >= exact.distance).all()
     assert (exact.overlap[:, 0] == 1).all()
@@ -624,7 +624,7 @@ SPARSIFIED = functools.partial(SparsifiedSmoothGrad, MODEL)
 @pytest.mark.parametrize(
     ("explainer", "told"),
     [
-        (lambda: SPARSIFIED(), "sigma_mode: expected 'absolute', got 'relative'.*voids"),
+        (lambda: SPARSIFIED(), "sigma_mode: expected 'absolute', got 'relative'.*invalidates"),
         (lambda: SPARSIFIED(sigma=0.0), "sigma: expected noise"),
         (lambda: SPARSIFIED(antithetic=True, **ABSOLUTE), "antithetic: expected False"),
         (lambda: MoreauGrad(MODEL, score="probability"), "sigma_mode: expected 'absolute'"),
@@ -668,7 +668,8 @@ def test_the_network_after_a_layer_has_a_certificate_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "words"), [(1, "both of class 1$"), ([0, 2, 2], "held at x .`target`: 0, 2, 2.$")]
+    ("target", "words"),
+    [(1, "both of class 1$"), ([0, 2, 2], "explained at x .`target`: 0, 2, 2.$")],
 )
 def test_the_statement_names_the_class_that_is_held(target: Any, words: str) -> None:
     explainers = (
@@ -686,11 +687,11 @@ def test_a_class_that_nobody_gave_is_the_one_predicted_at_x() -> None:
     found = certify(SPARSIFIED(samples=20, tau=0.4, **ABSOLUTE), X[:1], radii=[0.0])
     assert f"of class {int(MODEL(X[:1]).argmax())}," in found.statement
     unknown = certificate_of_moments(moments_of(torch.rand(1, 9, 4)), sigma=1.0, radii=[0.0])
-    assert "of the class held at x" in unknown.statement
+    assert "of the class explained at x" in unknown.statement
 
 
 def test_other_methods_have_no_certificate() -> None:
-    with pytest.raises(TypeError, match="got PublishedMoreauGrad: nothing is known"):
+    with pytest.raises(TypeError, match="got PublishedMoreauGrad: how fast"):
         check(PublishedMoreauGrad(MODEL))
 
 
@@ -715,7 +716,7 @@ def test_what_cannot_be_certified_is_reported(wanted: dict[str, object], told: s
 
 def test_antithetic_draws_are_refused_by_the_bounds() -> None:
     moments = SPARSIFIED(antithetic=True, tau=0.4, **ABSOLUTE).moments(X, 1)
-    with pytest.raises(ValueError, match="expected independent draws, got antithetic pairs"):
+    with pytest.raises(ValueError, match="independent noise samples, got antithetic"):
         bounds(moments, 0.05)
 
 

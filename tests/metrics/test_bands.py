@@ -207,7 +207,7 @@ def test_bad_settings_are_refused() -> None:
         binary(MAPS, TRUTH, normalisation="percentile")
     with pytest.raises(ValueError, match="measure: expected one of accuracy"):
         five_band(MAPS, TRUTH, measure="f1")
-    with pytest.raises(ValueError, match="blur: needs maps"):
+    with pytest.raises(ValueError, match="blur: expected maps"):
         gaze_overlap(MAPS.flatten(1), TRUTH.flatten(1), blur=1.0)
     with pytest.raises(ValueError, match="ratio"):
         gaze_overlap(MAPS, TRUTH, ratio=0.0)

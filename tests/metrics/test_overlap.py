@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from moreaugrad.metrics import dice, jaccard, top_k_intersection, top_k_ties
-from moreaugrad.metrics.overlap import top
+from moreaugrad.metrics.sparsity import top
 from toys import normal
 
 VECTORS = hnp.arrays(np.float64, 14, elements=st.integers(-3, 3).map(float))

@@ -1,4 +1,3 @@
-from .bounds import bounds as bounds, hoeffding_deviation as hoeffding_deviation
 from .certify import (
     Certificate as Certificate,
     certificate_of_moments as certificate_of_moments,
@@ -20,6 +19,8 @@ from .moreau import (
     vanilla_lipschitz as vanilla_lipschitz,
 )
 from .smoothed import (
+    bounds as bounds,
+    hoeffding_deviation as hoeffding_deviation,
     overlap_of_bounds as overlap_of_bounds,
     radii_against_rank as radii_against_rank,
 )

@@ -1,4 +1,4 @@
-"""Certificates of explainers: how much of a map's top stays under any perturbation of its input."""
+"""Certificates of explainers: how many of a map's largest entries stay under any perturbation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.certificates.bounds import AUTO, bounds, hoeffding_deviation
 from moreaugrad.certificates.moreau import (
     distance_within,
     overlap_within,
@@ -18,7 +17,7 @@ from moreaugrad.certificates.moreau import (
     sparse_lipschitz,
     vanilla_lipschitz,
 )
-from moreaugrad.certificates.smoothed import overlap_of_bounds
+from moreaugrad.certificates.smoothed import AUTO, bounds, hoeffding_deviation, overlap_of_bounds
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad
@@ -26,46 +25,46 @@ from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
-from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
-from moreaugrad.settings import DocumentedResult
+from moreaugrad.score.score import Inputs
+from moreaugrad.settings import DocumentedResult, expect
 
 CERTIFICATE, ESTIMATE = "certificate", "estimate"
 POPULATION, TWO_SAMPLE = "population", "two-sample"
 STATEMENTS = (POPULATION, TWO_SAMPLE)
-SAMPLED = "the map is sampled, and its error is an estimate"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Certificate(metaclass=DocumentedResult):
-    """At least the fraction `overlap[b, r]` of the `top[b]` largest entries of sample b's map are
-    among the largest of the map at any input within `radii[r]`.
+    """For each sample b: at least the fraction `overlap[b, r]` of the `top[b]` largest entries of
+    its map are among the largest of the map at any input within `radii[r]`.
 
     >>> explainer = mg.SparsifiedSmoothGrad(model, samples=64, sigma=0.5, sigma_mode="absolute")
     >>> certificate = mg.certificates.certify(explainer, x, radii=[0.0, 0.1])
     """
 
     radii: Tensor
-    """Lengths of perturbations, `[R]`: Euclidean norms of all entries, in the units of the
+    """Lengths of perturbations, `[R]`: Euclidean norms over all entries, in the units of the
     network's input."""
     overlap: Tensor
     """Fractions in [0, 1], `[B, R]`."""
     top: Tensor
-    """How many entries count as largest, `[B]`."""
+    """Number of entries that count as largest, `[B]`."""
     kind: str
     """Either "certificate", which fails with a probability of at most 1 - `confidence` for each
     sample (all radii together), or "estimate", for which `reason` says what is not proven."""
     statement: str
-    """What is stated in words, with the map at the other input that is meant."""
+    """The statement in words; it says which map at the other input is meant."""
     confidence: float | None = None
-    """Probability that a sample's certificate holds."""
+    """Probability that a sample's certificate is correct; None for an estimate."""
     reason: str = ""
-    """What is not proven of an estimate."""
+    """What is not proven, for an estimate."""
     target: Tensor | None = None
-    """The class of both maps, `[B]`, which is held, whatever the network predicts at the other
-    input; None where it is not known."""
+    """The class that both maps explain, `[B]`, whatever the network predicts at the other input;
+    None where it is not known."""
     distance: Tensor | None = None
-    """Bound of the distance of the two maps at unit length, `[B, R]`, where there is one."""
+    """Bound of the distance between the two maps, each scaled to length 1, `[B, R]`; None where
+    there is none."""
 
 
 def certify(
@@ -83,15 +82,17 @@ def certify(
     ids: Sequence[int] | Tensor | None = None,
     progress: Progress | bool | None = None,
 ) -> Certificate:
-    """The certificate of SparsifiedSmoothGrad, or the estimate for the MoreauGrad family.
+    """The certificate of SparsifiedSmoothGrad, or the estimate for MoreauGrad and its variants.
 
-    top: the share of all entries that counts as largest. statement: "population", the map at the
-    other input is the exact mean; "two-sample", it is computed as the first, from noise that is
-    independent of how that input was found (another seed). confidence and bound: of the means of
-    SparsifiedSmoothGrad, see `bounds`. lipschitz: of the score, for MoreauGrad of another one than
-    the probability; a proven bound, as `lipschitz_bound` gives.
-    Errors: ValueError for settings that make the statement void (`check`), FloatingPointError for
-    gradients that are not finite.
+    inputs, target, additional_forward_args, ids: as for `explain`. radii: lengths of perturbations,
+    in the units of the input. top: the fraction of all entries that count as largest. statement:
+    "population", where the map at the other input is the exact mean; "two-sample", where it is
+    computed like the first, from noise that is independent of how that input was found (another
+    seed). confidence, bound: of the means of SparsifiedSmoothGrad, see `bounds`. lipschitz: a
+    proven Lipschitz constant of the score, as `lipschitz_bound` returns, for MoreauGrad of a score
+    other than the probability.
+    Errors: ValueError for settings that invalidate the statement, TypeError for a method without
+    one (see `check`), FloatingPointError for gradients that are not finite.
     """
     check(explainer, lipschitz)
     if isinstance(explainer, SparsifiedSmoothGrad):
@@ -118,14 +119,14 @@ def certificate_of_moments(
     confidence: float = 0.95,
     bound: str = AUTO,
 ) -> Certificate:
-    """Of a mean of maps in [0, 1] whose noise has the standard deviation `sigma` at every input.
+    """The certificate of a mean of maps in [0, 1] whose noise has the standard deviation `sigma`
+    at every input. The other arguments are those of `certify`.
 
-    Two-sample: half of the failure probability is for each of the two means, the second one's
-    error being bounded by Hoeffding. Source: Levine et al. (2019).
+    "two-sample" gives each of the two means half of the failure probability, and bounds the error
+    of the second by Hoeffding's inequality. Source: Levine et al. (2019).
     """
     choose("statement", statement, STATEMENTS)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence!r}")
+    expect(0 < confidence < 1, "confidence", "a number between 0 and 1", confidence)
     _check_mask(moments.masked)
     batch, entries = moments.mean.shape
     count = _count(top, entries)
@@ -134,7 +135,7 @@ def certificate_of_moments(
     if statement == TWO_SAMPLE:
         failure /= 2
         deviation = hoeffding_deviation(moments.samples, entries, failure)
-        other = f"a mean of {moments.samples} draws of a seed that x' does not depend on"
+        other = f"a mean of {moments.samples} noise samples that x' does not depend on"
     lower, upper = bounds(moments, failure, bound)
     at = _radii(radii)
     overlap = overlap_of_bounds(
@@ -148,7 +149,7 @@ def certificate_of_moments(
         confidence=confidence,
         target=moments.target,
         statement=_words(other, moments.target)
-        + f", with confidence {confidence:g} over the draws",
+        + f", with confidence {confidence:g} over the noise samples",
     )
 
 
@@ -161,12 +162,13 @@ def estimate_of_explanation(
     exact: bool = False,
     lipschitz: float | None = None,
 ) -> Certificate:
-    """Of a MoreauGrad map: it moves by at most L_S times the perturbation, plus its own error
-    (twice for two-sample). L_S comes from the smoothed score's curvature: that of a probability,
-    or, with `lipschitz`, of a score that changes no faster.
+    """The estimate for a MoreauGrad map: it moves by at most L_S times the length of the
+    perturbation, plus its own error (twice for "two-sample").
 
-    `exact` leaves the error out: what would hold for a map without any.
-    The weight eta is held at its value. Entries that are 0 do not count as largest.
+    L_S follows from the curvature of the smoothed score: a probability, or with `lipschitz` any
+    score with that Lipschitz constant. exact: leave the error out, as for a map without error. The
+    other arguments are those of `certify`. The penalty's weight eta is fixed at its value. Entries
+    that are 0 do not count as largest.
     Source: derived in docs/certificates.md.
     """
     choose("statement", statement, STATEMENTS)
@@ -175,10 +177,10 @@ def estimate_of_explanation(
     _check_mask(explanation.mask is not None)
     rho, curvature = settings["rho"], _curvature(settings["sigma"], lipschitz)
     if explanation.method == MoreauGrad.method:
-        speed, held = vanilla_lipschitz(rho, curvature, curvature), ""
+        speed, fixed = vanilla_lipschitz(rho, curvature, curvature), ""
     else:
         speed = sparse_lipschitz(rho, curvature, curvature)
-        held = ", with eta held at its value"
+        fixed = ", with eta fixed at its value"
     maps = torch.cat([part.flatten(1).double() for part in explanation.parts], dim=1)
     if not bool(torch.isfinite(maps).all()):
         raise FloatingPointError(f"{explanation.method}: the map is NaN or infinite")
@@ -196,44 +198,45 @@ def estimate_of_explanation(
         top=count,
         kind=ESTIMATE,
         target=explanation.target,
-        statement=_words(other, explanation.target) + held,
-        reason="leaves out that the map is sampled" if exact else SAMPLED,
+        statement=_words(other, explanation.target) + fixed,
+        reason="leaves out that the map is computed from noise samples"
+        if exact
+        else "the map is computed from noise samples, and its error is an estimate",
         distance=distance_within(maps, change),
     )
 
 
 def check(explainer: Explainer, lipschitz: float | None = None) -> None:
-    """Errors: ValueError for settings whose statement would be void, TypeError for a method that
-    has none."""
+    """Errors: ValueError for settings that invalidate the statement, TypeError for a method without
+    one."""
     if not isinstance(explainer, (SparsifiedSmoothGrad, Moreau)):
         raise TypeError(
             "expected SparsifiedSmoothGrad or a MoreauGrad explainer, got "
-            f"{type(explainer).__name__}: nothing is known of how its maps change"
+            f"{type(explainer).__name__}: how fast its maps change is not known"
         )
     _check_input(explainer.layer)
     if not explainer.sigma > 0:
-        raise ValueError("sigma: expected noise, sigma > 0: nothing bounds a map without it")
+        raise ValueError("sigma: expected noise, sigma > 0: without it a map has no bound")
     if explainer.sigma_mode != ABSOLUTE:
         raise ValueError(
             f"sigma_mode: expected {ABSOLUTE!r}, got {explainer.sigma_mode!r}: a noise level that "
-            "follows the range of a perturbed input voids the statement"
+            "changes with the range of the perturbed input invalidates the statement"
         )
     if isinstance(explainer, SparsifiedSmoothGrad):
         if explainer.antithetic:
             raise ValueError(
-                "antithetic: expected False: the bounds of the means need independent draws"
+                "antithetic: expected False: the means' bounds need independent noise samples"
             )
         return
     if explainer.score != "probability" and lipschitz is None:
         raise ValueError(
-            f"score: expected 'probability', got {explainer.score!r}: only for numbers in [0, 1] "
-            "does the noise alone bound the curvature; for others give lipschitz=, see "
-            "lipschitz_bound"
+            f"score: expected 'probability', got {explainer.score!r}: the noise alone bounds the "
+            "curvature only for numbers in [0, 1]; for others give lipschitz=, see lipschitz_bound"
         )
     if not explainer.fresh:
         raise ValueError(
-            f"noise: expected 'fresh', got {explainer.noise!r}: the mean over a fixed set of draws "
-            "has no bound of its curvature, and no error of its own"
+            f"noise: expected 'fresh', got {explainer.noise!r}: the mean over a fixed set of noise "
+            "samples has no bound of its curvature, and no estimated error"
         )
     curvature = _curvature(explainer.sigma, lipschitz)
     sparse_lipschitz(explainer.rho, curvature, curvature)
@@ -246,14 +249,13 @@ def _curvature(sigma: float, lipschitz: float | None) -> float:
 
 
 def _count(top: float, entries: int) -> int:
-    if not 0 < top <= 1:
-        raise ValueError(f"top: expected a share in (0, 1], got {top!r}")
+    expect(0 < top <= 1, "top", "a fraction in (0, 1]", top)
     return max(1, math.floor(top * entries + 1e-9))
 
 
 def _radii(radii: Sequence[float]) -> Tensor:
-    if not radii or not all(0 <= radius < math.inf for radius in radii):
-        raise ValueError(f"radii: expected finite numbers >= 0, got {list(radii)}")
+    known = bool(radii) and all(0 <= radius < math.inf for radius in radii)
+    expect(known, "radii", "finite numbers >= 0", list(radii))
     return torch.tensor(list(radii), dtype=torch.float64)
 
 
@@ -261,16 +263,16 @@ def _check_input(layer: object) -> None:
     if layer is not None:
         raise ValueError(
             "layer: expected None: noise and radii would be in the units of the layer's output, "
-            "and nothing is known of how far an input within a radius moves that. Make the part of "
-            "the network after the layer a model of its own, whose input is the layer's output"
+            "and how far an input within a radius moves that output is not known. Explain the part "
+            "of the network after the layer as a separate model, whose input is that output"
         )
 
 
 def _check_mask(masked: bool) -> None:
     if masked:
         raise ValueError(
-            "mask: expected None: padding has no noise, so nothing bounds a map where x' differs "
-            "there. Cut the padding off"
+            "mask: expected None: padding has no noise, so a map has no bound where x' differs "
+            "there. Remove the padding"
         )
 
 
@@ -278,15 +280,15 @@ def _words(other: str, target: Tensor | None) -> str:
     return (
         "for every x' within the radius (Euclidean, in the units of the network's input and of "
         "sigma), at least this fraction of the largest entries of the map at x is among the "
-        f"largest at x' of {other}, both {_held(target)}"
+        f"largest at x' of {other}, both {_of_class(target)}"
     )
 
 
-def _held(target: Tensor | None) -> str:
-    """The class that the maps are of, whatever the network predicts at x'."""
+def _of_class(target: Tensor | None) -> str:
+    """The class that both maps explain, whatever the network predicts at x'."""
     if target is None:
-        return "of the class held at x"
-    classes = list(dict.fromkeys(target.tolist()))
-    if len(classes) == 1:
+        return "of the class explained at x"
+    classes = target.tolist()
+    if len(set(classes)) == 1:
         return f"of class {classes[0]}"
-    return f"of the class held at x (`target`: {', '.join(map(str, target.tolist()))})"
+    return f"of the class explained at x (`target`: {', '.join(map(str, classes))})"

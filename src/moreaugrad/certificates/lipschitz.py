@@ -1,14 +1,18 @@
-"""How fast a network's logits can change with its input: a proven bound, and what was seen.
+"""How fast a network's logits can change with its input: a proven bound, and a sampled value.
 
-The bound multiplies the norms of the operators that run in a forward pass. It holds for every input
-and is far above what any input shows, the more the deeper the network.
+The bound multiplies the norms of the operators of a forward pass. It holds for every input, and is
+far above the gradients at actual inputs, the more so the deeper the network.
 """
 
 from __future__ import annotations
 
+import io
+import logging
 import math
 import operator
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +20,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.random import fork_rng
 
-from moreaugrad.certificates.operators import matrix_norm, row_norms
-from moreaugrad.certificates.program import check_program, exported
-from moreaugrad.certificates.rules import (
-    RULES,
+from moreaugrad.certificates.operators import (
+    Unknown,
+    Varying,
     convolution,
+    matrix_norm,
     normalisation_scale,
     operand_of,
+    row_norms,
+    varying,
     weight_of,
 )
-from moreaugrad.certificates.slopes import Unknown, Varying, varying
+from moreaugrad.certificates.rules import RULES
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 
@@ -39,8 +46,8 @@ CONVOLUTIONS = ("conv1d", "conv2d", "convolution")
 class LipschitzBound:
     """|f_c(x) - f_c(y)| <= value[c] ||x - y||_2 for all inputs x, y of `input_shape`.
 
-    outputs: the same for all outputs together. operators: by how much each operator raises or
-    lowers it, by the operators' names in the order in which they run, where that is not 1.
+    outputs: the bound of all outputs together, ||f(x) - f(y)||_2. operators: the factor of each
+    operator by its name, in the order in which they run, where it is not 1.
     Units: output per unit of the network's input.
     """
 
@@ -51,28 +58,35 @@ class LipschitzBound:
 
 
 def lipschitz_bound(model: nn.Module, input_shape: Sequence[int]) -> LipschitzBound:
-    """The bound for one input `input_shape`, without the batch dimension, in evaluation mode.
+    """The bound for inputs of `input_shape`, without the batch dimension, in evaluation mode.
 
-    It is of the operators that run, as `torch.export` records them: what hooks, parametrisations,
-    operators in place and functions do is in it. Convolutions: the largest norm over all
-    frequencies of a periodic convolution that contains theirs, with the batch normalisation that
-    follows; a sum of branches: the sum of theirs; a concatenation: the root of the sum of their
-    squares. Errors: ValueError for a network whose way through the code depends on values, that
-    is not a function of its input alone, or has an operator of which no bound is known.
+    >>> bound = mg.certificates.lipschitz_bound(torch.nn.Linear(3, 2).eval(), (3,))
+    >>> per_output = bound.value
+
+    It follows the operators that `torch.export` records, and so includes hooks, parametrisations,
+    in-place operators and functions. A convolution has the largest norm over all frequencies of a
+    periodic convolution that contains it, together with the batch normalisation that follows; a
+    sum of branches has the sum of their bounds, a concatenation the root of the sum of squares.
+    Errors: ValueError for a network whose control flow depends on values, that is not a function of
+    its input alone, or that has an operator without a known bound.
     """
     checks.check_mode(model)
     shape = tuple(input_shape)
-    program = exported(model, shape)
+    program = _exported(model, shape)
     found = _Walk(program).bound(shape)
-    check_program(program, model, shape)
+    _check_program(program, model, shape)
     return found
 
 
 def sampled_lipschitz(bound: BoundScore, radius: float, samples: int = 64) -> Tensor:
-    """The largest ||grad f|| of each input and of keyed Gaussian points at `radius` from it, `[B]`.
+    """The largest ||grad f|| at each input and at random points at `radius` from it, `[B]`.
 
-    A lower bound of the Lipschitz constant, and an estimate of it: what was not looked at may be
-    steeper.
+    >>> bound = mg.SimpleGradient(model).bind(x)
+    >>> steepest = mg.certificates.sampled_lipschitz(bound, radius=1.0, samples=4)
+
+    radius: in the units of the input. samples: the number of random points, which are a function of
+    the score's noise seed and the sample's id. The result is a lower bound of the Lipschitz
+    constant: f may be steeper elsewhere.
     """
     if not 0 < radius < math.inf or samples < 1:
         raise ValueError(
@@ -87,8 +101,7 @@ def sampled_lipschitz(bound: BoundScore, radius: float, samples: int = 64) -> Te
 
 
 class _Walk:
-    """The operators in order: values where they do not depend on the input, else how fast they
-    change."""
+    """The operators in order, each as its value, or as `Varying` where it depends on the input."""
 
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
@@ -101,7 +114,7 @@ class _Walk:
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 self.of[node] = self._given(node, given[node.name])
-            elif node.op == "get_attr":  # a part of the graph, which only its operator reads
+            elif node.op == "get_attr":  # a subgraph, which only its operator reads
                 self.of[node] = node.target
             elif node.op == "call_function" and node.users:
                 self.of[node] = self._call(node)
@@ -121,7 +134,7 @@ class _Walk:
         weight = weight_of(name, self.calls[last]) if last in self.calls else None
         if weight is None:
             value = torch.full((count,), found.speed, dtype=torch.float64)
-        else:  # a linear layer keeps its rows apart
+        else:  # each output of a linear layer has the norm of its own row
             before = operand_of(name, self.calls[last])
             value = (row_norms(weight) * before.speed).repeat(count // len(weight))
         return LipschitzBound(
@@ -172,7 +185,8 @@ class _Walk:
             raise ValueError(f"model: {name} ({node.name}): {error}") from None
 
     def _folded(self, node: fx.Node, name: str, arguments: dict[str, Any]) -> float | None:
-        """A batch normalisation together with what alone it reads: less than the two norms."""
+        """A batch normalisation together with the linear operator before it, which has a smaller
+        norm than the two have separately."""
         before = node.all_input_nodes[0]
         if name not in NORMALISATIONS or len(before.users) > 1 or before not in self.calls:
             return None
@@ -181,7 +195,7 @@ class _Walk:
             inner["weight"] if _name(before) in CONVOLUTIONS else weight_of(_name(before), inner)
         )
         if weight is None or before.meta["val"].ndim != weight.ndim:
-            return None  # with more axes than these, the channels are others
+            return None  # with more axes, the channels are different ones
         scale = normalisation_scale(arguments)
         if _name(before) in CONVOLUTIONS:
             return convolution(inner, scale)
@@ -192,20 +206,20 @@ class _Walk:
         if isinstance(like, Tensor) and not (like.is_floating_point() and like.dtype.itemsize >= 2):
             raise ValueError(
                 f"model: {_name(node)} ({node.name}) turns values that depend on the input into "
-                f"{like.dtype}: expected floating-point numbers, for others jump"
+                f"{like.dtype}: expected floating-point numbers, because others are not continuous"
             )
         return Varying(speed=speed, like=like)
 
 
 def _name(node: fx.Node) -> str:
-    """Of the operator, as torch.ops.aten has it; of others with their namespace."""
+    """The operator's name in torch.ops.aten; for other operators with their namespace."""
     packet = getattr(node.target, "overloadpacket", node.target)
     name, space = str(getattr(packet, "__name__", packet)), getattr(node.target, "namespace", "")
     return name if space == "aten" else f"{space}.{name}"
 
 
 def _by_name(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments by the names of the operator's schema, with its defaults."""
+    """All arguments, defaults included, by the names in the operator's schema."""
     schema = getattr(target, "_schema", None)
     if schema is None:
         raise ValueError(f"model: no bound is known for {getattr(target, '__name__', target)!r}")
@@ -215,5 +229,90 @@ def _by_name(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dic
 
 
 def _idle(arguments: Mapping[str, Any]) -> bool:
-    """Dropout and its like, where they are called with training off."""
+    """Whether dropout or a similar operator is called with training off."""
     return arguments.get("train") is False or arguments.get("training") is False
+
+
+def _exported(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:
+    """The operators of a forward pass for an input `[1, *shape]`, in-place ones replaced.
+
+    Errors: ValueError for a network that torch.export cannot follow.
+    """
+    try:
+        with _undisturbed(model), _quiet():
+            point = _points(model, shape)[0]
+            program = torch.export.export(model, (point,), strict=False).run_decompositions({})
+    except Exception as error:
+        raise ValueError(
+            f"model: expected a network that torch.export can follow for inputs {list(shape)} "
+            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})"
+        ) from error
+    found: ExportedProgram = program
+    return found
+
+
+def _check_program(program: ExportedProgram, model: nn.Module, shape: Sequence[int]) -> None:
+    """Errors: ValueError where network and program differ: the network changes its buffers, counts
+    its calls, draws random numbers, or runs other code during the export."""
+    changed = ", ".join(sorted(program.graph_signature.buffers_to_mutate.values()))
+    if changed:
+        raise ValueError(
+            f"model: expected a forward pass that changes no buffers; {changed} change"
+        )
+    with _undisturbed(model), _quiet():
+        expected, again, found = (
+            [run(point.clone()) for point in _points(model, shape)]
+            for run in (model, model, program.module())
+        )
+    if not (_equal(expected, again) and _equal(expected, found)):
+        raise ValueError(
+            "model: expected a function of the input alone; its output changes from call to call, "
+            "or depends on something other than its operators"
+        )
+
+
+def _points(model: nn.Module, shape: Sequence[int]) -> list[Tensor]:
+    """Zeros and two random inputs, of the parameters' type and device."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randn(1, *shape, generator=generator) for _ in range(2)]
+    return [point.to(like) for point in (torch.zeros(1, *shape), *draws)]
+
+
+def _equal(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Whether tensors agree up to rounding; other kinds of output are refused later."""
+    return all(
+        not (isinstance(a, Tensor) and isinstance(b, Tensor))
+        or (a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-5, equal_nan=True))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Restores the attributes of modules, which the trace replaces, and the random states."""
+    kept: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (now, dict(now))
+        for module in model.modules()
+        for now in (module.__dict__, module._parameters, module._buffers)
+    ]
+    with fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            for now, before in kept:
+                now.clear()
+                now.update(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings and logs; its errors say what matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

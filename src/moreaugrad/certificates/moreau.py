@@ -1,8 +1,8 @@
-"""How fast MoreauGrad's maps change with the input, and what that leaves of their largest entries.
+"""How fast MoreauGrad's maps change with the input, and how far their largest entries then stay.
 
 For a score whose Hessian has its eigenvalues in [-weak_convexity, smoothness] everywhere, and
-rho * weak_convexity < 1. Source: MoreauGrad theorem 1, part 3. The bound for sparse maps is our
-own: that of theorem 2 and corollary 2 has a counter-example, see docs/certificates.md.
+rho * weak_convexity < 1. Source: MoreauGrad theorem 1, part 3. The bound for sparse maps differs
+from theorem 2 and corollary 2, which have a counter-example: see docs/certificates.md.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ import math
 import torch
 from torch import Tensor
 
+from moreaugrad.settings import expect
+
 HALVINGS = 60
 
 
 def probability_curvature(sigma: float) -> float:
-    """2 phi(1) / sigma^2 = 0.484 / sigma^2 bounds every eigenvalue's size of the Hessian of
-    E p(x + z), z ~ N(0, sigma^2 I), for any p in [0, 1].
+    """A bound of the magnitudes of the Hessian's eigenvalues, 2 phi(1) / sigma^2 = 0.484 / sigma^2,
+    for E p(x + z), z ~ N(0, sigma^2 I), and any p in [0, 1].
 
     v'Hv = E p (W^2 - 1) / sigma^2 with W standard normal, and E (W^2 - 1)_+ = 2 phi(1).
     """
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"sigma: expected a finite number > 0, got {sigma!r}")
+    expect(0 < sigma < math.inf, "sigma", "a finite number > 0", sigma)
     return math.sqrt(2 / (math.pi * math.e)) / sigma**2
 
 
 def smoothed_curvature(lipschitz: float, sigma: float) -> float:
-    """sqrt(2 / pi) L / sigma bounds every eigenvalue's size of the Hessian of E f(x + z),
-    z ~ N(0, sigma^2 I), for any f with |f(x) - f(y)| <= L ||x - y||.
+    """A bound of the magnitudes of the Hessian's eigenvalues, sqrt(2 / pi) L / sigma,
+    for E f(x + z), z ~ N(0, sigma^2 I), and any f with |f(x) - f(y)| <= L ||x - y||.
 
-    u'Hv = E (u' grad f) (v'z) / sigma^2 and E |v'z| = sqrt(2 / pi) sigma. Without the factor
-    sqrt(d) of MoreauGrad proposition 1.
+    u'Hv = E (u' grad f) (v'z) / sigma^2 and E |v'z| = sqrt(2 / pi) sigma. MoreauGrad
+    proposition 1 has the additional factor sqrt(d).
     """
     if not (0 < sigma < math.inf and 0 <= lipschitz < math.inf):
         raise ValueError(
@@ -43,9 +44,10 @@ def smoothed_curvature(lipschitz: float, sigma: float) -> float:
 
 
 def vanilla_lipschitz(rho: float, weak_convexity: float, smoothness: float = math.inf) -> float:
-    """max{M / (1 + rho M), lambda / (1 - rho lambda)}: of MoreauGrad without a penalty.
+    """The Lipschitz constant of MoreauGrad without a penalty,
 
-    Without a bound M of the curvature upwards, max{1 / rho, lambda / (1 - rho lambda)}.
+    max{M / (1 + rho M), lambda / (1 - rho lambda)}, with lambda = weak_convexity, M = smoothness;
+    for M = infinity, max{1 / rho, lambda / (1 - rho lambda)}.
     """
     _check(rho, weak_convexity, smoothness)
     up = 1 / rho if smoothness == math.inf else smoothness / (1 + rho * smoothness)
@@ -53,42 +55,39 @@ def vanilla_lipschitz(rho: float, weak_convexity: float, smoothness: float = mat
 
 
 def sparse_lipschitz(rho: float, weak_convexity: float, smoothness: float) -> float:
-    """L_S, of MoreauGrad with a convex penalty of fixed weight (L1, groups):
+    """The Lipschitz constant of MoreauGrad with a convex penalty of fixed weight (L1, groups),
 
     min{sqrt((M + lambda) / (rho (1 - rho lambda))) / 2 + lambda / (1 - rho lambda),
-    max(M, lambda) / (1 - rho lambda)}. Without a bound M there is none.
+    max(M, lambda) / (1 - rho lambda)}, with lambda = weak_convexity and a finite M = smoothness.
     """
     _check(rho, weak_convexity, smoothness)
-    if smoothness == math.inf:
-        raise ValueError(
-            "smoothness: expected a finite bound of the curvature upwards, got inf: weak "
-            "convexity alone bounds no sparse map"
-        )
+    expect(smoothness < math.inf, "smoothness", "a finite bound of the largest curvature",
+           smoothness)  # fmt: skip
     rest = 1 - rho * weak_convexity
     first = math.sqrt((smoothness + weak_convexity) / (rho * rest)) / 2 + weak_convexity / rest
     return min(first, max(smoothness, weak_convexity) / rest)
 
 
 def distance_within(maps: Tensor, change: Tensor, *, signed: bool = True) -> Tensor:
-    """Bound of ||A' / ||A'|| - A / ||A|| || where ||A' - A|| <= change: `[B, R]`.
+    """The largest ||A' / ||A'|| - A / ||A|| || for any ||A' - A|| <= change, `[B, R]`.
 
-    2 sin(arcsin(change / ||A||) / 2) while change <= ||A||, else 2 (sqrt 2 for maps >= 0).
-    maps `[B, ...]`, change `[B, R]`. NaN for a map of zeros.
+    It is 2 sin(arcsin(change / ||A||) / 2) while change <= ||A||, else 2 (sqrt 2 for maps >= 0).
+    maps: `[B, ...]`. change: `[B, R]`. NaN for a map of zeros.
     """
     length = maps.flatten(1).double().norm(dim=1)[:, None]
-    share = change.double() / length
-    found: Tensor = 2 * (share.clamp_max(1).asin() / 2).sin()
-    return found.where(share <= 1, 2.0 if signed else math.sqrt(2)).where(length > 0, torch.nan)
+    ratio = change.double() / length
+    found: Tensor = 2 * (ratio.clamp_max(1).asin() / 2).sin()
+    return found.where(ratio <= 1, 2.0 if signed else math.sqrt(2)).where(length > 0, torch.nan)
 
 
 def overlap_within(maps: Tensor, change: Tensor, count: Tensor) -> Tensor:
-    """Least share of the `count` largest |A| that are among the largest |A'|, where
-    ||A' - A|| <= change: `[B, R]`.
+    """The smallest fraction of the `count` largest |A| that are among the largest |A'|, for any
+    ||A' - A|| <= change, `[B, R]`.
 
-    maps `[B, ...]`, change `[B, R]`, count `[B]` (0: NaN). With a the magnitudes in descending
+    maps: `[B, ...]`. change: `[B, R]`. count: `[B]`, NaN for 0. With a the magnitudes in descending
     order, m of k members can be replaced where change is at least
     cost(m) = min_t sqrt(sum_(k-m < i <= k) (a_i - t)_+^2 + sum_(k < j <= k+m) (t - a_j)_+^2),
-    and the share is 1 - m / k for the largest such m.
+    and the fraction is 1 - m / k for the largest such m.
     """
     flat = maps.flatten(1).double().abs().cpu().sort(dim=1, descending=True).values
     rows = []
@@ -101,10 +100,10 @@ def overlap_within(maps: Tensor, change: Tensor, count: Tensor) -> Tensor:
 
 
 def _replacement_cost(a: Tensor, k: int, m: int) -> float:
-    """The least change that makes m entries leave the k largest of `a`, in descending order."""
+    """The smallest change by which m entries leave the k largest of `a`, in descending order."""
     leaving, entering = a[k - m : k], a[k : k + m]
     low, high = float(entering[-1]), float(leaving[0])
-    for _ in range(HALVINGS):  # the derivative by t rises
+    for _ in range(HALVINGS):  # the derivative with respect to t increases
         t = (low + high) / 2
         slope = (t - entering).clamp_min(0).sum() - (leaving - t).clamp_min(0).sum()
         low, high = (low, t) if slope > 0 else (t, high)
@@ -121,5 +120,5 @@ def _check(rho: float, weak_convexity: float, smoothness: float) -> None:
     if not rho * weak_convexity < 1:
         raise ValueError(
             f"rho: expected less than 1 / weak_convexity = {1 / weak_convexity:.4g}, got {rho:.4g}:"
-            " beyond it the map need not be unique, and nothing bounds its change"
+            " beyond it the map may not be unique, and its change has no bound"
         )

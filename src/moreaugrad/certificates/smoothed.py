@@ -1,13 +1,100 @@
-"""What a Gaussian mean of numbers in [0, 1] keeps under a perturbation of its input.
+"""Certificates of Gaussian means of numbers in [0, 1], as Sparsified SmoothGrad computes them.
 
 h-bar(x) = E h(x + z), z ~ N(0, sigma^2 I), 0 <= h_i <= 1: Phi^-1(h-bar_i) is 1/sigma-Lipschitz in
-the Euclidean norm, whatever h. Source: Levine et al. (2019).
+the Euclidean norm, whatever h is (Levine et al., 2019). The means are bounded from independent
+noise samples; a Bonferroni correction over the n entries of a map makes the bounds hold together.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
+
+from moreaugrad.explainers.sparsified import Moments
+from moreaugrad.registry import choose
+from moreaugrad.settings import expect
+
+Bounds = tuple[Tensor, Tensor]
+AUTO, HOEFFDING, CLOPPER_PEARSON, BERNSTEIN = "auto", "hoeffding", "clopper-pearson", "bernstein"
+
+
+def bounds(moments: Moments, failure: float, bound: str = AUTO) -> Bounds:
+    """`lower` and `upper`, `[B, n]` each: with probability at least 1 - failure over the noise,
+    lower_i <= E h_i <= upper_i for all entries i of a sample together.
+
+    bound: "hoeffding"; "clopper-pearson", exact, for h that is 0 or 1; "bernstein", by the sample
+    variance; "auto", Clopper-Pearson where it applies, else the tighter of the other two at each
+    entry, with half of the failure probability for each.
+    Errors: ValueError for noise samples that are not independent, and for a bound that does not
+    apply.
+    """
+    choose("bound", bound, (AUTO, *BOUNDS))
+    expect(0 < failure < 1, "failure", "a probability between 0 and 1", failure)
+    if not moments.independent:
+        raise ValueError(
+            "expected independent noise samples, got antithetic pairs, for which these bounds are "
+            "not valid: use antithetic=False"
+        )
+    if bound == CLOPPER_PEARSON and not moments.binary:
+        raise ValueError(
+            "bound: clopper-pearson is for maps of zeros and ones (variant='sparsified'); use "
+            "'bernstein', 'hoeffding' or 'auto'"
+        )
+    if bound == AUTO and not moments.binary:
+        pairs = [BOUNDS[name](moments, failure / 2) for name in (HOEFFDING, BERNSTEIN)]
+        lower = torch.stack([low for low, _ in pairs]).amax(0)
+        upper = torch.stack([high for _, high in pairs]).amin(0)
+    else:
+        lower, upper = BOUNDS[CLOPPER_PEARSON if bound == AUTO else bound](moments, failure)
+    return lower.clamp(0, 1), upper.clamp(0, 1)
+
+
+def hoeffding_deviation(samples: int, entries: int, failure: float) -> float:
+    """c = sqrt(ln(2 n / failure) / (2 q)), within which all means of q samples are (Hoeffding)."""
+    return math.sqrt(math.log(2 * entries / failure) / (2 * samples))
+
+
+def _hoeffding(moments: Moments, failure: float) -> Bounds:
+    c = hoeffding_deviation(moments.samples, moments.mean.shape[1], failure)
+    return moments.mean - c, moments.mean + c
+
+
+def _clopper_pearson(moments: Moments, failure: float) -> Bounds:
+    """Quantiles of beta distributions, by the count of ones."""
+    from scipy.special import betaincinv
+
+    q = moments.samples
+    counts = torch.arange(1, q + 1, dtype=torch.float64).numpy()
+    each = failure / (2 * moments.mean.shape[1])
+    low = torch.from_numpy(betaincinv(counts, q - counts + 1, each))
+    low = torch.cat((torch.zeros(1, dtype=torch.float64), low)).to(moments.mean)
+    # With zeros instead of ones, the upper bound is the lower one.
+    high = 1 - low.flip(0)
+    at = (moments.mean * q).round().long()
+    return low[at], high[at]
+
+
+def _bernstein(moments: Moments, failure: float) -> Bounds:
+    """mean +- sqrt(2 V L / q) + 7 L / (3 (q - 1)), V the sample variance, L = ln(4 n / failure).
+
+    Source: Maurer and Pontil (2009), theorem 4, for h and for 1 - h.
+    """
+    q = moments.samples
+    if q < 2:
+        raise ValueError("bound: bernstein needs at least 2 noise samples, got 1")
+    log = math.log(4 * moments.mean.shape[1] / failure)
+    c = (2 * moments.variance * log / q).sqrt() + 7 * log / (3 * (q - 1))
+    return moments.mean - c, moments.mean + c
+
+
+BOUNDS: Mapping[str, Callable[[Moments, float], Bounds]] = {
+    HOEFFDING: _hoeffding,
+    CLOPPER_PEARSON: _clopper_pearson,
+    BERNSTEIN: _bernstein,
+}
 
 
 def overlap_of_bounds(
@@ -20,11 +107,11 @@ def overlap_of_bounds(
     count: int,
     deviation: float = 0.0,
 ) -> Tensor:
-    """Share of the `count` largest entries of `estimate` that are among the largest at x' too,
-    at least, for every x' within each of the `radii` `[R]` of x: `[B, R]`.
+    """The fraction of the `count` largest entries of `estimate` that are among the largest at x'
+    too, at least, for every x' within each of the `radii` `[R]` of x: `[B, R]`.
 
-    estimate, lower, upper: `[B, n]`, lower <= h-bar(x) <= upper. The map at x' is h-bar(x'), or one
-    that is off by at most `deviation` at every entry.
+    estimate, lower, upper: `[B, n]`, lower <= h-bar(x) <= upper. deviation: by how much every entry
+    of the map at x' may differ from h-bar(x').
 
     With L_i the least lower bound of the first i ranks and U_j the greatest upper bound of the
     ranks from j on, the first i ranks stay above all from 2 K - i + 1 on where
@@ -38,7 +125,7 @@ def overlap_of_bounds(
     ranks = torch.arange(always, count, device=estimate.device)
     shift = (radii.to(low) / sigma)[None, :, None]
     worst, best = low[:, None, ranks] - shift, high[:, None, 2 * count - 1 - ranks] + shift
-    if deviation == 0:  # Phi would round what lies far in its tails
+    if deviation == 0:  # Phi would round values far in its tails
         above = worst > best
     else:
         above = torch.special.ndtr(worst) - torch.special.ndtr(best) > 2 * deviation
@@ -52,10 +139,9 @@ def radii_against_rank(
     """Each entry's radius `[B, n]` within which it stays above all that rank `rank` or lower.
 
     sigma / 2 (Phi^-1(lower_i) - max_(j >= rank) Phi^-1(upper_j)), and 0 where that is negative.
-    Ranks count from 1 in the order of `estimate`, largest first; arguments as above.
+    Ranks count from 1 in the order of `estimate`, largest first; arguments: `overlap_of_bounds`.
     """
-    if not 1 <= rank <= estimate.shape[1]:
-        raise ValueError(f"rank: expected 1 to {estimate.shape[1]}, got {rank!r}")
+    expect(1 <= rank <= estimate.shape[1], "rank", f"1 to {estimate.shape[1]}", rank)
     order = estimate.argsort(dim=1, descending=True, stable=True)[:, rank - 1 :]
     below = torch.special.ndtri(upper.double().gather(1, order)).amax(1, keepdim=True)
     own = torch.special.ndtri(lower.double())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moreaugrad.metrics.draws import Stream, generator
+from moreaugrad.metrics.maps import Stream, generator
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import ForwardFunc
 from moreaugrad.score.inputs import InputSpace, Layout

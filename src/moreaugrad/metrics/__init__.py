@@ -1,4 +1,4 @@
-"""Numbers about maps: pure functions, one number for each sample, NaN where undefined."""
+"""Metrics of maps: pure functions that return one number for each sample, NaN where undefined."""
 
 import lazy_loader
 

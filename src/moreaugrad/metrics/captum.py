@@ -1,9 +1,9 @@
-"""Captum's infidelity and maximum sensitivity, made safe for explainers of this library.
+"""Captum's infidelity and maximum sensitivity, for explainers of this library.
 
-Captum draws from the global generators and asks `attribute` without telling it which samples it
-gets: noise keys and the target would be lost. Here perturbations are a function of (seed, sample
-key, draw), the target is that of the clean input, passes are cut to what fits, and a map that is
-zero everywhere or not finite gives NaN (Captum divides the changes of a zero map by 1).
+Captum uses the global generators, and calls `attribute` without the ids and targets of the samples.
+Here perturbations are a function of (seed, sample key, draw), the target is that of the clean
+input, passes are split into chunks, and a map that is zero everywhere or not finite gives NaN
+(Captum divides the changes of a zero map by 1).
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import torch
 from captum import metrics
 from torch import Tensor
 
-from moreaugrad.metrics.draws import Stream, generator
-from moreaugrad.metrics.maps import defined
+from moreaugrad.metrics.maps import Stream, defined, generator
 from moreaugrad.registry import choose
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import INPUT, PIXEL, UNITS, InputSpace, Layout
+from moreaugrad.score.inputs import Layout
 from moreaugrad.score.noise import sample_keys
-from moreaugrad.settings import Documented
+from moreaugrad.score.inputs import INPUT, PIXEL, UNITS, InputSpace
+from moreaugrad.settings import Documented, expect
 
 Parts = Tensor | tuple[Tensor, ...]
 
 
 class Explained(Protocol):
-    """An explanation: maps of inputs for a target."""
+    """What these metrics need of an explanation."""
 
     @property
     def maps(self) -> Parts: ...
@@ -41,7 +41,7 @@ class Explained(Protocol):
 
 
 class Explains(Protocol):
-    """An explainer."""
+    """What these metrics need of an explainer."""
 
     @property
     def layer(self) -> object: ...
@@ -58,37 +58,35 @@ class Explains(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Near(metaclass=Documented):
-    """Points near an input.
+    """Random points near an input.
 
     >>> near = mg.metrics.Near(radius=0.1)
     >>> values = mg.metrics.infidelity(mg.Score(model).bind(x), maps, near=near)
     """
 
     radius: float
-    """Of each entry, in `units`: a standard deviation, or half of an interval's width."""
+    """Size of the change of each entry, in `units`: its standard deviation for infidelity, half of
+    the interval's width for max-sensitivity."""
     units: str = INPUT
-    """The network's "input", or "pixel"."""
+    """Units of `radius`: "input" (what the network takes) or "pixel"."""
     draws: int = 10
-    """How many points."""
+    """Number of points."""
     seed: int = 0
     """Random seed of the points."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.radius < float("inf"):
-            raise ValueError(f"radius: expected a finite number > 0, got {self.radius!r}")
-        if self.draws < 1:
-            raise ValueError(f"draws: expected at least 1, got {self.draws!r}")
+        expect(0 < self.radius < float("inf"), "radius", "a finite number > 0", self.radius)
+        expect(self.draws >= 1, "draws", "at least 1", self.draws)
         choose("units", self.units, UNITS)
 
     def perturbations(
         self, keys: Sequence[int], draw: int, stream: Stream, space: InputSpace, layout: Layout
     ) -> Tensor:
-        """Draw `draw` for each of these samples: `[B, n]`, float64."""
-        made = {}
+        """Number `draw` of each of these samples: `[B, n]`, float64."""
+        made, size = {}, layout.size
         for key in set(keys):
             source = generator(self.seed, key, stream, draw)
             normal = stream is Stream.NORMAL
-            size = layout.size
             found = source.standard_normal(size) if normal else source.uniform(-1, 1, size)
             made[key] = torch.from_numpy(self.radius * found)
         rows = torch.stack([made[key] for key in keys])
@@ -109,9 +107,11 @@ def infidelity(
 ) -> Tensor:
     """Mean of (<z, A> - (f(x) - f(x - z)))^2 over z ~ N(0, near.radius^2 I): `[B]`, low is good.
 
-    f is the bound score, of the kind that was explained. It compares A in the scale of the
-    gradient; normalize: with beta A instead, beta the scale that fits best, for methods whose maps
-    have another. Costs 2 near.draws passes for each sample.
+    >>> values = mg.metrics.infidelity(mg.Score(model).bind(x), maps)
+
+    bound: the score f, of the kind that was explained. A is compared in the scale of the gradient;
+    normalize: beta A instead, with the best beta, for methods whose maps have another scale. Needs
+    2 near.draws passes for each sample.
     Source: Yeh et al. (2019), arXiv 1901.09392, by captum.metrics.infidelity.
     """
     space = space or InputSpace()
@@ -159,24 +159,25 @@ def max_sensitivity(
 ) -> Tensor:
     """max over x' of ||A(x') - A(x)||_2 / ||A(x)||_2, x' uniform in a box around x: `[B]`.
 
-    `clean` is `explainer.explain(x)`, made with the same ids and arguments; every x' is explained
-    for its target. Padding, which its mask tells, stays as it is. Low is good. Costs near.draws
-    explanations of the batch. NaN where one of the maps is not finite, and where the clean one is
-    zero everywhere.
+    >>> explainer = mg.SimpleGradient(model)
+    >>> values = mg.metrics.max_sensitivity(explainer, explainer.explain(x))
+
+    clean: `explainer.explain(x)`, with the same ids and arguments; every x' is explained for its
+    target, and its padding does not change. Low is good. Needs near.draws explanations of the
+    batch. NaN where a map is not finite, and where the clean map is zero everywhere.
     Source: Yeh et al. (2019), arXiv 1901.09392, by captum.metrics.sensitivity_max.
-    Errors: ValueError for an explainer of a layer, whose input is not what is perturbed, and
-    where the model's output at an x' is not finite.
+    Errors: ValueError for an explainer of a layer, because the inputs are perturbed, and where the
+    model's output at an x' is not finite.
     """
     if explainer.layer is not None:
         raise ValueError(
-            "max-sensitivity: expected an explainer of the inputs; this one explains a layer's "
-            "output, and what stands before the layer cannot be perturbed there"
+            "max-sensitivity: expected an explainer of the inputs, which are perturbed; got one of "
+            "a layer's output"
         )
     space, parts = space or InputSpace(), checks.as_parts(clean.inputs)
     layout = Layout.of(parts)
     flat = _flat(clean.maps, layout)
-    keys, draws = sample_keys(ids, len(flat)), count()
-    calls = count()
+    keys, draws, calls = sample_keys(ids, len(flat)), count(), count()
     mask = getattr(clean, "mask", None)
     padding: dict[str, Any] = {} if mask is None else {"mask": mask}
     real = None if mask is None else _flat(mask, layout)
@@ -205,7 +206,7 @@ def max_sensitivity(
 
 
 def _flat(maps: Parts, layout: Layout) -> Tensor:
-    """`[B, n]`. Errors: ValueError for maps that are not shaped like the inputs."""
+    """`[B, n]`. Errors: ValueError for maps whose shape is not that of the inputs."""
     parts = maps if isinstance(maps, tuple) else (maps,)
     shapes = tuple(tuple(part.shape[1:]) for part in parts)
     if shapes != layout.shapes:

@@ -18,19 +18,19 @@ KINDS: Mapping[str, str] = {
     "model": "(bound score, maps, input space)",
     "explainer": "(explainer, explanation, input space)",
 }
-"""What a metric of a kind is called with; all give `[B]`."""
+"""The arguments of the metrics of each kind; all return `[B]`."""
 
 HIGH, LOW = "high", "low"
 _PER_CALL = {"ids", "additional_forward_args"}
-"""Of the samples, not settings."""
+"""Arguments that belong to the samples, not settings."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric(Row):
     """A row of the registry.
 
-    kind: see `KINDS`. better: "high", "low", or "" where neither is. reduction: how a map's
-    channels become the values that "mask" and "truth" metrics are called with.
+    kind: see `KINDS`. better: "high", "low", or "" where neither is better. reduction: of a map's
+    channels, to the values that "mask" and "truth" metrics are called with.
     """
 
     kind: str = "map"
@@ -41,8 +41,8 @@ class Metric(Row):
 
     @classmethod
     def of(cls, name: str, part: Any) -> Self:
-        """Its kind shows in the names of its first two arguments, see `KINDS`: those of a pair are
-        any other two."""
+        """The row of your own function. Its kind follows from the names of its first two arguments,
+        see `KINDS`; any other two are a pair."""
         arguments = inspect.signature(part).parameters.values()
         first, second, *_ = [*(a.name for a in arguments if a.kind is not a.KEYWORD_ONLY), "", ""]
         kind = {"mask": "mask", "truth": "truth", "": "map"}.get(second, "pair")
@@ -50,7 +50,7 @@ class Metric(Row):
         return dataclasses.replace(super().of(name, part), kind=kind)
 
     def defaults(self) -> dict[str, Any]:
-        """Every setting with its default; those of a settings object by their own names."""
+        """Every setting with its default; the fields of a settings object by their own names."""
         found: dict[str, Any] = {}
         for name, default in super().defaults().items():
             if _is_object(default):
@@ -88,6 +88,8 @@ TJOA = "Tjoa and Guan (2020)"
 ADVGRAD = "AdvGrad (2024)"
 SSIM = "Wang et al. (2004)"
 
+_BANDS, _BINARY = HERE + "localisation:five_band", HERE + "localisation:binary"
+
 METRICS = Registry(
     "metric",
     {
@@ -100,12 +102,12 @@ METRICS = Registry(
             HERE + "sparsity:zeros", "fraction of entries that are exactly zero", kind="map",
         ),
         "entropy": Metric(
-            HERE + "sparsity:entropy", "entropy of the magnitudes' shares, in nats",
+            HERE + "sparsity:entropy", "entropy of the normalised magnitudes, in nats",
             "Bhatt et al. (2020), arXiv 2005.00631", kind="map",
         ),
         "top-k-ties": Metric(
-            HERE + "overlap:top_k_ties",
-            "fraction of the top that order alone chose among equal entries",
+            HERE + "sparsity:top_k_ties",
+            "fraction of the largest entries chosen by order alone among equal ones",
             kind="map", better=LOW,
         ),
         "normalised-distance": Metric(
@@ -113,29 +115,29 @@ METRICS = Registry(
             MOREAUGRAD, kind="pair", better=LOW,
         ),
         "top-k": Metric(
-            HERE + "overlap:top_k_intersection",
+            HERE + "sparsity:top_k_intersection",
             "fraction of the clean map's largest entries that stay among the largest", GHORBANI,
             kind="pair", better=HIGH,
         ),
         "dice": Metric(
-            HERE + "overlap:dice", "overlap of both maps' largest entries, each of its own number",
+            HERE + "sparsity:dice", "overlap of both maps' largest entries, each of its own number",
             ADVGRAD, kind="pair", better=HIGH,
         ),
         "jaccard": Metric(
-            HERE + "overlap:jaccard", "shared over all of both maps' largest entries",
+            HERE + "sparsity:jaccard", "common largest entries of both maps over all of them",
             "Singla et al. (2019), arXiv 1902.00407", kind="pair", better=HIGH,
         ),
         "ssim": Metric(
-            HERE + "structure:ssim", "SSIM, the similarity of the maps as images", SSIM,
+            HERE + "similarity:ssim", "SSIM, the similarity of the maps as images", SSIM,
             kind="pair", better=HIGH,
         ),
         "ssim-masked": Metric(
-            HERE + "structure:ssim", "SSIM where either map is not zero", SSIM,
+            HERE + "similarity:ssim", "SSIM where either map is not zero", SSIM,
             {"masked": True}, kind="pair", better=HIGH,
         ),
         "ssim-raw": Metric(
-            HERE + "structure:ssim",
-            "SSIM of maps as they are, as published: near 1 for any small maps", MOREAUGRAD,
+            HERE + "similarity:ssim",
+            "SSIM of raw maps, as published: near 1 for any small maps", MOREAUGRAD,
             {"displayed": False, "reduction": "none", "border": "zero"}, kind="pair", better=HIGH,
         ),
         "spearman": Metric(
@@ -161,7 +163,7 @@ METRICS = Registry(
             "Zhang et al. (2018)", kind="mask", better=HIGH,
         ),
         "auroc": Metric(
-            HERE + "localisation:auroc", "chance that a place within the mask exceeds one outside",
+            HERE + "localisation:auroc", "probability that a place in the mask exceeds one outside",
             kind="mask", better=HIGH,
         ),
         "average-precision": Metric(
@@ -169,49 +171,49 @@ METRICS = Registry(
             kind="mask", better=HIGH,
         ),
         "five-band-accuracy": Metric(
-            HERE + "bands:five_band", "fraction of places in the right band", TJOA,
+            _BANDS, "fraction of places in the right band", TJOA,
             {"measure": "accuracy"}, kind="truth", better=HIGH, reduction="sum",
         ),
         "five-band-recall": Metric(
-            HERE + "bands:five_band", "fraction of object and feature found in their bands", TJOA,
+            _BANDS, "fraction of object and feature found in their bands", TJOA,
             {"measure": "recall"}, kind="truth", better=HIGH, reduction="sum",
         ),
         "five-band-precision": Metric(
-            HERE + "bands:five_band", "fraction of what is outside band 0 that is in its band",
+            _BANDS, "fraction of places outside band 0 that are in the right band",
             TJOA, {"measure": "precision"}, kind="truth", better=HIGH, reduction="sum",
         ),
         "five-band-false-positive-rate": Metric(
-            HERE + "bands:five_band", "wrong bands over these and the background left out", TJOA,
+            _BANDS, "places in wrong bands over these and the rejected background", TJOA,
             {"measure": "false-positive-rate"}, kind="truth", better=LOW, reduction="sum",
         ),
         "binary-accuracy": Metric(
-            HERE + "bands:binary", "fraction of places rightly found to be of the feature or not",
+            _BINARY, "fraction of places correctly classified as feature or not",
             ADVGRAD, {"measure": "accuracy"}, kind="truth", better=HIGH,
         ),
         "binary-recall": Metric(
-            HERE + "bands:binary", "fraction of the feature's places that are found", ADVGRAD,
+            _BINARY, "fraction of the feature's places that are found", ADVGRAD,
             {"measure": "recall"}, kind="truth", better=HIGH,
         ),
         "binary-precision": Metric(
-            HERE + "bands:binary", "fraction of the places found that are the feature's", ADVGRAD,
+            _BINARY, "fraction of the places found that are the feature's", ADVGRAD,
             {"measure": "precision"}, kind="truth", better=HIGH,
         ),
         "binary-false-positive-rate": Metric(
-            HERE + "bands:binary", "fraction of the other places that are found", ADVGRAD,
+            _BINARY, "fraction of the other places that are found", ADVGRAD,
             {"measure": "false-positive-rate"}, kind="truth", better=LOW,
         ),
         "gaze-overlap": Metric(
             HERE + "localisation:gaze_overlap",
-            "fraction of the map's top that is in the top of where people looked", ADVGRAD,
+            "fraction of the map's largest entries among the largest of a gaze map", ADVGRAD,
             kind="truth", better=HIGH,
         ),
         "aopc": Metric(
             HERE + "faithfulness:aopc",
-            "mean fall of the score as the most relevant regions are replaced", SAMEK,
+            "mean decrease of the score as the most relevant regions are replaced", SAMEK,
             kind="model", better=HIGH,
         ),
         "aopc-lerf": Metric(
-            HERE + "faithfulness:aopc", "mean fall as the least relevant regions are replaced",
+            HERE + "faithfulness:aopc", "mean decrease as the least relevant regions are replaced",
             SAMEK, {"order": "lerf"}, kind="model", better=LOW,
         ),
         "abpc": Metric(
@@ -245,7 +247,7 @@ METRICS = Registry(
 
 
 def build(name: str, **settings: Any) -> Callable[..., Any]:
-    """The metric of that name, or of a `package.module:function` of your own, with these settings.
+    """The metric of that name, or of your own `package.module:function`, with these settings.
 
     >>> gini = mg.metrics.build("gini", reduction="abs-sum")
     >>> values = gini(maps)

@@ -1,23 +1,80 @@
-"""Whether what a map marks is what the score depends on: the score as places are replaced.
+"""Whether a map marks what the score depends on: the score as places of the input are replaced.
 
-All take the score bound at the clean inputs (`explainer.bind(x)`: it knows the target, the model
-and how many passes fit), the maps `[B, C, H, W]` or `[B, H, W]` of those inputs, and the
-`InputSpace` of pixels and normalisation. `how`: see `Replacement`. They return float64: NaN for
-maps that are zero everywhere or not finite, and cost draws x (steps + 1) passes for each sample.
+The functions take the score bound at the clean inputs (`explainer.bind(x)`), the maps
+`[B, C, H, W]` or `[B, H, W]` of these inputs, and the `InputSpace` of their pixels. They return
+float64, NaN for maps that are zero everywhere or not finite, and need draws x (steps + 1) passes
+for each sample.
+
+A place is a region of size x size pixels, smaller at the right and lower border, with all its
+channels. _Places of equal relevance (most of a sparse map's have none) are put into a new random
+order for each noise sample, so that no position is preferred. Random numbers are a function of
+(seed, sample key, draw): the same for any batch, order and chunk size.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
-from moreaugrad.metrics.perturbation import BLUR, MEAN, Places, Replacement, curves
+from moreaugrad.metrics.maps import REDUCTIONS, Floats, Stream, array, check, defined, generator
+from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import InputSpace
+from moreaugrad.settings import Documented, expect
+
+UNIFORM, MEAN, BLUR = "uniform", "mean", "blur"
+REPLACEMENTS = (UNIFORM, MEAN, BLUR)
+"""Random values, uniform over the space's interval; the zero input, which is the space's mean; the
+input under a Gaussian filter."""
+
+BLUR_SIGMA = 5.0
+"""Standard deviation of the filter, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacement(metaclass=Documented):
+    """What is replaced, by what, and which number is measured.
+
+    >>> how = mg.metrics.Replacement(size=3)
+    >>> values = mg.metrics.aopc(mg.Score(model).bind(x), maps, steps=4, how=how)
+    """
+
+    size: int = 9
+    """Side of the square regions, in pixels."""
+    replacement: str | float = UNIFORM
+    """What regions become: "uniform", "mean", "blur" (see `REPLACEMENTS`) or a pixel value."""
+    score: str | None = "probability"
+    """Number that is measured: "probability", "logit", ... of the bound score's target; None takes
+    the bound score's own kind."""
+    reduction: str = "abs-sum"
+    """Reduction of the map over its channels: "abs-sum", "sum" or "max-abs"."""
+    draws: int = 10
+    """Number of random orders and replacements over which the score is averaged."""
+    seed: int = 0
+    """Random seed of the orders and replacements."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.replacement, str):
+            choose("replacement", self.replacement, REPLACEMENTS)
+        else:
+            finite = math.isfinite(self.replacement)
+            expect(finite, "replacement", "a finite number", self.replacement)
+        choose("reduction", self.reduction, REDUCTIONS[1:])
+        expect(self.size >= 1, "size", "regions of at least 1 pixel", self.size)
+        expect(self.draws >= 1, "draws", "at least 1", self.draws)
+
 
 ORDERS = {"morf": (True,), "lerf": (False,), "abpc": (True, False)}
-"""Whether the most relevant region goes first; for the difference, both."""
+"""Whether the most relevant region is replaced first; both orders for the difference."""
 
 REGIONS = Replacement()
 DELETED = Replacement(size=1, replacement=MEAN, draws=4)
@@ -35,9 +92,11 @@ def aopc(
 ) -> Tensor:
     """AOPC = 1/(L+1) sum_{k=0..L} (f(x_0) - f(x_k)): `[B]`, x_k with k regions replaced.
 
-    order: "morf", the most relevant first (a faithful map scores high); "lerf", the least (low);
-    "abpc": the first minus the second (high). L = `steps`, or all regions where there are fewer.
-    The draws of both orders are the same. Source: Samek et al. (2016), arXiv 1509.06321.
+    >>> values = mg.metrics.aopc(mg.Score(model).bind(x), maps, steps=4)
+
+    order: "morf", the most relevant first (high for a faithful map); "lerf", the least relevant
+    first (low); "abpc", the first minus the second (high), with the same random numbers. L =
+    `steps`, or all regions where there are fewer. Source: Samek et al. (2016), arXiv 1509.06321.
     """
     choose("order", order, ORDERS)
     fall = [
@@ -56,11 +115,12 @@ def drop_curve(
     steps: int = 100,
     how: Replacement = REGIONS,
 ) -> Tensor:
-    """f(x_0) - f(x_k) for k = 0..L: `[B, L + 1]`, the mean over draws; see `aopc`.
+    """f(x_0) - f(x_k) for k = 0..L: `[B, L + 1]`, the mean over noise samples; see `aopc`.
 
-    falling: the most relevant region first.
+    falling: whether the most relevant region is replaced first.
     """
-    last = min(_checked(steps), Places.of(bound, how.size).count)
+    expect(steps >= 1, "steps", "at least 1", steps)
+    last = min(steps, _Places(bound, how.size).count)
     found = curves(how, bound, maps, space or InputSpace(), range(last + 1), falling=falling)
     return found[:, :1] - found
 
@@ -98,7 +158,9 @@ def deletion(
     steps: int = 100,
     how: Replacement = DELETED,
 ) -> Tensor:
-    """Area under `deletion_curve` over the share of places: `[B]`, low for a faithful map.
+    """Area under `deletion_curve` over the fraction of places: `[B]`, low for a faithful map.
+
+    >>> values = mg.metrics.deletion(mg.Score(model).bind(x), maps, steps=4)
 
     Source: Petsiuk et al. (2018), arXiv 1806.07421. Differs: equal places in random order.
     """
@@ -113,7 +175,9 @@ def insertion(
     steps: int = 100,
     how: Replacement = INSERTED,
 ) -> Tensor:
-    """Area under `insertion_curve` over the share of places: `[B]`, high for a faithful map.
+    """Area under `insertion_curve` over the fraction of places: `[B]`, high for a faithful map.
+
+    >>> values = mg.metrics.insertion(mg.Score(model).bind(x), maps, steps=4)
 
     Source: as for `deletion`.
     """
@@ -126,11 +190,142 @@ def area(curve: Tensor) -> Tensor:
 
 
 def _counts(bound: BoundScore, how: Replacement, steps: int) -> list[int]:
-    steps, count = _checked(steps), Places.of(bound, how.size).count
+    expect(steps >= 1, "steps", "at least 1", steps)
+    count = _Places(bound, how.size).count
     return [round(count * step / steps) for step in range(steps + 1)]
 
 
-def _checked(steps: int) -> int:
-    if steps < 1:
-        raise ValueError(f"steps: expected at least 1, got {steps!r}")
-    return steps
+def curves(
+    how: Replacement,
+    bound: BoundScore,
+    maps: Tensor,
+    space: InputSpace,
+    counts: Sequence[int],
+    *,
+    falling: bool = True,
+    inserted: bool = False,
+) -> Tensor:
+    """Mean score over noise samples with the first `counts` places replaced: `[B, len(counts)]`.
+
+    falling: the most relevant place comes first, else the least. inserted: the first places are
+    kept and all others replaced. Samples whose map is zero everywhere or not finite are NaN and
+    need no passes.
+    """
+    places = _Places(bound, how.size)
+    _check_maps(maps, bound)
+    known = defined(maps.detach().flatten(1)).nonzero()[:, 0].to(bound.origin.device)
+    found = torch.full(
+        (len(maps), len(counts)), torch.nan, dtype=torch.float64, device=bound.origin.device
+    )
+    if len(known):
+        chosen = bound.select(known)
+        if how.score is not None:
+            chosen = replace(chosen, readout=replace(bound.readout, kind=how.score))
+        sign, relevance = 1 if falling else -1, list[Floats]()
+        for row in known.tolist():
+            reduced = levels.reduce(array(maps[row]).astype(np.float64), how.reduction)
+            relevance.append(sign * places.relevance(reduced))
+        found[known] = _Job(how, chosen, space, places, relevance, inserted).scores(counts)
+    return found
+
+
+class _Job:
+    """The inputs of (sample, draw, count) triples, computed in chunks of any size."""
+
+    def __init__(
+        self, how: Replacement, bound: BoundScore, space: InputSpace, places: _Places,
+        relevance: Sequence[Floats], inserted: bool,
+    ) -> None:  # fmt: skip
+        self._how, self._bound, self._space, self._places = how, bound, space, places
+        self._relevance, self._inserted, self._number = relevance, inserted, places.number
+        # Inputs come in the order of (sample, draw): a chunk boundary needs two of them at most.
+        self._order = lru_cache(maxsize=2)(self._drawn_order)
+        self._values = lru_cache(maxsize=2)(self._drawn_values)
+
+    def scores(self, counts: Sequence[int]) -> Tensor:
+        bound, draws, width = self._bound, self._how.draws, len(counts)
+
+        def work(index: Tensor) -> Tensor:
+            rows = index // (draws * width)
+            with torch.no_grad():
+                found = bound.value(self._points(index, counts), rows).double()
+            if bound.meter is not None:
+                bound.meter(len(index))
+            return found
+
+        jobs = torch.arange(len(bound) * draws * width, device=bound.origin.device)
+        every = bound.chunks.over(jobs, work)
+        return every.reshape(len(bound), draws, width).mean(1)
+
+    def _points(self, index: Tensor, counts: Sequence[int]) -> Tensor:
+        """The perturbed inputs of these triples, `[m, n]`."""
+        origin, width = self._bound.origin, len(counts)
+        points = origin.new_empty(len(index), origin.shape[1])
+        for at, number in enumerate(index.tolist()):
+            cell, step = divmod(number, width)
+            sample, draw = divmod(cell, self._how.draws)
+            first = self._order(sample, draw) < counts[step]
+            own = first if self._inserted else ~first
+            points[at] = torch.where(own, origin[sample], self._values(sample, draw))
+        return points
+
+    def _drawn_order(self, sample: int, draw: int) -> Tensor:
+        """How many places come before that of each entry, `[n]`."""
+        ties = self._drawing(Stream.ORDER, sample, draw).permutation(self._places.count)
+        rank = np.empty(self._places.count, dtype=np.int64)
+        rank[np.lexsort((ties, -self._relevance[sample]))] = np.arange(self._places.count)
+        pixels = torch.from_numpy(rank[self._number]).to(self._bound.origin.device)
+        return pixels.repeat(self._places.shape[0])
+
+    def _drawn_values(self, sample: int, draw: int) -> Tensor:
+        """The values that replace the input, `[n]`, in the network's units."""
+        origin, layout, space = self._bound.origin[sample], self._bound.layout, self._space
+        kind = self._how.replacement
+        if kind == BLUR:
+            image = array(origin).reshape(self._places.shape)
+            blurred = ndimage.gaussian_filter(image, (0.0, *[BLUR_SIGMA] * 2), mode="reflect")
+            return torch.from_numpy(blurred.ravel()).to(origin)
+        if kind == MEAN:
+            return torch.zeros_like(origin)
+        if kind == UNIFORM:
+            numbers = self._drawing(Stream.VALUES, sample, draw).random(origin.numel())
+            pixels = space.low + (space.high - space.low) * torch.from_numpy(numbers)
+        else:
+            pixels = torch.full((origin.numel(),), float(kind), dtype=torch.float64)
+        return space.inputs(pixels[None].to(origin), layout)[0]
+
+    def _drawing(self, stream: Stream, sample: int, draw: int) -> np.random.Generator:
+        return generator(self._how.seed, self._bound.keys[sample], stream, draw)
+
+
+def _check_maps(maps: Tensor, bound: BoundScore) -> None:
+    """Errors: ValueError for maps that do not belong to these inputs."""
+    check(maps)
+    shape, found = bound.layout.shapes[0], tuple(maps.shape[1:])
+    if len(maps) != len(bound) or found not in (shape, shape[1:] if len(shape) == 3 else shape):
+        raise ValueError(
+            f"maps: expected one for each input of shape {['B', *shape]}, with or without its "
+            f"channels, {len(bound)} of them; got {list(maps.shape)}"
+        )
+
+
+class _Places:
+    """The regions of a sample. number: the region of each pixel, `[rows * columns]`. count: how many
+    there are. Errors: ValueError for several inputs, and for an input that is no image or vector."""
+
+    def __init__(self, bound: BoundScore, size: int) -> None:
+        shapes = bound.layout.shapes
+        if len(shapes) != 1 or len(shapes[0]) not in (1, 3):
+            raise ValueError(
+                "expected one input, [B, C, H, W] or [B, N], whose places are replaced; got "
+                f"samples of shape {', '.join(map(str, shapes))}"
+            )
+        self.shape = shapes[0] if len(shapes[0]) == 3 else (1, 1, *shapes[0])
+        row, column = np.indices(self.shape[1:]) // size
+        self.number: NDArray[np.int64] = (row * math.ceil(self.shape[2] / size) + column).ravel()
+        self.count = int(self.number[-1]) + 1
+
+    def relevance(self, reduced: Floats) -> Floats:
+        """The sum of a reduced map over each region, `[count]`."""
+        sums = np.bincount(self.number, weights=reduced.ravel(), minlength=self.count)
+        return np.asarray(sums, dtype=np.float64)

@@ -1,14 +1,15 @@
-"""What all metrics share: samples one at a time in float64, and what an undefined one is.
+"""What all metrics share: samples one at a time in float64, undefined maps, keyed random numbers.
 
-Sums, sorts and filters run on one sample after the other: a batch then gives what its samples
-give alone, and the memory is that of a few samples. numpy's sorts are several times faster than
-torch's on a processor, so maps on another device are brought over a sample at a time.
+Sums, sorts and filters process one sample after the other: a batch then gives the same values as
+its samples alone, in the memory of a few samples. numpy's sorts are several times faster than
+torch's on a CPU, so maps on another device are copied one sample at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -18,20 +19,21 @@ from torch import Tensor
 
 from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
+from moreaugrad.settings import expect
 
 Floats = NDArray[np.float64]
 
 AS_IS = "none"
 REDUCTIONS = (AS_IS, *levels.REDUCTIONS)
-"""Over the channels: every entry by itself, sum_c |A|, sum_c A, or max_c |A|."""
+"""Over the channels: none (every entry counts separately), sum_c |A|, sum_c A, max_c |A|."""
 
 SAFE = 300
-"""Magnitudes beyond 2^(+-SAFE) are brought there, so that squares and sums stay finite."""
+"""Maps whose magnitude is beyond 2^(+-SAFE) are scaled, so that squares and sums stay finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """Mean of the samples that have a value, and how many have and have not."""
+    """Mean of the defined samples, and the numbers of defined and undefined samples."""
 
     mean: float
     defined: int
@@ -39,7 +41,10 @@ class Aggregate:
 
 
 def aggregate(values: Tensor) -> Aggregate:
-    """The mean of `[B]` without its NaNs, with their count; NaN where all are undefined."""
+    """The mean of `[B]` without its NaNs, with their number; NaN where all are undefined.
+
+    >>> mean = mg.metrics.aggregate(mg.metrics.gini(maps)).mean
+    """
     known = values[~values.isnan()].double()
     return Aggregate(
         mean=float(known.mean()) if len(known) else float("nan"),
@@ -49,7 +54,7 @@ def aggregate(values: Tensor) -> Aggregate:
 
 
 def defined(flat: Tensor) -> Tensor:
-    """`[B]`: finite and not zero everywhere; other maps have no scores."""
+    """Which maps are finite and not zero everywhere, `[B]`; others have no value."""
     return torch.isfinite(flat).all(1) & (flat != 0).any(1)
 
 
@@ -59,13 +64,13 @@ def by_sample(
     reduction: str = AS_IS,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """`score` of one sample of each of `maps`: `[B]`, float64, on the maps' device.
+    """`score` of the samples of each of `maps`, `[B]` in float64, on the maps' device.
 
-    Samples reach it reduced and in float64. A sample is NaN without being asked where one of its
-    maps is zero everywhere, before or after the reduction, or not finite.
-    mask: True at real entries, of the maps' shape, as an explanation has it; then samples reach it
-    flat and without the others (a pixel is real where one of its channels is).
-    Errors: ValueError or TypeError for maps of other shapes than each other's, or of no batch.
+    score: is called with samples that are reduced and in float64. A sample is NaN, without a call,
+    where one of its maps is not finite, or zero everywhere before or after the reduction.
+    mask: True at real entries, of the maps' shape, like `explanation.mask`; samples are then flat
+    and without padding (a pixel is real where one of its channels is).
+    Errors: ValueError or TypeError for maps of different shapes, or without a batch dimension.
     """
     check(*maps)
     masks = None if mask is None else reals(mask, maps[0])
@@ -82,12 +87,12 @@ def by_sample(
 
 
 def inner(a: Floats, b: Floats) -> float:
-    """<a, b>, by numpy's own sum: that of a BLAS depends on its threads."""
+    """<a, b> by numpy's sum: the result of a BLAS depends on its number of threads."""
     return float((a * b).sum())
 
 
 def ascending(values: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """For flat values: their order, and where each run of equal ones starts and how long it is."""
+    """The order of flat values, and the start and length of each run of equal values."""
     order = np.argsort(values)
     sorted_ = values[order]
     begins = np.empty(values.size, dtype=bool)
@@ -98,7 +103,7 @@ def ascending(values: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArr
 
 
 def ranks(values: Floats) -> Floats:
-    """Ranks from 1, equal values sharing their mean rank, flattened."""
+    """Ranks from 1, flattened; equal values have their mean rank."""
     flat = values.ravel()
     order, starts, sizes = ascending(flat)
     shared = starts + (sizes + 1) / 2
@@ -108,7 +113,7 @@ def ranks(values: Floats) -> Floats:
 
 
 def reals(mask: Tensor, maps: Tensor) -> NDArray[np.bool_]:
-    """The mask of these maps. Errors: ValueError for one of another shape or type."""
+    """The mask as an array. Errors: ValueError for one of another shape or type than the maps'."""
     if mask.dtype is not torch.bool or mask.shape != maps.shape:
         raise ValueError(
             f"mask: expected a boolean tensor of the maps' shape {list(maps.shape)}, as "
@@ -118,17 +123,17 @@ def reals(mask: Tensor, maps: Tensor) -> NDArray[np.bool_]:
 
 
 def real(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
-    """The real ones of a sample's entries, or of its pixels, flat."""
+    """The real entries of a sample, or its real pixels, flat."""
     return values[mask if mask.ndim == values.ndim else mask.any(-3)]
 
 
 def check(*maps: Tensor) -> None:
-    """Errors: TypeError for what is no tensor; ValueError for shapes that are not all the same."""
+    """Errors: TypeError for other objects than tensors; ValueError for different shapes."""
     for each in maps:
         if not isinstance(each, Tensor):
             raise TypeError(
-                f"maps: expected a tensor [B, ...], got {type(each).__name__}; of an explanation "
-                "of several inputs, give one of its parts"
+                f"maps: expected a tensor [B, ...], got {type(each).__name__}; for an explanation "
+                "of several inputs, pass one of its parts"
             )
     shapes = [list(each.shape) for each in maps]
     if len(shapes[0]) < 2 or any(shape != shapes[0] for shape in shapes):
@@ -136,26 +141,23 @@ def check(*maps: Tensor) -> None:
             "maps: expected a batch [B, ...], and the same shape for all; got "
             f"{' and '.join(map(str, shapes))}"
         )
-    if 0 in shapes[0][1:]:
-        raise ValueError(f"maps: expected at least one entry in each sample, got {shapes[0]}")
+    expect(0 not in shapes[0][1:], "maps", "at least one entry in each sample", shapes[0])
 
 
-def share(name: str, value: float) -> float:
-    """`value` if it is a share. Errors: ValueError where it is not in (0, 1]."""
-    if not 0 < value <= 1:
-        raise ValueError(f"{name}: expected a number above 0 and up to 1, got {value!r}")
-    return value
+def check_ratio(value: float) -> None:
+    """Errors: ValueError unless `ratio` is in (0, 1]."""
+    expect(0 < value <= 1, "ratio", "a number above 0 and up to 1", value)
 
 
 def sample(part: Tensor, reduction: str = AS_IS) -> Floats | None:
-    """One sample's map, reduced, in float64; None where it has no score."""
+    """A sample's map, reduced, in float64; None where it is undefined."""
     values = np.asarray(array(part), dtype=np.float64)
     top = max(values.max(), -values.min())
     if not 0 < top < np.inf:  # nor NaN
         return None
     exponent = int(np.frexp(top)[1])
     if abs(exponent) > SAFE:
-        # A power of two: exact, so that equal entries stay equal and others do not become so.
+        # A power of two is exact: equal entries stay equal, and different ones different.
         values = np.ldexp(values, SAFE * (1 if exponent > 0 else -1) - exponent)
     if reduction != AS_IS:
         values = levels.reduce(values, reduction)
@@ -163,8 +165,29 @@ def sample(part: Tensor, reduction: str = AS_IS) -> Floats | None:
 
 
 def array(sample: Tensor) -> NDArray[np.floating]:
-    """One sample for numpy; reduced precision, which it lacks, becomes float64."""
+    """A sample as an array; half precision becomes float64."""
     sample = sample.detach().cpu()
     if sample.dtype not in (torch.float32, torch.float64):
         sample = sample.double()
     return np.asarray(sample.numpy())
+
+
+class Stream(IntEnum):
+    """The purpose of random numbers, a word of the generator's counter; the noise of maps has 0."""
+
+    ORDER = 1
+    VALUES = 2
+    NORMAL = 3
+    BOX = 4
+    WEIGHTS = 5
+    RANKS = 6
+    JITTER = 7
+
+
+def generator(seed: int, key: int, stream: Stream, number: int) -> np.random.Generator:
+    """A generator that is a function of these four: (seed, sample key, purpose, number of draw).
+
+    Errors: ValueError for a negative seed.
+    """
+    expect(0 <= seed < 2**63, "seed", "an integer from 0 to 2^63 - 1", seed)
+    return np.random.Generator(np.random.Philox(key=[seed, key], counter=[0, 0, stream, number]))

@@ -1,7 +1,7 @@
-"""Remove and retrain: pictures without what a map ranks highest or lowest, and what that costs.
+"""Remove and retrain: images without the entries that a map ranks highest or lowest.
 
-A network is trained anew on pictures that keep only the top share of their entries, another on
-those that keep only the bottom share; each is tested on pictures masked alike.
+One network is trained on images that keep only the top fraction of their entries, another on images
+that keep only the bottom fraction; each is tested on images that are masked in the same way.
 Source: Shah, Jain and Netrapalli (2021), arXiv 2102.12781; AdvGrad section 5.2,
 appendix B.5.
 """
@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor
 
-from moreaugrad.metrics.draws import Stream, generator
-from moreaugrad.metrics.maps import Floats, array, check, share
+from moreaugrad.metrics.maps import Floats, Stream, array, check, check_ratio, generator
 from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import sample_keys
+from moreaugrad.settings import expect
 
 UNITS = ("element", "pixel")
 TOP, BOTTOM = "top", "bottom"
@@ -36,16 +36,17 @@ def importance_ranks(
     seed: int = 0,
     ids: Sequence[int] | Tensor | None = None,
 ) -> Tensor:
-    """Place of each entry by |A|, from 0 for the least: int32, `[B, C, H, W]` like the maps.
+    """The rank of each entry by |A|, from 0 for the smallest: int32, `[B, C, H, W]` like the maps.
 
-    unit "pixel" ranks sum_c |A|: `[B, 1, H, W]`. Equal entries follow in an order drawn by
-    (seed, id), so a map of zeros gives random ranks: the control of a random order.
-    Errors: ValueError for maps that are not finite, or are no pictures.
+    >>> ranks = mg.metrics.importance_ranks(maps, unit="pixel")
+
+    unit "pixel" ranks sum_c |A|: `[B, 1, H, W]`. Equal entries are in a random order, a function of
+    (seed, id), so that a map of zeros gives random ranks, as a control.
+    Errors: ValueError for maps that are not finite or not `[B, C, H, W]`.
     """
     check(maps)
     choose("unit", unit, UNITS)
-    if maps.ndim != 4:
-        raise ValueError(f"maps: expected [B, C, H, W], got {list(maps.shape)}")
+    expect(maps.ndim == 4, "maps", "[B, C, H, W]", list(maps.shape))
     found = []
     for sample, key in zip(maps, sample_keys(ids, len(maps)), strict=True):
         values = levels.reduce(array(sample)) if unit == "pixel" else abs(levels.finite(sample))
@@ -61,13 +62,15 @@ def importance_ranks(
 def keep(
     x: Tensor, ranks: Tensor, ratio: float, *, end: str = TOP, fill: float | Tensor = 0.0
 ) -> Tensor:
-    """`x` with round(ratio x places) entries of the top or bottom kept, all others `fill`.
+    """`x` with the round(ratio x places) highest or lowest entries kept, and `fill` elsewhere.
 
-    ranks: of `importance_ranks`; those of pixels keep all channels. fill: the value of what is
-    removed, or one that broadcasts against `x`, such as the data's mean `[C, 1, 1]`.
-    The bottom of 1 - ratio removes what the top keeps (but for an entry, where counts round up).
+    >>> kept = mg.metrics.keep(x, mg.metrics.importance_ranks(maps), 0.1)
+
+    ranks: those of `importance_ranks`; ranks of pixels keep all channels. end: "top" or "bottom".
+    fill: a value that broadcasts against `x`, such as the mean of the data `[C, 1, 1]`. The bottom
+    1 - ratio removes what the top keeps, up to one entry where numbers round up.
     """
-    share("ratio", ratio)
+    check_ratio(ratio)
     choose("end", end, ENDS)
     if ranks.shape[::2] != x.shape[::2] or ranks.shape[3] != x.shape[3]:
         raise ValueError(
@@ -86,9 +89,9 @@ def _count(ratio: float, size: int) -> int:
 class DiffRoar:
     """Accuracy after keeping the top minus accuracy after keeping the bottom.
 
-    differences: `[levels, seeds]`. by_level: their means over seeds, `[levels]`. deviation: the
-    standard deviation over seeds, `[levels]`. mean: of all. low, high: the interval of the mean, by
-    Student's t over the seeds' own means over levels; NaN for one seed.
+    differences: `[levels, seeds]`. by_level, deviation: their mean and standard deviation over
+    seeds, `[levels]`. mean: over all. low, high: the confidence interval of the mean, by Student's
+    t over the means of the seeds; NaN for one seed.
     """
 
     differences: Floats
@@ -100,12 +103,14 @@ class DiffRoar:
 
 
 def diffroar(top: ArrayLike, bottom: ArrayLike, *, confidence: float = 0.95) -> DiffRoar:
-    """DiffROAR of accuracies `[levels, seeds]`: positive where a map puts in front what tells the
-    classes apart; 0 is expected of a random order.
+    """DiffROAR of accuracies `[levels, seeds]`: positive where a map ranks first what distinguishes
+    the classes; 0 is expected for a random order.
 
-    Seeds are paired; the released code takes all pairs, whose mean is the same. Over levels that
-    lie symmetrically around one half, the mean is AdvGrad's Acc(bottom removed) - Acc(top removed).
-    Errors: ValueError for other shapes, or numbers that are no accuracies.
+    >>> found = mg.metrics.diffroar([[0.9, 0.8]], [[0.5, 0.6]])
+
+    Seeds are paired; the released code takes all pairs, whose mean is the same. For levels that are
+    symmetric about one half, the mean is AdvGrad's Acc(bottom removed) - Acc(top removed).
+    Errors: ValueError for other shapes, or numbers outside [0, 1].
     """
     first, second = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)
     if first.ndim != 2 or first.shape != second.shape or not first.size:
@@ -115,21 +120,18 @@ def diffroar(top: ArrayLike, bottom: ArrayLike, *, confidence: float = 0.95) -> 
         )
     if not all(((part >= 0) & (part <= 1)).all() for part in (first, second)):
         raise ValueError("top, bottom: expected accuracies in [0, 1]")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected between 0 and 1, got {confidence!r}")
+    expect(0 < confidence < 1, "confidence", "a number between 0 and 1", confidence)
     differences = first - second
-    seeds = differences.shape[1]
-    several = seeds > 1
-    by_seed = differences.mean(0)
-    mean = float(differences.mean())
-    half = math.nan
-    if several:
+    seeds, by_seed, mean = differences.shape[1], differences.mean(0), float(differences.mean())
+    deviation, half = np.full(len(differences), math.nan), math.nan
+    if seeds > 1:
+        deviation = differences.std(1, ddof=1)
         error = float(by_seed.std(ddof=1)) / math.sqrt(seeds)
         half = error * float(stats.t.ppf((1 + confidence) / 2, seeds - 1))
     return DiffRoar(
         differences=differences,
         by_level=differences.mean(1),
-        deviation=differences.std(1, ddof=1) if several else np.full(len(differences), math.nan),
+        deviation=deviation,
         mean=mean,
         low=mean - half,
         high=mean + half,

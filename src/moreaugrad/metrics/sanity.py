@@ -1,7 +1,8 @@
-"""Whether a map depends on what the network has learnt: maps of a copy whose weights are redrawn.
+"""Whether a map depends on what the network has learnt: maps of copies with randomised weights.
 
-*Cascading*: block after block from the output towards the input, each with all before it.
-*Independent*: one block at a time. A map that hardly changes tells of the input, not of the model.
+*Cascading* randomises block after block, from the output towards the input, and keeps those before
+randomised; *independent* randomises one block at a time. A map that hardly changes shows the input,
+not the model.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.metrics.captum import Explains, Parts
-from moreaugrad.metrics.draws import Stream, generator
-from moreaugrad.metrics.similarity import spearman
-from moreaugrad.metrics.structure import ssim
+from moreaugrad.metrics.maps import Stream, generator
+from moreaugrad.metrics.similarity import spearman, ssim
 from moreaugrad.registry import choose
 from moreaugrad.score.forward import call
 from moreaugrad.score.hooks import Before, hooked
@@ -37,10 +37,10 @@ SIMILARITIES: Mapping[str, Pair] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Randomised:
-    """Similarity of the maps of randomised copies to those of the model, `[seeds, blocks, B]` each.
+    """The results of `randomisation`. mode, blocks, seeds: as given, or as chosen by default.
 
-    NaN where a map is zero everywhere or not finite: blank maps after randomisation are counted,
-    not scored; see `moreaugrad.metrics.aggregate`.
+    similarity: by name, that of the maps of randomised copies to those of the model, `[seeds,
+    blocks, B]`; NaN where a map is zero everywhere or not finite (`aggregate` counts these).
     """
 
     mode: str
@@ -62,16 +62,19 @@ def randomisation(
     calibration: Tensor | None = None,
     ids: Sequence[int] | Tensor | None = None,
 ) -> Randomised:
-    """Explain `inputs` with the model and with copies of it, for the model's own target.
+    """Explains `inputs` with the model and with randomised copies of it, for the model's target.
 
-    make: the explainer of a model, for example `lambda m: SimpleGradient(m)`. blocks: names of
-    modules, the nearest to the output first; by default those with weights of their own in the
-    order of the forward pass, from the last. similarities: functions of the model's and of a copy's
-    maps. calibration: inputs whose statistics the copies' batch normalisation layers take after
-    redrawing; without it they are 0 and 1. The model itself stays as it is.
+    >>> found = mg.metrics.randomisation(model, mg.SimpleGradient, x, seeds=[0])
+    >>> values = found.similarity["ssim"]
+
+    make: returns the explainer of a model. mode: "cascading" or "independent". blocks: names of
+    modules, the nearest to the output first; by default all that have weights of their own, in the
+    reverse order of the forward pass. similarities: functions of the maps of the model and of a
+    copy. calibration: inputs from which the copies' batch normalisation takes its statistics;
+    without them the statistics are 0 and 1. The model itself is not changed.
 
     Source: Adebayo et al. (2018), arXiv 1810.03292.
-    Errors: ValueError for a block that is not in the model or has no weights.
+    Errors: ValueError for a block that is not in the model, or has no weights.
     """
     choose("mode", mode, MODES)
     if not seeds or not similarities:
@@ -98,7 +101,7 @@ def randomisation(
 
 
 def layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
-    """Modules with weights of their own, in the order of their first call, the last one first."""
+    """Modules with weights of their own, in the reverse order of their first calls."""
     called: dict[str, None] = {}
 
     def noting(name: str) -> Before:
@@ -117,12 +120,12 @@ def layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
 
 
 def redraw(module: nn.Module, seed: int, number: int) -> None:
-    """Draw all weights within a module anew, as torch's layers draw theirs.
+    """Initialises all weights of a module as torch's layers do.
 
     Linear and convolution: uniform within 1/sqrt(fan-in). Normalisation: weight 1, bias 0, running
-    mean 0 and variance 1. Embedding: standard normal. Weights of other modules: normal with the
-    mean and the standard deviation that they have. Draws come from (seed, number), not from the
-    global generators, which `reset_parameters` would use.
+    mean 0 and variance 1. Embedding: standard normal. Weights of other modules: normal, with their
+    present mean and standard deviation. Random numbers are a function of (seed, number); the global
+    generators, which `reset_parameters` uses, are not touched.
     """
     source = torch.Generator().manual_seed(
         int(generator(seed, number, Stream.WEIGHTS, 0).integers(2**63))
@@ -136,12 +139,7 @@ def redraw(module: nn.Module, seed: int, number: int) -> None:
                 weight.copy_(_drawn(part, name, weight, source))
 
 
-NORMALISATION = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
+NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def _reset(part: nn.Module) -> None:
@@ -152,7 +150,7 @@ def _reset(part: nn.Module) -> None:
 
 
 def _drawn(part: nn.Module, name: str, weight: Tensor, source: torch.Generator) -> Tensor:
-    """On the processor, so that a seed means the same weights on every device."""
+    """New values, computed on the CPU so that a seed gives the same weights on every device."""
     new = torch.empty(weight.shape, dtype=weight.dtype)
     if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd)):
         bound = 1 / math.sqrt(part.weight[0].numel())
@@ -181,7 +179,7 @@ def _weights(model: nn.Module, name: str) -> nn.Module:
 
 
 def _calibrate(model: nn.Module, inputs: Tensor) -> None:
-    """Running statistics of batch normalisation become those of `inputs`."""
+    """Sets the running statistics of batch normalisation to those of `inputs`."""
     norms = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     before = [(part.training, part.momentum) for part in norms]
     for part in norms:
@@ -196,7 +194,7 @@ def _calibrate(model: nn.Module, inputs: Tensor) -> None:
 
 
 def _single(maps: Parts) -> Tensor:
-    """Several inputs' maps as one, for similarities that take entries one by one."""
+    """The maps of several inputs as one map, for similarities that compare entries."""
     if isinstance(maps, Tensor):
         return maps
     return torch.cat([part.flatten(1) for part in maps], 1)

@@ -17,8 +17,8 @@ from moreaugrad.certificates import (
     estimate_of_explanation,
     probability_curvature,
 )
-from moreaugrad.certificates.bounds import AUTO, BOUNDS, CLOPPER_PEARSON
 from moreaugrad.certificates.certify import STATEMENTS
+from moreaugrad.certificates.smoothed import AUTO, BOUNDS, CLOPPER_PEARSON
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad, SparseMoreauGrad
 from moreaugrad.explainers.progress import Progress
