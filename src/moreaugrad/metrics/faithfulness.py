@@ -310,8 +310,10 @@ def _check_maps(maps: Tensor, bound: BoundScore) -> None:
 
 
 class _Places:
-    """The regions of a sample. number: the region of each pixel, `[rows * columns]`. count: how many
-    there are. Errors: ValueError for several inputs, and for an input that is no image or vector."""
+    """The regions of a sample. number: the region of each pixel, `[rows * columns]`. count: of all.
+
+    Errors: ValueError for several inputs, and for an input that is no image or vector.
+    """
 
     def __init__(self, bound: BoundScore, size: int) -> None:
         shapes = bound.layout.shapes
