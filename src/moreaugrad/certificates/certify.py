@@ -25,8 +25,8 @@ from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
-from moreaugrad.score.targets import TargetLike
 from moreaugrad.score.score import Inputs
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import DocumentedResult, expect
 
 CERTIFICATE, ESTIMATE = "certificate", "estimate"

@@ -21,9 +21,8 @@ from moreaugrad.metrics.maps import Stream, defined, generator
 from moreaugrad.registry import choose
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import Layout
+from moreaugrad.score.inputs import INPUT, PIXEL, UNITS, InputSpace, Layout
 from moreaugrad.score.noise import sample_keys
-from moreaugrad.score.inputs import INPUT, PIXEL, UNITS, InputSpace
 from moreaugrad.settings import Documented, expect
 
 Parts = Tensor | tuple[Tensor, ...]
