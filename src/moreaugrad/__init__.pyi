@@ -12,7 +12,7 @@ from .attacks.base import Attack as Attack
 from .curvature.relu import ReLUHessian as ReLUHessian, relu_hessian as relu_hessian
 from .data.images import load_image as load_image
 from .explainers.base import Explainer as Explainer
-from .explainers.captum import IntegratedGradients as IntegratedGradients
+from .explainers.path import IntegratedGradients as IntegratedGradients
 from .explainers.cafo import CAFO as CAFO, SmoothCAFO as SmoothCAFO
 from .explainers.caso import CASO as CASO, SmoothCASO as SmoothCASO
 from .explainers.catalogue import METHODS as METHODS, build as build

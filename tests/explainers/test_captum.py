@@ -23,7 +23,7 @@ from moreaugrad import (
     Status,
 )
 from moreaugrad.data.images import load_image
-from moreaugrad.explainers.rescale import RULES
+from moreaugrad.explainers.deeplift import RULES
 from moreaugrad.models.loading import load_model
 
 F64 = torch.float64

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moreaugrad import CAFO, CASO, SmoothCAFO, SmoothCASO, Status, relu_hessian
-from moreaugrad.explainers.lambda1 import LEAST_ZEROS
 from moreaugrad.score.noise import Noise
+from moreaugrad.solvers.sparsity import LEAST_ZEROS
 from toys import network, normal
 
 SMOOTH = network([12, 20, 5], nn.Tanh, gain=2.5).requires_grad_(False)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad import CASO, SmoothCAFO, SmoothCASO, Status
-from moreaugrad.explainers.uncertainty import blocks_of, jackknife
 from moreaugrad.score.numerics import OtherRounding, reduced_precision
+from moreaugrad.solvers.blocks import block_error, paired_blocks
 from toys import network, normal
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
@@ -111,18 +111,18 @@ def test_the_draws_are_part_of_the_error(
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
-    blocks = blocks_of(40)
+    blocks = paired_blocks(40)
     assert [draw for block in blocks for draw in block] == list(range(40))
     assert len(blocks) == 16
     assert all(len(block) % 2 == 0 for block in blocks)
     even = [range(2 * k, 2 * k + 2) for k in range(16)]
     terms = list(normal(16, 3, 5, seed=1))
-    found = jackknife(even, terms, lambda mean: mean)
+    found = block_error(even, terms, lambda mean: mean)
     expected = torch.stack(terms).var(0).sum(1).div(16).sqrt()
     torch.testing.assert_close(found, expected)
-    assert jackknife(blocks_of(2), terms[:1], lambda mean: mean).isnan().all()
-    assert [list(block) for block in blocks_of(1)] == [[0]]
-    assert [list(block) for block in blocks_of(3)] == [[0, 1, 2]]
+    assert block_error(paired_blocks(2), terms[:1], lambda mean: mean).isnan().all()
+    assert [list(block) for block in paired_blocks(1)] == [[0]]
+    assert [list(block) for block in paired_blocks(3)] == [[0, 1, 2]]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from contracts.networks import Joint, Picture, cheap, columns, pictures
 from moreaugrad import METHODS
-from moreaugrad.explainers.baseline import FromBaseline
+from moreaugrad.explainers.path import FromBaseline
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 TARGET = torch.tensor([0, 2, 1])

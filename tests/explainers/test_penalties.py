@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import moreaugrad as mg
 import toys
 from moreaugrad.attacks import TopKAttack
+from moreaugrad.explainers.relex import MaskProblem
 from moreaugrad.penalties import Penalty
-from moreaugrad.solvers.problem import MaskProblem
 from toys import Length
 
 F64 = torch.float64

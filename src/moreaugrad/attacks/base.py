@@ -17,8 +17,8 @@ from moreaugrad.attacks.problem import AttackedBatch
 from moreaugrad.attacks.result import AttackResult, AttackStatus
 from moreaugrad.attacks.search import Found
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.explainers.progress import Progress, reporting
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout, MaskLike

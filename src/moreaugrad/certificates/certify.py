@@ -19,9 +19,9 @@ from moreaugrad.certificates.moreau import (
 )
 from moreaugrad.certificates.smoothed import AUTO, bounds, hoeffding_deviation, overlap_of_bounds
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad
-from moreaugrad.explainers.progress import Progress
 from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE

@@ -1,5 +1,4 @@
 from .base import Explainer as Explainer
-from .captum import IntegratedGradients as IntegratedGradients
 from .cafo import CAFO as CAFO, SmoothCAFO as SmoothCAFO
 from .caso import CASO as CASO, SmoothCASO as SmoothCASO
 from .catalogue import METHODS as METHODS, build as build
@@ -17,6 +16,7 @@ from .moreau import (
     MoreauGrad as MoreauGrad,
     SparseMoreauGrad as SparseMoreauGrad,
 )
+from .path import IntegratedGradients as IntegratedGradients
 from .published import PublishedMoreauGrad as PublishedMoreauGrad
 from .relex import RelEx as RelEx
 from .rho import RhoGuidance as RhoGuidance, paper_rho as paper_rho, rho_guidance as rho_guidance

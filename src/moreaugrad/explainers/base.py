@@ -1,10 +1,10 @@
-"""What all explainers share: Captum's contract outside, samples in groups inside."""
+"""The base classes of all methods: Captum's interface, samples computed in groups."""
 
 from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -16,12 +16,15 @@ from torch import Tensor, nn
 
 from moreaugrad.curvature.products import outside_autocast
 from moreaugrad.explainers import calling
+from moreaugrad.explainers.calling import Progress, metered, reporting
+from moreaugrad.explainers.derivatives import IMPLICIT, STRAIGHT_THROUGH
 from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation, reported
-from moreaugrad.explainers.progress import Progress, reporting
-from moreaugrad.penalties import Penalty
+from moreaugrad.penalties import L1, Penalty
+from moreaugrad.penalties.base import PerInput, check_any_batch
 from moreaugrad.penalties.catalogue import name_of
+from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
-from moreaugrad.score.inputs import MaskLike
+from moreaugrad.score.inputs import MaskLike, Shape
 from moreaugrad.score.score import Inputs, Score
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Checked
@@ -30,32 +33,35 @@ from moreaugrad.solvers.solution import Solution, Status
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explainer(GradientAttribution, metaclass=Checked):
-    """A configured method on a model. A subclass fills in `_maps`."""
+    """A method with its settings, on a model. A subclass implements `_maps`."""
 
-    # Captum's own __init__ would assign to a frozen instance; the field stands in for it.
+    # Instead of Captum's own __init__, which would assign to a frozen instance.
     forward_func: ForwardFunc = field(kw_only=False)
     """The model: a torch module, or a function of the inputs."""
     score: str = "logit"
     """The number that is explained: "logit", "log-probability", "probability", "margin" (the logit
-    minus the largest other one) or "cross-entropy" (the loss: a map is positive where it rises)."""
+    minus the largest other one) or "cross-entropy" (the loss; a map is positive where the input
+    raises it)."""
     task: str = "auto"
     """Kind of task: "multiclass", "binary" (a single logit), "multilabel" (a sigmoid for each) or
     "regression"; "auto" is binary for one output column and multiclass for more."""
     layer: str | nn.Module | None = None
-    """A module of the model, or its name: its output is explained instead of the input."""
+    """A module of the model, or its name, whose output is explained instead of the input."""
     batch_size: int | None = None
-    """Network passes done at once; None chooses from the input's size, and it is halved when memory
+    """Network passes computed at once; None chooses by the input's size. It is halved when memory
     runs out."""
     check: bool = True
-    """Refuse a model whose output is random, keeps a state, or depends on the other samples. It
-    takes two more forward passes of one sample at each call, which `evaluations` do not count."""
+    """Refuse a model whose output is random, depends on earlier calls, or depends on the other
+    samples. The check takes two more forward passes of one sample in each call, which `evaluations`
+    do not count."""
 
     method: ClassVar[str]
     """The name in the registry and on the command line."""
     full_passes: ClassVar[float] = 4
-    """Passes' worth of samples worked on together: while some finish, passes stay full."""
+    """Size of a group of samples, in network passes: more than 1 keeps passes full while samples
+    finish."""
     derivatives: ClassVar[tuple[str, ...]] = ()
-    """The ways in which `vjp` goes, the first by default; () where the map has none."""
+    """The derivatives that `vjp` offers, the first by default; () if there is none."""
 
     def __new__(cls, *given: object, **settings: object) -> Self:
         calling.refuse_settings(cls, given[1:], settings)
@@ -67,25 +73,25 @@ class Explainer(GradientAttribution, metaclass=Checked):
 
     @abstractmethod
     def _maps(self, bound: BoundScore) -> Solution:
-        """The maps of a group of samples."""
+        """The maps of a group of samples, `[B, n]`."""
 
     def _near(self, bound: BoundScore, start: Tensor) -> Solution:
-        """The maps, where those at inputs nearby are known, `start` `[B, n]`."""
+        """The maps, computed from `start` `[B, n]`, the maps at inputs nearby."""
         return self._maps(bound)
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
-        """J' c `[B, n]` by one of `derivatives`; `maps` are those at the bound's inputs."""
+        """J' c `[B, n]` by one of `derivatives`; `maps` are the maps at the bound's inputs."""
         raise TypeError(f"{self.method} has no derivative of its map")
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """What Captum asks of a method: whether the map has the input as a factor."""
+        """Whether the map has the input as a factor, which Captum asks of every method."""
         return bool(getattr(self, "times_input", False))
 
     def fixed(self, draws: int) -> Self:
-        """The method as one function of the input: with one set of at most `draws` draws.
+        """The method with one fixed set of at most `draws` noise samples, for attacks.
 
-        It is less accurate, and cheap enough for the many steps of an attack.
+        Its map is one function of the input, less accurate, and cheap enough for many steps.
         """
         return self
 
@@ -102,22 +108,22 @@ class Explainer(GradientAttribution, metaclass=Checked):
     ) -> Inputs:
         """Signed maps like `inputs`: a tensor for a tensor, a tuple for a tuple.
 
-        inputs: `[B, ...]` or a tuple of such, explained jointly. target: Captum's forms, or None
-        for the prediction at these inputs. ids: numbers >= 0 that key each sample's noise; without
-        them all samples share their draws. Captum's other arguments are refused with a hint.
-        mask: bool, True at real positions, False at padding, which is left out of all that is
-        counted or measured, gets no noise, and is 0 in the map: of the inputs' shape, of their
-        leading axes (`[B, L]` for `[B, L, D]`), or a tuple of such. With `layer` it is that of the
-        layer's output. The model has to ignore padding by itself (its own attention mask).
+        inputs: `[B, ...]` or a tuple of such, explained jointly. target: in Captum's forms, or None
+        for the class predicted at these inputs. ids: numbers >= 0 that key each sample's noise;
+        without them all samples share their noise. Captum's other arguments are refused with a
+        hint. mask: bool, True at real positions and False at padding, with the inputs' shape or
+        their leading axes (`[B, L]` for `[B, L, D]`), or a tuple of such; with `layer`, of the
+        layer's output. Padding is not counted or measured, gets no noise, and is 0 in the map. The
+        model must ignore it by itself (its own attention mask).
         Errors: ValueError or TypeError for bad input, FloatingPointError for a map that is not
-        finite. Warns (ConvergenceWarning) of a map short of its stated accuracy.
+        finite. Warns (ConvergenceWarning) of a map that did not reach its stated accuracy.
         """
         calling.refuse(self, further, named)
         found = self.explain(inputs, target, additional_forward_args, ids=ids, mask=mask)
         return self._trusted(found)
 
     def _trusted(self, explanation: Explanation) -> Inputs:
-        """The maps, where they are what the method states; an error or a warning where not."""
+        """The maps; raises an error or issues a warning for those short of the stated accuracy."""
         broken = [i for i, s in enumerate(explanation.status) if s is Status.NON_FINITE]
         if broken:
             raise FloatingPointError(
@@ -139,10 +145,9 @@ class Explainer(GradientAttribution, metaclass=Checked):
         mask: MaskLike = None,
         progress: Progress | bool | None = None,
     ) -> Explanation:
-        """Like `attribute`, with everything that is known about each map.
+        """Like `attribute`, with the status, error and cost of each map.
 
-        progress: True for a bar, or a function that is called with the samples done and their
-        number.
+        progress: True for a bar, or a function of (samples done, number of samples).
         """
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         with reporting(progress, self.method) as report:
@@ -158,8 +163,8 @@ class Explainer(GradientAttribution, metaclass=Checked):
         for group in groups:
             part = bound if len(groups) == 1 else bound.select(group)
             if progress is not None:
-                meter = self._meter(progress, int(group[0]), len(group), len(bound))
-                part = replace(part, meter=meter)
+                done, budget = int(group[0]), len(group) * self.budget()
+                part = replace(part, meter=metered(progress, done, len(group), len(bound), budget))
             found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
@@ -192,13 +197,13 @@ class Explainer(GradientAttribution, metaclass=Checked):
     ) -> Inputs:
         """J' c, J the derivative of the map by the input and c a `cotangent` like the maps.
 
-        explanation: by this explainer, with these arguments and ids. Noise level, target, and an
-        automatically chosen weight are held.
-        through: one of `derivatives`. "implicit" is the exact derivative (through the optimality
-        condition where the map solves a problem), for noise that of the `samples` draws;
-        "straight-through" holds displacement and support; "unrolled" goes through steps of a
-        solver; "stein" needs no second derivatives, but many draws.
-        Errors: ValueError for a way that the method does not have, and for `layer`.
+        explanation: of this explainer, with these arguments and ids. The noise level, the target
+        and an automatically chosen weight are constant.
+        through: one of `derivatives`. "implicit" is exact (through the optimality condition if the
+        map solves a problem; with noise, for the `samples` noise samples); "straight-through" holds
+        displacement and support fixed; "unrolled" differentiates steps of a solver; "stein" needs
+        no second derivatives, but many noise samples.
+        Errors: ValueError for a derivative that the method does not have, and for `layer`.
         """
         way = self.way(through)
         if self.layer is not None:
@@ -221,10 +226,10 @@ class Explainer(GradientAttribution, metaclass=Checked):
         return found if isinstance(explanation.maps, tuple) else found[0]
 
     def way(self, through: str | None = None) -> str:
-        """One of `derivatives`: the one that is asked for, or the first.
+        """The derivative to use: `through`, or the first of `derivatives`.
 
-        Warns where the method has an exact one, but not with these settings.
-        Errors: ValueError for a way that it does not have.
+        Warns if the method has an exact derivative, but not with these settings.
+        Errors: ValueError for one that the method does not have.
         """
         found = through or next(iter(self.derivatives), "")
         if found not in self.derivatives:
@@ -248,11 +253,11 @@ class Explainer(GradientAttribution, metaclass=Checked):
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
     ) -> BoundScore:
-        """The score that is explained, fixed at the clean inputs."""
+        """The score that is explained, bound to the clean inputs."""
         return self._score.bind(inputs, target, additional_forward_args, ids, mask)
 
     def settings(self) -> dict[str, Any]:
-        """All settings but the model, as plain values that a TOML file can hold."""
+        """All settings except the model, as plain values for a TOML file."""
         found = {item.name: getattr(self, item.name) for item in fields(self)[1:] if item.init}
         return {name: self._plain(value) for name, value in found.items() if value is not None}
 
@@ -274,29 +279,68 @@ class Explainer(GradientAttribution, metaclass=Checked):
 
     @cached_property
     def _score(self) -> Score:
-        """What is explained. Its settings are checked when it is made."""
+        """The score that is explained; making it checks its settings."""
         return Score(
             self.forward_func, kind=self.score, task=self.task, layer=self.layer,
             batch_size=self.batch_size, check=self.check,
         )  # fmt: skip
 
     def _draws(self) -> int:
-        """Passes that one sample fills at a time."""
+        """Network passes of one sample at a time."""
         return 1
 
     def budget(self) -> int:
-        """Gradient evaluations that one sample takes at most (about: it only paces progress)."""
+        """About the most evaluations of one sample, by which progress is reported."""
         return self._draws()
 
-    def _meter(
-        self, progress: Progress, before: int, group: int, samples: int
-    ) -> Callable[[int], None]:
-        """Turns evaluations within a group of samples into progress."""
-        spent = 0
 
-        def tell(evaluations: int) -> None:
-            nonlocal spent
-            spent += evaluations
-            progress(before + group * min(1.0, spent / (group * self.budget())), samples)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PenalisedExplainer(Explainer):
+    """A method that minimises h(u) + weight R(u), R any penalty.
 
-        return tell
+    Without the penalty's `prox_root` there is no "implicit" derivative: "straight-through" is then
+    the first.
+    """
+
+    penalty: Penalty = field(default=L1(1.0))
+    """R: any `Penalty`; another setting multiplies it."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.penalty, Penalty):
+            raise TypeError(
+                "penalty: expected a Penalty such as L1(1.0), got "
+                f"{getattr(self.penalty, '__name__', type(self.penalty).__name__)}"
+            )
+        super().__post_init__()
+        if not self.penalty.differentiable and self.derivatives:
+            ways = tuple(way for way in self.derivatives if way not in (IMPLICIT, STRAIGHT_THROUGH))
+            object.__setattr__(self, "derivatives", (STRAIGHT_THROUGH, *ways))
+
+    def _check_weight(self, name: str, weight: float | str, automatic: tuple[str, ...]) -> None:
+        """Check the setting that multiplies the penalty. automatic: its values that are chosen.
+
+        Errors: ValueError; TypeError for an automatic weight of a penalty without `magnitudes`.
+        """
+        if not isinstance(weight, str):
+            if not 0 <= weight < torch.inf:
+                names = " or ".join(map(repr, automatic))
+                raise ValueError(f"{name}: expected a number >= 0, {names}, got {weight!r}")
+            return
+        choose(name, weight, automatic)
+        if not self.penalty.sparse:
+            raise TypeError(
+                f"{name}: {weight!r} needs a penalty that sets entries or groups to zero and has "
+                f"magnitudes (L1, GroupL2), got {type(self.penalty).__name__}: give a number"
+            )
+
+    def _regulariser(self, shape: Shape, bound: BoundScore) -> Penalty:
+        """The penalty for an input of this shape."""
+        check_any_batch(self.penalty, torch.zeros(len(bound) + 1, *shape).to(bound.origin))
+        return self.penalty
+
+    def _penalty(self, bound: BoundScore) -> Penalty:
+        """The penalty for all inputs together, on `[B, n]`."""
+        parts = tuple(self._regulariser(shape, bound) for shape in bound.layout.shapes)
+        # An L1 norm needs no shapes.
+        plain = all(isinstance(part, L1) and part is parts[0] for part in parts)
+        return parts[0] if plain else PerInput(parts, bound.layout)

@@ -1,10 +1,10 @@
-"""CAFO: the displacement that changes the loss most, to first order; and what CASO shares with it.
+"""CAFO: the displacement that changes the loss most, to first order; and the settings of CASO.
 
-CASO: D* = argmax_D g'D + D'HD / 2 - lambda1 R(D) - lambda2 ||D||^2, g and H the gradient and
-the Hessian of the loss; CAFO: the same with H = 0. R is the L1 norm unless another penalty is
-given. That is the relaxation of a limit on the number of entries, which would be a combinatorial
-problem; the two agree where the Hessian meets a restricted eigenvalue condition (CASO paper,
-appendix E) that cannot be checked for a network.
+CASO: D* = argmax_D g'D + D'HD / 2 - lambda1 R(D) - lambda2 ||D||^2, g and H the gradient and the
+Hessian of the loss; CAFO: the same with H = 0. R is the L1 norm unless another penalty is given.
+This relaxes a limit on the number of entries, which would be a combinatorial problem; the two agree
+where the Hessian meets a restricted eigenvalue condition (CASO paper, appendix E) that cannot be
+checked for a network.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from moreaugrad.explainers.base import PenalisedExplainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
-from moreaugrad.explainers.lambda1 import for_sparsity, searched
-from moreaugrad.explainers.penalised import PenalisedExplainer
-from moreaugrad.explainers.uncertainty import blocks_of, jackknife, mean_of, relative
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.score.noise import RELATIVE, Noise
 from moreaugrad.score.score import Score
+from moreaugrad.solvers.blocks import block_error, mean_of_blocks, paired_blocks, relative
 from moreaugrad.solvers.problem import real_magnitudes
 from moreaugrad.solvers.second_order import Rule
 from moreaugrad.solvers.solution import Solution, Status
+from moreaugrad.solvers.sparsity import for_sparsity, searched
 
 AUTO, SEARCH = "auto", "search"
 PIXEL_C1 = 10.0
@@ -39,25 +39,25 @@ PIXEL_C1 = 10.0
 class GroupFeatures(PenalisedExplainer):
     """A = -D*, in units of `std` times the input; positive where the input raises the score.
 
-    D* = argmin_D -<g, D> - <D, H D> / 2 + lambda1 R(D) + lambda2 ||D||^2 (no half), g and H the
-    loss's derivatives.
+    D* = argmin_D -<g, D> - <D, H D> / 2 + lambda1 R(D) + lambda2 ||D||^2 (without a factor 1/2), g
+    and H the gradient and the Hessian of the loss.
 
-    Details: `surrogate`, the loss's rise in the model at D*, and `increase`, its true rise.
+    Details: `surrogate`, the loss's increase at D* by this model, and `increase`, the true one.
     """
 
     score: str = "log-probability"
-    """The loss is minus this score; "log-probability" makes it the cross-entropy."""
+    """The loss is minus this score; with "log-probability" the loss is the cross-entropy."""
     std: float | Sequence[float] = 1.0
-    """What the preprocessing divided the pixels by: a number, or one for each channel. The problem
-    is then that of pixels in [0, 1], which the paper's c1 and lambda1 are for; 1 takes the inputs
-    as they are (there c1 and lambda1 are std^2 and std times those for pixels)."""
+    """Divisor of the pixels in the preprocessing, a number or one for each channel: the problem is
+    then posed for pixels in [0, 1], as in the paper. 1 poses it for the inputs as they are, where
+    the same problem has std^2 times the c1 and std times the lambda1."""
     c1: float = PIXEL_C1
     """lambda2 = L / 2 + c1, L the Hessian's largest eigenvalue (0 for CAFO)."""
     lambda1: float | str = AUTO
-    """Weight that multiplies the penalty: a number; "auto" by `sparsity`; or "search", the paper's
-    choice: on the grid max|g| / 2^j the last with at least three quarters of zeros."""
+    """Weight that multiplies the penalty: a number; "auto" chooses it by `sparsity`; "search", the
+    paper's choice, is the last of the grid max|g| / 2^j with at least three quarters of zeros."""
     lambda2: float | None = None
-    """Weight of the squared L2 penalty itself, instead of c1."""
+    """Weight of the squared L2 penalty; None computes it from `c1`."""
     sparsity: float = 0.9
     """Fraction of zero entries (groups) that an automatic `lambda1` aims at."""
 
@@ -75,14 +75,14 @@ class GroupFeatures(PenalisedExplainer):
     def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:
         """The paper's settings: c1 = 10 for pixels in [0, 1], lambda1 by search.
 
-        Give `std` where the preprocessing divides by it. The solution is ours, which is exact: the
-        paper's ten steps are not.
+        Give `std` if the preprocessing divides by it. The problem is solved to its tolerance, where
+        the paper takes ten steps.
         """
         chosen: dict[str, Any] = {"c1": PIXEL_C1, "lambda1": SEARCH} | settings
         return cls(forward_func, **chosen)
 
     def _rule(self, penalty: Penalty, bound: BoundScore) -> Rule | None:
-        """By which lambda1 is chosen; None where it is given."""
+        """How lambda1 is chosen; None if it is given."""
         if not isinstance(self.lambda1, str):
             return None
         counts = real_magnitudes(penalty, bound)
@@ -95,10 +95,10 @@ class GroupFeatures(PenalisedExplainer):
         number = 0.0 if isinstance(self.lambda1, str) else self.lambda1
         return torch.full_like(bound.origin[:, 0], number)
 
-    def _told(
+    def _details(
         self, bound: BoundScore, scale: Tensor, delta: Tensor, surrogate: Tensor
     ) -> dict[str, Tensor]:
-        """How much the displacement changes the loss: in the model, and truly (one more pass)."""
+        """The loss's increase by the displacement, as modelled and as it is (one more pass)."""
         points = bound.origin + delta / scale
         unmetered = replace(bound, meter=None)
         with torch.no_grad():
@@ -109,9 +109,10 @@ class GroupFeatures(PenalisedExplainer):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CAFO(GroupFeatures):
-    """D* = P(g / (2 lambda2)), lambda2 = c1, P the prox of lambda1 / (2 lambda2) R: to first order.
+    """A = -D*, D* = P(g / (2 lambda2)), P the prox of lambda1 / (2 lambda2) R: to first order.
 
-    With the L1 norm that is ST_lambda1(g) / (2 lambda2).
+    g is the gradient of the loss and lambda2 = c1. With the L1 norm, D* = ST_lambda1(g) / (2
+    lambda2), the soft-thresholded gradient.
 
     >>> maps = mg.CAFO(model).attribute(x)
 
@@ -139,19 +140,18 @@ class CAFO(GroupFeatures):
                 return penalty.prox(gradient, weight(gradient)) / twice
             return penalty.prox(gradient / twice, weight(gradient) / twice)
 
-        # Blocks of draws, also where there is one.
-        blocks = blocks_of(bound.passes)
+        blocks = paired_blocks(bound.passes)
         parts = [-bound.value_and_grad(draws=block)[1] / scale for block in blocks]
-        gradient = mean_of(blocks, parts)
+        gradient = mean_of_blocks(blocks, parts)
         delta = solved(gradient)
-        error = relative(jackknife(blocks, parts, solved), delta)
+        error = relative(block_error(blocks, parts, solved), delta)
         status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
-        told = self._told(bound, scale, delta, (gradient * delta).sum(1))
+        details = self._details(bound, scale, delta, (gradient * delta).sum(1))
         maps = Solution.direct(0.0 - delta, evaluations=bound.passes, status=status, error=error)
-        return replace(maps, eta=weight(gradient), details=told)
+        return replace(maps, eta=weight(gradient), details=details)
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
-        """H D c / (2 lambda2), D the derivative of the prox; lambda1 is held."""
+        """H D c / (2 lambda2) at fixed lambda1, D the derivative of the prox."""
         scale = flat_scale(self.std, bound.layout, bound.origin)
         penalty, twice = self._penalty(bound), 2 * self._lambda2
         tau = maps.eta / twice
@@ -166,9 +166,9 @@ class CAFO(GroupFeatures):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SmoothFeatures(GroupFeatures):
-    """g and H are means over `samples` antithetic draws of noise: one joint problem.
+    """g and H are means over `samples` antithetic noise samples: one joint problem.
 
-    Source: CASO paper eq. (8). Differs: one target for all draws.
+    Source: CASO paper eq. (8). Differs: one target for all noise samples.
     """
 
     sigma: float = 0.15

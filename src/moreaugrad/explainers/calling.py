@@ -1,8 +1,9 @@
-"""Captum's other arguments, of `attribute` and of a method, and what stands for them here."""
+"""What calls of a method take besides inputs: progress, and hints for Captum's other arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -20,7 +21,7 @@ SETTINGS = {
     "relu_attributions": "relu",
     "multiply_by_inputs": "times_input",
 }
-"""Of an explainer, by the argument of Captum's that they stand for."""
+"""Captum's arguments and the settings of an explainer that replace them."""
 
 ADVICE = {
     "abs": "maps are signed, take .abs() of the result",
@@ -38,12 +39,14 @@ ADVICE = {
     "show_progress": "explain(..., progress=function) reports the samples done",
     "n_perturb_samples": "the metrics take samples=",
 }
-"""For arguments that no setting stands for."""
+"""Hints for Captum's arguments that no setting replaces."""
 
 
 def refuse(explainer: Any, further: Sequence[object], named: Mapping[str, object]) -> None:
-    """TypeError for arguments that an explainer's `attribute` does not have, which names what does
-    the same."""
+    """Refuse arguments that an explainer's `attribute` does not have.
+
+    Errors: TypeError that says what to use instead.
+    """
     kind, settings = type(explainer).__name__, _settings(explainer)
     if further:
         raise TypeError(
@@ -60,7 +63,7 @@ def refuse(explainer: Any, further: Sequence[object], named: Mapping[str, object
 def refuse_settings(
     explainer: type[Any], further: Sequence[object], named: Mapping[str, object]
 ) -> None:
-    """The same for what an explainer is made with, besides the model."""
+    """The same for the arguments of an explainer's class, apart from the model."""
     kind, settings = explainer.__name__, _settings(explainer)
     if further:
         layer = "cam_layer" if "cam_layer" in settings else "layer"
@@ -78,7 +81,7 @@ def _settings(explainer: Any) -> list[str]:
 
 
 def _instead(kind: str, settings: Sequence[str], name: str, known: Sequence[str]) -> str:
-    """What stands here for the argument `name`."""
+    """What to use instead of the argument `name`."""
     own = SETTINGS.get(name, name)
     if own in settings:
         reason = "is a setting of the explainer" if own == name else f"is here the setting {own}"
@@ -86,3 +89,50 @@ def _instead(kind: str, settings: Sequence[str], name: str, known: Sequence[str]
     if name in ADVICE or name in SETTINGS:
         return f"does not take {name}: {ADVICE.get(name, f'{kind} has no such setting')}"
     return f"has no argument {name!r}{nearest(name, known)}"
+
+
+Progress = Callable[[float, int], None]
+"""Called with the number of samples done, perhaps a fraction, and the number of all samples."""
+
+
+@contextmanager
+def reporting(progress: Progress | bool | None, title: str) -> Iterator[Progress | None]:
+    """The function to call with the progress; for True, a bar on standard error while open.
+
+    Errors: TypeError for anything but a function, a bool or None.
+    """
+    if progress is None or progress is False:
+        yield None
+    elif progress is not True:
+        if not callable(progress):
+            raise TypeError(
+                "progress: expected True for a bar, or a function of (samples done, samples), got "
+                f"{type(progress).__name__}"
+            )
+        yield progress
+    else:
+        import rich.progress
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        columns = rich.progress.Progress.get_default_columns()
+        with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def metered(
+    progress: Progress, done: int, group: int, samples: int, budget: int
+) -> Callable[[int], None]:
+    """A function that reports the evaluations of a group as progress.
+
+    done: samples before the group. budget: evaluations of the whole group.
+    """
+    spent = 0
+
+    def report(evaluations: int) -> None:
+        nonlocal spent
+        spent += evaluations
+        progress(done + group * min(1.0, spent / budget), samples)
+
+    return report

@@ -29,7 +29,7 @@ class NamedMethod(Row):
 
 
 _GRADIENT = "moreaugrad.explainers.gradient:"
-_CAPTUM = "moreaugrad.explainers.captum:"
+_CAPTUM = "moreaugrad.explainers.path:"
 _MOREAU = "moreaugrad.explainers.moreau:"
 _CAFO = "moreaugrad.explainers.cafo:"
 _CASO = "moreaugrad.explainers.caso:"

@@ -1,18 +1,27 @@
-"""DeepLIFT: contributions relative to a baseline, by finite differences in place of derivatives."""
+"""DeepLIFT: contributions relative to a baseline, by finite differences instead of derivatives.
+
+Captum's hooks keep one record for each module and replace the gradient of the tensor that enters
+it. So Captum refuses a module that is used twice, misses what bypasses a module (a shortcut), and
+skips the rule of a module that directly follows another one (pooling after a ReLU); its pooling
+rule also drops overlapping windows and uses the first sample's gradient for all samples. Here each
+call of a module is one node of the graph with its own record, and every activation has the rule.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from moreaugrad.explainers.baseline import FromBaseline, checked, incompleteness, reference
-from moreaugrad.explainers.rescale import rescaled
+from moreaugrad.explainers.path import FromBaseline, checked, incompleteness, reference
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.hooks import as_module
+from moreaugrad.score.hooks import as_module, hooked
 from moreaugrad.solvers.solution import Solution
 
 
@@ -65,3 +74,135 @@ class DeepLift(FromBaseline):
         error = incompleteness(bound, contributions)
         flat = contributions if self.times_input else multiplier
         return checked(Solution.direct(flat, evaluations=2, error=error), self.tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a module, inputs first and their baselines after them, all `[2B, ...]`.
+
+    `leaf` has the values of the module's input, and `output` was computed from it.
+    """
+
+    module: Any
+    leaf: Tensor
+    output: Tensor
+
+    def gradient(self, outgoing: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(self.output, self.leaf, outgoing)
+        return found
+
+
+def _doubled(change: Tensor) -> Tensor:
+    return torch.cat((change, change))
+
+
+def _change(values: Tensor) -> Tensor:
+    """From the baseline to the input, for both halves."""
+    at_input, at_baseline = values.chunk(2)
+    return _doubled(at_input - at_baseline)
+
+
+def _ratio(contribution: Tensor, change: Tensor, gradient: Tensor, eps: float) -> Tensor:
+    """contribution / change; the gradient is its limit where nothing changes."""
+    still = change.abs() < eps
+    return torch.where(still, gradient, contribution / torch.where(still, 1.0, change))
+
+
+def elementwise(call: Call, outgoing: Tensor, eps: float) -> Tensor:
+    """Delta y / Delta x. Source: Shrikumar et al. (2017), the Rescale rule."""
+    change = _change(call.leaf.detach())
+    contribution = outgoing * _change(call.output.detach())
+    return _ratio(contribution, change, call.gradient(outgoing), eps)
+
+
+def softmax(call: Call, outgoing: Tensor, eps: float) -> Tensor:
+    """The same, with each sample's mean taken off. Source: Shrikumar et al. (2017)."""
+    multiplier = elementwise(call, outgoing, eps)
+    mean = multiplier.flatten(1).mean(1)
+    return multiplier - mean.reshape(-1, *[1] * (multiplier.ndim - 1))
+
+
+def max_pool(call: Call, outgoing: Tensor, eps: float) -> Tensor:
+    """The rise above the baseline's maximum goes to the input's largest entry of each window, the
+    fall below it to the baseline's; an entry sums over its windows. Complete for any windows.
+    """
+    module, values = call.module, call.leaf.detach()
+    settings = (module.kernel_size, module.stride, module.padding, module.dilation)
+    _, index = _POOL[type(module)](values, *settings, module.ceil_mode, return_indices=True)
+    at_input, at_baseline = call.output.detach().chunk(2)
+    top = torch.maximum(at_input, at_baseline)
+    share = outgoing * torch.cat((top - at_baseline, at_input - top))
+    both = torch.zeros_like(values).flatten(2)
+    both.scatter_add_(2, index.flatten(2), share.flatten(2))
+    contribution = _doubled(torch.stack(both.view_as(values).chunk(2)).sum(0))
+    return _ratio(contribution, _change(values), call.gradient(outgoing), eps)
+
+
+Rule = Callable[[Call, Tensor, float], Tensor]
+
+_POOL: Mapping[type[nn.Module], Callable[..., tuple[Tensor, Tensor]]] = {
+    nn.MaxPool1d: F.max_pool1d,
+    nn.MaxPool2d: F.max_pool2d,
+    nn.MaxPool3d: F.max_pool3d,
+}
+_ELEMENTWISE: tuple[type[nn.Module], ...] = (
+    *(nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU),
+    *(nn.LogSigmoid, nn.Mish, nn.PReLU, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid),
+    *(nn.Softplus, nn.Softsign, nn.Tanh, nn.Tanhshrink),
+)
+RULES: Mapping[type[nn.Module], Rule] = {
+    **dict.fromkeys(_ELEMENTWISE, elementwise),
+    **dict.fromkeys(_POOL, max_pool),
+    nn.Softmax: softmax,
+}
+
+
+class _Rescaled(torch.autograd.Function):
+    """A call's output, whose backward pass is the rule instead of the derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, _origin: Tensor, call: Call, rule: Rule, eps: float) -> Tensor:
+        ctx.call, ctx.rule, ctx.eps = call, rule, eps
+        return call.output.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, outgoing: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.rule(ctx.call, outgoing, ctx.eps), None, None, None
+
+
+EPSILON = 1e-10
+"""A smaller change counts as none, as in Captum."""
+
+
+@contextmanager
+def rescaled(model: nn.Module, rows: int) -> Iterator[None]:
+    """While open, backward passes through the model follow the rules where there are any.
+
+    rows: of the batch, inputs first and their baselines after them. Forward passes compute what
+    they did: an activation in place changes what refers to its input too.
+    """
+    rules = {
+        module: RULES[type(module)]
+        for module in model.modules()
+        if type(module) in RULES and not getattr(module, "return_indices", False)
+    }
+    entered: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        origin = args[0] if args else None
+        if not isinstance(origin, Tensor) or not origin.requires_grad or len(origin) % rows:
+            return None  # not of the inputs: the derivative stays
+        leaf = origin.detach().clone().requires_grad_()
+        entered[module] = origin, leaf
+        return (leaf.clone(), *args[1:])  # a copy: the module may work in place
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if module not in entered:
+            return None
+        origin, leaf = entered.pop(module)
+        call = Call(module, leaf, output)
+        found: Tensor = _Rescaled.apply(origin, call, rules[module], EPSILON)  # type: ignore[no-untyped-call]
+        return origin.copy_(found) if output is args[0] else found
+
+    with hooked(dict.fromkeys(rules, before), dict.fromkeys(rules, after)):
+        yield

@@ -1,23 +1,35 @@
-"""How a change of the input changes a map: what the explainers' derivatives are made of.
+"""Derivatives of maps by the input.
 
-With f the score, smoothed where it has noise, g its gradient and H its Hessian, all at the inputs
-of a bound score and over its draws.
+f is the score (smoothed if it has noise), g its gradient and H its Hessian, all at the inputs of a
+bound score and averaged over its noise samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from moreaugrad.curvature.krylov import shifted_solve
 from moreaugrad.curvature.products import PRODUCT, Exact, LossModel, recorded, recording
+from moreaugrad.curvature.second_derivatives import check_twice_differentiable
+from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.solvers.problem import MoreauProblem
 
 IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN = "implicit", "straight-through", "unrolled", "stein"
 
+MOST_PRODUCTS = 50
+"""Most products with the Hessian in one linear solve."""
+UNROLLED_STEPS = 40
+POWERS, SLACK = 8, 1.2
+"""Power iterations that estimate the largest curvature, and the factor added to the estimate: an
+unrolled step must not exceed its inverse."""
+
 OfGradient = Callable[[Tensor, Tensor], Tensor]
-"""A map of each draw from its gradient, `[m, n]` both, and its count of real entries `[m]`."""
+"""One noise sample's map from its gradient, `[m, n]` both, and its number of real entries `[m]`."""
 
 
 def gradient_and_product(bound: BoundScore, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,8 +44,7 @@ def gradient_and_product(bound: BoundScore, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pulled_through(bound: BoundScore, of_gradient: OfGradient, cotangent: Tensor) -> Tensor:
-    """J' c of the mean of `of_gradient`, differentiated draw by draw: `[B, n]`."""
-
+    """J' c `[B, n]` of the mean of `of_gradient`, each noise sample differentiated by itself."""
     counts = bound.counts
 
     def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
@@ -49,7 +60,7 @@ def pulled_through(bound: BoundScore, of_gradient: OfGradient, cotangent: Tensor
 
 
 def pulled_twice(bound: BoundScore, w: Tensor, delta: Tensor) -> Tensor:
-    """grad_x w'(g + H delta), w and delta held: third derivatives, for CASO. `[B, n]`."""
+    """grad_x w'(g + H delta) `[B, n]` at fixed w and delta: third derivatives, for CASO."""
 
     def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
         with recording(bound):
@@ -66,8 +77,9 @@ def pulled_twice(bound: BoundScore, w: Tensor, delta: Tensor) -> Tensor:
 def stein(bound: BoundScore, of_gradient: OfGradient, cotangent: Tensor, mean: Tensor) -> Tensor:
     """J' c = E (h(x + z) - mean)'c z / sigma^2, z ~ N(0, sigma^2 I), without second derivatives.
 
-    `mean`, what is known of E h, only lowers the variance: by n / draws, so that many draws are
-    needed. Errors: ValueError without noise. Source: Stein's identity.
+    mean: an estimate of E h, which lowers the variance. The variance grows with n / noise samples,
+    so that many noise samples are needed. Errors: ValueError without noise. Source: Stein's
+    identity.
     """
     sigma, counts = _noise(bound), bound.counts
 
@@ -102,14 +114,14 @@ def product(bound: BoundScore, v: Tensor, through: str) -> Tensor:
 
 
 def groups_with_a_graph(bound: BoundScore, graphs: int = 1) -> list[Tensor]:
-    """Rows whose draws, recorded so many times, fill one network pass: with one, a recorded
-    gradient serves all products."""
+    """Groups of samples whose recorded gradients fit into one network pass. graphs: how many are
+    recorded for each sample; a group of a single graph serves all products."""
     rows = torch.arange(len(bound), device=bound.origin.device)
     return list(torch.split(rows, max(1, bound.chunks.size // (graphs * bound.passes))))
 
 
 def score_model(bound: BoundScore) -> Callable[[Tensor, Tensor], Tensor]:
-    """H v of these samples: `[m, n]` from v `[m, n]` and their rows."""
+    """A function that gives H v `[m, n]` from v `[m, n]` and the samples' rows `[m]`."""
     model = LossModel(bound, Exact, torch.ones_like(bound.origin[0]))
     return lambda v, rows: -model.product(v, rows)
 
@@ -123,3 +135,103 @@ def _noise(bound: BoundScore) -> Tensor:
 def _over_variance(z: Tensor, sigma: Tensor) -> Tensor:
     """z / sigma^2, and 0 where there is no noise."""
     return torch.where(sigma > 0, z / sigma.square(), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MoreauDerivative:
+    """J' c of a MoreauGrad map, D the derivative of the prox and H taken at x + u."""
+
+    problem: MoreauProblem
+    u: Tensor
+    """The problem's solution, `[B, n]`."""
+    eta: Tensor
+    """The penalty's weights `[B]`, NaN for none."""
+    tolerance: float
+    """Of the linear solve."""
+
+    def pull(self, cotangent: Tensor, through: str) -> Tensor:
+        """J' c `[B, n]` by one of the four ways.
+
+        "straight-through", H D c, holds u fixed, as the code released with MoreauGrad does.
+        "stein" is the same by Stein's identity: a sampled H is too noisy for the linear solve.
+        """
+        if through == IMPLICIT:
+            return self._implicit(cotangent)
+        if through == UNROLLED:
+            return self._unrolled(cotangent)
+        return product(self._there, self._derivative(cotangent), through)
+
+    def _implicit(self, cotangent: Tensor) -> Tensor:
+        """H R z, (I + rho R H R) z = R c with R R = D, by conjugate gradients."""
+        _, image = shifted_solve(
+            score_model(self._there), self._root, cotangent,
+            self.problem.rho, self.tolerance, MOST_PRODUCTS,
+        )  # fmt: skip
+        return image
+
+    def _unrolled(self, cotangent: Tensor) -> Tensor:
+        """By autograd through proximal gradient steps that start at u. All passes of all steps are
+        kept in memory, so this is for small problems."""
+        bound = self.problem.score
+        points, rows = self._all_points()
+        leaf = points.requires_grad_()
+        rho, eta = self.problem.rho[:, None], torch.nan_to_num(self.eta)
+        step = 1 / (1 / rho + SLACK * self._steepest()[:, None])
+        draws = bound.passes
+        with recording(bound):
+            u = self.u
+            for _ in range(UNROLLED_STEPS):
+                at = leaf + u.repeat(draws, 1)
+                scores = bound.read(bound.outputs(at, rows), rows)
+                check_twice_differentiable(scores, leaf)
+                slope = torch.autograd.grad(scores.sum(), at, create_graph=True)[0]
+                mean = slope.reshape(draws, *u.shape).mean(0)
+                moved = (1 - step / rho) * u - step * mean
+                u = self.problem.penalty.prox(moved, step[:, 0] * eta)
+            found = torch.autograd.grad(-u / rho, leaf, cotangent)[0]
+        if bound.meter is not None:
+            bound.meter(UNROLLED_STEPS * PRODUCT * len(points))
+        return found.reshape(draws, *self.u.shape).sum(0)
+
+    @property
+    def _there(self) -> BoundScore:
+        bound = self.problem.score
+        return bound.moved(bound.origin + self.u)
+
+    @property
+    def _tau(self) -> Tensor:
+        return self.problem.rho * torch.nan_to_num(self.eta)
+
+    def _root(self, v: Tensor) -> Tensor:
+        return self.problem.penalty.prox_root(self.u, self._tau, v)
+
+    def _derivative(self, v: Tensor) -> Tensor:
+        """D v, `[B, n]`."""
+        if self.problem.penalty.differentiable:
+            return self._root(self._root(v))
+        gradient = self._there.value_and_grad()[1]
+        before = -self.problem.rho[:, None] * gradient
+        return prox_derivative(self.problem.penalty, before, self._tau)(v)
+
+    def _all_points(self) -> tuple[Tensor, Tensor]:
+        """Inputs with each noise sample added, `[draws * B, n]`, and the rows of their samples."""
+        kept: list[tuple[Tensor, Tensor]] = []
+
+        def keep(points: Tensor, rows: Tensor) -> tuple[Tensor]:
+            kept.append((points.clone(), rows))
+            return (points[:, :1],)
+
+        replace(self.problem.score, meter=None).mean(keep)
+        return torch.cat([points for points, _ in kept]), torch.cat([rows for _, rows in kept])
+
+    def _steepest(self) -> Tensor:
+        """An estimate of the largest magnitude of H's eigenvalues, `[B]`."""
+        times_hessian = score_model(self._there)
+        rows = torch.arange(len(self.u), device=self.u.device)
+        v = torch.ones_like(self.u)
+        length = v[:, 0]
+        for _ in range(POWERS):
+            v = times_hessian(v / v.norm(dim=1, keepdim=True), rows)
+            length = v.norm(dim=1)
+            v = torch.where(length[:, None] > 0, v, 1.0)
+        return length

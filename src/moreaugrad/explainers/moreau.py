@@ -9,15 +9,16 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from moreaugrad.explainers.base import PenalisedExplainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
     STEIN,
     STRAIGHT_THROUGH,
     UNROLLED,
+    UNROLLED_STEPS,
+    MoreauDerivative,
     groups_with_a_graph,
 )
-from moreaugrad.explainers.implicit import UNROLLED_STEPS, Pulled
-from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
 from moreaugrad.registry import choose
@@ -189,13 +190,13 @@ class Moreau(PenalisedExplainer):
         found = []
         graphs = UNROLLED_STEPS if through == UNROLLED else 1
         for rows in groups_with_a_graph(bound, graphs):
-            pulled = Pulled(
+            derivative = MoreauDerivative(
                 problem=self._problem(bound.select(rows)),
                 u=-self.rho * maps.values[rows],
                 eta=maps.eta[rows],
                 tolerance=min(ROUGH, self._tolerance),
             )
-            found.append(pulled.ways[through](cotangent[rows]))
+            found.append(derivative.pull(cotangent[rows], through))
         return torch.cat(found)
 
 

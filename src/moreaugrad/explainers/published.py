@@ -16,9 +16,8 @@ from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.score.score import Score
-from moreaugrad.solvers.fixed_steps import AveragedSteps
 from moreaugrad.solvers.problem import MoreauProblem
-from moreaugrad.solvers.solution import Solution
+from moreaugrad.solvers.solution import Solution, Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -27,7 +26,7 @@ class PublishedMoreauGrad(Explainer):
 
     >>> maps = mg.PublishedMoreauGrad(model, steps=20, average=5, draws=4).attribute(x)
 
-    The result is the mean of the last `average` iterates, which has the union of their supports.
+    The map is the mean of the last `average` iterates: it is zero only where all of them are.
 
     Source: MoreauGrad Algorithm 1 and the released code.
     """
@@ -39,20 +38,19 @@ class PublishedMoreauGrad(Explainer):
     gamma: float = 0.1
     """Length of a step."""
     steps: int = 300
-    """Updates."""
+    """Steps of the iteration."""
     average: int = 101
-    """Last iterates that the result is the mean of."""
+    """Number of last iterates whose mean is the result."""
     draws: int = 32
     """Noise samples of each step."""
     sigma: float = DEFAULT_SIGMA
-    """Standard deviation of the noise, as a fraction of the range of the clean input, the same at
-    every step."""
+    """Standard deviation of the noise, as a fraction of the clean input's range (max - min)."""
     group: groups.Size | None = None
-    """None is the sparse variant. Else that of the group-sparse one: the side of its blocks in
+    """None: the sparse variant. Otherwise the group-sparse variant with blocks of that side in
     pixels, or "tokens", "blocks" or "auto" as in `GroupSparseMoreauGrad`."""
     sign: str = "displacement"
-    """What is returned: "displacement", the mean as released (+delta, not divided by rho), or
-    "gradient", -delta / rho, which can be compared with all other maps."""
+    """Returned map: "displacement" is the mean as released (+delta, not divided by rho), "gradient"
+    is -delta / rho, comparable with all other maps."""
     seed: int = 0
     """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
 
@@ -95,10 +93,16 @@ class PublishedMoreauGrad(Explainer):
             eta=torch.full_like(like, self.eta),
             penalty=PerInput(parts, bound.layout),
         )
-        solver = AveragedSteps(
-            steps=self.steps, step=self.gamma, average=self.average, draws=self.draws
-        )
-        found = solver.solve(problem)
-        if self.sign == "displacement":
-            return found
-        return replace(found, values=-found.values / self.rho)
+        u = problem.start
+        total, gamma = torch.zeros_like(u), torch.full_like(like, self.gamma)
+        shrink = (1 - self.gamma / problem.rho)[:, None]
+        for step in range(self.steps):
+            draws = range(step * self.draws, (step + 1) * self.draws)
+            _, gradient = bound.value_and_grad(u, draws)
+            u = problem.prox(shrink * u - self.gamma * gradient, gamma)
+            if step >= self.steps - self.average:
+                total = total + u
+        mean = total / min(self.average, self.steps)
+        values = mean if self.sign == "displacement" else -mean / self.rho
+        each = 1 if bound.sigma is None else self.draws
+        return Solution.direct(values, self.steps * each, Status.FIXED_BUDGET)

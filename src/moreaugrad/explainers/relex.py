@@ -1,7 +1,8 @@
-"""RelEx: a mask that keeps the class where it is shown, and removes it where it is hidden."""
+"""RelEx: a mask that keeps the class where it shows the input and removes it where it hides it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -9,42 +10,45 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.explainers.penalised import PenalisedExplainer
+from moreaugrad.explainers.base import PenalisedExplainer
+from moreaugrad.penalties import Penalty
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
 from moreaugrad.score.score import Score
-from moreaugrad.solvers.fixed_steps import MomentumDescent
-from moreaugrad.solvers.problem import SIDES, MaskProblem, sides
-from moreaugrad.solvers.solution import Solution
+from moreaugrad.solvers.problem import Problem
+from moreaugrad.solvers.solution import Solution, Status
 
 LOG_PROBABILITY = "log-probability"
 START = 0.01
 """The mask starts uniform between zero and this."""
+SIDES = 2
+"""Passes of each noise sample: what the mask shows, and what it hides."""
+EPSILON = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RelEx(PenalisedExplainer):
-    """A = the mask m in [0, 1]^n, one entry for each of the input's, that descends
+    """A = the mask m in [0, 1]^n, one entry for each entry of the input, that descends
 
     mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)] + lambda1 R(m), show = (x + z) * m,
     hide = (x + z) * (1 - m), p the target's probability and R the penalty, by default the L1 norm:
-    steps along the gradient at unit length, the mask clamped after each.
+    with steps of unit length along the gradient, the mask clamped after each.
 
     >>> maps = mg.RelEx(model, steps=5).attribute(x)
 
     Details: `foreground` and `background`, p at x * m and at x * (1 - m). An entry that the loss
     never depended on is 0; a sample without any has the status `NO_GRADIENT`.
 
-    Source: Lim et al. (2021) and the released code. Differs: noise keyed and antithetic, at a level
-    fixed for each sample; finite where probabilities are 0 or 1.
+    Source: Lim et al. (2021) and the released code. Differs: noise is keyed and antithetic,
+    its level is fixed for each sample; finite where probabilities are 0 or 1.
     """
 
     score: str = LOG_PROBABILITY
-    """The "log-probability" alone: the loss is made of it."""
+    """Only "log-probability", of which the loss is made."""
     lambda1: float = 1e-4
     """Weight that multiplies the penalty, by default that of the mask's sum."""
     lambda2: float = 1.0
-    """Weight of what is hidden."""
+    """Weight of the term of what the mask hides."""
     steps: int = 50
     """Steps of the descent."""
     rate: float = 0.1
@@ -81,7 +85,7 @@ class RelEx(PenalisedExplainer):
 
     @classmethod
     def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:
-        """The settings of the paper's code: 50 draws each step."""
+        """The settings of the paper's code: 50 noise samples in each step."""
         chosen: dict[str, Any] = {"draws": 50} | settings
         return cls(forward_func, **chosen)
 
@@ -107,14 +111,32 @@ class RelEx(PenalisedExplainer):
             eta=torch.full_like(like, self.lambda1),
             penalty=self._penalty(bound),
         )
-        found = self._solver.solve(problem)
-        return replace(found, details=_shown(bound, found.values))
-
-    @property
-    def _solver(self) -> MomentumDescent:
-        return MomentumDescent(
-            steps=self.steps, rate=self.rate, momentum=self.momentum, draws=self.draws
+        mask, moved = self._descended(problem)
+        # An entry that the loss does not depend on has no evidence: do not keep its random start.
+        mask = torch.where(moved, mask, 0.0)
+        found = Solution.direct(mask, problem.evaluations * self.steps, Status.FIXED_BUDGET)
+        return replace(
+            found.marked(Status.NO_GRADIENT, ~moved.any(1)),
+            steps=torch.full_like(found.steps, self.steps),
+            details=_shown(bound, mask),
         )
+
+    def _descended(self, problem: MaskProblem) -> tuple[Tensor, Tensor]:
+        """v <- momentum v + d / ||d||, m <- project(m - rate v), d a subgradient over fresh noise.
+
+        Returns the mask, and which of its entries the smooth part ever depended on, `[B, n]` each.
+        """
+        mask = problem.start
+        velocity, moved = torch.zeros_like(mask), torch.zeros_like(mask, dtype=torch.bool)
+        for step in range(self.steps):
+            slope = problem.slope(mask, range(step * self.draws, (step + 1) * self.draws))
+            moved |= slope != 0
+            slope = slope + problem.eta[:, None] * problem.penalty.maximiser(mask)
+            length = slope.double().norm(dim=1, keepdim=True)
+            unit = torch.where(length == 0, 0.0, slope / length).to(slope.dtype)
+            velocity = self.momentum * velocity + unit
+            mask = problem.projected(mask - self.rate * velocity)
+        return mask, moved
 
     def _start(self, bound: BoundScore) -> Tensor:
         # The normal distribution's function of a normal draw is uniform.
@@ -125,13 +147,75 @@ class RelEx(PenalisedExplainer):
 
 
 def _shown(bound: BoundScore, mask: Tensor) -> dict[str, Tensor]:
-    """The target's probability where the mask shows the clean input, and where it hides it."""
+    """The target's probability at what the mask shows of the clean input, and at what it hides."""
     unmetered = replace(bound, meter=None)
 
     def probabilities(rows: Tensor) -> Tensor:
-        log_p = bound.value(*sides(bound.origin[rows], mask[rows], rows))
+        log_p = bound.value(*_sides(bound.origin[rows], mask[rows], rows))
         return torch.stack(log_p.exp().to(mask.dtype).chunk(SIDES), dim=1)
 
     with torch.no_grad():
         found = unmetered.in_chunks(probabilities, width=SIDES)
     return {"foreground": found[:, 0], "background": found[:, 1]}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskProblem(Problem):
+    """h(m) = mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)], m in [0, 1].
+
+    show = (x + z) * m, hide = (x + z) * (1 - m). Source: Lim et al. (2021).
+    """
+
+    score: BoundScore
+    """ln p; the mean is over its noise samples."""
+    first: Tensor
+    """Where the descent starts, `[B, n]`."""
+    lambda2: Tensor
+    eta: Tensor
+    penalty: Penalty
+
+    @property
+    def unit(self) -> Tensor:
+        return torch.ones_like(self.eta)
+
+    @property
+    def start(self) -> Tensor:
+        return self.first
+
+    @property
+    def evaluations(self) -> int:
+        return SIDES * self.score.passes
+
+    def projected(self, u: Tensor) -> Tensor:
+        return u.clamp(0, 1)
+
+    def prox(self, u: Tensor, step: Tensor) -> Tensor:
+        """Exact for a sum over entries; for other penalties the prox, then the projection."""
+        return self.projected(super().prox(u, step))
+
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = self.score.mean(self._work(u), width=SIDES)
+        return value, slope
+
+    def slope(self, u: Tensor, draws: Sequence[int]) -> Tensor:
+        """The gradient over some noise samples."""
+        return self.score.mean(self._work(u), draws=draws, width=SIDES)[1]
+
+    def _work(self, u: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+        def of_draws(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            log_p, grad = self.score.value_and_grad_at(*_sides(points, u[rows], rows))
+            shown, hidden = grad.chunk(SIDES)
+            log_shown, log_hidden = log_p.chunk(SIDES)
+            # 1 - e^l loses no digit near l = 0.
+            left = EPSILON - torch.expm1(log_hidden)
+            lambda2 = self.lambda2[rows]
+            weight = lambda2 * log_hidden.exp() / left
+            value = -log_shown - lambda2 * left.log()
+            return value, -points * (shown + weight[:, None] * hidden)
+
+        return of_draws
+
+
+def _sides(points: Tensor, mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What masks `[m, n]` show of `points` and then what they hide, `[2m, n]`; and samples."""
+    return torch.cat((points * mask, points * (1 - mask))), torch.cat((rows, rows))

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from moreaugrad.explainers.calling import Progress, metered, reporting
 from moreaugrad.explainers.derivatives import IMPLICIT, STEIN
-from moreaugrad.explainers.noisy_mean import NoisyMean
-from moreaugrad.explainers.progress import Progress, reporting
+from moreaugrad.explainers.gradient import NoisyMean
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import MaskLike, rank_from_top
@@ -114,7 +114,9 @@ class SparsifiedSmoothGrad(NoisyMean):
             raise ValueError(f"{self.method}: {Status.NO_NOISE.message}; {Status.NO_NOISE.remedy}")
         with reporting(progress, self.method) as report:
             if report is not None:
-                bound = replace(bound, meter=self._meter(report, 0, len(bound), len(bound)))
+                count = len(bound)
+                meter = metered(report, 0, count, count, count * self.budget())
+                bound = replace(bound, meter=meter)
             return self._moments(bound)
 
     def _moments(self, bound: BoundScore) -> Moments:

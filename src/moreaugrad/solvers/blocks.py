@@ -1,30 +1,35 @@
-"""Batch means: the mean of a long correlated sequence of vectors, and the error of a map of it."""
+"""Errors of means: the standard error of a map that is made of a mean over noise samples.
+
+Block means turn correlated terms into nearly independent ones; the jackknife carries their spread
+through a map that thresholds.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 FEWEST = 4
-"""Blocks below which nothing is said of an error."""
+"""Fewest blocks from which an error is estimated."""
 MOST, MOST_OF_FEW = 16, 32
-"""Blocks kept at most; for inputs of few entries more, because each says less of the error."""
+"""Most blocks kept; more for inputs of few entries, because each block then says less."""
 FEW = 64
-"""Entries up to which an input has few."""
+"""Most entries of an input of few entries."""
 ALTERNATING = 0.8
 """Ratio of errors, of joined blocks to their halves, below which the halves are anticorrelated."""
 LEVEL = 0.975
-"""Where Student's distribution is compared with the normal one."""
+"""Quantile at which Student's distribution is compared with the normal one."""
 
 
 class Blocks:
     """Sums of consecutive pairs of terms `[B, 2, n]` in at most `most` blocks of equal length.
 
-    When all are full, neighbours are merged and the length doubles: memory stays bounded however
-    long the sequence, and blocks outgrow its correlation.
+    When all blocks are full, neighbours are merged and the length doubles: memory stays bounded for
+    any length of the sequence, and blocks become longer than its correlation.
     """
 
     def __init__(self, batch: int, most: int = MOST) -> None:
@@ -35,6 +40,7 @@ class Blocks:
         self._first = [0] * batch  # a sample's first block that counts
 
     def add(self, term: Tensor) -> None:
+        """Append one pair of terms of each sample, `[B, 2, n]`."""
         if self._sums and self._filled < self._length:
             self._sums[-1] += term
             self._filled += 1
@@ -47,17 +53,18 @@ class Blocks:
         self._filled = 1
 
     def restart(self, row: int) -> None:
-        """Leaves out all that came so far in the mean of this sample."""
+        """Discard all terms so far from the mean of this sample."""
         self._first[row] = len(self._sums)
 
     def select(self, rows: Tensor) -> None:
+        """Keep these samples only."""
         self._sums = [block[rows] for block in self._sums]
         self._first = [self._first[row] for row in rows.tolist()]
 
     def due(self, row: int) -> bool:
-        """Whether enough blocks count for this sample to judge it; not while the last is filling.
+        """Whether enough whole blocks of this sample count for its error to be estimated.
 
-        Not at each of many short blocks: a chance that is tried often comes true.
+        Not after each of many short blocks: a test that is repeated often succeeds by chance.
         """
         count = len(self._sums) - self._first[row]
         whole = self._filled == self._length and count % (self._most // MOST) == 0
@@ -66,8 +73,8 @@ class Blocks:
     def tail(self, row: int) -> tuple[Tensor, Tensor]:
         """A sample's mean pair `[2, n]`, and the mean of its first term over each block, `[J, n]`.
 
-        Leading blocks are left out where that lowers the estimated variance of the first one's
-        mean (MSER: White, 1997), at most half of them.
+        Leading blocks, at most half of them, are left out where that lowers the estimated variance
+        of the first term's mean (MSER: White, 1997).
         """
         blocks = torch.stack([block[row] for block in self._sums[self._first[row] :]])
         partial = self._filled % self._length
@@ -90,11 +97,12 @@ def _truncation(terms: Tensor) -> int:
     return int(variance[: count // 2 + 1].argmin())
 
 
-def jackknife(terms: Tensor, mapped: Callable[[Tensor], Tensor]) -> Tensor:
-    """Standard error of `mapped(mean of terms)`, a number; infinite for too few terms.
+def sequence_error(terms: Tensor, mapped: Callable[[Tensor], Tensor]) -> Tensor:
+    """Standard error of `mapped(mean of terms)`, a number, for a correlated sequence `[J, n]`.
 
-    Delete-one through `mapped`, because the error of a thresholded map is not the thresholded
-    error; the largest over terms joined by 1, 2, 4, ..., because short blocks overlook correlation.
+    Jackknife (delete one) through `mapped`, because the error of a thresholded map is not the
+    thresholded error. Returns the largest over terms joined by 1, 2, 4, ..., because short blocks
+    miss correlation; infinity for too few terms.
     """
     if len(terms) < FEWEST:
         return terms.new_tensor(torch.inf)
@@ -105,21 +113,21 @@ def jackknife(terms: Tensor, mapped: Callable[[Tensor], Tensor]) -> Tensor:
         centre = terms.mean(0)
         left_out = mapped(centre + (centre - terms) / (count - 1))
         apart = (left_out - left_out.mean(0)) * ((count - 1) / count) ** 0.5
-        spread = student(apart) * apart.norm()
+        spread = student_factor(apart) * apart.norm()
         if finest > MOST and len(spreads) == 1 and spread < ALTERNATING * spreads[0]:
-            spreads.pop()  # short blocks that swing back and forth overstate the error
+            spreads.pop()  # short blocks that alternate in sign overstate the error
         spreads.append(spread)
         terms = terms[count % 2 :]
         terms = (terms[::2] + terms[1::2]) / 2
     return torch.stack(spreads).amax()
 
 
-def student(deviations: Tensor) -> float:
-    """How much wider Student's t makes the error that centred rows `[J, n]` show; at least 1.
+def student_factor(deviations: Tensor) -> float:
+    """Factor >= 1 by which Student's t widens the error estimated from centred rows `[J, n]`.
 
-    Rows that vary along few directions say little of their own spread. With d the effective number
-    of directions, (sum of C's eigenvalues)^2 / (sum of their squares) for the rows' covariance C,
-    it has (J - 1) d degrees of freedom (Satterthwaite, 1946).
+    Rows that vary along few directions give a poor estimate of their own spread. With the effective
+    number of directions d = (sum of C's eigenvalues)^2 / (sum of their squares), C the rows'
+    covariance, the estimate has (J - 1) d degrees of freedom (Satterthwaite, 1946).
     """
     from scipy.special import ndtri, stdtrit
 
@@ -132,3 +140,46 @@ def student(deviations: Tensor) -> float:
     ratio = float(inner.square().sum()) / total**2 - 1 / free
     degrees = free / max(ratio, 1e-6) if free > 1 else 1.0
     return float(stdtrit(degrees, LEVEL) / ndtri(LEVEL))
+
+
+def paired_blocks(samples: int) -> list[range]:
+    """Noise samples in at most 16 blocks of whole antithetic pairs, of nearly equal size."""
+    pairs = samples // 2
+    count = min(MOST, pairs)
+    ends = [2 * (pairs * k // count) for k in range(count)] + [samples] if count else [0, samples]
+    return [range(low, high) for low, high in pairwise(ends)]
+
+
+def mean_of_blocks(blocks: Sequence[range], terms: Sequence[Tensor]) -> Tensor:
+    """The mean over all noise samples, from the means over blocks."""
+    sums = [len(block) * term for block, term in zip(blocks, terms, strict=True)]
+    return torch.stack(sums).sum(0) / sum(map(len, blocks))
+
+
+def block_error(
+    blocks: Sequence[range], terms: Sequence[Tensor], mapped: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Standard error `[B]` of mapped(mean over noise samples), from the blocks' means `[B, n]`.
+
+    Jackknife (delete one block) through `mapped`. NaN for fewer than two blocks.
+    """
+    total = sum(map(len, blocks))
+    if len(blocks) < 2:
+        return torch.full_like(terms[0][:, 0], torch.nan)
+    sums = [len(block) * term for block, term in zip(blocks, terms, strict=True)]
+    whole = total * mean_of_blocks(blocks, terms)
+    maps = [
+        mapped((whole - part) / (total - len(block)))
+        for block, part in zip(blocks, sums, strict=True)
+    ]
+    centre = torch.stack(maps).mean(0)
+    squares = [
+        (total - len(block)) / total * (one - centre).double().square().sum(1)
+        for block, one in zip(blocks, maps, strict=True)
+    ]
+    return torch.stack(squares).sum(0).sqrt().to(terms[0])
+
+
+def relative(error: Tensor, values: Tensor) -> Tensor:
+    """An error's length `[B]` over the length of values `[B, n]`; 0 where the error is 0."""
+    return torch.where(error == 0, error, error / values.norm(dim=1))

@@ -128,7 +128,7 @@ class Descent(Solver[Problem]):
                     steps=state.steps[place],
                     evaluations=state.evaluations[place],
                 )
-            keep = out.going_on()
+            keep = out.remaining()
             if keep is not None:
                 if len(keep) == 0:
                     break

@@ -1,9 +1,9 @@
-"""The problem that every sparse map solves, and what all of its solvers have in common."""
+"""The problems that sparse maps solve, and the interface of their solvers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,8 +19,8 @@ from moreaugrad.solvers.solution import Solution
 class Problem(Batched, ABC):
     """minimise over u `[B, n]`: h(u) + eta R(u), h smooth, sample by sample.
 
-    `penalty` is R and `eta` `[B]` its weight; `unit` `[B]` is a natural step length, at which
-    convergence is judged and from which line searches start.
+    `penalty` is R and `eta` `[B]` its weight; `unit` `[B]` is a step length at which the residual
+    is measured and from which line searches start.
     """
 
     penalty: Penalty
@@ -33,7 +33,7 @@ class Problem(Batched, ABC):
     @property
     @abstractmethod
     def start(self) -> Tensor:
-        """A first u `[B, n]`."""
+        """The first u, `[B, n]`."""
 
     @abstractmethod
     def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ class Problem(Batched, ABC):
     @property
     @abstractmethod
     def evaluations(self) -> int:
-        """Gradient evaluations that one call of `value_and_grad` costs a sample."""
+        """Evaluations of each sample by one call of `value_and_grad`."""
 
     def prox(self, u: Tensor, step: Tensor) -> Tensor:
         return self.penalty.prox(u, step * self.eta)
@@ -52,11 +52,11 @@ P = TypeVar("P", bound=Problem, contravariant=True)
 
 
 class Solver(ABC, Generic[P]):
-    """Solves problems of one kind, each sample to its own accuracy and with its own status."""
+    """Solves problems of one kind, each sample with its own accuracy and status."""
 
     @abstractmethod
     def solve(self, problem: P, start: Tensor | None = None) -> Solution:
-        """From `start` `[B, n]`; None is the problem's own."""
+        """Solve from `start` `[B, n]`; None starts where the problem says."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +78,7 @@ class MoreauProblem(Problem):
 
     @property
     def counts(self) -> Tensor:
-        """How many of the penalty's magnitudes have a real entry, `[B]`."""
+        """Number of the penalty's magnitudes that have a real entry, `[B]`."""
         return real_magnitudes(self.penalty, self.score)
 
     @property
@@ -97,22 +97,22 @@ class MoreauProblem(Problem):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuadraticProblem(Problem):
-    """minimise lambda2 ||D||^2 - g'D - D'HD / 2 + lambda1 R(D). Source: CASO paper eq. (5).
-
-    gradient: g `[B, n]`. product: v `[m, n]` and its samples' rows, to H v `[m, n]`, which counts
-    as `cost` evaluations. eta: lambda1 `[B]`. lambda2 `[B]`.
-    probe `[B, n]`: random directions that look for what the gradient's Krylov space cannot see.
-    """
+    """minimise lambda2 ||D||^2 - g'D - D'HD / 2 + lambda1 R(D). Source: CASO paper eq. (5)."""
 
     gradient: Tensor
+    """g, `[B, n]`."""
     product: Callable[[Tensor, Tensor], Tensor]
+    """v `[m, n]` and the numbers of their samples `[m]` to H v `[m, n]`."""
     probe: Tensor
+    """Random directions `[B, n]`: they reveal what the gradient's Krylov space lacks."""
     eta: Tensor
+    """lambda1, `[B]`."""
     lambda2: Tensor
     penalty: Penalty
     cost: int = 2
+    """Evaluations of one product."""
     rows: Tensor | None = None
-    """Which of the product's samples these are; None: all."""
+    """Numbers of these samples among the product's; None: all."""
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -135,79 +135,12 @@ class QuadraticProblem(Problem):
         assert self.rows is not None
         image = self.product(u, self.rows)
         twice = 2 * self.lambda2[:, None]
-        return (u * (twice * u / 2 - self.gradient - image / 2)).sum(1), (
-            twice * u - self.gradient - image
-        )
-
-
-SIDES = 2
-"""Passes that a draw costs a mask: what it shows, and what it hides."""
-EPSILON = 1e-7
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MaskProblem(Problem):
-    """h(m) = mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)], m in [0, 1]: RelEx's.
-
-    show = (x + z) * m, hide = (x + z) * (1 - m). score: ln p, whose draws the mean is over.
-    first: where the descent starts. Source: Lim et al. (2021).
-    """
-
-    score: BoundScore
-    first: Tensor
-    lambda2: Tensor
-    eta: Tensor
-    penalty: Penalty
-
-    @property
-    def unit(self) -> Tensor:
-        return torch.ones_like(self.eta)
-
-    @property
-    def start(self) -> Tensor:
-        return self.first
-
-    @property
-    def evaluations(self) -> int:
-        return SIDES * self.score.passes
-
-    def projected(self, u: Tensor) -> Tensor:
-        return u.clamp(0, 1)
-
-    def prox(self, u: Tensor, step: Tensor) -> Tensor:
-        """Of a penalty of entries, the sum with the box's indicator; else a step towards both."""
-        return self.projected(super().prox(u, step))
-
-    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        value, slope = self.score.mean(self._work(u), width=SIDES)
-        return value, slope
-
-    def slope(self, u: Tensor, draws: Sequence[int]) -> Tensor:
-        """The gradient over some draws."""
-        return self.score.mean(self._work(u), draws=draws, width=SIDES)[1]
-
-    def _work(self, u: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
-        def of_draws(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            log_p, grad = self.score.value_and_grad_at(*sides(points, u[rows], rows))
-            shown, hidden = grad.chunk(SIDES)
-            log_shown, log_hidden = log_p.chunk(SIDES)
-            # 1 - e^l loses no digit near l = 0.
-            left = EPSILON - torch.expm1(log_hidden)
-            lambda2 = self.lambda2[rows]
-            weight = lambda2 * log_hidden.exp() / left
-            value = -log_shown - lambda2 * left.log()
-            return value, -points * (shown + weight[:, None] * hidden)
-
-        return of_draws
-
-
-def sides(points: Tensor, mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """What masks show and then what they hide of `points`, `[m, n]` all: `[2m, n]`, and samples."""
-    return torch.cat((points * mask, points * (1 - mask))), torch.cat((rows, rows))
+        value = (u * (twice * u / 2 - self.gradient - image / 2)).sum(1)
+        return value, twice * u - self.gradient - image
 
 
 def real_magnitudes(penalty: Penalty, score: BoundScore) -> Tensor:
-    """How many of a penalty's magnitudes have an entry that is no padding, `[B]`."""
+    """Number of a penalty's magnitudes with an entry that is not padding, `[B]`."""
     origin, mask = score.origin, score.mask
     real = torch.ones_like(origin[:1]) if mask is None else mask.to(origin.dtype)
     return (penalty.magnitudes(real) > 0).sum(1).expand(len(origin))

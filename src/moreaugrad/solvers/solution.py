@@ -1,4 +1,4 @@
-"""What a solver returns: the minimiser and, for each sample, how far it can be trusted."""
+"""What a solver returns: the minimiser and, for each sample, its status and error."""
 
 from __future__ import annotations
 
@@ -16,27 +16,79 @@ from moreaugrad.settings import DocumentedResult
 
 
 class Status(Enum):
-    """How the computation of one map ended. Failure is data: nothing is raised.
+    """How the computation of one map ended. A failure is a status: no exception is raised.
 
-    `ok`: the map is as accurate as its method states. `failed`: it is not to be used. Between the
-    two are maps that are right as far as they go: those that used up the evaluations they were
-    given, and those of a problem that may have another solution.
+    `ok`: the map has the accuracy that its method promises. `failed`: the map is not to be used. In
+    between are maps that used up their evaluations, and those of a problem that may have another
+    solution.
     """
 
-    DIRECT = "direct"
-    FIXED_BUDGET = "fixed budget"
-    CONVERGED = "converged"
-    UNVARIED = "no noise sample differed"
-    BUDGET_USED = "budget used"
-    NOT_UNIQUE = "solution not known to be unique"
-    STALLED = "stalled"
-    NON_FINITE = "non-finite"
-    UNBOUNDED = "unbounded"
-    BISTABLE = "bistable"
-    INCOMPLETE = "incomplete"
-    PRECISION = "precision"
-    NO_NOISE = "no noise"
-    NO_GRADIENT = "no gradient"
+    message: str
+    """What the status means."""
+    remedy: str
+    """What to do about it; empty where there is nothing to do."""
+
+    DIRECT = "direct", "computed directly, without iteration"
+    FIXED_BUDGET = (
+        "fixed budget",
+        "ran its fixed number of noise samples or steps; the error, where known, is what that gave",
+    )
+    CONVERGED = "converged", "converged to the stated accuracy of the map"
+    UNVARIED = (
+        "no noise sample differed",
+        "no noise sample differed: the error of 0 says nothing of inputs beyond these",
+    )
+    BUDGET_USED = "budget used", "budget used", "raise max_evaluations for a smaller error"
+    NOT_UNIQUE = (
+        "solution not known to be unique",
+        "solution not known to be unique: the score's negative curvature, times rho, reached 1",
+        "lower rho below 1 / (largest negative curvature of the score)",
+    )
+    STALLED = (
+        "stalled",
+        "no step lowers the objective, yet it is not optimal: the score has kinks (ReLU, pooling)",
+        "the error is unknown; use Gaussian regularisation (sigma > 0), or a smooth score",
+    )
+    NON_FINITE = (
+        "non-finite",
+        "the score or its gradient became NaN or infinite",
+        "check the model on inputs near this sample, or lower rho or sigma",
+    )
+    UNBOUNDED = (
+        "unbounded",
+        "the displacement grows without bound: the score falls faster than the quadratic rises",
+        "lower rho below 1 / (largest negative curvature of the score)",
+    )
+    BISTABLE = (
+        "bistable",
+        "two chains ended at different maps: the problem has more than one solution",
+        "lower rho below 1 / (largest negative curvature of the score)",
+    )
+    INCOMPLETE = (
+        "incomplete",
+        "the contributions do not add up to the score's change from the baseline",
+        "integrated gradients: raise steps; DeepLIFT: a part has no rule, use integrated gradients",
+    )
+    PRECISION = (
+        "precision",
+        "the accuracy asked for is finer than the rounding of the network's or the map's precision",
+        "raise tolerance, or use inputs and a network of higher precision",
+    )
+    NO_NOISE = (
+        "no noise",
+        "not smoothed: relative to the range of a constant input, or of one entry, noise is zero",
+        "give sigma in the input's units, with sigma_mode='absolute'",
+    )
+    NO_GRADIENT = (
+        "no gradient",
+        "the objective's gradient is exactly zero at every step, so the map never left its start",
+        "explain another target, or a model that does not saturate at this sample and at zero",
+    )
+
+    def __new__(cls, value: str, message: str, remedy: str = "") -> Self:
+        made = object.__new__(cls)
+        made._value_, made.message, made.remedy = value, message, remedy
+        return made
 
     @property
     def ok(self) -> bool:
@@ -46,69 +98,10 @@ class Status(Enum):
     def failed(self) -> bool:
         return not self.ok and self not in (Status.BUDGET_USED, Status.NOT_UNIQUE)
 
-    @property
-    def message(self) -> str:
-        return _MESSAGES[self][0]
-
-    @property
-    def remedy(self) -> str:
-        return _MESSAGES[self][1]
-
     def described(self, error: float) -> str:
         """The message, with the map's estimated relative error where that is known."""
         known = f", estimated error {100 * error:.2g} %" if math.isfinite(error) else ""
         return self.message + known
-
-
-_MESSAGES = {
-    Status.DIRECT: ("computed directly, without iteration", ""),
-    Status.FIXED_BUDGET: (
-        "ran its fixed number of noise samples or steps; the error, where known, is what that gave",
-        "",
-    ),
-    Status.CONVERGED: ("converged to the stated accuracy of the map", ""),
-    Status.UNVARIED: (
-        "no noise sample differed: the error of 0 says nothing of inputs beyond these",
-        "",
-    ),
-    Status.BUDGET_USED: ("budget used", "raise max_evaluations for a smaller error"),
-    Status.NOT_UNIQUE: (
-        "solution not known to be unique: the score's negative curvature, times rho, reached 1",
-        "lower rho below 1 / (largest negative curvature of the score)",
-    ),
-    Status.STALLED: (
-        "no step lowers the objective, yet it is not optimal: the score has kinks (ReLU, pooling)",
-        "the error is unknown; use Gaussian regularisation (sigma > 0), or a smooth score",
-    ),
-    Status.NON_FINITE: (
-        "the score or its gradient became NaN or infinite",
-        "check the model on inputs near this sample, or lower rho or sigma",
-    ),
-    Status.UNBOUNDED: (
-        "the displacement grows without bound: the score falls faster than the quadratic rises",
-        "lower rho below 1 / (largest negative curvature of the score)",
-    ),
-    Status.BISTABLE: (
-        "two chains ended at different maps: the problem has more than one solution",
-        "lower rho below 1 / (largest negative curvature of the score)",
-    ),
-    Status.PRECISION: (
-        "the accuracy asked for is finer than the rounding of the network's or the map's precision",
-        "raise tolerance, or use inputs and a network of higher precision",
-    ),
-    Status.INCOMPLETE: (
-        "the contributions do not add up to the score's change from the baseline",
-        "integrated gradients: raise steps; DeepLIFT: a part has no rule, use integrated gradients",
-    ),
-    Status.NO_NOISE: (
-        "not smoothed: relative to the range of a constant input, or of one entry, noise is zero",
-        "give sigma in the input's units, with sigma_mode='absolute'",
-    ),
-    Status.NO_GRADIENT: (
-        "the objective's gradient is exactly zero at every step, so the map never left its start",
-        "explain another target, or a model that does not saturate at this sample and at zero",
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,7 +109,7 @@ class Provenance(Batched, metaclass=DocumentedResult):
     """How each sample's result came about."""
 
     status: tuple[Status, ...]
-    """How each sample's computation ended, a `Status` for each."""
+    """How each sample's computation ended."""
     residual: Tensor
     """Relative fixed-point residual of the map A, `[B]`: ||A - A+|| / ||A||, A+ the map after one
     fixed-point step; NaN where the method has none."""
@@ -131,9 +124,9 @@ class Provenance(Batched, metaclass=DocumentedResult):
     evaluations: Tensor
     """Evaluations of each sample, `[B]`: a forward and an input-backward pass each."""
     details: Mapping[str, Tensor] = field(default_factory=dict)
-    """What else a method reports of each map, by name; the method's class says what."""
+    """Further numbers of each map, `[B]` by name; the method's class lists them."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What was set or chosen, of all samples."""
+    """Settings, given or chosen, of all samples."""
 
     def __len__(self) -> int:
         return len(self.status)
@@ -144,19 +137,20 @@ class Provenance(Batched, metaclass=DocumentedResult):
         return all(status.ok for status in self.status)
 
     def having(self, status: Status) -> Tensor:
-        """Samples `[B]` with that status."""
+        """Which samples have that status, `[B]`."""
         return torch.tensor([own is status for own in self.status], device=self.error.device)
 
     def provenance(self) -> dict[str, Any]:
-        """The fields of this class, for another record of the same samples."""
+        """The fields of this class, to make another record of the same samples."""
         return {item.name: getattr(self, item.name) for item in fields(Provenance)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution(Provenance):
-    """What solves each sample's problem, or the map that is made of it: `values` `[B, n]`."""
+    """The minimisers of each sample's problem, or the maps made of them."""
 
     values: Tensor
+    """`[B, n]`."""
 
     @classmethod
     def direct(
@@ -166,7 +160,7 @@ class Solution(Provenance):
         status: Status = Status.DIRECT,
         error: Tensor | None = None,
     ) -> Self:
-        """Of a method without iteration. Values that are not finite have the status for it."""
+        """The result of a method without iteration; values that are not finite are `NON_FINITE`."""
         unknown = values.new_full((len(values),), torch.nan)
         count = torch.zeros(len(values), dtype=torch.long, device=values.device)
         return cls(
@@ -183,7 +177,7 @@ class Solution(Provenance):
         )
 
     def marked(self, status: Status, where: Tensor, error: Tensor | None = None) -> Self:
-        """With that status in some samples `[B]` that have not failed, and with another error."""
+        """A copy with this status at `where` `[B]`, except at failed samples; and a new error."""
         statuses = zip(self.status, where.tolist(), strict=True)
         return replace(
             self,
@@ -193,7 +187,7 @@ class Solution(Provenance):
 
 
 class Collector:
-    """Results of samples that finish at different times, put back into the batch's order."""
+    """Collects results of samples that finish at different times, in the batch's order."""
 
     def __init__(self, like: Tensor) -> None:
         batch = len(like)
@@ -207,15 +201,15 @@ class Collector:
         self._store |= {name: count.clone() for name in ("steps", "evaluations")}
 
     def close(self, place: int, status: Status, **values: Tensor | float) -> None:
-        """Stores the result of the active sample at `place`."""
+        """Store the result of the active sample at `place`."""
         row = int(self.rows[place])
         self._status[row] = status
         self._closed.append(place)
         for name, value in values.items():
             self._store[name][row] = value
 
-    def going_on(self) -> Tensor | None:
-        """The places of the samples that go on, when some were closed since the last call."""
+    def remaining(self) -> Tensor | None:
+        """Places of the samples that are still active; None if none were closed since last time."""
         if not self._closed:
             return None
         keep = torch.ones(len(self.rows), dtype=torch.bool, device=self.rows.device)

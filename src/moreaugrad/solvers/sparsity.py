@@ -1,7 +1,8 @@
-"""A sparsity that is asked for instead of a weight eta."""
+"""A penalty's weight chosen for each sample, by a wanted fraction of zeros."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,50 +11,52 @@ from torch import Tensor
 from moreaugrad.score.inputs import rank_from_top
 from moreaugrad.solvers.descent import Descent
 from moreaugrad.solvers.problem import MoreauProblem, Solver
+from moreaugrad.solvers.second_order import Rule
 from moreaugrad.solvers.solution import Solution, Status
 
-ROUNDS = 12
-"""Refinements of eta, each started at the last one's solution."""
-CLOSE = 0.005
-"""Deviation of the fraction of zeros that is left alone."""
+ROUNDS, CLOSE = 12, 0.005
+"""Most refinements of eta, and the deviation of the fraction of zeros that is accepted."""
+LEAST_ZEROS = 0.75
+"""Fraction of zeros required by the search of the CASO paper."""
+GRID = 40
+"""Most halvings of lambda1 in that search."""
+TRIALS, NEAR = 16, 0.002
+"""Most trials of lambda1 for a fraction of zeros, and the deviation from it that is accepted."""
+
+Magnitudes = Callable[[Tensor], Tensor]
+"""A penalty's `magnitudes`: `[B, n]` to `[B, G]`."""
 
 
 def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> Tensor:
     """The smallest threshold that sets the fraction `zeros` of magnitudes `[B, G]` to zero, `[B]`.
 
-    At least one stays, unless the fraction is 1: a map of a few groups would else be empty.
-    counts `[B]`: how many of a sample's magnitudes are of real entries; the rest are zero and do
-    not count. None: all are real.
+    At least one magnitude is kept unless the fraction is 1, so that a map of few groups is not
+    empty. counts `[B]`: number of magnitudes that are not padding (None: all).
     Errors: ValueError for a fraction outside [0, 1].
     """
     if not 0 <= zeros <= 1:
         raise ValueError(f"sparsity: expected a fraction from 0 to 1, got {zeros!r}")
-    n = all_of(magnitudes) if counts is None else counts
+    width = magnitudes.shape[1]
+    n = torch.full_like(magnitudes[:, 0], width, dtype=torch.long) if counts is None else counts
     # The slack keeps .9 * 10 from rounding up to ten.
     k = n if zeros == 1 else torch.minimum(n - 1, (zeros * n.double() - 1e-9).ceil().long())
-    found = rank_from_top(magnitudes, (n + 1 - k).clamp_max(magnitudes.shape[1]))
+    found = rank_from_top(magnitudes, (n + 1 - k).clamp_max(width))
     return torch.where(k > 0, found, 0.0)
-
-
-def all_of(magnitudes: Tensor) -> Tensor:
-    """How many each row has, `[B]`."""
-    return torch.full(magnitudes.shape[:1], magnitudes.shape[1], device=magnitudes.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForSparsity(Solver[MoreauProblem]):
-    """Solves for each sample with the eta whose map has the fraction `sparsity` of zeros.
+    """Solves with the eta for which the map has the fraction `sparsity` of zero entries (groups).
 
-    Of entries, or of the penalty's groups. eta is set to the quantile of the penalty's magnitudes
-    of grad f(x + u), first at the start and then at each solution, while evaluations last.
-    The deviation that remains shows in the map.
-    rounds: refinements of eta at most, each started at the last one's solution.
+    eta is set to that quantile of the penalty's magnitudes of grad f(x + u), first at the start and
+    then at each solution, until the fraction is met or the evaluations are used up.
     Errors: TypeError for a penalty that sets nothing to zero.
     """
 
     solver: Descent
     sparsity: float
     rounds: int = ROUNDS
+    """Most refinements of eta, each started at the last solution."""
 
     def solve(
         self, problem: MoreauProblem, start: Tensor | None = None, allowed: Tensor | None = None
@@ -86,11 +89,76 @@ def _slope(problem: MoreauProblem, u: Tensor) -> Tensor:
 
 
 def _updated(solution: Solution, rows: Tensor, part: Solution) -> Solution:
-    """With the results of some samples replaced; their steps add up."""
+    """`solution` with the results of some samples replaced; their steps add up."""
     order = torch.arange(len(solution), device=rows.device)
     order[rows] = len(solution) + torch.arange(len(rows), device=rows.device)
     before = solution.select(rows)
     part = replace(part, steps=before.steps + part.steps)
-    # The curvature that was seen is the score's, whatever eta.
+    # The curvature seen along the way is the score's, for every eta.
     seen = before.having(Status.NOT_UNIQUE) & part.having(Status.CONVERGED)
     return Solution.joined([solution, part.marked(Status.NOT_UNIQUE, seen)]).select(order)
+
+
+def for_sparsity(zeros: float, magnitudes: Magnitudes, counts: Tensor) -> Rule:
+    """Rule for CASO's lambda1: the lambda1 that equals the quantile of its own pulls g + H D.
+
+    counts `[B]`: number of magnitudes that are not padding. The root of log(quantile / lambda1)
+    lies between the gradient's quantile and its largest magnitude, at which the solution is zero.
+    It is found by regula falsi in log(lambda1) with the Illinois rule, which halves the value at an
+    end that stays, so that both ends move.
+    """
+
+    def rule(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
+        def excess(lambda1: Tensor) -> tuple[Tensor, Tensor]:
+            magnitude = magnitudes(pulls(lambda1))
+            fraction = _zeros(magnitude, lambda1, counts)
+            quantile = eta_for(magnitude, zeros, counts)
+            return (quantile / lambda1).log(), (fraction - zeros).abs() <= NEAR
+
+        sizes = magnitudes(gradient)
+        quantile, largest = eta_for(sizes, zeros, counts), sizes.amax(1)
+        trivial = (quantile <= 0) | ~torch.isfinite(largest)
+        low = found = torch.where(trivial, 1.0, quantile)
+        high = torch.where(trivial, 1.0, largest)
+        below, done = excess(low)
+        above = (low / high).log()
+        done = done | trivial | (below <= 0)
+        for _ in range(TRIALS):
+            if bool(done.all()):
+                break
+            weight = (below / (below - above)).clamp(0.02, 0.98)
+            found = torch.where(done, found, low ** (1 - weight) * high**weight)
+            value, near = excess(found)
+            rises = value > 0
+            low, high = torch.where(rises, found, low), torch.where(rises, high, found)
+            below = torch.where(rises, value, below / 2)
+            above = torch.where(rises, above / 2, value)
+            done = done | near
+        return torch.where(trivial, 0.0, found)
+
+    return rule
+
+
+def searched(magnitudes: Magnitudes, counts: Tensor) -> Rule:
+    """Rule of the CASO paper: on the grid max|g| / 2^j, the last lambda1 with enough zeros."""
+
+    def rule(gradient: Tensor, pulls: Callable[[Tensor], Tensor]) -> Tensor:
+        start = magnitudes(gradient).amax(1)
+        found, going = start, torch.ones_like(start, dtype=torch.bool)
+        for halvings in range(1, GRID):
+            lambda1 = torch.where(going, start / 2**halvings, found)
+            going = going & (_zeros(magnitudes(pulls(lambda1)), lambda1, counts) >= LEAST_ZEROS)
+            if not bool(going.any()):
+                break
+            found = torch.where(going, lambda1, found)
+        if bool((found == start).any()):  # half of the largest entry leaves too few zeros
+            wanted = for_sparsity(LEAST_ZEROS, magnitudes, counts)(gradient, pulls)
+            found = torch.where(found == start, wanted, found)
+        return found
+
+    return rule
+
+
+def _zeros(magnitude: Tensor, lambda1: Tensor, counts: Tensor) -> Tensor:
+    """Fraction of the magnitudes without padding that lambda1 sets to zero, `[B]`."""
+    return 1 - (magnitude > lambda1[:, None]).sum(1).double() / counts

@@ -1,7 +1,7 @@
 """The stochastic fixed point: Gaussian-regularised maps, to a standard error for each sample.
 
-A mean over Gaussian draws of a network with kinks is itself piecewise linear for any fixed set of
-draws, so no descent method solves it well. Fresh draws at every step make it a stochastic
+For any fixed set of noise samples, the mean score of a piecewise linear network is piecewise linear
+too, so no descent method solves it well. Fresh noise at every step makes the iteration a stochastic
 approximation of the smooth population problem instead.
 """
 
@@ -13,19 +13,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from moreaugrad.solvers.blocks import FEW, MOST, MOST_OF_FEW, Blocks, jackknife
+from moreaugrad.solvers.blocks import FEW, MOST, MOST_OF_FEW, Blocks, sequence_error
 from moreaugrad.solvers.descent import FARTHEST
-from moreaugrad.solvers.guard import StepGuard
 from moreaugrad.solvers.problem import MoreauProblem, Solver
 from moreaugrad.solvers.solution import Collector, Solution, Status
 from moreaugrad.solvers.sparsity import eta_for
 
 CHAIN_KEY = 2**62
-"""Added to the sample keys of the second chain, so that its draws are its own."""
+"""Added to the sample keys of the second chain, so that its noise differs from the first one's."""
 APART = 1.75
-"""Distance of two chains, in units of its own reported error, that means two solutions."""
+"""Distance of two chains, over the error expected of it, from which they count as different."""
 FEEDBACK = 1.15
-"""Reported error over jackknife error: calibrated for the feedback that blocks cannot see."""
+"""Reported error over jackknife error, calibrated: blocks do not show the iteration's feedback."""
 DRIFT = 2.0
 """Weight of ||P(mean of moved) - P(mean of y)||, which vanishes when y has stopped drifting.
 
@@ -33,15 +32,22 @@ Along a direction of curvature c the map is off by |rho c / (1 + rho c)| of it, 
 where rho c > -2/3.
 """
 LEAST_STEPS = 32
-"""A sample is not judged before."""
+"""Steps before a sample may stop."""
 BROKEN = (Status.NON_FINITE, Status.UNBOUNDED)
-"""A chain that ends so has no mean to join with the other's."""
+"""A chain with this status has no mean to join with the other's."""
 RETUNED_ALWAYS, RETUNED_EVERY = 16, 8
-"""An automatic eta follows y at each of the first steps, then at every so many."""
+"""An automatic eta is updated at each of the first 16 steps, then at every 8th."""
+
+LEAST_CAP = 1e-4
+"""Smallest alpha that a cut leaves."""
+FORGET, TRACK = 0.9, 0.2
+"""Memory of the curvature estimate, and of the moving means that it takes secants from."""
+RECENT, CLEAR = 0.8, 4.0
+"""Memory of the noise along a secant, and the multiple of it at which concavity counts as seen."""
 
 
 def damping(evaluations: int) -> float:
-    """alpha, after that many evaluations of a sample: 1 at first, then .7 and decaying.
+    """alpha after that many evaluations of a sample: 1 at first, then .7 and decaying.
 
     The gradient is taken at the prox of a noisy y, which biases it; the bias shrinks with alpha.
     """
@@ -50,22 +56,24 @@ def damping(evaluations: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class StochasticFixedPoint(Solver[MoreauProblem]):
-    """y <- y + alpha_k (-rho g(P(y)) - y), g a mean gradient over `draws` fresh antithetic draws.
+    """y <- y + alpha_k (-rho g(P(y)) - y), g a mean gradient over fresh antithetic noise samples.
 
-    P is the prox of rho eta R. The mean of g goes through P once, at the end, so that the map is
-    exactly sparse. A sample stops when the standard error of its map is at most `tolerance` of the
-    map's norm, or after `max_evaluations`. Where the score's curvature makes alpha_k unstable, it
-    is cut for that sample, which then starts its mean anew.
-    `chains=2` runs a second chain from another start with other draws and tells when they differ
-    by more than their errors explain. `sparsity` chooses eta for each sample, such that the map
-    has that share of zeros.
+    P is the prox of rho eta R. P is applied to the mean of -rho g once, at the end, so that the map
+    is exactly sparse. Where the score's curvature makes alpha_k unstable, alpha_k is cut for that
+    sample, whose mean then starts again.
     """
 
     tolerance: float = 0.1
+    """Standard error of a map, relative to its norm, at which a sample is done."""
     max_evaluations: int = 4096
+    """Evaluations at which a sample stops short of that, in each chain."""
     draws: int = 8
+    """Noise samples of each step."""
     chains: int = 1
+    """2 runs a second chain from another start with other noise, and reports where the two differ
+    by more than their errors explain."""
     sparsity: float | None = None
+    """Fraction of zeros for which eta is chosen for each sample; None keeps the problem's eta."""
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
@@ -81,7 +89,7 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
             raise ValueError(f"chains: expected 1 or 2, got {self.chains!r}")
 
     def solve(self, problem: MoreauProblem, start: Tensor | None = None) -> Solution:
-        """The problem's score must be smoothed by noise. start: of y, the variable before P."""
+        """Solve a problem whose score is smoothed by noise. start: of y, the variable before P."""
         y = problem.start if start is None else start
         # The number of blocks depends on the sample's own entries, not on those of the batch.
         few = problem.score.counts <= FEW
@@ -92,7 +100,7 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
         return Solution.joined(solved).select(torch.cat(parts).argsort())
 
     def _alike(self, problem: MoreauProblem, y: Tensor) -> Solution:
-        """Of samples that all have few entries, or all many."""
+        """Solve for samples that all have few entries, or all many."""
         first, mean = self._chain(problem, y)
         if self.chains == 1:
             return first
@@ -104,7 +112,7 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
         out, means = Collector(y), torch.zeros_like(y)
         few = int(problem.score.counts[0]) <= FEW
         blocks = Blocks(len(y), MOST_OF_FEW if few else MOST)
-        guard = StepGuard(y)
+        guard = _StepGuard(y)
         last = self.max_evaluations // self.draws
         for step in range(last):
             u = problem.prox(y, problem.rho)
@@ -121,8 +129,8 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
             if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
                 problem = self._retuned(problem, y)
             escaped = (u.norm(dim=1) > reach).tolist()
+            spent = {"steps": step + 1, "evaluations": (step + 1) * self.draws}
             for row, finite in enumerate(torch.isfinite(gradient).all(1).tolist()):
-                spent = {"steps": step + 1, "evaluations": (step + 1) * self.draws}
                 if escaped[row]:
                     eta = problem.eta[row]
                     out.close(
@@ -137,7 +145,7 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
                     continue
                 pair, terms = blocks.tail(row)
                 one = problem.select(torch.tensor([row], device=y.device))
-                spread = FEEDBACK * jackknife(terms, partial(self._mapped, one))
+                spread = FEEDBACK * sequence_error(terms, partial(self._mapped, one))
                 one = self._retuned(one, pair[:1])
                 ahead, behind = one.prox(pair[:1], one.rho), one.prox(pair[1:], one.rho)
                 total = torch.hypot(spread, DRIFT * (ahead - behind).norm())
@@ -148,7 +156,7 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
                 if status is not Status.BUDGET_USED or step + 1 == last:
                     out.close(row, status, values=ahead[0], error=error, eta=one.eta[0], **spent)
                     means[out.rows[row]] = pair[0]
-            keep = out.going_on()
+            keep = out.remaining()
             if keep is not None:
                 if len(keep) == 0:
                     break
@@ -157,7 +165,7 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
                 guard.select(keep)
         return out.solution(), means
 
-    def _verdict(self, guard: StepGuard, row: int, error: Tensor) -> Status:
+    def _verdict(self, guard: _StepGuard, row: int, error: Tensor) -> Status:
         if guard.unvaried(row):
             return Status.UNVARIED
         if not bool(error <= self.tolerance):
@@ -165,16 +173,16 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
         return Status.NOT_UNIQUE if guard.concave(row) else Status.CONVERGED
 
     def _mapped(self, problem: MoreauProblem, y: Tensor) -> Tensor:
-        """P(y), an automatic eta being that of y: its own error is part of the map's."""
+        """P(y) with an automatic eta chosen at y, so that eta's error is part of the map's."""
         problem = self._retuned(problem, y)
         return problem.prox(y, problem.rho)
 
     def _retuned(self, problem: MoreauProblem, y: Tensor) -> MoreauProblem:
-        """With the eta that gives the wanted share of zeros at y, the variable before the prox."""
+        """The problem with the eta that gives the wanted fraction of zeros at y."""
         if self.sparsity is None:
             return problem
         found = eta_for(problem.penalty.magnitudes(y), self.sparsity, problem.counts)
-        # A few roundings more, so that rho * eta does not leave a rest of the entry it is taken of.
+        # A few roundings more, so that rho * eta cancels the entry it was computed from.
         slack = 1 + 4 * torch.finfo(y.dtype).eps
         return replace(problem, eta=slack * found / problem.rho)
 
@@ -199,11 +207,8 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
         for row, ends in enumerate(zip(one.status, two.status, strict=True)):
             broken = next((s for s in (one, two) if s.status[row] in BROKEN), None)
             if broken is not None:
-                u[row], error[row], eta[row] = (
-                    broken.values[row],
-                    broken.error[row],
-                    broken.eta[row],
-                )
+                u[row], error[row] = broken.values[row], broken.error[row]
+                eta[row] = broken.eta[row]
                 status.append(broken.status[row])
             elif Status.BUDGET_USED in ends:
                 status.append(Status.BUDGET_USED)
@@ -227,3 +232,57 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
 def _second(problem: MoreauProblem) -> MoreauProblem:
     keys = tuple(key + CHAIN_KEY for key in problem.score.keys)
     return replace(problem, score=replace(problem.score, keys=keys))
+
+
+class _StepGuard:
+    """Cuts alpha for samples where y <- y + alpha (T(y) - y) is unstable.
+
+    The fixed point's slope is -kappa, kappa = rho times the score's curvature, and alpha
+    (1 + kappa) > 2 diverges. kappa is estimated from secants of T against moving means of earlier
+    steps, which costs no evaluation. The guard also records a secant along which -kappa exceeds 1
+    by more than noise explains (there the problem is not convex), and whether T changed at all.
+    """
+
+    def __init__(self, y: Tensor) -> None:
+        self._cap = torch.ones_like(y[:, 0])
+        self._along = torch.zeros_like(self._cap)
+        self._length = torch.zeros_like(self._cap)
+        self._excess = torch.zeros_like(self._cap)
+        self._noise = torch.zeros_like(self._cap)
+        self._u: Tensor | None = None
+        self._moved = self._start = y
+        self._unvaried = torch.ones_like(self._cap, dtype=torch.bool)
+
+    def limit(self, alpha: float, u: Tensor, moved: Tensor) -> tuple[Tensor, list[int]]:
+        """alpha `[B]` for this step, given T(u) = `moved`; and the samples whose alpha was cut."""
+        allowed = self._cap.clamp_max(alpha)
+        if self._u is None:
+            self._u, self._moved, self._start = u.clone(), moved.clone(), moved
+            return allowed, []
+        self._unvaried = self._unvaried & (moved == self._start).all(1)
+        turn, step = moved - self._moved, u - self._u
+        self._along = FORGET * self._along - (turn * step).sum(1)
+        self._length = FORGET * self._length + step.square().sum(1)
+        size = step.norm(dim=1).clamp_min(torch.finfo(u.dtype).tiny)
+        along = (turn * step).sum(1) / size
+        self._excess = torch.maximum(self._excess, along - size)
+        self._noise = RECENT * self._noise + (1 - RECENT) * along.square()
+        kappa = self._along / self._length.clamp_min(torch.finfo(u.dtype).tiny)
+        unstable = (allowed * (1 + kappa) > 2) & (self._cap > LEAST_CAP)
+        lower = torch.minimum(allowed / 2, 1 / (1 + kappa))
+        self._cap = torch.where(unstable, lower, self._cap)
+        self._moved = self._moved + TRACK * turn
+        self._u = self._u + TRACK * step
+        return torch.minimum(allowed, self._cap), unstable.nonzero()[:, 0].tolist()
+
+    def concave(self, row: int) -> bool:
+        """Whether rho times this sample's negative curvature was seen to reach 1."""
+        return bool(self._excess[row] > CLEAR * self._noise[row].sqrt())
+
+    def unvaried(self, row: int) -> bool:
+        """Whether T was the same in all steps of this sample, with different noise."""
+        return bool(self._unvaried[row])
+
+    def select(self, rows: Tensor) -> None:
+        for name, item in vars(self).items():
+            setattr(self, name, item[rows])

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from moreaugrad.data.dataset import Chosen
+from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.explainers.progress import Progress
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import Style, draw
 from moreaugrad.reports.folder import tensor_name
