@@ -179,7 +179,7 @@ class SmoothFeatures(GroupFeatures):
     sigma_mode: str = RELATIVE
     """Units of `sigma`: "relative" or "absolute"."""
     seed: int = 0
-    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
+    """Random seed; the noise is a function of (seed, id of the sample, number of the draw)."""
 
     @cached_property
     def _score(self) -> Score:

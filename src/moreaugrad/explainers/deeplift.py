@@ -27,20 +27,19 @@ from moreaugrad.solvers.solution import Solution
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DeepLift(FromBaseline):
-    """A = (x - x') * m, with multipliers m chained through the network: Delta y / Delta x at each
-    activation (rescale rule) instead of its derivative.
+    """A = (x - x') * m, with multipliers m that are chained through the network: Delta y / Delta x
+    of each activation (rescale rule) instead of its derivative.
 
     >>> maps = mg.DeepLift(model).attribute(x)
 
-    Completeness, sum of (x - x') * m = f(x) - f(x'), holds where every nonlinear part is a module
-    that has a rule: activations, max-pooling. It is checked for each sample: the explanation's
-    error is |sum of (x - x') * m - (f(x) - f(x'))| / |f(x) - f(x')|, and above `tolerance` the
-    status is "incomplete". Explain a logit: probabilities and margins of several outputs have no
-    rule.
+    Completeness, sum of (x - x') * m = f(x) - f(x'), holds if every nonlinear part is a module with
+    a rule: activations and max-pooling. It is checked for each sample: the explanation's error is
+    |sum of (x - x') * m - (f(x) - f(x'))| / |f(x) - f(x')|, and above `tolerance` the status is
+    "incomplete". Explain a logit: probabilities and margins of several outputs have no rule.
 
     Source: Shrikumar et al. (2017). Differs from Captum's: modules may be used more than once, work
-    in place, or have a shortcut around them; overlapping pooling windows; more activations (see
-    `rescale`); no custom rules.
+    in place, or have a shortcut around them; pooling windows may overlap; more activations have the
+    rule; there are no custom rules.
     """
 
     times_input: bool = True
@@ -77,8 +76,8 @@ class DeepLift(FromBaseline):
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
-    """One call of a module, inputs first and their baselines after them, all `[2B, ...]`.
+class _Call:
+    """One call of a module, on inputs and then their baselines, all `[2B, ...]`.
 
     `leaf` has the values of the module's input, and `output` was computed from it.
     """
@@ -92,53 +91,53 @@ class Call:
         return found
 
 
-def _doubled(change: Tensor) -> Tensor:
+def _twice(change: Tensor) -> Tensor:
     return torch.cat((change, change))
 
 
 def _change(values: Tensor) -> Tensor:
-    """From the baseline to the input, for both halves."""
+    """The change from the baseline to the input, for both halves."""
     at_input, at_baseline = values.chunk(2)
-    return _doubled(at_input - at_baseline)
+    return _twice(at_input - at_baseline)
 
 
 def _ratio(contribution: Tensor, change: Tensor, gradient: Tensor, eps: float) -> Tensor:
-    """contribution / change; the gradient is its limit where nothing changes."""
+    """contribution / change; the gradient, its limit, where nothing changes."""
     still = change.abs() < eps
     return torch.where(still, gradient, contribution / torch.where(still, 1.0, change))
 
 
-def elementwise(call: Call, outgoing: Tensor, eps: float) -> Tensor:
-    """Delta y / Delta x. Source: Shrikumar et al. (2017), the Rescale rule."""
+def _elementwise(call: _Call, outgoing: Tensor, eps: float) -> Tensor:
+    """Delta y / Delta x. Source: Shrikumar et al. (2017), the rescale rule."""
     change = _change(call.leaf.detach())
     contribution = outgoing * _change(call.output.detach())
     return _ratio(contribution, change, call.gradient(outgoing), eps)
 
 
-def softmax(call: Call, outgoing: Tensor, eps: float) -> Tensor:
-    """The same, with each sample's mean taken off. Source: Shrikumar et al. (2017)."""
-    multiplier = elementwise(call, outgoing, eps)
+def _softmax(call: _Call, outgoing: Tensor, eps: float) -> Tensor:
+    """The same, minus each sample's mean. Source: Shrikumar et al. (2017)."""
+    multiplier = _elementwise(call, outgoing, eps)
     mean = multiplier.flatten(1).mean(1)
     return multiplier - mean.reshape(-1, *[1] * (multiplier.ndim - 1))
 
 
-def max_pool(call: Call, outgoing: Tensor, eps: float) -> Tensor:
-    """The rise above the baseline's maximum goes to the input's largest entry of each window, the
-    fall below it to the baseline's; an entry sums over its windows. Complete for any windows.
-    """
+def _max_pool(call: _Call, outgoing: Tensor, eps: float) -> Tensor:
+    """In each window, a rise above the baseline's maximum is attributed to the input's largest
+    entry, a fall below it to the baseline's; an entry sums over its windows. Complete for windows
+    of any kind."""
     module, values = call.module, call.leaf.detach()
     settings = (module.kernel_size, module.stride, module.padding, module.dilation)
     _, index = _POOL[type(module)](values, *settings, module.ceil_mode, return_indices=True)
     at_input, at_baseline = call.output.detach().chunk(2)
     top = torch.maximum(at_input, at_baseline)
-    share = outgoing * torch.cat((top - at_baseline, at_input - top))
+    parts = outgoing * torch.cat((top - at_baseline, at_input - top))
     both = torch.zeros_like(values).flatten(2)
-    both.scatter_add_(2, index.flatten(2), share.flatten(2))
-    contribution = _doubled(torch.stack(both.view_as(values).chunk(2)).sum(0))
+    both.scatter_add_(2, index.flatten(2), parts.flatten(2))
+    contribution = _twice(torch.stack(both.view_as(values).chunk(2)).sum(0))
     return _ratio(contribution, _change(values), call.gradient(outgoing), eps)
 
 
-Rule = Callable[[Call, Tensor, float], Tensor]
+Rule = Callable[[_Call, Tensor, float], Tensor]
 
 _POOL: Mapping[type[nn.Module], Callable[..., tuple[Tensor, Tensor]]] = {
     nn.MaxPool1d: F.max_pool1d,
@@ -151,17 +150,17 @@ _ELEMENTWISE: tuple[type[nn.Module], ...] = (
     *(nn.Softplus, nn.Softsign, nn.Tanh, nn.Tanhshrink),
 )
 RULES: Mapping[type[nn.Module], Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, elementwise),
-    **dict.fromkeys(_POOL, max_pool),
-    nn.Softmax: softmax,
+    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(_POOL, _max_pool),
+    nn.Softmax: _softmax,
 }
 
 
 class _Rescaled(torch.autograd.Function):
-    """A call's output, whose backward pass is the rule instead of the derivative."""
+    """A call's output, with the rule as its backward pass instead of the derivative."""
 
     @staticmethod
-    def forward(ctx: Any, _origin: Tensor, call: Call, rule: Rule, eps: float) -> Tensor:
+    def forward(ctx: Any, _origin: Tensor, call: _Call, rule: Rule, eps: float) -> Tensor:
         ctx.call, ctx.rule, ctx.eps = call, rule, eps
         return call.output.detach().clone()
 
@@ -171,15 +170,15 @@ class _Rescaled(torch.autograd.Function):
 
 
 EPSILON = 1e-10
-"""A smaller change counts as none, as in Captum."""
+"""A smaller change counts as no change, as in Captum."""
 
 
 @contextmanager
 def rescaled(model: nn.Module, rows: int) -> Iterator[None]:
-    """While open, backward passes through the model follow the rules where there are any.
+    """While open, backward passes through the model follow the rules of the modules that have one.
 
-    rows: of the batch, inputs first and their baselines after them. Forward passes compute what
-    they did: an activation in place changes what refers to its input too.
+    rows: size of the batch, inputs and then their baselines. Forward passes compute the same as
+    before: an activation in place also changes what refers to its input.
     """
     rules = {
         module: RULES[type(module)]
@@ -191,7 +190,7 @@ def rescaled(model: nn.Module, rows: int) -> Iterator[None]:
     def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         origin = args[0] if args else None
         if not isinstance(origin, Tensor) or not origin.requires_grad or len(origin) % rows:
-            return None  # not of the inputs: the derivative stays
+            return None  # not computed from the inputs: no rule
         leaf = origin.detach().clone().requires_grad_()
         entered[module] = origin, leaf
         return (leaf.clone(), *args[1:])  # a copy: the module may work in place
@@ -200,7 +199,7 @@ def rescaled(model: nn.Module, rows: int) -> Iterator[None]:
         if module not in entered:
             return None
         origin, leaf = entered.pop(module)
-        call = Call(module, leaf, output)
+        call = _Call(module, leaf, output)
         found: Tensor = _Rescaled.apply(origin, call, rules[module], EPSILON)  # type: ignore[no-untyped-call]
         return origin.copy_(found) if output is args[0] else found
 

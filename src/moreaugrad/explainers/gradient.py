@@ -1,4 +1,4 @@
-"""The gradient of the score, and means over Gaussian noise of what is made of it."""
+"""The gradient of the score, and means of it under Gaussian noise."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SimpleGradient(Explainer):
     times_input: bool = False
     """Multiply by the input."""
     keep: float = 1.0
-    """Fraction of the entries with the largest magnitude that stays; the rest is set to zero."""
+    """Fraction of the entries that is kept, by magnitude; the others are set to zero."""
 
     method: ClassVar[str] = "simple-gradient"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
@@ -50,7 +50,7 @@ class SimpleGradient(Explainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.keep <= 1:
-            raise ValueError(f"keep: expected a share in (0, 1], got {self.keep!r}")
+            raise ValueError(f"keep: expected a fraction in (0, 1], got {self.keep!r}")
 
     def _maps(self, bound: BoundScore) -> Solution:
         _, maps = bound.value_and_grad()
@@ -63,7 +63,7 @@ class SimpleGradient(Explainer):
         return Solution.direct(maps, evaluations=1)
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
-        """H c; with `times_input` c * g + H (x * c). Which entries stay is held."""
+        """H c; with `times_input` c * g + H (x * c). The entries that are kept are constant."""
         if self.keep < 1:
             cotangent = torch.where(maps.values != 0, cotangent, 0.0)
         if not self.times_input:
@@ -74,27 +74,27 @@ class SimpleGradient(Explainer):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class NoisyMean(Explainer):
-    """A = mean over z ~ N(0, sigma^2 I) of h(grad f(x + z)), by `samples` draws.
+    """A = mean of h(grad f(x + z)) over `samples` noise samples z ~ N(0, sigma^2 I).
 
-    The explanation's error is the standard error of that mean.
+    The explanation's error is the standard error of this mean.
     """
 
     sigma: float = DEFAULT_SIGMA
     """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
     sigma_mode "absolute" in the input's units."""
     samples: int = 64
-    """Noise samples that the mean is over."""
+    """Number of noise samples."""
     sigma_mode: str = RELATIVE
     """Units of `sigma`: "relative" or "absolute"."""
     seed: int = 0
-    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
+    """Random seed; the noise is a function of (seed, id of the sample, number of the draw)."""
 
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STEIN)
 
     @abstractmethod
     def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
-        """h: the map of one draw from its gradient, `[m, n]` both; `counts` `[m]` of its entries
-        are real."""
+        """h: the map of one noise sample from its gradient, `[m, n]` each. counts: number of the
+        entries that are not padding, `[m]`."""
 
     def _noise(self) -> Noise:
         return Noise(self.seed)
@@ -125,7 +125,7 @@ class NoisyMean(Explainer):
 
         if bound.sigma is None:
             return Solution.direct(bound.mean(work)[0], evaluations=1)
-        size = 2 * -(-self.samples // (2 * BLOCKS))  # even: antithetic draws stay together
+        size = 2 * -(-self.samples // (2 * BLOCKS))  # even: antithetic pairs stay together
         (sums,) = bound.block_sums(work, None, range(self.samples), 1, size)
         maps = sums.sum(0) / self.samples
         found = Solution.direct(maps, evaluations=self.samples, status=Status.FIXED_BUDGET)
@@ -133,25 +133,25 @@ class NoisyMean(Explainer):
             return found
         counts = maps.new_tensor([min(size, self.samples - i * size) for i in range(len(sums))])
         means = sums / counts[:, None, None]
-        # Between blocks: sum_j m_j |mean_j - mean|^2 / (J - 1) is one draw's variance.
+        # sum_j m_j |mean_j - mean|^2 / (J - 1) estimates the variance of one noise sample.
         weights = (counts / (len(sums) - 1) / self.samples).sqrt()
         apart = (means - maps) * weights[:, None, None]
         wider = maps.new_tensor([student_factor(rows) for rows in apart.unbind(1)])
         error = wider * apart.square().sum((0, 2)).sqrt() / maps.norm(dim=1)
         same = (means == means[0]).all(2).all(0)
-        # Not the rounding of a sum of equal terms.
+        # Equal terms have no error, but their sum has rounding.
         return found.marked(Status.UNVARIED, same, error.masked_fill(same, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SmoothGrad(NoisyMean):
-    """A = mean over z ~ N(0, sigma^2 I) of grad f(x + z), by `samples` antithetic draws.
+    """A = mean of grad f(x + z) over `samples` antithetic noise samples z ~ N(0, sigma^2 I).
 
     >>> maps = mg.SmoothGrad(model, samples=8).attribute(x)
 
-    The explanation's error is the standard error of that mean.
+    The explanation's error is the standard error of this mean.
 
-    Source: Smilkov et al. (2017). Differs: signed, antithetic, one target for all draws.
+    Source: Smilkov et al. (2017). Differs: signed, antithetic, one target for all noise samples.
     """
 
     sigma: float = 0.15

@@ -76,7 +76,7 @@ class Moreau(PenalisedExplainer):
     solver: str = "spectral"
     """For deterministic scores: "spectral", "accelerated" or "proximal-gradient"."""
     seed: int = 0
-    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
+    """Random seed; the noise is a function of (seed, id of the sample, number of the draw)."""
     penalty: Penalty = field(default=Zero())
     """Any `Penalty`, its weights in units of the gradient."""
     eta: float | str = 1.0

@@ -29,7 +29,7 @@ from moreaugrad.score.targets import TargetLike
 from moreaugrad.solvers.solution import Solution, Status
 
 Baselines = float | Tensor | tuple[float | Tensor, ...] | None
-"""As Captum takes them: a number, a tensor like the input or with one row, a tuple of these."""
+"""In Captum's forms: a number, a tensor like the input or with one row, or a tuple of these."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -37,8 +37,7 @@ class FromBaseline(Explainer):
     """A method that compares the input with a baseline x'."""
 
     baseline: float = 0.0
-    """The input that stands for "nothing": a number here; a tensor with the call, `attribute(x,
-    baselines=...)`."""
+    """The value of x' at all entries; `attribute(x, baselines=...)` takes a tensor instead."""
     tolerance: float = 0.05
     """Relative completeness error above which a map's status is "incomplete"."""
 
@@ -60,7 +59,7 @@ class FromBaseline(Explainer):
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
     ) -> BoundScore:
-        """Like `Explainer.bind`, with the setting's baseline."""
+        """Like `Explainer.bind`, with the baseline of the setting."""
         bound = super().bind(inputs, target, additional_forward_args, ids, mask)
         return replace(bound, baseline=_flat_baseline(bound, inputs, self.baseline))
 
@@ -76,11 +75,11 @@ class FromBaseline(Explainer):
         mask: MaskLike = None,
         **named: object,
     ) -> Inputs:
-        """Like `Explainer.attribute`, with Captum's `baselines` in Captum's place.
+        """Like `Explainer.attribute`, with `baselines` as the second argument, as in Captum.
 
         baselines: a number, a tensor `[B, ...]` or `[1, ...]`, a tuple of such, or None for the
-        setting. With `layer=` a tensor is in the model's own terms (token ids), a number in the
-        layer's.
+        setting. With `layer=`, a tensor is an input of the model (token ids), a number a value of
+        the layer's output.
         """
         calling.refuse(self, further, named)
         explanation = self.explain(
@@ -99,7 +98,7 @@ class FromBaseline(Explainer):
         progress: Progress | bool | None = None,
         baselines: Baselines = None,
     ) -> Explanation:
-        """Like `attribute`, with everything that is known about each map."""
+        """Like `attribute`, with the status, error and cost of each map."""
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         if baselines is not None:
             bound = replace(bound, baseline=_flat_baseline(bound, inputs, baselines))
@@ -120,8 +119,8 @@ class FromBaseline(Explainer):
     ) -> Tensor:
         """sum A - (f(x) - f(x')) of each sample, `[B]`, in Captum's form.
 
-        start_point: the baselines x'; end_point: the inputs x. f is the score that is explained,
-        at its layer; Captum's own takes the model's output for it.
+        start_point: the baselines x'; end_point: the inputs x. f is the explained score; Captum's
+        own function uses the model's output.
         """
         bound = self.bind(end_point, target, additional_forward_args)
         bound = replace(bound, baseline=_flat_baseline(bound, end_point, start_point))
@@ -136,15 +135,15 @@ def reference(bound: BoundScore) -> Tensor:
 
 
 def checked(maps: Solution, tolerance: float) -> Solution:
-    """Those whose completeness error exceeds `tolerance` are reported as incomplete."""
+    """The maps, with the status INCOMPLETE where their error exceeds `tolerance`."""
     return maps.marked(Status.INCOMPLETE, ~(maps.error <= tolerance))
 
 
 def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:
     """|sum A - (f(x) - f(x'))| / |f(x) - f(x')|, `[B]`.
 
-    A change that the network's precision cannot resolve (below sqrt(eps) of the two scores) counts
-    as one that it can: else a sample as far from its class as the baseline had any error.
+    A change f(x) - f(x') below sqrt(eps) of the two scores, which the network's precision cannot
+    resolve, is replaced by that: otherwise the error of a sample without a change is arbitrary.
     """
     here, start = _scores(bound)
     coarsest = max(torch.finfo(part).eps for part in bound.layout.dtypes)
@@ -154,7 +153,7 @@ def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:
 
 
 def _scores(bound: BoundScore) -> tuple[Tensor, Tensor]:
-    """Of the inputs and of their baselines, `[B]` each."""
+    """The scores of the inputs and of their baselines, `[B]` each."""
     dtype, baseline = bound.origin.dtype, reference(bound)
     with torch.no_grad():
         unmetered = replace(bound, meter=None)
@@ -167,7 +166,7 @@ def _missing(contributions: Tensor, here: Tensor, start: Tensor) -> Tensor:
 
 
 def _flat_baseline(bound: BoundScore, inputs: Inputs, given: Any) -> Tensor:
-    """Baselines in Captum's forms as `[B, n]`, like the bound inputs."""
+    """Baselines in Captum's forms, as `[B, n]` like the bound inputs."""
     explained = bound.layout.split(bound.origin)
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     if not isinstance(given, tuple):
@@ -207,7 +206,7 @@ def _fill(value: Any, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class IntegratedGradients(FromBaseline):
-    """A = (x - x') * mean of grad f on the straight line from the baseline x' to x.
+    """A = (x - x') * the mean of grad f on the straight line from the baseline x' to x.
 
     >>> maps = mg.IntegratedGradients(model, steps=16).attribute(x)
 
@@ -218,7 +217,7 @@ class IntegratedGradients(FromBaseline):
     """
 
     steps: int = 64
-    """Gradients on the line."""
+    """Number of gradients on the line."""
     quadrature: str = "gausslegendre"
     """Rule of the integral: "gausslegendre", "riemann_middle", "riemann_trapezoid", "riemann_left"
     or "riemann_right"."""

@@ -52,7 +52,7 @@ class PublishedMoreauGrad(Explainer):
     """Returned map: "displacement" is the mean as released (+delta, not divided by rho), "gradient"
     is -delta / rho, comparable with all other maps."""
     seed: int = 0
-    """Random seed of the noise, which is a function of (seed, id of the sample, draw)."""
+    """Random seed; the noise is a function of (seed, id of the sample, number of the draw)."""
 
     method: ClassVar[str] = "published-moreaugrad"
 

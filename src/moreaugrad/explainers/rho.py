@@ -1,4 +1,4 @@
-"""Which rho to take: from an estimated curvature, or by the paper's rule of thumb."""
+"""The choice of rho, by an estimate of the curvature or by the paper's rule of thumb."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
 
 SAFETY = 0.5
-"""rho * lambda that the guidance aims at: below 1 with room for what the estimate missed."""
+"""rho * lambda of the recommended rho: below 1, because the estimate of lambda may be too small."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RhoGuidance:
-    """`rho` to use and the `limit` 1 / lambda, `[B]` each; infinite where no curvature was seen.
+    """A recommended rho, by an estimate of the score's largest negative curvature lambda.
 
-    An estimate: beyond the limit the map is not unique; below it nothing was seen against it.
+    >>> found = mg.rho_guidance(mg.MoreauGrad(model), x)
     """
 
     rho: Tensor
+    """0.5 / lambda, `[B]`; infinite where no negative curvature was found."""
     limit: Tensor
+    """1 / lambda, `[B]`: above it the map is not unique; below it, it is unique as far as seen."""
     curvature: Curvature
+    """The estimated curvature."""
 
 
 def rho_guidance(
@@ -40,9 +43,12 @@ def rho_guidance(
     *,
     mask: MaskLike = None,
 ) -> RhoGuidance:
-    """The rho at which this explainer's score has rho * lambda = 0.5 by estimate, per sample.
+    """The rho for which rho * lambda = 0.5 by estimate, for each sample's score.
 
-    `explainer.samples` draws enter where it has noise. Source: MoreauGrad theorem 1.
+    >>> found = mg.rho_guidance(mg.MoreauGrad(model), x)
+
+    A smoothed score is averaged over `explainer.samples` noise samples. steps: Lanczos steps.
+    Source: MoreauGrad theorem 1.
     """
     bound = explainer.bind(inputs, target, additional_forward_args, mask=mask)
     curvature = estimate_curvature(bound, steps, explainer.seed)
@@ -51,10 +57,12 @@ def rho_guidance(
 
 
 def paper_rho(inputs: Inputs) -> float:
-    """rho = 1 / sqrt(E ||X||_2), the paper's rule of thumb, over this batch.
+    """rho = 1 / sqrt(E ||X||_2), the paper's rule of thumb, with the mean over this batch.
+
+    >>> rho = mg.paper_rho(x)
 
     It depends on the units and the number of pixels: about 0.05 for mean/std-normalised 224 x 224
-    photos, where the paper itself uses 1. Source: MoreauGrad section 6.2.
+    photos, for which the paper itself uses 1. Source: MoreauGrad section 6.2.
     """
     parts = as_parts(inputs)
     square = torch.stack([part.double().flatten(1).square().sum(1) for part in parts]).sum(0)

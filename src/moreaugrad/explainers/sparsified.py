@@ -23,57 +23,60 @@ from moreaugrad.solvers.solution import Status
 SPARSIFIED, RELAXED, SCALED = "sparsified", "relaxed", "scaled"
 VARIANTS = (SPARSIFIED, RELAXED, SCALED)
 BLOCK = 64
-"""Draws whose sum is kept in the working precision: its rounding stays far below any bound."""
+"""Noise samples summed in the working precision: the rounding is far below any bound."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Moments:
-    """Means over `samples` draws of h(x + z) and of its square, `[B, n]` in float64.
-
-    `binary`: h is 0 or 1. `independent`: no draw depends on another. `target`: the class of each
-    sample's gradient, where it is known. `masked`: some entries are padding, without noise.
-    """
+    """Moments of h(|grad f(x + z)|) over the noise samples: the basis of bounds on its mean."""
 
     mean: Tensor
+    """Mean, `[B, n]` in float64."""
     square: Tensor
+    """Mean of the square, `[B, n]` in float64."""
     samples: int
+    """Number of noise samples."""
     binary: bool
+    """Whether h is 0 or 1."""
     independent: bool = True
+    """Whether the noise samples are independent (not antithetic)."""
     target: Tensor | None = None
+    """The class of each sample's gradient, `[B]`."""
     masked: bool = False
+    """Whether some entries are padding, which has no noise."""
 
     @property
     def variance(self) -> Tensor:
-        """The unbiased sample variance of one draw, `[B, n]`."""
+        """The unbiased sample variance of h, `[B, n]`."""
         spread = (self.square - self.mean.square()).clamp_min(0)
         return spread * self.samples / max(1, self.samples - 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SparsifiedSmoothGrad(NoisyMean):
-    """A = mean over z ~ N(0, sigma^2 I) of h(|grad f(x + z)|), h in [0, 1]^n: never negative.
+    """A = mean of h(|grad f(x + z)|) over noise samples z ~ N(0, sigma^2 I), h in [0, 1]^n.
 
     >>> maps = mg.SparsifiedSmoothGrad(model, samples=8).attribute(x)
 
-    At least one entry counts as largest; equal ones in their order; a gradient of zeros has h = 0.
-    n counts the real entries of all inputs. Draws are independent unless `antithetic`, for the
-    bounds of `moreaugrad.certificates`. The explanation's error is the standard error of the mean.
-    Of the derivatives, "implicit" holds which entries are among the largest; the sparsified
-    variant, which is constant between jumps, has none but "stein".
+    At least one entry counts as largest, and equal entries count in their order; h = 0 for a
+    gradient of zeros. n is the number of entries of all inputs, without padding. The noise samples
+    are independent unless `antithetic`, for the bounds of `moreaugrad.certificates`. The
+    explanation's error is the standard error of the mean. The derivative "implicit" keeps the set
+    of largest entries constant; the sparsified variant, a step function, has only "stein".
 
-    Source: Levine et al. (2019). Differs: one target for all draws.
+    Source: Levine et al. (2019). Differs: one target for all noise samples.
     """
 
     variant: str = RELAXED
-    """Which h: "sparsified", 1 on the floor(tau n) largest entries g_i > 0, else 0; "relaxed",
-    min(g_i, v) / v on these, v the floor(gamma n)-th largest entry (0: the largest); or "scaled",
-    g_i / max g."""
+    """Which h: "sparsified", 1 on the floor(tau n) largest entries g_i > 0, otherwise 0; "relaxed",
+    min(g_i, v) / v on these entries, v the floor(gamma n)-th largest one (0: the largest); or
+    "scaled", g_i / max g."""
     tau: float = 0.1
     """Fraction of a noisy gradient's entries that count as largest."""
     gamma: float = 0.01
-    """Fraction of the entries that has the value 1, for the relaxed variant."""
+    """Fraction of the entries with the value 1, for the relaxed variant."""
     antithetic: bool = False
-    """Draws in pairs z, -z; the bounds of a certificate need independent ones."""
+    """Noise samples in pairs z, -z; the bounds of certificates need independent ones."""
 
     method: ClassVar[str] = "sparsified-smoothgrad"
     derivatives: ClassVar[tuple[str, ...]] = (STEIN, IMPLICIT)
@@ -82,15 +85,15 @@ class SparsifiedSmoothGrad(NoisyMean):
         super().__post_init__()
         choose("variant", self.variant, VARIANTS)
         if not 0 < self.tau <= 1:
-            raise ValueError(f"tau: expected a share in (0, 1], got {self.tau!r}")
+            raise ValueError(f"tau: expected a fraction in (0, 1], got {self.tau!r}")
         if not 0 <= self.gamma <= (self.tau if self.variant == RELAXED else 1):
             raise ValueError(
-                f"gamma: expected a share from 0 to tau = {self.tau!r}, got {self.gamma!r}"
+                f"gamma: expected a fraction from 0 to tau = {self.tau!r}, got {self.gamma!r}"
             )
 
     @classmethod
     def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:
-        """The paper's settings: sigma a fifth of the range, 8192 draws."""
+        """The paper's settings: sigma a fifth of the range, 8192 noise samples."""
         chosen: dict[str, Any] = {"tau": 0.1, "gamma": 0.01, "sigma": 0.2, "samples": 8192}
         return cls(forward_func, **(chosen | settings))
 
@@ -104,10 +107,10 @@ class SparsifiedSmoothGrad(NoisyMean):
         mask: MaskLike = None,
         progress: Progress | bool | None = None,
     ) -> Moments:
-        """First and second moments of h over the draws: what a bound of its mean needs.
+        """First and second moments of h over the noise samples, for bounds on its mean.
 
-        Errors: FloatingPointError for a gradient that is not finite, ValueError for an input
-        whose noise has no size.
+        Errors: FloatingPointError for a gradient that is not finite, ValueError for an input whose
+        noise is zero.
         """
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         if bool(bound.silent().any()):
@@ -157,7 +160,7 @@ class SparsifiedSmoothGrad(NoisyMean):
 
     def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
         g = gradient.abs()
-        # A comparison with NaN is false: without this a broken gradient would count as zeros.
+        # Comparisons with NaN are false: a gradient with NaN must not count as zeros.
         broken = ~torch.isfinite(g).all(1, keepdim=True)
         if self.variant == SCALED:
             h = _ratio(g, g.amax(1, keepdim=True))
@@ -171,15 +174,15 @@ class SparsifiedSmoothGrad(NoisyMean):
 
 
 def largest(g: Tensor, count: Tensor) -> Tensor:
-    """True on exactly `count` `[m]` entries of rows `[m, n]`: the largest, equal ones in order."""
+    """True on the `count` `[m]` largest entries of rows `[m, n]`, equal ones in their order."""
     least = rank_from_top(g, count)[:, None]
     above, equal = g > least, g == least
     return above | (equal & (equal.cumsum(1) <= count[:, None] - above.sum(1, keepdim=True)))
 
 
-def _counted(share: float, counts: Tensor) -> Tensor:
+def _counted(fraction: float, counts: Tensor) -> Tensor:
     # The slack keeps .29 * 100 from rounding down to 28.
-    return (share * counts.double() + 1e-9).floor().long().clamp_min(1)
+    return (fraction * counts.double() + 1e-9).floor().long().clamp_min(1)
 
 
 def _ratio(g: Tensor, v: Tensor) -> Tensor:
