@@ -359,7 +359,7 @@ SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
     "steps": [(0, ValueError, "steps: expected")],
     "quadrature": [("gauss", ValueError, "quadrature: expected.*did you mean 'gausslegendre'?")],
     "baseline": [("zero", ValueError, "baseline: expected a number, got 'zero'")],
-    "keep": [(0.0, ValueError, "keep: expected a share in (0, 1], got 0.0")],
+    "keep": [(0.0, ValueError, "keep: expected a fraction in (0, 1], got 0.0")],
     "sign": [("gradent", ValueError, "sign: expected.*did you mean 'gradient'?")],
     "cam_layer": [
         ("body.9", ValueError, "cam_layer: the model has no module 'body.9'; did you mean 'body."),

@@ -178,9 +178,9 @@ def test_published_settings() -> None:
     ("settings", "told"),
     [
         ({"variant": "relax"}, "did you mean 'relaxed'"),
-        ({"tau": 0}, "tau: expected a share"),
-        ({"tau": 1.5}, "tau: expected a share"),
-        ({"gamma": 0.2}, "gamma: expected a share from 0 to tau = 0.1, got 0.2"),
+        ({"tau": 0}, "tau: expected a fraction"),
+        ({"tau": 1.5}, "tau: expected a fraction"),
+        ({"gamma": 0.2}, "gamma: expected a fraction from 0 to tau = 0.1, got 0.2"),
         ({"gamma": math.nan}, "gamma: expected"),
         ({"samples": 0}, "samples: expected"),
     ],
