@@ -22,7 +22,8 @@ PUBLIC = {
 }  # fmt: skip
 FUNCTIONS = {
     found for package in PACKAGES for name in dir(package)
-    if inspect.isfunction(found := getattr(package, name)) and ">>>" in str(found.__doc__)
+    if callable(found := getattr(package, name)) and ">>>" in str(found.__doc__)
+    and not isinstance(found, Documented)
 }  # fmt: skip
 
 

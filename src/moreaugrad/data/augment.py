@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moreaugrad.data.images import Size, resized
+from moreaugrad.data.images import Size, centred, resized
 from moreaugrad.registry import choose
 from moreaugrad.settings import Documented
 
@@ -105,7 +105,7 @@ class Augment(metaclass=Documented):
             if self.crop == "resized":
                 high, wide = _part(rng, height, width)
             if self.crop == "centre":
-                top, left = round((height - high) / 2), round((width - wide) / 2)
+                top, left = centred(height, high), centred(width, wide)
             else:
                 top = int(rng.integers(height - high + 1))
                 left = int(rng.integers(width - wide + 1))

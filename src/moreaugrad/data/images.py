@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, TypeVar, Union
 import numpy as np
 
 from moreaugrad.data.deep import DeepImage, deepened, read_png, read_tiff
-from moreaugrad.data.tree import SUFFIXES, Folder
+from moreaugrad.data.tree import SUFFIXES, open_tree
 from moreaugrad.files.foreign import (
     FILE_LIMIT,
     MOST_PIXELS,
@@ -37,12 +37,17 @@ LONGEST_SIDE = 2**15
 """Largest side that an image may be resized or cropped to."""
 
 
+def sides(size: Size) -> tuple[int, int]:
+    """(height, width) of a crop."""
+    return (size, size) if isinstance(size, int) else size
+
+
 def check_size(name: str, size: Size) -> None:
     """Errors: ValueError for less than one pixel, and for sizes that memory could not hold."""
-    sides = (size, size) if isinstance(size, int) else size
-    if min(sides) < 1:
+    both = sides(size)
+    if min(both) < 1:
         raise ValueError(f"{name}: expected at least one pixel, got {size}")
-    if max(sides) > LONGEST_SIDE or math.prod(sides) > MOST_PIXELS:
+    if max(both) > LONGEST_SIDE or math.prod(both) > MOST_PIXELS:
         raise ValueError(
             f"{name}: expected sides of at most {LONGEST_SIDE} pixels, and {MOST_PIXELS} pixels in "
             f"all; got {size}"
@@ -156,10 +161,15 @@ def resized(image: P, size: Size, interpolation: str = "bilinear") -> P:
     return image.resize(wanted, Resampling[interpolation.upper()])  # type: ignore[return-value]
 
 
-def centre_cropped(image: P, size: tuple[int, int]) -> P:
-    """The centre of an image, (height, width) in pixels; a smaller image is padded with black."""
-    height, width = size
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+def centred(length: int, kept: int) -> int:
+    """Where `kept` of `length` pixels begin, if they are in the centre."""
+    return round((length - kept) / 2)
+
+
+def centre_cropped(image: P, size: Size) -> P:
+    """The centre of an image: side or (height, width); a smaller image is padded with black."""
+    height, width = sides(size)
+    left, top = centred(image.width, width), centred(image.height, height)
     return image.crop((left, top, left + width, top + height))  # type: ignore[return-value]
 
 
@@ -185,9 +195,8 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
 def _expand(path: Path) -> Iterator[Path]:
     if path.is_dir():
         # Pipes and broken links are included, and refused when they are read.
-        folder = Folder(path)
-        found = map(folder.path, folder.files())
-        yield from sorted(file for file in found if file.suffix.lower() in SUFFIXES)
+        folder = open_tree(path)
+        yield from sorted(map(folder.path, folder.images()))
     elif path.exists():
         yield path
     elif glob.has_magic(str(path)):

@@ -40,7 +40,7 @@ def open_dataset(
     """
     LAYOUTS.check(layout, also=(AUTO,))
     check_named("data", source)
-    tree = source if isinstance(source, Tree) else open_tree(Path(source))
+    tree = source if isinstance(source, Tree) else open_tree(source)
     for name in LAYOUTS if layout == AUTO else (layout,):
         read = LAYOUTS[name].load()
         with parsing(str(tree.root), f"a data set in the layout {name}"):

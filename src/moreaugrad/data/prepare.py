@@ -11,10 +11,9 @@ from moreaugrad.data.augment import Array, Pixels, fitted
 from moreaugrad.data.examples import Examples
 from moreaugrad.data.images import Size
 from moreaugrad.data.loading import Workers
+from moreaugrad.files.names import some
 
 Progress = Callable[[int, int], None]
-SHOWN = 5
-"""Names that a message lists."""
 BLOCK, CHUNK = 64 * 2**20, 32
 
 
@@ -56,7 +55,7 @@ def prepare(
     if len(failed) > max_unreadable * count:
         raise ValueError(
             f"{len(failed)} of the {count} images of {examples.name} cannot be read, "
-            f"more than the {max_unreadable:.2%} allowed: {_first(failed)}"
+            f"more than the {max_unreadable:.2%} allowed: {some(failed, '; ')}"
         )
     _refuse_blank(examples, blank)
     if not readable:
@@ -99,13 +98,8 @@ def _refuse_blank(examples: Examples, blank: dict[int, bool]) -> None:
         names = [examples.describe(index) for index in wrong]
         raise ValueError(
             f"expected attention maps with values above 0, but {len(wrong)} are zero everywhere: "
-            f"{_first(names)}"
+            f"{some(names, '; ')}"
         )
-
-
-def _first(names: list[str]) -> str:
-    more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return "; ".join(names[:SHOWN]) + more
 
 
 class _Store:

@@ -70,7 +70,7 @@ def open_source(
     if split is None:
         return open_dataset(source, layout=layout)
     choose("split", split, SPLITS)
-    tree = open_tree(Path(source))
+    tree = open_tree(source)
     parts = [part for part in SPLITS if tree.has_folder(part)]
     if split == TEST and split not in parts and VAL in parts:
         split = VAL

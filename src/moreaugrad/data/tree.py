@@ -9,13 +9,13 @@ import os
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from moreaugrad.files.foreign import FILE_LIMIT, TEXT_LIMIT, lies_within, parsing, regular_file
-from moreaugrad.files.names import readable
+from moreaugrad.files.names import readable, some
 
 MEMBER_LIMIT = 2**30
 """Largest member of an archive in bytes; it is unpacked in memory."""
@@ -25,8 +25,6 @@ STEP = 2**20
 """Bytes that are unpacked in one step."""
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Allowed compression methods. The memory that others need for one step has no bound."""
-SHOWN = 5
-"""Names that a message lists."""
 SPLITS = ("val", "test", "train")
 """Parts of a data set, in the order in which they are looked for."""
 SUFFIXES = {
@@ -36,14 +34,14 @@ SUFFIXES = {
 """Suffixes of the images in a folder; a file that is named by itself may have another."""
 
 
-def open_tree(root: Path) -> Tree:
+def open_tree(root: str | Path) -> Tree:
     """Open a folder or a zip archive. Errors: ValueError for anything else.
 
-    >>> from moreaugrad.data.tree import open_tree
-    >>> names = open_tree(Path("docs/images")).images()
+    >>> names = mg.data.open_tree("docs/images").images()
     """
+    root = Path(root)
     if root.is_dir():
-        return Folder(root)
+        return _Folder(root)
     if root.is_file() and zipfile.is_zipfile(root):
         return _Archive(root)
     what = "it is neither" if root.exists() else "there is no such folder"
@@ -67,6 +65,10 @@ class Tree(ABC):
     @abstractmethod
     def open(self, name: str) -> IO[bytes]:
         """A file, opened for reading. Errors: ValueError for one that cannot be read."""
+
+    def path(self, name: str) -> Path:
+        """The path of a file, with its original bytes."""
+        return self.root / name
 
     @abstractmethod
     def size(self, name: str) -> int:
@@ -95,13 +97,13 @@ class Tree(ABC):
         if wrong:
             raise ValueError(
                 f"{self.root / listing}: expected names of files below its folder, got "
-                f"{_first(map(repr, wrong))}"
+                f"{some(map(repr, wrong))}"
             )
         linked = self.links([f"{below}{name}" for name in names])
         if linked:
             warnings.warn(
                 f"{self.root / listing}: names links to files outside of the folder of the data: "
-                f"{_first(linked)}",
+                f"{some(linked)}",
                 stacklevel=4,
             )
 
@@ -171,7 +173,7 @@ class Tree(ABC):
             return data.decode("utf-16" if marked else "utf-8-sig")
 
 
-class Folder(Tree):
+class _Folder(Tree):
     """The files below a folder. Bytes of a name that are not UTF-8 are escaped, see `readable`."""
 
     def __init__(self, root: Path) -> None:
@@ -195,7 +197,6 @@ class Folder(Tree):
         return sorted(escaped)
 
     def path(self, name: str) -> Path:
-        """The path of a file, with its original bytes."""
         return self.root / self._escaped.get(name, name)
 
     def has(self, name: str) -> bool:
@@ -311,10 +312,3 @@ def _warn_of(error: OSError) -> None:
             f"{error.filename}: the folder cannot be read ({error.strerror}) and is left out",
             stacklevel=2,
         )
-
-
-def _first(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more

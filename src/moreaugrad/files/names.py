@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -39,3 +40,12 @@ def readable(text: str) -> str:
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def some(names: Iterable[str], separator: str = ", ", most: int = 5) -> str:
+    """The first names of many for a message, and how many more there are."""
+    every = list(names)
+    shown = separator.join(every[:most])
+    if len(every) <= most:
+        return shown
+    return f"{shown}{separator.strip(', ')} and {len(every) - most} more"

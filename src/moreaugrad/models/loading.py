@@ -15,8 +15,7 @@ from torch.random import fork_rng
 from moreaugrad.files.foreign import check_named, lies_within, parsing, read_json
 from moreaugrad.files.units import SUFFIX, damaged, listed
 from moreaugrad.models import builtin, sources
-from moreaugrad.models.loaded import LoadedModel, check_labels, read_labels
-from moreaugrad.models.preprocess import Preprocess
+from moreaugrad.models.loaded import LoadedModel, Preprocess, check_labels, read_labels
 from moreaugrad.models.weights import fill_weights, fit_head_to, read_weights
 from moreaugrad.registry import first_line, nearest, untrusted
 

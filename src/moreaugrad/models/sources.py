@@ -19,8 +19,7 @@ from torch import nn
 from moreaugrad.data.cells import CLASS_NAMES
 from moreaugrad.data.images import Size
 from moreaugrad.models import builtin
-from moreaugrad.models.loaded import LoadedModel
-from moreaugrad.models.preprocess import Preprocess
+from moreaugrad.models.loaded import LoadedModel, Preprocess
 from moreaugrad.models.weights import load_weights
 from moreaugrad.registry import first_line, import_code, nearest, working_folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.random import fork_rng
 
 from moreaugrad.files.foreign import parsing, regular_file
+from moreaugrad.files.names import some
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 """Keys under which training scripts put the weights in their checkpoints."""
@@ -21,8 +22,6 @@ NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights"
 PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that DataParallel and torch.compile add to every name."""
 
-SHOWN = 4
-"""Names that a message lists."""
 EXPECTED = "expected weights as safetensors or as saved by torch.save(model.state_dict())"
 
 
@@ -53,7 +52,7 @@ def fill_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path, nam
         if key in state and own[key].shape != state[key].shape
     ]
     problems = [
-        f"{len(found)} {what}: {_shortened(found)}"
+        f"{len(found)} {what}: {some(found, most=4)}"
         for what, found in (
             ("missing", [key for key in own if key in needed and key not in state]),
             ("unexpected", [key for key in state if key not in own]),
@@ -124,7 +123,7 @@ def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
         for key in NESTED:
             if isinstance(loaded.get(key), Mapping):
                 return _state_dict(loaded[key], path)
-        held = f"a dictionary with {_shortened(map(str, loaded))}"
+        held = f"a dictionary with {some(map(str, loaded))}"
     else:
         held = f"a {type(loaded).__name__}"
     raise ValueError(f"{path}: {EXPECTED}, possibly under {' or '.join(NESTED[:3])}; got {held}")
@@ -135,12 +134,6 @@ def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if state and all(key.startswith(prefix) for key in state):
             return _without_prefixes({key[len(prefix) :]: state[key] for key in state})
     return state
-
-
-def _shortened(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def fit_head(
