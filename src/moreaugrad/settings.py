@@ -1,4 +1,4 @@
-"""Dataclasses whose settings are documented where they are declared, and checked when given.
+"""Settings: fields of dataclasses, documented where they are declared and checked when given.
 
 A setting is a field, and what it means is the string below it:
 
@@ -42,11 +42,11 @@ WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or f
 def check_settings(
     owner: str, known: Sequence[str], hints: Mapping[str, Any], given: Mapping[str, Any]
 ) -> None:
-    """known: names of the settings; hints: their declared types.
+    """Check the settings that a user gave to `owner`.
 
-    Errors: ValueError for a setting of another name, with the nearest, and for a plain value of
-    another type: true or 1.5 where a whole number is declared, text where a number is. Tensors,
-    arrays and objects are left to the class, which knows more about them.
+    known: names of its settings; hints: their declared types. Errors: ValueError for an unknown
+    name, with the nearest known one, and for a plain value of another type, such as text where a
+    number is declared. Tensors, arrays and objects are left to the class to check.
     """
     for name, value in given.items():
         if name not in known:
@@ -60,7 +60,7 @@ def check_settings(
 
 
 def type_words(hint: Any) -> str:
-    """A declared type in words."""
+    """A declared type in words, such as "a number or text"."""
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     words = (_word(part) for part in parts if part is not types.NoneType)
     return " or ".join(dict.fromkeys(words))
@@ -78,7 +78,7 @@ def _word(hint: Any) -> str:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether a value may be one of a declared type, as far as that shows."""
+    """Whether a value can be of a declared type; True where plain types do not decide it."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any or hint is object:
         return True
@@ -96,8 +96,11 @@ def _fits(value: object, hint: Any) -> bool:
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of a class. hint, default: as in the source; default "": it has to be given. owner:
-    the class that gives it this default."""
+    """A field of a class, as the documentation shows it.
+
+    hint, default: as in the source; default "" means that a value is required. owner: the class
+    that gives the field this default.
+    """
 
     name: str
     hint: str
@@ -107,8 +110,7 @@ class Setting:
 
 
 def settings_of(cls: type) -> list[Setting]:
-    """What a dataclass is made with: what has to be given, then its own settings, and then those of
-    the classes that it derives from."""
+    """The settings of a dataclass: the required ones, then its own, then the inherited ones."""
     known = [item for item in fields(cls) if item.init] if is_dataclass(cls) else []
     found = []
     for item in known:
@@ -131,7 +133,7 @@ def _default(item: Field[Any]) -> str:
 
 @cache
 def _meanings(cls: type) -> Mapping[str, str]:
-    """The strings below the fields that the class itself declares, where its source is there."""
+    """The string below each field that the class itself declares; none without its source."""
     try:
         source = textwrap.dedent(inspect.getsource(cls))
         (node,) = ast.parse(source).body
@@ -146,33 +148,32 @@ def _meanings(cls: type) -> Mapping[str, str]:
     return found
 
 
-def documentation(cls: type) -> str:
+def _documentation(cls: Documented) -> str:
     """The class's own docstring, and all settings with their defaults, inherited ones too."""
     own = inspect.cleandoc(vars(cls).get("__doc__") or cls.__name__)
     lines = []
     for one in settings_of(cls):
         lines.append(f"    {one.name}: {one.hint}" + (one.default and f" = {one.default}"))
         lines.append(textwrap.indent(one.meaning, " " * 8))
-    heading = ("", f"{type(cls).heading}:") if lines else ()  # type: ignore[attr-defined]
+    heading = ("", f"{cls._heading}:") if lines else ()
     return "\n".join([own, *heading, *filter(None, lines)])
 
 
 class Documented(ABCMeta):
-    # Of dataclasses whose docstring ends with their settings. It is made when it is asked for: the
-    # fields are there only once the decorator has seen the class.
-    __doc__ = property(documentation)
-    heading = "Settings"
+    # The metaclass of dataclasses whose docstring ends with a list of their fields. The list is
+    # made when it is asked for, because the fields exist only once the decorator has run.
+    # heading: its title; "Attributes" for results, whose fields are no settings. checked: also
+    # check the types of settings before an instance is made. Subclasses inherit both.
+    __doc__ = property(_documentation)
+    _heading = "Settings"
+    _checked = False
 
+    def __new__(mcs, name: str, bases: Any, namespace: Any, **options: Any) -> Any:
+        own = {f"_{option}": value for option, value in options.items()}
+        return super().__new__(mcs, name, bases, {**namespace, **own})
 
-class DocumentedResult(Documented):
-    # Of those that are returned, whose fields are no settings.
-    __doc__ = property(documentation)
-    heading = "Attributes"
-
-
-class Checked(Documented):
-    # Of those whose settings are also checked before an instance is made.
-    __doc__ = property(documentation)
+    def __init__(cls, name: str, bases: Any, namespace: Any, **options: Any) -> None:
+        super().__init__(name, bases, namespace)
 
     @property
     def __signature__(cls) -> inspect.Signature:
@@ -180,11 +181,10 @@ class Checked(Documented):
         return inspect.Signature(given)
 
     def __call__(cls, *args: Any, **settings: Any) -> Any:
-        """An instance. Errors: ValueError for a plain value of another type than declared, as
-        `check_settings` has it."""
-        hints = _hints(cls)
-        known = {name: value for name, value in settings.items() if name in hints}
-        check_settings(cls.__name__, list(hints), hints, known)
+        if cls._checked:
+            hints = _hints(cls)
+            known = {name: value for name, value in settings.items() if name in hints}
+            check_settings(cls.__name__, list(hints), hints, known)
         return super().__call__(*args, **settings)
 
 

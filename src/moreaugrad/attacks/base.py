@@ -25,11 +25,11 @@ from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout, MaskLike
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
-from moreaugrad.settings import Checked
+from moreaugrad.settings import Documented
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Attack(metaclass=Checked):
+class Attack(metaclass=Documented, checked=True):
     """x -> x' near x, of the same predicted class, with another map. A subclass fills in `_search`.
 
     The class that must stay is the prediction at x, whatever a data set's label says.

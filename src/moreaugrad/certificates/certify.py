@@ -27,7 +27,7 @@ from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
-from moreaugrad.settings import DocumentedResult, expect
+from moreaugrad.settings import Documented, expect
 
 CERTIFICATE, ESTIMATE = "certificate", "estimate"
 POPULATION, TWO_SAMPLE = "population", "two-sample"
@@ -35,7 +35,7 @@ STATEMENTS = (POPULATION, TWO_SAMPLE)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Certificate(metaclass=DocumentedResult):
+class Certificate(metaclass=Documented, heading="Attributes"):
     """For each sample b: at least the fraction `overlap[b, r]` of the `top[b]` largest entries of
     its map are among the largest of the map at any input within `radii[r]`.
 

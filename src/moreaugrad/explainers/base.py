@@ -27,12 +27,12 @@ from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import MaskLike, Shape
 from moreaugrad.score.score import Inputs, Score
 from moreaugrad.score.targets import TargetLike
-from moreaugrad.settings import Checked
+from moreaugrad.settings import Documented
 from moreaugrad.solvers.solution import Solution, Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Explainer(GradientAttribution, metaclass=Checked):
+class Explainer(GradientAttribution, metaclass=Documented, checked=True):
     """A method with its settings, on a model. A subclass implements `_maps`."""
 
     # Instead of Captum's own __init__, which would assign to a frozen instance.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score.batched import Batched
-from moreaugrad.settings import DocumentedResult
+from moreaugrad.settings import Documented
 
 
 class Status(Enum):
@@ -105,7 +105,7 @@ class Status(Enum):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Provenance(Batched, metaclass=DocumentedResult):
+class Provenance(Batched, metaclass=Documented, heading="Attributes"):
     """How each sample's result came about."""
 
     status: tuple[Status, ...]
