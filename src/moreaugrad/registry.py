@@ -1,7 +1,7 @@
 """Parts by name: methods, attacks, metrics, penalties, protocols and layouts of data.
 
-A `Registry` maps a name to a `Row`, which says where a part is without loading it. Wherever such a
-name is expected, `package.module:Class` names a part of your own.
+A `Registry` maps a name to a `Row`, which describes a part without loading it. Wherever such a name
+is expected, `package.module:Class` names your own class.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_type_hints
 
-from moreaugrad.settings import check_settings
-from moreaugrad.settings import nearest as nearest
-from moreaugrad.settings import type_words as type_words
+from moreaugrad.settings import check_settings, nearest
 
 CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-"""The name of a part of your own: `package.module:Class`."""
+"""The form `package.module:Class` of a name."""
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:
-    """`name` when it is known. Errors: ValueError that lists what is, and the nearest."""
+    """`name`. Errors: ValueError for an unknown one, with the known ones and the nearest."""
     options = list(known)
     if name not in options:
         raise ValueError(
@@ -38,8 +36,8 @@ def choose(what: str, name: str, known: Iterable[str]) -> str:
 class Row:
     """What a registry knows of a part without loading it.
 
-    target: `module:Class`, or `module:function`. summary: what it is, in a few words. source: the
-    paper. settings: what makes this part of the class, such as sigma = 0.
+    target: `module:Class` or `module:function`. summary: what it is, in a few words. source: the
+    paper. settings: those that this row fixes for the class, such as sigma = 0.
     """
 
     target: str
@@ -49,7 +47,7 @@ class Row:
 
     @classmethod
     def of(cls, name: str, part: Any) -> Self:
-        """The row of a part of your own."""
+        """The row of a user's class or function."""
         return cls(name, (inspect.getdoc(part) or "").partition("\n")[0])
 
     def load(self) -> Any:
@@ -58,7 +56,7 @@ class Row:
         return getattr(importlib.import_module(module), name)
 
     def needs(self) -> tuple[str, ...]:
-        """What has no default, and so is no setting: the model, or a penalty's weights."""
+        """Names of the required arguments: the model, or a penalty's weights."""
         found = _parameters(self.load())
         return tuple(name for name, default in found.items() if default is MISSING)
 
@@ -73,7 +71,7 @@ class Row:
         return get_type_hints(self.load())
 
     def read(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings as a configuration has them, as the class takes them."""
+        """Settings of a configuration, converted to what the class takes."""
         return dict(settings)
 
     def make(self, *given: Any, **settings: Any) -> Any:
@@ -84,16 +82,16 @@ R = TypeVar("R", bound=Row)
 
 
 class Registry(Mapping[str, R]):
-    """Rows by name, in order; `registry["package.module:Class"]` is the row of a part of your own.
+    """Rows by name, in order; `registry["package.module:Class"]` is the row of a user's own class.
 
-    Listing names and rows loads nothing. Code of your own is imported, from the environment or the
-    working folder, when its row is asked for: to name it is to consent to that. Names out of a file
-    are refused before, see `refuse_code`.
+    Listing names and rows loads nothing. A user's class is imported, from the environment or the
+    working folder, when its row is asked for: to name it is to consent to running its module. Names
+    in a file are refused before that, see `refuse_code`.
     """
 
     def __init__(self, part: str, rows: Mapping[str, R], bases: Sequence[str] = ()) -> None:
-        """part: what a row is of, in words, such as "method". bases: what the classes derive from,
-        as `module:Class`; functions have none."""
+        """part: what a row describes, such as "method". bases: what the classes must derive from,
+        as `module:Class`; none for functions."""
         self.part, self._rows, self._bases = part, dict(rows), tuple(bases)
         self._kind = type(next(iter(rows.values())))
 
@@ -117,24 +115,23 @@ class Registry(Mapping[str, R]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def check(self, name: str, what: str = "", also: Iterable[str] = ()) -> str:
-        """The name, where it is known or of the form of code of your own, which is not loaded.
+    def check(self, name: str, also: Iterable[str] = ()) -> str:
+        """`name`, if it is known, in `also`, or of the form `package.module:Class`; loads nothing.
 
-        what: of what it is the name, in words. also: what may stand there besides.
         Errors: UnknownName.
         """
         known = [*also, *self._rows]
         if name not in known and not is_code(name):
             raise UnknownName(
-                f"{what or self.part}: expected one of {', '.join(known)}, or package.module:Class "
-                f"of your own; got {name!r}{nearest(name, known)}"
+                f"{self.part}: expected one of {', '.join(known)}, or your own "
+                f"package.module:Class; got {name!r}{nearest(name, known)}"
             )
         return name
 
     def build(self, name: str, *given: Any, **settings: Any) -> Any:
-        """The part of that name. given: what has no default.
+        """An instance of the part. given: its required arguments.
 
-        Errors: UnknownName, and ValueError for a setting of another name or type.
+        Errors: UnknownName, and ValueError for a setting of unknown name or of another type.
         """
         row = self[name]
         own = row.read(settings)
@@ -143,10 +140,10 @@ class Registry(Mapping[str, R]):
 
 
 def labelled(part: str, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Settings by label: a part of your own, `package.module:Class`, is labelled `Class`.
+    """Settings by label: a user's `package.module:Class` is labelled `Class`.
 
-    part: the setting that then holds the name, such as "method". Errors: ValueError for two parts
-    of one label.
+    part: the setting that then holds the full name, such as "method". Errors: ValueError for two
+    parts with one label.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, given in settings.items():
@@ -158,20 +155,20 @@ def labelled(part: str, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 
 
 class UnknownName(ValueError, KeyError):
-    """A name that a registry does not have. The message lists what it has, and the nearest."""
+    """A name that a registry does not have. The message lists the known names and the nearest."""
 
     __str__ = ValueError.__str__
 
 
 def _parameters(part: Any) -> dict[str, Any]:
-    """What a class or function is called with, with defaults; MISSING where there is none."""
+    """Arguments of a class or function with their defaults; MISSING where there is none."""
     if is_dataclass(part):
         return {
             item.name: item.default if item.default_factory is MISSING else item.default_factory()
             for item in fields(part)
             if item.init
         }
-    # What a function may be given by position are samples; its settings come by keyword.
+    # A function takes samples by position; its settings are keyword arguments.
     return {
         item.name: item.default if item.kind is item.KEYWORD_ONLY else MISSING
         for item in inspect.signature(part).parameters.values()
@@ -184,7 +181,7 @@ def is_code(name: str) -> bool:
 
 
 def untrusted(name: str, file: str | Path, what: str = "") -> ValueError:
-    """The error of a name out of a file whose code nobody has consented to run."""
+    """The error for a file that names code which the user has not agreed to run."""
     named = f"{name} as {what}" if what else name
     return ValueError(
         f"{file}: names {named}, code that is run when it is loaded; read that code, and give "
@@ -193,18 +190,18 @@ def untrusted(name: str, file: str | Path, what: str = "") -> ValueError:
 
 
 def refuse_code(table: Mapping[str, Any], file: str | Path) -> None:
-    """Errors: ValueError for a configuration that names a part that is not of this package.
+    """Errors: ValueError for a configuration that names code from outside this package.
 
-    Any word of that form counts, in keys and values: which of them are looked up as parts is for
-    others to say, and may change. Left out are the name of a network, which has its own consent,
-    and a target.
+    Any word of the form `package.module:Class` counts, in keys and values, because this function
+    does not know which of them are looked up. Exceptions are the name of a network, whose code has
+    its own consent, and a target.
     """
     for word in filter(is_code, _words(table, "")):
         raise untrusted(word, file)
 
 
 def _words(value: object, where: str) -> Iterator[str]:
-    """The words of a configuration's value, and of all in it. where: its key."""
+    """The words of a configuration's value, nested values included. where: its key."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from key.split()
@@ -219,11 +216,11 @@ def _words(value: object, where: str) -> Iterator[str]:
 
 
 def import_code(name: str, expected: str, known: Iterable[str] = ()) -> Any:
-    """The attribute of a module that `package.module:attribute` names.
+    """The class or function that `package.module:attribute` names.
 
-    The module is looked for in the environment, and in the working folder too. expected: what the
-    attribute has to be, and known: other first parts of names, both for messages.
-    Errors: ValueError for a module that cannot be imported, and without a callable of that name.
+    The module is looked for in the environment and in the working folder. For messages: expected,
+    what the attribute has to be; known, other words that may stand before the colon.
+    Errors: ValueError for a module that cannot be imported or has no callable of that name.
     """
     path, _, attribute = name.partition(":")
     with working_folder():
@@ -251,7 +248,7 @@ def import_code(name: str, expected: str, known: Iterable[str] = ()) -> Any:
 
 @contextmanager
 def working_folder() -> Iterator[None]:
-    """Lets modules be imported from the working folder, as `python -m` does."""
+    """While open, modules can be imported from the working folder, as with `python -m`."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:

@@ -21,7 +21,7 @@ from moreaugrad.files.foreign import (
     parsing,
     regular_file,
 )
-from moreaugrad.registry import nearest
+from moreaugrad.settings import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image

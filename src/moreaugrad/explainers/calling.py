@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from moreaugrad.registry import nearest
+from moreaugrad.settings import nearest
 
 SETTINGS = {
     "n_steps": "steps",

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from moreaugrad.registry import nearest
+from moreaugrad.settings import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image

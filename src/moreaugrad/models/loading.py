@@ -17,7 +17,8 @@ from moreaugrad.files.units import SUFFIX, damaged, listed
 from moreaugrad.models import builtin, sources
 from moreaugrad.models.loaded import LoadedModel, Preprocess, check_labels, read_labels
 from moreaugrad.models.weights import fill_weights, fit_head_to, read_weights
-from moreaugrad.registry import first_line, nearest, untrusted
+from moreaugrad.registry import first_line, untrusted
+from moreaugrad.settings import nearest
 
 TRAINED, FILE, LABELS = "trained", "model.json", "labels.json"
 FINISHED = "results"
@@ -63,7 +64,7 @@ def load_model(
     folder = trained_folder(name)
     if folder is not None:
         trained = Trained.read(Path(folder))
-        refuse_code(trained.model, Path(folder) / FILE, trust=trust)
+        check_trust(trained.model, Path(folder) / FILE, trust=trust)
         fresh = weights is None and not pretrained
         found = load_model(
             trained.model,
@@ -152,7 +153,7 @@ def own_code(name: str) -> bool:
     return bool(separator and scheme and rest) and scheme not in (*sources.SOURCES, TRAINED)
 
 
-def refuse_code(name: str, file: str | Path, *, trust: bool) -> None:
+def check_trust(name: str, file: str | Path, *, trust: bool) -> None:
     """Errors: ValueError for user code that a file names, unless the caller trusts it."""
     if own_code(name) and not trust:
         raise untrusted(name, file, "its network")

@@ -21,7 +21,8 @@ from moreaugrad.data.images import Size
 from moreaugrad.models import builtin
 from moreaugrad.models.loaded import LoadedModel, Preprocess
 from moreaugrad.models.weights import load_weights
-from moreaugrad.registry import first_line, import_code, nearest, working_folder
+from moreaugrad.registry import first_line, import_code, working_folder
+from moreaugrad.settings import nearest
 
 NO_CODE = {"trust_remote_code": False}
 """Otherwise transformers asks on the terminal whether to run code that it finds next to weights."""

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from moreaugrad.files.units import Record
 from moreaugrad.models import LoadedModel, Preprocess, fold_batchnorm, load_model
-from moreaugrad.registry import nearest
 from moreaugrad.runs.plans.common import DTYPES, ComputePlan, ModelPlan, PreprocessPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.targets import tensor_output
+from moreaugrad.settings import nearest
 
 M = TypeVar("M", bound=ModelPlan)
 

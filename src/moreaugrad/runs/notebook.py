@@ -19,7 +19,6 @@ from moreaugrad.attacks import ATTACKS
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.models.loaded import LoadedModel
-from moreaugrad.registry import nearest
 from moreaugrad.reports.folder import table_rows
 from moreaugrad.reports.reading import CLEAN, MapsFolder
 from moreaugrad.runs.engine import execute
@@ -40,6 +39,7 @@ from moreaugrad.runs.plans.maps import (
 from moreaugrad.runs.plans.option import Plan, Settings, options
 from moreaugrad.runs.plans.report import ReportPlan
 from moreaugrad.runs.report import ReportRun
+from moreaugrad.settings import nearest
 
 if TYPE_CHECKING:
     import pandas

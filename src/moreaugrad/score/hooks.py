@@ -10,8 +10,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.registry import nearest
 from moreaugrad.score.forward import call
+from moreaugrad.settings import nearest
 
 Before = Callable[[nn.Module, tuple[Any, ...]], Any]
 """A forward pre-hook: of a module and its arguments."""

@@ -13,10 +13,11 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.files.names import number_name
 from moreaugrad.models import LoadedModel
-from moreaugrad.registry import choose, nearest
+from moreaugrad.registry import choose
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import SweepPlan
 from moreaugrad.runs.plans.option import Settings
+from moreaugrad.settings import nearest
 
 COMPARED = "compared."
 """Before the labels of the second network's methods."""

@@ -85,9 +85,9 @@ class ModelPlan(Plan):
     def check_trust(self) -> None:
         """Errors: ValueError for code that a configuration file names, without `trust`."""
         if self.named_in:
-            from moreaugrad.models.loading import refuse_code
+            from moreaugrad.models.loading import check_trust
 
-            refuse_code(self.name, self.named_in, trust=self.trust)
+            check_trust(self.name, self.named_in, trust=self.trust)
 
     def moved(self, move: Callable[[str], str]) -> Self:
         from moreaugrad.models.loading import TRAINED, trained_folder

@@ -18,9 +18,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import tomli_w
 
 from moreaugrad.files.foreign import lies_within, read_toml
-from moreaugrad.registry import nearest, refuse_code, type_words
+from moreaugrad.registry import refuse_code
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import Plan, plan_in
+from moreaugrad.settings import nearest, type_words
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Plan)
