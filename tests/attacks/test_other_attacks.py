@@ -17,7 +17,7 @@ from moreaugrad.attacks import (
     TopKAttack,
     manipulation,
 )
-from moreaugrad.curvature.second_derivatives import SoftplusSurrogate
+from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.noise import Noise
 from toys import network, normal
@@ -109,12 +109,11 @@ def test_a_surrogate_that_sharpens_manipulates_a_relu_network(
 ) -> None:
     used: list[float] = []
 
-    class Noted(SoftplusSurrogate):
-        def forward(self, x: Tensor) -> Tensor:
-            used.append(self.beta)
-            return super().forward(x)
+    def noted(model: nn.Module, beta: float) -> nn.Module:
+        used.append(beta)
+        return softplus_surrogate(model, beta)
 
-    monkeypatch.setattr(manipulation, "softplus_surrogate", Noted)
+    monkeypatch.setattr(manipulation, "softplus_surrogate", noted)
     model, x = on_pictures(nn.ReLU), pictures()
     explainer = SimpleGradient(model)
     attack = ManipulationAttack(

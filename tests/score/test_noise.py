@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moreaugrad.score.noise import ABSOLUTE, RELATIVE, Draws, Noise, noise_level, sample_keys
+from moreaugrad.score.noise import ABSOLUTE, RELATIVE, Noise, noise_level, sample_keys
 
 LIKE = torch.empty(0, 1000)
 
@@ -101,10 +101,10 @@ def test_bad_seeds_are_told(seed: int) -> None:
 def test_writing_draws_adds_scaled_noise_to_the_rows(keys: tuple[int, ...]) -> None:
     noise, base = Noise(seed=2), torch.randn(3, 50, dtype=torch.float64)
     sigma = torch.tensor([[0.5], [0.0], [2.0]], dtype=torch.float64)
-    draws = Draws(noise, keys, base)
+    add = noise.adder(keys, base)
     for index, rows in [(0, slice(0, 3)), (1, slice(0, 2)), (1, slice(2, 3)), (6, slice(1, 2))]:
         out = torch.empty_like(base[rows])
-        draws.add(out, base, sigma, index, rows)
+        add(out, base, sigma, index, rows)
         expected = (base + sigma * noise.draw(keys, index, base))[rows]
         torch.testing.assert_close(out, expected, rtol=1e-14, atol=1e-14)
 
@@ -119,9 +119,9 @@ def test_partners_and_cut_draws_cost_one_generation(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Noise, "normal", counted)
     base = torch.zeros(4, 10)
-    draws = Draws(Noise(), (0, 0, 3, 0), base)
+    add = Noise().adder((0, 0, 3, 0), base)
     for index, rows in itertools.product(range(4), (slice(0, 2), slice(2, 4))):
-        draws.add(torch.empty(2, 10), base, torch.ones(4, 1), index, rows)
+        add(torch.empty(2, 10), base, torch.ones(4, 1), index, rows)
     assert sorted(made) == [(0, 0), (0, 1), (3, 0), (3, 1)]
 
 

@@ -1,1 +1,1 @@
-"""Second derivatives of a score: products with its Hessian, eigenvalues, closed forms."""
+"""Second derivatives of a score: products with its Hessian, eigenvalues and closed forms."""

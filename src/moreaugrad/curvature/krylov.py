@@ -19,11 +19,12 @@ from moreaugrad.score.noise import Noise
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TopPair:
-    """Largest Ritz value `[B]`, at least 0, its `vector` `[B, n]` of unit length (zero where the
-    value was negative), and `error` `[B]`, how far below an eigenvalue it is.
+    """The largest Ritz pair of each sample.
 
-    The error is min(r, r^2 / gap), gap the distance to the next value and r the length of `rest`
-    `[B, n]`, the pair's residual: what its vector lacks to be an eigenvector.
+    value `[B]`: the Ritz value, at least 0. vector `[B, n]`: of unit length; zero if the value was
+    negative. rest `[B, n]`: the residual H v - value v. error `[B]`: estimated distance to the next
+    eigenvalue above, min(r, r^2 / gap) with r the residual's length and gap the distance to the
+    next Ritz value.
     """
 
     value: Tensor
@@ -35,7 +36,7 @@ class TopPair:
 class RitzSpace:
     """Orthonormal directions V `[B, k, n]`, H V, and V' H V `[B, k, k]` in float64.
 
-    A zero direction stands for "nothing new here"; it takes no part.
+    A zero direction marks a sample whose space did not grow; it has no effect.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -46,13 +47,13 @@ class RitzSpace:
 
     @property
     def size(self) -> int:
-        """k, the number of directions."""
+        """Number of directions k."""
         return self.basis.shape[1]
 
     def direction(self, vector: Tensor) -> Tensor:
-        """What is new in a vector `[B, n]`, of unit length; zero where there is nothing.
+        """The part of a vector `[B, n]` orthogonal to V, of unit length; zero if there is none.
 
-        Less than eps^(2/3) of it would be the rounding of the rest.
+        A part below eps^(2/3) of the vector is taken for rounding.
         """
         least = torch.finfo(vector.dtype).eps ** (2 / 3) * vector.norm(dim=1)
         for _ in range(2):  # twice is enough
@@ -63,7 +64,7 @@ class RitzSpace:
         return torch.where(new[:, None], unit, 0.0)
 
     def append(self, direction: Tensor, image: Tensor) -> None:
-        """A unit direction `[B, n]` orthogonal to the others, and H times it."""
+        """Adds a unit direction `[B, n]` orthogonal to the others, and H times it."""
         self.basis = torch.cat([self.basis, direction[:, None]], dim=1)
         self.images = torch.cat([self.images, image[:, None]], dim=1)
         column = self.coefficients(image)
@@ -74,8 +75,8 @@ class RitzSpace:
         self.small = grown
 
     def coefficients(self, vector: Tensor) -> Tensor:
-        """V' v: `[B, k]`, float64 on the processor."""
-        # One sample at a time: sums over n in batched products are far less accurate.
+        """V' v: `[B, k]`, float64 on the CPU."""
+        # One sample at a time, because batched products sum over n far less accurately.
         found = [part @ v for part, v in zip(self.basis, vector, strict=True)]
         return torch.stack(found).double().cpu()
 
@@ -103,7 +104,7 @@ class RitzSpace:
         return torch.stack(found).double().cpu()
 
     def top(self) -> TopPair:
-        """The largest eigenvalue as far as the space shows it, `[B]` each, float64."""
+        """The largest Ritz pair, its values in float64."""
         values, vectors = torch.linalg.eigh(self.small)
         value, vector = values[:, -1], vectors[:, :, -1]
         axis = self.combine(vector)
@@ -123,7 +124,7 @@ def _combined(vectors: Tensor, coefficients: Tensor) -> Tensor:
 
 
 Product = Callable[[Tensor, Tensor], Tensor]
-"""v `[m, n]` and the samples' rows, to H v `[m, n]`."""
+"""(v `[m, n]`, rows of its samples `[m]`) -> H v `[m, n]`."""
 
 
 def shifted_solve(
@@ -134,13 +135,13 @@ def shifted_solve(
     tolerance: float,
     most: int,
 ) -> tuple[Tensor, Tensor]:
-    """z and H R z, `[B, n]` each, where (I + weight R H R) z = R right.
+    """z and H R z, `[B, n]` each, with (I + weight R H R) z = R right, by conjugate gradients.
 
-    root: v to R v, symmetric, for all samples. weight `[B]`. A sample is done when its residual is
-    at most `tolerance` of R right, when it has taken `most` products, or when a direction of
-    negative curvature shows that the system is not positive definite; z = R right, the first step,
-    is the least that is given.
-    H R z comes for nothing: it is the sum of the products that were made.
+    root: v -> R v, symmetric, for all samples. weight: `[B]`. A sample stops when its residual is
+    at most `tolerance` times R right, after `most` products, or when a direction of negative
+    curvature shows that its system is not positive definite; it takes at least the first step,
+    z = R right.
+    H R z costs no further product.
     """
     z = torch.zeros_like(right)
     image = torch.zeros_like(right)
@@ -158,7 +159,7 @@ def shifted_solve(
         moved = direction + weight[:, None] * root(made)
         bent = (direction * moved).sum(1)
         length = torch.where(active & (bent > 0), size / bent, 0.0)
-        if step == 0:  # of an indefinite system, what the first direction gives without the solve
+        if step == 0:  # an indefinite system keeps the first direction, unscaled
             length = torch.where(active & (bent <= 0), torch.ones_like(length), length)
         z = z + length[:, None] * direction
         image = image + length[:, None] * made
@@ -171,15 +172,15 @@ def shifted_solve(
 
 
 PLAIN_RADIUS = 1e-2
-"""Length of the secants of a score without noise, as a share of the input's range."""
+"""Length of the secants for a score without noise, as a fraction of the input's range."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curvature:
     """Estimated extreme eigenvalues of the score's Hessian, `[B]` each.
 
-    `residual`: an eigenvalue lies within it of each of the two. Both lie inside the spectrum, so
-    the true extremes are at least as far out. `evaluations`: gradient evaluations for a sample.
+    Both lie inside the spectrum, so the true extremes are at least as far out. residual: there is
+    an eigenvalue within this distance of each. evaluations: gradient evaluations for each sample.
     """
 
     lowest: Tensor
@@ -189,17 +190,17 @@ class Curvature:
 
     @property
     def weak_convexity(self) -> Tensor:
-        """lambda = max(0, -lowest): f + lambda/2 ||.||^2 is locally convex, as far as was seen."""
+        """lambda = max(0, -lowest): f + lambda/2 ||.||^2 is locally convex, as far as estimated."""
         return self.lowest.clamp_max(0).abs()
 
 
 def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Curvature:
     """Lanczos with full re-orthogonalisation on the Hessian around the clean input.
 
-    Hessian products are central differences of the score's (smoothed) gradient, with the same
-    draws on both sides: a smoothed network with kinks has curvature although every draw's second
-    derivative is zero. The secants are as long as the noise level, or 1 % of the input's range
-    without noise.
+    Hessian products are central differences of the score's (smoothed) gradient, with the same noise
+    samples on both sides: a smoothed network with kinks has curvature although the second
+    derivative at each noise sample is zero. The secants are as long as the noise level, or 1 % of
+    the input's range without noise. Errors: ValueError for fewer than 2 steps.
     """
     if steps < 2:
         raise ValueError(f"steps: expected at least 2, got {steps}")
@@ -219,7 +220,7 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
         off.append(length)
         basis.append(product / length[:, None].clamp_min(torch.finfo(length.dtype).tiny))
     a, b = torch.stack(diagonal, 1).double().cpu(), torch.stack(off, 1).double().cpu()
-    # A product of zero ends a sample's Krylov space; what follows must not couple back.
+    # A product of zero ends a sample's Krylov space; later entries must not couple to it.
     reached = (b > 1e-6 * a.abs().amax(1, keepdim=True)).cumprod(1)
     tail = torch.cat([torch.ones_like(a[:, :1]), reached[:, :-1].double()], dim=1)
     a = torch.where(tail > 0, a, a[:, :1])

@@ -1,7 +1,7 @@
 """The loss around an input to second order: its gradient and products with its Hessian.
 
-The loss is minus the score, so that of a log-probability is the cross-entropy. With noise both
-are means over the same draws: one joint second-order model, not a mean of several.
+The loss is minus the score: for a log-probability it is the cross-entropy. With noise, gradient and
+products are means over the same noise samples, so they belong to one second-order model.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from moreaugrad.score.inputs import per_sample
 from moreaugrad.score.numerics import magnitude, reduced_precision
 
 PRODUCT = 2
-"""Evaluations that a product counts for: it is two passes back through a recorded gradient."""
+"""Evaluations that a product counts as: two backward passes through a recorded gradient."""
 
 
-class Graph(ABC):
-    """The recorded loss of some points: `gradient` `[m, n]`, and products with their Hessians.
+class _Graph(ABC):
+    """The recorded loss at some points: `gradient` `[m, n]`, and products with the Hessians there.
 
-    `lacking` `[m, n]` is what a product with the gradient lacks to be the true Hessian's; NaN where
-    that is not known.
+    lacking `[m, n]`: the true Hessian times the gradient, minus this matrix times the gradient; NaN
+    if unknown.
     """
 
     gradient: Tensor
@@ -53,7 +53,7 @@ class Graph(ABC):
     def _record(self) -> None: ...
 
     def product(self, v: Tensor) -> Tensor:
-        """H v of each point's own v `[m, n]`. Errors: NoSecondDerivative."""
+        """H v for v `[m, n]`, one for each point. Errors: NoSecondDerivative."""
         with recording(self.bound):
             return self._product(v)
 
@@ -69,12 +69,12 @@ class Graph(ABC):
 
     @classmethod
     def once(cls, bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> Tensor:
-        """The product where no graph is kept."""
+        """A single product, for which no graph is kept."""
         return cls(bound, points, rows).product(v)
 
 
-class Exact(Graph):
-    """The Hessian itself, by going back through the gradient."""
+class Exact(_Graph):
+    """The Hessian itself, by differentiating the gradient."""
 
     def _record(self) -> None:
         outputs = self._outputs_at_leaf()
@@ -89,13 +89,13 @@ class Exact(Graph):
         return self._size * _back(self._slope, self.leaf, v)
 
 
-class GaussNewton(Graph):
-    """J' S J, J the outputs' Jacobian and S the loss's Hessian in the outputs (CASO eq. 6).
+class GaussNewton(_Graph):
+    """J' S J, with J the outputs' Jacobian and S the loss's Hessian in the outputs (CASO eq. 6).
 
-    The Hessian of a piecewise linear network; elsewhere it lacks the outputs' own curvature. Each
-    product goes forward by J and back by J'. J v is the derivative of J' w, which is recorded
-    once, in the direction w; at w = dl/dz it is the gradient, and its derivative in the input is
-    what is lacking. Where an operator has no second derivative, J v is computed in forward mode.
+    It is the Hessian of a piecewise linear network; for others it lacks the outputs' own curvature.
+    Each product applies J, S and J'. J v is the derivative of J' w in w, and J' w is recorded
+    once: at w = dl/dz it is the gradient, and its derivative in the input is the missing part. J v
+    is computed in forward mode if an operator has no second derivative.
     """
 
     def _record(self) -> None:
@@ -121,19 +121,19 @@ class GaussNewton(Graph):
         else:
             try:
                 pushed = _pushed(self.bound, self.leaf.detach(), self.rows, v)[1]
-            except NoForwardMode:
+            except _NoForwardMode:
                 raise self._missing from None
         return self._inner.size * _back(self._outputs, self.leaf, self._inner.product(pushed))
 
     @classmethod
     def once(cls, bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> Tensor:
-        """By forward mode, which keeps nothing, where all of the network's operators have it."""
+        """By forward mode, which keeps no graph, if all operators of the network support it."""
         try:
             outputs, pushed = _pushed(bound, points, rows, v)
-        except NoForwardMode as error:
+        except _NoForwardMode as error:
             warnings.warn(
-                "gauss-newton: the network has an operator without forward mode, so products go "
-                f"back twice instead ({error})",
+                "gauss-newton: the network has an operator without forward mode, so products take "
+                f"two backward passes instead ({error})",
                 stacklevel=2,
             )
             return super().once(bound, points, rows, v)
@@ -143,14 +143,14 @@ class GaussNewton(Graph):
             return inner.size * _back(bound.outputs(leaf, rows), leaf, inner.product(pushed))
 
 
-class NoForwardMode(checks.ModelError):
+class _NoForwardMode(checks.ModelError):
     """The network has an operator that cannot be differentiated in forward mode."""
 
 
 def _pushed(bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs `[m, K]`, and J v, zero where they do not depend on the points.
+    """The outputs `[m, K]`, and J v, which is zero if they do not depend on the points.
 
-    Errors: NoForwardMode.
+    Errors: _NoForwardMode.
     """
     try:
         with (
@@ -159,14 +159,14 @@ def _pushed(bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> tuple
             fwAD.dual_level(),
             warnings.catch_warnings(),
         ):
-            # Of torch's own derivative tables, when they are first read.
+            # torch warns when it first reads its own derivative tables.
             warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
             dual = fwAD.make_dual(points, v)  # type: ignore[no-untyped-call]
             found = fwAD.unpack_dual(bound.outputs(dual, rows))  # type: ignore[no-untyped-call]
     except (NotImplementedError, RuntimeError, checks.ModelError) as error:
         if "forward" not in str(error):
             raise
-        raise NoForwardMode(str(error).splitlines()[0]) from error
+        raise _NoForwardMode(str(error).splitlines()[0]) from error
     outputs, pushed = found.primal, found.tangent
     return outputs, torch.zeros_like(outputs) if pushed is None else pushed
 
@@ -174,8 +174,8 @@ def _pushed(bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> tuple
 class _Inner:
     """The loss as a function of the outputs: its gradient and products with its Hessian S.
 
-    Both over `size` `[m, 1]`, a power of two about as large as the gradient: one of 1e-9 would
-    vanish on its way back through a network that computes in float16.
+    Both are divided by `size` `[m, 1]`, a power of two about as large as the gradient, because one
+    of 1e-9 would vanish in the backward pass of a network that computes in float16.
     """
 
     def __init__(self, bound: BoundScore, outputs: Tensor, rows: Tensor) -> None:
@@ -198,7 +198,7 @@ class _Inner:
 def recorded(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Points `[m, n]` as a leaf, and the score's gradient there with its graph, `[m, n]` each.
 
-    Both this and what is made of the gradient go inside `recording`.
+    Call this, and differentiate its result, inside `recording`.
     """
     leaf = points.detach().requires_grad_()
     score = bound.read(bound.outputs(leaf, rows), rows)
@@ -209,21 +209,21 @@ def recorded(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, T
 
 
 EXACT, GAUSS_NEWTON = "exact", "gauss-newton"
-HESSIANS: Mapping[str, type[Graph]] = {EXACT: Exact, GAUSS_NEWTON: GaussNewton}
+HESSIANS: Mapping[str, type[_Graph]] = {EXACT: Exact, GAUSS_NEWTON: GaussNewton}
 
 
 class LossModel:
     """l(x + d) ~ value + gradient' d + d' H d / 2 for the samples of a bound score.
 
-    `scale` `[n]`: displacements are those of scale * x, for problems in other units than the
-    input's. The graph is kept for further products where all points fit one network pass.
-    `lacking` `[B, n]`: see `Graph`; for several draws the mean of theirs. `reduced`: whether the
-    network computes in less than single precision, as far as its types show.
+    scale `[n]`: displacements are those of scale * x, for problems in other units than the input's.
+    The graph is kept for further products if all points fit one network pass.
+    lacking `[B, n]`: as for the graph, the mean over noise samples. reduced: whether the network
+    computes in less than single precision, as far as its types show.
     """
 
-    def __init__(self, bound: BoundScore, kind: type[Graph], scale: Tensor) -> None:
+    def __init__(self, bound: BoundScore, kind: type[_Graph], scale: Tensor) -> None:
         self.bound, self.kind, self.scale = bound, kind, scale
-        self._graph: Graph | None = None
+        self._graph: _Graph | None = None
         # Inside a wrapper that casts, such as autocast's, the outputs' type shows it.
         self.reduced = reduced_precision(bound.model, bound.layout.dtypes)
         gradient, lacking = bound.mean(self._begin)
@@ -236,7 +236,7 @@ class LossModel:
         return graph.gradient, graph.lacking
 
     def at(self, draws: range | None, *vectors: Tensor) -> tuple[Tensor, ...]:
-        """The gradient and products with these `[B, n]`, recorded anew, over some of the draws."""
+        """The gradient and products with `vectors` `[B, n]`, over some of the noise samples."""
 
         def work(points: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             graph = self.kind(self.bound, points, rows)
@@ -246,7 +246,7 @@ class LossModel:
         return tuple(part / self.scale for part in found)
 
     def product(self, v: Tensor, rows: Tensor) -> Tensor:
-        """H v `[m, n]` of these samples, v `[m, n]`."""
+        """H v `[m, n]` of these samples, for v `[m, n]`."""
         v = v / self.scale
         found = self._kept(v, rows)
         if found is None:
@@ -258,7 +258,7 @@ class LossModel:
         return (self.kind.once(part, points, at, v[at]),)
 
     def _kept(self, v: Tensor, rows: Tensor) -> Tensor | None:
-        """By the kept graph; None where there is none, or where memory ran out."""
+        """The product by the kept graph; None without one, or if memory ran out."""
         graph, bound = self._graph, self.bound
         if graph is None:
             return None
@@ -276,10 +276,10 @@ class LossModel:
 
 @contextmanager
 def outside_autocast(bound: BoundScore) -> Iterator[BoundScore]:
-    """Where autocast is on: the score with autocast around the model's forward passes only.
+    """The score with autocast, if it is on, around the model's forward passes only.
 
-    What is recorded there goes back in the precision that it was computed in; sums and products
-    of a solver are not the network's, and keep their own.
+    Backward passes run in the precision of the forward passes; sums and products of a solver keep
+    their own precision.
     """
     device = bound.origin.device.type
     if not torch.is_autocast_enabled(device):
@@ -297,14 +297,14 @@ def outside_autocast(bound: BoundScore) -> Iterator[BoundScore]:
 
 @contextmanager
 def recording(bound: BoundScore) -> Iterator[None]:
-    """While open, what is computed can be differentiated twice; errors say what the model got."""
+    """While open, results can be differentiated twice; errors say which inputs the model got."""
     checks.check_recording()
     with torch.enable_grad(), explained(bound.layout), twice_differentiable():
         yield
 
 
 def _back(outputs: Tensor, leaf: Tensor, v: Tensor) -> Tensor:
-    """v' d(outputs)/d(leaf); zero where they do not depend on it."""
+    """v' d(outputs)/d(leaf); zero if they do not depend on it."""
     if not outputs.requires_grad:
         return torch.zeros_like(leaf)
     found = torch.autograd.grad(

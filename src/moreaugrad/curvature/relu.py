@@ -1,4 +1,4 @@
-"""The cross-entropy's Hessian of piecewise linear networks in closed form: eigenvalues and all.
+"""The Hessian of the cross-entropy of piecewise linear networks, in closed form.
 
 With z = J x + b the outputs around an input and p = softmax(z), the Hessian is H = J' A J,
 A = diag(p) - p p' = E E', E = diag(sqrt p) - p sqrt(p)'. So its eigenvalues are those of the
@@ -24,17 +24,17 @@ from moreaugrad.score.targets import TargetLike
 
 START = Noise(seed=0x52454C55)
 RESOLVED = 1e-10
-"""Eigenvalues below it, relative to the largest, are rounding."""
+"""Eigenvalues below this, relative to the largest, count as rounding."""
 COLUMNS = 16384
-"""Entries of the input whose products are summed in float32 before float64 takes over."""
+"""Entries of the input whose products are summed in float32; the sums are added in float64."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReLUHessian:
-    """eigenvalues `[B, m]`, falling; m the number of classes, or the few that were asked for.
+    """The Hessian of the cross-entropy, for any target, in units of `std` times the input.
 
-    residual `[B, m]`: an eigenvalue lies within it of each (0 where the route is exact).
-    The Hessian of the cross-entropy whatever the target, in units of `std` times the input.
+    eigenvalues `[B, m]`: in falling order, m the number of classes or `leading`.
+    residual `[B, m]`: there is an eigenvalue within this distance of each (0 if all were computed).
     """
 
     eigenvalues: Tensor
@@ -45,15 +45,15 @@ class ReLUHessian:
 
     @property
     def rank_one_share(self) -> Tensor:
-        """lambda_1^2 / sum lambda_i^2 `[B]`; NaN unless all eigenvalues are there."""
+        """lambda_1^2 / sum lambda_i^2 `[B]`; NaN unless all eigenvalues were computed."""
         squares = self.eigenvalues.square()
         share = squares[:, 0] / squares.sum(1)
         return share if self._gram is not None else torch.full_like(share, torch.nan)
 
     def eigenvectors(self, count: int) -> tuple[Tensor, ...]:
-        """The first `count`, of unit length: `[B, count, ...]` for each input. NaN beyond the rank.
+        """The first `count` eigenvectors, `[B, count, ...]` for each input; NaN beyond the rank.
 
-        Errors: ValueError for more than there are eigenvalues.
+        Errors: ValueError for more than the number of eigenvalues.
         """
         if not 1 <= count <= self.eigenvalues.shape[1]:
             raise ValueError(
@@ -64,7 +64,7 @@ class ReLUHessian:
         return tuple(part.reshape(*flat.shape[:2], *part.shape[1:]) for part in parts)
 
     def product(self, vectors: Inputs) -> Inputs:
-        """H v, for v like the inputs."""
+        """H v, for vectors v of the inputs' shapes."""
         layout = self._model.bound.layout
         parts = vectors if isinstance(vectors, tuple) else (vectors,)
         shapes = tuple(tuple(part.shape[1:]) for part in parts)
@@ -78,11 +78,11 @@ class ReLUHessian:
         return found if isinstance(vectors, tuple) else found[0]
 
     def displacement(self, c1: float) -> tuple[tuple[Tensor, ...], Tensor]:
-        """CASO without lambda1, exactly: ((2 lambda2 - H)^-1 g for each input, lambda2 `[B]`).
+        """The exact CASO map with lambda1 = 0, (2 lambda2 - H)^-1 g, and lambda2 `[B]`.
 
-        lambda2 = L / 2 + c1, L the largest eigenvalue. g is the gradient of the cross-entropy at
-        the target. By the c x c system (2 lambda2 - E'GE), G = J J'.
-        Errors: ValueError where not all eigenvalues were computed.
+        lambda2 = L / 2 + c1, with L the largest eigenvalue; g is the gradient of the cross-entropy
+        at the target. It is solved by the c x c system (2 lambda2 - E'GE), G = J J'.
+        Errors: ValueError unless all eigenvalues were computed.
         """
         if self._gram is None:
             raise ValueError("displacement: expected all eigenvalues (leading=None)")
@@ -118,13 +118,16 @@ def relu_hessian(
     """The Hessian of the cross-entropy of a piecewise linear network (ReLU, max-pooling, ...).
 
     For other networks it is the Gauss-Newton matrix, which lacks the outputs' own curvature.
-    leading None: all eigenvalues, exactly, by one row of J for each class (`[c, n]` of one sample
-    at a time is held). leading k: the k largest by Lanczos steps, to residuals of `tolerance` times
-    the largest; a few vectors per eigenvalue are held.
-    std: as for `CASO`, units in which the Hessian is taken.
+
+    >>> found = mg.relu_hessian(model, x, leading=2)
+
+    leading: None computes all eigenvalues exactly, from one row of J for each class, and holds
+    `[c, n]` for one sample at a time; k computes the k largest by Lanczos steps, to residuals of
+    `tolerance` times the largest, and holds a few vectors for each.
+    std: units of the Hessian, as for `CASO`.
     Errors: ValueError for fewer than two classes, or more eigenvalues than classes.
-    Source: CASO paper proposition 1, theorem 2, appendix C. Differs: E in the place of a
-    Cholesky factor, which a singular matrix does not have.
+    Source: CASO paper, proposition 1, theorem 2, appendix C. Differs: E replaces a Cholesky factor,
+    which a singular matrix does not have.
     """
     score = Score(
         model, kind="log-probability", task="multiclass", layer=layer, batch_size=batch_size
@@ -169,7 +172,7 @@ def _krylov(loss: LossModel, leading: int, tolerance: float) -> ReLUHessian:
     bound, rows = loss.bound, _all(loss.bound)
     most = min(_probabilities(bound).shape[1], bound.origin.shape[1])
     space = RitzSpace(bound.origin)
-    # H times a random vector: nothing is wasted on the null space.
+    # H times a random vector has no part in the null space.
     vector = loss.product(START.draw(bound.keys, 0, bound.origin), rows)
     while space.size < most:
         direction = space.direction(vector)
@@ -180,7 +183,7 @@ def _krylov(loss: LossModel, leading: int, tolerance: float) -> ReLUHessian:
         if space.size > leading and bool((_ritz(space, leading)[2] <= tolerance).all()):
             break
     values, vectors, residual = _ritz(space, leading)
-    lost = leading - values.shape[1]  # the rank is smaller than what was asked for
+    lost = leading - values.shape[1]  # the rank is smaller than `leading`
     return ReLUHessian(
         eigenvalues=torch.nn.functional.pad(values, (0, lost)).to(bound.origin),
         residual=torch.nn.functional.pad(residual * values[:, :1], (0, lost)).to(bound.origin),
@@ -214,8 +217,8 @@ def _gram(bound: BoundScore, row: int, classes: int, scale: Tensor) -> Tensor:
 def _pulled(bound: BoundScore, row: int, weights: Tensor) -> Iterator[Tensor]:
     """J' w of one sample for each row of `weights` `[k, c]`, in blocks: `[some, n]`.
 
-    A block is so many copies of the sample, recorded once and gone back through again and again,
-    with weights of size 1, which no reduced precision rounds to zero.
+    Copies of the sample, one for each row of a block, are recorded once, and every block takes a
+    backward pass, with weights of size 1, which no reduced precision rounds to zero.
     """
     size = min(len(weights), bound.chunks.size)
     leaf = bound.origin[row].expand(size, -1).detach().clone().requires_grad_()
@@ -254,7 +257,7 @@ def _factor(p: Tensor) -> Tensor:
 
 
 def _others(p: Tensor) -> Tensor:
-    """1 - p `[B, c]`, as the sum of the other classes, which does not round away where p is 1."""
+    """1 - p `[B, c]`, as the sum of the other classes, which keeps its digits where p is near 1."""
     return (p[:, None] * (1 - torch.eye(p.shape[1], dtype=p.dtype))).sum(2)
 
 

@@ -25,7 +25,7 @@ _REFUSED = re.compile(
     "derivative for .* is not implemented|double backward|differentiate twice|no autograd formula",
     re.IGNORECASE,
 )
-"""What torch and its extensions say of an operator without a second derivative."""
+"""Messages of torch and its extensions about an operator without a second derivative."""
 
 
 class NoSecondDerivative(ModelError):
@@ -34,15 +34,15 @@ class NoSecondDerivative(ModelError):
     def __init__(self, operator: str) -> None:
         super().__init__(
             "the method needs second derivatives, and the network has an operator without: "
-            f"{operator}. Use a method of first derivatives (simple gradient, CAFO), or write the "
-            "operator with others that have them (autograd.Function: a backward of differentiable "
-            "operations, without once_differentiable)"
+            f"{operator}. Use a method of first derivatives (simple gradient, CAFO), or replace "
+            "the operator (autograd.Function: a backward of differentiable operations, without "
+            "once_differentiable)"
         )
 
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """While open, in this thread, what the network computes has second derivatives.
+    """While open, in this thread, what a network computes has second derivatives.
 
     Forward passes, and the backward passes that differentiate them again, go inside:
 
@@ -52,10 +52,10 @@ def twice_differentiable() -> Iterator[None]:
             (gradient,) = torch.autograd.grad(outputs.sum(), x, create_graph=True)
             (product,) = torch.autograd.grad(gradient, x, v)
 
-    Attention is computed in its plain form. Hard-sigmoid is computed as relu6(x + 3) / 6, the same
-    to the bit, and `torch.cdist` as the norm of the differences, the same up to rounding. Inside
-    TorchScript a function call is not seen.
-    Errors: NoSecondDerivative where torch has no derivative of an operator's derivative.
+    Attention is computed in its plain form; hard-sigmoid as relu6(x + 3) / 6, the same to the bit;
+    `torch.cdist` as the norm of the differences, the same up to rounding. Function calls inside
+    TorchScript are not replaced.
+    Errors: NoSecondDerivative if torch cannot differentiate an operator's derivative.
     """
     try:
         with sdpa_kernel(SDPBackend.MATH), _Rules():
@@ -72,7 +72,7 @@ def twice_differentiable() -> Iterator[None]:
 def check_twice_differentiable(outputs: Tensor, leaf: Tensor) -> None:
     """Refuses operators marked `once_differentiable` between a leaf and the outputs.
 
-    Torch cuts the graph there, so their second derivative would pass for zero.
+    Torch cuts the graph there, so their second derivative would look like zero.
     Errors: NoSecondDerivative.
     """
     for node in _nodes(outputs.grad_fn):
@@ -129,11 +129,11 @@ RULES: Mapping[Callable[..., Tensor], Callable[..., Tensor]] = {
     F.hardsigmoid: _hardsigmoid,
     torch.cdist: _cdist,
 }
-"""Functions without a second derivative, and their equals that have one."""
+"""Functions without a second derivative, and equal functions that have one."""
 
 
 class _Rules(TorchFunctionMode):
-    """Calls of such functions go to their equals."""
+    """Redirects calls of such functions."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -144,19 +144,23 @@ class _Rules(TorchFunctionMode):
 Smooth = Callable[[Tensor, float], Tensor]
 
 
-def softplus_surrogate(model: nn.Module, beta: float) -> SoftplusSurrogate:
+def softplus_surrogate(model: nn.Module, beta: float) -> nn.Module:
     """The model with every ReLU replaced by softplus_beta(t) = log(1 + exp(beta t)) / beta.
 
-    Parameters and buffers are the model's own. Modules and functions are replaced alike: relu,
-    relu6, leaky_relu, and a clamp at 0 from below. Max-pooling keeps its kinks.
-    beta: as it grows, the function goes to the model's own, and its curvature to infinity.
-    Errors: ValueError for beta, and, at the first call, for a model in which nothing is replaced.
+    It shares the model's parameters and buffers. Modules and functions are replaced: relu, relu6,
+    leaky_relu, and a clamp at 0 from below. Max-pooling keeps its kinks.
+
+    >>> smooth = mg.softplus_surrogate(model, beta=20.0)
+
+    beta: > 0; as it grows, the function approaches the model's, and its curvature infinity.
+    Errors: ValueError for beta, and, at the first call, for a model without such activations;
+    TypeError for a model that is no module.
     Source: Dombrowski et al. (2019).
     """
-    return SoftplusSurrogate(model, beta)
+    return _SoftplusSurrogate(model, beta)
 
 
-class SoftplusSurrogate(nn.Module):
+class _SoftplusSurrogate(nn.Module):
     """See `softplus_surrogate`."""
 
     def __init__(self, model: nn.Module, beta: float) -> None:
@@ -176,8 +180,8 @@ class SoftplusSurrogate(nn.Module):
             output = self.model(*args, **kwargs)
         if replaced.count == 0:
             raise ValueError(
-                "model: expected ReLU activations, found none to replace: a network that is smooth "
-                "already is its own surrogate; another kind of kink has none here"
+                "model: expected ReLU activations, found none to replace: a smooth network needs "
+                "no surrogate, and other kinds of kinks are not supported"
             )
         return output
 
@@ -190,7 +194,7 @@ def _relu(t: Tensor, beta: float) -> Tensor:
 
 
 class _Softplus(TorchFunctionMode):
-    """While open, in this thread, calls that make a ReLU make a softplus instead."""
+    """While open, in this thread, calls of a ReLU compute a softplus instead."""
 
     def __init__(self, beta: float) -> None:
         super().__init__()
@@ -217,7 +221,7 @@ CLAMPS = {
     Tensor.clamp_min, Tensor.clamp_min_,
 }  # fmt: skip
 INPLACE = {F.relu: 1, F.relu6: 1, F.leaky_relu: 2, F.hardtanh: 3}
-"""Where the argument `inplace` stands."""
+"""Position of the argument `inplace`."""
 
 
 def _smooth(func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Smooth | None:
@@ -236,7 +240,7 @@ def _smooth(func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Smoot
 
 
 def _cut(high: float) -> Smooth:
-    """Of min(max(t, 0), high)."""
+    """The smooth form of min(max(t, 0), high)."""
     return lambda t, beta: _relu(t, beta) - _relu(t - high, beta)
 
 
@@ -247,7 +251,7 @@ def _clamps_at_zero(args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
 
 
 def _in_place(func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
-    """What reads the argument afterwards has to find the result there."""
+    """Whether a call writes its result into its argument."""
     at = INPLACE.get(func)
     if at is None:
         return str(func.__name__).endswith("_")

@@ -1,4 +1,4 @@
-"""Convex penalties: what makes a map sparse, and a perturbation structured."""
+"""Convex penalties, which make maps sparse and perturbations structured."""
 
 import lazy_loader
 

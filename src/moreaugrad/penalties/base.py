@@ -1,4 +1,4 @@
-"""Convex penalties: what makes a map sparse, and a perturbation structured.
+"""Convex penalties, which make maps sparse and perturbations structured.
 
 Each acts on a batch `[B, *shape]`, sample by sample. Two identities tie the methods together and
 test every penalty: Fenchel's gap R(p) + R*(d) - <p, d> vanishes for the pairs
@@ -22,8 +22,9 @@ Weight = float | Tensor
 
 
 class Penalty(metaclass=Documented):
-    """A closed convex function R of one sample: four methods, and two that more can be done with.
+    """A closed convex function R of one sample.
 
+    Four methods are required; `magnitudes` and `prox_root` are optional and allow more.
     `u`, `g` and `d` are `[B, *shape]`; `tau` is a step, a number or `[B]`; values are `[B]`.
     """
 
@@ -44,10 +45,10 @@ class Penalty(metaclass=Documented):
         """argmax_d <g, d> - R*(d), an element of the subdifferential of R at g."""
 
     def magnitudes(self, u: Tensor) -> Tensor:
-        """`[B, G]`: the smallest tau with which `prox(u, tau)` sets an entry (a group) to zero.
+        """`[B, G]`: the smallest tau with which `prox(u, tau)` sets each entry (or group) to zero.
 
-        Of a weighted norm of entries or groups, which sets small ones to exactly zero. With it a
-        weight can be chosen by the sparsity that it gives. Errors: TypeError without it.
+        For weighted norms of entries or groups. It allows a weight to be chosen by the sparsity
+        that it gives. Errors: TypeError if the class does not define it.
         """
         raise TypeError(
             f"sparsity: expected a penalty that sets entries or groups to zero and has magnitudes "
@@ -55,10 +56,10 @@ class Penalty(metaclass=Documented):
         )
 
     def prox_root(self, result: Tensor, tau: Weight, v: Tensor) -> Tensor:
-        """D^(1/2) v, D the derivative of prox(., tau) where it gave `result`.
+        """D^(1/2) v, with D the derivative of prox(., tau) at the point where it gave `result`.
 
-        D is symmetric with 0 <= D <= 1; what is set to zero stays so. With it the derivatives of
-        maps are exact. Errors: TypeError without it.
+        D is symmetric with 0 <= D <= 1; entries set to zero stay zero. It makes the derivatives of
+        maps exact. Errors: TypeError if the class does not define it.
         """
         raise TypeError(
             f"expected a penalty whose prox has a derivative (prox_root), got {type(self).__name__}"
@@ -66,18 +67,21 @@ class Penalty(metaclass=Documented):
 
     @property
     def sparse(self) -> bool:
-        """Whether it has `magnitudes`: it is then a weighted norm of them."""
+        """Whether the class defines `magnitudes`; R is then a weighted norm of them."""
         return type(self).magnitudes is not Penalty.magnitudes
 
     @property
     def differentiable(self) -> bool:
-        """Whether it has `prox_root`."""
+        """Whether the class defines `prox_root`."""
         return type(self).prox_root is not Penalty.prox_root
 
 
 @dataclass(frozen=True, eq=False)
 class Zero(Penalty):
-    """R = 0."""
+    """R = 0: a map without sparsity.
+
+    >>> found = mg.Moreau(model, penalty=mg.Zero(), sigma=0).explain(x)
+    """
 
     def value(self, u: Tensor) -> Tensor:
         return u.new_zeros(u.shape[0])
@@ -96,10 +100,10 @@ class Zero(Penalty):
 
 
 def prox_derivative(penalty: Penalty, u: Tensor, tau: Weight) -> Callable[[Tensor], Tensor]:
-    """v to D v, D the derivative of `prox(., tau)` at u.
+    """The function v -> D v, with D the derivative of `prox(., tau)` at u.
 
-    By `prox_root`; without it through the prox's code by autograd. Where that cannot be
-    differentiated, D keeps what the prox does not set to zero.
+    It uses `prox_root`, or autograd through the prox if the penalty has none. If the prox cannot be
+    differentiated, D keeps the entries that the prox does not set to zero.
     """
     if penalty.differentiable:
         result = penalty.prox(u, tau)
@@ -116,15 +120,16 @@ def prox_derivative(penalty: Penalty, u: Tensor, tau: Weight) -> Callable[[Tenso
 
 
 def check_weight(name: str, weight: Weight) -> None:
+    """Errors: ValueError unless all weights are finite numbers >= 0."""
     value = torch.as_tensor(weight)
     if not bool((value >= 0).all()) or not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name}: expected finite numbers >= 0, got {weight!r}")
 
 
 def check_any_batch(penalty: Penalty, u: Tensor) -> None:
-    """Whether a penalty that is a setting serves a batch like u `[B, *shape]`, of any size.
+    """Checks that a penalty given as a setting works for batches `[B, *shape]` of any size, like u.
 
-    Errors: ValueError for one whose weights are those of the samples of one batch.
+    Errors: ValueError for weights that belong to the samples of one batch.
     """
     numbers = [item for item in vars(penalty).values() if isinstance(item, Tensor)]
     if any(item.is_floating_point() for item in numbers):
@@ -138,6 +143,7 @@ def check_any_batch(penalty: Penalty, u: Tensor) -> None:
 
 
 def times(weight: Weight, values: Tensor) -> Tensor:
+    """weight * values, for values `[B, ...]`."""
     return per_sample(weight, values) * values
 
 
@@ -152,12 +158,13 @@ def over(values: Tensor, weight: Weight) -> Tensor:
 
 
 def within(values: Tensor, bound: Weight) -> Tensor:
-    """values <= bound, up to a few roundings of the bound."""
+    """values <= bound, up to a few rounding errors of the bound."""
     limit = per_sample(bound, values)
     return values <= limit * (1 + 8 * torch.finfo(values.dtype).eps)
 
 
 def indicator(inside: Tensor, like: Tensor) -> Tensor:
+    """0 for the samples `inside` `[B]`, infinite for the others."""
     return like.new_zeros(len(inside)).masked_fill(~inside, torch.inf)
 
 
@@ -165,7 +172,7 @@ def indicator(inside: Tensor, like: Tensor) -> Tensor:
 class PerInput(Penalty):
     """One penalty for each input, on the flat `[B, n]` matrix of all: R(u) = sum_j R_j(u_j).
 
-    It can do what each of them can.
+    It is sparse, or differentiable, if all of them are.
     """
 
     penalties: tuple[Penalty, ...]

@@ -29,42 +29,43 @@ from moreaugrad.score.inputs import Shape, per_sample
 AUTO, TOKENS, BLOCKS = "auto", "tokens", "blocks"
 NAMED = (AUTO, TOKENS, BLOCKS)
 Size = int | Sequence[int] | str
-"""Of groups: the blocks' side, one for each spatial axis, or one of `NAMED`."""
+"""Size of groups: the side of blocks, one for each spatial axis, or one of `NAMED`."""
 Labels = Tensor | Sequence[Any]
 """Integer labels of groups: a tensor, an array, or a sequence (of sequences) of integers."""
 
 GRID = 16
-"""Blocks along each spatial axis when their size is automatic."""
+"""Number of blocks along each spatial axis, if their size is automatic."""
 CHANNELS = 4
-"""Channels that a picture has at most."""
+"""Largest number of channels of an image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """`label` `[n]`: the group of each entry. `members` `[G, S]`: the entries of each group.
+    """The groups of a sample's n entries.
 
-    Groups smaller than the largest are filled up with the index `n`, where `norms` reads a zero.
-    A gather instead of a scatter-add: the same bits on every device.
+    label `[n]`: the group of each entry. members `[G, S]`: the entries of each group; groups
+    smaller than the largest are filled with the index n, which stands for a zero. Sums are gathers
+    of members instead of scatter-adds, so they have the same bits on every device.
     """
 
     label: Tensor
     members: Tensor
 
     def norms(self, flat: Tensor) -> Tensor:
-        """Euclidean norm of every group: `[B, n]` to `[B, G]`."""
+        """Euclidean norm of each group: `[B, n]` to `[B, G]`."""
         padded = torch.nn.functional.pad(flat, (0, 1))
         found: Tensor = padded[:, self.members.to(flat.device)].norm(dim=2)
         return found
 
     def directions(self, flat: Tensor) -> Tensor:
-        """Every group divided by its norm, `[B, n]`; a group of zeros stays zero."""
+        """Each group divided by its norm, `[B, n]`; a group of zeros stays zero."""
         norms, kind = self.norms(flat), torch.finfo(flat.dtype)
         least = (kind.tiny / kind.eps) ** 0.5
         found = flat / self.spread(norms.clamp_min(least))
         small = norms < least
         if not bool(small.any()):
             return found
-        # Squares of so small entries would vanish: divided by the largest of them first.
+        # Squares of such small entries would vanish, so divide by the largest entry first.
         padded = torch.nn.functional.pad(flat, (0, 1))
         peaks = padded[:, self.members.to(flat.device)].abs().amax(dim=2)
         scaled = flat / self.spread(peaks.clamp_min(kind.tiny))
@@ -73,22 +74,22 @@ class Partition:
         return torch.where(self.spread(small), scaled, found)
 
     def sums(self, flat: Tensor) -> Tensor:
-        """Sum over every group: `[B, n]` to `[B, G]`."""
+        """Sum over each group: `[B, n]` to `[B, G]`."""
         padded = torch.nn.functional.pad(flat, (0, 1))
         return padded[:, self.members.to(flat.device)].sum(dim=2)
 
     def spread(self, per_group: Tensor) -> Tensor:
-        """One number per group to each of its entries: `[B, G]` to `[B, n]`."""
+        """The number of each group, for all its entries: `[B, G]` to `[B, n]`."""
         return per_group[:, self.label.to(per_group.device)]
 
 
 def chosen(group: Size, shape: Shape, layer: nn.Module | None, padded: bool) -> Size:
-    """What `GroupL2` takes as its size, for samples of that shape, where it is certain.
+    """The `size` of `GroupL2` for samples of that shape.
 
     "auto": tokens at an embedding, else blocks in images, signals of one channel and volumes.
     "blocks": about `GRID` along each spatial axis. layer: the module whose output is explained.
-    padded: there is a mask.
-    Errors: ValueError where "auto" would be a guess, or a mask's padding would set blocks' sizes.
+    padded: whether there is a mask.
+    Errors: ValueError if "auto" would be a guess, or if the blocks' size would depend on padding.
     """
     embedded = isinstance(layer, nn.Embedding) and len(shape) > 1
     if group == AUTO and embedded:
@@ -111,7 +112,7 @@ def chosen(group: Size, shape: Shape, layer: nn.Module | None, padded: bool) -> 
 
 
 def _check_certain(shape: Shape, layer: nn.Module | None) -> None:
-    """Whether a sample's shape says that positions come after channels."""
+    """Checks that positions follow channels in a sample's shape. Errors: ValueError if unclear."""
     if len(shape) == 1:
         raise ValueError(
             f"group: no automatic groups for samples of shape {shape}, whose entries may be the "
@@ -153,10 +154,10 @@ def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition
     """Non-overlapping blocks of `size` entries along each spatial axis.
 
     `shape` is `(features,)`, or `(channels, *spatial)` with one to three spatial axes. channels
-    "joint": one group holds all channels of its block; "separate": one group for each channel.
-    Where `size` does not divide an axis its last groups are smaller.
+    "joint": a group has all channels of its block; "separate": one group for each channel.
+    If `size` does not divide an axis, its last groups are smaller.
     Source: MoreauGrad appendix B.1 (16 x 16 groups). The released code has 14 x 14 pixels, joint;
-    that of AdvGrad has them separate.
+    that of AdvGrad has separate channels.
     """
     spatial = _spatial(shape)
     if not 1 <= len(spatial) <= 3:
@@ -200,7 +201,7 @@ def _spatial(shape: Shape) -> Shape:
 
 
 def from_labels(index: Tensor) -> Partition:
-    """The partition in which entries with the same label form a group (labels need no order)."""
+    """The partition in which entries with the same label form a group."""
     label = torch.unique(index.reshape(-1).cpu(), return_inverse=True)[1]
     counts = torch.bincount(label)
     members = torch.full((len(counts), int(counts.max())), label.numel(), dtype=torch.long)
@@ -211,7 +212,7 @@ def from_labels(index: Tensor) -> Partition:
 
 
 def labels(index: Labels) -> Tensor:
-    """Group labels as a tensor. Errors: TypeError for what is not integers all through."""
+    """Group labels as a tensor. Errors: TypeError for entries that are no integers."""
     if isinstance(index, Tensor):
         if index.is_floating_point() or index.is_complex() or index.dtype is torch.bool:
             raise TypeError(f"index: expected integer group labels, got {index.dtype}")
@@ -227,10 +228,10 @@ def labels(index: Labels) -> Tensor:
 
 
 def explicit(shape: Shape, index: Labels, positions_first: bool = False) -> Partition:
-    """Groups given as labels: of the sample's shape, or of its positions (then joint).
+    """Groups from labels of the sample's shape, or of its positions.
 
-    Those are the shape without its first axis, the channels, or without its last, the features of
-    `[positions, features]`; `positions_first` decides where both are possible.
+    Positions are the axes after the first, the channels, or before the last, the features of
+    `[positions, features]`; `positions_first` decides if both are possible.
     Errors: TypeError as for `labels`; ValueError for labels of another shape.
     """
     found = labels(index)
@@ -265,7 +266,7 @@ class GroupL2(Penalty):
     """Side of a block in pixels, or one for each spatial axis; "tokens" is a group for each
     position of samples `[positions, features]`."""
     channels: str = "joint"
-    """Whether all channels of a block are one group ("joint"), or each has its own ("separate")."""
+    """Whether all channels of a block are one group ("joint") or each is its own ("separate")."""
     index: groups.Labels | None = None
     """The groups as integer labels instead (superpixels, groups of features): of the sample's
     shape, or of its positions (`[H, W]` of `[C, H, W]`, `[T]` of `[C, T]`, `[L]` of `[L, D]`)."""

@@ -187,7 +187,7 @@ class Box(Penalty):
 
 
 def _quadratic_conjugate(d: Tensor, weight: Tensor) -> Tensor:
-    """sum_i d_i^2 / (4 w_i); an entry without weight must be zero, or the value is infinite."""
-    # Divided first: d^2 may underflow, and 0 / 0 would hide an entry without weight.
+    """sum_i d_i^2 / (4 w_i), infinite if an entry of weight 0 is not 0."""
+    # Divide first: d^2 may underflow, and 0 / 0 would hide an entry of weight 0.
     term = d * (d / (4 * weight))
     return torch.where(d == 0, torch.zeros_like(term), term).flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""Records of a batch, of which some samples are taken, and which are put together again."""
+"""Records of a batch, from which samples are selected, and which are joined again."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from torch import Tensor
 
 
 class Batched:
-    """A dataclass whose fields have an entry for each sample, or are the same for all.
+    """A dataclass whose fields have an entry for each sample, or one value for all.
 
-    An entry for each sample: a tensor `[B, ...]`, a tuple of such or of B other things, a tensor
-    in a mapping, and what has a `select` of its own. The same for all: everything else.
+    Fields with an entry for each sample: a tensor `[B, ...]`, a tuple of such tensors or of B other
+    objects, a mapping with such tensors, and an object with a method `select`. All other fields
+    are the same for all samples.
     """
 
     def select(self, rows: Tensor) -> Self:
-        """The same for some of the samples."""
+        """The record of some of the samples."""
         record = cast(Any, self)
         changed = {item.name: _picked(getattr(self, item.name), rows) for item in fields(record)}
         return cast(Self, replace(record, **changed))
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Several groups of samples, one after the other."""
+        """The record of several groups of samples, in order."""
         if len(parts) == 1:
             return parts[0]
         names = [item.name for item in fields(cast(Any, cls))]

@@ -21,11 +21,12 @@ from torch.random import get_rng_state, set_rng_state
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import ModelError
 from moreaugrad.score.forward import activations, out_of_memory
+from moreaugrad.score.numerics import reduced_precision
 
 
 @dataclass(frozen=True, eq=False)
-class GeneratorStates:
-    """Those of Python's, numpy's and torch's global generators, torch's on one device too."""
+class _GeneratorStates:
+    """States of the global generators of Python, numpy and torch (CPU and one device)."""
 
     device: torch.device
     of_python: Any
@@ -33,14 +34,14 @@ class GeneratorStates:
     of_torch: tuple[Tensor, ...]
 
     @classmethod
-    def now(cls, device: torch.device) -> GeneratorStates:
+    def now(cls, device: torch.device) -> _GeneratorStates:
         states = [get_rng_state()]
         if device.type != "cpu":
             states.append(torch.get_device_module(device).get_rng_state())
         return cls(device, getstate(), get_state(legacy=True), tuple(states))  # noqa: NPY002
 
-    def same(self, other: GeneratorStates) -> bool:
-        """Whether nothing was drawn between the two."""
+    def same(self, other: _GeneratorStates) -> bool:
+        """Whether no random number was drawn in between."""
         return (
             self.of_python == other.of_python
             and all(
@@ -59,8 +60,8 @@ class GeneratorStates:
 
 @contextmanager
 def untouched(device: torch.device) -> Iterator[None]:
-    """What is drawn while open leaves no trace."""
-    before = GeneratorStates.now(device)
+    """Restores the states of the global random generators on exit."""
+    before = _GeneratorStates.now(device)
     try:
         yield
     finally:
@@ -68,22 +69,25 @@ def untouched(device: torch.device) -> Iterator[None]:
 
 
 CLOSE = 1e-5
-"""Difference of two outputs, as a fraction of their size, that needs no further look."""
+"""Largest difference of two outputs, as a fraction of their size, that counts as equal."""
 FAR, FAR_REDUCED = 0.01, 0.1
-"""Differences that rounding does not make, in single precision and in half precisions."""
+"""Differences too large for rounding, in single precision and in half precisions."""
 NUDGES = (-3, -2, -1, 1, 2, 3)
-"""Changes of the input, in units of its rounding, that show what rounding does to an output."""
+"""Changes of the input, in units of its rounding, to measure the rounding of an output."""
 ROUNDING = 4
-"""How many times the largest of these a difference that rounding makes may be."""
+"""A difference of up to this many times the largest such change counts as rounding."""
 REPEATS = 8
-"""Passes of a model that draws random numbers, to see whether its output depends on them."""
+"""Passes of a model that draws random numbers, to test whether its output depends on them."""
 
-ANYWAY = "check=False explains it all the same"
+ANYWAY = "check=False explains it nevertheless"
 
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """Inputs `[m, n]` instead of samples `[m]`; at `places` the outputs are known already."""
+    """A pass with `points` `[m, n]` as inputs of samples `rows` `[m]`.
+
+    The outputs at `places` are known already.
+    """
 
     points: Tensor
     rows: Tensor
@@ -98,14 +102,16 @@ class _Probe:
 def check_behaviour(bound: BoundScore, outputs: Tensor, *, any_size: bool) -> int:
     """Refuses a model that is random, has a state, couples samples, or changes its input.
 
-    outputs `[B, K, ...]`: those of the bound inputs, computed without gradients. The first and the
-    last sample of a pass are computed again, each alone and with gradients recorded; a single one
-    together with another input. Where this differs by more than rounding, further passes find out
-    why. any_size: a model that takes no other number of samples than it was given is refused.
-    Returns the bytes that a row keeps for its gradient, 0 where that could not be measured.
+    The first and the last sample of a pass are computed again, each alone and with gradients
+    recorded; a single sample is computed together with another input. If an output differs by more
+    than rounding, further passes find the cause.
+
+    outputs `[B, K, ...]`: the model's outputs at the bound inputs, computed without gradients.
+    any_size: also refuse a model that takes no other number of samples than it was given.
+    Returns the bytes that a row keeps for its gradient, 0 if that could not be measured.
     Errors: ModelError with the cause.
     """
-    before = GeneratorStates.now(bound.origin.device)
+    before = _GeneratorStates.now(bound.origin.device)
     size = 0
     for probe, instead in _probes(bound):
         try:
@@ -118,7 +124,7 @@ def check_behaviour(bound: BoundScore, outputs: Tensor, *, any_size: bool) -> in
             if not out_of_memory(error) and (any_size or not isinstance(error, ModelError)):
                 raise
             _compare_instead(bound, outputs, instead, error)
-    if not before.same(GeneratorStates.now(bound.origin.device)):
+    if not before.same(_GeneratorStates.now(bound.origin.device)):
         _check_draws(bound)
     return size
 
@@ -133,7 +139,7 @@ def _width(bound: BoundScore) -> int:
 
 
 def _probes(bound: BoundScore) -> Iterator[tuple[_Probe, _Probe]]:
-    """Passes to compare, each with another for a model that takes no such number of samples."""
+    """Passes to compare, each with a substitute for models that refuse its number of samples."""
     batch, width = len(bound), _width(bound)
     alone = _Probe.of(bound, [0], (0,))
     if batch == 1:
@@ -154,7 +160,7 @@ def _recorded(bound: BoundScore, probe: _Probe) -> tuple[Tensor, int]:
         with activations(bound.model) as sizes:
             outputs = _outputs(bound, probe, gradients=True)
     except ModelError as error:
-        # torch.func within a model cannot be measured so.
+        # Models that use torch.func cannot be measured in this way.
         if "saved tensor hooks" not in str(error):
             raise
         return _outputs(bound, probe, gradients=True), 0
@@ -206,8 +212,8 @@ def _compare_instead(
 def _diagnose(
     bound: BoundScore, outputs: Tensor, probe: _Probe, place: int, recorded: Tensor, gap: float
 ) -> None:
-    """Says why `recorded` differs from what is known of the sample, unless it is rounding."""
-    start = GeneratorStates.now(bound.origin.device)
+    """Raises the reason why `recorded` differs from the known output, unless it is rounding."""
+    start = _GeneratorStates.now(bound.origin.device)
     once, twice = (_outputs(bound, probe, gradients=False)[place] for _ in range(2))
     if (moved := _gap(once, twice, once)) > CLOSE:
         start.restore()
@@ -221,7 +227,7 @@ def _diagnose(
             "numbers too. Look for a counter, a cache, a hidden state that is kept, or a random "
             f"generator of its own; {ANYWAY}"
         )
-    if not start.same(GeneratorStates.now(bound.origin.device)):
+    if not start.same(_GeneratorStates.now(bound.origin.device)):
         _check_draws(bound)
     far = FAR_REDUCED if _reduced(bound) else FAR
     if gap > far:
@@ -232,13 +238,13 @@ def _diagnose(
             f"recorded: outputs of the same sample differ by {moved:.1%}; {ANYWAY}"
         )
     row, width = int(probe.rows[place]), _width(bound)
-    # Passes of the same size round alike, so here the other samples alone make a difference.
+    # Passes of one size round alike, so a difference here comes from the other samples alone.
     seen = outputs[row].double() if width > 1 else once
     copies = _Probe.of(bound, [row] * max(width, len(probe.rows)), ())
     try:
         alike = _outputs(bound, copies, gradients=False)[row if width > 1 else place]
         moved = _gap(seen, alike, seen)
-    except ModelError:  # the comparison above is what is left
+    except ModelError:  # only the comparison above remains
         moved = 0.0
     if moved > CLOSE or gap > far:
         raise _Differs(
@@ -252,8 +258,10 @@ def _diagnose(
 
 
 def _rounding(bound: BoundScore, probe: _Probe, place: int, once: Tensor) -> float:
-    """By how much the output changes where the inputs change by their own rounding: a softmax of
-    logits in the millions has no digit that is certain."""
+    """Change of the output when inputs change by their own rounding.
+
+    It can be large: a softmax of logits in the millions has no certain digit.
+    """
     eps = max(torch.finfo(dtype).eps for dtype in bound.layout.dtypes)
     nudged = (replace(probe, points=probe.points * (1 + step * eps)) for step in NUDGES)
     return max(_gap(_outputs(bound, other, gradients=False)[place], once, once) for other in nudged)
@@ -261,15 +269,13 @@ def _rounding(bound: BoundScore, probe: _Probe, place: int, once: Tensor) -> flo
 
 def _reduced(bound: BoundScore) -> bool:
     """Whether the model is known to compute in less than single precision."""
-    parameters = bound.model.parameters() if isinstance(bound.model, nn.Module) else ()
-    dtypes = {*bound.layout.dtypes, *(parameter.dtype for parameter in parameters)}
-    return torch.is_autocast_enabled(bound.origin.device.type) or any(
-        dtype.is_floating_point and dtype.itemsize < torch.float32.itemsize for dtype in dtypes
+    return torch.is_autocast_enabled(bound.origin.device.type) or reduced_precision(
+        bound.model, bound.layout.dtypes
     )
 
 
 def _check_draws(bound: BoundScore) -> None:
-    """Of a model that draws random numbers: refuses one whose output depends on them."""
+    """Refuses a model whose output depends on the random numbers that it draws."""
     model = bound.model
     if isinstance(model, nn.Module) and any(
         getattr(part, "training", False) for part in model.modules()
@@ -303,7 +309,7 @@ def _random(model: object, moved: float | None) -> ModelError:
 
 
 def _gap(a: Tensor, b: Tensor, scale: Tensor) -> float:
-    """The largest difference as a fraction of the largest number. Equal infinities are equal."""
+    """The largest difference as a fraction of the largest number; equal infinities are equal."""
     if a.shape != b.shape:
         return torch.inf
     difference = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs())

@@ -1,4 +1,4 @@
-"""A score at given samples, as a batched function of displacements with gradients."""
+"""A score bound to given samples: a batched function of displacements, with gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moreaugrad.score import checks
 from moreaugrad.score.forward import Chunks, explained, forward
 from moreaugrad.score.hooks import substituted
 from moreaugrad.score.inputs import Layout, take
-from moreaugrad.score.noise import Draws, Noise
+from moreaugrad.score.noise import Noise
 from moreaugrad.score.numerics import pulled_back
 from moreaugrad.score.targets import Readout, Target, TargetLike
 
@@ -24,7 +24,10 @@ ForwardFunc = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoundScore:
-    """A score at given samples. Rows are samples; `u` is a displacement `[B, n]` of `origin`."""
+    """A score at given samples, with target, noise level and sample keys fixed.
+
+    Rows are samples; `origin` `[B, n]` holds the inputs, `u` `[B, n]` a displacement of them.
+    """
 
     model: ForwardFunc
     readout: Readout
@@ -32,7 +35,7 @@ class BoundScore:
     layout: Layout
     args: tuple[object, ...]
     follows: tuple[bool, ...]
-    """Which arguments have one row per sample: told once, for batches shrink."""
+    """Which of `args` have one row for each sample; decided once, because batches shrink."""
     origin: Tensor
     target: Target
     prediction: Tensor
@@ -43,29 +46,29 @@ class BoundScore:
     noise: Noise = field(default=Noise())
     samples: int = 1
     mask: Tensor | None = None
-    """Which entries are real, `[B, n]`; the others stay as they are, with a gradient of zero."""
+    """Which entries are real, `[B, n]`; the others keep their value and have a zero gradient."""
     baseline: Tensor | None = None
     """What the inputs are compared with `[B, n]`, for methods that follow a change."""
     meter: Callable[[int], None] | None = None
-    """Told of the gradient evaluations of every network pass."""
+    """Called with the number of gradient evaluations of every network pass."""
 
     def __len__(self) -> int:
         return len(self.origin)
 
     @property
     def passes(self) -> int:
-        """Gradient evaluations that one default call of `value_and_grad` costs a sample."""
+        """Gradient evaluations for each sample of one default call of `value_and_grad`."""
         return 1 if self.sigma is None else self.samples
 
     @property
     def counts(self) -> Tensor:
-        """How many entries of each sample are real, `[B]`."""
+        """Number of real entries of each sample, `[B]`."""
         if self.mask is None:
             return torch.full_like(self.target.classes, self.layout.size)
         return self.mask.sum(1)
 
     def silent(self) -> Tensor:
-        """Samples `[B]` that are to have noise, but do not in all their real entries."""
+        """Whether noise was asked for but is zero in a real entry, `[B]`."""
         if self.sigma is None:
             return torch.zeros(len(self), dtype=torch.bool, device=self.origin.device)
         quiet = self.sigma == 0
@@ -87,11 +90,11 @@ class BoundScore:
         )
 
     def moved(self, origin: Tensor) -> BoundScore:
-        """The same score around other inputs `[B, n]`: target, noise level and keys stay."""
+        """The same score, target, noise level and keys around other inputs `[B, n]`."""
         return replace(self, origin=origin)
 
     def clean_outputs(self) -> Tensor:
-        """The model's outputs at the bound inputs, `[B, K, ...]`, one forward pass."""
+        """The model's outputs at the bound inputs, `[B, K, ...]`."""
         try:
             with torch.no_grad():
                 return self.in_chunks(lambda rows: self.outputs(self.origin[rows], rows))
@@ -104,7 +107,7 @@ class BoundScore:
             ) from error
 
     def resolved(self, outputs: Tensor, target: TargetLike) -> BoundScore:
-        """With the target, the prediction and the clean score read off the clean outputs."""
+        """The same with target, prediction and clean score, read off the clean outputs."""
         # -inf is a class that is switched off, as long as it is not the one explained.
         on = outputs.masked_fill(outputs == -torch.inf, 0)
         checks.check_finite("the model's outputs", (on,))
@@ -117,7 +120,10 @@ class BoundScore:
     def value_and_grad(
         self, u: Tensor | None = None, draws: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean over draws of f(x + u + sigma z) `[B]` and of its gradient `[B, n]`."""
+        """Mean over noise samples z of f(x + u + sigma z) `[B]`, and of its gradient `[B, n]`.
+
+        draws: indices of the noise samples; None takes the first `samples`.
+        """
         value, grad = self.mean(self.value_and_grad_at, u, draws)
         return value, grad
 
@@ -128,13 +134,12 @@ class BoundScore:
         draws: Sequence[int] | None = None,
         width: int = 1,
     ) -> tuple[Tensor, ...]:
-        """Means over draws of what `work` makes of inputs x + u + sigma z, `[B, ...]` each.
+        """Means over noise samples z of `work` at the inputs x + u + sigma z, `[B, ...]` each.
 
-        `work` takes points `[m, n]` and the samples they belong to `[m]`, and gives tensors
-        `[m, ...]`; a point fills `width` places of a network pass, and counts as so many
-        evaluations. `draws` are indices; None takes the first `samples` (a plain score has no
-        noise and one pass). Sums run over draws in order, so they do not depend on how passes are
-        chunked.
+        work: takes points `[m, n]` and the samples `[m]` that they belong to, and returns tensors
+        `[m, ...]`. width: places in a network pass that one point fills, and evaluations that it
+        counts as. draws: as for `value_and_grad`; a score without noise has one pass. Sums run over
+        noise samples in order, so they do not depend on the size of chunks.
         """
         indices = range(self.passes) if draws is None or self.sigma is None else draws
         sums = self.block_sums(work, u, indices, width, len(indices))
@@ -148,10 +153,10 @@ class BoundScore:
         width: int,
         size: int,
     ) -> tuple[Tensor, ...]:
-        """Like `mean`, the sums of every `size` consecutive draws: `[blocks, B, ...]` each."""
+        """Like `mean`, but sums of each `size` consecutive noise samples: `[blocks, B, ...]`."""
         base = self.origin if u is None else self.origin + u
         count, batch = len(indices), len(self)
-        noise = Draws(self.noise, self.keys, base, self.mask)
+        add_noise = self.noise.adder(self.keys, base, self.mask)
         totals: list[Tensor] = []
         at = 0
         while at < count * batch:
@@ -164,7 +169,7 @@ class BoundScore:
                 if self.sigma is None:
                     points[chunk] = base[rows]
                 else:
-                    noise.add(points[chunk], base, self.sigma, indices[cell // batch], rows)
+                    add_noise(points[chunk], base, self.sigma, indices[cell // batch], rows)
             samples = torch.arange(at, end, device=base.device) % batch
             found = self.chunks.guarded(partial(work, points, samples))
             if found is None:  # out of memory: the chunk size was halved, so start over here
@@ -180,7 +185,7 @@ class BoundScore:
         return tuple(totals)
 
     def in_chunks(self, work: Callable[[Tensor], Tensor], width: int = 1) -> Tensor:
-        """`work` on rows that fill a network pass, `width` places each; its results, joined."""
+        """The joined results of `work` on chunks of rows, `width` places of a pass each."""
 
         def metered(rows: Tensor) -> Tensor:
             done = work(rows).detach()
@@ -212,18 +217,18 @@ class BoundScore:
     def pulled(
         self, outputs: Tensor, inputs: Sequence[Tensor | GradientEdge], rows: Tensor
     ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """The scores `[m]` of outputs, and their gradients by what these were computed from."""
+        """The scores `[m]` of outputs, and their gradients by the inputs of these outputs."""
         if not outputs.requires_grad:
             raise checks.detached()
         with explained(self.layout):
             return pulled_back(outputs, inputs, partial(self.read, rows=rows))
 
     def outputs(self, points: Tensor, rows: Tensor) -> Tensor:
-        """What the model makes of `points` `[m, n]` in these samples' place: `[m, K]`."""
+        """The model's outputs `[m, K]` with `points` `[m, n]` as inputs of these samples."""
         return self.outputs_of(self.layout.restore(points), rows)
 
     def read(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """The score `[m]` of such outputs."""
+        """The score `[m]` of these samples' outputs."""
         return self.readout.read(outputs, self.target.select(rows))
 
     def _value(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
@@ -233,7 +238,7 @@ class BoundScore:
         return scores
 
     def outputs_of(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
-        """`outputs` of inputs in their own shapes, `[m, *shape]` each."""
+        """`outputs` for inputs in their own shapes, `[m, *shape]` each."""
         args = take(self.args, self.follows, rows)
         if self.mask is not None:
             held, real = self.layout.restore(self.origin[rows]), self.layout.split(self.mask[rows])

@@ -1,4 +1,4 @@
-"""What an input and a model must be, with one clear error each."""
+"""Checks of inputs, further arguments and modules, with one clear error for each fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class ForwardError(ModelError):
 
 
 def as_parts(inputs: object) -> tuple[Tensor, ...]:
-    """One or several input tensors with the same batch size, as a tuple."""
+    """One or several input tensors with the same batch size, as a tuple. Errors: TypeError,
+    ValueError."""
     if isinstance(inputs, PackedSequence):
         raise TypeError(
             "inputs: expected a padded tensor, got a PackedSequence: give the tensor and its "
@@ -50,8 +51,10 @@ def as_parts(inputs: object) -> tuple[Tensor, ...]:
 
 
 def as_args(args: object) -> tuple[object, ...]:
-    """As Captum takes them: nothing, one argument, or a tuple of them. Errors: TypeError for a
-    bool alone, which in Captum's Saliency stands in the same place and means something else."""
+    """Further arguments of the model in Captum's form: None, one argument, or a tuple of them.
+
+    Errors: TypeError for a lone bool, which is probably the argument `abs` of Captum's Saliency.
+    """
     if args is None:
         return ()
     if isinstance(args, bool):
@@ -64,7 +67,7 @@ def as_args(args: object) -> tuple[object, ...]:
 
 
 def check_ordinary(name: str, part: Tensor) -> None:
-    """Refuses tensors without dense numbers of their own that a gradient can be taken by."""
+    """Refuses tensors that are not dense and real, for which gradients are not available."""
     if is_functorch_wrapped_tensor(part):
         raise ValueError(
             f"{name}: expected an ordinary tensor, got one inside torch.func or vmap: explainers "

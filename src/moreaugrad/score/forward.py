@@ -1,4 +1,4 @@
-"""Network passes: how many samples each takes, how a model is called, and the errors it raises."""
+"""Network passes: how many samples each takes, how a model is called, and its errors."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from moreaugrad.score.targets import tensor_output
 T = TypeVar("T")
 
 # Entries of the input in one pass: 16 photos of 3 x 224 x 224, 128 images of 3 x 32 x 32. Larger
-# chunks are slower per sample on a CPU (page faults and cache misses of big activations) and
-# gain nothing; an accelerator wants more.
+# chunks are slower per sample on a CPU (page faults and cache misses of big activations); an
+# accelerator needs more.
 CPU_ENTRIES, CPU_MOST = 2_500_000, 128
 DEVICE_ENTRIES, DEVICE_MOST = 40_000_000, 2048
-# Bytes of activations in one pass on a CPU, once they are known: networks of tables fill the first
-# with thousands of rows, and no network takes more than the second.
+# Bytes of activations in one pass on a CPU, once they are known: small networks get enough rows to
+# reach the first, and no network exceeds the second.
 CPU_FULL, CPU_LARGEST = 100_000_000, 2_000_000_000
 
 
 @dataclass(eq=False)
 class Chunks:
-    """The chunk size shared by all parts of one computation; it shrinks when memory runs out.
+    """The chunk size shared by all parts of one computation; it is halved when memory runs out.
 
-    most: rows that `fit` may go up to; None keeps the size, which the user has set.
+    most: the largest size that `fit` may choose; None keeps the size, which the user has set.
     """
 
     size: int
@@ -53,13 +53,13 @@ class Chunks:
         return cls(min(most, fitting), fitting if on_cpu else None)
 
     def fit(self, row_bytes: int) -> None:
-        """Chooses the size again, by the bytes of activations that a row keeps for its gradient."""
+        """Adapts the size to the bytes of activations that a row keeps for its gradient."""
         if self.most is not None and row_bytes > 0:
             full, largest = CPU_FULL // row_bytes, CPU_LARGEST // row_bytes
             self.size = max(1, min(max(self.size, full), largest, self.most))
 
     def guarded(self, work: Callable[[], T]) -> T | None:
-        """The result of `work`, or None when memory ran out: then the size has been halved.
+        """The result of `work`; None when memory ran out and the size was halved.
 
         Errors: MemoryError when a single pass does not fit.
         """
@@ -77,7 +77,7 @@ class Chunks:
         return None
 
     def over(self, rows: Tensor, work: Callable[[Tensor], Tensor], width: int = 1) -> Tensor:
-        """`work` on consecutive rows that fill a pass, `width` places each; its results, joined."""
+        """The joined results of `work` on chunks of rows, `width` places of a pass each."""
         found: list[Tensor] = []
         at = 0
         while at < len(rows):
@@ -92,13 +92,13 @@ class Chunks:
 
 @contextmanager
 def activations(model: object) -> Iterator[list[int]]:
-    """Bytes of each tensor that passes keep for their gradient while open, weights left out."""
+    """Lists the bytes of each tensor that passes keep for their gradient, without weights."""
     tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     known = {tensor.untyped_storage().data_ptr() for tensor in tensors}
     sizes: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:
-        with suppress(RuntimeError):  # sparse tensors and others without a storage do not count
+        with suppress(RuntimeError):  # tensors without a storage, such as sparse ones
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in known:
                 known.add(storage.data_ptr())
@@ -110,7 +110,7 @@ def activations(model: object) -> Iterator[list[int]]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller pass may help."""
+    """Whether an error says that memory ran out, so that a smaller pass may help."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
@@ -125,7 +125,7 @@ def forward(model: Callable[..., Any], *args: object, layout: Layout | None = No
 def call(model: Callable[..., Any], *args: object, layout: Layout | None = None) -> Any:
     """What the model returns. Errors: ModelError for whatever it raises.
 
-    layout: what the error says was given, in place of the tensors among `args`.
+    layout: the inputs that the error describes; None describes the tensors among `args`.
     """
     tensors = [arg for arg in args if isinstance(arg, Tensor) and arg.ndim > 0]
     with one_function(), explained(layout or Layout.of(tensors)):
@@ -139,18 +139,18 @@ _depth = 0
 
 @contextmanager
 def one_function() -> Iterator[None]:
-    """While open, passes with and without gradients compute the same function, as Python runs it.
+    """While open, passes with and without gradients compute the same function.
 
-    torch's fast path of `nn.TransformerEncoder` runs without gradients only, and leaves out padded
-    positions; compiled models ignore hooks. Both are switched off. The switches are torch's, for
-    all threads: the first to enter sets them, the last to leave restores what the user had.
+    torch's fast path of `nn.TransformerEncoder` runs only without gradients, and skips padded
+    positions; compiled models ignore hooks. Both are switched off. The switches are global: the
+    first thread to enter sets them, and the last one to leave restores the user's settings.
     """
     global _depth
     with _LOCK:
         if _depth == 0:
             _OPEN.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
             mha.set_fastpath_enabled(False)
-            # Without dynamo nothing is compiled. Older torch has no such switch.
+            # Nothing is compiled without dynamo. Older torch has no such switch.
             if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
                 _OPEN.enter_context(torch.compiler.set_stance("force_eager"))
         _depth += 1
@@ -165,7 +165,7 @@ def one_function() -> Iterator[None]:
 
 @contextmanager
 def explained(layout: Layout) -> Iterator[None]:
-    """Adds to a model's own error, of whatever type, what the model was given."""
+    """Turns any error of a model into a ModelError that says which inputs the model got."""
     try:
         yield
     except ModelError:
@@ -205,7 +205,7 @@ def _hint(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """The one that says what is wrong: TorchScript's errors have a trace before it."""
+    """The line that says what is wrong: TorchScript's errors print a trace before it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return "no message"

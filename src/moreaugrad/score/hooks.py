@@ -1,4 +1,4 @@
-"""The input taken at a layer: its clean output, and forward passes with another in its place."""
+"""Layers of a model: found by name, hooked, read, and replaced in forward passes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Before = Callable[[nn.Module, tuple[Any, ...]], Any]
 After = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 """A forward hook: of a module, its arguments and its output."""
 
-# torch numbers its hooks without a lock: two of the same number on one module replace each other.
+# torch numbers its hooks without a lock, and hooks with the same number replace each other.
 _REGISTERING = threading.Lock()
 
 
 def as_module(model: object, who: str) -> nn.Module:
-    """The model, where it has layers to look into."""
+    """The model, if it is a torch module with hooks. Errors: TypeError."""
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"{who}: expected the model to be a torch module, got {type(model).__name__}"
@@ -37,10 +37,10 @@ def as_module(model: object, who: str) -> nn.Module:
 
 
 def resolve(model: object, layer: str | nn.Module, what: str = "layer") -> nn.Module:
-    """The module of that name, given as the setting `what`.
+    """The module of the model with that name. what: the setting that gives it, for messages.
 
     Names within a compiled model are those of the original, with or without "_orig_mod.".
-    Errors: ValueError that suggests the nearest name, TypeError for a module of torch.jit.
+    Errors: ValueError with the nearest name, TypeError for a module of torch.jit.
     """
     modules = {_original(name): module for name, module in as_module(model, what).named_modules()}
     if isinstance(layer, str):
@@ -56,12 +56,12 @@ def resolve(model: object, layer: str | nn.Module, what: str = "layer") -> nn.Mo
 
 
 def name_of(model: nn.Module, layer: nn.Module) -> str:
-    """The name that `resolve` finds this module of the model by."""
+    """The name of a module of the model, as `resolve` takes it."""
     return next(_original(name) for name, module in model.named_modules() if module is layer)
 
 
 def _original(name: str) -> str:
-    """Without the level that torch.compile puts around a module."""
+    """A name without the level that torch.compile adds."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
@@ -69,8 +69,8 @@ def _original(name: str) -> str:
 def hooked(before: Mapping[nn.Module, Before], after: Mapping[nn.Module, After]) -> Iterator[None]:
     """While open, these hooks act on calls of their modules by this thread.
 
-    Other threads may run, hook and explain the same model meanwhile: each passes the others' hooks
-    by. A copy of the model that is made meanwhile keeps hooks that do nothing.
+    Other threads may run, hook and explain the same model at the same time, without these hooks. A
+    copy of the model made in between keeps hooks that do nothing.
     """
     thread, active = threading.get_ident(), True
 
@@ -93,11 +93,10 @@ def hooked(before: Mapping[nn.Module, Before], after: Mapping[nn.Module, After])
 
 @contextmanager
 def replaced(layer: nn.Module, value: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While open, for one forward pass: the model goes on with `value` of the layer's output.
+    """While open, for one forward pass, the layer's output is replaced by `value` of it.
 
-    It gets a copy, so that operations in place after the layer leave the value itself alone. Where
-    the layer worked in place, what else refers to its input sees the new value too, as it would
-    see the layer's.
+    The model gets a copy, so that later in-place operations do not change the value itself. If the
+    layer works in place, the value is written in place too, so that other uses of its input see it.
     Errors: TypeError unless the output is one floating-point tensor, ValueError unless the layer
     runs once.
     """
@@ -141,7 +140,7 @@ def substituted(layer: nn.Module, output: Tensor) -> Iterator[None]:
 
 
 def taken(model: Callable[..., Any], layer: nn.Module, args: tuple[object, ...]) -> Tensor:
-    """The layer's output in one clean forward pass, as it was before anything changed it."""
+    """The layer's output in one clean forward pass, before later operations change it in place."""
     found: list[Tensor] = []
 
     def keep(output: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ Shape = tuple[int, ...]
 class Layout:
     """Where each input lies in the flat `[B, n]` matrix that solvers work on.
 
-    `shapes` are the inputs' shapes without the batch dimension, in order; `dtypes` those that the
-    maps are given back in.
+    shapes: the inputs' shapes without the batch dimension. dtypes: the inputs', which are also
+    those of maps.
     """
 
     shapes: tuple[Shape, ...]
@@ -64,7 +64,7 @@ class Layout:
         )
 
     def lost(self, flat: Tensor) -> Tensor:
-        """What each row loses in the inputs' dtypes, as a fraction of its length, `[B]`.
+        """What each row loses when cast to the inputs' dtypes, as a fraction of its length, `[B]`.
 
         Small entries vanish in float16, and large ones overflow.
         """
@@ -77,18 +77,18 @@ class Layout:
 
 
 def working_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
-    """float64 when an input has it, else float32: reduced precision is for network passes only."""
+    """float64 if an input has it, else float32; only network passes run in reduced precision."""
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
 def per_sample(value: float | Tensor, like: Tensor) -> Tensor:
-    """A number, or one number per sample `[B]`, shaped to broadcast against `like` `[B, ...]`."""
+    """A number, or one for each sample `[B]`, shaped to broadcast against `like` `[B, ...]`."""
     weight = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     return weight.reshape(-1, *[1] * (like.ndim - 1)) if weight.ndim else weight
 
 
 def per_channel(name: str, values: float | Sequence[float], layout: Layout, like: Tensor) -> Tensor:
-    """A number, or one for each channel, for every entry `[n]`.
+    """A number, or one for each channel, expanded to every entry `[n]`.
 
     Errors: ValueError for a number of channels that differs from the inputs'.
     """
@@ -105,7 +105,7 @@ def per_channel(name: str, values: float | Sequence[float], layout: Layout, like
 
 
 def flat_scale(std: float | Sequence[float], layout: Layout, like: Tensor) -> Tensor:
-    """`std` for every entry `[n]`. Errors: ValueError for a number that is not positive."""
+    """`std` expanded to every entry `[n]`. Errors: ValueError for a number that is not positive."""
     given = (std,) if isinstance(std, (int, float)) else std
     if not all(0 < value < float("inf") for value in given):
         raise ValueError(f"std: expected numbers > 0, got {std!r}")
@@ -113,11 +113,11 @@ def flat_scale(std: float | Sequence[float], layout: Layout, like: Tensor) -> Te
 
 
 MaskLike = Tensor | Sequence[Tensor | None] | None
-"""True at real positions: a tensor, or one for each of several inputs (None: all of it is real)."""
+"""True at real positions: a tensor, or one for each of several inputs (None: all are real)."""
 
 
 def flat_mask(mask: MaskLike, layout: Layout, like: Tensor) -> Tensor | None:
-    """The mask of every entry `[B, n]`, on the device of `like` `[B, n]`; None where none is given.
+    """The mask of every entry `[B, n]`, on the device of `like` `[B, n]`; None without a mask.
 
     Errors: TypeError or ValueError for another type or shape than the inputs have, and for a
     sample of padding alone.
@@ -145,7 +145,7 @@ def flat_mask(mask: MaskLike, layout: Layout, like: Tensor) -> Tensor | None:
 
 
 def _entries(mask: object, batch: int, shape: Shape, device: torch.device) -> Tensor:
-    """One input's mask, of its full shape."""
+    """One input's mask, expanded to its full shape."""
     full = (batch, *shape)
     if mask is None:
         return torch.ones(full, dtype=torch.bool, device=device)
@@ -173,7 +173,7 @@ def _entries(mask: object, batch: int, shape: Shape, device: torch.device) -> Te
 
 
 def spread(flat: Tensor, real: Tensor | None = None) -> Tensor:
-    """max - min of each row's real entries, `[B]`; 0 where there are none."""
+    """max - min of each row's real entries, `[B]`; 0 without real entries."""
     if real is None:
         return flat.amax(1) - flat.amin(1)
     top = flat.masked_fill(~real, -torch.inf).amax(1)
@@ -191,7 +191,7 @@ def rank_from_top(values: Tensor, rank: Tensor) -> Tensor:
 
 PIXEL, INPUT = "pixel", "input"
 UNITS = (INPUT, PIXEL)
-"""Of lengths: the network's own, after the normalisation, or those of pixels before it."""
+"""Units of lengths: those of the network's input, or of pixels before the normalisation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,14 +200,14 @@ class InputSpace(metaclass=Documented):
 
     >>> space = mg.InputSpace(mean=(0.5,) * 3, std=(0.25,) * 3)
 
-    It is declared once, where the model is wrapped; attacks, metrics and certificates ask it for
-    the box of valid inputs and for lengths.
+    It is declared once for a model; attacks, metrics and certificates take the box of valid inputs
+    and the units of lengths from it.
     """
 
     mean: float | tuple[float, ...] = 0.0
-    """What is subtracted from a pixel: a number, or one for each channel."""
+    """Number that is subtracted from a pixel, or one for each channel."""
     std: float | tuple[float, ...] = 1.0
-    """What the difference is divided by: a number, or one for each channel."""
+    """Number that the difference is divided by, or one for each channel."""
     low: float = 0.0
     """Smallest value of a pixel."""
     high: float = 1.0
@@ -218,11 +218,11 @@ class InputSpace(metaclass=Documented):
             raise ValueError(f"low and high: expected low < high, got {self.low} and {self.high}")
 
     def scale(self, layout: Layout, like: Tensor) -> Tensor:
-        """std for every entry `[n]`: pixels of one unit of input."""
+        """std of every entry `[n]`: the length in pixels of one unit of input."""
         return flat_scale(self.std, layout, like)
 
     def box(self, layout: Layout, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the greatest input, `[n]` each."""
+        """The smallest and the largest valid input, `[n]` each."""
         scale, mean = self.scale(layout, like), self._mean(layout, like)
         return (self.low - mean) / scale, (self.high - mean) / scale
 
@@ -239,7 +239,7 @@ class InputSpace(metaclass=Documented):
 
 
 def take(args: tuple[object, ...], follows: tuple[bool, ...], rows: Tensor) -> tuple[object, ...]:
-    """Arguments for these rows: those with one row per sample follow, the rest stays."""
+    """Arguments for these samples. follows: which of them have one row for each sample."""
     return tuple(
         arg[rows.to(arg.device)] if isinstance(arg, Tensor) and along else arg
         for arg, along in zip(args, follows, strict=True)

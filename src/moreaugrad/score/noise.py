@@ -1,17 +1,17 @@
-"""Gaussian draws that are a function of (seed, sample key, draw index).
+"""Gaussian noise as a function of (seed, sample key, index).
 
-A map must not depend on the batch its sample came in, nor on the order or the size of the chunks
-that its draws were evaluated in. So noise is looked up, not consumed: draw `k` of sample key `j`
-is the same tensor whoever asks for it and when, and the global generators are neither read nor
-written.
+A map must not depend on the batch that its sample is in, nor on the order or the size of the chunks
+in which its noise samples are evaluated. So noise is looked up, not consumed: noise sample `k` of
+sample key `j` is always the same tensor, and global generators are neither read nor written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,38 +21,38 @@ from moreaugrad.score.inputs import per_sample, spread
 from moreaugrad.settings import Documented
 
 DEFAULT_SIGMA = 0.1
-"""Noise level of the Gaussian-regularised explainers, as a share of each input's own range."""
+"""Noise level of the Gaussian-regularised explainers, as a fraction of each input's own range."""
 
 KEYS = 2**62
-"""Ids lie below it; solvers key streams of their own above it."""
+"""Ids lie below it; solvers use keys above it for streams of their own."""
 
 RELATIVE, ABSOLUTE = "relative", "absolute"
 
 
 @dataclass(frozen=True)
 class Noise(metaclass=Documented):
-    """Standard normal draws, antithetic in pairs: draw `2i + 1` is minus draw `2i`.
+    """Standard normal noise, antithetic in pairs: sample `2i + 1` is minus sample `2i`.
 
     >>> found = mg.Noise(seed=1).normals([0], 0, x)
 
-    Antithetic pairs cancel every odd term of the integrand and cost nothing.
+    Antithetic pairs cancel every odd term of the integrand at no cost.
     """
 
     seed: int = 0
     """Random seed, a number >= 0."""
     antithetic: bool = True
-    """False gives independent draws, which bounds that assume independence need."""
+    """Whether noise comes in pairs z, -z; False for bounds that assume independent samples."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected an integer from 0 to 2^63 - 1, got {self.seed!r}")
 
     def number(self, index: int) -> tuple[int, int]:
-        """Which normal vector draw `index` is, and with which sign."""
+        """The number of the normal vector that noise sample `index` uses, and its sign."""
         return (index // 2, 1 - 2 * (index % 2)) if self.antithetic else (index, 1)
 
     def normal(self, key: int, number: int, size: int) -> Tensor:
-        """Normal vector `number` of a sample key: `[size]`, float32, on the processor.
+        """Normal vector `number` of a sample key: `[size]`, float32, on the CPU.
 
         Philox is counter-based: (seed, key) is its key and `number` the top of its counter, so no
         two vectors overlap, and the bits are the same whatever device the map is computed on.
@@ -65,17 +65,17 @@ class Noise(metaclass=Documented):
     def draw(
         self, keys: Sequence[int], index: int, like: Tensor, real: Tensor | None = None
     ) -> Tensor:
-        """Draw `index` of samples with these keys: `[B, n]`, of `like`'s dtype and device."""
+        """Noise sample `index` for these keys: `[B, n]`, of the dtype and device of `like`."""
         number, sign = self.number(index)
         return sign * self.normals(keys, number, like, real).expand(len(keys), -1)
 
     def normals(
         self, keys: Sequence[int], number: int, like: Tensor, real: Tensor | None = None
     ) -> Tensor:
-        """`[B, n]`, or `[1, n]` where all samples share one key; made once for each key.
+        """Normal vector `number` for these keys: `[B, n]`, or `[1, n]` if all keys are the same.
 
         real `[B, n]`: the vector's first numbers go to the real entries in their order, so that
-        padding does not change what they get; the others are zero.
+        padding does not change them; the other entries are zero.
         """
         made = {key: self.normal(key, number, like.shape[1]) for key in set(keys)}
         rows = torch.stack([made[key] for key in (keys[:1] if len(made) == 1 else keys)])
@@ -85,34 +85,30 @@ class Noise(metaclass=Documented):
         place = (real.cumsum(1) - 1).clamp_min(0)
         return rows.expand(len(keys), -1).gather(1, place) * real
 
+    def adder(
+        self, keys: Sequence[int], like: Tensor, real: Tensor | None = None
+    ) -> Callable[[Tensor, Tensor, Tensor, int, slice], None]:
+        """A function add(out, base, sigma, index, rows) for one batch.
 
-class Draws:
-    """The draws of one batch in the order they are asked for; the last vector is kept.
+        It writes base + sigma * (noise sample `index`) for these rows into `out`. The last vector
+        is kept: antithetic partners, and samples that a chunk splits, are generated once.
+        """
+        normals = lru_cache(maxsize=1)(lambda number: self.normals(keys, number, like, real))
 
-    Antithetic partners, and a draw that is cut by a chunk's end, then cost one generation.
-    """
+        def add(out: Tensor, base: Tensor, sigma: Tensor, index: int, rows: slice) -> None:
+            number, sign = self.number(index)
+            made = normals(number)
+            normal = made if len(made) == 1 else made[rows]
+            torch.addcmul(base[rows], sigma[rows], normal, value=sign, out=out)
 
-    def __init__(
-        self, noise: Noise, keys: Sequence[int], like: Tensor, real: Tensor | None = None
-    ) -> None:
-        self._noise, self._keys, self._like, self._real = noise, keys, like, real
-        self._number, self._rows = -1, like[:0]
-
-    def add(self, out: Tensor, base: Tensor, sigma: Tensor, index: int, rows: slice) -> None:
-        """Writes base + sigma * (draw `index`) for these rows of the batch into `out`."""
-        number, sign = self._noise.number(index)
-        if number != self._number:
-            self._number = number
-            self._rows = self._noise.normals(self._keys, number, self._like, self._real)
-        normal = self._rows if len(self._rows) == 1 else self._rows[rows]
-        torch.addcmul(base[rows], sigma[rows], normal, value=sign, out=out)
+        return add
 
 
 def sample_keys(ids: Sequence[int] | Tensor | None, batch: int) -> tuple[int, ...]:
-    """One key per sample: the ids where given, else 0 for all, so that samples share their draws.
+    """One key for each sample: its id, or 0 for all without ids, so that samples share their noise.
 
-    Errors: ValueError for a wrong number of ids or one that is out of range; TypeError for one that
-    is no whole number.
+    Errors: ValueError for a wrong number of ids or an id out of range; TypeError for an id that is
+    no whole number.
     """
     if ids is None:
         return (0,) * batch
@@ -136,10 +132,10 @@ def _whole(key: object) -> int:
 def noise_level(
     parts: Sequence[Tensor], sigma: float, mode: str, real: Sequence[Tensor] | None = None
 ) -> list[Tensor]:
-    """Standard deviation for each sample of each input, `[B, 1, ..]`, fixed at the clean input.
+    """Standard deviation of the noise for each sample of each input, `[B, 1, ..]`.
 
-    relative: sigma times (max - min) of that sample's own input, over its real entries where
-    `real` gives each input's mask; absolute: sigma itself.
+    mode: "relative" multiplies sigma by (max - min) of that sample's own input, over its real
+    entries if `real` gives each input's mask; "absolute" takes sigma itself.
     """
     if not 0 <= sigma < torch.inf:
         raise ValueError(f"sigma: expected a finite number >= 0 (0: no noise), got {sigma!r}")

@@ -36,7 +36,7 @@ def log_softmax(outputs: Tensor) -> Tensor:
     """
     top = outputs.detach().argmax(1, keepdim=True)
     largest = outputs.gather(1, top)
-    # Not -inf: where all others are switched off, logsumexp's gradient would be 0 / 0.
+    # Not -inf: if all others are switched off, logsumexp's gradient would be 0 / 0.
     least = torch.finfo(outputs.dtype).min / 2
     others = outputs.masked_fill(outputs == -torch.inf, least).scatter(1, top, least)
     odds_against = others.logsumexp(1, keepdim=True) - largest
@@ -45,7 +45,7 @@ def log_softmax(outputs: Tensor) -> Tensor:
 
 
 def log_probability(outputs: Tensor, classes: Tensor) -> Tensor:
-    """The log-probability of one class a row: `[B, ...]` for outputs `[B, K, ...]`."""
+    """The log-probability of one class for each row: `[B, ...]` for outputs `[B, K, ...]`."""
     return log_softmax(outputs).gather(1, classes[:, None])[:, 0]
 
 
@@ -55,7 +55,7 @@ def log_sigmoid(evidence: Tensor) -> Tensor:
 
 
 def raised(values: Tensor) -> Tensor:
-    """In single precision at least: what a network computes in float16 is not read in it."""
+    """Values in single precision at least, also where a network computes in float16."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
@@ -75,9 +75,9 @@ def pulled_back(
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
     """read(outputs) `[B]` in at least single precision, and each row's gradient by the inputs.
 
-    What goes back through the network is each row's gradient by its own outputs, scaled to a
-    largest entry from 1 to 2: one of 1e-9 would vanish in a network that computes in float16.
-    `read` takes detached outputs. None for inputs that the outputs do not depend on.
+    Each row's gradient by its outputs is scaled to a largest entry between 1 and 2 before it is
+    propagated: a gradient of 1e-9 would vanish in a network that computes in float16.
+    read: takes detached outputs. The gradient is None for inputs that have no influence.
     """
     with torch.enable_grad():
         leaf = raised(outputs.detach()).requires_grad_()
@@ -94,13 +94,13 @@ def pulled_back(
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 CHANGED = 4
-"""One result in so many is moved up by a unit in the last place, and one down."""
+"""One result of this many is moved up by a unit in the last place, and one down."""
 EXACT = {
     "abs", "cat", "clone", "constant_pad_nd", "empty", "full", "gather", "index", "index_select",
     "masked_fill", "max", "max_pool2d_with_indices", "neg", "new_zeros", "ones_like", "relu",
     "scatter", "stack", "threshold_backward", "where", "zeros_like",
 }  # fmt: skip
-"""Operators that do not round."""
+"""Operators without rounding."""
 
 
 def reduced_precision(model: object, dtypes: tuple[torch.dtype, ...]) -> bool:
@@ -113,9 +113,9 @@ def reduced_precision(model: object, dtypes: tuple[torch.dtype, ...]) -> bool:
 class OtherRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While open, operators round some of their results to the next number instead.
 
-    Forward and backward passes alike. What comes of it differs from what comes without by about the
-    rounding error of both (Monte Carlo arithmetic; Parker, 1997). Which results are moved depends
-    on their own bits, on the operator's place in the sequence and on `seed`, not on the batch.
+    This holds for forward and backward passes. The difference from the usual result has about the
+    size of the rounding error (Monte Carlo arithmetic; Parker, 1997). Which numbers are moved
+    depends on their bits, on the operator's place in the sequence and on `seed`, not on the batch.
     """
 
     def __init__(self, seed: int) -> None:

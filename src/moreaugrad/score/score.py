@@ -1,8 +1,8 @@
-"""The scalar whose dependence on the input is explained, as a batched function with gradients.
+"""The score that is explained: one number for each sample, as a batched function with gradients.
 
-`Score` is a model with a way to read one number per sample off its output. `bind` fixes, at the
-clean input, everything that must not change while a map is computed: target, noise level, sample
-keys. The bound score works on flat displacements `u` `[B, n]`.
+`Score` is a model with a way to read one number for each sample off its output. `bind` fixes at the
+clean input what must not change while a map is computed: target, noise level and sample keys. The
+result, a `BoundScore`, works on flat displacements `u` `[B, n]`.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ class Score(Readout):
     model: ForwardFunc = field(kw_only=False)
     """A torch module, or a function of the inputs."""
     layer: str | nn.Module | None = None
-    """Explain the output of this module (or its name) instead of the input itself, e.g. an
-    embedding, where token ids cannot be differentiated."""
+    """Explain the output of this module (or its name) instead of the input, e.g. of an embedding,
+    because token ids cannot be differentiated."""
     batch_size: int | None = None
-    """Samples times noise samples in one network pass; None chooses from the input's size."""
+    """Samples times noise samples in one network pass; None chooses by the input's size."""
     check: bool = True
-    """Try when inputs are bound, by about two forward passes of one sample, whether the model is a
-    function of each sample alone (see `behaviour`), and refuse one that is not."""
+    """Test by about two forward passes of one sample whether the model is a function of each sample
+    alone, and refuse it if it is not."""
     sigma: float = 0.0
     """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
     sigma_mode "absolute" in the input's units. 0 is the score itself."""
     samples: int = 64
-    """Noise samples of the mean."""
+    """Number of noise samples of the mean."""
     sigma_mode: str = RELATIVE
     """Units of `sigma`: "relative" or "absolute"."""
     noise: Noise = field(default=Noise())
-    """Where the draws come from."""
+    """Source of the noise samples."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,7 +90,7 @@ class Score(Readout):
         return self._smoothed(bound.resolved(outputs, target))
 
     def _smoothed(self, bound: BoundScore) -> BoundScore:
-        """With noise at the level of the clean inputs."""
+        """The score with noise at the level of the clean inputs."""
         parts = bound.layout.split(bound.origin)
         real = None if bound.mask is None else bound.layout.split(bound.mask)
         levels = noise_level(parts, self.sigma, self.sigma_mode, real)
@@ -110,7 +110,7 @@ class Score(Readout):
         mask: MaskLike,
         follows: tuple[bool, ...],
     ) -> BoundScore:
-        """Without the target; `follows` says which arguments have one row per sample."""
+        """The score without its target. follows: which arguments have one row for each sample."""
         layer = None if self.layer is None else resolve(self.model, self.layer)
         batch = len(parts[0])
         if layer is not None:
@@ -160,10 +160,10 @@ class Score(Readout):
 def _checked(
     fixed: Callable[[tuple[bool, ...]], BoundScore], choices: Sequence[tuple[bool, ...]]
 ) -> tuple[BoundScore, Tensor]:
-    """A score, by its reading of the further arguments, and its clean outputs.
+    """A score and its clean outputs, for the right reading of the further arguments.
 
-    Those as long as the batch have one row per sample, or just happen to be so long: the first
-    reading under which samples do not depend on each other is right.
+    An argument as long as the batch has one row for each sample, or has this length by chance: the
+    first reading under which samples do not depend on each other is right.
     """
     for follows in choices if len(choices) > 1 else ():
         with suppress(checks.ModelError):
@@ -177,16 +177,19 @@ def _tried(bound: BoundScore, *, any_size: bool) -> tuple[BoundScore, Tensor]:
     return bound, outputs
 
 
-MOST = 3
-"""Arguments whose readings are all tried."""
+_MOST = 3
+"""Largest number of arguments for which all readings are tried."""
 
 
 def _readings(args: tuple[object, ...], batch: int) -> list[tuple[bool, ...]]:
-    """Which arguments have one row per sample: first all that are as long as the batch, then what
-    else may be meant, because one that all samples share may happen to be so long."""
+    """Possible choices of the arguments that have one row for each sample.
+
+    The first choice is all arguments as long as the batch; others leave some of them out, because
+    an argument that all samples share may have this length by chance.
+    """
     first = [isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == batch for arg in args]
     own = [index for index, follows in enumerate(first) if follows]
-    if len(own) <= MOST:
+    if len(own) <= _MOST:
         shared = [set(some) for n in range(len(own) + 1) for some in combinations(own, n)]
     else:
         shared = [set(), set(own)]

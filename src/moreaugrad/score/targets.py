@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from moreaugrad.registry import choose
+from moreaugrad.score.batched import Batched
 from moreaugrad.score.numerics import log_probability, log_sigmoid, raised
 from moreaugrad.settings import Documented
 
 TargetLike = int | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | tuple[int, ...] | None
-"""What Captum takes: an int, a tensor `[B]` or `[B, 1]`, a list of ints, a tuple (class and then
-the position in outputs with more than two dimensions), a list of tuples, or None (prediction)."""
+"""A target in Captum's form: an int, a tensor `[B]` or `[B, 1]`, a list of ints, a tuple (the
+class, then the position in outputs with more than two dimensions), a list of tuples, or None (the
+prediction)."""
 
 TASKS = ("auto", "multiclass", "binary", "multilabel", "regression")
 
 
 def _two_class(evidence: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """Kinds of score when the target's log-odds are known: the two-class softmax of (s, 0)."""
+    """Kinds of score from the target's log-odds s: those of the two-class softmax of (s, 0)."""
     return {
         "logit": lambda: evidence,
         "log-probability": lambda: log_sigmoid(evidence),
@@ -57,14 +59,11 @@ KINDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
-    """Classes `[B]` and, for outputs with more dimensions, positions `[B, P]` behind the class."""
+class Target(Batched):
+    """Classes `[B]` and, for outputs with more dimensions, positions `[B, P]` after the class."""
 
     classes: Tensor
     positions: Tensor | None = None
-
-    def select(self, rows: Tensor) -> Target:
-        return Target(self.classes[rows], None if self.positions is None else self.positions[rows])
 
 
 def tensor_output(output: object) -> Tensor:
@@ -82,7 +81,7 @@ def tensor_output(output: object) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Readout(metaclass=Documented):
-    """Reads one number for each sample off `[B]`, `[B, K]` or `[B, K, ...]` outputs."""
+    """How one number for each sample is read off outputs `[B]`, `[B, K]` or `[B, K, ...]`."""
 
     kind: str = "logit"
     """Which number of the target: "logit", "log-probability", "probability", "margin" (the logit
@@ -97,7 +96,7 @@ class Readout(metaclass=Documented):
         choose("task", self.task, TASKS)
 
     def resolve(self, outputs: Tensor, target: TargetLike) -> tuple[Target, Tensor]:
-        """The target, and the prediction `[B]`, at the clean input's outputs."""
+        """The target and the prediction `[B]`, from the outputs at the clean input."""
         table = outputs[:, None] if outputs.ndim == 1 else outputs
         task = self._task(table)
         given = None if target is None else _parse(target, len(table), outputs.device)
