@@ -29,10 +29,10 @@ import torch
 
 from benchmarks import machine
 from benchmarks.results import Result, Table, write
+from moreaugrad.cli import perform
 from moreaugrad.cli.commands import COMMANDS
 from moreaugrad.cli.entry import run
 from moreaugrad.reports.page import templates
-from moreaugrad.runs import demo
 from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.runs.plans.option import Settings
 
@@ -401,8 +401,8 @@ def _import() -> None:
     for name in templates().list_templates():
         templates().get_template(name)
 
-    less = _less(demo.demo_plan())
-    demo.demo_plan = lambda: less
+    less = _less(perform.demo_plan())
+    perform.demo_plan = lambda: less
     with contextlib.redirect_stderr(io.StringIO()):
         for words in (["explain", "missing.png"], ["report", "missing"]):
             run([*words, "--out", "nowhere"])

@@ -12,7 +12,7 @@ import moreaugrad as mg
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.timing import timed
-from moreaugrad.reports.intervals import LEAST, Intervals
+from moreaugrad.reports.statistics import LEAST, Intervals
 
 FEATURES, WIDTH, CLASSES = 30, 256, 4
 SAMPLES = (1, 16, 256, 2048)

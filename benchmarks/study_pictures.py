@@ -14,9 +14,8 @@ from moreaugrad import Status
 from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.files.units import Record
 from moreaugrad.reports.curves import charts
-from moreaugrad.reports.intervals import Intervals
 from moreaugrad.reports.reading import CLEAN, MapsFolder
-from moreaugrad.reports.statistics import means
+from moreaugrad.reports.statistics import Intervals, means
 
 PICTURES = 2
 Shown = tuple[str, float | None]

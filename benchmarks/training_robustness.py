@@ -16,9 +16,8 @@ from benchmarks.training_maps import GRADIENT, Judged, Judging, called, firsts, 
 from benchmarks.training_pictures import attacked, post_processed, robustness_curves
 from benchmarks.training_rows import ONE
 from moreaugrad.reports.drops import Drop, bases, drops
-from moreaugrad.reports.intervals import Intervals
 from moreaugrad.reports.reading import CLEAN
-from moreaugrad.reports.statistics import WORST, Mean, means
+from moreaugrad.reports.statistics import WORST, Intervals, Mean, means
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.cli.app import ORDER
-from moreaugrad.cli.commands import COMMANDS, Output
+from moreaugrad.cli.commands import COMMANDS, CommonOptions
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.runs.plans.option import Option, options
@@ -119,7 +119,10 @@ def metrics_table() -> str:
 def options_of(name: str) -> list[Option]:
     """The options of a command, those of the folder of results among them."""
     command = COMMANDS[name]
-    found = [*options(command.plan_class(), command.hidden), *options(Output, command.without)]
+    found = [
+        *options(command.plan_class(), command.hidden),
+        *options(CommonOptions, command.without),
+    ]
     return [option for _, option in found]
 
 

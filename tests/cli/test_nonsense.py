@@ -2,7 +2,7 @@
 
 import pytest
 
-from moreaugrad.cli.commands import COMMANDS, Output
+from moreaugrad.cli.commands import COMMANDS, CommonOptions
 from moreaugrad.runs.plans.option import options
 
 MODEL = ("--model", "tiny_models:smooth")
@@ -40,7 +40,7 @@ def declared():
     """Every option with a value, by its command."""
     for name, command in COMMANDS.items():
         own = list(options(command.plan_class(), command.hidden))
-        for _, option in [*own, *options(Output, command.without)]:
+        for _, option in [*own, *options(CommonOptions, command.without)]:
             if option.name.startswith("-") and not option.is_flag:
                 yield name, option.name
     yield from (("demo", "--out"), ("data cells", "--out"))

@@ -13,7 +13,7 @@ from moreaugrad.cli.entry import run
 from moreaugrad.files.names import number_name, percent_name
 from moreaugrad.reports import Sweep, Tile
 from moreaugrad.reports.folder import tensor_name
-from moreaugrad.reports.tables import Block
+from moreaugrad.reports.tables import table_title
 from moreaugrad.reports.wording import setting
 from moreaugrad.runs.maps.attacks import BudgetedAttack
 from moreaugrad.runs.maps.methods import swept
@@ -54,7 +54,7 @@ PLACES = {
     "a fraction in percent": percent_name,
     "a map's key": lambda v: tensor_name(3, "top-k", v, "map"),
     "an attack": lambda v: BudgetedAttack(label="top-k", epsilon=v, attack=None).title,
-    "a table": lambda v: Block("top-k", v, {}).title,
+    "a table": lambda v: table_title("top-k", v),
     "a frame of a sweep": lambda v: setting(
         Sweep(parameter="rho", values=[v], tiles=[Tile(title="", pictures={}, status="")]), v
     ),

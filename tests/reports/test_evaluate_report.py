@@ -12,7 +12,7 @@ import torch
 
 from moreaugrad.cli.entry import run
 from moreaugrad.files.units import Units, record_lines, tensor_bytes
-from moreaugrad.reports import intervals
+from moreaugrad.reports import statistics
 from moreaugrad.reports.folder import unit_stem
 from moreaugrad.reports.statistics import WORST
 from moreaugrad.runs.engine import Outcome, execute
@@ -174,7 +174,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_latex_escapes_and_marks_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "LEAST", 2)
+    monkeypatch.setattr(statistics, "LEAST", 2)
     report([make_run(tmp_path / "run")], tmp_path / "page")
     text = (tmp_path / "page" / "tables.tex").read_text(encoding="utf-8")
     assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 1 + 3 * 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from moreaugrad.reports.intervals import Intervals
+from moreaugrad.reports.statistics import Intervals
 
 Rows = np.ndarray
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from moreaugrad.reports.markdown import escaped
+from moreaugrad.reports.studies import escaped
 
 markdown = pytest.importorskip("markdown")
 

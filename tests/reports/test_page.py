@@ -12,7 +12,7 @@ from PIL import Image
 
 from moreaugrad.pictures import Picture, draw, heatmap
 from moreaugrad.reports import Page, Section, Sweep, Tile, render_page, write_page
-from moreaugrad.reports.embedding import data_uri
+from moreaugrad.reports.page import data_uri
 
 from .conftest import NASTY, make_page, make_tile
 

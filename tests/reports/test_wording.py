@@ -5,7 +5,7 @@ import math
 import pytest
 
 from moreaugrad.reports import Answer, Section, Tile
-from moreaugrad.reports.summary import summarise
+from moreaugrad.reports.tables import summary_table
 from moreaugrad.reports.wording import count, duration, number, percent, score
 
 
@@ -73,15 +73,15 @@ def test_summary_averages_what_is_defined():
             ],
         ),
     ]
-    found = summarise(sections)
-    assert found.inputs == 2
+    found = summary_table(sections)
+    assert found.title == "Mean over 2 inputs"
     assert found.columns == ["usable", "AUROC", "zeros", "evaluations"]
     rows = dict(found.rows)
     assert [plain(cell.text) for cell in rows["one"]] == ["2 of 2", "0.500", "75.0 %", ""]
     assert [plain(cell.text) for cell in rows["two"]] == ["1 of 2", "0.500", "", "10"]
-    assert [cell.undefined for cell in rows["one"]] == [0, 1, 0, 0]
+    assert [cell.note for cell in rows["one"]] == ["", "1 undefined", "", ""]
     assert [rows[name][1].best for name in ("one", "two")] == [True, True]
-    assert found.groups == [("", found.rows)]
+    assert list(rows) == ["one", "two"]
 
 
 def test_summary_keeps_networks_apart():
@@ -92,13 +92,11 @@ def test_summary_keeps_networks_apart():
         beside=Answer(network="sparse", tiles=[tile("one", gini=0.75), tile("two", gini=math.nan)]),
     )
     second = Section(title="b", network="ordinary", tiles=[tile("two"), tile("one", gini=0.625)])
-    found = summarise([first, second])
+    found = summary_table([first, second])
     assert found.columns == ["usable", "Gini"]
-    groups = [
-        (network, [(method, [cell.text for cell in cells]) for method, cells in rows])
-        for network, rows in found.groups
-    ]
-    assert groups == [
-        ("ordinary", [("one", ["2 of 2", "0.562"]), ("two", ["1 of 1", ""])]),
-        ("sparse", [("one", ["1 of 1", "0.750"]), ("two", ["1 of 1", ""])]),
+    assert [(label, [cell.text for cell in cells]) for label, cells in found.rows] == [
+        ("ordinary, one", ["2 of 2", "0.562"]),
+        ("ordinary, two", ["1 of 1", ""]),
+        ("sparse, one", ["1 of 1", "0.750"]),
+        ("sparse, two", ["1 of 1", ""]),
     ]

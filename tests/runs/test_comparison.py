@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import tiny_models
-from moreaugrad.cli.commands import COMMANDS, Output
+from moreaugrad.cli.commands import COMMANDS, CommonOptions
 from moreaugrad.cli.perform import assemble
 from moreaugrad.models import LoadedModel, Preprocess
 from moreaugrad.runs.engine import Outcome, execute
@@ -195,7 +195,7 @@ def test_its_methods_are_checked(photos: Path) -> None:
 
 def assembled(command: str, *, config: Path | None = None, **given: str) -> ExplainPlan:
     options = {f"--{name.replace('_', '-')}": text for name, text in given.items()}
-    output = Output(config=None if config is None else str(config), trust=True)
+    output = CommonOptions(config=None if config is None else str(config), trust=True)
     found = assemble(COMMANDS[command], options, output)
     assert isinstance(found, ExplainPlan)
     return found

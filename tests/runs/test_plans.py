@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moreaugrad.cli.app import make_app
-from moreaugrad.cli.commands import COMMANDS, Output
+from moreaugrad.cli.commands import COMMANDS, CommonOptions
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
 from moreaugrad.runs.plans.evaluate import EvaluatePlan
 from moreaugrad.runs.plans.explain import ExplainPlan
@@ -21,7 +21,10 @@ from moreaugrad.runs.plans.train import TrainPlan
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_option_has_two_meanings_in_a_command(name: str) -> None:
     command = COMMANDS[name]
-    every = [*options(command.plan_class(), command.hidden), *options(Output, command.without)]
+    every = [
+        *options(command.plan_class(), command.hidden),
+        *options(CommonOptions, command.without),
+    ]
     names = Counter(word for _, option in every for word in (*option.names, option.negative))
     del names[""]
     assert max(names.values()) == 1, [word for word, count in names.items() if count > 1]

@@ -11,12 +11,12 @@ import cyclopts
 from cyclopts import App, Group, Parameter
 
 from moreaugrad import __version__
-from moreaugrad.cli.commands import COMMANDS, GROUPS, Command, Output
+from moreaugrad.cli.commands import COMMANDS, GROUPS, Command, CommonOptions
 from moreaugrad.runs.plans.option import Option, options
 
 ORDER = (
     "Data", "Model", "Explanation", "Certificate", "Evaluation", "Randomisation", "Visualisation",
-    "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Computation", "Output",
+    "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Computation", "CommonOptions",
 )  # fmt: skip
 EPILOGUE = (
     "Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "
@@ -54,7 +54,7 @@ def _function(name: str, command: Command, *, whole: bool) -> Callable[..., int]
     declared: list[Option] = []
     if whole:
         declared = [option for _, option in options(command.plan_class(), command.hidden)]
-        declared += [option for _, option in options(Output, command.without)]
+        declared += [option for _, option in options(CommonOptions, command.without)]
     parameters, named, words = [], {}, ""
     for number, option in enumerate(declared):
         key = f"option{number}"

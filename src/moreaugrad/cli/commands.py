@@ -15,10 +15,10 @@ _PLANS, _RUNS = "moreaugrad.runs.plans.", "moreaugrad.runs."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output(Plan):
+class CommonOptions(Plan):
     """What every command that writes a folder has besides its plan."""
 
-    GROUP: ClassVar[str] = "Output"
+    GROUP: ClassVar[str] = "CommonOptions"
 
     out: str | None = option(
         None, "Folder for the results.", "--out", "-o", shown="required", metavar="FOLDER"
@@ -62,7 +62,7 @@ class Command:
     adapt: str = ""
     named: bool = False
     without: tuple[str, ...] = ()
-    """Options of `Output` that it does not have."""
+    """Options of `CommonOptions` that it does not have."""
 
     def plan_class(self) -> type[Plan]:
         found: type[Plan] = loaded(self.plan)

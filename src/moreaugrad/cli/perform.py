@@ -6,18 +6,18 @@ import shlex
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from moreaugrad.cli import screen, summary
-from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
-from moreaugrad.cli.commands import Command, Output, loaded
+from moreaugrad.cli import DONE, INTERRUPTED, PARTLY, screen, summary
+from moreaugrad.cli.commands import COMMANDS, Command, CommonOptions, loaded
 from moreaugrad.files.names import readable
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import Plan, options
 from moreaugrad.runs.plans.text import with_options
 
 
-def assemble(command: Command, given: dict[str, Any], output: Output) -> Plan:
+def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> Plan:
     """What was given goes before the configuration, and that before defaults."""
     if "IMAGE" in given and "--data" in given:
         raise ValueError(f"images: expected files or --data {given['--data']}, got both")
@@ -40,15 +40,15 @@ def _trusted(part: Any) -> Any:
 
 def perform(name: str, command: Command, values: dict[str, Any]) -> int:
     """Runs or estimates a command; the exit code. values: its options by their names."""
-    own = {o.name for _, o in options(Output)}
-    output = with_options(Output(), {k: v for k, v in values.items() if k in own})
+    own = {o.name for _, o in options(CommonOptions)}
+    output = with_options(CommonOptions(), {k: v for k, v in values.items() if k in own})
     if not output.dry_run:
         output.folder  # noqa: B018  refused before anything is loaded
     plan = assemble(command, {k: v for k, v in values.items() if k not in own}, output)
     return run_plan(name, command, plan, output)
 
 
-def run_plan(name: str, command: Command, plan: Plan, output: Output) -> int:
+def run_plan(name: str, command: Command, plan: Plan, output: CommonOptions) -> int:
     """The exit code."""
     from moreaugrad.runs.engine import execute
     from moreaugrad.runs.processes import processes
@@ -90,21 +90,24 @@ def _words() -> str:
 
 def demo(out: str, *, json: bool) -> int:
     """The example that needs nothing from outside."""
-    from pathlib import Path
+    output = CommonOptions(out=out, json=json, overwrite=(Path(out) / "config.toml").exists())
+    return run_plan("demo", COMMANDS["compare"], demo_plan(), output)
 
-    from moreaugrad.cli.commands import COMMANDS
-    from moreaugrad.runs import demo
 
-    output = Output(out=out, json=json, overwrite=(Path(out) / "config.toml").exists())
-    return run_plan("demo", COMMANDS["compare"], demo.demo_plan(), output)
+def demo_plan() -> Plan:
+    """Synthetic cells through the built-in networks."""
+    from importlib.resources import as_file, files
+
+    from moreaugrad.runs.plans.toml import read_plan
+
+    with as_file(files("moreaugrad.cli").joinpath("demo.toml")) as path:
+        return read_plan(COMMANDS["compare"].plan_class(), path)
 
 
 def write_cells(
     out: str, counts: dict[str, int], *, size: int, seed: int, workers: int, quiet: bool, json: bool
 ) -> int:
     """Writes cells as images; the exit code. Errors: ValueError for counts that are none."""
-    from pathlib import Path
-
     from moreaugrad.data.writing import write_cells as write
 
     for name, count in (*counts.items(), ("seed", seed)):

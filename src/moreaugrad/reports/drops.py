@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from moreaugrad.registry import choose
 from moreaugrad.reports.content import Entry, Table
-from moreaugrad.reports.intervals import Intervals
 from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, value
+from moreaugrad.reports.statistics import Intervals
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
     """(mean of base - mean of method) / mean of base, over the `count` clean images that both
-    have a value for; the interval takes the two values of a image as a pair. NaN where the
+    have a value for; the interval takes the two values of an image as a pair. NaN where the
     base's mean is not positive."""
 
     run: str
@@ -82,22 +80,11 @@ def drops_table(found: Sequence[Drop]) -> Table:
         head = f"{each.run}, " if several else ""
         rows.setdefault(f"{head}{each.method} of {each.base}", {})[each.metric] = each
     return Table(
-        title="Faithfulness that is lost, as a share of the base's",
+        title="Faithfulness that is lost, as a fraction of the base's",
         head="method of its base",
         columns=[f"{name} ↓" for name in metrics],
         rows=[(label, [_entry(row.get(name)) for name in metrics]) for label, row in rows.items()],
     )
-
-
-def drops_csv(found: Sequence[Drop]) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    names = [item.name for item in fields(Drop)]
-    rows.writerow(names)
-    for each in found:
-        values = (getattr(each, name) for name in names)
-        rows.writerow("" if isinstance(v, float) and math.isnan(v) else v for v in values)
-    return text.getvalue()
 
 
 def _values(run: MapsFolder, method: str, metric: str) -> dict[int, float]:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from moreaugrad.reports.content import Page
 from moreaugrad.reports.curves import charts
-from moreaugrad.reports.drops import Drop, bases, drops, drops_csv, drops_table
+from moreaugrad.reports.drops import Drop, bases, drops, drops_table
 from moreaugrad.reports.gallery import networks, sections_of
-from moreaugrad.reports.intervals import Intervals
 from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, why
-from moreaugrad.reports.statistics import WORST, Mean, means
-from moreaugrad.reports.tables import blocks, csv_text, latex, page_table
+from moreaugrad.reports.statistics import WORST, Intervals, Mean, means
+from moreaugrad.reports.tables import csv_text, latex, mean_tables
 
 CSV, LATEX, DROPS = "summary.csv", "tables.tex", "drops.csv"
 REASONS = 12
@@ -54,7 +53,8 @@ def evaluated_page(
     """The page of runs of `evaluate` (and of any others with them), and its tables as texts by the
     names of files."""
     every = [mean for run in runs for mean in means(run, intervals)]
-    tables, several = blocks(every), len(runs) > 1
+    several = len(runs) > 1
+    tables = mean_tables(every, several=several)
     lost = [drop for run in runs for drop in drops(run, bases(run, base), intervals)]
     pairs = [name for run in runs for name in run.metrics if run.metric(name).kind == "pair"]
     notes = [*_states(runs), *(line for run in runs for line in _failures(run))]
@@ -66,21 +66,11 @@ def evaluated_page(
         sections=[s for run in runs for s in sections_of(run, gallery, several=several)],
         facts=_facts(runs), notes=[*notes, *_explanations(every)],
         settings="\n".join(f"# {run.path.name}/config.toml\n{run.text}" for run in runs),
-        tables=[page_table(block, several=several) for block in tables]
-        + ([drops_table(lost)] if lost else []),
+        tables=[*tables, *([drops_table(lost)] if lost else [])],
         charts=charts(every, pairs, "budget"),
     )  # fmt: skip
-    return page, _texts(every, lost, intervals, several)
-
-
-def _texts(
-    every: Sequence[Mean], lost: Sequence[Drop], intervals: Intervals, several: bool
-) -> dict[str, str]:
-    found = {
-        CSV: csv_text(every),
-        LATEX: latex(blocks(every), intervals.confidence, several=several),
-    }
-    return found | ({DROPS: drops_csv(lost)} if lost else {})
+    texts = {CSV: csv_text(Mean, every), LATEX: latex(tables, intervals.confidence)}
+    return page, texts | ({DROPS: csv_text(Drop, lost)} if lost else {})
 
 
 def _title(runs: Sequence[MapsFolder]) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.files.names import shown
-from moreaugrad.pictures import colour_stops
+from moreaugrad.pictures import Picture, colour_stops
 from moreaugrad.reports import wording
-from moreaugrad.reports.content import Page, Tile
-from moreaugrad.reports.embedding import PictureFiles, data_uri, svg_uri
-from moreaugrad.reports.summary import summarise
+from moreaugrad.reports.content import Page, Table, Tile
+from moreaugrad.reports.tables import summary_table
 
 if TYPE_CHECKING:
     import jinja2
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 INPUTS_INSIDE, MAPS_INSIDE = 32, 128
 """A page of more inputs or of more maps has its pictures in files next to it: with all of them
 inside, 500 inputs are 53 MB, which a browser reads before it shows anything."""
+SMALL = 128 * 128
+QUALITY = 88
+"""Of JPEG."""
 
 
 @cache
@@ -87,13 +92,19 @@ def _rendered(page: Page, pictures: PictureFiles | None) -> str:
     palettes = sorted({picture.scale.palette for picture in drawn if picture.scale})
     return environment.get_template("page.html.j2").render(
         page=page,
-        summary=summarise(page.sections),
+        tables=page.tables or _summary(page),
         views=list(dict.fromkeys(name for tile in tiles for name in tile.pictures)),
         palettes={name: colour_stops(name) for name in palettes},
         script_digest=digest,
         source=data_uri if pictures is None else pictures.link,
         folder="" if pictures is None else pictures.folder,
     )
+
+
+def _summary(page: Page) -> list[Table]:
+    """Of pages that have no tables; one method alone needs none."""
+    table = summary_table(page.sections)
+    return [table] if len(table.rows) > 1 else []
 
 
 def _harmless(value: object) -> object:
@@ -107,3 +118,52 @@ def _tiles(page: Page) -> Iterator[Tile]:
             yield from answer.tiles
         for sweep in section.sweeps:
             yield from sweep.tiles
+
+
+def data_uri(picture: Picture) -> str:
+    """The picture itself, so that the page is one file."""
+    kind, data = _encoded(picture)
+    return _uri(f"image/{kind}", data)
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Turns pictures into links from a page to files in a folder next to it.
+
+    files: their contents by names with the folder's. A name is a digest of the content, so that it
+    has no character that a link cannot have, and equal pictures are one file.
+    """
+
+    folder: str
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def link(self, picture: Picture) -> str:
+        kind, data = _encoded(picture)
+        name = f"{self.folder}/{hashlib.sha256(data).hexdigest()[:32]}.{kind}"
+        self.files[name] = data
+        return quote(name, errors="surrogateescape")
+
+
+def svg_uri(svg: str) -> str:
+    """A drawing. As a picture, it runs no script and fetches nothing, whatever it holds."""
+    return _uri("image/svg+xml", svg.encode())
+
+
+def _encoded(picture: Picture) -> tuple[str, bytes]:
+    """PNG for palette pictures and small ones, where each pixel is seen; JPEG for photographs.
+
+    An overlay of a photograph is about four times as large as a PNG. The exact pixels of every
+    view are in the files of the results.
+    """
+    if picture.view in ("heat", "signed") or picture.pixels[..., 0].size <= SMALL:
+        return "png", picture.png()
+    from PIL import Image
+
+    file = io.BytesIO()
+    # Full chroma resolution: sparse maps are single coloured pixels.
+    Image.fromarray(picture.pixels).save(file, "JPEG", quality=QUALITY, subsampling=0)
+    return "jpeg", file.getvalue()
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

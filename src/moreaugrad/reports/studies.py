@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +17,10 @@ from moreaugrad.files.units import Record, Units
 from moreaugrad.pictures import photo
 from moreaugrad.reports.content import Entry, Page, Section, Table
 from moreaugrad.reports.folder import read_config
-from moreaugrad.reports.markdown import escaped
 
 RESULTS, TABLES, MARKDOWN = "results.json", "tables.json", "table.md"
 STUDY_FILES = (RESULTS, TABLES, MARKDOWN)
+MARKED = re.compile(r"([\\`*_\[\]#])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,3 +107,13 @@ def study_page(folder: Path) -> Page:
         notes=list(found.notes), settings=text,
         facts={"command": command, **({"model": model["name"]} if "name" in model else {})},
     )  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """A name for a line or a table's cell of Markdown, on one line.
+
+    Entities stand for what not every reader of Markdown lets a backslash precede.
+    """
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    plain = html.escape(" ".join(shown.split()), quote=False)
+    return MARKED.sub(r"\\\1", plain).replace("|", "&#124;").replace("~", "&#126;")

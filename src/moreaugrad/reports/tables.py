@@ -1,4 +1,4 @@
-"""Cells as tables: for a page, as CSV, as LaTeX."""
+"""Tables of means and of single methods: for a page, as CSV, as LaTeX."""
 
 from __future__ import annotations
 
@@ -6,150 +6,198 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from typing import Any
 
 from moreaugrad.files.names import number_name
-from moreaugrad.reports.content import Entry, Table
+from moreaugrad.reports.content import Entry, Section, Table, Tile
 from moreaugrad.reports.reading import CLEAN
 from moreaugrad.reports.statistics import HIGH, LOW, Mean
-from moreaugrad.reports.wording import score
+from moreaugrad.reports.wording import NARROW, RAISED, count, duration, percent, score
 
 ARROWS = {HIGH: " ↑", LOW: " ↓", "": ""}
 SPECIAL = str.maketrans(
     {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$", "×": r"$\times$", NARROW: r"\,",
+     **{raised: f"$^{{{plain}}}$" for plain, raised in RAISED.items()}}
 )  # fmt: skip
+"""Characters that LaTeX reads as commands, or does not have."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """The cells of an attack at a budget, as rows by (run, method) and columns by metric."""
+def mean_tables(found: Sequence[Mean], *, several: bool) -> list[Table]:
+    """A table for each attack at a budget, with a row for each method and a column for each metric.
 
-    attack: str
-    epsilon: float | None
-    rows: dict[tuple[str, str], dict[str, Mean]]
-
-    @property
-    def title(self) -> str:
-        if self.attack == CLEAN:
-            return "Maps of the clean images"
-        budget = "" if self.epsilon is None else f", budget {number_name(self.epsilon)}"
-        return self.attack + budget
-
-    @property
-    def metrics(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self.rows.values() for name in row))
-
-    def arrow(self, metric: str) -> str:
-        """Which way is better."""
-        return ARROWS[next(row[metric].better for row in self.rows.values() if metric in row)]
+    Attacks are in the order of the first run's plan, budgets ascend. several: runs, which the rows
+    then name.
+    """
+    order = list(dict.fromkeys(mean.attack for mean in found))
+    groups: dict[tuple[str, float | None], list[Mean]] = {}
+    for mean in sorted(found, key=lambda one: (order.index(one.attack), one.epsilon or 0)):
+        groups.setdefault((mean.attack, mean.epsilon), []).append(mean)
+    return [_mean_table(key, group, several=several) for key, group in groups.items()]
 
 
-def blocks(found: Sequence[Mean]) -> list[Block]:
-    """Attacks in the order of the first run's plan, the budgets of each from small to large."""
-    made: dict[tuple[str, float | None], Block] = {}
-    order = list(dict.fromkeys(cell.attack for cell in found))
-    for cell in sorted(found, key=lambda c: (order.index(c.attack), c.epsilon or 0)):
-        block = made.setdefault((cell.attack, cell.epsilon), Block(cell.attack, cell.epsilon, {}))
-        block.rows.setdefault((cell.run, cell.method), {})[cell.metric] = cell
-    return list(made.values())
+def _mean_table(key: tuple[str, float | None], group: Sequence[Mean], *, several: bool) -> Table:
+    columns: dict[str, dict[tuple[str, str], Mean]] = {}
+    for mean in group:
+        columns.setdefault(mean.metric, {})[mean.run, mean.method] = mean
+    best = {metric: _best(list(column.values())) for metric, column in columns.items()}
+    rows = dict.fromkeys((mean.run, mean.method) for mean in group)
+    return Table(
+        title=table_title(*key),
+        head="run, method" if several else "method",
+        columns=[name + ARROWS[next(iter(c.values())).better] for name, c in columns.items()],
+        rows=[
+            (
+                f"{run}, {method}" if several else method,
+                [_entry(column.get((run, method)), best[name]) for name, column in columns.items()],
+            )
+            for run, method in rows
+        ],
+    )
 
 
-def best(block: Block, metric: str) -> float:
-    """The best mean of a column; NaN where nothing is better, or nothing to compare with."""
-    column = [row[metric] for row in block.rows.values() if metric in row]
-    means = [cell.mean for cell in column if not math.isnan(cell.mean)]
+def table_title(attack: str, epsilon: float | None) -> str:
+    if attack == CLEAN:
+        return "Maps of the clean images"
+    return attack if epsilon is None else f"{attack}, budget {number_name(epsilon)}"
+
+
+def _best(column: Sequence[Mean]) -> float:
+    """The best mean; NaN where nothing is better, or nothing to compare with."""
+    means = [mean.mean for mean in column if not math.isnan(mean.mean)]
     if len(means) < 2 or column[0].better not in (HIGH, LOW):
         return math.nan
     return max(means) if column[0].better == HIGH else min(means)
 
 
-def page_table(block: Block, *, several: bool) -> Table:
-    """`several` runs: each row tells its own."""
-    return Table(
-        title=block.title,
-        head="run, method" if several else "method",
-        columns=[name + block.arrow(name) for name in block.metrics],
-        rows=[
-            (
-                f"{run}, {method}" if several else method,
-                [_entry(row.get(name), best(block, name)) for name in block.metrics],
-            )
-            for (run, method), row in block.rows.items()
-        ],
-    )
-
-
-def _entry(cell: Mean | None, top: float) -> Entry:
-    if cell is None:
+def _entry(mean: Mean | None, best: float) -> Entry:
+    if mean is None:
         return Entry()
-    notes = [f"{cell.undefined} undefined"] if cell.undefined else []
-    if cell.failed:
-        other = cell.mean_with_failed
-        same = math.isnan(other) or other == cell.mean
-        notes.append(f"{cell.failed} failed" + ("" if same else f" ({score(other)} with them)"))
+    notes = [f"{mean.undefined} undefined"] if mean.undefined else []
+    if mean.failed:
+        other = mean.mean_with_failed
+        same = math.isnan(other) or other == mean.mean
+        notes.append(f"{mean.failed} failed" + ("" if same else f" ({score(other)} with them)"))
     return Entry(
-        text="" if math.isnan(cell.mean) else score(cell.mean),
-        interval="" if math.isnan(cell.low) else f"{score(cell.low)} to {score(cell.high)}",
-        best=cell.mean == top,
+        text="" if math.isnan(mean.mean) else score(mean.mean),
+        interval="" if math.isnan(mean.low) else f"{score(mean.low)} to {score(mean.high)}",
+        best=mean.mean == best,
         note=", ".join(notes),
     )
 
 
-def csv_text(found: Sequence[Mean]) -> str:
-    """A row for each cell; what is undefined is empty."""
+def summary_table(sections: Sequence[Section]) -> Table:
+    """Means over the inputs of what the tiles of each method and network say.
+
+    Networks, and the methods of each, are in the order of their first tile; columns without any
+    figure are left out.
+    """
+    networks: dict[str, dict[str, list[Tile]]] = {}
+    for section in sections:
+        for answer in section.answers:
+            for tile in answer.tiles:
+                methods = networks.setdefault(answer.network, {})
+                methods.setdefault(tile.title, []).append(tile)
+    labels = [f"{n}, {m}" if n else m for n, methods in networks.items() for m in methods]
+    groups = [tiles for methods in networks.values() for tiles in methods.values()]
+    scores = dict.fromkeys(name for tiles in groups for tile in tiles for name in tile.scores)
+    usable = [Entry(text=f"{sum(tile.ok for tile in tiles)} of {len(tiles)}") for tiles in groups]
+    columns = {
+        "usable": usable,
+        **{name: _scored(groups, name) for name in scores},
+        "Gini": _averaged(groups, lambda tile: tile.gini, score),
+        "zeros": _averaged(groups, lambda tile: tile.zeros, percent),
+        "estimated error": _averaged(groups, lambda tile: tile.error, percent),
+        "evaluations": _averaged(groups, lambda tile: tile.evaluations, count),
+        "time": _averaged(groups, lambda tile: tile.seconds, duration),
+    }
+    kept = {
+        name: column for name, column in columns.items() if any(e.text or e.note for e in column)
+    }
+    return Table(
+        title=f"Mean over {len(sections)} inputs" if len(sections) > 1 else "Methods",
+        head="network, method" if any(networks) else "method",
+        columns=list(kept),
+        rows=[(label, [c[row] for c in kept.values()]) for row, label in enumerate(labels)],
+    )
+
+
+def _averaged(
+    groups: Sequence[Sequence[Tile]],
+    value: Callable[[Tile], float | None],
+    words: Callable[[float], str],
+) -> list[Entry]:
+    means = [_mean([value(tile) for tile in tiles]) for tiles in groups]
+    return [Entry(text="" if math.isnan(mean) else words(mean)) for mean in means]
+
+
+def _scored(groups: Sequence[Sequence[Tile]], name: str) -> list[Entry]:
+    """Scores against the ground truth, with the best and the number of undefined ones."""
+    values = [[tile.scores.get(name) for tile in tiles] for tiles in groups]
+    means = list(map(_mean, values))
+    known = [mean for mean in means if not math.isnan(mean)]
+    best = max(known) if len(known) > 1 else math.nan
+    undefined = [sum(v is not None and math.isnan(v) for v in group) for group in values]
+    return [
+        Entry(
+            text="" if math.isnan(mean) else score(mean), best=mean == best,
+            note=f"{missing} undefined" if missing else "",
+        )
+        for mean, missing in zip(means, undefined, strict=True)
+    ]  # fmt: skip
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    defined = [value for value in values if value is not None and not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def csv_text(kind: type[Any], found: Sequence[Any]) -> str:
+    """A row for each record of a dataclass; what is undefined is empty."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    names = [item.name for item in fields(Mean)]
+    names = [item.name for item in fields(kind)]
     rows.writerow(names)
-    for cell in found:
-        rows.writerow(_shown(getattr(cell, name)) for name in names)
+    for one in found:
+        values = [getattr(one, name) for name in names]
+        rows.writerow("" if isinstance(v, float) and math.isnan(v) else v for v in values)
     return text.getvalue()
 
 
-def _shown(value: object) -> object:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+def latex(tables: Sequence[Table], confidence: float) -> str:
+    """The tables for LaTeX with booktabs."""
+    lines = ["% needs \\usepackage{booktabs}"]
+    for table in tables:
+        lines += [*_latex_lines(table, confidence), ""]
+    return "\n".join(lines)
 
 
-def latex(found: Sequence[Block], confidence: float, *, several: bool) -> str:
-    """A booktabs table for each block."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(
-        "\n".join(_latex_lines(block, confidence, several)) + "\n" for block in found
-    )
-
-
-def _latex_lines(block: Block, confidence: float, several: bool) -> Iterator[str]:
-    names = block.metrics
-    arrows = {" ↑": r" $\uparrow$", " ↓": r" $\downarrow$", "": ""}
-    head = ["run", "method"] if several else ["method"]
-    yield r"\begin{table}"
+def _latex_lines(table: Table, confidence: float) -> Iterator[str]:
     caption = (
-        f"{block.title}. Means over images with {100 * confidence:g} % intervals (Student's t)."
+        f"{table.title}. Means over images with {100 * confidence:g} % intervals (Student's t)."
     )
+    yield r"\begin{table}"
     yield rf"\caption{{{_escaped(caption)}}}"
-    yield rf"\begin{{tabular}}{{{'l' * len(head)}{'r' * len(names)}}}"
+    yield rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}"
     yield r"\toprule"
-    columns = [*head, *(_escaped(name) + arrows[block.arrow(name)] for name in names)]
-    yield " & ".join(columns) + r" \\"
+    yield " & ".join(map(_escaped, [table.head, *table.columns])) + r" \\"
     yield r"\midrule"
-    for (run, method), row in block.rows.items():
-        label = [run, method] if several else [method]
-        shown = [_latex_cell(row.get(name), best(block, name)) for name in names]
-        yield " & ".join([*map(_escaped, label), *shown]) + r" \\"
+    for label, entries in table.rows:
+        yield " & ".join([_escaped(label), *map(_latex_cell, entries)]) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
     yield r"\end{table}"
 
 
-def _latex_cell(cell: Mean | None, top: float) -> str:
-    if cell is None or math.isnan(cell.mean):
-        return "--"
-    words: Callable[[float], str] = "{:.3f}".format
-    text = rf"\textbf{{{words(cell.mean)}}}" if cell.mean == top else words(cell.mean)
-    if not math.isnan(cell.low):
-        text += rf" \small[{words(cell.low)}, {words(cell.high)}]"
-    lost = cell.undefined + cell.failed
-    return text + (rf"\textsuperscript{{({lost} left out)}}" if lost else "")
+def _latex_cell(entry: Entry) -> str:
+    text = _escaped(entry.text) or "--"
+    if entry.best:
+        text = rf"\textbf{{{text}}}"
+    if entry.interval:
+        text += rf" \small[{_escaped(entry.interval)}]"
+    return text + (rf" \small({_escaped(entry.note)})" if entry.note else "")
 
 
 def _escaped(text: str) -> str:

@@ -10,15 +10,16 @@ from moreaugrad.reports.content import Sweep, Tile
 
 NARROW = "\u202f"
 """The space inside numbers and before units: it does not break."""
+RAISED: dict[str, str] = dict(zip("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹", strict=True))
 
 
-def percent(share: float) -> str:
-    """0.973 as `97.3 %`; only all and none are told as 100 % and 0 %."""
-    if share in (0, 1):
-        return f"{share:.0%}".replace("%", f"{NARROW}%")
-    if not 0.0005 <= share < 0.9995:
-        return f"{'> 99.9' if share > 0.5 else '< 0.1'}{NARROW}%"
-    return f"{100 * share:.1f}{NARROW}%"
+def percent(fraction: float) -> str:
+    """0.973 as `97.3 %`; only all and none are 100 % and 0 %."""
+    if fraction in (0, 1):
+        return f"{fraction:.0%}".replace("%", f"{NARROW}%")
+    if not 0.0005 <= fraction < 0.9995:
+        return f"{'> 99.9' if fraction > 0.5 else '< 0.1'}{NARROW}%"
+    return f"{100 * fraction:.1f}{NARROW}%"
 
 
 def number(value: float) -> str:
@@ -29,7 +30,7 @@ def number(value: float) -> str:
 
 
 def exact(value: float) -> str:
-    """All digits that tell a setting from another."""
+    """All digits, so that no two settings look alike."""
     return _typeset(number_name(value))
 
 
@@ -39,7 +40,7 @@ def _typeset(text: str) -> str:
         return text
     digits, _, exponent = text.partition("e")
     power = str(int(exponent.replace("−", "-")))
-    raised = power.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    raised = "".join(RAISED[sign] for sign in power)
     return f"{digits}{NARROW}×{NARROW}10{raised}"
 
 

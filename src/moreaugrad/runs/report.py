@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from moreaugrad.reports import page_files
 from moreaugrad.reports.folder import PAGE, read_config
-from moreaugrad.reports.intervals import Intervals
 from moreaugrad.reports.maps import evaluated_page, explained_page
 from moreaugrad.reports.reading import MapsFolder
+from moreaugrad.reports.statistics import Intervals
 from moreaugrad.reports.studies import study_page
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, Run

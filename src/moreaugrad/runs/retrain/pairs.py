@@ -15,7 +15,7 @@ from moreaugrad.files.names import number_name, percent_name
 from moreaugrad.files.units import Record, tensor_bytes
 from moreaugrad.metrics import METRICS, aggregate
 from moreaugrad.reports.content import Entry, Table
-from moreaugrad.reports.intervals import Intervals
+from moreaugrad.reports.statistics import Intervals
 from moreaugrad.reports.studies import Findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files

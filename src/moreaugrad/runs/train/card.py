@@ -7,8 +7,7 @@ from pathlib import Path
 from moreaugrad.files.names import shown
 from moreaugrad.files.units import Record
 from moreaugrad.models.loading import TRAINED, own_code
-from moreaugrad.reports.markdown import escaped
-from moreaugrad.reports.studies import table_lines
+from moreaugrad.reports.studies import escaped, table_lines
 from moreaugrad.runs.plans.toml import plan_toml
 from moreaugrad.runs.train.measure import MEANING, measured_table
 from moreaugrad.runs.train.prepare import PreparedTrain
