@@ -40,7 +40,7 @@ def map_and_photo(seed, size=48):
 def make_tile(title, seed, **given):
     values, image = map_and_photo(seed)
     given = {"status": "converged", "zeros": float(np.mean(values == 0)), **given}
-    return Tile(title=title, pictures=draw(values, image), **given)
+    return Tile(title=title, views=draw(values, image), **given)
 
 
 def make_page(nasty=NASTY):
@@ -54,8 +54,8 @@ def make_page(nasty=NASTY):
     troubled = make_tile(
         nasty, 7, ok=False, status=nasty, warning=nasty, extra={nasty: nasty}, scores={"AUROC": 0.5}
     )
-    empty = Tile(title="empty", pictures=draw(np.zeros((3, 48, 48))), status="converged", zeros=1.0)
-    lost = Tile(title="lost", pictures={}, ok=False, status="non-finite", warning="lower rho")
+    empty = Tile(title="empty", views=draw(np.zeros((3, 48, 48))), status="converged", zeros=1.0)
+    lost = Tile(title="lost", views={}, ok=False, status="non-finite", warning="lower rho")
     sparse = make_tile(
         "sparse-moreaugrad",
         3,

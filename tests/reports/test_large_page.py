@@ -21,7 +21,7 @@ HOSTILE = "a b#c?d%20e&f'g\"h<i>é\u2028\u202ej.png"
 
 def tile(seed):
     values = np.random.default_rng(seed).normal(size=(3, 24, 24))
-    return Tile(title="method", pictures=draw(values), status="direct")
+    return Tile(title="method", views=draw(values), status="direct")
 
 
 TILES = [tile(seed) for seed in range(4)]

@@ -131,7 +131,7 @@ def test_figures_are_told(read):
         "< 0.1\u202f%",
         "map is zero",
         "lower rho",
-        "no picture",
+        "no map to show",
         "rho → 0 (limit: simple gradient)",
         "rho = 0.1",
         "Ground truth",
@@ -140,7 +140,7 @@ def test_figures_are_told(read):
 
 
 def test_what_has_no_meaning_is_left_out():
-    tile = Tile(title="simple-gradient", pictures=draw(np.ones((3, 4, 4))), status="exact")
+    tile = Tile(title="simple-gradient", views=draw(np.ones((3, 4, 4))), status="exact")
     body = render_page(Page(title="t", sections=[Section(title="a.jpg", tiles=[tile])]))
     table = body.partition('<table class="figures">')[2].partition("</table>")[0]
     assert "<tr>" not in table

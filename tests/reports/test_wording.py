@@ -53,7 +53,7 @@ def test_counts_durations_and_scores():
 
 
 def tile(title, **given):
-    return Tile(title=title, pictures={}, status="converged", **given)
+    return Tile(title=title, views={}, status="converged", **given)
 
 
 def test_summary_averages_what_is_defined():
@@ -89,7 +89,9 @@ def test_summary_keeps_networks_apart():
         title="a",
         network="ordinary",
         tiles=[tile("one", gini=0.5)],
-        beside=Answer(network="sparse", tiles=[tile("one", gini=0.75), tile("two", gini=math.nan)]),
+        compared=Answer(
+            network="sparse", tiles=[tile("one", gini=0.75), tile("two", gini=math.nan)]
+        ),
     )
     second = Section(title="b", network="ordinary", tiles=[tile("two"), tile("one", gini=0.625)])
     found = summary_table([first, second])

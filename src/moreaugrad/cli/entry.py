@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """A command's exit code. Whatever goes wrong is one line on standard error."""
+    """The exit code of a command. An error is one line on standard error."""
     interruption.forget()
     # What it logs of a damaged file is in the error or the note that follows.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)

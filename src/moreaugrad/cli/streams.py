@@ -1,4 +1,4 @@
-"""Standard output and error that take whatever is written to them."""
+"""Standard output and error that no character and no closed reader breaks."""
 
 from __future__ import annotations
 

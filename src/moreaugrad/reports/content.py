@@ -13,16 +13,16 @@ from moreaugrad.pictures import Picture
 class Tile:
     """One map of one input. Figures that have no meaning for the method are NaN or None.
 
-    `pictures`: views by name, as `pictures.draw` gives them (none where the map could not be
+    `views`: images by name, as `pictures.draw` gives them (none where the map could not be
     drawn); the first is shown first. `status` in a word or two, `ok` when the map can be used as
     it is, `warning`: what to do otherwise.
-    `zeros`: share in [0, 1]; `gini`: index over all entries; `error`, `residual`: relative;
+    `zeros`: fraction in [0, 1]; `gini`: index over all entries; `error`, `residual`: relative;
     `evaluations`: gradients of one sample.
-    `scores`: against the known truth, larger is better. `extra`: further rows of the table.
+    `scores`: against the ground truth, larger is better. `extra`: further rows of the table.
     """
 
     title: str
-    pictures: Mapping[str, Picture]
+    views: Mapping[str, Picture]
     status: str
     ok: bool = True
     warning: str | None = None
@@ -55,7 +55,7 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answer:
-    """What one network says of an input: the predicted classes with probabilities, and its maps.
+    """What one network answers to an input: the predicted classes with probabilities, and its maps.
 
     `network`: its name, where a page has several. `target`: the class explained.
     """
@@ -68,10 +68,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Section(Answer):
-    """One input: its picture and a network's answer.
+    """One input: its image and a network's answer.
 
-    `truth`: the known true map. `sweeps`: of that network. `note`: a line under the heading.
-    `beside`: what another network says of the same input.
+    `truth`: the ground truth map. `sweeps`: of that network. `note`: a line under the heading.
+    `compared`: the answer of another network to the same input.
     """
 
     title: str
@@ -79,16 +79,16 @@ class Section(Answer):
     truth: Picture | None = None
     sweeps: Sequence[Sweep] = ()
     note: str = ""
-    beside: Answer | None = None
+    compared: Answer | None = None
 
     @property
     def answers(self) -> Sequence[Answer]:
-        return (self,) if self.beside is None else (self, self.beside)
+        return (self,) if self.compared is None else (self, self.compared)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A number in words, what is known of its error, and what is missing from it."""
+    """A number as text, its confidence interval, and what is missing from it."""
 
     text: str = ""
     interval: str = ""

@@ -79,7 +79,7 @@ def _line(panel: Axes, own: Sequence[Mean], method: str, number: int) -> None:
 
 
 def _svg(shown: Figure) -> str:
-    """The same bytes each time: matplotlib would name its parts at random and tell the date."""
+    """The same bytes each time: matplotlib would name its parts at random and write the date."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "moreaugrad"}):
         shown.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -60,7 +60,7 @@ class _Gallery:
             photo=photo(self.preprocess.pixels(tensors["input"]).permute(2, 0, 1)),
             truth=heatmap(tensors["truth"]) if "truth" in tensors else None,
             sweeps=self._sweeps(records), note=note,
-            beside=self._answer(compared, records, compared=True, name=names[-1])
+            compared=self._answer(compared, records, compared=True, name=names[-1])
             if compared else None,
         )  # fmt: skip
 
@@ -108,7 +108,7 @@ class _Gallery:
         budget = "" if epsilon is None else f" {number_name(epsilon)}"
         title = name if attack == CLEAN else f"{name}, {attack}{budget}"
         if "problem" in record:
-            return Tile(title=title, pictures={}, status="no map", ok=False, warning=why(record))
+            return Tile(title=title, views={}, status="no map", ok=False, warning=why(record))
         found, attacked = record["map"], record.get("attacked")
         warnings = [found["message"], found["remedy"]] if "message" in found else []
         if attacked is not None:
@@ -121,7 +121,7 @@ class _Gallery:
         if attacked is not None:
             extra["distance"] = f"{attacked['distance'] or 0:.3g}"
         return Tile(
-            title=title, pictures=self._views(record),
+            title=title, views=self._views(record),
             status=found["status"] if attacked is None else attacked["status"],
             ok=not found["failed"] and not failed(record),
             warning="; ".join([*filter(None, warnings), *record.get("warnings", [])]) or None,

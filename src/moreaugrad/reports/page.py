@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import jinja2
 
 INPUTS_INSIDE, MAPS_INSIDE = 32, 128
-"""A page of more inputs or of more maps has its pictures in files next to it: with all of them
+"""A page of more inputs or of more maps has its images in files next to it: with all of them
 inside, 500 inputs are 53 MB, which a browser reads before it shows anything."""
 SMALL = 128 * 128
 QUALITY = 88
@@ -57,19 +57,19 @@ def templates() -> jinja2.Environment:
 
 
 def render_page(page: Page) -> str:
-    """The page as HTML, all pictures inside: no script is needed to read it, nothing is fetched."""
+    """The page as HTML, all images inside: no script is needed to read it, nothing is fetched."""
     return _rendered(page, None)
 
 
 def page_files(page: Page, name: str) -> dict[str, bytes]:
     """The page as files, contents by names: `name` alone, or, of a page of more than
-    `INPUTS_INSIDE` inputs or `MAPS_INSIDE` maps, also its pictures in the folder `STEM_files`,
+    `INPUTS_INSIDE` inputs or `MAPS_INSIDE` maps, also its images in the folder `STEM_files`,
     which the page refers to by relative links and loads where they are looked at."""
     large = len(page.sections) > INPUTS_INSIDE or len(list(_tiles(page))) > MAPS_INSIDE
-    pictures = PictureFiles(f"{Path(name).stem}_files") if large else None
-    text = _rendered(page, pictures).encode()
-    # The page comes last: where it is, its pictures are.
-    return {**({} if pictures is None else pictures.files), name: text}
+    images = ImageFiles(f"{Path(name).stem}_files") if large else None
+    text = _rendered(page, images).encode()
+    # The page comes last: where it is, its images are.
+    return {**({} if images is None else images.files), name: text}
 
 
 def write_page(path: str | os.PathLike[str], page: Page) -> None:
@@ -81,23 +81,23 @@ def write_page(path: str | os.PathLike[str], page: Page) -> None:
         write_atomically(file, data)
 
 
-def _rendered(page: Page, pictures: PictureFiles | None) -> str:
-    """pictures: the files that hold them; None puts them inside."""
+def _rendered(page: Page, images: ImageFiles | None) -> str:
+    """images: the files that hold them; None puts them inside."""
     environment = templates()
     script = environment.get_template("script.js").render()
-    # The browser runs this very script and no other, whatever a label may contain.
+    # The browser runs this script alone, even if a label contains another one.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     tiles = list(_tiles(page))
-    drawn = [picture for tile in tiles for picture in tile.pictures.values()]
+    drawn = [picture for tile in tiles for picture in tile.views.values()]
     palettes = sorted({picture.scale.palette for picture in drawn if picture.scale})
     return environment.get_template("page.html.j2").render(
         page=page,
         tables=page.tables or _summary(page),
-        views=list(dict.fromkeys(name for tile in tiles for name in tile.pictures)),
+        views=list(dict.fromkeys(name for tile in tiles for name in tile.views)),
         palettes={name: colour_stops(name) for name in palettes},
         script_digest=digest,
-        source=data_uri if pictures is None else pictures.link,
-        folder="" if pictures is None else pictures.folder,
+        source=data_uri if images is None else images.link,
+        folder="" if images is None else images.folder,
     )
 
 
@@ -121,17 +121,17 @@ def _tiles(page: Page) -> Iterator[Tile]:
 
 
 def data_uri(picture: Picture) -> str:
-    """The picture itself, so that the page is one file."""
+    """The image itself, so that the page is one file."""
     kind, data = _encoded(picture)
     return _uri(f"image/{kind}", data)
 
 
 @dataclass(frozen=True)
-class PictureFiles:
-    """Turns pictures into links from a page to files in a folder next to it.
+class ImageFiles:
+    """Turns images into links from a page to files in a folder next to it.
 
     files: their contents by names with the folder's. A name is a digest of the content, so that it
-    has no character that a link cannot have, and equal pictures are one file.
+    has no character that a link cannot have, and equal images are one file.
     """
 
     folder: str
@@ -145,12 +145,12 @@ class PictureFiles:
 
 
 def svg_uri(svg: str) -> str:
-    """A drawing. As a picture, it runs no script and fetches nothing, whatever it holds."""
+    """A drawing. Shown as an image, it runs no script and fetches nothing."""
     return _uri("image/svg+xml", svg.encode())
 
 
 def _encoded(picture: Picture) -> tuple[str, bytes]:
-    """PNG for palette pictures and small ones, where each pixel is seen; JPEG for photographs.
+    """PNG for images of a colormap and small ones, where each pixel is seen; JPEG for photographs.
 
     An overlay of a photograph is about four times as large as a PNG. The exact pixels of every
     view are in the files of the results.

@@ -150,11 +150,11 @@ class CertifyRun(Run[CertifyPlan]):
     def _progress(self, key: str) -> Progress:
         budget, before = self.curves[key].budget(), self.spent
 
-        def tell(done: float, _: int) -> None:
+        def report(done: float, _: int) -> None:
             self.spent = before + done * budget
             self.watch.pace(self.spent, self._total(), key)
 
-        return tell
+        return report
 
     def _curve(self, key: str, x: Tensor) -> Record:
         plan, explainer = self.plan, self.curves[key]

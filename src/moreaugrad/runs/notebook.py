@@ -129,7 +129,7 @@ def explain(
     the run, which can then be resumed and has a page; without it nothing is kept.
     plan: further options of the command by name, such as `rho=0.5`, `seed=1` or `device="cuda"`,
     and other fields of `runs.plans.explain.ExplainPlan`.
-    Errors: ValueError or TypeError for whatever cannot work.
+    Errors: ValueError or TypeError for a plan that cannot be run.
     """
     given = _plan(ExplainPlan, plan, methods=_parts(METHODS, methods))
     return _run("explain", given, model, data, images, target, out, overwrite)

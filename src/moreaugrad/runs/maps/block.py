@@ -71,10 +71,10 @@ class Meter:
         each = self._expected[method.label] if attack is None else evaluations(method, attack)
         title = method.name if attack is None else f"{method.label}, {attack.title}"
 
-        def tell(done: float, _: int) -> None:
+        def report(done: float, _: int) -> None:
             self._tell(self._spent + done * each, title)
 
-        return tell
+        return report
 
     def mapped(self, method: Method, images: int, taken: Sequence[int]) -> None:
         """Maps of so many images are done; those that did not fail took these evaluations."""

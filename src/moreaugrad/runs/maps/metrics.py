@@ -48,7 +48,7 @@ class RunMetric:
 def metric_settings(label: str, given: Settings) -> dict[str, Any]:
     """A metric's settings, those spelt out that were not given."""
     row = METRICS[name := str(given.get("metric", label))]
-    # Of a metric of one's own the plan says what a row says, so that a report need not load it.
+    # The plan describes a user's own metric as a row would, so that a report need not load it.
     own = {key: given.get(key, getattr(row, key)) for key in Metric.columns if is_code(name)}
     defaults = row.defaults()
     plain = {key: v for key, v in defaults.items() if isinstance(v, (str, int, float))}

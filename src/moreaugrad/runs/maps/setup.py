@@ -104,7 +104,7 @@ class Setup:
 def set_up(
     plan: ExplainPlan | EvaluatePlan, network: Network, inputs: Inputs, processes: Processes
 ) -> Setup:
-    """Errors: ValueError or TypeError for whatever cannot work."""
+    """Errors: ValueError or TypeError for a plan that cannot be run."""
     if not plan.methods and not (isinstance(plan, ExplainPlan) and plan.sweep):
         raise ValueError("methods: expected names, separated by commas, or all; got none")
     first = inputs.first(network)

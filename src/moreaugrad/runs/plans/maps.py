@@ -207,7 +207,7 @@ class MapsPlan(Plan):
         if self.seed < 0:
             raise ValueError(f"seed: expected a number >= 0, got {self.seed}")
         for name in self.PARTS:
-            # A part of one's own that is named alone has the label of its class.
+            # A user's own part that is named alone has the label of its class.
             object.__setattr__(self, name, labelled(name[:-1], getattr(self, name)))
             for label in getattr(self, name):
                 if not LABEL.fullmatch(label):

@@ -70,7 +70,7 @@ def named(default: Any, digest: str) -> Any:
 
 
 def filled() -> Any:
-    """A field that the run fills in: it tells whether two runs are of the same content."""
+    """A field that the run fills in, by which runs of different content differ."""
     return _field("", {"digest": True})
 
 

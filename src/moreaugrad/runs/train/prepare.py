@@ -123,7 +123,7 @@ def make_optimiser(plan: OptimiserPlan, model: nn.Module) -> Optimizer:
 def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> PreparedTrain:
     """Reads every image once; those that cannot be read are reported and left out.
 
-    Errors: ValueError or TypeError for whatever cannot work; nothing is written.
+    Errors: ValueError or TypeError for a plan that cannot be run; nothing is written.
     """
     shards = _shards(plan, processes.size)
     device = resolved_device(plan.device)

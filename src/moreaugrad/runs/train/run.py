@@ -75,7 +75,7 @@ class TrainRun(Run[TrainPlan]):
         prepared: PreparedTrain | None = None,
     ) -> None:
         """prepared: of the plan, where it is already; otherwise every image is read once.
-        Errors: ValueError or TypeError for whatever cannot work; nothing is written."""
+        Errors: ValueError or TypeError for a plan that cannot be run; nothing is written."""
         self.processes, self.watch = processes or Processes(), watch or Unwatched()
         self.prepared = prepared or prepare_train(plan, self.processes, self.watch)
         plan = self.plan = self.prepared.plan
