@@ -26,7 +26,7 @@ from moreaugrad.pictures.render import NEUTRAL
 from moreaugrad.reports.wording import percent
 
 STATUSES = list(Status)
-SOURCES = [*SOLVER, PACKAGE / "hessian.py"]
+SOURCES = [*SOLVER, PACKAGE / "curvature"]
 CELL, GAP, MARGIN, LABEL = 112, 6, 10, 128
 """Pixels: about a map's width, between maps, around the picture, and for a row's words."""
 HEADER, FOOTER = 34, 28

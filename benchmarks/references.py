@@ -28,8 +28,8 @@ DRAWS, BLOCKS = 32, 8
 """Of a long run: fresh antithetic draws a step, and blocks of its tail for its own error."""
 
 PACKAGE = Path(moreaugrad.__path__[0])
-PASSES = [PACKAGE / name for name in ("score.py", "noise.py", "layout.py", "outputs.py")]
-SOLVER = [*PASSES, PACKAGE / "solvers", PACKAGE / "explainers", PACKAGE / "penalties.py"]
+PASSES = [PACKAGE / "score"]
+SOLVER = [*PASSES, PACKAGE / "solvers", PACKAGE / "explainers", PACKAGE / "penalties"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def test_stability_is_told_by_what_was_exchanged() -> None:
         for metric in METRICS
     ]
     networks = [{"accuracy": 0.875}, {"accuracy": 0.85}]
-    found = stability_table({"plain": {"likeness": told[::-1], "networks": networks}})
+    found = stability_table({"plain": {"similarity": told[::-1], "networks": networks}})
     (line,) = found.rows
     assert line[:2] == ["plain", "simple-gradient"]
     assert [cell.partition(" ")[0] for cell in line[2:-1]] == [f"{i / 10:.3f}" for i in range(6)]

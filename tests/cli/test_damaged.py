@@ -70,7 +70,8 @@ COMMANDS = {
               "0.1", "--set", "samples=2", *RUN),
     "certify": ("certify", "data", *MODEL, "--sigma", "0.1", "--noise-samples", "128", *RUN),
     "evaluate": ("evaluate", *SETS, "--methods", "simple-gradient", "--max-unreadable", "0.9"),
-    "sanity": ("sanity", *SETS, "--images", "99", "--seeds", "0", "--metrics", "spearman"),
+    "sanity": ("sanity", *SETS, "--images", "99", "--seeds", "0", "--metrics", "spearman",
+               "--max-unreadable", "0.9"),
     "train": ("train", *SETS, "--batch-size", "2", "--epochs", "1", "--validation", "0.4",
               "--max-unreadable", "0.9"),
 }  # fmt: skip

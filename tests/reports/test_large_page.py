@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -116,9 +115,6 @@ def test_help_states_the_numbers(capsys):
         assert run([command, "--help"]) == 0
         words = " ".join(re.findall(r"[\w/]+", capsys.readouterr().out))
         assert re.search(rf"{INPUTS_INSIDE} (inputs|images) (and|or) {MAPS_INSIDE} maps", words)
-    docs = Path(__file__).parents[2] / "docs" / "command-line.md"
-    stated = f"Up to {INPUTS_INSIDE} inputs and {MAPS_INSIDE} maps"
-    assert stated in docs.read_text(encoding="utf-8")
 
 
 LOADED = "[...document.images].filter(image => image.complete && image.naturalWidth).length"
@@ -141,7 +137,7 @@ def test_a_browser_shows_what_is_looked_at(chromium, tmp_path, folder):
     write_page(out / "index.html", many)
     chromium.open(out / "index.html")
     seen = await_(chromium, f"document.images[0].decode().then(() => {LOADED})")
-    assert 0 < seen < len(many.sections)
+    assert 0 < seen < 3 * len(many.sections)  # those near what is on the screen
     widths = """Promise.all([...document.images].map(image => {
         image.loading = 'eager'; return image.decode().then(() => image.naturalWidth); }))"""
     assert await_(chromium, widths) == [24] * (3 * len(many.sections))
