@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from moreaugrad.data.cells import CLASS_NAMES, EMPTY, Cells
-from moreaugrad.data.examples import Examples, open_examples, split_off
-from moreaugrad.data.source import CellSet
+from moreaugrad.data.examples import open_examples, split_off
 
 
 def picture(path: Path, shade: int = 0, side: int = 8, mode: str = "RGB") -> None:
@@ -110,7 +109,7 @@ def test_folders_have_attention_maps_beside_them(tmp_path: Path) -> None:
 
 
 def test_a_subset_keeps_classes_and_ids() -> None:
-    whole = Examples.of(CellSet.of(Cells(size=16, count=9)), "cells")
+    whole = open_examples("cells", size=16, count=9)
     part = whole.subset([7, 2, 5]).subset([2, 0])
     assert part.ids.tolist() == [5, 7]
     assert part.labels.tolist() == whole.labels[[5, 7]].tolist()

@@ -5,12 +5,10 @@ import pytest
 import torch
 
 from moreaugrad.data.augment import Augment
-from moreaugrad.data.cells import Cells
-from moreaugrad.data.examples import Examples
+from moreaugrad.data.examples import open_examples
 from moreaugrad.data.loading import Batch, Loader
-from moreaugrad.data.source import CellSet
 
-CELLS = Examples.of(CellSet.of(Cells(size=24, count=50)), "cells")
+CELLS = open_examples("cells", size=24, count=50)
 AUGMENT = Augment(size=16, resize=20, pad=2, rotate=20, blur=1, brightness=0.3)
 
 

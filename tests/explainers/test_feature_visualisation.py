@@ -116,7 +116,7 @@ def test_a_score_that_does_not_change_gives_no_nan() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"need pictures \(C, H, W\), got shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"need images \(C, H, W\), got shape \(5,\)"):
         activation_maximisation(linear, 0, (5,), ascent=Ascent(jitter=1))
     with pytest.raises(ValueError, match=r"start: expected inputs \[1, 2, 7, 6\]"):
         activation_maximisation(linear, 0, SHAPE, start=torch.zeros(2, *SHAPE))

@@ -85,7 +85,7 @@ def test_records_maps_and_images(images: Path, tmp_path: Path) -> None:
     samples = lines(tmp_path / "run" / "samples" / "00001.jsonl")
     assert [sample["input"] for sample in samples] == ["dot/1.png", "dot/2.png", "dot/bad.png"]
     assert samples[0] | {"label": "dot", "class": 1, "index": 4} == samples[0]
-    assert "no format" in samples[2]["problem"]
+    assert "no supported format" in samples[2]["problem"]
     x = load_file(tmp_path / "run" / "samples" / "00001.safetensors")["4"][None]
     logits = prepared.network.model.module(x)
     assert samples[0]["prediction"][0]["class"] == int(logits.argmax())

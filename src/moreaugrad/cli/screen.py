@@ -70,7 +70,7 @@ class ProgressBar:
         self._progress.console.print(line(text))
 
     def failed(self, failure: Failure) -> None:
-        self._progress.console.print(line(f"left out: {failure}"), style="yellow")
+        self._progress.console.print(line(f"{failure.kind}: {failure}"), style="yellow")
 
 
 class Lines:
@@ -112,7 +112,7 @@ class Lines:
             errors().print(line(text))
 
     def failed(self, failure: Failure) -> None:
-        note(f"left out: {failure}")
+        note(f"{failure.kind}: {failure}")
 
 
 @contextmanager

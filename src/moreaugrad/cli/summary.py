@@ -33,12 +33,13 @@ def print_summary(outcome: Outcome) -> None:
     table = outcome.folder / "table.md"
     if table.is_file() and not outcome.interrupted:
         console.print(table.read_text(encoding="utf-8"), markup=False, soft_wrap=True)
-    if outcome.failures:
+    reports = outcome.run.command == "report"
+    if outcome.failures and not reports:
         unread = sum(not failure.method for failure in outcome.failures)
         lost = len(outcome.failures) - unread
-        counts = [f"{unread} images"] * (unread > 0) + [f"{lost} maps"] * (lost > 0)
+        counts = [_count(unread, "image")] * (unread > 0) + [_count(lost, "map")] * (lost > 0)
         note(f"{' and '.join(counts)} left out, see above")
-    if outcome.units:
+    if outcome.units and not reports:
         console.print(
             f"{outcome.finished} of {outcome.units} units are finished, in "
             f"{duration(outcome.seconds)}"
@@ -106,8 +107,11 @@ def _maps(records: Sequence[Mapping[str, Any]], console: Console) -> None:
     ]
     for text, failed in sorted(shown, key=lambda item: not item[1]):
         note(f"failed: {text}" if failed else text, style="yellow" if failed else "")
-    total = len(records)
-    console.print(f"{count} maps of {total} input{'s' if total > 1 else ''}")
+    console.print(f"{_count(count, 'map')} of {_count(len(records), 'input')}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _each(records: Sequence[Mapping[str, Any]], console: Console) -> None:

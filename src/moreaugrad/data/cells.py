@@ -22,7 +22,6 @@ from moreaugrad.settings import Documented
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Range = tuple[float, float]
 
 CLASS_NAMES = (
     "plain cell",

@@ -21,7 +21,6 @@ from moreaugrad.files.foreign import (
     parsing,
     regular_file,
 )
-from moreaugrad.settings import nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,14 +122,6 @@ def _by_pillow(file: IO[bytes], name: str) -> Picture:
     return turned
 
 
-def _what_is(path: Path) -> str:
-    if path.is_dir():
-        return "it is a folder"
-    folder = path.parent
-    close = nearest(path.name, [item.name for item in folder.iterdir()]) if folder.is_dir() else ""
-    return f"there is no such file{close}"
-
-
 def _as_rgb(image: Image, name: str) -> Picture:
     from PIL import Image
 
@@ -204,4 +195,4 @@ def _expand(path: Path) -> Iterator[Path]:
         for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
             yield from _expand(Path(match))
     else:
-        raise ValueError(f"{path}: expected an image or a folder, but {_what_is(path)}")
+        yield regular_file(path, "an image or a folder")  # refuses it, as it does not exist

@@ -21,6 +21,11 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
+def ranges(count: int, size: int) -> list[range]:
+    """The numbers below `count` in runs of `size`, as requests to `Workers`."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
 class Workers(Generic[Q, A]):
     """Answer requests in other processes, in order and a few ahead; a `DataLoader` transports them.
 

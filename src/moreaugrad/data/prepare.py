@@ -10,7 +10,7 @@ import numpy as np
 from moreaugrad.data.augment import Array, Pixels, fitted
 from moreaugrad.data.examples import Examples
 from moreaugrad.data.images import Size
-from moreaugrad.data.loading import Workers
+from moreaugrad.data.loading import Workers, ranges
 from moreaugrad.files.names import some
 
 Progress = Callable[[int, int], None]
@@ -40,8 +40,7 @@ def prepare(
     store, readable = _Store(examples.read, resize, memory), list[int]()
     failed, blank = list[str](), dict[int, bool]()
     count = len(examples)
-    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    reading = Workers(_ExampleReader(examples, resize), workers)(chunks)
+    reading = Workers(_ExampleReader(examples, resize), workers)(ranges(count, CHUNK))
     for index, found in enumerate(found for chunk in reading for found in chunk):
         if isinstance(found, str):
             failed.append(found)

@@ -58,7 +58,7 @@ def open_source(
         split = choose("split", split or TEST, CELL_COUNTS)
         if not 0 <= seed < min(filter(None, CELL_SEEDS.values())):
             raise ValueError(f"seed: expected a number from 0 to 2^30 - 1, got {seed}")
-        return CellSet.of(
+        return _CellSet.of(
             Cells(
                 size=size,
                 seed=seed + CELL_SEEDS[split],
@@ -87,7 +87,7 @@ def open_source(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CellSet(DataSet):
+class _CellSet(DataSet):
     """Synthetic cells with 8 bits; their attention map is the ground truth.
 
     The map is 102 of 255 on the object and 230 on the feature of its class; an empty image has
@@ -97,7 +97,7 @@ class CellSet(DataSet):
     cells: Cells
 
     @classmethod
-    def of(cls, cells: Cells) -> CellSet:
+    def of(cls, cells: Cells) -> _CellSet:
         """The data set of these cells."""
         labels = [cells.label(index) for index in range(len(cells))]
         names = [f"cell {index} of seed {cells.seed}" for index in range(len(cells))]

@@ -12,7 +12,7 @@ from pathlib import Path
 from moreaugrad.data.cells import CLASS_NAMES
 from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.data.layouts import MAPS
-from moreaugrad.data.loading import Workers
+from moreaugrad.data.loading import Workers, ranges
 from moreaugrad.data.prepare import Progress
 from moreaugrad.data.source import CELLS
 from moreaugrad.files.atomic import is_temporary, only_writer, remove_partial, write_atomically
@@ -62,18 +62,11 @@ def write_cells(
 def _write(
     out: Path, opened: Mapping[str, Examples], workers: int, total: int, progress: Progress | None
 ) -> int:
-    for part in opened:
-        for name in FOLDERS:
-            for folder in (out / part / name, out / MAPS / part / name):
-                folder.mkdir(parents=True, exist_ok=True)
     written = done = 0
     for part, examples in opened.items():
-        ranges = [
-            range(start, min(start + CHUNK, len(examples)))
-            for start in range(0, len(examples), CHUNK)
-        ]
+        chunks = ranges(len(examples), CHUNK)
         writing = Workers(_Writer(out, part, examples), workers)
-        for places, new in zip(ranges, writing(ranges), strict=True):
+        for places, new in zip(chunks, writing(chunks), strict=True):
             written, done = written + new, done + len(places)
             if progress is not None:
                 progress(done, total)
@@ -104,6 +97,7 @@ class _Writer:
             if pixels is not None:
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "PNG")
+                target.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(target, buffer.getvalue())
         return True
 

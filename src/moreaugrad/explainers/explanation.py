@@ -1,4 +1,4 @@
-"""The result of an explainer: maps, and for each sample how they came about."""
+"""The result of an explainer: maps, with the status, error and cost of each."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 
 class ConvergenceWarning(UserWarning):
-    """A map is returned that did not reach its stated accuracy."""
+    """A map did not reach its stated accuracy."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation(Provenance):
-    """Signed maps of a batch, shaped like the inputs, with how they came about.
+    """Signed maps of a batch, shaped like the inputs, with their status, error and cost.
 
     >>> result = mg.SimpleGradient(model).explain(x)
     >>> found = result.maps, result.status, result.error
     """
 
     maps: Tensor | tuple[Tensor, ...]
-    """Positive where the input raises the score: a tensor, or a tuple of one for each input."""
+    """Positive where the input raises the score: a tensor, or a tuple with one for each input."""
     inputs: Tensor | tuple[Tensor, ...]
-    """Those explained (the layer's output with `layer=`)."""
+    """The explained inputs (with `layer=`, the layer's output)."""
     target: Tensor
-    """The class that is explained, `[B]`."""
+    """The explained class, `[B]`."""
     prediction: Tensor
     """The predicted class, `[B]`."""
     score: Tensor
@@ -46,10 +46,10 @@ class Explanation(Provenance):
     method: str
     """The method's name in the registry."""
     mask: Tensor | tuple[Tensor, ...] | None = None
-    """Which entries are real, shaped like the maps (None: all); the others are 0 in the map."""
+    """True where an entry is not padding, shaped like the maps; None: there is no padding."""
 
     def __getitem__(self, index: int | slice) -> Explanation:
-        """The explanation of one sample or of a slice of them, still with a batch dimension.
+        """The explanation of one sample or of a slice of samples, with a batch dimension.
 
         Errors: IndexError for a number out of range, TypeError for anything else.
         """
@@ -57,13 +57,13 @@ class Explanation(Provenance):
         return self.select(torch.tensor(range(*at.indices(len(self))), dtype=torch.long))
 
     def __iter__(self) -> Iterator[Explanation]:
-        """The samples' explanations, one after the other."""
+        """The explanation of each sample."""
         return (self[row] for row in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        """The maps for NumPy; reduced precision as float32.
+        """The maps as an array, reduced precision as float32.
 
-        Errors: TypeError for several inputs, whose maps are one array each.
+        Errors: TypeError for several inputs, which have one array each.
         """
         if isinstance(self.maps, tuple):
             raise TypeError(
@@ -94,7 +94,7 @@ class Explanation(Provenance):
 
     @property
     def zeros(self) -> Tensor:
-        """Share of the real entries that are exactly zero, `[B]`, over all inputs."""
+        """Fraction of exact zeros among the entries of all inputs without padding, `[B]`."""
         zero = torch.cat([(part == 0).flatten(1) for part in self.parts], dim=1)
         if self.mask is None:
             return zero.double().mean(1)
@@ -103,14 +103,13 @@ class Explanation(Provenance):
         return (zero & real).sum(1).double() / real.sum(1)
 
     def problems(self) -> list[str]:
-        """One line for each sample whose map did not reach the accuracy its method states."""
+        """One line for each sample whose map did not reach its stated accuracy."""
         return [self._line(i) for i, status in enumerate(self.status) if not status.ok]
 
     def raise_if_failed(self) -> Explanation:
-        """This explanation, or RuntimeError naming each sample that failed, and what to do.
+        """This explanation. Errors: RuntimeError that names each failed sample and the remedy.
 
-        A map that used up its budget of evaluations is no failure: `ok` says whether all reached
-        the accuracy asked for, `error` what they reached.
+        A map that used up its evaluations is not a failure: see `ok` and `error`.
         """
         failed = [self._line(i) for i, status in enumerate(self.status) if status.failed]
         if failed:
@@ -119,8 +118,8 @@ class Explanation(Provenance):
 
     def _line(self, row: int) -> str:
         status, spent = self.status[row], int(self.evaluations[row])
-        told = status.described(float(self.error[row]))
-        return f"sample {row}: {told}, after {spent} evaluations; {status.remedy}"
+        reason = status.described(float(self.error[row]))
+        return f"sample {row}: {reason}, after {spent} evaluations; {status.remedy}"
 
     def plot(
         self,
@@ -131,10 +130,11 @@ class Explanation(Provenance):
         title: str | None = None,
         style: Style | None = None,
     ) -> Figure:
-        """One sample's map in all views, over the input where that is a picture.
+        """A figure of one sample's map in all views, over the input if that is an image.
 
-        `part` picks one of several inputs. With `path` the figure is written too (the suffix tells
-        the format; a PNG carries the settings). Errors: ValueError for a map that is not finite.
+        path: where to write the figure, in the format of the suffix; a PNG contains the settings.
+        index: the sample. part: which of several inputs. Errors: ValueError for a map that is not
+        finite.
         """
         from moreaugrad.pictures import photo
         from moreaugrad.pictures.plot import figure, save_figure
@@ -142,11 +142,11 @@ class Explanation(Provenance):
         one = self[index]
         inputs = one.inputs if isinstance(one.inputs, tuple) else (one.inputs,)
         image = photo(inputs[part][0])
-        told = f"{self.method}, class {int(one.target)}: {one.status[0].value}"
+        summary = f"{self.method}, class {int(one.target)}: {one.status[0].value}"
         shown = figure(
             one.parts[part][0],
             None if image is None else image.pixels,
-            title=told if title is None else title,
+            title=summary if title is None else title,
             style=style,
         )
         if path is not None:
@@ -155,15 +155,12 @@ class Explanation(Provenance):
 
 
 STORED = 0.02
-"""Relative error of a map in its input's dtype that is more than rounding."""
+"""Relative error of a map in its input's dtype from which the map counts as lost."""
 
 
 def reported(maps: Solution, bound: BoundScore) -> Solution:
-    """With the status of maps that were to be smoothed but have an input without noise, and of
-    those that their input's dtype cannot hold.
-
-    The error of the latter becomes what is lost, where it was not known to be as large.
-    """
+    """The maps, with NO_NOISE where the noise of a smoothed score is zero, and PRECISION where the
+    input's dtype cannot represent the map; the error is then at least what is lost."""
     silent = bound.silent()
     if bool(silent.any()):
         maps = maps.marked(Status.NO_NOISE, silent, maps.error.masked_fill(silent, torch.nan))

@@ -1,4 +1,4 @@
-"""What a network looks for: an input that raises a score, found by gradient ascent from noise."""
+"""Feature visualisation: inputs that raise a score, by gradient ascent from noise."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Ascent(metaclass=Documented):
-    """p <- clip(p + step g / rms(g)), g = grad [f(p) - decay ||p - centre||^2 / 2 - tv T(p)].
+    """Settings of p <- clip(p + step g / rms(g)), g = grad [f - decay |p - centre|^2 / 2 - tv T].
 
     >>> found = mg.activation_maximisation(model, 0, x.shape[1:], ascent=mg.Ascent(steps=8))
 
-    In pixels; rms over a sample's entries. T(p) is half the sum of squared differences of
-    neighbouring pixels; centre is the middle of the space's interval.
+    p are pixels, f the score, and rms is over a sample's entries. T is half the sum of squared
+    differences of neighbouring pixels; centre is the middle of the interval of pixel values.
 
     Source: Simonyan et al. (2014), arXiv 1312.6034 (decay); Mahendran and Vedaldi (2015), arXiv
     1412.0035 (T, jitter); Yosinski et al. (2015), arXiv 1506.06579 (blur).
@@ -38,27 +38,26 @@ class Ascent(metaclass=Documented):
     steps: int = 256
     """Steps of the ascent."""
     step: float = 0.01
-    """Length of a step in pixel values; without `normalise`, times the gradient."""
+    """Length of a step, in pixel values; without `normalise` the factor of the gradient."""
     normalise: bool = True
     """Divide the gradient by its root mean square."""
     decay: float = 0.0
     """Weight of the squared distance from the centre."""
     tv: float = 0.0
-    """Weight of T, which smooths."""
+    """Weight of T, which makes images smooth."""
     jitter: int = 0
-    """Each step sees the image rolled by up to so many pixels, either way."""
+    """Largest random shift of the image in each step, in pixels either way (circular)."""
     blur: float = 0.0
-    """Standard deviation in pixels of a Gaussian filter after every `every`-th step; 0 leaves it
-    out."""
+    """Standard deviation of a Gaussian filter after every `every`-th step, in pixels; 0: none."""
     every: int = 4
     """Steps between two blurs."""
     clip: bool = True
-    """Keep pixels within the space's interval."""
+    """Clip pixels to the interval of pixel values."""
     sigma: float = 0.05
-    """Standard deviation of the noise that the ascent starts from, around the centre, as a fraction
+    """Standard deviation of the noise around the centre from which the ascent starts, as a fraction
     of the interval."""
     seed: int = 0
-    """Random seed of that noise and of the jitter."""
+    """Random seed of the noise and of the jitter."""
 
     def __post_init__(self) -> None:
         Noise(self.seed)
@@ -75,20 +74,24 @@ class Ascent(metaclass=Documented):
 
     @property
     def spatial(self) -> bool:
-        """Neighbours count, so inputs must be pictures."""
+        """Whether neighbours matter, so that inputs must be images."""
         return bool(self.tv or self.jitter or self.blur)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visualisation:
-    """inputs `[B, ...]` in the network's units, pixels the same in the space's interval; the score
-    before and after, `[B]`, and the prediction at the end."""
+    """Inputs that raise a score."""
 
     inputs: Tensor
+    """`[B, ...]`, in the units of the network."""
     pixels: Tensor
+    """The same as pixels."""
     before: Tensor
+    """The score at the start, `[B]`."""
     after: Tensor
+    """The score at the end, `[B]`."""
     prediction: Tensor
+    """The predicted class at the end, `[B]`."""
 
 
 def activation_maximisation(
@@ -105,20 +108,22 @@ def activation_maximisation(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Visualisation:
-    """An input for each of the classes in `target` that raises its score.
+    """For each class in `target`, an input that raises the class's score.
 
-    shape: of a sample, `(C, H, W)` or `(N,)`. space: how inputs are made of pixels; by default they
-    are pixels in [0, 1]. start: inputs `[B, *shape]` in the place of noise. kind, task: of the
-    score, as for `Score`. ids: of the noise, by default places in `target`, so that several
-    pictures of one class differ. progress: called with (step, steps).
-    Errors: ValueError for a shape, a target or a start that does not fit, and where a gradient is
-    not finite.
+    >>> found = mg.activation_maximisation(model, 0, x.shape[1:], ascent=mg.Ascent(steps=8))
+
+    shape: of a sample, `(C, H, W)` or `(N,)`. space: how inputs are computed from pixels; by
+    default inputs are pixels in [0, 1]. start: inputs `[B, *shape]` instead of noise. kind, task:
+    of the score, as for `Score`. ids: keys of the noise, by default the index in `target`, so that
+    images of one class differ. progress: a function of (step, steps).
+    Errors: ValueError for a shape, a target or a start that does not fit, and for a gradient that
+    is not finite.
     """
     space, ascent = space or InputSpace(), ascent or Ascent()
     classes = torch.as_tensor(target).reshape(-1)
     sizes = (len(classes), *shape)
     if ascent.spatial and len(shape) != 3:
-        raise ValueError(f"tv, jitter, blur: need pictures (C, H, W), got shape {tuple(shape)}")
+        raise ValueError(f"tv, jitter, blur: need images (C, H, W), got shape {tuple(shape)}")
     if start is not None and tuple(start.shape) != sizes:
         raise ValueError(f"start: expected inputs {list(sizes)}, got {list(start.shape)}")
     keys = sample_keys(range(len(classes)) if ids is None else ids, len(classes))
@@ -131,7 +136,7 @@ def activation_maximisation(
     pixels = space.pixels(bound.origin, layout)
 
     def slope(shown: Tensor) -> Tensor:
-        """Of the score, with respect to pixels."""
+        """Gradient of the score by the pixels."""
         return bound.moved(space.inputs(shown, layout)).value_and_grad()[1] / scale
 
     for number in range(ascent.steps):
@@ -158,13 +163,9 @@ class _Climb:
         self.ascent, self.space, self.sizes = ascent, space, sizes
         self.centre = (space.low + space.high) / 2
         most = ascent.jitter
-        drawn = [
-            generator(ascent.seed, key, Stream.JITTER, 0).integers(
-                -most, most + 1, (ascent.steps, 2)
-            )
-            for key in keys
-        ]
-        self.shifts = np.stack(drawn)
+        streams = (generator(ascent.seed, key, Stream.JITTER, 0) for key in keys)
+        size = (ascent.steps, 2)
+        self.shifts = np.stack([stream.integers(-most, most + 1, size) for stream in streams])
 
     def step(self, pixels: Tensor, number: int, slope: Callable[[Tensor], Tensor]) -> Tensor:
         ascent = self.ascent
@@ -186,25 +187,23 @@ class _Climb:
         if not self.ascent.jitter:
             return flat
         shifts = (sign * self.shifts[:, number]).tolist()
-        pictures = zip(flat.view(*self.sizes), shifts, strict=True)
-        return torch.stack([picture.roll(shift, (-2, -1)) for picture, shift in pictures]).flatten(
-            1
-        )
+        images = zip(flat.view(*self.sizes), shifts, strict=True)
+        return torch.stack([image.roll(shift, (-2, -1)) for image, shift in images]).flatten(1)
 
     def _roughness(self, flat: Tensor) -> Tensor:
         """The gradient of half the sum of squared differences of neighbours."""
-        pictures = flat.view(*self.sizes)
-        found = torch.zeros_like(pictures)
+        images = flat.view(*self.sizes)
+        found = torch.zeros_like(images)
         for axis in (-2, -1):
-            length = pictures.shape[axis]
-            change = pictures.diff(dim=axis)
+            length = images.shape[axis]
+            change = images.diff(dim=axis)
             found.narrow(axis, 1, length - 1).add_(change)
             found.narrow(axis, 0, length - 1).sub_(change)
         return found.flatten(1)
 
 
 def _like(model: ForwardFunc) -> Tensor:
-    """Of the network's type and device."""
+    """A tensor of the network's dtype and device."""
     weights = model.parameters() if isinstance(model, nn.Module) else ()
     return next((weight for weight in weights if weight.is_floating_point()), torch.empty(0))
 
@@ -212,7 +211,7 @@ def _like(model: ForwardFunc) -> Tensor:
 def _noise(
     like: Tensor, sizes: Sequence[int], keys: Sequence[int], space: InputSpace, ascent: Ascent
 ) -> Tensor:
-    """Inputs whose pixels are drawn around the middle of the interval."""
+    """Inputs of random pixels around the middle of the interval."""
     empty = torch.empty(sizes, dtype=like.dtype, device=like.device)
     layout = Layout.of((empty,))
     width = space.high - space.low
@@ -223,18 +222,15 @@ def _noise(
     return layout.restore(space.inputs(pixels, layout))[0]
 
 
-def _blurred(pictures: Tensor, sigma: float) -> Tensor:
-    """A Gaussian filter of 4 sigma on either side, borders repeated."""
+def _blurred(images: Tensor, sigma: float) -> Tensor:
+    """A Gaussian filter of 4 sigma on either side, with repeated borders."""
     radius = math.ceil(4 * sigma)
-    places = torch.arange(-radius, radius + 1, dtype=pictures.dtype, device=pictures.device)
+    places = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-0.5 * (places / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    channels = pictures.shape[1]
-    for shape, pad in (
-        ((-1, 1), (0, 0, radius, radius)),
-        ((1, -1), (radius, radius, 0, 0)),
-    ):
+    channels = images.shape[1]
+    for shape, pad in (((-1, 1), (0, 0, radius, radius)), ((1, -1), (radius, radius, 0, 0))):
         weight = kernel.view(1, 1, *shape).repeat(channels, 1, 1, 1)
-        padded = functional.pad(pictures, pad, mode="replicate")
-        pictures = functional.conv2d(padded, weight, groups=channels)
-    return pictures
+        padded = functional.pad(images, pad, mode="replicate")
+        images = functional.conv2d(padded, weight, groups=channels)
+    return images

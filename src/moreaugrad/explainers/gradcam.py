@@ -1,10 +1,11 @@
-"""Grad-CAM: a layer's channels, weighted by the score's gradient, enlarged to the input."""
+"""Grad-CAM: a layer's channels, weighted by the score's gradient, upsampled to the input's size."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from typing import ClassVar
 
 import torch
@@ -23,24 +24,24 @@ from moreaugrad.solvers.solution import Solution
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GradCAM(Explainer):
-    """A = sum over k of w_k a_k, enlarged to the input's size, the same in every channel; a_k are a
+    """A = sum over k of w_k a_k, upsampled to the input's size and equal in all channels; a_k are a
     layer's channels and w_k the mean of the score's gradient over their positions.
 
     >>> maps = mg.GradCAM(model).attribute(x)
 
-    Grad-CAM explains one input that is an image, a signal or a volume.
+    It explains one input, which is an image, a signal or a volume.
 
     Source: Selvaraju et al. (2017), eq. (1) and (2). Differs: signed, unless `relu`.
     """
 
     cam_layer: str | nn.Module | None = None
-    """The layer that is read, or its name: a module whose output has channels and positions, those
-    of a convolution, with the channels first or last, or tokens of a grid, of which class and
-    register tokens are left out. Which axis is what is found out by asking the network, and refused
-    where it is not certain. None takes the last output before pooling that the whole score depends
-    on, and not a branch of it; the explanation's settings have its name."""
+    """The layer, or its name: a module whose output has channels and positions, like that of a
+    convolution with channels first or last, or a grid of tokens, whose class and register tokens
+    are left out. The network itself shows which axis is which; a layer whose axes are not certain
+    is refused. None takes the last output before pooling through which the whole score is computed;
+    the explanation's settings contain its name."""
     relu: bool = False
-    """Keep the positive part only, as the paper does."""
+    """Keep only the positive part, as the paper does."""
 
     method: ClassVar[str] = "grad-cam"
 
@@ -49,8 +50,8 @@ class GradCAM(Explainer):
         model = as_module(self.forward_func, self.method)
         if self.layer is not None:
             raise ValueError(
-                "layer: Grad-CAM explains the input itself, got a layer; name the layer that it "
-                "reads with cam_layer="
+                "layer: Grad-CAM explains the input itself, got a layer; name the layer whose "
+                "channels are weighted with cam_layer="
             )
         if self.cam_layer is not None:
             resolve(model, self.cam_layer, "cam_layer")
@@ -82,7 +83,7 @@ class GradCAM(Explainer):
         return replace(found, settings={"cam_layer": name_of(model, layer)})
 
     def _found(self, bound: BoundScore, model: nn.Module) -> tuple[nn.Module, Grid]:
-        """The layer that is read and the grid of its output."""
+        """The layer and the grid of its output."""
         returned = _outputs(bound, model)
         firsts = {output.shape: output.module for output in reversed(returned)}
         if self.cam_layer is None:
@@ -99,8 +100,8 @@ class GradCAM(Explainer):
     def _automatic(
         self, bound: BoundScore, returned: list[_Output], firsts: dict[Shape, nn.Module]
     ) -> tuple[nn.Module, Grid]:
-        """The last output before pooling that the whole score depends on, at its positions too:
-        of a transformer's last block it reads the class token alone."""
+        """The last output before pooling through which the whole score is computed, with a gradient
+        at its positions: the score of a transformer may depend on the class token alone."""
         grids: dict[Shape, Grid | ValueError] = {}
         blank: tuple[nn.Module, Grid] | None = None
         for output in _candidates(returned):
@@ -128,7 +129,7 @@ class GradCAM(Explainer):
 
 
 def _candidates(returned: list[_Output]) -> Iterator[_Output]:
-    """From the last to the first, of modules that return the same the outermost first."""
+    """Outputs from the last to the first; of modules with the same output, the outermost first."""
     for output in reversed(returned[:-1]):  # the last one is the model itself
         positions = sum(size > 1 for size in output.shape) - (output.shape[:1] != (1,))
         if output.gradient is not None and not output.pooled and positions > 0:
@@ -156,22 +157,22 @@ def _at(layer: nn.Module, bound: BoundScore, rows: Tensor) -> tuple[Tensor, Tens
 
 @dataclass(frozen=True, eq=False)
 class _Output:
-    """What a module returned for the first sample: `shape` without the batch.
-
-    gradient: that of the score, `[1, *shape]`; None where the score depends on the input past this
-    output too, or where the module ran more than once. pooled: it is the result of a pooling.
-    """
+    """What a module returned for the first sample."""
 
     module: nn.Module
     shape: Shape
+    """Without the batch dimension."""
     gradient: Tensor | None = None
+    """Gradient of the score `[1, *shape]`; None if the score depends on the input by another way
+    too, or if the module ran more than once."""
     pooled: bool = False
+    """Whether it is the result of a pooling."""
 
 
 def _outputs(bound: BoundScore, model: nn.Module) -> list[_Output]:
-    """Of each module's call that returned a tensor, in the order in which they were done.
+    """The outputs of all module calls that returned a tensor, in the order of the calls.
 
-    A pass of the first sample, forward and backward.
+    Takes one forward and one backward pass of the first sample.
     """
     found: list[tuple[nn.Module, Shape, GradientEdge | None]] = []
 
@@ -186,7 +187,7 @@ def _outputs(bound: BoundScore, model: nn.Module) -> list[_Output]:
         logits = bound.outputs(points, first)
     if not logits.requires_grad:
         raise checks.detached()
-    # Not the tensors themselves: operations in place may have changed them since.
+    # Edges instead of the tensors, which operations in place may have changed since.
     edges = [edge for *_, edge in found if edge is not None]
     passed = _passed(get_gradient_edge(logits), get_gradient_edge(points).node, edges)
     runs = Counter(module for module, *_ in found)
@@ -213,16 +214,23 @@ def _key(edge: GradientEdge) -> _Key:
 
 
 def _passed(score: GradientEdge, leaf: Node, edges: Sequence[GradientEdge]) -> set[_Key]:
-    """Those of the edges that every path from the score to the leaf goes through.
+    """The edges that lie on every path from the score to the leaf.
 
-    Counts paths, of which there may be many more than a machine's numbers hold.
+    Found by counting paths, with integers of any size: there may be very many.
     """
-    below: dict[Node, int] = {}  # from a node to the leaf
-    for node in (order := _leaves_first(score.node)):
-        after = [following for following, _ in node.next_functions if following is not None]
-        below[node] = 1 if node is leaf else sum(below[following] for following in after)
+    graph: dict[Node, list[Node]] = {}  # from each node to the next ones
+    stack = [score.node]
+    while stack:
+        node = stack.pop()
+        if node not in graph:
+            graph[node] = [following for following, _ in node.next_functions if following]
+            stack += graph[node]
+    order = list(TopologicalSorter(graph).static_order())  # the leaves first
+    below: dict[Node, int] = {}  # number of paths from a node to the leaf
+    for node in order:
+        below[node] = 1 if node is leaf else sum(below[following] for following in graph[node])
     above: Counter[_Key] = Counter({_key(score): 1})  # from the score to an edge
-    arrived: Counter[Node] = Counter({score.node: 1})
+    arrived: Counter[Node] = Counter({score.node: 1})  # from the score to a node
     for node in reversed(order):
         for following, place in node.next_functions:
             if following is not None and below[following]:
@@ -234,19 +242,3 @@ def _passed(score: GradientEdge, leaf: Node, edges: Sequence[GradientEdge]) -> s
         for edge in edges
         if total and below.get((key := _key(edge))[0], 0) * above[key] == total
     }
-
-
-def _leaves_first(start: Node) -> list[Node]:
-    """The nodes of a graph, each after all that it leads to."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(start, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack += [(following, False) for following, _ in node.next_functions if following]
-    return order

@@ -1,9 +1,10 @@
-"""Which axes of a layer's output are positions of the input, and which one has the channels.
+"""Which axes of a layer's output are positions of the input, and which axis has the channels.
 
-Shapes do not say: a square image may be transposed on its way, channels may come first or last, and
-transformers have one axis of tokens. So the network is asked. An axis that grows with one axis of
-the input, and with no other, follows that. Where the network takes inputs of one size only, the
-gradient by the input shows what an index of an axis looks at. What neither decides is refused.
+Shapes do not say: a square image may be transposed on the way, channels may come first or last, and
+transformers have one axis of tokens. So the network itself is tested. An axis that grows with
+exactly one axis of the input follows that axis. If the network takes inputs of one size only, the
+gradient by the input shows which region each index of an axis depends on. A layer for which neither
+test is clear is refused.
 """
 
 from __future__ import annotations
@@ -26,25 +27,26 @@ from moreaugrad.score.hooks import hooked
 from moreaugrad.score.inputs import Shape, take
 
 EXTRA_TOKENS = 8
-"""Class, distillation and register tokens at most, before or after those of the grid."""
+"""Most class, distillation and register tokens, before or after those of the grid."""
 CLEAR = 0.4
-"""How far apart what two ends of an axis look at must lie, as a fraction of the input's axis."""
+"""Least distance of the regions that two ends of an axis depend on, over the input's axis."""
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
 class Grid:
-    """channel: the axis of a layer's output with the channels, the batch not counted. follows: for
-    each axis of positions, the axis of the input that it follows. tokens: where one axis has the
-    positions of two, the index of the first, rows and columns; `follows` is then of these, 0 and 1.
-    """
+    """The meaning of the axes of a layer's output, counted without the batch."""
 
     channel: int
+    """The axis with the channels."""
     follows: Mapping[int, int]
+    """For each axis of positions, the axis of the input that it follows."""
     tokens: tuple[int, int, int] | None = None
+    """If one axis has the positions of a grid: index of the first token, rows and columns. The keys
+    of `follows` are then 0 for rows and 1 for columns."""
 
     def fold(self, values: Tensor) -> Tensor:
-        """`[B, *shape]` to `[B, K, *positions]`, in the order of the input's axes."""
+        """`[B, *shape]` as `[B, K, *positions]`, positions in the order of the input's axes."""
         places = sorted(self.follows, key=self.follows.__getitem__)
         if self.tokens is not None:
             first, rows, columns = self.tokens
@@ -52,11 +54,11 @@ class Grid:
             grid = grid.reshape(*grid.shape[:2], rows, columns)
             return grid.permute(0, 1, *(2 + at for at in places))
         axes = [self.channel + 1, *(at + 1 for at in places)]
-        alone = [axis for axis in range(1, values.ndim) if axis not in axes]  # of one entry each
+        alone = [axis for axis in range(1, values.ndim) if axis not in axes]  # one entry each
         return values.permute(0, *axes, *alone).flatten(len(axes))
 
     def ends(self, place: int, shape: Shape) -> tuple[int, Tensor, Tensor]:
-        """Of positions along one of the axes: the axis of the output, the first and the last."""
+        """For positions along an axis: the output's axis, its first and its last indices."""
         if self.tokens is None:
             every = torch.arange(shape[place])
             return place, every[:1], every[-1:]
@@ -65,7 +67,7 @@ class Grid:
         return 1 - self.channel, index[0], index[-1]
 
     def enlarged(self, maps: Tensor, shape: Shape) -> Tensor:
-        """`[B, *positions]` to the input's size, the same along its other axes: `[B, n]`."""
+        """`[B, *positions]` upsampled to the input's size, equal along its other axes: `[B, n]`."""
         axes = sorted(self.follows.values())
         size = tuple(shape[axis] for axis in axes)
         large = F.interpolate(maps[:, None], size, mode=_MODES[len(axes)])[:, 0]
@@ -76,9 +78,10 @@ class Grid:
 def grid_of(bound: BoundScore, layer: nn.Module, shape: Shape, first: nn.Module) -> Grid:
     """The grid of a layer's output `[B, *shape]`.
 
-    first: the module that returned such a shape first, where least has been mixed. What is seen at
-    the layer must not contradict what is seen there.
-    Errors: ValueError where it has no positions, or where neither growth nor gradients are clear.
+    first: the first module that returned this shape, where positions are least mixed. The layer
+    must not contradict what is found there.
+    Errors: ValueError for an output without positions, and if neither growth nor gradients are
+    clear.
     """
     known = isinstance(layer, _CHANNELS_FIRST)
     if len(shape) < 2 or math.prod(shape[known:]) < 2:
@@ -88,9 +91,9 @@ def grid_of(bound: BoundScore, layer: nn.Module, shape: Shape, first: nn.Module)
         )
     found = _completed(_grown(bound, layer, shape), shape, known)
     if found is None:
-        found = _Looks(bound, first, shape).grid(known)
+        found = _Regions(bound, first, shape).grid(known)
         if layer is not first:
-            own = _Looks(bound, layer, shape)
+            own = _Regions(bound, layer, shape)
             found = found if found is not None and own.agrees(found) else own.grid(known)
     if found is None:
         raise ValueError(
@@ -116,7 +119,7 @@ _CHANNELS_FIRST = (
 
 
 def _completed(follows: Mapping[int, int] | None, shape: Shape, known: bool) -> Grid | None:
-    """A grid, where the axis of the channels is all that is left, or `known` to be the first."""
+    """The grid, if one axis remains for the channels, or if they are `known` to be the first."""
     if not follows or len(set(follows.values())) < len(follows):
         return None
     left = [axis for axis in range(len(shape)) if axis not in follows]
@@ -128,9 +131,10 @@ def _completed(follows: Mapping[int, int] | None, shape: Shape, known: bool) -> 
 
 
 def _grown(bound: BoundScore, layer: nn.Module, shape: Shape) -> dict[int, int] | None:
-    """Which axes of the layer's output grow with which axis of the input, where it may grow.
+    """Which axes of the layer's output grow with which axis of the input, if the input may grow.
 
-    Further arguments of the input's shape, such as a second image, grow with it.
+    Further arguments of the input's shape, such as a second image, grow with it. None if one axis
+    of the input changes several axes, or an axis that another one changed.
     """
     (sample,) = bound.layout.restore(bound.origin[:1])
     args = take(bound.args, bound.follows, torch.zeros_like(bound.target.classes[:1]))
@@ -158,7 +162,7 @@ def _grown(bound: BoundScore, layer: nn.Module, shape: Shape) -> dict[int, int] 
 
 
 class _Reached(Exception):
-    """The pass has come to the layer: the rest is not needed."""
+    """Ends a forward pass at the layer."""
 
 
 def _output_of(
@@ -167,7 +171,7 @@ def _output_of(
     args: tuple[object, ...],
     work: Callable[[Tensor], Tensor] = Tensor.detach,
 ) -> Tensor | None:
-    """What `work` makes of the layer's output in a pass that ends there; None where it fails."""
+    """`work(output)` of the layer in a pass that ends there; None if the pass fails."""
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: object, output: Any) -> None:
@@ -179,21 +183,21 @@ def _output_of(
     return kept[0] if kept else None
 
 
-class _Looks:
-    """What a layer's output looks at: the centres of the gradients of some of its entries."""
+class _Regions:
+    """The regions of the input that entries of a layer's output depend on, by their gradients."""
 
     def __init__(self, bound: BoundScore, layer: nn.Module, shape: Shape) -> None:
         self.bound, self.layer, self.shape = bound, layer, shape
         self.sample = bound.layout.shapes[0]
 
     def apart(self, pairs: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:
-        """From the entries at `low` to those at `high` of an axis, for each such triple, along each
-        axis of the input, as a fraction of it: `[pairs, axes]`."""
+        """Distance between the regions of an axis's entries `low` and `high`, for each triple,
+        along each axis of the input and as a fraction of it: `[pairs, axes]`."""
         masks = torch.zeros(2 * len(pairs), *self.shape)
         for row, (axis, low, high) in enumerate(pairs):
             masks[2 * row].index_fill_(axis, low, 1)
             masks[2 * row + 1].index_fill_(axis, high, 1)
-        # Signs at random: entries must not cancel, whatever they share.
+        # Random signs, so that entries with a common part do not cancel.
         generator = torch.Generator().manual_seed(0)
         signs = 2.0 * torch.randint(2, self.shape, generator=generator) - 1
         weights = (masks * signs).to(self.bound.origin.device)
@@ -229,7 +233,7 @@ class _Looks:
         return self._tokens(halves) or _completed(self._axes(halves), self.shape, known)
 
     def agrees(self, grid: Grid) -> bool:
-        """Nothing clear says otherwise: mixing weakens the order of positions."""
+        """Whether no axis clearly contradicts the grid: mixing weakens the order of positions."""
         pairs = [grid.ends(place, self.shape) for place in grid.follows]
         shifts = zip(self.apart(pairs), grid.follows.values(), strict=True)
         return all(
@@ -238,10 +242,10 @@ class _Looks:
         )
 
     def _halves(self, known: bool) -> dict[int, int | None]:
-        """For each axis of several entries, along which axis of the input its halves lie apart.
+        """For each axis of several entries, the input's axis along which its halves lie apart.
 
-        None: along none, or it is `known` to be the channels' (the first). Without an axis where
-        that is not clear.
+        None: along none, or it is the first axis, `known` to have the channels. An axis for which
+        this is not clear is left out.
         """
         axes = [axis for axis in _wide(self.shape) if axis >= known]
         pairs = []
@@ -256,8 +260,8 @@ class _Looks:
         return found
 
     def _axes(self, halves: Mapping[int, int | None]) -> dict[int, int] | None:
-        """Those that follow one axis of the input, where that is clear of all. The ends of an axis
-        of tokens lie apart along two."""
+        """The axes that follow one axis of the input, if all are clear. (The ends of an axis of
+        tokens lie apart along two axes of the input.)"""
         follows = {axis: along for axis, along in halves.items() if along is not None}
         known = halves.keys() >= set(_wide(self.shape))
         if not follows or not known or len(self.shape) > len(self.sample) + 1:
@@ -267,7 +271,7 @@ class _Looks:
         return follows if apart == list(follows.values()) else None
 
     def _tokens(self, halves: Mapping[int, int | None]) -> Grid | None:
-        """The grid of an axis of tokens, of all that its length allows the clearest."""
+        """The clearest grid of an axis of tokens, among all that its length allows."""
         wide = _wide(self.shape)
         if len(self.shape) != 2 or len(wide) != 2:
             return None
@@ -293,7 +297,7 @@ class _Looks:
 
 
 def _along(shift: Tensor, least: float) -> int | None:
-    """The one axis of the input along which something lies apart."""
+    """The axis of the input with a shift of at least `least`, if no other has a third of it."""
     axis = int(shift.argmax())
     others = torch.cat((shift[:axis], shift[axis + 1 :])).abs()
     clear = bool(shift[axis] >= least) and bool((others < shift[axis] / 3).all())
@@ -305,8 +309,8 @@ def _wide(shape: Shape) -> list[int]:
 
 
 def _guesses(length: int, sample: Shape, down: int) -> Iterator[tuple[int, tuple[int, int, int]]]:
-    """What so many tokens may be, whose rows follow the axis `down` of the input: the axis that
-    columns follow, and the first token of the grid, rows and columns. A cell is about square."""
+    """Grids that `length` tokens may form, with rows along the input's axis `down`: the axis that
+    columns follow; and the first token, rows and columns. Cells are about square."""
     for extra, right in itertools.product(range(EXTRA_TOKENS + 1), range(len(sample))):
         for rows in range(2, min(sample[down], (length - extra) // 2) + 1):
             columns, odd = divmod(length - extra, rows)

@@ -31,7 +31,7 @@ from moreaugrad.solvers.solution import Solution
 
 AUTO = "auto"
 ROUGH, ROUGH_STEPS = 1e-2, 20
-"""Tolerance, and evaluations of all draws, of an attack's steps."""
+"""Tolerance in the steps of an attack, and most evaluations per noise sample."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -40,8 +40,8 @@ class Moreau(PenalisedExplainer):
 
     >>> maps = mg.Moreau(model, penalty=mg.ElasticNet(0.01, 0.1)).attribute(x)
 
-    Derivatives see the noise by its first `samples` draws. A penalty without `prox_root` has no
-    "implicit" one: "straight-through" is then the first.
+    Derivatives use the first `samples` noise samples. Without the penalty's `prox_root` there is no
+    "implicit" derivative: "straight-through" is then the first.
 
     Errors: ValueError or TypeError for settings that do not fit.
 
@@ -50,38 +50,38 @@ class Moreau(PenalisedExplainer):
     """
 
     rho: float = 1.0
-    """Reach of the envelope, in units of input^2 / score; rho -> 0 is the simple gradient. Below 1
-    / (largest negative curvature of the score) there is one solution; `rho_guidance` estimates
-    that."""
+    """Reach of the envelope, in units of input^2 / score; rho -> 0 gives the simple gradient. The
+    solution is unique for rho below 1 / (largest negative curvature of the score), which
+    `rho_guidance` estimates."""
     sigma: float = DEFAULT_SIGMA
-    """Gaussian smoothing, f(x) replaced by E f(x + z), z ~ N(0, sigma^2 I): as a fraction of each
-    input's own range (max - min), fixed at the clean input; with sigma_mode "absolute" in the
-    input's units. 0 turns it off."""
+    """Standard deviation of the Gaussian smoothing, which replaces f(x) by E f(x + z), z ~
+    N(0, sigma^2 I): a fraction of each clean input's own range (max - min); with sigma_mode
+    "absolute" in the input's units. 0 turns smoothing off."""
     sigma_mode: str = RELATIVE
     """Units of `sigma`: "relative" or "absolute"."""
     tolerance: float | None = None
     """Relative error of the map at which a sample is done; None: 0.1 with noise, 1e-3 without."""
     max_evaluations: int = 4096
-    """Gradient evaluations at which a sample stops short of that (each chain by itself)."""
+    """Gradient evaluations (of each chain) at which a sample stops short of that."""
     noise: str = "fresh"
-    """When noise is drawn: "fresh" at every step, or one "fixed" set of `samples` draws, a
-    deterministic problem."""
+    """When noise is drawn: "fresh" at every step; "fixed" uses one set of `samples` noise samples,
+    which makes the problem deterministic."""
     draws: int = 8
-    """Noise samples of a step with fresh noise, an even number (they come in antithetic pairs)."""
+    """Noise samples in each step with fresh noise: an even number, in antithetic pairs."""
     samples: int = 64
-    """Noise samples of the fixed set, and those of a curvature estimate."""
+    """Noise samples of the fixed set, of derivatives, and of a curvature estimate."""
     chains: int = 1
-    """2 solves twice, from different starts with different draws, and reports where there is more
-    than one solution; needs fresh noise."""
+    """2 solves twice, from different starts with different noise, and reports samples with several
+    solutions; needs fresh noise."""
     solver: str = "spectral"
-    """For deterministic scores: "spectral", "accelerated" or "proximal-gradient"."""
+    """Solver for deterministic scores: "spectral", "accelerated" or "proximal-gradient"."""
     seed: int = 0
     """Random seed; the noise is a function of (seed, id of the sample, number of the draw)."""
     penalty: Penalty = field(default=Zero())
     """Any `Penalty`, its weights in units of the gradient."""
     eta: float | str = 1.0
-    """Weight of the penalty, which multiplies it: a number; "auto" chooses it for each sample by
-    `sparsity`, for penalties with `magnitudes`."""
+    """Weight that multiplies the penalty: a number; for penalties with `magnitudes`, "auto" chooses
+    it for each sample by `sparsity`."""
     sparsity: float = 0.9
     """Fraction of the map's entries (groups) that an automatic `eta` sets to zero."""
 
@@ -102,13 +102,13 @@ class Moreau(PenalisedExplainer):
         _ = self._solver  # checks its settings
         if self.chains != 1 and not self.fresh:
             raise ValueError(
-                f"chains: expected 1 without fresh noise (sigma > 0), got {self.chains!r}: other "
-                "draws are what tells two solutions apart"
+                f"chains: expected 1 without fresh noise (sigma > 0), got {self.chains!r}: a "
+                "second chain needs other noise"
             )
 
     @property
     def fresh(self) -> bool:
-        """Whether every step sees new noise."""
+        """Whether noise is drawn at every step."""
         return self.sigma > 0 and self.noise == "fresh"
 
     @cached_property
@@ -132,7 +132,7 @@ class Moreau(PenalisedExplainer):
 
     @cached_property
     def _solver(self) -> StochasticFixedPoint | Descent | ForSparsity:
-        """To a standard error with fresh noise, to a residual for a deterministic score."""
+        """Solves to a standard error with fresh noise, to a residual for a deterministic score."""
         sparsity = self.sparsity if self.eta == AUTO else None
         if self.fresh:
             return StochasticFixedPoint(
@@ -166,7 +166,7 @@ class Moreau(PenalisedExplainer):
         return replace(solution, values=(0.0 - solution.values) / self.rho)
 
     def _near(self, bound: BoundScore, start: Tensor) -> Solution:
-        """One solve from `start`; an automatic eta is that of the gradient there."""
+        """The maps by one solve from `start`; an automatic eta is chosen by the gradient there."""
         solver = self._solver
         if self.fresh:
             return self._maps(bound)
@@ -175,7 +175,7 @@ class Moreau(PenalisedExplainer):
         return self._as_maps(solver.solve(self._problem(bound), -self.rho * start))
 
     def fixed(self, draws: int) -> Self:
-        """Warm-started solves of one problem with a fixed set of draws."""
+        """One problem with a fixed set of noise samples, for warm-started solves."""
         if self.sigma == 0:
             return replace(self, tolerance=max(ROUGH, self.tolerance or 0.0))
         draws += draws % 2
@@ -227,14 +227,14 @@ class SparseMoreauGrad(Moreau):
 
     penalty: Penalty = field(default=L1(1.0), init=False)
     eta: float | str = AUTO
-    """Weight of the penalty, in units of the gradient: the map's entries are gradients minus eta.
-    "auto" chooses it for each sample by `sparsity`."""
+    """Weight of the penalty, in units of the gradient, whose entries it thresholds; "auto" chooses
+    it for each sample by `sparsity`."""
 
     method: ClassVar[str] = "sparse-moreaugrad"
 
     @staticmethod
     def published(forward_func: ForwardFunc, **settings: Any) -> PublishedMoreauGrad:
-        """The paper's algorithm with its released behaviour; see `PublishedMoreauGrad`."""
+        """The algorithm as released with the paper; see `PublishedMoreauGrad`."""
         return PublishedMoreauGrad(forward_func, **settings)
 
 
@@ -252,14 +252,14 @@ class GroupSparseMoreauGrad(Moreau):
     """Weight of the penalty, in units of a group's gradient norm; "auto" chooses it for each sample
     by `sparsity`."""
     group: groups.Size = groups.AUTO
-    """Side of the blocks in pixels, or one for each spatial axis; "blocks" makes a grid of about 16
-    along each axis, the paper's 14 x 14 pixels at 224; "tokens" a group of each position of samples
-    `[L, D]`; "auto" is "tokens" at an embedding (`layer`), "blocks" for images and volumes with
-    channels first, and refused where neither is certain."""
+    """Side of the blocks in pixels, or one for each spatial axis. "blocks" makes about 16 blocks
+    along each axis (14 x 14 pixels at 224, as in the paper). "tokens" makes each position of
+    samples `[L, D]` a group. "auto" is "tokens" at an embedding (`layer`) and "blocks" for images
+    and volumes with channels first; other inputs are refused."""
     channels: str = "joint"
-    """Whether all channels of a block are one group ("joint"), or each has its own ("separate")."""
+    """Whether all channels of a block form one group ("joint") or one each ("separate")."""
     index: groups.Labels | None = None
-    """Explicit groups as integer labels (superpixels, groups of features) instead of blocks, see
+    """Explicit groups instead of blocks, as integer labels (superpixels, groups of features); see
     `GroupL2`."""
 
     method: ClassVar[str] = "group-sparse-moreaugrad"
@@ -280,5 +280,5 @@ class GroupSparseMoreauGrad(Moreau):
 
     @staticmethod
     def published(forward_func: ForwardFunc, **settings: Any) -> PublishedMoreauGrad:
-        """The paper's algorithm with its released behaviour; see `PublishedMoreauGrad`."""
+        """The algorithm as released with the paper; see `PublishedMoreauGrad`."""
         return PublishedMoreauGrad(forward_func, **({"eta": 5e-2, "group": 14} | settings))

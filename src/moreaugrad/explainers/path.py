@@ -58,10 +58,12 @@ class FromBaseline(Explainer):
         additional_forward_args: object = None,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
+        baselines: Baselines = None,
     ) -> BoundScore:
-        """Like `Explainer.bind`, with the baseline of the setting."""
+        """Like `Explainer.bind`; `baselines` as in `attribute`."""
         bound = super().bind(inputs, target, additional_forward_args, ids, mask)
-        return replace(bound, baseline=_flat_baseline(bound, inputs, self.baseline))
+        given = self.baseline if baselines is None else baselines
+        return replace(bound, baseline=_flat_baseline(bound, inputs, given))
 
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(  # Captum puts the baselines before the target
@@ -99,9 +101,7 @@ class FromBaseline(Explainer):
         baselines: Baselines = None,
     ) -> Explanation:
         """Like `attribute`, with the status, error and cost of each map."""
-        bound = self.bind(inputs, target, additional_forward_args, ids, mask)
-        if baselines is not None:
-            bound = replace(bound, baseline=_flat_baseline(bound, inputs, baselines))
+        bound = self.bind(inputs, target, additional_forward_args, ids, mask, baselines)
         with reporting(progress, self.method) as report:
             explanation = self._explained(bound, isinstance(inputs, tuple), report)
         if baselines is None:
@@ -122,8 +122,7 @@ class FromBaseline(Explainer):
         start_point: the baselines x'; end_point: the inputs x. f is the explained score; Captum's
         own function uses the model's output.
         """
-        bound = self.bind(end_point, target, additional_forward_args)
-        bound = replace(bound, baseline=_flat_baseline(bound, end_point, start_point))
+        bound = self.bind(end_point, target, additional_forward_args, baselines=start_point)
         parts = attributions if isinstance(attributions, tuple) else (attributions,)
         return _missing(bound.layout.flatten(parts), *_scores(bound))
 

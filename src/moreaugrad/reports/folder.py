@@ -130,16 +130,22 @@ def _flat(value: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def write_tables(units: Units, config: Mapping[str, Any]) -> None:
-    """`records.csv` with a row for each map; and `records.parquet` where pyarrow is installed."""
-    rows = list(table_rows(units, config))
+    """The tables of a run of maps, with a row for each."""
+    for name, data in table_files(list(table_rows(units, config))).items():
+        units.put(name, data)
+
+
+def table_files(rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """`records.csv`; and `records.parquet` where pyarrow is installed."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    units.put("records.csv", text.getvalue().encode())
+    files = {"records.csv": text.getvalue().encode()}
     if importlib.util.find_spec("pyarrow") is not None:
-        units.put("records.parquet", _parquet(rows, names))
+        files["records.parquet"] = _parquet(rows, names)
+    return files
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:

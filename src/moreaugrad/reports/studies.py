@@ -16,10 +16,10 @@ from moreaugrad.files.foreign import open_image, read_json
 from moreaugrad.files.units import Record, Units
 from moreaugrad.pictures import photo
 from moreaugrad.reports.content import Entry, Page, Section, Table
-from moreaugrad.reports.folder import read_config
+from moreaugrad.reports.folder import read_config, table_files
 
 RESULTS, TABLES, MARKDOWN = "results.json", "tables.json", "table.md"
-STUDY_FILES = (RESULTS, TABLES, MARKDOWN)
+STUDY_FILES = (RESULTS, TABLES, MARKDOWN, "records.*")
 MARKED = re.compile(r"([\\`*_\[\]#])")
 
 
@@ -39,9 +39,11 @@ class Findings:
         return {TABLES: text.encode(), MARKDOWN: self.markdown().encode()}
 
     def write(self, units: Units, results: Record) -> None:
-        """The same, and the numbers for scripts. Errors: OSError of the file system."""
+        """The same, and the numbers for scripts; where they are similarities of maps, also as a
+        table. Errors: OSError of the file system."""
         text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        for name, data in {RESULTS: text.encode(), **self.files()}.items():
+        table = table_files(results["similarity"]) if "similarity" in results else {}
+        for name, data in {RESULTS: text.encode(), **table, **self.files()}.items():
             units.put(name, data)
 
     def markdown(self) -> str:
@@ -63,17 +65,21 @@ class Findings:
         if not file.is_file():
             raise ValueError(f"{folder}: expected a finished run, but it holds no {TABLES}")
         found = read_json(file, "the tables of a study")
-        tables = [
-            Table(
-                title=table["title"], head=table["head"], columns=table["columns"],
-                rows=[(label, [Entry(**entry) for entry in row]) for label, row in table["rows"]],
-            )
-            for table in found["tables"]
-        ]  # fmt: skip
-        return cls(
-            title=found["title"], lead=found["lead"], tables=tables, notes=found["notes"],
-            images=[(title, file) for title, file in found["images"]],
-        )  # fmt: skip
+        try:
+            tables = [
+                Table(
+                    title=table["title"], head=table["head"], columns=table["columns"],
+                    rows=[(label, [Entry(**entry) for entry in row])
+                          for label, row in table["rows"]],
+                )
+                for table in found["tables"]
+            ]  # fmt: skip
+            return cls(
+                title=found["title"], lead=found["lead"], tables=tables, notes=found["notes"],
+                images=[(title, file) for title, file in found["images"]],
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file}: expected the tables of a study") from error
 
 
 def table_lines(table: Table) -> list[str]:
@@ -97,8 +103,12 @@ def study_page(folder: Path) -> Page:
     found = Findings.read(folder)
     sections = []
     for title, file in found.images:
-        with (folder / file).open("rb") as opened, open_image(opened) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        try:
+            with (folder / file).open("rb") as opened, open_image(opened) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise ValueError(f"{folder / file}: expected an image of the run ({what})") from error
         values = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
         sections.append(Section(title=title, photo=photo(values)))
     model = config.get("model", config.get("training", {}).get("model", {}))

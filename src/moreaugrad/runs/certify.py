@@ -28,6 +28,7 @@ from moreaugrad.files.units import Record
 from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.registry import choose
 from moreaugrad.reports.certificates import curves_figure, findings
+from moreaugrad.reports.folder import table_files
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, NoResult, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
@@ -42,6 +43,11 @@ from moreaugrad.score.noise import ABSOLUTE, RELATIVE
 
 TOLERANCE = 0.01
 """Of MoreauGrad's maps: so small that they use the noise samples that the others have."""
+COLUMNS = (
+    "curve", "kind", "radius", "radius_in_pixels_least", "radius_in_pixels_most", "overlap",
+    "overlap_if_exact",
+)  # fmt: skip
+"""Of a certificate's table."""
 Certified = SparsifiedSmoothGrad | Moreau
 
 
@@ -50,7 +56,7 @@ class CertifyRun(Run[CertifyPlan]):
 
     command = "certify"
     patterns: ClassVar[Sequence[str]] = ("inputs/*/certify",)
-    others: ClassVar[Sequence[str]] = ("tables.json", "table.md")
+    others: ClassVar[Sequence[str]] = ("tables.json", "table.md", "records.*")
 
     def __init__(
         self, plan: CertifyPlan, processes: Processes | None = None, watch: Watch | None = None
@@ -224,7 +230,9 @@ class CertifyRun(Run[CertifyPlan]):
             raise NoResult(str(failures[0]))
 
     def finish(self, directory: RunDirectory) -> None:
-        for name, data in findings(self.results(directory)["inputs"]).files().items():
+        records = self.results(directory)["inputs"]
+        rows = [row for record in records for row in _rows(record)]
+        for name, data in {**table_files(rows), **findings(records).files()}.items():
             directory.put(name, data)
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
@@ -288,14 +296,20 @@ def _numbers(values: Tensor | None) -> list[float | None]:
 def _csv(record: Record) -> str:
     """A row for each radius of each curve."""
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(
-        ("curve", "kind", "radius", "radius_in_pixels_least", "radius_in_pixels_most", "overlap",
-         "overlap_if_exact")
-    )  # fmt: skip
+    rows = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(_rows(record))
+    return text.getvalue()
+
+
+def _rows(record: Record) -> Iterable[Record]:
+    about = {
+        "input": record["input"], "target.class": record["target"]["class"],
+        "target.label": record["target"]["label"],
+    }  # fmt: skip
     for key, curve in record["curves"].items():
         alone = curve.get("overlap_if_exact", curve["overlap"])
         columns = (record["radii"], record["radii_in_pixel_range"], curve["overlap"], alone)
         for radius, (least, most), overlap, exact in zip(*columns, strict=True):
-            rows.writerow((key, curve["kind"], radius, least, most, overlap, exact))
-    return text.getvalue()
+            found = (key, curve["kind"], radius, least, most, overlap, exact)
+            yield {**about, **dict(zip(COLUMNS, found, strict=True))}

@@ -8,11 +8,13 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """What could not be done: an input (no method), or one map of it."""
+    """What could not be done: an input (no method), or one map of it. kind: what it is called
+    before the message."""
 
     title: str
     message: str
     method: str = ""
+    kind: str = "left out"
 
     def __str__(self) -> str:
         what = f"{self.title}, {self.method}" if self.method else self.title

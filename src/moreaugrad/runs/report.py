@@ -74,6 +74,7 @@ class ReportRun(Run[ReportPlan]):
         self.unfinished = [
             Failure(
                 title=run.label,
+                kind="note",
                 message=f"{run.label} is not complete: {run.finished} of {run.total} units are "
                 "finished",
             )

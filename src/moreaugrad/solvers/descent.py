@@ -1,8 +1,8 @@
 """Proximal gradient methods for deterministic problems: plain, accelerated, spectral.
 
-One loop; a method is its way to propose the next step length and whether it extrapolates. Every
-iteration evaluates each active sample once: a sample whose trial point is rejected halves its own
-step and stays where it is, the others go on.
+All share one loop and differ in how they propose the next step length and whether they extrapolate.
+Every iteration evaluates each active sample once: a sample whose trial point is rejected halves its
+own step and stays where it is, while the others proceed.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from moreaugrad.solvers.problem import Problem, Solver
 from moreaugrad.solvers.solution import Collector, Solution, Status
 
 SHORTEST = 1e-6
-"""Step, in units of the problem's own, below which a sample has stalled."""
+"""Step length, over the problem's unit step, below which a sample has stalled."""
 PATIENCE = 40
 """Iterations without progress after which a sample has stalled."""
 PROGRESS = 0.97
-"""Ratio of errors that is progress where rounding hides the objective's."""
+"""Ratio of errors that counts as progress where rounding hides that of the objective."""
 RESOLVED = 1e3
-"""Roundings of u that a move must exceed to tell the curvature along it."""
+"""Roundings of u that a move must exceed for the curvature along it to be measured."""
 FARTHEST = 1e4
-"""Displacement, in units of the first fixed-point step, that counts as unbounded."""
+"""Displacement, over the first fixed-point step, that counts as unbounded."""
 
 
 @dataclass(eq=False)
 class _State:
-    """The active samples: accepted point, its value and gradient, and what steps are made of."""
+    """The active samples: accepted points, values and gradients, and the history of the steps."""
 
     problem: Problem
     u: Tensor
@@ -67,18 +67,22 @@ class Descent(Solver[Problem]):
 
     With r the fixed-point residual at the problem's unit step rho, and M and lambda the largest and
     the most negative curvature seen along the last steps, the error is at most
-    (2 + rho M) r / (1 - rho lambda). Curvatures are seen, not known: an estimate, and none where
-    the sample has stalled. Where rho lambda reached 1 on the way, the problem may have other
-    solutions: the status says so.
-    max_steps, max_evaluations: where a sample stops short of that (None: no limit).
+    (2 + rho M) r / (1 - rho lambda). This is an estimate, because curvatures are only seen along
+    the steps; a stalled sample has none. If rho lambda reached 1 on the way, the problem may have
+    other solutions, and the status is NOT_UNIQUE.
     """
 
     tolerance: float = 1e-3
+    """Relative error at which a sample is done."""
     max_steps: int = 300
+    """Iterations at which a sample stops short of that."""
     max_evaluations: int | None = None
+    """Evaluations at which a sample stops short of that; None: no limit."""
 
     window: ClassVar[int] = 1
+    """Number of last objectives that are remembered."""
     extrapolates: ClassVar[bool] = False
+    """Whether steps start at an extrapolated point, which costs another evaluation."""
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0 or self.max_steps < 1:
@@ -89,14 +93,14 @@ class Descent(Solver[Problem]):
 
     @abstractmethod
     def propose(self, step: Tensor, unit: Tensor, curvature: Tensor) -> Tensor:
-        """The next step length after an accepted one, given h's curvature along it."""
+        """The next step length after an accepted step, given h's curvature along it, `[B]` each."""
 
     def solve(
         self, problem: Problem, start: Tensor | None = None, allowed: Tensor | None = None
     ) -> Solution:
-        """Minimises for each sample, from `start` (default: the problem's own).
+        """Minimise for each sample, from `start` (default: the problem's).
 
-        `allowed` `[B]`: evaluations that a sample may take (default: `max_evaluations`).
+        allowed: most evaluations of each sample, `[B]` (default: `max_evaluations`).
         """
         u = problem.start if start is None else start
         state = self._begin(problem, u, self.limit(problem) if allowed is None else allowed)
@@ -113,7 +117,7 @@ class Descent(Solver[Problem]):
             for place, status in enumerate(verdicts):
                 if status is None:
                     continue
-                # Where the optimality condition fails the lowest point is the honest answer.
+                # Without convergence, return the point with the lowest objective.
                 u = state.u if status is Status.CONVERGED else state.best_u
                 if status is Status.CONVERGED and concave[place]:
                     status = Status.NOT_UNIQUE
@@ -137,7 +141,7 @@ class Descent(Solver[Problem]):
         return out.solution()
 
     def limit(self, problem: Problem) -> Tensor:
-        """`max_evaluations` of each sample, `[B]`."""
+        """`max_evaluations` for each sample, `[B]`."""
         most = torch.iinfo(torch.long).max if self.max_evaluations is None else self.max_evaluations
         return torch.full_like(problem.eta, most, dtype=torch.long)
 
@@ -171,7 +175,7 @@ class Descent(Solver[Problem]):
         return state
 
     def _accuracy(self, state: _State) -> tuple[Tensor, Tensor]:
-        """Estimated relative error and relative residual of the map, `[B]` each."""
+        """The map's estimated relative error and relative residual, `[B]` each."""
         unit = state.problem.unit
         stepped = state.problem.prox(state.u - unit[:, None] * state.grad, unit)
         length = torch.maximum(stepped.norm(dim=1), state.u.norm(dim=1))
@@ -225,14 +229,14 @@ class Descent(Solver[Problem]):
         state.value = torch.where(accepted, trial_value, state.value)
         state.grad = torch.where(row, trial_grad, state.grad)
         state.step = torch.where(accepted, proposed, state.step / 2)
-        # Curvature of the score alone: the quadratic's 1 / rho is taken off.
+        # The score's curvature: without the quadratic's 1 / rho.
         seen = torch.stack([along - 1 / problem.unit, size + 1 / problem.unit], dim=1)
         shifted = torch.cat([state.curvature[:, 1:], seen[:, None]], dim=1)
         coarse = RESOLVED * torch.finfo(length.dtype).eps * state.u.norm(dim=1)
-        told = accepted & (length > coarse.square())
-        state.curvature = torch.where(told[:, None, None], shifted, state.curvature)
+        measured = accepted & (length > coarse.square())
+        state.curvature = torch.where(measured[:, None, None], shifted, state.curvature)
         lowest = torch.minimum(state.lowest, seen[:, 0])
-        state.lowest = torch.where(told, lowest, state.lowest)
+        state.lowest = torch.where(measured, lowest, state.lowest)
         total = state.objective(state.value, state.u)
         remembered = torch.cat([state.history[:, 1:], total[:, None]], dim=1)
         state.history = torch.where(row, remembered, state.history)
@@ -249,10 +253,10 @@ class Descent(Solver[Problem]):
     def _accepts(
         self, state: _State, trial: Tensor, trial_value: Tensor, model: Tensor, along: Tensor
     ) -> Tensor:
-        """The trial lies below `model`, the quadratic one with the step's curvature 1 / step.
+        """Whether the trial's value is below `model`, the quadratic model with curvature 1 / step.
 
-        Where rounding may hide that, the gradients tell: the curvature along the step must not
-        exceed it (Hager and Zhang, 2005).
+        If rounding may hide that, the gradients decide: the curvature along the step must not
+        exceed 1 / step (Hager and Zhang, 2005).
         """
         slack = _rounding(model)
         clear = trial_value <= model - slack
@@ -262,7 +266,7 @@ class Descent(Solver[Problem]):
 
 @dataclass(frozen=True, kw_only=True)
 class ProximalGradient(Descent):
-    """u+ = prox(u - step grad h(u)), backtracking; the step may grow again after each success."""
+    """u+ = prox(u - step grad h(u)) with backtracking; accepted steps let the length grow again."""
 
     def propose(self, step: Tensor, unit: Tensor, curvature: Tensor) -> Tensor:
         return torch.minimum(1.5 * step, unit)
@@ -270,7 +274,7 @@ class ProximalGradient(Descent):
 
 @dataclass(frozen=True, kw_only=True)
 class Accelerated(Descent):
-    """FISTA with backtracking and gradient restart. Two evaluations a step.
+    """FISTA with backtracking and gradient restart: two evaluations in each step.
 
     Source: Beck and Teboulle (2009); restart: O'Donoghue and Candes (2015).
     """
@@ -304,5 +308,5 @@ class Spectral(Descent):
 
 
 def _rounding(value: Tensor) -> Tensor:
-    """Differences of this size are rounding, not descent."""
+    """Differences of values up to this size are rounding."""
     return 16 * torch.finfo(value.dtype).eps * (1 + value.abs())

@@ -1,4 +1,4 @@
-"""The second-order problem with a matrix of low rank instead of the Hessian."""
+"""The second-order problem with a low-rank matrix instead of the Hessian."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from moreaugrad.penalties import L1, Penalty
 from moreaugrad.penalties.base import prox_derivative
 
 ROUNDINGS = 4
-"""Of D: a step so short is nothing."""
+"""Roundings of D: a shorter step counts as zero."""
 
 
 class QuadraticModel:
     """minimise a D'D / 2 - D'(V T V')D / 2 - b'D + lambda1 R(D), T = V'HV; sample by sample.
 
-    A proximal gradient step, then the best of it and of a few points that it suggests: a
-    semismooth Newton step, and one further along the way of the last steps. The step is a
-    contraction, so that this converges for every T below a, definite or not, and every penalty.
-    accuracy `[B]`: length of the gradient step at which a sample is done.
+    Each iteration takes a proximal gradient step, and then the best of its end and of a few points
+    that it suggests: a semismooth Newton step, and a step further along the last ones. The proximal
+    gradient step is a contraction, so the method converges for every penalty and every T below a,
+    definite or not. accuracy `[B]`: length of the gradient step at which a sample is done.
     """
 
     steps: ClassVar[int] = 1000
@@ -42,10 +42,10 @@ class QuadraticModel:
         space: RitzSpace, pull: Tensor, twice: Tensor, accuracy: Tensor, penalty: Penalty
     ) -> QuadraticModel:
         plain = isinstance(penalty, L1) and isinstance(penalty.eta, float) and penalty.eta == 1
-        return (L1Model if plain else QuadraticModel)(space, pull, twice, accuracy, penalty)
+        return (_L1Model if plain else QuadraticModel)(space, pull, twice, accuracy, penalty)
 
     def changed(self, slope: Tensor) -> QuadraticModel:
-        """The problem with slopes changed by `[B, n]`, started at the last solution."""
+        """The problem with slopes changed by `slope` `[B, n]`, started at the last solution."""
         model = type(self)(
             self.space, self.pull + slope, self.twice[:, 0], self.accuracy, self.penalty
         )
@@ -53,11 +53,11 @@ class QuadraticModel:
         return model
 
     def pulls(self, lambda1: Tensor) -> Tensor:
-        """b + V T V'D at the solution, `[B, n]`: D is the prox of it over a."""
+        """b + V T V'D at the solution, `[B, n]`; D is the prox of this over a."""
         return self._pulls(self.solution(lambda1))
 
     def solution(self, lambda1: Tensor) -> Tensor:
-        """D `[B, n]`, started at the last one."""
+        """The solution D `[B, n]`, started at the last one."""
         delta = before = self.delta
         going = torch.ones_like(self.accuracy, dtype=torch.bool)
         pulls = self._pulls(delta)
@@ -65,7 +65,7 @@ class QuadraticModel:
             slope = pulls - self.twice * delta
             moved = self._step(delta, slope, lambda1)
             length = self.steepest[:, 0] * (moved - delta).norm(dim=1)
-            # The step's end also where it is short: an entry that it sets to zero is zero.
+            # Also take a short step, because it sets entries exactly to zero.
             delta = torch.where(going[:, None], moved, delta)
             going = going & (length > self._enough(moved))
             if not bool(going.any()):
@@ -78,15 +78,15 @@ class QuadraticModel:
         return delta
 
     def _enough(self, moved: Tensor) -> Tensor:
-        """The accuracy, or what rounding leaves of a step."""
+        """The accuracy, or the rounding of a step if that is larger."""
         rounding = ROUNDINGS * torch.finfo(moved.dtype).eps * moved.norm(dim=1)
         return self.accuracy.maximum(self.steepest[:, 0] * rounding)
 
     def lacking(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
-        """What D lacks to be the solution, `[B]`: over the smallest curvature a bound of its error.
+        """Residual of D, `[B]`; divided by the smallest curvature, it bounds the error of D.
 
-        The length of a proximal gradient step, which is a contraction. slope `[B, n]`: of all but
-        the penalty. Known no better than to the rounding of D.
+        The length of a proximal gradient step, but at least the rounding of D. slope `[B, n]`: of
+        the objective without the penalty.
         """
         rounding = torch.finfo(delta.dtype).eps * delta.norm(dim=1)
         step: Tensor = (self._step(delta, slope, lambda1) - delta).norm(dim=1)
@@ -115,7 +115,7 @@ class QuadraticModel:
         yield at + (at - before)
 
     def _better(self, lambda1: Tensor, *points: Tensor) -> Tensor:
-        """The one whose proximal gradient step is the shortest."""
+        """The point with the shortest proximal gradient step."""
         best, shortest = points[0], torch.full_like(lambda1, torch.inf)
         for point in points:
             slope = self._pulls(point) - self.twice * point
@@ -125,8 +125,8 @@ class QuadraticModel:
         return best
 
 
-class L1Model(QuadraticModel):
-    """R = ||D||_1: Newton's method solves for the entries that are not zero, with their signs."""
+class _L1Model(QuadraticModel):
+    """R = ||D||_1: Newton's method solves for the nonzero entries at given signs."""
 
     steps: ClassVar[int] = 100
 
@@ -134,18 +134,18 @@ class L1Model(QuadraticModel):
         return self.accuracy
 
     def lacking(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
-        """The length of the shortest of the objective's derivatives."""
+        """The distance of 0 from the objective's subdifferential."""
         weight = lambda1[:, None]
         inside = (slope.abs() - weight).clamp_min(0)
         found: Tensor = torch.where(delta == 0, inside, slope - weight * delta.sign()).norm(dim=1)
         return found
 
     def _candidates(self, at: Tensor, before: Tensor, lambda1: Tensor) -> Iterator[Tensor]:
-        """Points near the solution of the entries that are not zero in `at`, with their signs."""
+        """Points near the solution for the nonzero entries of `at`, with their signs."""
         support = at != 0
         full = self._newton(at.sign(), lambda1)
         crosses = support & (full * at < 0)
-        # As far as no sign changes: this lowers the objective, if by little.
+        # As far as no sign changes: this always lowers the objective.
         reach = torch.where(crosses, at / (at - full), 1.0)
         first = reach.amin(1, keepdim=True)
         yield torch.where(crosses & (reach == first), 0.0, at + first * (full - at))
@@ -156,7 +156,7 @@ class L1Model(QuadraticModel):
             yield torch.where(full * sign < 0, 0.0, full)
 
     def _newton(self, sign: Tensor, lambda1: Tensor) -> Tensor:
-        """The solution with such signs, if they were not to change."""
+        """The solution for these signs, if they do not change."""
         space, support = self.space, sign != 0
         inner = torch.where(support, self.pull, 0.0) - lambda1[:, None] * sign
         # d = (c + P V T w) / a on the support, with w = V'd
@@ -167,12 +167,12 @@ class L1Model(QuadraticModel):
         return (inner + torch.where(support, space.combine(space.times(w)), 0.0)) / self.twice
 
     def _better(self, lambda1: Tensor, *points: Tensor) -> Tensor:
-        """The one with the lowest objective."""
+        """The point with the lowest objective."""
         best, *others = points
         slope = self.twice * best - self._pulls(best)
         for other in others:
             ahead = self.twice * other - self._pulls(other)
-            # The difference of objectives, entry by entry: their values would round it away.
+            # Differences entry by entry, which rounding of the objectives would hide.
             rise = (slope + ahead) / 2 * (other - best)
             rise = rise + lambda1[:, None] * (other.abs() - best.abs())
             lower = rise.double().sum(1, keepdim=True) < 0

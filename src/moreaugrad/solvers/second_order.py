@@ -1,9 +1,9 @@
 """maximise g'D + D'HD / 2 - lambda1 R(D) - lambda2 ||D||^2, lambda2 = L / 2 + c1, R any penalty.
 
-H is only known through products, each as dear as two gradients, so few are made and all are kept:
-in their span H is a small matrix, which gives L, the solution without a penalty, and a model of H
-whose own solution is found without further products. What the model lacks is put right by the
-product with that solution, which joins the span.
+H is known only through products, each of which costs two gradients, so few are computed and all are
+kept. On their span H is a small matrix, which gives L, the solution without a penalty, and a model
+of H whose solution needs no further products. The product with that solution is then added to the
+span, which corrects the model.
 """
 
 from __future__ import annotations
@@ -22,48 +22,50 @@ from moreaugrad.solvers.quadratic import QuadraticModel
 from moreaugrad.solvers.solution import Solution, Status
 
 Rule = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
-"""How lambda1 `[B]` is chosen: from the gradient `[B, n]` and a function that gives, for a lambda1,
-the pulls g + H D at its solution. Entries (groups) whose pull exceeds lambda1 are not zero."""
+"""How lambda1 `[B]` is chosen: from the gradient `[B, n]`, and a function from lambda1 to the pulls
+g + H D at its solution. Entries (groups) whose pull exceeds lambda1 are not zero."""
 
 PROBE = Noise(seed=0x50524F4245)
 PROBES = 2
-"""Products that look for an eigenvalue which the gradient's own Krylov space cannot see."""
+"""Products that search for an eigenvalue that the gradient's Krylov space lacks."""
 TOP_ACCURACY = 1e-4
-"""Of L, relative. What its error does to the solution through lambda2 is kept below tolerance."""
+"""Relative accuracy of L; its effect on the solution through lambda2 is kept below tolerance."""
 ROUNDINGS = 4
-"""Of 2 lambda2: an error of L below so many is nothing, for a Hessian that is almost zero."""
+"""Roundings of 2 lambda2: a smaller error of L is ignored, for a Hessian that is almost zero."""
 SETTLED = 2
-"""Corrections during which a rule may change lambda1; then it stays, so that they converge."""
+"""Corrections in which a rule may change lambda1; then it is fixed, so that they converge."""
 PATIENCE, PROGRESS = 8, 0.9
-"""Products without such a ratio of residuals, after which rounding is what is left."""
+"""Products without a ratio of residuals below .9 after which only rounding is left."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuadraticSolution(Solution):
-    """`values` = D and `image` = H D, `[B, n]`, and, `[B]` each:
+    """D (`values`), with numbers of the problem at D.
 
-    residual: over ||g||, what is lacking to be optimal; for L1 the distance of 0 from the
-    objective's derivatives, for others the length of a proximal gradient step.
-    error: of D, relative: (residual ||g|| / ||D|| + top_error) / (2 lambda2 - L); a bound,
-    as far as L is known. The second term is there where lambda2 is made from L.
-    eta: lambda1. top: L, the largest eigenvalue of H (0 where all are negative); top_error: how far
-    below an eigenvalue it may be. steps: products with H, of the sample's own.
-    Of the problem around it: slope, g + H D - L D (without L D where lambda2 is given),
-    and axis, the eigenvector of L, `[B, n]` each.
+    residual: over ||g||, the distance of 0 from the objective's subdifferential for L1, the length
+    of a proximal gradient step for other penalties.
+    error: (residual ||g|| / ||D|| + top_error) / (2 lambda2 - L), a bound on D's relative error as
+    far as L is known; without top_error if lambda2 is given. eta: lambda1. steps: products with H.
     """
 
     image: Tensor
+    """H D, `[B, n]`."""
     lambda2: Tensor
     top: Tensor
+    """L, the largest eigenvalue of H, `[B]`; 0 if all are negative."""
     top_error: Tensor
+    """How far L may be above `top`, `[B]`."""
     slope: Tensor
+    """g + H D - L D, `[B, n]`; without L D if lambda2 is given."""
     axis: Tensor
+    """The eigenvector of L, `[B, n]`."""
     around: QuadraticModel
+    """A model of the problem whose solution is D."""
 
     def moved(self, change: Tensor, gradient: Tensor, rule: Rule | None) -> Tensor:
-        """D `[B, n]` of a problem whose slope differs by `change` and gradient is another.
+        """D `[B, n]` of the problem with another gradient and a slope that differs by `change`.
 
-        To first order; a lambda1 that a rule has chosen is chosen anew.
+        To first order; a rule chooses lambda1 again.
         """
         model, lambda1 = self.around.changed(change), self.eta
         if rule is not None:
@@ -74,20 +76,20 @@ class QuadraticSolution(Solution):
 
 @dataclass(frozen=True, kw_only=True)
 class SecondOrder(Solver[QuadraticProblem]):
-    """To a residual of at most `tolerance`, or as good as `max_products` products allow.
+    """Solves to a residual of at most `tolerance`, as far as `max_products` products allow.
 
-    rule: chooses lambda1 instead of the problem's. c1: lambda2 is L / 2 + c1 instead of the
-    problem's.
-    Errors: ValueError for a given lambda2 that leaves a sample's problem without a minimum.
+    Errors: ValueError for a lambda2 with which a sample's problem has no minimum.
     """
 
     tolerance: float
     max_products: int
     rule: Rule | None = None
+    """Chooses lambda1; None keeps the problem's."""
     c1: float | None = None
+    """lambda2 = L / 2 + c1; None keeps the problem's lambda2."""
 
     def solve(self, problem: QuadraticProblem, start: Tensor | None = None) -> QuadraticSolution:
-        """`start` makes no difference: the gradient's Krylov space comes first."""
+        """Solve; `start` is not used, because the gradient's Krylov space comes first."""
         run = _Exploration(self, problem)
         run.explore()
         run.probe()
@@ -100,7 +102,7 @@ class SecondOrder(Solver[QuadraticProblem]):
 
 
 class _Exploration:
-    """All samples in step. One that is done takes no further part: its directions are zero."""
+    """All samples at once; the directions of a sample that is done are zero."""
 
     def __init__(self, solver: SecondOrder, problem: QuadraticProblem) -> None:
         self.solver, self.problem = solver, problem
@@ -124,14 +126,14 @@ class _Exploration:
         self.best, self.waited = nothing + torch.inf, self.products
 
     def explore(self) -> None:
-        """The gradient's Krylov space, until L (and without a penalty the solution) is accurate."""
+        """Extend the gradient's Krylov space until L (or, without a penalty, D) is accurate."""
         if not self.space.size:
             self._look(self.alive, self.g)
         while self._look(*self._open()):
             pass
 
     def probe(self) -> None:
-        """Random directions: H times one shows what the space has missed, the more the larger."""
+        """Add random directions: H times one shows large eigenvalues that the space lacks."""
         vector = self.problem.probe
         for _ in range(PROBES):
             if not self._look(self.alive, vector):
@@ -139,7 +141,7 @@ class _Exploration:
             vector = self.space.images[:, -1]
 
     def correct(self) -> None:
-        """The solution with the penalty, by the model of H and what each product adds to it."""
+        """Solve with the penalty by the model of H, which each product corrects."""
         active, pull = self.alive, self.g
         for correction in range(self.most):
             model = self._model(pull)
@@ -157,11 +159,11 @@ class _Exploration:
             active = active & (self.residual > self.tolerance)
             if not going or not bool(active.any()):
                 return
-            # What the model of H lacks at this solution is taken to stay as it is.
+            # Assume that the model's error stays as it is at this solution.
             pull = self.g + self.image - self.space.combine(self.space.times(inside))
 
     def check(self) -> None:
-        """Whether a given lambda2 leaves a minimum."""
+        """Raise an error if a given lambda2 leaves no minimum."""
         given = self.problem.lambda2
         if self.solver.c1 is None and bool((self.top >= 2 * given).any()):
             row = int((self.top - 2 * given).argmax())
@@ -179,7 +181,7 @@ class _Exploration:
             off = off + self.top_error
             slope = slope - self.top[:, None] * self.delta
         inside = self.space.coefficients(self.delta)
-        # The problem whose solution is the one found, its products by the model of H.
+        # A problem with this solution, whose products are those of the model of H.
         around = self._model(self.g + self.image - self.space.combine(self.space.times(inside)))
         around.delta = self.delta
         return QuadraticSolution(
@@ -206,7 +208,7 @@ class _Exploration:
                 ends.append(Status.NON_FINITE)
             elif residual <= self.tolerance:
                 ends.append(Status.CONVERGED)
-            else:  # where rounding is what is left, further products are of no use
+            else:  # if products remain, rounding prevents a smaller residual
                 ends.append(Status.BUDGET_USED if products >= self.most else Status.PRECISION)
         return tuple(ends)
 
@@ -215,7 +217,7 @@ class _Exploration:
         return QuadraticModel.of(self.space, pull, self.twice, accuracy, self.problem.penalty)
 
     def _open(self) -> tuple[Tensor, ...]:
-        """Which samples lack a direction, and the directions that may be lacking."""
+        """Which samples need a further direction, and the candidates."""
         rest, wanted = self._curvature()
         if self.penalised:
             return wanted, rest
@@ -227,7 +229,7 @@ class _Exploration:
         return wanted | unsolved, torch.where(wanted[:, None], rest, slope), slope
 
     def _curvature(self) -> tuple[Tensor, Tensor]:
-        """Updates L. What its eigenvector lacks, and which samples' L is not accurate."""
+        """Update L. Returns the residual of its eigenvector, and which samples' L is inaccurate."""
         if not self.space.size:
             return self.g, self.alive & False
         top = self.space.top()
@@ -243,8 +245,10 @@ class _Exploration:
         return top.rest, self.alive & off
 
     def _look(self, wanted: Tensor, *vectors: Tensor) -> bool:
-        """Adds what is new in the first vector that has something new to the space, for each of
-        these samples. Whether there was anything."""
+        """Extend the space of these samples by the first vector that is not in it.
+
+        Returns whether any sample's space was extended.
+        """
         stuck = self.products - self.waited >= PATIENCE
         wanted = wanted & (self.products < self.most) & ~stuck
         direction = torch.zeros_like(self.g)
@@ -272,9 +276,9 @@ class _Exploration:
         return True
 
     def _solved(self, rows: Tensor, delta: Tensor, image: Tensor) -> None:
-        """Takes a solution of these samples, and measures it."""
+        """Accept a solution for these samples and compute its residual."""
         rows = rows & self.alive
-        # What the loss does not depend on has no displacement; rounding would give it one.
+        # An entry that the loss does not depend on must not be displaced by rounding.
         read = (self.g != 0) | self.space.images.any(dim=1)
         delta = torch.where(read, delta, 0.0)
         self.delta = torch.where(rows[:, None], delta, self.delta)
