@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.score.batched import Batched
+from moreaugrad.settings import Documented
 
 
 class AttackStatus(Enum):
@@ -70,32 +71,39 @@ _MESSAGES = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AttackResult(Batched):
+class AttackResult(Batched, metaclass=Documented, heading="Attributes"):
     """Perturbed inputs of a batch, and the attacked explainer's maps before and after.
 
-    inputs: of the form of those given; x itself where nothing better was found. clean, attacked:
-    the explainer's own maps of the class that was explained at x, whatever computed the steps.
-    For each sample, `[B]`: status; distance, ||x' - x|| in the norm and units of the budget;
-    feasible, whether x' has the prediction of x; before, after, the objective of `clean` and
-    `attacked`, NaN without one; evaluations, forward and input-backward passes (for a derivative
-    that needs a solver, the mean over the samples of a group).
-    objective: `[B, columns]`, the start of the best run and each of its steps, as the search
-    evaluated them; NaN where not evaluated or not feasible. It is minimised.
-    attack, settings: the attack's name and its settings.
+    >>> found = mg.attacks.TopKAttack(mg.SimpleGradient(model), epsilon=0.5, steps=2).attack(x)
+    >>> before, after = found.before[0], found.after[0]
     """
 
     inputs: Tensor | tuple[Tensor, ...]
+    """x', of the form of the inputs that were given; x itself where nothing better was found."""
     clean: Explanation
+    """The attacked explainer's maps at x."""
     attacked: Explanation
+    """Its maps at x', of the class that was explained at x."""
     status: tuple[AttackStatus, ...]
+    """How the attack of each sample ended."""
     distance: Tensor
+    """||x' - x|| in the norm and units of the budget, `[B]`."""
     feasible: Tensor
+    """Whether x' has the prediction of x, `[B]`."""
     before: Tensor
+    """The objective of `clean`, `[B]`, which the attack minimises; NaN without one."""
     after: Tensor
+    """The objective of `attacked`, `[B]`; NaN without one."""
     objective: Tensor
+    """The objective at the start of the best run and at each of its steps, as the search evaluated
+    them, `[B, columns]`; NaN where not evaluated or not feasible."""
     evaluations: Tensor
+    """Forward and input-backward passes of each sample, `[B]`; for a derivative that needs a
+    solver, the mean over the samples of a group."""
     attack: str
+    """Name of the attack."""
     settings: Mapping[str, Any]
+    """Its settings."""
 
     def __len__(self) -> int:
         return len(self.status)
