@@ -29,6 +29,8 @@ _PER_CALL = {"ids", "additional_forward_args"}
 class Metric(Row):
     """A row of the registry.
 
+    >>> found = mg.metrics.METRICS["gini"].better
+
     kind: see `KINDS`. better: "high", "low", or "" where neither is better. reduction: of a map's
     channels, to the values that "mask" and "truth" metrics are called with.
     """
