@@ -67,7 +67,7 @@ def settings(part: type) -> griffe.DocstringSectionParameters:
             for one in settings_of(part)
             if not one.name.startswith("_")
         ],
-        title=f"{getattr(type(part), 'heading', 'Attributes')}:",
+        title=f"{getattr(part, '_heading', 'Attributes')}:",
     )
 
 

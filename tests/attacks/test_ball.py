@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moreaugrad.attacks.ball import Ball
+from moreaugrad.attacks.problem import Ball
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from toys import normal

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moreaugrad.attacks.objectives import Goal, centre_shift, likeness, region, top_k
+from moreaugrad.attacks.objectives import Goal, centre_shift, map_difference, region, top_k
 from moreaugrad.score.inputs import Layout
 from toys import normal
 
@@ -85,33 +85,33 @@ def test_the_default_region_is_the_least_important_block() -> None:
     assert (-weight[1]).nonzero().tolist() == [[6, 0], [6, 1], [7, 0], [7, 1]]
 
 
-def test_likeness_is_the_published_loss_at_its_size() -> None:
+def test_map_difference_is_the_published_loss_at_its_size() -> None:
     layout = Layout(((3, 224, 224),), (torch.float64,))
     maps, target = normal(1, 3 * 224 * 224, seed=0), normal(3, 224, 224, seed=1)
     h = maps.reshape(3, 224, 224).abs().sum(0)
     t = target.abs().sum(0)
     expected = 1e11 * (h / h.sum() - t / t.sum()).square().mean()
-    found = likeness(maps, layout, target, 1e11).value(maps)
+    found = map_difference(maps, layout, target, 1e11).value(maps)
     assert found.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
-def test_likeness_stays_when_maps_are_enlarged() -> None:
+def test_map_difference_stays_when_maps_are_enlarged() -> None:
     maps, target = normal(1, 24, seed=0), normal(2, 3, 4, seed=1)
     large = Layout(((2, 6, 8),), (torch.float64,))
 
     def enlarged(x: Tensor) -> Tensor:
         return x.reshape(2, 3, 4).repeat_interleave(2, 1).repeat_interleave(2, 2)
 
-    small = likeness(maps, PICTURE, target, 1.0).value(maps)
+    small = map_difference(maps, PICTURE, target, 1.0).value(maps)
     wide = enlarged(maps).reshape(1, -1)
-    assert likeness(wide, large, enlarged(target), 1.0).value(wide).item() == pytest.approx(
+    assert map_difference(wide, large, enlarged(target), 1.0).value(wide).item() == pytest.approx(
         small.item()
     )
 
 
-def test_likeness_to_the_map_upside_down() -> None:
+def test_map_difference_to_the_map_upside_down() -> None:
     maps = normal(1, 24, seed=0)
-    goal = likeness(maps, PICTURE, None, 1.0)
+    goal = map_difference(maps, PICTURE, None, 1.0)
     turned = maps.reshape(2, 3, 4).flip(1, 2).reshape(1, -1)
     assert goal.value(turned).item() == pytest.approx(0, abs=1e-20)
     assert goal.value(maps).item() > 0
@@ -122,7 +122,7 @@ GOALS = {
     "pixels": lambda m: top_k(m, PICTURE, per="pixel"),
     "mass-centre": lambda m: centre_shift(m, PICTURE),
     "region": lambda m: region(m, PICTURE, (0, 0, 2, 2)),
-    "likeness": lambda m: likeness(m, PICTURE, normal(2, 3, 4, seed=9), 1e9),
+    "map difference": lambda m: map_difference(m, PICTURE, normal(2, 3, 4, seed=9), 1e9),
 }
 
 
@@ -171,8 +171,8 @@ def test_bad_regions(given: object, says: str) -> None:
 def test_bad_targets_and_inputs() -> None:
     maps = normal(1, 24, seed=0)
     with pytest.raises(ValueError, match="target_map: expected shape"):
-        likeness(maps, PICTURE, torch.ones(3, 4), 1.0)
+        map_difference(maps, PICTURE, torch.ones(3, 4), 1.0)
     with pytest.raises(ValueError, match="target_map: expected finite numbers"):
-        likeness(maps, PICTURE, torch.zeros(2, 3, 4), 1.0)
+        map_difference(maps, PICTURE, torch.zeros(2, 3, 4), 1.0)
     with pytest.raises(ValueError, match="mass-centre: expected one input"):
         centre_shift(normal(1, 5, seed=0), LINE)

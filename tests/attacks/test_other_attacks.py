@@ -131,7 +131,7 @@ def test_a_surrogate_that_sharpens_manipulates_a_relu_network(
     again = explainer.explain(found.inputs, found.clean.target)
     assert torch.equal(found.attacked.maps, again.maps)
     for settings in ({"source": explainer}, {"measured": False}):
-        with pytest.raises(ValueError, match="betas: expected no source and measured=True"):
+        with pytest.raises(ValueError, match="betas: expected no source, and measured=True"):
             replace(attack, **settings)
     with pytest.raises(ValueError, match="betas: expected two numbers > 0"):
         replace(attack, betas=(0.0, 1.0))

@@ -64,7 +64,9 @@ def test_a_label_that_is_not_predicted_makes_a_map_look_robust() -> None:
     # By the clean prediction the same samples are attacked like all others.
     free = PublishedTopKAttack(explainer, epsilon=0.5).attack(x)
     assert not bool((free.inputs == x).all(1).any())
-    with pytest.raises(ValueError, match=r"labels: expected 4, one a sample, got shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"labels: expected 4, one for each sample, got shape \(3,\)"
+    ):
         PublishedTopKAttack(explainer, epsilon=0.5, labels=labels[:3]).attack(x)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import moreaugrad as mg
 from moreaugrad.attacks.descent import DescentAttack
-from moreaugrad.attacks.objectives import Share
+from moreaugrad.attacks.objectives import WeightedFraction
 from moreaugrad.data import Files, Item
 from moreaugrad.explainers.gradient import SimpleGradient
 from moreaugrad.score.inputs import per_sample
@@ -87,7 +87,7 @@ class FirstHalf(DescentAttack):
 
     def _goal(self, clean, layout):
         weight = (torch.arange(clean.shape[1]) < clean.shape[1] // 2).double()
-        return Share(weight=weight.expand(len(clean), -1))
+        return WeightedFraction(weight=weight.expand(len(clean), -1))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

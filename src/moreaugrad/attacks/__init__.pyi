@@ -1,12 +1,14 @@
 from .base import Attack as Attack
 from .catalogue import ATTACKS as ATTACKS, build as build
-from .gaussian import GaussianNoiseAttack as GaussianNoiseAttack
-from .gradient import (
+from .descent import (
     MassCentreAttack as MassCentreAttack,
     TargetRegionAttack as TargetRegionAttack,
     TopKAttack as TopKAttack,
 )
+from .gradient_free import (
+    GaussianNoiseAttack as GaussianNoiseAttack,
+    RandomSearch as RandomSearch,
+)
 from .manipulation import ManipulationAttack as ManipulationAttack
 from .published import PublishedTopKAttack as PublishedTopKAttack
-from .random_search import RandomSearch as RandomSearch
 from .result import AttackResult as AttackResult, AttackStatus as AttackStatus

@@ -1,4 +1,4 @@
-"""What all attacks share: budget, box, class, and the judgement by the attacked explainer."""
+"""The base class of attacks: budget, box, class, and the maps of the attacked explainer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from moreaugrad.attacks.ball import L2, NORMS, Ball
 from moreaugrad.attacks.objectives import Goal
-from moreaugrad.attacks.problem import AttackedBatch
+from moreaugrad.attacks.problem import L2, NORMS, AttackedBatch, Ball
 from moreaugrad.attacks.result import AttackResult, AttackStatus
-from moreaugrad.attacks.search import Found
+from moreaugrad.attacks.search import SearchResult
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.explainers.explanation import Explanation
@@ -25,21 +24,22 @@ from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout, MaskLike
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Attack(metaclass=Documented, checked=True):
-    """x -> x' near x, of the same predicted class, with another map. A subclass fills in `_search`.
+    """Finds x' near x, of the same predicted class, with another map.
 
-    The class that must stay is the prediction at x, whatever a data set's label says.
+    A subclass implements `_search`. The class that must stay is the prediction at x, whatever the
+    label of the data set is.
     """
 
     explainer: Explainer = field(kw_only=False)
-    """Whose maps are attacked; it judges x' for the class that it explained at x."""
+    """The explainer whose maps are attacked. It also explains x', for the class explained at x."""
     epsilon: float | None = None
-    """Largest distance of x' from x for each sample, in `norm` and `units`. Needed but for
-    `manipulation` and `gaussian`, which without one have no ball."""
+    """Largest distance of x' from x for each sample, in `norm` and `units`. Required, except for
+    `manipulation` and `gaussian`, whose distance is unlimited without it."""
     norm: str = L2
     """Norm of the distance: "l2" or "linf"."""
     units: str = INPUT
@@ -48,10 +48,10 @@ class Attack(metaclass=Documented, checked=True):
     space: InputSpace | None = None
     """An `InputSpace`: with it, x' also stays within valid pixels."""
     seed: int = 0
-    """Random seed of the draws; samples draw by their `ids`, as explainers do."""
+    """Random seed; random numbers are a function of it and of the samples' `ids`."""
 
     name: ClassVar[str]
-    """In the registry."""
+    """The name in the registry."""
     needs_epsilon: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -59,26 +59,26 @@ class Attack(metaclass=Documented, checked=True):
         choose("units", self.units, UNITS)
         Noise(self.seed)
         if self.units != INPUT and self.space is None:
-            raise ValueError("units: pixels need space=, which tells how inputs are made of them")
+            raise ValueError("units: pixels need space=, which says how inputs are made of them")
         if self.epsilon is None:
             if self.needs_epsilon:
                 raise ValueError(
                     f"epsilon: {self.name} needs a budget, the largest {self.norm} distance in "
                     f"{self.units} units; got None"
                 )
-        elif not 0 <= self.epsilon < math.inf:
-            raise ValueError(f"epsilon: expected a finite number >= 0, got {self.epsilon!r}")
+        else:
+            expect(0 <= self.epsilon < math.inf, "epsilon", "a finite number >= 0", self.epsilon)
 
     @abstractmethod
-    def _search(self, case: AttackedBatch) -> Found:
-        """The inputs that a group of samples ends with."""
+    def _search(self, case: AttackedBatch) -> SearchResult:
+        """The perturbed inputs of a group of samples."""
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal | None:
-        """What is made small, fixed at the clean maps `[B, n]`; None where nothing is."""
+        """The objective, fixed at the clean maps `[B, n]`; it is minimised. None without one."""
         return None
 
     def _needs(self) -> str | None:
-        """The setting that must be given where there is padding; None where none is missing."""
+        """The setting that is missing where inputs have padding, None otherwise."""
         return None
 
     def _label(self, bound: BoundScore) -> Tensor:
@@ -87,7 +87,7 @@ class Attack(metaclass=Documented, checked=True):
 
     @abstractmethod
     def budget(self) -> int:
-        """Evaluations that one sample takes at most, for progress and estimates of cost: about."""
+        """About the largest number of evaluations of one sample, for estimates of the cost."""
 
     def attack(
         self,
@@ -100,23 +100,24 @@ class Attack(metaclass=Documented, checked=True):
         clean: Explanation | None = None,
         progress: Progress | bool | None = None,
     ) -> AttackResult:
-        """Perturbed inputs, and the explainer's maps at both.
+        """The perturbed inputs, and the explainer's maps of both.
 
         inputs, target, additional_forward_args, ids, mask: as for `explain`; padding is not
-        perturbed. clean: the explanation of just these, where it is known already.
-        Errors: ValueError or TypeError for bad input. A sample whose attack fails has a status
-        that says why.
+        perturbed. clean: the explanation of these inputs, if it is known. progress: as for
+        `explain`.
+        Errors: ValueError or TypeError for bad input. The status of a sample says why its attack
+        failed.
         """
         bound = self.explainer.bind(inputs, target, additional_forward_args, ids, mask)
         if bound.layer is not None:
             raise ValueError(
-                "layer: expected an explainer of the inputs, got one of a layer's output: attacks "
-                "change the inputs"
+                "layer: expected an explainer of the inputs, which attacks change, got one of a "
+                "layer's output"
             )
         needed = self._needs()
         if bound.mask is not None and needed is not None:
             raise ValueError(
-                f"mask: {self.name} would choose its target among padding too; give {needed}="
+                f"mask: {self.name} would choose its target in the padding too; give {needed}="
             )
         several = isinstance(inputs, tuple)
         if clean is None:
@@ -160,7 +161,7 @@ class Attack(metaclass=Documented, checked=True):
         )
 
     def settings(self) -> dict[str, Any]:
-        """All settings but the explainer, as plain values that a TOML file can hold."""
+        """All settings except the explainer, as values that a TOML file can hold."""
         found = {item.name: getattr(self, item.name) for item in fields(self)[1:]}
         return {name: _plain(value) for name, value in found.items() if value is not None}
 
@@ -168,7 +169,7 @@ class Attack(metaclass=Documented, checked=True):
         inside = "".join(f", {name}={value!r}" for name, value in self.settings().items())
         return f"{type(self).__name__}({self.explainer!r}{inside})"
 
-    def _found(self, case: AttackedBatch, progress: Progress | None) -> Found:
+    def _found(self, case: AttackedBatch, progress: Progress | None) -> SearchResult:
         """The search, a group of samples at a time."""
         rows = torch.arange(len(case), device=case.label.device)
         size = int(self.explainer.full_passes * case.bound.chunks.size) // self.explainer._draws()
@@ -176,18 +177,18 @@ class Attack(metaclass=Documented, checked=True):
         for group in torch.split(rows, max(1, size)):
             before, count = int(group[0]), len(group)
 
-            def tell(share: float, before: int = before, count: int = count) -> None:
+            def report(done: float, before: int = before, count: int = count) -> None:
                 if progress is not None:
-                    progress(before + count * min(1.0, share), len(case))
+                    progress(before + count * min(1.0, done), len(case))
 
-            part = replace(case.select(group), tell=tell)
+            part = replace(case.select(group), report=report)
             found.append(_unmoved(part) if self.epsilon == 0 else self._search(part))
-            tell(1.0)
-        return Found.joined(found)
+            report(1.0)
+        return SearchResult.joined(found)
 
 
 def _flat(explanation: Explanation, bound: BoundScore) -> Tensor:
-    """Its maps `[B, n]`. Errors: ValueError for the explanation of other inputs."""
+    """The maps, `[B, n]`. Errors: ValueError for the explanation of other inputs."""
     inputs = explanation.inputs if isinstance(explanation.inputs, tuple) else (explanation.inputs,)
     shapes = [tuple(part.shape) for part in inputs]
     same = shapes == [(len(bound), *shape) for shape in bound.layout.shapes] and torch.equal(
@@ -198,10 +199,10 @@ def _flat(explanation: Explanation, bound: BoundScore) -> Tensor:
     return bound.layout.flatten(explanation.parts).to(bound.origin.dtype)
 
 
-def _unmoved(case: AttackedBatch) -> Found:
-    """For a budget of 0."""
+def _unmoved(case: AttackedBatch) -> SearchResult:
+    """The result for a budget of 0."""
     count = torch.zeros_like(case.label)
-    return Found(
+    return SearchResult(
         x=case.ball.center,
         status=(AttackStatus.NO_BUDGET,) * len(case),
         objective=case.clean.new_full((len(case), 1), torch.nan, dtype=torch.float64),

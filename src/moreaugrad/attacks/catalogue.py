@@ -17,33 +17,33 @@ ATTACKS = Registry(
     "attack",
     {
         "top-k": Row(
-            _HERE + "gradient:TopKAttack",
-            "takes the map's magnitude off its k largest entries: D is the fraction that they keep",
+            _HERE + "descent:TopKAttack",
+            "minimises D, the fraction of the map's magnitude on the clean map's k largest entries",
             GHORBANI,
         ),
         "mass-centre": Row(
-            _HERE + "gradient:MassCentreAttack",
+            _HERE + "descent:MassCentreAttack",
             "moves the centre of the map's magnitude",
             GHORBANI,
         ),
         "target-region": Row(
-            _HERE + "gradient:TargetRegionAttack",
-            "draws the map's magnitude into a region",
+            _HERE + "descent:TargetRegionAttack",
+            "moves the map's magnitude into a region",
             GHORBANI,
         ),
         "manipulation": Row(
             _HERE + "manipulation:ManipulationAttack",
-            "makes the map look like a given one while the output stays",
+            "makes the map similar to a given one while the output stays",
             "Dombrowski et al. (2019), arXiv 1906.07983",
         ),
         "gaussian": Row(
-            _HERE + "gaussian:GaussianNoiseAttack",
+            _HERE + "gradient_free:GaussianNoiseAttack",
             "adds Gaussian noise",
             "baseline",
         ),
         "random-search": Row(
-            _HERE + "random_search:RandomSearch",
-            "top-k by random points on the sphere, without any gradient",
+            _HERE + "gradient_free:RandomSearch",
+            "top-k by random points on the sphere, without a gradient",
             "baseline",
         ),
         "published-top-k": Row(
@@ -58,7 +58,7 @@ ATTACKS = Registry(
 
 
 def build(name: str, explainer: Explainer, **settings: Any) -> Attack:
-    """The attack of that name, or of a `package.module:Class` of your own, on an explainer's maps.
+    """The attack of that name, or of your own `package.module:Class`, on an explainer's maps.
 
     >>> attack = mg.attacks.build("top-k", mg.SimpleGradient(model), epsilon=0.5, steps=10)
     >>> result = attack.attack(x)

@@ -1,21 +1,24 @@
-"""Attacks that follow the objective's gradient: top-k, mass-centre, targeted region."""
+"""Attacks that follow the gradient of an objective: top-k, mass-centre, target-region."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from moreaugrad.attacks.ball import LINF
 from moreaugrad.attacks.base import Attack
-from moreaugrad.attacks.problem import AttackedBatch, Look, Pursuit
+from moreaugrad.attacks.objectives import PER, Goal, centre_shift, region, top_k
+from moreaugrad.attacks.problem import LINF, AttackedBatch
 from moreaugrad.attacks.result import AttackStatus
-from moreaugrad.attacks.search import Found, Incumbents
+from moreaugrad.attacks.search import BestInputs, Evaluation, Objective, SearchResult
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.registry import choose
 from moreaugrad.score.batched import Batched
+from moreaugrad.score.inputs import Layout
+from moreaugrad.settings import expect
 
 GRADIENT, SIGN = "gradient", "sign"
 INPUT_START, SPHERE = "input", "sphere"
@@ -26,43 +29,40 @@ HALVINGS = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Pursuing(Attack):
-    """An attack on a goal, with explainers that its steps are made with."""
+class GradientAttack(Attack):
+    """An attack on an objective, with the explainer that computes its steps."""
 
     source: Explainer | None = None
-    """The explainer whose maps and derivative the steps use; None is the attacked one. The same
-    method on a softplus surrogate attacks a ReLU network; another method makes a transfer
+    """The explainer whose maps and derivative the steps use; None is the attacked one. Use the same
+    method on a softplus surrogate to attack a ReLU network, or another method for a transfer
     attack."""
     measured: bool = True
-    """With a source: the attacked explainer's own maps decide which step is the best; False takes
-    the source's (a transfer that never asks the attacked one)."""
+    """With a source: whether the attacked explainer's own maps decide which step is the best. False
+    uses those of the source (a transfer attack that never runs the attacked explainer)."""
     through: str | None = None
-    """How the change of a map is carried back to the input: one of the source's `derivatives`; None
-    takes the first, the exact one."""
+    """The derivative of the map: one of the source's `derivatives`; None takes the first, the exact
+    one."""
     draws: int = 64
-    """Noise samples of each step's map at most, the same ones at every step."""
+    """Largest number of noise samples of the map in a step; they are the same in every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.draws < 1:
-            raise ValueError(f"draws: expected at least 1, got {self.draws!r}")
+        expect(self.draws >= 1, "draws", "at least 1", self.draws)
 
-    def _pursuit(self, case: AttackedBatch) -> Pursuit:
+    def _objective(self, case: AttackedBatch) -> Objective:
         stepper = self._stepper()
-        assert case.goal is not None
-        judge = self.explainer.fixed(self.draws) if self._judges() else None
-        return Pursuit(
+        attacked = self.explainer.fixed(self.draws) if self._measures() else None
+        return Objective(
             case=case,
-            goal=case.goal,
             stepper=stepper,
             score=case.bind(stepper),
             through=self._through(stepper),
-            judge=judge,
-            judged=None if judge is None else case.bind(judge),
+            attacked=attacked,
+            attacked_score=None if attacked is None else case.bind(attacked),
         )
 
-    def _judges(self) -> bool:
-        """Whether the attacked explainer's own map is asked at every step too."""
+    def _measures(self) -> bool:
+        """Whether the attacked explainer's own map is computed at every step too."""
         return self.source is not None and self.measured
 
     def _stepper(self) -> Explainer:
@@ -72,7 +72,7 @@ class Pursuing(Attack):
         if not stepper.derivatives:
             raise ValueError(
                 f"{stepper.method} has no derivative of its map: give source=, another explainer "
-                "to make the steps with, or use random-search"
+                "for the steps, or use random-search"
             )
         return stepper.way(self.through)
 
@@ -83,20 +83,20 @@ class Pursuing(Attack):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class DescentAttack(Pursuing):
-    """x <- project(x - t d): the best of all iterates that keep the class, the last one included.
+class DescentAttack(GradientAttack):
+    """x <- project(x - t d): the best of all iterates that keep the class, including the last.
 
-    The first step has the length step * epsilon, the others shrink linearly to 0. One that changes
-    the class is halved, up to 10 times, and all after it.
+    The first step has the length step * epsilon; lengths decrease linearly to 0. A step that
+    changes the class is halved, up to 10 times, and so are all later ones.
 
     Source: Levine et al. (2019), enhanced L2 attack. Differs: steps of known length, which are
-    stronger than ones that shrink with the gradient.
+    stronger than steps that shrink with the gradient.
     """
 
     steps: int = 50
     """Steps of a run."""
     restarts: int = 1
-    """Runs; from the second on they start at random on the sphere of radius epsilon."""
+    """Runs; from the second on they start at a random point on the sphere of radius epsilon."""
     optimizer: str | None = None
     """Direction of a step: "gradient", d = grad D, or "sign", d = sign(grad D); None takes the
     gradient for "l2" and its sign for "linf"."""
@@ -111,98 +111,79 @@ class DescentAttack(Pursuing):
         if self.optimizer is not None:
             choose("optimizer", self.optimizer, (GRADIENT, SIGN))
         choose("start", self.start, (INPUT_START, SPHERE))
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
-        if not 0 < self.step < float("inf"):
-            raise ValueError(f"step: expected a number > 0, got {self.step!r}")
+        expect(self.steps >= 1, "steps", "at least 1", self.steps)
+        expect(self.restarts >= 1, "restarts", "at least 1", self.restarts)
+        expect(0 < self.step < float("inf"), "step", "a number > 0", self.step)
         if self.epsilon:
             self._through(self._stepper())
 
     def budget(self) -> int:
         stepper = self._stepper()
-        look = stepper.budget()
-        pull = 2 * look
-        if self._judges():
-            look += self.explainer.fixed(self.draws).budget()
-        return look + self.restarts * (TRIES + look + self.steps * (pull + look + 1))
+        maps = stepper.budget()
+        gradient = 2 * maps
+        if self._measures():
+            maps += self.explainer.fixed(self.draws).budget()
+        return maps + self.restarts * (TRIES + maps + self.steps * (gradient + maps + 1))
 
-    def _search(self, case: AttackedBatch) -> Found:
-        whole = self._pursuit(case)
-        clean = whole.look(case.ball.center)
-        best = Incumbents(case, self.steps + 1, clean)
+    def _search(self, case: AttackedBatch) -> SearchResult:
+        whole = self._objective(case)
+        clean = whole.evaluate(case.ball.center)
+        best = BestInputs(case, self.steps + 1, clean)
         for run in range(self.restarts):
             rows = best.begin()
             if len(rows) == 0:
                 break
-            pursuit, look = whole.select(rows), clean.select(rows)
-            x = pursuit.case.ball.center
+            objective, seen = whole.select(rows), clean.select(rows)
+            x = objective.case.ball.center
             if run > 0 or self.start == SPHERE:
-                x, tries = self._started(pursuit.case, run)
-                look = pursuit.look(x, look)
-                best.evaluations[rows] += tries + look.evaluations
-            best.offer(0, rows, x, look.value)
-            self._descend(_Moving(pursuit=pursuit, rows=rows, x=x, look=look), best, run)
+                x, tries = _started(objective.case, run)
+                seen = objective.evaluate(x, seen)
+                best.evaluations[rows] += tries + seen.evaluations
+            best.offer(0, rows, x, seen.value)
+            self._descend(_Moving(objective=objective, rows=rows, x=x, seen=seen), best, run)
             best.end()
         return best.found()
 
-    def _descend(self, run: _Moving, best: Incumbents, number: int) -> None:
-        """One run. A sample leaves it where there is no gradient, or no step keeps the class."""
+    def _descend(self, run: _Moving, best: BestInputs, number: int) -> None:
+        """One run. Samples without a gradient, or without a step that keeps the class, leave it."""
         assert self.epsilon is not None
         signed = (self.optimizer or (SIGN if self.norm == LINF else GRADIENT)) == SIGN
-        share = torch.ones_like(run.x[:, 0])
+        scale = torch.ones_like(run.x[:, 0])
         for step in range(self.steps):
-            slope = run.pursuit.gradient(run.x, run.look)
-            best.evaluations[run.rows] += slope.evaluations
-            best.fail(run.rows, slope.wrong)
-            going = run.places([why is None for why in slope.wrong])
-            run, gradient, share = run.select(going), slope.gradient[going], share[going]
+            gradient, wrong, spent = run.objective.gradient(run.x, run.seen)
+            best.evaluations[run.rows] += spent
+            best.fail(run.rows, wrong)
+            going = run.places([why is None for why in wrong])
+            run, gradient, scale = run.select(going), gradient[going], scale[going]
             if len(run) == 0:
                 return
             direction = gradient.sign() if signed else gradient
-            reach = share * (self.step * self.epsilon * (1 - step / self.steps))
-            length = reach / run.pursuit.case.ball.length(direction).to(reach.dtype)
-            x, halvings = _kept_step(run.pursuit.case, run.x, direction, length)
-            stuck = halvings > HALVINGS
-            best.evaluations[run.rows] += halvings + torch.where(stuck, 0, 1)
+            reach = scale * (self.step * self.epsilon * (1 - step / self.steps))
+            length = reach / run.objective.case.ball.length(direction).to(reach.dtype)
+            x, tries, kept = _kept_step(run.objective.case, run.x, direction, length)
+            best.evaluations[run.rows] += tries
             lost = AttackStatus.NO_FEASIBLE_STEP
-            best.fail(run.rows, [lost if no else None for no in stuck.tolist()])
-            going = run.places((~stuck).tolist())
-            run, share = run.select(going), (share * 0.5**halvings)[going]
+            best.fail(run.rows, [None if fine else lost for fine in kept.tolist()])
+            going = run.places(kept.tolist())
+            run, scale = run.select(going), (scale * 0.5 ** (tries - 1))[going]
             if len(run) == 0:
                 return
             x = x[going]
-            look = run.pursuit.look(x, run.look)
-            run = replace(run, x=x, look=look)
-            best.evaluations[run.rows] += look.evaluations
-            best.offer(step + 1, run.rows, x, look.value)
-            run.pursuit.case.tell((number + (step + 1) / self.steps) / self.restarts)
-
-    def _started(self, case: AttackedBatch, run: int) -> tuple[Tensor, Tensor]:
-        """Where a run starts, `[B, n]`, and how many points were tried for it; the input itself
-        where none of them keeps the class."""
-        x, tries = case.ball.center.clone(), torch.zeros_like(case.label)
-        left = torch.arange(len(case), device=x.device)
-        for number in range(run * TRIES, (run + 1) * TRIES):
-            part = case.select(left)
-            tried = part.ball.at(part.ball.on_sphere(part.normal(number)))
-            kept = part.kept(tried)
-            tries[left] += 1
-            x[left[kept]] = tried[kept]
-            left = left[~kept]
-            if len(left) == 0:
-                break
-        return x, tries
+            seen = run.objective.evaluate(x, run.seen)
+            run = replace(run, x=x, seen=seen)
+            best.evaluations[run.rows] += seen.evaluations
+            best.offer(step + 1, run.rows, x, seen.value)
+            run.objective.case.report((number + (step + 1) / self.steps) / self.restarts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Moving(Batched):
-    """The samples that a run still moves: `rows` of their group, where they are, what is there."""
+    """The samples that a run still moves: their rows in the group, inputs, and maps there."""
 
-    pursuit: Pursuit
+    objective: Objective
     rows: Tensor
     x: Tensor
-    look: Look
+    seen: Evaluation
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -214,22 +195,107 @@ class _Moving(Batched):
         return self if len(rows) == len(self) else super().select(rows)
 
 
+def _started(case: AttackedBatch, run: int) -> tuple[Tensor, Tensor]:
+    """The start of a run, `[B, n]`, and how many points were tried for it; the input itself where
+    none of them keeps the class."""
+
+    def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
+        return part.ball.at(part.ball.on_sphere(part.normal(run * TRIES + number)))
+
+    return case.first_kept(TRIES, propose)[:2]
+
+
 def _kept_step(
     case: AttackedBatch, x: Tensor, direction: Tensor, length: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Points that keep the class `[B, n]`, and how often their step was halved for it `[B]`;
-    HALVINGS + 1 where that was not enough."""
-    w, moved = case.ball.displacement(x), x.clone()
-    halvings = torch.zeros_like(case.label)
-    left = torch.arange(len(case), device=x.device)
-    for count in range(HALVINGS + 1):
-        part = case.select(left)
-        shift = (length[left] * 0.5**count)[:, None] * direction[left]
-        tried = part.ball.at(w[left] - shift)
-        kept = part.kept(tried)
-        moved[left[kept]] = tried[kept]
-        left = left[~kept]
-        halvings[left] += 1
-        if len(left) == 0:
-            break
-    return moved, halvings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A step, halved until it keeps the class: `first_kept` of its lengths."""
+    w = case.ball.displacement(x)
+
+    def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
+        shift = (length[rows] * 0.5**number)[:, None] * direction[rows]
+        return part.ball.at(w[rows] - shift)
+
+    return case.first_kept(HALVINGS + 1, propose)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TopK(Attack):
+    """An attack on D, the fraction of the map's magnitude on the clean map's k largest entries.
+
+    Source: Ghorbani et al. (2019); Zhang and Farnia (2023), appendix B.2.
+    """
+
+    share: float = 0.4
+    """k as a fraction of the clean map's entries that are not zero."""
+    count: int | None = None
+    """k itself instead; where it covers all of these entries, the status is "flat objective"."""
+    per: str = PER[0]
+    """What is counted: "element", or "pixel" (channels summed)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("per", self.per, PER)
+        expect(0 < self.share < 1, "share", "a number between 0 and 1", self.share)
+        expect(self.count is None or self.count >= 1, "count", "at least 1", self.count)
+
+    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
+        return top_k(clean, layout, share=self.share, count=self.count, per=self.per)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TopKAttack(TopK, DescentAttack):
+    """Minimises the fraction of the map's magnitude that stays on the clean map's largest entries.
+
+    >>> result = mg.attacks.TopKAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
+
+    Source: Ghorbani et al. (2019); Levine et al. (2019).
+    """
+
+    name: ClassVar[str] = "top-k"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class MassCentreAttack(DescentAttack):
+    """Minimises D = -||C(x') - C(x)||^2, C the centre of the map's magnitude in pixels.
+
+    >>> attack = mg.attacks.MassCentreAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10)
+    >>> result = attack.attack(x)
+
+    Source: Ghorbani et al. (2019).
+    """
+
+    start: str = SPHERE
+    """The "sphere" only: the gradient is zero at the input itself."""
+
+    name: ClassVar[str] = "mass-centre"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = "'sphere' for mass-centre, whose gradient is zero at the input itself"
+        expect(self.start == SPHERE, "start", known, self.start)
+
+    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
+        return centre_shift(clean, layout)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TargetRegionAttack(DescentAttack):
+    """Maximises the fraction of the map's magnitude in a region.
+
+    >>> attack = mg.attacks.TargetRegionAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10)
+    >>> result = attack.attack(x)
+
+    Source: Ghorbani et al. (2019), targeted attack.
+    """
+
+    region: Tensor | Sequence[int] | None = None
+    """A mask, non-zero inside, `[*spatial]` or `[B, *spatial]`; or a box (top, left, height, width)
+    in pixels; None is the least important of 4 x 4 blocks."""
+
+    name: ClassVar[str] = "target-region"
+
+    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
+        return region(clean, layout, self.region)
+
+    def _needs(self) -> str | None:
+        return "region" if self.region is None else None

@@ -1,4 +1,4 @@
-"""What an attack makes small: functions of a map, fixed at the clean one."""
+"""The objectives that attacks minimise: functions of a map, fixed at the clean map."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from moreaugrad.score.inputs import Layout, Shape
 
 PER = ("element", "pixel")
 GRID = 4
-"""Blocks along each spatial axis among which the least important one is looked for."""
+"""Blocks along each spatial axis, of which the least important one is chosen."""
 PUBLISHED_PIXELS = 224 * 224
-"""Of the maps that the published weight is for."""
+"""Pixels of the maps for which the weight was published."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Goal(Batched, ABC):
-    """A number for each sample's map that an attack makes smaller, in float64.
+    """A number for each sample's map that an attack minimises, in float64.
 
-    A map of zeros, and one that is not finite, has NaN.
+    NaN for a map of zeros, and for one that is not finite.
     """
 
     @abstractmethod
     def value(self, maps: Tensor) -> Tensor:
-        """`[B]` of maps `[B, n]` in float64, differentiable."""
+        """The number `[B]` of maps `[B, n]` in float64, differentiable."""
 
     def value_and_cotangent(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The number `[B]` and its derivative by the map's entries, `[B, n]` in float64."""
+        """The number `[B]`, and its derivative with respect to the maps, `[B, n]` in float64."""
         with torch.enable_grad():
             entries = maps.detach().double().requires_grad_()
             value = self.value(entries)
@@ -41,7 +41,7 @@ class Goal(Batched, ABC):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Share(Goal):
+class WeightedFraction(Goal):
     """sum_i w_i |A_i| / sum_i |A_i| with weights `[B, n]`."""
 
     weight: Tensor
@@ -52,7 +52,7 @@ class Share(Goal):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CentreShift(Goal):
+class _CentreShift(Goal):
     """-||C - C_0||^2 in pixels^2, C = sum_i |A_i| p_i / sum_i |A_i| with places p `[n, axes]`."""
 
     places: Tensor
@@ -61,15 +61,15 @@ class CentreShift(Goal):
     def value(self, maps: Tensor) -> Tensor:
         return -(mass_centre(maps, self.places) - self.clean).square().sum(1)
 
-    def select(self, rows: Tensor) -> CentreShift:
-        return CentreShift(places=self.places, clean=self.clean[rows])
+    def select(self, rows: Tensor) -> _CentreShift:
+        return _CentreShift(places=self.places, clean=self.clean[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Likeness(Goal):
-    """w mean over pixels of (P h - P h_t)^2, h the pixels' shares of sum |A_i|, P their number.
+class _MapDifference(Goal):
+    """w mean over pixels of (P h - P h_t)^2, h the pixels' fractions of sum |A_i|, P their number.
 
-    target: h_t `[B, P]`. It does not change when maps are enlarged.
+    target: h_t `[B, P]`. The value is the same for maps of another size.
     """
 
     target: Tensor
@@ -78,8 +78,8 @@ class Likeness(Goal):
 
     def value(self, maps: Tensor) -> Tensor:
         pixels = _pixels(maps.abs(), self.layout)
-        share = pixels / pixels.sum(1, keepdim=True)
-        return self.weight * pixels.shape[1] * (share - self.target).square().sum(1)
+        fraction = pixels / pixels.sum(1, keepdim=True)
+        return self.weight * pixels.shape[1] * (fraction - self.target).square().sum(1)
 
 
 def mass_centre(maps: Tensor, places: Tensor) -> Tensor:
@@ -96,12 +96,12 @@ def top_k(
     count: int | None = None,
     per: str = "element",
     of_all: bool = False,
-) -> Share:
-    """D = sum over K of |A_i| / sum of |A_i|, K the k largest entries of |clean| that are not zero.
+) -> WeightedFraction:
+    """D = sum over K of |A_i| / sum |A_i|, K the k largest entries of |clean| that are not zero.
 
-    k is `share` of the clean map's non-zero entries, rounded down and at least 1, or `count`.
-    per "pixel": entries are sums over the first axis (channels) of each input, and K holds whole
-    pixels. `of_all`: as published, the share of all entries, zeros too, which K then may hold.
+    k is `count`, or the fraction `share` of the clean map's non-zero entries, rounded down, and at
+    least 1. per "pixel": entries are sums over the first axis (channels) of each input, and K holds
+    whole pixels. of_all: as published, the fraction of all entries; K may then hold zeros.
     Source: Ghorbani et al. (2019); Zhang and Farnia (2023), equation (7).
     """
     magnitude = clean.abs()
@@ -110,49 +110,51 @@ def top_k(
     support = magnitude > 0
     size = torch.full_like(support[:, 0], magnitude.shape[1], dtype=torch.long)
     base = size if of_all else support.sum(1)
-    # The slack keeps .29 * 100 from rounding down to 28.
+    # With the slack, 0.29 * 100 is not rounded down to 28.
     wanted = (share * base.double() + 1e-9).floor().long() if count is None else 0 * size + count
-    # Sorting is stable: equal entries count in their order.
+    # Sorting is stable: of equal entries the first come first.
     order = magnitude.argsort(dim=1, descending=True, stable=True)
     ranks = torch.empty_like(order).scatter_(
         1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
     )
     inside = (ranks < wanted.clamp_min(1)[:, None]) & (support | of_all)
     weight = inside.double()
-    return Share(weight=_elements(weight, layout) if per == "pixel" else weight)
+    return WeightedFraction(weight=_elements(weight, layout) if per == "pixel" else weight)
 
 
-def region(clean: Tensor, layout: Layout, mask: Tensor | Sequence[int] | None) -> Share:
-    """-(the share of sum |A_i| that lies in the region), for an attack that draws the map there.
+def region(clean: Tensor, layout: Layout, mask: Tensor | Sequence[int] | None) -> WeightedFraction:
+    """-(the fraction of sum |A_i| in the region).
 
-    mask: non-zero inside, `[*spatial]` or `[B, *spatial]`; a box (top, left, height, width) in
-    pixels, one start and then one length for each spatial axis; None: of 4 x 4 blocks the one with
-    the least share in the clean map.
+    mask: non-zero inside, `[*spatial]` or `[B, *spatial]`; or a box (top, left, height, width) in
+    pixels, the starts and then the lengths of all spatial axes; or None for the one of 4 x 4 blocks
+    with the smallest fraction of the clean map.
     Source: Ghorbani et al. (2019), targeted attack.
     """
-    spatial = one_picture(layout, "target-region")
+    spatial = _spatial(layout, "target-region")
     if mask is None:
         inside = _least_block(_pixels(clean.abs(), layout), spatial)
     elif isinstance(mask, Tensor):
         inside = _as_mask(mask.to(clean.device), len(clean), spatial)
     else:
         inside = _box(mask, spatial, clean.device).expand(len(clean), -1)
-    return Share(weight=-_elements(inside.double(), layout))
+    return WeightedFraction(weight=-_elements(inside.double(), layout))
 
 
-def centre_shift(clean: Tensor, layout: Layout) -> CentreShift:
-    """Source: Ghorbani et al. (2019), mass-centre attack."""
-    spatial = one_picture(layout, "mass-centre")
+def centre_shift(clean: Tensor, layout: Layout) -> _CentreShift:
+    """-||C - C_0||^2 of the clean map. Source: Ghorbani et al. (2019), mass-centre attack."""
+    spatial = _spatial(layout, "mass-centre")
     axes = [torch.arange(length, device=clean.device, dtype=torch.float64) for length in spatial]
     grid = torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], dim=1)
     places = grid.repeat(layout.size // len(grid), 1)
-    return CentreShift(places=places, clean=mass_centre(clean.double(), places))
+    return _CentreShift(places=places, clean=mass_centre(clean.double(), places))
 
 
-def likeness(clean: Tensor, layout: Layout, target: Tensor | None, weight: float) -> Likeness:
-    """Of the map to `target`, like the inputs, one for all or one a sample; None is the clean map
-    upside down (turned by 180 degrees). weight: of the mean squared difference of shares at
-    224 x 224 pixels.
+def map_difference(
+    clean: Tensor, layout: Layout, target: Tensor | None, weight: float
+) -> _MapDifference:
+    """The difference between the map and `target`, of the shape of the inputs, one for all or one
+    for each sample; None takes the clean map rotated by 180 degrees. weight: of the mean squared
+    difference of fractions at 224 x 224 pixels.
 
     Errors: ValueError for a target of another shape, of zeros or not finite.
     Source: Dombrowski et al. (2019).
@@ -172,12 +174,12 @@ def likeness(clean: Tensor, layout: Layout, target: Tensor | None, weight: float
         if not bool((flat.sum(1) > 0).all() and torch.isfinite(flat).all()):
             raise ValueError("target_map: expected finite numbers that are not all zero")
         wanted = _pixels(flat.expand(len(clean), -1), layout)
-    share = wanted / wanted.sum(1, keepdim=True)
-    return Likeness(target=share, weight=weight / PUBLISHED_PIXELS**2, layout=layout)
+    fraction = wanted / wanted.sum(1, keepdim=True)
+    return _MapDifference(target=fraction, weight=weight / PUBLISHED_PIXELS**2, layout=layout)
 
 
-def one_picture(layout: Layout, name: str) -> Shape:
-    """The spatial axes of the one input. Errors: ValueError for several inputs, or none with."""
+def _spatial(layout: Layout, name: str) -> Shape:
+    """The spatial axes of the input. Errors: ValueError for several inputs, or without axes."""
     if len(layout.shapes) != 1 or len(layout.shapes[0]) < 2:
         raise ValueError(
             f"{name}: expected one input [B, channels, positions...], got samples of shape "
@@ -193,7 +195,7 @@ def _pixels(magnitude: Tensor, layout: Layout) -> Tensor:
 
 
 def _elements(pixels: Tensor, layout: Layout) -> Tensor:
-    """Each pixel's number for all of its entries, `[B, n]`."""
+    """The number of each pixel for all of its entries, `[B, n]`."""
     lengths = _pixel_counts(layout)
     parts = [
         part.repeat(1, size // length)
@@ -209,7 +211,7 @@ def _pixel_counts(layout: Layout) -> list[int]:
 
 
 def _least_block(pixels: Tensor, spatial: Shape) -> Tensor:
-    """True on the block of the grid that holds the least, `[B, pixels]`."""
+    """True on the block of the grid with the smallest sum, `[B, pixels]`."""
     index = torch.zeros(spatial, dtype=torch.long, device=pixels.device)
     for axis, length in enumerate(spatial):
         block = torch.arange(length, device=pixels.device) * min(GRID, length) // length

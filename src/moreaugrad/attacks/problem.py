@@ -1,34 +1,127 @@
-"""A group of samples under attack: where inputs may go, what they are judged by."""
+"""A group of samples under attack: their valid inputs, and the class that must stay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from moreaugrad.attacks.ball import Ball
 from moreaugrad.attacks.objectives import Goal
-from moreaugrad.attacks.result import AttackStatus
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.registry import choose
 from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.targets import Readout, Target, TargetLike
-from moreaugrad.solvers.solution import Solution
 
 FIRST = 2**40
-"""Number of an attack's first draw: far behind those of the method that it attacks."""
+"""Number of an attack's first noise vector, far beyond those of the method that it attacks."""
 MARGIN = Readout(kind="margin")
 ROUNDINGS = 64
-"""Of the largest output, by which the label's must exceed all others."""
-FLAT = 1e-12
-"""Change of an objective, to first order over the map or the ball, that is numerically zero."""
+"""Rounding errors of the largest output by which the label's output must exceed all others."""
+L2, LINF = "l2", "linf"
+NORMS = (L2, LINF)
+OUTSIDE = 1e-3
+"""Fraction of the box by which a clean input may be outside: the rounding of its normalisation."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ball:
+    """All x' with ||s (x' - x)|| <= radius and low <= x' <= high, for each sample x.
+
+    center: x, `[B, n]`. scale: s `[n]`, the length in the budget's units of a unit of the input.
+    radius: None for no ball. low, high: `[B, n]`, or None without a box. Steps and starts are in
+    the budget's coordinates w = s (x' - x).
+    """
+
+    center: Tensor
+    scale: Tensor
+    norm: str
+    radius: float | None
+    layout: Layout
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+    @classmethod
+    def around(
+        cls,
+        bound: BoundScore,
+        radius: float | None,
+        norm: str,
+        units: str,
+        space: InputSpace | None,
+    ) -> Ball:
+        """Around the inputs of the score. Errors: ValueError for inputs outside the space."""
+        x, layout = bound.origin, bound.layout
+        scale = torch.ones_like(x[0])
+        if space is not None and choose("units", units, UNITS) != INPUT:
+            scale = space.scale(layout, x)
+        ball = cls(center=x, scale=scale, norm=norm, radius=radius, layout=layout)
+        if space is None:
+            return ball
+        low, high = space.box(layout, x)
+        slack = OUTSIDE * (high - low)
+        outside = ((x < low - slack) | (x > high + slack)).any(1)
+        if bool(outside.any()):
+            raise ValueError(
+                f"space: expected pixels in [{space.low:g}, {space.high:g}], got others in sample"
+                f"(s) {outside.nonzero()[:, 0].tolist()[:10]}; check its mean, std, low and high"
+            )
+        return replace(ball, low=torch.minimum(low, x), high=torch.maximum(high, x))
+
+    def select(self, rows: Tensor) -> Ball:
+        return replace(
+            self,
+            center=self.center[rows],
+            low=None if self.low is None else self.low[rows],
+            high=None if self.high is None else self.high[rows],
+        )
+
+    def at(self, w: Tensor) -> Tensor:
+        """The input for the displacement `w` `[B, n]`, projected onto the ball and the box."""
+        if self.radius is not None:
+            if self.norm == LINF:
+                w = w.clamp(-self.radius, self.radius)
+            else:
+                length = w.double().norm(dim=1, keepdim=True)
+                # The box only shortens a displacement, so it comes second.
+                w = torch.where(length > self.radius, w * (self.radius / length), w).to(w.dtype)
+        x = self.center + w / self.scale
+        if self.low is not None and self.high is not None:
+            x = torch.minimum(torch.maximum(x, self.low), self.high)
+        if any(dtype != x.dtype for dtype in self.layout.dtypes):
+            # The input that is evaluated must be the one that is returned, rounding included.
+            x = self.layout.flatten([p.to(x.dtype) for p in self.layout.restore(x)])
+        return x
+
+    def displacement(self, x: Tensor) -> Tensor:
+        """w = s (x' - x), `[B, n]`."""
+        return (x - self.center) * self.scale
+
+    def length(self, w: Tensor) -> Tensor:
+        """||w|| in the budget's norm, `[B]` in float64."""
+        w = w.double()
+        return w.abs().amax(1) if self.norm == LINF else w.norm(dim=1)
+
+    def distance(self, x: Tensor) -> Tensor:
+        """||s (x' - x)||, `[B]` in float64."""
+        return self.length((x.double() - self.center.double()) * self.scale.double())
+
+    def on_sphere(self, normal: Tensor) -> Tensor:
+        """Displacements of length `radius` from standard normal vectors `[B, n]`: uniform on the
+        sphere for L2, with random signs for Linf."""
+        assert self.radius is not None
+        if self.norm == LINF:
+            return self.radius * normal.sign()
+        unit: Tensor = normal / normal.norm(dim=1, keepdim=True)
+        return self.radius * unit
 
 
 def target_like(target: Target) -> TargetLike:
-    """A fixed target in the form that binding takes."""
+    """A target in the form that `bind` takes."""
     if target.positions is None:
         return target.classes
     rows = torch.cat((target.classes[:, None], target.positions), dim=1).tolist()
@@ -37,9 +130,10 @@ def target_like(target: Target) -> TargetLike:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttackedBatch(Batched):
-    """Samples to attack: the attacked explainer's score at them, and its clean maps `[B, n]`.
+    """Samples to attack.
 
-    `label` `[B]`: the class that must stay, the clean prediction.
+    bound: the attacked explainer's score at them. clean: its maps, `[B, n]`. goal: the objective,
+    None without one. label: the class that must stay, `[B]`. seed: of the attack's random numbers.
     """
 
     bound: BoundScore
@@ -48,8 +142,8 @@ class AttackedBatch(Batched):
     goal: Goal | None
     label: Tensor
     seed: int
-    tell: Callable[[float], None] = lambda _: None
-    """Told of the share of the work that is done."""
+    report: Callable[[float], None] = lambda _: None
+    """Called with the fraction of the work that is done."""
 
     def __len__(self) -> int:
         return len(self.bound)
@@ -63,7 +157,7 @@ class AttackedBatch(Batched):
     def kept(self, x: Tensor) -> Tensor:
         """Whether the label is predicted at `x` `[B, n]`, beyond rounding: `[B]`. A forward pass.
 
-        Without the margin a point on the class's edge would be judged by its batch mates.
+        Without the margin, the prediction at the border of a class would depend on the batch.
         """
         bound = self.bound.moved(x)
         with torch.no_grad():
@@ -75,6 +169,29 @@ class AttackedBatch(Batched):
         slack = min(ROUNDINGS * torch.finfo(outputs.dtype).eps, 0.02)
         return margin > slack * largest  # False for NaN
 
+    def first_kept(
+        self, tries: int, propose: Callable[[AttackedBatch, Tensor, int], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The first proposal that keeps the label, `[B, n]`, the center where none of `tries` does;
+        the number of proposals that were tried, `[B]`; and whether one was found, `[B]`.
+
+        propose: inputs for some of the samples, from these, their rows and the number of the try.
+        """
+        x, count = self.ball.center.clone(), torch.zeros_like(self.label)
+        found = torch.zeros_like(self.label, dtype=torch.bool)
+        left = torch.arange(len(self), device=x.device)
+        for number in range(tries):
+            part = self.select(left)
+            tried = propose(part, left, number)
+            kept = part.kept(tried)
+            count[left] += 1
+            x[left[kept]] = tried[kept]
+            found[left[kept]] = True
+            left = left[~kept]
+            if len(left) == 0:
+                break
+        return x, count, found
+
     def bind(self, explainer: Explainer) -> BoundScore:
         """The score that another explainer explains, at these samples and for the same target."""
         own = self.bound
@@ -82,102 +199,3 @@ class AttackedBatch(Batched):
         mask = None if own.mask is None else own.layout.split(own.mask)
         found = explainer.bind(parts, target_like(own.target), own.args, own.keys, mask)
         return replace(found, follows=own.follows)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Look(Batched):
-    """What is seen at an input: the maps that steps are made with, and how good it is."""
-
-    maps: Solution
-    judged: Solution | None
-    value: Tensor
-    evaluations: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Pursuit(Batched):
-    """A case with a goal, and explainers to follow it with.
-
-    stepper: gives maps and their derivative; its noise is fixed. judge: its maps tell how good an
-    input is, None for the stepper's own.
-    """
-
-    case: AttackedBatch
-    goal: Goal
-    stepper: Explainer
-    score: BoundScore
-    through: str
-    judge: Explainer | None = None
-    judged: BoundScore | None = None
-
-    def __len__(self) -> int:
-        return len(self.case)
-
-    def look(self, x: Tensor, near: Look | None = None) -> Look:
-        """The objective at `x` `[B, n]`, warm from a look at a point nearby."""
-        maps = _maps(self.stepper, self.score.moved(x), None if near is None else near.maps)
-        evaluations, judged = maps.evaluations, None
-        if self.judge is not None and self.judged is not None:
-            start = None if near is None else near.judged
-            judged = _maps(self.judge, self.judged.moved(x), start)
-            evaluations = evaluations + judged.evaluations
-        with torch.no_grad():
-            value = self.goal.value((judged or maps).values.double())
-        return Look(maps=maps, judged=judged, value=value, evaluations=evaluations)
-
-    def gradient(self, x: Tensor, look: Look) -> Slope:
-        """The stepper's objective at `x`, differentiated in the budget's coordinates."""
-        flat, ball = look.maps.values, self.case.ball
-        _, slope = self.goal.value_and_cotangent(flat)
-        slope, spent = slope.to(flat.dtype), list[int]()
-        bound = replace(self.score.moved(x), meter=spent.append)
-        pulled = self.stepper._pull(bound, look.maps, slope, self.through)
-        gradient = pulled / ball.scale
-        wrong = wrong_with(flat, slope, gradient, ball.radius or 1.0)
-        return Slope(gradient=gradient, wrong=wrong, evaluations=per_sample(spent, len(self)))
-
-
-def per_sample(spent: Sequence[int], samples: int) -> int:
-    """Evaluations of one sample, rounded up, from those of all."""
-    return -(-sum(spent) // samples)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Slope:
-    """A gradient `[B, n]` and, for each sample, what is wrong with it, None where it is fine.
-
-    evaluations: of one sample, in the mean over the samples that were done together.
-    """
-
-    gradient: Tensor
-    wrong: list[AttackStatus | None]
-    evaluations: int
-
-
-def wrong_with(
-    maps: Tensor, slope: Tensor, gradient: Tensor, radius: float
-) -> list[AttackStatus | None]:
-    """Why a step by this gradient would follow nothing, for each sample: None where it is fine.
-
-    slope: the objective's derivative by the map; gradient: by the input, in the budget's units.
-    """
-    # To first order: what the objective may change by over the map, and over the ball.
-    change = (slope.double() * maps.double()).abs().sum(1)
-    reach = gradient.double().norm(dim=1) * radius
-    zero = (maps == 0).all(1)
-    checks = zip(zero.tolist(), change.tolist(), reach.tolist(), strict=True)
-    return [_wrong(*row) for row in checks]
-
-
-def _wrong(zero: bool, change: float, reach: float) -> AttackStatus | None:
-    if zero:
-        return AttackStatus.ZERO_MAP
-    if not (change < float("inf") and reach < float("inf")):
-        return AttackStatus.NON_FINITE
-    if change <= FLAT:
-        return AttackStatus.FLAT_OBJECTIVE
-    return AttackStatus.NO_GRADIENT if reach <= FLAT else None
-
-
-def _maps(explainer: Explainer, bound: BoundScore, near: Solution | None) -> Solution:
-    return explainer._maps(bound) if near is None else explainer._near(bound, near.values)

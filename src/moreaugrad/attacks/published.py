@@ -1,4 +1,4 @@
-"""The top-k attack as it was released, with what makes it weak, for comparison."""
+"""The top-k attack as it was released, with the properties that make it weak, for comparison."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor
 
 from moreaugrad.attacks.base import Attack
 from moreaugrad.attacks.objectives import Goal, top_k
-from moreaugrad.attacks.problem import AttackedBatch, per_sample, wrong_with
+from moreaugrad.attacks.problem import AttackedBatch
 from moreaugrad.attacks.result import AttackStatus
-from moreaugrad.attacks.search import Found
+from moreaugrad.attacks.search import SearchResult, per_sample, wrong_with
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.gradient import SimpleGradient
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Layout
+from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution
 
 ENVELOPES = (Moreau, PublishedMoreauGrad)
@@ -33,48 +34,47 @@ class PublishedTopKAttack(Attack):
     >>> explainer = mg.SparseMoreauGrad(model, sigma=0)
     >>> result = mg.attacks.PublishedTopKAttack(explainer, epsilon=0.5, steps=2).attack(x)
 
-    As released; what makes it weak, so that maps look robust:
-    - k counts the zeros too: where a sparse map has fewer entries than k, D = 1, and the sign of
-      rounding errors is followed (status "flat objective");
-    - the last iterate is not judged;
-    - labels: those of the data set must be predicted, so that a misclassified sample stays as it
-      is (status "no feasible step"); None asks for the clean prediction instead;
-    - a step has the length step * epsilon * sqrt(n), so that with many entries each lands on the
-      sphere;
-    - MoreauGrad maps are replaced by 1{A != 0} |grad f(x + u)| without noise, the support and the
-      displacement u held ("straight-through"): for D, for K and for the gradient.
+    Maps look robust under it for these reasons:
+    - k counts the zeros too: where a sparse map has fewer entries than k, D = 1, and the attack
+      follows the sign of rounding errors (status "flat objective");
+    - the last iterate is not evaluated;
+    - the labels of the data set must be predicted, so that a misclassified sample is not changed
+      (status "no feasible step"); `labels=None` requires the clean prediction instead;
+    - a step has the length step * epsilon * sqrt(n), so that with many entries each step ends on
+      the sphere;
+    - MoreauGrad maps are replaced by 1{A != 0} |grad f(x + u)| without noise, for D, for K and for
+      the gradient, with fixed support and displacement u ("straight-through").
 
-    Source: the code released with Zhang and Farnia (2023). Differs: draws of noise are the same at
+    Source: the code released with Zhang and Farnia (2023). Differs: noise samples are the same at
     every step, and a map is solved from the last one.
     """
 
     steps: int = 10
-    """Steps, of which the last one's result is not judged."""
+    """Number of steps; the result of the last one is not evaluated."""
     step: float = 0.01
     """Fraction of epsilon that each entry moves by."""
     share: float = 0.4
     """k as a fraction of all entries."""
     labels: Tensor | None = None
-    """The data set's labels `[B]`, which must be predicted; None asks for the clean prediction."""
+    """The labels of the data set, `[B]`, which must be predicted; None requires the clean
+    prediction."""
     source: Explainer | None = None
-    """Another explainer that D and its gradient are computed on, as with a softplus surrogate."""
+    """Another explainer, for D and its gradient, such as one of a softplus surrogate."""
     draws: int = 64
-    """Noise samples of each step's map at most."""
+    """Largest number of noise samples of the map in a step."""
 
     name: ClassVar[str] = "published-top-k"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)!r}")
-        if not 0 < self.share < 1:
-            raise ValueError(f"share: expected a number between 0 and 1, got {self.share!r}")
+        expect(self.steps >= 1, "steps", "at least 1", self.steps)
+        expect(self.draws >= 1, "draws", "at least 1", self.draws)
+        expect(0 < self.share < 1, "share", "a number between 0 and 1", self.share)
         seen = self.source or self.explainer
         if not (seen.derivatives or isinstance(seen, ENVELOPES)):
             raise ValueError(
-                f"{seen.method} has no derivative of its map: give source=, another explainer to "
-                "make the steps with, or use random-search"
+                f"{seen.method} has no derivative of its map: give source=, another explainer for "
+                "the steps, or use random-search"
             )
 
     def budget(self) -> int:
@@ -89,14 +89,15 @@ class PublishedTopKAttack(Attack):
             return bound.prediction
         if self.labels.shape != bound.prediction.shape:
             raise ValueError(
-                f"labels: expected {len(bound)}, one a sample, got shape {tuple(self.labels.shape)}"
+                f"labels: expected {len(bound)}, one for each sample, got shape "
+                f"{tuple(self.labels.shape)}"
             )
         return self.labels.to(bound.prediction)
 
     def _seen(self) -> Explainer:
         return (self.source or self.explainer).fixed(self.draws)
 
-    def _search(self, case: AttackedBatch) -> Found:
+    def _search(self, case: AttackedBatch) -> SearchResult:
         assert self.epsilon is not None
         seen = self._seen()
         score, ball = case.bind(seen), case.ball
@@ -131,14 +132,14 @@ class PublishedTopKAttack(Attack):
             before = x
             x = ball.at(ball.displacement(x) - self.step * self.epsilon * gradient.sign())
             going = (x != before).any(1)
-            case.tell((step + 1) / self.steps)
-            if not bool(going.any()):  # every further step would be this one
+            case.report((step + 1) / self.steps)
+            if not bool(going.any()):  # all further steps would be the same
                 values += [value] * (self.steps - step - 1)
                 break
         moved = (best != ball.center).any(1)
         ended = zip(wrong, any_kept.tolist(), moved.tolist(), strict=True)
         lost = AttackStatus.NO_FEASIBLE_STEP
-        return Found(
+        return SearchResult(
             x=best,
             status=tuple(
                 (why or (AttackStatus.IMPROVED if off else AttackStatus.HELD)) if held else lost
@@ -152,8 +153,8 @@ class PublishedTopKAttack(Attack):
 def _straight_through(
     explainer: Explainer, bound: BoundScore, maps: Solution
 ) -> tuple[Tensor, Callable[[Tensor], Tensor], Tensor]:
-    """What the released attack takes for the map at `bound.origin`, `[B, n]`, its derivative's
-    transpose, and the evaluations of the map."""
+    """What the released attack uses as the map at `bound.origin`, `[B, n]`, the transpose of its
+    derivative, and the evaluations of the map."""
     if not isinstance(explainer, ENVELOPES):
         through = explainer.way()
         return maps.values, lambda c: explainer._pull(bound, maps, c, through), maps.evaluations

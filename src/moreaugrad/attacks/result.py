@@ -1,4 +1,4 @@
-"""What an attack returns: inputs, maps, and for each sample how it ended."""
+"""The result of an attack: inputs, maps, and how the attack of each sample ended."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.score.batched import Batched
+from moreaugrad.settings import Documented
 
 
 class AttackStatus(Enum):
-    """How the attack on one sample ended. `ok` is False where it failed: then its result says
-    nothing about how robust the map is."""
+    """How the attack of a sample ended. Where it failed, `ok` is False, and its result says nothing
+    about how robust the map is."""
 
     IMPROVED = "improved"
     HELD = "held"
@@ -30,7 +31,7 @@ class AttackStatus(Enum):
 
     @property
     def ok(self) -> bool:
-        return self in _RAN
+        return not self.remedy
 
     @property
     def message(self) -> str:
@@ -41,23 +42,22 @@ class AttackStatus(Enum):
         return _MESSAGES[self][1]
 
 
-_RAN = (AttackStatus.IMPROVED, AttackStatus.HELD, AttackStatus.DRAWN, AttackStatus.NO_BUDGET)
 _MESSAGES = {
     AttackStatus.IMPROVED: ("found an input of the same class with a lower objective", ""),
-    AttackStatus.HELD: ("no input that was tried lowers the objective; the clean one stays", ""),
-    AttackStatus.DRAWN: ("drew an input at random; no objective was followed", ""),
-    AttackStatus.NO_BUDGET: ("the budget is 0, so the clean input stays", ""),
+    AttackStatus.HELD: ("no input that was tried lowers the objective; x is returned", ""),
+    AttackStatus.DRAWN: ("chose a random input, without an objective", ""),
+    AttackStatus.NO_BUDGET: ("the budget is 0, so x is returned", ""),
     AttackStatus.NO_GRADIENT: (
-        "failed: the objective's gradient by the input is numerically zero, so no step was made",
+        "failed: the gradient of the objective is numerically zero, so no step was made",
         "give source= on a smooth network (for ReLU a softplus surrogate), or use random-search",
     ),
     AttackStatus.FLAT_OBJECTIVE: (
         "failed: no entry of the map changes the objective: the k largest are all that are not 0",
-        "give a share below 1 in place of count, or attack a map with more entries",
+        "give share below 1 instead of count, or attack a map with more entries",
     ),
     AttackStatus.NO_FEASIBLE_STEP: (
         "failed: every input that was tried has another predicted class",
-        "lower epsilon or step, or raise restarts: the sample lies at the edge of its class",
+        "lower epsilon or step, or raise restarts: the sample is at the border of its class",
     ),
     AttackStatus.ZERO_MAP: (
         "failed: the map is zero everywhere, so it has no largest entries and no centre",
@@ -71,31 +71,39 @@ _MESSAGES = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AttackResult(Batched):
+class AttackResult(Batched, metaclass=Documented, heading="Attributes"):
     """Perturbed inputs of a batch, and the attacked explainer's maps before and after.
 
-    inputs: like those given, x itself where nothing better was found. clean, attacked: the
-    explainer's own maps of the same class (the clean call's), whatever the steps were made with.
-    `[B]` each: `status`; `distance` ||x' - x|| in the budget's norm and units; `feasible`, x' has
-    the clean prediction; `before`, `after`, the objective of `clean` and `attacked` (NaN without
-    one); `evaluations` (forward and input-backward passes of that sample; those of a derivative
-    that takes a solve in the mean over the samples of a group).
-    objective: `[B, columns]`, what the search saw: the start of the best run and each of its steps
-    (NaN where not evaluated or not feasible); it is made small.
+    >>> found = mg.attacks.TopKAttack(mg.SimpleGradient(model), epsilon=0.5, steps=2).attack(x)
+    >>> before, after = found.before[0], found.after[0]
     """
 
     inputs: Tensor | tuple[Tensor, ...]
+    """x', of the form of the inputs that were given; x itself where nothing better was found."""
     clean: Explanation
+    """The attacked explainer's maps at x."""
     attacked: Explanation
+    """Its maps at x', of the class that was explained at x."""
     status: tuple[AttackStatus, ...]
+    """How the attack of each sample ended."""
     distance: Tensor
+    """||x' - x|| in the norm and units of the budget, `[B]`."""
     feasible: Tensor
+    """Whether x' has the prediction of x, `[B]`."""
     before: Tensor
+    """The objective of `clean`, `[B]`, which the attack minimises; NaN without one."""
     after: Tensor
+    """The objective of `attacked`, `[B]`; NaN without one."""
     objective: Tensor
+    """The objective at the start of the best run and at each of its steps, as the search evaluated
+    them, `[B, columns]`; NaN where not evaluated or not feasible."""
     evaluations: Tensor
+    """Forward and input-backward passes of each sample, `[B]`; for a derivative that needs a
+    solver, the mean over the samples of a group."""
     attack: str
+    """Name of the attack."""
     settings: Mapping[str, Any]
+    """Its settings."""
 
     def __len__(self) -> int:
         return len(self.status)
@@ -112,7 +120,7 @@ class AttackResult(Batched):
         return all(status.ok for status in self.status)
 
     def problems(self) -> list[str]:
-        """One line for each sample whose attack failed: why, and what to do."""
+        """A line for each sample whose attack failed, with the reason and a remedy."""
         return [
             f"sample {i}: {status.message}; {status.remedy}"
             for i, status in enumerate(self.status)

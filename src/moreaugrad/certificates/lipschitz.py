@@ -36,6 +36,7 @@ from moreaugrad.certificates.operators import (
 from moreaugrad.certificates.rules import RULES
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.settings import Documented
 
 Shape = tuple[int, ...]
 NORMALISATIONS = ("batch_norm", "_native_batch_norm_legit_no_training")
@@ -43,18 +44,24 @@ CONVOLUTIONS = ("conv1d", "conv2d", "convolution")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LipschitzBound:
+class LipschitzBound(metaclass=Documented, heading="Attributes"):
     """|f_c(x) - f_c(y)| <= value[c] ||x - y||_2 for all inputs x, y of `input_shape`.
 
-    outputs: the bound of all outputs together, ||f(x) - f(y)||_2. operators: the factor of each
-    operator by its name, in the order in which they run, where it is not 1.
+    >>> bound = mg.certificates.lipschitz_bound(torch.nn.Linear(3, 2).eval(), (3,))
+    >>> largest = float(bound.value.max())
+
     Units: output per unit of the network's input.
     """
 
     value: Tensor
+    """The bound of each output, `[outputs]`."""
     outputs: float
+    """The bound of all outputs together, ||f(x) - f(y)||_2 <= outputs ||x - y||_2."""
     operators: Mapping[str, float]
+    """The factor of each operator by its name, in the order in which they run, where it is not
+    1."""
     input_shape: Shape
+    """The shape of an input, without the batch dimension."""
 
 
 def lipschitz_bound(model: nn.Module, input_shape: Sequence[int]) -> LipschitzBound:

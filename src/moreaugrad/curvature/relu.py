@@ -33,12 +33,13 @@ COLUMNS = 16384
 class ReLUHessian:
     """The Hessian of the cross-entropy, for any target, in units of `std` times the input.
 
-    eigenvalues `[B, m]`: in falling order, m the number of classes or `leading`.
-    residual `[B, m]`: there is an eigenvalue within this distance of each (0 if all were computed).
+    >>> found = mg.relu_hessian(model, x).rank_one_share
     """
 
     eigenvalues: Tensor
+    """`[B, m]`, in descending order; m is the number of classes, or of those asked for."""
     residual: Tensor
+    """`[B, m]`: the distance of each to an eigenvalue is at most this (0 where it is exact)."""
     _model: LossModel
     _vectors: Callable[[int], Tensor]
     _gram: Tensor | None

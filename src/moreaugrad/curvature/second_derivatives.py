@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def twice_differentiable() -> Iterator[None]:
     Errors: NoSecondDerivative if torch cannot differentiate an operator's derivative.
     """
     try:
-        with sdpa_kernel(SDPBackend.MATH), _Rules():
+        with sdpa_kernel(SDPBackend.MATH), _Replaced(RULES):
             yield
     except ModelError:
         raise
@@ -125,23 +126,35 @@ def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = No
     return found.masked_fill(same, 0.0)
 
 
-RULES: Mapping[Callable[..., Tensor], Callable[..., Tensor]] = {
+Rules = Mapping[Callable[..., Any], Callable[..., Any]]
+
+RULES: Rules = {
     F.hardsigmoid: _hardsigmoid,
     torch.cdist: _cdist,
 }
 """Functions without a second derivative, and equal functions that have one."""
 
 
-class _Rules(TorchFunctionMode):
-    """Redirects calls of such functions."""
+class _Replaced(TorchFunctionMode):
+    """While open, in this thread, calls of the functions in `rules` go to their replacements.
+
+    A replacement takes the function's arguments; it returns NotImplemented to leave a call alone.
+    `count` is the number of calls that were replaced.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        super().__init__()
+        self.rules, self.count = rules, 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        return RULES.get(func, func)(*args, **(kwargs or {}))
-
-
-Smooth = Callable[[Tensor, float], Tensor]
+        given = kwargs or {}
+        found = self.rules[func](*args, **given) if func in self.rules else NotImplemented
+        if found is NotImplemented:
+            return func(*args, **given)
+        self.count += 1
+        return found
 
 
 def softplus_surrogate(model: nn.Module, beta: float) -> nn.Module:
@@ -176,7 +189,7 @@ class _SoftplusSurrogate(nn.Module):
         self.training = model.training  # and not train(), which would set that of all parts
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with _Softplus(self.beta) as replaced:
+        with _Replaced(_softplus_rules(self.beta)) as replaced:
             output = self.model(*args, **kwargs)
         if replaced.count == 0:
             raise ValueError(
@@ -189,70 +202,49 @@ class _SoftplusSurrogate(nn.Module):
         return f"beta={self.beta:g}"
 
 
-def _relu(t: Tensor, beta: float) -> Tensor:
-    return F.softplus(t, beta=beta)
+def _softplus_rules(beta: float) -> Rules:
+    """Smooth replacements of ReLU and its relatives."""
 
+    def relu(t: Tensor) -> Tensor:
+        return F.softplus(t, beta=beta)
 
-class _Softplus(TorchFunctionMode):
-    """While open, in this thread, calls of a ReLU compute a softplus instead."""
+    def written(smooth: Callable[[Tensor], Tensor], t: Tensor, inplace: bool) -> Tensor:
+        return t.copy_(smooth(t.clone())) if inplace else smooth(t)
 
-    def __init__(self, beta: float) -> None:
-        super().__init__()
-        self.beta, self.count = beta, 0
+    def rectified(input: Tensor, inplace: bool = False) -> Tensor:
+        return written(relu, input, inplace)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    def leaky(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+        slope = negative_slope
+        return written(lambda t: slope * t + (1 - slope) * relu(t), input, inplace)
+
+    def hardtanh(
+        input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
     ) -> Any:
-        given = kwargs or {}
-        smooth = _smooth(func, args, given)
-        if smooth is None:
-            return func(*args, **given)
-        self.count += 1
-        t = args[0] if args else given["input"]
-        if not _in_place(func, args, given):
-            return smooth(t, self.beta)
-        return t.copy_(smooth(t.clone(), self.beta))
+        if min_val != 0:
+            return NotImplemented
+        return written(lambda t: relu(t) - relu(t - max_val), input, inplace)
 
+    def relu6(input: Tensor, inplace: bool = False) -> Any:
+        return hardtanh(input, 0.0, 6.0, inplace)
 
-RELUS = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
-LEAKY = {F.leaky_relu, F.leaky_relu_}
-CLAMPS = {
-    torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clamp_min, torch.clamp_min_,
-    Tensor.clamp_min, Tensor.clamp_min_,
-}  # fmt: skip
-INPLACE = {F.relu: 1, F.relu6: 1, F.leaky_relu: 2, F.hardtanh: 3}
-"""Position of the argument `inplace`."""
+    def clamped(input: Tensor, min: Any = None, max: Any = None, inplace: bool = False) -> Any:
+        at_zero = max is None and not isinstance(min, Tensor) and min == 0
+        return rectified(input, inplace) if at_zero else NotImplemented
 
-
-def _smooth(func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Smooth | None:
-    if func in RELUS or (func in CLAMPS and _clamps_at_zero(args, given)):
-        return _relu
-    if func is F.relu6:
-        return _cut(6.0)
-    if func is F.hardtanh:  # torch.nn.ReLU6 calls it
-        low = given.get("min_val", args[1] if len(args) > 1 else -1.0)
-        high = given.get("max_val", args[2] if len(args) > 2 else 1.0)
-        return _cut(high) if low == 0 else None
-    if func in LEAKY:
-        slope = given.get("negative_slope", args[1] if len(args) > 1 else 0.01)
-        return lambda t, beta: slope * t + (1 - slope) * _relu(t, beta)
-    return None
-
-
-def _cut(high: float) -> Smooth:
-    """The smooth form of min(max(t, 0), high)."""
-    return lambda t, beta: _relu(t, beta) - _relu(t - high, beta)
-
-
-def _clamps_at_zero(args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
-    low = given.get("min", args[1] if len(args) > 1 else None)
-    high = given.get("max", args[2] if len(args) > 2 else None)
-    return high is None and not isinstance(low, Tensor) and low == 0
-
-
-def _in_place(func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> bool:
-    """Whether a call writes its result into its argument."""
-    at = INPLACE.get(func)
-    if at is None:
-        return str(func.__name__).endswith("_")
-    return bool(given.get("inplace", args[at] if len(args) > at else False))
+    plain: Mapping[Callable[..., Any], tuple[Any, ...]] = {
+        rectified: (F.relu, torch.relu, Tensor.relu),
+        leaky: (F.leaky_relu,),
+        hardtanh: (F.hardtanh,),  # torch.nn.ReLU6 calls it
+        relu6: (F.relu6,),
+        clamped: (torch.clamp, Tensor.clamp, torch.clamp_min, Tensor.clamp_min),
+    }
+    in_place: Mapping[Callable[..., Any], tuple[Any, ...]] = {
+        rectified: (F.relu_, torch.relu_, Tensor.relu_),
+        leaky: (F.leaky_relu_,),
+        clamped: (torch.clamp_, Tensor.clamp_, torch.clamp_min_, Tensor.clamp_min_),
+    }
+    rules = {function: rule for rule, found in plain.items() for function in found}
+    for rule, found in in_place.items():
+        rules |= dict.fromkeys(found, partial(rule, inplace=True))
+    return rules

@@ -83,9 +83,14 @@ class DataSet(ABC):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Files(DataSet):
-    """A data set of files in a folder or an archive. tree: the folder or archive."""
+    """A data set of files in a folder or an archive.
+
+    >>> data = mg.data.open_dataset("docs")  # a folder of images for each class: docs/images
+    >>> found = data.load(data.items[0])
+    """
 
     tree: Tree
+    """The folder or archive."""
 
     def load(self, item: Item) -> Picture:
         with self.tree.open(item.name) as file:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from moreaugrad.data.augment import Augment, keyed
 from moreaugrad.data.examples import Examples
 from moreaugrad.score.noise import KEYS
+from moreaugrad.settings import Documented
 
 Request = tuple[int, list[list[int]]]
 """An epoch and, for each piece of a batch, the indices of its examples."""
@@ -86,18 +87,20 @@ def _as_it_is(answer: A) -> A:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(metaclass=Documented, heading="Attributes"):
     """A batch of examples.
 
-    x: images `[B, 3, S, S]` in [0, 1], float32. y: labels `[B]`, int64. ids: `[B]`, int64, the
-    place of each example in the whole data set. attention: maps `[B, 1, S, S]` in [0, 1], float32,
-    or None for a data set without maps.
+    >>> batch = mg.data.Batch(x, y, ids=torch.tensor([0]))
     """
 
     x: Tensor
+    """Images `[B, 3, S, S]` in [0, 1], float32."""
     y: Tensor
+    """Labels `[B]`, int64."""
     ids: Tensor
+    """The index of each example in the whole data set, `[B]`, int64."""
     attention: Tensor | None = None
+    """Maps `[B, 1, S, S]` in [0, 1], float32; None for a data set without maps."""
 
     def __len__(self) -> int:
         return len(self.x)

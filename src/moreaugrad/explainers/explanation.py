@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 class ConvergenceWarning(UserWarning):
-    """A map did not reach its stated accuracy."""
+    """A map did not reach its stated accuracy.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", mg.ConvergenceWarning)
+    ...     found = mg.SparseMoreauGrad(model, max_evaluations=128).attribute(x)
+    """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

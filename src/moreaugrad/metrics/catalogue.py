@@ -29,6 +29,8 @@ _PER_CALL = {"ids", "additional_forward_args"}
 class Metric(Row):
     """A row of the registry.
 
+    >>> found = mg.metrics.METRICS["gini"].better
+
     kind: see `KINDS`. better: "high", "low", or "" where neither is better. reduction: of a map's
     channels, to the values that "mask" and "truth" metrics are called with.
     """
@@ -78,7 +80,6 @@ def _is_object(default: Any) -> bool:
     return dataclasses.is_dataclass(default) and not isinstance(default, type)
 
 
-HERE = "moreaugrad.metrics."
 GHORBANI = "Ghorbani et al. (2019), arXiv 1710.10547"
 MOREAUGRAD = "Zhang and Farnia (2023), arXiv 2302.05294"
 YEH = "Yeh et al. (2019), arXiv 1901.09392"
@@ -88,161 +89,103 @@ TJOA = "Tjoa and Guan (2020)"
 ADVGRAD = "AdvGrad (2024)"
 SSIM = "Wang et al. (2004)"
 
-_BANDS, _BINARY = HERE + "localisation:five_band", HERE + "localisation:binary"
 
-METRICS = Registry(
-    "metric",
-    {
-        "gini": Metric(
-            HERE + "sparsity:gini",
-            "concentration: 0 for a constant map, near 1 for a single entry",
-            "Hurley and Rickard (2009)", kind="map",
-        ),
-        "zeros": Metric(
-            HERE + "sparsity:zeros", "fraction of entries that are exactly zero", kind="map",
-        ),
-        "entropy": Metric(
-            HERE + "sparsity:entropy", "entropy of the normalised magnitudes, in nats",
-            "Bhatt et al. (2020), arXiv 2005.00631", kind="map",
-        ),
-        "top-k-ties": Metric(
-            HERE + "sparsity:top_k_ties",
-            "fraction of the largest entries chosen by order alone among equal ones",
-            kind="map", better=LOW,
-        ),
-        "normalised-distance": Metric(
-            HERE + "similarity:normalised_distance", "distance of the maps at unit length",
-            MOREAUGRAD, kind="pair", better=LOW,
-        ),
-        "top-k": Metric(
-            HERE + "sparsity:top_k_intersection",
-            "fraction of the clean map's largest entries that stay among the largest", GHORBANI,
-            kind="pair", better=HIGH,
-        ),
-        "dice": Metric(
-            HERE + "sparsity:dice", "overlap of both maps' largest entries, each of its own number",
-            ADVGRAD, kind="pair", better=HIGH,
-        ),
-        "jaccard": Metric(
-            HERE + "sparsity:jaccard", "common largest entries of both maps over all of them",
-            "Singla et al. (2019), arXiv 1902.00407", kind="pair", better=HIGH,
-        ),
-        "ssim": Metric(
-            HERE + "similarity:ssim", "SSIM, the similarity of the maps as images", SSIM,
-            kind="pair", better=HIGH,
-        ),
-        "ssim-masked": Metric(
-            HERE + "similarity:ssim", "SSIM where either map is not zero", SSIM,
-            {"masked": True}, kind="pair", better=HIGH,
-        ),
-        "ssim-raw": Metric(
-            HERE + "similarity:ssim",
-            "SSIM of raw maps, as published: near 1 for any small maps", MOREAUGRAD,
-            {"displayed": False, "reduction": "none", "border": "zero"}, kind="pair", better=HIGH,
-        ),
-        "spearman": Metric(
-            HERE + "similarity:spearman", "correlation of the magnitudes' ranks",
-            "Adebayo et al. (2018), arXiv 1810.03292", kind="pair", better=HIGH,
-        ),
-        "spearman-signed": Metric(
-            HERE + "similarity:spearman", "correlation of the signed entries' ranks",
-            "Adebayo et al. (2018), arXiv 1810.03292", {"signed": True}, kind="pair", better=HIGH,
-        ),
-        "pearson": Metric(
-            HERE + "similarity:pearson", "correlation of the magnitudes", kind="pair", better=HIGH,
-        ),
-        "cosine": Metric(
-            HERE + "similarity:cosine", "cosine of the magnitudes", kind="pair", better=HIGH,
-        ),
-        "mass-centre-shift": Metric(
-            HERE + "similarity:mass_centre_shift",
-            "distance of the magnitudes' centres, in pixels", GHORBANI, kind="pair", better=LOW,
-        ),
-        "pointing-game": Metric(
-            HERE + "localisation:pointing_game", "whether the largest value lies in the mask",
-            "Zhang et al. (2018)", kind="mask", better=HIGH,
-        ),
-        "auroc": Metric(
-            HERE + "localisation:auroc", "probability that a place in the mask exceeds one outside",
-            kind="mask", better=HIGH,
-        ),
-        "average-precision": Metric(
-            HERE + "localisation:average_precision", "precision over the recall of the mask",
-            kind="mask", better=HIGH,
-        ),
-        "five-band-accuracy": Metric(
-            _BANDS, "fraction of places in the right band", TJOA,
-            {"measure": "accuracy"}, kind="truth", better=HIGH, reduction="sum",
-        ),
-        "five-band-recall": Metric(
-            _BANDS, "fraction of object and feature found in their bands", TJOA,
-            {"measure": "recall"}, kind="truth", better=HIGH, reduction="sum",
-        ),
-        "five-band-precision": Metric(
-            _BANDS, "fraction of places outside band 0 that are in the right band",
-            TJOA, {"measure": "precision"}, kind="truth", better=HIGH, reduction="sum",
-        ),
-        "five-band-false-positive-rate": Metric(
-            _BANDS, "places in wrong bands over these and the rejected background", TJOA,
-            {"measure": "false-positive-rate"}, kind="truth", better=LOW, reduction="sum",
-        ),
-        "binary-accuracy": Metric(
-            _BINARY, "fraction of places correctly classified as feature or not",
-            ADVGRAD, {"measure": "accuracy"}, kind="truth", better=HIGH,
-        ),
-        "binary-recall": Metric(
-            _BINARY, "fraction of the feature's places that are found", ADVGRAD,
-            {"measure": "recall"}, kind="truth", better=HIGH,
-        ),
-        "binary-precision": Metric(
-            _BINARY, "fraction of the places found that are the feature's", ADVGRAD,
-            {"measure": "precision"}, kind="truth", better=HIGH,
-        ),
-        "binary-false-positive-rate": Metric(
-            _BINARY, "fraction of the other places that are found", ADVGRAD,
-            {"measure": "false-positive-rate"}, kind="truth", better=LOW,
-        ),
-        "gaze-overlap": Metric(
-            HERE + "localisation:gaze_overlap",
-            "fraction of the map's largest entries among the largest of a gaze map", ADVGRAD,
-            kind="truth", better=HIGH,
-        ),
-        "aopc": Metric(
-            HERE + "faithfulness:aopc",
-            "mean decrease of the score as the most relevant regions are replaced", SAMEK,
-            kind="model", better=HIGH,
-        ),
-        "aopc-lerf": Metric(
-            HERE + "faithfulness:aopc", "mean decrease as the least relevant regions are replaced",
-            SAMEK, {"order": "lerf"}, kind="model", better=LOW,
-        ),
-        "abpc": Metric(
-            HERE + "faithfulness:aopc",
-            "AOPC of the most relevant regions minus that of the least relevant", SAMEK,
-            {"order": "abpc"}, kind="model", better=HIGH,
-        ),
-        "deletion": Metric(
-            HERE + "faithfulness:deletion",
-            "area under the score as the most relevant pixels are replaced", PETSIUK, kind="model",
-            better=LOW,
-        ),
-        "insertion": Metric(
-            HERE + "faithfulness:insertion",
-            "area under the score as the most relevant pixels are shown", PETSIUK, kind="model",
-            better=HIGH,
-        ),
-        "infidelity": Metric(
-            HERE + "captum:infidelity",
-            "squared error of the map as a linear model of the score's changes", YEH, kind="model",
-            better=LOW,
-        ),
-        "max-sensitivity": Metric(
-            HERE + "captum:max_sensitivity",
-            "largest relative change of the map in a small box around the input", YEH,
-            kind="explainer", better=LOW,
-        ),
-    },
-)  # fmt: skip
+def _row(
+    part: str,
+    summary: str,
+    source: str = "",
+    settings: Mapping[str, Any] | None = None,
+    *,
+    kind: str,
+    better: str = "",
+    reduction: str = "abs-sum",
+) -> Metric:
+    return Metric(f"moreaugrad.metrics.{part}", summary, source, settings or {},
+                  kind=kind, better=better, reduction=reduction)  # fmt: skip
+
+
+_map = partial(_row, kind="map")
+_pair, _mask, _truth, _model = (
+    partial(_row, kind=kind, better=HIGH) for kind in ("pair", "mask", "truth", "model")
+)
+
+METRICS = Registry("metric", {
+    "gini": _map("sparsity:gini", "concentration: 0 for a constant map, near 1 for a single entry",
+        "Hurley and Rickard (2009)"),
+    "zeros": _map("sparsity:zeros", "fraction of entries that are exactly zero"),
+    "entropy": _map("sparsity:entropy", "entropy of the normalised magnitudes, in nats",
+        "Bhatt et al. (2020), arXiv 2005.00631"),
+    "top-k-ties": _map("sparsity:top_k_ties",
+        "fraction of the largest entries chosen by order alone among equal ones", better=LOW),
+    "normalised-distance": _pair("similarity:normalised_distance",
+        "distance of the maps at unit length", MOREAUGRAD, better=LOW),
+    "top-k": _pair("sparsity:top_k_intersection",
+        "fraction of the clean map's largest entries that stay among the largest", GHORBANI),
+    "dice": _pair("sparsity:dice", "overlap of both maps' largest entries, each of its own number",
+        ADVGRAD),
+    "jaccard": _pair("sparsity:jaccard", "common largest entries of both maps over all of them",
+        "Singla et al. (2019), arXiv 1902.00407"),
+    "ssim": _pair("similarity:ssim", "SSIM, the similarity of the maps as images", SSIM),
+    "ssim-masked": _pair("similarity:ssim", "SSIM where either map is not zero", SSIM,
+        {"masked": True}),
+    "ssim-raw": _pair("similarity:ssim",
+        "SSIM of raw maps, as published: near 1 for any small maps", MOREAUGRAD,
+        {"displayed": False, "reduction": "none", "border": "zero"}),
+    "spearman": _pair("similarity:spearman", "correlation of the magnitudes' ranks",
+        "Adebayo et al. (2018), arXiv 1810.03292"),
+    "spearman-signed": _pair("similarity:spearman", "correlation of the signed entries' ranks",
+        "Adebayo et al. (2018), arXiv 1810.03292", {"signed": True}),
+    "pearson": _pair("similarity:pearson", "correlation of the magnitudes"),
+    "cosine": _pair("similarity:cosine", "cosine of the magnitudes"),
+    "mass-centre-shift": _pair("similarity:mass_centre_shift",
+        "distance of the magnitudes' centres, in pixels", GHORBANI, better=LOW),
+    "pointing-game": _mask("localisation:pointing_game",
+        "whether the largest value lies in the mask", "Zhang et al. (2018)"),
+    "auroc": _mask("localisation:auroc",
+        "probability that a place in the mask exceeds one outside"),
+    "average-precision": _mask("localisation:average_precision",
+        "precision over the recall of the mask"),
+    "five-band-accuracy": _truth("localisation:five_band", "fraction of places in the right band",
+        TJOA, {"measure": "accuracy"}, reduction="sum"),
+    "five-band-recall": _truth("localisation:five_band",
+        "fraction of object and feature found in their bands", TJOA, {"measure": "recall"},
+        reduction="sum"),
+    "five-band-precision": _truth("localisation:five_band",
+        "fraction of places outside band 0 that are in the right band", TJOA,
+        {"measure": "precision"}, reduction="sum"),
+    "five-band-false-positive-rate": _truth("localisation:five_band",
+        "places in wrong bands over these and the rejected background", TJOA,
+        {"measure": "false-positive-rate"}, better=LOW, reduction="sum"),
+    "binary-accuracy": _truth("localisation:binary",
+        "fraction of places correctly classified as feature or not", ADVGRAD,
+        {"measure": "accuracy"}),
+    "binary-recall": _truth("localisation:binary",
+        "fraction of the feature's places that are found", ADVGRAD, {"measure": "recall"}),
+    "binary-precision": _truth("localisation:binary",
+        "fraction of the places found that are the feature's", ADVGRAD, {"measure": "precision"}),
+    "binary-false-positive-rate": _truth("localisation:binary",
+        "fraction of the other places that are found", ADVGRAD, {"measure": "false-positive-rate"},
+        better=LOW),
+    "gaze-overlap": _truth("localisation:gaze_overlap",
+        "fraction of the map's largest entries among the largest of a gaze map", ADVGRAD),
+    "aopc": _model("faithfulness:aopc",
+        "mean decrease of the score as the most relevant regions are replaced", SAMEK),
+    "aopc-lerf": _model("faithfulness:aopc",
+        "mean decrease as the least relevant regions are replaced", SAMEK, {"order": "lerf"},
+        better=LOW),
+    "abpc": _model("faithfulness:aopc",
+        "AOPC of the most relevant regions minus that of the least relevant", SAMEK,
+        {"order": "abpc"}),
+    "deletion": _model("faithfulness:deletion",
+        "area under the score as the most relevant pixels are replaced", PETSIUK, better=LOW),
+    "insertion": _model("faithfulness:insertion",
+        "area under the score as the most relevant pixels are shown", PETSIUK),
+    "infidelity": _model("captum:infidelity",
+        "squared error of the map as a linear model of the score's changes", YEH, better=LOW),
+    "max-sensitivity": _row("captum:max_sensitivity",
+        "largest relative change of the map in a small box around the input", YEH,
+        kind="explainer", better=LOW),
+})  # fmt: skip
 """All metrics by name; `METRICS[name].load()` is the function."""
 
 

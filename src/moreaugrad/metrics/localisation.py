@@ -30,7 +30,7 @@ from moreaugrad.metrics.maps import (
 )
 from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
-from moreaugrad.settings import expect
+from moreaugrad.settings import Documented, expect
 
 Mask = NDArray[np.bool_]
 Bands = NDArray[np.intp]
@@ -123,18 +123,23 @@ def _against(score: Callable[[Floats, Mask], float], values: Tensor, mask: Tenso
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Confusion:
-    """Numbers of places, predicted by a map compared with the ground truth, float64 `[..., B]`.
+class Confusion(metaclass=Documented, heading="Attributes"):
+    """Numbers of places, predicted by a map compared with the ground truth.
 
-    hits: prediction and ground truth are the same band, not 0. false_alarms: the prediction is not
-    0, and the ground truth is another band. rejections: both are 0. misses: the prediction is 0,
-    and the ground truth is not. NaN where a map is undefined.
+    >>> values = torch.linspace(-1, 1, 12).reshape(1, 3, 4)
+    >>> recall = mg.metrics.five_band_confusion(values, values).measure("recall")
+
+    float64 `[..., B]`, NaN where a map is undefined.
     """
 
     hits: Tensor
+    """Prediction and ground truth are the same band, not 0."""
     false_alarms: Tensor
+    """The prediction is not 0, and the ground truth is another band."""
     rejections: Tensor
+    """Prediction and ground truth are 0."""
     misses: Tensor
+    """The prediction is 0, and the ground truth is not."""
 
     def measure(self, name: str) -> Tensor:
         """ "accuracy", "recall", "precision" or "false-positive-rate"; NaN for 0 / 0.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
-from moreaugrad.settings import expect
+from moreaugrad.settings import Documented, expect
 
 Floats = NDArray[np.float64]
 
@@ -32,19 +32,22 @@ SAFE = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aggregate:
-    """Mean of the defined samples, and the numbers of defined and undefined samples."""
-
-    mean: float
-    defined: int
-    undefined: int
-
-
-def aggregate(values: Tensor) -> Aggregate:
-    """The mean of `[B]` without its NaNs, with their number; NaN where all are undefined.
+class Aggregate(metaclass=Documented, heading="Attributes"):
+    """The mean of a metric over samples.
 
     >>> mean = mg.metrics.aggregate(mg.metrics.gini(maps)).mean
     """
+
+    mean: float
+    """Mean of the samples for which the metric is defined; NaN without any."""
+    defined: int
+    """Number of these samples."""
+    undefined: int
+    """Number of the other samples."""
+
+
+def aggregate(values: Tensor) -> Aggregate:
+    """The mean of `[B]` without its NaNs, with their number; NaN where all are undefined."""
     known = values[~values.isnan()].double()
     return Aggregate(
         mean=float(known.mean()) if len(known) else float("nan"),

@@ -22,7 +22,7 @@ from moreaugrad.metrics.maps import Floats, Stream, array, check, check_ratio, g
 from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import sample_keys
-from moreaugrad.settings import expect
+from moreaugrad.settings import Documented, expect
 
 UNITS = ("element", "pixel")
 TOP, BOTTOM = "top", "bottom"
@@ -86,20 +86,25 @@ def _count(ratio: float, size: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DiffRoar:
+class DiffRoar(metaclass=Documented, heading="Attributes"):
     """Accuracy after keeping the top minus accuracy after keeping the bottom.
 
-    differences: `[levels, seeds]`. by_level, deviation: their mean and standard deviation over
-    seeds, `[levels]`. mean: over all. low, high: the confidence interval of the mean, by Student's
-    t over the means of the seeds; NaN for one seed.
+    >>> found = mg.metrics.diffroar([[0.9, 0.8]], [[0.5, 0.6]])
     """
 
     differences: Floats
+    """The difference for each level and seed, `[levels, seeds]`."""
     by_level: Floats
+    """The mean over seeds, `[levels]`."""
     deviation: Floats
+    """The standard deviation over seeds, `[levels]`; NaN for one seed."""
     mean: float
+    """The mean over all."""
     low: float
+    """Lower end of the confidence interval of the mean, by Student's t over the means of the seeds;
+    NaN for one seed."""
     high: float
+    """Its upper end."""
 
 
 def diffroar(top: ArrayLike, bottom: ArrayLike, *, confidence: float = 0.95) -> DiffRoar:

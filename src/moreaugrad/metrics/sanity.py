@@ -22,6 +22,7 @@ from moreaugrad.metrics.similarity import spearman, ssim
 from moreaugrad.registry import choose
 from moreaugrad.score.forward import call
 from moreaugrad.score.hooks import Before, hooked
+from moreaugrad.settings import Documented
 
 Pair = Callable[[Tensor, Tensor], Tensor]
 
@@ -36,17 +37,22 @@ SIMILARITIES: Mapping[str, Pair] = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Randomised:
-    """The results of `randomisation`. mode, blocks, seeds: as given, or as chosen by default.
+class Randomised(metaclass=Documented, heading="Attributes"):
+    """The results of `randomisation`.
 
-    similarity: by name, that of the maps of randomised copies to those of the model, `[seeds,
-    blocks, B]`; NaN where a map is zero everywhere or not finite (`aggregate` counts these).
+    >>> found = mg.metrics.randomisation(model, mg.SimpleGradient, x, seeds=[0])
+    >>> mean = mg.metrics.aggregate(found.similarity["spearman"][0, 0]).mean
     """
 
     mode: str
+    """Which blocks are randomised together: "cascading" or "independent"."""
     blocks: tuple[str, ...]
+    """Names of the modules that were randomised, in this order."""
     seeds: tuple[int, ...]
+    """Random seeds of the weights."""
     similarity: Mapping[str, Tensor]
+    """By name, the similarity of the maps of randomised copies to those of the model, `[seeds,
+    blocks, B]`; NaN where a map is zero everywhere or not finite (`aggregate` counts these)."""
 
 
 def randomisation(

@@ -10,6 +10,7 @@ padding, whose zeros would correlate, is left out of correlations; the other val
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,20 +38,15 @@ def normalised_distance(
     """
 
     def score(a: Floats, b: Floats) -> float:
-        a, b = _values(a, signed), _values(b, signed)
         apart = a / math.sqrt(inner(a, a)) - b / math.sqrt(inner(b, b))
         return math.sqrt(inner(apart, apart))
 
-    return by_sample(score, a, b, reduction=reduction)
+    return _compare(score, a, b, signed, reduction)
 
 
 def cosine(a: Tensor, b: Tensor, *, signed: bool = False, reduction: str = AS_IS) -> Tensor:
     """<a, b> / (||a||_2 ||b||_2), in [-1, 1]; in [0, 1] for magnitudes."""
-
-    def score(a: Floats, b: Floats) -> float:
-        return _cosine(_values(a, signed), _values(b, signed))
-
-    return by_sample(score, a, b, reduction=reduction)
+    return _compare(_cosine, a, b, signed, reduction)
 
 
 def pearson(
@@ -62,11 +58,7 @@ def pearson(
     mask: Tensor | None = None,
 ) -> Tensor:
     """Correlation of the entries, in [-1, 1]; NaN for a constant map."""
-
-    def score(a: Floats, b: Floats) -> float:
-        return _correlation(_values(a, signed), _values(b, signed))
-
-    return by_sample(score, a, b, reduction=reduction, mask=mask)
+    return _compare(_correlation, a, b, signed, reduction, mask)
 
 
 def spearman(
@@ -83,9 +75,9 @@ def spearman(
     """
 
     def score(a: Floats, b: Floats) -> float:
-        return _correlation(ranks(_values(a, signed)), ranks(_values(b, signed)))
+        return _correlation(ranks(a), ranks(b))
 
-    return by_sample(score, a, b, reduction=reduction, mask=mask)
+    return _compare(score, a, b, signed, reduction, mask)
 
 
 def mass_centre_shift(a: Tensor, b: Tensor, *, reduction: str = "abs-sum") -> Tensor:
@@ -100,8 +92,21 @@ def mass_centre_shift(a: Tensor, b: Tensor, *, reduction: str = "abs-sum") -> Te
     return by_sample(score, a, b, reduction=reduction)
 
 
-def _values(map_: Floats, signed: bool) -> Floats:
-    return map_.ravel() if signed else np.abs(map_).ravel()
+def _compare(
+    score: Callable[[Floats, Floats], float],
+    a: Tensor,
+    b: Tensor,
+    signed: bool,
+    reduction: str,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """`score` of flat values, or of their magnitudes."""
+
+    def of_values(a: Floats, b: Floats) -> float:
+        a, b = (a, b) if signed else (np.abs(a), np.abs(b))
+        return score(a.ravel(), b.ravel())
+
+    return by_sample(of_values, a, b, reduction=reduction, mask=mask)
 
 
 def _cosine(a: Floats, b: Floats) -> float:

@@ -53,8 +53,7 @@ class Partition:
 
     def norms(self, flat: Tensor) -> Tensor:
         """Euclidean norm of each group: `[B, n]` to `[B, G]`."""
-        padded = torch.nn.functional.pad(flat, (0, 1))
-        found: Tensor = padded[:, self.members.to(flat.device)].norm(dim=2)
+        found: Tensor = self._gathered(flat).norm(dim=2)
         return found
 
     def directions(self, flat: Tensor) -> Tensor:
@@ -66,8 +65,7 @@ class Partition:
         if not bool(small.any()):
             return found
         # Squares of such small entries would vanish, so divide by the largest entry first.
-        padded = torch.nn.functional.pad(flat, (0, 1))
-        peaks = padded[:, self.members.to(flat.device)].abs().amax(dim=2)
+        peaks = self._gathered(flat).abs().amax(dim=2)
         scaled = flat / self.spread(peaks.clamp_min(kind.tiny))
         norms = self.norms(scaled)
         scaled = scaled / self.spread(torch.where(norms > 0, norms, 1.0))
@@ -75,8 +73,11 @@ class Partition:
 
     def sums(self, flat: Tensor) -> Tensor:
         """Sum over each group: `[B, n]` to `[B, G]`."""
-        padded = torch.nn.functional.pad(flat, (0, 1))
-        return padded[:, self.members.to(flat.device)].sum(dim=2)
+        return self._gathered(flat).sum(dim=2)
+
+    def _gathered(self, flat: Tensor) -> Tensor:
+        """The entries of each group: `[B, n]` to `[B, G, S]`."""
+        return torch.nn.functional.pad(flat, (0, 1))[:, self.members.to(flat.device)]
 
     def spread(self, per_group: Tensor) -> Tensor:
         """The number of each group, for all its entries: `[B, G]` to `[B, n]`."""
@@ -136,17 +137,13 @@ def _check_certain(shape: Shape, layer: nn.Module | None) -> None:
         )
 
 
+@lru_cache(maxsize=64)
 def tokens(shape: Shape) -> Partition:
     """A group for each position, all axes but the last, with its features along the last."""
     if len(shape) < 2:
         raise ValueError(
             f"group: expected samples [positions, features] for 'tokens', got shape {shape}"
         )
-    return _tokens(shape)
-
-
-@lru_cache(maxsize=64)
-def _tokens(shape: Shape) -> Partition:
     return from_labels(torch.arange(math.prod(shape[:-1])).repeat_interleave(shape[-1]))
 
 

@@ -39,7 +39,7 @@ from moreaugrad.runs.plans.maps import (
 from moreaugrad.runs.plans.option import Plan, Settings, options
 from moreaugrad.runs.plans.report import ReportPlan
 from moreaugrad.runs.report import ReportRun
-from moreaugrad.settings import nearest
+from moreaugrad.settings import Documented, nearest
 
 if TYPE_CHECKING:
     import pandas
@@ -56,20 +56,23 @@ P = TypeVar("P", bound=Plan)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Results:
-    """What a run made. rows: one for each map, with names of nested values joined by dots, as in
-    `records.csv`. maps: tensors `[C, H, W]` by method and the image's index. folder: of the run,
-    where one was given; page: its HTML page, where it has one. failures: what was left out.
+class Results(metaclass=Documented, heading="Attributes"):
+    """The results of `explain`, `compare` and `evaluate`.
 
-        results = moreaugrad.compare(model, x, methods="simple-gradient,sparse-moreaugrad")
-        results.to_pandas().groupby("method")["metrics.gini"].mean()
+    >>> results = mg.compare(model, x, methods="simple-gradient,cafo")
+    >>> found = results.maps["cafo"][0], results.rows[0]["map.zeros"]
     """
 
     rows: Sequence[Mapping[str, Any]]
+    """One for each map, with names of nested values joined by dots, as in `records.csv`."""
     maps: Mapping[str, Mapping[int, Tensor]]
+    """Tensors `[C, H, W]` by method and the image's index."""
     failures: Sequence[str] = ()
+    """Messages about what failed and was left out."""
     folder: Path | None = None
+    """The folder of the run, where `out` was given."""
     page: Path | None = None
+    """Its HTML page, where it has one."""
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a data frame. Errors: ImportError without pandas."""

@@ -13,7 +13,7 @@ from torch.autograd.graph import GradientEdge
 
 from moreaugrad.score import checks
 from moreaugrad.score.forward import Chunks, explained, forward
-from moreaugrad.score.hooks import substituted
+from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.numerics import pulled_back
@@ -76,17 +76,17 @@ class BoundScore:
 
     def select(self, rows: Tensor) -> BoundScore:
         """The same score for some of the samples."""
+        names = ("origin", "prediction", "clean", "sigma", "mask", "baseline")
+        tensors: dict[str, Any] = {name: getattr(self, name) for name in names}
+        chosen: dict[str, Any] = {
+            name: None if found is None else found[rows] for name, found in tensors.items()
+        }
         return replace(
             self,
             args=take(self.args, self.follows, rows),
-            origin=self.origin[rows],
             target=self.target.select(rows),
-            prediction=self.prediction[rows],
-            clean=self.clean[rows],
             keys=tuple(self.keys[row] for row in rows.tolist()),
-            sigma=None if self.sigma is None else self.sigma[rows],
-            mask=None if self.mask is None else self.mask[rows],
-            baseline=None if self.baseline is None else self.baseline[rows],
+            **chosen,
         )
 
     def moved(self, origin: Tensor) -> BoundScore:
@@ -197,7 +197,10 @@ class BoundScore:
 
     def value(self, points: Tensor, rows: Tensor) -> Tensor:
         """f of these samples at other inputs, `points` `[m, n]`: `[m]`, differentiable."""
-        return self._value(self.layout.restore(points), rows)
+        scores = self.read(self.outputs(points, rows), rows)
+        if torch.is_grad_enabled() and not scores.requires_grad:
+            raise checks.detached()
+        return scores
 
     def value_and_grad_at(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """f of these samples at other inputs, and its gradient: `[m]` and `[m, n]`, one pass."""
@@ -231,12 +234,6 @@ class BoundScore:
         """The score `[m]` of these samples' outputs."""
         return self.readout.read(outputs, self.target.select(rows))
 
-    def _value(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
-        scores = self.read(self.outputs_of(parts, rows), rows)
-        if torch.is_grad_enabled() and not scores.requires_grad:
-            raise checks.detached()
-        return scores
-
     def outputs_of(self, parts: tuple[Tensor, ...], rows: Tensor) -> Tensor:
         """`outputs` for inputs in their own shapes, `[m, *shape]` each."""
         args = take(self.args, self.follows, rows)
@@ -246,7 +243,7 @@ class BoundScore:
         if self.layer is None:
             found = forward(self.model, *parts, *args, layout=self.layout)
         else:
-            with substituted(self.layer, parts[0]):
+            with replaced(self.layer, lambda _: parts[0]):
                 found = forward(self.model, *args, layout=self.layout)
         if found.ndim == 0 or len(found) != len(rows):
             raise checks.ModelError(

@@ -189,19 +189,15 @@ def explained(layout: Layout) -> Iterator[None]:
             ) from error
         shapes = ", ".join(str(("B", *shape)).replace("'", "") for shape in layout.shapes)
         types = ", ".join(str(dtype) for dtype in layout.dtypes)
-        raise ForwardError(
-            f"the model could not process inputs of shape {shapes} and dtype {types} "
-            f"({type(error).__name__}: {_line(text)}){_hint(text)}"
-        ) from error
-
-
-def _hint(text: str) -> str:
-    if text.startswith("Guard failed"):
-        return (
+        exported = (
             ": it was exported for other shapes; export it with a dynamic batch size "
             "(torch.export.Dim), or give batch_size="
         )
-    return ""
+        hint = exported if text.startswith("Guard failed") else ""
+        raise ForwardError(
+            f"the model could not process inputs of shape {shapes} and dtype {types} "
+            f"({type(error).__name__}: {_line(text)}){hint}"
+        ) from error
 
 
 def _line(text: str) -> str:

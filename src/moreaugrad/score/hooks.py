@@ -132,13 +132,6 @@ def _floating(output: object) -> TypeGuard[Tensor]:
     return isinstance(output, Tensor) and output.is_floating_point()
 
 
-@contextmanager
-def substituted(layer: nn.Module, output: Tensor) -> Iterator[None]:
-    """While open, for one forward pass, the layer's output is `output`."""
-    with replaced(layer, lambda _: output):
-        yield
-
-
 def taken(model: Callable[..., Any], layer: nn.Module, args: tuple[object, ...]) -> Tensor:
     """The layer's output in one clean forward pass, before later operations change it in place."""
     found: list[Tensor] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,33 +20,6 @@ class, then the position in outputs with more than two dimensions), a list of tu
 prediction)."""
 
 TASKS = ("auto", "multiclass", "binary", "multilabel", "regression")
-
-
-def _two_class(evidence: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """Kinds of score from the target's log-odds s: those of the two-class softmax of (s, 0)."""
-    return {
-        "logit": lambda: evidence,
-        "log-probability": lambda: log_sigmoid(evidence),
-        "probability": lambda: log_sigmoid(evidence).exp(),
-        "margin": lambda: evidence,
-        "cross-entropy": lambda: -log_sigmoid(evidence),
-    }
-
-
-def _multiclass(outputs: Tensor, classes: Tensor) -> dict[str, Callable[[], Tensor]]:
-    column = classes[:, None]
-
-    def margin() -> Tensor:
-        others = outputs.scatter(1, column, -torch.inf)
-        return outputs.gather(1, column)[:, 0] - others.amax(1)
-
-    return {
-        "logit": lambda: outputs.gather(1, column)[:, 0],
-        "log-probability": lambda: log_probability(outputs, classes),
-        "probability": lambda: log_probability(outputs, classes).exp(),
-        "margin": margin,
-        "cross-entropy": lambda: -log_probability(outputs, classes),
-    }
 
 
 KINDS: Mapping[str, str] = {
@@ -128,13 +101,21 @@ class Readout(metaclass=Documented):
         """The score `[B]`, in single precision at least."""
         outputs = raised(outputs)
         table = _at(outputs[:, None] if outputs.ndim == 1 else outputs, target.positions)
-        classes = target.classes
-        task = self._task(table)
-        if task == "multiclass":
-            return _multiclass(table, classes)[self.kind]()
+        task, column = self._task(table), target.classes[:, None]
         if task == "binary":
-            return _two_class(torch.where(classes == 1, table[:, 0], -table[:, 0]))[self.kind]()
-        return _two_class(table.gather(1, classes[:, None])[:, 0])[self.kind]()
+            logit = torch.where(target.classes == 1, table[:, 0], -table[:, 0])
+        else:
+            logit = table.gather(1, column)[:, 0]
+        if self.kind == "margin" and task == "multiclass":
+            return logit - table.scatter(1, column, -torch.inf).amax(1)
+        if self.kind in ("logit", "margin"):
+            return logit
+        # Without several classes, the probabilities are the two-class softmax of (logit, 0).
+        multiclass = task == "multiclass"
+        found = log_probability(table, target.classes) if multiclass else log_sigmoid(logit)
+        if self.kind == "probability":
+            return found.exp()
+        return -found if self.kind == "cross-entropy" else found
 
     def _task(self, table: Tensor) -> str:
         columns = table.shape[1]

@@ -18,6 +18,9 @@ from moreaugrad.settings import Documented
 class Status(Enum):
     """How the computation of one map ended. A failure is a status: no exception is raised.
 
+    >>> (status,) = mg.SimpleGradient(model).explain(x).status
+    >>> found = status.ok, status.message, status.remedy
+
     `ok`: the map has the accuracy that its method promises. `failed`: the map is not to be used. In
     between are maps that used up their evaluations, and those of a problem that may have another
     solution.

@@ -13,7 +13,7 @@ from torch import Tensor
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import per_sample
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 from moreaugrad.training.harmonisation import LENGTH_FLOOR, unit
 from moreaugrad.training.inner import TRAIN, InnerProblem
 from moreaugrad.training.protocol import Adversary
@@ -139,13 +139,11 @@ class Iterative(Adversary):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_steps(self.steps)
-        if not 0 < self.step < float("inf"):
-            raise ValueError(f"step: expected a finite number > 0, got {self.step!r}")
-        if isinstance(self.update, ConditionalGradient) and self.step > 1:
-            raise ValueError(
-                f"step: a conditional gradient takes a fraction in (0, 1], got {self.step!r}"
-            )
+        known = isinstance(self.steps, int) and self.steps >= 1
+        expect(known, "steps", "an integer >= 1", self.steps)
+        expect(0 < self.step < float("inf"), "step", "a finite number > 0", self.step)
+        fits = self.step <= 1 or not isinstance(self.update, ConditionalGradient)
+        expect(fits, "step", "a fraction in (0, 1] for a conditional gradient", self.step)
         choose("start", self.start, STARTS)
         norm = isinstance(self.penalty, Penalty) and self.penalty.sparse
         if self.start == RANDOM and not norm:
@@ -221,9 +219,9 @@ class Momentum(Adversary):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_steps(self.steps)
-        if not 0 <= self.decay < float("inf"):
-            raise ValueError(f"decay: expected a finite number >= 0, got {self.decay!r}")
+        known = isinstance(self.steps, int) and self.steps >= 1
+        expect(known, "steps", "an integer >= 1", self.steps)
+        expect(0 <= self.decay < float("inf"), "decay", "a finite number >= 0", self.decay)
 
     def _search(
         self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
@@ -242,8 +240,3 @@ class Momentum(Adversary):
 def _absolute(g: Tensor) -> Tensor:
     """||g||_1 as a divisor, `[B, 1, ...]`."""
     return per_sample(g.flatten(1).abs().sum(1).clamp_min(LENGTH_FLOOR), g)
-
-
-def _check_steps(steps: int) -> None:
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: expected an integer >= 1, got {steps!r}")

@@ -12,6 +12,7 @@ from moreaugrad.curvature.second_derivatives import (
     check_twice_differentiable,
     twice_differentiable,
 )
+from moreaugrad.settings import expect
 from moreaugrad.training.harmonisation import PublishedHarmonisation
 from moreaugrad.training.inner import TRAIN, InnerProblem, in_mode, input_gradient
 from moreaugrad.training.protocol import PenaltyProtocol, Protocol, Round, vanishes
@@ -40,8 +41,7 @@ class Penalised(PenaltyProtocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"weight: expected a finite number >= 0, got {self.weight!r}")
+        expect(0 <= self.weight < float("inf"), "weight", "a finite number >= 0", self.weight)
         if self.box:
             raise ValueError("box: penalised training takes no step, so nothing leaves the box")
         if isinstance(self.penalty, PublishedHarmonisation):
@@ -91,8 +91,7 @@ class GaussianNoise(Protocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.sigma < float("inf"):
-            raise ValueError(f"sigma: expected a finite number >= 0, got {self.sigma!r}")
+        expect(0 <= self.sigma < float("inf"), "sigma", "a finite number >= 0", self.sigma)
 
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
         near = problem.near

@@ -11,6 +11,7 @@ from torch import Tensor
 from moreaugrad.penalties import Penalty
 from moreaugrad.score.checks import detached
 from moreaugrad.score.inputs import per_sample
+from moreaugrad.settings import expect
 from moreaugrad.training.adversaries import ConditionalGradient, ProjectedMaximiser, Update
 from moreaugrad.training.inner import InnerProblem, Neighbourhood
 from moreaugrad.training.protocol import PenaltyProtocol, Round, vanishes
@@ -77,10 +78,9 @@ class Free(PenaltyProtocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.replays, int) or self.replays < 1:
-            raise ValueError(f"replays: expected an integer >= 1, got {self.replays!r}")
-        if not 0 < self.step < float("inf"):
-            raise ValueError(f"step: expected a finite number > 0, got {self.step!r}")
+        known = isinstance(self.replays, int) and self.replays >= 1
+        expect(known, "replays", "an integer >= 1", self.replays)
+        expect(0 < self.step < float("inf"), "step", "a finite number > 0", self.step)
 
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
         near, penalty = problem.near, self._penalty(problem)

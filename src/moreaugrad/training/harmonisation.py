@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moreaugrad.penalties import Penalty, Weight, WeightedL2
 from moreaugrad.score.inputs import per_sample
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 LENGTH_FLOOR = 1e-12
 """Gradients shorter than this count as zero: they have no direction."""
@@ -28,7 +28,7 @@ class GuidedPenalty(metaclass=Documented):
     image, a crop next to the object), instead of refusing them as a mistake."""
 
     def __post_init__(self) -> None:
-        _check_number("epsilon", self.epsilon)
+        expect(0 <= self.epsilon < math.inf, "epsilon", "a finite number >= 0", self.epsilon)
 
     @abstractmethod
     def at(self, attention: Tensor) -> Penalty:
@@ -53,7 +53,7 @@ class Harmonisation(GuidedPenalty):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number("floor", self.floor)
+        expect(0 <= self.floor < math.inf, "floor", "a finite number >= 0", self.floor)
 
     def at(self, attention: Tensor) -> Penalty:
         peak = _peak(attention)
@@ -151,8 +151,3 @@ def _checked(attention: Tensor, x: Tensor, blank: bool) -> Tensor:
 
 def _rows(found: Tensor) -> list[int]:
     return [int(row) for row in found.nonzero()[:, 0][:10]]
-
-
-def _check_number(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")

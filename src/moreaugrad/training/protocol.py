@@ -38,32 +38,44 @@ class OvershootWarning(UserWarning):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Round:
-    """One step of the optimiser: reduce `loss` `[B]`, differentiate it, step.
+class Round(metaclass=Documented, heading="Attributes"):
+    """One step of the optimiser: reduce `loss`, differentiate it, step.
 
-    x: the input at which the loss was computed, `[B, ...]`, without a graph. h, norm, gap: of each
-    sample's perturbation delta, `[B]`, in the units of the budget: h(delta), its Euclidean norm,
-    and Fenchel's gap R(g) + h(delta) - <g, delta> for the last gradient g. The gap is 0 where delta
-    is the one-step answer to g. NaN where a protocol does not define the number.
+    >>> for r in mg.training.Fast(mg.L1(0.02)).rounds(model, x, y):
+    ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
     """
 
     loss: Tensor
+    """The loss of each sample, `[B]`, with its graph."""
     x: Tensor
+    """The input at which it was computed, `[B, ...]`, without a graph."""
     h: Tensor
+    """h(delta) of each sample's perturbation, `[B]`; NaN without a penalty."""
     norm: Tensor
+    """||delta||_2 in the units of the budget, `[B]`."""
     gap: Tensor
+    """Fenchel's gap R(g) + h(delta) - <g, delta> for the last gradient g, `[B]`: 0 where delta is
+    the one-step answer to g; NaN where there is no g."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Perturbation:
-    """A perturbed batch: x + delta, delta in the units of the budget, and h, norm and gap as in
-    `Round`."""
+class Perturbation(metaclass=Documented, heading="Attributes"):
+    """A perturbed batch.
+
+    >>> found = mg.training.Fast(mg.L1(0.02)).perturb(model, x, y)
+    >>> longest = float(found.norm.max())
+    """
 
     x: Tensor
+    """x + delta, `[B, ...]`."""
     delta: Tensor
+    """The perturbation in the units of the budget, `[B, ...]`."""
     h: Tensor
+    """h(delta), `[B]`."""
     norm: Tensor
+    """||delta||_2, `[B]`."""
     gap: Tensor
+    """Fenchel's gap, `[B]`; see `Round`."""
 
     def round(self, loss: Tensor) -> Round:
         """The step of the optimiser at this input."""
