@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from moreaugrad import SimpleGradient, SmoothGrad
 from moreaugrad.metrics import Near, infidelity, max_sensitivity
-from moreaugrad.metrics.maps import Stream
 from moreaugrad.score.inputs import InputSpace, Layout
+from moreaugrad.score.noise import Stream
 from moreaugrad.score.score import Score
 from tiny_models import smooth
 from toys import normal

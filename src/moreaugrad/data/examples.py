@@ -110,6 +110,9 @@ def split_off(examples: Examples, fraction: float, seed: int = 0) -> tuple[Examp
 
     Of a class of n examples round(fraction n) are drawn by the seed, at least one and not all.
     Errors: ValueError for a fraction outside of (0, 1) and for a class of one example.
+
+    >>> examples = mg.data.open_examples("cells", size=32, count=100)
+    >>> training, validation = mg.data.split_off(examples, 0.1)
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")

@@ -168,6 +168,8 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """The image files that files, folders (with their subfolders) and globs name, each once.
 
     Errors: ValueError for an empty path, one that does not exist, and if there are no images.
+
+    >>> files = mg.data.find_images(["docs/images", "docs/images/c*.png"])
     """
     paths = list(paths)
     for path in paths:

@@ -36,6 +36,8 @@ def prepare(
     Errors: ValueError that names the first files, if too many cannot be read, if an attention map
     has another size than its image, or if it is zero everywhere although others of its class are
     not (a class without an object, like the empty cells, has no attention at all).
+
+    >>> examples = mg.data.prepare(mg.data.open_examples("cells", size=32, count=8))
     """
     store, readable = _Store(examples.read, resize, memory), list[int]()
     failed, blank = list[str](), dict[int, bool]()

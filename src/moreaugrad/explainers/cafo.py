@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,12 +18,12 @@ from torch import Tensor
 
 from moreaugrad.explainers.base import PenalisedExplainer
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
+from moreaugrad.explainers.gradient import SmoothedExplainer
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import flat_scale
-from moreaugrad.score.noise import RELATIVE, Noise
-from moreaugrad.score.score import Score
+from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import block_error, mean_of_blocks, paired_blocks, relative
 from moreaugrad.solvers.problem import real_magnitudes
 from moreaugrad.solvers.second_order import Rule
@@ -36,7 +35,7 @@ PIXEL_C1 = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class GroupFeatures(PenalisedExplainer):
+class DisplacementExplainer(PenalisedExplainer):
     """A = -D*, in units of `std` times the input; positive where the input raises the score.
 
     D* = argmin_D -<g, D> - <D, H D> / 2 + lambda1 R(D) + lambda2 ||D||^2 (without a factor 1/2), g
@@ -64,12 +63,9 @@ class GroupFeatures(PenalisedExplainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_weight("lambda1", self.lambda1, (AUTO, SEARCH))
-        if not self.c1 > 0:
-            raise ValueError(f"c1: expected a number > 0, got {self.c1!r}")
-        if self.lambda2 is not None and not self.lambda2 > 0:
-            raise ValueError(f"lambda2: expected a number > 0, got {self.lambda2!r}")
-        if not 0 <= self.sparsity <= 1:
-            raise ValueError(f"sparsity: expected a fraction from 0 to 1, got {self.sparsity!r}")
+        expect(self.c1 > 0, "c1", "a number > 0", self.c1)
+        expect(self.lambda2 is None or self.lambda2 > 0, "lambda2", "a number > 0", self.lambda2)
+        expect(0 <= self.sparsity <= 1, "sparsity", "a fraction from 0 to 1", self.sparsity)
 
     @classmethod
     def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:
@@ -78,8 +74,8 @@ class GroupFeatures(PenalisedExplainer):
         Give `std` if the preprocessing divides by it. The problem is solved to its tolerance, where
         the paper takes ten steps.
         """
-        chosen: dict[str, Any] = {"c1": PIXEL_C1, "lambda1": SEARCH} | settings
-        return cls(forward_func, **chosen)
+        chosen: dict[str, Any] = {"c1": PIXEL_C1, "lambda1": SEARCH}
+        return cls(forward_func, **(chosen | settings))
 
     def _rule(self, penalty: Penalty, bound: BoundScore) -> Rule | None:
         """How lambda1 is chosen; None if it is given."""
@@ -108,7 +104,7 @@ class GroupFeatures(PenalisedExplainer):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class CAFO(GroupFeatures):
+class CAFO(DisplacementExplainer):
     """A = -D*, D* = P(g / (2 lambda2)), P the prox of lambda1 / (2 lambda2) R: to first order.
 
     g is the gradient of the loss and lambda2 = c1. With the L1 norm, D* = ST_lambda1(g) / (2
@@ -165,43 +161,14 @@ class CAFO(GroupFeatures):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SmoothFeatures(GroupFeatures):
-    """g and H are means over `samples` antithetic noise samples: one joint problem.
-
-    Source: CASO paper eq. (8). Differs: one target for all noise samples.
-    """
-
-    sigma: float = 0.15
-    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
-    sigma_mode "absolute" in the input's units."""
-    samples: int = 32
-    """Noise samples, in antithetic pairs."""
-    sigma_mode: str = RELATIVE
-    """Units of `sigma`: "relative" or "absolute"."""
-    seed: int = 0
-    """Random seed; the noise is a function of (seed, id of the sample, number of the draw)."""
-
-    @cached_property
-    def _score(self) -> Score:
-        return replace(
-            super()._score, sigma=self.sigma, samples=self.samples,
-            sigma_mode=self.sigma_mode, noise=Noise(self.seed),
-        )  # fmt: skip
-
-    def _draws(self) -> int:
-        return self.samples if self.sigma > 0 else 1
-
-    def fixed(self, draws: int) -> Self:
-        return replace(super().fixed(draws), samples=min(self.samples, draws))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SmoothCAFO(SmoothFeatures, CAFO):
-    """CAFO of the mean loss under Gaussian noise.
+class SmoothCAFO(SmoothedExplainer, CAFO):
+    """CAFO of the mean loss over `samples` antithetic noise samples.
 
     >>> maps = mg.SmoothCAFO(model, samples=4).attribute(x)
 
-    Source: CASO paper section 5.
+    Source: CASO paper section 5. Differs: one target for all noise samples.
     """
+
+    samples: int = 32
 
     method: ClassVar[str] = "smooth-cafo"

@@ -25,13 +25,15 @@ from moreaugrad.curvature.products import (
     outside_autocast,
 )
 from moreaugrad.curvature.second_derivatives import NoSecondDerivative
-from moreaugrad.explainers.cafo import GroupFeatures, SmoothFeatures
+from moreaugrad.explainers.cafo import DisplacementExplainer
 from moreaugrad.explainers.derivatives import IMPLICIT, pulled_twice
+from moreaugrad.explainers.gradient import SmoothedExplainer
 from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.score.numerics import OtherRounding
+from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import block_error, paired_blocks, relative
 from moreaugrad.solvers.problem import QuadraticProblem
 from moreaugrad.solvers.second_order import PROBE, QuadraticSolution, Rule, SecondOrder
@@ -53,7 +55,7 @@ ROUGHLY = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class CASO(GroupFeatures):
+class CASO(DisplacementExplainer):
     """A = -D*, D* as in CAFO but with the Hessian H of the loss: to second order.
 
     >>> maps = mg.CASO(model).attribute(x)
@@ -83,10 +85,8 @@ class CASO(GroupFeatures):
     def __post_init__(self) -> None:
         super().__post_init__()
         choose("hessian", self.hessian, HESSIANS)
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance!r}")
-        if self.max_evaluations < 1:
-            raise ValueError(f"max_evaluations: expected at least 1, got {self.max_evaluations!r}")
+        expect(self.tolerance > 0, "tolerance", "a number > 0", self.tolerance)
+        expect(self.max_evaluations >= 1, "max_evaluations", "at least 1", self.max_evaluations)
 
     def budget(self) -> int:
         return self.max_evaluations * self._draws()
@@ -179,13 +179,15 @@ class CASO(GroupFeatures):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SmoothCASO(SmoothFeatures, CASO):
-    """CASO of the mean loss under Gaussian noise.
+class SmoothCASO(SmoothedExplainer, CASO):
+    """CASO of the mean loss over `samples` antithetic noise samples: one joint problem.
 
     >>> maps = mg.SmoothCASO(model, samples=4).attribute(x)
 
-    Source: CASO paper definition 4.
+    Source: CASO paper definition 4, eq. (8). Differs: one target for all noise samples.
     """
+
+    samples: int = 32
 
     tolerance: float = 1e-2
     """Residual at which a sample is done; the error by the noise is usually far larger."""

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moreaugrad.metrics.maps import Stream, generator
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import ForwardFunc
 from moreaugrad.score.inputs import InputSpace, Layout
-from moreaugrad.score.noise import Noise, sample_keys
+from moreaugrad.score.noise import Noise, Stream, generator, sample_keys
 from moreaugrad.score.score import Score
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 Progress = Callable[[int, int], None]
 
@@ -61,14 +60,13 @@ class Ascent(metaclass=Documented):
 
     def __post_init__(self) -> None:
         Noise(self.seed)
-        for name, least in (("steps", 1), ("every", 1), ("jitter", 0)):
+        for name in ("steps", "every"):
             value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value!r}")
+            expect(value >= 1, name, "at least 1", value)
+        expect(self.jitter >= 0, "jitter", "at least 0", self.jitter)
         for name in ("step", "decay", "tv", "blur", "sigma"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
+            expect(0 <= value < math.inf, name, "a finite number >= 0", value)
         if not self.step:
             raise ValueError("step: expected more than 0, got 0")
 

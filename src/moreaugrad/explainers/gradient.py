@@ -20,8 +20,9 @@ from moreaugrad.explainers.derivatives import (
     stein,
 )
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
+from moreaugrad.score.noise import RELATIVE, Noise
 from moreaugrad.score.score import Score
+from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import student_factor
 from moreaugrad.solvers.solution import Solution, Status
 from moreaugrad.solvers.sparsity import eta_for
@@ -49,8 +50,7 @@ class SimpleGradient(Explainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep: expected a fraction in (0, 1], got {self.keep!r}")
+        expect(0 < self.keep <= 1, "keep", "a fraction in (0, 1]", self.keep)
 
     def _maps(self, bound: BoundScore) -> Solution:
         _, maps = bound.value_and_grad()
@@ -73,13 +73,10 @@ class SimpleGradient(Explainer):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class NoisyMean(Explainer):
-    """A = mean of h(grad f(x + z)) over `samples` noise samples z ~ N(0, sigma^2 I).
+class SmoothedExplainer(Explainer):
+    """A method whose score is the mean over `samples` noise samples z ~ N(0, sigma^2 I)."""
 
-    The explanation's error is the standard error of this mean.
-    """
-
-    sigma: float = DEFAULT_SIGMA
+    sigma: float = 0.15
     """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
     sigma_mode "absolute" in the input's units."""
     samples: int = 64
@@ -88,13 +85,6 @@ class NoisyMean(Explainer):
     """Units of `sigma`: "relative" or "absolute"."""
     seed: int = 0
     """Random seed; the noise is a function of (seed, id of the sample, number of the draw)."""
-
-    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STEIN)
-
-    @abstractmethod
-    def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
-        """h: the map of one noise sample from its gradient, `[m, n]` each. counts: number of the
-        entries that are not padding, `[m]`."""
 
     def _noise(self) -> Noise:
         return Noise(self.seed)
@@ -107,10 +97,25 @@ class NoisyMean(Explainer):
         )  # fmt: skip
 
     def _draws(self) -> int:
-        return self.samples
+        return self.samples if self.sigma > 0 else 1
 
     def fixed(self, draws: int) -> Self:
-        return replace(self, samples=min(self.samples, draws))
+        return replace(super().fixed(draws), samples=min(self.samples, draws))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class NoisyMean(SmoothedExplainer):
+    """A = mean of h(grad f(x + z)) over `samples` noise samples z ~ N(0, sigma^2 I).
+
+    The explanation's error is the standard error of this mean.
+    """
+
+    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STEIN)
+
+    @abstractmethod
+    def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
+        """h: the map of one noise sample from its gradient, `[m, n]` each. counts: number of the
+        entries that are not padding, `[m]`."""
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         if through == STEIN:
@@ -153,8 +158,6 @@ class SmoothGrad(NoisyMean):
 
     Source: Smilkov et al. (2017). Differs: signed, antithetic, one target for all noise samples.
     """
-
-    sigma: float = 0.15
 
     method: ClassVar[str] = "smoothgrad"
 

@@ -26,6 +26,7 @@ from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
 from moreaugrad.score.score import Score
+from moreaugrad.settings import expect
 from moreaugrad.solvers import SOLVERS, Descent, ForSparsity, MoreauProblem, StochasticFixedPoint
 from moreaugrad.solvers.solution import Solution
 
@@ -89,16 +90,13 @@ class Moreau(PenalisedExplainer):
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN)
 
     def __post_init__(self) -> None:
-        if not 0 < self.rho < torch.inf:
-            raise ValueError(f"rho: expected a finite number > 0, got {self.rho!r}")
+        expect(0 < self.rho < torch.inf, "rho", "a finite number > 0", self.rho)
         choose("noise", self.noise, ("fresh", "fixed"))
         choose("solver", self.solver, SOLVERS)
-        if self.max_evaluations < 1:
-            raise ValueError(f"max_evaluations: expected at least 1, got {self.max_evaluations!r}")
+        expect(self.max_evaluations >= 1, "max_evaluations", "at least 1", self.max_evaluations)
         super().__post_init__()
         self._check_weight("eta", self.eta, (AUTO,))
-        if not 0 <= self.sparsity <= 1:
-            raise ValueError(f"sparsity: expected a fraction from 0 to 1, got {self.sparsity!r}")
+        expect(0 <= self.sparsity <= 1, "sparsity", "a fraction from 0 to 1", self.sparsity)
         _ = self._solver  # checks its settings
         if self.chains != 1 and not self.fresh:
             raise ValueError(

@@ -26,6 +26,7 @@ from moreaugrad.score.hooks import taken
 from moreaugrad.score.inputs import MaskLike
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
+from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution, Status
 
 Baselines = float | Tensor | tuple[float | Tensor, ...] | None
@@ -43,8 +44,7 @@ class FromBaseline(Explainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance!r}")
+        expect(self.tolerance > 0, "tolerance", "a number > 0", self.tolerance)
         if isinstance(self.baseline, bool) or not isinstance(self.baseline, (int, float)):
             raise TypeError(
                 f"baseline: expected a number, got {type(self.baseline).__name__}; a tensor is "
@@ -230,8 +230,7 @@ class IntegratedGradients(FromBaseline):
         super().__post_init__()
         choose("quadrature", self.quadrature, QUADRATURES)
         fewest = 1 if self.quadrature == "gausslegendre" else 2
-        if self.steps < fewest:
-            raise ValueError(f"steps: expected at least {fewest}, got {self.steps!r}")
+        expect(self.steps >= fewest, "steps", f"at least {fewest}", self.steps)
 
     def _draws(self) -> int:
         return self.steps

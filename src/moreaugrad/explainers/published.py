@@ -16,6 +16,7 @@ from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.score.score import Score
+from moreaugrad.settings import expect
 from moreaugrad.solvers.problem import MoreauProblem
 from moreaugrad.solvers.solution import Solution, Status
 
@@ -59,12 +60,11 @@ class PublishedMoreauGrad(Explainer):
     def __post_init__(self) -> None:
         choose("sign", self.sign, ("displacement", "gradient"))
         for name in ("rho", "gamma", "steps", "average", "draws"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            expect(value > 0, name, "a number > 0", value)
         if isinstance(self.group, str):
             choose("group", self.group, groups.NAMED)
-        if not self.eta >= 0:
-            raise ValueError(f"eta: expected a number >= 0, got {self.eta!r}")
+        expect(self.eta >= 0, "eta", "a number >= 0", self.eta)
         super().__post_init__()
 
     @cached_property

@@ -15,6 +15,7 @@ from moreaugrad.penalties import Penalty
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
 from moreaugrad.score.score import Score
+from moreaugrad.settings import expect
 from moreaugrad.solvers.problem import Problem
 from moreaugrad.solvers.solution import Solution, Status
 
@@ -69,13 +70,12 @@ class RelEx(PenalisedExplainer):
 
     def __post_init__(self) -> None:
         for name in ("rate", "steps", "draws"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a number > 0, got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            expect(value > 0, name, "a number > 0", value)
         for name in ("lambda1", "lambda2"):
-            if not 0 <= getattr(self, name) < torch.inf:
-                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum!r}")
+            value = getattr(self, name)
+            expect(0 <= value < torch.inf, name, "a number >= 0", value)
+        expect(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         super().__post_init__()
         if self.score != LOG_PROBABILITY:
             raise ValueError(
@@ -86,8 +86,7 @@ class RelEx(PenalisedExplainer):
     @classmethod
     def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:
         """The settings of the paper's code: 50 noise samples in each step."""
-        chosen: dict[str, Any] = {"draws": 50} | settings
-        return cls(forward_func, **chosen)
+        return cls(forward_func, **({"draws": 50} | settings))
 
     @cached_property
     def _score(self) -> Score:

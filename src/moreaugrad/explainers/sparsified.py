@@ -15,9 +15,10 @@ from moreaugrad.explainers.gradient import NoisyMean
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import MaskLike, rank_from_top
-from moreaugrad.score.noise import Noise
+from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
+from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Status
 
 SPARSIFIED, RELAXED, SCALED = "sparsified", "relaxed", "scaled"
@@ -67,6 +68,7 @@ class SparsifiedSmoothGrad(NoisyMean):
     Source: Levine et al. (2019). Differs: one target for all noise samples.
     """
 
+    sigma: float = DEFAULT_SIGMA
     variant: str = RELAXED
     """Which h: "sparsified", 1 on the floor(tau n) largest entries g_i > 0, otherwise 0; "relaxed",
     min(g_i, v) / v on these entries, v the floor(gamma n)-th largest one (0: the largest); or
@@ -84,12 +86,11 @@ class SparsifiedSmoothGrad(NoisyMean):
     def __post_init__(self) -> None:
         super().__post_init__()
         choose("variant", self.variant, VARIANTS)
-        if not 0 < self.tau <= 1:
-            raise ValueError(f"tau: expected a fraction in (0, 1], got {self.tau!r}")
-        if not 0 <= self.gamma <= (self.tau if self.variant == RELAXED else 1):
-            raise ValueError(
-                f"gamma: expected a fraction from 0 to tau = {self.tau!r}, got {self.gamma!r}"
-            )
+        expect(0 < self.tau <= 1, "tau", "a fraction in (0, 1]", self.tau)
+        most = self.tau if self.variant == RELAXED else 1
+        expect(
+            0 <= self.gamma <= most, "gamma", f"a fraction from 0 to tau = {self.tau!r}", self.gamma
+        )
 
     @classmethod
     def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:

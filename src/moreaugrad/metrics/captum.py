@@ -17,12 +17,12 @@ import torch
 from captum import metrics
 from torch import Tensor
 
-from moreaugrad.metrics.maps import Stream, defined, generator
+from moreaugrad.metrics.maps import defined
 from moreaugrad.registry import choose
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, PIXEL, UNITS, InputSpace, Layout
-from moreaugrad.score.noise import sample_keys
+from moreaugrad.score.noise import Stream, generator, sample_keys
 from moreaugrad.settings import Documented, expect
 
 Parts = Tensor | tuple[Tensor, ...]

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from moreaugrad.metrics.maps import REDUCTIONS, Floats, Stream, array, check, defined, generator
+from moreaugrad.metrics.maps import REDUCTIONS, Floats, array, check, defined
 from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import InputSpace
+from moreaugrad.score.noise import Stream, generator
 from moreaugrad.settings import Documented, expect
 
 UNIFORM, MEAN, BLUR = "uniform", "mean", "blur"

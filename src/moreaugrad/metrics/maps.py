@@ -1,4 +1,4 @@
-"""What all metrics share: samples one at a time in float64, undefined maps, keyed random numbers.
+"""What all metrics share: samples one at a time in float64, and undefined maps.
 
 Sums, sorts and filters process one sample after the other: a batch then gives the same values as
 its samples alone, in the memory of a few samples. numpy's sorts are several times faster than
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -173,24 +172,3 @@ def array(sample: Tensor) -> NDArray[np.floating]:
     if sample.dtype not in (torch.float32, torch.float64):
         sample = sample.double()
     return np.asarray(sample.numpy())
-
-
-class Stream(IntEnum):
-    """The purpose of random numbers, a word of the generator's counter; the noise of maps has 0."""
-
-    ORDER = 1
-    VALUES = 2
-    NORMAL = 3
-    BOX = 4
-    WEIGHTS = 5
-    RANKS = 6
-    JITTER = 7
-
-
-def generator(seed: int, key: int, stream: Stream, number: int) -> np.random.Generator:
-    """A generator that is a function of these four: (seed, sample key, purpose, number of draw).
-
-    Errors: ValueError for a negative seed.
-    """
-    expect(0 <= seed < 2**63, "seed", "an integer from 0 to 2^63 - 1", seed)
-    return np.random.Generator(np.random.Philox(key=[seed, key], counter=[0, 0, stream, number]))

@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor
 
-from moreaugrad.metrics.maps import Floats, Stream, array, check, check_ratio, generator
+from moreaugrad.metrics.maps import Floats, array, check, check_ratio
 from moreaugrad.pictures import levels
 from moreaugrad.registry import choose
-from moreaugrad.score.noise import sample_keys
+from moreaugrad.score.noise import Stream, generator, sample_keys
 from moreaugrad.settings import Documented, expect
 
 UNITS = ("element", "pixel")

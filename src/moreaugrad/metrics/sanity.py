@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.metrics.captum import Explains, Parts
-from moreaugrad.metrics.maps import Stream, generator
 from moreaugrad.metrics.similarity import spearman, ssim
 from moreaugrad.registry import choose
 from moreaugrad.score.forward import call
 from moreaugrad.score.hooks import Before, hooked
+from moreaugrad.score.noise import Stream, generator
 from moreaugrad.settings import Documented
 
 Pair = Callable[[Tensor, Tensor], Tensor]

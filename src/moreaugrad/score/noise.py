@@ -11,6 +11,7 @@ import contextlib
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score.inputs import per_sample, spread
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 DEFAULT_SIGMA = 0.1
 """Noise level of the Gaussian-regularised explainers, as a fraction of each input's own range."""
@@ -148,3 +149,24 @@ def noise_level(
         width = spread(flat, own) if mode == RELATIVE else torch.ones_like(flat[:, 0])
         levels.append(per_sample(sigma * width, part))
     return levels
+
+
+class Stream(IntEnum):
+    """The purpose of random numbers, a word of the generator's counter; the noise of maps has 0."""
+
+    ORDER = 1
+    VALUES = 2
+    NORMAL = 3
+    BOX = 4
+    WEIGHTS = 5
+    RANKS = 6
+    JITTER = 7
+
+
+def generator(seed: int, key: int, stream: Stream, number: int) -> np.random.Generator:
+    """A generator that is a function of these four: (seed, sample key, purpose, number of draw).
+
+    Errors: ValueError for a negative seed.
+    """
+    expect(0 <= seed < 2**63, "seed", "an integer from 0 to 2^63 - 1", seed)
+    return np.random.Generator(np.random.Philox(key=[seed, key], counter=[0, 0, stream, number]))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score.inputs import rank_from_top
+from moreaugrad.settings import expect
 from moreaugrad.solvers.descent import Descent
 from moreaugrad.solvers.problem import MoreauProblem, Solver
 from moreaugrad.solvers.second_order import Rule
@@ -34,8 +35,7 @@ def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> T
     empty. counts `[B]`: number of magnitudes that are not padding (None: all).
     Errors: ValueError for a fraction outside [0, 1].
     """
-    if not 0 <= zeros <= 1:
-        raise ValueError(f"sparsity: expected a fraction from 0 to 1, got {zeros!r}")
+    expect(0 <= zeros <= 1, "sparsity", "a fraction from 0 to 1", zeros)
     width = magnitudes.shape[1]
     n = torch.full_like(magnitudes[:, 0], width, dtype=torch.long) if counts is None else counts
     # The slack keeps .9 * 10 from rounding up to ten.

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import FEW, MOST, MOST_OF_FEW, Blocks, sequence_error
 from moreaugrad.solvers.descent import FARTHEST
 from moreaugrad.solvers.problem import MoreauProblem, Solver
@@ -76,17 +77,15 @@ class StochasticFixedPoint(Solver[MoreauProblem]):
     """Fraction of zeros for which eta is chosen for each sample; None keeps the problem's eta."""
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance: expected a number > 0, got {self.tolerance!r}")
-        if self.draws < 2 or self.draws % 2:
-            raise ValueError(f"draws: expected an even number >= 2, got {self.draws!r}")
+        expect(self.tolerance > 0, "tolerance", "a number > 0", self.tolerance)
+        even = self.draws >= 2 and self.draws % 2 == 0
+        expect(even, "draws", "an even number >= 2", self.draws)
         if self.max_evaluations < 16 * self.draws:
             raise ValueError(
                 f"max_evaluations: expected at least 16 steps of {self.draws} draws "
                 f"({16 * self.draws}), got {self.max_evaluations!r}"
             )
-        if self.chains not in (1, 2):
-            raise ValueError(f"chains: expected 1 or 2, got {self.chains!r}")
+        expect(self.chains in (1, 2), "chains", "1 or 2", self.chains)
 
     def solve(self, problem: MoreauProblem, start: Tensor | None = None) -> Solution:
         """Solve a problem whose score is smoothed by noise. start: of y, the variable before P."""
