@@ -50,7 +50,7 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def likeness(row: dict[str, Any]) -> str:
+def similarity(row: dict[str, Any]) -> str:
     """Mean and interval of a row of results, and how many maps have no value."""
     if row["mean"] is None:
         return f"none of {row['undefined']}"

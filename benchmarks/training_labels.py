@@ -15,7 +15,7 @@ from benchmarks.command import moreaugrad
 from benchmarks.context import Context
 from benchmarks.gallery import Case
 from benchmarks.results import Result, Table
-from benchmarks.training_again import SEEDS, STUDY, again, kept, likeness, percent, rows
+from benchmarks.training_again import SEEDS, STUDY, again, kept, percent, rows, similarity
 from benchmarks.training_pictures import column
 from benchmarks.training_rows import CELLS, STUDIES, Row
 from moreaugrad.data.examples import Examples, open_examples
@@ -52,7 +52,7 @@ def run(context: Context) -> Result:
         settings={"seeds": SEEDS, "cells": _count(context), "epochs": EPOCHS,
                   "rows": [row.stem for row in chosen]},
         figures=found,
-        tables=[_networks(found), _likeness(found)],
+        tables=[_networks(found), _similarity(found)],
         notes=[
             (
                 f"{_count(context)} cells, a tenth of them held out, without augmentation, "
@@ -60,7 +60,7 @@ def run(context: Context) -> Result:
             ),
             (
                 "permuted labels: against a network of another seed on the true labels; another "
-                "seed: two networks on the true ones, what the seed alone takes from the likeness"
+                "seed: two networks on the true ones, what the seed alone takes from the similarity"
             ),
             *weak(found),
             gallery.READING,
@@ -133,13 +133,13 @@ def _networks(found: Mapping[str, Figures]) -> Table:
     )  # fmt: skip
 
 
-def _likeness(found: Mapping[str, Figures]) -> Table:
+def _similarity(found: Mapping[str, Figures]) -> Table:
     lines: dict[tuple[str, str], list[object]] = {}
     for label, each in found.items():
         for row in each["similarity"]:
-            lines.setdefault((label, row["group"]), []).append(likeness(row))
+            lines.setdefault((label, row["group"]), []).append(similarity(row))
     return Table(
-        caption="Mean likeness of the maps of the same test cells, with 95 % intervals "
+        caption="Mean similarity of the maps of the same test cells, with 95 % intervals "
         "(Student's t).",
         header=["training", "between", *METRICS],
         rows=[[*key, *values] for key, values in lines.items()],

@@ -89,7 +89,7 @@ def _sanity(context: Context, study: str, row: Row, network: Path) -> Figures:
     return found
 
 
-def likeness(found: Figures, mode: str) -> dict[str, dict[str, dict[str, Any]]]:
+def similarity(found: Figures, mode: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Rows of results by block (in the order of the redrawing) and metric."""
     blocks: dict[str, dict[str, dict[str, Any]]] = {}
     for row in found["similarity"]:
@@ -99,11 +99,11 @@ def likeness(found: Figures, mode: str) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _table(found: Mapping[str, Figures], mode: str, told: str, rows: list[Row]) -> Table:
-    networks = {row.label: likeness(found[row.label], mode) for row in rows}
+    networks = {row.label: similarity(found[row.label], mode) for row in rows}
     blocks = list(networks[rows[0].label])
     what = "each layer and all after it are" if mode == CASCADING else "one layer alone is"
     return Table(
-        caption=f"{told}, {mode}: likeness to the network's own maps when {what} redrawn; in "
+        caption=f"{told}, {mode}: similarity to the network's own maps when {what} redrawn; in "
         "brackets how many maps have no value.",
         header=["redrawn", *(f"{metric}, {called(row)}" for metric in METRICS for row in rows)],
         rows=[
@@ -125,7 +125,7 @@ def _curves(found: Mapping[str, Mapping[str, Figures]]) -> bytes:
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, (study, networks) in zip(panels, found.items(), strict=True):
         for colour, (label, each) in zip(COLOURS, networks.items(), strict=False):
-            blocks = likeness(each, CASCADING)
+            blocks = similarity(each, CASCADING)
             for metric, style in (("ssim", "-"), ("spearman", "--")):
                 line = [1.0, *(_number(cells[metric]["mean"]) for cells in blocks.values())]
                 axes.plot(line, style, color=colour, marker=".", label=f"{label}, {metric}")
@@ -133,7 +133,7 @@ def _curves(found: Mapping[str, Mapping[str, Figures]]) -> bytes:
         axes.locator_params(axis="x", integer=True)
         axes.axhline(0, color="0.6", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("likeness to the network's own maps")
+    panels[0].set_ylabel("similarity to the network's own maps")
     panels[-1].legend(frameon=False, fontsize=8)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
@@ -159,7 +159,7 @@ def _maps(
         target = torch.tensor(PLACES)
         with torch.no_grad():
             chances = model.module(x).softmax(1)
-        maps.append(cascade(model, x, target, list(likeness(found[label], CASCADING))))
+        maps.append(cascade(model, x, target, list(similarity(found[label], CASCADING))))
         rows += [
             Case(name=label, target=place, label=examples.classes[place],
                  probability=float(chances[line, place]))

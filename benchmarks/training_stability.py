@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
-from benchmarks.training_again import GRADIENT, SEEDS, STUDY, again, likeness, percent, rows
+from benchmarks.training_again import GRADIENT, SEEDS, STUDY, again, percent, rows, similarity
 from benchmarks.training_runs import trained
 from moreaugrad.reports.curves import COLOURS
 
@@ -72,7 +72,7 @@ def run(context: Context) -> Result:
 
 def _table(found: Mapping[str, Figures]) -> Table:
     cells = {
-        (label, row["method"], row["group"], row["metric"]): likeness(row)
+        (label, row["method"], row["group"], row["metric"]): similarity(row)
         for label, each in found.items()
         for row in each["similarity"]
     }
@@ -86,7 +86,7 @@ def _table(found: Mapping[str, Figures]) -> Table:
         )  # fmt: skip
     told = [f"{metric}, {words}" for words in SHARES.values() for metric in METRICS]
     return Table(
-        caption="Mean likeness of two networks' maps of the same cells, with 95 % intervals "
+        caption="Mean similarity of two networks' maps of the same cells, with 95 % intervals "
         "(Student's t); accuracy of the networks on the test cells.",
         header=["training", "method", *told, "accuracy %"],
         rows=lines,

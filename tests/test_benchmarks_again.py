@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.training_again import likeness, rows
+from benchmarks.training_again import rows, similarity
 from benchmarks.training_diffroar import _accuracies, _differences
 from benchmarks.training_features import COLOURS, sheet
 from benchmarks.training_labels import _sizes, weak
 from benchmarks.training_rows import STUDIES
 from benchmarks.training_sanity import SHOWN, _table, cascade
-from benchmarks.training_sanity import likeness as by_block
+from benchmarks.training_sanity import similarity as by_block
 from benchmarks.training_stability import METRICS, SHARES
 from benchmarks.training_stability import _table as stability_table
 from PIL import Image
@@ -51,10 +51,10 @@ def test_differences_stand_beside_the_papers() -> None:
     assert list(_accuracies(orders, (0.2, 0.8)).rows[0]) == ["plain", "60.0 / 40.0", "90.0 / 60.0"]
 
 
-def test_likeness_tells_its_interval_and_what_has_no_value() -> None:
-    assert likeness(row(0.5)) == "0.500 [0.400, 0.600]"
-    assert likeness(row(0.5, 3)) == "0.500 [0.400, 0.600], 3 without"
-    assert likeness(row(None, 7)) == "none of 7"
+def test_similarity_tells_its_interval_and_what_has_no_value() -> None:
+    assert similarity(row(0.5)) == "0.500 [0.400, 0.600]"
+    assert similarity(row(0.5, 3)) == "0.500 [0.400, 0.600], 3 without"
+    assert similarity(row(None, 7)) == "none of 7"
 
 
 def test_stability_is_told_by_what_was_exchanged() -> None:
@@ -119,7 +119,7 @@ def test_blocks_stand_in_the_order_of_the_redrawing() -> None:
     rows = STUDIES["cells"].rows[:2]
     found = {
         each.label: {
-            "likeness": [
+            "similarity": [
                 {"mode": mode, "block": block, "metric": metric, "mean": mean, "undefined": lost}
                 for mode in ("cascading", "independent")
                 for metric in ("ssim", "spearman", "spearman-signed")

@@ -1,8 +1,5 @@
 """The command line. Nothing heavy is imported before a command needs it."""
 
-DONE, PARTLY, REFUSED, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes. INTERRUPTED is that of Ctrl-C; other signals have others, see `interruption`."""
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and exits: with 0, or with a code that `--help` explains."""

@@ -16,7 +16,7 @@ from moreaugrad.runs.plans.option import Option, options
 
 ORDER = (
     "Data", "Model", "Explanation", "Certificate", "Evaluation", "Randomisation", "Visualisation",
-    "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Computation", "CommonOptions",
+    "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Computation", "Output",
 )  # fmt: skip
 EPILOGUE = (
     "Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "

@@ -18,7 +18,7 @@ _PLANS, _RUNS = "moreaugrad.runs.plans.", "moreaugrad.runs."
 class CommonOptions(Plan):
     """What every command that writes a folder has besides its plan."""
 
-    GROUP: ClassVar[str] = "CommonOptions"
+    GROUP: ClassVar[str] = "Output"
 
     out: str | None = option(
         None, "Folder for the results.", "--out", "-o", shown="required", metavar="FOLDER"

@@ -9,8 +9,9 @@ import sys
 import traceback
 import warnings
 
-from moreaugrad.cli import DONE, INTERRUPTED, REFUSED, interruption
+from moreaugrad.cli import interruption
 from moreaugrad.cli.app import UsageError, command_of, make_app
+from moreaugrad.cli.codes import DONE, INTERRUPTED, REFUSED
 from moreaugrad.cli.streams import lasting
 
 EXPECTED = (ValueError, TypeError, FloatingPointError, UsageError)

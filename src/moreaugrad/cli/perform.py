@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moreaugrad.cli import DONE, INTERRUPTED, PARTLY, screen, summary
+from moreaugrad.cli import screen, summary
+from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
 from moreaugrad.cli.commands import COMMANDS, Command, CommonOptions, loaded
 from moreaugrad.files.names import readable
 from moreaugrad.runs.plans.common import ModelPlan
