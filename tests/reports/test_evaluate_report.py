@@ -181,7 +181,7 @@ def test_latex_escapes_and_marks_the_best(tmp_path: Path, monkeypatch: pytest.Mo
     assert r"95 \% intervals" in text
     line = next(line for line in text.splitlines() if r"\textbf{0.100}" in line)
     assert line.startswith("smoothgrad & ")
-    assert r"0.700 \small[-1.841 to 3.241]" in text
+    assert r"0.700 \small[$-$1.841 to 3.241] \small(2 failed" in text
 
 
 def test_an_incomplete_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
