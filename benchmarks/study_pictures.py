@@ -11,7 +11,7 @@ import torch
 from benchmarks import gallery
 from benchmarks.gallery import Case, Column, Ended
 from moreaugrad import Status
-from moreaugrad.attacks.result import AttackStatus
+from moreaugrad.attacks import AttackStatus
 from moreaugrad.files.units import Record
 from moreaugrad.reports.curves import charts
 from moreaugrad.reports.reading import CLEAN, MapsFolder

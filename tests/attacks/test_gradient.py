@@ -15,6 +15,7 @@ from moreaugrad.attacks import (
     TopKAttack,
 )
 from moreaugrad.attacks.problem import AttackedBatch, Ball
+from moreaugrad.attacks.search import Iterate
 from moreaugrad.score.inputs import InputSpace
 from toys import network, normal
 
@@ -103,14 +104,13 @@ def test_steps_follow_the_derivative_of_the_objective(explainer: object, units: 
         seed=0,
     )
     # In an attack the solve is rough; here it must be exact for finite differences.
-    objective = replace(attack._objective(case), stepper=explainer, score=case.bind(explainer))
-    here = objective.case.ball.at(0.1 * normal(2, 12, seed=4))
-    gradient, wrong, _ = objective.gradient(here, objective.evaluate(here))
-    assert wrong == [None, None]
+    clean = Iterate.clean(case, explainer, attack._through(explainer))
+    here = clean.moved(case.ball.at(0.1 * normal(2, 12, seed=4)))
+    gradient, useless, _ = here.gradient()
+    assert useless == [None, None]
     along, h = normal(2, 12, seed=5), 1e-5
     sides = [
-        objective.evaluate(case.ball.at(case.ball.displacement(here) + s * h * along))
-        for s in (1, -1)
+        here.moved(case.ball.at(case.ball.displacement(here.x) + s * h * along)) for s in (1, -1)
     ]
     change = (sides[0].value - sides[1].value) / (2 * h)
     assert (gradient * along).sum(1).tolist() == pytest.approx(change.tolist(), rel=1e-3)

@@ -181,7 +181,7 @@ def test_attacks_and_metrics(model: nn.Module, x: Tensor, epsilons: float | list
 
 def test_own_attack_and_metric(model: nn.Module, x: Tensor) -> None:
     results = mg.evaluate(
-        model, x, GRADIENT, attacks="moreaugrad.attacks.gaussian:GaussianNoiseAttack", epsilons=1,
+        model, x, GRADIENT, attacks="moreaugrad.attacks.baselines:GaussianNoiseAttack", epsilons=1,
         metrics=["gini", "normalised-distance"],
     )  # fmt: skip
     assert {row["attack"] for row in results.rows} == {"clean", "GaussianNoiseAttack"}

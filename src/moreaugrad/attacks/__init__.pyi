@@ -1,14 +1,14 @@
-from .base import Attack as Attack
+from .base import Attack as Attack, AttackResult as AttackResult
+from .baselines import (
+    GaussianNoiseAttack as GaussianNoiseAttack,
+    PublishedTopKAttack as PublishedTopKAttack,
+    RandomSearch as RandomSearch,
+)
 from .catalogue import ATTACKS as ATTACKS, build as build
 from .descent import (
     MassCentreAttack as MassCentreAttack,
     TargetRegionAttack as TargetRegionAttack,
     TopKAttack as TopKAttack,
 )
-from .gradient_free import (
-    GaussianNoiseAttack as GaussianNoiseAttack,
-    RandomSearch as RandomSearch,
-)
 from .manipulation import ManipulationAttack as ManipulationAttack
-from .published import PublishedTopKAttack as PublishedTopKAttack
-from .result import AttackResult as AttackResult, AttackStatus as AttackStatus
+from .problem import AttackStatus as AttackStatus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from moreaugrad.attacks.objectives import Goal
-from moreaugrad.attacks.problem import L2, NORMS, AttackedBatch, Ball
-from moreaugrad.attacks.result import AttackResult, AttackStatus
+from moreaugrad.attacks.problem import L2, NORMS, AttackedBatch, AttackStatus, Ball
 from moreaugrad.attacks.search import SearchResult
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.registry import choose
+from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout, MaskLike
 from moreaugrad.score.noise import Noise
@@ -53,6 +53,8 @@ class Attack(metaclass=Documented, checked=True):
     name: ClassVar[str]
     """The name in the registry."""
     needs_epsilon: ClassVar[bool] = True
+    aim: ClassVar[str] = ""
+    """The setting that, where it is None, is chosen by the clean map; empty without one."""
 
     def __post_init__(self) -> None:
         choose("norm", self.norm, NORMS)
@@ -75,10 +77,6 @@ class Attack(metaclass=Documented, checked=True):
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal | None:
         """The objective, fixed at the clean maps `[B, n]`; it is minimised. None without one."""
-        return None
-
-    def _needs(self) -> str | None:
-        """The setting that is missing where inputs have padding, None otherwise."""
         return None
 
     def _label(self, bound: BoundScore) -> Tensor:
@@ -114,10 +112,9 @@ class Attack(metaclass=Documented, checked=True):
                 "layer: expected an explainer of the inputs, which attacks change, got one of a "
                 "layer's output"
             )
-        needed = self._needs()
-        if bound.mask is not None and needed is not None:
+        if bound.mask is not None and self.aim and getattr(self, self.aim) is None:
             raise ValueError(
-                f"mask: {self.name} would choose its target in the padding too; give {needed}="
+                f"mask: {self.name} would choose its target in the padding too; give {self.aim}="
             )
         several = isinstance(inputs, tuple)
         if clean is None:
@@ -185,6 +182,64 @@ class Attack(metaclass=Documented, checked=True):
             found.append(_unmoved(part) if self.epsilon == 0 else self._search(part))
             report(1.0)
         return SearchResult.joined(found)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttackResult(Batched, metaclass=Documented, heading="Attributes"):
+    """Perturbed inputs of a batch, and the attacked explainer's maps before and after.
+
+    >>> found = mg.attacks.TopKAttack(mg.SimpleGradient(model), epsilon=0.5, steps=2).attack(x)
+    >>> before, after = found.before[0], found.after[0]
+    """
+
+    inputs: Tensor | tuple[Tensor, ...]
+    """x', of the form of the inputs that were given; x itself where nothing better was found."""
+    clean: Explanation
+    """The attacked explainer's maps at x."""
+    attacked: Explanation
+    """Its maps at x', of the class that was explained at x."""
+    status: tuple[AttackStatus, ...]
+    """How the attack of each sample ended."""
+    distance: Tensor
+    """||x' - x|| in the norm and units of the budget, `[B]`."""
+    feasible: Tensor
+    """Whether x' has the prediction of x, `[B]`."""
+    before: Tensor
+    """The objective of `clean`, `[B]`, which the attack minimises; NaN without one."""
+    after: Tensor
+    """The objective of `attacked`, `[B]`; NaN without one."""
+    objective: Tensor
+    """The objective at the start of the best run and at each of its steps, as the search evaluated
+    them, `[B, columns]`; NaN where not evaluated or not feasible."""
+    evaluations: Tensor
+    """Forward and input-backward passes of each sample, `[B]`; for a derivative that needs a
+    solver, the mean over the samples of a group."""
+    attack: str
+    """Name of the attack."""
+    settings: Mapping[str, Any]
+    """Its settings."""
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getitem__(self, index: int) -> AttackResult:
+        """The result of one sample, still with a batch dimension."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"expected a sample from 0 to {len(self) - 1}, got {index}")
+        return self.select(torch.tensor([index % len(self)]))
+
+    @property
+    def ok(self) -> bool:
+        """No attack failed."""
+        return all(status.ok for status in self.status)
+
+    def problems(self) -> list[str]:
+        """A line for each sample whose attack failed, with the reason and a remedy."""
+        return [
+            f"sample {i}: {status.message}; {status.remedy}"
+            for i, status in enumerate(self.status)
+            if not status.ok
+        ]
 
 
 def _flat(explanation: Explanation, bound: BoundScore) -> Tensor:

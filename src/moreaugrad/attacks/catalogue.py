@@ -37,17 +37,17 @@ ATTACKS = Registry(
             "Dombrowski et al. (2019), arXiv 1906.07983",
         ),
         "gaussian": Row(
-            _HERE + "gradient_free:GaussianNoiseAttack",
+            _HERE + "baselines:GaussianNoiseAttack",
             "adds Gaussian noise",
             "baseline",
         ),
         "random-search": Row(
-            _HERE + "gradient_free:RandomSearch",
+            _HERE + "baselines:RandomSearch",
             "top-k by random points on the sphere, without a gradient",
             "baseline",
         ),
         "published-top-k": Row(
-            _HERE + "published:PublishedTopKAttack",
+            _HERE + "baselines:PublishedTopKAttack",
             "the MoreauGrad paper's attack as released, for comparison",
             "Zhang and Farnia (2023), arXiv 2302.05294",
         ),

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from moreaugrad.attacks.base import Attack
 from moreaugrad.attacks.objectives import PER, Goal, centre_shift, region, top_k
-from moreaugrad.attacks.problem import LINF, AttackedBatch
-from moreaugrad.attacks.result import AttackStatus
-from moreaugrad.attacks.search import BestInputs, Evaluation, Objective, SearchResult
+from moreaugrad.attacks.problem import LINF, AttackedBatch, AttackStatus
+from moreaugrad.attacks.search import BestInputs, Iterate, SearchResult
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.registry import choose
-from moreaugrad.score.batched import Batched
 from moreaugrad.score.inputs import Layout
 from moreaugrad.settings import expect
 
@@ -49,17 +47,11 @@ class GradientAttack(Attack):
         super().__post_init__()
         expect(self.draws >= 1, "draws", "at least 1", self.draws)
 
-    def _objective(self, case: AttackedBatch) -> Objective:
+    def _clean(self, case: AttackedBatch) -> Iterate:
+        """The samples at their clean inputs, where the search starts."""
         stepper = self._stepper()
         attacked = self.explainer.fixed(self.draws) if self._measures() else None
-        return Objective(
-            case=case,
-            stepper=stepper,
-            score=case.bind(stepper),
-            through=self._through(stepper),
-            attacked=attacked,
-            attacked_score=None if attacked is None else case.bind(attacked),
-        )
+        return Iterate.clean(case, stepper, self._through(stepper), attacked)
 
     def _measures(self) -> bool:
         """Whether the attacked explainer's own map is computed at every step too."""
@@ -126,73 +118,54 @@ class DescentAttack(GradientAttack):
         return maps + self.restarts * (TRIES + maps + self.steps * (gradient + maps + 1))
 
     def _search(self, case: AttackedBatch) -> SearchResult:
-        whole = self._objective(case)
-        clean = whole.evaluate(case.ball.center)
-        best = BestInputs(case, self.steps + 1, clean)
+        clean = self._clean(case)
+        best = BestInputs(clean, self.steps + 1)
         for run in range(self.restarts):
             rows = best.begin()
             if len(rows) == 0:
                 break
-            objective, seen = whole.select(rows), clean.select(rows)
-            x = objective.case.ball.center
+            now = clean.select(rows)
             if run > 0 or self.start == SPHERE:
-                x, tries = _started(objective.case, run)
-                seen = objective.evaluate(x, seen)
-                best.evaluations[rows] += tries + seen.evaluations
-            best.offer(0, rows, x, seen.value)
-            self._descend(_Moving(objective=objective, rows=rows, x=x, seen=seen), best, run)
+                x, tries = _started(now.case, run)
+                now = now.moved(x)
+                best.evaluations[rows] += tries + now.evaluations
+            best.offer(0, now)
+            self._descend(now, best, run)
             best.end()
         return best.found()
 
-    def _descend(self, run: _Moving, best: BestInputs, number: int) -> None:
+    def _descend(self, now: Iterate, best: BestInputs, run: int) -> None:
         """One run. Samples without a gradient, or without a step that keeps the class, leave it."""
         assert self.epsilon is not None
         signed = (self.optimizer or (SIGN if self.norm == LINF else GRADIENT)) == SIGN
-        scale = torch.ones_like(run.x[:, 0])
+        scale = torch.ones_like(now.x[:, 0])
         for step in range(self.steps):
-            gradient, wrong, spent = run.objective.gradient(run.x, run.seen)
-            best.evaluations[run.rows] += spent
-            best.fail(run.rows, wrong)
-            going = run.places([why is None for why in wrong])
-            run, gradient, scale = run.select(going), gradient[going], scale[going]
-            if len(run) == 0:
+            gradient, useless, spent = now.gradient()
+            best.evaluations[now.rows] += spent
+            best.fail(now.rows, useless)
+            going = _places([why is None for why in useless], now.rows)
+            now, gradient, scale = now.select(going), gradient[going], scale[going]
+            if len(now) == 0:
                 return
             direction = gradient.sign() if signed else gradient
             reach = scale * (self.step * self.epsilon * (1 - step / self.steps))
-            length = reach / run.objective.case.ball.length(direction).to(reach.dtype)
-            x, tries, kept = _kept_step(run.objective.case, run.x, direction, length)
-            best.evaluations[run.rows] += tries
+            length = reach / now.case.ball.length(direction).to(reach.dtype)
+            x, tries, kept = _kept_step(now, direction, length)
+            best.evaluations[now.rows] += tries
             lost = AttackStatus.NO_FEASIBLE_STEP
-            best.fail(run.rows, [None if fine else lost for fine in kept.tolist()])
-            going = run.places(kept.tolist())
-            run, scale = run.select(going), (scale * 0.5 ** (tries - 1))[going]
-            if len(run) == 0:
+            best.fail(now.rows, [None if fine else lost for fine in kept.tolist()])
+            going = _places(kept.tolist(), now.rows)
+            now, scale = now.select(going), (scale * 0.5 ** (tries - 1))[going]
+            if len(now) == 0:
                 return
-            x = x[going]
-            seen = run.objective.evaluate(x, run.seen)
-            run = replace(run, x=x, seen=seen)
-            best.evaluations[run.rows] += seen.evaluations
-            best.offer(step + 1, run.rows, x, seen.value)
-            run.objective.case.report((number + (step + 1) / self.steps) / self.restarts)
+            now = now.moved(x[going])
+            best.evaluations[now.rows] += now.evaluations
+            best.offer(step + 1, now)
+            now.case.report((run + (step + 1) / self.steps) / self.restarts)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Moving(Batched):
-    """The samples that a run still moves: their rows in the group, inputs, and maps there."""
-
-    objective: Objective
-    rows: Tensor
-    x: Tensor
-    seen: Evaluation
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def places(self, chosen: list[bool]) -> Tensor:
-        return torch.tensor(chosen, device=self.rows.device).nonzero()[:, 0]
-
-    def select(self, rows: Tensor) -> Self:
-        return self if len(rows) == len(self) else super().select(rows)
+def _places(chosen: list[bool], like: Tensor) -> Tensor:
+    return torch.tensor(chosen, device=like.device).nonzero()[:, 0]
 
 
 def _started(case: AttackedBatch, run: int) -> tuple[Tensor, Tensor]:
@@ -205,17 +178,15 @@ def _started(case: AttackedBatch, run: int) -> tuple[Tensor, Tensor]:
     return case.first_kept(TRIES, propose)[:2]
 
 
-def _kept_step(
-    case: AttackedBatch, x: Tensor, direction: Tensor, length: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _kept_step(now: Iterate, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A step, halved until it keeps the class: `first_kept` of its lengths."""
-    w = case.ball.displacement(x)
+    w = now.case.ball.displacement(now.x)
 
     def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
         shift = (length[rows] * 0.5**number)[:, None] * direction[rows]
         return part.ball.at(w[rows] - shift)
 
-    return case.first_kept(HALVINGS + 1, propose)
+    return now.case.first_kept(HALVINGS + 1, propose)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -293,9 +264,7 @@ class TargetRegionAttack(DescentAttack):
     in pixels; None is the least important of 4 x 4 blocks."""
 
     name: ClassVar[str] = "target-region"
+    aim: ClassVar[str] = "region"
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal:
         return region(clean, layout, self.region)
-
-    def _needs(self) -> str | None:
-        return "region" if self.region is None else None

@@ -12,7 +12,7 @@ from torch import Tensor
 from moreaugrad.attacks.descent import GradientAttack
 from moreaugrad.attacks.objectives import Goal, map_difference
 from moreaugrad.attacks.problem import AttackedBatch
-from moreaugrad.attacks.search import BestInputs, Objective, SearchResult
+from moreaugrad.attacks.search import BestInputs, Iterate, SearchResult
 from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound_score import BoundScore
@@ -55,6 +55,7 @@ class ManipulationAttack(GradientAttack):
     beta grows from the first number to the second, in the paper from 10 to 100."""
 
     name: ClassVar[str] = "manipulation"
+    aim: ClassVar[str] = "target_map"
     needs_epsilon: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -76,9 +77,6 @@ class ManipulationAttack(GradientAttack):
     def _goal(self, clean: Tensor, layout: Layout) -> Goal:
         return map_difference(clean, layout, self.target_map, self.map_weight)
 
-    def _needs(self) -> str | None:
-        return "target_map" if self.target_map is None else None
-
     def _measures(self) -> bool:
         return self.betas is not None or super()._measures()
 
@@ -94,39 +92,38 @@ class ManipulationAttack(GradientAttack):
         surrogate = softplus_surrogate(network, beta)
         return replace(self.explainer, forward_func=surrogate).fixed(self.draws)
 
-    def _sharper(self, objective: Objective, step: int) -> Objective:
+    def _sharper(self, now: Iterate, step: int) -> Iterate:
+        """With the surrogate of this step, if there is one."""
         if self.betas is None:
-            return objective
-        stepper = self._smooth(step)
-        score = replace(objective.score, model=stepper.forward_func)
-        return replace(objective, stepper=stepper, score=score)
+            return now
+        smooth = self._smooth(step)
+        score = replace(now.stepper.score, model=smooth.forward_func)
+        return replace(now, stepper=replace(now.stepper, explainer=smooth, score=score))
 
     def _search(self, case: AttackedBatch) -> SearchResult:
-        objective = self._objective(case)
+        now = self._clean(case)
         x = case.ball.center.clone()
-        clean, seen = _probabilities(objective.score, x), objective.evaluate(x)
-        best = BestInputs(case, self.steps + 1, seen)
+        clean, best = _probabilities(now.stepper.score, x), BestInputs(now, self.steps + 1)
         going = torch.zeros_like(case.label, dtype=torch.bool)
         going[best.begin()] = True
-        best.offer(0, going.nonzero()[:, 0], x[going], seen.value[going])
+        best.offer(0, now.select(going.nonzero()[:, 0]))
         adam = torch.optim.Adam([x], lr=self.rate)
         for step in range(self.steps):
-            gradient, wrong, spent = objective.gradient(x, seen)
+            gradient, useless, spent = now.gradient()
             best.evaluations += torch.where(going, spent, 0)
-            best.fail(best.rows, wrong)
-            going &= torch.tensor([why is None for why in wrong], device=x.device)
+            best.fail(now.rows, useless)
+            going &= torch.tensor([why is None for why in useless], device=x.device)
             if not bool(going.any()):
                 break
-            total = gradient * case.ball.scale + self._change(objective.score, x, clean)[1]
+            total = gradient * case.ball.scale + self._change(now.stepper.score, x, clean)[1]
             x.grad = torch.where(going[:, None], total, 0.0)
             adam.step()
             x.copy_(case.ball.at(case.ball.displacement(x)))
-            objective = self._sharper(objective, step + 1)
-            seen = objective.evaluate(x, seen)
-            value = seen.value + self._change(objective.score, x, clean)[0]
-            best.evaluations += torch.where(going, seen.evaluations + 3, 0)
-            rows = (case.kept(x) & going).nonzero()[:, 0]
-            best.offer(step + 1, rows, x[rows], value[rows])
+            now = self._sharper(now, step + 1).moved(x)
+            changed = now.value + self._change(now.stepper.score, x, clean)[0]
+            best.evaluations += torch.where(going, now.evaluations + 3, 0)
+            kept = (case.kept(x) & going).nonzero()[:, 0]
+            best.offer(step + 1, replace(now, value=changed).select(kept))
             case.report((step + 1) / self.steps)
         best.end()
         return best.found()

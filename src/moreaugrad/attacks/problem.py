@@ -1,9 +1,11 @@
-"""A group of samples under attack: their valid inputs, and the class that must stay."""
+"""Samples under attack: valid inputs, the class that must stay, and how an attack ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout
 from moreaugrad.score.noise import Noise
-from moreaugrad.score.targets import Readout, Target, TargetLike
+from moreaugrad.score.targets import Readout, TargetLike
 
 FIRST = 2**40
 """Number of an attack's first noise vector, far beyond those of the method that it attacks."""
@@ -28,11 +30,60 @@ OUTSIDE = 1e-3
 """Fraction of the box by which a clean input may be outside: the rounding of its normalisation."""
 
 
+class AttackStatus(Enum):
+    """How the attack of a sample ended. Where it failed, `ok` is False, and its result says nothing
+    about how robust the map is."""
+
+    message: str
+    """What the status means."""
+    remedy: str
+    """What to do about a failed attack."""
+
+    IMPROVED = "improved", "found an input of the same class with a lower objective"
+    HELD = "held", "no input that was tried lowers the objective; x is returned"
+    DRAWN = "drawn", "chose a random input, without an objective"
+    NO_BUDGET = "no budget", "the budget is 0, so x is returned"
+    NO_GRADIENT = (
+        "no gradient",
+        "failed: the gradient of the objective is numerically zero, so no step was made",
+        "give source= on a smooth network (for ReLU a softplus surrogate), or use random-search",
+    )
+    FLAT_OBJECTIVE = (
+        "flat objective",
+        "failed: no entry of the map changes the objective: the k largest are all that are not 0",
+        "give share below 1 instead of count, or attack a map with more entries",
+    )
+    NO_FEASIBLE_STEP = (
+        "no feasible step",
+        "failed: every input that was tried has another predicted class",
+        "lower epsilon or step, or raise restarts: the sample is at the border of its class",
+    )
+    ZERO_MAP = (
+        "zero map",
+        "failed: the map is zero everywhere, so it has no largest entries and no centre",
+        "lower the penalty (eta or sparsity), or explain another target",
+    )
+    NON_FINITE = (
+        "non-finite",
+        "failed: the clean map or the objective's gradient is NaN or infinite",
+        "see the explanation's status, or use float64",
+    )
+
+    def __new__(cls, value: str, message: str, remedy: str = "") -> Self:
+        made = object.__new__(cls)
+        made._value_, made.message, made.remedy = value, message, remedy
+        return made
+
+    @property
+    def ok(self) -> bool:
+        return not self.remedy
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ball:
+class Ball(Batched):
     """All x' with ||s (x' - x)|| <= radius and low <= x' <= high, for each sample x.
 
-    center: x, `[B, n]`. scale: s `[n]`, the length in the budget's units of a unit of the input.
+    center: x, `[B, n]`. scale: s, `[B, n]`, lengths in the budget's units of a unit of the input.
     radius: None for no ball. low, high: `[B, n]`, or None without a box. Steps and starts are in
     the budget's coordinates w = s (x' - x).
     """
@@ -56,9 +107,9 @@ class Ball:
     ) -> Ball:
         """Around the inputs of the score. Errors: ValueError for inputs outside the space."""
         x, layout = bound.origin, bound.layout
-        scale = torch.ones_like(x[0])
+        scale = torch.ones_like(x)
         if space is not None and choose("units", units, UNITS) != INPUT:
-            scale = space.scale(layout, x)
+            scale = space.scale(layout, x).expand_as(x)
         ball = cls(center=x, scale=scale, norm=norm, radius=radius, layout=layout)
         if space is None:
             return ball
@@ -71,14 +122,6 @@ class Ball:
                 f"(s) {outside.nonzero()[:, 0].tolist()[:10]}; check its mean, std, low and high"
             )
         return replace(ball, low=torch.minimum(low, x), high=torch.maximum(high, x))
-
-    def select(self, rows: Tensor) -> Ball:
-        return replace(
-            self,
-            center=self.center[rows],
-            low=None if self.low is None else self.low[rows],
-            high=None if self.high is None else self.high[rows],
-        )
 
     def at(self, w: Tensor) -> Tensor:
         """The input for the displacement `w` `[B, n]`, projected onto the ball and the box."""
@@ -118,14 +161,6 @@ class Ball:
             return self.radius * normal.sign()
         unit: Tensor = normal / normal.norm(dim=1, keepdim=True)
         return self.radius * unit
-
-
-def target_like(target: Target) -> TargetLike:
-    """A target in the form that `bind` takes."""
-    if target.positions is None:
-        return target.classes
-    rows = torch.cat((target.classes[:, None], target.positions), dim=1).tolist()
-    return [tuple(row) for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -197,5 +232,9 @@ class AttackedBatch(Batched):
         own = self.bound
         parts = own.layout.restore(own.origin)
         mask = None if own.mask is None else own.layout.split(own.mask)
-        found = explainer.bind(parts, target_like(own.target), own.args, own.keys, mask)
+        target: TargetLike = own.target.classes
+        if own.target.positions is not None:
+            places = torch.cat((own.target.classes[:, None], own.target.positions), dim=1)
+            target = [tuple(place) for place in places.tolist()]
+        found = explainer.bind(parts, target, own.args, own.keys, mask)
         return replace(found, follows=own.follows)

@@ -1,15 +1,15 @@
-"""What searches share: the gradient of the objective, and the best input of each sample."""
+"""What searches share: the samples at an input, and the best input of each so far."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from moreaugrad.attacks.problem import AttackedBatch
-from moreaugrad.attacks.result import AttackStatus
+from moreaugrad.attacks.problem import AttackedBatch, AttackStatus
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound_score import BoundScore
@@ -20,68 +20,98 @@ FLAT = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation(Batched):
-    """The maps and the objective at an input.
+class _Followed(Batched):
+    """An explainer whose noise is fixed, the score that it explains, and its maps at an input."""
 
-    maps: those that steps are computed from. attacked: the attacked explainer's own maps; None
-    where `maps` are used for the objective. value: the objective, `[B]`.
-    """
-
+    explainer: Explainer
+    score: BoundScore
     maps: Solution
-    attacked: Solution | None
-    value: Tensor
-    evaluations: Tensor
+
+    @classmethod
+    def at_clean(cls, explainer: Explainer, case: AttackedBatch) -> Self:
+        score = case.bind(explainer)
+        return cls(explainer=explainer, score=score, maps=explainer._maps(score))
+
+    def moved(self, x: Tensor) -> Self:
+        maps = self.explainer._near(self.score.moved(x), self.maps.values)
+        return replace(self, maps=maps)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Objective(Batched):
-    """Samples with an objective, and the explainers that follow it.
+class Iterate(Batched):
+    """The samples of a search at an input x, with their maps and the objective there.
 
-    stepper: computes maps and their derivative; its noise is fixed. score: that of the stepper.
-    through: the derivative that is used. attacked: the explainer whose maps decide how good an
-    input is, None for the stepper. attacked_score: its score.
+    rows: the samples' places in the group. x: `[B, n]`. value: the objective, `[B]`. stepper: the
+    explainer whose maps, and their derivative `through`, the steps use. attacked: the explainer
+    whose maps decide how good an input is; None for the stepper.
     """
 
     case: AttackedBatch
-    stepper: Explainer
-    score: BoundScore
+    rows: Tensor
+    x: Tensor
+    value: Tensor
+    stepper: _Followed
     through: str
-    attacked: Explainer | None = None
-    attacked_score: BoundScore | None = None
+    attacked: _Followed | None
+
+    @classmethod
+    def clean(
+        cls,
+        case: AttackedBatch,
+        stepper: Explainer,
+        through: str = "",
+        attacked: Explainer | None = None,
+    ) -> Self:
+        """The samples at their clean inputs."""
+        found = cls(
+            case=case,
+            rows=torch.arange(len(case), device=case.label.device),
+            x=case.ball.center,
+            value=torch.full_like(case.label, torch.nan, dtype=torch.float64),
+            stepper=_Followed.at_clean(stepper, case),
+            through=through,
+            attacked=None if attacked is None else _Followed.at_clean(attacked, case),
+        )
+        return found._evaluated()
 
     def __len__(self) -> int:
-        return len(self.case)
+        return len(self.rows)
 
-    def evaluate(self, x: Tensor, near: Evaluation | None = None) -> Evaluation:
-        """The objective at `x` `[B, n]`; maps start from those of `near`, at a nearby input."""
-        maps = _maps(self.stepper, self.score.moved(x), None if near is None else near.maps)
-        evaluations, own = maps.evaluations, None
-        if self.attacked is not None and self.attacked_score is not None:
-            start = None if near is None else near.attacked
-            own = _maps(self.attacked, self.attacked_score.moved(x), start)
-            evaluations = evaluations + own.evaluations
+    def select(self, rows: Tensor) -> Self:
+        return self if len(rows) == len(self) else super().select(rows)
+
+    def moved(self, x: Tensor) -> Self:
+        """The samples at another input; solvers of its maps start from the present ones."""
+        attacked = None if self.attacked is None else self.attacked.moved(x)
+        return replace(self, x=x, stepper=self.stepper.moved(x), attacked=attacked)._evaluated()
+
+    def _evaluated(self) -> Self:
         assert self.case.goal is not None
         with torch.no_grad():
-            value = self.case.goal.value((own or maps).values.double())
-        return Evaluation(maps=maps, attacked=own, value=value, evaluations=evaluations)
+            maps = (self.attacked or self.stepper).maps.values
+            return replace(self, value=self.case.goal.value(maps.double()))
 
-    def gradient(
-        self, x: Tensor, seen: Evaluation
-    ) -> tuple[Tensor, list[AttackStatus | None], int]:
-        """The gradient of the stepper's objective at `x`, `[B, n]` in the budget's coordinates.
+    @property
+    def evaluations(self) -> Tensor:
+        """Passes that computed the maps, `[B]`."""
+        spent = self.stepper.maps.evaluations
+        return spent if self.attacked is None else spent + self.attacked.maps.evaluations
+
+    def gradient(self) -> tuple[Tensor, list[AttackStatus | None], int]:
+        """The gradient of the stepper's objective, `[B, n]` in the budget's coordinates.
 
         With it the reason why it is useless, for each sample, and the evaluations of one sample
         (the mean over the samples).
         """
         assert self.case.goal is not None
-        flat, ball = seen.maps.values, self.case.ball
-        _, slope = self.case.goal.value_and_cotangent(flat)
-        slope, spent = slope.to(flat.dtype), list[int]()
-        bound = replace(self.score.moved(x), meter=spent.append)
-        pulled = self.stepper._pull(bound, seen.maps, slope, self.through)
+        stepper, ball, spent = self.stepper, self.case.ball, list[int]()
+        maps = stepper.maps.values
+        slope = self.case.goal.value_and_cotangent(maps)[1].to(maps.dtype)
+        bound = replace(stepper.score.moved(self.x), meter=spent.append)
+        pulled = stepper.explainer._pull(bound, stepper.maps, slope, self.through)
         gradient = pulled / ball.scale
-        wrong = wrong_with(flat, slope, gradient, ball.radius or 1.0)
-        return gradient, wrong, per_sample(spent, len(self))
+        useless = useless_steps(maps, slope, gradient, ball.radius or 1.0)
+        return gradient, useless, per_sample(spent, len(self))
 
 
 def per_sample(spent: Sequence[int], samples: int) -> int:
@@ -89,7 +119,7 @@ def per_sample(spent: Sequence[int], samples: int) -> int:
     return -(-sum(spent) // samples)
 
 
-def wrong_with(
+def useless_steps(
     maps: Tensor, slope: Tensor, gradient: Tensor, radius: float
 ) -> list[AttackStatus | None]:
     """The reason why a step along the gradient would be useless, for each sample, None otherwise.
@@ -102,10 +132,10 @@ def wrong_with(
     reach = gradient.double().norm(dim=1) * radius
     zero = (maps == 0).all(1)
     checks = zip(zero.tolist(), change.tolist(), reach.tolist(), strict=True)
-    return [_wrong(*row) for row in checks]
+    return [_useless(*row) for row in checks]
 
 
-def _wrong(zero: bool, change: float, reach: float) -> AttackStatus | None:
+def _useless(zero: bool, change: float, reach: float) -> AttackStatus | None:
     if zero:
         return AttackStatus.ZERO_MAP
     if not (change < float("inf") and reach < float("inf")):
@@ -113,10 +143,6 @@ def _wrong(zero: bool, change: float, reach: float) -> AttackStatus | None:
     if change <= FLAT:
         return AttackStatus.FLAT_OBJECTIVE
     return AttackStatus.NO_GRADIENT if reach <= FLAT else None
-
-
-def _maps(explainer: Explainer, bound: BoundScore, near: Solution | None) -> Solution:
-    return explainer._maps(bound) if near is None else explainer._near(bound, near.values)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,24 +158,21 @@ class SearchResult(Batched):
 class BestInputs:
     """The best input so far that keeps the class, at first the clean one; over several runs."""
 
-    def __init__(self, case: AttackedBatch, columns: int, clean: Evaluation) -> None:
-        """columns: inputs of a run. clean: the maps and the objective at the clean inputs."""
-        self.x, self.value = case.ball.center.clone(), clean.value.clone()
+    def __init__(self, clean: Iterate, columns: int) -> None:
+        """clean: all samples of the group at their clean inputs. columns: inputs of a run."""
+        self.x, self.value = clean.x.clone(), clean.value.clone()
         self.evaluations = clean.evaluations.clone()
-        self.rows = torch.arange(len(case), device=case.label.device)
         self._clean = clean.value
-        self._trace = clean.value.new_full((len(case), columns), torch.nan)
+        self._trace = clean.value.new_full((len(clean), columns), torch.nan)
         self._run = self._trace.clone()
-        self._best_here = torch.ones_like(case.label, dtype=torch.bool)
+        self._best_here = torch.ones_like(clean.rows, dtype=torch.bool)
         self._stepped = torch.zeros_like(self._best_here)
-        zero = (case.clean == 0).all(1) | (clean.maps.values == 0).all(1)
-        self._void = [
+        zero = (clean.case.clean == 0).all(1) | (clean.stepper.maps.values == 0).all(1)
+        checks = zip(torch.isfinite(clean.value).tolist(), zero.tolist(), strict=True)
+        self._wrong = [
             None if known else AttackStatus.ZERO_MAP if empty else AttackStatus.NON_FINITE
-            for known, empty in zip(
-                torch.isfinite(clean.value).tolist(), zero.tolist(), strict=True
-            )
+            for known, empty in checks
         ]
-        self._wrong: list[AttackStatus | None] = [None] * len(case)
 
     def begin(self) -> Tensor:
         """Begins a run, with the samples whose clean objective is finite.
@@ -159,11 +182,12 @@ class BestInputs:
         self._run = torch.full_like(self._trace, torch.nan)
         return torch.isfinite(self._clean).nonzero()[:, 0]
 
-    def offer(self, column: int, rows: Tensor, x: Tensor, value: Tensor) -> None:
+    def offer(self, column: int, now: Iterate) -> None:
         """Inputs that keep the class: one with a smaller value replaces the best one so far.
 
         Column 0 is the start of a run, the others are its steps.
         """
+        rows, x, value = now.rows, now.x, now.value
         defined = torch.isfinite(value)
         self._run[rows, column] = torch.where(defined, value, torch.nan)
         if column:
@@ -185,26 +209,16 @@ class BestInputs:
 
     def found(self) -> SearchResult:
         """The result of all runs."""
+        improved, held = AttackStatus.IMPROVED, AttackStatus.HELD
         ended = zip(
-            self._void,
-            self._stepped.tolist(),
-            (self.value < self._clean).tolist(),
-            self._wrong,
-            strict=True,
+            self._stepped.tolist(), (self.value < self._clean).tolist(), self._wrong, strict=True
         )
         return SearchResult(
             x=self.x,
-            status=tuple(_status(*sample) for sample in ended),
+            status=tuple(
+                (improved if better else held) if stepped else why or AttackStatus.NO_FEASIBLE_STEP
+                for stepped, better, why in ended
+            ),
             objective=self._trace,
             evaluations=self.evaluations,
         )
-
-
-def _status(
-    void: AttackStatus | None, stepped: bool, improved: bool, wrong: AttackStatus | None
-) -> AttackStatus:
-    if void is not None:
-        return void
-    if not stepped:
-        return wrong or AttackStatus.NO_FEASIBLE_STEP
-    return AttackStatus.IMPROVED if improved else AttackStatus.HELD

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moreaugrad.attacks.result import AttackResult
+from moreaugrad.attacks.base import AttackResult
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.units import Record

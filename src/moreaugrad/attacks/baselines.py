@@ -1,29 +1,153 @@
-"""The top-k attack as it was released, with the properties that make it weak, for comparison."""
+"""Attacks to compare others with: Gaussian noise, random search, and top-k as it was released.
+
+The first two use no derivative. They show how stable a map is under mild changes, and whether its
+gradients were only hidden.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from moreaugrad.attacks.base import Attack
+from moreaugrad.attacks.descent import TopK
 from moreaugrad.attacks.objectives import Goal, top_k
-from moreaugrad.attacks.problem import AttackedBatch
-from moreaugrad.attacks.result import AttackStatus
-from moreaugrad.attacks.search import SearchResult, per_sample, wrong_with
+from moreaugrad.attacks.problem import AttackedBatch, AttackStatus
+from moreaugrad.attacks.search import BestInputs, Iterate, SearchResult, per_sample, useless_steps
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.gradient import SimpleGradient
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Layout
+from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, noise_level
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution
 
 ENVELOPES = (Moreau, PublishedMoreauGrad)
+TRIES = 100
+"""Noise vectors that are tried for one that keeps the class."""
+WIDER, NARROWER = 1.5, 1.5**-0.25
+"""The one-fifth success rule: the spread is stationary where one point in five is better."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GaussianNoiseAttack(Attack):
+    """x' = x + sigma z, z ~ N(0, I). With epsilon, the displacement is also limited to that length.
+
+    >>> result = mg.attacks.GaussianNoiseAttack(mg.SimpleGradient(model), sigma=0.05).attack(x)
+
+    Source: the random attack of Zhang and Farnia (2023), appendix B.2. Differs: keeps the class.
+    """
+
+    sigma: float = DEFAULT_SIGMA
+    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
+    sigma_mode "absolute" in the input's units."""
+    sigma_mode: str = RELATIVE
+    """Units of `sigma`: "relative" or "absolute"."""
+    preserve_class: bool = True
+    """Try up to 100 noise vectors until the class stays."""
+
+    name: ClassVar[str] = "gaussian"
+    needs_epsilon: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        noise_level([], self.sigma, self.sigma_mode)
+
+    @classmethod
+    def published(cls, explainer: Explainer, **settings: Any) -> Self:
+        """As released: without a check of the class. settings: others of the class."""
+        chosen: dict[str, Any] = {"preserve_class": False} | settings
+        return cls(explainer, **chosen)
+
+    def budget(self) -> int:
+        return TRIES if self.preserve_class else 1
+
+    def _search(self, case: AttackedBatch) -> SearchResult:
+        bound, layout = case.bound, case.bound.layout
+        parts = layout.split(bound.origin)
+        real = None if bound.mask is None else layout.split(bound.mask)
+        levels = noise_level(parts, self.sigma, self.sigma_mode, real)
+        sigma = layout.flatten([s.expand_as(p) for s, p in zip(levels, parts, strict=True)])
+
+        def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
+            return part.ball.at(sigma[rows] * part.normal(number) * part.ball.scale)
+
+        x, evaluations, kept = case.first_kept(self.budget(), propose)
+        if not self.preserve_class:
+            x = propose(case, torch.arange(len(case), device=x.device), 0)
+            kept = torch.ones_like(kept)
+        drawn, lost = AttackStatus.DRAWN, AttackStatus.NO_FEASIBLE_STEP
+        return SearchResult(
+            x=x,
+            status=tuple(drawn if fine else lost for fine in kept.tolist()),
+            objective=torch.full_like(x[:, :1], torch.nan, dtype=torch.float64),
+            evaluations=evaluations,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class RandomSearch(TopK):
+    """The best of random points on the sphere of radius epsilon that keeps the class, or x itself.
+
+    >>> result = mg.attacks.RandomSearch(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
+
+    The first points are uniform (with random signs for "linf"). Later ones are the best one so far
+    in a random direction from it, at a distance that follows the one-fifth success rule.
+    """
+
+    steps: int = 100
+    """Number of points that are tried."""
+    draws: int = 64
+    """Largest number of noise samples of the map at a point; they are the same at every point."""
+
+    name: ClassVar[str] = "random-search"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(self.steps >= 1, "steps", "at least 1", self.steps)
+        expect(self.draws >= 1, "draws", "at least 1", self.draws)
+
+    def budget(self) -> int:
+        return (self.steps + 1) * (self.explainer.fixed(self.draws).budget() + 1)
+
+    def _search(self, case: AttackedBatch) -> SearchResult:
+        clean = Iterate.clean(case, self.explainer.fixed(self.draws))
+        best = BestInputs(clean, self.steps + 1)
+        rows = best.begin()
+        best.offer(0, clean.select(rows))
+        spread = torch.ones_like(clean.value)
+        for step in range(self.steps if len(rows) else 0):
+            part = case.select(rows)
+            turned = _unit(part.ball.displacement(best.x[rows]))
+            turned = turned + spread[rows, None].to(turned.dtype) * _unit(part.normal(step))
+            x = part.ball.at(part.ball.on_sphere(turned))
+            kept = part.kept(x)
+            best.evaluations[rows] += 1
+            tried, x = rows[kept], x[kept]
+            before = best.value.clone()
+            if len(tried):
+                now = clean.select(tried).moved(x)
+                best.evaluations[tried] += now.evaluations
+                best.offer(step + 1, now)
+            moved = (best.x != case.ball.center).any(1)
+            change = torch.where(best.value < before, WIDER, NARROWER)
+            # Points stay uniform before the first success.
+            spread = torch.where(moved, (spread * change).clamp_max(1.0), spread)
+            case.report((step + 1) / self.steps)
+        best.end()
+        return best.found()
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Each row divided by its length; a row of zeros stays."""
+    length = rows.double().norm(dim=1, keepdim=True)
+    return torch.where(length == 0, 0.0, rows / length).to(rows.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -128,7 +252,7 @@ class PublishedTopKAttack(Attack):
             gradient = pull(slope) / ball.scale
             evaluations += torch.where(going, spent + 1 + per_sample(spent_here, len(case)), 0)
             if step == 0:
-                wrong = wrong_with(shown, slope, gradient, self.epsilon)
+                wrong = useless_steps(shown, slope, gradient, self.epsilon)
             before = x
             x = ball.at(ball.displacement(x) - self.step * self.epsilon * gradient.sign())
             going = (x != before).any(1)
