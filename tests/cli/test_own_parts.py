@@ -94,8 +94,8 @@ class FirstHalf(DescentAttack):
 class Halved(Fast):
     """Half of the fast perturbation."""
 
-    def _search(self, problem, penalty, ids):
-        delta, g = super()._search(problem, penalty, ids)
+    def _search(self, problem, penalty):
+        delta, g = super()._search(problem, penalty)
         return delta / 2, g
 
 

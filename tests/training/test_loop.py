@@ -24,11 +24,11 @@ class Rounds(Protocol):
     seen: list[Any] = field(default_factory=list)
 
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
-        x = problem.near.x
+        x = problem.x
         nothing = torch.full((len(x),), torch.nan)
         for _number in range(self.count):
             loss = problem.values(x)
-            yield Round(loss=loss, x=x, h=nothing, norm=nothing, gap=nothing)
+            yield Round(loss=loss, x=x, delta=problem.zero(), h=nothing, norm=nothing, gap=nothing)
             self.seen.append(next(problem.model.parameters()).grad)
 
 

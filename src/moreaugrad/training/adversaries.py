@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -107,10 +106,8 @@ class Fast(Adversary):
     With `L1` this is the fast gradient sign. Source: AdvGrad appendix B.3.
     """
 
-    def _search(
-        self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        g = problem.gradient(problem.near.zero())
+    def _search(self, problem: InnerProblem, penalty: Penalty) -> tuple[Tensor, Tensor]:
+        g = problem.gradient(problem.zero())
         return penalty.maximiser(g), g
 
 
@@ -182,20 +179,17 @@ class Iterative(Adversary):
         found = cls(penalty, steps=1, step=1.25, update=update, start=RANDOM, inner=TRAIN)
         return replace(found, **settings)
 
-    def _search(
-        self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        near = problem.near
-        delta = near.zero()
+    def _search(self, problem: InnerProblem, penalty: Penalty) -> tuple[Tensor, Tensor]:
+        delta = problem.zero()
         if self.start == MAXIMISER:
-            delta = near.inside(penalty.maximiser(problem.gradient(delta)))
+            delta = problem.inside(penalty.maximiser(problem.gradient(delta)))
         elif self.start == RANDOM:
-            normal = self._normal(near, ids)
+            normal = self._normal(problem)
             # erf(z / sqrt(2)) is uniform in (-1, 1); shrinking entries keeps a ball's point inside.
-            delta = near.inside(penalty.maximiser(normal) * torch.erf(normal / 2**0.5).abs())
+            delta = problem.inside(penalty.maximiser(normal) * torch.erf(normal / 2**0.5).abs())
         for _ in range(self.steps):
             g = problem.gradient(delta)
-            delta = near.inside(self.update(penalty, delta, g, self.step))
+            delta = problem.inside(self.update(penalty, delta, g, self.step))
         return delta, g
 
 
@@ -223,17 +217,15 @@ class Momentum(Adversary):
         expect(known, "steps", "an integer >= 1", self.steps)
         expect(0 <= self.decay < float("inf"), "decay", "a finite number >= 0", self.decay)
 
-    def _search(
-        self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        delta = problem.near.zero()
+    def _search(self, problem: InnerProblem, penalty: Penalty) -> tuple[Tensor, Tensor]:
+        delta = problem.zero()
         velocity = torch.zeros_like(delta)
         for _ in range(self.steps):
             g = problem.gradient(delta)
             size = _absolute(g)
             velocity = self.decay * velocity + g / size
             step = penalty.maximiser(velocity * (size / _absolute(velocity))) / self.steps
-            delta = problem.near.inside(delta + step)
+            delta = problem.inside(delta + step)
         return delta, g
 
 

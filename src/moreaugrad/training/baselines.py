@@ -51,23 +51,22 @@ class Penalised(PenaltyProtocol):
             )
 
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
-        near, penalty = problem.near, self._penalty(problem)
-        zero = near.zero()
+        penalty, zero = self._penalty(problem), problem.zero()
         if self.weight == 0 or vanishes(penalty, zero):
-            found = self._perturbation(penalty, near, near.x, zero, zero)
-            yield found.round(problem.values(near.x))
+            found = self._perturbation(problem, penalty, zero, zero, problem.x)
+            yield Round.at(found, problem.values(problem.x))
             return
         with torch.enable_grad(), twice_differentiable():
-            leaf = near.x.clone().requires_grad_()
+            leaf = problem.x.clone().requires_grad_()
             values = penalised = problem.values(leaf)
             if self.inner != TRAIN:
                 with in_mode(problem.model, self.inner):
                     penalised = problem.values(leaf)
             check_twice_differentiable(penalised, leaf)
-            g = near.slope(input_gradient(penalised, leaf))
+            g = problem.slope(input_gradient(penalised, leaf))
             fixed = g.detach()
             m = penalty.maximiser(fixed)
-            found = self._perturbation(penalty, near, near.x, m, fixed)
+            found = self._perturbation(problem, penalty, m, fixed, problem.x)
             # Its value is R(g), its derivative that of <g, m>.
             linear = ((g - fixed) * m).flatten(1).sum(1)
             if self.tally.calls == 0 and linear.requires_grad:
@@ -75,7 +74,7 @@ class Penalised(PenaltyProtocol):
                 torch.autograd.grad(linear.sum(), leaf, retain_graph=True, allow_unused=True)
             total = values + self.weight * (penalty.value(fixed) + linear).to(values.dtype)
         self.tally.calls += 1
-        yield found.round(total)
+        yield Round.at(found, total)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,11 +93,9 @@ class GaussianNoise(Protocol):
         expect(0 <= self.sigma < float("inf"), "sigma", "a finite number >= 0", self.sigma)
 
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
-        near = problem.near
-        delta = near.zero() if self.sigma == 0 else self.sigma * self._normal(near, problem.ids)
+        delta = problem.zero() if self.sigma == 0 else self.sigma * self._normal(problem)
         self.tally.calls += 1
-        delta = near.inside(delta)
-        yield _round(problem, near.at(delta), delta)
+        yield _round(problem, problem.inside(delta))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,10 +107,10 @@ class Plain(Protocol):
     """
 
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
-        yield _round(problem, problem.near.x, problem.near.zero())
+        yield _round(problem, problem.zero())
 
 
-def _round(problem: InnerProblem, x: Tensor, delta: Tensor) -> Round:
-    norm = delta.flatten(1).norm(dim=1)
+def _round(problem: InnerProblem, delta: Tensor) -> Round:
+    x, norm = problem.at(delta), delta.flatten(1).norm(dim=1)
     unknown = torch.full_like(norm, torch.nan)
-    return Round(loss=problem.values(x), x=x, h=unknown, norm=norm, gap=unknown)
+    return Round(loss=problem.values(x), x=x, delta=delta, h=unknown, norm=norm, gap=unknown)

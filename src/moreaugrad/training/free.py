@@ -13,41 +13,8 @@ from moreaugrad.score.checks import detached
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.settings import expect
 from moreaugrad.training.adversaries import ConditionalGradient, ProjectedMaximiser, Update
-from moreaugrad.training.inner import InnerProblem, Neighbourhood
+from moreaugrad.training.inner import InnerProblem
 from moreaugrad.training.protocol import PenaltyProtocol, Round, vanishes
-
-
-@dataclass(eq=False)
-class _SampleWeights:
-    """The weight of each sample's loss in what the caller differentiated: dTotal / dloss `[B]`."""
-
-    total: Tensor | None = None
-
-    def add(self, grad: Tensor) -> None:
-        """A hook on the losses."""
-        found = grad.detach()
-        self.total = found if self.total is None else self.total + found
-
-
-@dataclass(eq=False)
-class _Memory:
-    """The perturbation that is kept between batches, by position; None before the first batch."""
-
-    delta: Tensor | None = None
-
-    def read(self, like: Tensor) -> Tensor:
-        """That of this batch; zero where there is none yet, or where the inputs' shape changed."""
-        found = torch.zeros_like(like)
-        if self.delta is not None and self.delta.shape[1:] == like.shape[1:]:
-            rows = min(len(like), len(self.delta))
-            found[:rows] = self.delta[:rows].to(like)
-        return found
-
-    def write(self, delta: Tensor) -> None:
-        old = self.delta
-        if old is not None and old.shape[1:] == delta.shape[1:] and len(old) > len(delta):
-            delta = torch.cat([delta, old[len(delta) :].to(delta)])
-        self.delta = delta
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +41,8 @@ class Free(PenaltyProtocol):
     """How delta moves. None: for norms the projected maximiser (with L1: delta + epsilon sign(g),
     clipped); for other penalties the conditional gradient, which at step 1 is the one-step answer
     to the last gradient."""
-    memory: _Memory = field(default_factory=_Memory, init=False, repr=False)
+    memory: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    """The perturbation that is kept between batches, by position; empty before the first batch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,37 +51,52 @@ class Free(PenaltyProtocol):
         expect(0 < self.step < float("inf"), "step", "a finite number > 0", self.step)
 
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
-        near, penalty = problem.near, self._penalty(problem)
-        delta, g = near.zero(), None
+        penalty, delta, g = self._penalty(problem), problem.zero(), None
         plain = vanishes(penalty, delta)
         if not plain:
-            delta = self.memory.read(delta)
+            delta = self._kept(delta)
         for _ in range(self.replays):
-            leaf = near.at(delta).requires_grad_(not plain)
-            values, weights = problem.values(leaf), _SampleWeights()
+            leaf = problem.at(delta).requires_grad_(not plain)
+            values, weights = problem.values(leaf), list[Tensor]()
             if not plain and values.requires_grad:
-                values.register_hook(weights.add)  # type: ignore[no-untyped-call]
+                # The weight of each sample's loss in what the caller differentiates.
+                values.register_hook(weights.append)  # type: ignore[no-untyped-call]
             last = delta if plain else g
-            yield self._perturbation(penalty, near, leaf.detach(), delta, last).round(values)
+            found = self._perturbation(problem, penalty, delta, last, leaf.detach())
+            yield Round.at(found, values)
             # The caller's autocast encloses all rounds and would keep the weights of the first.
             torch.clear_autocast_cache()
             if not plain:
-                delta, g = self._moved(penalty, near, delta, leaf, weights)
-                self.memory.write(delta)
+                delta, g = self._moved(problem, penalty, delta, leaf, weights)
+                self._keep(delta)
         if g is not None and self._due:
-            self._check(problem, self._perturbation(penalty, near, near.at(delta), delta, g))
+            self._check(problem, self._perturbation(problem, penalty, delta, g))
         self.tally.calls += 1
+
+    def _kept(self, like: Tensor) -> Tensor:
+        """The memory; zero where there is none yet, or where the inputs' shape changed."""
+        found, kept = torch.zeros_like(like), self.memory.get("delta", like[:0])
+        if kept.shape[1:] == like.shape[1:]:
+            rows = min(len(like), len(kept))
+            found[:rows] = kept[:rows].to(like)
+        return found
+
+    def _keep(self, delta: Tensor) -> None:
+        old = self.memory.get("delta", delta)
+        if old.shape[1:] == delta.shape[1:] and len(old) > len(delta):
+            delta = torch.cat([delta, old[len(delta) :].to(delta)])
+        self.memory["delta"] = delta
 
     def _moved(
         self,
+        problem: InnerProblem,
         penalty: Penalty,
-        near: Neighbourhood,
         delta: Tensor,
         leaf: Tensor,
-        weights: _SampleWeights,
+        weights: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """delta after the caller's backward pass, and the gradient that moved it."""
-        if weights.total is None:
+        if not weights:
             raise RuntimeError(
                 "Free: expected the round's loss to be differentiated before the next round: "
                 "call r.loss.mean().backward() inside the loop"
@@ -121,20 +104,21 @@ class Free(PenaltyProtocol):
         if leaf.grad is None:
             raise detached()
         gradient = leaf.grad.to(delta.dtype)
-        slope = near.slope(gradient / per_sample(weights.total, gradient))
+        total = torch.stack([weight.detach() for weight in weights]).sum(0)
+        slope = problem.slope(gradient / per_sample(total, gradient))
         valid = torch.isfinite(torch.linalg.vector_norm(slope.flatten(1), torch.inf, dim=1))
         keep = valid.reshape(-1, *[1] * (delta.ndim - 1))
         every = bool(valid.all())
         g = slope if every else torch.where(keep, slope, 0.0)
         default = ProjectedMaximiser() if penalty.sparse else ConditionalGradient()
         # Clipped at once: otherwise delta would grow without bound outside the box.
-        moved = near.inside((self.update or default)(penalty, delta, g, self.step))
+        moved = problem.inside((self.update or default)(penalty, delta, g, self.step))
         return moved if every else torch.where(keep, moved, delta), g
 
     def state_dict(self) -> dict[str, Tensor]:
-        carried = self.memory.delta
-        return super().state_dict() | ({} if carried is None else {"delta": carried.clone()})
+        return super().state_dict() | {name: kept.clone() for name, kept in self.memory.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         super().load_state_dict(state)
-        self.memory.delta = state.get("delta")
+        self.memory.clear()
+        self.memory.update({name: state[name] for name in ("delta",) if name in state})

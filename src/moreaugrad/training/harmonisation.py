@@ -34,6 +34,35 @@ class GuidedPenalty(metaclass=Documented):
     def at(self, attention: Tensor) -> Penalty:
         """The penalty of a batch with attention A in [0, 1], of the inputs' shape."""
 
+    def of(self, attention: Tensor | None, x: Tensor) -> Penalty:
+        """The penalty of the inputs x. Errors: ValueError for attention that is missing or not
+        valid."""
+        if attention is None:
+            raise ValueError(
+                f"attention: {type(self).__name__} needs a map for each image, [B, 1, H, W] in "
+                "[0, 1], got None"
+            )
+        wanted = (len(x), 1, *x.shape[2:])
+        if tuple(attention.shape) not in (wanted, tuple(x.shape)):
+            raise ValueError(
+                f"attention: expected shape {wanted} for inputs of shape {tuple(x.shape)}, got "
+                f"{tuple(attention.shape)}"
+            )
+        flat = attention.detach().to(x.device).flatten(1)
+        outside = ~((flat >= 0) & (flat <= 1)).all(1)
+        if bool(outside.any()):
+            raise ValueError(
+                f"attention: expected numbers in [0, 1], got others in sample(s) {_rows(outside)}"
+            )
+        empty = (flat == 0).all(1)
+        if not self.blank and bool(empty.any()):
+            raise ValueError(
+                f"attention: expected maps with an entry above 0, got only zeros in sample(s) "
+                f"{_rows(empty)}; blank=True accepts them as images without anything to look at"
+            )
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return self.at(flat.reshape(attention.shape).to(dtype).expand(x.shape))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Harmonisation(GuidedPenalty):
@@ -108,45 +137,10 @@ def unit(g: Tensor) -> Tensor:
     return g / per_sample(g.flatten(1).norm(dim=1).clamp_min(LENGTH_FLOOR), g)
 
 
-def resolve(penalty: Penalty | GuidedPenalty, attention: Tensor | None, x: Tensor) -> Penalty:
-    """The penalty for this batch. Errors: ValueError for attention that is missing or not valid."""
-    if isinstance(penalty, Penalty):
-        return penalty
-    if attention is None:
-        raise ValueError(
-            f"attention: {type(penalty).__name__} needs a map for each image, [B, 1, H, W] in "
-            "[0, 1], got None"
-        )
-    return penalty.at(_checked(attention, x, penalty.blank).expand(x.shape))
-
-
 def _peak(attention: Tensor) -> Tensor:
     """max A of each image, `[B]`, and 1 where A is zero everywhere."""
     peak = attention.flatten(1).amax(1)
     return torch.where(peak > 0, peak, 1.0)
-
-
-def _checked(attention: Tensor, x: Tensor, blank: bool) -> Tensor:
-    wanted = (len(x), 1, *x.shape[2:])
-    if tuple(attention.shape) not in (wanted, tuple(x.shape)):
-        raise ValueError(
-            f"attention: expected shape {wanted} for inputs of shape {tuple(x.shape)}, got "
-            f"{tuple(attention.shape)}"
-        )
-    flat = attention.detach().to(x.device).flatten(1)
-    outside = ~((flat >= 0) & (flat <= 1)).all(1)
-    if bool(outside.any()):
-        raise ValueError(
-            f"attention: expected numbers in [0, 1], got others in sample(s) {_rows(outside)}"
-        )
-    empty = (flat == 0).all(1)
-    if not blank and bool(empty.any()):
-        raise ValueError(
-            f"attention: expected maps with an entry above 0, got only zeros in sample(s) "
-            f"{_rows(empty)}; blank=True accepts them as images without anything to look at"
-        )
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return flat.reshape(attention.shape).to(dtype)
 
 
 def _rows(found: Tensor) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -126,28 +126,35 @@ def input_gradient(values: Tensor, x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Neighbourhood:
-    """x + delta / scale, for displacements `delta` `[B, ...]` in the budget's units.
+class InnerProblem:
+    """max over delta of loss(x + delta / scale) - h(delta), for each sample of a batch.
 
-    `scale` `[...]`: lengths of the budget's unit for one of the input. `low`, `high`: the valid
-    inputs, or None without a box. Displacements have at least single precision.
+    x: `[B, ...]`. Displacements delta have its shape, at least single precision, and the units of
+    the budget. scale: `[...]`, lengths in these units of a unit of the input; None for 1. low,
+    high: the valid inputs `[...]`, or None without a box. attention: `[B, 1, H, W]`, for penalties
+    that need it. ids: numbers of the samples in the data set.
     """
 
+    model: Model
     x: Tensor
-    scale: Tensor | None
-    low: Tensor | None
-    high: Tensor | None
+    y: Tensor
+    loss: PerSampleLoss
+    attention: Tensor | None = None
+    ids: Sequence[int] | Tensor | None = None
+    scale: Tensor | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
 
-    @classmethod
-    def of(cls, x: Tensor, units: str, space: InputSpace | None, box: bool) -> Neighbourhood:
-        """Of a batch. Errors: TypeError or ValueError unless x is floating-point `[B, ...]`."""
+    def within(self, units: str, space: InputSpace | None, box: bool) -> InnerProblem:
+        """With these units and this box. Errors: TypeError or ValueError unless x is floating-point
+        `[B, ...]`."""
+        x = self.x
         if not isinstance(x, Tensor) or not x.is_floating_point():
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"x: expected a batch of floating-point inputs, got {kind}")
         if x.ndim < 2 or x.numel() == 0:
             raise ValueError(f"x: expected a batch [B, ...], got shape {tuple(x.shape)}")
         check_recording((x,))
-        x = x.detach()
         scale = low = high = None
         if space is not None:
             layout, like = Layout.of((x,)), x[:0].to(working_dtype((x.dtype,)))
@@ -155,9 +162,10 @@ class Neighbourhood:
                 scale = space.scale(layout, like).reshape(x.shape[1:])
             if box:
                 low, high = (end.reshape(x.shape[1:]) for end in space.box(layout, like))
-        return cls(x=x, scale=scale, low=low, high=high)
+        return replace(self, x=x.detach(), scale=scale, low=low, high=high)
 
     def zero(self) -> Tensor:
+        """No displacement."""
         return torch.zeros_like(self.x, dtype=working_dtype((self.x.dtype,)))
 
     def inside(self, delta: Tensor) -> Tensor:
@@ -186,39 +194,18 @@ class Neighbourhood:
         gradient = gradient.to(working_dtype((gradient.dtype,)))
         return gradient if self.scale is None else gradient / self.scale
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class InnerProblem:
-    """max over delta of loss(x + delta) - h(delta), for each sample of a batch.
-
-    attention: `[B, 1, H, W]`, for penalties that need it. ids: numbers of the samples in the data
-    set.
-    """
-
-    model: Model
-    y: Tensor
-    loss: PerSampleLoss
-    near: Neighbourhood
-    attention: Tensor | None = None
-    ids: Sequence[int] | Tensor | None = None
-
     def gradient(self, delta: Tensor) -> Tensor:
-        """The gradient of each sample's loss at x + delta, with respect to delta."""
+        """The gradient of each sample's loss at the input for delta, with respect to delta."""
         with torch.enable_grad():
-            x = self.near.at(delta).requires_grad_()
+            x = self.at(delta).requires_grad_()
             output = forward(self.model, x)
             if not output.requires_grad:
                 raise detached()
             _, (found,) = pulled_back(output, (x,), partial(loss_values, y=self.y, loss=self.loss))
             if found is None:
                 raise detached()
-            return self.near.slope(found)
+            return self.slope(found)
 
     def values(self, x: Tensor) -> Tensor:
         """The loss of each sample at the input x, `[B]`, with its graph."""
         return loss_values(forward(self.model, x), self.y, self.loss)
-
-    def value(self, delta: Tensor) -> Tensor:
-        """The loss of each sample at x + delta, `[B]`, without a graph."""
-        with torch.no_grad():
-            return self.values(self.near.at(delta))

@@ -15,13 +15,12 @@ from moreaugrad.registry import choose
 from moreaugrad.score.inputs import INPUT, UNITS, InputSpace
 from moreaugrad.score.noise import Noise, sample_keys
 from moreaugrad.settings import Documented
-from moreaugrad.training.harmonisation import GuidedPenalty, resolve
+from moreaugrad.training.harmonisation import GuidedPenalty
 from moreaugrad.training.inner import (
     EVAL,
     MODES,
     InnerProblem,
     Model,
-    Neighbourhood,
     PerSampleLoss,
     cross_entropy,
     in_mode,
@@ -38,27 +37,6 @@ class OvershootWarning(UserWarning):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Round(metaclass=Documented, heading="Attributes"):
-    """One step of the optimiser: reduce `loss`, differentiate it, step.
-
-    >>> for r in mg.training.Fast(mg.L1(0.02)).rounds(model, x, y):
-    ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
-    """
-
-    loss: Tensor
-    """The loss of each sample, `[B]`, with its graph."""
-    x: Tensor
-    """The input at which it was computed, `[B, ...]`, without a graph."""
-    h: Tensor
-    """h(delta) of each sample's perturbation, `[B]`; NaN without a penalty."""
-    norm: Tensor
-    """||delta||_2 in the units of the budget, `[B]`."""
-    gap: Tensor
-    """Fenchel's gap R(g) + h(delta) - <g, delta> for the last gradient g, `[B]`: 0 where delta is
-    the one-step answer to g; NaN where there is no g."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Perturbation(metaclass=Documented, heading="Attributes"):
     """A perturbed batch.
 
@@ -67,19 +45,33 @@ class Perturbation(metaclass=Documented, heading="Attributes"):
     """
 
     x: Tensor
-    """x + delta, `[B, ...]`."""
+    """x + delta, `[B, ...]`, without a graph."""
     delta: Tensor
     """The perturbation in the units of the budget, `[B, ...]`."""
     h: Tensor
-    """h(delta), `[B]`."""
+    """h(delta), `[B]`; NaN without a penalty."""
     norm: Tensor
     """||delta||_2, `[B]`."""
     gap: Tensor
-    """Fenchel's gap, `[B]`; see `Round`."""
+    """Fenchel's gap R(g) + h(delta) - <g, delta> for the last gradient g, `[B]`: 0 where delta is
+    the one-step answer to g; NaN where there is no g."""
 
-    def round(self, loss: Tensor) -> Round:
-        """The step of the optimiser at this input."""
-        return Round(loss=loss, x=self.x, h=self.h, norm=self.norm, gap=self.gap)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Round(Perturbation):
+    """One step of the optimiser: reduce `loss`, differentiate it, step.
+
+    >>> for r in mg.training.Fast(mg.L1(0.02)).rounds(model, x, y):
+    ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
+    """
+
+    loss: Tensor
+    """The loss of each sample at x + delta, `[B]`, with its graph."""
+
+    @classmethod
+    def at(cls, found: Perturbation, loss: Tensor) -> Round:
+        """The step at a perturbed batch."""
+        return cls(loss=loss, **vars(found))
 
 
 @dataclass(eq=False)
@@ -164,16 +156,16 @@ class Protocol(metaclass=Documented):
         attention: Tensor | None,
         ids: Sequence[int] | Tensor | None,
     ) -> InnerProblem:
-        near = Neighbourhood.of(x, self.units, self.space, self.box)
-        return InnerProblem(model=model, y=y, loss=loss, near=near, attention=attention, ids=ids)
+        found = InnerProblem(model=model, x=x, y=y, loss=loss, attention=attention, ids=ids)
+        return found.within(self.units, self.space, self.box)
 
-    def _normal(self, near: Neighbourhood, ids: Sequence[int] | Tensor | None) -> Tensor:
+    def _normal(self, problem: InnerProblem) -> Tensor:
         """Standard normal noise of this call, of the shape of x."""
-        like = near.zero().flatten(1)
+        like, ids = problem.zero().flatten(1), problem.ids
         keys = sample_keys(range(len(like)) if ids is None else ids, len(like))
         noise = Noise(self.seed, antithetic=False)
         drawn = noise.normals(keys, self.tally.calls, like).expand(len(like), -1)
-        return drawn.reshape(near.x.shape)
+        return drawn.reshape(problem.x.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,13 +188,22 @@ class PenaltyProtocol(Protocol):
 
     def _penalty(self, problem: InnerProblem) -> Penalty:
         """R of this batch."""
-        return resolve(self.penalty, problem.attention, problem.near.x)
+        if isinstance(self.penalty, Penalty):
+            return self.penalty
+        return self.penalty.of(problem.attention, problem.x)
 
     def _perturbation(
-        self, penalty: Penalty, near: Neighbourhood, x: Tensor, delta: Tensor, g: Tensor | None
+        self,
+        problem: InnerProblem,
+        penalty: Penalty,
+        delta: Tensor,
+        g: Tensor | None,
+        x: Tensor | None = None,
     ) -> Perturbation:
-        """The perturbation to x = near.at(delta), clipped to the box as x is."""
-        delta = near.inside(delta)
+        """The perturbation delta, clipped to the box as its input is; g: the last gradient. x: the
+        input, where it is another than that of delta."""
+        x = problem.at(delta) if x is None else x
+        delta = problem.inside(delta)
         h = penalty.conjugate(delta)
         norm = delta.flatten(1).norm(dim=1)
         if g is None:
@@ -218,9 +219,9 @@ class PenaltyProtocol(Protocol):
     def _check(self, problem: InnerProblem, found: Perturbation) -> None:
         """Counts the samples whose loss - h is lower than without a perturbation. Both passes run
         in evaluation mode whatever `inner` is: only there do they evaluate the same function."""
-        with in_mode(problem.model, EVAL):
-            before = problem.value(problem.near.zero())
-            after = problem.value(found.delta) - found.h
+        with in_mode(problem.model, EVAL), torch.no_grad():
+            before = problem.values(problem.at(problem.zero()))
+            after = problem.values(problem.at(found.delta)) - found.h
         # NaN counts as lower: the perturbation has diverged.
         lower = int((~(after >= before - 1e-6 * (1 + before.abs()))).sum())
         self.tally.checked += len(before)
@@ -271,26 +272,23 @@ class Adversary(PenaltyProtocol):
 
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
         found = self._perturbed(problem)
-        yield found.round(problem.values(found.x))
+        yield Round.at(found, problem.values(found.x))
 
     def _perturbed(self, problem: InnerProblem) -> Perturbation:
-        near, penalty = problem.near, self._penalty(problem)
-        start = near.zero()
+        penalty, start = self._penalty(problem), problem.zero()
         if vanishes(penalty, start):
             self.tally.calls += 1
-            return self._perturbation(penalty, near, near.at(start), start, start)
+            return self._perturbation(problem, penalty, start, start)
         with in_mode(problem.model, self.inner):
-            delta, g = self._search(problem, penalty, problem.ids)
-        found = self._perturbation(penalty, near, near.at(delta), delta, g)
+            delta, g = self._search(problem, penalty)
+        found = self._perturbation(problem, penalty, delta, g)
         if self._due:
             self._check(problem, found)
         self.tally.calls += 1
         return found
 
     @abstractmethod
-    def _search(
-        self, problem: InnerProblem, penalty: Penalty, ids: Sequence[int] | Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _search(self, problem: InnerProblem, penalty: Penalty) -> tuple[Tensor, Tensor]:
         """delta, and the last gradient that was computed."""
 
 
