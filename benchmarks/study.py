@@ -18,7 +18,7 @@ from benchmarks.subjects import data_folder
 from moreaugrad.reports.maps import CSV
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.engine import execute
-from moreaugrad.runs.plans.report import ReportPlan
+from moreaugrad.runs.plans.explain import ReportPlan
 from moreaugrad.runs.report import ReportRun
 
 PLANS = ROOT / "benchmarks" / "studies"

@@ -13,7 +13,7 @@ from benchmarks.training_rows import STUDIES, Row
 from benchmarks.training_truth import filled
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.plans.common import DataPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL
 
 STUDY = "cells"

@@ -15,7 +15,7 @@ from benchmarks.training_rows import ONE, STUDIES, Row
 from moreaugrad.files.units import Record
 from moreaugrad.reports.reading import value
 from moreaugrad.runs.plans.common import DataPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL
 
 PICTURES = 4

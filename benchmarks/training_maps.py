@@ -23,7 +23,7 @@ from moreaugrad.files.units import Record
 from moreaugrad.models.loading import Trained
 from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, value
 from moreaugrad.runs.plans.common import ModelPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.toml import plan_toml
 
 QUICK = 4

@@ -19,7 +19,7 @@ from moreaugrad.reports.drops import Drop, bases, drops
 from moreaugrad.reports.reading import CLEAN
 from moreaugrad.reports.statistics import WORST, Intervals, Mean, means
 from moreaugrad.runs.plans.common import DataPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL
 
 STUDY = "cifar10"

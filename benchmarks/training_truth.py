@@ -35,7 +35,7 @@ from moreaugrad.metrics import five_band_confusion
 from moreaugrad.metrics.localisation import MEASURES
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.plans.common import DataPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL
 
 STUDY = "cells"

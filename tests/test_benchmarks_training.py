@@ -27,7 +27,7 @@ from moreaugrad.reports.drops import Drop
 from moreaugrad.reports.reading import CLEAN, MapsFolder
 from moreaugrad.reports.statistics import Mean
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL
 from moreaugrad.runs.plans.toml import plan_toml
 

@@ -10,8 +10,7 @@ import moreaugrad as mg
 from moreaugrad.registry import UnknownName, labelled, refuse_code
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
-from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
 
 CODE = '''
 """Parts that the package does not have."""

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moreaugrad.cli.entry import run
-from moreaugrad.cli.streams import lasting
+from moreaugrad.cli.entry import lasting, run
 
 FULL = Path("/dev/full")
 NAMES = ["gr\u00f6\u00dfe", "\u03c1\u2192\u221e", "line\u2028separator"]

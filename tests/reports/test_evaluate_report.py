@@ -16,7 +16,7 @@ from moreaugrad.reports import statistics
 from moreaugrad.reports.folder import unit_stem
 from moreaugrad.reports.statistics import WORST
 from moreaugrad.runs.engine import Outcome, execute
-from moreaugrad.runs.plans.report import ReportPlan
+from moreaugrad.runs.plans.explain import ReportPlan
 from moreaugrad.runs.report import ReportRun
 
 METHODS = ("simple-gradient", "smoothgrad")

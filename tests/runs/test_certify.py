@@ -14,8 +14,8 @@ from moreaugrad.cli.entry import run
 from moreaugrad.reports.certificates import last_change
 from moreaugrad.runs.certify import CertifyRun
 from moreaugrad.runs.engine import Outcome, execute
-from moreaugrad.runs.plans.certify import CertifyPlan
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
+from moreaugrad.runs.plans.studies import CertifyPlan
 
 SIGMA = 0.4
 CURVES = ["sparsified", "relaxed", "sparse-moreaugrad", "moreaugrad"]

@@ -21,7 +21,7 @@ from moreaugrad.metrics import gini
 from moreaugrad.runs.engine import Outcome, execute
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.toml import differences, read_plan
 from moreaugrad.runs.processes import Processes
 

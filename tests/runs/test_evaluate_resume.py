@@ -22,7 +22,7 @@ from moreaugrad.runs import directory
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.maps.run import MapsRun
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.toml import read_plan
 
 TESTS = Path(__file__).parents[1]

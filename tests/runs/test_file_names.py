@@ -18,8 +18,7 @@ from moreaugrad.models import load_model
 from moreaugrad.models.loading import trained_folder
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.inputs import unique_names
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
-from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
 from moreaugrad.runs.plans.toml import read_plan
 
 MODEL = ["--model", "tiny_models:smooth", "-q"]

@@ -10,10 +10,8 @@ import pytest
 from moreaugrad.cli.app import make_app
 from moreaugrad.cli.commands import COMMANDS, CommonOptions
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
-from moreaugrad.runs.plans.explain import ExplainPlan
-from moreaugrad.runs.plans.option import options
-from moreaugrad.runs.plans.text import with_options
+from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
+from moreaugrad.runs.plans.option import options, with_options
 from moreaugrad.runs.plans.toml import digests, plan_toml, read_plan
 from moreaugrad.runs.plans.train import TrainPlan
 

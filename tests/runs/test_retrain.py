@@ -25,7 +25,7 @@ from moreaugrad.runs.plans.retrain import DiffRoarPlan, LabelsPlan, StabilityPla
 from moreaugrad.runs.plans.toml import plan_toml, read_plan
 from moreaugrad.runs.plans.train import AugmentPlan, StartPlan, TrainDataPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.retrain import ranking
+from moreaugrad.runs.retrain import diffroar
 from moreaugrad.runs.retrain.diffroar import DiffRoarRun
 from moreaugrad.runs.retrain.examples import Ranks, drawn, exchange, masked_examples, shuffled
 from moreaugrad.runs.retrain.pairs import LabelsRun, StabilityRun
@@ -183,7 +183,7 @@ def test_diffroar_tells_a_good_order_from_a_bad_one(
             return noise + (places if self.sign > 0 else 1 - places)
 
     known = {label: Known(int(label)) for label in ("+1", "-1")}
-    monkeypatch.setattr(ranking, "explainers", lambda *_: known)
+    monkeypatch.setattr(diffroar, "explainers", lambda *_: known)
     training = read_plan(TrainPlan, trained / "config.toml", trust=True)
     plan = DiffRoarPlan(
         explained=str(trained), training=training, levels=(0.1,), seeds=(0, 1),

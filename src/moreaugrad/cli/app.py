@@ -91,7 +91,11 @@ def _annotation(option: Option) -> Any:
     )  # fmt: skip
     if option.is_flag:
         return Annotated[bool | None, declare(negative=option.negative or ())]
-    how: dict[str, Any] = {"metavar": option.metavar, "allow_leading_hyphen": True, "negative": ()}
+    how: dict[str, Any] = {
+        "metavar": option.metavar or "TEXT",
+        "allow_leading_hyphen": True,
+        "negative": (),
+    }
     return Annotated[kind | None, declare(**how)]
 
 
@@ -110,7 +114,7 @@ def _methods(
     json
         Print them for scripts, as JSON.
     """
-    from moreaugrad.cli.methods import list_methods
+    from moreaugrad.cli.perform import list_methods
 
     list_methods(name, as_json=json)
     return 0

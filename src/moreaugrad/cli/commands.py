@@ -101,21 +101,21 @@ COMMANDS: Mapping[str, Command] = {
         hidden=("methods", "compare"), adapt=f"{_PLANS}explain:swept",
     ),
     "certify": Command(
-        plan=f"{_PLANS}certify:CertifyPlan", run=f"{_RUNS}certify:CertifyRun",
+        plan=f"{_PLANS}studies:CertifyPlan", run=f"{_RUNS}certify:CertifyRun",
         help="Certify how much of a map's largest entries stays under any perturbation.",
         more="Certificates of Sparsified SmoothGrad, and estimates for MoreauGrad, by the L2 "
         "length.\n\nmoreaugrad certify cat.jpg --model torchvision:resnet50 --sigma 0.1 --out "
         "cat-certified",
     ),
     "evaluate": Command(
-        plan=f"{_PLANS}evaluate:EvaluatePlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
+        plan=f"{_PLANS}explain:EvaluatePlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
         help="Measure how robust, sparse and faithful maps are, on a data set and under attacks.",
         more="moreaugrad evaluate --data photos/ --model torchvision:resnet50 --methods "
         "smoothgrad,sparse-moreaugrad --attack top-k --epsilons 0.5,1 --images 50 --out run\n\n"
         + RESUMED.format("evaluate"),
     ),
     "report": Command(
-        plan=f"{_PLANS}report:ReportPlan", run=f"{_RUNS}report:ReportRun",
+        plan=f"{_PLANS}explain:ReportPlan", run=f"{_RUNS}report:ReportRun",
         help="Draw the runs of any command: tables with intervals, curves, maps.",
         more="moreaugrad report run --out page",
         without=("config", "trust", "dry_run"),
@@ -128,13 +128,13 @@ COMMANDS: Mapping[str, Command] = {
         hidden=("preprocess",),
     ),
     "sanity": Command(
-        plan=f"{_PLANS}sanity:SanityPlan", run=f"{_RUNS}sanity:SanityRun",
+        plan=f"{_PLANS}studies:SanityPlan", run=f"{_RUNS}sanity:SanityRun",
         help="Compare maps with those of copies of the network with randomised weights.",
         more="moreaugrad sanity --data photos/ --model torchvision:squeezenet1_0 --out "
         "photos-sanity",
     ),
     "visualise": Command(
-        plan=f"{_PLANS}visualise:VisualisePlan", run=f"{_RUNS}visualise:VisualiseRun",
+        plan=f"{_PLANS}studies:VisualisePlan", run=f"{_RUNS}visualise:VisualiseRun",
         help="Feature visualisation: images that raise the score of each class.",
         more="moreaugrad visualise --model builtin --set jitter=2 --set blur=0.5 --out features",
     ),

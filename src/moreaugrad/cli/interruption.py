@@ -1,9 +1,11 @@
-"""Signals that end a command: Ctrl-C (SIGINT), SIGTERM and SIGHUP.
+"""Exit codes, and signals that end a command: Ctrl-C (SIGINT), SIGTERM and SIGHUP.
 
 At any moment they are one line and the exit code 128 + the signal's number. While a run is at work
 the first is a KeyboardInterrupt, which the run answers by keeping what is finished, and the second
 ends it at once.
 """
+
+from __future__ import annotations
 
 import os
 import signal
@@ -12,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from moreaugrad.cli.codes import INTERRUPTED
-
+DONE, PARTLY, REFUSED, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes. INTERRUPTED is that of Ctrl-C; other signals have others, see `exit_code`."""
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
            if hasattr(signal, name)]  # fmt: skip
 """Windows has no SIGHUP."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+from rich.padding import Padding
+
 from moreaugrad.cli import screen, summary
-from moreaugrad.cli.codes import DONE, INTERRUPTED, PARTLY
 from moreaugrad.cli.commands import COMMANDS, Command, CommonOptions, loaded
+from moreaugrad.cli.interruption import DONE, INTERRUPTED, PARTLY
+from moreaugrad.explainers import METHODS
 from moreaugrad.files.names import readable
 from moreaugrad.runs.plans.common import ModelPlan
-from moreaugrad.runs.plans.option import Plan, options
-from moreaugrad.runs.plans.text import with_options
+from moreaugrad.runs.plans.option import Plan, options, with_options
+from moreaugrad.settings import settings_of
 
 
 def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> Plan:
@@ -126,3 +131,61 @@ def write_cells(
     elif not quiet:
         screen.results().print(f"{written} images written to {out}", markup=False, soft_wrap=True)
     return DONE
+
+
+def list_methods(name: str | None, *, as_json: bool) -> None:
+    """All methods with their settings; of one, what each setting means.
+
+    Errors: ValueError for an unknown name.
+    """
+    rows = METHODS if name is None else {name: METHODS[name]}
+    if as_json:
+        screen.print_json({name: _described(name) for name in rows})
+        return
+    console = screen.results()
+    for name, row in rows.items():
+        source = f" [dim]({escape(row.source)})[/]" if row.source else ""
+        console.print(f"[bold]{name}[/]", Padding(f"{escape(row.summary)}{source}", INDENTED))
+        if len(rows) == 1:
+            console.print("\n".join(_meanings(name)), markup=False, highlight=False)
+        else:
+            shown = {k: v for k, v in row.defaults().items() if k not in SHARED}
+            settings = "  ".join(f"{k}={'none' if v is None else v}" for k, v in shown.items())
+            console.print(Padding(f"[cyan]{escape(settings)}[/]", INDENTED))
+    if len(rows) > 1:
+        console.print(
+            f"\nAll methods: {'  '.join(SHARED)}\nSet them by the options of the same name, or by "
+            "--set NAME=VALUE. What they mean: moreaugrad methods NAME"
+        )
+
+
+INDENTED = (0, 0, 0, 4)
+SHARED = ("score", "task", "layer", "batch_size", "check")
+"""Settings that every method has."""
+
+
+def _described(name: str) -> dict[str, Any]:
+    row = METHODS[name]
+    return {
+        "summary": row.summary,
+        "source": row.source,
+        "settings": {key: _plain(value) for key, value in row.defaults().items()},
+        "meanings": {one.name: one.meaning for one in settings_of(row.load()) if one.default},
+        "fixed": dict(row.settings),
+    }
+
+
+def _meanings(name: str) -> list[str]:
+    row = METHODS[name]
+    lines = []
+    for one in settings_of(row.load()):
+        if one.default:
+            default = row.settings.get(one.name, one.default)
+            fixed = ", which makes it this method" if one.name in row.settings else ""
+            lines.append(f"\n  {one.name} = {default}{fixed}")
+            lines += textwrap.wrap(one.meaning, 72, initial_indent="    ", subsequent_indent="    ")
+    return lines
+
+
+def _plain(value: object) -> Any:
+    return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)

@@ -34,8 +34,8 @@ from moreaugrad.runs.engine import Files, NoResult, Run
 from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network, fixed_threads
-from moreaugrad.runs.plans.certify import DRAWS, STEPS, CertifyPlan
 from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.plans.studies import DRAWS, STEPS, CertifyPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Failure, Unwatched, Watch
 from moreaugrad.runs.records import TROUBLE, json_text, line, number, numbers, versions

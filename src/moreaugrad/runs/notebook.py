@@ -26,8 +26,7 @@ from moreaugrad.runs.inputs import Inputs, TensorInputs
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.common import CELLS, ComputePlan, DataPlan, ModelPlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
-from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan, ReportPlan
 from moreaugrad.runs.plans.maps import (
     COMMON,
     OF_LABEL,
@@ -37,7 +36,6 @@ from moreaugrad.runs.plans.maps import (
     read_parts,
 )
 from moreaugrad.runs.plans.option import Plan, Settings, options
-from moreaugrad.runs.plans.report import ReportPlan
 from moreaugrad.runs.report import ReportRun
 from moreaugrad.settings import Documented, nearest
 

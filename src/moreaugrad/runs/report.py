@@ -17,7 +17,7 @@ from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files, Run
 from moreaugrad.runs.inputs import unique_names
 from moreaugrad.runs.plans.common import ComputePlan
-from moreaugrad.runs.plans.report import ReportPlan
+from moreaugrad.runs.plans.explain import ReportPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Failure, Unwatched, Watch
 

@@ -27,7 +27,7 @@ from moreaugrad.runs.maps.metrics import make_metric, metric_settings
 from moreaugrad.runs.network import Network, fixed_threads
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.maps import OF_LABEL
-from moreaugrad.runs.plans.sanity import SanityPlan
+from moreaugrad.runs.plans.studies import SanityPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Failure, Unwatched, Watch
 from moreaugrad.runs.records import json_text, line, number

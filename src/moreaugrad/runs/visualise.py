@@ -19,8 +19,8 @@ from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.maps.methods import built
 from moreaugrad.runs.network import Network, fixed_threads
 from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.plans.studies import VisualisePlan
 from moreaugrad.runs.plans.toml import from_table
-from moreaugrad.runs.plans.visualise import VisualisePlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Unwatched, Watch
 from moreaugrad.runs.records import json_text

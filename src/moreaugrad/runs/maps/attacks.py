@@ -17,7 +17,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.names import number_name
 from moreaugrad.runs.maps.methods import Method, built, spelt_out
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.evaluate import OF_DATA, EvaluatePlan
+from moreaugrad.runs.plans.explain import OF_DATA, EvaluatePlan
 from moreaugrad.runs.plans.option import Settings
 from moreaugrad.runs.records import line
 from moreaugrad.score.forward import call

@@ -34,8 +34,7 @@ from moreaugrad.runs.maps.methods import Method
 from moreaugrad.runs.maps.setup import set_up
 from moreaugrad.runs.network import Network, fixed_threads
 from moreaugrad.runs.plans.common import ComputePlan
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
-from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
 from moreaugrad.runs.plans.toml import to_table
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Failure, Unwatched, Watch

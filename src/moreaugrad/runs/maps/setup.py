@@ -22,8 +22,7 @@ from moreaugrad.runs.maps.metrics import (
     usual_metrics,
 )
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.evaluate import EvaluatePlan
-from moreaugrad.runs.plans.explain import ComparisonPlan, ExplainPlan, StylePlan
+from moreaugrad.runs.plans.explain import ComparisonPlan, EvaluatePlan, ExplainPlan, StylePlan
 from moreaugrad.runs.plans.maps import OF_LABEL
 from moreaugrad.runs.plans.option import Settings
 from moreaugrad.runs.processes import Processes

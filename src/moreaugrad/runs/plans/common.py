@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from moreaugrad.data import LAYOUTS
-from moreaugrad.registry import choose
 from moreaugrad.runs.plans.option import Option, Plan, filled, named, option, part, unkept
 
 DTYPES = ("float32", "float64", "bfloat16")
-MOST_THREADS = 1024
+THREADS = "[1, 1024]"
 CELLS = "cells"
-SPLITS = ("val", "test", "train")
 Size = int | tuple[int, int]
 
 MODEL_NAMES = (
@@ -78,10 +76,6 @@ class ModelPlan(Plan):
         """With the name that a caller gives, which is consent to run its code."""
         return replace(self, name=value, named_in="")
 
-    def trusted(self, named_in: str, *, trust: bool) -> Self:
-        """As read from a configuration."""
-        return replace(self, named_in=named_in, trust=trust)
-
     def check_trust(self) -> None:
         """Errors: ValueError for code that a configuration file names, without `trust`."""
         if self.named_in:
@@ -89,12 +83,12 @@ class ModelPlan(Plan):
 
             check_trust(self.name, self.named_in, trust=self.trust)
 
-    def moved(self, move: Callable[[str], str]) -> Self:
+    def with_paths(self, move: Callable[[str], str]) -> Self:
         from moreaugrad.models.loading import TRAINED, trained_folder
 
         folder = trained_folder(self.name)
         name = self.name if folder is None else f"{TRAINED}:{move(folder)}"
-        return replace(super().moved(move), name=name)
+        return replace(super().with_paths(move), name=name)
 
     def arguments(self) -> dict[str, Any]:
         """Of `load_model`. Errors: ValueError without a name, and as of `check_trust`."""
@@ -103,10 +97,9 @@ class ModelPlan(Plan):
                 f"model: expected a network, got none: name it with --model, as {MODEL_NAMES}"
             )
         self.check_trust()
-        given = {n: v for n, v in vars(self.preprocess).items() if v is not None}
         return {
             "name": self.name, "weights": self.weights, "labels": self.labels,
-            "preprocess": given, "trust": self.trust,
+            "preprocess": self.preprocess.given(), "trust": self.trust,
         }  # fmt: skip
 
 
@@ -121,8 +114,10 @@ class ComputePlan(Plan):
     GROUP: ClassVar[str] = "Computation"
 
     device: str | None = option(None, "cpu, cuda, cuda:1, mps or auto.", shown="auto")
-    dtype: str = option("float32", "Precision of the network: float32, float64 or bfloat16.")
-    threads: int | None = option(None, "CPU threads of each process.")
+    dtype: str = option(
+        "float32", "Precision of the network: float32, float64 or bfloat16.", choices=DTYPES
+    )
+    threads: int | None = option(None, "CPU threads of each process.", within=THREADS)
     channels_last: bool | None = option(
         None, "Memory layout of the network: channels last or first.", "--channels-last",
         negative="--channels-first", shown="last on a CPU",
@@ -131,13 +126,6 @@ class ComputePlan(Plan):
         None, "Fold batch normalisation into convolutions, or keep it.", "--fold-batchnorm",
         negative="--keep-batchnorm", shown="fold on a CPU",
     )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        choose("dtype", self.dtype, DTYPES)
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            raise ValueError(
-                f"threads: expected a number from 1 to {MOST_THREADS}, got {self.threads}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +154,11 @@ class DataPlan(Plan):
         "auto", "Layout of the data set: cub, cifar10, tiny-imagenet, listed, imagenet or folders."
     )
     split: str | None = option(
-        None, "Part of the data set: val, test or train.", shown="the first of these that there is"
-    )
+        None, "Part of the data set: val, test or train.", shown="the first of these that there is",
+        choices=("val", "test", "train"),
+    )  # fmt: skip
     images: int | None = option(
-        None, "Number of images of the data set, chosen by --seed.", shown="all"
+        None, "Number of images of the data set, chosen by --seed.", shown="all", within="[1, inf)"
     )
     indices: tuple[int, ...] = option(
         (), "Indices of images of the data set, separated by commas, instead of --images."
@@ -179,30 +168,24 @@ class DataPlan(Plan):
         0.0, "Smallest fraction of an image of cells that the feature of its class covers."
     )
     max_unreadable: float = option(
-        0.1, "Fraction of images that may be unreadable; with more of them the run fails."
-    )
+        0.1, "Fraction of images that may be unreadable; with more of them the run fails.",
+        within="[0, 1]",
+    )  # fmt: skip
     digest: str = filled()
 
     def __post_init__(self) -> None:
         from moreaugrad.files.foreign import check_named
 
+        super().__post_init__()
         for name in self.files:
             check_named("images", name)
         if self.source is not None:
             check_named("data", self.source)
         if self.files and self.source is not None:
             raise ValueError(f"images: expected files or --data {self.source}, got both")
-        if self.images is not None and self.images < 1:
-            raise ValueError(f"images: expected at least 1, got {self.images}")
         LAYOUTS.check(self.layout, also=["auto", CELLS])
-        if self.split is not None:
-            choose("split", self.split, SPLITS)
         if self.files and (self.layout, self.split) != ("auto", None):
             raise ValueError("layout and split: expected a data set (--data), got image files")
-        if not 0 <= self.max_unreadable <= 1:
-            raise ValueError(
-                f"max_unreadable: expected a fraction in [0, 1], got {self.max_unreadable!r}"
-            )
 
     def edited(self, name: str, value: Any) -> Self:
         """Images in place of those of the configuration, whichever way it names them."""
@@ -210,7 +193,5 @@ class DataPlan(Plan):
             return replace(self, source=value, files=(), indices=())
         return replace(self, files=tuple(value), source=None, indices=(), images=None)
 
-    def moved(self, move: Callable[[str], str]) -> Self:
-        if self.source == CELLS:
-            return self
-        return super().moved(move)
+    def with_paths(self, move: Callable[[str], str]) -> Self:
+        return self if self.source == CELLS else super().with_paths(move)

@@ -1,4 +1,4 @@
-"""What `explain`, `compare` and `sweep` are asked for."""
+"""What `explain`, `compare`, `sweep`, `evaluate` and `report` are asked for."""
 
 from __future__ import annotations
 
@@ -6,14 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from moreaugrad.attacks import ATTACKS
 from moreaugrad.explainers import METHODS
-from moreaugrad.registry import choose
 from moreaugrad.runs.plans.common import ModelPlan
-from moreaugrad.runs.plans.maps import EXPORTS, LIMITED, METRICS_HELP, MapsPlan, read_metrics
+from moreaugrad.runs.plans.maps import (
+    CLEAN,
+    EXPORTS,
+    LIMITED,
+    METRICS_HELP,
+    MapsPlan,
+    read_attacks,
+    read_metrics,
+)
 from moreaugrad.runs.plans.option import Plan, Settings, option, part
 
-USUAL: Mapping[str, Settings] = {"gini": {}}
-"""Metrics of every map; with ground truth also how well it is found."""
+OF_DATA = "data"
+"""As `labels` of the published attack: the data set's classes."""
+EXPLAINED: Mapping[str, Settings] = {"gini": {}}
+"""Metrics of every map that is explained; with ground truth also how well it is found."""
+EVALUATED: Mapping[str, Settings] = {
+    name: {} for name in ("normalised-distance", "top-k", "ssim", "gini", "zeros")
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +63,7 @@ class SweepPlan(Plan):
     images: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         METHODS.check(self.method)
         if self.over in self.settings:
             raise ValueError(
@@ -87,13 +101,16 @@ class ExplainPlan(MapsPlan):
     """
 
     metrics: Mapping[str, Settings] = option(
-        USUAL, METRICS_HELP, read=read_metrics, shown="gini; with ground truth auroc and "
+        EXPLAINED, METRICS_HELP, read=read_metrics, shown="gini; with ground truth auroc and "
         "average-precision",
     )  # fmt: skip
-    export: tuple[str, ...] = option((), "Further formats of each map: npy, csv.", group="Output")
+    export: tuple[str, ...] = option(
+        (), "Further formats of each map: npy, csv.", group="Output", choices=EXPORTS
+    )
     page_images: int = option(
         24, "Number of inputs that the page shows. Up to 32 inputs and 128 maps it is one file; "
         "the images of a larger page are files in index_files/ next to it.", group="Output",
+        within="[1, inf)",
     )  # fmt: skip
     style: StylePlan = part(StylePlan)
     sweep: SweepPlan | None = None
@@ -102,13 +119,6 @@ class ExplainPlan(MapsPlan):
         "--compare-with", group="Model", read=_second, metavar="TEXT",
     )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.export:
-            choose("export", name, EXPORTS)
-        if self.page_images < 1:
-            raise ValueError(f"page_images: expected at least 1, got {self.page_images}")
-
 
 def swept(plan: ExplainPlan) -> ExplainPlan:
     """A sweep alone, with the settings that a configuration has for its method."""
@@ -116,3 +126,86 @@ def swept(plan: ExplainPlan) -> ExplainPlan:
     own = {k: v for k, v in plan.methods.get(sweep.method, {}).items() if k != sweep.over}
     settings = {**own, **sweep.settings}
     return replace(plan, methods={}, compare=None, sweep=replace(sweep, settings=settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatePlan(MapsPlan):
+    """images x methods, and each of these under every attack at every budget.
+
+    An attack has, besides the settings of its class: `epsilons` of its own; `over`, the setting
+    that these are values of, instead of epsilon (sigma of Gaussian noise); `source`, the label or
+    name of the method that its steps are computed on; `surrogate`, the beta of a softplus network
+    for these steps; `through` may be a list, of which each method takes the first that it has.
+    `labels = "data"` gives the published attack the data set's classes.
+    epsilons: the budgets of the other attacks; norm, units: of all attacks that are not given their
+    own. A metric that asks the network has `score`: which one, or "explained" for that of each
+    method. maps: for how many images maps are kept; None is all.
+    """
+
+    GROUP: ClassVar[str] = "Evaluation"
+    PARTS: ClassVar[tuple[str, ...]] = ("methods", "metrics", "attacks")
+
+    metrics: Mapping[str, Settings] = option(
+        EVALUATED, METRICS_HELP, read=read_metrics, shown=", ".join(EVALUATED)
+    )  # fmt: skip
+    attacks: Mapping[str, Settings] = option(
+        {}, "[LABEL=]NAME[:SETTING=VALUE,...]: an attack (top-k, mass-centre, gaussian, ...). "
+        "Settings besides its own: source=METHOD, surrogate=BETA, epsilons=[...], over=SETTING.",
+        "--attack", read=read_attacks, repeated=True,
+    )  # fmt: skip
+    epsilons: tuple[float, ...] = option((), "Budgets of the attacks, separated by commas.")
+    norm: str | None = option(None, "Norm of the budgets: l2 or linf.", shown="l2")
+    units: str | None = option(
+        None, "Units of the budgets: input (after the preprocessing) or pixel (0 to 1).",
+        shown="input",
+    )  # fmt: skip
+    maps: int | None = option(
+        None, "Number of images whose maps are kept.", shown="all", within="[0, inf)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if CLEAN in self.attacks:
+            raise ValueError(f"attacks: expected another label, {CLEAN!r} is the map without one")
+        for label in self.attacks:
+            self.budgets(label)
+
+    def budgets(self, attack: str) -> tuple[float | None, ...]:
+        """The epsilons of an attack; (None,) for one that needs none and has none.
+
+        Errors: ValueError where there are none.
+        """
+        given = self.attacks[attack]
+        kind = ATTACKS[str(given.get("attack", attack))]
+        found = given.get("epsilons", self.epsilons)
+        values = tuple(found) if isinstance(found, (list, tuple)) else (found,)
+        if not values and not kind.load().needs_epsilon:
+            return (None,)
+        if not values or not all(type(v) in (int, float) and v >= 0 for v in values):
+            raise ValueError(
+                f"epsilons: expected numbers >= 0 for the attack {attack}, got "
+                f"{list(values) or 'none'}"
+            )
+        return tuple(sorted({float(value) for value in values}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportPlan(Plan):
+    """runs: folders of runs of any command. confidence: of the intervals over images. gallery: how
+    many images of each run are shown. base: which method each is made of (METHOD=BASE, or BASE for
+    all others): the report then has the faithfulness that is lost."""
+
+    GROUP: ClassVar[str] = "Report"
+
+    runs: tuple[str, ...] = option((), "Folders of runs, of any command.", "RUN", path=True)
+    confidence: float = option(
+        0.95, "Confidence of the intervals over images (Student's t).", within="(0, 1)"
+    )
+    gallery: int = option(
+        4, "Number of images whose maps are shown. Those of a page of more than 32 images or 128 "
+        "maps are files in index_files/ next to it.", within="[0, inf)",
+    )  # fmt: skip
+    base: tuple[str, ...] = option(
+        (), "[METHOD=]BASE: what a method is made of; the report has the fraction of the base's "
+        "AOPC that it loses.", repeated=True,
+    )  # fmt: skip

@@ -12,8 +12,7 @@ from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.registry import Registry, choose, labelled
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
-from moreaugrad.runs.plans.option import Option, Plan, Settings, option, part
-from moreaugrad.runs.plans.text import setting, typed, words
+from moreaugrad.runs.plans.option import Option, Plan, Settings, option, part, setting, typed, words
 
 ALL = "all"
 METRICS_HELP = "Names of metrics, separated by commas; or all."
@@ -74,6 +73,15 @@ def read_metrics(before: Mapping[str, Settings], text: str | list[str]) -> dict[
     return read_parts(METRICS, before, names)
 
 
+def check_pairs(metrics: Iterable[str]) -> None:
+    """Errors: ValueError for none, and for a metric that is not one of pairs of maps."""
+    pairs = [name for name, metric in METRICS.items() if metric.kind == "pair"]
+    if not metrics:
+        raise ValueError(f"metrics: expected some of {', '.join(pairs)}, got none")
+    for name in metrics:
+        choose("metrics", name, pairs)
+
+
 def read_attacks(_: Mapping[str, Settings], texts: list[str]) -> dict[str, Settings]:
     return dict(map(_attack, texts))
 
@@ -92,61 +100,45 @@ def _attack(text: str) -> tuple[str, Settings]:
     return label, own
 
 
-def _common(help: str, *names: str, **more: Any) -> Option:
-    return Option(names=names, help=help, **{"group": "Explanation", **more})
+def labelled_setting(text: str) -> tuple[str, str, Any]:
+    """The label (may be empty), the setting and the value of `[LABEL.]NAME=VALUE`."""
+    key, found = setting("--set", text)
+    label, _, own = key.rpartition(".")
+    return label, own, found
 
 
-COMMON = {
-    "score": _common(
-        "What is explained: logit, log-probability, probability, margin or cross-entropy.",
-        "--score", default="by method",
-    ),
-    "task": _common(
-        "How outputs are read: auto, multiclass, binary, multilabel or regression.", "--task",
-        default="auto",
-    ),
-    "layer": _common("Name of a module whose output is explained, not the input.", "--layer"),
-    "rho": _common("rho of the Moreau envelope.", "--rho", default="by method", metavar="NUMBER",
-    ),
-    "eta": _common(
-        "Weight of the penalty, a number, or auto to reach --sparsity.", "--eta", default="auto"
-    ),
-    "sparsity": _common("Fraction of zeros that an automatic eta gives.", "--sparsity",
-                        default="0.9", metavar="NUMBER",
-    ),
-    "sigma": _common(
-        "Standard deviation of the Gaussian noise, as a fraction of the input's range; 0 is no "
-        "noise. With --sigma-mode absolute: in the network's input units.", "--sigma",
-        default="by method", metavar="NUMBER",
-    ),
-    "sigma_mode": _common("Units of --sigma: relative or absolute.", "--sigma-mode",
-                          default="relative"),
-    "samples": _common("Noise samples of each map, of methods with a fixed number.",
-                       "--noise-samples", default="by method", metavar="NUMBER",
-    ),
-    "group": _common(
-        "Groups of group-sparse methods: side of the blocks in pixels, or HEIGHT,WIDTH, or tokens.",
-        "--group", default="by method",
-    ),
-    "tolerance": _common("Relative error at which a map is done.", "--tolerance",
-                         default="by method", metavar="NUMBER",
-    ),
-    "max_evaluations": _common("Largest number of gradient evaluations of a map.",
-                               "--max-evaluations", default="by method", metavar="NUMBER",
-    ),
-    "batch_size": _common(
-        "Network passes done at once, or auto; halved when memory runs out.", "--batch-size",
-        default="auto", group="Computation",
-    ),
-    "check": _common(
-        "Refuse a network whose output is random or depends on the other inputs of a batch.",
-        "--check", is_flag=True, negative="--no-check", default="check",
-    ),
-}  # fmt: skip
-"""Settings of many methods, which have options of their own; see `MapsPlan.settings`."""
+def with_setting(
+    parts: Mapping[str, Mapping[str, Settings]], label: str, name: str, value: Any
+) -> dict[str, Any]:
+    """Methods, metrics and attacks with a setting of those with the label. Errors: ValueError."""
+    choose("--set: one of the chosen parts", label, [k for found in parts.values() for k in found])
+    return {
+        kind: {k: {**own, name: value} if k == label else own for k, own in found.items()}
+        for kind, found in parts.items()
+    }
 
 
-def read_batch_size(text: str) -> int | None:
+def methods_option(*usual: str, group: str = "Explanation") -> Any:
+    """The field of a plan's methods. usual: names of the default ones."""
+    return option(
+        {name: {} for name in usual},
+        "Names of methods, separated by commas; all; or all,-NAME for all but one.",
+        "--methods", "--method", "-m", group=group, read=read_methods, shown=", ".join(usual),
+    )  # fmt: skip
+
+
+BATCH_SIZE = "Network passes done at once, or auto; halved when memory runs out."
+
+
+def batch_size_option() -> Any:
+    """The field of plans that are not of many methods."""
+    return option(
+        None, BATCH_SIZE, "--batch-size", shown="auto", group="Computation", within="[1, inf)",
+        read=lambda _, text: _batch_size(text),
+    )  # fmt: skip
+
+
+def _batch_size(text: str) -> int | None:
     """None for auto. Errors: ValueError for what is no number of passes."""
     if text == "auto":
         return None
@@ -154,6 +146,50 @@ def read_batch_size(text: str) -> int | None:
     if type(found) is not int or found < 1:
         raise ValueError(f"--batch-size: expected auto or a whole number of passes, got {text!r}")
     return found
+
+
+def _common(help: str, name: str, default: str = "by method", **more: Any) -> Option:
+    return Option(names=(name,), help=help, default=default, **{"group": "Explanation", **more})
+
+
+COMMON = {
+    "score": _common(
+        "What is explained: logit, log-probability, probability, margin or cross-entropy.",
+        "--score",
+    ),
+    "task": _common(
+        "How outputs are read: auto, multiclass, binary, multilabel or regression.", "--task",
+        "auto",
+    ),
+    "layer": _common("Name of a module whose output is explained, not the input.", "--layer", ""),
+    "rho": _common("rho of the Moreau envelope.", "--rho", metavar="NUMBER"),
+    "eta": _common("Weight of the penalty, a number, or auto to reach --sparsity.", "--eta",
+                   "auto"),
+    "sparsity": _common("Fraction of zeros that an automatic eta gives.", "--sparsity", "0.9",
+                        metavar="NUMBER"),
+    "sigma": _common(
+        "Standard deviation of the Gaussian noise, as a fraction of the input's range; 0 is no "
+        "noise. With --sigma-mode absolute: in the network's input units.", "--sigma",
+        metavar="NUMBER",
+    ),
+    "sigma_mode": _common("Units of --sigma: relative or absolute.", "--sigma-mode", "relative"),
+    "samples": _common("Noise samples of each map, of methods with a fixed number.",
+                       "--noise-samples", metavar="NUMBER"),
+    "group": _common(
+        "Groups of group-sparse methods: side of the blocks in pixels, or HEIGHT,WIDTH, or tokens.",
+        "--group",
+    ),
+    "tolerance": _common("Relative error at which a map is done.", "--tolerance",
+                         metavar="NUMBER"),
+    "max_evaluations": _common("Largest number of gradient evaluations of a map.",
+                               "--max-evaluations", metavar="NUMBER"),
+    "batch_size": _common(BATCH_SIZE, "--batch-size", "auto", group="Computation"),
+    "check": _common(
+        "Refuse a network whose output is random or depends on the other inputs of a batch.",
+        "--check", "check", is_flag=True, negative="--no-check",
+    ),
+}  # fmt: skip
+"""Settings of many methods, which have options of their own; see `MapsPlan.settings`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,26 +222,21 @@ class MapsPlan(Plan):
         "-t", group="Explanation", shown="the predicted class",
     )  # fmt: skip
     seed: int = option(
-        0, "Random seed of the choice of images, of noise and of attacks.", group="Explanation"
-    )
+        0, "Random seed of the choice of images, of noise and of attacks.", group="Explanation",
+        within="[0, inf)",
+    )  # fmt: skip
     model: ModelPlan = part(ModelPlan)
     settings: Settings = field(default_factory=dict)
-    methods: Mapping[str, Settings] = option(
-        {}, "Names of methods, separated by commas; all; or all,-NAME for all but one.",
-        "--methods", "--method", "-m", group="Explanation", read=read_methods,
-    )  # fmt: skip
+    methods: Mapping[str, Settings] = methods_option()
     metrics: Mapping[str, Settings] = option({}, METRICS_HELP, read=read_metrics)
     block: int | None = option(
         None, "Images computed together, the unit of work that an interruption loses.",
-        shown="by the size of an input", group="Computation",
+        shown="by the size of an input", group="Computation", within="[1, inf)",
     )  # fmt: skip
     compute: ComputePlan = part(ComputePlan)
 
     def __post_init__(self) -> None:
-        if self.block is not None and self.block < 1:
-            raise ValueError(f"block: expected at least 1, got {self.block}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected a number >= 0, got {self.seed}")
+        super().__post_init__()
         for name in self.PARTS:
             # A user's own part that is named alone has the label of its class.
             object.__setattr__(self, name, labelled(name[:-1], getattr(self, name)))
@@ -218,24 +249,14 @@ class MapsPlan(Plan):
     def edited(self, name: str, value: Any) -> Self:
         """With a common setting, or with `--set`: of every method, or of the part with a label."""
         if name != "set":
-            read = read_batch_size if name == "batch_size" else typed
+            read = _batch_size if name == "batch_size" else typed
             found = value if isinstance(value, bool) else read(value)
             return replace(self, settings={**self.settings, name: found})
         plan = self
-        for text in value:
-            key, found = setting("--set", text)
-            label, _, own = key.rpartition(".")
-            plan = plan._with_setting(own, found, label)
+        for label, own, found in map(labelled_setting, value):
+            if label:
+                parts = {name: getattr(plan, name) for name in plan.PARTS}
+                plan = replace(plan, **with_setting(parts, label, own, found))
+            else:
+                plan = replace(plan, settings={**plan.settings, own: found})
         return plan
-
-    def _with_setting(self, setting: str, value: Any, label: str) -> Self:
-        if not label:
-            return replace(self, settings={**self.settings, setting: value})
-        parts: dict[str, Any] = {name: dict(getattr(self, name)) for name in self.PARTS}
-        choose(
-            "--set: one of the chosen parts", label, [k for found in parts.values() for k in found]
-        )
-        for found in parts.values():
-            if label in found:
-                found[label] = {**found[label], setting: value}
-        return replace(self, **parts)

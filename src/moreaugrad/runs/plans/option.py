@@ -1,13 +1,18 @@
-"""Plans, and the fields of plans that are options of the command line."""
+"""Plans, whose fields are options of the command line, and values as they are written there."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
+import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from moreaugrad.registry import choose
 
 Settings = Mapping[str, Any]
 NUMBERS, NAMES = "NUMBERS", "NAMES"
@@ -20,43 +25,56 @@ value. Errors: ValueError."""
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """names: with hyphens, the first is the usual one. default: in words, where the value does not
-    say it. read: where the type does not tell how. repeated: it may be given several times."""
+    say it. read: where the type does not tell how. repeated: it may be given several times.
+    negative: of a flag, the option for no. within: the interval of its numbers, such as "[0, 1)";
+    choices: its possible words; both are checked when a plan is made."""
 
     names: tuple[str, ...]
     help: str
-    group: str
+    group: str = ""
     default: str = ""
     read: Read | None = None
     repeated: bool = False
-    metavar: str = "TEXT"
+    metavar: str = ""
     is_flag: bool = False
     negative: str = ""
-    """Of a flag: the option for no."""
+    within: str = ""
+    choices: Sequence[str] = ()
 
     @property
     def name(self) -> str:
         return self.names[0]
 
+    def check(self, name: str, value: Any) -> None:
+        """Errors: ValueError for a number outside of the interval, or another word."""
+        for one in value if isinstance(value, tuple) else (value,):
+            if self.within and not _lies_within(self.within, one):
+                raise ValueError(f"{name}: expected {_in_words(self.within)}, got {one!r}")
+            if self.choices:
+                choose(name, one, self.choices)
+
+
+def _lies_within(interval: str, value: float) -> bool:
+    low, high = map(float, interval[1:-1].split(","))
+    above = value >= low if interval.startswith("[") else value > low
+    return above and (value <= high if interval.endswith("]") else value < high)
+
+
+def _in_words(interval: str) -> str:
+    low, high = interval[1:-1].split(", ")
+    if high == "inf":
+        return f"at least {low}" if interval.startswith("[") else f"a finite number > {low}"
+    return f"a fraction in {interval}" if high == "1" else f"a number from {low} to {high}"
+
 
 def option(
-    default: Any,
-    help: str,
-    *names: str,
-    group: str = "",
-    shown: str = "",
-    read: Read | None = None,
-    repeated: bool = False,
-    negative: str = "",
-    metavar: str = "",
-    path: str | bool = False,
+    default: Any, help: str, *names: str, shown: str = "", path: str | bool = False, **given: Any
 ) -> Any:
-    """A field that is an option. path: it names files or folders, relative to that of the TOML
-    file; a text is the field next to it that keeps a digest of what is named."""
-    given = {
-        "names": names, "help": help, "group": group, "default": shown, "read": read,
-        "repeated": repeated, "negative": negative, "metavar": metavar,
-    }  # fmt: skip
-    return _field(default, {"option": given, "path": path})
+    """A field that is an option; see `Option`. shown: its default in words. path: it names files
+    or folders, relative to that of the TOML file; a text is the field next to it that keeps a
+    digest of what is named."""
+    made = Option(names=names, help=help, default=shown, **given)
+    return _field(default, {"option": made, "path": path})
 
 
 def part(kind: type[Plan], **given: Any) -> Any:
@@ -89,48 +107,66 @@ def _field(default: Any, metadata: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A frozen dataclass of plain values, tuples, mappings and further plans."""
+    """A frozen dataclass of plain values, tuples, mappings and further plans.
+
+    Errors: ValueError for a value that its option does not allow.
+    """
 
     GROUP: ClassVar[str] = ""
     """The heading of its options, where they have none of their own."""
     EDITS: ClassVar[Mapping[str, Option]] = {}
     """Options that are no fields; see `edited`."""
 
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            given, value = item.metadata.get("option"), getattr(self, item.name)
+            if given is not None and value is not None:
+                name = given.name.lstrip("-").replace("-", "_") if given.names else item.name
+                given.check(name, value)
+
     def edited(self, name: str, value: Any) -> Self:
         """The plan with such an option. Errors: ValueError."""
         raise KeyError(name)
 
+    def given(self) -> dict[str, Any]:
+        """The fields that are not None, by name."""
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def each(self, change: Callable[[Any], Any]) -> Any:
+        """`change` of the plan with all plans in it changed."""
+        found = {
+            name: value.each(change) for name, value in self.given().items()
+            if isinstance(value, Plan)
+        }  # fmt: skip
+        return change(replace(self, **found))
+
     def moved(self, move: Callable[[str], str]) -> Self:
         """The plan with every path in it changed."""
+        found: Self = self.each(lambda plan: plan.with_paths(move))
+        return found
+
+    def with_paths(self, move: Callable[[str], str]) -> Self:
+        """The same of its own fields alone."""
         changed: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, Plan):
-                changed[item.name] = value.moved(move)
-            elif item.metadata.get("path") and value:
+            if item.metadata.get("path") and value:
                 several = not isinstance(value, str)
                 changed[item.name] = tuple(map(move, value)) if several else move(value)
         return replace(self, **changed)
 
     def without_digests(self) -> Self:
         """The plan as before it was prepared: a run makes its own digests."""
-        changed: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, Plan):
-                changed[item.name] = value.without_digests()
-            elif item.metadata.get("digest"):
-                changed[item.name] = ""
-        return replace(self, **changed)
+        found: Self = self.each(
+            lambda plan: replace(
+                plan, **{one.name: "" for one in fields(plan) if one.metadata.get("digest")}
+            )
+        )
+        return found
 
-    def each(self, change: Callable[[Any], Any]) -> Any:
-        """`change` of the plan with all plans in it changed."""
-        found = {
-            item.name: value.each(change)
-            for item in fields(self)
-            if isinstance(value := getattr(self, item.name), Plan)
-        }
-        return change(replace(self, **found))
+
+P = TypeVar("P", bound=Plan)
 
 
 def options(
@@ -148,7 +184,7 @@ def options(
         if item.name in kind.EDITS:
             yield place, kind.EDITS[item.name]
         elif given:
-            yield place, _made(item, given, kind.GROUP, hints[item.name])
+            yield place, _spelt_out(given, item, kind.GROUP, hints[item.name])
         elif nested := plan_in(hints[item.name]):
             yield from options(nested, hidden, place)
     names = {item.name for item in fields(kind)}
@@ -157,39 +193,158 @@ def options(
             yield (*where, name), edit
 
 
-def _made(item: dataclasses.Field[Any], given: Mapping[str, Any], group: str, hint: Any) -> Option:
-    names = given["names"] or (f"--{item.name.replace('_', '-')}",)
-    value = None if item.default is dataclasses.MISSING else item.default
-    usual = value is None or value is False or value in ("", ())
-    words = given["default"] or ("" if usual else in_words(value))
-    made = {**given, "names": names, "group": given["group"] or group, "default": words}
-    made["metavar"] = given["metavar"] or _metavar(hint)
-    made["repeated"] = given["repeated"] or made["metavar"] in (NUMBERS, NAMES)
-    return Option(**made, is_flag=hint is bool or bool in get_args(hint))
+def _spelt_out(given: Option, item: dataclasses.Field[Any], group: str, hint: Any) -> Option:
+    usual = item.default in (None, "", (), dataclasses.MISSING) or item.default is False
+    metavar = given.metavar or _metavar(hint)
+    return replace(
+        given, names=given.names or (f"--{item.name.replace('_', '-')}",),
+        group=given.group or group, default=given.default or ("" if usual else shown(item.default)),
+        metavar=metavar, repeated=given.repeated or metavar in (NUMBERS, NAMES),
+        is_flag=bool in kinds(hint),
+    )  # fmt: skip
 
 
 def _metavar(hint: Any) -> str:
     """What a value of a type is called in the help."""
-    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    kinds = [part for part in parts if part is not types.NoneType]
-    if get_origin(kinds[0]) is tuple:
-        return NUMBERS if {int, float} & {*get_args(kinds[0])} else NAMES
-    if any(get_origin(kind) is tuple for kind in kinds):
+    found = kinds(hint)
+    if get_origin(found[0]) is tuple:
+        return NUMBERS if {int, float} & {*get_args(found[0])} else NAMES
+    if any(get_origin(kind) is tuple for kind in found):
         return "SIDE"
-    return "TEXT" if str in kinds else "NUMBER" if {int, float} & {*kinds} else NAMES
+    return "TEXT" if str in found else "NUMBER" if {int, float} & {*found} else NAMES
 
 
-def in_words(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as the command line takes it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (tuple, list)):
-        return ",".join(map(in_words, value))
+    if isinstance(value, tuple):
+        return ",".join(map(shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def kinds(hint: Any) -> list[Any]:
+    """The types that a declared one allows, without None."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return [part for part in parts if part is not types.NoneType]
 
 
 def plan_in(hint: Any) -> type[Plan] | None:
     """The plan that a field of this type holds, or may hold."""
-    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    plans = [part for part in parts if isinstance(part, type) and issubclass(part, Plan)]
-    return plans[0] if plans else None
+    plans = (kind for kind in kinds(hint) if isinstance(kind, type) and issubclass(kind, Plan))
+    return next(plans, None)
+
+
+def with_options(plan: P, given: Mapping[str, Any], hidden: Sequence[str] = ()) -> P:
+    """The plan with options, texts or truth values by their names, in place of its own values.
+
+    Errors: ValueError that names the option, for text that is no value of its type.
+    """
+    found = {place: (o, given[o.name]) for place, o in options(type(plan), hidden)
+             if o.name in given}  # fmt: skip
+    return _changed(plan, found)
+
+
+def _changed(plan: P, found: Mapping[tuple[str, ...], tuple[Option, Any]]) -> P:
+    """All fields at once, because some go together; then what edits them."""
+    hints, changed = get_type_hints(type(plan)), dict[str, Any]()
+    for name in dict.fromkeys(place[0] for place in found if place[0] not in plan.EDITS):
+        before = getattr(plan, name)
+        if (name,) not in found:
+            kind = plan_in(hints[name])
+            assert kind is not None
+            rest = {place[1:]: what for place, what in found.items() if place[0] == name}
+            changed[name] = _changed(kind() if before is None else before, rest)
+            continue
+        option, text = found[name,]
+        read = option.read
+        changed[name] = read(before, text) if read else of_text(option.name, text, hints[name])
+    if changed:
+        plan = replace(plan, **changed)
+    for name in plan.EDITS:
+        if (name,) in found:
+            plan = plan.edited(name, found[name,][1])
+    return plan
+
+
+def of_text(name: str, text: Any, hint: Any) -> Any:
+    """The value of a type that a text stands for. Errors: ValueError with the option's name."""
+    if isinstance(text, bool):
+        return text
+    found = kinds(hint)
+    several = get_origin(found[0]) is tuple
+    if isinstance(text, list) and not name.startswith("-"):  # words without an option's name
+        if not several and len(text) != 1:
+            raise ValueError(f"{name}: expected one, got {', '.join(text)}")
+        return tuple(text) if several else text[0]
+    text = ",".join(text) if isinstance(text, list) else text
+    if several:
+        return _tuple(name, text, *get_args(found[0]))
+    if str in found:
+        return int(text) if int in found and text.lstrip("-").isdecimal() else text
+    kind, sides = int if int in found else float, len(found) > 1  # SIDE or HEIGHT,WIDTH
+    values = numbers(name, text, kind)
+    if len(values) > 1 + sides:
+        what = "a whole number" if kind is int else "a number"
+        raise ValueError(
+            f"{name}: expected {'SIDE or HEIGHT,WIDTH in pixels' if sides else what}, got {text!r}"
+        )
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _tuple(name: str, text: str, kind: Any, *rest: Any) -> tuple[Any, ...]:
+    plain = kind in (int, float)
+    found = numbers(name, text, kind) if plain else [of_text(name, w, kind) for w in words(text)]
+    if Ellipsis not in rest and len(found) != 1 + len(rest):
+        raise ValueError(f"{name}: expected {1 + len(rest)} values with commas, got {text!r}")
+    return tuple(found)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Those between commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers(name: str, text: str, kind: type = float) -> list[Any]:
+    """`0,0.1,1` as numbers, of kind int whole ones. Errors: ValueError, also for one that is
+    infinite or NaN."""
+    with contextlib.suppress(ValueError):
+        found = [float(word) for word in text.split(",")]
+        if all(math.isfinite(one) and one == kind(one) for one in found):
+            return list(map(kind, found))
+    what = "whole" if kind is int else "finite"
+    raise ValueError(f"{name}: expected {what} numbers, separated by commas; got {text!r}")
+
+
+def setting(name: str, text: str) -> tuple[str, Any]:
+    """`NAME=VALUE`. Errors: ValueError for another form."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ValueError(f"{name}: expected NAME=VALUE, got {text!r}")
+    return key.strip(), typed(value.strip())
+
+
+def read_settings(before: Settings, texts: Sequence[str]) -> Settings:
+    """Settings with those of `--set NAME=VALUE`."""
+    return {**before, **dict(setting("--set", text) for text in texts)}
+
+
+def typed(text: str) -> Any:
+    """A value as TOML has it; `8,16` and `[a,b]` are lists; what is neither is text.
+
+    Errors: ValueError for lists nested too deeply to be read.
+    """
+    for attempt in (text, f"[{text}]" if "," in text else text):
+        try:
+            found = tomllib.loads(f"value = {attempt}")
+        except tomllib.TOMLDecodeError:
+            continue
+        except RecursionError:
+            raise ValueError(
+                f"expected a value, got a list nested too deeply: {text[:20]!r}..."
+            ) from None
+        if len(found) == 1 and isinstance(found["value"], (bool, int, float, str, list)):
+            return found["value"]
+    if text.startswith("[") and text.endswith("]"):
+        return [typed(word.strip()) for word in text[1:-1].split(",")]
+    return text

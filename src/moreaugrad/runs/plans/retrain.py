@@ -6,19 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from moreaugrad.metrics import METRICS
-from moreaugrad.registry import choose, labelled
-from moreaugrad.runs.plans.maps import LABEL, read_methods
-from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option, part, unkept
-from moreaugrad.runs.plans.text import setting
+from moreaugrad.registry import labelled
+from moreaugrad.runs.plans.maps import (
+    LABEL,
+    check_pairs,
+    labelled_setting,
+    methods_option,
+    with_setting,
+)
+from moreaugrad.runs.plans.option import (
+    Option,
+    Plan,
+    Settings,
+    filled,
+    option,
+    part,
+    unkept,
+)
 from moreaugrad.runs.plans.train import LoadingPlan, TrainPlan
 
 RANDOM, ALL = "random", "all"
 """The control, whose order is drawn; and networks trained on whole images."""
 IDS, FILL = "ids", "fill"
 """Files next to those of ranks, which are named by the methods."""
-TARGETS = ("label", "prediction")
-UNITS = ("element", "pixel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +58,14 @@ class RetrainPlan(Plan):
         shown="that of the file of the training",
     )  # fmt: skip
     loading: LoadingPlan = unkept(LoadingPlan)
-    seeds: tuple[int, ...] = option((0, 1), "Random seeds of the trainings.")
-    methods: Mapping[str, Settings] = option(
-        {"simple-gradient": {}}, "Names of methods, separated by commas.", "--methods", "--method",
-        "-m", read=read_methods, shown="simple-gradient",
-    )  # fmt: skip
+    seeds: tuple[int, ...] = option((0, 1), "Random seeds of the trainings.", within="[0, inf)")
+    methods: Mapping[str, Settings] = methods_option("simple-gradient", group="Study")
     LEAST: ClassVar[int] = 2
     """Seeds that the study needs."""
 
     def __post_init__(self) -> None:
-        if (
-            len(self.seeds) < self.LEAST
-            or min(self.seeds) < 0
-            or len(set(self.seeds)) < len(self.seeds)
-        ):
+        super().__post_init__()
+        if len(set(self.seeds)) < max(self.LEAST, len(self.seeds)):
             raise ValueError(
                 f"seeds: expected {self.LEAST} or more different numbers >= 0, got "
                 f"{list(self.seeds)}"
@@ -74,15 +78,11 @@ class RetrainPlan(Plan):
     def edited(self, name: str, value: Any) -> Self:
         if name == "training":
             return replace(self, file=value)
-        methods = {label: dict(given) for label, given in self.methods.items()}
-        for text in value:
-            key, found = setting("--set", text)
-            label, _, own = key.rpartition(".")
-            if label:
-                choose("--set: one of the chosen methods", label, methods)
-            for each in [label] if label else methods:
-                methods[each][own] = found
-        return replace(self, methods=methods)
+        plan = self
+        for label, own, found in map(labelled_setting, value):
+            for each in [label] if label else self.methods:
+                plan = replace(plan, **with_setting({"methods": plan.methods}, each, own, found))
+        return plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,26 +107,28 @@ class DiffRoarPlan(RetrainPlan):
 
     explained: str = option("", "Folder of a training.", "TRAINED", path="digest")
     digest: str = filled()
-    seeds: tuple[int, ...] = option((0, 1, 2), "Random seeds of the trainings.")
+    seeds: tuple[int, ...] = option((0, 1, 2), "Random seeds of the trainings.", within="[0, inf)")
     levels: tuple[float, ...] = option(
-        tuple(level / 10 for level in range(1, 10)), "Fractions of an image that are kept."
+        tuple(level / 10 for level in range(1, 10)), "Fractions of an image that are kept.",
+        within="(0, 1)",
+    )  # fmt: skip
+    unit: str = option(
+        "element", "What is ranked: element (every entry) or pixel.", choices=("element", "pixel")
     )
-    unit: str = option("element", "What is ranked: element (every entry) or pixel.")
-    target: str = option("label", "Explain the label, or the prediction.", "--target", "-t")
+    target: str = option(
+        "label", "Explain the label, or the prediction.", "--target", "-t",
+        choices=("label", "prediction"),
+    )  # fmt: skip
     fill: float | None = option(
-        None, "Value of what is removed, from 0 to 1.", shown="the mean colour"
+        None, "Value of what is removed, from 0 to 1.", shown="the mean colour", within="[0, 1]"
     )
     control: bool = option(True, "A random order too.", negative="--no-control")
     LEAST: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("unit", self.unit, UNITS)
-        choose("target", self.target, TARGETS)
-        if not self.levels or not all(0 < level < 1 for level in self.levels):
-            raise ValueError(f"levels: expected fractions between 0 and 1, got {list(self.levels)}")
-        if self.fill is not None and not 0 <= self.fill <= 1:
-            raise ValueError(f"fill: expected a pixel value in [0, 1], got {self.fill!r}")
+        if not self.levels:
+            raise ValueError("levels: expected fractions between 0 and 1, got none")
 
     @property
     def orders(self) -> list[str]:
@@ -137,18 +139,14 @@ class DiffRoarPlan(RetrainPlan):
 class PairPlan(RetrainPlan):
     """images: whose maps are compared, at most. metrics: of pairs of maps."""
 
-    images: int = option(500, "Largest number of test images whose maps are compared.")
+    images: int = option(
+        500, "Largest number of test images whose maps are compared.", within="[1, inf)"
+    )
     metrics: tuple[str, ...] = option((), "Metrics of pairs of maps, separated by commas.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images < 1:
-            raise ValueError(f"images: expected at least 1, got {self.images}")
-        pairs = [name for name, metric in METRICS.items() if metric.kind == "pair"]
-        if not self.metrics:
-            raise ValueError(f"metrics: expected some of {', '.join(pairs)}, got none")
-        for name in self.metrics:
-            choose("metrics", name, pairs)
+        check_pairs(self.metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,15 +161,13 @@ class StabilityPlan(PairPlan):
         ("ssim", "dice", "spearman"), "Metrics of pairs of maps, separated by commas."
     )
     exchanged: tuple[float, ...] = option(
-        (0.0, 0.1), "Fractions of the training images exchanged for test images."
+        (0.0, 0.1), "Fractions of the training images exchanged for test images.", within="[0, 1)"
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.exchanged or not all(0 <= part < 1 for part in self.exchanged):
-            raise ValueError(
-                f"exchanged: expected fractions from 0 to below 1, got {list(self.exchanged)}"
-            )
+        if not self.exchanged:
+            raise ValueError("exchanged: expected fractions from 0 to below 1, got none")
 
 
 @dataclass(frozen=True, kw_only=True)

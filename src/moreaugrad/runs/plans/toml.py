@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import types
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import Field, fields, is_dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,7 +19,7 @@ import tomli_w
 from moreaugrad.files.foreign import lies_within, read_toml
 from moreaugrad.registry import refuse_code
 from moreaugrad.runs.plans.common import ModelPlan
-from moreaugrad.runs.plans.option import Plan, plan_in
+from moreaugrad.runs.plans.option import Plan, kinds, plan_in
 from moreaugrad.settings import nearest, type_words
 
 T = TypeVar("T")
@@ -28,13 +27,26 @@ P = TypeVar("P", bound=Plan)
 
 
 def read_plan(kind: type[P], path: str | Path, *, trust: bool = False) -> P:
-    """The plan of a TOML file; warns of paths that lead out of its folder.
+    """The plan of a TOML file; warns of paths that lead out of its folder: absolute ones, those
+    with `..` and links.
 
     trust: whether code that it names may be run, see `ModelPlan`.
     Errors: ValueError that names the file and what is wrong in it.
     """
-    file = Path(path)
+    file, outside = Path(path), list[str]()
     table = read_toml(file)
+
+    def find(name: str) -> str:
+        found = _found_from(file, name)
+        if not lies_within(found, file.parent):
+            outside.append(name)
+        return found
+
+    def trusted(part: Any) -> Any:
+        if isinstance(part, ModelPlan):
+            return replace(part, named_in=str(file), trust=trust)
+        return part
+
     try:
         if not trust:
             refuse_code(table, file)
@@ -46,19 +58,18 @@ def read_plan(kind: type[P], path: str | Path, *, trust: bool = False) -> P:
     except (ValueError, TypeError) as error:
         words = str(error)
         raise ValueError(words if words.startswith(f"{file}:") else f"{file}: {words}") from None
-    with _finding(file) as find:
-        plan = plan.moved(find)
-
-    def trusted(part: Any) -> Any:
-        return part.trusted(str(file), trust=trust) if isinstance(part, ModelPlan) else part
-
+    plan = plan.moved(find)
+    if outside:
+        warnings.warn(
+            f"{file}: names files outside of its folder: {', '.join(outside)}", stacklevel=2
+        )
     found: P = plan.each(trusted)
     return found
 
 
 def plan_toml(plan: Plan, folder: Path) -> str:
     """The plan as the text of a TOML file in `folder`."""
-    moved = plan.moved(lambda name: relative(name, folder))
+    moved = plan.moved(lambda name: _relative(name, folder))
     return tomli_w.dumps(to_table(moved), multiline_strings=False)
 
 
@@ -66,6 +77,19 @@ def to_table(value: Any) -> dict[str, Any]:
     """A dataclass as nested plain values. None and empty parts are left out: they are defaults."""
     found = {item.name: _plain(getattr(value, item.name)) for item in _kept(value)}
     return {name: item for name, item in found.items() if item not in (None, [], {}, "")}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_table(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _kept(value: Any) -> list[Field[Any]]:
+    """The fields of a dataclass that files have."""
+    return [item for item in fields(value) if item.metadata.get("kept", True)]
 
 
 def from_table(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
@@ -82,37 +106,19 @@ def from_table(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
         raise ValueError(f"{where.rstrip('.') or 'the plan'}: {error}") from None
 
 
-def _kept(value: Any) -> list[Field[Any]]:
-    """The fields of a dataclass that files have."""
-    return [item for item in fields(value) if item.metadata.get("kept", True)]
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return to_table(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
 def of_type(value: Any, hint: Any, where: str) -> Any:
     """The value as a hint asks for it. Errors: ValueError for one of a wrong type."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
-        kinds = [part for part in parts if part is not types.NoneType]
-        problems = []
-        for part in kinds:
+        for kind in (known := kinds(hint)):
             try:
-                return of_type(value, part, where)
-            except ValueError as error:
-                problems.append(error)
-        # With one kind its own message says most, for example of a nested table.
-        if len(kinds) == 1:
-            raise problems[0]
+                return of_type(value, kind, where)
+            except ValueError:
+                # With one kind its own message says most, for example of a nested table.
+                if len(known) == 1:
+                    raise
         raise ValueError(f"{where}: expected {type_words(hint)}, got {value!r}")
     if is_dataclass(hint) and isinstance(value, Mapping):
         return from_table(hint, value, f"{where}.")  # type: ignore[arg-type]
@@ -130,7 +136,7 @@ def of_type(value: Any, hint: Any, where: str) -> Any:
     raise ValueError(f"{where}: expected {type_words(hint)}, got {value!r}")
 
 
-def relative(name: str, folder: Path) -> str:
+def _relative(name: str, folder: Path) -> str:
     """A path as it is written in a file of `folder`."""
     try:
         return Path(os.path.relpath(name, folder)).as_posix()
@@ -138,32 +144,13 @@ def relative(name: str, folder: Path) -> str:
         return str(Path(name).resolve())
 
 
-def found_from(file: Path, name: str) -> str:
+def _found_from(file: Path, name: str) -> str:
     """A path that a file gives. Errors: ValueError for an environment variable that is not set."""
     whole = os.path.expandvars(name)
     if whole.startswith("$"):
         variable = name[1:].partition("/")[0].strip("{}")
         raise ValueError(f"{file}: {name}: the environment variable {variable} is not set")
     return str(file.parent / whole)
-
-
-@contextmanager
-def _finding(file: Path) -> Iterator[Callable[[str], str]]:
-    """What finds the paths that a file gives; in the end it warns, in one line, of those that lead
-    out of the file's folder: absolute ones, those with `..` and links."""
-    outside: list[str] = []
-
-    def found(name: str) -> str:
-        path = found_from(file, name)
-        if not lies_within(path, file.parent):
-            outside.append(name)
-        return path
-
-    yield found
-    if outside:
-        warnings.warn(
-            f"{file}: names files outside of its folder: {', '.join(outside)}", stacklevel=4
-        )
 
 
 def digests(kind: type[Plan], where: str = "") -> dict[str, str]:

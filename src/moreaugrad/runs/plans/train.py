@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from moreaugrad.data import LAYOUTS
 from moreaugrad.penalties import PENALTIES
-from moreaugrad.registry import choose
-from moreaugrad.runs.plans.common import CELLS, ComputePlan, ModelPlan, Size
-from moreaugrad.runs.plans.option import Option, Plan, Settings, filled, option, part, unkept
-from moreaugrad.runs.plans.text import setting
+from moreaugrad.runs.plans.common import CELLS, THREADS, ModelPlan, Size
+from moreaugrad.runs.plans.option import (
+    Plan,
+    Settings,
+    filled,
+    option,
+    part,
+    read_settings,
+    unkept,
+)
 from moreaugrad.training import PROTOCOLS
-
-AMP = ("bfloat16",)
-OPTIMISERS = ("adam", "adamw", "sgd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,9 @@ class TrainDataPlan(Plan):
         "auto", "Layout of the data set: cub, cifar10, tiny-imagenet, listed, imagenet or folders."
     )
     split: str = option("train", "Part of the data to train on.")
-    validation: float = option(0.1, "Fraction of it that is held out, to choose the best epoch by.")
+    validation: float = option(
+        0.1, "Fraction of it that is held out, to choose the best epoch by.", within="(0, 1)"
+    )
     test: str | None = option(
         None, "Part of the data that the finished network is measured on: test or val.",
         "--test-split", shown="none",
@@ -51,25 +56,18 @@ class TrainDataPlan(Plan):
         None, "Random seed of the choice of the validation images.", shown="that of the training"
     )
     max_unreadable: float = option(
-        0.01, "Fraction of images that may be unreadable; with more the training does not begin."
-    )
+        0.01, "Fraction of images that may be unreadable; with more the training does not begin.",
+        within="[0, 1]",
+    )  # fmt: skip
     digest: str = filled()
 
     def __post_init__(self) -> None:
         from moreaugrad.files.foreign import check_named
 
+        super().__post_init__()
         if self.source is not None:
             check_named("data", self.source)
         LAYOUTS.check(self.layout, also=["auto"])
-        if not 0 < self.validation < 1:
-            raise ValueError(
-                f"validation: expected a fraction of the training images between 0 and 1, got "
-                f"{self.validation}"
-            )
-        if not 0 <= self.max_unreadable <= 1:
-            raise ValueError(
-                f"max_unreadable: expected a fraction in [0, 1], got {self.max_unreadable!r}"
-            )
         if self.source not in (None, CELLS) and (self.images, self.test_images) != (None, None):
             raise ValueError(
                 f"images and test_images: expected none with {self.source}, of which all images "
@@ -80,8 +78,8 @@ class TrainDataPlan(Plan):
                 f"test: expected another part than {self.split!r}, which is trained on"
             )
 
-    def moved(self, move: Callable[[str], str]) -> Self:
-        return self if self.source == CELLS else super().moved(move)
+    def with_paths(self, move: Callable[[str], str]) -> Self:
+        return self if self.source == CELLS else super().with_paths(move)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +118,7 @@ class StartPlan(ModelPlan):
     from_scratch: bool = option(False, "Begin with fresh weights.", group="Model")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.from_scratch and self.weights is not None:
             raise ValueError("from_scratch: expected no weights with it, got both")
 
@@ -130,12 +129,6 @@ class ProtocolPlan(Plan):
     `epsilon`, and for groups the side and the channels of a block."""
 
     GROUP: ClassVar[str] = "Protocol"
-    EDITS: ClassVar[Mapping[str, Option]] = {
-        "set": Option(
-            names=("--set",), group="Protocol", repeated=True,
-            help="NAME=VALUE: a setting of the protocol, such as steps=7.",
-        )
-    }  # fmt: skip
 
     name: str = option(
         "plain", f"{', '.join(PROTOCOLS)}, or package.module:Class.", "--protocol"
@@ -149,11 +142,10 @@ class ProtocolPlan(Plan):
     )  # fmt: skip
     group: int = option(14, "Side of the group penalty's blocks, in pixels.")
     channels: str = option("separate", "Channels of a block: separate or joint.")
-    settings: Settings = field(default_factory=dict)
-
-    def edited(self, name: str, value: Any) -> Self:
-        given = dict(setting("--set", text) for text in value)
-        return replace(self, settings={**self.settings, **given})
+    settings: Settings = option(
+        {}, "NAME=VALUE: a setting of the protocol, such as steps=7.", "--set", repeated=True,
+        read=read_settings, metavar="NAME=VALUE",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,22 +154,16 @@ class OptimiserPlan(Plan):
 
     GROUP: ClassVar[str] = "Optimisation"
 
-    name: str = option("adam", "adam, adamw or sgd.", "--optimiser")
-    lr: float = option(1e-3, "Largest learning rate.")
-    weight_decay: float = option(0.0, "Weight decay.")
-    betas: tuple[float, float] = option((0.9, 0.999), "Decay rates of Adam's moments.")
-    momentum: float = option(0.9, "Momentum of SGD.")
+    name: str = option(
+        "adam", "adam, adamw or sgd.", "--optimiser", choices=("adam", "adamw", "sgd")
+    )
+    lr: float = option(1e-3, "Largest learning rate.", within="(0, inf)")
+    weight_decay: float = option(0.0, "Weight decay.", within="[0, inf)")
+    betas: tuple[float, float] = option(
+        (0.9, 0.999), "Decay rates of Adam's moments.", within="[0, 1)"
+    )
+    momentum: float = option(0.9, "Momentum of SGD.", within="[0, 1)")
     schedule: str = option("constant", "Of the learning rate: constant, cosine or one-cycle.")
-
-    def __post_init__(self) -> None:
-        choose("optimiser", self.name, OPTIMISERS)
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr: expected a finite number > 0, got {self.lr!r}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(f"weight_decay: expected a number >= 0, got {self.weight_decay!r}")
-        for name, value in (("momentum", self.momentum), *(("betas", b) for b in self.betas)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name}: expected numbers in [0, 1), got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,17 +176,15 @@ class LoadingPlan(Plan):
 
     GROUP: ClassVar[str] = "Computation"
 
-    workers: int = option(0, "Processes that read images and make batches; 0 is this one.")
-    memory: float = option(4e9, "Bytes of decoded images that are kept in memory.")
-    checkpoint_every: int | None = option(
-        None, "Batches between checkpoints.", shown="one checkpoint an epoch"
+    workers: int = option(
+        0, "Processes that read images and make batches; 0 is this one.", within="[0, inf)"
     )
-
-    def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("memory", 0), ("checkpoint_every", 1)):
-            value = getattr(self, name)
-            if value is not None and not least <= value < float("inf"):
-                raise ValueError(f"{name}: expected a number of at least {least}, got {value}")
+    memory: float = option(
+        4e9, "Bytes of decoded images that are kept in memory.", within="[0, inf)"
+    )
+    checkpoint_every: int | None = option(
+        None, "Batches between checkpoints.", shown="one checkpoint an epoch", within="[1, inf)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,22 +199,33 @@ class TrainPlan(Plan):
 
     GROUP: ClassVar[str] = "Optimisation"
 
-    epochs: int = option(10, "Epochs over the data.")
-    batch: int = option(32, "Images of an update of the weights.", "--batch-size")
+    epochs: int = option(10, "Epochs over the data.", within="[1, inf)")
+    batch: int = option(
+        32, "Images of an update of the weights.", "--batch-size", within="[1, inf)"
+    )
     shards: int | None = option(
         None, "Pieces that each batch is cut into. The weights depend on it, not on how many "
         "processes share them.", shown="the number of processes", group="Computation",
+        within="[1, inf)",
     )  # fmt: skip
-    seed: int = option(0, "Random seed of weights, order, augmentation, split and protocol.")
+    seed: int = option(
+        0, "Random seed of weights, order, augmentation, split and protocol.", within="[0, inf)"
+    )
     loss: str = option("cross-entropy", "cross-entropy or hinge.")
-    amp: str | None = option(None, "bfloat16: mixed precision.", shown="none", group="Computation")
+    amp: str | None = option(
+        None, "bfloat16: mixed precision.", shown="none", group="Computation",
+        choices=("bfloat16",),
+    )  # fmt: skip
     device: str | None = option(
         None, "cpu, cuda, cuda:1, mps or auto.", shown="auto", group="Computation"
     )
-    threads: int | None = option(None, "CPU threads of each process.", group="Computation")
-    measured: int = option(
-        500, "Largest number of images that Gini and robustness are measured on."
+    threads: int | None = option(
+        None, "CPU threads of each process.", group="Computation", within=THREADS
     )
+    measured: int = option(
+        500, "Largest number of images that Gini and robustness are measured on.",
+        within="[1, inf)",
+    )  # fmt: skip
     data: TrainDataPlan = part(TrainDataPlan)
     augment: AugmentPlan = part(AugmentPlan)
     model: StartPlan = part(StartPlan)
@@ -239,14 +234,7 @@ class TrainPlan(Plan):
     loading: LoadingPlan = unkept(LoadingPlan)
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch": 1, "shards": 1, "seed": 0, "measured": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ValueError(f"{name}: expected at least {bound}, got {value}")
-        ComputePlan(threads=self.threads)  # refuses a number that no machine has
-        if self.amp is not None:
-            choose("amp", self.amp, AMP)
+        super().__post_init__()
         if self.shards is not None and self.shards > self.batch:
             raise ValueError(
                 f"shards: expected at most the {self.batch} samples of a batch, got {self.shards}"

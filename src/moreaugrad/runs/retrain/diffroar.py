@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import Examples
+from moreaugrad.files.atomic import write_atomically
 from moreaugrad.files.names import number_name, percent_name
 from moreaugrad.files.units import Record
-from moreaugrad.metrics import diffroar
+from moreaugrad.metrics import diffroar, importance_ranks
 from moreaugrad.metrics.roar import ENDS, TOP
 from moreaugrad.models.weights import load_weights
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import Findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files
-from moreaugrad.runs.plans.retrain import ALL, FILL, DiffRoarPlan
+from moreaugrad.runs.plans.retrain import ALL, FILL, IDS, RANDOM, DiffRoarPlan
 from moreaugrad.runs.plans.toml import read_plan, to_table
 from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
+from moreaugrad.runs.progress import Watch
 from moreaugrad.runs.records import json_text, number
-from moreaugrad.runs.retrain.examples import masked_examples
-from moreaugrad.runs.retrain.ranking import (
-    RANKS,
-    TEST,
-    TRAIN,
-    load_ranks,
-    rank,
-    rank_file,
-    ranked,
-)
-from moreaugrad.runs.retrain.run import RECORDS, RetrainRun, accuracy, settled_training
+from moreaugrad.runs.retrain.examples import Ranks, masked_examples
+from moreaugrad.runs.retrain.run import RECORDS, RetrainRun, accuracy, explainers, settled_training
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.runs.train.run import BEST
 
 EXPLAINED = f"{RECORDS}/explained"
+RANKS, TRAIN, TEST = "ranks", "train", "test"
+APART = 2**40
+"""Between the ids of training and test images: their random orders must not be the same."""
 
 
 @dataclass(frozen=True)
@@ -96,24 +95,15 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
         about = repr([to_table(explained.augment), to_table(explained.model.preprocess)])
         digest = hashlib.sha256(weights.read_bytes() + about.encode()).hexdigest()[:16]
         maskings = [
-            masking
+            Masking(*how, seed)
             for seed in plan.seeds
-            for masking in (
-                Masking(ALL, TOP, 1.0, seed),
-                *(
-                    Masking(order, end, level, seed)
-                    for order in plan.orders
-                    for level in plan.levels
-                    for end in ENDS
-                ),
-            )
-        ]
+            for how in ((ALL, TOP, 1.0), *(
+                (order, end, level)
+                for order, level, end in product(plan.orders, plan.levels, ENDS)
+            ))
+        ]  # fmt: skip
         self.units = {f"{RECORDS}/{masking.name}": masking for masking in maskings}
         return replace(plan, training=training, epochs=None, device=None, digest=digest)
-
-    @property
-    def stages(self) -> Sequence[Sequence[str]]:
-        return [list(self.units)]
 
     def begin(self, directory: RunDirectory) -> None:
         """Ranks every image's entries, once for all trainings."""
@@ -221,3 +211,70 @@ def _percent(value: float) -> Entry:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
+
+
+def whole(prepared: PreparedTrain) -> Examples:
+    """The images that are trained on, and those held out of them, with the ids they have."""
+    parts = (prepared.training, prepared.validation)
+    labels, ids = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "ids"))
+    return replace(prepared.training, labels=labels, ids=ids)
+
+
+def rank(
+    plan: DiffRoarPlan, prepared: PreparedTrain, part: str, folder: Path, watch: Watch
+) -> None:
+    """Writes, by the maps of one network, the ranks of the images of a part of the data, their ids
+    in order, and the mean colour of those that are trained on."""
+    examples = prepared.test if part == TEST else whole(prepared)
+    assert examples is not None
+    methods = explainers(plan, prepared)
+    found: dict[str, list[np.ndarray]] = {order: [] for order in plan.orders}
+    colours, done = torch.zeros(3, dtype=torch.float64), 0
+    for place, batch in enumerate(prepared.evaluated(examples).epoch(0)):
+        piece = prepared.piece(place, batch)
+        keys = piece.ids + (0 if part == TRAIN else APART)
+        target = piece.y if plan.target == "label" else None
+        for order, blocks in found.items():
+            maps = torch.zeros_like(piece.x)
+            if order != RANDOM:
+                made = methods[order].attribute(piece.x, target, ids=keys)
+                assert isinstance(made, Tensor)
+                maps = made
+            ranks = importance_ranks(maps, unit=plan.unit, ids=keys).cpu().numpy()
+            blocks.append(ranks.astype(np.uint16) if ranks[0].size <= 2**16 else ranks)
+        colours += batch.x.double().mean((2, 3)).sum(0)
+        done += len(batch)
+        watch.pace(done, len(examples), f"ranking {part}")
+    rows = np.argsort(examples.ids.numpy())
+    files = {IDS: examples.ids.numpy()[rows]}
+    if part == TRAIN:
+        fill = colours / done if plan.fill is None else torch.full((3,), plan.fill)
+        files[FILL] = (fill * 255).round().byte().numpy()
+    files |= {order: np.concatenate(blocks)[rows] for order, blocks in found.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for what, values in files.items():
+        file = io.BytesIO()
+        np.save(file, values, allow_pickle=False)
+        write_atomically(rank_file(folder, part, what), file.getvalue())
+
+
+def ranked(folder: Path, plan: DiffRoarPlan) -> bool:
+    """All files are there and whole."""
+    needed = [(TRAIN, FILL), *((p, what) for p in (TRAIN, TEST) for what in (*plan.orders, IDS))]
+    try:
+        for part, what in needed:
+            np.load(rank_file(folder, part, what), mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
+
+
+def rank_file(folder: Path, part: str, what: str) -> Path:
+    return folder / f"{part}-{what}.npy"
+
+
+def load_ranks(folder: Path, part: str, order: str) -> Ranks:
+    return Ranks(
+        ids=np.load(rank_file(folder, part, IDS)),
+        values=np.load(rank_file(folder, part, order), mmap_mode="r"),
+    )

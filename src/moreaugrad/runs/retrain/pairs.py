@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations, permutations
+from itertools import combinations, permutations, product
 from typing import ClassVar, TypeVar
 
 import torch
@@ -20,8 +20,6 @@ from moreaugrad.reports.studies import Findings
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Files
 from moreaugrad.runs.plans.retrain import LabelsPlan, PairPlan, StabilityPlan
-from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Watch
 from moreaugrad.runs.records import json_text, number
 from moreaugrad.runs.retrain.diffroar import percent
 from moreaugrad.runs.retrain.examples import EXCHANGE, drawn, exchange, shuffled
@@ -67,27 +65,14 @@ class Arm:
         return f"{what}{exchanged}seed {self.seed}"
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two trainings whose maps are compared; those of a group are reported together."""
-
-    group: str
-    first: Arm
-    second: Arm
+Pairs = Sequence[tuple[str, Arm, Arm]]
+"""Two trainings whose maps are compared; those of a group, the text, are reported together."""
 
 
 class PairRun(RetrainRun[R]):
     """The same test images explained by every network, for their labels."""
 
     title: ClassVar[str]
-
-    def __init__(
-        self, plan: R, processes: Processes | None = None, watch: Watch | None = None
-    ) -> None:
-        super().__init__(plan, processes, watch)
-        arms = {arm for pair in self.pairs for arm in (pair.first, pair.second)}
-        order = sorted(arms, key=lambda arm: (arm.permuted, arm.exchanged, arm.seed))
-        self.units = {arm.unit: arm for arm in order}
 
     def settled(self, plan: R) -> R:
         training = settled_training(plan, plan.training)
@@ -96,20 +81,19 @@ class PairRun(RetrainRun[R]):
         # exchanged on purpose.
         split = training.seed if data.split_seed is None else data.split_seed
         training = replace(training, data=replace(data, split_seed=split))
+        self.pairs = self.paired(plan)
+        arms = {arm for _, *pair in self.pairs for arm in pair}
+        order = sorted(arms, key=lambda arm: (arm.permuted, arm.exchanged, arm.seed))
+        self.units = {arm.unit: arm for arm in order}
         return replace(plan, training=training, epochs=None, device=None)
 
-    @property
-    def pairs(self) -> Sequence[Pair]:
+    def paired(self, plan: R) -> Pairs:
         """In the order of the table."""
         raise NotImplementedError
 
     def change(self, arm: Arm, begun: PreparedTrain) -> PreparedTrain:
         """With what this network learns from; the test images are the same for all."""
         raise NotImplementedError
-
-    @property
-    def stages(self) -> Sequence[Sequence[str]]:
-        return [list(self.units)]
 
     def begin(self, directory: RunDirectory) -> None:
         """Unsuitable settings are refused before anything is trained."""
@@ -145,12 +129,11 @@ class PairRun(RetrainRun[R]):
         if not all(map(directory.finished, self.units)):
             return {}
         values: dict[tuple[str, str, str], list[Tensor]] = {}
-        for pair in self.pairs:
-            first, second = (directory.tensors(arm.unit) for arm in (pair.first, pair.second))
-            for method in self.plan.methods:
-                for metric in self.plan.metrics:
-                    found = METRICS.build(metric)(first[method], second[method])
-                    values.setdefault((pair.group, method, metric), []).append(found)
+        for group, *pair in self.pairs:
+            first, second = (directory.tensors(arm.unit) for arm in pair)
+            for method, metric in product(self.plan.methods, self.plan.metrics):
+                found = METRICS.build(metric)(first[method], second[method])
+                values.setdefault((group, method, metric), []).append(found)
         rows = [
             {"group": group, "method": method, "metric": metric, **_summary(parts)}
             for (group, method, metric), parts in values.items()
@@ -161,10 +144,8 @@ class PairRun(RetrainRun[R]):
         networks = results["networks"]
         rows: dict[str, list[Entry]] = {}
         for row in results["similarity"]:
-            cells = rows.setdefault(
-                f"{row['method']}, {row['group']}", [Entry(text=str(row["pairs"]))]
-            )
-            cells.append(_similarity(row))
+            label = f"{row['method']}, {row['group']}"
+            rows.setdefault(label, [Entry(text=str(row["pairs"]))]).append(_similarity(row))
         weak = [n for n in networks if n["permuted"] and n["training_accuracy"] < LEARNT]
         note = (
             f"{len(weak)} of the networks on permuted labels know fewer than {percent(LEARNT)} % "
@@ -200,12 +181,11 @@ class StabilityRun(PairRun[StabilityPlan]):
     command = "retrain stability"
     title = "Stability of maps across trainings"
 
-    @property
-    def pairs(self) -> Sequence[Pair]:
+    def paired(self, plan: StabilityPlan) -> Pairs:
         return [
-            Pair(f"{percent_name(part)}% exchanged", Arm(a, part), Arm(b, part))
-            for part in self.plan.exchanged
-            for a, b in combinations(self.plan.seeds, 2)
+            (f"{percent_name(part)}% exchanged", Arm(a, part), Arm(b, part))
+            for part in plan.exchanged
+            for a, b in combinations(plan.seeds, 2)
         ]
 
     def change(self, arm: Arm, begun: PreparedTrain) -> PreparedTrain:
@@ -214,8 +194,7 @@ class StabilityRun(PairRun[StabilityPlan]):
         counts = {part: round(part * len(training)) for part in self.plan.exchanged}
         used = {
             place
-            for count in counts.values()
-            for seed in self.plan.seeds
+            for count, seed in product(counts.values(), self.plan.seeds)
             for place in drawn(len(reserve), count, seed, 1)
         }
         unused = [place for place in range(len(reserve)) if place not in used]
@@ -235,17 +214,16 @@ class LabelsRun(PairRun[LabelsPlan]):
     command = "retrain labels"
     title = "Maps of networks trained on permuted labels"
 
-    @property
-    def pairs(self) -> Sequence[Pair]:
-        seeds = self.plan.seeds
+    def paired(self, plan: LabelsPlan) -> Pairs:
         return [
-            *(Pair(PERMUTED, Arm(a), Arm(b, permuted=True)) for a, b in permutations(seeds, 2)),
-            *(Pair(OTHER_SEED, Arm(a), Arm(b)) for a, b in combinations(seeds, 2)),
+            *((PERMUTED, Arm(a), Arm(b, permuted=True)) for a, b in permutations(plan.seeds, 2)),
+            *((OTHER_SEED, Arm(a), Arm(b)) for a, b in combinations(plan.seeds, 2)),
         ]
 
     def change(self, arm: Arm, begun: PreparedTrain) -> PreparedTrain:
-        training = begun.training
-        return replace(begun, training=shuffled(training, arm.seed) if arm.permuted else training)
+        if not arm.permuted:
+            return begun
+        return replace(begun, training=shuffled(begun.training, arm.seed))
 
 
 def _summary(parts: Sequence[Tensor]) -> Record:
@@ -254,13 +232,10 @@ def _summary(parts: Sequence[Tensor]) -> Record:
     # Pairs share their images: an interval is over the images' means over pairs.
     by_image = torch.stack(list(parts)).nanmean(0)
     low, high = Intervals().of_mean(by_image[~by_image.isnan()].tolist())
-    figures = {"mean": found.mean, "low": low, "high": high}
     return {
-        "pairs": len(parts),
-        **{name: number(value) for name, value in figures.items()},
-        "defined": found.defined,
-        "undefined": found.undefined,
-    }
+        "pairs": len(parts), "mean": number(found.mean), "low": number(low), "high": number(high),
+        "defined": found.defined, "undefined": found.undefined,
+    }  # fmt: skip
 
 
 def _similarity(row: Record) -> Entry:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.examples import Examples, open_examples
@@ -51,6 +51,9 @@ class RetrainRun(Run[R]):
         ),
     )  # fmt: skip
 
+    units: Mapping[str, Any]
+    """What each network learns from, by its unit."""
+
     def __init__(
         self, plan: R, processes: Processes | None = None, watch: Watch | None = None
     ) -> None:
@@ -75,7 +78,7 @@ class RetrainRun(Run[R]):
         self._last: RunDirectory | None = None
 
     def settled(self, plan: R) -> R:
-        """The plan with every choice made."""
+        """The plan with every choice made; sets `units`."""
         raise NotImplementedError
 
     def findings(self, results: Record) -> Findings:
@@ -85,6 +88,10 @@ class RetrainRun(Run[R]):
     def compute(self) -> ComputePlan:
         training = self.plan.training
         return ComputePlan(device=training.device, threads=training.threads)
+
+    @property
+    def stages(self) -> Sequence[Sequence[str]]:
+        return [list(self.units)]
 
     def start(self, seed: int) -> PreparedTrain:
         """A training with this seed that has not begun; the data are read once for each seed."""
@@ -137,7 +144,7 @@ class RetrainRun(Run[R]):
 
     def estimate(self) -> Estimate:
         """Of the trainings."""
-        prepared, count = self.start(self.plan.seeds[0]), sum(map(len, self.stages))
+        prepared, count = self.start(self.plan.seeds[0]), len(self.units)
         one = TrainRun(prepared.plan, prepared=prepared).estimate()
         costs = (
             replace(cost, maps=count * cost.maps, seconds=count * cost.seconds)
@@ -161,10 +168,12 @@ def settled_training(plan: RetrainPlan, training: TrainPlan) -> TrainPlan:
 def _images(data: TrainDataPlan) -> str:
     """A digest of all images."""
     assert data.source is not None
-    parts = [data.split, *([] if data.test is None else [data.test])]
     if data.source == CELLS:
         return CELLS
-    opened = [open_examples(data.source, layout=data.layout, split=part) for part in parts]
+    opened = [
+        open_examples(data.source, layout=data.layout, split=part)
+        for part in (data.split, data.test) if part is not None
+    ]  # fmt: skip
     return files_digest(
         (part.describe(index), part.digest(index)) for part in opened for index in range(len(part))
     )

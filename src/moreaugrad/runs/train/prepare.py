@@ -22,7 +22,6 @@ from moreaugrad.models.weights import fit_head, last_layer
 from moreaugrad.registry import choose
 from moreaugrad.runs.network import Network, resolved_device
 from moreaugrad.runs.plans.common import ComputePlan
-from moreaugrad.runs.plans.text import given_settings
 from moreaugrad.runs.plans.train import AugmentPlan, OptimiserPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Failure, Watch
@@ -64,7 +63,7 @@ class PreparedTrain:
 
     @property
     def augment(self) -> Augment:
-        return Augment(**given_settings(self.plan.augment))
+        return Augment(**self.plan.augment.given())
 
     @cached_property
     def loader(self) -> Loader:
@@ -200,7 +199,7 @@ def _augment(plan: AugmentPlan, model: LoadedModel) -> Augment:
                 f"size: expected the side of the images, because {model.name} does not say it"
             )
         plan = replace(plan, size=shape[1])
-    return Augment(**given_settings(plan))
+    return Augment(**plan.given())
 
 
 @dataclass(frozen=True)

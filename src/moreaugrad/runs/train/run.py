@@ -28,10 +28,11 @@ from moreaugrad.runs.plans.train import TrainPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Unwatched, Watch
 from moreaugrad.runs.records import json_text, versions
-from moreaugrad.runs.train.card import card_text, chosen_words
 from moreaugrad.runs.train.estimate import TrainEstimate, estimate_train
 from moreaugrad.runs.train.measure import (
     MEANING,
+    card_text,
+    chosen_words,
     epochs_table,
     measure,
     measured_table,

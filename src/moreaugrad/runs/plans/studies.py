@@ -1,0 +1,156 @@
+"""What the studies of one network are asked for: `certify`, `sanity` and `visualise`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
+from moreaugrad.runs.plans.maps import (
+    MapsPlan,
+    batch_size_option,
+    check_pairs,
+    methods_option,
+    read_metrics,
+)
+from moreaugrad.runs.plans.option import (
+    Plan,
+    Settings,
+    of_text,
+    option,
+    part,
+    read_settings,
+    unkept,
+    words,
+)
+
+STEPS = (0, 0.001, 0.002, 0.005, 0.01, 0.02, *(step / 20 for step in range(1, 41)))
+"""Radii when none are given, in units of sigma; beyond 2 sigma nothing can be certified."""
+DRAWS = 8
+LEAST = 16 * DRAWS
+"""Noise samples: MoreauGrad needs 16 steps of its own."""
+MODES = ("cascading", "independent")
+PAIRS: Mapping[str, Settings] = {name: {} for name in ("ssim", "spearman", "spearman-signed")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyPlan(Plan):
+    """How much of a map's top stays under any perturbation, for each image.
+
+    sigma, radii: fractions of the range of inputs that images can have; with sigma_mode "absolute"
+    in the network's input units, after the preprocessing, as which a run keeps them. radii: ()
+    chooses them by sigma. rho: of MoreauGrad; None is half of the largest that has a bound,
+    1 / (2 lambda) with lambda = 0.484 / sigma^2.
+    Clopper-Pearson bounds are for the sparsified variant; the relaxed one then has the automatic
+    bound.
+    """
+
+    GROUP: ClassVar[str] = "Certificate"
+
+    data: DataPlan = part(DataPlan)
+    target: int | str | None = option(
+        None, "Class to explain, by index or label.", "--target", "-t",
+        shown="the predicted class",
+    )  # fmt: skip
+    seed: int = option(0, "Random seed of the noise and of the choice of images.")
+    sigma: float | None = option(
+        None, "Standard deviation of the noise, as a fraction of the range of inputs; with "
+        "--sigma-mode absolute: in the network's input units.", shown="required",
+        within="(0, inf)",
+    )  # fmt: skip
+    sigma_mode: str = option("relative", "Units of --sigma and --radii: relative or absolute.")
+    radii: tuple[float, ...] = option(
+        (), "L2 lengths of perturbations in the units of --sigma, separated by commas.",
+        shown="by sigma", within="[0, inf)",
+    )  # fmt: skip
+    top: float = option(
+        0.1, "Fraction of a map's entries whose overlap is certified.", within="(0, 1]"
+    )
+    samples: int = option(
+        1024, "Noise samples of each map.", "--noise-samples", within=f"[{LEAST}, inf)"
+    )
+    statement: str = option(
+        "population", "The map at the perturbed input: population (its exact mean) or two-sample "
+        "(as many fresh noise samples).",
+    )  # fmt: skip
+    confidence: float = option(0.95, "Confidence of each image's certificates.", within="(0, 1)")
+    bound: str = option("auto", "Bound: auto, hoeffding, clopper-pearson or bernstein.")
+    rho: float | None = option(None, "rho of MoreauGrad, below 2.07 sigma^2.", shown="half of that")
+    sparsity: float = option(0.9, "Fraction of zeros of Sparse MoreauGrad.")
+    tau: float = option(0.1, "Fraction of a gradient's entries that Sparsified SmoothGrad counts.")
+    gamma: float = option(0.01, "Fraction of them that the relaxed variant counts fully.")
+    batch_size: int | None = batch_size_option()
+    model: ModelPlan = part(ModelPlan)
+    compute: ComputePlan = part(ComputePlan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SanityPlan(MapsPlan):
+    """Maps of copies of a network with randomised weights, compared with those of the network.
+
+    modes: "cascading" randomises block after block from the output on, "independent" one at a time.
+    seeds: of the new weights. blocks: names of modules, the nearest to the output first; () is all
+    with weights of their own. metrics: of pairs of maps. calibrate: layers of batch normalisation
+    take the statistics of the images after the randomisation.
+    """
+
+    GROUP: ClassVar[str] = "Randomisation"
+
+    data: DataPlan = part(DataPlan, images=16)
+    methods: Mapping[str, Settings] = methods_option("simple-gradient")
+    metrics: Mapping[str, Settings] = option(
+        PAIRS, "Names of metrics of pairs of maps, separated by commas.", read=read_metrics,
+        shown=", ".join(PAIRS),
+    )  # fmt: skip
+    block: int | None = unkept(None)
+    modes: tuple[str, ...] = option(MODES, "cascading, independent or both.", choices=MODES)
+    seeds: tuple[int, ...] = option(
+        (0, 1, 2), "Random seeds of the new weights.", within="[0, inf)"
+    )
+    blocks: tuple[str, ...] = option(
+        (), "Modules, the nearest to the output first, separated by commas.",
+        shown="all with weights of their own",
+    )  # fmt: skip
+    calibrate: bool = option(
+        False, "Batch normalisation takes the images' statistics after the randomisation."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_pairs([str(own.get("metric", name)) for name, own in self.metrics.items()])
+        for name in ("modes", "methods", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: expected at least one, got none")
+
+
+def _classes(_: Any, texts: list[str]) -> tuple[int | str, ...]:
+    return tuple(of_text("--classes", word, int | str) for word in words(",".join(texts)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualisePlan(Plan):
+    """Images that raise the score of each class.
+
+    classes: indices or labels; () is all. count: images of each, from noise of their own.
+    score: which is raised. ascent: settings of `explainers.feature_visualisation.Ascent`.
+    The images have the size that the network's preprocessing gives.
+    """
+
+    GROUP: ClassVar[str] = "Visualisation"
+
+    classes: tuple[int | str, ...] = option(
+        (), "Classes, by index or label, separated by commas.", "--classes", "--target", "-t",
+        read=_classes, shown="all",
+    )  # fmt: skip
+    count: int = option(1, "Number of images of each class.", "--images", within="[1, inf)")
+    score: str = option("logit", "The score that is raised: logit, probability, margin, ...")
+    seed: int = option(0, "Random seed of the noise that the ascent starts from.")
+    batch_size: int | None = batch_size_option()
+    ascent: Settings = option(
+        {}, "NAME=VALUE: steps, step, normalise, decay, tv, jitter, blur, every, clip or "
+        "sigma of the gradient ascent.", "--set", repeated=True, read=read_settings,
+        metavar="NAME=VALUE",
+    )  # fmt: skip
+    model: ModelPlan = part(ModelPlan)
+    compute: ComputePlan = part(ComputePlan)
