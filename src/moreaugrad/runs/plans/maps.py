@@ -209,7 +209,7 @@ class MapsPlan(Plan):
         **COMMON,
         "set": _common(
             "Any setting of the methods (see `moreaugrad methods`); with a "
-            "label, of that method, attack or metric.", "--set", repeated=True,
+            "label, of that method, attack or metric.", "--set", "", repeated=True,
             metavar="[LABEL.]NAME=VALUE",
         ),
     }  # fmt: skip

@@ -43,8 +43,8 @@ class RetrainPlan(Plan):
             help="TOML file of a training, as each folder of train holds one.",
         ),
         "set": Option(
-            names=("--set",), group="Study", repeated=True,
-            help="[METHOD.]NAME=VALUE: any setting that `moreaugrad methods` lists.",
+            names=("--set",), group="Study", repeated=True, metavar="[METHOD.]NAME=VALUE",
+            help="Any setting that `moreaugrad methods` lists; with a label, of that method.",
         ),
     }  # fmt: skip
 

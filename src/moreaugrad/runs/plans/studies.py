@@ -148,8 +148,8 @@ class VisualisePlan(Plan):
     seed: int = option(0, "Random seed of the noise that the ascent starts from.")
     batch_size: int | None = batch_size_option()
     ascent: Settings = option(
-        {}, "NAME=VALUE: steps, step, normalise, decay, tv, jitter, blur, every, clip or "
-        "sigma of the gradient ascent.", "--set", repeated=True, read=read_settings,
+        {}, "A setting of the gradient ascent: steps, step, normalise, decay, tv, jitter, blur, "
+        "every, clip or sigma.", "--set", repeated=True, read=read_settings,
         metavar="NAME=VALUE",
     )  # fmt: skip
     model: ModelPlan = part(ModelPlan)

@@ -143,7 +143,7 @@ class ProtocolPlan(Plan):
     group: int = option(14, "Side of the group penalty's blocks, in pixels.")
     channels: str = option("separate", "Channels of a block: separate or joint.")
     settings: Settings = option(
-        {}, "NAME=VALUE: a setting of the protocol, such as steps=7.", "--set", repeated=True,
+        {}, "A setting of the protocol, such as steps=7.", "--set", repeated=True,
         read=read_settings, metavar="NAME=VALUE",
     )  # fmt: skip
 
