@@ -85,7 +85,7 @@ def count(kind, done):
     if kind == "evaluate":
         return sum(failure["method"] is None for failure in told["failures"])
     if kind == "sanity":
-        return told["results"]["unreadable"]
+        return told["unreadable"]
     (note,) = [note for note in told["notes"] if "cannot be read" in note]
     return int(note.split()[0])
 
