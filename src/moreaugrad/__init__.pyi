@@ -13,8 +13,12 @@ from .curvature.relu import ReLUHessian as ReLUHessian, relu_hessian as relu_hes
 from .data.images import load_image as load_image
 from .explainers.base import Explainer as Explainer
 from .explainers.path import IntegratedGradients as IntegratedGradients
-from .explainers.cafo import CAFO as CAFO, SmoothCAFO as SmoothCAFO
-from .explainers.caso import CASO as CASO, SmoothCASO as SmoothCASO
+from .explainers.caso import (
+    CAFO as CAFO,
+    CASO as CASO,
+    SmoothCAFO as SmoothCAFO,
+    SmoothCASO as SmoothCASO,
+)
 from .explainers.catalogue import METHODS as METHODS, build as build
 from .explainers.deeplift import DeepLift as DeepLift
 from .explainers.explanation import (
@@ -26,21 +30,22 @@ from .explainers.feature_visualisation import (
     activation_maximisation as activation_maximisation,
 )
 from .explainers.gradcam import GradCAM as GradCAM
-from .explainers.gradient import SimpleGradient as SimpleGradient, SmoothGrad as SmoothGrad
+from .explainers.gradient import (
+    SimpleGradient as SimpleGradient,
+    SmoothGrad as SmoothGrad,
+    SparsifiedSmoothGrad as SparsifiedSmoothGrad,
+)
 from .explainers.moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,
     Moreau as Moreau,
     MoreauGrad as MoreauGrad,
-    SparseMoreauGrad as SparseMoreauGrad,
-)
-from .explainers.published import PublishedMoreauGrad as PublishedMoreauGrad
-from .explainers.relex import RelEx as RelEx
-from .explainers.rho import (
     RhoGuidance as RhoGuidance,
+    SparseMoreauGrad as SparseMoreauGrad,
     paper_rho as paper_rho,
     rho_guidance as rho_guidance,
 )
-from .explainers.sparsified import SparsifiedSmoothGrad as SparsifiedSmoothGrad
+from .explainers.published import PublishedMoreauGrad as PublishedMoreauGrad
+from .explainers.relex import RelEx as RelEx
 from .models.loading import load_model as load_model
 from .penalties.base import Penalty as Penalty, Zero as Zero
 from .penalties.groups import GroupL2 as GroupL2

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad import CASO, SmoothCAFO, SmoothCASO, Status
-from moreaugrad.score.numerics import OtherRounding, reduced_precision
+from moreaugrad.explainers.caso_error import OtherRounding
+from moreaugrad.score.numerics import reduced_precision
 from moreaugrad.solvers.blocks import block_error, paired_blocks
 from toys import network, normal
 

@@ -21,8 +21,8 @@ from moreaugrad.certificates.smoothed import AUTO, bounds, hoeffding_deviation, 
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.explainers.gradient import Moments, SparsifiedSmoothGrad
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad
-from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
 from moreaugrad.score.score import Inputs

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from moreaugrad.explainers.sparsified import Moments
+from moreaugrad.explainers.gradient import Moments
 from moreaugrad.registry import choose
 from moreaugrad.settings import expect
 

@@ -1,6 +1,10 @@
 from .base import Explainer as Explainer
-from .cafo import CAFO as CAFO, SmoothCAFO as SmoothCAFO
-from .caso import CASO as CASO, SmoothCASO as SmoothCASO
+from .caso import (
+    CAFO as CAFO,
+    CASO as CASO,
+    SmoothCAFO as SmoothCAFO,
+    SmoothCASO as SmoothCASO,
+)
 from .catalogue import METHODS as METHODS, build as build
 from .deeplift import DeepLift as DeepLift
 from .explanation import ConvergenceWarning as ConvergenceWarning, Explanation as Explanation
@@ -9,15 +13,20 @@ from .feature_visualisation import (
     activation_maximisation as activation_maximisation,
 )
 from .gradcam import GradCAM as GradCAM
-from .gradient import SimpleGradient as SimpleGradient, SmoothGrad as SmoothGrad
+from .gradient import (
+    SimpleGradient as SimpleGradient,
+    SmoothGrad as SmoothGrad,
+    SparsifiedSmoothGrad as SparsifiedSmoothGrad,
+)
 from .moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,
     Moreau as Moreau,
     MoreauGrad as MoreauGrad,
+    RhoGuidance as RhoGuidance,
     SparseMoreauGrad as SparseMoreauGrad,
+    paper_rho as paper_rho,
+    rho_guidance as rho_guidance,
 )
 from .path import IntegratedGradients as IntegratedGradients
 from .published import PublishedMoreauGrad as PublishedMoreauGrad
 from .relex import RelEx as RelEx
-from .rho import RhoGuidance as RhoGuidance, paper_rho as paper_rho, rho_guidance as rho_guidance
-from .sparsified import SparsifiedSmoothGrad as SparsifiedSmoothGrad

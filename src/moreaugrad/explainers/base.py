@@ -282,8 +282,12 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         """The score that is explained; making it checks its settings."""
         return Score(
             self.forward_func, kind=self.score, task=self.task, layer=self.layer,
-            batch_size=self.batch_size, check=self.check,
+            batch_size=self.batch_size, check=self.check, **self._smoothing(),
         )  # fmt: skip
+
+    def _smoothing(self) -> dict[str, Any]:
+        """The noise over which the score is averaged, as arguments of `Score`."""
+        return {}
 
     def _draws(self) -> int:
         """Network passes of one sample at a time."""

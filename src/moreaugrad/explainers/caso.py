@@ -1,15 +1,18 @@
-"""CASO: the displacement that changes the loss most, to second order, and the error of its map.
+"""CAFO and CASO: the displacement that changes the loss most, to first and to second order.
 
-The solver's residual says how well the problem of these products is solved. It does not include
-that other noise samples would give another problem, nor that reduced precision has changed the
-problem: `_accuracy` adds both.
+D* = argmax_D g'D + D'HD / 2 - lambda1 R(D) - lambda2 ||D||^2, g and H the gradient and the Hessian
+of the loss; for CAFO H = 0. R is the L1 norm unless another penalty is given. This relaxes a limit
+on the number of entries, which would be a combinatorial problem; the two agree where the Hessian
+meets a restricted eigenvalue condition (CASO paper, appendix E) that cannot be checked for a
+network.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -25,37 +28,172 @@ from moreaugrad.curvature.products import (
     outside_autocast,
 )
 from moreaugrad.curvature.second_derivatives import NoSecondDerivative
-from moreaugrad.explainers.cafo import DisplacementExplainer
-from moreaugrad.explainers.derivatives import IMPLICIT, pulled_twice
+from moreaugrad.explainers.base import PenalisedExplainer
+from moreaugrad.explainers.caso_error import check_cost, hessian_gap, solution_error
+from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
 from moreaugrad.explainers.gradient import SmoothedExplainer
+from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.registry import choose
-from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import flat_scale
-from moreaugrad.score.numerics import OtherRounding
 from moreaugrad.settings import expect
-from moreaugrad.solvers.blocks import block_error, paired_blocks, relative
-from moreaugrad.solvers.problem import QuadraticProblem
-from moreaugrad.solvers.second_order import PROBE, QuadraticSolution, Rule, SecondOrder
+from moreaugrad.solvers.blocks import block_error, mean_of_blocks, paired_blocks, relative
+from moreaugrad.solvers.problem import QuadraticProblem, real_magnitudes
+from moreaugrad.solvers.second_order import PROBE, Rule, SecondOrder
 from moreaugrad.solvers.solution import Solution, Status
+from moreaugrad.solvers.sparsity import for_sparsity, searched
 
+AUTO, SEARCH = "auto", "search"
+PIXEL_C1 = 10.0
 ROUGH = 1e-2
 """Tolerance in the steps of an attack."""
 FEWEST = 4
 """Products that come before any evaluations are spent on the error."""
-CHECK = 1 + 2 * PRODUCT
-"""Evaluations of the error, for each noise sample: a gradient, and products with the solution and
-with L's eigenvector."""
-ROUNDINGS = 6
-"""Other roundings of the network's results that estimate the error of reduced precision."""
-LEAST = 4
-"""Least error, in units of the working precision."""
-ROUGHLY = 1e-3
-"""Smallest relative difference to the Hessian that is reported."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class CASO(DisplacementExplainer):
+class _Displacement(PenalisedExplainer):
+    """A = -D*, in units of `std` times the input; positive where the input raises the score.
+
+    D* = argmin_D -<g, D> - <D, H D> / 2 + lambda1 R(D) + lambda2 ||D||^2 (without a factor 1/2), g
+    and H the gradient and the Hessian of the loss.
+
+    Details: `surrogate`, the loss's increase at D* by this model, and `increase`, the true one.
+    """
+
+    score: str = "log-probability"
+    """The loss is minus this score; with "log-probability" the loss is the cross-entropy."""
+    std: float | Sequence[float] = 1.0
+    """Divisor of the pixels in the preprocessing, a number or one for each channel: the problem is
+    then posed for pixels in [0, 1], as in the paper. 1 poses it for the inputs as they are, where
+    the same problem has std^2 times the c1 and std times the lambda1."""
+    c1: float = PIXEL_C1
+    """lambda2 = L / 2 + c1, L the Hessian's largest eigenvalue (0 for CAFO)."""
+    lambda1: float | str = AUTO
+    """Weight that multiplies the penalty: a number; "auto" chooses it by `sparsity`; "search", the
+    paper's choice, is the last of the grid max|g| / 2^j with at least three quarters of zeros."""
+    lambda2: float | None = None
+    """Weight of the squared L2 penalty; None computes it from `c1`."""
+    sparsity: float = 0.9
+    """Fraction of zero entries (groups) that an automatic `lambda1` aims at."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_weight("lambda1", self.lambda1, (AUTO, SEARCH))
+        expect(self.c1 > 0, "c1", "a number > 0", self.c1)
+        expect(self.lambda2 is None or self.lambda2 > 0, "lambda2", "a number > 0", self.lambda2)
+        expect(0 <= self.sparsity <= 1, "sparsity", "a fraction from 0 to 1", self.sparsity)
+
+    @classmethod
+    def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:
+        """The paper's settings: c1 = 10 for pixels in [0, 1], lambda1 by search.
+
+        Give `std` if the preprocessing divides by it. The problem is solved to its tolerance, where
+        the paper takes ten steps.
+        """
+        chosen: dict[str, Any] = {"c1": PIXEL_C1, "lambda1": SEARCH}
+        return cls(forward_func, **(chosen | settings))
+
+    def _rule(self, penalty: Penalty, bound: BoundScore) -> Rule | None:
+        """How lambda1 is chosen; None if it is given."""
+        if not isinstance(self.lambda1, str):
+            return None
+        counts = real_magnitudes(penalty, bound)
+        if self.lambda1 == SEARCH:
+            return searched(penalty.magnitudes, counts)
+        return for_sparsity(self.sparsity, penalty.magnitudes, counts)
+
+    def _given(self, bound: BoundScore) -> Tensor:
+        """lambda1 `[B]`, 0 where it is chosen."""
+        number = 0.0 if isinstance(self.lambda1, str) else self.lambda1
+        return torch.full_like(bound.origin[:, 0], number)
+
+    def _details(
+        self, bound: BoundScore, scale: Tensor, delta: Tensor, surrogate: Tensor
+    ) -> dict[str, Tensor]:
+        """The loss's increase by the displacement, as modelled and as it is (one more pass)."""
+        points = bound.origin + delta / scale
+        unmetered = replace(bound, meter=None)
+        with torch.no_grad():
+            there = unmetered.in_chunks(lambda rows: bound.value(points[rows], rows))
+        increase = bound.clean - there
+        return {"surrogate": surrogate, "increase": increase.to(surrogate)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class CAFO(_Displacement):
+    """A = -D*, D* = P(g / (2 lambda2)), P the prox of lambda1 / (2 lambda2) R: to first order.
+
+    g is the gradient of the loss and lambda2 = c1. With the L1 norm, D* = ST_lambda1(g) / (2
+    lambda2), the soft-thresholded gradient.
+
+    >>> maps = mg.CAFO(model).attribute(x)
+
+    Source: CASO paper eq. (3).
+    """
+
+    method: ClassVar[str] = "cafo"
+    derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
+
+    @property
+    def _lambda2(self) -> float:
+        return self.c1 if self.lambda2 is None else self.lambda2
+
+    def _maps(self, bound: BoundScore) -> Solution:
+        scale = flat_scale(self.std, bound.layout, bound.origin)
+        penalty = self._penalty(bound)
+        rule, given = self._rule(penalty, bound), self._given(bound)
+
+        def weight(gradient: Tensor) -> Tensor:
+            return given if rule is None else rule(gradient, lambda _: gradient)
+
+        def solved(gradient: Tensor) -> Tensor:
+            twice = 2 * self._lambda2
+            if penalty.sparse:  # a norm
+                return penalty.prox(gradient, weight(gradient)) / twice
+            return penalty.prox(gradient / twice, weight(gradient) / twice)
+
+        blocks = paired_blocks(bound.passes)
+        parts = [-bound.value_and_grad(draws=block)[1] / scale for block in blocks]
+        gradient = mean_of_blocks(blocks, parts)
+        delta = solved(gradient)
+        error = relative(block_error(blocks, parts, solved), delta)
+        status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
+        details = self._details(bound, scale, delta, (gradient * delta).sum(1))
+        maps = Solution.direct(0.0 - delta, evaluations=bound.passes, status=status, error=error)
+        return replace(maps, eta=weight(gradient), details=details)
+
+    def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
+        """H D c / (2 lambda2) at fixed lambda1, D the derivative of the prox."""
+        scale = flat_scale(self.std, bound.layout, bound.origin)
+        penalty, twice = self._penalty(bound), 2 * self._lambda2
+        tau = maps.eta / twice
+        if penalty.differentiable:
+            delta = -maps.values
+            inside = penalty.prox_root(delta, tau, penalty.prox_root(delta, tau, cotangent))
+        else:
+            inner = -bound.value_and_grad()[1] / scale / twice
+            inside = prox_derivative(penalty, inner, tau)(cotangent)
+        return gradient_and_product(bound, inside / (twice * scale))[1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SmoothCAFO(SmoothedExplainer, CAFO):
+    """CAFO of the mean loss over `samples` antithetic noise samples.
+
+    >>> maps = mg.SmoothCAFO(model, samples=4).attribute(x)
+
+    Source: CASO paper section 5. Differs: one target for all noise samples.
+    """
+
+    samples: int = 32
+
+    method: ClassVar[str] = "smooth-cafo"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class CASO(_Displacement):
     """A = -D*, D* as in CAFO but with the Hessian H of the loss: to second order.
 
     >>> maps = mg.CASO(model).attribute(x)
@@ -146,7 +284,7 @@ class CASO(DisplacementExplainer):
         )
         begun = 1 if hessian == EXACT else 1 + PRODUCT
         allowed = self.max_evaluations // bound.passes - begun
-        check = _check_cost(model)
+        check = check_cost(model)
         if allowed - check < PRODUCT * FEWEST:
             check = 0
         solver = SecondOrder(
@@ -156,7 +294,7 @@ class CASO(DisplacementExplainer):
             c1=self.c1 if self.lambda2 is None else None,
         )
         found = solver.solve(problem)
-        error, residual = _accuracy(
+        error, residual = solution_error(
             model, found, solver.rule, follows=self.lambda2 is None, measured=check > 0
         )
         rough = ~(residual <= self.tolerance)
@@ -173,7 +311,7 @@ class CASO(DisplacementExplainer):
         provenance = found.provenance() | {
             "residual": residual,
             "evaluations": found.evaluations + (begun + check) * bound.passes,
-            "details": details | _hessian_gap(model, found.top),
+            "details": details | hessian_gap(model, found.top),
         }
         return Solution(values=0.0 - delta, **provenance)
 
@@ -195,101 +333,3 @@ class SmoothCASO(SmoothedExplainer, CASO):
     """Evaluations, of all noise samples together, at which a sample stops short of that."""
 
     method: ClassVar[str] = "smooth-caso"
-
-
-def _check_cost(model: LossModel) -> int:
-    """Evaluations of `_accuracy` for each noise sample."""
-    if model.bound.sigma is not None:
-        return CHECK
-    return ROUNDINGS * CHECK if model.reduced else 0
-
-
-def _accuracy(
-    model: LossModel,
-    found: QuadraticSolution,
-    rule: Rule | None,
-    *,
-    follows: bool,
-    measured: bool,
-) -> tuple[Tensor, Tensor]:
-    """The solution's relative error and the residual, `[B]` each, with all causes counted.
-
-    rule: how lambda1 was chosen; None if it was given. follows: lambda2 is L / 2 + c1, so L's error
-    counts too. measured: False leaves what noise or rounding add unknown, NaN.
-    """
-    # Neither is known better than the precision in which the solver computes.
-    least = torch.finfo(found.values.dtype).eps * found.values.any(1)
-    error, residual = found.error + LEAST * least, found.residual.maximum(least)
-    if _check_cost(model) == 0:
-        return error, residual
-    noisy = model.bound.sigma is not None
-    if not measured:
-        unknown = torch.full_like(error, torch.nan)
-        return unknown, residual if noisy else unknown
-    if noisy:
-        return error.hypot(_sampling_error(model, found, rule, follows=follows)), residual
-    more, off = _rounding_error(model, found, rule, follows=follows)
-    return error + more + model.bound.layout.lost(found.values), residual + off
-
-
-def _sampling_error(
-    model: LossModel, found: QuadraticSolution, rule: Rule | None, *, follows: bool
-) -> Tensor:
-    """Standard error of the solution `[B]`, over its length, from blocks of noise samples."""
-    blocks = paired_blocks(model.bound.samples)
-    joined = [torch.cat(_slopes(model, found, follows, block), dim=1) for block in blocks]
-
-    def mapped(both: Tensor) -> Tensor:
-        gradient, slope = both.chunk(2, dim=1)
-        return found.moved(slope - found.slope, gradient, rule)
-
-    return relative(block_error(blocks, joined, mapped), found.values)
-
-
-def _rounding_error(
-    model: LossModel, found: QuadraticSolution, rule: Rule | None, *, follows: bool
-) -> tuple[Tensor, Tensor]:
-    """Errors by rounding: the solution's, over its length, and its slope's, over ||g||, `[B]` each.
-
-    The largest change among a few other roundings of the network's results.
-    """
-    error, residual = torch.zeros_like(found.residual), torch.zeros_like(found.residual)
-    for seed in range(ROUNDINGS):
-        with OtherRounding(seed):
-            gradient, slope = _slopes(model, found, follows, None)
-        change = slope - found.slope
-        moved = found.moved(change, gradient, rule)
-        error = torch.maximum(error, (moved - found.values).norm(dim=1))
-        residual = torch.maximum(residual, change.norm(dim=1))
-    length = model.gradient.norm(dim=1)
-    return relative(error, found.values), torch.where(residual == 0, residual, residual / length)
-
-
-def _slopes(
-    model: LossModel, found: QuadraticSolution, follows: bool, draws: range | None
-) -> tuple[Tensor, Tensor]:
-    """g and g + H D - L D over some noise samples, `[B, n]` each; no L D if lambda2 is given."""
-    gradient, along, top = model.at(draws, found.values, found.axis)
-    slope = gradient + along
-    if follows:
-        slope = slope - (top * found.axis).sum(1, keepdim=True) * found.values
-    return gradient, slope
-
-
-def _hessian_gap(model: LossModel, top: Tensor) -> dict[str, Tensor]:
-    """How far Gauss-Newton products are from the Hessian's; warns where they differ.
-
-    ||(H - G) g|| / (L ||g||): zero for piecewise linear networks, up to rounding.
-    """
-    if model.kind is Exact:
-        return {}
-    off = model.lacking.norm(dim=1)
-    gap = torch.where(off == 0, off, off / (top * model.gradient.norm(dim=1)))
-    if bool((gap > ROUGHLY).any()):
-        warnings.warn(
-            "gauss-newton: not the Hessian of this network, which is not piecewise linear: their "
-            f"products with the gradient differ by up to {float(gap.max()):.2g} of the largest "
-            "eigenvalue's; use hessian='exact'",
-            stacklevel=2,
-        )
-    return {"hessian_gap": gap}

@@ -46,7 +46,7 @@ _ROWS = {
         "gradient:SmoothGrad", "mean gradient under Gaussian noise", "Smilkov et al. (2017)"
     ),
     "sparsified-smoothgrad": _method(
-        "sparsified:SparsifiedSmoothGrad",
+        "gradient:SparsifiedSmoothGrad",
         "how often an entry is among the noisy gradient's largest",
         "Levine et al. (2019), arXiv 1905.12105",
     ),
@@ -67,14 +67,14 @@ _ROWS = {
         "Selvaraju et al. (2017)",
     ),
     "cafo": _method(
-        "cafo:CAFO",
+        "caso:CAFO",
         "displacement that changes the loss most, to first order: a thresholded gradient", CASO,
     ),
     "caso": _method(
         "caso:CASO", "displacement that changes the loss most, to second order, by its Hessian",
         CASO,
     ),
-    "smooth-cafo": _method("cafo:SmoothCAFO", "CAFO of the mean loss under Gaussian noise", CASO),
+    "smooth-cafo": _method("caso:SmoothCAFO", "CAFO of the mean loss under Gaussian noise", CASO),
     "smooth-caso": _method("caso:SmoothCASO", "CASO of the mean loss under Gaussian noise", CASO),
     "relex": _method(
         "relex:RelEx",

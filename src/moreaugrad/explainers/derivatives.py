@@ -7,7 +7,7 @@ bound score and averaged over its noise samples.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -137,101 +137,77 @@ def _over_variance(z: Tensor, sigma: Tensor) -> Tensor:
     return torch.where(sigma > 0, z / sigma.square(), 0.0)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MoreauDerivative:
-    """J' c of a MoreauGrad map, D the derivative of the prox and H taken at x + u."""
+def moreau_derivative(
+    problem: MoreauProblem, u: Tensor, cotangent: Tensor, through: str, tolerance: float
+) -> Tensor:
+    """J' c `[B, n]` of a MoreauGrad map, with u the problem's solution and H taken at x + u.
 
-    problem: MoreauProblem
-    u: Tensor
-    """The problem's solution, `[B, n]`."""
-    eta: Tensor
-    """The penalty's weights `[B]`, NaN for none."""
-    tolerance: float
-    """Of the linear solve."""
+    "implicit" is H R z with (I + rho R H R) z = R c, solved to `tolerance`, and R R = D, the
+    derivative of the prox. "straight-through", H D c, holds u fixed, as the code released with
+    MoreauGrad does. "stein" is the same by Stein's identity: a sampled H is too noisy for the
+    linear solve.
+    """
+    penalty, tau = problem.penalty, problem.rho * problem.eta
+    there = problem.score.moved(problem.score.origin + u)
 
-    def pull(self, cotangent: Tensor, through: str) -> Tensor:
-        """J' c `[B, n]` by one of the four ways.
+    def root(v: Tensor) -> Tensor:
+        return penalty.prox_root(u, tau, v)
 
-        "straight-through", H D c, holds u fixed, as the code released with MoreauGrad does.
-        "stein" is the same by Stein's identity: a sampled H is too noisy for the linear solve.
-        """
-        if through == IMPLICIT:
-            return self._implicit(cotangent)
-        if through == UNROLLED:
-            return self._unrolled(cotangent)
-        return product(self._there, self._derivative(cotangent), through)
+    if through == UNROLLED:
+        return _unrolled(problem, u, cotangent, _steepest(there))
+    if through == IMPLICIT:
+        products = score_model(there)
+        return shifted_solve(products, root, cotangent, problem.rho, tolerance, MOST_PRODUCTS)[1]
+    if penalty.differentiable:
+        derived = root(root(cotangent))
+    else:
+        before = -problem.rho[:, None] * there.value_and_grad()[1]
+        derived = prox_derivative(penalty, before, tau)(cotangent)
+    return product(there, derived, through)
 
-    def _implicit(self, cotangent: Tensor) -> Tensor:
-        """H R z, (I + rho R H R) z = R c with R R = D, by conjugate gradients."""
-        _, image = shifted_solve(
-            score_model(self._there), self._root, cotangent,
-            self.problem.rho, self.tolerance, MOST_PRODUCTS,
-        )  # fmt: skip
-        return image
 
-    def _unrolled(self, cotangent: Tensor) -> Tensor:
-        """By autograd through proximal gradient steps that start at u. All passes of all steps are
-        kept in memory, so this is for small problems."""
-        bound = self.problem.score
-        points, rows = self._all_points()
-        leaf = points.requires_grad_()
-        rho, eta = self.problem.rho[:, None], torch.nan_to_num(self.eta)
-        step = 1 / (1 / rho + SLACK * self._steepest()[:, None])
-        draws = bound.passes
-        with recording(bound):
-            u = self.u
-            for _ in range(UNROLLED_STEPS):
-                at = leaf + u.repeat(draws, 1)
-                scores = bound.read(bound.outputs(at, rows), rows)
-                check_twice_differentiable(scores, leaf)
-                slope = torch.autograd.grad(scores.sum(), at, create_graph=True)[0]
-                mean = slope.reshape(draws, *u.shape).mean(0)
-                moved = (1 - step / rho) * u - step * mean
-                u = self.problem.penalty.prox(moved, step[:, 0] * eta)
-            found = torch.autograd.grad(-u / rho, leaf, cotangent)[0]
-        if bound.meter is not None:
-            bound.meter(UNROLLED_STEPS * PRODUCT * len(points))
-        return found.reshape(draws, *self.u.shape).sum(0)
+def _unrolled(problem: MoreauProblem, u: Tensor, cotangent: Tensor, steepest: Tensor) -> Tensor:
+    """By autograd through proximal gradient steps that start at u. All passes of all steps are
+    kept in memory, so this is for small problems."""
+    bound, draws = problem.score, problem.score.passes
+    points, rows = _all_points(bound)
+    leaf = points.requires_grad_()
+    rho = problem.rho[:, None]
+    step = 1 / (1 / rho + SLACK * steepest[:, None])
+    with recording(bound):
+        for _ in range(UNROLLED_STEPS):
+            at = leaf + u.repeat(draws, 1)
+            scores = bound.read(bound.outputs(at, rows), rows)
+            check_twice_differentiable(scores, leaf)
+            slope = torch.autograd.grad(scores.sum(), at, create_graph=True)[0]
+            mean = slope.reshape(draws, *u.shape).mean(0)
+            u = problem.prox((1 - step / rho) * u - step * mean, step[:, 0])
+        found = torch.autograd.grad(-u / rho, leaf, cotangent)[0]
+    if bound.meter is not None:
+        bound.meter(UNROLLED_STEPS * PRODUCT * len(points))
+    return found.reshape(draws, *u.shape).sum(0)
 
-    @property
-    def _there(self) -> BoundScore:
-        bound = self.problem.score
-        return bound.moved(bound.origin + self.u)
 
-    @property
-    def _tau(self) -> Tensor:
-        return self.problem.rho * torch.nan_to_num(self.eta)
+def _all_points(bound: BoundScore) -> tuple[Tensor, Tensor]:
+    """Inputs with each noise sample added, `[draws * B, n]`, and the rows of their samples."""
+    kept: list[tuple[Tensor, Tensor]] = []
 
-    def _root(self, v: Tensor) -> Tensor:
-        return self.problem.penalty.prox_root(self.u, self._tau, v)
+    def keep(points: Tensor, rows: Tensor) -> tuple[Tensor]:
+        kept.append((points.clone(), rows))
+        return (points[:, :1],)
 
-    def _derivative(self, v: Tensor) -> Tensor:
-        """D v, `[B, n]`."""
-        if self.problem.penalty.differentiable:
-            return self._root(self._root(v))
-        gradient = self._there.value_and_grad()[1]
-        before = -self.problem.rho[:, None] * gradient
-        return prox_derivative(self.problem.penalty, before, self._tau)(v)
+    replace(bound, meter=None).mean(keep)
+    points, rows = zip(*kept, strict=True)
+    return torch.cat(points), torch.cat(rows)
 
-    def _all_points(self) -> tuple[Tensor, Tensor]:
-        """Inputs with each noise sample added, `[draws * B, n]`, and the rows of their samples."""
-        kept: list[tuple[Tensor, Tensor]] = []
 
-        def keep(points: Tensor, rows: Tensor) -> tuple[Tensor]:
-            kept.append((points.clone(), rows))
-            return (points[:, :1],)
-
-        replace(self.problem.score, meter=None).mean(keep)
-        return torch.cat([points for points, _ in kept]), torch.cat([rows for _, rows in kept])
-
-    def _steepest(self) -> Tensor:
-        """An estimate of the largest magnitude of H's eigenvalues, `[B]`."""
-        times_hessian = score_model(self._there)
-        rows = torch.arange(len(self.u), device=self.u.device)
-        v = torch.ones_like(self.u)
-        length = v[:, 0]
-        for _ in range(POWERS):
-            v = times_hessian(v / v.norm(dim=1, keepdim=True), rows)
-            length = v.norm(dim=1)
-            v = torch.where(length[:, None] > 0, v, 1.0)
-        return length
+def _steepest(bound: BoundScore) -> Tensor:
+    """An estimate of the largest magnitude of H's eigenvalues, `[B]`, by power iterations."""
+    products, rows = score_model(bound), torch.arange(len(bound), device=bound.origin.device)
+    v = torch.ones_like(bound.origin)
+    length = v[:, 0]
+    for _ in range(POWERS):
+        v = products(v / v.norm(dim=1, keepdim=True), rows)
+        length = v.norm(dim=1)
+        v = torch.where(length[:, None] > 0, v, 1.0)
+    return length

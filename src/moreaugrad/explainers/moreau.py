@@ -1,7 +1,8 @@
-"""MoreauGrad: the gradient of the score's Moreau envelope, with any penalty."""
+"""MoreauGrad: the gradient of the score's Moreau envelope, with any penalty; and its rho."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from moreaugrad.curvature.krylov import Curvature, estimate_curvature
 from moreaugrad.explainers.base import PenalisedExplainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
@@ -16,16 +18,19 @@ from moreaugrad.explainers.derivatives import (
     STRAIGHT_THROUGH,
     UNROLLED,
     UNROLLED_STEPS,
-    MoreauDerivative,
     groups_with_a_graph,
+    moreau_derivative,
 )
+from moreaugrad.explainers.gradient import SmoothedExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
-from moreaugrad.score.inputs import Shape
-from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
-from moreaugrad.score.score import Score
+from moreaugrad.score.checks import as_parts
+from moreaugrad.score.inputs import MaskLike, Shape
+from moreaugrad.score.noise import DEFAULT_SIGMA
+from moreaugrad.score.score import Inputs
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
 from moreaugrad.solvers import SOLVERS, Descent, ForSparsity, MoreauProblem, StochasticFixedPoint
 from moreaugrad.solvers.solution import Solution
@@ -36,7 +41,7 @@ ROUGH, ROUGH_STEPS = 1e-2, 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Moreau(PenalisedExplainer):
+class Moreau(SmoothedExplainer, PenalisedExplainer):
     """A = -u* / rho, u* = argmin_u f(x + u) + ||u||^2 / (2 rho) + eta R(u), R the penalty.
 
     >>> maps = mg.Moreau(model, penalty=mg.ElasticNet(0.01, 0.1)).attribute(x)
@@ -58,8 +63,6 @@ class Moreau(PenalisedExplainer):
     """Standard deviation of the Gaussian smoothing, which replaces f(x) by E f(x + z), z ~
     N(0, sigma^2 I): a fraction of each clean input's own range (max - min); with sigma_mode
     "absolute" in the input's units. 0 turns smoothing off."""
-    sigma_mode: str = RELATIVE
-    """Units of `sigma`: "relative" or "absolute"."""
     tolerance: float | None = None
     """Relative error of the map at which a sample is done; None: 0.1 with noise, 1e-3 without."""
     max_evaluations: int = 4096
@@ -76,8 +79,6 @@ class Moreau(PenalisedExplainer):
     solutions; needs fresh noise."""
     solver: str = "spectral"
     """Solver for deterministic scores: "spectral", "accelerated" or "proximal-gradient"."""
-    seed: int = 0
-    """Random seed; the noise is a function of (seed, id of the sample, number of the draw)."""
     penalty: Penalty = field(default=Zero())
     """Any `Penalty`, its weights in units of the gradient."""
     eta: float | str = 1.0
@@ -108,13 +109,6 @@ class Moreau(PenalisedExplainer):
     def fresh(self) -> bool:
         """Whether noise is drawn at every step."""
         return self.sigma > 0 and self.noise == "fresh"
-
-    @cached_property
-    def _score(self) -> Score:
-        return replace(
-            super()._score, sigma=self.sigma, samples=self.samples,
-            sigma_mode=self.sigma_mode, noise=Noise(self.seed),
-        )  # fmt: skip
 
     def _draws(self) -> int:
         return self.draws if self.fresh else self.samples if self.sigma > 0 else 1
@@ -186,15 +180,11 @@ class Moreau(PenalisedExplainer):
         """J' c, by the optimality condition u = P(-rho grad f(x + u)), D the derivative of P:
         J = (I + rho D H)^-1 D H."""
         found = []
-        graphs = UNROLLED_STEPS if through == UNROLLED else 1
-        for rows in groups_with_a_graph(bound, graphs):
-            derivative = MoreauDerivative(
-                problem=self._problem(bound.select(rows)),
-                u=-self.rho * maps.values[rows],
-                eta=maps.eta[rows],
-                tolerance=min(ROUGH, self._tolerance),
-            )
-            found.append(derivative.pull(cotangent[rows], through))
+        for rows in groups_with_a_graph(bound, UNROLLED_STEPS if through == UNROLLED else 1):
+            eta, u = torch.nan_to_num(maps.eta[rows]), -self.rho * maps.values[rows]
+            problem = replace(self._problem(bound.select(rows)), eta=eta)
+            tolerance = min(ROUGH, self._tolerance)
+            found.append(moreau_derivative(problem, u, cotangent[rows], through, tolerance))
         return torch.cat(found)
 
 
@@ -280,3 +270,57 @@ class GroupSparseMoreauGrad(Moreau):
     def published(forward_func: ForwardFunc, **settings: Any) -> PublishedMoreauGrad:
         """The algorithm as released with the paper; see `PublishedMoreauGrad`."""
         return PublishedMoreauGrad(forward_func, **({"eta": 5e-2, "group": 14} | settings))
+
+
+SAFETY = 0.5
+"""rho * lambda of the recommended rho: below 1, because the estimate of lambda may be too small."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RhoGuidance:
+    """A recommended rho, by an estimate of the score's largest negative curvature lambda.
+
+    >>> found = mg.rho_guidance(mg.MoreauGrad(model), x)
+    """
+
+    rho: Tensor
+    """0.5 / lambda, `[B]`; infinite where no negative curvature was found."""
+    limit: Tensor
+    """1 / lambda, `[B]`: above it the map is not unique; below it, it is unique as far as seen."""
+    curvature: Curvature
+    """The estimated curvature."""
+
+
+def rho_guidance(
+    explainer: Moreau,
+    inputs: Inputs,
+    target: TargetLike = None,
+    additional_forward_args: object = None,
+    steps: int = 12,
+    *,
+    mask: MaskLike = None,
+) -> RhoGuidance:
+    """The rho for which rho * lambda = 0.5 by estimate, for each sample's score.
+
+    >>> found = mg.rho_guidance(mg.MoreauGrad(model), x)
+
+    A smoothed score is averaged over `explainer.samples` noise samples. steps: Lanczos steps.
+    Source: MoreauGrad theorem 1.
+    """
+    bound = explainer.bind(inputs, target, additional_forward_args, mask=mask)
+    curvature = estimate_curvature(bound, steps, explainer.seed)
+    limit = 1 / curvature.weak_convexity
+    return RhoGuidance(rho=SAFETY * limit, limit=limit, curvature=curvature)
+
+
+def paper_rho(inputs: Inputs) -> float:
+    """rho = 1 / sqrt(E ||X||_2), the paper's rule of thumb, with the mean over this batch.
+
+    >>> rho = mg.paper_rho(x)
+
+    It depends on the units and the number of pixels: about 0.05 for mean/std-normalised 224 x 224
+    photos, for which the paper itself uses 1. Source: MoreauGrad section 6.2.
+    """
+    parts = as_parts(inputs)
+    square = torch.stack([part.double().flatten(1).square().sum(1) for part in parts]).sum(0)
+    return 1 / math.sqrt(float(square.sqrt().mean()))

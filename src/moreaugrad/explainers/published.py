@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,7 +14,6 @@ from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
-from moreaugrad.score.score import Score
 from moreaugrad.settings import expect
 from moreaugrad.solvers.problem import MoreauProblem
 from moreaugrad.solvers.solution import Solution, Status
@@ -67,10 +65,9 @@ class PublishedMoreauGrad(Explainer):
         expect(self.eta >= 0, "eta", "a number >= 0", self.eta)
         super().__post_init__()
 
-    @cached_property
-    def _score(self) -> Score:
+    def _smoothing(self) -> dict[str, Any]:
         noise = Noise(self.seed, antithetic=False)
-        return replace(super()._score, sigma=self.sigma, samples=self.draws, noise=noise)
+        return {"sigma": self.sigma, "samples": self.draws, "noise": noise}
 
     def _draws(self) -> int:
         return self.draws
@@ -104,5 +101,4 @@ class PublishedMoreauGrad(Explainer):
                 total = total + u
         mean = total / min(self.average, self.steps)
         values = mean if self.sign == "displacement" else -mean / self.rho
-        each = 1 if bound.sigma is None else self.draws
-        return Solution.direct(values, self.steps * each, Status.FIXED_BUDGET)
+        return Solution.direct(values, self.steps * bound.passes, Status.FIXED_BUDGET)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from moreaugrad.explainers.base import PenalisedExplainer
-from moreaugrad.penalties import Penalty
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
-from moreaugrad.score.score import Score
 from moreaugrad.settings import expect
-from moreaugrad.solvers.problem import Problem
 from moreaugrad.solvers.solution import Solution, Status
 
 LOG_PROBABILITY = "log-probability"
@@ -88,12 +84,11 @@ class RelEx(PenalisedExplainer):
         """The settings of the paper's code: 50 noise samples in each step."""
         return cls(forward_func, **({"draws": 50} | settings))
 
-    @cached_property
-    def _score(self) -> Score:
-        return replace(
-            super()._score, sigma=self.sigma, samples=self.draws,
-            sigma_mode=self.sigma_mode, noise=Noise(self.seed),
-        )  # fmt: skip
+    def _smoothing(self) -> dict[str, Any]:
+        return {
+            "sigma": self.sigma, "samples": self.draws, "sigma_mode": self.sigma_mode,
+            "noise": Noise(self.seed),
+        }  # fmt: skip
 
     def _draws(self) -> int:
         return SIDES * self.draws
@@ -102,39 +97,32 @@ class RelEx(PenalisedExplainer):
         return self._draws() * self.steps
 
     def _maps(self, bound: BoundScore) -> Solution:
-        like = bound.origin[:, 0]
-        problem = MaskProblem(
-            score=bound,
-            first=self._start(bound),
-            lambda2=torch.full_like(like, self.lambda2),
-            eta=torch.full_like(like, self.lambda1),
-            penalty=self._penalty(bound),
-        )
-        mask, moved = self._descended(problem)
+        mask, moved = self._descended(bound)
         # An entry that the loss does not depend on has no evidence: do not keep its random start.
         mask = torch.where(moved, mask, 0.0)
-        found = Solution.direct(mask, problem.evaluations * self.steps, Status.FIXED_BUDGET)
+        found = Solution.direct(mask, SIDES * bound.passes * self.steps, Status.FIXED_BUDGET)
         return replace(
             found.marked(Status.NO_GRADIENT, ~moved.any(1)),
             steps=torch.full_like(found.steps, self.steps),
             details=_shown(bound, mask),
         )
 
-    def _descended(self, problem: MaskProblem) -> tuple[Tensor, Tensor]:
+    def _descended(self, bound: BoundScore) -> tuple[Tensor, Tensor]:
         """v <- momentum v + d / ||d||, m <- project(m - rate v), d a subgradient over fresh noise.
 
         Returns the mask, and which of its entries the smooth part ever depended on, `[B, n]` each.
         """
-        mask = problem.start
+        mask, penalty = self._start(bound), self._penalty(bound)
         velocity, moved = torch.zeros_like(mask), torch.zeros_like(mask, dtype=torch.bool)
         for step in range(self.steps):
-            slope = problem.slope(mask, range(step * self.draws, (step + 1) * self.draws))
+            draws = range(step * self.draws, (step + 1) * self.draws)
+            _, slope = loss_and_slope(bound, mask, self.lambda2, draws)
             moved |= slope != 0
-            slope = slope + problem.eta[:, None] * problem.penalty.maximiser(mask)
+            slope = slope + self.lambda1 * penalty.maximiser(mask)
             length = slope.double().norm(dim=1, keepdim=True)
             unit = torch.where(length == 0, 0.0, slope / length).to(slope.dtype)
             velocity = self.momentum * velocity + unit
-            mask = problem.projected(mask - self.rate * velocity)
+            mask = (mask - self.rate * velocity).clamp(0, 1)
         return mask, moved
 
     def _start(self, bound: BoundScore) -> Tensor:
@@ -158,61 +146,26 @@ def _shown(bound: BoundScore, mask: Tensor) -> dict[str, Tensor]:
     return {"foreground": found[:, 0], "background": found[:, 1]}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MaskProblem(Problem):
-    """h(m) = mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)], m in [0, 1].
+def loss_and_slope(
+    bound: BoundScore, mask: Tensor, lambda2: float, draws: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)] `[B]` and its gradient by the mask.
 
-    show = (x + z) * m, hide = (x + z) * (1 - m). Source: Lim et al. (2021).
+    bound: ln p. draws: the noise samples; None takes those of the score.
     """
 
-    score: BoundScore
-    """ln p; the mean is over its noise samples."""
-    first: Tensor
-    """Where the descent starts, `[B, n]`."""
-    lambda2: Tensor
-    eta: Tensor
-    penalty: Penalty
+    def work(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        log_p, grad = bound.value_and_grad_at(*_sides(points, mask[rows], rows))
+        shown, hidden = grad.chunk(SIDES)
+        log_shown, log_hidden = log_p.chunk(SIDES)
+        # 1 - e^l loses no digit near l = 0.
+        left = EPSILON - torch.expm1(log_hidden)
+        weight = lambda2 * log_hidden.exp() / left
+        value = -log_shown - lambda2 * left.log()
+        return value, -points * (shown + weight[:, None] * hidden)
 
-    @property
-    def unit(self) -> Tensor:
-        return torch.ones_like(self.eta)
-
-    @property
-    def start(self) -> Tensor:
-        return self.first
-
-    @property
-    def evaluations(self) -> int:
-        return SIDES * self.score.passes
-
-    def projected(self, u: Tensor) -> Tensor:
-        return u.clamp(0, 1)
-
-    def prox(self, u: Tensor, step: Tensor) -> Tensor:
-        """Exact for a sum over entries; for other penalties the prox, then the projection."""
-        return self.projected(super().prox(u, step))
-
-    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        value, slope = self.score.mean(self._work(u), width=SIDES)
-        return value, slope
-
-    def slope(self, u: Tensor, draws: Sequence[int]) -> Tensor:
-        """The gradient over some noise samples."""
-        return self.score.mean(self._work(u), draws=draws, width=SIDES)[1]
-
-    def _work(self, u: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
-        def of_draws(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            log_p, grad = self.score.value_and_grad_at(*_sides(points, u[rows], rows))
-            shown, hidden = grad.chunk(SIDES)
-            log_shown, log_hidden = log_p.chunk(SIDES)
-            # 1 - e^l loses no digit near l = 0.
-            left = EPSILON - torch.expm1(log_hidden)
-            lambda2 = self.lambda2[rows]
-            weight = lambda2 * log_hidden.exp() / left
-            value = -log_shown - lambda2 * left.log()
-            return value, -points * (shown + weight[:, None] * hidden)
-
-        return of_draws
+    value, slope = bound.mean(work, draws=draws, width=SIDES)
+    return value, slope
 
 
 def _sides(points: Tensor, mask: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

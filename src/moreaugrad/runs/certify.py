@@ -21,8 +21,8 @@ from moreaugrad.certificates.certify import STATEMENTS
 from moreaugrad.certificates.smoothed import AUTO, BOUNDS, CLOPPER_PEARSON
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.calling import Progress
+from moreaugrad.explainers.gradient import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad, SparseMoreauGrad
-from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
 from moreaugrad.files.names import readable
 from moreaugrad.files.units import Record
 from moreaugrad.pictures.plot import figure_bytes

@@ -1,0 +1,171 @@
+"""The error of a CASO map: the solver's residual, and what noise and rounding add to it.
+
+The residual says how well the problem of the computed products is solved. It does not include that
+other noise samples would give another problem, nor that reduced precision has changed the problem.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from moreaugrad.curvature.products import PRODUCT, Exact, LossModel
+from moreaugrad.solvers.blocks import block_error, paired_blocks, relative
+from moreaugrad.solvers.second_order import QuadraticSolution, Rule
+
+CHECK = 1 + 2 * PRODUCT
+"""Evaluations of the error, for each noise sample: a gradient, and products with the solution and
+with L's eigenvector."""
+ROUNDINGS = 6
+"""Other roundings of the network's results that estimate the error of reduced precision."""
+LEAST = 4
+"""Least error, in units of the working precision."""
+ROUGHLY = 1e-3
+"""Smallest relative difference to the Hessian that is reported."""
+
+
+def check_cost(model: LossModel) -> int:
+    """Evaluations of `solution_error` for each noise sample."""
+    if model.bound.sigma is not None:
+        return CHECK
+    return ROUNDINGS * CHECK if model.reduced else 0
+
+
+def solution_error(
+    model: LossModel,
+    found: QuadraticSolution,
+    rule: Rule | None,
+    *,
+    follows: bool,
+    measured: bool,
+) -> tuple[Tensor, Tensor]:
+    """The solution's relative error and the residual, `[B]` each, with all causes counted.
+
+    rule: how lambda1 was chosen; None if it was given. follows: lambda2 is L / 2 + c1, so L's error
+    counts too. measured: False leaves what noise or rounding add unknown, NaN.
+    """
+    # Neither is known better than the precision in which the solver computes.
+    least = torch.finfo(found.values.dtype).eps * found.values.any(1)
+    error, residual = found.error + LEAST * least, found.residual.maximum(least)
+    if check_cost(model) == 0:
+        return error, residual
+    noisy = model.bound.sigma is not None
+    if not measured:
+        unknown = torch.full_like(error, torch.nan)
+        return unknown, residual if noisy else unknown
+    if noisy:
+        return error.hypot(_sampling_error(model, found, rule, follows=follows)), residual
+    more, off = _rounding_error(model, found, rule, follows=follows)
+    return error + more + model.bound.layout.lost(found.values), residual + off
+
+
+def _sampling_error(
+    model: LossModel, found: QuadraticSolution, rule: Rule | None, *, follows: bool
+) -> Tensor:
+    """Standard error of the solution `[B]`, over its length, from blocks of noise samples."""
+    blocks = paired_blocks(model.bound.samples)
+    joined = [torch.cat(_slopes(model, found, follows, block), dim=1) for block in blocks]
+
+    def mapped(both: Tensor) -> Tensor:
+        gradient, slope = both.chunk(2, dim=1)
+        return found.moved(slope - found.slope, gradient, rule)
+
+    return relative(block_error(blocks, joined, mapped), found.values)
+
+
+def _rounding_error(
+    model: LossModel, found: QuadraticSolution, rule: Rule | None, *, follows: bool
+) -> tuple[Tensor, Tensor]:
+    """Errors by rounding: the solution's, over its length, and its slope's, over ||g||, `[B]` each.
+
+    The largest change among a few other roundings of the network's results.
+    """
+    error, residual = torch.zeros_like(found.residual), torch.zeros_like(found.residual)
+    for seed in range(ROUNDINGS):
+        with OtherRounding(seed):
+            gradient, slope = _slopes(model, found, follows, None)
+        change = slope - found.slope
+        moved = found.moved(change, gradient, rule)
+        error = torch.maximum(error, (moved - found.values).norm(dim=1))
+        residual = torch.maximum(residual, change.norm(dim=1))
+    length = model.gradient.norm(dim=1)
+    return relative(error, found.values), torch.where(residual == 0, residual, residual / length)
+
+
+def _slopes(
+    model: LossModel, found: QuadraticSolution, follows: bool, draws: range | None
+) -> tuple[Tensor, Tensor]:
+    """g and g + H D - L D over some noise samples, `[B, n]` each; no L D if lambda2 is given."""
+    gradient, along, top = model.at(draws, found.values, found.axis)
+    slope = gradient + along
+    if follows:
+        slope = slope - (top * found.axis).sum(1, keepdim=True) * found.values
+    return gradient, slope
+
+
+def hessian_gap(model: LossModel, top: Tensor) -> dict[str, Tensor]:
+    """How far Gauss-Newton products are from the Hessian's; warns where they differ.
+
+    ||(H - G) g|| / (L ||g||): zero for piecewise linear networks, up to rounding.
+    """
+    if model.kind is Exact:
+        return {}
+    off = model.lacking.norm(dim=1)
+    gap = torch.where(off == 0, off, off / (top * model.gradient.norm(dim=1)))
+    if bool((gap > ROUGHLY).any()):
+        warnings.warn(
+            "gauss-newton: not the Hessian of this network, which is not piecewise linear: their "
+            f"products with the gradient differ by up to {float(gap.max()):.2g} of the largest "
+            "eigenvalue's; use hessian='exact'",
+            stacklevel=2,
+        )
+    return {"hessian_gap": gap}
+
+
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+CHANGED = 4
+"""One result of this many is moved up by a unit in the last place, and one down."""
+EXACT = {
+    "abs", "cat", "clone", "constant_pad_nd", "empty", "full", "gather", "index", "index_select",
+    "masked_fill", "max", "max_pool2d_with_indices", "neg", "new_zeros", "ones_like", "relu",
+    "scatter", "stack", "threshold_backward", "where", "zeros_like",
+}  # fmt: skip
+"""Operators without rounding."""
+
+
+class OtherRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While open, operators round some of their results to the next number instead.
+
+    This holds for forward and backward passes. The difference from the usual result has about the
+    size of the rounding error (Monte Carlo arithmetic; Parker, 1997). Which numbers are moved
+    depends on their bits, on the operator's place in the sequence and on `seed`, not on the batch.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._place = 1_000_003 * seed
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self._place += 1
+        views = any(result.alias_info is not None for result in func._schema.returns)
+        if views or func._schema.name.removeprefix("aten::") in EXACT:
+            return found
+        return tree_map_only(Tensor, self._moved, found)
+
+    def _moved(self, t: Tensor) -> Tensor:
+        if not t.is_floating_point() or t.dtype.itemsize not in INTEGERS:
+            return t
+        bits = t.detach().contiguous().view(INTEGERS[t.dtype.itemsize])
+        mixed = bits.long() * 0x9E3779B1 + (self._place * 0x85EBCA77 & 0x7FFFFFFF)
+        mixed = ((mixed ^ (mixed >> 15)) * 0xC2B2AE3D) >> 17 & (CHANGED - 1)
+        step = (mixed == 0).to(bits.dtype) - (mixed == 1).to(bits.dtype)
+        fixed = (t == 0) | ~torch.isfinite(t)
+        return (bits + step.masked_fill(fixed, 0)).view(t.dtype)
