@@ -188,6 +188,11 @@ def _known(method: type[CAFO], settings: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k != "tolerance" or method is CASO}
 
 
+@pytest.mark.parametrize("method", [CAFO, CASO, SmoothCAFO, SmoothCASO])
+def test_the_loss_is_the_cross_entropy_by_default(method: type[CAFO]) -> None:
+    assert method(SMOOTH).score == "log-probability"
+
+
 def test_the_smooth_ones_solve_one_joint_problem() -> None:
     sigma, samples, x = 0.3, 6, X[:1]
     result = SmoothCASO(

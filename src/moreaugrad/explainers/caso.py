@@ -179,7 +179,7 @@ class CAFO(_Displacement):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SmoothCAFO(SmoothedExplainer, CAFO):
+class SmoothCAFO(CAFO, SmoothedExplainer):
     """CAFO of the mean loss over `samples` antithetic noise samples.
 
     >>> maps = mg.SmoothCAFO(model, samples=4).attribute(x)
@@ -317,7 +317,7 @@ class CASO(_Displacement):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SmoothCASO(SmoothedExplainer, CASO):
+class SmoothCASO(CASO, SmoothedExplainer):
     """CASO of the mean loss over `samples` antithetic noise samples: one joint problem.
 
     >>> maps = mg.SmoothCASO(model, samples=4).attribute(x)

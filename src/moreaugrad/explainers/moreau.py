@@ -41,7 +41,7 @@ ROUGH, ROUGH_STEPS = 1e-2, 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Moreau(SmoothedExplainer, PenalisedExplainer):
+class Moreau(PenalisedExplainer, SmoothedExplainer):
     """A = -u* / rho, u* = argmin_u f(x + u) + ||u||^2 / (2 rho) + eta R(u), R the penalty.
 
     >>> maps = mg.Moreau(model, penalty=mg.ElasticNet(0.01, 0.1)).attribute(x)
