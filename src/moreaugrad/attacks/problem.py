@@ -32,7 +32,12 @@ OUTSIDE = 1e-3
 
 class AttackStatus(Enum):
     """How the attack of a sample ended. Where it failed, `ok` is False, and its result says nothing
-    about how robust the map is."""
+    about how robust the map is.
+
+    >>> attack = mg.attacks.GaussianNoiseAttack(mg.SimpleGradient(model), sigma=0.1)
+    >>> (status,) = attack.attack(x).status
+    >>> found = status.ok, status.message, status.remedy
+    """
 
     message: str
     """What the status means."""

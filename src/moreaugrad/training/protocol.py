@@ -33,7 +33,11 @@ calls before the first check, because untrained weights say little."""
 
 
 class OvershootWarning(UserWarning):
-    """Perturbations are too long for the curvature of the loss: loss - h falls with them."""
+    """Perturbations are too long for the curvature of the loss: loss - h falls with them.
+
+    >>> import warnings
+    >>> warnings.simplefilter("error", mg.training.OvershootWarning)  # stop such a training
+    """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
