@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import oracles
 import toys
 from moreaugrad.penalties import L1, GroupL2, Zero
-from moreaugrad.solvers import SOLVERS, Descent, MoreauProblem, Spectral, Status
+from moreaugrad.solvers import SOLVERS, Descent, MoreauProblem, Status
 
 F64 = torch.float64
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
@@ -51,7 +51,7 @@ def test_the_stated_error_bounds_the_true_one(
 ) -> None:
     problem = quadratic_problem(kind, n, seed)
     found = solver(tolerance=tolerance, max_steps=4000).solve(problem)
-    truth = Spectral(tolerance=1e-7, max_steps=4000).solve(problem)
+    truth = SOLVERS["spectral"](tolerance=1e-7, max_steps=4000).solve(problem)
     assert set(truth.status) == {Status.CONVERGED}
     # Rarely, an oscillation is taken for a kink.
     done = torch.tensor([status is Status.CONVERGED for status in found.status])
@@ -74,7 +74,7 @@ def test_smooth_scores_converge_in_single_precision(
     found = solver(tolerance=1e-3, max_steps=2000).solve(problem)
     assert set(found.status) == {Status.CONVERGED}
     exact = quadratic_problem(kind, 8, seed, batch=64, stiffest=10.0)
-    truth = Spectral(tolerance=1e-7, max_steps=4000).solve(exact).values
+    truth = SOLVERS["spectral"](tolerance=1e-7, max_steps=4000).solve(exact).values
     size = truth.norm(dim=1)
     off = (found.values - truth).norm(dim=1) / torch.where(size == 0, 1.0, size)
     assert (off <= 2e-3).all()
@@ -309,4 +309,4 @@ def test_a_weight_above_all_gradients_gives_the_zero_map(solver: type[Descent]) 
 )
 def test_bad_settings_are_told(given: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected tolerance > 0 and max_steps >= 1"):
-        Spectral(**given)
+        SOLVERS["spectral"](**given)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, Penalty, SquaredL2
-from moreaugrad.solvers import Accelerated, Status
+from moreaugrad.solvers import SOLVERS, Status
 from moreaugrad.solvers.problem import QuadraticProblem
 from moreaugrad.solvers.second_order import QuadraticSolution, SecondOrder
 from toys import Length, normal
@@ -152,7 +152,7 @@ def test_the_problem_is_one_that_other_solvers_know() -> None:
         penalty=GroupL2(1.0, size=2),
     )
     one = SecondOrder(tolerance=1e-7, max_products=100).solve(problem)
-    other = Accelerated(tolerance=1e-6, max_steps=3000).solve(problem)
+    other = SOLVERS["accelerated"](tolerance=1e-6, max_steps=3000).solve(problem)
     assert one.ok
     assert other.ok
     assert (other.evaluations > one.evaluations).all()

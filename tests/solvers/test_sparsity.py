@@ -8,8 +8,8 @@ from torch import Tensor
 
 import toys
 from moreaugrad.penalties import L1, GroupL2, Penalty, SquaredL2
-from moreaugrad.solvers import MoreauProblem, Solution, Spectral, Status, StochasticFixedPoint
-from moreaugrad.solvers.sparsity import ForSparsity, eta_for
+from moreaugrad.solvers import SOLVERS, MoreauProblem, Solution, Status, StochasticFixedPoint
+from moreaugrad.solvers.sparsity import eta_for, solve_for_sparsity
 
 
 @settings(max_examples=60, deadline=None)
@@ -51,12 +51,12 @@ def share_of_zeros(u: Tensor, penalty: Penalty) -> Tensor:
 def test_a_deterministic_score_gets_the_wanted_share(name: str, wanted: float) -> None:
     penalty = PENALTIES[name]
     problem = smooth_problem(penalty, sigma=0.0)
-    found = ForSparsity(solver=Spectral(), sparsity=wanted).solve(problem)
+    found = solve_for_sparsity(SOLVERS["spectral"](), problem, wanted)
     assert set(found.status) == {Status.CONVERGED}
     groups = penalty.magnitudes(found.values[:1]).shape[1]
     assert ((share_of_zeros(found.values, penalty) - wanted).abs() <= 0.005 + 1 / groups).all()
-    # The map is the solution with the eta that is told.
-    tight = Spectral(tolerance=1e-9).solve(
+    # The map is the solution with the eta that is reported.
+    tight = SOLVERS["spectral"](tolerance=1e-9).solve(
         toys.problem(problem.score, rho=0.4, eta=found.eta, penalty=penalty)
     )
     assert (toys.relative(found.values, tight.values) <= found.error + 1e-12).all()
@@ -84,11 +84,11 @@ def test_a_noisy_score_gets_the_wanted_share(name: str, wanted: float, chains: i
 
 def test_refinements_keep_the_limit() -> None:
     problem = smooth_problem(PENALTIES["l1"], sigma=0.0)
-    costs = ForSparsity(solver=Spectral(), sparsity=0.9).solve(problem).evaluations
+    costs = solve_for_sparsity(SOLVERS["spectral"](), problem, 0.9).evaluations
     for allowed in (1, 5, 8, int(costs.max()) - 1, int(costs.max()) + 1):
-        limit = torch.full((4,), allowed)
-        found = ForSparsity(solver=Spectral(), sparsity=0.9).solve(problem, allowed=limit)
-        assert (found.evaluations <= limit.clamp(min=2)).all()
+        solver = SOLVERS["spectral"](max_evaluations=allowed)
+        found = solve_for_sparsity(solver, problem, 0.9)
+        assert int(found.evaluations.max()) <= max(allowed, 2)
     assert torch.equal(found.evaluations, costs)
 
 
@@ -102,7 +102,7 @@ def test_a_penalty_that_thresholds_nothing_is_told(noisy: bool) -> None:
     def solve() -> Solution:
         if noisy:
             return StochasticFixedPoint(sparsity=0.5).solve(problem)
-        return ForSparsity(solver=Spectral(), sparsity=0.5).solve(problem)
+        return solve_for_sparsity(SOLVERS["spectral"](), problem, 0.5)
 
     with pytest.raises(TypeError, match=r"sparsity: expected .*got SquaredL2"):
         solve()

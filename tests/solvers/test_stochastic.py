@@ -9,7 +9,7 @@ from torch import Tensor
 import moreaugrad as mg
 import toys
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero
-from moreaugrad.solvers import MoreauProblem, Solution, Spectral, Status, StochasticFixedPoint
+from moreaugrad.solvers import SOLVERS, MoreauProblem, Solution, Status, StochasticFixedPoint
 
 F64 = torch.float64
 SIGMA = 0.4
@@ -62,7 +62,7 @@ def truth(name: str, kind: str, rho: float = 0.5) -> Tensor:
     score = toys.bound(SMOOTHED[name][1], POINT)
     eta = 0.0 if kind == "zero" else 0.3
     problem = toys.problem(score, rho=rho, eta=eta, penalty=PENALTIES[kind])
-    found = Spectral(tolerance=1e-8, max_steps=3000).solve(problem)
+    found = SOLVERS["spectral"](tolerance=1e-8, max_steps=3000).solve(problem)
     assert found.status == (Status.CONVERGED,)
     return found.values
 
@@ -203,7 +203,7 @@ def test_stiff_convex_scores_converge(stiffness: float) -> None:
     )
     found = StochasticFixedPoint().solve(toys.problem(score))
     assert set(found.status) == {Status.CONVERGED}
-    expected = Spectral(tolerance=1e-7, max_steps=3000).solve(
+    expected = SOLVERS["spectral"](tolerance=1e-7, max_steps=3000).solve(
         toys.problem(replace(score, sigma=None))
     )
     assert (toys.relative(found.values, expected.values) <= 2 * found.error).all()
@@ -219,7 +219,7 @@ def test_curvature_near_the_limit_converges(limit: float) -> None:
     noisy = toys.bound(score(0.02), POINT.expand(16, N), sigma=SIGMA, ids=range(16))
     found = StochasticFixedPoint(tolerance=0.05).solve(toys.problem(noisy))
     exact = toys.bound(score(0.02 * math.exp(-((3 * SIGMA) ** 2) / 2)), POINT)
-    expected = Spectral(tolerance=1e-7, max_steps=3000).solve(toys.problem(exact))
+    expected = SOLVERS["spectral"](tolerance=1e-7, max_steps=3000).solve(toys.problem(exact))
     assert {*expected.status, *found.status} == {Status.CONVERGED}
     true = toys.relative(found.values, expected.values.expand(16, N))
     assert (true <= 3 * found.error).all()
@@ -338,7 +338,7 @@ def waves(entries: int, seed: int) -> tuple[MoreauProblem, Tensor]:
 
     noisy = toys.bound(score(weight), x.expand(40, -1), sigma=SIGMA, ids=range(40))
     exact = toys.problem(toys.bound(score(damped), x), rho=0.2)
-    return toys.problem(noisy, rho=0.2), Spectral(tolerance=1e-8).solve(exact).values
+    return toys.problem(noisy, rho=0.2), SOLVERS["spectral"](tolerance=1e-8).solve(exact).values
 
 
 def test_errors_of_few_entries_are_not_too_small() -> None:

@@ -18,7 +18,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.hooks import as_module
 from moreaugrad.score.inputs import Layout
-from moreaugrad.score.numerics import log_sigmoid, log_softmax
+from moreaugrad.score.targets import log_sigmoid, log_softmax
 from moreaugrad.settings import expect
 
 CLASSES = 1000

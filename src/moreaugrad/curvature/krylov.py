@@ -17,22 +17,6 @@ from moreaugrad.score.inputs import spread
 from moreaugrad.score.noise import Noise
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TopPair:
-    """The largest Ritz pair of each sample.
-
-    value `[B]`: the Ritz value, at least 0. vector `[B, n]`: of unit length; zero if the value was
-    negative. rest `[B, n]`: the residual H v - value v. error `[B]`: estimated distance to the next
-    eigenvalue above, min(r, r^2 / gap) with r the residual's length and gap the distance to the
-    next Ritz value.
-    """
-
-    value: Tensor
-    vector: Tensor
-    error: Tensor
-    rest: Tensor
-
-
 class RitzSpace:
     """Orthonormal directions V `[B, k, n]`, H V, and V' H V `[B, k, k]` in float64.
 
@@ -103,8 +87,14 @@ class RitzSpace:
         found = [(v * kept) @ v.T for v, kept in zip(self.basis, entries, strict=True)]
         return torch.stack(found).double().cpu()
 
-    def top(self) -> TopPair:
-        """The largest Ritz pair, its values in float64."""
+    def top(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The largest Ritz pair of each sample, and its accuracy.
+
+        The value `[B]` in float64, at least 0; its unit vector `[B, n]`, zero if the value was
+        negative; an estimate `[B]` of the distance to the next eigenvalue above, min(r, r^2 / gap)
+        with r the residual's length and gap the distance to the next Ritz value; and the residual
+        H v - value v, `[B, n]`.
+        """
         values, vectors = torch.linalg.eigh(self.small)
         value, vector = values[:, -1], vectors[:, :, -1]
         axis = self.combine(vector)
@@ -115,7 +105,7 @@ class RitzSpace:
         gap = (value - below.clamp_min(0)).clamp_min(0)
         sharp = torch.where(gap > residual, residual.square() / gap, residual)
         error = torch.minimum(residual, sharp)
-        return TopPair(value=value.clamp_min(0), vector=axis, error=error, rest=rest)
+        return value.clamp_min(0), axis, error, rest
 
 
 def _combined(vectors: Tensor, coefficients: Tensor) -> Tensor:

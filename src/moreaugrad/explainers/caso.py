@@ -40,9 +40,9 @@ from moreaugrad.score.inputs import flat_scale
 from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import block_error, mean_of_blocks, paired_blocks, relative
 from moreaugrad.solvers.problem import QuadraticProblem, real_magnitudes
-from moreaugrad.solvers.second_order import PROBE, Rule, SecondOrder
+from moreaugrad.solvers.second_order import PROBE, SecondOrder
 from moreaugrad.solvers.solution import Solution, Status
-from moreaugrad.solvers.sparsity import for_sparsity, searched
+from moreaugrad.solvers.sparsity import Rule, for_sparsity, searched
 
 AUTO, SEARCH = "auto", "search"
 PIXEL_C1 = 10.0

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_map_only
 
 from moreaugrad.curvature.products import PRODUCT, Exact, LossModel
 from moreaugrad.solvers.blocks import block_error, paired_blocks, relative
-from moreaugrad.solvers.second_order import QuadraticSolution, Rule
+from moreaugrad.solvers.second_order import QuadraticSolution
+from moreaugrad.solvers.sparsity import Rule
 
 CHECK = 1 + 2 * PRODUCT
 """Evaluations of the error, for each noise sample: a gradient, and products with the solution and

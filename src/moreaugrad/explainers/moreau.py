@@ -32,8 +32,8 @@ from moreaugrad.score.noise import DEFAULT_SIGMA
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
-from moreaugrad.solvers import SOLVERS, Descent, ForSparsity, MoreauProblem, StochasticFixedPoint
-from moreaugrad.solvers.solution import Solution
+from moreaugrad.solvers import SOLVERS, Descent, MoreauProblem, Solution, StochasticFixedPoint
+from moreaugrad.solvers.sparsity import ROUNDS, solve_for_sparsity
 
 AUTO = "auto"
 ROUGH, ROUGH_STEPS = 1e-2, 20
@@ -123,23 +123,18 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
         return self.tolerance
 
     @cached_property
-    def _solver(self) -> StochasticFixedPoint | Descent | ForSparsity:
+    def _solver(self) -> StochasticFixedPoint | Descent:
         """Solves to a standard error with fresh noise, to a residual for a deterministic score."""
-        sparsity = self.sparsity if self.eta == AUTO else None
+        limits: dict[str, Any] = {
+            "tolerance": self._tolerance,
+            "max_evaluations": self.max_evaluations,
+        }
         if self.fresh:
+            sparsity = self.sparsity if self.eta == AUTO else None
             return StochasticFixedPoint(
-                tolerance=self._tolerance,
-                max_evaluations=self.max_evaluations,
-                draws=self.draws,
-                chains=self.chains,
-                sparsity=sparsity,
+                draws=self.draws, chains=self.chains, sparsity=sparsity, **limits
             )
-        solver = SOLVERS[self.solver](
-            tolerance=self._tolerance,
-            max_steps=self.max_evaluations,
-            max_evaluations=self.max_evaluations,
-        )
-        return solver if sparsity is None else ForSparsity(solver=solver, sparsity=sparsity)
+        return SOLVERS[self.solver](max_steps=self.max_evaluations, **limits)
 
     def _problem(self, bound: BoundScore) -> MoreauProblem:
         like = bound.origin[:, 0]
@@ -151,20 +146,21 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
         )
 
     def _maps(self, bound: BoundScore) -> Solution:
-        return self._as_maps(self._solver.solve(self._problem(bound)))
-
-    def _as_maps(self, solution: Solution) -> Solution:
-        # 0 - u rather than -u: no negative zeros.
-        return replace(solution, values=(0.0 - solution.values) / self.rho)
+        return self._solved(bound, None, ROUNDS)
 
     def _near(self, bound: BoundScore, start: Tensor) -> Solution:
         """The maps by one solve from `start`; an automatic eta is chosen by the gradient there."""
-        solver = self._solver
-        if self.fresh:
-            return self._maps(bound)
-        if isinstance(solver, ForSparsity):
-            solver = replace(solver, rounds=0)
-        return self._as_maps(solver.solve(self._problem(bound), -self.rho * start))
+        return self._maps(bound) if self.fresh else self._solved(bound, -self.rho * start, 0)
+
+    def _solved(self, bound: BoundScore, start: Tensor | None, rounds: int) -> Solution:
+        """The maps. start: a displacement nearby. rounds: most refinements of an automatic eta."""
+        problem, solver = self._problem(bound), self._solver
+        if self.eta == AUTO and isinstance(solver, Descent):
+            found = solve_for_sparsity(solver, problem, self.sparsity, start, rounds)
+        else:
+            found = solver.solve(problem, start)
+        # 0 - u rather than -u: no negative zeros.
+        return replace(found, values=(0.0 - found.values) / self.rho)
 
     def fixed(self, draws: int) -> Self:
         """One problem with a fixed set of noise samples, for warm-started solves."""

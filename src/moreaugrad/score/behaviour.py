@@ -21,7 +21,7 @@ from torch.random import get_rng_state, set_rng_state
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import ModelError
 from moreaugrad.score.forward import activations, out_of_memory
-from moreaugrad.score.numerics import reduced_precision
+from moreaugrad.score.targets import reduced_precision
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,7 @@ from moreaugrad.score.forward import Chunks, explained, forward
 from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
 from moreaugrad.score.noise import Noise
-from moreaugrad.score.numerics import pulled_back
-from moreaugrad.score.targets import Readout, Target, TargetLike
+from moreaugrad.score.targets import Readout, Target, TargetLike, pulled_back
 
 ForwardFunc = Callable[..., Any]
 

@@ -7,14 +7,15 @@ own step and stays where it is, while the others proceed.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from moreaugrad.solvers.problem import Problem, Solver
+from moreaugrad.solvers.problem import Problem
 from moreaugrad.solvers.solution import Collector, Solution, Status
 
 SHORTEST = 1e-6
@@ -62,7 +63,7 @@ class _State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent(Solver[Problem]):
+class Descent(ABC):
     """Stops a sample when the estimated relative error of its map is at most `tolerance`.
 
     With r the fixed-point residual at the problem's unit step rho, and M and lambda the largest and
@@ -265,7 +266,7 @@ class Descent(Solver[Problem]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProximalGradient(Descent):
+class _ProximalGradient(Descent):
     """u+ = prox(u - step grad h(u)) with backtracking; accepted steps let the length grow again."""
 
     def propose(self, step: Tensor, unit: Tensor, curvature: Tensor) -> Tensor:
@@ -273,7 +274,7 @@ class ProximalGradient(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accelerated(Descent):
+class _Accelerated(Descent):
     """FISTA with backtracking and gradient restart: two evaluations in each step.
 
     Source: Beck and Teboulle (2009); restart: O'Donoghue and Candes (2015).
@@ -286,7 +287,7 @@ class Accelerated(Descent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spectral(Descent):
+class _Spectral(Descent):
     """Barzilai-Borwein step lengths, accepted against the worst of the last five objectives.
 
     Source: Barzilai and Borwein (1988); the safeguard: Wright, Nowak and Figueiredo (2009).
@@ -310,3 +311,10 @@ class Spectral(Descent):
 def _rounding(value: Tensor) -> Tensor:
     """Differences of values up to this size are rounding."""
     return 16 * torch.finfo(value.dtype).eps * (1 + value.abs())
+
+
+SOLVERS: Mapping[str, type[Descent]] = {
+    "spectral": _Spectral,
+    "accelerated": _Accelerated,
+    "proximal-gradient": _ProximalGradient,
+}

@@ -1,11 +1,10 @@
-"""The problems that sparse maps solve, and the interface of their solvers."""
+"""The problems that sparse maps solve."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +12,6 @@ from torch import Tensor
 from moreaugrad.penalties import Penalty
 from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.solvers.solution import Solution
 
 
 class Problem(Batched, ABC):
@@ -46,17 +44,6 @@ class Problem(Batched, ABC):
 
     def prox(self, u: Tensor, step: Tensor) -> Tensor:
         return self.penalty.prox(u, step * self.eta)
-
-
-P = TypeVar("P", bound=Problem, contravariant=True)
-
-
-class Solver(ABC, Generic[P]):
-    """Solves problems of one kind, each sample with its own accuracy and status."""
-
-    @abstractmethod
-    def solve(self, problem: P, start: Tensor | None = None) -> Solution:
-        """Solve from `start` `[B, n]`; None starts where the problem says."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

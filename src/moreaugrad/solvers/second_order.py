@@ -9,7 +9,6 @@ span, which corrects the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,13 +16,10 @@ from torch import Tensor
 
 from moreaugrad.curvature.krylov import RitzSpace
 from moreaugrad.score.noise import Noise
-from moreaugrad.solvers.problem import QuadraticProblem, Solver
+from moreaugrad.solvers.problem import QuadraticProblem
 from moreaugrad.solvers.quadratic import QuadraticModel
 from moreaugrad.solvers.solution import Solution, Status
-
-Rule = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
-"""How lambda1 `[B]` is chosen: from the gradient `[B, n]`, and a function from lambda1 to the pulls
-g + H D at its solution. Entries (groups) whose pull exceeds lambda1 are not zero."""
+from moreaugrad.solvers.sparsity import Rule
 
 PROBE = Noise(seed=0x50524F4245)
 PROBES = 2
@@ -75,7 +71,7 @@ class QuadraticSolution(Solution):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondOrder(Solver[QuadraticProblem]):
+class SecondOrder:
     """Solves to a residual of at most `tolerance`, as far as `max_products` products allow.
 
     Errors: ValueError for a lambda2 with which a sample's problem has no minimum.
@@ -88,8 +84,7 @@ class SecondOrder(Solver[QuadraticProblem]):
     c1: float | None = None
     """lambda2 = L / 2 + c1; None keeps the problem's lambda2."""
 
-    def solve(self, problem: QuadraticProblem, start: Tensor | None = None) -> QuadraticSolution:
-        """Solve; `start` is not used, because the gradient's Krylov space comes first."""
+    def solve(self, problem: QuadraticProblem) -> QuadraticSolution:
         run = _Exploration(self, problem)
         run.explore()
         run.probe()
@@ -232,9 +227,8 @@ class _Exploration:
         """Update L. Returns the residual of its eigenvector, and which samples' L is inaccurate."""
         if not self.space.size:
             return self.g, self.alive & False
-        top = self.space.top()
-        self.top, self.top_error = top.value.to(self.top), top.error.to(self.top)
-        self.axis = top.vector
+        top, self.axis, error, rest = self.space.top()
+        self.top, self.top_error = top.to(self.g), error.to(self.g)
         c1 = self.solver.c1
         if c1 is not None:
             self.twice = self.top + 2 * c1
@@ -242,7 +236,7 @@ class _Exploration:
         off = self.top_error > torch.maximum(TOP_ACCURACY * self.top, rounding)
         if c1 is not None:
             off = off | (self.top_error > self.tolerance * 2 * c1)
-        return top.rest, self.alive & off
+        return rest, self.alive & off
 
     def _look(self, wanted: Tensor, *vectors: Tensor) -> bool:
         """Extend the space of these samples by the first vector that is not in it.

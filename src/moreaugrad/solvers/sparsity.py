@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,8 +11,7 @@ from torch import Tensor
 from moreaugrad.score.inputs import rank_from_top
 from moreaugrad.settings import expect
 from moreaugrad.solvers.descent import Descent
-from moreaugrad.solvers.problem import MoreauProblem, Solver
-from moreaugrad.solvers.second_order import Rule
+from moreaugrad.solvers.problem import MoreauProblem
 from moreaugrad.solvers.solution import Solution, Status
 
 ROUNDS, CLOSE = 12, 0.005
@@ -24,6 +23,9 @@ GRID = 40
 TRIALS, NEAR = 16, 0.002
 """Most trials of lambda1 for a fraction of zeros, and the deviation from it that is accepted."""
 
+Rule = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
+"""How CASO's lambda1 `[B]` is chosen: from the gradient `[B, n]`, and a function from lambda1 to
+the pulls g + H D at its solution. Entries (groups) whose pull exceeds lambda1 are not zero."""
 Magnitudes = Callable[[Tensor], Tensor]
 """A penalty's `magnitudes`: `[B, n]` to `[B, G]`."""
 
@@ -44,43 +46,39 @@ def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> T
     return torch.where(k > 0, found, 0.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForSparsity(Solver[MoreauProblem]):
+def solve_for_sparsity(
+    solver: Descent,
+    problem: MoreauProblem,
+    sparsity: float,
+    start: Tensor | None = None,
+    rounds: int = ROUNDS,
+) -> Solution:
     """Solves with the eta for which the map has the fraction `sparsity` of zero entries (groups).
 
     eta is set to that quantile of the penalty's magnitudes of grad f(x + u), first at the start and
-    then at each solution, until the fraction is met or the evaluations are used up.
+    then at each solution, until the fraction is met, the evaluations are used up, or eta was
+    refined `rounds` times.
     Errors: TypeError for a penalty that sets nothing to zero.
     """
-
-    solver: Descent
-    sparsity: float
-    rounds: int = ROUNDS
-    """Most refinements of eta, each started at the last solution."""
-
-    def solve(
-        self, problem: MoreauProblem, start: Tensor | None = None, allowed: Tensor | None = None
-    ) -> Solution:
-        penalty, counts, each = problem.penalty, problem.counts, problem.evaluations
-        allowed = self.solver.limit(problem) if allowed is None else allowed
-        u = problem.start if start is None else start
-        eta = eta_for(penalty.magnitudes(_slope(problem, u)), self.sparsity, counts)
-        solution = self.solver.solve(replace(problem, eta=eta), u, allowed - each)
-        spent = solution.evaluations + each
-        for _ in range(self.rounds):
-            zeros = 1 - (penalty.magnitudes(solution.values) != 0).sum(1).double() / counts
-            off = (zeros - self.sparsity).abs() > CLOSE + 0.5 / counts
-            finite = torch.isfinite(solution.values).all(1) & torch.isfinite(solution.eta)
-            rows = (off & finite & (spent + 3 * each <= allowed)).nonzero()[:, 0]
-            if len(rows) == 0:
-                break
-            part, u = problem.select(rows), solution.values[rows]
-            eta = eta_for(penalty.magnitudes(_slope(part, u)), self.sparsity, counts[rows])
-            left = (allowed - spent)[rows] - each
-            refined = self.solver.solve(replace(part, eta=eta), u, left)
-            spent[rows] += refined.evaluations + each
-            solution = _updated(solution, rows, refined)
-        return replace(solution, evaluations=spent)
+    penalty, counts, each = problem.penalty, problem.counts, problem.evaluations
+    allowed = solver.limit(problem)
+    u = problem.start if start is None else start
+    eta = eta_for(penalty.magnitudes(_slope(problem, u)), sparsity, counts)
+    solution = solver.solve(replace(problem, eta=eta), u, allowed - each)
+    spent = solution.evaluations + each
+    for _ in range(rounds):
+        zeros = 1 - (penalty.magnitudes(solution.values) != 0).sum(1).double() / counts
+        off = (zeros - sparsity).abs() > CLOSE + 0.5 / counts
+        finite = torch.isfinite(solution.values).all(1) & torch.isfinite(solution.eta)
+        rows = (off & finite & (spent + 3 * each <= allowed)).nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        part, u = problem.select(rows), solution.values[rows]
+        eta = eta_for(penalty.magnitudes(_slope(part, u)), sparsity, counts[rows])
+        refined = solver.solve(replace(part, eta=eta), u, (allowed - spent)[rows] - each)
+        spent[rows] += refined.evaluations + each
+        solution = _updated(solution, rows, refined)
+    return replace(solution, evaluations=spent)
 
 
 def _slope(problem: MoreauProblem, u: Tensor) -> Tensor:

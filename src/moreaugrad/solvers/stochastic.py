@@ -16,7 +16,7 @@ from torch import Tensor
 from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import FEW, MOST, MOST_OF_FEW, Blocks, sequence_error
 from moreaugrad.solvers.descent import FARTHEST
-from moreaugrad.solvers.problem import MoreauProblem, Solver
+from moreaugrad.solvers.problem import MoreauProblem
 from moreaugrad.solvers.solution import Collector, Solution, Status
 from moreaugrad.solvers.sparsity import eta_for
 
@@ -56,7 +56,7 @@ def damping(evaluations: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StochasticFixedPoint(Solver[MoreauProblem]):
+class StochasticFixedPoint:
     """y <- y + alpha_k (-rho g(P(y)) - y), g a mean gradient over fresh antithetic noise samples.
 
     P is the prox of rho eta R. P is applied to the mean of -rho g once, at the end, so that the map

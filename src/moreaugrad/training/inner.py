@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from moreaugrad.score.checks import check_recording, detached
 from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import PIXEL, InputSpace, Layout, working_dtype
-from moreaugrad.score.numerics import log_probability, log_sigmoid, log_softmax, pulled_back, raised
+from moreaugrad.score.targets import log_probability, log_sigmoid, log_softmax, pulled_back, raised
 
 Model = Callable[[Tensor], object]
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
