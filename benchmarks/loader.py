@@ -17,8 +17,7 @@ from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import CELLS, open_examples
-from moreaugrad.data.loading import Batch, Loader
-from moreaugrad.data.prepare import prepare
+from moreaugrad.data.loading import Batch, Loader, prepare
 from moreaugrad.models import load_model
 
 ROUNDS, COUNT, STEPS = 5, 1024, 3

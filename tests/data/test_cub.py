@@ -8,7 +8,7 @@ from PIL import Image
 
 from moreaugrad.data.examples import open_examples
 from moreaugrad.data.layouts import open_dataset
-from moreaugrad.data.prepare import prepare
+from moreaugrad.data.loading import prepare
 
 FILES = {
     1: ("001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg", 1, 0),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from moreaugrad.data.cells import EMPTY
 from moreaugrad.data.examples import Examples, open_examples
-from moreaugrad.data.prepare import prepare
+from moreaugrad.data.loading import prepare
 
 
 def saved(path: Path, shades: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from moreaugrad.cli.entry import run
 from moreaugrad.data.cells import CLASS_NAMES
 from moreaugrad.data.examples import open_examples
 from moreaugrad.data.layouts import open_dataset
-from moreaugrad.data.prepare import prepare
+from moreaugrad.data.loading import prepare
 from moreaugrad.data.writing import write_cells
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from moreaugrad.cli.entry import run
 from moreaugrad.data.dataset import IMAGENETTE
-from moreaugrad.data.prepare import prepare
+from moreaugrad.data.loading import prepare
 from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
 from moreaugrad.models.weights import fit_head

@@ -1,9 +1,10 @@
-"""Batches of examples, the same ones in the same order for any number of worker processes."""
+"""Reading examples: all of them once, and then in batches, by any number of worker processes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -11,13 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from moreaugrad.data.augment import Augment, keyed
+from moreaugrad.data.augment import Array, Augment, Pixels, fitted, keyed
 from moreaugrad.data.examples import Examples
+from moreaugrad.data.images import Size
+from moreaugrad.files.names import some
 from moreaugrad.score.noise import KEYS
 from moreaugrad.settings import Documented
 
 Request = tuple[int, list[list[int]]]
 """An epoch and, for each piece of a batch, the indices of its examples."""
+Progress = Callable[[int, int], None]
+BLOCK, CHUNK = 64 * 2**20, 32
+"""Bytes of a block of memory that holds images, and images that are read as one request."""
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -86,6 +92,117 @@ def _as_it_is(answer: A) -> A:
     return answer
 
 
+def prepare(
+    examples: Examples,
+    *,
+    resize: Size | None = None,
+    memory: float = 4e9,
+    max_unreadable: float = 0.01,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Examples:
+    """Read every image and attention map once; returns the readable ones, which are then resized.
+
+    resize: as in `Augment.first`; images are kept at that size, and resizing them again changes
+    nothing. memory: bytes to keep images in; the others are read again each time.
+    max_unreadable: largest fraction of images that may be left out; they are listed in
+    `unreadable` of the result.
+    workers: processes that read; 0 is this process. progress: called with (images read, all).
+    Errors: ValueError that names the first files, if too many cannot be read, if an attention map
+    has another size than its image, or if it is zero everywhere although others of its class are
+    not (a class without an object, like the empty cells, has no attention at all).
+
+    >>> examples = mg.data.prepare(mg.data.open_examples("cells", size=32, count=8))
+    """
+    store, readable = _Store(examples.read, resize, memory), list[int]()
+    failed, blank = list[str](), dict[int, bool]()
+    count = len(examples)
+    reading = Workers(partial(_read, examples, resize), workers)(ranges(count, CHUNK))
+    for index, found in enumerate(found for chunk in reading for found in chunk):
+        if isinstance(found, str):
+            failed.append(found)
+        else:
+            readable.append(index)
+            store.add(int(examples.ids[index]), found)
+            if found[1] is not None:
+                blank[index] = not found[1].any()
+        if progress is not None:
+            progress(index + 1, count)
+    if len(failed) > max_unreadable * count:
+        raise ValueError(
+            f"{len(failed)} of the {count} images of {examples.name} cannot be read, "
+            f"more than the {max_unreadable:.2%} allowed: {some(failed, '; ')}"
+        )
+    _refuse_blank(examples, blank)
+    if not readable:
+        raise ValueError(f"{examples.name}: expected at least one image")
+    return replace(examples.subset(readable), read=store.read, unreadable=tuple(failed))
+
+
+def _read(examples: Examples, resize: Size | None, indices: Sequence[int]) -> list[Pixels | str]:
+    """Images and maps, resized; an error message instead of one that cannot be read."""
+    return [_read_one(examples, resize, index) for index in indices]
+
+
+def _read_one(examples: Examples, resize: Size | None, index: int) -> Pixels | str:
+    try:
+        image, attention = examples.pixels(index)
+    except ValueError as error:
+        return str(error)
+    name, (height, width) = examples.describe(index), image.shape[:2]
+    if attention is not None and attention.shape != (height, width):
+        raise ValueError(
+            f"{name}: expected an attention map of the image's {width} x {height} pixels, got one "
+            f"of {attention.shape[1]} x {attention.shape[0]}"
+        )
+    try:
+        return fitted((image, attention), resize)
+    except ValueError as error:  # it is too long for its width
+        return f"{name}: {error}"
+
+
+def _refuse_blank(examples: Examples, blank: dict[int, bool]) -> None:
+    seen = {int(examples.labels[index]) for index, empty in blank.items() if not empty}
+    wrong = [i for i, empty in blank.items() if empty and int(examples.labels[i]) in seen]
+    if wrong:
+        names = [examples.describe(index) for index in wrong]
+        raise ValueError(
+            f"expected attention maps with values above 0, but {len(wrong)} are zero everywhere: "
+            f"{some(names, '; ')}"
+        )
+
+
+class _Store:
+    """Images by id, kept in large blocks of memory, which forked workers share without copies."""
+
+    def __init__(self, read: Callable[[int], Pixels], resize: Size | None, memory: float) -> None:
+        self._read, self._resize, self._left = read, resize, int(memory)
+        self._block, self._used = np.empty(0, dtype=np.uint8), 0
+        self._kept: dict[int, Pixels] = {}
+
+    def read(self, key: int) -> Pixels:
+        """Image and map, resized."""
+        return self._kept.get(key) or fitted(self._read(key), self._resize)
+
+    def add(self, key: int, pixels: Pixels) -> None:
+        """Keep both unless the memory is used up."""
+        image, attention = pixels
+        size = image.nbytes + (0 if attention is None else attention.nbytes)
+        if size <= self._left:
+            self._left -= size
+            self._kept[key] = self._put(image), None if attention is None else self._put(attention)
+
+    def _put(self, pixels: Array) -> Array:
+        if self._used + pixels.nbytes > len(self._block):
+            self._block = np.empty(max(BLOCK, pixels.nbytes), dtype=np.uint8)
+            self._used = 0
+        start, self._used = self._used, self._used + pixels.nbytes
+        kept = self._block[start : self._used].reshape(pixels.shape)
+        kept[...] = pixels
+        kept.flags.writeable = False
+        return kept
+
+
 @dataclass(frozen=True)
 class Batch(metaclass=Documented, heading="Attributes"):
     """A batch of examples.
@@ -146,7 +263,7 @@ class Loader:
             raise ValueError(
                 f"batch: expected at most the {len(examples)} examples that there are, got {batch}"
             )
-        self._workers = Workers(_Maker(examples, augment, seed), workers, pin=pin)
+        self._workers = Workers(partial(_pieces, examples, augment, seed), workers, pin=pin)
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -186,33 +303,26 @@ class Loader:
         yield from self._workers(requests)
 
 
-@dataclass(frozen=True)
-class _Maker:
-    """Makes whole batches, so that each is one message from a worker."""
+def _pieces(examples: Examples, augment: Augment, seed: int, request: Request) -> list[Batch]:
+    """All pieces of a batch, so that they are one message from a worker."""
+    epoch, pieces = request
+    return [_piece(examples, augment, seed, epoch, rows) for rows in pieces]
 
-    examples: Examples
-    augment: Augment
-    seed: int
 
-    def __call__(self, request: Request) -> list[Batch]:
-        epoch, pieces = request
-        return [self._piece(epoch, rows) for rows in pieces]
-
-    def _piece(self, epoch: int, rows: list[int]) -> Batch:
-        side, examples = self.augment.size, self.examples
-        pixels = np.empty((len(rows), side, side, 3), dtype=np.uint8)
-        greys = np.empty((len(rows), 1, side, side), dtype=np.uint8)
-        for place, row in enumerate(rows):
-            key = int(examples.ids[row])
-            image, attention = self.augment(
-                examples.pixels(row), seed=self.seed, epoch=epoch, key=key
-            )
-            pixels[place] = image
-            if attention is not None:
-                greys[place, 0] = attention
-        return Batch(
-            torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255),
-            examples.labels[rows],
-            examples.ids[rows],
-            torch.from_numpy(greys).float().div_(255) if examples.has_attention else None,
-        )
+def _piece(
+    examples: Examples, augment: Augment, seed: int, epoch: int, rows: Sequence[int]
+) -> Batch:
+    side = augment.size
+    images = np.empty((len(rows), side, side, 3), dtype=np.uint8)
+    maps = np.zeros((len(rows), 1, side, side), dtype=np.uint8)
+    for place, row in enumerate(rows):
+        key = int(examples.ids[row])
+        images[place], attention = augment(examples.pixels(row), seed=seed, epoch=epoch, key=key)
+        if attention is not None:
+            maps[place, 0] = attention
+    return Batch(
+        torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float().div_(255),
+        examples.labels[rows],
+        examples.ids[rows],
+        torch.from_numpy(maps).float().div_(255) if examples.has_attention else None,
+    )

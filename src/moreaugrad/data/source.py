@@ -58,14 +58,14 @@ def open_source(
         split = choose("split", split or TEST, CELL_COUNTS)
         if not 0 <= seed < min(filter(None, CELL_SEEDS.values())):
             raise ValueError(f"seed: expected a number from 0 to 2^30 - 1, got {seed}")
-        return _CellSet.of(
-            Cells(
-                size=size,
-                seed=seed + CELL_SEEDS[split],
-                count=CELL_COUNTS[split] if count is None else count,
-                min_feature_fraction=min_feature_fraction,
-            )
+        cells = Cells(
+            size=size,
+            seed=seed + CELL_SEEDS[split],
+            count=CELL_COUNTS[split] if count is None else count,
+            min_feature_fraction=min_feature_fraction,
         )
+        items = [_cell_item(cells, index) for index in range(len(cells))]
+        return _CellSet(layout=CELLS, items=items, classes=CLASS_NAMES, cells=cells)
     check_named("data", source)
     if split is None:
         return open_dataset(source, layout=layout)
@@ -96,17 +96,6 @@ class _CellSet(DataSet):
 
     cells: Cells
 
-    @classmethod
-    def of(cls, cells: Cells) -> _CellSet:
-        """The data set of these cells."""
-        labels = [cells.label(index) for index in range(len(cells))]
-        names = [f"cell {index} of seed {cells.seed}" for index in range(len(cells))]
-        items = [
-            Item(name=name, label=CLASS_NAMES[label], index=label, attention=name)
-            for name, label in zip(names, labels, strict=True)
-        ]
-        return cls(layout=CELLS, items=items, classes=CLASS_NAMES, cells=cells)
-
     def load(self, item: Item) -> Picture:
         from PIL import Image
 
@@ -119,6 +108,11 @@ class _CellSet(DataSet):
 
     def digest(self, item: Item) -> str:
         return f"size {self.cells.size}, at least {self.cells.min_feature_fraction:g}"
+
+
+def _cell_item(cells: Cells, index: int) -> Item:
+    name, label = f"cell {index} of seed {cells.seed}", cells.label(index)
+    return Item(name=name, label=CLASS_NAMES[label], index=label, attention=name)
 
 
 @lru_cache(maxsize=4)

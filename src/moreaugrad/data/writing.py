@@ -6,14 +6,13 @@ import io
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from moreaugrad.data.cells import CLASS_NAMES
 from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.data.layouts import MAPS
-from moreaugrad.data.loading import Workers, ranges
-from moreaugrad.data.prepare import Progress
+from moreaugrad.data.loading import Progress, Workers, ranges
 from moreaugrad.data.source import CELLS
 from moreaugrad.files.atomic import is_temporary, only_writer, remove_partial, write_atomically
 
@@ -65,7 +64,7 @@ def _write(
     written = done = 0
     for part, examples in opened.items():
         chunks = ranges(len(examples), CHUNK)
-        writing = Workers(_Writer(out, part, examples), workers)
+        writing = Workers(partial(_write_missing, out, part, examples), workers)
         for places, new in zip(chunks, writing(chunks), strict=True):
             written, done = written + new, done + len(places)
             if progress is not None:
@@ -73,33 +72,26 @@ def _write(
     return written
 
 
-@dataclass(frozen=True)
-class _Writer:
+def _write_missing(out: Path, part: str, examples: Examples, places: range) -> int:
     """Writes the images that are missing; returns how many these were."""
+    return sum(_write_one(out, part, examples, place) for place in places)
 
-    out: Path
-    part: str
-    examples: Examples
 
-    def __call__(self, places: range) -> int:
-        return sum(self._write(place) for place in places)
+def _write_one(out: Path, part: str, examples: Examples, place: int) -> bool:
+    from PIL import Image
 
-    def _write(self, place: int) -> bool:
-        from PIL import Image
-
-        label = int(self.examples.labels[place])
-        name = Path(self.part, FOLDERS[label], f"{place:06d}.png")
-        if _whole(self.out / name) and _whole(self.out / MAPS / name):
-            return False
-        image, attention = self.examples.pixels(place)
-        # The map first: if there is an image, its map is there too.
-        for target, pixels in ((self.out / MAPS / name, attention), (self.out / name, image)):
-            if pixels is not None:
-                buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "PNG")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(target, buffer.getvalue())
-        return True
+    name = Path(part, FOLDERS[int(examples.labels[place])], f"{place:06d}.png")
+    if _whole(out / name) and _whole(out / MAPS / name):
+        return False
+    image, attention = examples.pixels(place)
+    # The map first: if there is an image, its map is there too.
+    for target, pixels in ((out / MAPS / name, attention), (out / name, image)):
+        if pixels is not None:
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, buffer.getvalue())
+    return True
 
 
 def _whole(file: Path) -> bool:

@@ -13,8 +13,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.examples import Examples, open_examples, split_off
-from moreaugrad.data.loading import Batch, Loader
-from moreaugrad.data.prepare import prepare
+from moreaugrad.data.loading import Batch, Loader, prepare
 from moreaugrad.data.source import CELLS
 from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.models.loading import Trained
