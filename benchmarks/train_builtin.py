@@ -27,7 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from moreaugrad.data.cells import Cells
 from moreaugrad.models import LoadedModel, Preprocess
-from moreaugrad.models.builtin import MEAN, SIZE, STD, CellClassifier
+from moreaugrad.models.sources import MEAN, SIZE, STD, CellClassifier
 
 TRAIN_SEED, VALIDATION_SEED = 0, 1
 

@@ -27,7 +27,7 @@ from benchmarks.command import moreaugrad
 from moreaugrad.data.cells import FEATURE, Cells
 from moreaugrad.metrics import auroc, average_precision, gini
 from moreaugrad.models import LoadedModel, load_model
-from moreaugrad.models.builtin import SIZE
+from moreaugrad.models.sources import SIZE
 
 TRAIN = (
     "train", "--data", "cells", "--model", "builtin", "--size", str(SIZE), "--batch-size", "64",

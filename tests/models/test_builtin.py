@@ -13,7 +13,7 @@ from torch import nn
 from moreaugrad.data.cells import CLASS_NAMES, FEATURE, Cells
 from moreaugrad.metrics import auroc, average_precision, gini
 from moreaugrad.models import load_model
-from moreaugrad.models.builtin import SIZE, WEIGHTS
+from moreaugrad.models.sources import SIZE, WEIGHTS
 
 REPOSITORY = Path(__file__).parents[2]
 

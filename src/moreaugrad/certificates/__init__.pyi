@@ -10,17 +10,15 @@ from .lipschitz import (
     lipschitz_bound as lipschitz_bound,
     sampled_lipschitz as sampled_lipschitz,
 )
-from .moreau import (
+from .overlap import (
+    bounds as bounds,
     distance_within as distance_within,
+    hoeffding_deviation as hoeffding_deviation,
+    overlap_of_bounds as overlap_of_bounds,
     overlap_within as overlap_within,
     probability_curvature as probability_curvature,
+    radii_against_rank as radii_against_rank,
     smoothed_curvature as smoothed_curvature,
     sparse_lipschitz as sparse_lipschitz,
     vanilla_lipschitz as vanilla_lipschitz,
-)
-from .smoothed import (
-    bounds as bounds,
-    hoeffding_deviation as hoeffding_deviation,
-    overlap_of_bounds as overlap_of_bounds,
-    radii_against_rank as radii_against_rank,
 )

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.certificates.moreau import (
+from moreaugrad.certificates.overlap import (
+    AUTO,
+    bounds,
     distance_within,
+    hoeffding_deviation,
+    overlap_of_bounds,
     overlap_within,
     probability_curvature,
     smoothed_curvature,
     sparse_lipschitz,
     vanilla_lipschitz,
 )
-from moreaugrad.certificates.smoothed import AUTO, bounds, hoeffding_deviation, overlap_of_bounds
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
@@ -277,18 +280,15 @@ def _check_mask(masked: bool) -> None:
 
 
 def _words(other: str, target: Tensor | None) -> str:
+    """The statement; both maps explain the same class, whatever the network predicts at x'."""
+    classes = [] if target is None else target.tolist()
+    of_class = "of the class explained at x"
+    if len(set(classes)) == 1:
+        of_class = f"of class {classes[0]}"
+    elif classes:
+        of_class += f" (`target`: {', '.join(map(str, classes))})"
     return (
         "for every x' within the radius (Euclidean, in the units of the network's input and of "
         "sigma), at least this fraction of the largest entries of the map at x is among the "
-        f"largest at x' of {other}, both {_of_class(target)}"
+        f"largest at x' of {other}, both {of_class}"
     )
-
-
-def _of_class(target: Tensor | None) -> str:
-    """The class that both maps explain, whatever the network predicts at x'."""
-    if target is None:
-        return "of the class explained at x"
-    classes = target.tolist()
-    if len(set(classes)) == 1:
-        return f"of class {classes[0]}"
-    return f"of the class explained at x (`target`: {', '.join(map(str, classes))})"

@@ -14,7 +14,7 @@ from torch.random import fork_rng
 
 from moreaugrad.files.foreign import check_named, lies_within, parsing, read_json
 from moreaugrad.files.units import SUFFIX, damaged, listed
-from moreaugrad.models import builtin, sources
+from moreaugrad.models import sources
 from moreaugrad.models.loaded import LoadedModel, Preprocess, check_labels, read_labels
 from moreaugrad.models.weights import fill_weights, fit_head_to, read_weights
 from moreaugrad.registry import first_line, untrusted
@@ -107,14 +107,14 @@ def _prepared(asked: Preprocess | Mapping[str, Any] | None, own: Preprocess) -> 
 
 
 def _source(name: str) -> tuple[sources.Source, str]:
-    if name in builtin.WEIGHTS:
+    if name in sources.WEIGHTS:
         return sources.from_package, name
     scheme, separator, rest = name.partition(":")
     if not separator or not scheme or not rest:
         schemes = [f"{scheme}:NAME" for scheme in (*sources.SOURCES, TRAINED)]
         raise ValueError(
-            f"model: expected {', '.join([*builtin.WEIGHTS, *schemes])} or python.module:factory, "
-            f"got {name!r}{nearest(name, [*builtin.WEIGHTS, f'torchvision:{name}'])}"
+            f"model: expected {', '.join([*sources.WEIGHTS, *schemes])} or python.module:factory, "
+            f"got {name!r}{nearest(name, [*sources.WEIGHTS, f'torchvision:{name}'])}"
         )
     if scheme in sources.SOURCES:
         return sources.SOURCES[scheme], rest

@@ -1,4 +1,4 @@
-"""Sources of models: each is one function from a name to a LoadedModel."""
+"""Sources of models, each a function from a name to a LoadedModel; the built-in classifiers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from PIL.Image import Resampling
-from torch import nn
+from torch import Tensor, nn
 
 from moreaugrad.data.cells import CLASS_NAMES
 from moreaugrad.data.images import Size
-from moreaugrad.models import builtin
 from moreaugrad.models.loaded import LoadedModel, Preprocess
 from moreaugrad.models.weights import load_weights
 from moreaugrad.registry import first_line, import_code, working_folder
@@ -27,17 +26,67 @@ from moreaugrad.settings import nearest
 NO_CODE = {"trust_remote_code": False}
 """Otherwise transformers asks on the terminal whether to run code that it finds next to weights."""
 
+WEIGHTS = {
+    name: Path(__file__).parents[1] / "weights" / f"{name}.safetensors"
+    for name in ("builtin", "builtin-elastic-net")
+}
+"""Files of the built-in models. The second is the first, fine-tuned with the elastic net."""
+
+SIZE = 64
+MEAN, STD = (0.3, 0.3, 0.3), (0.25, 0.25, 0.25)
+"""Preprocessing of the built-in models: RGB images of 64 x 64 pixels, with this mean and std."""
+
 Source = Callable[[str, bool, int | None], LoadedModel]
 """(name, whether to fetch weights, number of classes or None for the default) -> LoadedModel."""
 
 
+class _Residual(nn.Module):
+    """x + conv(silu(conv(silu(x)))), both 3 x 3."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.body(x)
+        return out
+
+
+class CellClassifier(nn.Module):
+    """A classifier from inputs `[B, 3, 64, 64]` to ten logits `[B, 10]`.
+
+    It is smooth: with SiLU instead of ReLU, strided convolutions and average pooling its curvature
+    is finite and its maps are continuous. No layer mixes the samples of a batch.
+    widths: channels of the three stages.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 80)) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.features = nn.Sequential(
+            nn.Conv2d(3, first, 5, stride=2, padding=2),
+            _Residual(first),
+            nn.SiLU(), nn.Conv2d(first, second, 3, stride=2, padding=1),
+            _Residual(second),
+            nn.SiLU(), nn.Conv2d(second, third, 3, stride=2, padding=1),
+            _Residual(third),
+            nn.SiLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(third, len(CLASS_NAMES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(x).mean((2, 3)))
+        return logits
+
+
 def from_package(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
-    module = builtin.CellClassifier()
+    module = CellClassifier()
     if pretrained:
-        load_weights(module, builtin.WEIGHTS[name], name)
-    preprocess = Preprocess(
-        resize=builtin.SIZE, crop=builtin.SIZE, mean=builtin.MEAN, std=builtin.STD
-    )
+        load_weights(module, WEIGHTS[name], name)
+    preprocess = Preprocess(resize=SIZE, crop=SIZE, mean=MEAN, std=STD)
     return LoadedModel(module=module, preprocess=preprocess, labels=CLASS_NAMES)
 
 

@@ -18,7 +18,7 @@ from moreaugrad.certificates import (
     probability_curvature,
 )
 from moreaugrad.certificates.certify import STATEMENTS
-from moreaugrad.certificates.smoothed import AUTO, BOUNDS, CLOPPER_PEARSON
+from moreaugrad.certificates.overlap import AUTO, BOUNDS, CLOPPER_PEARSON
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.gradient import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
