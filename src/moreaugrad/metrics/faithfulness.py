@@ -6,7 +6,7 @@ float64, NaN for maps that are zero everywhere or not finite, and need draws x (
 for each sample.
 
 A place is a region of size x size pixels, smaller at the right and lower border, with all its
-channels. _Places of equal relevance (most of a sparse map's have none) are put into a new random
+channels. Places of equal relevance (most of a sparse map's have none) are put into a new random
 order for each noise sample, so that no position is preferred. Random numbers are a function of
 (seed, sample key, draw): the same for any batch, order and chunk size.
 """

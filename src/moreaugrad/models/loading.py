@@ -223,8 +223,7 @@ def _check_whole(folder: Path) -> None:
     for name in damaged(folder, used):
         raise ValueError(
             f"{folder / name}: is damaged (its content is not what the training wrote); the same "
-            "train command makes it again. Other labels or weights are given beside the folder "
-            "(--labels, --weights)"
+            "train command makes it again. Options --labels and --weights give others"
         )
 
 
