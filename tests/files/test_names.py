@@ -56,7 +56,7 @@ PLACES = {
     "an attack": lambda v: BudgetedAttack(label="top-k", epsilon=v, attack=None).title,
     "a table": lambda v: table_title("top-k", v),
     "a frame of a sweep": lambda v: setting(
-        Sweep(parameter="rho", values=[v], tiles=[Tile(title="", images={}, status="")]), v
+        Sweep(parameter="rho", values=[v], tiles=[Tile(title="", views={}, status="")]), v
     ),
     "a training on masks": lambda v: Masking("random", "top", v, 0).name,
     "a training with exchanged images": lambda v: Arm(0, v).name,

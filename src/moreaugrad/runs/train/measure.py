@@ -1,10 +1,10 @@
-"""What a network achieves on images that it has not learnt from, as numbers and as tables."""
+"""What a network achieves on images that it has not learnt from: numbers, tables, its card."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from moreaugrad.penalties import L1
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import escaped, table_lines
 from moreaugrad.runs.plans.toml import plan_toml
+from moreaugrad.runs.records import number
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.runs.train.protocols import one_step
 from moreaugrad.score.forward import forward
@@ -46,12 +47,7 @@ def validate(prepared: PreparedTrain, loader: Loader) -> Record:
         right += int((output.argmax(1) == piece.y).sum())
         total += float(loss_of(output, piece.y).double().sum())
         count += len(piece.y)
-    loss = total / count
-    return {
-        "accuracy": right / count,
-        "loss": loss if math.isfinite(loss) else None,
-        "count": count,
-    }
+    return {"accuracy": right / count, "loss": number(total / count), "count": count}
 
 
 def measure(prepared: PreparedTrain, examples: Examples) -> Record:
@@ -119,14 +115,10 @@ def measured_table(results: Record) -> Table:
     rows = [
         ("accuracy", [_accuracy(results[part]) for part in parts]),
         ("Gini", [_gini(results[part]["gini"]) for part in parts]),
-        *(
-            (
-                f"accuracy, one step, {name}",
-                [_accuracy(results[p]["robustness"][name]) for p in parts],
-            )
-            for name in results["validation"]["robustness"]
-        ),
     ]
+    for name in results["validation"]["robustness"]:
+        found = [_accuracy(results[part]["robustness"][name]) for part in parts]
+        rows.append((f"accuracy, one step, {name}", found))
     return Table(title="", columns=parts, rows=rows)
 
 
@@ -144,12 +136,9 @@ def epochs_table(records: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for record in records:
         found, loss = record["validation"], record["training"].get("loss")
-        cells = [
-            Entry(text="" if loss is None else f"{loss:.4g}"),
-            Entry(text=f"{found['loss']:.4g}"),
-            Entry(text=f"{100 * found['accuracy']:.1f} %", best=record["best"]),
-        ]
-        rows.append((str(record["epoch"]), cells))
+        losses = ("" if loss is None else f"{loss:.4g}", f"{found['loss']:.4g}")
+        accuracy = Entry(text=f"{100 * found['accuracy']:.1f} %", best=record["best"])
+        rows.append((str(record["epoch"]), [*(Entry(text=one) for one in losses), accuracy]))
     columns = ["training loss", "validation loss", "validation accuracy"]
     return Table(title="Epochs", head="epoch", columns=columns, rows=rows)
 
@@ -163,51 +152,42 @@ def chosen_words(prepared: PreparedTrain, results: Record) -> str:
 
 def card_text(prepared: PreparedTrain, results: Record, folder: Path) -> str:
     """The card in Markdown."""
-    model, notes = prepared.model, prepared.notes
-    classes = model.labels or ()
+    model, data = prepared.model, prepared.plan.data
+    classes, test, examples = model.labels or (), prepared.test, prepared.training
     code = prepared.builder if own_code(prepared.builder) else ""
-    # As in `config.toml`: where the images lie on one machine is nobody's business.
-    settings = shown(plan_toml(prepared.plan, folder))
-    lines = [
-        f"# {escaped(model.name)}, trained by moreaugrad",
-        "",
-        f"A classifier of {len(classes)} classes: {', '.join(map(escaped, classes))}.",
-        "",
-        "## Use",
-        "",
-        f"    moreaugrad explain IMAGE --model {TRAINED}:FOLDER" + (" --trust" if code else ""),
-        "",
-        "with the folder that this card lies in."
-        + (f" --trust lets the code be run that builds it, {escaped(code)}." if code else ""),
-        "",
-        "## Data",
-        "",
-        _data(prepared),
-        "",
-        "## Results",
-        "",
-        chosen_words(prepared, results),
-        "",
-        *table_lines(measured_table(results)),
-        "",
-        MEANING,
-        "",
-        "## Settings",
-        "",
-        *(f"- {escaped(note)}" for note in notes),
-        *([""] if notes else []),
-        *("    " + line if line else "" for line in settings.removesuffix("\n").split("\n")),
-        "",
-        "Versions: " + ", ".join(f"{name} {v}" for name, v in results["versions"].items()) + ".",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _data(prepared: PreparedTrain) -> str:
-    data, test, examples = prepared.plan.data, prepared.test, prepared.training
+    trust = f" --trust lets the code be run that builds it, {escaped(code)}." if code else ""
     tested = "no test images" if test is None else f"{len(test)} of the part `{data.test}` to test"
-    return (
-        f"{escaped(examples.name)}: {len(examples)} images to train on, "
-        f"{len(prepared.validation)} held out of the same part (`{data.split}`) to "
-        f"choose the epoch by, {tested}."
-    )
+    table = "\n".join(table_lines(measured_table(results)))
+    notes = "".join(f"- {escaped(note)}\n" for note in prepared.notes)
+    notes += "\n" if notes else ""
+    # As in `config.toml`: where the images lie on one machine is nobody's business.
+    settings = indent(shown(plan_toml(prepared.plan, folder)).removesuffix("\n"), "    ")
+    return f"""# {escaped(model.name)}, trained by moreaugrad
+
+A classifier of {len(classes)} classes: {", ".join(map(escaped, classes))}.
+
+## Use
+
+    moreaugrad explain IMAGE --model {TRAINED}:FOLDER{" --trust" if code else ""}
+
+with the folder that this card lies in.{trust}
+
+## Data
+
+{escaped(examples.name)}: {len(examples)} images to train on, {len(prepared.validation)} held out \
+of the same part (`{data.split}`) to choose the epoch by, {tested}.
+
+## Results
+
+{chosen_words(prepared, results)}
+
+{table}
+
+{MEANING}
+
+## Settings
+
+{notes}{settings}
+
+Versions: {", ".join(f"{name} {version}" for name, version in results["versions"].items())}.
+"""

@@ -1,10 +1,18 @@
-"""A training with everything loaded: what cannot work is refused before anything is written."""
+"""A training with everything loaded, and what it would take.
+
+What cannot work is refused before anything is written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +22,12 @@ from moreaugrad.data.augment import Augment
 from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.examples import Examples, open_examples, split_off
 from moreaugrad.data.loading import Batch, Loader, prepare
-from moreaugrad.data.source import CELLS
 from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.models.loading import Trained
 from moreaugrad.models.weights import fit_head, last_layer
 from moreaugrad.registry import choose
-from moreaugrad.runs.network import Network, resolved_device
+from moreaugrad.runs.estimate import Cost, Estimate
+from moreaugrad.runs.network import Network, fixed_threads, resolved_device
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.train import AugmentPlan, OptimiserPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
@@ -27,11 +35,13 @@ from moreaugrad.runs.progress import Failure, Watch
 from moreaugrad.runs.train.protocols import check_attention, check_fits, make_protocol
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.training import LOSSES
-from moreaugrad.training.loop import SCHEDULES, Piece
+from moreaugrad.training.loop import SCHEDULES, Piece, Trainer
 from moreaugrad.training.protocol import Protocol
 
 EVALUATED = 128
 """Samples of a batch when nothing is learnt."""
+TIMED = 4
+"""Batches that an estimate is made of."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,8 +89,10 @@ class PreparedTrain:
 
     def evaluated(self, examples: Examples) -> Loader:
         """As they lie, resized and cropped, and nothing random."""
-        still, workers = _still(self.augment), self.plan.loading.workers
-        return Loader(examples, still, batch=EVALUATED, shuffle=False, workers=workers)
+        return Loader(
+            examples, _still(self.augment), batch=EVALUATED, shuffle=False,
+            workers=self.plan.loading.workers,
+        )  # fmt: skip
 
     @property
     def steps(self) -> int:
@@ -98,12 +110,9 @@ class PreparedTrain:
     def piece(self, number: int, batch: Batch) -> Piece:
         device, attention = self.network.device, batch.attention
         return Piece(
-            number=number,
-            x=self.input(batch.x),
-            y=batch.y.to(device),
-            ids=batch.ids,
+            number=number, x=self.input(batch.x), y=batch.y.to(device), ids=batch.ids,
             attention=None if attention is None else attention.to(device),
-        )
+        )  # fmt: skip
 
 
 def _still(augment: Augment) -> Augment:
@@ -123,25 +132,30 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
 
     Errors: ValueError or TypeError for a plan that cannot be run; nothing is written.
     """
-    shards = _shards(plan, processes.size)
-    device = resolved_device(plan.device)
+    shards, device = _shards(plan, processes.size), resolved_device(plan.device)
     own = processes.own(device)
     model, augment = _loaded(plan, own)
     space = InputSpace(mean=model.preprocess.mean, std=model.preprocess.std)
-    pieces = processes.share(range(shards))
-    protocols = {number: make_protocol(plan, space) for number in pieces}
+    protocols = {piece: make_protocol(plan, space) for piece in processes.share(range(shards))}
+    first = next(iter(protocols.values()))
     # Before the images are read, which may take a while.
-    check_fits(model, protocols[pieces[0]], augment.size)
-    reader = _Reader(plan, augment, processes.size, watch)
-    examples = reader.read(plan.data.split, plan.data.images)
-    check_attention(plan.protocol, protocols[pieces[0]], examples)
+    check_fits(model, first, augment.size)
+
+    def read(split: str, count: int | None, classes: Sequence[str] | None = None) -> Examples:
+        return _read(plan, augment, processes.size, watch, split, count, classes)
+
+    examples = read(plan.data.split, plan.data.images)
+    check_attention(plan.protocol, first, examples)
     model, notes = _headed(model, examples, plan)
     if examples.unreadable:
         notes.append(f"{len(examples.unreadable)} images cannot be read and are left out")
     model.module.requires_grad_(True)
     drawn_by = plan.seed if plan.data.split_seed is None else plan.data.split_seed
     training, validation = split_off(examples, plan.data.validation, drawn_by)
-    test = reader.test(examples)
+    test = None
+    if plan.data.test is not None:
+        test = read(plan.data.test, plan.data.test_images, examples.classes)
+        _check_apart(examples, test)
     threads = plan.threads or torch.get_num_threads()
     network = Network(
         model=model, compute=ComputePlan(device=device, threads=threads), device=torch.device(own)
@@ -184,64 +198,49 @@ def _loaded(plan: TrainPlan, device: str) -> tuple[LoadedModel, Augment]:
         **plan.model.arguments(), device=device, pretrained=not plan.model.from_scratch,
         seed=plan.seed,
     )  # fmt: skip
-    augment = _augment(plan.augment, model)
+    size, shape = plan.augment.size, model.preprocess.input_shape
+    if size is None:
+        if shape is None or shape[1] != shape[2]:
+            raise ValueError(
+                f"size: expected the side of the images, because {model.name} does not say it"
+            )
+        size = shape[1]
+    augment = Augment(**replace(plan.augment, size=size).given())
     still = _still(augment)
     preprocess = replace(model.preprocess, resize=still.first, crop=still.size)
     return replace(model, preprocess=preprocess), augment
 
 
-def _augment(plan: AugmentPlan, model: LoadedModel) -> Augment:
-    shape = model.preprocess.input_shape
-    if plan.size is None:
-        if shape is None or shape[1] != shape[2]:
-            raise ValueError(
-                f"size: expected the side of the images, because {model.name} does not say it"
-            )
-        plan = replace(plan, size=shape[1])
-    return Augment(**plan.given())
+def _read(
+    plan: TrainPlan, augment: Augment, processes: int, watch: Watch, split: str,
+    count: int | None, classes: Sequence[str] | None,
+) -> Examples:  # fmt: skip
+    """A part of the data, every image of which is read."""
+    data, loading = plan.data, plan.loading
+    assert data.source is not None
+    opened = open_examples(
+        data.source, layout=data.layout, split=split, classes=classes, size=augment.size,
+        seed=data.seed, count=count,
+    )  # fmt: skip
+    found = prepare(
+        opened, resize=augment.first, memory=loading.memory / processes, workers=loading.workers,
+        max_unreadable=data.max_unreadable,
+        progress=lambda done, total: watch.pace(done, total, "reading images"),
+    )  # fmt: skip
+    for problem in found.unreadable:
+        watch.failed(Failure(title=opened.name, message=problem))
+    return found
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Opens parts of the data, and reads every image once."""
-
-    plan: TrainPlan
-    augment: Augment
-    processes: int
-    watch: Watch
-
-    def read(self, split: str, count: int | None, classes: Sequence[str] | None = None) -> Examples:
-        data, loading, side = self.plan.data, self.plan.loading, self.augment.size
-        assert data.source is not None
-        opened = (
-            open_examples(CELLS, split=split, size=side, seed=data.seed, count=count)
-            if data.source == CELLS
-            else open_examples(data.source, layout=data.layout, split=split, classes=classes)
+def _check_apart(examples: Examples, test: Examples) -> None:
+    """Errors: ValueError for test images that are trained on: parts of two names may be one."""
+    known = set(map(examples.describe, range(len(examples))))
+    shared = [name for name in map(test.describe, range(len(test))) if name in known]
+    if shared:
+        raise ValueError(
+            f"test: expected other images than those trained on, but {len(shared)} of "
+            f"{len(test)} are among them, {shared[0]} the first"
         )
-        found = prepare(
-            opened, resize=self.augment.first, memory=loading.memory / self.processes,
-            max_unreadable=data.max_unreadable, workers=loading.workers,
-            progress=lambda done, total: self.watch.pace(done, total, "reading images"),
-        )  # fmt: skip
-        for problem in found.unreadable:
-            self.watch.failed(Failure(title=opened.name, message=problem))
-        return found
-
-    def test(self, examples: Examples) -> Examples | None:
-        """The part that the finished network is measured on. Errors: ValueError for images that are
-        trained on: parts of two names may be one."""
-        data = self.plan.data
-        if data.test is None:
-            return None
-        test = self.read(data.test, data.test_images, examples.classes)
-        known = set(map(examples.describe, range(len(examples))))
-        shared = [name for name in map(test.describe, range(len(test))) if name in known]
-        if shared:
-            raise ValueError(
-                f"test: expected other images than those trained on, but {len(shared)} of "
-                f"{len(test)} are among them, {shared[0]} the first"
-            )
-        return test
 
 
 def _headed(
@@ -263,12 +262,11 @@ def _headed(
         )
         return named, [note]
     rows = None
-    if all(words.count(name) == 1 for name in wanted):
-        rows = [words.index(name) for name in wanted]
-    elif examples.outputs is not None and outputs == 1000:
-        rows = list(examples.outputs)
-    if plan.model.from_scratch:
-        rows = None
+    if not plan.model.from_scratch:
+        if all(words.count(name) == 1 for name in wanted):
+            rows = [words.index(name) for name in wanted]
+        elif examples.outputs is not None and outputs == 1000:
+            rows = list(examples.outputs)
     layer = fit_head(model.module, len(classes), rows=rows, seed=plan.seed, name=model.name)
     what = "is a new one," if rows is None else "keeps its rows"
     note = f"the last layer of {model.name} ({layer}) {what} for the {len(classes)} classes"
@@ -282,3 +280,50 @@ def _digest(parts: Sequence[Examples]) -> str:
         for part in parts
         for index, label in enumerate(part.labels.tolist())
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainEstimate(Estimate):
+    """batches: of the whole training. updates, passes: of the weights and forward, in each.
+    seconds: without the measuring of each epoch."""
+
+    batches: int
+    updates: float
+    passes: float
+
+    def words(self, duration: Callable[[float], str]) -> str:
+        return (
+            f"{self.batches} batches, {self.updates:g} updates of the weights and {self.passes:g} "
+            f"passes in each: {duration(self.seconds)}, and the measuring of each epoch"
+        )
+
+
+def estimate_train(prepared: PreparedTrain, trainer: Trainer) -> TrainEstimate:
+    """Takes a few steps, whose weights are thrown away; nothing is written."""
+    plan, pieces = prepared.plan, list(prepared.protocols)
+    counts, times = Counter[str](), []
+    hooks = [
+        prepared.module.register_forward_hook(lambda *_: counts.update(["passes"])),
+        prepared.optimiser.register_step_post_hook(lambda *_: counts.update(["updates"])),
+    ]
+    try:
+        with fixed_threads(plan.threads):
+            began = time.perf_counter()
+            batches = prepared.loader.pieces(0, pieces, plan.shards or 1)
+            for number, parts in enumerate(islice(batches, TIMED)):
+                found = [prepared.piece(n, part) for n, part in zip(pieces, parts, strict=True)]
+                trainer.step(found, count=plan.batch, step=number)
+                times.append(time.perf_counter() - began)
+                began = time.perf_counter()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    passes = counts["passes"] / len(times) / len(pieces)
+    # The first one warms up.
+    each = statistics.median(times[1:] or times)
+    steps, most = prepared.steps, math.ceil(passes)
+    return TrainEstimate(
+        inputs=len(prepared.training), seconds_per_evaluation=each / passes,
+        costs=(Cost(key="training", maps=steps, evaluations=most, seconds=steps * each),),
+        batches=steps, updates=counts["updates"] / len(times), passes=passes,
+    )  # fmt: skip

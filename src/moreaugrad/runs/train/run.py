@@ -6,8 +6,8 @@ import importlib.util
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,7 +28,6 @@ from moreaugrad.runs.plans.train import TrainPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.progress import Unwatched, Watch
 from moreaugrad.runs.records import json_text, versions
-from moreaugrad.runs.train.estimate import TrainEstimate, estimate_train
 from moreaugrad.runs.train.measure import (
     MEANING,
     card_text,
@@ -38,7 +37,12 @@ from moreaugrad.runs.train.measure import (
     measured_table,
     validate,
 )
-from moreaugrad.runs.train.prepare import PreparedTrain, prepare_train
+from moreaugrad.runs.train.prepare import (
+    PreparedTrain,
+    TrainEstimate,
+    estimate_train,
+    prepare_train,
+)
 from moreaugrad.training import LOSSES
 from moreaugrad.training.checkpoint import (
     STATES,
@@ -96,11 +100,14 @@ class TrainRun(Run[TrainPlan]):
 
     def work(self, directory: RunDirectory) -> None:
         self._resume(directory)
-        with _events(directory.path / EVENTS, wanted=self.processes.rank == 0) as write:
-            for epoch in range(self.progress.epoch, self.plan.epochs):
+        leads, begun = self.processes.rank == 0, self.progress.epoch
+        wanted = leads and begun < self.plan.epochs
+        step = (begun + 1) * len(self.prepared.loader)
+        with _events(directory.path / EVENTS, step) if wanted else nullcontext() as writer:
+            for epoch in range(begun, self.plan.epochs):
                 self._epoch(epoch, directory)
-                write(self.progress.records[-1])
-        if self.processes.rank == 0 and not directory.finished(FINISHED):
+                _write(writer, self.progress.records[-1])
+        if leads and not directory.finished(FINISHED):
             directory.write(FINISHED, self.do(FINISHED, directory), also=(BEST, WEIGHTS))
         self.processes.wait()
 
@@ -282,33 +289,27 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
 
 
-@contextmanager
-def _events(folder: Path, *, wanted: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """What writes the figures of an epoch for TensorBoard, where that is installed.
+def _events(folder: Path, step: int) -> AbstractContextManager[Any]:
+    """A writer for TensorBoard, or None where that is not installed. step: of its first figures;
+    what an earlier start wrote from there on is hidden.
 
     These files hold clock times, so they alone differ between equal trainings.
     """
-    if not wanted or importlib.util.find_spec("tensorboard") is None:
-        yield lambda _: None
+    if importlib.util.find_spec("tensorboard") is None:
+        return nullcontext()
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer: AbstractContextManager[Any] = SummaryWriter(folder, purge_step=step)
+    return writer
+
+
+def _write(writer: Any, record: Mapping[str, Any]) -> None:
+    """Writes the figures of an epoch."""
+    if writer is None:
         return
-    writer: Any = None
-
-    def write(record: Mapping[str, Any]) -> None:
-        nonlocal writer
-        if writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # What an earlier start wrote from this step on is hidden.
-            writer = SummaryWriter(folder, purge_step=record["steps"])
-        writer.add_scalar("learning rate", record["learning_rate"], record["steps"])
-        for part in ("training", "validation"):
-            for name, value in record[part].items():
-                if name != "count":
-                    writer.add_scalar(f"{part}/{name}", value, record["steps"])
-        writer.flush()
-
-    try:
-        yield write
-    finally:
-        if writer is not None:
-            writer.close()
+    writer.add_scalar("learning rate", record["learning_rate"], record["steps"])
+    for part in ("training", "validation"):
+        for name, value in record[part].items():
+            if name != "count":
+                writer.add_scalar(f"{part}/{name}", value, record["steps"])
+    writer.flush()
