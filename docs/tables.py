@@ -11,10 +11,10 @@ from pathlib import Path
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.cli.app import ORDER
-from moreaugrad.cli.commands import COMMANDS, CommonOptions
+from moreaugrad.cli.commands import COMMANDS
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
-from moreaugrad.runs.plans.option import Option, options
+from moreaugrad.runs.plans.option import Option
 from moreaugrad.settings import settings_of
 
 ROOT = Path(__file__).parents[1]
@@ -118,12 +118,7 @@ def metrics_table() -> str:
 
 def options_of(name: str) -> list[Option]:
     """The options of a command, those of the folder of results among them."""
-    command = COMMANDS[name]
-    found = [
-        *options(command.plan_class(), command.hidden),
-        *options(CommonOptions, command.without),
-    ]
-    return [option for _, option in found]
+    return COMMANDS[name].options()
 
 
 def options_table(name: str = "explain", only: str = "") -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import moreaugrad as mg
 from moreaugrad.cli.app import make_app
-from moreaugrad.cli.commands import COMMANDS, GROUPS
+from moreaugrad.cli.commands import EVERY, GROUPS
 from moreaugrad.data.images import load_image
 from moreaugrad.models import load_model
 from moreaugrad.settings import settings_of
@@ -125,7 +125,6 @@ OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
 FOREIGN = {"--quick", "--sample", "--photos", "--nproc-per-node"}
 """Options of the benchmarks and of torchrun."""
 COMMAND_LINE = re.compile(r"^ {4,}(?:torchrun .*?-m )?moreaugrad .*(?:\\\n.*)*", re.MULTILINE)
-WITHOUT_PLAN = {"data cells", "demo", "methods"}
 
 
 def command_options(name: str) -> set[str]:
@@ -136,7 +135,7 @@ def command_options(name: str) -> set[str]:
     return {option for argument in found for option in argument.names} | {"--help"}
 
 
-COMMAND_OPTIONS = {name: command_options(name) for name in (*COMMANDS, *WITHOUT_PLAN)}
+COMMAND_OPTIONS = {name: command_options(name) for name in EVERY}
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=in_docs)

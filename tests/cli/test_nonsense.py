@@ -2,8 +2,7 @@
 
 import pytest
 
-from moreaugrad.cli.commands import COMMANDS, CommonOptions
-from moreaugrad.runs.plans.option import options
+from moreaugrad.cli.commands import EVERY
 
 MODEL = ("--model", "tiny_models:smooth")
 OUT = ("--out", "results")
@@ -38,14 +37,10 @@ NONSENSE = {
 
 def declared():
     """Every option with a value, by its command."""
-    for name, command in COMMANDS.items():
-        own = list(options(command.plan_class(), command.hidden))
-        for _, option in [*own, *options(CommonOptions, command.without)]:
+    for name, command in EVERY.items():
+        for option in command.options():
             if option.name.startswith("-") and not option.is_flag:
                 yield name, option.name
-    yield from (("demo", "--out"), ("data cells", "--out"))
-    for name in ("images", "validation-images", "test-images", "size", "seed", "workers"):
-        yield "data cells", f"--{name}"
 
 
 @pytest.mark.parametrize(("name", "option"), list(declared()))

@@ -8,31 +8,27 @@ from pathlib import Path
 import pytest
 
 from moreaugrad.cli.app import make_app
-from moreaugrad.cli.commands import COMMANDS, CommonOptions
+from moreaugrad.cli.commands import EVERY
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
-from moreaugrad.runs.plans.option import options, with_options
+from moreaugrad.runs.plans.option import with_options
 from moreaugrad.runs.plans.toml import digests, plan_toml, read_plan
 from moreaugrad.runs.plans.train import TrainPlan
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EVERY)
 def test_no_option_has_two_meanings_in_a_command(name: str) -> None:
-    command = COMMANDS[name]
-    every = [
-        *options(command.plan_class(), command.hidden),
-        *options(CommonOptions, command.without),
-    ]
-    names = Counter(word for _, option in every for word in (*option.names, option.negative))
+    every = EVERY[name].options()
+    names = Counter(word for option in every for word in (*option.names, option.negative))
     del names[""]
     assert max(names.values()) == 1, [word for word, count in names.items() if count > 1]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EVERY)
 def test_help_is_whole_phrases_at_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    command = COMMANDS[name]
-    for _, option in options(command.plan_class(), command.hidden):
+    command = EVERY[name]
+    for option in command.options():
         assert option.help[0].isupper() or option.help.split()[0].strip(",.:") in option.help
         assert option.help.endswith((".", ")")), option
     text = io.StringIO()
@@ -41,7 +37,7 @@ def test_help_is_whole_phrases_at_80_columns(name: str, monkeypatch: pytest.Monk
         called(*bound.args, **bound.kwargs)
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    for _, option in options(command.plan_class(), command.hidden):
+    for option in command.options():
         assert option.name in text.getvalue()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,8 +11,8 @@ import cyclopts
 from cyclopts import App, Group, Parameter
 
 from moreaugrad import __version__
-from moreaugrad.cli.commands import COMMANDS, GROUPS, Command, CommonOptions
-from moreaugrad.runs.plans.option import Option, options
+from moreaugrad.cli.commands import EVERY, GROUPS, Command
+from moreaugrad.runs.plans.option import Option
 
 ORDER = (
     "Data", "Model", "Explanation", "Certificate", "Evaluation", "Randomisation", "Visualisation",
@@ -39,22 +39,15 @@ def make_app(chosen: str = "") -> App:
     }
     for group in groups.values():
         app.command(group)
-    for name, command in COMMANDS.items():
+    for name, command in EVERY.items():
         head, _, tail = name.rpartition(" ")
-        whole = chosen in ("", name)
-        (groups[head] if head else app).command(_function(name, command, whole=whole), name=tail)
-    groups["data"].command(_cells, name="cells")
-    app.command(_methods, name="methods")
-    app.command(_demo, name="demo")
+        declared = command.options() if chosen in ("", name) else []
+        (groups[head] if head else app).command(_function(name, command, declared), name=tail)
     return app
 
 
-def _function(name: str, command: Command, *, whole: bool) -> Callable[..., int]:
+def _function(name: str, command: Command, declared: Sequence[Option]) -> Callable[..., int]:
     """What is called, with a signature and a text from which cyclopts makes options and help."""
-    declared: list[Option] = []
-    if whole:
-        declared = [option for _, option in options(command.plan_class(), command.hidden)]
-        declared += [option for _, option in options(CommonOptions, command.without)]
     parameters, named, words = [], {}, ""
     for number, option in enumerate(declared):
         key = f"option{number}"
@@ -99,99 +92,10 @@ def _annotation(option: Option) -> Any:
     return Annotated[kind | None, declare(**how)]
 
 
-def _methods(
-    name: Annotated[str | None, Parameter(name="METHOD")] = None,
-    /,
-    *,
-    json: Annotated[bool, Parameter(negative=())] = False,
-) -> int:
-    """List the methods with their settings, or explain the settings of one.
-
-    Parameters
-    ----------
-    name
-        One of them, in detail.
-    json
-        Print them for scripts, as JSON.
-    """
-    from moreaugrad.cli.perform import list_methods
-
-    list_methods(name, as_json=json)
-    return 0
-
-
-def _demo(
-    *,
-    out: Annotated[str, Parameter(name=("--out", "-o"))] = "moreaugrad-demo",
-    json: Annotated[bool, Parameter(negative=())] = False,
-) -> int:
-    """Explain synthetic cells by the built-in networks, offline, and score the maps.
-
-    The ground truth of each cell is known. Takes about a minute.
-
-    Parameters
-    ----------
-    out
-        Folder for the results.
-    json
-        Print a summary for scripts, as JSON.
-    """
-    from moreaugrad.cli.perform import demo
-
-    return demo(out, json=json)
-
-
-def _cells(
-    *,
-    out: Annotated[str, Parameter(name=("--out", "-o"))],
-    images: int = 4096,
-    validation_images: int = 0,
-    test_images: int = 0,
-    size: int = 64,
-    seed: int = 0,
-    workers: int = 0,
-    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
-) -> int:
-    """Write synthetic cells of ten classes as a folder of images, with their ground truth maps.
-
-    moreaugrad data cells --images 4096 --test-images 1024 --size 64 --out cells
-
-    Interrupted and started again, it resumes.
-
-    Parameters
-    ----------
-    out
-        Folder for the images.
-    images
-        Images to train on.
-    validation_images
-        Images of a part `val`.
-    test_images
-        Images of a part `test`.
-    size
-        Side of the images, in pixels.
-    seed
-        Random seed of the cells.
-    workers
-        Processes that draw; 0 is this one.
-    quiet
-        Print no progress and no summary.
-    json
-        Print a summary for scripts, as JSON.
-    """
-    from moreaugrad.cli.perform import write_cells
-
-    counts = {"train": images, "val": validation_images, "test": test_images}
-    return write_cells(out, counts, size=size, seed=seed, workers=workers, quiet=quiet, json=json)
-
-
 def command_of(arguments: list[str]) -> str:
     """The command that the words of a command line begin with; "-" for none."""
-    for count in (1, 2):
-        if " ".join(arguments[:count]) in COMMANDS:
-            return " ".join(arguments[:count])
-    return "-"
+    found = (" ".join(arguments[:count]) for count in (1, 2))
+    return next((words for words in found if words in EVERY), "-")
 
 
 UsageError = cyclopts.CycloptsError

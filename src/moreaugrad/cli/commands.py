@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from moreaugrad.runs.plans.common import TRUST
-from moreaugrad.runs.plans.option import Plan, option
+from moreaugrad.runs.plans.option import Option, Plan, option, options
 
 _PLANS, _RUNS = "moreaugrad.runs.plans.", "moreaugrad.runs."
+_OWN, _CALLS = "moreaugrad.cli.commands:", "moreaugrad.cli.perform:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,40 @@ class CommonOptions(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CellsOptions(Plan):
+    """What `data cells` has of its own."""
+
+    GROUP: ClassVar[str] = "Data"
+
+    images: int = option(4096, "Images to train on.", within="[0, inf)")
+    validation_images: int = option(0, "Images of a part `val`.", within="[0, inf)")
+    test_images: int = option(0, "Images of a part `test`.", within="[0, inf)")
+    size: int = option(64, "Side of the images, in pixels.")
+    seed: int = option(0, "Random seed of the cells.", within="[0, inf)")
+    workers: int = option(0, "Processes that draw; 0 is this one.", group="Computation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions(Plan):
+    """What `demo` has of its own."""
+
+    out: str = option(
+        "moreaugrad-demo", "Folder for the results.", "--out", "-o", group="Output",
+        metavar="FOLDER",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsOptions(Plan):
+    """What `methods` has of its own."""
+
+    name: str | None = option(None, "One of them, in detail.", "METHOD")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Command:
-    """plan, run: "module:Class"; the run is made of the plan, the processes and a watch.
+    """plan, run: "module:Class"; the run is made of the plan, the processes and a watch. call:
+    instead of a run, "module:function" of the plan and the common options.
 
     help: the first line, in the list of commands. more: what follows it. hidden: fields of the plan
     that are no options here. usual: options where neither the command line nor a configuration has
@@ -54,7 +87,8 @@ class Command:
     """
 
     plan: str
-    run: str
+    run: str = ""
+    call: str = ""
     help: str
     more: str
     hidden: tuple[str, ...] = ()
@@ -68,6 +102,11 @@ class Command:
         found: type[Plan] = loaded(self.plan)
         return found
 
+    def options(self) -> list[Option]:
+        """Those of its plan, and the common ones that it has."""
+        every = (options(self.plan_class(), self.hidden), options(CommonOptions, self.without))
+        return [option for found in every for _, option in found]
+
 
 def loaded(name: str) -> Any:
     """What "module:name" names."""
@@ -80,7 +119,7 @@ RESUMED = (
     "--nproc-per-node 2 -m moreaugrad {} ..."
 )
 
-COMMANDS: Mapping[str, Command] = {
+COMMANDS: dict[str, Command] = {
     "explain": Command(
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
         help="Explain images by one method, or by some.",
@@ -157,5 +196,26 @@ COMMANDS: Mapping[str, Command] = {
         more="moreaugrad retrain labels --training run/config.toml --epochs 60 --out run-labels",
     ),
 }  # fmt: skip
+EVERY: Mapping[str, Command] = COMMANDS | {
+    "data cells": Command(
+        plan=f"{_OWN}CellsOptions", call=f"{_CALLS}write_cells",
+        help="Write synthetic cells of ten classes as a folder of images, with ground truth maps.",
+        more="moreaugrad data cells --images 4096 --test-images 1024 --size 64 --out cells\n\n"
+        "Interrupted and started again, it resumes.",
+        without=("overwrite", "config", "trust", "dry_run"),
+    ),
+    "methods": Command(
+        plan=f"{_OWN}MethodsOptions", call=f"{_CALLS}list_methods",
+        help="List the methods with their settings, or explain the settings of one.", more="",
+        without=("out", "overwrite", "config", "trust", "dry_run", "quiet"),
+    ),
+    "demo": Command(
+        plan=f"{_OWN}DemoOptions", call=f"{_CALLS}demo",
+        help="Explain synthetic cells by the built-in networks, offline, and score the maps.",
+        more="The ground truth of each cell is known. Takes about a minute.",
+        without=("out", "overwrite", "config", "trust", "dry_run", "quiet"),
+    ),
+}  # fmt: skip
+"""With those that make no run of a plan."""
 GROUPS = {"retrain": "Train networks again: DiffROAR, stability, permuted labels.",
           "data": "Make data sets."}  # fmt: skip

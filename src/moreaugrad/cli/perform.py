@@ -14,13 +14,25 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from moreaugrad.cli import screen, summary
-from moreaugrad.cli.commands import COMMANDS, Command, CommonOptions, loaded
+from moreaugrad.cli.commands import (
+    COMMANDS,
+    CellsOptions,
+    Command,
+    CommonOptions,
+    DemoOptions,
+    MethodsOptions,
+    loaded,
+)
 from moreaugrad.cli.interruption import DONE, INTERRUPTED, PARTLY
 from moreaugrad.explainers import METHODS
 from moreaugrad.files.names import readable
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import Plan, options, with_options
 from moreaugrad.settings import settings_of
+
+INDENTED = (0, 0, 0, 4)
+SHARED = ("score", "task", "layer", "batch_size", "check")
+"""Settings that every method has."""
 
 
 def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> Plan:
@@ -46,11 +58,14 @@ def _trusted(part: Any) -> Any:
 
 def perform(name: str, command: Command, values: dict[str, Any]) -> int:
     """Runs or estimates a command; the exit code. values: its options by their names."""
-    own = {o.name for _, o in options(CommonOptions)}
-    output = with_options(CommonOptions(), {k: v for k, v in values.items() if k in own})
-    if not output.dry_run:
+    common = {o.name for _, o in options(CommonOptions, command.without)}
+    output = with_options(CommonOptions(), {k: v for k, v in values.items() if k in common})
+    if "out" not in command.without and not output.dry_run:
         output.folder  # noqa: B018  refused before anything is loaded
-    plan = assemble(command, {k: v for k, v in values.items() if k not in own}, output)
+    plan = assemble(command, {k: v for k, v in values.items() if k not in common}, output)
+    if command.call:
+        code: int = loaded(command.call)(plan, output)
+        return code
     return run_plan(name, command, plan, output)
 
 
@@ -94,9 +109,10 @@ def _words() -> str:
     return readable(shlex.join(["moreaugrad", *sys.argv[1:]]))
 
 
-def demo(out: str, *, json: bool) -> int:
+def demo(plan: DemoOptions, output: CommonOptions) -> int:
     """The example that needs nothing from outside."""
-    output = CommonOptions(out=out, json=json, overwrite=(Path(out) / "config.toml").exists())
+    overwrite = (Path(plan.out) / "config.toml").exists()
+    output = replace(output, out=plan.out, overwrite=overwrite)
     return run_plan("demo", COMMANDS["compare"], demo_plan(), output)
 
 
@@ -110,38 +126,35 @@ def demo_plan() -> Plan:
         return read_plan(COMMANDS["compare"].plan_class(), path)
 
 
-def write_cells(
-    out: str, counts: dict[str, int], *, size: int, seed: int, workers: int, quiet: bool, json: bool
-) -> int:
-    """Writes cells as images; the exit code. Errors: ValueError for counts that are none."""
+def write_cells(plan: CellsOptions, output: CommonOptions) -> int:
+    """Writes cells as images. Errors: ValueError where there would be none."""
     from moreaugrad.data.writing import write_cells as write
 
-    for name, count in (*counts.items(), ("seed", seed)):
-        if count < 0:
-            raise ValueError(f"{name}: expected a number >= 0, got {count}")
+    counts = {"train": plan.images, "val": plan.validation_images, "test": plan.test_images}
     if not any(counts.values()):
         raise ValueError("images: expected at least one image")
-    with screen.watching(quiet=quiet) as watch:
+    with screen.watching(quiet=output.quiet) as watch:
         written = write(
-            Path(out), counts=counts, size=size, seed=seed, workers=workers,
+            output.folder, counts=counts, size=plan.size, seed=plan.seed, workers=plan.workers,
             progress=lambda done, total: watch.pace(done, total, "drawing cells"),
         )  # fmt: skip
-    if json:
-        screen.print_json({"out": out, "counts": counts, "written": written})
-    elif not quiet:
-        screen.results().print(f"{written} images written to {out}", markup=False, soft_wrap=True)
+    if output.json:
+        screen.print_json({"out": output.out, "counts": counts, "written": written})
+    elif not output.quiet:
+        text = f"{written} images written to {output.out}"
+        screen.results().print(text, markup=False, soft_wrap=True)
     return DONE
 
 
-def list_methods(name: str | None, *, as_json: bool) -> None:
+def list_methods(plan: MethodsOptions, output: CommonOptions) -> int:
     """All methods with their settings; of one, what each setting means.
 
     Errors: ValueError for an unknown name.
     """
-    rows = METHODS if name is None else {name: METHODS[name]}
-    if as_json:
+    rows = METHODS if plan.name is None else {plan.name: METHODS[plan.name]}
+    if output.json:
         screen.print_json({name: _described(name) for name in rows})
-        return
+        return DONE
     console = screen.results()
     for name, row in rows.items():
         source = f" [dim]({escape(row.source)})[/]" if row.source else ""
@@ -157,11 +170,7 @@ def list_methods(name: str | None, *, as_json: bool) -> None:
             f"\nAll methods: {'  '.join(SHARED)}\nSet them by the options of the same name, or by "
             "--set NAME=VALUE. What they mean: moreaugrad methods NAME"
         )
-
-
-INDENTED = (0, 0, 0, 4)
-SHARED = ("score", "task", "layer", "batch_size", "check")
-"""Settings that every method has."""
+    return DONE
 
 
 def _described(name: str) -> dict[str, Any]:

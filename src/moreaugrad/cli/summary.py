@@ -95,10 +95,13 @@ def print_estimate(found: Any, notes: Sequence[str], *, as_json: bool) -> None:
 
 def _maps(records: Sequence[Mapping[str, Any]], console: Console) -> None:
     count = sum(len(record["maps"]) for record in records)
-    if count <= MANY:
-        _each(records, console)
+    if count > MANY:
+        _table(records, console)
     else:
-        _methods(records, console)
+        for record in records:
+            console.print(f"[bold]{line(record['input'])}[/]  {line(_explained(record))}")
+            _table([record], console)
+            console.print()
     shown = [
         (f"{record['input']}, {label}: {found['message']}; {found['remedy']}", found["failed"])
         for record in records
@@ -114,51 +117,30 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _each(records: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """A table for each input."""
-    for record in records:
-        maps = {label: one for label, one in record["maps"].items() if "map" in one}
-        names = _metrics(maps.values())
-        rows = [
-            (
-                label,
-                [
-                    one["map"]["status"],
-                    _percent(one["map"].get("zeros")),
-                    _percent(one["map"].get("error")),
-                    str(one["map"]["evaluations"]),
-                    *(_number(one["metrics"].get(name)) for name in names),
-                ],
-            )
-            for label, one in maps.items()
-        ]
-        console.print(f"[bold]{line(record['input'])}[/]  {line(_explained(record))}")
-        _print(console, "", ["status", "zeros", "error", "evaluations", *names], rows)
-        console.print()
-
-
-def _methods(records: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Means over the inputs."""
+def _table(records: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """The maps of one input; of several, means over them."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         for label, one in record["maps"].items():
             if "map" in one:
                 found.setdefault(label, []).append(one)
-    names = _metrics(one for ones in found.values() for one in ones)
-    rows = [
-        (
-            label,
-            [
-                f"{sum(one['map']['ok'] for one in ones)} of {len(ones)}",
-                _percent(_mean(one["map"].get("zeros") for one in ones)),
-                _percent(_mean(one["map"].get("error") for one in ones)),
-                f"{_mean(one['map']['evaluations'] for one in ones):.0f}",
-                *(_number(_mean(one["metrics"].get(name) for one in ones)) for name in names),
-            ],
-        )
-        for label, ones in found.items()
-    ]
-    _print(console, "map", ["converged", "zeros", "error", "evaluations", *names], rows)
+    metrics = dict.fromkeys(
+        name for ones in found.values() for one in ones for name in one.get("metrics", ())
+    )
+    alone, rows = len(records) == 1, []
+    for label, ones in found.items():
+        maps = [one["map"] for one in ones]
+        converged = f"{sum(each['ok'] for each in maps)} of {len(maps)}"
+        cells = [
+            maps[0]["status"] if alone else converged,
+            _percent(_mean(each.get("zeros") for each in maps)),
+            _percent(_mean(each.get("error") for each in maps)),
+            f"{_mean(each['evaluations'] for each in maps):.0f}",
+            *(_number(_mean(one["metrics"].get(name) for one in ones)) for name in metrics),
+        ]
+        rows.append((label, cells))
+    columns = ["status" if alone else "converged", "zeros", "error", "evaluations", *metrics]
+    _print(console, "" if alone else "map", columns, rows)
 
 
 def _print(
@@ -186,11 +168,6 @@ def _print(
         console.print(table, soft_wrap=True)
 
 
-def _metrics(maps: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The metrics that any of the maps has."""
-    return list(dict.fromkeys(name for one in maps for name in one.get("metrics", ())))
-
-
 def _explained(record: Mapping[str, Any]) -> str:
     target = next((one["target"] for one in record["maps"].values() if "target" in one), None)
     if target is None:
@@ -206,9 +183,9 @@ def _mean(values: Iterable[float | None]) -> float:
     return math.fsum(given) / len(given) if given else math.nan
 
 
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f} %"
+def _percent(fraction: float) -> str:
+    return "" if math.isnan(fraction) else f"{100 * fraction:.1f} %"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.3f}"
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
