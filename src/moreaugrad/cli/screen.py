@@ -26,7 +26,7 @@ from moreaugrad.cli.interruption import interruptible
 from moreaugrad.files.names import UNSHOWN, shown
 
 if TYPE_CHECKING:
-    from moreaugrad.runs.progress import Failure
+    from moreaugrad.runs.engine import Failure
 
 
 class Screen(Console):

@@ -137,22 +137,29 @@ def write_tables(units: Units, config: Mapping[str, Any]) -> None:
 
 def table_files(rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """`records.csv`; and `records.parquet` where pyarrow is installed."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files = {"records.csv": text.getvalue().encode()}
+    files = {"records.csv": csv_bytes(rows)}
     if importlib.util.find_spec("pyarrow") is not None:
-        files["records.parquet"] = _parquet(rows, names)
+        files["records.parquet"] = _parquet(rows)
     return files
 
 
-def _parquet(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bytes:
+def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
-    columns = {name: [row.get(name) for row in rows] for name in names}
+    columns = {name: [row.get(name) for row in rows] for name in _columns(rows)}
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.table(columns), sink)
     found: bytes = sink.getvalue().to_pybytes()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from moreaugrad.certificates import (
-    Certificate,
     certificate_of_moments,
     check,
     estimate_of_explanation,
@@ -28,17 +26,29 @@ from moreaugrad.files.units import Record
 from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.registry import choose
 from moreaugrad.reports.certificates import curves_figure, findings
-from moreaugrad.reports.folder import table_files
-from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Files, NoResult, Run
-from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
+from moreaugrad.reports.folder import csv_bytes, table_files
+from moreaugrad.runs.directory import (
+    TROUBLE,
+    RunDirectory,
+    json_text,
+    line,
+    number,
+    numbers,
+    versions,
+)
+from moreaugrad.runs.engine import (
+    Estimate,
+    Failure,
+    Files,
+    NoResult,
+    Run,
+    Watch,
+    seconds_per_evaluation,
+)
 from moreaugrad.runs.inputs import Inputs
-from moreaugrad.runs.network import Network, fixed_threads
-from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.studies import DRAWS, STEPS, CertifyPlan
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Failure, Unwatched, Watch
-from moreaugrad.runs.records import TROUBLE, json_text, line, number, numbers, versions
 from moreaugrad.score.noise import ABSOLUTE, RELATIVE
 
 TOLERANCE = 0.01
@@ -62,7 +72,7 @@ class CertifyRun(Run[CertifyPlan]):
         self, plan: CertifyPlan, processes: Processes | None = None, watch: Watch | None = None
     ) -> None:
         """Errors: ValueError for what cannot work; nothing is written."""
-        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        super().__init__(processes, watch)
         if plan.sigma is None:
             raise ValueError(
                 "sigma: expected the noise's standard deviation, as a fraction of the range of "
@@ -79,7 +89,7 @@ class CertifyRun(Run[CertifyPlan]):
             plan, data=self.inputs.plan, model=self.network.resolved(plan.model),
             compute=self.network.compute, target=self.target,
         )  # fmt: skip
-        with fixed_threads(self.compute.threads):
+        with computing(self.compute):
             self.first = self.inputs.first(self.network)
             self.curves = _curves(self.plan, self.network.model.module)
             for explainer in self.curves.values():
@@ -87,14 +97,15 @@ class CertifyRun(Run[CertifyPlan]):
                 with self.network.model.sized():
                     explainer.bind(self.first, self.target)
         self.folders = self.inputs.folders()
-        self.images = {f"{self.folders[one.index]}/certify": one for one in self.inputs.chosen}
-        self.each = sum(explainer.budget() for explainer in self.curves.values())
-        self.spent = 0.0
+        self.units = {f"{self.folders[one.index]}/certify": one for one in self.inputs.chosen}
 
     def _absolute(self, plan: CertifyPlan) -> CertifyPlan:
         """With sigma, radii and rho in the network's input units."""
         assert plan.sigma is not None
-        scale = self.range if plan.sigma_mode == RELATIVE else 1.0
+        preprocess = self.network.model.preprocess
+        channels = list(zip(preprocess.mean, preprocess.std, strict=True))
+        extent = max((1 - mean) / std for mean, std in channels) - min(-m / s for m, s in channels)
+        scale = extent if plan.sigma_mode == RELATIVE else 1.0
         sigma = scale * plan.sigma
         curvature = probability_curvature(sigma)
         rho = 0.5 / curvature if plan.rho is None else plan.rho
@@ -109,67 +120,47 @@ class CertifyRun(Run[CertifyPlan]):
             radii=tuple(radii or [step * sigma for step in STEPS]),
         )  # fmt: skip
 
-    @property
-    def range(self) -> float:
-        """Of inputs that images can have: from the least to the largest value of any channel."""
-        preprocess = self.network.model.preprocess
-        ends = [((0 - m) / s, (1 - m) / s) for m, s in zip(preprocess.mean, preprocess.std,
-                                                            strict=True)]  # fmt: skip
-        return max(high for _, high in ends) - min(low for low, _ in ends)
-
-    @property
-    def compute(self) -> ComputePlan:
-        return self.network.compute
-
-    @property
-    def stages(self) -> Sequence[Sequence[str]]:
-        return [list(self.images)]
-
     def do(self, unit: str, directory: RunDirectory) -> Files:
         """One image: all of its curves, or the reason why not."""
-        one, doing, before = self.images[unit], "", self.spent
+        one, own = self.units[unit], self.processes.share(list(self.units))
+        each = sum(explainer.budget() for explainer in self.curves.values())
+        spent, total, doing = own.index(unit) * each, len(own) * each, ""
         try:
             x = self.network.batch([self.inputs.input(one, self.network)])
             found = {}
-            for doing in self.curves:
-                found[doing] = self._curve(doing, x)
+            for doing, explainer in self.curves.items():
+                budget = explainer.budget()
+                progress = partial(self._report, spent, budget, total, doing)
+                found[doing] = self._curve(explainer, x, progress)
+                spent += budget
             record = self._record(one, x, found)
         except (*TROUBLE, OSError) as error:
             failure = Failure(title=one.item.name, method=doing, message=line(error))
             self.watch.failed(failure)
-            why = {"input": one.item.name, "method": doing, "problem": failure.message}
-            files = {f"{unit}.json": json_text(why).encode()}
+            record = {"input": one.item.name, "method": doing, "problem": failure.message}
+            files = {}
         else:
             settings = {name: value for name, value in record.items() if name != "curves"}
             files = {
-                f"{unit}.csv": _csv(record).encode(),
+                f"{unit}.csv": csv_bytes(list(_rows(record))),
                 f"{unit}.png": figure_bytes(curves_figure(record), "png", settings),
-                f"{unit}.json": json_text(record).encode(),
             }
-        self.spent = before + self.each
-        self.watch.pace(self.spent, self._total(), one.item.name)
-        return files
+        self.watch.pace((own.index(unit) + 1) * each, total, one.item.name)
+        return {**files, f"{unit}.json": json_text(record).encode()}
 
-    def _total(self) -> float:
-        return max(self.spent, self.each * len(self.processes.share(list(self.images))))
+    def _report(
+        self, spent: float, budget: float, total: float, doing: str, done: float, _: int
+    ) -> None:
+        self.watch.pace(spent + done * budget, total, doing)
 
-    def _progress(self, key: str) -> Progress:
-        budget, before = self.curves[key].budget(), self.spent
-
-        def report(done: float, _: int) -> None:
-            self.spent = before + done * budget
-            self.watch.pace(self.spent, self._total(), key)
-
-        return report
-
-    def _curve(self, key: str, x: Tensor) -> Record:
-        plan, explainer = self.plan, self.curves[key]
+    def _curve(self, explainer: Certified, x: Tensor, progress: Progress) -> Record:
+        plan = self.plan
         assert plan.sigma is not None
         wanted: dict[str, Any] = {
             "radii": plan.radii, "top": plan.top, "statement": plan.statement,
         }  # fmt: skip
         if isinstance(explainer, SparsifiedSmoothGrad):
-            moments = explainer.moments(x, self.target, progress=self._progress(key))
+            moments = explainer.moments(x, self.target, progress=progress)
             exact_only = plan.bound == CLOPPER_PEARSON and explainer.variant != SPARSIFIED
             bound = AUTO if exact_only else plan.bound
             certificate = certificate_of_moments(
@@ -177,22 +168,28 @@ class CertifyRun(Run[CertifyPlan]):
             )
             more: Record = {"bound": bound, "evaluations": moments.samples}
         else:
-            found = explainer.explain(x, self.target, progress=self._progress(key))
+            found = explainer.explain(x, self.target, progress=progress)
             certificate = estimate_of_explanation(found, **wanted)
             exact = estimate_of_explanation(found, exact=True, **wanted)
             more = {
                 "overlap_if_exact": numbers(exact.overlap[0]),
                 "reason_if_exact": exact.reason,
-                "distance": _numbers(certificate.distance),
-                "distance_if_exact": _numbers(exact.distance),
+                "distance": _row(certificate.distance),
+                "distance_if_exact": _row(exact.distance),
                 "status": found.status[0].value,
                 "error": number(float(found.error[0])),
                 "eta": number(float(found.eta[0])),
                 "evaluations": int(found.evaluations[0]),
             }
-        return _certificate(certificate) | more | {"settings": explainer.settings()}
+        return {
+            **{n: getattr(certificate, n) for n in ("kind", "reason", "statement", "confidence")},
+            "top": int(certificate.top[0]),
+            "overlap": numbers(certificate.overlap[0]),
+            **more,
+            "settings": explainer.settings(),
+        }
 
-    def _record(self, one: Chosen, x: Tensor, found: Mapping[str, Record]) -> Record:
+    def _record(self, one: Chosen, x: Tensor, found: Record) -> Record:
         plan, network = self.plan, self.network
         assert plan.sigma is not None
         bound = next(iter(self.curves.values())).bind(x, self.target)
@@ -221,41 +218,40 @@ class CertifyRun(Run[CertifyPlan]):
         return length * min(std), length * max(std)
 
     def _records(self, directory: RunDirectory) -> list[Record]:
-        return [directory.json(unit) for unit in self.images if directory.finished(unit)]
+        return [directory.json(unit) for unit in self.units if directory.finished(unit)]
 
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
         """Errors: NoResult where nothing could be certified."""
         failures = list(self.failures(directory))
-        if len(failures) == len(self.images):
+        if len(failures) == len(self.units):
             raise NoResult(str(failures[0]))
 
     def finish(self, directory: RunDirectory) -> None:
         records = self.results(directory)["inputs"]
-        rows = [row for record in records for row in _rows(record)]
+        rows = [
+            {"input": record["input"], **{f"target.{k}": v for k, v in record["target"].items()},
+             **row}
+            for record in records
+            for row in _rows(record)
+        ]  # fmt: skip
         for name, data in {**table_files(rows), **findings(records).files()}.items():
             directory.put(name, data)
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
-        for record in self._records(directory):
-            if "problem" in record:
-                title, method = record["input"], record["method"]
-                yield Failure(title=title, method=method, message=record["problem"])
+        return [
+            Failure(title=record["input"], method=record["method"], message=record["problem"])
+            for record in self._records(directory) if "problem" in record
+        ]  # fmt: skip
 
     def results(self, directory: RunDirectory) -> Record:
         """Records of the certified images."""
         return {"inputs": [r for r in self._records(directory) if "problem" not in r]}
 
     def estimate(self) -> Estimate:
-        first = next(iter(self.curves.values()))
-        with fixed_threads(self.compute.threads):
-            each = seconds_per_evaluation(first, self.first, self.target)
-        maps = len(self.images)
-        costs = tuple(
-            Cost(key=key, maps=maps, evaluations=budget, seconds=maps * budget * each)
-            for key, explainer in self.curves.items()
-            for budget in [explainer.budget()]
-        )
-        return Estimate(inputs=maps, seconds_per_evaluation=each, costs=costs)
+        first, maps = next(iter(self.curves.values())), len(self.units)
+        each = seconds_per_evaluation(first, self.first, self.target, self.compute)
+        rows = [(key, maps, explainer.budget(), each) for key, explainer in self.curves.items()]
+        return Estimate.of(maps, rows)
 
 
 def _curves(plan: CertifyPlan, module: nn.Module) -> dict[str, Certified]:
@@ -278,38 +274,15 @@ def _curves(plan: CertifyPlan, module: nn.Module) -> dict[str, Certified]:
     }
 
 
-def _certificate(found: Certificate) -> Record:
-    return {
-        "kind": found.kind,
-        "reason": found.reason,
-        "statement": found.statement,
-        "confidence": found.confidence,
-        "top": int(found.top[0]),
-        "overlap": numbers(found.overlap[0]),
-    }
+def _row(values: Tensor | None) -> list[float | None]:
+    return [] if values is None else numbers(values[0])
 
 
-def _numbers(values: Tensor | None) -> list[float | None]:
-    return [] if values is None else numbers(values)
-
-
-def _csv(record: Record) -> str:
+def _rows(record: Record) -> Iterator[Record]:
     """A row for each radius of each curve."""
-    text = io.StringIO()
-    rows = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(_rows(record))
-    return text.getvalue()
-
-
-def _rows(record: Record) -> Iterable[Record]:
-    about = {
-        "input": record["input"], "target.class": record["target"]["class"],
-        "target.label": record["target"]["label"],
-    }  # fmt: skip
     for key, curve in record["curves"].items():
         alone = curve.get("overlap_if_exact", curve["overlap"])
         columns = (record["radii"], record["radii_in_pixel_range"], curve["overlap"], alone)
         for radius, (least, most), overlap, exact in zip(*columns, strict=True):
             found = (key, curve["kind"], radius, least, most, overlap, exact)
-            yield {**about, **dict(zip(COLUMNS, found, strict=True))}
+            yield dict(zip(COLUMNS, found, strict=True))

@@ -1,12 +1,22 @@
-"""The directory of a run: its configuration, what it ran on, and its units of work."""
+"""The directory of a run: its configuration, what it ran on, its units of work and their records,
+which are plain values without clock times, so that equal runs are equal."""
 
 from __future__ import annotations
 
+import json
+import math
+import platform
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import captum
+import numpy as np
+import torch
+from torch import Tensor
 
 from moreaugrad.files.atomic import (
     LOCK,
@@ -18,16 +28,20 @@ from moreaugrad.files.atomic import (
     write_atomically,
 )
 from moreaugrad.files.foreign import read_json
-from moreaugrad.files.names import readable
-from moreaugrad.files.units import Units
+from moreaugrad.files.names import readable, some
+from moreaugrad.files.units import Record, Units
+from moreaugrad.reports.folder import CONFIG
+from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.option import Plan
 from moreaugrad.runs.plans.toml import differences, digests
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.records import json_text
 
-CONFIG, ENVIRONMENT = "config.toml", "environment.json"
+ENVIRONMENT = "environment.json"
 MARK = "# Written by moreaugrad {}.\n"
 """The first line of a configuration: only folders with it are written into."""
+
+TROUBLE = (ValueError, TypeError, FloatingPointError, MemoryError, RuntimeError, AssertionError)
+"""What a method or a network raises for an input that does not suit it."""
 
 
 class RunDirectory(Units):
@@ -38,26 +52,18 @@ class RunDirectory(Units):
     """
 
     def __init__(
-        self,
-        path: Path,
-        command: str,
-        plan: type[Plan],
-        units: Sequence[str] = (),
+        self, path: Path, command: str, plan: type[Plan], units: Sequence[str] = (),
         others: Sequence[str] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(path)
         self.command, self.plan, self.units, self.others = command, plan, units, others
         self._fresh = False
 
     @contextmanager
     def opened(
-        self,
-        config: str,
-        environment: Mapping[str, Any] | None = None,
-        *,
-        overwrite: bool,
+        self, config: str, environment: Record | None = None, *, overwrite: bool,
         processes: Processes | None = None,
-    ) -> Iterator[None]:
+    ) -> Iterator[None]:  # fmt: skip
         """While open, these processes are the only ones that write to the folder, which is made, or
         taken where it holds a run of the same configuration.
 
@@ -66,12 +72,13 @@ class RunDirectory(Units):
         where it cannot be written to.
         """
         with ExitStack() as held:
-            all_of_them = processes or Processes()
-            all_of_them.first(lambda: self._open(held, config, environment, overwrite))
+            (processes or Processes()).first(
+                lambda: self._open(held, config, environment, overwrite)
+            )
             yield
 
     def _open(
-        self, held: ExitStack, config: str, environment: Mapping[str, Any] | None, overwrite: bool
+        self, held: ExitStack, config: str, environment: Record | None, overwrite: bool
     ) -> None:
         unwritable = [line for line in config.split("\n") if line != readable(line)]
         if unwritable:
@@ -93,8 +100,9 @@ class RunDirectory(Units):
             self._fresh = not (self.path / CONFIG).exists()
             text = MARK.format(self.command) + config
             write_atomically(self.path / CONFIG, text.encode())
-            if environment is not None:
-                self._add(environment)
+            known = self.environments()
+            if environment is not None and environment not in known:
+                self.put(ENVIRONMENT, json_text([*known, environment]).encode())
         except OSError as error:
             raise ValueError(
                 f"{self.path}: cannot be written to ({error.strerror or error}); name another "
@@ -103,13 +111,12 @@ class RunDirectory(Units):
 
     def _admit(self, config: str, *, overwrite: bool) -> None:
         """Takes the folder as it is, or clears it. Errors: ValueError where neither is right."""
-        file = self.path / CONFIG
         others = [path for path in self.path.iterdir() if not is_temporary(path)]
         if not others:
             return
-        mark = MARK.format(self.command)
+        file = self.path / CONFIG
         before = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-        if not before.startswith(mark):
+        if not before.startswith(MARK.format(self.command)):
             what = f"a {CONFIG} that it did not write" if before else "other files"
             raise ValueError(
                 f"{self.path}: expected a new or empty folder, or one that {self.command} made; "
@@ -123,10 +130,9 @@ class RunDirectory(Units):
             return
         results = [path for path in others if path.name not in (CONFIG, ENVIRONMENT)]
         if results and not overwrite:
-            more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
             raise ValueError(
-                f"{self.path}: holds a run of another configuration: {'; '.join(found[:5])}{more}. "
-                "Name another folder, or replace it with --overwrite"
+                f"{self.path}: holds a run of another configuration: {some(found, '; ')}. Name "
+                "another folder, or replace it with --overwrite"
             )
         # Before the new configuration is there: it must never stand above old results.
         self.clear()
@@ -157,15 +163,71 @@ class RunDirectory(Units):
             self.clear()
             remove_files(self.path, [CONFIG, ENVIRONMENT])
 
-    def _add(self, environment: Mapping[str, Any]) -> None:
-        """One entry for each environment that has worked on the run."""
-        known = self.environments()
-        if environment not in known:
-            self.put(ENVIRONMENT, json_text([*known, environment]).encode())
-
     def environments(self) -> list[dict[str, Any]]:
+        """All that have worked on the run."""
         try:
             found = read_json(self.path / ENVIRONMENT, "the environments of a run")
         except (OSError, ValueError):
             return []
         return found if isinstance(found, list) else []
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {
+        "moreaugrad": version("moreaugrad"),
+        "torch": torch.__version__,
+        "captum": captum.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def environment(compute: ComputePlan) -> Record:
+    """What a run's bytes depend on besides its configuration: versions, CPU and device, threads."""
+    device = torch.device(compute.device or "cpu")
+    found: Record = {
+        "versions": versions(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "device": device.type,
+        "threads": compute.threads,
+    }
+    if device.type == "cuda":
+        found["accelerator"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def number(value: float) -> float | None:
+    """JSON has no NaN: null."""
+    return value if math.isfinite(value) else None
+
+
+def numbers(values: Tensor) -> list[Any]:
+    """The same for all, in lists as deep as the tensor."""
+    if values.ndim > 1:
+        return [numbers(part) for part in values]
+    return [number(value) for value in values.tolist()]
+
+
+def line(error: BaseException) -> str:
+    """An error in one line, which a record can hold."""
+    text = readable(" ".join(str(error).split()))
+    return text or type(error).__name__
+
+
+def problem(error: Exception) -> str:
+    """What a method, an attack or a metric raised for an input, in one line.
+
+    Raises it again where it says nothing about the input: memory that ran out, files. Everything
+    else is recorded, so that one part that breaks does not end a run of many.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        raise MemoryError("not enough memory: use a smaller --batch-size or --block") from error
+    if isinstance(error, OSError):
+        raise error
+    return ("" if isinstance(error, TROUBLE) else f"{type(error).__name__}: ") + line(error)
+
+
+def json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

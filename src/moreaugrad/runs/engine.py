@@ -2,29 +2,109 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from torch import Tensor
+
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.units import Record
-from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.estimate import Estimate
-from moreaugrad.runs.network import deterministic, fixed_threads
+from moreaugrad.reports.studies import Findings
+from moreaugrad.runs.directory import RunDirectory, environment
+from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.option import Plan
 from moreaugrad.runs.plans.toml import plan_toml
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Failure, Watch
-from moreaugrad.runs.records import environment
+from moreaugrad.score.forward import Chunks
+from moreaugrad.score.score import Score
+from moreaugrad.score.targets import TargetLike
 
 Files = Mapping[str, bytes]
 """Contents by names, with slashes, below the folder of the run."""
-
-
 P = TypeVar("P", bound=Plan)
+TIMED = 3
+"""Passes of an estimate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """What could not be done: an input (no method), or one map of it. kind: what it is called
+    before the message."""
+
+    title: str
+    message: str
+    method: str = ""
+    kind: str = "left out"
+
+    def __str__(self) -> str:
+        # The messages of the readers of files begin with the file's path.
+        if not self.method and self.title in self.message:
+            return self.message
+        return f"{self.title}{', ' if self.method else ''}{self.method}: {self.message}"
+
+
+class Watch:
+    """Is informed of a run: `done` of about `total` evaluations, news, and what failed. This one
+    ignores it; others have the same methods."""
+
+    def pace(self, done: float, total: float, doing: str) -> None: ...
+
+    def news(self, text: str) -> None: ...
+
+    def failed(self, failure: Failure) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one method: maps, gradient evaluations of each at most, and seconds for all of them."""
+
+    key: str
+    maps: int
+    evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run would cost at most: methods that stop at a tolerance often take a quarter of it
+    or less.
+
+    seconds_per_evaluation: the mean where there are several networks.
+    """
+
+    inputs: int
+    seconds_per_evaluation: float
+    costs: tuple[Cost, ...]
+
+    @classmethod
+    def of(cls, inputs: int, rows: Iterable[tuple[str, int, int, float]]) -> Estimate:
+        """rows: a name, maps, evaluations of each, and the seconds of one."""
+        costs = tuple(
+            Cost(key=key, maps=maps, evaluations=most, seconds=maps * most * each)
+            for key, maps, most, each in rows
+        )
+        total, count = sum(c.seconds for c in costs), sum(c.maps * c.evaluations for c in costs)
+        return cls(inputs=inputs, seconds_per_evaluation=total / max(1, count), costs=costs)
+
+    @property
+    def evaluations(self) -> int:
+        return sum(cost.maps * cost.evaluations for cost in self.costs)
+
+    @property
+    def seconds(self) -> float:
+        return sum(cost.seconds for cost in self.costs)
+
+    def words(self, duration: Callable[[float], str]) -> str:
+        """The totals; duration: seconds in words."""
+        return (
+            f"{self.inputs} inputs, {self.evaluations} gradient evaluations at most, "
+            f"{1000 * self.seconds_per_evaluation:.2g} ms each: {duration(self.seconds)} at most"
+        )
 
 
 class NoResult(ValueError):
@@ -41,20 +121,24 @@ class Run(Generic[P]):
     """Patterns of its other files."""
 
     plan: P
-    processes: Processes
-    watch: Watch
+    network: Network
+    units: Mapping[str, Any] = {}
+    """What each unit is of, by its stem."""
     notes: Sequence[str] = ()
     """Choices that a user should know of."""
+
+    def __init__(self, processes: Processes | None = None, watch: Watch | None = None) -> None:
+        self.processes, self.watch = processes or Processes(), watch or Watch()
 
     @property
     def compute(self) -> ComputePlan:
         """Device and threads."""
-        raise NotImplementedError
+        return self.network.compute
 
     @property
     def stages(self) -> Sequence[Sequence[str]]:
         """Stems of units. All processes finish a stage before the next begins."""
-        return ()
+        return [list(self.units)]
 
     def begin(self, directory: RunDirectory) -> None:
         """What all units need, made by one process."""
@@ -68,6 +152,12 @@ class Run(Generic[P]):
 
     def finish(self, directory: RunDirectory) -> None:
         """What is made of all units, by one process."""
+        results = self.results(directory)
+        self.findings(results).write(directory, results)
+
+    def findings(self, results: Record) -> Findings:
+        """The results as tables."""
+        raise NotImplementedError
 
     def interrupted(self, directory: RunDirectory) -> None:
         """What is made of the units that are finished when a run is interrupted."""
@@ -90,8 +180,7 @@ class Run(Generic[P]):
 
     def work(self, directory: RunDirectory) -> None:
         """Does what is not done yet."""
-        units = [unit for stage in self.stages for unit in stage]
-        if not all(map(directory.finished, units)):
+        if not all(directory.finished(unit) for stage in self.stages for unit in stage):
             self.processes.first(lambda: self.begin(directory))
         for stage in self.stages:
             # Shares are those of all units, so that each has one process whatever is finished.
@@ -146,14 +235,11 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
     """
     directory = RunDirectory(out, run.command, type(run.plan), run.patterns, run.others)
     outcome = Outcome(run=run, directory=directory, notes=list(run.notes))
-    compute, began = run.compute, time.perf_counter()
-    settings: list[AbstractContextManager[None]] = [
-        fixed_threads(compute.threads), deterministic(compute.device),
-    ]  # fmt: skip
-    with settings[0], settings[1], directory.opened(
-        plan_toml(run.plan, out), environment(compute), overwrite=overwrite,
-        processes=run.processes,
-    ):  # fmt: skip
+    began, made_on = time.perf_counter(), environment(run.compute)
+    opened = directory.opened(
+        plan_toml(run.plan, out), made_on, overwrite=overwrite, processes=run.processes
+    )
+    with computing(run.compute), opened:
         if len(directory.environments()) > 1:
             outcome.notes.append(
                 "this run was begun with other versions or on another machine: its results may "
@@ -167,9 +253,9 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
                 directory.discard()
             elif run.processes.rank == 0:
                 run.interrupted(directory)
+        except ConnectionError:
+            raise
         except OSError as error:
-            if isinstance(error, ConnectionError):
-                raise
             raise OSError(
                 f"{out}: cannot be written to ({error.strerror or error}); what is finished stays, "
                 "and the same command resumes from there"
@@ -181,3 +267,23 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
         outcome.failures += run.failures(directory)
     outcome.seconds = time.perf_counter() - began
     return outcome
+
+
+def seconds_per_evaluation(
+    explainer: Explainer, first: Tensor, target: TargetLike, compute: ComputePlan
+) -> float:
+    """Of full passes of one input, `first` a batch of it alone."""
+    size = min(16, Chunks.of(explainer.batch_size, first.reshape(1, -1)).size)
+    score = Score(
+        explainer.forward_func, kind=explainer.score, task=explainer.task, layer=explainer.layer,
+        batch_size=size, check=explainer.check,
+    )  # fmt: skip
+    with computing(compute):
+        bound = score.bind(first.expand(size, *first.shape[1:]), target)
+        bound.value_and_grad()
+        times = []
+        for _ in range(TIMED):
+            began = time.perf_counter()
+            bound.value_and_grad()[1].sum().item()  # waits for an accelerator
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) / size

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moreaugrad.data.dataset import Chosen, DataSet, Item, choose_images, known_classes
 from moreaugrad.data.source import CELLS, NamedFiles, open_source
+from moreaugrad.runs.engine import Failure, NoResult
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.maps import OF_LABEL
@@ -88,7 +89,7 @@ class Inputs:
         try:
             found = self.data.load_attention(one.item)
         except (ValueError, OSError):
-            return None
+            found = None
         if found is None:
             return None
         like = replace(network.model.preprocess, mean=(0.0,), std=(1.0,), interpolation="nearest")
@@ -147,8 +148,17 @@ class TensorInputs(Inputs):
             raise ValueError("expected finite values, got NaN or infinity")
         return found
 
-    def truth(self, one: Chosen, network: Network) -> Tensor | None:
-        return None
+
+def check_readable(unreadable: Sequence[Failure], count: int, allowed: float) -> None:
+    """Errors: NoResult where more than one image, and more than an allowed fraction, cannot be
+    read, or none can."""
+    if len(unreadable) > max(1, allowed * count) or len(unreadable) == count:
+        raise NoResult(
+            f"{len(unreadable)} of {count} images cannot be read, the first is {unreadable[0]}; "
+            "mend them, or allow more with --max-unreadable"
+            if count > 1
+            else str(unreadable[0])
+        )
 
 
 def unique_names(stems: Sequence[str]) -> list[str]:

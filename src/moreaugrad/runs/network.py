@@ -45,16 +45,13 @@ class Network:
         device."""
         named = resolved_device(compute.device)
         device = torch.device((processes or Processes()).own(named))
-        on_cpu = device.type == "cpu"
-        dtype = getattr(torch, compute.dtype)
+        on_cpu, dtype = device.type == "cpu", getattr(torch, compute.dtype)
         model = load_model(**plan.arguments(), device=device)
         chosen = replace(
-            compute,
-            device=named,
-            threads=compute.threads or torch.get_num_threads(),
+            compute, device=named, threads=compute.threads or torch.get_num_threads(),
             channels_last=on_cpu if compute.channels_last is None else compute.channels_last,
             fold_batchnorm=on_cpu if compute.fold_batchnorm is None else compute.fold_batchnorm,
-        )
+        )  # fmt: skip
         # Folded before it is cast: products of reduced weights would be reduced twice.
         module = fold_batchnorm(model.module) if chosen.fold_batchnorm else model.module
         module = module.to(dtype)
@@ -104,12 +101,9 @@ class Network:
         """The plan with all of the preprocessing spelt out, and with digests of the weights and of
         the names of the outputs."""
         names = hashlib.sha256(repr(self.model.labels).encode()).hexdigest()[:16]
-        return replace(
-            plan,
-            preprocess=PreprocessPlan(**asdict(self.model.preprocess)),
-            digest=weights_digest(self.model.module),
-            outputs=names,
-        )
+        preprocess = PreprocessPlan(**asdict(self.model.preprocess))
+        digest = weights_digest(self.model.module)
+        return replace(plan, preprocess=preprocess, digest=digest, outputs=names)
 
     @property
     def space(self) -> InputSpace:
@@ -146,12 +140,10 @@ class Network:
             probabilities = torch.softmax(outputs, dim=1)
         top = probabilities.topk(min(LIKELIEST, probabilities.shape[1]), dim=1)
         return [
-            [
-                {"class": index, "label": self.label(index), "probability": probability}
-                for index, probability in zip(classes, values, strict=True)
-            ]
+            [{"class": index, "label": self.label(index), "probability": probability}
+             for index, probability in zip(classes, values, strict=True)]
             for classes, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        ]
+        ]  # fmt: skip
 
 
 def _seen_as(x: Tensor) -> tuple[Preprocess, bool]:
@@ -165,12 +157,12 @@ def _seen_as(x: Tensor) -> tuple[Preprocess, bool]:
             f"{list(x.shape)}: explain other inputs by a method's own class, such as "
             "SmoothGrad(model).explain(x)"
         )
-    known = x[x.isfinite()].double()
+    known, channels = x[x.isfinite()].double(), x.shape[1]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     if low >= 0 and high <= 1:
-        return Preprocess(mean=(0.0,) * x.shape[1], std=(1.0,) * x.shape[1]), True
+        return Preprocess(mean=(0.0,) * channels, std=(1.0,) * channels), True
     extent = high - low or 1.0
-    return Preprocess(mean=(-low / extent,) * x.shape[1], std=(1 / extent,) * x.shape[1]), False
+    return Preprocess(mean=(-low / extent,) * channels, std=(1 / extent,) * channels), False
 
 
 def resolved_device(name: str | None) -> str:
@@ -206,43 +198,27 @@ def weights_digest(module: nn.Module) -> str:
 
 
 @contextmanager
-def fixed_threads(count: int | None) -> Iterator[None]:
-    """While open, passes use this many CPU threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def deterministic(device: str | None) -> Iterator[None]:
-    """While open, convolutions on a GPU are computed the same way each time."""
-    if torch.device(device or "cpu").type != "cuda":
-        yield
-        return
-    cudnn = torch.backends.cudnn
+def computing(compute: ComputePlan) -> Iterator[None]:
+    """While open, passes use this many CPU threads, and convolutions on a GPU are computed the same
+    way each time."""
+    cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
     before = (cudnn.deterministic, cudnn.benchmark)
+    torch.set_num_threads(compute.threads or threads)
     cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
     finally:
+        torch.set_num_threads(threads)
         cudnn.deterministic, cudnn.benchmark = before
 
 
 def _compute_reduced(module: nn.Module) -> None:
     """Inputs, sums and maps stay in float32; the network alone computes in its own precision."""
-    kept = {"dtype": next(module.parameters()).dtype}
+    dtype = next(module.parameters()).dtype
 
     def lower(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(
-            arg.to(kept["dtype"]) if isinstance(arg, Tensor) and arg.is_floating_point() else arg
-            for arg in args
-        )
-
-    def raised(_: nn.Module, __: tuple[Any, ...], output: Any) -> Tensor:
-        return tensor_output(output).float()
+        floats = [isinstance(arg, Tensor) and arg.is_floating_point() for arg in args]
+        return tuple(arg.to(dtype) if f else arg for arg, f in zip(args, floats, strict=True))
 
     module.register_forward_pre_hook(lower)
-    module.register_forward_hook(raised)
+    module.register_forward_hook(lambda _, __, output: tensor_output(output).float())

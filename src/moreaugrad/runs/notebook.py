@@ -19,7 +19,7 @@ from moreaugrad.attacks import ATTACKS
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.models.loaded import LoadedModel
-from moreaugrad.reports.folder import table_rows
+from moreaugrad.reports.folder import PAGE, table_rows
 from moreaugrad.reports.reading import CLEAN, MapsFolder
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.inputs import Inputs, TensorInputs
@@ -81,7 +81,8 @@ class Results(metaclass=Documented, heading="Attributes"):
     def _repr_html_(self) -> str:
         """A table of what most readers ask for."""
         names = ["input", "method", "attack", "epsilon", "map.status", "map.zeros", "map.error"]
-        names += [name for name in self._columns() if name.startswith("metrics.")]
+        every = dict.fromkeys(name for row in self.rows for name in row)
+        names += [name for name in every if name.startswith("metrics.")]
         names = [name for name in names if any(row.get(name) is not None for row in self.rows)]
         head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
         body = "".join(
@@ -99,9 +100,6 @@ class Results(metaclass=Documented, heading="Attributes"):
             f"Results({len(self.rows)} maps of {images} images, {len(self.failures)} "
             f"failures{more})"
         )
-
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self.rows for name in row))
 
 
 def _shown(value: Any) -> str:
@@ -194,7 +192,7 @@ def report(*runs: str | os.PathLike[str], out: str | os.PathLike[str], **plan: A
     outcome = execute(ReportRun(given), Path(out), overwrite=True)
     if outcome.interrupted:
         raise KeyboardInterrupt
-    return Path(out) / "index.html"
+    return Path(out) / PAGE
 
 
 def _parts(registry: Any, given: Parts) -> dict[str, Settings]:
@@ -205,7 +203,7 @@ def _parts(registry: Any, given: Parts) -> dict[str, Settings]:
             if not isinstance(settings, Mapping):
                 raise TypeError(f"{what}, got {settings!r} for {name!r}")
         return {name: dict(settings) for name, settings in given.items()}
-    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    names = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"{what}, got {_kinds(names)}")
     if registry is METRICS:
@@ -215,9 +213,9 @@ def _parts(registry: Any, given: Parts) -> dict[str, Settings]:
 
 def _plan(kind: type[P], given: Mapping[str, Any], **own: Any) -> P:
     """A plan with options by name; those of methods go to every method that has them."""
-    settings = {name: value for name, value in given.items() if name in COMMON}
+    common = {name: value for name, value in given.items() if name in COMMON}
     others = {name: value for name, value in given.items() if name not in COMMON}
-    own["settings"] = {**others.pop("settings", {}), **settings}
+    own["settings"] = {**others.pop("settings", {}), **common}
     if "metrics" in others:
         others["metrics"] = _parts(METRICS, others["metrics"])
     return _with(kind(**own), others)
@@ -259,15 +257,15 @@ def _run(
         network = Network.of(model, data if isinstance(data, Tensor) else None)
         plan = replace(plan, model=ModelPlan(name=network.model.name))
     inputs: Inputs | None = None
+    common = target is None or isinstance(target, (int, str))
     if isinstance(data, Tensor):
         if images is not None:
             raise ValueError("images: expected a data set to choose from, got a tensor: slice it")
-        classes = None if target is None or isinstance(target, (int, str)) else _classes(target)
-        inputs = TensorInputs.of(data, classes)
-        target = target if classes is None else OF_LABEL
-    else:
+        inputs = TensorInputs.of(data, None if common else _classes(target))
+        target = target if common else OF_LABEL
+    elif common:
         plan = replace(plan, data=replace(_data(plan, data), images=images))
-    if not (target is None or isinstance(target, (int, str))):
+    else:
         raise TypeError("target: expected one class for all images, unless they are a tensor")
     run = MapsRun(replace(plan, target=target), command=command, network=network, inputs=inputs)
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as place:
@@ -280,16 +278,15 @@ def _run(
             values = found.map(record) if record["attack"] == CLEAN else None
             if values is not None:
                 maps.setdefault(record["method"], {})[record["index"]] = values
-        rows = list(table_rows(outcome.directory, found.config))
-    page = None if out is None else Path(out) / "index.html"
-    return Results(
-        rows=rows, maps=maps, failures=list(map(str, outcome.failures)),
-        folder=None if out is None else Path(out),
-        page=page if page is not None and page.is_file() else None,
-    )  # fmt: skip
+        folder = None if out is None else Path(out)
+        return Results(
+            rows=list(table_rows(outcome.directory, found.config)), maps=maps,
+            failures=list(map(str, outcome.failures)), folder=folder,
+            page=folder / PAGE if folder and (folder / PAGE).is_file() else None,
+        )  # fmt: skip
 
 
-def _classes(target: Sequence[int] | Tensor) -> list[int]:
+def _classes(target: Any) -> list[int]:
     found = torch.as_tensor(target)
     if found.ndim != 1 or found.is_floating_point() or found.is_complex():
         raise ValueError(f"target: expected a class index for each input, got {target!r}")
@@ -303,11 +300,10 @@ def _data(plan: MapsPlan, data: Any) -> DataPlan:
             "data: expected files, folders or globs, a data set, or the network's inputs as one "
             f"tensor [B, C, H, W]; got {_kinds(names)}"
         )
-    one = str(names[0]) if len(names) == 1 else ""
-    source = one == CELLS or (one and isinstance(plan, EvaluatePlan))
-    if source:
-        return replace(plan.data, source=one)
-    return replace(plan.data, files=tuple(map(str, names)))
+    files = tuple(map(str, names))
+    if files == (CELLS,) or (len(files) == 1 and isinstance(plan, EvaluatePlan)):
+        return replace(plan.data, source=files[0])
+    return replace(plan.data, files=files)
 
 
 def _kinds(values: Iterable[Any]) -> str:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -20,9 +21,23 @@ PATIENCE = timedelta(days=30)
 """How long a process waits for the others; one that dies is noticed at once."""
 
 
+@contextmanager
+def _connected() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError(
+            "another process of this run has stopped; what is finished stays, and the same command "
+            f"resumes from there ({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """rank: this process, from 0. size: all of them. local_rank: among those of this machine."""
+    """rank: this process, from 0. size: all of them. local_rank: among those of this machine.
+
+    Whatever waits for the others raises ConnectionError where one has died.
+    """
 
     rank: int = 0
     size: int = 1
@@ -38,47 +53,37 @@ class Processes:
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This process's items: a range of them, as long as the others' but for one."""
-        return items[
-            len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size
-        ]
+        count, size = len(items), self.size
+        return items[count * self.rank // size : count * (self.rank + 1) // size]
 
     def first(self, act: Callable[[], None]) -> None:
         """Process 0 does it while the others wait. Errors: ValueError in all of them."""
-        problem: list[str | None] = [None]
+        problem: str | None = None
         if self.rank == 0:
             try:
                 act()
             except ValueError as error:
                 if self.size == 1:
                     raise
-                problem = [str(error)]
-        if self.size > 1:
-            import torch.distributed as dist
+                problem = str(error)
+        problem = self.from_first(problem)
+        if problem is not None:
+            raise ValueError(problem)
 
-            with _connected():
-                dist.broadcast_object_list(problem)
-        if problem[0] is not None:
-            raise ValueError(problem[0])
-
+    @_connected()
     def from_first(self, value: T | None) -> T:
         """Process 0's value, in all of them."""
-        found: list[T | None] = [value]
+        found: list[Any] = [value]
         if self.size > 1:
-            import torch.distributed as dist
+            dist.broadcast_object_list(found)
+        result: T = found[0]
+        return result
 
-            with _connected():
-                dist.broadcast_object_list(found)
-        assert found[0] is not None
-        return found[0]
-
+    @_connected()
     def gather(self, value: T) -> list[T]:
         """Every process's value, by rank."""
-        if self.size == 1:
-            return [value]
-        import torch.distributed as dist
-
-        found: list[T] = [value] * self.size
-        with _connected():
+        found = [value] * self.size
+        if self.size > 1:
             dist.all_gather_object(found, value)
         return found
 
@@ -87,10 +92,6 @@ class Processes:
         many processes hold them. Each adds its own to what the process before it has sent."""
         if self.size == 1:
             return reduce(add, parts)
-        import torch
-        import torch.distributed as dist
-
-        like = parts[0]
         own = [part.cpu() for part in parts]
         with _connected():
             if self.rank:
@@ -101,15 +102,13 @@ class Processes:
             if self.rank < self.size - 1:
                 dist.send(total, self.rank + 1)
             dist.broadcast(total, self.size - 1)
-        return total.to(like.device)
+        return total.to(parts[0].device)
 
+    @_connected()
     def wait(self) -> None:
-        """Until all have come here. Errors: ConnectionError where one has died."""
+        """Until all have come here."""
         if self.size > 1:
-            import torch.distributed as dist
-
-            with _connected():
-                dist.barrier()
+            dist.barrier()
 
 
 @contextmanager
@@ -119,8 +118,6 @@ def processes() -> Iterator[Processes]:
     if size == 1:
         yield Processes()
         return
-    import torch.distributed as dist
-
     rank = int(os.environ.get("RANK", "-1"))
     if not 0 <= rank < size or "MASTER_ADDR" not in os.environ:
         raise ValueError(
@@ -133,14 +130,3 @@ def processes() -> Iterator[Processes]:
         yield Processes(rank=rank, size=size, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     finally:
         dist.destroy_process_group()
-
-
-@contextmanager
-def _connected() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise ConnectionError(
-            "another process of this run has stopped; what is finished stays, and the same command "
-            f"resumes from there ({' '.join(str(error).split())[:200]})"
-        ) from error

@@ -14,16 +14,15 @@ from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.reports.statistics import Intervals
 from moreaugrad.reports.studies import study_page
 from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Files, Run
+from moreaugrad.runs.engine import Failure, Files, Run, Watch
 from moreaugrad.runs.inputs import unique_names
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.explain import ReportPlan
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Failure, Unwatched, Watch
 
 UNIT = "report"
-EXPLAINED = ("explain", "compare", "sweep", "demo")
-EVALUATED = "evaluate"
+MAPS = ("explain", "compare", "sweep", "demo", "evaluate")
+"""Commands whose runs go together on a page."""
 
 
 class ReportRun(Run[ReportPlan]):
@@ -32,57 +31,43 @@ class ReportRun(Run[ReportPlan]):
     command = "report"
     patterns: ClassVar[Sequence[str]] = (UNIT,)
 
+    compute = ComputePlan(device="cpu")
+
     def __init__(
         self, plan: ReportPlan, processes: Processes | None = None, watch: Watch | None = None
     ) -> None:
         """Errors: ValueError for what is not the folder of a run, or holds no results."""
         if not plan.runs:
             raise ValueError("runs: expected folders of runs, got none")
-        self.plan = plan
-        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        super().__init__(processes, watch)
+        self.plan, self.units = plan, {UNIT: plan.runs}
+        self.commands = {Path(name): read_config(Path(name))[0] for name in plan.runs}
         self.unfinished: list[Failure] = []
-        self.paths = [Path(name) for name in plan.runs]
-        self.commands = [read_config(path)[0] for path in self.paths]
-
-    @property
-    def compute(self) -> ComputePlan:
-        return ComputePlan(device="cpu")
-
-    @property
-    def stages(self) -> Sequence[Sequence[str]]:
-        return [[UNIT]]
 
     def work(self, directory: RunDirectory) -> None:
         """Made again each time: the runs may have gone on."""
         directory.write(UNIT, self.do(UNIT, directory))
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
-        others = [path for path, c in zip(self.paths, self.commands, strict=True)
-                  if c not in (*EXPLAINED, EVALUATED)]  # fmt: skip
+        others = [path for path, command in self.commands.items() if command not in MAPS]
         if others:
-            if len(self.paths) > 1:
+            if len(self.plan.runs) > 1:
                 raise ValueError(
                     f"{others[0]}: expected it alone; only runs of explain, compare, sweep and "
                     "evaluate go together on a page"
                 )
             return page_files(study_page(others[0]), PAGE)
-        names = unique_names([path.resolve().name for path in self.paths])
-        runs = [MapsFolder.read(path, n) for path, n in zip(self.paths, names, strict=True)]
+        paths = [Path(name) for name in self.plan.runs]
+        names = unique_names([path.resolve().name for path in paths])
+        runs = [MapsFolder.read(path, name) for path, name in zip(paths, names, strict=True)]
         for run in runs:
             if not run.records:
                 raise ValueError(f"{run.path}: expected finished maps, but there are none yet")
-        self.unfinished = [
-            Failure(
-                title=run.label,
-                kind="note",
-                message=f"{run.label} is not complete: {run.finished} of {run.total} units are "
-                "finished",
-            )
-            for run in runs
-            if not run.complete
-        ]
-        for failure in self.unfinished:
-            self.watch.failed(failure)
+            if not run.complete:
+                done = f"{run.finished} of {run.total} units are finished"
+                message = f"{run.label} is not complete: {done}"
+                self.unfinished.append(Failure(title=run.label, kind="note", message=message))
+                self.watch.failed(self.unfinished[-1])
         if len(runs) == 1 and runs[0].explains:
             shown = replace(runs[0], label="")
             return page_files(explained_page(shown, images=max(1, self.plan.gallery)), PAGE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +18,22 @@ from moreaugrad.metrics.sanity import CASCADING, layers
 from moreaugrad.registry import choose
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import STUDY_FILES, Findings
-from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Files, Run
-from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
-from moreaugrad.runs.inputs import UNREADABLE, Inputs
+from moreaugrad.runs.directory import RunDirectory, json_text, line, numbers
+from moreaugrad.runs.engine import (
+    Estimate,
+    Failure,
+    Files,
+    Run,
+    Watch,
+    seconds_per_evaluation,
+)
+from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
 from moreaugrad.runs.maps.methods import built, check_settings, made
 from moreaugrad.runs.maps.metrics import make_metric, metric_settings
-from moreaugrad.runs.network import Network, fixed_threads
-from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.maps import OF_LABEL
 from moreaugrad.runs.plans.studies import SanityPlan
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Failure, Unwatched, Watch
-from moreaugrad.runs.records import json_text, line, number
 
 
 class SanityRun(Run[SanityPlan]):
@@ -44,7 +47,7 @@ class SanityRun(Run[SanityPlan]):
         self, plan: SanityPlan, processes: Processes | None = None, watch: Watch | None = None
     ) -> None:
         """Reads all images. Errors: ValueError for what cannot work; nothing is written."""
-        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        super().__init__(processes, watch)
         # A block is a layer as the network has it, next to its batch normalisation.
         threads = plan.compute.threads or 1
         compute = replace(plan.compute, fold_batchnorm=False, threads=threads)
@@ -84,12 +87,7 @@ class SanityRun(Run[SanityPlan]):
             except UNREADABLE as error:
                 self._failures.append(Failure(title=one.item.name, message=line(error)))
                 self.watch.failed(self._failures[-1])
-        most = max(1, self.inputs.plan.max_unreadable * len(self.inputs.chosen))
-        if len(self._failures) > most or not found:
-            raise ValueError(
-                f"{len(self._failures)} of {len(self.inputs.chosen)} images cannot be read, the "
-                f"first is {self._failures[0]}; mend them, or allow more with --max-unreadable"
-            )
+        check_readable(self._failures, len(self.inputs.chosen), self.inputs.plan.max_unreadable)
         shapes = {tuple(x.shape) for _, x in found}
         if len(shapes) > 1:
             raise ValueError(
@@ -97,14 +95,6 @@ class SanityRun(Run[SanityPlan]):
                 f"{', '.join(map(str, sorted(shapes)))}: give --resize and --crop"
             )
         return [one for one, _ in found], self.network.batch([x for _, x in found])
-
-    @property
-    def compute(self) -> ComputePlan:
-        return self.network.compute
-
-    @property
-    def stages(self) -> Sequence[Sequence[str]]:
-        return [list(self.units)]
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
         (method, mode), plan = self.units[unit], self.plan
@@ -126,7 +116,7 @@ class SanityRun(Run[SanityPlan]):
         record = {
             "method": method.label, "mode": mode, "blocks": list(found.blocks),
             "seeds": list(found.seeds), "images": len(self.x),
-            "similarity": {name: _plain(values) for name, values in found.similarity.items()},
+            "similarity": {name: numbers(values) for name, values in found.similarity.items()},
         }  # fmt: skip
         return {f"{unit}.json": json_text(record).encode()}
 
@@ -150,10 +140,6 @@ class SanityRun(Run[SanityPlan]):
             "images": len(self.x), "unreadable": len(self._failures),
             "seeds": list(self.plan.seeds), "similarity": rows,
         }  # fmt: skip
-
-    def finish(self, directory: RunDirectory) -> None:
-        results = self.results(directory)
-        self.findings(results).write(directory, results)
 
     def findings(self, results: Record) -> Findings:
         """A table for each method and mode, with a row for each block."""
@@ -182,22 +168,12 @@ class SanityRun(Run[SanityPlan]):
         maps = len(self.x) * (1 + len(self.plan.seeds) * len(self.plan.blocks))
         target = 0 if self.target is None else int(torch.as_tensor(self.target).flatten()[0])
         first = next(iter(self.units.values()))[0].explainer
-        with fixed_threads(self.compute.threads):
-            each = seconds_per_evaluation(first, self.x[:1], target)
-        costs = tuple(
-            Cost(key=f"{method.label}-{mode}", maps=maps, evaluations=most,
-                 seconds=maps * most * each)
+        each = seconds_per_evaluation(first, self.x[:1], target, self.compute)
+        rows = [
+            (f"{method.label}-{mode}", maps, method.explainer.budget(), each)
             for method, mode in self.units.values()
-            for most in [method.explainer.budget()]
-        )  # fmt: skip
-        return Estimate(inputs=len(self.x), seconds_per_evaluation=each, costs=costs)
-
-
-def _plain(values: Tensor) -> list[Any]:
-    """Nested numbers; None for NaN."""
-    if values.ndim > 1:
-        return [_plain(part) for part in values]
-    return [number(value) for value in values.tolist()]
+        ]
+        return Estimate.of(len(self.x), rows)
 
 
 def _entry(row: Record) -> Entry:

@@ -13,17 +13,13 @@ from moreaugrad.files.units import Record, tensor_bytes
 from moreaugrad.pictures import photo, png_bytes
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import STUDY_FILES, Findings
-from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Files, Run
-from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
+from moreaugrad.runs.directory import RunDirectory, json_text
+from moreaugrad.runs.engine import Estimate, Files, Run, Watch, seconds_per_evaluation
 from moreaugrad.runs.maps.methods import built
-from moreaugrad.runs.network import Network, fixed_threads
-from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.studies import VisualisePlan
 from moreaugrad.runs.plans.toml import from_table
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Unwatched, Watch
-from moreaugrad.runs.records import json_text
 from moreaugrad.score.forward import forward
 
 
@@ -39,7 +35,7 @@ class VisualiseRun(Run[VisualisePlan]):
         self, plan: VisualisePlan, processes: Processes | None = None, watch: Watch | None = None
     ) -> None:
         """Errors: ValueError for what cannot work; nothing is written."""
-        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        super().__init__(processes, watch)
         self.ascent = from_table(Ascent, {"seed": plan.seed, **plan.ascent}, "set.")
         compute = replace(plan.compute, threads=plan.compute.threads or 1)
         self.network = Network.load(plan.model, compute, self.processes)
@@ -70,14 +66,6 @@ class VisualiseRun(Run[VisualisePlan]):
             model=self.network.resolved(plan.model), compute=self.network.compute,
         )  # fmt: skip
 
-    @property
-    def compute(self) -> ComputePlan:
-        return self.network.compute
-
-    @property
-    def stages(self) -> Sequence[Sequence[str]]:
-        return [list(self.units)]
-
     def do(self, unit: str, directory: RunDirectory) -> Files:
         index, plan, network = self.units[unit], self.plan, self.network
         own, steps = self.processes.share(list(self.units)), self.ascent.steps
@@ -107,10 +95,6 @@ class VisualiseRun(Run[VisualisePlan]):
         """Records of the finished classes."""
         return {"classes": list(map(directory.json, filter(directory.finished, self.units)))}
 
-    def finish(self, directory: RunDirectory) -> None:
-        results = self.results(directory)
-        self.findings(results).write(directory, results)
-
     def findings(self, results: Record) -> Findings:
         """A row for each image, and the images."""
         rows, images = [], []
@@ -137,13 +121,8 @@ class VisualiseRun(Run[VisualisePlan]):
     def estimate(self) -> Estimate:
         """Of the steps, from a short timing of passes of as many images as are raised together."""
         count, steps = self.plan.count, self.ascent.steps
-        with fixed_threads(self.compute.threads):
-            each = seconds_per_evaluation(
-                self.gradient, self.first, next(iter(self.units.values()))
-            )
-        costs = tuple(
-            Cost(key=self.network.label(index), maps=count, evaluations=steps,
-                 seconds=count * steps * each)
-            for index in self.units.values()
-        )  # fmt: skip
-        return Estimate(inputs=count * len(self.units), seconds_per_evaluation=each, costs=costs)
+        target = next(iter(self.units.values()))
+        each = seconds_per_evaluation(self.gradient, self.first, target, self.compute)
+        labels = map(self.network.label, self.units.values())
+        rows = [(label, count, steps, each) for label in labels]
+        return Estimate.of(count * len(self.units), rows)

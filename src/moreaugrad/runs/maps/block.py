@@ -1,11 +1,15 @@
-"""A block of images through one method: records, maps and files."""
+"""A block of images through one method: its records, maps and files."""
 
 from __future__ import annotations
 
+import io
+import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from safetensors.torch import save
 from torch import Tensor
 
 from moreaugrad.data.dataset import Chosen
@@ -14,15 +18,13 @@ from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import Style, draw
 from moreaugrad.reports.folder import tensor_name
-from moreaugrad.runs.engine import Files
-from moreaugrad.runs.maps.attacks import BudgetedAttack
-from moreaugrad.runs.maps.export import map_files
-from moreaugrad.runs.maps.methods import Method
-from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record
+from moreaugrad.runs.directory import problem
+from moreaugrad.runs.engine import Files, Watch
+from moreaugrad.runs.maps.methods import BudgetedAttack, Method
+from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record, map_record
 from moreaugrad.runs.maps.setup import Setup
+from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.runs.plans.maps import CLEAN
-from moreaugrad.runs.progress import Failure, Watch
-from moreaugrad.runs.records import map_record, problem
 from moreaugrad.solvers.solution import Status
 
 Report = Callable[[str, Chosen, str, str], None]
@@ -57,11 +59,10 @@ class Meter:
         self, setup: Setup, watch: Watch, units: Sequence[tuple[Method, Sequence[Chosen]]]
     ) -> None:
         """units: what is to be done."""
-        self._watch, self._spent = watch, 0.0
+        self._watch, self._spent, self._attacks = watch, 0.0, 0.0
         self._expected = {m.label: float(evaluations(m)) for m in setup.methods}
-        self._taken: dict[str, list[int]] = {}
+        self._taken: dict[str, list[int]] = {label: [] for label in self._expected}
         self._left = dict.fromkeys(self._expected, 0)
-        self._attacks = 0.0
         for method, images in units:
             self._left[method.label] += len(images)
             attacks = setup.attacks.get(method.label, ())
@@ -69,46 +70,38 @@ class Meter:
 
     def progress(self, method: Method, attack: BudgetedAttack | None = None) -> Progress:
         each = self._expected[method.label] if attack is None else evaluations(method, attack)
-        title = method.name if attack is None else f"{method.label}, {attack.title}"
-
-        def report(done: float, _: int) -> None:
-            self._tell(self._spent + done * each, title)
-
-        return report
+        return lambda done, _: self._report(method, attack, done * each)
 
     def mapped(self, method: Method, images: int, taken: Sequence[int]) -> None:
         """Maps of so many images are done; those that did not fail took these evaluations."""
-        label = method.label
-        self._left[label] -= images
+        self._left[method.label] -= images
         self._spent += sum(taken)
-        known = self._taken.setdefault(label, [])
+        known = self._taken[method.label]
         known += taken
         if known:
-            self._expected[label] = sum(known) / len(known)
-        self._tell(self._spent, method.name)
+            self._expected[method.label] = sum(known) / len(known)
+        self._report(method)
 
     def attacked(self, method: Method, images: int, attack: BudgetedAttack) -> None:
         cost = images * evaluations(method, attack)
         self._attacks, self._spent = self._attacks - cost, self._spent + cost
-        self._tell(self._spent, f"{method.label}, {attack.title}")
+        self._report(method, attack)
 
-    def _tell(self, spent: float, title: str) -> None:
+    def _report(
+        self, method: Method, attack: BudgetedAttack | None = None, more: float = 0.0
+    ) -> None:
+        """more: evaluations of what is being done."""
         left = sum(count * self._expected[label] for label, count in self._left.items())
         total = max(1.0, self._spent + left + self._attacks)
-        self._watch.pace(min(spent, total), total, title)
+        title = method.name if attack is None else f"{method.label}, {attack.title}"
+        self._watch.pace(min(self._spent + more, total), total, title)
 
 
 class Block:
-    """What a unit is made of.
+    """What a unit is made of. report: is called with failures."""
 
-    folders: of the images, by their indices. report: is called with failures.
-    """
-
-    def __init__(
-        self, setup: Setup, method: Method, meter: Meter, folders: Mapping[int, str], report: Report
-    ) -> None:
-        self.setup, self.method, self.meter = setup, method, meter
-        self.folders, self.report = folders, report
+    def __init__(self, setup: Setup, method: Method, meter: Meter, report: Report) -> None:
+        self.setup, self.method, self.meter, self.report = setup, method, meter, report
         self.records: list[Record] = []
         self.tensors: dict[str, Tensor] = {}
         self.exported: dict[str, bytes] = {}
@@ -127,9 +120,7 @@ class Block:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 clean = method.explainer.explain(
-                    x,
-                    setup.targets(rows, method),
-                    ids=setup.ids(rows),
+                    x, setup.targets(rows, method), ids=setup.ids(rows),
                     progress=self.meter.progress(method),
                 )  # fmt: skip
         except Exception as error:
@@ -138,23 +129,21 @@ class Block:
                 for place, one in enumerate(rows):
                     self.explain([one], x[place : place + 1])
                 return
-            self.record(rows[0], CLEAN, None, {"problem": why})
+            self.failed(rows[0], why)
             self.meter.mapped(method, 1, ())
             return
         notes = list(dict.fromkeys(str(item.message) for item in caught))
-        measures = self._measures(rows, x)
-        for row, (one, found) in enumerate(zip(rows, measures.of_clean(clean), strict=True)):
-            target = int(clean.target[row])
+        for row, found in enumerate(self._measures(rows, x).of_clean(clean)):
+            one, target = rows[row], int(clean.target[row])
             record = {
                 "target": {"class": target, "label": method.network.label(target)},
                 "map": map_record(clean, row),
                 **({"warnings": notes} if notes and setup.explains else {}),
                 **found,
             }
-            self.record(one, CLEAN, None, record)
-            self._keep(one, CLEAN, None, clean, row)
-            if setup.explains:
-                self._export(one, clean.parts[0][row].cpu(), record, x[row])
+            self._record(one, record)
+            self._keep(one, clean, row)
+            self._export(one, clean.parts[0][row].cpu(), record, x[row])
         self.meter.mapped(method, len(rows), clean.evaluations.tolist())
         for attack in setup.attacks.get(method.label, ()):
             self._attack(attack, rows, x, clean)
@@ -162,10 +151,9 @@ class Block:
     def _attack(
         self, attack: BudgetedAttack, rows: Sequence[Chosen], x: Tensor, clean: Explanation
     ) -> None:
-        label, epsilon = attack.label, attack.epsilon
         if attack.attack is None:
             for one in rows:
-                self.record(one, label, epsilon, {"problem": attack.reason})
+                self._record(one, {"problem": attack.reason}, attack)
             return
         try:
             with warnings.catch_warnings():
@@ -180,18 +168,17 @@ class Block:
                 for place, one in enumerate(rows):
                     self._attack(attack, [one], x[place : place + 1], clean[place])
                 return
-            self.record(rows[0], label, epsilon, {"problem": why})
+            self._record(rows[0], {"problem": why}, attack)
             self.meter.attacked(self.method, 1, attack)
             return
-        measured = self._measures(rows, x).of_attacked(clean, found.attacked)
-        for row, one in enumerate(rows):
+        for row, measured in enumerate(self._measures(rows, x).of_attacked(clean, found.attacked)):
             record = {"attacked": attack_record(found, row), "map": map_record(found.attacked, row)}
-            self.record(one, label, epsilon, record | measured[row])
-            self._keep(one, label, epsilon, found.attacked, row)
-            if self.setup.keeps(one):
-                inputs = found.inputs
-                assert isinstance(inputs, Tensor)
-                self.tensors[tensor_name(one.index, label, epsilon, "input")] = inputs[row]
+            self._record(rows[row], record | measured, attack)
+            self._keep(rows[row], found.attacked, row, attack)
+            if self.setup.keeps(rows[row]):
+                assert isinstance(found.inputs, Tensor)
+                name = tensor_name(rows[row].index, attack.label, attack.epsilon, "input")
+                self.tensors[name] = found.inputs[row]
         self.meter.attacked(self.method, len(rows), attack)
 
     def _measures(self, rows: Sequence[Chosen], x: Tensor) -> Measures:
@@ -203,42 +190,62 @@ class Block:
             truths=[setup.inputs.truth(one, network) if asked else None for one in rows],
         )  # fmt: skip
 
-    def record(self, one: Chosen, attack: str, epsilon: float | None, found: Record) -> None:
-        if "problem" in found or (attack == CLEAN and no_map({"attack": attack, **found})):
-            why = no_map({"attack": CLEAN, **found}) or found["problem"]
-            self.report(self.method.label, one, attack, why)
+    def failed(self, one: Chosen, why: str) -> None:
+        """An image without a map."""
+        self._record(one, {"problem": why})
+
+    def _record(self, one: Chosen, found: Record, attack: BudgetedAttack | None = None) -> None:
+        name, epsilon = (CLEAN, None) if attack is None else (attack.label, attack.epsilon)
+        why = found.get("problem") or no_map({"attack": name, **found})
+        if why:
+            self.report(self.method.label, one, name, why)
         head = {"input": one.item.name, "index": one.index, "method": self.method.label}
-        self.records.append({**head, "attack": attack, "epsilon": epsilon, **found})
+        self.records.append({**head, "attack": name, "epsilon": epsilon, **found})
 
     def _keep(
-        self, one: Chosen, attack: str, epsilon: float | None, found: Explanation, row: int
+        self, one: Chosen, found: Explanation, row: int, attack: BudgetedAttack | None = None
     ) -> None:
         if self.setup.keeps(one) and not self.setup.explains:
-            self.tensors[tensor_name(one.index, attack, epsilon, "map")] = found.parts[0][row]
+            name, epsilon = (CLEAN, None) if attack is None else (attack.label, attack.epsilon)
+            self.tensors[tensor_name(one.index, name, epsilon, "map")] = found.parts[0][row]
 
     def _export(self, one: Chosen, values: Tensor, record: Record, x: Tensor) -> None:
-        """The map in the folder of its image, with its views."""
-        setup, network = self.setup, self.method.network
+        """The map in the folder of its image: as safetensors, in further formats, and as images."""
+        plan, network, method = self.setup.plan, self.method.network, self.method
+        if not isinstance(plan, ExplainPlan):
+            return
         pixels = network.model.preprocess.pixels(x)
         under = pixels if values.shape[-2:] == pixels.shape[:2] else None
         drawable = bool(values.isfinite().all()) and values.ndim <= 3
-        views = draw(values, under, Style(**vars(setup.style))) if drawable else {}
-        about: dict[str, Any] = {
-            "input": one.item.name, "model": network.model.name, "method": self.method.name,
-            "settings": self.method.explainer.settings(), "target": record["target"],
-            "map": record["map"], "metrics": record["metrics"],
+        views = draw(values, under, Style(**vars(plan.style))) if drawable else {}
+        shown: dict[str, Any] = {
+            "input": one.item.name, "model": network.model.name, "method": method.name,
+            "settings": method.explainer.settings(), "target": record["target"],
         }  # fmt: skip
-        stem = f"{self.folders[one.index]}/{self.method.label}"
-        self.exported |= map_files(stem, values, about, views, setup.exports)
+        about = {**shown, "map": record["map"], "metrics": record["metrics"]}
+        # One entry of metadata: the order of several is not fixed, and the bytes have to be.
+        words = {"moreaugrad": json.dumps(about, sort_keys=True, ensure_ascii=False)}
+        stem = f"{self.setup.folders[one.index]}/{method.label}"
+        self.exported |= {
+            f"{stem}.safetensors": save({"map": values.contiguous()}, metadata=words),
+            **{f"{stem}.{name}": EXPORTERS[name](values) for name in plan.export},
+            **{f"{stem}.{view}.png": image.png(shown) for view, image in views.items()},
+        }
 
-    def failed(self, one: Chosen, why: str) -> None:
-        """An image that was readable when the network saw it, and is not any more."""
-        self.record(one, CLEAN, None, {"problem": why})
+
+def _npy(values: Tensor) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values.numpy(), allow_pickle=False)
+    return file.getvalue()
 
 
-def failure(method: str, one: Chosen, attack: str, why: str, *, each: bool) -> Failure:
-    """each: of every image; otherwise of the method, for an evaluation of many."""
-    if each:
-        return Failure(title=one.item.name, method=method, message=why)
-    title = method if attack == CLEAN else f"{method}, {attack}"
-    return Failure(title=title, message=f"{title}: {why}")
+def _csv(values: Tensor) -> bytes:
+    """A row for each entry: its indices (channel, row, column for an image) and its value."""
+    names = {3: ("channel", "row", "column"), 2: ("row", "column"), 1: ("index",)}
+    header = (*names.get(values.ndim, tuple(f"axis_{i}" for i in range(values.ndim))), "value")
+    lines = [",".join(header)]
+    lines += [f"{','.join(map(str, at))},{value}" for at, value in np.ndenumerate(values.numpy())]
+    return ("\n".join(lines) + "\n").encode()
+
+
+EXPORTERS = {"npy": _npy, "csv": _csv}

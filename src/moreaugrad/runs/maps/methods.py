@@ -1,22 +1,30 @@
-"""The methods of a run: settings spelt out, and the values of a sweep."""
+"""The methods of a run with their settings spelt out, the values of a sweep, and the attacks on
+each method at each budget."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from moreaugrad.attacks import ATTACKS
+from moreaugrad.attacks.base import Attack
+from moreaugrad.curvature.second_derivatives import softplus_surrogate
+from moreaugrad.data.dataset import Chosen, known_classes
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.files.names import number_name
 from moreaugrad.models import LoadedModel
 from moreaugrad.registry import choose
+from moreaugrad.runs.directory import line
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.explain import SweepPlan
+from moreaugrad.runs.plans.explain import OF_DATA, EvaluatePlan, SweepPlan
 from moreaugrad.runs.plans.option import Settings
+from moreaugrad.score.forward import call
 from moreaugrad.settings import nearest
 
 COMPARED = "compared."
@@ -52,37 +60,36 @@ def check_settings(settings: Settings, methods: Mapping[str, Settings]) -> None:
     rows = {label: METHODS[_name(label, given)] for label, given in methods.items()}
     for setting, value in settings.items():
         known = {name for row in rows.values() for name in row.defaults()}
-        taking = [r for r in rows.values() if setting in r.defaults() and setting not in r.settings]
-        fixed = [f"{k} has {setting} = {r.settings[setting]}"
-                 for k, r in rows.items() if setting in r.settings]  # fmt: skip
+        if any(setting in r.defaults() and setting not in r.settings for r in rows.values()):
+            continue
         option = f"--{setting.replace('_', '-')}"
-        if not taking and fixed:
-            raise ValueError(f"{option}: cannot be changed, {fixed[0]}: choose another method")
-        if not taking:
+        fixed = [k for k, row in rows.items() if setting in row.settings]
+        if fixed:
             raise ValueError(
-                f"{option}={value}: {', '.join(rows)} {'has' if len(rows) == 1 else 'have'} no "
-                f"setting {setting!r}{nearest(setting, known)} (see: moreaugrad methods)"
+                f"{option}: cannot be changed, {fixed[0]} has {setting} = "
+                f"{rows[fixed[0]].settings[setting]}: choose another method"
             )
+        raise ValueError(
+            f"{option}={value}: {', '.join(rows)} {'has' if len(rows) == 1 else 'have'} no "
+            f"setting {setting!r}{nearest(setting, known)} (see: moreaugrad methods)"
+        )
 
 
 def _name(label: str, given: Settings) -> str:
     return METHODS.check(str(given.get("method", label)))
 
 
-def spelt_out(
+def _spelt_out(
     label: str, given: Settings, common: Settings, seed: int, model: LoadedModel
 ) -> tuple[str, dict[str, Any]]:
     """A method's name in the registry and its settings: its own, the common ones that it has, the
     run's seed, and what the preprocessing divides by where it asks for that."""
-    own = {key: value for key, value in given.items() if key != "method"}
     name = _name(label, given)
-    row = METHODS[name]
-    usual = {**({"std": list(model.preprocess.std)} if "layer" not in own else {}), "seed": seed}
-    for settings in (common, usual):
-        for key, value in settings.items():
-            if key in row.defaults() and key not in row.settings:
-                own.setdefault(key, value)
-    return name, own
+    row, own = METHODS[name], {key: value for key, value in given.items() if key != "method"}
+    std = {} if "layer" in own else {"std": list(model.preprocess.std)}
+    usual = {**std, "seed": seed, **common}
+    free = {k: v for k, v in usual.items() if k in row.defaults() and k not in row.settings}
+    return name, {**own, **{key: value for key, value in free.items() if key not in own}}
 
 
 def built(name: str, module: nn.Module, settings: Settings) -> Explainer:
@@ -101,23 +108,16 @@ def built(name: str, module: nn.Module, settings: Settings) -> Explainer:
 
 
 def made(
-    methods: Mapping[str, Settings],
-    common: Settings,
-    seed: int,
-    network: Network,
-    target: int | None,
-    prefix: str = "",
-) -> list[Method]:
+    methods: Mapping[str, Settings], common: Settings, seed: int, network: Network,
+    target: int | None, prefix: str = "",
+) -> list[Method]:  # fmt: skip
     """Errors: ValueError for settings that a method does not have or take."""
-    found = []
-    for label, given in methods.items():
-        name, settings = spelt_out(label, given, common, seed, network.model)
-        explainer = built(name, network.model.module, settings)
-        found.append(
-            Method(label=prefix + label, name=name, network=network, explainer=explainer,
-                   target=target)
-        )  # fmt: skip
-    return found
+    named = {k: _spelt_out(k, own, common, seed, network.model) for k, own in methods.items()}
+    return [
+        Method(label=prefix + label, name=name, network=network, target=target,
+               explainer=built(name, network.model.module, settings))
+        for label, (name, settings) in named.items()
+    ]  # fmt: skip
 
 
 def swept(
@@ -128,45 +128,146 @@ def swept(
 
     first: an input as a batch of one, by which values of eta are chosen.
     """
-    module, name = network.model.module, sweep.method
+    module, name, over = network.model.module, sweep.method, sweep.over
     known = METHODS[name].defaults()
-    choose(f"over: the setting to sweep of {name}", sweep.over, known)
-    if sweep.over in common:
+    choose(f"over: the setting to sweep of {name}", over, known)
+    if over in common:
         raise ValueError(
-            f"{sweep.over}: expected its values from the sweep alone, got {common[sweep.over]!r} "
+            f"{over}: expected its values from the sweep alone, got {common[over]!r} "
             "as a fixed setting too: leave one out"
         )
     check_settings(common, {name: sweep.settings})
-    _, settings = spelt_out(name, sweep.settings, common, seed, network.model)
-    settings.pop(sweep.over, None)
-    values = sweep.values or USUAL.get(sweep.over, ())
-    if not values and sweep.over == "eta" and "sparsity" in known:
+    _, settings = _spelt_out(name, sweep.settings, common, seed, network.model)
+    settings.pop(over, None)
+    values = sweep.values or USUAL.get(over, ())
+    if not values and over == "eta" and "sparsity" in known:
         usual = {**settings, "eta": "auto", "sparsity": 0.9}
         eta = float(built(name, module, usual).explain(first, target).eta[0])
         values = tuple(float(f"{eta * times:.2g}") for times in AROUND)
     if not values:
         raise ValueError(
-            f"values: expected numbers for the sweep over {sweep.over}, such as 1,2,4; got none"
+            f"values: expected numbers for the sweep over {over}, such as 1,2,4; got none"
         )
     found = []
     for value in values:
-        given = settings | {sweep.over: _typed(known[sweep.over], value)}
-        if sweep.over == "rho" and value == 0 and _has_envelope(name):
-            given["rho"] = VANISHING
+        # Settings that count are whole numbers.
+        given: float = int(value) if type(known[over]) is int and value == int(value) else value
+        if over == "rho" and value == 0 and issubclass(METHODS[name].load(), Moreau):
+            given = VANISHING
+        explainer = built(name, module, {**settings, over: given})
         found.append(
-            Method(label=f"{name}.{sweep.over}={number_name(value)}", name=name, network=network,
-                   explainer=built(name, module, given), target=target, value=value)
+            Method(label=f"{name}.{over}={number_name(value)}", name=name, network=network,
+                   explainer=explainer, target=target, value=value)
         )  # fmt: skip
     plain = found[-1].explainer.settings()
-    del plain[sweep.over]
+    del plain[over]
     return replace(sweep, values=tuple(values), settings=plain), found
 
 
-def _has_envelope(name: str) -> bool:
-    return issubclass(METHODS[name].load(), Moreau)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BudgetedAttack:
+    """An attack at one budget, on one method. attack None: it does not suit the method, and why.
+
+    labelled: the data set's classes are its `labels`, as in the published attack.
+    """
+
+    label: str
+    epsilon: float | None
+    attack: Attack | None
+    reason: str = ""
+    labelled: bool = False
+
+    def on(self, chosen: Sequence[Chosen]) -> Attack:
+        """For these images. Errors: ValueError for a class that is not known."""
+        assert self.attack is not None
+        if not self.labelled:
+            return self.attack
+        labels: dict[str, Any] = {"labels": torch.tensor(known_classes(chosen))}
+        return replace(self.attack, **labels)
+
+    @property
+    def title(self) -> str:
+        return self.label if self.epsilon is None else f"{self.label} {number_name(self.epsilon)}"
 
 
-def _typed(default: Any, value: float) -> Any:
-    """Whole numbers for settings that count."""
-    counts = isinstance(default, int) and not isinstance(default, bool)
-    return int(value) if counts and value == int(value) else value
+def attack_settings(plan: EvaluatePlan, label: str) -> dict[str, Any]:
+    """An attack's settings, those spelt out that were not given."""
+    given = plan.attacks[label]
+    name = ATTACKS.check(str(given.get("attack", label)))
+    defaults = ATTACKS[name].defaults()
+    plain = {key: v for key, v in defaults.items() if isinstance(v, (str, int, float))}
+    common = {"norm": plan.norm, "units": plan.units, "seed": plan.seed}
+    plain |= {key: v for key, v in common.items() if key in defaults and v is not None}
+    plain.pop(given.get("over", ""), None)
+    return {"attack": name, **plain, **given}
+
+
+def attacks_on(
+    methods: Sequence[Method], plan: EvaluatePlan, network: Network, chosen: Sequence[Chosen],
+    first: Tensor,
+) -> dict[str, list[BudgetedAttack]]:  # fmt: skip
+    """Every attack at every budget on each method, by its label. first: an input of the network.
+
+    Errors: ValueError for an attack that suits no method, and for a network without anything that
+    softplus stands for.
+    """
+    known = {method.label: method for method in methods}
+    maker = _AttackMaker(plan=plan, network=network, methods=known, chosen=chosen, first=first)
+    pairs = [(label, epsilon) for label in plan.attacks for epsilon in plan.budgets(label)]
+    found = {m.label: [maker.attack(label, e, m) for label, e in pairs] for m in methods}
+    for of_methods in zip(*found.values(), strict=True):
+        if all(one.attack is None for one in of_methods):
+            raise ValueError(f"{of_methods[0].label}: {of_methods[0].reason}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _AttackMaker:
+    """surrogates: softplus networks by beta, each made once."""
+
+    plan: EvaluatePlan
+    network: Network
+    methods: Mapping[str, Method]
+    chosen: Sequence[Chosen]
+    first: Tensor
+    surrogates: dict[float, nn.Module] = field(default_factory=dict)
+
+    def attack(self, label: str, epsilon: float | None, method: Method) -> BudgetedAttack:
+        given = attack_settings(self.plan, label)
+        given.pop("epsilons", None)
+        name, over = given.pop("attack"), given.pop("over", "epsilon")
+        source, beta = given.pop("source", None), given.pop("surrogate", None)
+        if source is not None or beta is not None:
+            given["source"] = self._source(source or method.label, beta)
+        labelled = given.get("labels") == OF_DATA
+        if labelled:
+            known_classes(self.chosen)
+            del given["labels"]
+        way = given.get("through")
+        if isinstance(way, list):
+            ways = (given.get("source") or method.explainer).derivatives
+            given["through"] = next((w for w in way if w in ways), way[0] if way else None)
+        if "space" in ATTACKS[name].defaults() and self.network.bounded:
+            given.setdefault("space", self.network.space)
+        try:
+            attack = ATTACKS.build(name, method.explainer, **{**given, over: epsilon})
+        except (ValueError, TypeError) as error:
+            return BudgetedAttack(label=label, epsilon=epsilon, attack=None, reason=line(error))
+        return BudgetedAttack(label=label, epsilon=epsilon, attack=attack, labelled=labelled)
+
+    def _source(self, source: str, beta: float | None) -> Explainer:
+        """The method that the steps are computed on."""
+        settings: Settings
+        if source in self.methods:
+            name = self.methods[source].name
+            settings = self.methods[source].explainer.settings()
+        else:
+            name, settings = _spelt_out(source, {}, {}, self.plan.seed, self.network.model)
+        module = self.network.model.module
+        if beta is not None:
+            if beta not in self.surrogates:
+                self.surrogates[beta] = softplus_surrogate(module, beta)
+                with torch.no_grad():
+                    call(self.surrogates[beta], self.first)
+            module = self.surrogates[beta]
+        return built(name, module, settings)

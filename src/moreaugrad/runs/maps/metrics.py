@@ -16,15 +16,14 @@ from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import KINDS, METRICS, Metric
 from moreaugrad.registry import choose, is_code
+from moreaugrad.runs.directory import number, numbers, problem
 from moreaugrad.runs.plans.option import Settings
-from moreaugrad.runs.records import number, numbers, problem
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from moreaugrad.score.targets import Readout
 
-BY_MAP, BY_PAIR, BY_MODEL, BY_EXPLAINER = "map", "pair", "model", "explainer"
-BY_MASK, BY_TRUTH = "mask", "truth"
-WITH_TRUTH = (BY_MASK, BY_TRUTH)
+WITH_TRUTH = ("mask", "truth")
+"""Kinds of metrics that compare a map with ground truth."""
 TRUE_ABOVE = 0.7
 """Of a ground truth map: within the mask. Features of cells are 0.9, other parts of them 0.4."""
 EXPLAINED = "explained"
@@ -50,29 +49,51 @@ def metric_settings(label: str, given: Settings) -> dict[str, Any]:
     row = METRICS[name := str(given.get("metric", label))]
     # The plan describes a user's own metric as a row would, so that a report need not load it.
     own = {key: given.get(key, getattr(row, key)) for key in Metric.columns if is_code(name)}
-    defaults = row.defaults()
-    plain = {key: v for key, v in defaults.items() if isinstance(v, (str, int, float))}
-    asks = own.get("kind", row.kind) == BY_MODEL
+    plain = {key: v for key, v in row.defaults().items() if isinstance(v, (str, int, float))}
+    asks = own.get("kind", row.kind) == "model"
     score = {"score": SCORES.get(name, "probability")} if asks else {}
     return {"metric": name, **own, **plain, **score, **given}
 
 
 def make_metric(label: str, settings: Settings) -> RunMetric:
+    """Errors: ValueError or TypeError for settings that it cannot have."""
     own = dict(settings)
     name = own.pop("metric")
     row = METRICS[name]
     if is_code(name):
         row = replace(row, **{key: own.pop(key) for key in Metric.columns})
     kind = choose(f"{label}, kind", row.kind, KINDS)
-    score = own.pop("score") if kind == BY_MODEL else ""
+    score = own.pop("score") if kind == "model" else ""
     if "score" in row.defaults():
         own["score"] = None  # that of the bound score, which is made of this choice
     if score not in ("", EXPLAINED):
         Readout(kind=score, task="auto")  # refuses an unknown one
-    return RunMetric(
-        label=label, kind=kind, measure=METRICS.build(name, **own), score=score,
-        reduction=row.reduction,
-    )  # fmt: skip
+    measure = METRICS.build(name, **own)
+    return RunMetric(label=label, kind=kind, measure=measure, score=score, reduction=row.reduction)
+
+
+def map_record(explanation: Explanation, row: int) -> Record:
+    """How a map came about; what has no meaning for its method is left out."""
+    status = explanation.status[row]
+    error = float(explanation.error[row])
+    names = ("score", "error", "residual", "eta", "zeros")
+    figures = _finite({name: getattr(explanation, name) for name in names}, row)
+    details = _finite(explanation.details, row)
+    return {
+        "status": status.value,
+        "ok": status.ok,
+        "failed": status.failed,
+        **({} if status.ok else {"message": status.described(error), "remedy": status.remedy}),
+        "steps": int(explanation.steps[row]),
+        "evaluations": int(explanation.evaluations[row]),
+        **figures,
+        **({"details": details} if details else {}),
+    }
+
+
+def _finite(columns: Mapping[str, Tensor], row: int) -> dict[str, float]:
+    values = {name: float(column[row]) for name, column in columns.items()}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def attack_record(result: AttackResult, row: int) -> Record:
@@ -83,9 +104,7 @@ def attack_record(result: AttackResult, row: int) -> Record:
         "ok": status.ok,
         **({} if status.ok else {"message": status.message, "remedy": status.remedy}),
         "feasible": bool(result.feasible[row]),
-        "distance": number(float(result.distance[row])),
-        "before": number(float(result.before[row])),
-        "after": number(float(result.after[row])),
+        **{n: number(float(getattr(result, n)[row])) for n in ("distance", "before", "after")},
         "evaluations": int(result.evaluations[row]),
     }
 
@@ -105,12 +124,10 @@ class Measures:
         """`metrics` of each image's own map."""
 
         def measure(metric: RunMetric) -> Tensor:
-            if metric.kind == BY_MAP:
-                return metric.measure(clean.maps)
-            if metric.kind in WITH_TRUTH:
-                return self._with_truth(metric, clean.maps)
-            if metric.kind == BY_EXPLAINER:
+            if metric.kind == "explainer":
                 return metric.measure(self.explainer, clean, self.space, ids=self.ids)
+            if metric.kind != "model":
+                return self._of_map(metric, clean.maps)
             # The network itself, whatever noise a method adds to it.
             score = Score(
                 self.explainer.forward_func,
@@ -122,54 +139,47 @@ class Measures:
             bound = score.bind(self.x, clean.target, None, self.ids)
             return metric.measure(bound, clean.maps, self.space)
 
-        return self._all((BY_MAP, *WITH_TRUTH, BY_MODEL, BY_EXPLAINER), measure, len(clean))
+        return self._all(("map", *WITH_TRUTH, "model", "explainer"), measure)
 
     def of_attacked(self, clean: Explanation, attacked: Explanation) -> list[Record]:
         """`metrics` of the attacked map, alone and compared with the clean one."""
 
         def measure(metric: RunMetric) -> Tensor:
-            if metric.kind in WITH_TRUTH:
-                return self._with_truth(metric, attacked.maps)
-            pair = (clean.maps,) if metric.kind == BY_PAIR else ()
-            return metric.measure(*pair, attacked.maps)
+            if metric.kind == "pair":
+                return metric.measure(clean.maps, attacked.maps)
+            return self._of_map(metric, attacked.maps)
 
-        return self._all((BY_MAP, *WITH_TRUTH, BY_PAIR), measure, len(clean))
+        return self._all(("map", *WITH_TRUTH, "pair"), measure)
 
-    def _with_truth(self, metric: RunMetric, maps: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """NaN for an image without ground truth."""
+    def _of_map(self, metric: RunMetric, maps: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """Of a map alone, or compared with ground truth: NaN for an image that has none."""
+        if metric.kind not in WITH_TRUTH:
+            return metric.measure(maps)
         if not isinstance(maps, Tensor) or maps.ndim != 4:
             raise ValueError("expected maps of images [B, C, H, W] to compare with ground truth")
         values = maps.sum(1) if metric.reduction == "sum" else maps.abs().sum(1)
         found = torch.full((len(maps),), math.nan, dtype=torch.float64)
         for row, truth in enumerate(self.truths):
             if truth is not None:
-                true = truth > TRUE_ABOVE if metric.kind == BY_MASK else truth
+                true = truth > TRUE_ABOVE if metric.kind == "mask" else truth
                 if bool(true.any()):
                     own = values[row : row + 1]
                     found[row] = metric.measure(own, true[None].to(values.device))
         return found
 
-    def _all(
-        self, kinds: Iterable[str], measure: Callable[[RunMetric], Tensor], rows: int
-    ) -> list[Record]:
+    def _all(self, kinds: Iterable[str], measure: Callable[[RunMetric], Tensor]) -> list[Record]:
         """A metric that cannot be computed is null, with the reason next to it."""
         columns: dict[str, list[float | None]] = {}
         problems: dict[str, str] = {}
         for metric in self.metrics:
-            if metric.kind not in kinds:
-                continue
-            try:
-                columns[metric.label] = numbers(measure(metric))
-            except Exception as error:
-                columns[metric.label] = [None] * rows
-                problems[metric.label] = problem(error)
-        found: list[Record] = []
-        for row in range(rows):
-            record: Record = {"metrics": {name: values[row] for name, values in columns.items()}}
-            found.append(record | ({"undefined": problems} if problems else {}))
-        return found
-
-
-def usual_metrics(given: Mapping[str, Settings], *, truth: bool) -> dict[str, Settings]:
-    """The metrics of `explain`, with how well maps find the ground truth, where there is one."""
-    return {**given, **({"auroc": {}, "average-precision": {}} if truth else {})}
+            if metric.kind in kinds:
+                try:
+                    columns[metric.label] = numbers(measure(metric).flatten())
+                except Exception as error:
+                    columns[metric.label] = [None] * len(self.x)
+                    problems[metric.label] = problem(error)
+        undefined = {"undefined": problems} if problems else {}
+        return [
+            {"metrics": {name: values[row] for name, values in columns.items()}, **undefined}
+            for row in range(len(self.x))
+        ]

@@ -25,20 +25,25 @@ from moreaugrad.reports.folder import (
 )
 from moreaugrad.reports.maps import explained_page
 from moreaugrad.reports.reading import MapsFolder
-from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Files, NoResult, Run
-from moreaugrad.runs.estimate import Cost, Estimate, seconds_per_evaluation
-from moreaugrad.runs.inputs import UNREADABLE, Inputs
-from moreaugrad.runs.maps.block import Block, Meter, evaluations, failure, no_map
+from moreaugrad.runs.directory import RunDirectory, json_text, line, problem, versions
+from moreaugrad.runs.engine import (
+    Estimate,
+    Failure,
+    Files,
+    NoResult,
+    Run,
+    Watch,
+    seconds_per_evaluation,
+)
+from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
+from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map
 from moreaugrad.runs.maps.methods import Method
 from moreaugrad.runs.maps.setup import set_up
-from moreaugrad.runs.network import Network, fixed_threads
-from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
+from moreaugrad.runs.plans.maps import CLEAN
 from moreaugrad.runs.plans.toml import to_table
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Failure, Unwatched, Watch
-from moreaugrad.runs.records import json_text, line, problem, versions
 
 
 class MapsRun(Run[ExplainPlan | EvaluatePlan]):
@@ -52,36 +57,25 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
     others: ClassVar[Sequence[str]] = ("times/*/*.json", "inputs/*/record.json", "records.*")
 
     def __init__(
-        self,
-        plan: ExplainPlan | EvaluatePlan,
-        processes: Processes | None = None,
-        watch: Watch | None = None,
-        *,
-        command: str = "explain",
-        words: str = "",
-        network: Network | None = None,
-        inputs: Inputs | None = None,
-    ) -> None:
-        """words: the command line, which the page shows. network, inputs: at hand, in place of
-        those that the plan names. Errors: ValueError or TypeError for
-        whatever cannot work; nothing is written."""
+        self, plan: ExplainPlan | EvaluatePlan, processes: Processes | None = None,
+        watch: Watch | None = None, *, command: str = "explain", words: str = "",
+        network: Network | None = None, inputs: Inputs | None = None,
+    ) -> None:  # fmt: skip
+        """words: the command line, which the page shows. network, inputs: at hand, instead of
+        those that the plan names. Errors: ValueError or TypeError for whatever cannot work; nothing
+        is written."""
+        super().__init__(processes, watch)
         self.command, self.words = command, words  # type: ignore[misc]
-        self.processes, self.watch = processes or Processes(), watch or Unwatched()
         threads = plan.compute.threads or (1 if isinstance(plan, EvaluatePlan) else None)
         compute = replace(plan.compute, threads=threads)
         self.network = network or Network.load(plan.model, compute, self.processes)
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
-        with fixed_threads(self.compute.threads):
+        with computing(self.compute):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)
         self.plan = self.setup.plan
-        self.folders = self.inputs.folders() if self.setup.explains else {}
         self._meter: Meter | None = None
-        self._reported: set[tuple[str, str, str]] = set()
+        self._reported: set[Failure] = set()
         self._unreadable: set[int] = set()
-
-    @property
-    def compute(self) -> ComputePlan:
-        return self.network.compute
 
     @property
     def stages(self) -> Sequence[Sequence[str]]:
@@ -96,8 +90,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         return [[unit_stem(number) for number, _ in blocks], through]
 
     def _block(self, unit: str) -> Sequence[Chosen]:
-        block: Sequence[Chosen] = self.setup.blocks[int(PurePosixPath(unit).name)]
-        return block
+        return self.setup.blocks[int(PurePosixPath(unit).name)]
 
     def _maps(self, unit: str) -> tuple[Method, list[Chosen]]:
         """What a unit of maps is of."""
@@ -107,13 +100,13 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
         if unit.startswith(f"{SAMPLES}/"):
-            return self._seen(unit, self._block(unit))
+            return self._seen(unit)
         if self._meter is None:
             mine = self.processes.share(self.stages[1])
             left = [self._maps(one) for one in mine if not directory.finished(one)]
             self._meter = Meter(self.setup, self.watch, left)
         (method, images), began = self._maps(unit), time.perf_counter()
-        block = Block(self.setup, method, self._meter, self.folders, self._report)
+        block = Block(self.setup, method, self._meter, self._report)
         for rows, x in self._groups(images, method.network, block):
             block.explain(rows, x)
         if self.setup.explains:
@@ -122,20 +115,36 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             directory.put(name, json_text(seconds).encode())
         return block.files(unit)
 
-    def _seen(self, unit: str, block: Sequence[Chosen]) -> Files:
+    def _groups(
+        self, images: Sequence[Chosen], network: Network, block: Block
+    ) -> Iterator[tuple[list[Chosen], Tensor]]:
+        """Readable images, those of one shape together."""
+        shapes: dict[tuple[int, ...], list[tuple[Chosen, Tensor]]] = {}
+        for one in images:
+            try:
+                x = self.inputs.input(one, network)
+            except UNREADABLE as error:
+                # It was readable when the network saw it, and is not any more.
+                if one.index not in self._unreadable:
+                    block.failed(one, line(error))
+                continue
+            shapes.setdefault(tuple(x.shape), []).append((one, x))
+        for members in shapes.values():
+            yield [one for one, _ in members], network.batch([x for _, x in members])
+
+    def _seen(self, unit: str) -> Files:
         """A record of each image, and what the network takes in of those that are kept."""
         records: list[Record] = []
         tensors: dict[str, Tensor] = {}
         files: dict[str, bytes] = {}
-        for one in block:
+        for one in self._block(unit):
             record: Record = {"input": one.item.name, "index": one.index}
             records.append(record)
             try:
                 seen = [self._predicted(one, network) for network in self.setup.networks]
             except (*UNREADABLE, RuntimeError) as error:
-                record["problem"] = (
-                    problem(error) if isinstance(error, RuntimeError) else line(error)
-                )
+                read = not isinstance(error, RuntimeError)
+                record["problem"] = line(error) if read else problem(error)
                 continue
             if one.item.label:
                 record["label"] = one.item.label
@@ -151,12 +160,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                 if truth is not None:
                     tensors[f"{one.index}/truth"] = truth
             if self.setup.explains:
-                record["folder"] = self.folders[one.index]
-                about = {"input": one.item.name}
+                folder = record["folder"] = self.setup.folders[one.index]
                 pixels = self.network.model.preprocess.pixels(x).permute(2, 0, 1)
                 views = {"input": photo(pixels), "truth": None if truth is None else heatmap(truth)}
                 files |= {
-                    f"{self.folders[one.index]}/{name}.png": view.png(about)
+                    f"{folder}/{name}.png": view.png({"input": one.item.name})
                     for name, view in views.items() if view is not None
                 }  # fmt: skip
         kept = {f"{unit}.safetensors": tensor_bytes(tensors)} if tensors else {}
@@ -166,8 +174,8 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         """What a network takes in, and its prediction; none where it cannot process the input,
         whose maps will say why."""
         x = self.inputs.input(one, network)
-        task = self.setup.methods[0].explainer.task
         try:
+            task = self.setup.methods[0].explainer.task
             return x, network.predict(network.batch([x]), task)[0]
         except (ValueError, RuntimeError) as error:
             if not self.setup.explains:
@@ -177,54 +185,29 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def _report(self, method: str, one: Chosen, attack: str, why: str) -> None:
         """Of an evaluation each kind of failure once: the records count them."""
-        kind = (method, attack, why)
-        if self.setup.explains or kind not in self._reported:
-            self._reported.add(kind)
-            self.watch.failed(failure(method, one, attack, why, each=self.setup.explains))
+        failure = Failure(title=one.item.name, method=method, message=why)
+        if not self.setup.explains:
+            title = method if attack == CLEAN else f"{method}, {attack}"
+            failure = Failure(title=title, message=f"{title}: {why}")
+        if failure not in self._reported:
+            self._reported.add(failure)
+            self.watch.failed(failure)
 
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
         """Errors: NoResult for too many unreadable images, and where no map was made."""
         records = [record for unit in stage for record in directory.records(unit)]
+        broken = [record for record in records if "problem" in record]
+        failures = [_failure(record, record["problem"]) for record in broken]
         if stage == self.stages[0]:
-            broken = [record for record in records if "problem" in record]
             self._unreadable = {record["index"] for record in broken}
-            failures = [Failure(title=r["input"], message=r["problem"]) for r in broken]
             if self.processes.rank == 0:
                 for failure in failures:
                     self.watch.failed(failure)
-            allowed = self.plan.data.max_unreadable * len(records)
-            most = len(records) - 1 if self.setup.explains else max(1, allowed)
-            if len(broken) > most or len(broken) == len(records):
-                raise NoResult(
-                    f"{len(broken)} of {len(records)} images cannot be read, the first is "
-                    f"{failures[0]}; mend them, or allow more with --max-unreadable"
-                    if len(records) > 1
-                    else str(failures[0])
-                )
-        elif self.setup.explains and all("problem" in record for record in records):
-            first = Failure(
-                title=records[0]["input"], method=records[0]["method"],
-                message=records[0]["problem"],
-            )  # fmt: skip
+            allowed = 1 if self.setup.explains else self.plan.data.max_unreadable
+            check_readable(failures, len(records), allowed)
+        elif self.setup.explains and len(broken) == len(records):
             more = f" (and {len(records) - 1} more)" if len(records) > 1 else ""
-            raise NoResult(f"{first}{more}")
-
-    def _groups(
-        self, block: Sequence[Chosen], network: Network, found: Block
-    ) -> Iterator[tuple[list[Chosen], Tensor]]:
-        """Readable images of a block, those of one shape together."""
-        shapes: dict[tuple[int, ...], list[tuple[Chosen, Tensor]]] = {}
-        for one in block:
-            try:
-                x = self.inputs.input(one, network)
-            except UNREADABLE as error:
-                # It was readable when the network saw it, and is not any more.
-                if one.index not in self._unreadable:
-                    found.failed(one, line(error))
-                continue
-            shapes.setdefault(tuple(x.shape), []).append((one, x))
-        for members in shapes.values():
-            yield [one for one, _ in members], network.batch([x for _, x in members])
+            raise NoResult(f"{failures[0]}{more}")
 
     def finish(self, directory: RunDirectory) -> None:
         """The tables, and for `explain` the page and a record for each image."""
@@ -244,13 +227,9 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
         """Images that cannot be read (no method), and methods without a usable map of an image."""
-        for stage in self.stages:
-            for unit in filter(directory.finished, stage):
-                for record in directory.records(unit):
-                    why = no_map(record)
-                    if why:
-                        method = record.get("method", "")
-                        yield Failure(title=record["input"], method=method, message=why)
+        units = [unit for stage in self.stages for unit in stage]
+        records = [r for unit in filter(directory.finished, units) for r in directory.records(unit)]
+        return [_failure(record, why) for record in records if (why := no_map(record))]
 
     def results(self, directory: RunDirectory) -> Record:
         """Records of the images and of their maps."""
@@ -259,24 +238,21 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
     def estimate(self) -> Estimate:
         """Of all processes together. Passes for a derivative of a map take longer than a
         gradient's, and metrics that ask the network take passes of their own."""
-        costs = []
-        with fixed_threads(self.compute.threads):
-            each = {
-                id(network): seconds_per_evaluation(
-                    next(m for m in self.setup.methods if m.network is network).explainer,
-                    self.inputs.first(network), None,
-                )
-                for network in self.setup.networks
-            }  # fmt: skip
-        for method in self.setup.methods:
-            images = sum(len(self.setup.explained(method, block)) for block in self.setup.blocks)
-            for attack in [None, *self.setup.attacks.get(method.label, ())]:
-                most = evaluations(method, attack)
+        setup, rows = self.setup, []
+        timed = {id(m.network): m for m in reversed(setup.methods)}
+        each = {
+            key: seconds_per_evaluation(
+                method.explainer, self.inputs.first(method.network), None, self.compute
+            )
+            for key, method in timed.items()
+        }
+        for method in setup.methods:
+            images = sum(len(setup.explained(method, block)) for block in setup.blocks)
+            for attack in [None, *setup.attacks.get(method.label, ())]:
                 key = method.label if attack is None else f"{method.label}, {attack.title}"
-                seconds = images * most * each[id(method.network)]
-                costs.append(Cost(key=key, maps=images, evaluations=most, seconds=seconds))
-        total = sum(cost.maps * cost.evaluations for cost in costs)
-        return Estimate(
-            inputs=len(self.inputs.chosen), costs=tuple(costs),
-            seconds_per_evaluation=sum(cost.seconds for cost in costs) / max(1, total),
-        )  # fmt: skip
+                rows.append((key, images, evaluations(method, attack), each[id(method.network)]))
+        return Estimate.of(len(self.inputs.chosen), rows)
+
+
+def _failure(record: Record, why: str) -> Failure:
+    return Failure(title=record["input"], method=record.get("method", ""), message=why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -12,19 +13,20 @@ from moreaugrad.data.dataset import Chosen
 from moreaugrad.data.source import CELLS
 from moreaugrad.pictures import Style
 from moreaugrad.runs.inputs import Inputs
-from moreaugrad.runs.maps.attacks import AttackMaker, BudgetedAttack, attack_settings, check_suited
-from moreaugrad.runs.maps.methods import COMPARED, Method, check_settings, made, swept
-from moreaugrad.runs.maps.metrics import (
-    WITH_TRUTH,
-    RunMetric,
-    make_metric,
-    metric_settings,
-    usual_metrics,
+from moreaugrad.runs.maps.methods import (
+    COMPARED,
+    BudgetedAttack,
+    Method,
+    attack_settings,
+    attacks_on,
+    check_settings,
+    made,
+    swept,
 )
+from moreaugrad.runs.maps.metrics import WITH_TRUTH, RunMetric, make_metric, metric_settings
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.explain import ComparisonPlan, EvaluatePlan, ExplainPlan, StylePlan
+from moreaugrad.runs.plans.explain import ComparisonPlan, EvaluatePlan, ExplainPlan
 from moreaugrad.runs.plans.maps import OF_LABEL
-from moreaugrad.runs.plans.option import Settings
 from moreaugrad.runs.processes import Processes
 
 LARGE = 2**17
@@ -40,13 +42,11 @@ def block_size(first: Tensor) -> int:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setup:
-    """plan: with every setting spelt out. first: a readable input of the network. attacks: by the
-    labels of the methods."""
+    """plan: with every setting spelt out. attacks: by the labels of the methods."""
 
     plan: ExplainPlan | EvaluatePlan
     network: Network
     inputs: Inputs
-    first: Tensor
     methods: Sequence[Method]
     attacks: Mapping[str, Sequence[BudgetedAttack]]
     metrics: Sequence[RunMetric]
@@ -56,13 +56,10 @@ class Setup:
         """Whether there is a folder of files for each image."""
         return isinstance(self.plan, ExplainPlan)
 
-    @property
-    def style(self) -> StylePlan:
-        return self.plan.style if isinstance(self.plan, ExplainPlan) else StylePlan()
-
-    @property
-    def exports(self) -> Sequence[str]:
-        return self.plan.export if isinstance(self.plan, ExplainPlan) else ()
+    @cached_property
+    def folders(self) -> Mapping[int, str]:
+        """Those folders, by the images' indices."""
+        return self.inputs.folders() if self.explains else {}
 
     @property
     def networks(self) -> list[Network]:
@@ -72,7 +69,8 @@ class Setup:
     @property
     def blocks(self) -> list[Sequence[Chosen]]:
         """The images that are computed together."""
-        chosen, size = self.inputs.chosen, self.plan.block or block_size(self.first)
+        chosen, size = self.inputs.chosen, self.plan.block
+        assert size is not None
         return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
     def explained(self, method: Method, block: Sequence[Chosen]) -> list[Chosen]:
@@ -114,25 +112,22 @@ def set_up(
     methods = made(plan.methods, plan.settings, plan.seed, network, target)
     changed: dict[str, Any] = {"methods": {method.label: method.settings for method in methods}}
     attacks: Mapping[str, Sequence[BudgetedAttack]] = {}
+    given = dict(plan.metrics)
     if isinstance(plan, ExplainPlan):
-        given: Mapping[str, Settings] = usual_metrics(plan.metrics, truth=inputs.has_truth)
+        given |= {"auroc": {}, "average-precision": {}} if inputs.has_truth else {}
         if plan.sweep is not None:
-            changed["sweep"], values = swept(
+            changed["sweep"], more = swept(
                 plan.sweep, plan.settings, plan.seed, network, target, first
             )
-            methods += values
+            methods += more
         if plan.compare is not None:
-            changed["compare"], more = _compared(plan, network, processes)
+            changed["compare"], more = _compared(plan, plan.compare, network, processes)
             methods += more
         Style(**asdict(plan.style))  # refuses what cannot be
     else:
-        given = plan.metrics
-        maker = AttackMaker(plan, network, methods, inputs.chosen)
-        attacks = {method.label: maker.on(method) for method in methods}
-        check_suited(attacks)
-        maker.try_surrogates(first)
-        changed["attacks"] = {label: attack_settings(plan, label) for label in plan.attacks}
-        changed |= {"norm": None, "units": None}
+        attacks = attacks_on(methods, plan, network, inputs.chosen, first)
+        spelt_out = {label: attack_settings(plan, label) for label in plan.attacks}
+        changed |= {"attacks": spelt_out, "norm": None, "units": None}
     settings = {label: metric_settings(label, own) for label, own in given.items()}
     metrics = [make_metric(label, own) for label, own in settings.items()]
     needing = [metric.label for metric in metrics if metric.kind in WITH_TRUTH]
@@ -144,23 +139,21 @@ def set_up(
     for one in {id(m.network): m for m in reversed(methods)}.values():
         with one.network.model.sized():
             one.explainer.bind(inputs.first(one.network), one.target)
-    spelt_out = replace(
+    plan = replace(
         plan, data=inputs.plan, target=plan.target if plan.target == OF_LABEL else target,
         model=network.resolved(plan.model), compute=network.compute, settings={},
         metrics=settings, block=plan.block or block_size(first), **changed,
     )  # fmt: skip
     return Setup(
-        plan=spelt_out, network=network, inputs=inputs, first=first, methods=methods,
-        attacks=attacks, metrics=metrics,
+        plan=plan, network=network, inputs=inputs, methods=methods, attacks=attacks,
+        metrics=metrics,
     )  # fmt: skip
 
 
 def _compared(
-    plan: ExplainPlan, network: Network, processes: Processes
+    plan: ExplainPlan, compare: ComparisonPlan, network: Network, processes: Processes
 ) -> tuple[ComparisonPlan, list[Method]]:
     """The second network's methods. Errors: ValueError that says whose they are."""
-    compare = plan.compare
-    assert compare is not None
     try:
         second = Network.load(compare.model, network.compute, processes)
         target = second.target(plan.target if compare.target is None else compare.target)

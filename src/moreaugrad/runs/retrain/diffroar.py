@@ -24,13 +24,11 @@ from moreaugrad.metrics.roar import ENDS, TOP
 from moreaugrad.models.weights import load_weights
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import Findings
-from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Files
+from moreaugrad.runs.directory import RunDirectory, json_text, number
+from moreaugrad.runs.engine import Files, Watch
 from moreaugrad.runs.plans.retrain import ALL, FILL, IDS, RANDOM, DiffRoarPlan
 from moreaugrad.runs.plans.toml import read_plan, to_table
 from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
-from moreaugrad.runs.progress import Watch
-from moreaugrad.runs.records import json_text, number
 from moreaugrad.runs.retrain.examples import Ranks, masked_examples
 from moreaugrad.runs.retrain.run import RECORDS, RetrainRun, accuracy, explainers, settled_training
 from moreaugrad.runs.train.prepare import PreparedTrain

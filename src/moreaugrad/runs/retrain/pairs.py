@@ -17,10 +17,9 @@ from moreaugrad.metrics import METRICS, aggregate
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.statistics import Intervals
 from moreaugrad.reports.studies import Findings
-from moreaugrad.runs.directory import RunDirectory
+from moreaugrad.runs.directory import RunDirectory, json_text, number
 from moreaugrad.runs.engine import Files
 from moreaugrad.runs.plans.retrain import LabelsPlan, PairPlan, StabilityPlan
-from moreaugrad.runs.records import json_text, number
 from moreaugrad.runs.retrain.diffroar import percent
 from moreaugrad.runs.retrain.examples import EXCHANGE, drawn, exchange, shuffled
 from moreaugrad.runs.retrain.run import (

@@ -14,12 +14,12 @@ from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.data.source import CELLS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.atomic import LOCK, remove_empty
-from moreaugrad.files.units import SUFFIX, Record
+from moreaugrad.files.units import SUFFIX
 from moreaugrad.models.loading import FINISHED
-from moreaugrad.reports.studies import STUDY_FILES, Findings
-from moreaugrad.runs.directory import CONFIG, ENVIRONMENT, RunDirectory
-from moreaugrad.runs.engine import Run, execute
-from moreaugrad.runs.estimate import Estimate
+from moreaugrad.reports.folder import CONFIG
+from moreaugrad.reports.studies import STUDY_FILES
+from moreaugrad.runs.directory import ENVIRONMENT, RunDirectory
+from moreaugrad.runs.engine import Estimate, Run, Watch, execute
 from moreaugrad.runs.maps.methods import made
 from moreaugrad.runs.network import resolved_device
 from moreaugrad.runs.plans.common import ComputePlan
@@ -27,7 +27,6 @@ from moreaugrad.runs.plans.retrain import RetrainPlan
 from moreaugrad.runs.plans.toml import read_plan
 from moreaugrad.runs.plans.train import TrainDataPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Newsless, Unwatched, Watch
 from moreaugrad.runs.train.measure import validate
 from moreaugrad.runs.train.prepare import PreparedTrain, make_optimiser, prepare_train
 from moreaugrad.runs.train.run import TrainRun
@@ -58,7 +57,7 @@ class RetrainRun(Run[R]):
         self, plan: R, processes: Processes | None = None, watch: Watch | None = None
     ) -> None:
         """Errors: ValueError for what cannot work; nothing is written."""
-        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        super().__init__(processes, watch)
         if plan.file is not None:
             trust = plan.training.model.trust
             plan = replace(plan, training=read_plan(TrainPlan, plan.file, trust=trust), file=None)
@@ -79,9 +78,6 @@ class RetrainRun(Run[R]):
 
     def settled(self, plan: R) -> R:
         """The plan with every choice made; sets `units`."""
-        raise NotImplementedError
-
-    def findings(self, results: Record) -> Findings:
         raise NotImplementedError
 
     @property
@@ -121,7 +117,7 @@ class RetrainRun(Run[R]):
         )
         if self._last is not None:
             self._last.remove_all()
-        run = TrainRun(fresh.plan, self.processes.alone(), Newsless(self.watch), prepared=fresh)
+        run = TrainRun(fresh.plan, self.processes.alone(), _Newsless(self.watch), prepared=fresh)
         outcome = execute(run, directory.path / TRAINING / Path(unit).name)
         if outcome.interrupted:
             return None
@@ -137,8 +133,7 @@ class RetrainRun(Run[R]):
         return any(any(directory.path.glob(pattern)) for pattern in found)
 
     def finish(self, directory: RunDirectory) -> None:
-        results = self.results(directory)
-        self.findings(results).write(directory, results)
+        super().finish(directory)
         directory.remove_others([name for name in self.others if "/" in name])
         remove_empty(directory.path / TRAINING)
 
@@ -151,6 +146,13 @@ class RetrainRun(Run[R]):
             for cost in one.costs
         )
         return replace(one, costs=tuple(costs), batches=count * one.batches)
+
+
+class _Newsless(Watch):
+    """Passes on all to a watch but the news."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.pace, self.failed = watch.pace, watch.failed  # type: ignore[method-assign]
 
 
 def settled_training(plan: RetrainPlan, training: TrainPlan) -> TrainPlan:

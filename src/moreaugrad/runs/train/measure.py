@@ -19,8 +19,8 @@ from moreaugrad.models.loading import TRAINED, own_code
 from moreaugrad.penalties import L1
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import escaped, table_lines
+from moreaugrad.runs.directory import number
 from moreaugrad.runs.plans.toml import plan_toml
-from moreaugrad.runs.records import number
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.runs.train.protocols import one_step
 from moreaugrad.score.forward import forward

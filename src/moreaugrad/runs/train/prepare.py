@@ -26,12 +26,11 @@ from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.models.loading import Trained
 from moreaugrad.models.weights import fit_head, last_layer
 from moreaugrad.registry import choose
-from moreaugrad.runs.estimate import Cost, Estimate
-from moreaugrad.runs.network import Network, fixed_threads, resolved_device
+from moreaugrad.runs.engine import Cost, Estimate, Failure, Watch
+from moreaugrad.runs.network import Network, computing, resolved_device
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.train import AugmentPlan, OptimiserPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Failure, Watch
 from moreaugrad.runs.train.protocols import check_attention, check_fits, make_protocol
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.training import LOSSES
@@ -307,7 +306,7 @@ def estimate_train(prepared: PreparedTrain, trainer: Trainer) -> TrainEstimate:
         prepared.optimiser.register_step_post_hook(lambda *_: counts.update(["updates"])),
     ]
     try:
-        with fixed_threads(plan.threads):
+        with computing(prepared.network.compute):
             began = time.perf_counter()
             batches = prepared.loader.pieces(0, pieces, plan.shards or 1)
             for number, parts in enumerate(islice(batches, TIMED)):

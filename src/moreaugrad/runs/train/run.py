@@ -21,13 +21,10 @@ from moreaugrad.files.units import Record
 from moreaugrad.models.loading import FILE as MODEL
 from moreaugrad.models.loading import FINISHED, LABELS, Trained
 from moreaugrad.reports.studies import RESULTS, STUDY_FILES, Findings
-from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Files, Run
-from moreaugrad.runs.plans.common import ComputePlan
+from moreaugrad.runs.directory import RunDirectory, json_text, versions
+from moreaugrad.runs.engine import Files, Run, Watch
 from moreaugrad.runs.plans.train import TrainPlan
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.progress import Unwatched, Watch
-from moreaugrad.runs.records import json_text, versions
 from moreaugrad.runs.train.measure import (
     MEANING,
     card_text,
@@ -81,19 +78,16 @@ class TrainRun(Run[TrainPlan]):
     ) -> None:
         """prepared: of the plan, where it is already; otherwise every image is read once.
         Errors: ValueError or TypeError for a plan that cannot be run; nothing is written."""
-        self.processes, self.watch = processes or Processes(), watch or Unwatched()
+        super().__init__(processes, watch)
         self.prepared = prepared or prepare_train(plan, self.processes, self.watch)
         plan = self.plan = self.prepared.plan
+        self.network = self.prepared.network
         self.notes, self.progress = self.prepared.notes, Progress()
         self.trainer = Trainer(
             self.prepared.module, self.prepared.optimiser, list(self.prepared.protocols.values()),
             loss=LOSSES[plan.loss], seed=plan.seed, pieces=plan.shards or 1,
             amp=TYPES[plan.amp] if plan.amp else None, total=self.processes.total,
         )  # fmt: skip
-
-    @property
-    def compute(self) -> ComputePlan:
-        return self.prepared.network.compute
 
     def kept(self, directory: RunDirectory) -> bool:
         return (directory.path / WEIGHTS).exists()
