@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from moreaugrad.penalties import L1, Box, ElasticNet, GroupL2, Penalty, SquaredL2
-from moreaugrad.solvers import SOLVERS, Status
-from moreaugrad.solvers.problem import QuadraticProblem
-from moreaugrad.solvers.second_order import QuadraticSolution, SecondOrder
+from moreaugrad.solvers import Status
+from moreaugrad.solvers.second_order import QuadraticProblem, QuadraticSolution
 from toys import Length, normal
 
 B = 16
@@ -39,8 +38,9 @@ def solved(
         eta=zeros if lambda1 is None else lambda1,
         lambda2=zeros,
         penalty=penalty or L1(1.0),
+        c1=c1,
     )
-    return SecondOrder(tolerance=1e-6, max_products=100, c1=c1).solve(problem)
+    return problem.solve(tolerance=1e-6, max_products=100)
 
 
 def off(g: Tensor, h: Tensor, lambda1: Tensor, c1: float, delta: Tensor) -> Tensor:
@@ -139,24 +139,29 @@ def test_every_penalty_is_solved_for(name: str, dtype: torch.dtype) -> None:
         assert (off <= rounding * exact.norm(dim=1).clamp_min(1e-9)).all()
 
 
-def test_the_problem_is_one_that_other_solvers_know() -> None:
+def test_a_given_lambda2_and_a_part_of_the_batch() -> None:
     g, h = drawn("indefinite", 10, seed=3)
     h = 10 * h / h.norm(dim=(1, 2))[:, None, None]
     lambda2 = torch.linalg.eigvalsh(h)[:, -1].clamp_min(0) / 2 + 0.5
-    problem = QuadraticProblem(
-        gradient=g,
-        product=lambda v, rows: torch.einsum("bij,bj->bi", h[rows], v),
-        probe=normal(1, 10, seed=9).expand_as(g),
-        eta=0.2 * g.abs().amax(1),
-        lambda2=lambda2,
-        penalty=GroupL2(1.0, size=2),
-    )
-    one = SecondOrder(tolerance=1e-7, max_products=100).solve(problem)
-    other = SOLVERS["accelerated"](tolerance=1e-6, max_steps=3000).solve(problem)
-    assert one.ok
-    assert other.ok
-    assert (other.evaluations > one.evaluations).all()
-    torch.testing.assert_close(one.values, other.values, rtol=1e-5, atol=1e-6)
-    rows = torch.tensor([3, 1])
-    part = SecondOrder(tolerance=1e-7, max_products=100).solve(problem.select(rows))
-    torch.testing.assert_close(part.values, one.values[rows])
+    lambda1, penalty = 0.2 * g.abs().amax(1), GroupL2(1.0, size=2)
+
+    def of(rows: Tensor) -> Tensor:
+        problem = QuadraticProblem(
+            gradient=g[rows],
+            product=lambda v, at: torch.einsum("bij,bj->bi", h[rows][at], v),
+            probe=normal(1, 10, seed=9).expand_as(g[rows]),
+            eta=lambda1[rows],
+            lambda2=lambda2[rows],
+            penalty=penalty,
+        )
+        found = problem.solve(tolerance=1e-7, max_products=100)
+        assert found.ok
+        return found.values
+
+    found, rows = of(torch.arange(B)), torch.tensor([3, 1])
+    delta, step = torch.zeros_like(g), 0.5 / (lambda2 + h.norm(dim=(1, 2)))
+    for _ in range(3000):
+        slope = g + torch.einsum("bij,bj->bi", h, delta) - 2 * lambda2[:, None] * delta
+        delta = penalty.prox(delta + step[:, None] * slope, step * lambda1)
+    torch.testing.assert_close(found, delta, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(of(rows), found[rows])

@@ -75,7 +75,7 @@ class ReLUHessian:
                 f"the inputs, got {[tuple(part.shape) for part in parts]}"
             )
         flat = layout.flatten(parts).to(self._model.bound.origin)
-        found = layout.restore(self._model.product(flat, _all(self._model.bound)))
+        found = layout.restore(self._model.product(flat, self._model.bound.rows))
         return found if isinstance(vectors, tuple) else found[0]
 
     def displacement(self, c1: float) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -170,7 +170,7 @@ def _dense(loss: LossModel) -> ReLUHessian:
 
 
 def _krylov(loss: LossModel, leading: int, tolerance: float) -> ReLUHessian:
-    bound, rows = loss.bound, _all(loss.bound)
+    bound, rows = loss.bound, loss.bound.rows
     most = min(_probabilities(bound).shape[1], bound.origin.shape[1])
     space = RitzSpace(bound.origin)
     # H times a random vector has no part in the null space.
@@ -240,8 +240,7 @@ def _pulled(bound: BoundScore, row: int, weights: Tensor) -> Iterator[Tensor]:
 
 def _probabilities(bound: BoundScore) -> Tensor:
     """p `[B, c]`, float64 on the CPU."""
-    with torch.no_grad():
-        outputs = bound.in_chunks(lambda rows: bound.outputs(bound.origin[rows], rows))
+    outputs = bound.clean_outputs()
     if outputs.ndim != 2:
         raise ValueError(
             f"expected a model with outputs [B, classes], got shape {tuple(outputs.shape)}"
@@ -260,7 +259,3 @@ def _factor(p: Tensor) -> Tensor:
 def _others(p: Tensor) -> Tensor:
     """1 - p `[B, c]`, as the sum of the other classes, which keeps its digits where p is near 1."""
     return (p[:, None] * (1 - torch.eye(p.shape[1], dtype=p.dtype))).sum(2)
-
-
-def _all(bound: BoundScore) -> Tensor:
-    return torch.arange(len(bound), device=bound.origin.device)

@@ -156,9 +156,8 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
     def _explained(
         self, bound: BoundScore, several: bool, progress: Progress | None
     ) -> Explanation:
-        rows = torch.arange(len(bound), device=bound.origin.device)
         size = max(1, int(self.full_passes * bound.chunks.size) // self._draws())
-        groups = torch.split(rows, size)
+        groups = torch.split(bound.rows, size)
         found = []
         for group in groups:
             part = bound if len(groups) == 1 else bound.select(group)

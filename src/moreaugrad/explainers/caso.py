@@ -39,9 +39,8 @@ from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import block_error, mean_of_blocks, paired_blocks, relative
-from moreaugrad.solvers.problem import QuadraticProblem, real_magnitudes
-from moreaugrad.solvers.second_order import PROBE, SecondOrder
-from moreaugrad.solvers.solution import Solution, Status
+from moreaugrad.solvers.second_order import PROBE, QuadraticProblem
+from moreaugrad.solvers.solution import Solution, Status, real_magnitudes
 from moreaugrad.solvers.sparsity import Rule, for_sparsity, searched
 
 AUTO, SEARCH = "auto", "search"
@@ -113,11 +112,7 @@ class _Displacement(PenalisedExplainer):
         self, bound: BoundScore, scale: Tensor, delta: Tensor, surrogate: Tensor
     ) -> dict[str, Tensor]:
         """The loss's increase by the displacement, as modelled and as it is (one more pass)."""
-        points = bound.origin + delta / scale
-        unmetered = replace(bound, meter=None)
-        with torch.no_grad():
-            there = unmetered.in_chunks(lambda rows: bound.value(points[rows], rows))
-        increase = bound.clean - there
+        increase = bound.clean - bound.scores(bound.origin + delta / scale)
         return {"surrogate": surrogate, "increase": increase.to(surrogate)}
 
 
@@ -251,8 +246,7 @@ class CASO(_Displacement):
             )
             w = root(z)
         else:
-            rows = torch.arange(len(bound), device=delta.device)
-            inner = (model.gradient + model.product(delta, rows)) / twice[:, None]
+            inner = (model.gradient + model.product(delta, bound.rows)) / twice[:, None]
             w = prox_derivative(penalty, inner, tau)(cotangent)
         # Of the score, whose derivatives are minus the loss's.
         return pulled_twice(bound, w / twice[:, None] / scale, delta / scale)
@@ -280,6 +274,8 @@ class CASO(_Displacement):
             eta=given,
             lambda2=torch.full_like(given, self.c1 if self.lambda2 is None else self.lambda2),
             penalty=penalty,
+            rule=self._rule(penalty, bound),
+            c1=self.c1 if self.lambda2 is None else None,
             cost=PRODUCT * bound.passes,
         )
         begun = 1 if hessian == EXACT else 1 + PRODUCT
@@ -287,15 +283,9 @@ class CASO(_Displacement):
         check = check_cost(model)
         if allowed - check < PRODUCT * FEWEST:
             check = 0
-        solver = SecondOrder(
-            tolerance=self.tolerance,
-            max_products=(allowed - check) // PRODUCT,
-            rule=self._rule(penalty, bound),
-            c1=self.c1 if self.lambda2 is None else None,
-        )
-        found = solver.solve(problem)
+        found = problem.solve(self.tolerance, (allowed - check) // PRODUCT)
         error, residual = solution_error(
-            model, found, solver.rule, follows=self.lambda2 is None, measured=check > 0
+            model, found, problem.rule, follows=self.lambda2 is None, measured=check > 0
         )
         rough = ~(residual <= self.tolerance)
         rough &= found.having(Status.CONVERGED)

@@ -17,7 +17,7 @@ from moreaugrad.curvature.products import PRODUCT, Exact, LossModel, recorded, r
 from moreaugrad.curvature.second_derivatives import check_twice_differentiable
 from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.solvers.problem import MoreauProblem
+from moreaugrad.solvers.solution import MoreauProblem
 
 IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN = "implicit", "straight-through", "unrolled", "stein"
 
@@ -116,8 +116,7 @@ def product(bound: BoundScore, v: Tensor, through: str) -> Tensor:
 def groups_with_a_graph(bound: BoundScore, graphs: int = 1) -> list[Tensor]:
     """Groups of samples whose recorded gradients fit into one network pass. graphs: how many are
     recorded for each sample; a group of a single graph serves all products."""
-    rows = torch.arange(len(bound), device=bound.origin.device)
-    return list(torch.split(rows, max(1, bound.chunks.size // (graphs * bound.passes))))
+    return list(torch.split(bound.rows, max(1, bound.chunks.size // (graphs * bound.passes))))
 
 
 def score_model(bound: BoundScore) -> Callable[[Tensor, Tensor], Tensor]:
@@ -203,7 +202,7 @@ def _all_points(bound: BoundScore) -> tuple[Tensor, Tensor]:
 
 def _steepest(bound: BoundScore) -> Tensor:
     """An estimate of the largest magnitude of H's eigenvalues, `[B]`, by power iterations."""
-    products, rows = score_model(bound), torch.arange(len(bound), device=bound.origin.device)
+    products, rows = score_model(bound), bound.rows
     v = torch.ones_like(bound.origin)
     length = v[:, 0]
     for _ in range(POWERS):

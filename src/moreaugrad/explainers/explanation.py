@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,8 +58,16 @@ class Explanation(Provenance):
 
         Errors: IndexError for a number out of range, TypeError for anything else.
         """
-        at = index if isinstance(index, slice) else self._place(index)
-        return self.select(torch.tensor(range(*at.indices(len(self))), dtype=torch.long))
+        try:
+            found = range(len(self))[index]
+        except IndexError:
+            raise IndexError(f"expected a sample from 0 to {len(self) - 1}, got {index}") from None
+        except TypeError:
+            raise TypeError(
+                f"expected the number of a sample or a slice, got {type(index).__name__}; choose "
+                "entries of a map with result.maps"
+            ) from None
+        return self.select(torch.tensor(found, dtype=torch.long).reshape(-1))
 
     def __iter__(self) -> Iterator[Explanation]:
         """The explanation of each sample."""
@@ -79,19 +86,6 @@ class Explanation(Provenance):
         maps = self.maps.detach().cpu()
         values = (maps if maps.dtype is torch.float64 else maps.float()).numpy()
         return np.array(values, dtype=dtype, copy=copy)
-
-    def _place(self, index: Any) -> slice:
-        """One sample as a slice."""
-        try:
-            at = operator.index(index)
-        except TypeError:
-            raise TypeError(
-                f"expected the number of a sample or a slice, got {type(index).__name__}; choose "
-                "entries of a map with result.maps"
-            ) from None
-        if not -len(self) <= at < len(self):
-            raise IndexError(f"expected a sample from 0 to {len(self) - 1}, got {at}")
-        return slice(at % len(self), at % len(self) + 1)
 
     @property
     def parts(self) -> tuple[Tensor, ...]:

@@ -153,11 +153,8 @@ def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:
 
 def _scores(bound: BoundScore) -> tuple[Tensor, Tensor]:
     """The scores of the inputs and of their baselines, `[B]` each."""
-    dtype, baseline = bound.origin.dtype, reference(bound)
-    with torch.no_grad():
-        unmetered = replace(bound, meter=None)
-        start = unmetered.in_chunks(lambda rows: bound.value(baseline[rows], rows)).to(dtype)
-    return bound.clean.to(dtype), start
+    dtype = bound.origin.dtype
+    return bound.clean.to(dtype), bound.scores(reference(bound)).to(dtype)
 
 
 def _missing(contributions: Tensor, here: Tensor, start: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.settings import expect
-from moreaugrad.solvers.problem import MoreauProblem
-from moreaugrad.solvers.solution import Solution, Status
+from moreaugrad.solvers.solution import MoreauProblem, Solution, Status
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -135,15 +135,8 @@ class RelEx(PenalisedExplainer):
 
 def _shown(bound: BoundScore, mask: Tensor) -> dict[str, Tensor]:
     """The target's probability at what the mask shows of the clean input, and at what it hides."""
-    unmetered = replace(bound, meter=None)
-
-    def probabilities(rows: Tensor) -> Tensor:
-        log_p = bound.value(*_sides(bound.origin[rows], mask[rows], rows))
-        return torch.stack(log_p.exp().to(mask.dtype).chunk(SIDES), dim=1)
-
-    with torch.no_grad():
-        found = unmetered.in_chunks(probabilities, width=SIDES)
-    return {"foreground": found[:, 0], "background": found[:, 1]}
+    parts = {"foreground": bound.origin * mask, "background": bound.origin * (1 - mask)}
+    return {name: bound.scores(part).exp().to(mask.dtype) for name, part in parts.items()}
 
 
 def loss_and_slope(

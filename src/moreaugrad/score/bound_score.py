@@ -60,6 +60,11 @@ class BoundScore:
         return 1 if self.sigma is None else self.samples
 
     @property
+    def rows(self) -> Tensor:
+        """The numbers of all samples, `[B]`."""
+        return torch.arange(len(self), device=self.origin.device)
+
+    @property
     def counts(self) -> Tensor:
         """Number of real entries of each sample, `[B]`."""
         if self.mask is None:
@@ -192,7 +197,13 @@ class BoundScore:
                 self.meter(len(rows) * width)
             return done
 
-        return self.chunks.over(torch.arange(len(self), device=self.origin.device), metered, width)
+        return self.chunks.over(self.rows, metered, width)
+
+    def scores(self, points: Tensor) -> Tensor:
+        """f at other inputs `[B, n]` of all samples, without gradients and not metered: `[B]`."""
+        unmetered = replace(self, meter=None)
+        with torch.no_grad():
+            return unmetered.in_chunks(lambda rows: self.value(points[rows], rows))
 
     def value(self, points: Tensor, rows: Tensor) -> Tensor:
         """f of these samples at other inputs, `points` `[m, n]`: `[m]`, differentiable."""

@@ -1,8 +1,7 @@
 """Solvers of minimise_u h(u) + eta R(u), each sample by itself."""
 
 from moreaugrad.solvers.descent import SOLVERS, Descent
-from moreaugrad.solvers.problem import MoreauProblem
-from moreaugrad.solvers.solution import Solution, Status
+from moreaugrad.solvers.solution import MoreauProblem, Solution, Status
 from moreaugrad.solvers.stochastic import StochasticFixedPoint
 
 __all__ = ["SOLVERS", "Descent", "MoreauProblem", "Solution", "Status", "StochasticFixedPoint"]

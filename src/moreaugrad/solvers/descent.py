@@ -15,8 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moreaugrad.solvers.problem import Problem
-from moreaugrad.solvers.solution import Collector, Solution, Status
+from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
 
 SHORTEST = 1e-6
 """Step length, over the problem's unit step, below which a sample has stalled."""
@@ -34,7 +33,7 @@ FARTHEST = 1e4
 class _State:
     """The active samples: accepted points, values and gradients, and the history of the steps."""
 
-    problem: Problem
+    problem: MoreauProblem
     u: Tensor
     value: Tensor
     grad: Tensor
@@ -97,7 +96,7 @@ class Descent(ABC):
         """The next step length after an accepted step, given h's curvature along it, `[B]` each."""
 
     def solve(
-        self, problem: Problem, start: Tensor | None = None, allowed: Tensor | None = None
+        self, problem: MoreauProblem, start: Tensor | None = None, allowed: Tensor | None = None
     ) -> Solution:
         """Minimise for each sample, from `start` (default: the problem's).
 
@@ -114,7 +113,7 @@ class Descent(ABC):
             costs = (1 + self.extrapolates) * state.problem.evaluations
             last = (state.evaluations + costs > state.allowed) | (iteration == self.max_steps)
             verdicts = self._judge(state, error, last)
-            concave = (state.problem.unit * state.lowest <= -1).tolist()
+            concave = (state.problem.rho * state.lowest <= -1).tolist()
             for place, status in enumerate(verdicts):
                 if status is None:
                     continue
@@ -141,12 +140,12 @@ class Descent(ABC):
             self._iterate(state)
         return out.solution()
 
-    def limit(self, problem: Problem) -> Tensor:
+    def limit(self, problem: MoreauProblem) -> Tensor:
         """`max_evaluations` for each sample, `[B]`."""
         most = torch.iinfo(torch.long).max if self.max_evaluations is None else self.max_evaluations
         return torch.full_like(problem.eta, most, dtype=torch.long)
 
-    def _begin(self, problem: Problem, u: Tensor, allowed: Tensor) -> _State:
+    def _begin(self, problem: MoreauProblem, u: Tensor, allowed: Tensor) -> _State:
         value, grad = problem.value_and_grad(u)
         count = torch.zeros(len(u), dtype=torch.long, device=u.device)
         nothing = u.new_zeros(len(u))
@@ -156,12 +155,12 @@ class Descent(ABC):
             value=value,
             grad=grad,
             previous=u,
-            step=problem.unit.clone(),
+            step=problem.rho.clone(),
             momentum=nothing + 1,
             history=u.new_full((len(u), self.window), -torch.inf),
             curvature=u.new_zeros(len(u), 5, 2),
             lowest=nothing,
-            reach=FARTHEST * problem.unit * grad.norm(dim=1) + u.norm(dim=1),
+            reach=FARTHEST * problem.rho * grad.norm(dim=1) + u.norm(dim=1),
             escaped=count.bool(),
             best=nothing,
             best_u=u,
@@ -177,7 +176,7 @@ class Descent(ABC):
 
     def _accuracy(self, state: _State) -> tuple[Tensor, Tensor]:
         """The map's estimated relative error and relative residual, `[B]` each."""
-        unit = state.problem.unit
+        unit = state.problem.rho
         stepped = state.problem.prox(state.u - unit[:, None] * state.grad, unit)
         length = torch.maximum(stepped.norm(dim=1), state.u.norm(dim=1))
         gap = (stepped - state.u).norm(dim=1)
@@ -189,7 +188,7 @@ class Descent(ABC):
 
     def _judge(self, state: _State, error: Tensor, last: Tensor) -> list[Status | None]:
         finite = torch.isfinite(state.value) & torch.isfinite(state.grad).all(1)
-        short = state.step < SHORTEST * state.problem.unit
+        short = state.step < SHORTEST * state.problem.rho
         stuck = short | (state.waited > PATIENCE)
         named = {
             Status.NON_FINITE: ~finite,
@@ -220,7 +219,7 @@ class Descent(ABC):
         model = value + (grad * move).sum(1) + length / (2 * state.step)
         accepted = self._accepts(state, trial, trial_value, model, along)
         size = turn.norm(dim=1) / move.norm(dim=1).clamp_min(torch.finfo(length.dtype).tiny)
-        proposed = self.propose(state.step, problem.unit, along)
+        proposed = self.propose(state.step, problem.rho, along)
         if self.extrapolates:
             onward = ((at - trial) * (trial - state.u)).sum(1) <= 0
             state.momentum = torch.where(accepted & onward, following, torch.ones_like(following))
@@ -231,7 +230,7 @@ class Descent(ABC):
         state.grad = torch.where(row, trial_grad, state.grad)
         state.step = torch.where(accepted, proposed, state.step / 2)
         # The score's curvature: without the quadratic's 1 / rho.
-        seen = torch.stack([along - 1 / problem.unit, size + 1 / problem.unit], dim=1)
+        seen = torch.stack([along - 1 / problem.rho, size + 1 / problem.rho], dim=1)
         shifted = torch.cat([state.curvature[:, 1:], seen[:, None]], dim=1)
         coarse = RESOLVED * torch.finfo(length.dtype).eps * state.u.norm(dim=1)
         measured = accepted & (length > coarse.square())

@@ -9,14 +9,15 @@ span, which corrects the model.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from moreaugrad.curvature.krylov import RitzSpace
+from moreaugrad.penalties import Penalty
 from moreaugrad.score.noise import Noise
-from moreaugrad.solvers.problem import QuadraticProblem
 from moreaugrad.solvers.quadratic import QuadraticModel
 from moreaugrad.solvers.solution import Solution, Status
 from moreaugrad.solvers.sparsity import Rule
@@ -70,22 +71,35 @@ class QuadraticSolution(Solution):
         return model.solution(lambda1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SecondOrder:
-    """Solves to a residual of at most `tolerance`, as far as `max_products` products allow.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuadraticProblem:
+    """minimise lambda2 ||D||^2 - g'D - D'HD / 2 + lambda1 R(D). Source: CASO paper eq. (5)."""
 
-    Errors: ValueError for a lambda2 with which a sample's problem has no minimum.
-    """
-
-    tolerance: float
-    max_products: int
+    gradient: Tensor
+    """g, `[B, n]`."""
+    product: Callable[[Tensor, Tensor], Tensor]
+    """v `[m, n]` and the numbers of their samples `[m]` to H v `[m, n]`."""
+    probe: Tensor
+    """Random directions `[B, n]`: they reveal what the gradient's Krylov space lacks."""
+    eta: Tensor
+    """lambda1, `[B]`; not used with a rule."""
+    lambda2: Tensor
+    """`[B]`; not used with c1."""
+    penalty: Penalty
+    """R."""
     rule: Rule | None = None
-    """Chooses lambda1; None keeps the problem's."""
+    """Chooses lambda1; None: it is `eta`."""
     c1: float | None = None
-    """lambda2 = L / 2 + c1; None keeps the problem's lambda2."""
+    """lambda2 = L / 2 + c1; None: it is `lambda2`."""
+    cost: int = 2
+    """Evaluations of one product."""
 
-    def solve(self, problem: QuadraticProblem) -> QuadraticSolution:
-        run = _Exploration(self, problem)
+    def solve(self, tolerance: float, max_products: int) -> QuadraticSolution:
+        """To a residual of at most `tolerance`, as far as `max_products` products allow.
+
+        Errors: ValueError for a lambda2 with which a sample's problem has no minimum.
+        """
+        run = _Exploration(self, tolerance, max_products)
         run.explore()
         run.probe()
         run.explore()
@@ -99,10 +113,9 @@ class SecondOrder:
 class _Exploration:
     """All samples at once; the directions of a sample that is done are zero."""
 
-    def __init__(self, solver: SecondOrder, problem: QuadraticProblem) -> None:
-        self.solver, self.problem = solver, problem
-        self.tolerance, self.most = solver.tolerance, solver.max_products
-        self.penalised = solver.rule is not None or bool((problem.eta != 0).any())
+    def __init__(self, problem: QuadraticProblem, tolerance: float, most: int) -> None:
+        self.problem, self.tolerance, self.most = problem, tolerance, most
+        self.penalised = problem.rule is not None or bool((problem.eta != 0).any())
         self.length = problem.gradient.norm(dim=1)
         finite = torch.isfinite(self.length)
         self.g = torch.where(finite[:, None], problem.gradient, 0.0)
@@ -110,9 +123,9 @@ class _Exploration:
         self.space = RitzSpace(self.g)
         self.products = torch.zeros(len(self.g), dtype=torch.long, device=self.g.device)
         nothing = torch.zeros_like(self.length)
-        self.lambda1 = nothing if solver.rule is not None else problem.eta * self.alive
+        self.lambda1 = nothing if problem.rule is not None else problem.eta * self.alive
         self.top, self.top_error = nothing, nothing
-        self.twice = 2 * problem.lambda2 if solver.c1 is None else nothing + 2 * solver.c1
+        self.twice = 2 * problem.lambda2 if problem.c1 is None else nothing + 2 * problem.c1
         self.delta = self.image = (
             nothing[:, None].where(finite[:, None], torch.nan).expand_as(self.g)
         )
@@ -140,8 +153,8 @@ class _Exploration:
         active, pull = self.alive, self.g
         for correction in range(self.most):
             model = self._model(pull)
-            if self.solver.rule is not None and correction < SETTLED:
-                chosen = self.solver.rule(self.g, model.pulls)
+            if self.problem.rule is not None and correction < SETTLED:
+                chosen = self.problem.rule(self.g, model.pulls)
                 self.lambda1 = torch.where(active, chosen, self.lambda1)
             found = model.solution(self.lambda1)
             slope = self.g + self.space.combine_images(self.space.coefficients(found))
@@ -160,7 +173,7 @@ class _Exploration:
     def check(self) -> None:
         """Raise an error if a given lambda2 leaves no minimum."""
         given = self.problem.lambda2
-        if self.solver.c1 is None and bool((self.top >= 2 * given).any()):
+        if self.problem.c1 is None and bool((self.top >= 2 * given).any()):
             row = int((self.top - 2 * given).argmax())
             raise ValueError(
                 f"lambda2: expected more than half the Hessian's largest eigenvalue, else there is "
@@ -172,7 +185,7 @@ class _Exploration:
         off = self.residual * self.length
         off = torch.where(off == 0, off, off / self.delta.norm(dim=1))
         slope = self.g + self.image
-        if self.solver.c1 is not None:
+        if self.problem.c1 is not None:
             off = off + self.top_error
             slope = slope - self.top[:, None] * self.delta
         inside = self.space.coefficients(self.delta)
@@ -229,7 +242,7 @@ class _Exploration:
             return self.g, self.alive & False
         top, self.axis, error, rest = self.space.top()
         self.top, self.top_error = top.to(self.g), error.to(self.g)
-        c1 = self.solver.c1
+        c1 = self.problem.c1
         if c1 is not None:
             self.twice = self.top + 2 * c1
         rounding = ROUNDINGS * torch.finfo(self.twice.dtype).eps * self.twice
@@ -255,8 +268,7 @@ class _Exploration:
         if len(rows) == 0:
             return False
         image = torch.zeros_like(direction)
-        assert self.problem.rows is not None
-        image[rows] = self.problem.product(direction[rows], self.problem.rows[rows])
+        image[rows] = self.problem.product(direction[rows], rows)
         self.products[rows] += 1
         broken = ~torch.isfinite(image).all(1)
         if bool(broken.any()):

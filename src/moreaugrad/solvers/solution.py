@@ -1,4 +1,4 @@
-"""What a solver returns: the minimiser and, for each sample, its status and error."""
+"""What a solver is given and returns: a problem, and minimisers with the status of each sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from moreaugrad.penalties import Penalty
 from moreaugrad.score.batched import Batched
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.settings import Documented
 
 
@@ -187,6 +189,56 @@ class Solution(Provenance):
             status=tuple(status if new and not old.failed else old for old, new in statuses),
             error=self.error if error is None else error,
         )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MoreauProblem(Batched):
+    """minimise over u `[B, n]`: h(u) + eta R(u), h(u) = f(x + u) + ||u||^2 / (2 rho).
+
+    The map is A = -u* / rho; in terms of the score's gradient, -P(-rho grad f(x + u*)) / rho with
+    P the prox of rho eta R. Source: MoreauGrad eq. (5), definition 4.
+    """
+
+    score: BoundScore
+    """f, at the inputs x."""
+    rho: Tensor
+    """`[B]`; also the step length at which the residual is measured and line searches start."""
+    eta: Tensor
+    """The weight of R, `[B]`."""
+    penalty: Penalty
+    """R."""
+
+    @property
+    def counts(self) -> Tensor:
+        """Number of the penalty's magnitudes that have a real entry, `[B]`."""
+        return real_magnitudes(self.penalty, self.score)
+
+    @property
+    def start(self) -> Tensor:
+        """The first u, `[B, n]`."""
+        return torch.zeros_like(self.score.origin)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of each sample by one call of `value_and_grad`."""
+        return self.score.passes
+
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """h(u) `[B]` and its gradient `[B, n]`."""
+        value, grad = self.score.value_and_grad(u)
+        quadratic = u.square().sum(1) / (2 * self.rho)
+        return value + quadratic, grad + u / self.rho[:, None]
+
+    def prox(self, u: Tensor, step: Tensor) -> Tensor:
+        """The prox of step eta R."""
+        return self.penalty.prox(u, step * self.eta)
+
+
+def real_magnitudes(penalty: Penalty, score: BoundScore) -> Tensor:
+    """Number of a penalty's magnitudes with an entry that is not padding, `[B]`."""
+    origin, mask = score.origin, score.mask
+    real = torch.ones_like(origin[:1]) if mask is None else mask.to(origin.dtype)
+    return (penalty.magnitudes(real) > 0).sum(1).expand(len(origin))
 
 
 class Collector:

@@ -11,8 +11,7 @@ from torch import Tensor
 from moreaugrad.score.inputs import rank_from_top
 from moreaugrad.settings import expect
 from moreaugrad.solvers.descent import Descent
-from moreaugrad.solvers.problem import MoreauProblem
-from moreaugrad.solvers.solution import Solution, Status
+from moreaugrad.solvers.solution import MoreauProblem, Solution, Status
 
 ROUNDS, CLOSE = 12, 0.005
 """Most refinements of eta, and the deviation of the fraction of zeros that is accepted."""

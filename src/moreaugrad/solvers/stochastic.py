@@ -16,8 +16,7 @@ from torch import Tensor
 from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import FEW, MOST, MOST_OF_FEW, Blocks, sequence_error
 from moreaugrad.solvers.descent import FARTHEST
-from moreaugrad.solvers.problem import MoreauProblem
-from moreaugrad.solvers.solution import Collector, Solution, Status
+from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
 from moreaugrad.solvers.sparsity import eta_for
 
 CHAIN_KEY = 2**62
