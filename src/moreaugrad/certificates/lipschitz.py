@@ -166,7 +166,9 @@ class _Walk:
             return self._checked(node, whole.speed)
         target: Any = node.target
         arguments = _by_name(target, args, kwargs)
-        if torch.Tag.nondeterministic_seeded in target.tags and not _idle(arguments):
+        # Dropout and similar operators are not random where training is off.
+        idle = arguments.get("train") is False or arguments.get("training") is False
+        if torch.Tag.nondeterministic_seeded in target.tags and not idle:
             raise ValueError(f"model: {_name(node)} is random: its output is not a function")
         if not any(True for _ in varying(arguments)):
             with torch.no_grad():
@@ -233,11 +235,6 @@ def _by_name(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dic
     given = {item.name: value for item, value in zip(schema.arguments, args, strict=False)}
     known = {item.name: item.default_value for item in schema.arguments}
     return {name: given.get(name, kwargs.get(name, known[name])) for name in known}
-
-
-def _idle(arguments: Mapping[str, Any]) -> bool:
-    """Whether dropout or a similar operator is called with training off."""
-    return arguments.get("train") is False or arguments.get("training") is False
 
 
 def _exported(model: nn.Module, shape: Sequence[int]) -> ExportedProgram:

@@ -165,10 +165,7 @@ def _part(rng: np.random.Generator, height: int, width: int) -> tuple[int, int]:
 
 
 def _padded(image: Array, pad: int) -> Array:
-    height, width, *channels = image.shape
-    wider = np.zeros((height + 2 * pad, width + 2 * pad, *channels), dtype=np.uint8)
-    wider[pad : pad + height, pad : pad + width] = image
-    return wider
+    return np.pad(image, [(pad, pad)] * 2 + [(0, 0)] * (image.ndim - 2))
 
 
 def _resized(image: Array, size: Size) -> Array:

@@ -37,18 +37,8 @@ class DeepImage:
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = np.ascontiguousarray(values, dtype=np.float32)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.width, self.height
-
-    @property
-    def width(self) -> int:
-        return int(self.values.shape[1])
-
-    @property
-    def height(self) -> int:
-        return int(self.values.shape[0])
+        self.height, self.width = self.values.shape[:2]
+        self.size = self.width, self.height
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.values, dtype=dtype)
@@ -73,13 +63,11 @@ class DeepImage:
     def crop(self, box: tuple[int, int, int, int]) -> DeepImage:
         """box: (left, top, right, bottom); black outside of the image, as in Pillow."""
         left, top, right, bottom = box
-        made = np.zeros((bottom - top, right - left, self.values.shape[2]), np.float32)
-        rows = slice(max(top, 0), min(bottom, self.height))
-        columns = slice(max(left, 0), min(right, self.width))
-        inside = self.values[rows, columns]
-        start = rows.start - top, columns.start - left
-        made[start[0] : start[0] + inside.shape[0], start[1] : start[1] + inside.shape[1]] = inside
-        return DeepImage(made)
+        above, before = max(-top, 0), max(-left, 0)
+        rows = above, max(bottom - self.height, 0)
+        columns = before, max(right - self.width, 0)
+        wider = np.pad(self.values, (rows, columns, (0, 0)))
+        return DeepImage(wider[top + above : bottom + above, left + before : right + before])
 
     def reduced(self) -> Image:
         """As an image of Pillow, rounded to 8 bits."""

@@ -70,10 +70,6 @@ class Tree(ABC):
         """The path of a file, with its original bytes."""
         return self.root / name
 
-    @abstractmethod
-    def size(self, name: str) -> int:
-        """Bytes of a file; -1 if there is none."""
-
     def digest(self, name: str) -> str:
         """SHA-256 of a file's content; empty if it cannot be read."""
         try:
@@ -165,10 +161,10 @@ class Tree(ABC):
         Errors: ValueError for a file that is not text or too large for a list.
         """
         where = str(self.root / name)
-        if self.size(name) > TEXT_LIMIT:
-            raise ValueError(f"{where}: expected a list of at most {TEXT_LIMIT >> 20} MiB")
         with self.open(name) as file, parsing(where, "a list as text in UTF-8"):
-            data = file.read()
+            data = file.read(TEXT_LIMIT + 1)
+            if len(data) > TEXT_LIMIT:
+                raise ValueError(f"{where}: expected a list of at most {TEXT_LIMIT >> 20} MiB")
             marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             return data.decode("utf-16" if marked else "utf-8-sig")
 
@@ -218,12 +214,6 @@ class _Folder(Tree):
         path = regular_file(self.path(name), "a file of the data set", limit=FILE_LIMIT)
         with parsing(str(path), "a file that can be read"):
             return path.open("rb")
-
-    def size(self, name: str) -> int:
-        try:
-            return self.path(name).stat().st_size
-        except OSError:
-            return -1
 
 
 class _Archive(Tree):
@@ -300,9 +290,6 @@ class _Archive(Tree):
         if len(data) != info.file_size:
             raise ValueError(f"it has {len(data)} bytes, not {info.file_size}, as its header says")
         return bytes(data)
-
-    def size(self, name: str) -> int:
-        return self._infos[name].file_size if name in self._infos else -1
 
 
 def _warn_of(error: OSError) -> None:

@@ -28,19 +28,8 @@ from moreaugrad.settings import Documented, expect
 Parts = Tensor | tuple[Tensor, ...]
 
 
-class Explained(Protocol):
-    """What these metrics need of an explanation."""
-
-    @property
-    def maps(self) -> Parts: ...
-    @property
-    def inputs(self) -> Parts: ...
-    @property
-    def target(self) -> Tensor: ...
-
-
 class Explains(Protocol):
-    """What these metrics need of an explainer."""
+    """What metrics need of an explainer; `explain` returns an explanation."""
 
     @property
     def layer(self) -> object: ...
@@ -52,7 +41,7 @@ class Explains(Protocol):
         additional_forward_args: object = None,
         *,
         ids: Sequence[int] | Tensor | None = None,
-    ) -> Explained: ...
+    ) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +138,7 @@ def infidelity(
 
 def max_sensitivity(
     explainer: Explains,
-    clean: Explained,
+    clean: Any,
     space: InputSpace | None = None,
     *,
     additional_forward_args: object = None,

@@ -226,77 +226,68 @@ def curves(
         for row in known.tolist():
             reduced = levels.reduce(array(maps[row]).astype(np.float64), how.reduction)
             relevance.append(sign * places.relevance(reduced))
-        found[known] = _Job(how, chosen, space, places, relevance, inserted).scores(counts)
+        found[known] = _scores(how, chosen, space, places, relevance, counts, inserted)
     return found
 
 
-class _Job:
-    """The inputs of (sample, draw, count) triples, computed in chunks of any size."""
+def _scores(
+    how: Replacement,
+    bound: BoundScore,
+    space: InputSpace,
+    places: _Places,
+    relevance: Sequence[Floats],
+    counts: Sequence[int],
+    inserted: bool,
+) -> Tensor:
+    """The mean score over noise samples, `[B, len(counts)]`; see `curves`."""
+    origin, draws, width = bound.origin, how.draws, len(counts)
 
-    def __init__(
-        self, how: Replacement, bound: BoundScore, space: InputSpace, places: _Places,
-        relevance: Sequence[Floats], inserted: bool,
-    ) -> None:  # fmt: skip
-        self._how, self._bound, self._space, self._places = how, bound, space, places
-        self._relevance, self._inserted, self._number = relevance, inserted, places.number
-        # Inputs come in the order of (sample, draw): a chunk boundary needs two of them at most.
-        self._order = lru_cache(maxsize=2)(self._drawn_order)
-        self._values = lru_cache(maxsize=2)(self._drawn_values)
+    def random(stream: Stream, sample: int, draw: int) -> np.random.Generator:
+        return generator(how.seed, bound.keys[sample], stream, draw)
 
-    def scores(self, counts: Sequence[int]) -> Tensor:
-        bound, draws, width = self._bound, self._how.draws, len(counts)
-
-        def work(index: Tensor) -> Tensor:
-            rows = index // (draws * width)
-            with torch.no_grad():
-                found = bound.value(self._points(index, counts), rows).double()
-            if bound.meter is not None:
-                bound.meter(len(index))
-            return found
-
-        jobs = torch.arange(len(bound) * draws * width, device=bound.origin.device)
-        every = bound.chunks.over(jobs, work)
-        return every.reshape(len(bound), draws, width).mean(1)
-
-    def _points(self, index: Tensor, counts: Sequence[int]) -> Tensor:
-        """The perturbed inputs of these triples, `[m, n]`."""
-        origin, width = self._bound.origin, len(counts)
-        points = origin.new_empty(len(index), origin.shape[1])
-        for at, number in enumerate(index.tolist()):
-            cell, step = divmod(number, width)
-            sample, draw = divmod(cell, self._how.draws)
-            first = self._order(sample, draw) < counts[step]
-            own = first if self._inserted else ~first
-            points[at] = torch.where(own, origin[sample], self._values(sample, draw))
-        return points
-
-    def _drawn_order(self, sample: int, draw: int) -> Tensor:
+    # Inputs come in the order of (sample, draw): a chunk boundary needs two of them at most.
+    @lru_cache(maxsize=2)
+    def order(sample: int, draw: int) -> Tensor:
         """How many places come before that of each entry, `[n]`."""
-        ties = self._drawing(Stream.ORDER, sample, draw).permutation(self._places.count)
-        rank = np.empty(self._places.count, dtype=np.int64)
-        rank[np.lexsort((ties, -self._relevance[sample]))] = np.arange(self._places.count)
-        pixels = torch.from_numpy(rank[self._number]).to(self._bound.origin.device)
-        return pixels.repeat(self._places.shape[0])
+        ties = random(Stream.ORDER, sample, draw).permutation(places.count)
+        rank = np.empty(places.count, dtype=np.int64)
+        rank[np.lexsort((ties, -relevance[sample]))] = np.arange(places.count)
+        return torch.from_numpy(rank[places.number]).to(origin.device).repeat(places.shape[0])
 
-    def _drawn_values(self, sample: int, draw: int) -> Tensor:
+    @lru_cache(maxsize=2)
+    def values(sample: int, draw: int) -> Tensor:
         """The values that replace the input, `[n]`, in the network's units."""
-        origin, layout, space = self._bound.origin[sample], self._bound.layout, self._space
-        kind = self._how.replacement
+        x, kind = origin[sample], how.replacement
         if kind == BLUR:
-            image = array(origin).reshape(self._places.shape)
+            image = array(x).reshape(places.shape)
             blurred = ndimage.gaussian_filter(image, (0.0, *[BLUR_SIGMA] * 2), mode="reflect")
-            return torch.from_numpy(blurred.ravel()).to(origin)
+            return torch.from_numpy(blurred.ravel()).to(x)
         if kind == MEAN:
-            return torch.zeros_like(origin)
+            return torch.zeros_like(x)
         if kind == UNIFORM:
-            numbers = self._drawing(Stream.VALUES, sample, draw).random(origin.numel())
+            numbers = random(Stream.VALUES, sample, draw).random(x.numel())
             pixels = space.low + (space.high - space.low) * torch.from_numpy(numbers)
         else:
-            pixels = torch.full((origin.numel(),), float(kind), dtype=torch.float64)
-        return space.inputs(pixels[None].to(origin), layout)[0]
+            pixels = torch.full((x.numel(),), float(kind), dtype=torch.float64)
+        return space.inputs(pixels[None].to(x), bound.layout)[0]
 
-    def _drawing(self, stream: Stream, sample: int, draw: int) -> np.random.Generator:
-        return generator(self._how.seed, self._bound.keys[sample], stream, draw)
+    def work(index: Tensor) -> Tensor:
+        points = origin.new_empty(len(index), origin.shape[1])
+        for row, number in enumerate(index.tolist()):
+            cell, step = divmod(number, width)
+            sample, draw = divmod(cell, draws)
+            first = order(sample, draw) < counts[step]
+            own = first if inserted else ~first
+            points[row] = torch.where(own, origin[sample], values(sample, draw))
+        with torch.no_grad():
+            found = bound.value(points, index // (draws * width)).double()
+        if bound.meter is not None:
+            bound.meter(len(index))
+        return found
+
+    jobs = torch.arange(len(bound) * draws * width, device=origin.device)
+    every = bound.chunks.over(jobs, work)
+    return every.reshape(len(bound), draws, width).mean(1)
 
 
 def _check_maps(maps: Tensor, bound: BoundScore) -> None:

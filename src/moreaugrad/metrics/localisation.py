@@ -276,16 +276,12 @@ def _confusion(
             raise ValueError(f"truth: expected values in [-1, 1], got others in sample {row}")
         found = sample(values[row])
         if found is not None:
-            counts[:, row] = _count(predict(found), mark(known))
+            predicted, true = predict(found), mark(known)
+            marked, same = predicted != 0, predicted == true
+            parts = (marked & same, marked & ~same, ~marked & same, ~marked & ~same)
+            counts[:, row] = [np.count_nonzero(part) for part in parts]
     hits, alarms, right, misses = torch.from_numpy(counts).to(values.device)
     return Confusion(hits=hits, false_alarms=alarms, rejections=right, misses=misses)
-
-
-def _count(predicted: Bands, true: Bands) -> tuple[int, int, int, int]:
-    found, same = predicted != 0, predicted == true
-    parts = (found & same, found & ~same, ~found & same, ~found & ~same)
-    hits, alarms, right, misses = (int(part.sum()) for part in parts)
-    return hits, alarms, right, misses
 
 
 def _bands(values: Floats, edges: Floats) -> Bands:

@@ -138,24 +138,19 @@ def redraw(module: nn.Module, seed: int, number: int) -> None:
     )
     with torch.no_grad():
         for part in module.modules():
-            if isinstance(part, NORMALISATION):
-                _reset(part)
-                continue
             for name, weight in part.named_parameters(recurse=False):
-                weight.copy_(_drawn(part, name, weight, source))
+                if isinstance(part, NORMALISATION):
+                    weight.fill_(1.0 if name == "weight" else 0.0)
+                else:
+                    weight.copy_(_drawn(part, weight, source))
+            if isinstance(part, nn.modules.batchnorm._NormBase):
+                part.reset_running_stats()
 
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def _reset(part: nn.Module) -> None:
-    for name, weight in part.named_parameters(recurse=False):
-        weight.fill_(1.0 if name == "weight" else 0.0)
-    if isinstance(part, nn.modules.batchnorm._NormBase):
-        part.reset_running_stats()
-
-
-def _drawn(part: nn.Module, name: str, weight: Tensor, source: torch.Generator) -> Tensor:
+def _drawn(part: nn.Module, weight: Tensor, source: torch.Generator) -> Tensor:
     """New values, computed on the CPU so that a seed gives the same weights on every device."""
     new = torch.empty(weight.shape, dtype=weight.dtype)
     if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd)):

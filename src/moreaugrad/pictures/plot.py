@@ -164,11 +164,8 @@ def _bars(values: Floats, names: Sequence[str] | None, title: str, style: Style)
     shown = ShownFigure(figsize=size, layout="constrained")
     axis = shown.subplots()
     places = np.arange(len(values))
-    look: dict[str, Any] = {
-        "color": shades,
-        "edgecolor": "0.4",
-        "linewidth": 0.5 * (len(values) <= NAMED_BARS),
-    }
+    thin = 0.5 * (len(values) <= NAMED_BARS)
+    look: dict[str, Any] = {"color": shades, "edgecolor": "0.4", "linewidth": thin}
     if named and names is not None:
         axis.barh(places, signed, **look)
         axis.set_yticks(places, list(names))

@@ -240,9 +240,24 @@ def photo(inputs: Tensor | ArrayLike) -> Picture | None:
 
 
 def as_photo(image: Tensor | ArrayLike) -> Picture:
-    """An image `[H, W]` or `[H, W, 3]`, floats in [0, 1] or uint8, as it is."""
-    pixels = _photo_pixels(image)
-    height, width = pixels.shape[:2]
+    """An image `[H, W]`, `[H, W, 1]` or `[H, W, 3]`, floats in [0, 1] or uint8, as it is."""
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    array = array[..., None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.shape[-1] not in (1, 3):
+        raise ValueError(
+            "expected an image [H, W] or [H, W, 3], "
+            f"got shape {list(array.shape)}: pictures.photo() makes one of a model's input"
+        )
+    if array.dtype != np.uint8:
+        floats = finite(array)
+        if floats.min() < 0 or floats.max() > 1:
+            raise ValueError(
+                "expected an image of floats in [0, 1], got values from "
+                f"{floats.min():.3g} to {floats.max():.3g}: undo the model's normalisation"
+            )
+        array = _bytes(255 * floats)
+    height, width = array.shape[:2]
+    pixels = np.broadcast_to(array, (height, width, 3))
     return Picture(view="photo", pixels=pixels, caption=f"{width} x {height} pixels")
 
 
@@ -292,7 +307,7 @@ def _over(
     values: Tensor | ArrayLike, image: Tensor | ArrayLike, style: Style
 ) -> tuple[Floats, Floats, Bytes]:
     """The map, the map reduced over its channels, and the pixels of an image of its size."""
-    values, pixels = one_map(values), _photo_pixels(image)
+    values, pixels = one_map(values), as_photo(image).pixels
     reduced = reduce(values, style.reduction)
     if reduced.shape != pixels.shape[:2]:
         raise ValueError(
@@ -300,26 +315,6 @@ def _over(
             f"got {list(pixels.shape[:2])}: crop and resize it like the model's input"
         )
     return values, reduced, pixels
-
-
-def _photo_pixels(image: Tensor | ArrayLike) -> Bytes:
-    """`[H, W]`, `[H, W, 1]` or `[H, W, 3]`, floats in [0, 1] or uint8, to `[H, W, 3]` uint8."""
-    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3 or array.shape[-1] not in (1, 3):
-        raise ValueError(
-            "expected an image [H, W] or [H, W, 3], "
-            f"got shape {list(array.shape)}: pictures.photo() makes one of a model's input"
-        )
-    if array.dtype != np.uint8:
-        floats = finite(array)
-        if floats.min() < 0 or floats.max() > 1:
-            raise ValueError(
-                "expected an image of floats in [0, 1], got values from "
-                f"{floats.min():.3g} to {floats.max():.3g}: undo the model's normalisation"
-            )
-        array = _bytes(255 * floats)
-    return np.broadcast_to(array, (*array.shape[:2], 3))
 
 
 def _grey(pixels: Bytes) -> Floats:

@@ -67,7 +67,7 @@ class Trainer:
     ) -> None:
         self.model, self.optimiser, self.protocols = model, optimiser, tuple(protocols)
         self.loss, self.seed, self.pieces, self.amp = loss, seed, pieces, amp
-        self.total = total
+        self.total, self._device = total, next(model.parameters()).device
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         buffers = list(model.buffers()) if pieces > 1 else []
         self._buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
@@ -110,6 +110,7 @@ class Trainer:
         """Computes the gradients of the weights; None where the protocol has no further round."""
         shared = [*self._buffers, *self._counters]
         before = [buffer.clone() for buffer in shared]
+        autocast = torch.autocast(self._device.type, dtype=self.amp, enabled=self.amp is not None)
         gradients: list[Tensor] = []
         tallies: list[Tensor] = []
         used: list[Tensor] = []
@@ -117,7 +118,7 @@ class Trainer:
             for buffer, value in zip(shared, before, strict=True):
                 buffer.copy_(value)
             # A protocol may read the last round's gradients here, so they are cleared afterwards.
-            with self._drawing(*at, piece.number), self._computing():
+            with self._drawing(*at, piece.number), autocast:
                 found = next(run, None)
             if found is None:
                 continue
@@ -133,41 +134,29 @@ class Trainer:
             return None
         tally = self.total(tallies)
         if self.pieces > 1:
-            self._spread(self.total(gradients), used)
-        self._check(tally, used)
-        return tally
-
-    def _spread(self, total: Tensor, used: Sequence[Tensor]) -> None:
-        sizes = [target.numel() for target in (*used, *self._buffers)]
-        parts = torch.split(total, sizes)
-        for weight, part in zip(used, parts, strict=False):
-            weight.grad = part.view_as(weight)
-        for buffer, part in zip(self._buffers, parts[len(used) :], strict=True):
-            buffer.copy_(part.view_as(buffer))
-
-    def _check(self, tally: Tensor, used: Sequence[Tensor]) -> None:
+            lengths = [target.numel() for target in (*used, *self._buffers)]
+            parts = list(torch.split(self.total(gradients), lengths))
+            for weight, part in zip(used, parts, strict=False):
+                weight.grad = part.view_as(weight)
+            for buffer, part in zip(self._buffers, parts[len(used) :], strict=True):
+                buffer.copy_(part.view_as(buffer))
         if not torch.isfinite(tally[0, 0]):
             raise FloatingPointError(f"the loss has become {float(tally[0, 0]):g}")
         sizes = [weight.grad.abs().sum() for weight in used if weight.grad is not None]
         if not bool(torch.isfinite(torch.stack(sizes).sum())):
             raise FloatingPointError("the gradient of the weights is no longer finite")
+        return tally
 
     @contextmanager
     def _drawing(self, *key: int) -> Iterator[None]:
         """Seeds the global generators, which dropout uses, by (seed, key), and restores them."""
-        device = next(self.model.parameters()).device
+        device = self._device
         with fork_rng(devices=[device] if device.type == "cuda" else []):
             words = np.random.SeedSequence([self.seed, *key]).generate_state(1, np.uint64)
             seed = int(words[0] >> np.uint64(1))
             torch.default_generator.manual_seed(seed)
             if device.type == "cuda":
                 torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-            yield
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        device = next(self.model.parameters()).device
-        with torch.autocast(device.type, dtype=self.amp, enabled=self.amp is not None):
             yield
 
 
