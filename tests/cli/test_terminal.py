@@ -11,7 +11,7 @@ from PIL import Image
 from rich.progress import Progress, TextColumn
 
 from moreaugrad.cli import screen
-from moreaugrad.files.names import shown
+from moreaugrad.files.foreign import shown
 
 OBEYED = {
     "escape": "\x1b[31m", "title": "\x1b]0;x\x07", "bell": "\x07", "backspace": "\x08",

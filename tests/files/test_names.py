@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from moreaugrad.cli.entry import run
-from moreaugrad.files.names import number_name, percent_name
+from moreaugrad.files.foreign import number_name, percent_name
 from moreaugrad.reports import Sweep, Tile
 from moreaugrad.reports.folder import tensor_name
 from moreaugrad.reports.tables import table_title

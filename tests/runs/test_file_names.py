@@ -13,7 +13,7 @@ from PIL import Image
 from moreaugrad.cli.entry import run
 from moreaugrad.data.images import find_images
 from moreaugrad.data.layouts import open_dataset
-from moreaugrad.files.names import readable
+from moreaugrad.files.foreign import readable
 from moreaugrad.models import load_model
 from moreaugrad.models.loading import trained_folder
 from moreaugrad.reports.reading import MapsFolder

@@ -25,7 +25,7 @@ from moreaugrad.cli.commands import (
 )
 from moreaugrad.cli.interruption import DONE, INTERRUPTED, PARTLY
 from moreaugrad.explainers import METHODS
-from moreaugrad.files.names import readable
+from moreaugrad.files.foreign import readable
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import Plan, options, with_options
 from moreaugrad.settings import settings_of

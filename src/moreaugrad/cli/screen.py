@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.segment import Segment
 
 from moreaugrad.cli.interruption import interruptible
-from moreaugrad.files.names import UNSHOWN, shown
+from moreaugrad.files.foreign import UNSHOWN, shown
 
 if TYPE_CHECKING:
     from moreaugrad.runs.engine import Failure

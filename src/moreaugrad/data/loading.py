@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from moreaugrad.data.augment import Array, Augment, Pixels, fitted, keyed
 from moreaugrad.data.examples import Examples
 from moreaugrad.data.images import Size
-from moreaugrad.files.names import some
+from moreaugrad.files.foreign import some
 from moreaugrad.score.noise import KEYS
 from moreaugrad.settings import Documented
 

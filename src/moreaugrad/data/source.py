@@ -19,8 +19,7 @@ from moreaugrad.data.images import Picture, find_images, load_image
 from moreaugrad.data.layouts import AUTO, WHOLE, open_dataset
 from moreaugrad.data.tree import SPLITS, open_tree
 from moreaugrad.files.atomic import file_digest
-from moreaugrad.files.foreign import FILE_LIMIT, check_named, regular_file
-from moreaugrad.files.names import readable
+from moreaugrad.files.foreign import FILE_LIMIT, check_named, readable, regular_file
 from moreaugrad.registry import choose
 
 if TYPE_CHECKING:

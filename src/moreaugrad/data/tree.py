@@ -14,8 +14,15 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from moreaugrad.files.foreign import FILE_LIMIT, TEXT_LIMIT, lies_within, parsing, regular_file
-from moreaugrad.files.names import readable, some
+from moreaugrad.files.foreign import (
+    FILE_LIMIT,
+    TEXT_LIMIT,
+    lies_within,
+    parsing,
+    readable,
+    regular_file,
+    some,
+)
 
 MEMBER_LIMIT = 2**30
 """Largest member of an archive in bytes; it is unpacked in memory."""

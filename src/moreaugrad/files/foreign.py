@@ -1,6 +1,8 @@
-"""Files that other people wrote: read within bounds, or refused with a message of one line.
+"""Files that other people wrote, and names that they chose.
 
-All such files are read through this module. So a named pipe cannot block a command, a file of the
+Files are read within bounds, or refused with a message of one line.
+
+All of them are read through this module. So a named pipe cannot block a command, a file of the
 wrong kind cannot fill the memory or start a program, and no error of a parser ends in a traceback.
 """
 
@@ -8,11 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tomllib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,6 +34,12 @@ FILE_LIMIT = 2**34
 """Largest image file in bytes; a file may be a stack of many images."""
 MOST_PIXELS = 2**27
 """Pixels of the largest image that is decoded."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Python's stand-in for a byte of a file name that is not UTF-8; it cannot be encoded."""
+UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that terminals and browsers act on instead of showing them: control characters, which
+begin escape sequences, unusual line separators and overrides of the reading direction; and
+surrogates."""
 
 
 def check_named(what: str, path: object) -> None:
@@ -166,3 +176,40 @@ def _close(path: Path) -> str:
         return nearest(path.name, [item.name for item in path.parent.iterdir()])
     except OSError:
         return ""
+
+
+def shown(text: str) -> str:
+    """Text of unknown origin made harmless for a terminal or a page."""
+    return UNSHOWN.sub("\ufffd", text)
+
+
+def number_name(value: float) -> str:
+    """A number in a name: with the fewest digits that identify it, so that different numbers have
+    different names."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def percent_name(fraction: float) -> str:
+    """A fraction in percent, as exact as `number_name`, without the percent sign."""
+    percent = Decimal(repr(float(fraction))).scaleb(2)
+    return f"{percent.normalize():f}"
+
+
+def readable(text: str) -> str:
+    """Text that can be encoded in UTF-8: bytes of a name that are not UTF-8 are escaped, as in
+    `caf\\xe9.png`."""
+    return SURROGATE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def some(names: Iterable[str], separator: str = ", ", most: int = 5) -> str:
+    """The first names of many for a message, and how many more there are."""
+    every = list(names)
+    shown = separator.join(every[:most])
+    if len(every) <= most:
+        return shown
+    return f"{shown}{separator.strip(', ')} and {len(every) - most} more"

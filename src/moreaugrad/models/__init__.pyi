@@ -1,3 +1,3 @@
-from .folding import fold_batchnorm as fold_batchnorm
 from .loaded import LoadedModel as LoadedModel, Preprocess as Preprocess
 from .loading import load_model as load_model
+from .weights import fold_batchnorm as fold_batchnorm

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.data.images import Picture, Size, centre_cropped, check_size, resized, sides
-from moreaugrad.files.foreign import parsing, read_text
-from moreaugrad.files.names import readable
+from moreaugrad.files.foreign import parsing, read_text, readable
 from moreaugrad.registry import choose
 from moreaugrad.score.checks import ForwardError
 from moreaugrad.score.forward import forward

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moreaugrad.files.names import number_name
+from moreaugrad.files.foreign import number_name
 from moreaugrad.files.units import Record, Units
 
 CONFIG = "config.toml"

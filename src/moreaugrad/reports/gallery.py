@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from moreaugrad.files.names import number_name
+from moreaugrad.files.foreign import number_name
 from moreaugrad.files.units import Record
 from moreaugrad.models import Preprocess
 from moreaugrad.pictures import Picture, Style, draw, heatmap, photo

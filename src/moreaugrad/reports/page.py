@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from moreaugrad.files.atomic import write_atomically
-from moreaugrad.files.names import shown
+from moreaugrad.files.foreign import shown
 from moreaugrad.pictures import Picture, colour_stops
 from moreaugrad.reports import wording
 from moreaugrad.reports.content import Page, Table, Tile

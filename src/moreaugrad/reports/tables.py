@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
-from moreaugrad.files.names import number_name
+from moreaugrad.files.foreign import number_name
 from moreaugrad.reports.content import Entry, Section, Table, Tile
 from moreaugrad.reports.reading import CLEAN
 from moreaugrad.reports.statistics import HIGH, LOW, Mean

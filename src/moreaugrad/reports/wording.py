@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from moreaugrad.files.names import number_name
+from moreaugrad.files.foreign import number_name
 from moreaugrad.pictures import Scale
 from moreaugrad.reports.content import Sweep, Tile
 

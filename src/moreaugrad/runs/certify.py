@@ -21,7 +21,7 @@ from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.gradient import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad, SparseMoreauGrad
-from moreaugrad.files.names import readable
+from moreaugrad.files.foreign import readable
 from moreaugrad.files.units import Record
 from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.registry import choose

@@ -27,8 +27,7 @@ from moreaugrad.files.atomic import (
     remove_partial,
     write_atomically,
 )
-from moreaugrad.files.foreign import read_json
-from moreaugrad.files.names import readable, some
+from moreaugrad.files.foreign import read_json, readable, some
 from moreaugrad.files.units import Record, Units
 from moreaugrad.reports.folder import CONFIG
 from moreaugrad.runs.plans.common import ComputePlan

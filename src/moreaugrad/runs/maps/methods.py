@@ -17,7 +17,7 @@ from moreaugrad.data.dataset import Chosen, known_classes
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import Moreau
-from moreaugrad.files.names import number_name
+from moreaugrad.files.foreign import number_name
 from moreaugrad.models import LoadedModel
 from moreaugrad.registry import choose
 from moreaugrad.runs.directory import line

@@ -17,7 +17,7 @@ from torch import Tensor
 from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import Examples
 from moreaugrad.files.atomic import write_atomically
-from moreaugrad.files.names import number_name, percent_name
+from moreaugrad.files.foreign import number_name, percent_name
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import diffroar, importance_ranks
 from moreaugrad.metrics.roar import ENDS, TOP

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moreaugrad.data.augment import Augment, Pixels, keyed
 from moreaugrad.data.examples import Examples
-from moreaugrad.files.names import percent_name
+from moreaugrad.files.foreign import percent_name
 from moreaugrad.metrics import keep
 from moreaugrad.score.noise import KEYS
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.data.augment import keyed
-from moreaugrad.files.names import number_name, percent_name
+from moreaugrad.files.foreign import number_name, percent_name
 from moreaugrad.files.units import Record, tensor_bytes
 from moreaugrad.metrics import METRICS, aggregate
 from moreaugrad.reports.content import Entry, Table

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moreaugrad.data.examples import Examples
 from moreaugrad.data.loading import Loader
-from moreaugrad.files.names import shown
+from moreaugrad.files.foreign import shown
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import gini
 from moreaugrad.models.loading import TRAINED, own_code
