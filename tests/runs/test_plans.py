@@ -95,6 +95,8 @@ def test_naming_images_replaces_those_of_a_configuration() -> None:
     plan = ExplainPlan(data=DataPlan(source="cells", indices=(1, 2)))
     assert with_options(plan, {"IMAGE": ["a.png"]}).data == DataPlan(files=("a.png",))
     assert with_options(plan, {"--data": "folder"}).data == DataPlan(source="folder")
+    given = {"--indices": ["3"], "--data": "folder"}
+    assert with_options(plan, given).data == DataPlan(source="folder", indices=(3,))
 
 
 @pytest.mark.parametrize(

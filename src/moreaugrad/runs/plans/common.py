@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from moreaugrad.data import LAYOUTS
-from moreaugrad.runs.plans.option import Option, Plan, filled, named, option, part, unkept
+from moreaugrad.runs.plans.option import Plan, filled, option, part, unkept
 
 DTYPES = ("float32", "float64", "bfloat16")
 THREADS = "[1, 1024]"
@@ -45,20 +45,16 @@ class ModelPlan(Plan):
     """Which network, see `models.load_model`.
 
     name: has to be given; nothing is explained or trained by a network that nobody chose.
-    named_in: the configuration file that the name came out of; empty where the caller gave it.
+    named_in: the configuration file that the name came out of; empty where the caller gave it,
+    which is consent to run its code.
     trust: whether code that a file names may be run.
     """
 
     GROUP: ClassVar[str] = "Model"
 
-    EDITS: ClassVar[Mapping[str, Option]] = {
-        "name": Option(
-            names=("--model",), group="Model", help=f"The network: {MODEL_NAMES}.",
-            default="required",
-        )
-    }  # fmt: skip
-
-    name: str = ""
+    name: str = option(
+        "", f"The network: {MODEL_NAMES}.", "--model", shown="required", clears=("named_in",)
+    )
     weights: str | None = option(
         None, "File of weights: safetensors, or a checkpoint without code in it.", path="digest",
         metavar="FILE",
@@ -71,10 +67,6 @@ class ModelPlan(Plan):
     outputs: str = filled()
     named_in: str = unkept("")
     trust: bool = unkept(False)
-
-    def edited(self, name: str, value: Any) -> Self:
-        """With the name that a caller gives, which is consent to run its code."""
-        return replace(self, name=value, named_in="")
 
     def check_trust(self) -> None:
         """Errors: ValueError for code that a configuration file names, without `trust`."""
@@ -138,18 +130,15 @@ class DataPlan(Plan):
 
     GROUP: ClassVar[str] = "Data"
 
-    EDITS: ClassVar[Mapping[str, Option]] = {
-        "files": Option(names=("IMAGE",), group="Data", help="Images, folders or globs."),
-        "source": Option(
-            names=("--data",), group="Data",
-            help="A data set instead of images: a folder of images, or a zip archive of one (also "
-            "ImageNet, Tiny-ImageNet, CIFAR-10 and CUB-200-2011 as they are distributed); or "
-            "cells, the built-in synthetic cells.",
-        ),
-    }  # fmt: skip
-
-    files: tuple[str, ...] = named((), "digest")
-    source: str | None = named(None, "digest")
+    files: tuple[str, ...] = option(
+        (), "Images, folders or globs.", "IMAGE", path="digest",
+        clears=("source", "indices", "images"),
+    )  # fmt: skip
+    source: str | None = option(
+        None, "A data set instead of images: a folder of images, or a zip archive of one (also "
+        "ImageNet, Tiny-ImageNet, CIFAR-10 and CUB-200-2011 as they are distributed); or cells, "
+        "the built-in synthetic cells.", "--data", path="digest", clears=("files", "indices"),
+    )  # fmt: skip
     layout: str = option(
         "auto", "Layout of the data set: cub, cifar10, tiny-imagenet, listed, imagenet or folders."
     )
@@ -186,12 +175,6 @@ class DataPlan(Plan):
         LAYOUTS.check(self.layout, also=["auto", CELLS])
         if self.files and (self.layout, self.split) != ("auto", None):
             raise ValueError("layout and split: expected a data set (--data), got image files")
-
-    def edited(self, name: str, value: Any) -> Self:
-        """Images in place of those of the configuration, whichever way it names them."""
-        if name == "source":
-            return replace(self, source=value, files=(), indices=())
-        return replace(self, files=tuple(value), source=None, indices=(), images=None)
 
     def with_paths(self, move: Callable[[str], str]) -> Self:
         return self if self.source == CELLS else super().with_paths(move)

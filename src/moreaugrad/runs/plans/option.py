@@ -27,7 +27,8 @@ class Option:
     """names: with hyphens, the first is the usual one. default: in words, where the value does not
     say it. read: where the type does not tell how. repeated: it may be given several times.
     negative: of a flag, the option for no. within: the interval of its numbers, such as "[0, 1)";
-    choices: its possible words; both are checked when a plan is made."""
+    choices: its possible words; both are checked when a plan is made. clears: other fields of its
+    plan, which get their defaults again where it is given."""
 
     names: tuple[str, ...]
     help: str
@@ -40,6 +41,7 @@ class Option:
     negative: str = ""
     within: str = ""
     choices: Sequence[str] = ()
+    clears: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -68,13 +70,14 @@ def _in_words(interval: str) -> str:
 
 
 def option(
-    default: Any, help: str, *names: str, shown: str = "", path: str | bool = False, **given: Any
-) -> Any:
+    default: Any, help: str, *names: str, shown: str = "", path: str | bool = False,
+    kept: bool = True, **given: Any,
+) -> Any:  # fmt: skip
     """A field that is an option; see `Option`. shown: its default in words. path: it names files
     or folders, relative to that of the TOML file; a text is the field next to it that keeps a
-    digest of what is named."""
+    digest of what is named. kept: see `unkept`."""
     made = Option(names=names, help=help, default=shown, **given)
-    return _field(default, {"option": made, "path": path})
+    return _field(default, kept, option=made, path=path)
 
 
 def part(kind: type[Plan], **given: Any) -> Any:
@@ -82,27 +85,26 @@ def part(kind: type[Plan], **given: Any) -> Any:
     return dataclasses.field(default_factory=partial(kind, **given))
 
 
-def named(default: Any, digest: str) -> Any:
-    """A field that names files or folders, and is no option by itself; see `option`."""
-    return _field(default, {"path": digest})
+def whole(kind: type[Plan]) -> Any:
+    """A field that is a plan whose fields are no options."""
+    return _field(kind, whole=True)
 
 
 def filled() -> Any:
     """A field that the run fills in, by which runs of different content differ."""
-    return _field("", {"digest": True})
+    return _field("", digest=True)
 
 
 def unkept(default: Any) -> Any:
     """A field that TOML files do not have, and that tells no plan from another; a plan is given by
     its class."""
-    how = {"default_factory": default} if isinstance(default, type) else {"default": default}
-    return dataclasses.field(compare=False, metadata={"kept": False}, **how)
+    return _field(default, kept=False)
 
 
-def _field(default: Any, metadata: Mapping[str, Any]) -> Any:
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: default, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+def _field(default: Any, kept: bool = True, **metadata: Any) -> Any:
+    made = default if isinstance(default, type) else lambda: default
+    how = {"default_factory": made} if isinstance(default, (type, dict)) else {"default": default}
+    return dataclasses.field(compare=kept, metadata={"kept": kept, **metadata}, **how)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,16 +183,12 @@ def options(
         if item.name in hidden:
             continue
         given, place = item.metadata.get("option"), (*where, item.name)
-        if item.name in kind.EDITS:
-            yield place, kind.EDITS[item.name]
-        elif given:
+        if given:
             yield place, _spelt_out(given, item, kind.GROUP, hints[item.name])
-        elif nested := plan_in(hints[item.name]):
+        elif not item.metadata.get("whole") and (nested := plan_in(hints[item.name])):
             yield from options(nested, hidden, place)
-    names = {item.name for item in fields(kind)}
     for name, edit in kind.EDITS.items():
-        if name not in names:
-            yield (*where, name), edit
+        yield (*where, name), edit
 
 
 def _spelt_out(given: Option, item: dataclasses.Field[Any], group: str, hint: Any) -> Option:
@@ -257,7 +255,8 @@ def _changed(plan: P, found: Mapping[tuple[str, ...], tuple[Option, Any]]) -> P:
             changed[name] = _changed(kind() if before is None else before, rest)
             continue
         option, text = found[name,]
-        read = option.read
+        read, defaults = option.read, {other: getattr(type(plan), other) for other in option.clears}
+        changed = defaults | changed
         changed[name] = read(before, text) if read else of_text(option.name, text, hints[name])
     if changed:
         plan = replace(plan, **changed)

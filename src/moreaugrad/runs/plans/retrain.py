@@ -20,13 +20,14 @@ from moreaugrad.runs.plans.option import (
     Settings,
     filled,
     option,
-    part,
     unkept,
+    whole,
 )
 from moreaugrad.runs.plans.train import LoadingPlan, TrainPlan
 
 RANDOM, ALL = "random", "all"
 """The control, whose order is drawn; and networks trained on whole images."""
+TRAINING = "TOML file of a training, as each folder of train holds one."
 IDS, FILL = "ids", "fill"
 """Files next to those of ranks, which are named by the methods."""
 
@@ -38,18 +39,16 @@ class RetrainPlan(Plan):
 
     GROUP: ClassVar[str] = "Study"
     EDITS: ClassVar[Mapping[str, Option]] = {
-        "training": Option(
-            names=("--training",), group="Study", default="required", metavar="FILE",
-            help="TOML file of a training, as each folder of train holds one.",
-        ),
         "set": Option(
             names=("--set",), group="Study", repeated=True, metavar="[METHOD.]NAME=VALUE",
             help="Any setting that `moreaugrad methods` lists; with a label, of that method.",
         ),
     }  # fmt: skip
 
-    training: TrainPlan = part(TrainPlan)
-    file: str | None = unkept(None)
+    training: TrainPlan = whole(TrainPlan)
+    file: str | None = option(
+        None, TRAINING, "--training", shown="required", metavar="FILE", kept=False
+    )
     epochs: int | None = option(
         None, "Epochs of each training.", shown="those of the file of the training"
     )
@@ -76,8 +75,6 @@ class RetrainPlan(Plan):
                 raise ValueError(f"methods: {label!r} cannot be a label; give it another")
 
     def edited(self, name: str, value: Any) -> Self:
-        if name == "training":
-            return replace(self, file=value)
         plan = self
         for label, own, found in map(labelled_setting, value):
             for each in [label] if label else self.methods:
@@ -97,14 +94,10 @@ class DiffRoarPlan(RetrainPlan):
     is the training images' mean colour.
     """
 
-    EDITS: ClassVar[Mapping[str, Option]] = {
-        **RetrainPlan.EDITS,
-        "training": replace(
-            RetrainPlan.EDITS["training"],
-            default="as the explained network was trained, on the plain loss",
-        ),
-    }
-
+    file: str | None = option(
+        None, TRAINING, "--training", metavar="FILE", kept=False,
+        shown="as the explained network was trained, on the plain loss",
+    )  # fmt: skip
     explained: str = option("", "Folder of a training.", "TRAINED", path="digest")
     digest: str = filled()
     seeds: tuple[int, ...] = option((0, 1, 2), "Random seeds of the trainings.", within="[0, inf)")
