@@ -20,6 +20,7 @@ from moreaugrad.data.augment import Augment
 from moreaugrad.data.examples import open_examples
 from moreaugrad.metrics import importance_ranks
 from moreaugrad.metrics.roar import BOTTOM, TOP
+from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.plans.retrain import DiffRoarPlan, LabelsPlan, StabilityPlan
 from moreaugrad.runs.plans.toml import plan_toml, read_plan
@@ -289,7 +290,7 @@ def test_networks_are_compared_on_what_none_has_learnt(data: Path) -> None:
     study = StabilityRun(StabilityPlan(training=plan, seeds=(0, 1, 2), exchanged=(0.0, 0.1)))
     used, tested, learnt = set(), [], set()
     for arm in study.units.values():
-        changed = study.change(arm, study.start(arm.seed))
+        changed = study.change(arm, study.start(arm.seed), RunDirectory(Path(), "", StabilityPlan))
         assert changed.test is not None
         names = [changed.training.describe(i) for i in range(len(changed.training))]
         used |= set(names)

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 from moreaugrad.runs.plans.common import TRUST
 from moreaugrad.runs.plans.option import Option, Plan, option, options
 
-_PLANS, _RUNS = "moreaugrad.runs.plans.", "moreaugrad.runs."
-_OWN, _CALLS = "moreaugrad.cli.commands:", "moreaugrad.cli.perform:"
+_PLANS, _RUNS, _CALLS = "moreaugrad.runs.plans.", "moreaugrad.runs.", "moreaugrad.cli.perform:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,37 +41,6 @@ class CommonOptions(Plan):
         if self.out is None:
             raise ValueError("--out: expected a folder for the results, got none")
         return Path(self.out)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellsOptions(Plan):
-    """What `data cells` has of its own."""
-
-    GROUP: ClassVar[str] = "Data"
-
-    images: int = option(4096, "Images to train on.", within="[0, inf)")
-    validation_images: int = option(0, "Images of a part `val`.", within="[0, inf)")
-    test_images: int = option(0, "Images of a part `test`.", within="[0, inf)")
-    size: int = option(64, "Side of the images, in pixels.")
-    seed: int = option(0, "Random seed of the cells.", within="[0, inf)")
-    workers: int = option(0, "Processes that draw; 0 is this one.", group="Computation")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoOptions(Plan):
-    """What `demo` has of its own."""
-
-    out: str = option(
-        "moreaugrad-demo", "Folder for the results.", "--out", "-o", group="Output",
-        metavar="FOLDER",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodsOptions(Plan):
-    """What `methods` has of its own."""
-
-    name: str | None = option(None, "One of them, in detail.", "METHOD")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,19 +166,19 @@ COMMANDS: dict[str, Command] = {
 }  # fmt: skip
 EVERY: Mapping[str, Command] = COMMANDS | {
     "data cells": Command(
-        plan=f"{_OWN}CellsOptions", call=f"{_CALLS}write_cells",
+        plan=f"{_CALLS}_Cells", call=f"{_CALLS}write_cells",
         help="Write synthetic cells of ten classes as a folder of images, with ground truth maps.",
         more="moreaugrad data cells --images 4096 --test-images 1024 --size 64 --out cells\n\n"
         "Interrupted and started again, it resumes.",
         without=("overwrite", "config", "trust", "dry_run"),
     ),
     "methods": Command(
-        plan=f"{_OWN}MethodsOptions", call=f"{_CALLS}list_methods",
+        plan=f"{_CALLS}_Methods", call=f"{_CALLS}list_methods",
         help="List the methods with their settings, or explain the settings of one.", more="",
         without=("out", "overwrite", "config", "trust", "dry_run", "quiet"),
     ),
     "demo": Command(
-        plan=f"{_OWN}DemoOptions", call=f"{_CALLS}demo",
+        plan=f"{_CALLS}_Demo", call=f"{_CALLS}demo",
         help="Explain synthetic cells by the built-in networks, offline, and score the maps.",
         more="The ground truth of each cell is known. Takes about a minute.",
         without=("out", "overwrite", "config", "trust", "dry_run", "quiet"),

@@ -6,9 +6,9 @@ import shlex
 import sys
 import textwrap
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.markup import escape
 from rich.padding import Padding
@@ -16,18 +16,15 @@ from rich.padding import Padding
 from moreaugrad.cli import screen, summary
 from moreaugrad.cli.commands import (
     COMMANDS,
-    CellsOptions,
     Command,
     CommonOptions,
-    DemoOptions,
-    MethodsOptions,
     loaded,
 )
 from moreaugrad.cli.interruption import DONE, INTERRUPTED, PARTLY
 from moreaugrad.explainers import METHODS
 from moreaugrad.files.foreign import readable
 from moreaugrad.runs.plans.common import ModelPlan
-from moreaugrad.runs.plans.option import Plan, options, with_options
+from moreaugrad.runs.plans.option import Plan, option, options, with_options
 from moreaugrad.settings import settings_of
 
 INDENTED = (0, 0, 0, 4)
@@ -109,7 +106,17 @@ def _words() -> str:
     return readable(shlex.join(["moreaugrad", *sys.argv[1:]]))
 
 
-def demo(plan: DemoOptions, output: CommonOptions) -> int:
+@dataclass(frozen=True, kw_only=True)
+class _Demo(Plan):
+    """What `demo` has of its own."""
+
+    out: str = option(
+        "moreaugrad-demo", "Folder for the results.", "--out", "-o", group="Output",
+        metavar="FOLDER",
+    )  # fmt: skip
+
+
+def demo(plan: _Demo, output: CommonOptions) -> int:
     """The example that needs nothing from outside."""
     overwrite = (Path(plan.out) / "config.toml").exists()
     output = replace(output, out=plan.out, overwrite=overwrite)
@@ -126,7 +133,21 @@ def demo_plan() -> Plan:
         return read_plan(COMMANDS["compare"].plan_class(), path)
 
 
-def write_cells(plan: CellsOptions, output: CommonOptions) -> int:
+@dataclass(frozen=True, kw_only=True)
+class _Cells(Plan):
+    """What `data cells` has of its own."""
+
+    GROUP: ClassVar[str] = "Data"
+
+    images: int = option(4096, "Images to train on.", within="[0, inf)")
+    validation_images: int = option(0, "Images of a part `val`.", within="[0, inf)")
+    test_images: int = option(0, "Images of a part `test`.", within="[0, inf)")
+    size: int = option(64, "Side of the images, in pixels.")
+    seed: int = option(0, "Random seed of the cells.", within="[0, inf)")
+    workers: int = option(0, "Processes that draw; 0 is this one.", group="Computation")
+
+
+def write_cells(plan: _Cells, output: CommonOptions) -> int:
     """Writes cells as images. Errors: ValueError where there would be none."""
     from moreaugrad.data.writing import write_cells as write
 
@@ -146,7 +167,14 @@ def write_cells(plan: CellsOptions, output: CommonOptions) -> int:
     return DONE
 
 
-def list_methods(plan: MethodsOptions, output: CommonOptions) -> int:
+@dataclass(frozen=True, kw_only=True)
+class _Methods(Plan):
+    """What `methods` has of its own."""
+
+    name: str | None = option(None, "One of them, in detail.", "METHOD")
+
+
+def list_methods(plan: _Methods, output: CommonOptions) -> int:
     """All methods with their settings; of one, what each setting means.
 
     Errors: ValueError for an unknown name.

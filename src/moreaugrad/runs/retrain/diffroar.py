@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -25,12 +25,19 @@ from moreaugrad.models.weights import load_weights
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import Findings
 from moreaugrad.runs.directory import RunDirectory, json_text, number
-from moreaugrad.runs.engine import Files, Watch
+from moreaugrad.runs.engine import Watch
 from moreaugrad.runs.plans.retrain import ALL, FILL, IDS, RANDOM, DiffRoarPlan
 from moreaugrad.runs.plans.toml import read_plan, to_table
 from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
 from moreaugrad.runs.retrain.examples import Ranks, masked_examples
-from moreaugrad.runs.retrain.run import RECORDS, RetrainRun, accuracy, explainers, settled_training
+from moreaugrad.runs.retrain.run import (
+    RECORDS,
+    RetrainRun,
+    accuracy,
+    explainers,
+    settled_training,
+    tested,
+)
 from moreaugrad.runs.train.prepare import PreparedTrain
 from moreaugrad.runs.train.run import BEST
 
@@ -114,11 +121,13 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
         prepared.module.eval()
         for part in (TRAIN, TEST):
             rank(self.plan, prepared, part, place, self.watch)
-        record = {"accuracy": accuracy(prepared, prepared.test)}
+        record = {"accuracy": accuracy(prepared, tested(prepared))}
         directory.write(EXPLAINED, {f"{EXPLAINED}.json": json_text(record).encode()})
 
-    def do(self, unit: str, directory: RunDirectory) -> Files | None:
-        wanted, place = self.units[unit], directory.path / RANKS
+    def change(
+        self, wanted: Masking, begun: PreparedTrain, directory: RunDirectory
+    ) -> PreparedTrain:
+        place = directory.path / RANKS
         # What is removed has the training images' colour in the test images too.
         fill = torch.from_numpy(np.load(rank_file(place, TRAIN, FILL)))
         order = self.plan.orders[0] if wanted.order == ALL else wanted.order
@@ -127,21 +136,12 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
             ranks = load_ranks(place, part, order)
             return masked_examples(examples, self.held, ranks, wanted.level, wanted.end, fill)
 
-        def change(begun: PreparedTrain) -> PreparedTrain:
-            assert begun.test is not None
-            # Masked images are of the network's size already.
-            plan = replace(begun.plan, augment=replace(begun.plan.augment, resize=None))
-            return replace(
-                begun, plan=plan, training=masked(begun.training, TRAIN),
-                validation=masked(begun.validation, TRAIN), test=masked(begun.test, TEST),
-            )  # fmt: skip
-
-        prepared = self.train(wanted.seed, change, unit, directory)
-        if prepared is None:
-            return None
-        assert prepared.test is not None
-        count = {"accuracy": accuracy(prepared, prepared.test), "count": len(prepared.test)}
-        return {f"{unit}.json": json_text({**asdict(wanted), **count}).encode()}
+        # Masked images are of the network's size already.
+        plan = replace(begun.plan, augment=replace(begun.plan.augment, resize=None))
+        return replace(
+            begun, plan=plan, training=masked(begun.training, TRAIN),
+            validation=masked(begun.validation, TRAIN), test=masked(tested(begun), TEST),
+        )  # fmt: skip
 
     def results(self, directory: RunDirectory) -> Record:
         """Accuracies by order, level and seed; of a finished study."""
@@ -223,8 +223,7 @@ def rank(
 ) -> None:
     """Writes, by the maps of one network, the ranks of the images of a part of the data, their ids
     in order, and the mean colour of those that are trained on."""
-    examples = prepared.test if part == TEST else whole(prepared)
-    assert examples is not None
+    examples = tested(prepared) if part == TEST else whole(prepared)
     methods = explainers(plan, prepared)
     found: dict[str, list[np.ndarray]] = {order: [] for order in plan.orders}
     colours, done = torch.zeros(3, dtype=torch.float64), 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,28 +33,6 @@ class Ranks:
         return torch.from_numpy(self.values[row].astype(np.int32))[None]
 
 
-@dataclass(frozen=True, eq=False)
-class _Masked:
-    """Reads images as they are evaluated, with a part of their entries kept."""
-
-    whole: Examples
-    held: Augment
-    ranks: Ranks
-    ratio: float
-    end: str
-    fill: Tensor
-
-    def read(self, key: int) -> Pixels:
-        image, _ = self.held(self.whole.read(key), seed=0, epoch=0, key=key)
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-        fill = self.fill.view(3, 1, 1)
-        found = keep(pixels, self.ranks.of(key), self.ratio, end=self.end, fill=fill)
-        return found[0].permute(1, 2, 0).numpy(), None
-
-    def title(self, key: int) -> str:
-        return f"{self.whole.title(key)}, the {self.end} {percent_name(self.ratio)}% kept"
-
-
 def masked_examples(
     whole: Examples, held: Augment, ranks: Ranks, ratio: float, end: str, fill: Tensor
 ) -> Examples:
@@ -62,8 +41,24 @@ def masked_examples(
     held: resize and crop, so that the entries are those that were ranked. end: "top" or "bottom".
     fill: `[3]`, uint8, what the other entries become.
     """
-    masked = _Masked(whole, held, ranks, ratio, end, fill)
-    return replace(whole, read=masked.read, title=masked.title, has_attention=False)
+    return replace(
+        whole, read=partial(_masked, whole, held, ranks, ratio, end, fill), has_attention=False,
+        title=partial(_masked_title, whole, f"the {end} {percent_name(ratio)}% kept"),
+    )  # fmt: skip
+
+
+def _masked(
+    whole: Examples, held: Augment, ranks: Ranks, ratio: float, end: str, fill: Tensor, key: int
+) -> Pixels:
+    """An image as it is evaluated, with a part of its entries kept."""
+    image, _ = held(whole.read(key), seed=0, epoch=0, key=key)
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    found = keep(pixels, ranks.of(key), ratio, end=end, fill=fill.view(3, 1, 1))
+    return found[0].permute(1, 2, 0).numpy(), None
+
+
+def _masked_title(whole: Examples, what: str, key: int) -> str:
+    return f"{whole.title(key)}, {what}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +83,6 @@ class _Joined:
         return (self.first, key) if key < self.beyond else (self.second, key - self.beyond)
 
 
-def joined(first: Examples, second: Examples) -> Examples:
-    """Two sets of the same classes, one after the other; ids of the second follow the first's."""
-    both = _Joined(first, second, int(first.ids.max()) + 1)
-    return replace(
-        first, labels=torch.cat([first.labels, second.labels]),
-        ids=torch.cat([first.ids, second.ids + both.beyond]), read=both.read, title=both.title,
-        has_attention=first.has_attention and second.has_attention,
-    )  # fmt: skip
-
-
 def shuffled(examples: Examples, seed: int) -> Examples:
     """Labels in an order drawn by the seed: as many of each class, of the wrong images."""
     order = keyed(seed, 0, SHUFFLE).permutation(len(examples))
@@ -105,12 +90,19 @@ def shuffled(examples: Examples, seed: int) -> Examples:
 
 
 def exchange(examples: Examples, reserve: Examples, count: int, seed: int) -> Examples:
-    """`count` examples removed and as many of `reserve` instead, both drawn by the seed."""
+    """`count` examples removed and as many of `reserve` instead, both drawn by the seed. Ids of
+    these follow those of the others."""
     if not count:
         return examples
     gone = set(drawn(len(examples), count, seed, 0))
-    kept = [place for place in range(len(examples)) if place not in gone]
-    return joined(examples.subset(kept), reserve.subset(drawn(len(reserve), count, seed, 1)))
+    first = examples.subset(place for place in range(len(examples)) if place not in gone)
+    second = reserve.subset(drawn(len(reserve), count, seed, 1))
+    both = _Joined(first, second, int(first.ids.max()) + 1)
+    return replace(
+        first, labels=torch.cat([first.labels, second.labels]),
+        ids=torch.cat([first.ids, second.ids + both.beyond]), read=both.read, title=both.title,
+        has_attention=first.has_attention and second.has_attention,
+    )  # fmt: skip
 
 
 def drawn(total: int, count: int, seed: int, number: int) -> Sequence[int]:

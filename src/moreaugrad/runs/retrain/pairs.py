@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations, product
 from typing import ClassVar, TypeVar
 
@@ -17,8 +17,7 @@ from moreaugrad.metrics import METRICS, aggregate
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.statistics import Intervals
 from moreaugrad.reports.studies import Findings
-from moreaugrad.runs.directory import RunDirectory, json_text, number
-from moreaugrad.runs.engine import Files
+from moreaugrad.runs.directory import RunDirectory, number
 from moreaugrad.runs.plans.retrain import LabelsPlan, PairPlan, StabilityPlan
 from moreaugrad.runs.retrain.diffroar import percent
 from moreaugrad.runs.retrain.examples import EXCHANGE, drawn, exchange, shuffled
@@ -28,6 +27,7 @@ from moreaugrad.runs.retrain.run import (
     accuracy,
     explainers,
     settled_training,
+    tested,
 )
 from moreaugrad.runs.train.prepare import PreparedTrain
 
@@ -90,29 +90,14 @@ class PairRun(RetrainRun[R]):
         """In the order of the table."""
         raise NotImplementedError
 
-    def change(self, arm: Arm, begun: PreparedTrain) -> PreparedTrain:
-        """With what this network learns from; the test images are the same for all."""
-        raise NotImplementedError
-
     def begin(self, directory: RunDirectory) -> None:
         """Unsuitable settings are refused before anything is trained."""
         explainers(self.plan, self.start(self.plan.seeds[0]))
 
-    def do(self, unit: str, directory: RunDirectory) -> Files | None:
-        arm = self.units[unit]
-        prepared = self.train(arm.seed, lambda begun: self.change(arm, begun), unit, directory)
-        if prepared is None:
-            return None
-        test = prepared.test
-        assert test is not None
+    def measured(self, prepared: PreparedTrain) -> tuple[Record, Mapping[str, bytes]]:
+        """Its maps of the images that are compared."""
+        test = tested(prepared)
         order = keyed(0, CHOSEN, EXCHANGE).permutation(len(test))[: self.plan.images]
-        record = {
-            **asdict(arm),
-            "training_accuracy": accuracy(prepared, prepared.training),
-            "accuracy": accuracy(prepared, test),
-            "count": len(test),
-            "compared": len(order),
-        }
         maps: dict[str, list[Tensor]] = {}
         methods = explainers(self.plan, prepared)
         for piece in prepared.pieces(prepared.evaluated(test.subset(sorted(order.tolist())))):
@@ -121,7 +106,8 @@ class PairRun(RetrainRun[R]):
                 assert isinstance(found, Tensor)
                 maps.setdefault(label, []).append(found.cpu())
         whole = tensor_bytes({label: torch.cat(parts) for label, parts in maps.items()})
-        return {f"{unit}.safetensors": whole, f"{unit}.json": json_text(record).encode()}
+        learnt = accuracy(prepared, prepared.training)
+        return {"training_accuracy": learnt, "compared": len(order)}, {".safetensors": whole}
 
     def results(self, directory: RunDirectory) -> Record:
         """networks, and the mean similarity of their maps; of a finished study."""
@@ -187,9 +173,8 @@ class StabilityRun(PairRun[StabilityPlan]):
             for a, b in combinations(plan.seeds, 2)
         ]
 
-    def change(self, arm: Arm, begun: PreparedTrain) -> PreparedTrain:
-        training, reserve = begun.training, begun.test
-        assert reserve is not None
+    def change(self, wanted: Arm, begun: PreparedTrain, directory: RunDirectory) -> PreparedTrain:
+        training, reserve = begun.training, tested(begun)
         counts = {part: round(part * len(training)) for part in self.plan.exchanged}
         used = {
             place
@@ -203,7 +188,7 @@ class StabilityRun(PairRun[StabilityPlan]):
                 f"unused by all {len(self.plan.seeds)} seeds, got "
                 f"{', '.join(map(number_name, self.plan.exchanged))}"
             )
-        exchanged = exchange(training, reserve, counts[arm.exchanged], arm.seed)
+        exchanged = exchange(training, reserve, counts[wanted.exchanged], wanted.seed)
         return replace(begun, training=exchanged, test=reserve.subset(unused))
 
 
@@ -219,10 +204,10 @@ class LabelsRun(PairRun[LabelsPlan]):
             *((OTHER_SEED, Arm(a), Arm(b)) for a, b in combinations(plan.seeds, 2)),
         ]
 
-    def change(self, arm: Arm, begun: PreparedTrain) -> PreparedTrain:
-        if not arm.permuted:
+    def change(self, wanted: Arm, begun: PreparedTrain, directory: RunDirectory) -> PreparedTrain:
+        if not wanted.permuted:
             return begun
-        return replace(begun, training=shuffled(begun.training, arm.seed))
+        return replace(begun, training=shuffled(begun.training, wanted.seed))
 
 
 def _summary(parts: Sequence[Tensor]) -> Record:

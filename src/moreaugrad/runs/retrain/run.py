@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,12 +14,12 @@ from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.data.source import CELLS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.atomic import LOCK, remove_empty
-from moreaugrad.files.units import SUFFIX
+from moreaugrad.files.units import SUFFIX, Record
 from moreaugrad.models.loading import FINISHED
 from moreaugrad.reports.folder import CONFIG
 from moreaugrad.reports.studies import STUDY_FILES
-from moreaugrad.runs.directory import ENVIRONMENT, RunDirectory
-from moreaugrad.runs.engine import Estimate, Run, Watch, execute
+from moreaugrad.runs.directory import ENVIRONMENT, RunDirectory, json_text
+from moreaugrad.runs.engine import Estimate, Files, Run, Watch, execute
 from moreaugrad.runs.maps.methods import made
 from moreaugrad.runs.network import resolved_device
 from moreaugrad.runs.plans.common import ComputePlan
@@ -34,7 +34,6 @@ from moreaugrad.training.checkpoint import WEIGHTS, Checkpoint
 
 R = TypeVar("R", bound=RetrainPlan)
 RECORDS, TRAINING = "records", "training"
-Change = Callable[[PreparedTrain], PreparedTrain]
 
 
 class RetrainRun(Run[R]):
@@ -49,9 +48,6 @@ class RetrainRun(Run[R]):
             for name in (*TrainRun.others, f"{FINISHED}{SUFFIX}", CONFIG, ENVIRONMENT, LOCK)
         ),
     )  # fmt: skip
-
-    units: Mapping[str, Any]
-    """What each network learns from, by its unit."""
 
     def __init__(
         self, plan: R, processes: Processes | None = None, watch: Watch | None = None
@@ -85,10 +81,6 @@ class RetrainRun(Run[R]):
         training = self.plan.training
         return ComputePlan(device=training.device, threads=training.threads)
 
-    @property
-    def stages(self) -> Sequence[Sequence[str]]:
-        return [list(self.units)]
-
     def start(self, seed: int) -> PreparedTrain:
         """A training with this seed that has not begun; the data are read once for each seed."""
         if self._begun is None or self._begun.plan.seed != seed:
@@ -100,20 +92,40 @@ class RetrainRun(Run[R]):
         loading = replace(plan.loading, memory=plan.loading.memory / self.processes.size)
         return prepare_train(replace(plan, loading=loading), self.processes.alone(), self.watch)
 
-    def train(
-        self, seed: int, change: Change, unit: str, directory: RunDirectory
+    def change(self, wanted: Any, begun: PreparedTrain, directory: RunDirectory) -> PreparedTrain:
+        """With what a network of `units` learns from."""
+        raise NotImplementedError
+
+    def measured(self, prepared: PreparedTrain) -> tuple[Record, Mapping[str, bytes]]:
+        """More about a trained network: for its record, and files by their suffixes."""
+        return {}, {}
+
+    def do(self, unit: str, directory: RunDirectory) -> Files | None:
+        wanted = self.units[unit]
+        changed = self.change(wanted, self.start(wanted.seed), directory)
+        prepared = self._trained(unit, changed, directory)
+        if prepared is None:
+            return None
+        more, files = self.measured(prepared)
+        test = tested(prepared)
+        record = {
+            **asdict(wanted), "accuracy": accuracy(prepared, test), "count": len(test), **more,
+        }  # fmt: skip
+        found = {f"{unit}{suffix}": data for suffix, data in files.items()}
+        return {**found, f"{unit}.json": json_text(record).encode()}
+
+    def _trained(
+        self, unit: str, changed: PreparedTrain, directory: RunDirectory
     ) -> PreparedTrain | None:
-        """The network after the last epoch; None where it was interrupted."""
-        begun = self.start(seed)
-        changed = change(begun)
-        module = copy.deepcopy(begun.module)
+        """With the network after the last epoch; None where it was interrupted."""
+        module = copy.deepcopy(changed.module)
         data = replace(changed.plan.data, digest=f"{changed.plan.data.digest} {unit}")
         fresh = replace(
             changed,
             plan=replace(changed.plan, data=data),
-            network=replace(begun.network, model=replace(begun.model, module=module)),
-            optimiser=make_optimiser(begun.plan.optimiser, module),
-            protocols=copy.deepcopy(begun.protocols),
+            network=replace(changed.network, model=replace(changed.model, module=module)),
+            optimiser=make_optimiser(changed.plan.optimiser, module),
+            protocols=copy.deepcopy(changed.protocols),
         )
         if self._last is not None:
             self._last.remove_all()
@@ -195,6 +207,11 @@ def explainers(plan: RetrainPlan, prepared: PreparedTrain) -> Mapping[str, Expla
     return {method.label: method.explainer for method in found}
 
 
-def accuracy(prepared: PreparedTrain, examples: Examples | None) -> float:
-    assert examples is not None
+def tested(prepared: PreparedTrain) -> Examples:
+    """The test images, which every study has."""
+    assert prepared.test is not None
+    return prepared.test
+
+
+def accuracy(prepared: PreparedTrain, examples: Examples) -> float:
     return float(validate(prepared, prepared.evaluated(examples))["accuracy"])
