@@ -521,7 +521,7 @@ def test_constants_outside_of_their_range_are_refused() -> None:
         vanilla_lipschitz(0.7, 2.0)
     with pytest.raises(ValueError, match="smoothness: expected a finite bound"):
         sparse_lipschitz(0.1, 1.0, math.inf)
-    with pytest.raises(ValueError, match="expected rho > 0"):
+    with pytest.raises(ValueError, match="rho: expected a number > 0"):
         vanilla_lipschitz(-1.0, 1.0)
     with pytest.raises(ValueError, match="sigma: expected"):
         probability_curvature(0.0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moreaugrad.score.batched import Batched
 from moreaugrad.score.inputs import Layout, Shape
+from moreaugrad.settings import expect
 
 PER = ("element", "pixel")
 GRID = 4
@@ -223,11 +224,8 @@ def _least_block(pixels: Tensor, spatial: Shape) -> Tensor:
 
 
 def _as_mask(mask: Tensor, batch: int, spatial: Shape) -> Tensor:
-    if tuple(mask.shape) not in (spatial, (batch, *spatial)):
-        raise ValueError(
-            f"region: expected a mask of shape {spatial} or {(batch, *spatial)}, got "
-            f"{tuple(mask.shape)}"
-        )
+    shape, known = tuple(mask.shape), (spatial, (batch, *spatial))
+    expect(shape in known, "region", f"a mask of shape {known[0]} or {known[1]}", shape)
     found = (mask != 0).reshape(-1, math.prod(spatial)).expand(batch, -1)
     if not bool(found.any(1).all()):
         raise ValueError("region: expected a mask that is not empty")
@@ -241,11 +239,8 @@ def _box(given: Sequence[int], spatial: Shape, device: torch.device) -> Tensor:
         start >= 0 and length >= 1 and start + length <= limit
         for start, length, limit in zip(starts, lengths, spatial, strict=True)
     )
-    if not fits:
-        raise ValueError(
-            f"region: expected {2 * axes} numbers (a start and then a length for each axis) of a "
-            f"box inside {spatial}, got {tuple(given)}"
-        )
+    numbers = f"{2 * axes} numbers (a start and then a length for each axis)"
+    expect(fits, "region", f"{numbers} of a box inside {spatial}", tuple(given))
     inside = torch.zeros(spatial, dtype=torch.bool, device=device)
     inside[tuple(slice(s, s + n) for s, n in zip(starts, lengths, strict=True))] = True
     return inside.reshape(1, -1)

@@ -23,7 +23,6 @@ from torch.export.graph_signature import InputKind
 from torch.random import fork_rng
 
 from moreaugrad.certificates.operators import (
-    Unknown,
     Varying,
     convolution,
     matrix_norm,
@@ -36,7 +35,7 @@ from moreaugrad.certificates.operators import (
 from moreaugrad.certificates.rules import RULES
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 Shape = tuple[int, ...]
 NORMALISATIONS = ("batch_norm", "_native_batch_norm_legit_no_training")
@@ -95,10 +94,8 @@ def sampled_lipschitz(bound: BoundScore, radius: float, samples: int = 64) -> Te
     the score's noise seed and the sample's id. The result is a lower bound of the Lipschitz
     constant: f may be steeper elsewhere.
     """
-    if not 0 < radius < math.inf or samples < 1:
-        raise ValueError(
-            f"expected a finite radius > 0 and samples >= 1, got {radius!r} and {samples!r}"
-        )
+    expect(0 < radius < math.inf, "radius", "a finite number > 0", radius)
+    expect(samples >= 1, "samples", "at least 1", samples)
     best: Tensor = bound.value_and_grad()[1].norm(dim=1)
     for index in range(samples):
         u = bound.noise.draw(bound.keys, index, bound.origin, bound.mask)
@@ -190,7 +187,7 @@ class _Walk:
         try:
             folded = self._folded(node, name, arguments)
             return RULES[name](arguments, node.meta["val"]) if folded is None else folded
-        except Unknown as error:
+        except ValueError as error:
             raise ValueError(f"model: {name} ({node.name}): {error}") from None
 
     def _folded(self, node: fx.Node, name: str, arguments: dict[str, Any]) -> float | None:

@@ -15,10 +15,6 @@ ROUNDING = 1 + 1e-9
 """By which a norm is enlarged, for rounding in float64."""
 
 
-class Unknown(ValueError):
-    """A setting for which no bound is known."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Varying:
     """A value that depends on the input: it changes by at most `speed` times the input's change.
@@ -33,7 +29,8 @@ class Varying:
 Arguments = Mapping[str, Any]
 """By the names of the operator's schema; those that depend on the input are `Varying`."""
 Rule = Callable[[Arguments, Any], float]
-"""(arguments, a tensor of the output's shape) -> the output's speed."""
+"""(arguments, a tensor of the output's shape) -> the output's speed. Errors: ValueError for
+settings for which no bound is known."""
 
 
 def varying(value: object) -> Iterator[Varying]:
@@ -52,7 +49,7 @@ def one(arguments: Arguments, name: str = "") -> Varying:
     """The only argument that depends on the input: the first, or that of this name."""
     found: Varying = arguments[name or next(iter(arguments))]
     if [each is found for each in varying(arguments)] != [True]:
-        raise Unknown(
+        raise ValueError(
             "expected a single operand that depends on the input, and settings that do not"
         )
     return found
@@ -71,7 +68,7 @@ def slope(
     def rule(a: Arguments, like: Any) -> float:
         if not known(a):
             given = {k: v for k, v in a.items() if not isinstance(v, (Tensor, Varying))}
-            raise Unknown(f"expected {expected}, got {given}")
+            raise ValueError(f"expected {expected}, got {given}")
         return one(a).speed * (factor(a) if callable(factor) else factor)
 
     return rule
@@ -103,7 +100,7 @@ def convolution(a: Arguments, scale: Tensor | None = None) -> float:
     weight, size = a["weight"], one(a, "input").like.shape
     axes = weight.ndim - 2
     if a.get("transposed") or axes not in (1, 2):
-        raise Unknown("expected a convolution of one or two axes, not transposed")
+        raise ValueError("expected a convolution of one or two axes, not transposed")
     size = size[-axes:]
     stride, dilation = (per_axis(a[name], axes) for name in ("stride", "dilation"))
     padding = a["padding"]
@@ -128,7 +125,7 @@ def per_axis(value: Any, axes: int) -> tuple[int, ...]:
 def normalisation_scale(a: Arguments) -> Tensor:
     """By what a batch normalisation multiplies each channel, `[C]` in float64."""
     if a.get("training") or a["running_var"] is None:
-        raise Unknown("expected batch normalisation with running statistics")
+        raise ValueError("expected batch normalisation with running statistics")
     scale: Tensor = (a["running_var"].detach().double() + a["eps"]).rsqrt()
     return scale if a["weight"] is None else scale * a["weight"].detach().double()
 

@@ -47,10 +47,8 @@ def smoothed_curvature(lipschitz: float, sigma: float) -> float:
     u'Hv = E (u' grad f) (v'z) / sigma^2 and E |v'z| = sqrt(2 / pi) sigma. MoreauGrad
     proposition 1 has the additional factor sqrt(d).
     """
-    if not (0 < sigma < math.inf and 0 <= lipschitz < math.inf):
-        raise ValueError(
-            f"expected finite sigma > 0 and lipschitz >= 0, got {sigma!r} and {lipschitz!r}"
-        )
+    expect(0 < sigma < math.inf, "sigma", "a finite number > 0", sigma)
+    expect(0 <= lipschitz < math.inf, "lipschitz", "a finite number >= 0", lipschitz)
     return math.sqrt(2 / math.pi) * lipschitz / sigma
 
 
@@ -123,11 +121,9 @@ def _replacement_cost(a: Tensor, k: int, m: int) -> float:
 
 
 def _check(rho: float, weak_convexity: float, smoothness: float) -> None:
-    if not (rho > 0 and weak_convexity >= 0 and smoothness >= 0):
-        raise ValueError(
-            "expected rho > 0 and bounds of the curvature >= 0, got "
-            f"rho = {rho!r}, weak_convexity = {weak_convexity!r}, smoothness = {smoothness!r}"
-        )
+    expect(rho > 0, "rho", "a number > 0", rho)
+    expect(weak_convexity >= 0, "weak_convexity", "a bound of the curvature >= 0", weak_convexity)
+    expect(smoothness >= 0, "smoothness", "a bound of the curvature >= 0", smoothness)
     if not rho * weak_convexity < 1:
         raise ValueError(
             f"rho: expected less than 1 / weak_convexity = {1 / weak_convexity:.4g}, got {rho:.4g}:"

@@ -15,7 +15,6 @@ from moreaugrad.certificates.operators import (
     ROUNDING,
     Arguments,
     Rule,
-    Unknown,
     Varying,
     convolution,
     matrix_norm,
@@ -76,11 +75,11 @@ def _product(a: Arguments, like: Any) -> float:
 
 def _quotient(a: Arguments, like: Any) -> float:
     if a.get("rounding_mode") is not None:
-        raise Unknown("expected a division without rounding")
+        raise ValueError("expected a division without rounding")
     operand, divisor = one(a), torch.as_tensor(a["other"]).detach().double()
     least = float(divisor.abs().amin())
     if not least > 0:
-        raise Unknown("expected a division by numbers other than 0")
+        raise ValueError("expected a division by numbers other than 0")
     return operand.speed * _copies(operand, like) / least
 
 
@@ -100,7 +99,7 @@ def _matrix(name: str) -> Rule:
     def rule(a: Arguments, like: Any) -> float:
         weight = weight_of(name, a)
         if weight is None:
-            raise Unknown("expected a product with a matrix that does not depend on the input")
+            raise ValueError("expected a product with a matrix that does not depend on the input")
         return operand_of(name, a).speed * matrix_norm(weight)
 
     return rule
@@ -138,7 +137,7 @@ def _adaptive_pool(axes: int) -> Rule:
         """Only where the windows have equal sizes and do not overlap."""
         have, wanted = one(a).like.shape[-axes:], like.shape[-axes:]
         if any(n % m for n, m in zip(have, wanted, strict=True)):
-            raise Unknown(
+            raise ValueError(
                 f"expected an output that divides the input {tuple(have)}, got {tuple(wanted)}"
             )
         return _repeated(a, like)

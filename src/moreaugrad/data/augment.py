@@ -9,7 +9,7 @@ import numpy as np
 
 from moreaugrad.data.images import Size, centred, resized
 from moreaugrad.registry import choose
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 Array = np.ndarray
 Pixels = tuple[Array, Array | None]
@@ -58,21 +58,17 @@ class Augment(metaclass=Documented):
 
     def __post_init__(self) -> None:
         choose("crop", self.crop, CROPS)
-        if self.size < 1:
-            raise ValueError(f"size: expected at least one pixel, got {self.size}")
+        expect(self.size >= 1, "size", "at least one pixel", self.size)
         for name, largest in (
             ("pad", np.inf), ("rotate", 180), ("blur", np.inf),
             ("brightness", 1), ("contrast", 1), ("saturation", 1),
         ):  # fmt: skip
             value = getattr(self, name)
-            if not 0 <= value <= largest or value == np.inf:
-                bound = "a number >= 0" if largest == np.inf else f"a number from 0 to {largest}"
-                raise ValueError(f"{name}: expected {bound}, got {value!r}")
+            known = "a number >= 0" if largest == np.inf else f"a number from 0 to {largest}"
+            expect(0 <= value <= largest and value < np.inf, name, known, value)
         least = self.resize if isinstance(self.resize, int) else min(self.resize or (self.size,))
-        if self.crop != "resized" and least + 2 * self.pad < self.size:
-            raise ValueError(
-                f"resize: expected at least the {self.size} pixels of the crop, got {self.resize}"
-            )
+        fits = self.crop == "resized" or least + 2 * self.pad >= self.size
+        expect(fits, "resize", f"at least the {self.size} pixels of the crop", self.resize)
 
     @classmethod
     def evaluation(cls, size: int, resize: Size | None = None) -> Augment:

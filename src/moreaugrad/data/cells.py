@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -75,17 +75,12 @@ class Cells(metaclass=Documented):
     0.003); other objects are drawn again."""
 
     def __post_init__(self) -> None:
-        if self.size < 16:
-            raise ValueError(f"size: expected at least 16 pixels, got {self.size}")
-        if self.seed < 0 or self.count < 0:
-            raise ValueError(
-                f"seed and count: expected numbers >= 0, got {self.seed} and {self.count}"
-            )
-        if not 0 <= self.min_feature_fraction <= 0.02:
-            raise ValueError(
-                "min_feature_fraction: expected a fraction of the image from 0 to 0.02 (thin bars "
-                f"cover no more), got {self.min_feature_fraction}"
-            )
+        expect(self.size >= 16, "size", "at least 16 pixels", self.size)
+        expect(self.seed >= 0, "seed", "a number >= 0", self.seed)
+        expect(self.count >= 0, "count", "a number >= 0", self.count)
+        least = self.min_feature_fraction
+        known = "a fraction of the image from 0 to 0.02 (thin bars cover no more)"
+        expect(0 <= least <= 0.02, "min_feature_fraction", known, least)
 
     def __len__(self) -> int:
         return self.count

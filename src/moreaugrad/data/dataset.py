@@ -15,6 +15,7 @@ import numpy as np
 
 from moreaugrad.data.images import Picture, decode_grey, decode_image
 from moreaugrad.data.tree import Tree
+from moreaugrad.settings import expect
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -132,9 +133,8 @@ def choose_images(
     Errors: ValueError for indices that the data set does not have.
     """
     total = len(data.items)
-    outside = [index for index in indices if not 0 <= index < total]
-    if outside:
-        raise ValueError(f"indices: expected numbers from 0 to {total - 1}, got {outside[0]}")
+    for index in indices:
+        expect(0 <= index < total, "indices", f"numbers from 0 to {total - 1}", index)
     order = np.random.default_rng(seed).permutation(total)[: min(total, count or total)]
     outputs = _outputs(data, labels or ())
     chosen = []

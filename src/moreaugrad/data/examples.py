@@ -17,6 +17,7 @@ from moreaugrad.data.dataset import IMAGENETTE, DataSet, Item
 from moreaugrad.data.images import eight_bits
 from moreaugrad.data.source import CELLS, TRAIN, open_source
 from moreaugrad.score.noise import KEYS
+from moreaugrad.settings import expect
 
 SPLIT = KEYS + 1
 """Keys the random numbers of a split. Ids of examples are below KEYS, which keys their order."""
@@ -86,9 +87,8 @@ class Examples:
     def subset(self, indices: Iterable[int]) -> Examples:
         """These examples in this order; classes and ids stay the same. Errors: ValueError."""
         rows = [int(index) for index in indices]
-        wrong = [row for row in rows if not 0 <= row < len(self)]
-        if wrong:
-            raise ValueError(f"indices: expected numbers from 0 to {len(self) - 1}, got {wrong[0]}")
+        for row in rows:
+            expect(0 <= row < len(self), "indices", f"numbers from 0 to {len(self) - 1}", row)
         return replace(self, labels=self.labels[rows], ids=self.ids[rows])
 
 
@@ -114,8 +114,7 @@ def split_off(examples: Examples, fraction: float, seed: int = 0) -> tuple[Examp
     >>> examples = mg.data.open_examples("cells", size=32, count=100)
     >>> training, validation = mg.data.split_off(examples, 0.1)
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
+    expect(0 < fraction < 1, "fraction", "a number between 0 and 1", fraction)
     rest, off = [], []
     for label in sorted(set(examples.labels.tolist())):
         members = (examples.labels == label).nonzero().flatten().tolist()

@@ -21,6 +21,7 @@ from moreaugrad.files.foreign import (
     parsing,
     regular_file,
 )
+from moreaugrad.settings import expect
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,13 +45,10 @@ def sides(size: Size) -> tuple[int, int]:
 def check_size(name: str, size: Size) -> None:
     """Errors: ValueError for less than one pixel, and for sizes that memory could not hold."""
     both = sides(size)
-    if min(both) < 1:
-        raise ValueError(f"{name}: expected at least one pixel, got {size}")
-    if max(both) > LONGEST_SIDE or math.prod(both) > MOST_PIXELS:
-        raise ValueError(
-            f"{name}: expected sides of at most {LONGEST_SIDE} pixels, and {MOST_PIXELS} pixels in "
-            f"all; got {size}"
-        )
+    expect(min(both) >= 1, name, "at least one pixel", size)
+    fits = max(both) <= LONGEST_SIDE and math.prod(both) <= MOST_PIXELS
+    known = f"sides of at most {LONGEST_SIDE} pixels, and {MOST_PIXELS} pixels in all"
+    expect(fits, name, known, size)
 
 
 def load_image(path: str | Path) -> Picture:

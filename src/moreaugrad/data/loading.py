@@ -17,7 +17,7 @@ from moreaugrad.data.examples import Examples
 from moreaugrad.data.images import Size
 from moreaugrad.files.foreign import some
 from moreaugrad.score.noise import KEYS
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 Request = tuple[int, list[list[int]]]
 """An epoch and, for each piece of a batch, the indices of its examples."""
@@ -42,8 +42,7 @@ class Workers(Generic[Q, A]):
     """
 
     def __init__(self, answer: Callable[[Q], A], count: int = 0, *, pin: bool = False) -> None:
-        if count < 0:
-            raise ValueError(f"workers: expected a number of processes >= 0, got {count}")
+        expect(count >= 0, "workers", "a number of processes >= 0", count)
         self._requests: _Requests[Q] = _Requests()
         self._loader: DataLoader[A | ValueError] = DataLoader(
             _Answers(answer),
@@ -257,12 +256,9 @@ class Loader:
         self.examples, self.augment, self.batch, self.seed = examples, augment, batch, seed
         self.shuffle = shuffle
         self.drop_last = shuffle if drop_last is None else drop_last
-        if batch < 1:
-            raise ValueError(f"batch: expected at least one example, got {batch}")
-        if len(self) == 0:
-            raise ValueError(
-                f"batch: expected at most the {len(examples)} examples that there are, got {batch}"
-            )
+        expect(batch >= 1, "batch", "at least one example", batch)
+        known = f"at most the {len(examples)} examples that there are"
+        expect(len(self) > 0, "batch", known, batch)
         self._workers = Workers(partial(_pieces, examples, augment, seed), workers, pin=pin)
 
     def __len__(self) -> int:
@@ -291,9 +287,8 @@ class Loader:
         A batch is cut into `shards` runs of rows, whose lengths differ by at most one. Read one
         epoch at a time.
         """
-        outside = [shard for shard in wanted if not 0 <= shard < shards]
-        if outside:
-            raise ValueError(f"shard: expected a number from 0 to {shards - 1}, got {outside[0]}")
+        for shard in wanted:
+            expect(0 <= shard < shards, "shard", f"a number from 0 to {shards - 1}", shard)
         order = self.order(epoch)
         requests: list[Request] = []
         for number in range(start, len(self)):

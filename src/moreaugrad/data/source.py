@@ -21,6 +21,7 @@ from moreaugrad.data.tree import SPLITS, open_tree
 from moreaugrad.files.atomic import file_digest
 from moreaugrad.files.foreign import FILE_LIMIT, check_named, readable, regular_file
 from moreaugrad.registry import choose
+from moreaugrad.settings import expect
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,8 +56,8 @@ def open_source(
     """
     if source == CELLS:
         split = choose("split", split or TEST, CELL_COUNTS)
-        if not 0 <= seed < min(filter(None, CELL_SEEDS.values())):
-            raise ValueError(f"seed: expected a number from 0 to 2^30 - 1, got {seed}")
+        known = 0 <= seed < min(filter(None, CELL_SEEDS.values()))
+        expect(known, "seed", "a number from 0 to 2^30 - 1", seed)
         cells = Cells(
             size=size,
             seed=seed + CELL_SEEDS[split],

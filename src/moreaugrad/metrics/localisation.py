@@ -291,7 +291,7 @@ def _bands(values: Floats, edges: Floats) -> Bands:
 
 def _edges(name: str, edges: Sequence[float]) -> Floats:
     """(-b, -a, a, b). Errors: ValueError unless 0 < a < b < 1."""
-    if len(edges) != 2 or not 0 < edges[0] < edges[1] < 1:
-        raise ValueError(f"{name}: expected two numbers 0 < a < b < 1, got {list(edges)}")
+    known = len(edges) == 2 and 0 < edges[0] < edges[1] < 1
+    expect(known, name, "two numbers 0 < a < b < 1", list(edges))
     low, high = edges
     return np.array([-high, -low, low, high])

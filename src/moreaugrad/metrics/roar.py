@@ -72,10 +72,8 @@ def keep(
     """
     check_ratio(ratio)
     choose("end", end, ENDS)
-    if ranks.shape[::2] != x.shape[::2] or ranks.shape[3] != x.shape[3]:
-        raise ValueError(
-            f"ranks: expected those of inputs {list(x.shape)}, got {list(ranks.shape)}"
-        )
+    same = ranks.shape[::2] == x.shape[::2] and ranks.shape[3] == x.shape[3]
+    expect(same, "ranks", f"those of inputs {list(x.shape)}", list(ranks.shape))
     size = ranks[0].numel()
     kept = ranks >= size - _count(ratio, size) if end == TOP else ranks < _count(ratio, size)
     return torch.where(kept, x, torch.as_tensor(fill, dtype=x.dtype, device=x.device))

@@ -201,10 +201,8 @@ def ssim(
             "ssim: expected maps [B, C, H, W] or [B, H, W], with a reduction where they are "
             f"displayed; got {list(a.shape)} with reduction {reduction!r}"
         )
-    if window.cropped and min(a.shape[-2:]) < window.size:
-        raise ValueError(
-            f"ssim: expected maps of {window.size} pixels a side, got {list(a.shape[-2:])}"
-        )
+    fits = not window.cropped or min(a.shape[-2:]) >= window.size
+    expect(fits, "ssim", f"maps of {window.size} pixels a side", list(a.shape[-2:]))
     known = data_range is None or data_range > 0
     expect(known, "data_range", "a number > 0 or None", data_range)
 

@@ -18,7 +18,7 @@ from moreaugrad.files.foreign import parsing, read_text, readable
 from moreaugrad.registry import choose
 from moreaugrad.score.checks import ForwardError
 from moreaugrad.score.forward import forward
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 JSON_LABELS = "a JSON list of names, or an object from the indices 0, 1, ... to names"
@@ -49,10 +49,8 @@ class Preprocess(metaclass=Documented):
                 "mean and std: expected three numbers each (RGB) or one each (grey), got "
                 f"{self.mean} and {self.std}"
             )
-        if not all(0 < value < math.inf for value in self.std):
-            raise ValueError(f"std: expected numbers > 0, got {self.std}")
-        if not all(map(math.isfinite, self.mean)):
-            raise ValueError(f"mean: expected finite numbers, got {self.mean}")
+        expect(all(0 < value < math.inf for value in self.std), "std", "numbers > 0", self.std)
+        expect(all(map(math.isfinite, self.mean)), "mean", "finite numbers", self.mean)
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             if size is not None:
                 check_size(name, size)

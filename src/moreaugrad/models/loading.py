@@ -18,7 +18,7 @@ from moreaugrad.models import sources
 from moreaugrad.models.loaded import LoadedModel, Preprocess, check_labels, read_labels
 from moreaugrad.models.weights import fill_weights, fit_head_to, read_weights
 from moreaugrad.registry import first_line, untrusted
-from moreaugrad.settings import nearest
+from moreaugrad.settings import expect, nearest
 
 TRAINED, FILE, LABELS = "trained", "model.json", "labels.json"
 FINISHED = "results"
@@ -124,8 +124,7 @@ def _source(name: str) -> tuple[sources.Source, str]:
 def _placed(
     module: torch.nn.Module, device: str | torch.device, dtype: torch.dtype
 ) -> torch.nn.Module:
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype: expected a floating-point type, got {dtype}")
+    expect(dtype.is_floating_point, "dtype", "a floating-point type", dtype)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -18,6 +18,7 @@ from torch.random import fork_rng
 
 from moreaugrad.files.foreign import parsing, regular_file, some
 from moreaugrad.score.forward import forward
+from moreaugrad.settings import expect
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 """Keys under which training scripts put the weights in their checkpoints."""
@@ -166,10 +167,8 @@ def fit_head(
     old = module.get_submodule(where)
     assert isinstance(old, (nn.Linear, nn.Conv2d))
     outputs = len(old.weight)
-    if rows is not None and (len(rows) != classes or any(not 0 <= r < outputs for r in rows)):
-        raise ValueError(
-            f"{name}: expected {classes} rows of the {outputs} of its last layer, got {list(rows)}"
-        )
+    known = rows is None or (len(rows) == classes and all(0 <= row < outputs for row in rows))
+    expect(known, name, f"{classes} rows of the {outputs} of its last layer", rows)
     made = _fresh(old, classes, seed)
     if rows is not None:
         made.load_state_dict(

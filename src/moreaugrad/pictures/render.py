@@ -34,6 +34,7 @@ from moreaugrad.pictures.levels import (
     reduce,
 )
 from moreaugrad.registry import choose
+from moreaugrad.settings import expect
 
 NEUTRAL = (138, 141, 148)
 """The grey of a map that is zero everywhere; no colormap has it, so it is not taken for a value."""
@@ -69,8 +70,8 @@ class Style:
         choose("palette", self.palette, PALETTES)
         choose("signed palette", self.signed_palette, SIGNED_PALETTES)
         for name, top in (("percentile", 100.0), ("opacity", 1.0), ("keep", 1.0)):
-            if not 0 < (value := getattr(self, name)) <= top:
-                raise ValueError(f"{name}: expected a number in (0, {top:g}]; got {value!r}")
+            value = getattr(self, name)
+            expect(0 < value <= top, name, f"a number in (0, {top:g}]", value)
 
 
 @dataclass(frozen=True, kw_only=True)

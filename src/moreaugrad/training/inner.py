@@ -14,6 +14,7 @@ from moreaugrad.score.checks import check_recording, detached
 from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import PIXEL, InputSpace, Layout, working_dtype
 from moreaugrad.score.targets import log_probability, log_sigmoid, log_softmax, pulled_back, raised
+from moreaugrad.settings import expect
 
 Model = Callable[[Tensor], object]
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -152,8 +153,7 @@ class InnerProblem:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"x: expected a batch of floating-point inputs, got {kind}")
-        if x.ndim < 2 or x.numel() == 0:
-            raise ValueError(f"x: expected a batch [B, ...], got shape {tuple(x.shape)}")
+        expect(x.ndim >= 2 and x.numel() > 0, "x", "a batch [B, ...]", tuple(x.shape))
         check_recording((x,))
         scale = low = high = None
         if space is not None:
