@@ -82,11 +82,6 @@ class RitzSpace:
         found: Tensor = torch.linalg.solve(shifts - self.small, coefficients)
         return found
 
-    def gram(self, entries: Tensor) -> Tensor:
-        """V' V over some of the entries `[B, n]`: `[B, k, k]`."""
-        found = [(v * kept) @ v.T for v, kept in zip(self.basis, entries, strict=True)]
-        return torch.stack(found).double().cpu()
-
     def top(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The largest Ritz pair of each sample, and its accuracy.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +13,8 @@ from moreaugrad.penalties.base import prox_derivative
 
 ROUNDINGS = 4
 """Roundings of D: a shorter step counts as zero."""
+STEPS = 1000
+"""Most proximal gradient steps."""
 
 
 class QuadraticModel:
@@ -25,8 +26,6 @@ class QuadraticModel:
     definite or not. accuracy `[B]`: length of the gradient step at which a sample is done.
     """
 
-    steps: ClassVar[int] = 1000
-
     def __init__(
         self, space: RitzSpace, pull: Tensor, twice: Tensor, accuracy: Tensor, penalty: Penalty
     ) -> None:
@@ -37,18 +36,10 @@ class QuadraticModel:
         self.steepest = self.twice + (-lowest).clamp_min(0).to(twice)
         self.delta = torch.zeros_like(pull)
 
-    @staticmethod
-    def of(
-        space: RitzSpace, pull: Tensor, twice: Tensor, accuracy: Tensor, penalty: Penalty
-    ) -> QuadraticModel:
-        plain = isinstance(penalty, L1) and isinstance(penalty.eta, float) and penalty.eta == 1
-        return (_L1Model if plain else QuadraticModel)(space, pull, twice, accuracy, penalty)
-
     def changed(self, slope: Tensor) -> QuadraticModel:
         """The problem with slopes changed by `slope` `[B, n]`, started at the last solution."""
-        model = type(self)(
-            self.space, self.pull + slope, self.twice[:, 0], self.accuracy, self.penalty
-        )
+        pull = self.pull + slope
+        model = QuadraticModel(self.space, pull, self.twice[:, 0], self.accuracy, self.penalty)
         model.delta = self.delta
         return model
 
@@ -61,13 +52,14 @@ class QuadraticModel:
         delta = before = self.delta
         going = torch.ones_like(self.accuracy, dtype=torch.bool)
         pulls = self._pulls(delta)
-        for _ in range(self.steps):
+        for _ in range(STEPS):
             slope = pulls - self.twice * delta
             moved = self._step(delta, slope, lambda1)
             length = self.steepest[:, 0] * (moved - delta).norm(dim=1)
             # Also take a short step, because it sets entries exactly to zero.
             delta = torch.where(going[:, None], moved, delta)
-            going = going & (length > self._enough(moved))
+            rounding = ROUNDINGS * torch.finfo(moved.dtype).eps * moved.norm(dim=1)
+            going = going & (length > self.accuracy.maximum(self.steepest[:, 0] * rounding))
             if not bool(going.any()):
                 break
             found = self._better(lambda1, moved, *self._candidates(moved, before, lambda1))
@@ -77,17 +69,19 @@ class QuadraticModel:
         self.delta = delta
         return delta
 
-    def _enough(self, moved: Tensor) -> Tensor:
-        """The accuracy, or the rounding of a step if that is larger."""
-        rounding = ROUNDINGS * torch.finfo(moved.dtype).eps * moved.norm(dim=1)
-        return self.accuracy.maximum(self.steepest[:, 0] * rounding)
-
     def lacking(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
         """Residual of D, `[B]`; divided by the smallest curvature, it bounds the error of D.
 
-        The length of a proximal gradient step, but at least the rounding of D. slope `[B, n]`: of
-        the objective without the penalty.
+        For the L1 norm the distance of 0 from the objective's subdifferential; else the length of a
+        proximal gradient step, but at least the rounding of D. slope `[B, n]`: of the objective
+        without the penalty.
         """
+        eta = self.penalty.eta if isinstance(self.penalty, L1) else None
+        if isinstance(eta, float) and eta == 1:
+            weight = lambda1[:, None]
+            inside = (slope.abs() - weight).clamp_min(0)
+            off: Tensor = torch.where(delta == 0, inside, slope - weight * delta.sign())
+            return off.norm(dim=1)
         rounding = torch.finfo(delta.dtype).eps * delta.norm(dim=1)
         step: Tensor = (self._step(delta, slope, lambda1) - delta).norm(dim=1)
         return self.steepest[:, 0] * step.maximum(rounding)
@@ -122,59 +116,4 @@ class QuadraticModel:
             length = (self._step(point, slope, lambda1) - point).norm(dim=1)
             best = torch.where((length < shortest)[:, None], point, best)
             shortest = torch.minimum(length, shortest)
-        return best
-
-
-class _L1Model(QuadraticModel):
-    """R = ||D||_1: Newton's method solves for the nonzero entries at given signs."""
-
-    steps: ClassVar[int] = 100
-
-    def _enough(self, moved: Tensor) -> Tensor:
-        return self.accuracy
-
-    def lacking(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
-        """The distance of 0 from the objective's subdifferential."""
-        weight = lambda1[:, None]
-        inside = (slope.abs() - weight).clamp_min(0)
-        found: Tensor = torch.where(delta == 0, inside, slope - weight * delta.sign()).norm(dim=1)
-        return found
-
-    def _candidates(self, at: Tensor, before: Tensor, lambda1: Tensor) -> Iterator[Tensor]:
-        """Points near the solution for the nonzero entries of `at`, with their signs."""
-        support = at != 0
-        full = self._newton(at.sign(), lambda1)
-        crosses = support & (full * at < 0)
-        # As far as no sign changes: this always lowers the objective.
-        reach = torch.where(crosses, at / (at - full), 1.0)
-        first = reach.amin(1, keepdim=True)
-        yield torch.where(crosses & (reach == first), 0.0, at + first * (full - at))
-        if bool(crosses.any()):
-            yield full
-            sign = torch.where(crosses, 0.0, at.sign())
-            full = self._newton(sign, lambda1)
-            yield torch.where(full * sign < 0, 0.0, full)
-
-    def _newton(self, sign: Tensor, lambda1: Tensor) -> Tensor:
-        """The solution for these signs, if they do not change."""
-        space, support = self.space, sign != 0
-        inner = torch.where(support, self.pull, 0.0) - lambda1[:, None] * sign
-        # d = (c + P V T w) / a on the support, with w = V'd
-        among = space.gram(support) / self.twice.double().cpu()[:, :, None]
-        system = torch.eye(space.size, dtype=torch.float64) - among @ space.small
-        right = space.coefficients(inner / self.twice)
-        w = torch.linalg.solve(system, right[:, :, None])[:, :, 0]
-        return (inner + torch.where(support, space.combine(space.times(w)), 0.0)) / self.twice
-
-    def _better(self, lambda1: Tensor, *points: Tensor) -> Tensor:
-        """The point with the lowest objective."""
-        best, *others = points
-        slope = self.twice * best - self._pulls(best)
-        for other in others:
-            ahead = self.twice * other - self._pulls(other)
-            # Differences entry by entry, which rounding of the objectives would hide.
-            rise = (slope + ahead) / 2 * (other - best)
-            rise = rise + lambda1[:, None] * (other.abs() - best.abs())
-            lower = rise.double().sum(1, keepdim=True) < 0
-            best, slope = torch.where(lower, other, best), torch.where(lower, ahead, slope)
         return best

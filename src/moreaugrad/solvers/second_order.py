@@ -222,7 +222,7 @@ class _Exploration:
 
     def _model(self, pull: Tensor) -> QuadraticModel:
         accuracy = 0.1 * self.tolerance * self.length
-        return QuadraticModel.of(self.space, pull, self.twice, accuracy, self.problem.penalty)
+        return QuadraticModel(self.space, pull, self.twice, accuracy, self.problem.penalty)
 
     def _open(self) -> tuple[Tensor, ...]:
         """Which samples need a further direction, and the candidates."""
