@@ -18,9 +18,8 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.registry import choose
-from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout, MaskLike
+from moreaugrad.score.inputs import INPUT, UNITS, Batched, InputSpace, Layout, MaskLike
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike

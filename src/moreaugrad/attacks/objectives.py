@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.score.batched import Batched
-from moreaugrad.score.inputs import Layout, Shape
+from moreaugrad.score.inputs import Batched, Layout, Shape
 from moreaugrad.settings import expect
 
 PER = ("element", "pixel")

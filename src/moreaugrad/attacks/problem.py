@@ -13,9 +13,8 @@ from torch import Tensor
 from moreaugrad.attacks.objectives import Goal
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.registry import choose
-from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import INPUT, UNITS, InputSpace, Layout
+from moreaugrad.score.inputs import INPUT, UNITS, Batched, InputSpace, Layout
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.targets import Readout, TargetLike
 

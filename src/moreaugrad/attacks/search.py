@@ -11,8 +11,8 @@ from torch import Tensor
 
 from moreaugrad.attacks.problem import AttackedBatch, AttackStatus
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import Batched
 from moreaugrad.solvers.solution import Solution
 
 FLAT = 1e-12

@@ -24,48 +24,41 @@ from moreaugrad.score.forward import activations, out_of_memory
 from moreaugrad.score.targets import reduced_precision
 
 
-@dataclass(frozen=True, eq=False)
-class _GeneratorStates:
-    """States of the global generators of Python, numpy and torch (CPU and one device)."""
+def _generators(device: torch.device) -> list[Any]:
+    """States of the global generators: of Python, of numpy, of torch on the CPU and on a device."""
+    states = [getstate(), get_state(legacy=True), get_rng_state()]  # noqa: NPY002
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state())
+    return states
 
-    device: torch.device
-    of_python: Any
-    of_numpy: Any
-    of_torch: tuple[Tensor, ...]
 
-    @classmethod
-    def now(cls, device: torch.device) -> _GeneratorStates:
-        states = [get_rng_state()]
-        if device.type != "cpu":
-            states.append(torch.get_device_module(device).get_rng_state())
-        return cls(device, getstate(), get_state(legacy=True), tuple(states))  # noqa: NPY002
+def _restore(device: torch.device, states: list[Any]) -> None:
+    of_python, of_numpy, of_torch, *others = states
+    setstate(of_python)
+    set_state(of_numpy)  # noqa: NPY002
+    set_rng_state(of_torch)
+    for other in others:
+        torch.get_device_module(device).set_rng_state(other)
 
-    def same(self, other: _GeneratorStates) -> bool:
-        """Whether no random number was drawn in between."""
-        return (
-            self.of_python == other.of_python
-            and all(
-                np.array_equal(a, b) for a, b in zip(self.of_numpy, other.of_numpy, strict=True)
-            )
-            and all(map(torch.equal, self.of_torch, other.of_torch))
-        )
 
-    def restore(self) -> None:
-        setstate(self.of_python)
-        set_state(self.of_numpy)  # noqa: NPY002
-        set_rng_state(self.of_torch[0])
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(self.of_torch[1])
+def _unchanged(device: torch.device, states: list[Any]) -> bool:
+    """Whether no random number was drawn since."""
+    of_python, of_numpy, *of_torch = _generators(device)
+    return (
+        of_python == states[0]
+        and all(map(np.array_equal, of_numpy, states[1]))
+        and all(map(torch.equal, of_torch, states[2:]))
+    )
 
 
 @contextmanager
 def untouched(device: torch.device) -> Iterator[None]:
     """Restores the states of the global random generators on exit."""
-    before = _GeneratorStates.now(device)
+    before = _generators(device)
     try:
         yield
     finally:
-        before.restore()
+        _restore(device, before)
 
 
 CLOSE = 1e-5
@@ -111,7 +104,8 @@ def check_behaviour(bound: BoundScore, outputs: Tensor, *, any_size: bool) -> in
     Returns the bytes that a row keeps for its gradient, 0 if that could not be measured.
     Errors: ModelError with the cause.
     """
-    before = _GeneratorStates.now(bound.origin.device)
+    device = bound.origin.device
+    before = _generators(device)
     size = 0
     for probe, instead in _probes(bound):
         try:
@@ -124,7 +118,7 @@ def check_behaviour(bound: BoundScore, outputs: Tensor, *, any_size: bool) -> in
             if not out_of_memory(error) and (any_size or not isinstance(error, ModelError)):
                 raise
             _compare_instead(bound, outputs, instead, error)
-    if not before.same(_GeneratorStates.now(bound.origin.device)):
+    if not _unchanged(device, before):
         _check_draws(bound)
     return size
 
@@ -213,12 +207,13 @@ def _diagnose(
     bound: BoundScore, outputs: Tensor, probe: _Probe, place: int, recorded: Tensor, gap: float
 ) -> None:
     """Raises the reason why `recorded` differs from the known output, unless it is rounding."""
-    start = _GeneratorStates.now(bound.origin.device)
+    device = bound.origin.device
+    start = _generators(device)
     once, twice = (_outputs(bound, probe, gradients=False)[place] for _ in range(2))
     if (moved := _gap(once, twice, once)) > CLOSE:
-        start.restore()
+        _restore(device, start)
         again = _outputs(bound, probe, gradients=False)[place]
-        start.restore()
+        _restore(device, start)
         if _gap(again, _outputs(bound, probe, gradients=False)[place], again) <= CLOSE:
             raise _random(bound.model, moved)
         raise _Differs(
@@ -227,7 +222,7 @@ def _diagnose(
             "numbers too. Look for a counter, a cache, a hidden state that is kept, or a random "
             f"generator of its own; {ANYWAY}"
         )
-    if not start.same(_GeneratorStates.now(bound.origin.device)):
+    if not _unchanged(device, start):
         _check_draws(bound)
     far = FAR_REDUCED if _reduced(bound) else FAR
     if gap > far:

@@ -1,4 +1,4 @@
-"""The inputs of a model: flat vectors, masks, further arguments, and the units of pixels.
+"""The inputs of a model: flat vectors, masks, further arguments, units of pixels; and batches.
 
 Solvers work on one matrix `[B, n]`, a row for each sample; `Layout` says where each input lies in
 it. A masked entry (padding) keeps its value in every network pass, so that the score is a function
@@ -8,8 +8,9 @@ of the real entries alone, and its gradient at the masked ones is exactly zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -244,3 +245,55 @@ def take(args: tuple[object, ...], follows: tuple[bool, ...], rows: Tensor) -> t
         arg[rows.to(arg.device)] if isinstance(arg, Tensor) and along else arg
         for arg, along in zip(args, follows, strict=True)
     )
+
+
+class Batched:
+    """A dataclass whose fields have an entry for each sample, or one value for all.
+
+    Fields with an entry for each sample: a tensor `[B, ...]`, a tuple of such tensors or of B other
+    objects, a mapping with such tensors, and an object with a method `select`. All other fields
+    are the same for all samples.
+    """
+
+    def select(self, rows: Tensor) -> Self:
+        """The record of some of the samples."""
+        record = cast(Any, self)
+        changed = {item.name: _picked(getattr(self, item.name), rows) for item in fields(record)}
+        return cast(Self, replace(record, **changed))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The record of several groups of samples, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        names = [item.name for item in fields(cast(Any, cls))]
+        return cls(**{name: _joined([getattr(part, name) for part in parts]) for name in names})
+
+
+def _picked(value: Any, rows: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value[rows]
+    if isinstance(value, tuple):
+        if value and isinstance(value[0], Tensor):
+            return tuple(part[rows] for part in value)
+        return tuple(value[row] for row in rows.tolist())
+    if isinstance(value, Mapping):
+        return {k: v[rows] if isinstance(v, Tensor) else v for k, v in value.items()}
+    select = getattr(value, "select", None)
+    return value if select is None else select(rows)
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(values))
+    if isinstance(first, tuple):
+        if first and isinstance(first[0], Tensor):
+            return tuple(map(torch.cat, zip(*values, strict=True)))
+        return sum(values, ())
+    if isinstance(first, Mapping):
+        return {
+            name: torch.cat([each[name] for each in values]) if isinstance(found, Tensor) else found
+            for name, found in first.items()
+        }
+    return first

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from moreaugrad.registry import choose
-from moreaugrad.score.batched import Batched
-from moreaugrad.score.inputs import per_sample
+from moreaugrad.score.inputs import Batched, per_sample
 from moreaugrad.settings import Documented
 
 TargetLike = int | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | tuple[int, ...] | None

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from moreaugrad.penalties import Penalty
-from moreaugrad.score.batched import Batched
 from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.inputs import Batched
 from moreaugrad.settings import Documented
 
 
