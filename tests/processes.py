@@ -18,7 +18,7 @@ SERVER.set_forkserver_preload(
         "moreaugrad.cli.entry",
         "moreaugrad.runs.maps.run",
         "moreaugrad.runs.certify",
-        "moreaugrad.runs.sanity",
+        "moreaugrad.runs.studies",
         "moreaugrad.runs.retrain.pairs",
     ]
 )

@@ -16,7 +16,7 @@ from moreaugrad.cli.entry import run
 from moreaugrad.metrics import randomisation
 from moreaugrad.metrics.sanity import layers as randomisation_layers
 from moreaugrad.reports.studies import Findings
-from moreaugrad.runs import sanity
+from moreaugrad.runs import studies
 from toys import last
 
 
@@ -112,7 +112,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
             raise KeyboardInterrupt
         return randomisation(*given, **named)
 
-    monkeypatch.setattr(sanity, "randomisation", counted)
+    monkeypatch.setattr(studies, "randomisation", counted)
     assert run([*command(images, out), "--json"]) == 130
     found = json.loads(capsys.readouterr().out)
     assert (found["finished"], found["units"]) == (2, 4)

@@ -135,13 +135,13 @@ COMMANDS: dict[str, Command] = {
         hidden=("preprocess",),
     ),
     "sanity": Command(
-        plan=f"{_PLANS}studies:SanityPlan", run=f"{_RUNS}sanity:SanityRun",
+        plan=f"{_PLANS}studies:SanityPlan", run=f"{_RUNS}studies:SanityRun",
         help="Compare maps with those of copies of the network with randomised weights.",
         more="moreaugrad sanity --data photos/ --model torchvision:squeezenet1_0 --out "
         "photos-sanity",
     ),
     "visualise": Command(
-        plan=f"{_PLANS}studies:VisualisePlan", run=f"{_RUNS}visualise:VisualiseRun",
+        plan=f"{_PLANS}studies:VisualisePlan", run=f"{_RUNS}studies:VisualiseRun",
         help="Feature visualisation: images that raise the score of each class.",
         more="moreaugrad visualise --model builtin --set jitter=2 --set blur=0.5 --out features",
     ),

@@ -18,6 +18,8 @@ CONFIG = "config.toml"
 SAMPLES, METHODS = "samples", "methods"
 MARK = re.compile(r"# Written by moreaugrad ([\w -]+)\.\n")
 PAGE, PAGE_UNIT = "index.html", "index"
+COMPARED = "compared."
+"""Before the labels of the second network's methods."""
 
 
 def unit_stem(block: int, label: str = "") -> str:
@@ -51,6 +53,11 @@ def read_config(path: Path) -> tuple[str, dict[str, Any], str]:
     return mark[1], table, text
 
 
+def swept_label(method: str, over: str, value: float) -> str:
+    """Of a method at a value of a sweep."""
+    return f"{method}.{over}={number_name(value)}"
+
+
 def labels(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The methods of a configuration by the labels of their maps, with what they are: `method`,
     `settings`, `value` (of a sweep), `compared` (of the second network)."""
@@ -60,12 +67,14 @@ def labels(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     }
     sweep = config.get("sweep", {})
     for value in sweep.get("values", ()):
-        label = f"{sweep['method']}.{sweep['over']}={number_name(value)}"
-        settings = sweep.get("settings", {})
+        settings, label = (
+            sweep.get("settings", {}),
+            swept_label(sweep["method"], sweep["over"], value),
+        )
         found[label] = {"method": sweep["method"], "settings": settings, "value": float(value)}
     for label, given in config.get("compare", {}).get("methods", {}).items():
         method = given.get("method", label)
-        found[f"compared.{label}"] = {"method": method, "settings": given, "compared": True}
+        found[COMPARED + label] = {"method": method, "settings": given, "compared": True}
     return found
 
 

@@ -42,13 +42,11 @@ from moreaugrad.runs.engine import (
     Files,
     NoResult,
     Run,
-    Watch,
     seconds_per_evaluation,
 )
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.studies import DRAWS, STEPS, CertifyPlan
-from moreaugrad.runs.processes import Processes
 from moreaugrad.score.noise import ABSOLUTE, RELATIVE
 
 TOLERANCE = 0.01
@@ -68,11 +66,7 @@ class CertifyRun(Run[CertifyPlan]):
     patterns: ClassVar[Sequence[str]] = ("inputs/*/certify",)
     others: ClassVar[Sequence[str]] = ("tables.json", "table.md", "records.*")
 
-    def __init__(
-        self, plan: CertifyPlan, processes: Processes | None = None, watch: Watch | None = None
-    ) -> None:
-        """Errors: ValueError for what cannot work; nothing is written."""
-        super().__init__(processes, watch)
+    def settled(self, plan: CertifyPlan) -> CertifyPlan:
         if plan.sigma is None:
             raise ValueError(
                 "sigma: expected the noise's standard deviation, as a fraction of the range of "
@@ -85,19 +79,20 @@ class CertifyRun(Run[CertifyPlan]):
         plan = self._absolute(plan)
         self.inputs = Inputs.open(plan.data, plan.seed, self.network)
         self.target = self.network.target(plan.target)
-        self.plan = replace(
+        plan = replace(
             plan, data=self.inputs.plan, model=self.network.resolved(plan.model),
             compute=self.network.compute, target=self.target,
         )  # fmt: skip
         with computing(self.compute):
             self.first = self.inputs.first(self.network)
-            self.curves = _curves(self.plan, self.network.model.module)
+            self.curves = _curves(plan, self.network.model.module)
             for explainer in self.curves.values():
                 check(explainer)
                 with self.network.model.sized():
                     explainer.bind(self.first, self.target)
         self.folders = self.inputs.folders()
         self.units = {f"{self.folders[one.index]}/certify": one for one in self.inputs.chosen}
+        return plan
 
     def _absolute(self, plan: CertifyPlan) -> CertifyPlan:
         """With sigma, radii and rho in the network's input units."""
@@ -122,9 +117,9 @@ class CertifyRun(Run[CertifyPlan]):
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
         """One image: all of its curves, or the reason why not."""
-        one, own = self.units[unit], self.processes.share(list(self.units))
+        one, (before, count), doing = self.units[unit], self.place(unit), ""
         each = sum(explainer.budget() for explainer in self.curves.values())
-        spent, total, doing = own.index(unit) * each, len(own) * each, ""
+        spent, total = before * each, count * each
         try:
             x = self.network.batch([self.inputs.input(one, self.network)])
             found = {}
@@ -145,7 +140,7 @@ class CertifyRun(Run[CertifyPlan]):
                 f"{unit}.csv": csv_bytes(list(_rows(record))),
                 f"{unit}.png": figure_bytes(curves_figure(record), "png", settings),
             }
-        self.watch.pace((own.index(unit) + 1) * each, total, one.item.name)
+        self.watch.pace((before + 1) * each, total, one.item.name)
         return {**files, f"{unit}.json": json_text(record).encode()}
 
     def _report(
@@ -217,9 +212,6 @@ class CertifyRun(Run[CertifyPlan]):
         std = self.network.model.preprocess.std
         return length * min(std), length * max(std)
 
-    def _records(self, directory: RunDirectory) -> list[Record]:
-        return [directory.json(unit) for unit in self.units if directory.finished(unit)]
-
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
         """Errors: NoResult where nothing could be certified."""
         failures = list(self.failures(directory))
@@ -240,12 +232,12 @@ class CertifyRun(Run[CertifyPlan]):
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
         return [
             Failure(title=record["input"], method=record["method"], message=record["problem"])
-            for record in self._records(directory) if "problem" in record
+            for record in self.records(directory) if "problem" in record
         ]  # fmt: skip
 
     def results(self, directory: RunDirectory) -> Record:
         """Records of the certified images."""
-        return {"inputs": [r for r in self._records(directory) if "problem" not in r]}
+        return {"inputs": [r for r in self.records(directory) if "problem" not in r]}
 
     def estimate(self) -> Estimate:
         first, maps = next(iter(self.curves.values())), len(self.units)

@@ -127,8 +127,16 @@ class Run(Generic[P]):
     notes: Sequence[str] = ()
     """Choices that a user should know of."""
 
-    def __init__(self, processes: Processes | None = None, watch: Watch | None = None) -> None:
+    def __init__(
+        self, plan: P, processes: Processes | None = None, watch: Watch | None = None
+    ) -> None:
+        """Errors: ValueError or TypeError for a plan that cannot be run; nothing is written."""
         self.processes, self.watch = processes or Processes(), watch or Watch()
+        self.plan = self.settled(plan)
+
+    def settled(self, plan: P) -> P:
+        """The plan with every choice made. Loads what the run needs, and sets `units`."""
+        raise NotImplementedError
 
     @property
     def compute(self) -> ComputePlan:
@@ -139,6 +147,15 @@ class Run(Generic[P]):
     def stages(self) -> Sequence[Sequence[str]]:
         """Stems of units. All processes finish a stage before the next begins."""
         return [list(self.units)]
+
+    def place(self, unit: str) -> tuple[int, int]:
+        """How many of its units this process does before this one, and how many in all."""
+        own = self.processes.share(list(self.units))
+        return own.index(unit), len(own)
+
+    def records(self, directory: RunDirectory) -> list[Record]:
+        """`UNIT.json` of the finished units."""
+        return [directory.json(unit) for unit in self.units if directory.finished(unit)]
 
     def begin(self, directory: RunDirectory) -> None:
         """What all units need, made by one process."""

@@ -31,11 +31,13 @@ FORBIDDEN = '<>:"/\\|?*'
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inputs:
-    """plan: with every choice made, and a digest of names, classes and contents."""
+    """plan: with every choice made, and a digest of names, classes and contents. x: what a
+    network takes in, `[B, ...]`, where that is at hand: nothing is preprocessed then."""
 
     plan: DataPlan
     data: DataSet
     chosen: Sequence[Chosen]
+    x: Tensor | None = None
 
     @classmethod
     def open(cls, plan: DataPlan, seed: int, network: Network) -> Inputs:
@@ -51,6 +53,24 @@ class Inputs:
         layout = plan.layout if plan.source == CELLS else data.layout
         found = replace(found, layout=layout, images=None if plan.indices else len(chosen))
         return cls(plan=found, data=data, chosen=chosen)
+
+    @classmethod
+    def of(cls, x: Tensor, classes: Sequence[int] | None = None) -> Inputs:
+        """Inputs at hand. classes: of each, where they are known. Errors: ValueError for other
+        shapes."""
+        if x.ndim != 4 or not len(x):
+            raise ValueError(f"data: expected inputs [B, C, H, W], got the shape {list(x.shape)}")
+        if classes is not None and len(classes) != len(x):
+            raise ValueError(f"target: expected {len(x)} classes, got {len(classes)}")
+        known: Sequence[int | None] = classes or [None] * len(x)
+        items = [Item(name=f"input {row}", index=index) for row, index in enumerate(known)]
+        content = x.detach().cpu().contiguous().numpy().tobytes() + repr(classes or "").encode()
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        return cls(
+            plan=DataPlan(indices=tuple(range(len(x))), digest=digest),
+            data=NamedFiles(layout="tensor", items=items, paths={}),
+            chosen=[Chosen(index=row, item=item) for row, item in enumerate(items)], x=x.detach(),
+        )  # fmt: skip
 
     @staticmethod
     def _data(plan: DataPlan, network: Network) -> DataSet:
@@ -81,7 +101,11 @@ class Inputs:
 
     def input(self, one: Chosen, network: Network) -> Tensor:
         """`[C, H, W]`. Errors: see `UNREADABLE`."""
-        return network.model.preprocess(self.data.load(one.item))
+        if self.x is None:
+            return network.model.preprocess(self.data.load(one.item))
+        if not self.x[one.index].isfinite().all():
+            raise ValueError("expected finite values, got NaN or infinity")
+        return self.x[one.index]
 
     def truth(self, one: Chosen, network: Network) -> Tensor | None:
         """The ground truth map `[H, W]` in [0, 1] as the network sees it; None where there is none
@@ -118,35 +142,6 @@ class Inputs:
         """A folder for the results of each image, by its index, unlike every other's."""
         names = unique_names([PurePosixPath(one.item.name).stem for one in self.chosen])
         return {one.index: f"inputs/{n}" for one, n in zip(self.chosen, names, strict=True)}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TensorInputs(Inputs):
-    """Inputs of the network that are at hand, `[B, ...]`; nothing is preprocessed."""
-
-    x: Tensor
-
-    @classmethod
-    def of(cls, x: Tensor, classes: Sequence[int] | None = None) -> TensorInputs:
-        """classes: of each input, where they are known. Errors: ValueError for other shapes."""
-        if x.ndim != 4 or not len(x):
-            raise ValueError(f"data: expected inputs [B, C, H, W], got the shape {list(x.shape)}")
-        if classes is not None and len(classes) != len(x):
-            raise ValueError(f"target: expected {len(x)} classes, got {len(classes)}")
-        known: Sequence[int | None] = classes or [None] * len(x)
-        items = [Item(name=f"input {row}", index=index) for row, index in enumerate(known)]
-        data = NamedFiles(layout="tensor", items=items, paths={})
-        chosen = [Chosen(index=row, item=item) for row, item in enumerate(items)]
-        content = x.detach().cpu().contiguous().numpy().tobytes() + repr(classes or "").encode()
-        digest = hashlib.sha256(content).hexdigest()[:16]
-        plan = DataPlan(indices=tuple(range(len(x))), digest=digest)
-        return cls(plan=plan, data=data, chosen=chosen, x=x.detach())
-
-    def input(self, one: Chosen, network: Network) -> Tensor:
-        found = self.x[one.index]
-        if not found.isfinite().all():
-            raise ValueError("expected finite values, got NaN or infinity")
-        return found
 
 
 def check_readable(unreadable: Sequence[Failure], count: int, allowed: float) -> None:

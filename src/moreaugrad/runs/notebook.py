@@ -22,7 +22,7 @@ from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.reports.folder import PAGE, table_rows
 from moreaugrad.reports.reading import CLEAN, MapsFolder
 from moreaugrad.runs.engine import execute
-from moreaugrad.runs.inputs import Inputs, TensorInputs
+from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.common import CELLS, ComputePlan, DataPlan, ModelPlan
@@ -261,7 +261,7 @@ def _run(
     if isinstance(data, Tensor):
         if images is not None:
             raise ValueError("images: expected a data set to choose from, got a tensor: slice it")
-        inputs = TensorInputs.of(data, None if common else _classes(target))
+        inputs = Inputs.of(data, None if common else _classes(target))
         target = target if common else OF_LABEL
     elif common:
         plan = replace(plan, data=replace(_data(plan, data), images=images))

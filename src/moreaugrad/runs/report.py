@@ -14,11 +14,10 @@ from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.reports.statistics import Intervals
 from moreaugrad.reports.studies import study_page
 from moreaugrad.runs.directory import RunDirectory
-from moreaugrad.runs.engine import Failure, Files, Run, Watch
+from moreaugrad.runs.engine import Failure, Files, Run
 from moreaugrad.runs.inputs import unique_names
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.explain import ReportPlan
-from moreaugrad.runs.processes import Processes
 
 UNIT = "report"
 MAPS = ("explain", "compare", "sweep", "demo", "evaluate")
@@ -33,16 +32,14 @@ class ReportRun(Run[ReportPlan]):
 
     compute = ComputePlan(device="cpu")
 
-    def __init__(
-        self, plan: ReportPlan, processes: Processes | None = None, watch: Watch | None = None
-    ) -> None:
-        """Errors: ValueError for what is not the folder of a run, or holds no results."""
+    def settled(self, plan: ReportPlan) -> ReportPlan:
+        """Errors: ValueError for what is not the folder of a run."""
         if not plan.runs:
             raise ValueError("runs: expected folders of runs, got none")
-        super().__init__(processes, watch)
-        self.plan, self.units = plan, {UNIT: plan.runs}
+        self.units = {UNIT: plan.runs}
         self.commands = {Path(name): read_config(Path(name))[0] for name in plan.runs}
         self.unfinished: list[Failure] = []
+        return plan
 
     def work(self, directory: RunDirectory) -> None:
         """Made again each time: the runs may have gone on."""

@@ -20,6 +20,7 @@ from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.files.foreign import number_name
 from moreaugrad.models import LoadedModel
 from moreaugrad.registry import choose
+from moreaugrad.reports.folder import swept_label
 from moreaugrad.runs.directory import line
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import OF_DATA, EvaluatePlan, SweepPlan
@@ -27,8 +28,6 @@ from moreaugrad.runs.plans.option import Settings
 from moreaugrad.score.forward import call
 from moreaugrad.settings import nearest
 
-COMPARED = "compared."
-"""Before the labels of the second network's methods."""
 USUAL = {"rho": (0.0, 0.1, 0.3, 1.0, 3.0), "sigma": (0.0, 0.05, 0.1, 0.2, 0.3)}
 """Values of a sweep that names none."""
 AROUND = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
@@ -156,7 +155,7 @@ def swept(
             given = VANISHING
         explainer = built(name, module, {**settings, over: given})
         found.append(
-            Method(label=f"{name}.{over}={number_name(value)}", name=name, network=network,
+            Method(label=swept_label(name, over, value), name=name, network=network,
                    explainer=explainer, target=target, value=value)
         )  # fmt: skip
     plain = found[-1].explainer.settings()

@@ -61,21 +61,24 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         watch: Watch | None = None, *, command: str = "explain", words: str = "",
         network: Network | None = None, inputs: Inputs | None = None,
     ) -> None:  # fmt: skip
-        """words: the command line, which the page shows. network, inputs: at hand, instead of
-        those that the plan names. Errors: ValueError or TypeError for whatever cannot work; nothing
-        is written."""
-        super().__init__(processes, watch)
+        """words: the command line, which the page shows. network, inputs: at hand, instead of those
+        that the plan names."""
         self.command, self.words = command, words  # type: ignore[misc]
+        self._at_hand = network, inputs
+        super().__init__(plan, processes, watch)
+        self._meter: Meter | None = None
+        self._reported: set[Failure] = set()
+        self._unreadable: set[int] = set()
+
+    def settled(self, plan: ExplainPlan | EvaluatePlan) -> ExplainPlan | EvaluatePlan:
+        network, inputs = self._at_hand
         threads = plan.compute.threads or (1 if isinstance(plan, EvaluatePlan) else None)
         compute = replace(plan.compute, threads=threads)
         self.network = network or Network.load(plan.model, compute, self.processes)
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
         with computing(self.compute):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)
-        self.plan = self.setup.plan
-        self._meter: Meter | None = None
-        self._reported: set[Failure] = set()
-        self._unreadable: set[int] = set()
+        return self.setup.plan
 
     @property
     def stages(self) -> Sequence[Sequence[str]]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.data.source import CELLS
 from moreaugrad.pictures import Style
+from moreaugrad.reports.folder import COMPARED
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.methods import (
-    COMPARED,
     BudgetedAttack,
     Method,
     attack_settings,

@@ -53,11 +53,10 @@ class RetrainRun(Run[R]):
         self, plan: R, processes: Processes | None = None, watch: Watch | None = None
     ) -> None:
         """Errors: ValueError for what cannot work; nothing is written."""
-        super().__init__(processes, watch)
         if plan.file is not None:
             trust = plan.training.model.trust
             plan = replace(plan, training=read_plan(TrainPlan, plan.file, trust=trust), file=None)
-        self.plan = self.settled(plan)
+        super().__init__(plan, processes, watch)
         training = self.plan.training
         if training.data.source is None:
             raise ValueError(
@@ -71,10 +70,6 @@ class RetrainRun(Run[R]):
         training.model.check_trust()
         self._begun: PreparedTrain | None = None
         self._last: RunDirectory | None = None
-
-    def settled(self, plan: R) -> R:
-        """The plan with every choice made; sets `units`."""
-        raise NotImplementedError
 
     @property
     def compute(self) -> ComputePlan:

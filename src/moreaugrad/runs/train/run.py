@@ -76,18 +76,20 @@ class TrainRun(Run[TrainPlan]):
         *,
         prepared: PreparedTrain | None = None,
     ) -> None:
-        """prepared: of the plan, where it is already; otherwise every image is read once.
-        Errors: ValueError or TypeError for a plan that cannot be run; nothing is written."""
-        super().__init__(processes, watch)
-        self.prepared = prepared or prepare_train(plan, self.processes, self.watch)
-        plan = self.plan = self.prepared.plan
-        self.network = self.prepared.network
-        self.notes, self.progress = self.prepared.notes, Progress()
+        """prepared: of the plan, where it is already; otherwise every image is read once."""
+        self._given, self.progress = prepared, Progress()
+        super().__init__(plan, processes, watch)
+
+    def settled(self, plan: TrainPlan) -> TrainPlan:
+        self.prepared = self._given or prepare_train(plan, self.processes, self.watch)
+        plan, self.network = self.prepared.plan, self.prepared.network
+        self.notes = self.prepared.notes
         self.trainer = Trainer(
             self.prepared.module, self.prepared.optimiser, list(self.prepared.protocols.values()),
             loss=LOSSES[plan.loss], seed=plan.seed, pieces=plan.shards or 1,
             amp=TYPES[plan.amp] if plan.amp else None, total=self.processes.total,
         )  # fmt: skip
+        return plan
 
     def kept(self, directory: RunDirectory) -> bool:
         return (directory.path / WEIGHTS).exists()
