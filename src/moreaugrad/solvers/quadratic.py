@@ -80,8 +80,8 @@ class QuadraticModel:
         if isinstance(eta, float) and eta == 1:
             weight = lambda1[:, None]
             inside = (slope.abs() - weight).clamp_min(0)
-            off: Tensor = torch.where(delta == 0, inside, slope - weight * delta.sign())
-            return off.norm(dim=1)
+            off = torch.where(delta == 0, inside, slope - weight * delta.sign())
+            return torch.linalg.vector_norm(off, dim=1)
         rounding = torch.finfo(delta.dtype).eps * delta.norm(dim=1)
         step: Tensor = (self._step(delta, slope, lambda1) - delta).norm(dim=1)
         return self.steepest[:, 0] * step.maximum(rounding)
