@@ -81,7 +81,8 @@ class QuadraticModel:
             weight = lambda1[:, None]
             inside = (slope.abs() - weight).clamp_min(0)
             off = torch.where(delta == 0, inside, slope - weight * delta.sign())
-            return torch.linalg.vector_norm(off, dim=1)
+            residual: Tensor = off.norm(dim=1)
+            return residual
         rounding = torch.finfo(delta.dtype).eps * delta.norm(dim=1)
         step: Tensor = (self._step(delta, slope, lambda1) - delta).norm(dim=1)
         return self.steepest[:, 0] * step.maximum(rounding)
