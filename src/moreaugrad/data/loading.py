@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, TypeVar
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from moreaugrad.data.augment import Array, Augment, Pixels, fitted, keyed
+from moreaugrad.data.augment import Augment, Pixels, fitted, keyed
 from moreaugrad.data.examples import Examples
 from moreaugrad.data.images import Size
 from moreaugrad.files.foreign import some
@@ -22,8 +22,8 @@ from moreaugrad.settings import Documented, expect
 Request = tuple[int, list[list[int]]]
 """An epoch and, for each piece of a batch, the indices of its examples."""
 Progress = Callable[[int, int], None]
-BLOCK, CHUNK = 64 * 2**20, 32
-"""Bytes of a block of memory that holds images, and images that are read as one request."""
+CHUNK = 32
+"""Images that are read as one request."""
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -113,8 +113,8 @@ def prepare(
 
     >>> examples = mg.data.prepare(mg.data.open_examples("cells", size=32, count=8))
     """
-    store, readable = _Store(examples.read, resize, memory), list[int]()
-    failed, blank = list[str](), dict[int, bool]()
+    kept, left = dict[int, Pixels](), memory
+    readable, failed, blank = list[int](), list[str](), dict[int, bool]()
     count = len(examples)
     reading = Workers(partial(_read, examples, resize), workers)(ranges(count, CHUNK))
     for index, found in enumerate(found for chunk in reading for found in chunk):
@@ -122,9 +122,14 @@ def prepare(
             failed.append(found)
         else:
             readable.append(index)
-            store.add(int(examples.ids[index]), found)
-            if found[1] is not None:
-                blank[index] = not found[1].any()
+            parts = [part for part in found if part is not None]
+            if len(parts) == 2:
+                blank[index] = not parts[1].any()
+            if (size := sum(part.nbytes for part in parts)) <= left:
+                left -= size
+                kept[int(examples.ids[index])] = found
+                for part in parts:
+                    part.flags.writeable = False
         if progress is not None:
             progress(index + 1, count)
     if len(failed) > max_unreadable * count:
@@ -135,7 +140,14 @@ def prepare(
     _refuse_blank(examples, blank)
     if not readable:
         raise ValueError(f"{examples.name}: expected at least one image")
-    return replace(examples.subset(readable), read=store.read, unreadable=tuple(failed))
+    read = partial(_kept_or_read, kept, examples.read, resize)
+    return replace(examples.subset(readable), read=read, unreadable=tuple(failed))
+
+
+def _kept_or_read(
+    kept: Mapping[int, Pixels], read: Callable[[int], Pixels], resize: Size | None, key: int
+) -> Pixels:
+    return kept.get(key) or fitted(read(key), resize)
 
 
 def _read(examples: Examples, resize: Size | None, indices: Sequence[int]) -> list[Pixels | str]:
@@ -169,37 +181,6 @@ def _refuse_blank(examples: Examples, blank: dict[int, bool]) -> None:
             f"expected attention maps with values above 0, but {len(wrong)} are zero everywhere: "
             f"{some(names, '; ')}"
         )
-
-
-class _Store:
-    """Images by id, kept in large blocks of memory, which forked workers share without copies."""
-
-    def __init__(self, read: Callable[[int], Pixels], resize: Size | None, memory: float) -> None:
-        self._read, self._resize, self._left = read, resize, int(memory)
-        self._block, self._used = np.empty(0, dtype=np.uint8), 0
-        self._kept: dict[int, Pixels] = {}
-
-    def read(self, key: int) -> Pixels:
-        """Image and map, resized."""
-        return self._kept.get(key) or fitted(self._read(key), self._resize)
-
-    def add(self, key: int, pixels: Pixels) -> None:
-        """Keep both unless the memory is used up."""
-        image, attention = pixels
-        size = image.nbytes + (0 if attention is None else attention.nbytes)
-        if size <= self._left:
-            self._left -= size
-            self._kept[key] = self._put(image), None if attention is None else self._put(attention)
-
-    def _put(self, pixels: Array) -> Array:
-        if self._used + pixels.nbytes > len(self._block):
-            self._block = np.empty(max(BLOCK, pixels.nbytes), dtype=np.uint8)
-            self._used = 0
-        start, self._used = self._used, self._used + pixels.nbytes
-        kept = self._block[start : self._used].reshape(pixels.shape)
-        kept[...] = pixels
-        kept.flags.writeable = False
-        return kept
 
 
 @dataclass(frozen=True)
