@@ -1,16 +1,11 @@
 from .adversaries import (
-    ConditionalGradient as ConditionalGradient,
     Fast as Fast,
+    Free as Free,
     Iterative as Iterative,
     Momentum as Momentum,
-    NormalisedAscent as NormalisedAscent,
-    ProjectedGradient as ProjectedGradient,
-    ProjectedMaximiser as ProjectedMaximiser,
-    Update as Update,
 )
 from .baselines import GaussianNoise as GaussianNoise, Penalised as Penalised, Plain as Plain
 from .catalogue import PROTOCOLS as PROTOCOLS, build as build
-from .free import Free as Free
 from .harmonisation import (
     GuidedPenalty as GuidedPenalty,
     Harmonisation as Harmonisation,
@@ -18,7 +13,12 @@ from .harmonisation import (
 )
 from .inner import (
     LOSSES as LOSSES,
+    ConditionalGradient as ConditionalGradient,
+    NormalisedAscent as NormalisedAscent,
     PerSampleLoss as PerSampleLoss,
+    ProjectedGradient as ProjectedGradient,
+    ProjectedMaximiser as ProjectedMaximiser,
+    Update as Update,
     cross_entropy as cross_entropy,
     hinge as hinge,
 )

@@ -26,7 +26,7 @@ PROTOCOLS = Registry(
             "Dong et al. (2018), arXiv 1710.06081",
         ),
         "free": Row(
-            _HERE + "free:Free", "each batch several times, one pass an update",
+            _HERE + "adversaries:Free", "each batch several times, one pass an update",
             "Shafahi et al. (2019), arXiv 1904.12843",
         ),
         "penalised": Row(

@@ -1,7 +1,8 @@
-"""The inner maximisation on one batch: inputs near x, lengths in the units of the budget."""
+"""The inner maximisation on one batch: losses, displacements of the inputs, and their updates."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,11 +11,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from moreaugrad.penalties import Penalty
 from moreaugrad.score.checks import check_recording, detached
 from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import PIXEL, InputSpace, Layout, working_dtype
 from moreaugrad.score.targets import log_probability, log_sigmoid, log_softmax, pulled_back, raised
-from moreaugrad.settings import expect
+from moreaugrad.settings import Documented, expect
+from moreaugrad.training.harmonisation import unit
 
 Model = Callable[[Tensor], object]
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
@@ -209,3 +212,79 @@ class InnerProblem:
     def values(self, x: Tensor) -> Tensor:
         """The loss of each sample at the input x, `[B]`, with its graph."""
         return loss_values(forward(self.model, x), self.y, self.loss)
+
+
+class Update(metaclass=Documented):
+    """A step of `Iterative` or `Free`: the next delta, from delta and the gradient g there."""
+
+    @abstractmethod
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ConditionalGradient(Update):
+    """(1 - step) delta + step argmax_d <g, d> - h(d).
+
+    >>> adversary = mg.training.Iterative(mg.L1(0.02), update=mg.training.ConditionalGradient())
+
+    Valid for every penalty without a projection: h is convex, so feasible points stay feasible.
+    Source: Frank and Wolfe (1956); generalised to h as Bredies, Lorenz and Maass (2009).
+    """
+
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
+        return torch.lerp(delta, penalty.maximiser(g), step)
+
+
+@dataclass(frozen=True)
+class ProjectedMaximiser(Update):
+    """project(delta + step argmax_d <g, d> - h(d)).
+
+    >>> adversary = mg.training.Iterative(mg.L1(0.02), update=mg.training.ProjectedMaximiser())
+
+    With `L1`: step times epsilon sign(g), clipped to epsilon. Source: AdvGrad's released code.
+    """
+
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
+        return project(penalty, delta + step * penalty.maximiser(g))
+
+
+@dataclass(frozen=True)
+class ProjectedGradient(Update):
+    """project(delta + step g / ||g||_2).
+
+    >>> adversary = mg.training.Iterative(mg.L1(0.02), update=mg.training.ProjectedGradient())
+
+    Source: AdvGrad's released code for groups (step 1).
+    """
+
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
+        # Twice: after a step far longer than the ball, the result is a difference of large numbers.
+        return project(penalty, project(penalty, delta + step * unit(g)))
+
+
+@dataclass(frozen=True)
+class NormalisedAscent(Update):
+    """delta + step u / ||u||_2 with u = g - grad h(delta): for an h that is finite everywhere.
+
+    >>> update = mg.training.NormalisedAscent()
+    >>> adversary = mg.training.Iterative(mg.ElasticNet(0.01, 0.05), update=update)
+
+    Source: AdvGrad's released code for the elastic net.
+    """
+
+    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
+        with torch.enable_grad():
+            leaf = delta.detach().requires_grad_()
+            h = penalty.conjugate(leaf)
+            if not h.requires_grad or not bool(torch.isfinite(h).all()):
+                raise ValueError(
+                    f"NormalisedAscent: expected a penalty whose conjugate is finite and smooth, "
+                    f"such as ElasticNet with l2 > 0, got {penalty!r}: use ConditionalGradient()"
+                )
+            (slope,) = torch.autograd.grad(h.sum(), leaf)
+        return delta + step * unit(g - slope)
+
+
+def project(penalty: Penalty, delta: Tensor) -> Tensor:
+    """The proximal point of h (Moreau's identity); of a norm's h, the nearest feasible point."""
+    return delta - penalty.prox(delta, 1.0)
