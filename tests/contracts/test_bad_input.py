@@ -334,7 +334,7 @@ SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
         ("atuo", ValueError, "eta: expected one of auto; got 'atuo'; did you mean 'auto'?"),
     ],
     "sigma": [(-0.1, ValueError, "sigma: expected a finite number >= 0.*got -0.1")],
-    "sigma_mode": [("relativ", ValueError, "sigma_mode: expected 'relative' or 'absolute'")],
+    "sigma_mode": [("relativ", ValueError, "sigma_mode: expected one of relative, absolute")],
     "sparsity": [(1.5, ValueError, "from 0 to 1, got 1.5")],
     "group": [
         (7, ValueError, "group: size (7, 7) does not fit into a sample with spatial shape (6, 6)"),
@@ -342,7 +342,7 @@ SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
         ((2, 2, 2), ValueError, "group: expected a size >= 1, or one for each of the 2 spatial"),
         ("atuo", ValueError, "group: expected.*, got 'atuo'|did you mean 'auto'?"),
     ],
-    "channels": [("jont", ValueError, "channels: expected 'joint' or 'separate', got 'jont'")],
+    "channels": [("jont", ValueError, "channels: expected one of joint, separate; got 'jont'")],
     "index": [
         (torch.zeros(3, 3, dtype=torch.long), ValueError, "index: expected group labels of shape"),
         (torch.zeros(6, 6), TypeError, "index: expected integer group labels, got torch.float32"),

@@ -106,8 +106,9 @@ def test_bad_input() -> None:
     one = nn.Linear(10, 1).double()
     with pytest.raises(ValueError, match="at least 2 outputs"):
         relu_hessian(one, X)
-    with pytest.raises(ValueError, match="leading: expected 1 to 6"):
-        relu_hessian(MODEL, X, leading=7)
+    for leading in (0, 7):
+        with pytest.raises(ValueError, match="leading: expected 1 to 6"):
+            relu_hessian(MODEL, X, leading=leading)
     found = relu_hessian(MODEL, X, leading=2)
     with pytest.raises(ValueError, match="count: expected 1 to 2"):
         found.eigenvectors(3)

@@ -126,7 +126,7 @@ def test_an_index_for_tabular_features() -> None:
         ((3, 8, 8), 9, "joint", r"size \(9, 9\) does not fit .* \(8, 8\)"),
         ((8,), 9, "joint", "does not fit"),
         ((3, 2, 2, 2, 2), 1, "joint", "1 to 3 spatial axes"),
-        ((3, 8, 8), 2, "both", "expected 'joint' or 'separate', got 'both'"),
+        ((3, 8, 8), 2, "both", "joint, separate; got 'both'"),
     ],
 )
 def test_bad_sizes_are_told(shape: object, size: object, channels: str, message: str) -> None:

@@ -307,6 +307,6 @@ def test_a_weight_above_all_gradients_gives_the_zero_map(solver: type[Descent]) 
 @pytest.mark.parametrize(
     "given", [{"tolerance": 0.0}, {"tolerance": float("nan")}, {"max_steps": 0}]
 )
-def test_bad_settings_are_told(given: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="expected tolerance > 0 and max_steps >= 1"):
+def test_bad_settings_are_refused(given: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(given))}: expected"):
         SOLVERS["spectral"](**given)

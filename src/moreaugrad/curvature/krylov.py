@@ -15,6 +15,7 @@ from torch import Tensor
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import spread
 from moreaugrad.score.noise import Noise
+from moreaugrad.settings import expect
 
 
 class RitzSpace:
@@ -187,8 +188,7 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
     derivative at each noise sample is zero. The secants are as long as the noise level, or 1 % of
     the input's range without noise. Errors: ValueError for fewer than 2 steps.
     """
-    if steps < 2:
-        raise ValueError(f"steps: expected at least 2, got {steps}")
+    expect(steps >= 2, "steps", "at least 2", steps)
     radius = _radius(bound)[:, None]
     vector = Noise(seed).draw(bound.keys, 0, bound.origin, bound.mask)
     vector = vector / vector.norm(dim=1, keepdim=True)

@@ -21,6 +21,7 @@ from moreaugrad.score.inputs import flat_scale
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Inputs, Score
 from moreaugrad.score.targets import TargetLike
+from moreaugrad.settings import expect
 
 START = Noise(seed=0x52454C55)
 RESOLVED = 1e-10
@@ -56,10 +57,8 @@ class ReLUHessian:
 
         Errors: ValueError for more than the number of eigenvalues.
         """
-        if not 1 <= count <= self.eigenvalues.shape[1]:
-            raise ValueError(
-                f"count: expected 1 to {self.eigenvalues.shape[1]} eigenvectors, got {count}"
-            )
+        known = self.eigenvalues.shape[1]
+        expect(1 <= count <= known, "count", f"1 to {known} eigenvectors", count)
         flat = self._vectors(count)
         parts = self._model.bound.layout.split(flat.flatten(0, 1))
         return tuple(part.reshape(*flat.shape[:2], *part.shape[1:]) for part in parts)
@@ -135,8 +134,8 @@ def relu_hessian(
     )
     bound = score.bind(inputs, target, additional_forward_args)
     classes = _probabilities(bound).shape[1]
-    if leading is not None and not 1 <= leading <= classes:
-        raise ValueError(f"leading: expected 1 to {classes} eigenvalues, got {leading}")
+    fits = leading is None or 1 <= leading <= classes
+    expect(fits, "leading", f"1 to {classes} eigenvalues", leading)
     with outside_autocast(bound) as bound:
         loss = LossModel(bound, GaussNewton, flat_scale(std, bound.layout, bound.origin))
         return _dense(loss) if leading is None else _krylov(loss, leading, tolerance)

@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from moreaugrad.score.checks import ModelError
+from moreaugrad.settings import expect
 
 _REFUSED = re.compile(
     "derivative for .* is not implemented|double backward|differentiate twice|no autograd formula",
@@ -183,8 +184,7 @@ class _SoftplusSurrogate(nn.Module):
                 f"model: expected a torch.nn.Module, got {type(model).__name__}: wrap a function "
                 "in a module"
             )
-        if not 0 < beta < math.inf:
-            raise ValueError(f"beta: expected a finite number > 0, got {beta!r}")
+        expect(0 < beta < math.inf, "beta", "a finite number > 0", beta)
         self.model, self.beta = model, beta
         self.training = model.training  # and not train(), which would set that of all parts
 

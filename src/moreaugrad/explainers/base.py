@@ -27,7 +27,7 @@ from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import MaskLike, Shape
 from moreaugrad.score.score import Inputs, Score
 from moreaugrad.score.targets import TargetLike
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 from moreaugrad.solvers.solution import Solution, Status
 
 
@@ -215,8 +215,7 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         given = cotangent if isinstance(cotangent, tuple) else (cotangent,)
         shapes = [tuple(part.shape) for part in given]
         expected = [tuple(part.shape) for part in explanation.parts]
-        if shapes != expected:
-            raise ValueError(f"cotangent: expected {expected}, like the maps, got {shapes}")
+        expect(shapes == expected, "cotangent", f"{expected}, like the maps", shapes)
         flat = bound.layout.flatten([part.to(bound.origin.dtype) for part in given])
         if bound.mask is not None:
             flat = torch.where(bound.mask, flat, 0.0)

@@ -67,8 +67,7 @@ class Ascent(metaclass=Documented):
         for name in ("step", "decay", "tv", "blur", "sigma"):
             value = getattr(self, name)
             expect(0 <= value < math.inf, name, "a finite number >= 0", value)
-        if not self.step:
-            raise ValueError("step: expected more than 0, got 0")
+        expect(self.step > 0, "step", "more than 0", self.step)
 
     @property
     def spatial(self) -> bool:
@@ -122,8 +121,8 @@ def activation_maximisation(
     sizes = (len(classes), *shape)
     if ascent.spatial and len(shape) != 3:
         raise ValueError(f"tv, jitter, blur: need images (C, H, W), got shape {tuple(shape)}")
-    if start is not None and tuple(start.shape) != sizes:
-        raise ValueError(f"start: expected inputs {list(sizes)}, got {list(start.shape)}")
+    given = sizes if start is None else tuple(start.shape)
+    expect(given == sizes, "start", f"inputs {list(sizes)}", list(given))
     keys = sample_keys(range(len(classes)) if ids is None else ids, len(classes))
     if start is None:
         start = _noise(_like(model), sizes, keys, space, ascent)

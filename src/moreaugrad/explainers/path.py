@@ -176,10 +176,8 @@ def _flat_baseline(bound: BoundScore, inputs: Inputs, given: Any) -> Tensor:
 
 
 def _filled(given: tuple[Any, ...], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    if len(given) != len(like):
-        raise ValueError(
-            f"baselines: expected one for each of the {len(like)} inputs, got {len(given)}"
-        )
+    count = len(like)
+    expect(len(given) == count, "baselines", f"one for each of the {count} inputs", len(given))
     return tuple(_fill(value, part) for value, part in zip(given, like, strict=True))
 
 

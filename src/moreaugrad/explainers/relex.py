@@ -73,11 +73,8 @@ class RelEx(PenalisedExplainer):
             expect(0 <= value < torch.inf, name, "a number >= 0", value)
         expect(0 <= self.momentum < 1, "momentum", "a number in [0, 1)", self.momentum)
         super().__post_init__()
-        if self.score != LOG_PROBABILITY:
-            raise ValueError(
-                f"score: expected {LOG_PROBABILITY!r}, of which RelEx's loss is made, got "
-                f"{self.score!r}"
-            )
+        expected = f"{LOG_PROBABILITY!r}, of which RelEx's loss is made"
+        expect(self.score == LOG_PROBABILITY, "score", expected, self.score)
 
     @classmethod
     def published(cls, forward_func: ForwardFunc, **settings: Any) -> Self:

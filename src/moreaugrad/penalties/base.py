@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score.inputs import Layout, per_sample
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 Weight = float | Tensor
 """A number >= 0 for all samples, or one for each, `[B]`."""
@@ -122,8 +122,8 @@ def prox_derivative(penalty: Penalty, u: Tensor, tau: Weight) -> Callable[[Tenso
 def check_weight(name: str, weight: Weight) -> None:
     """Errors: ValueError unless all weights are finite numbers >= 0."""
     value = torch.as_tensor(weight)
-    if not bool((value >= 0).all()) or not bool(torch.isfinite(value).all()):
-        raise ValueError(f"{name}: expected finite numbers >= 0, got {weight!r}")
+    valid = bool(((value >= 0) & torch.isfinite(value)).all())
+    expect(valid, name, "finite numbers >= 0", weight)
 
 
 def check_any_batch(penalty: Penalty, u: Tensor) -> None:
@@ -152,8 +152,7 @@ def over(values: Tensor, weight: Weight) -> Tensor:
     if isinstance(weight, float) and weight == 1:
         return values
     divisor = per_sample(weight, values)
-    if bool((divisor == 0).any()):
-        raise ValueError("sparsity: expected a penalty with a weight > 0, got 0")
+    expect(bool((divisor != 0).all()), "sparsity", "a penalty with a weight > 0", 0)
     return values / divisor
 
 

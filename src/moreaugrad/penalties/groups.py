@@ -25,6 +25,7 @@ from moreaugrad.penalties.base import (
 )
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import Shape, per_sample
+from moreaugrad.settings import expect
 
 AUTO, TOKENS, BLOCKS = "auto", "tokens", "blocks"
 NAMED = (AUTO, TOKENS, BLOCKS)
@@ -140,10 +141,7 @@ def _check_certain(shape: Shape, layer: nn.Module | None) -> None:
 @lru_cache(maxsize=64)
 def tokens(shape: Shape) -> Partition:
     """A group for each position, all axes but the last, with its features along the last."""
-    if len(shape) < 2:
-        raise ValueError(
-            f"group: expected samples [positions, features] for 'tokens', got shape {shape}"
-        )
+    expect(len(shape) >= 2, "group", "samples [positions, features] for 'tokens'", shape)
     return from_labels(torch.arange(math.prod(shape[:-1])).repeat_interleave(shape[-1]))
 
 
@@ -173,8 +171,7 @@ def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition
         raise ValueError(
             f"group: size {sizes} does not fit into a sample with spatial shape {spatial}"
         )
-    if channels not in ("joint", "separate"):
-        raise ValueError(f"channels: expected 'joint' or 'separate', got {channels!r}")
+    choose("channels", channels, ("joint", "separate"))
     return _patches(shape, sizes, channels == "separate")
 
 

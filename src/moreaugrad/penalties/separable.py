@@ -17,6 +17,7 @@ from moreaugrad.penalties.base import (
     within,
 )
 from moreaugrad.score.inputs import per_sample
+from moreaugrad.settings import expect
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +139,8 @@ class WeightedL2(SquaredL2):
     """w >= 0, of a sample's shape or one for each sample, `[B, *shape]`."""
 
     def _weight(self, u: Tensor) -> Tensor:
-        if tuple(self.weight.shape) not in (tuple(u.shape[1:]), tuple(u.shape)):
-            raise ValueError(
-                f"weight: expected shape {tuple(u.shape[1:])} or {tuple(u.shape)}, "
-                f"got {tuple(self.weight.shape)}"
-            )
+        shape, allowed = tuple(self.weight.shape), (tuple(u.shape[1:]), tuple(u.shape))
+        expect(shape in allowed, "weight", f"shape {allowed[0]} or {allowed[1]}", shape)
         return self.weight.to(u)
 
 

@@ -17,6 +17,7 @@ from torch.backends import mha
 from moreaugrad.score.checks import ForwardError, ModelError, detached
 from moreaugrad.score.inputs import Layout
 from moreaugrad.score.targets import tensor_output
+from moreaugrad.settings import expect
 
 T = TypeVar("T")
 
@@ -44,8 +45,7 @@ class Chunks:
     def of(cls, batch_size: int | None, like: Tensor) -> Chunks:
         """`batch_size`, or a size from the device and the entries of a row of `like` `[B, n]`."""
         if batch_size is not None:
-            if batch_size < 1:
-                raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+            expect(batch_size >= 1, "batch_size", "at least 1", batch_size)
             return cls(batch_size)
         on_cpu = like.device.type == "cpu"
         entries, most = (CPU_ENTRIES, CPU_MOST) if on_cpu else (DEVICE_ENTRIES, DEVICE_MOST)

@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 Shape = tuple[int, ...]
 
@@ -97,10 +97,8 @@ def per_channel(name: str, values: float | Sequence[float], layout: Layout, like
     column = torch.tensor(given, dtype=like.dtype, device=like.device)
     parts = []
     for shape, size in zip(layout.shapes, layout.sizes, strict=True):
-        if len(given) not in (1, shape[0]):
-            raise ValueError(
-                f"{name}: expected a number, or {shape[0]} (one for each channel), got {len(given)}"
-            )
+        expected = f"a number, or {shape[0]} (one for each channel)"
+        expect(len(given) in (1, shape[0]), name, expected, len(given))
         parts.append(column.repeat_interleave(size // len(given)))
     return torch.cat(parts)
 
@@ -108,8 +106,7 @@ def per_channel(name: str, values: float | Sequence[float], layout: Layout, like
 def flat_scale(std: float | Sequence[float], layout: Layout, like: Tensor) -> Tensor:
     """`std` expanded to every entry `[n]`. Errors: ValueError for a number that is not positive."""
     given = (std,) if isinstance(std, (int, float)) else std
-    if not all(0 < value < float("inf") for value in given):
-        raise ValueError(f"std: expected numbers > 0, got {std!r}")
+    expect(all(0 < value < math.inf for value in given), "std", "numbers > 0", std)
     return per_channel("std", std, layout, like)
 
 
@@ -126,11 +123,8 @@ def flat_mask(mask: MaskLike, layout: Layout, like: Tensor) -> Tensor | None:
     if mask is None:
         return None
     given = tuple(mask) if isinstance(mask, (tuple, list)) else (mask,)
-    if len(given) != len(layout.shapes):
-        raise ValueError(
-            f"mask: expected one for each of the {len(layout.shapes)} inputs, got {len(given)}"
-        )
-    batch = len(like)
+    batch, count = len(like), len(layout.shapes)
+    expect(len(given) == count, "mask", f"one for each of the {count} inputs", len(given))
     parts = [
         _entries(each, batch, shape, like.device)
         for each, shape in zip(given, layout.shapes, strict=True)
@@ -215,8 +209,8 @@ class InputSpace(metaclass=Documented):
     """Largest value of a pixel."""
 
     def __post_init__(self) -> None:
-        if not -float("inf") < self.low < self.high < float("inf"):
-            raise ValueError(f"low and high: expected low < high, got {self.low} and {self.high}")
+        ordered = -math.inf < self.low < self.high < math.inf
+        expect(ordered, "low and high", "low < high", (self.low, self.high))
 
     def scale(self, layout: Layout, like: Tensor) -> Tensor:
         """std of every entry `[n]`: the length in pixels of one unit of input."""

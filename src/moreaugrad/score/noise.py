@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moreaugrad.registry import choose
 from moreaugrad.score.inputs import per_sample, spread
 from moreaugrad.settings import Documented, expect
 
@@ -45,8 +46,7 @@ class Noise(metaclass=Documented):
     """Whether noise comes in pairs z, -z; False for bounds that assume independent samples."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed: expected an integer from 0 to 2^63 - 1, got {self.seed!r}")
+        expect(0 <= self.seed < 2**63, "seed", "an integer from 0 to 2^63 - 1", self.seed)
 
     def number(self, index: int) -> tuple[int, int]:
         """The number of the normal vector that noise sample `index` uses, and its sign."""
@@ -114,11 +114,9 @@ def sample_keys(ids: Sequence[int] | Tensor | None, batch: int) -> tuple[int, ..
     if ids is None:
         return (0,) * batch
     keys = tuple(map(_whole, ids))
-    if len(keys) != batch:
-        raise ValueError(f"ids: expected one for each of the {batch} samples, got {len(keys)}")
-    outside = [key for key in keys if not 0 <= key < KEYS]
-    if outside:
-        raise ValueError(f"ids: expected numbers from 0 to 2^62 - 1, got {outside[0]}")
+    expect(len(keys) == batch, "ids", f"one for each of the {batch} samples", len(keys))
+    for key in keys:
+        expect(0 <= key < KEYS, "ids", "numbers from 0 to 2^62 - 1", key)
     return keys
 
 
@@ -138,10 +136,8 @@ def noise_level(
     mode: "relative" multiplies sigma by (max - min) of that sample's own input, over its real
     entries if `real` gives each input's mask; "absolute" takes sigma itself.
     """
-    if not 0 <= sigma < torch.inf:
-        raise ValueError(f"sigma: expected a finite number >= 0 (0: no noise), got {sigma!r}")
-    if mode not in (RELATIVE, ABSOLUTE):
-        raise ValueError(f"sigma_mode: expected {RELATIVE!r} or {ABSOLUTE!r}, got {mode!r}")
+    expect(0 <= sigma < torch.inf, "sigma", "a finite number >= 0 (0: no noise)", sigma)
+    choose("sigma_mode", mode, (RELATIVE, ABSOLUTE))
     levels = []
     for index, part in enumerate(parts):
         flat = part.flatten(1)

@@ -25,6 +25,7 @@ from moreaugrad.score.hooks import resolve, taken
 from moreaugrad.score.inputs import Layout, MaskLike, flat_mask, take, working_dtype
 from moreaugrad.score.noise import RELATIVE, Noise, noise_level, sample_keys
 from moreaugrad.score.targets import Readout, Target, TargetLike
+from moreaugrad.settings import expect
 
 Inputs = Tensor | tuple[Tensor, ...]
 
@@ -60,8 +61,7 @@ class Score(Readout):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 1:
-            raise ValueError(f"samples: expected at least 1, got {self.samples}")
+        expect(self.samples >= 1, "samples", "at least 1", self.samples)
 
     def bind(
         self,

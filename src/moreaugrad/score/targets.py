@@ -22,7 +22,7 @@ from torch.autograd.graph import GradientEdge
 
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import Batched, per_sample
-from moreaugrad.settings import Documented
+from moreaugrad.settings import Documented, expect
 
 TargetLike = int | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | tuple[int, ...] | None
 """A target in Captum's form: an int, a tensor `[B]` or `[B, 1]`, a list of ints, a tuple (the
@@ -167,8 +167,7 @@ def _parse(target: object, batch: int, device: torch.device) -> Target:
                 f"{target!r}"
             )
         table = _integers([list(item) for item in target], device)
-        if len(table) != batch:
-            raise ValueError(f"target: expected {batch} entries, one a sample, got {len(table)}")
+        expect(len(table) == batch, "target", f"{batch} entries, one a sample", len(table))
         return Target(table[:, 0], table[:, 1:] if table.shape[1] > 1 else None)
     classes = _integers(target, device)
     if classes.ndim == 2 and classes.shape[1] == 1:

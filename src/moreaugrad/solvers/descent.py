@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
 
 SHORTEST = 1e-6
@@ -85,11 +86,8 @@ class Descent(ABC):
     """Whether steps start at an extrapolated point, which costs another evaluation."""
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0 or self.max_steps < 1:
-            raise ValueError(
-                "expected tolerance > 0 and max_steps >= 1, got "
-                f"{self.tolerance!r} and {self.max_steps!r}"
-            )
+        expect(self.tolerance > 0, "tolerance", "a number > 0", self.tolerance)
+        expect(self.max_steps >= 1, "max_steps", "at least 1", self.max_steps)
 
     @abstractmethod
     def propose(self, step: Tensor, unit: Tensor, curvature: Tensor) -> Tensor:

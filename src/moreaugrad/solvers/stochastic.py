@@ -79,11 +79,9 @@ class StochasticFixedPoint:
         expect(self.tolerance > 0, "tolerance", "a number > 0", self.tolerance)
         even = self.draws >= 2 and self.draws % 2 == 0
         expect(even, "draws", "an even number >= 2", self.draws)
-        if self.max_evaluations < 16 * self.draws:
-            raise ValueError(
-                f"max_evaluations: expected at least 16 steps of {self.draws} draws "
-                f"({16 * self.draws}), got {self.max_evaluations!r}"
-            )
+        least, most = 16 * self.draws, self.max_evaluations
+        expected = f"at least 16 steps of {self.draws} noise samples ({least})"
+        expect(most >= least, "max_evaluations", expected, most)
         expect(self.chains in (1, 2), "chains", "1 or 2", self.chains)
 
     def solve(self, problem: MoreauProblem, start: Tensor | None = None) -> Solution:
