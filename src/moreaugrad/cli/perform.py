@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,12 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from moreaugrad.cli import screen, summary
-from moreaugrad.cli.commands import (
-    COMMANDS,
-    Command,
-    CommonOptions,
-    loaded,
-)
+from moreaugrad.cli.commands import COMMANDS, Command, CommonOptions, loaded
 from moreaugrad.cli.interruption import DONE, INTERRUPTED, PARTLY
 from moreaugrad.explainers import METHODS
 from moreaugrad.files.foreign import readable
@@ -71,16 +65,14 @@ def run_plan(name: str, command: Command, plan: Plan, output: CommonOptions) -> 
     from moreaugrad.runs.engine import execute
     from moreaugrad.runs.processes import processes
 
-    with ExitStack() as opened:
-        team = opened.enter_context(processes())
-        leads = team.rank == 0
-        watch = opened.enter_context(screen.watching(quiet=output.quiet or not leads))
+    with processes() as team, screen.watching(quiet=output.quiet or team.rank > 0) as watch:
         more = {"command": name, "words": _words()} if command.named else {}
         run = loaded(command.run)(plan, team, watch, **more)
         if output.dry_run:
             found = run.estimate()
         else:
             outcome = execute(run, output.folder, overwrite=output.overwrite)
+    leads = team.rank == 0
     if output.dry_run:
         if leads:
             summary.print_estimate(found, run.notes, as_json=output.json)
@@ -90,13 +82,12 @@ def run_plan(name: str, command: Command, plan: Plan, output: CommonOptions) -> 
     elif leads and not output.quiet:
         summary.print_summary(outcome)
     if outcome.interrupted:
+        words = "the same command resumes from the last checkpoint"
+        if outcome.units:
+            done = f"{outcome.finished} of {outcome.units} units are finished"
+            words = f"{done}; the same command resumes from here"
         if leads:
-            screen.note(
-                f"interrupted: {outcome.finished} of {outcome.units} units are finished; the same "
-                "command resumes from here"
-                if outcome.units
-                else "interrupted: the same command resumes from the last checkpoint"
-            )
+            screen.note(f"interrupted: {words}")
         return INTERRUPTED
     # torchrun would take any other code for a process that has failed.
     return PARTLY if outcome.failures and team.size == 1 else DONE

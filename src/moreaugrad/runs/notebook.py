@@ -171,7 +171,7 @@ def evaluate(
     attacks, metrics: names or settings by name; metrics None: the command's own. epsilons: budgets
     of the attacks. images: how many of the data set. The others: see `explain`.
     plan: further options of the command by name, and other fields of
-    `runs.plans.evaluate.EvaluatePlan`.
+    `runs.plans.explain.EvaluatePlan`.
     """
     if metrics is not None:
         plan["metrics"] = metrics
@@ -186,7 +186,7 @@ def evaluate(
 def report(*runs: str | os.PathLike[str], out: str | os.PathLike[str], **plan: Any) -> Path:
     """Draws runs of any command, as `moreaugrad report` does; the page.
 
-    plan: further fields of `runs.plans.report.ReportPlan`.
+    plan: further fields of `runs.plans.explain.ReportPlan`.
     """
     given = _with(ReportPlan(runs=tuple(map(str, runs))), plan)
     outcome = execute(ReportRun(given), Path(out), overwrite=True)

@@ -25,7 +25,7 @@ value. Errors: ValueError."""
 @dataclass(frozen=True, kw_only=True)
 class Option:
     """names: with hyphens, the first is the usual one. default: in words, where the value does not
-    say it. read: where the type does not tell how. repeated: it may be given several times.
+    say it. read: where the type does not say how. repeated: it may be given several times.
     negative: of a flag, the option for no. within: the interval of its numbers, such as "[0, 1)";
     choices: its possible words; both are checked when a plan is made. clears: other fields of its
     plan, which get their defaults again where it is given."""
@@ -96,8 +96,8 @@ def filled() -> Any:
 
 
 def unkept(default: Any) -> Any:
-    """A field that TOML files do not have, and that tells no plan from another; a plan is given by
-    its class."""
+    """A field that TOML files do not have, and that two plans may differ in and still be equal;
+    a plan is given by its class."""
     return _field(default, kept=False)
 
 
@@ -234,7 +234,7 @@ def plan_in(hint: Any) -> type[Plan] | None:
 
 
 def with_options(plan: P, given: Mapping[str, Any], hidden: Sequence[str] = ()) -> P:
-    """The plan with options, texts or truth values by their names, in place of its own values.
+    """The plan with options, texts or truth values by their names, instead of its own values.
 
     Errors: ValueError that names the option, for text that is no value of its type.
     """

@@ -34,7 +34,7 @@ IDS, FILL = "ids", "fill"
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainPlan(Plan):
-    """training: of the new networks, or `file`, the TOML file of one; epochs, device: in place of
+    """training: of the new networks, or `file`, the TOML file of one; epochs, device: instead of
     its own. methods: settings by label."""
 
     GROUP: ClassVar[str] = "Study"

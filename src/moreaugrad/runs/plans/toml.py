@@ -156,7 +156,7 @@ def _found_from(file: Path, name: str) -> str:
 def digests(kind: type[Plan], where: str = "") -> dict[str, str]:
     """The settings that are paths, with those that are digests of what they name; both with dots.
 
-    Such a path tells no plan from another: another copy of the repository has another one.
+    Such a path does not distinguish runs: another copy of the repository has another one.
     """
     found: dict[str, str] = {}
     hints = get_type_hints(kind)

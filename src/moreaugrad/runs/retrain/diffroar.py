@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -176,7 +175,7 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
         for order, found in results["orders"].items():
             for row, level in enumerate(results["levels"]):
                 spread = found["deviation"][row]
-                cells = [_percent(_mean(found[end][row])) for end in ENDS]
+                cells = [_percent(fmean(found[end][row])) for end in ENDS]
                 note = "" if spread is None else f"sd {percent(spread)}"
                 cells.append(replace(_percent(found["by_level"][row]), note=note))
                 levels.append((f"{order}, {percent_name(level)} % kept", cells))
@@ -188,7 +187,7 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
             lead=f"Accuracy in percent on {results['count']} test images after the last epoch, "
             f"means over {seeds} seed{'s' * (seeds > 1)}; ranked by {unit}, for the {plan.target}. "
             f"The explained network: {percent(results['explained']['accuracy'])}; trained on whole "
-            f"images: {percent(_mean(results['all']))}.",
+            f"images: {percent(fmean(results['all']))}.",
             tables=[
                 Table(title="", head="order", columns=[*ENDS, "top - bottom"], rows=levels),
                 Table(
@@ -205,10 +204,6 @@ def percent(value: float | None) -> str:
 
 def _percent(value: float) -> Entry:
     return Entry(text=percent(value))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def whole(prepared: PreparedTrain) -> Examples:

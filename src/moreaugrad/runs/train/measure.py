@@ -79,10 +79,10 @@ def measure(prepared: PreparedTrain, examples: Examples) -> Record:
             right[name] += int((output.argmax(1) == piece.y).sum())
         count += len(piece.y)
     values = torch.cat(indices).double()
-    defined = values[~values.isnan()]
+    defined = int((~values.isnan()).sum())
     return {
         **found,
-        "gini": {"mean": float(defined.mean()) if len(defined) else None, "count": len(defined)},
+        "gini": {"mean": number(float(values.nanmean())), "count": defined},
         "robustness": {name: {"accuracy": n / count, "count": count} for name, n in right.items()},
     }
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import count, islice
 
 import torch
 from torch import Tensor, nn
@@ -101,10 +101,15 @@ class PreparedTrain:
         """Pixels in [0, 1] as what the network takes in."""
         return self.model.preprocess.normalised(x.to(self.network.device))
 
+    def batches(self, epoch: int, start: int = 0) -> Iterator[list[Piece]]:
+        """This process's pieces of each batch of an epoch."""
+        numbers = list(self.protocols)
+        for parts in self.loader.pieces(epoch, numbers, self.plan.shards or 1, start=start):
+            yield list(map(self.piece, numbers, parts))
+
     def pieces(self, loader: Loader) -> Iterator[Piece]:
         """All batches of a loader that nothing is random in."""
-        for number, batch in enumerate(loader.epoch(0)):
-            yield self.piece(number, batch)
+        yield from map(self.piece, count(), loader.epoch(0))
 
     def piece(self, number: int, batch: Batch) -> Piece:
         device, attention = self.network.device, batch.attention
@@ -140,10 +145,10 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
     # Before the images are read, which may take a while.
     check_fits(model, first, augment.size)
 
-    def read(split: str, count: int | None, classes: Sequence[str] | None = None) -> Examples:
-        return _read(plan, augment, processes.size, watch, split, count, classes)
+    def read(split: str, images: int | None, classes: Sequence[str] | None = None) -> Examples:
+        return _read(plan, augment, processes.size, watch, split, images, classes)
 
-    examples = read(plan.data.split, plan.data.images)
+    examples, test = read(plan.data.split, plan.data.images), None
     check_attention(plan.protocol, first, examples)
     model, notes = _headed(model, examples, plan)
     if examples.unreadable:
@@ -151,7 +156,6 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
     model.module.requires_grad_(True)
     drawn_by = plan.seed if plan.data.split_seed is None else plan.data.split_seed
     training, validation = split_off(examples, plan.data.validation, drawn_by)
-    test = None
     if plan.data.test is not None:
         test = read(plan.data.test, plan.data.test_images, examples.classes)
         _check_apart(examples, test)
@@ -162,7 +166,7 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
     plan = replace(
         plan, shards=shards, device=device, threads=threads,
         augment=AugmentPlan(**asdict(augment)), model=network.resolved(plan.model),
-        data=replace(plan.data, digest=_digest([examples, *([] if test is None else [test])])),
+        data=replace(plan.data, digest=_digest([examples, *([test] if test else [])])),
     )  # fmt: skip
     prepared = PreparedTrain(
         plan=plan, network=network, builder=Trained.builder(plan.model.name),
@@ -212,14 +216,14 @@ def _loaded(plan: TrainPlan, device: str) -> tuple[LoadedModel, Augment]:
 
 def _read(
     plan: TrainPlan, augment: Augment, processes: int, watch: Watch, split: str,
-    count: int | None, classes: Sequence[str] | None,
+    images: int | None, classes: Sequence[str] | None,
 ) -> Examples:  # fmt: skip
     """A part of the data, every image of which is read."""
     data, loading = plan.data, plan.loading
     assert data.source is not None
     opened = open_examples(
         data.source, layout=data.layout, split=split, classes=classes, size=augment.size,
-        seed=data.seed, count=count,
+        seed=data.seed, count=images,
     )  # fmt: skip
     found = prepare(
         opened, resize=augment.first, memory=loading.memory / processes, workers=loading.workers,
@@ -299,7 +303,6 @@ class TrainEstimate(Estimate):
 
 def estimate_train(prepared: PreparedTrain, trainer: Trainer) -> TrainEstimate:
     """Takes a few steps, whose weights are thrown away; nothing is written."""
-    plan, pieces = prepared.plan, list(prepared.protocols)
     counts, times = Counter[str](), []
     hooks = [
         prepared.module.register_forward_hook(lambda *_: counts.update(["passes"])),
@@ -308,16 +311,14 @@ def estimate_train(prepared: PreparedTrain, trainer: Trainer) -> TrainEstimate:
     try:
         with computing(prepared.network.compute):
             began = time.perf_counter()
-            batches = prepared.loader.pieces(0, pieces, plan.shards or 1)
-            for number, parts in enumerate(islice(batches, TIMED)):
-                found = [prepared.piece(n, part) for n, part in zip(pieces, parts, strict=True)]
-                trainer.step(found, count=plan.batch, step=number)
+            for number, pieces in enumerate(islice(prepared.batches(0), TIMED)):
+                trainer.step(pieces, count=prepared.plan.batch, step=number)
                 times.append(time.perf_counter() - began)
                 began = time.perf_counter()
     finally:
         for hook in hooks:
             hook.remove()
-    passes = counts["passes"] / len(times) / len(pieces)
+    passes = counts["passes"] / len(times) / len(prepared.protocols)
     # The first one warms up.
     each = statistics.median(times[1:] or times)
     steps, most = prepared.steps, math.ceil(passes)

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -141,13 +141,13 @@ class TrainRun(Run[TrainPlan]):
             tally += torch.tensor(self.progress.tally, dtype=torch.float64)
         rate = SCHEDULES[plan.optimiser.schedule]
         every = plan.loading.checkpoint_every
-        for number, batch in enumerate(self._batches(epoch), self.progress.batch):
+        begun = self.progress.batch
+        for number, pieces in enumerate(prepared.batches(epoch, begun), begun):
             step = self.progress.step
             for group in prepared.optimiser.param_groups:
                 group["lr"] = plan.optimiser.lr * rate(step, prepared.steps)
-            found = [prepared.piece(n, p) for n, p in zip(prepared.protocols, batch, strict=True)]
             try:
-                tally += self.trainer.step(found, count=plan.batch, step=step)
+                tally += self.trainer.step(pieces, count=plan.batch, step=step)
             except FloatingPointError as error:
                 raise self._diverged(error, epoch, number, directory) from error
             except torch.OutOfMemoryError as error:
@@ -162,10 +162,6 @@ class TrainRun(Run[TrainPlan]):
                 self._save(directory)
             self.watch.pace(step + 1, prepared.steps, f"epoch {epoch + 1} of {plan.epochs}")
         self._close(epoch, tally, directory)
-
-    def _batches(self, epoch: int) -> Iterator[Sequence[Any]]:
-        pieces, loader = list(self.prepared.protocols), self.prepared.loader
-        return loader.pieces(epoch, pieces, self.plan.shards or 1, start=self.progress.batch)
 
     def _close(self, epoch: int, tally: Tensor, directory: RunDirectory) -> None:
         """Measures the epoch, and writes its record."""
@@ -229,11 +225,9 @@ class TrainRun(Run[TrainPlan]):
         self, error: FloatingPointError, epoch: int, batch: int, directory: RunDirectory
     ) -> FloatingPointError:
         kept = Checkpoint.load(directory.path)
-        what = (
-            "there is no checkpoint before it"
-            if kept is None
-            else f"the checkpoint of step {kept.progress.step} stays in {directory.path}"
-        )
+        what = "there is no checkpoint before it"
+        if kept is not None:
+            what = f"the checkpoint of step {kept.progress.step} stays in {directory.path}"
         return FloatingPointError(
             f"epoch {epoch + 1}, batch {batch + 1}: {error}; {what}. Begin again in another folder "
             "with a smaller --lr or --epsilon"
