@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from moreaugrad.cli.commands import EVERY
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
 from moreaugrad.runs.plans.option import with_options
+from moreaugrad.runs.plans.studies import CertifyPlan
 from moreaugrad.runs.plans.toml import digests, plan_toml, read_plan
-from moreaugrad.runs.plans.train import TrainPlan
+from moreaugrad.runs.plans.train import OptimiserPlan, TrainPlan
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -119,6 +121,21 @@ def test_text_that_is_no_value_is_refused(option: str, text: str | list[str], wo
         with_options(EvaluatePlan(), {option: text})
 
 
-def test_threads_that_no_machine_has() -> None:
-    with pytest.raises(ValueError, match="threads: expected a number from 1"):
-        ComputePlan(threads=0)
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "words"),
+    [
+        (ComputePlan, "threads", 0, "threads: expected a number from 1 to 1024, got 0"),
+        (ComputePlan, "dtype", "float31", "dtype: expected one of .* did you mean 'float32'"),
+        (ExplainPlan, "export", ("npy", "npz"), "export: expected one of npy, csv; got 'npz'"),
+        (CertifyPlan, "top", 0.0, r"top: expected a fraction in \(0, 1\], got 0.0"),
+        (CertifyPlan, "sigma", math.inf, "sigma: expected a finite number > 0, got inf"),
+        (TrainPlan, "epochs", 0, "epochs: expected at least 1, got 0"),
+        (OptimiserPlan, "lr", math.nan, "lr: expected a finite number > 0, got nan"),
+        (OptimiserPlan, "betas", (0.9, 1.0), r"betas: expected a fraction in \[0, 1\), got 1.0"),
+    ],
+)
+def test_values_that_an_option_does_not_allow(
+    kind: type, field: str, value: object, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        kind(**{field: value})
