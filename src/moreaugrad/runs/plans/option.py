@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from moreaugrad.registry import choose
+from moreaugrad.settings import expect
 
 Settings = Mapping[str, Any]
 NUMBERS, NAMES = "NUMBERS", "NAMES"
@@ -50,8 +51,8 @@ class Option:
     def check(self, name: str, value: Any) -> None:
         """Errors: ValueError for a number outside of the interval, or another word."""
         for one in value if isinstance(value, tuple) else (value,):
-            if self.within and not _lies_within(self.within, one):
-                raise ValueError(f"{name}: expected {_in_words(self.within)}, got {one!r}")
+            if self.within:
+                expect(_lies_within(self.within, one), name, _in_words(self.within), one)
             if self.choices:
                 choose(name, one, self.choices)
 
@@ -122,8 +123,9 @@ class Plan:
     def __post_init__(self) -> None:
         for item in fields(self):
             given, value = item.metadata.get("option"), getattr(self, item.name)
-            if given is not None and value is not None:
+            if given and value is not None:
                 name = given.name.lstrip("-").replace("-", "_") if given.names else item.name
+                expect(value != () or not item.default, name, "at least one", value)
                 given.check(name, value)
 
     def edited(self, name: str, value: Any) -> Self:
@@ -333,17 +335,15 @@ def typed(text: str) -> Any:
 
     Errors: ValueError for lists nested too deeply to be read.
     """
-    for attempt in (text, f"[{text}]" if "," in text else text):
-        try:
-            found = tomllib.loads(f"value = {attempt}")
-        except tomllib.TOMLDecodeError:
-            continue
-        except RecursionError:
-            raise ValueError(
-                f"expected a value, got a list nested too deeply: {text[:20]!r}..."
-            ) from None
-        if len(found) == 1 and isinstance(found["value"], (bool, int, float, str, list)):
-            return found["value"]
+    try:
+        for attempt in (text, f"[{text}]" if "," in text else text):
+            with contextlib.suppress(tomllib.TOMLDecodeError):
+                found = tomllib.loads(f"value = {attempt}")
+                if len(found) == 1 and isinstance(found["value"], (bool, int, float, str, list)):
+                    return found["value"]
+    except RecursionError:
+        what = f"a list nested too deeply: {text[:20]!r}..."
+        raise ValueError(f"expected a value, got {what}") from None
     if text.startswith("[") and text.endswith("]"):
         return [typed(word.strip()) for word in text[1:-1].split(",")]
     return text

@@ -24,6 +24,7 @@ from moreaugrad.runs.plans.option import (
     whole,
 )
 from moreaugrad.runs.plans.train import LoadingPlan, TrainPlan
+from moreaugrad.settings import expect
 
 RANDOM, ALL = "random", "all"
 """The control, whose order is drawn; and networks trained on whole images."""
@@ -64,11 +65,11 @@ class RetrainPlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(set(self.seeds)) < max(self.LEAST, len(self.seeds)):
-            raise ValueError(
-                f"seeds: expected {self.LEAST} or more different numbers >= 0, got "
-                f"{list(self.seeds)}"
-            )
+        least = max(self.LEAST, len(self.seeds))
+        expect(
+            len(set(self.seeds)) >= least, "seeds", f"{self.LEAST} or more different numbers >= 0",
+            list(self.seeds),
+        )  # fmt: skip
         object.__setattr__(self, "methods", labelled("method", self.methods))
         for label in self.methods:
             if LABEL.fullmatch(label) is None or label in (RANDOM, ALL, IDS, FILL):
@@ -118,11 +119,6 @@ class DiffRoarPlan(RetrainPlan):
     control: bool = option(True, "A random order too.", negative="--no-control")
     LEAST: ClassVar[int] = 1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.levels:
-            raise ValueError("levels: expected fractions between 0 and 1, got none")
-
     @property
     def orders(self) -> list[str]:
         return [*self.methods, *([RANDOM] if self.control else [])]
@@ -156,11 +152,6 @@ class StabilityPlan(PairPlan):
     exchanged: tuple[float, ...] = option(
         (0.0, 0.1), "Fractions of the training images exchanged for test images.", within="[0, 1)"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.exchanged:
-            raise ValueError("exchanged: expected fractions from 0 to below 1, got none")
 
 
 @dataclass(frozen=True, kw_only=True)

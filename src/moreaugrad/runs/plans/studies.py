@@ -24,6 +24,7 @@ from moreaugrad.runs.plans.option import (
     unkept,
     words,
 )
+from moreaugrad.settings import expect
 
 STEPS = (0, 0.001, 0.002, 0.005, 0.01, 0.02, *(step / 20 for step in range(1, 41)))
 """Radii when none are given, in units of sigma; beyond 2 sigma nothing can be certified."""
@@ -119,9 +120,7 @@ class SanityPlan(MapsPlan):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_pairs([str(own.get("metric", name)) for name, own in self.metrics.items()])
-        for name in ("modes", "methods", "seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: expected at least one, got none")
+        expect(bool(self.methods), "methods", "at least one", self.methods)
 
 
 def _classes(_: Any, texts: list[str]) -> tuple[int | str, ...]:

@@ -18,6 +18,7 @@ from moreaugrad.runs.plans.option import (
     read_settings,
     unkept,
 )
+from moreaugrad.settings import expect
 from moreaugrad.training import PROTOCOLS
 
 
@@ -235,9 +236,7 @@ class TrainPlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.shards is not None and self.shards > self.batch:
-            raise ValueError(
-                f"shards: expected at most the {self.batch} samples of a batch, got {self.shards}"
-            )
+        most = f"at most the {self.batch} samples of a batch"
+        expect(self.shards is None or self.shards <= self.batch, "shards", most, self.shards)
         if not self.model.name and self.data.source == CELLS:
             object.__setattr__(self, "model", replace(self.model, name="builtin"))
