@@ -95,7 +95,7 @@ def test_steps_follow_the_derivative_of_the_objective(explainer: object, units: 
     x = normal(2, 12, seed=3)
     bound = explainer.bind(x)
     maps = explainer.explain(x).maps
-    case = AttackedBatch(
+    batch = AttackedBatch(
         bound=bound,
         ball=Ball.around(bound, 1.0, "l2", units, space),
         clean=maps,
@@ -104,13 +104,13 @@ def test_steps_follow_the_derivative_of_the_objective(explainer: object, units: 
         seed=0,
     )
     # In an attack the solve is rough; here it must be exact for finite differences.
-    clean = Iterate.clean(case, explainer, attack._through(explainer))
-    here = clean.moved(case.ball.at(0.1 * normal(2, 12, seed=4)))
+    clean = Iterate.clean(batch, explainer, attack._through(explainer))
+    here = clean.moved(batch.ball.at(0.1 * normal(2, 12, seed=4)))
     gradient, useless, _ = here.gradient()
     assert useless == [None, None]
     along, h = normal(2, 12, seed=5), 1e-5
     sides = [
-        here.moved(case.ball.at(case.ball.displacement(here.x) + s * h * along)) for s in (1, -1)
+        here.moved(batch.ball.at(batch.ball.displacement(here.x) + s * h * along)) for s in (1, -1)
     ]
     change = (sides[0].value - sides[1].value) / (2 * h)
     assert (gradient * along).sum(1).tolist() == pytest.approx(change.tolist(), rel=1e-3)

@@ -71,7 +71,7 @@ class Attack(metaclass=Documented, checked=True):
             expect(0 <= self.epsilon < math.inf, "epsilon", "a finite number >= 0", self.epsilon)
 
     @abstractmethod
-    def _search(self, case: AttackedBatch) -> SearchResult:
+    def _search(self, batch: AttackedBatch) -> SearchResult:
         """The perturbed inputs of a group of samples."""
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal | None:
@@ -119,7 +119,7 @@ class Attack(metaclass=Documented, checked=True):
         if clean is None:
             clean = self.explainer._explained(bound, several, None)
         maps = _flat(clean, bound)
-        case = AttackedBatch(
+        batch = AttackedBatch(
             bound=bound,
             ball=Ball.around(bound, self.epsilon, self.norm, self.units, self.space),
             clean=maps,
@@ -128,7 +128,7 @@ class Attack(metaclass=Documented, checked=True):
             seed=self.seed,
         )
         with reporting(progress, type(self).__name__) as report:
-            found = self._found(case, report)
+            found = self._found(batch, report)
         parts = bound.layout.restore(found.x)
         perturbed: Inputs = parts if several else parts[0]
         attacked = self.explainer.explain(
@@ -139,13 +139,13 @@ class Attack(metaclass=Documented, checked=True):
             mask=mask,
         )
         unknown = torch.full_like(found.objective[:, 0], torch.nan)
-        goal, other = case.goal, _flat(attacked, bound.moved(found.x))
+        goal, other = batch.goal, _flat(attacked, bound.moved(found.x))
         return AttackResult(
             inputs=perturbed,
             clean=clean,
             attacked=attacked,
             status=found.status,
-            distance=case.ball.distance(found.x),
+            distance=batch.ball.distance(found.x),
             feasible=(attacked.prediction == bound.prediction)
             | (bound.readout.task == "regression"),
             before=unknown if goal is None else goal.value(maps.double()),
@@ -165,19 +165,19 @@ class Attack(metaclass=Documented, checked=True):
         inside = "".join(f", {name}={value!r}" for name, value in self.settings().items())
         return f"{type(self).__name__}({self.explainer!r}{inside})"
 
-    def _found(self, case: AttackedBatch, progress: Progress | None) -> SearchResult:
+    def _found(self, batch: AttackedBatch, progress: Progress | None) -> SearchResult:
         """The search, a group of samples at a time."""
-        rows = torch.arange(len(case), device=case.label.device)
-        size = int(self.explainer.full_passes * case.bound.chunks.size) // self.explainer._draws()
+        rows = torch.arange(len(batch), device=batch.label.device)
+        size = int(self.explainer.full_passes * batch.bound.chunks.size) // self.explainer._draws()
         found = []
         for group in torch.split(rows, max(1, size)):
             before, count = int(group[0]), len(group)
 
             def report(done: float, before: int = before, count: int = count) -> None:
                 if progress is not None:
-                    progress(before + count * min(1.0, done), len(case))
+                    progress(before + count * min(1.0, done), len(batch))
 
-            part = replace(case.select(group), report=report)
+            part = replace(batch.select(group), report=report)
             found.append(_unmoved(part) if self.epsilon == 0 else self._search(part))
             report(1.0)
         return SearchResult.joined(found)
@@ -253,13 +253,13 @@ def _flat(explanation: Explanation, bound: BoundScore) -> Tensor:
     return bound.layout.flatten(explanation.parts).to(bound.origin.dtype)
 
 
-def _unmoved(case: AttackedBatch) -> SearchResult:
+def _unmoved(batch: AttackedBatch) -> SearchResult:
     """The result for a budget of 0."""
-    count = torch.zeros_like(case.label)
+    count = torch.zeros_like(batch.label)
     return SearchResult(
-        x=case.ball.center,
-        status=(AttackStatus.NO_BUDGET,) * len(case),
-        objective=case.clean.new_full((len(case), 1), torch.nan, dtype=torch.float64),
+        x=batch.ball.center,
+        status=(AttackStatus.NO_BUDGET,) * len(batch),
+        objective=batch.clean.new_full((len(batch), 1), torch.nan, dtype=torch.float64),
         evaluations=count,
     )
 

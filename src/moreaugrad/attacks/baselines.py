@@ -68,8 +68,8 @@ class GaussianNoiseAttack(Attack):
     def budget(self) -> int:
         return TRIES if self.preserve_class else 1
 
-    def _search(self, case: AttackedBatch) -> SearchResult:
-        bound, layout = case.bound, case.bound.layout
+    def _search(self, batch: AttackedBatch) -> SearchResult:
+        bound, layout = batch.bound, batch.bound.layout
         parts = layout.split(bound.origin)
         real = None if bound.mask is None else layout.split(bound.mask)
         levels = noise_level(parts, self.sigma, self.sigma_mode, real)
@@ -78,9 +78,9 @@ class GaussianNoiseAttack(Attack):
         def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
             return part.ball.at(sigma[rows] * part.normal(number) * part.ball.scale)
 
-        x, evaluations, kept = case.first_kept(self.budget(), propose)
+        x, evaluations, kept = batch.first_kept(self.budget(), propose)
         if not self.preserve_class:
-            x = propose(case, torch.arange(len(case), device=x.device), 0)
+            x = propose(batch, torch.arange(len(batch), device=x.device), 0)
             kept = torch.ones_like(kept)
         drawn, lost = AttackStatus.DRAWN, AttackStatus.NO_FEASIBLE_STEP
         return SearchResult(
@@ -116,14 +116,14 @@ class RandomSearch(TopK):
     def budget(self) -> int:
         return (self.steps + 1) * (self.explainer.fixed(self.draws).budget() + 1)
 
-    def _search(self, case: AttackedBatch) -> SearchResult:
-        clean = Iterate.clean(case, self.explainer.fixed(self.draws))
+    def _search(self, batch: AttackedBatch) -> SearchResult:
+        clean = Iterate.clean(batch, self.explainer.fixed(self.draws))
         best = BestInputs(clean, self.steps + 1)
         rows = best.begin()
         best.offer(0, clean.select(rows))
         spread = torch.ones_like(clean.value)
         for step in range(self.steps if len(rows) else 0):
-            part = case.select(rows)
+            part = batch.select(rows)
             turned = _unit(part.ball.displacement(best.x[rows]))
             turned = turned + spread[rows, None].to(turned.dtype) * _unit(part.normal(step))
             x = part.ball.at(part.ball.on_sphere(turned))
@@ -135,11 +135,11 @@ class RandomSearch(TopK):
                 now = clean.select(tried).moved(x)
                 best.evaluations[tried] += now.evaluations
                 best.offer(step + 1, now)
-            moved = (best.x != case.ball.center).any(1)
+            moved = (best.x != batch.ball.center).any(1)
             change = torch.where(best.value < before, WIDER, NARROWER)
             # Points stay uniform before the first success.
             spread = torch.where(moved, (spread * change).clamp_max(1.0), spread)
-            case.report((step + 1) / self.steps)
+            batch.report((step + 1) / self.steps)
         best.end()
         return best.found()
 
@@ -221,16 +221,16 @@ class PublishedTopKAttack(Attack):
     def _seen(self) -> Explainer:
         return (self.source or self.explainer).fixed(self.draws)
 
-    def _search(self, case: AttackedBatch) -> SearchResult:
+    def _search(self, batch: AttackedBatch) -> SearchResult:
         assert self.epsilon is not None
         seen = self._seen()
-        score, ball = case.bind(seen), case.ball
+        score, ball = batch.bind(seen), batch.ball
         x, best = ball.center, ball.center.clone()
         least = torch.full_like(x[:, 0], torch.inf, dtype=torch.float64)
-        evaluations = torch.zeros_like(case.label)
-        any_kept = torch.zeros_like(case.label, dtype=torch.bool)
+        evaluations = torch.zeros_like(batch.label)
+        any_kept = torch.zeros_like(batch.label, dtype=torch.bool)
         going = ~any_kept
-        goal, wrong, values, known = case.goal, [], [], None
+        goal, wrong, values, known = batch.goal, [], [], None
         for step in range(self.steps):
             spent_here: list[int] = []
             at = replace(score.moved(x), meter=spent_here.append)
@@ -238,10 +238,10 @@ class PublishedTopKAttack(Attack):
             shown, pull, spent = _straight_through(seen, at, maps)
             known = maps.values
             if step == 0:
-                goal = self._goal(shown, case.bound.layout)
+                goal = self._goal(shown, batch.bound.layout)
             assert goal is not None
             value, slope = goal.value_and_cotangent(shown)
-            kept = case.kept(x)
+            kept = batch.kept(x)
             better = kept & (value < least)
             best = torch.where(better[:, None], x, best)
             least = torch.where(better, value, least)
@@ -250,13 +250,13 @@ class PublishedTopKAttack(Attack):
             slope = slope.to(shown.dtype)
             spent_here.clear()
             gradient = pull(slope) / ball.scale
-            evaluations += torch.where(going, spent + 1 + per_sample(spent_here, len(case)), 0)
+            evaluations += torch.where(going, spent + 1 + per_sample(spent_here, len(batch)), 0)
             if step == 0:
                 wrong = useless_steps(shown, slope, gradient, self.epsilon)
             before = x
             x = ball.at(ball.displacement(x) - self.step * self.epsilon * gradient.sign())
             going = (x != before).any(1)
-            case.report((step + 1) / self.steps)
+            batch.report((step + 1) / self.steps)
             if not bool(going.any()):  # all further steps would be the same
                 values += [value] * (self.steps - step - 1)
                 break

@@ -47,11 +47,11 @@ class GradientAttack(Attack):
         super().__post_init__()
         expect(self.draws >= 1, "draws", "at least 1", self.draws)
 
-    def _clean(self, case: AttackedBatch) -> Iterate:
+    def _clean(self, batch: AttackedBatch) -> Iterate:
         """The samples at their clean inputs, where the search starts."""
         stepper = self._stepper()
         attacked = self.explainer.fixed(self.draws) if self._measures() else None
-        return Iterate.clean(case, stepper, self._through(stepper), attacked)
+        return Iterate.clean(batch, stepper, self._through(stepper), attacked)
 
     def _measures(self) -> bool:
         """Whether the attacked explainer's own map is computed at every step too."""
@@ -117,8 +117,8 @@ class DescentAttack(GradientAttack):
             maps += self.explainer.fixed(self.draws).budget()
         return maps + self.restarts * (TRIES + maps + self.steps * (gradient + maps + 1))
 
-    def _search(self, case: AttackedBatch) -> SearchResult:
-        clean = self._clean(case)
+    def _search(self, batch: AttackedBatch) -> SearchResult:
+        clean = self._clean(batch)
         best = BestInputs(clean, self.steps + 1)
         for run in range(self.restarts):
             rows = best.begin()
@@ -126,7 +126,7 @@ class DescentAttack(GradientAttack):
                 break
             now = clean.select(rows)
             if run > 0 or self.start == SPHERE:
-                x, tries = _started(now.case, run)
+                x, tries = _started(now.batch, run)
                 now = now.moved(x)
                 best.evaluations[rows] += tries + now.evaluations
             best.offer(0, now)
@@ -149,7 +149,7 @@ class DescentAttack(GradientAttack):
                 return
             direction = gradient.sign() if signed else gradient
             reach = scale * (self.step * self.epsilon * (1 - step / self.steps))
-            length = reach / now.case.ball.length(direction).to(reach.dtype)
+            length = reach / now.batch.ball.length(direction).to(reach.dtype)
             x, tries, kept = _kept_step(now, direction, length)
             best.evaluations[now.rows] += tries
             lost = AttackStatus.NO_FEASIBLE_STEP
@@ -161,32 +161,32 @@ class DescentAttack(GradientAttack):
             now = now.moved(x[going])
             best.evaluations[now.rows] += now.evaluations
             best.offer(step + 1, now)
-            now.case.report((run + (step + 1) / self.steps) / self.restarts)
+            now.batch.report((run + (step + 1) / self.steps) / self.restarts)
 
 
 def _places(chosen: list[bool], like: Tensor) -> Tensor:
     return torch.tensor(chosen, device=like.device).nonzero()[:, 0]
 
 
-def _started(case: AttackedBatch, run: int) -> tuple[Tensor, Tensor]:
+def _started(batch: AttackedBatch, run: int) -> tuple[Tensor, Tensor]:
     """The start of a run, `[B, n]`, and how many points were tried for it; the input itself where
     none of them keeps the class."""
 
     def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
         return part.ball.at(part.ball.on_sphere(part.normal(run * TRIES + number)))
 
-    return case.first_kept(TRIES, propose)[:2]
+    return batch.first_kept(TRIES, propose)[:2]
 
 
 def _kept_step(now: Iterate, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """A step, halved until it keeps the class: `first_kept` of its lengths."""
-    w = now.case.ball.displacement(now.x)
+    w = now.batch.ball.displacement(now.x)
 
     def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
         shift = (length[rows] * 0.5**number)[:, None] * direction[rows]
         return part.ball.at(w[rows] - shift)
 
-    return now.case.first_kept(HALVINGS + 1, propose)
+    return now.batch.first_kept(HALVINGS + 1, propose)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -100,11 +100,11 @@ class ManipulationAttack(GradientAttack):
         score = replace(now.stepper.score, model=smooth.forward_func)
         return replace(now, stepper=replace(now.stepper, explainer=smooth, score=score))
 
-    def _search(self, case: AttackedBatch) -> SearchResult:
-        now = self._clean(case)
-        x = case.ball.center.clone()
+    def _search(self, batch: AttackedBatch) -> SearchResult:
+        now = self._clean(batch)
+        x = batch.ball.center.clone()
         clean, best = _probabilities(now.stepper.score, x), BestInputs(now, self.steps + 1)
-        going = torch.zeros_like(case.label, dtype=torch.bool)
+        going = torch.zeros_like(batch.label, dtype=torch.bool)
         going[best.begin()] = True
         best.offer(0, now.select(going.nonzero()[:, 0]))
         adam = torch.optim.Adam([x], lr=self.rate)
@@ -115,16 +115,16 @@ class ManipulationAttack(GradientAttack):
             going &= torch.tensor([why is None for why in useless], device=x.device)
             if not bool(going.any()):
                 break
-            total = gradient * case.ball.scale + self._change(now.stepper.score, x, clean)[1]
+            total = gradient * batch.ball.scale + self._change(now.stepper.score, x, clean)[1]
             x.grad = torch.where(going[:, None], total, 0.0)
             adam.step()
-            x.copy_(case.ball.at(case.ball.displacement(x)))
+            x.copy_(batch.ball.at(batch.ball.displacement(x)))
             now = self._sharper(now, step + 1).moved(x)
             changed = now.value + self._change(now.stepper.score, x, clean)[0]
             best.evaluations += torch.where(going, now.evaluations + 3, 0)
-            kept = (case.kept(x) & going).nonzero()[:, 0]
+            kept = (batch.kept(x) & going).nonzero()[:, 0]
             best.offer(step + 1, replace(now, value=changed).select(kept))
-            case.report((step + 1) / self.steps)
+            batch.report((step + 1) / self.steps)
         best.end()
         return best.found()
 

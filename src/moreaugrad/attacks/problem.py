@@ -12,9 +12,8 @@ from torch import Tensor
 
 from moreaugrad.attacks.objectives import Goal
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import INPUT, UNITS, Batched, InputSpace, Layout
+from moreaugrad.score.inputs import INPUT, Batched, InputSpace, Layout
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.targets import Readout, TargetLike
 
@@ -112,7 +111,7 @@ class Ball(Batched):
         """Around the inputs of the score. Errors: ValueError for inputs outside the space."""
         x, layout = bound.origin, bound.layout
         scale = torch.ones_like(x)
-        if space is not None and choose("units", units, UNITS) != INPUT:
+        if space is not None and units != INPUT:
             scale = space.scale(layout, x).expand_as(x)
         ball = cls(center=x, scale=scale, norm=norm, radius=radius, layout=layout)
         if space is None:

@@ -28,8 +28,8 @@ class _Followed(Batched):
     maps: Solution
 
     @classmethod
-    def at_clean(cls, explainer: Explainer, case: AttackedBatch) -> Self:
-        score = case.bind(explainer)
+    def at_clean(cls, explainer: Explainer, batch: AttackedBatch) -> Self:
+        score = batch.bind(explainer)
         return cls(explainer=explainer, score=score, maps=explainer._maps(score))
 
     def moved(self, x: Tensor) -> Self:
@@ -46,7 +46,7 @@ class Iterate(Batched):
     whose maps decide how good an input is; None for the stepper.
     """
 
-    case: AttackedBatch
+    batch: AttackedBatch
     rows: Tensor
     x: Tensor
     value: Tensor
@@ -57,20 +57,20 @@ class Iterate(Batched):
     @classmethod
     def clean(
         cls,
-        case: AttackedBatch,
+        batch: AttackedBatch,
         stepper: Explainer,
         through: str = "",
         attacked: Explainer | None = None,
     ) -> Self:
         """The samples at their clean inputs."""
         found = cls(
-            case=case,
-            rows=torch.arange(len(case), device=case.label.device),
-            x=case.ball.center,
-            value=torch.full_like(case.label, torch.nan, dtype=torch.float64),
-            stepper=_Followed.at_clean(stepper, case),
+            batch=batch,
+            rows=torch.arange(len(batch), device=batch.label.device),
+            x=batch.ball.center,
+            value=torch.full_like(batch.label, torch.nan, dtype=torch.float64),
+            stepper=_Followed.at_clean(stepper, batch),
             through=through,
-            attacked=None if attacked is None else _Followed.at_clean(attacked, case),
+            attacked=None if attacked is None else _Followed.at_clean(attacked, batch),
         )
         return found._evaluated()
 
@@ -86,10 +86,10 @@ class Iterate(Batched):
         return replace(self, x=x, stepper=self.stepper.moved(x), attacked=attacked)._evaluated()
 
     def _evaluated(self) -> Self:
-        assert self.case.goal is not None
+        assert self.batch.goal is not None
         with torch.no_grad():
             maps = (self.attacked or self.stepper).maps.values
-            return replace(self, value=self.case.goal.value(maps.double()))
+            return replace(self, value=self.batch.goal.value(maps.double()))
 
     @property
     def evaluations(self) -> Tensor:
@@ -103,10 +103,10 @@ class Iterate(Batched):
         With it the reason why it is useless, for each sample, and the evaluations of one sample
         (the mean over the samples).
         """
-        assert self.case.goal is not None
-        stepper, ball, spent = self.stepper, self.case.ball, list[int]()
+        assert self.batch.goal is not None
+        stepper, ball, spent = self.stepper, self.batch.ball, list[int]()
         maps = stepper.maps.values
-        slope = self.case.goal.value_and_cotangent(maps)[1].to(maps.dtype)
+        slope = self.batch.goal.value_and_cotangent(maps)[1].to(maps.dtype)
         bound = replace(stepper.score.moved(self.x), meter=spent.append)
         pulled = stepper.explainer._pull(bound, stepper.maps, slope, self.through)
         gradient = pulled / ball.scale
@@ -167,7 +167,7 @@ class BestInputs:
         self._run = self._trace.clone()
         self._best_here = torch.ones_like(clean.rows, dtype=torch.bool)
         self._stepped = torch.zeros_like(self._best_here)
-        zero = (clean.case.clean == 0).all(1) | (clean.stepper.maps.values == 0).all(1)
+        zero = (clean.batch.clean == 0).all(1) | (clean.stepper.maps.values == 0).all(1)
         checks = zip(torch.isfinite(clean.value).tolist(), zero.tolist(), strict=True)
         self._wrong = [
             None if known else AttackStatus.ZERO_MAP if empty else AttackStatus.NON_FINITE
