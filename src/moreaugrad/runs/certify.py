@@ -130,10 +130,9 @@ class CertifyRun(Run[CertifyPlan]):
                 spent += budget
             record = self._record(one, x, found)
         except (*TROUBLE, OSError) as error:
-            failure = Failure(title=one.item.name, method=doing, message=line(error))
-            self.watch.failed(failure)
-            record = {"input": one.item.name, "method": doing, "problem": failure.message}
+            record = {"input": one.item.name, "method": doing, "problem": line(error)}
             files = {}
+            self.watch.failed(Failure.of(record))
         else:
             settings = {name: value for name, value in record.items() if name != "curves"}
             files = {
@@ -151,9 +150,7 @@ class CertifyRun(Run[CertifyPlan]):
     def _curve(self, explainer: Certified, x: Tensor, progress: Progress) -> Record:
         plan = self.plan
         assert plan.sigma is not None
-        wanted: dict[str, Any] = {
-            "radii": plan.radii, "top": plan.top, "statement": plan.statement,
-        }  # fmt: skip
+        wanted: dict[str, Any] = {n: getattr(plan, n) for n in ("radii", "top", "statement")}
         if isinstance(explainer, SparsifiedSmoothGrad):
             moments = explainer.moments(x, self.target, progress=progress)
             exact_only = plan.bound == CLOPPER_PEARSON and explainer.variant != SPARSIFIED
@@ -230,10 +227,7 @@ class CertifyRun(Run[CertifyPlan]):
             directory.put(name, data)
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
-        return [
-            Failure(title=record["input"], method=record["method"], message=record["problem"])
-            for record in self.records(directory) if "problem" in record
-        ]  # fmt: skip
+        return [Failure.of(r) for r in self.records(directory) if "problem" in r]
 
     def results(self, directory: RunDirectory) -> Record:
         """Records of the certified images."""

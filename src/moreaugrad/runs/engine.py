@@ -41,6 +41,12 @@ class Failure:
     method: str = ""
     kind: str = "left out"
 
+    @classmethod
+    def of(cls, record: Record, why: str = "") -> Failure:
+        """Of the record of an image or a map; why: instead of its `problem`."""
+        message = why or record["problem"]
+        return cls(title=record["input"], method=record.get("method", ""), message=message)
+
     def __str__(self) -> str:
         # The messages of the readers of files begin with the file's path.
         if not self.method and self.title in self.message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,11 @@ def evaluations(method: Method, attack: BudgetedAttack | None = None) -> int:
     return 0 if attack.attack is None else attack.attack.budget() + own
 
 
+def title(method: Method, attack: BudgetedAttack | None = None) -> str:
+    """Of a method's maps, or of those under an attack."""
+    return method.label if attack is None else f"{method.label}, {attack.title}"
+
+
 def no_map(record: Record) -> str:
     """Why a record of an image or of a clean map is of nothing usable; empty for others."""
     if record.get("attack", CLEAN) != CLEAN:
@@ -59,42 +65,40 @@ class Meter:
         self, setup: Setup, watch: Watch, units: Sequence[tuple[Method, Sequence[Chosen]]]
     ) -> None:
         """units: what is to be done."""
-        self._watch, self._spent, self._attacks = watch, 0.0, 0.0
-        self._expected = {m.label: float(evaluations(m)) for m in setup.methods}
-        self._taken: dict[str, list[int]] = {label: [] for label in self._expected}
-        self._left = dict.fromkeys(self._expected, 0)
+        self._watch, self._spent = watch, 0.0
+        self._expected: dict[str, float] = {}
+        self._left, self._taken = Counter[str](), dict[str, list[int]]()
         for method, images in units:
-            self._left[method.label] += len(images)
-            attacks = setup.attacks.get(method.label, ())
-            self._attacks += len(images) * sum(evaluations(method, a) for a in attacks)
+            for attack in (None, *setup.attacks.get(method.label, ())):
+                self._left[title(method, attack)] += len(images)
+                self._expected[title(method, attack)] = evaluations(method, attack)
 
     def progress(self, method: Method, attack: BudgetedAttack | None = None) -> Progress:
-        each = self._expected[method.label] if attack is None else evaluations(method, attack)
-        return lambda done, _: self._report(method, attack, done * each)
+        what = title(method, attack)
+        return lambda done, _: self._report(what, done * self._expected[what])
 
     def mapped(self, method: Method, images: int, taken: Sequence[int]) -> None:
         """Maps of so many images are done; those that did not fail took these evaluations."""
-        self._left[method.label] -= images
-        self._spent += sum(taken)
-        known = self._taken[method.label]
+        known = self._taken.setdefault(method.label, [])
         known += taken
         if known:
             self._expected[method.label] = sum(known) / len(known)
-        self._report(method)
+        self._done(method.label, images, sum(taken))
 
     def attacked(self, method: Method, images: int, attack: BudgetedAttack) -> None:
-        cost = images * evaluations(method, attack)
-        self._attacks, self._spent = self._attacks - cost, self._spent + cost
-        self._report(method, attack)
+        what = title(method, attack)
+        self._done(what, images, images * self._expected[what])
 
-    def _report(
-        self, method: Method, attack: BudgetedAttack | None = None, more: float = 0.0
-    ) -> None:
+    def _done(self, what: str, images: int, spent: float) -> None:
+        self._left[what] -= images
+        self._spent += spent
+        self._report(what)
+
+    def _report(self, what: str, more: float = 0.0) -> None:
         """more: evaluations of what is being done."""
-        left = sum(count * self._expected[label] for label, count in self._left.items())
-        total = max(1.0, self._spent + left + self._attacks)
-        title = method.name if attack is None else f"{method.label}, {attack.title}"
-        self._watch.pace(min(self._spent + more, total), total, title)
+        left = sum(count * self._expected[name] for name, count in self._left.items())
+        total = max(1.0, self._spent + left)
+        self._watch.pace(min(self._spent + more, total), total, what)
 
 
 class Block:

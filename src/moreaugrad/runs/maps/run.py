@@ -36,7 +36,7 @@ from moreaugrad.runs.engine import (
     seconds_per_evaluation,
 )
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
-from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map
+from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map, title
 from moreaugrad.runs.maps.methods import Method
 from moreaugrad.runs.maps.setup import set_up
 from moreaugrad.runs.network import Network, computing
@@ -190,8 +190,8 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         """Of an evaluation each kind of failure once: the records count them."""
         failure = Failure(title=one.item.name, method=method, message=why)
         if not self.setup.explains:
-            title = method if attack == CLEAN else f"{method}, {attack}"
-            failure = Failure(title=title, message=f"{title}: {why}")
+            what = method if attack == CLEAN else f"{method}, {attack}"
+            failure = Failure(title=what, message=f"{what}: {why}")
         if failure not in self._reported:
             self._reported.add(failure)
             self.watch.failed(failure)
@@ -200,7 +200,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         """Errors: NoResult for too many unreadable images, and where no map was made."""
         records = [record for unit in stage for record in directory.records(unit)]
         broken = [record for record in records if "problem" in record]
-        failures = [_failure(record, record["problem"]) for record in broken]
+        failures = list(map(Failure.of, broken))
         if stage == self.stages[0]:
             self._unreadable = {record["index"] for record in broken}
             if self.processes.rank == 0:
@@ -232,7 +232,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         """Images that cannot be read (no method), and methods without a usable map of an image."""
         units = [unit for stage in self.stages for unit in stage]
         records = [r for unit in filter(directory.finished, units) for r in directory.records(unit)]
-        return [_failure(record, why) for record in records if (why := no_map(record))]
+        return [Failure.of(record, why) for record in records if (why := no_map(record))]
 
     def results(self, directory: RunDirectory) -> Record:
         """Records of the images and of their maps."""
@@ -252,10 +252,6 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         for method in setup.methods:
             images = sum(len(setup.explained(method, block)) for block in setup.blocks)
             for attack in [None, *setup.attacks.get(method.label, ())]:
-                key = method.label if attack is None else f"{method.label}, {attack.title}"
-                rows.append((key, images, evaluations(method, attack), each[id(method.network)]))
+                most, seconds = evaluations(method, attack), each[id(method.network)]
+                rows.append((title(method, attack), images, most, seconds))
         return Estimate.of(len(self.inputs.chosen), rows)
-
-
-def _failure(record: Record, why: str) -> Failure:
-    return Failure(title=record["input"], method=record.get("method", ""), message=why)
