@@ -13,7 +13,7 @@ from moreaugrad.certificates import certify, estimate_of_explanation, probabilit
 from moreaugrad.cli.entry import run
 from moreaugrad.reports.certificates import last_change
 from moreaugrad.runs.certify import CertifyRun
-from moreaugrad.runs.engine import Outcome, execute
+from moreaugrad.runs.engine import Outcome, Watch, execute
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
 from moreaugrad.runs.plans.studies import CertifyPlan
 
@@ -146,6 +146,11 @@ def test_an_interruption_keeps_what_is_finished(images: Path, tmp_path: Path) ->
     assert outcome.interrupted
     assert (tmp_path / "out/inputs/a" / "certify.png").exists()
     assert not (tmp_path / "out/inputs/b").exists()
+    told: list[tuple[float, float]] = []
+    watch = Watch()
+    watch.pace = lambda done, total, doing: told.append((done, total))  # type: ignore[method-assign]
+    assert certified(plan(images, "a", "b"), tmp_path / "out", watch).complete
+    assert min(done / total for done, total in told) >= 0.5, "finished images count as done"
 
 
 def test_an_interruption_before_anything_is_finished_leaves_nothing(

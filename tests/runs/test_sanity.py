@@ -132,6 +132,17 @@ def test_cells_and_named_files(images: Path, tmp_path: Path) -> None:
         assert json.loads((tmp_path / name / "results.json").read_text())["images"] == 3
 
 
+def test_the_only_image_is_named_where_it_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n")
+    command = ["sanity", str(tmp_path / "cut.png"), "--model", "tiny_models:normalised", "-q"]
+    assert run([*command, "--out", str(tmp_path / "run")]) == 2
+    message = capsys.readouterr().err
+    assert "cut.png" in message
+    assert "1 of 1" not in message
+
+
 def test_unreadable_images_are_left_out(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,7 +133,7 @@ class RunDirectory(Units):
                 f"{self.path}: holds a run of another configuration: {some(found, '; ')}. Name "
                 "another folder, or replace it with --overwrite"
             )
-        # Before the new configuration is there: it must never stand above old results.
+        # Before the new configuration is there, which must never describe old results.
         self.clear()
         remove_files(self.path, [ENVIRONMENT])
 

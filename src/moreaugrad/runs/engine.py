@@ -118,7 +118,11 @@ class NoResult(ValueError):
 
 
 class Run(Generic[P]):
-    """A command at work: `plan` has every choice made, so that it gives the same again."""
+    """A command at work. `plan` has every choice made, so that it gives the same again.
+
+    A subclass says what it needs (`settled`), what its units of work are (`units`, or `stages` of
+    them), how one is done (`do`), and what is made of all of them (`findings`, or `finish`).
+    """
 
     command: ClassVar[str]
     patterns: ClassVar[Sequence[str]] = ()

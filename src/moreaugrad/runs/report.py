@@ -42,7 +42,7 @@ class ReportRun(Run[ReportPlan]):
         return plan
 
     def work(self, directory: RunDirectory) -> None:
-        """Made again each time: the runs may have gone on."""
+        """Made again each time: the runs may have progressed."""
         directory.write(UNIT, self.do(UNIT, directory))
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
