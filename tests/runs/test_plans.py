@@ -97,6 +97,8 @@ def test_naming_images_replaces_those_of_a_configuration() -> None:
     plan = ExplainPlan(data=DataPlan(source="cells", indices=(1, 2)))
     assert with_options(plan, {"IMAGE": ["a.png"]}).data == DataPlan(files=("a.png",))
     assert with_options(plan, {"--data": "folder"}).data == DataPlan(source="folder")
+    some = with_options(plan, {"--images": "2", "IMAGE": ["a.png", "b.png", "c.png"]}).data
+    assert some == DataPlan(files=("a.png", "b.png", "c.png"), images=2)
     given = {"--indices": ["3"], "--data": "folder"}
     assert with_options(plan, given).data == DataPlan(source="folder", indices=(3,))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,28 +62,6 @@ def _masked_title(whole: Examples, what: str, key: int) -> str:
     return f"{whole.title(key)}, {what}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Joined:
-    """Reads examples of two sets; ids of the second begin at `beyond`."""
-
-    first: Examples
-    second: Examples
-    beyond: int
-
-    def read(self, key: int) -> Pixels:
-        part, own = self._part(key)
-        image, attention = part.read(own)
-        both = self.first.has_attention and self.second.has_attention
-        return image, attention if both else None
-
-    def title(self, key: int) -> str:
-        part, own = self._part(key)
-        return part.title(own)
-
-    def _part(self, key: int) -> tuple[Examples, int]:
-        return (self.first, key) if key < self.beyond else (self.second, key - self.beyond)
-
-
 def shuffled(examples: Examples, seed: int) -> Examples:
     """Labels in an order drawn by the seed: as many of each class, of the wrong images."""
     order = keyed(seed, 0, SHUFFLE).permutation(len(examples))
@@ -97,12 +76,24 @@ def exchange(examples: Examples, reserve: Examples, count: int, seed: int) -> Ex
     gone = set(drawn(len(examples), count, seed, 0))
     first = examples.subset(place for place in range(len(examples)) if place not in gone)
     second = reserve.subset(drawn(len(reserve), count, seed, 1))
-    both = _Joined(first, second, int(first.ids.max()) + 1)
+    two = (first, second, int(first.ids.max()) + 1)
     return replace(
         first, labels=torch.cat([first.labels, second.labels]),
-        ids=torch.cat([first.ids, second.ids + both.beyond]), read=both.read, title=both.title,
+        ids=torch.cat([first.ids, second.ids + two[2]]), read=partial(_read_of_two, *two),
+        title=partial(_of_two, "title", *two),
         has_attention=first.has_attention and second.has_attention,
     )  # fmt: skip
+
+
+def _of_two(what: str, first: Examples, second: Examples, beyond: int, key: int) -> Any:
+    """What a function of the set with this id gives; ids of the second begin at `beyond`."""
+    part, own = (first, key) if key < beyond else (second, key - beyond)
+    return getattr(part, what)(own)
+
+
+def _read_of_two(first: Examples, second: Examples, beyond: int, key: int) -> Pixels:
+    image, attention = _of_two("read", first, second, beyond, key)
+    return image, attention if first.has_attention and second.has_attention else None
 
 
 def drawn(total: int, count: int, seed: int, number: int) -> Sequence[int]:

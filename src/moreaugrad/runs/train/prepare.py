@@ -33,6 +33,7 @@ from moreaugrad.runs.plans.train import AugmentPlan, OptimiserPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.train.protocols import check_attention, check_fits, make_protocol
 from moreaugrad.score.inputs import InputSpace
+from moreaugrad.settings import expect
 from moreaugrad.training import LOSSES
 from moreaugrad.training.loop import SCHEDULES, Piece, Trainer
 from moreaugrad.training.protocol import Protocol
@@ -187,11 +188,9 @@ def _shards(plan: TrainPlan, processes: int) -> int:
     choose("loss", plan.loss, LOSSES)
     choose("schedule", plan.optimiser.schedule, SCHEDULES)
     shards = plan.shards or processes
-    if shards % processes or shards > plan.batch:
-        raise ValueError(
-            f"shards: expected a multiple of the {processes} processes, and at most the "
-            f"{plan.batch} samples of a batch; got {shards}"
-        )
+    most = f"and at most the {plan.batch} samples of a batch"
+    expected = f"a multiple of the {processes} processes, {most}"
+    expect(shards % processes == 0 and shards <= plan.batch, "shards", expected, shards)
     return shards
 
 
