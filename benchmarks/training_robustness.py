@@ -15,9 +15,8 @@ from benchmarks.results import Result, Table
 from benchmarks.training_maps import GRADIENT, Judged, Judging, called, firsts, judged
 from benchmarks.training_pictures import attacked, post_processed, robustness_curves
 from benchmarks.training_rows import ONE
-from moreaugrad.reports.drops import Drop, bases, drops
 from moreaugrad.reports.reading import CLEAN
-from moreaugrad.reports.statistics import WORST, Intervals, Mean, means
+from moreaugrad.reports.statistics import WORST, Drop, Intervals, Mean, bases, drops, means
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL

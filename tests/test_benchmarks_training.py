@@ -23,9 +23,8 @@ from moreaugrad.data.cells import Cells
 from moreaugrad.data.source import CELL_SEEDS
 from moreaugrad.data.writing import write_cells
 from moreaugrad.metrics import five_band
-from moreaugrad.reports.drops import Drop
 from moreaugrad.reports.reading import CLEAN, MapsFolder
-from moreaugrad.reports.statistics import Mean
+from moreaugrad.reports.statistics import Drop, Mean
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.maps import OF_LABEL

@@ -11,10 +11,9 @@ import torch
 
 from moreaugrad.cli.entry import run
 from moreaugrad.files.units import Units, record_lines, tensor_bytes
-from moreaugrad.reports.drops import bases, drops
 from moreaugrad.reports.folder import unit_stem
 from moreaugrad.reports.reading import MapsFolder
-from moreaugrad.reports.statistics import Intervals
+from moreaugrad.reports.statistics import Intervals, bases, drops
 
 AOPC: dict[str, list[float | None]] = {
     "simple-gradient": [0.4, 0.2, 0.6, None, 0.9],

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 from moreaugrad.reports.content import Page
 from moreaugrad.reports.curves import charts
-from moreaugrad.reports.drops import Drop, bases, drops, drops_table
 from moreaugrad.reports.gallery import networks, sections_of
 from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, why
-from moreaugrad.reports.statistics import WORST, Intervals, Mean, means
-from moreaugrad.reports.tables import csv_text, latex, mean_tables
+from moreaugrad.reports.statistics import WORST, Drop, Intervals, Mean, bases, drops, means
+from moreaugrad.reports.tables import csv_text, drops_table, latex, mean_tables
 
 CSV, LATEX, DROPS = "summary.csv", "tables.tex", "drops.csv"
 REASONS = 12

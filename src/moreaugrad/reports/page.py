@@ -66,7 +66,7 @@ def page_files(page: Page, name: str) -> dict[str, bytes]:
     `INPUTS_INSIDE` inputs or `MAPS_INSIDE` maps, also its images in the folder `STEM_files`,
     which the page refers to by relative links and loads where they are looked at."""
     large = len(page.sections) > INPUTS_INSIDE or len(list(_tiles(page))) > MAPS_INSIDE
-    images = ImageFiles(f"{Path(name).stem}_files") if large else None
+    images = _ImageFiles(f"{Path(name).stem}_files") if large else None
     text = _rendered(page, images).encode()
     # The page comes last: where it is, its images are.
     return {**({} if images is None else images.files), name: text}
@@ -81,7 +81,7 @@ def write_page(path: str | os.PathLike[str], page: Page) -> None:
         write_atomically(file, data)
 
 
-def _rendered(page: Page, images: ImageFiles | None) -> str:
+def _rendered(page: Page, images: _ImageFiles | None) -> str:
     """images: the files that hold them; None puts them inside."""
     environment = templates()
     script = environment.get_template("script.js").render()
@@ -127,7 +127,7 @@ def data_uri(picture: Picture) -> str:
 
 
 @dataclass(frozen=True)
-class ImageFiles:
+class _ImageFiles:
     """Turns images into links from a page to files in a folder next to it.
 
     files: their contents by names with the folder's. A name is a digest of the content, so that it

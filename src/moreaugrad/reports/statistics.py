@@ -1,9 +1,12 @@
-"""Means over images with confidence intervals; what is undefined or failed is counted."""
+"""Means over images and losses against a base, with confidence intervals.
+
+What is undefined or failed is counted.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from moreaugrad.files.units import Record
+from moreaugrad.registry import choose
 from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, numbers, value
 
 WORST = "worst of the attacks"
@@ -172,3 +176,73 @@ def _worst(run: MapsFolder) -> Iterator[_Group]:
                         method=method, attack=WORST, epsilon=epsilon, metric=metric,
                         values=values, failed=len(seen) - len(ran),
                     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """(mean of base - mean of method) / mean of base, over the `count` clean images that both
+    have a value for; the interval takes the two values of an image as a pair. NaN where the
+    base's mean is not positive."""
+
+    run: str
+    method: str
+    base: str
+    metric: str
+    drop: float
+    low: float
+    high: float
+    count: int
+
+
+def bases(run: MapsFolder, given: Sequence[str]) -> dict[str, str]:
+    """The base of each method, by `METHOD=BASE`, or `BASE` for all that are not named.
+
+    Errors: ValueError for a name that is no method of the run.
+    """
+    methods = list(run.methods)
+    found: dict[str, str] = {}
+    for text in given:
+        method, separator, base = text.partition("=")
+        if separator:
+            found[choose("base", method.strip(), methods)] = choose("base", base.strip(), methods)
+    for text in given:
+        if "=" not in text:
+            base = choose("base", text.strip(), methods)
+            found = {m: base for m in methods if m != base and m not in found} | found
+    return found
+
+
+def drops(run: MapsFolder, given: Mapping[str, str], intervals: Intervals) -> list[Drop]:
+    """Of every metric that asks the network and is better when high: AOPC, insertion."""
+    metrics = [
+        name
+        for name in run.metrics
+        if run.metric(name).kind == "model" and run.metric(name).better == "high"
+    ]
+    found = []
+    for method in [name for name in run.methods if name in given]:
+        for metric in metrics:
+            own, other = _values(run, method, metric), _values(run, given[method], metric)
+            shared = [index for index in own if index in other]
+            pairs = np.array([[other[i], own[i]] for i in shared]).reshape(-1, 2)
+            low, high = intervals.of_ratio(pairs[:, 0], pairs[:, 1])
+            found.append(
+                Drop(
+                    run=run.label, method=method, base=given[method], metric=metric,
+                    drop=_ratio(pairs), low=1 - high, high=1 - low, count=len(shared),
+                )
+            )  # fmt: skip
+    return found
+
+
+def _values(run: MapsFolder, method: str, metric: str) -> dict[int, float]:
+    records = [r for r in run.by_key[method, CLEAN, None] if not failed(r)]
+    found = {record["index"]: value(record, metric) for record in records}
+    return {index: each for index, each in found.items() if not math.isnan(each)}
+
+
+def _ratio(pairs: np.ndarray) -> float:
+    if not len(pairs):
+        return math.nan
+    base, own = pairs.mean(0)
+    return float((base - own) / base) if base > 0 else math.nan

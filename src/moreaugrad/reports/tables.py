@@ -12,7 +12,7 @@ from typing import Any
 from moreaugrad.files.foreign import number_name
 from moreaugrad.reports.content import Entry, Section, Table, Tile
 from moreaugrad.reports.reading import CLEAN
-from moreaugrad.reports.statistics import HIGH, LOW, Mean
+from moreaugrad.reports.statistics import HIGH, LOW, Drop, Mean
 from moreaugrad.reports.wording import NARROW, RAISED, count, duration, percent, score
 
 ARROWS = {HIGH: " ↑", LOW: " ↓", "": ""}
@@ -86,6 +86,29 @@ def _entry(mean: Mean | None, best: float) -> Entry:
         best=mean.mean == best,
         note=", ".join(notes),
     )
+
+
+def drops_table(found: Sequence[Drop]) -> Table:
+    """Rows by method, columns by metric."""
+    metrics = list(dict.fromkeys(each.metric for each in found))
+    several = len({each.run for each in found}) > 1
+    rows: dict[str, dict[str, Drop]] = {}
+    for each in found:
+        head = f"{each.run}, " if several else ""
+        rows.setdefault(f"{head}{each.method} of {each.base}", {})[each.metric] = each
+    return Table(
+        title="Faithfulness that is lost, as a fraction of the base's",
+        head="method of its base",
+        columns=[f"{name} ↓" for name in metrics],
+        rows=[(label, [_lost(row.get(name)) for name in metrics]) for label, row in rows.items()],
+    )
+
+
+def _lost(found: Drop | None) -> Entry:
+    if found is None or math.isnan(found.drop):
+        return Entry()
+    span = "" if math.isnan(found.low) else f"{100 * found.low:.1f} to {100 * found.high:.1f} %"
+    return Entry(text=f"{100 * found.drop:.1f} %", interval=span)
 
 
 def summary_table(sections: Sequence[Section]) -> Table:
