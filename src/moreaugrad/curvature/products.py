@@ -41,31 +41,26 @@ class _Graph(ABC):
 
     gradient: Tensor
     lacking: Tensor
-    reduced: bool
-    """Whether the outputs have less than single precision."""
 
     def __init__(self, bound: BoundScore, points: Tensor, rows: Tensor) -> None:
         self.bound, self.rows, self.leaf = bound, rows, points.detach().requires_grad_()
         with recording(bound):
-            self._record()
+            outputs = bound.outputs(self.leaf, rows)
+            if not outputs.requires_grad:
+                raise checks.detached()
+            self.reduced = reduced_precision(None, (outputs.dtype,))  # of the outputs alone
+            self._record(outputs, _Inner(bound, outputs, rows))
 
     @abstractmethod
-    def _record(self) -> None: ...
+    def _record(self, outputs: Tensor, inner: _Inner) -> None: ...
+
+    @abstractmethod
+    def _product(self, v: Tensor) -> Tensor: ...
 
     def product(self, v: Tensor) -> Tensor:
         """H v for v `[m, n]`, one for each point. Errors: NoSecondDerivative."""
         with recording(self.bound):
             return self._product(v)
-
-    def _outputs_at_leaf(self) -> Tensor:
-        outputs = self.bound.outputs(self.leaf, self.rows)
-        self.reduced = reduced_precision(None, (outputs.dtype,))
-        if not outputs.requires_grad:
-            raise checks.detached()
-        return outputs
-
-    @abstractmethod
-    def _product(self, v: Tensor) -> Tensor: ...
 
     @classmethod
     def once(cls, bound: BoundScore, points: Tensor, rows: Tensor, v: Tensor) -> Tensor:
@@ -76,10 +71,9 @@ class _Graph(ABC):
 class Exact(_Graph):
     """The Hessian itself, by differentiating the gradient."""
 
-    def _record(self) -> None:
-        outputs = self._outputs_at_leaf()
+    def _record(self, outputs: Tensor, inner: _Inner) -> None:
         check_twice_differentiable(outputs, self.leaf)
-        self._size = _Inner(self.bound, outputs, self.rows).size
+        self._size = inner.size
         loss = -self.bound.read(outputs, self.rows) / self._size[:, 0]
         self._slope = torch.autograd.grad(loss.sum(), self.leaf, create_graph=True)[0]
         self.gradient = self._size * self._slope.detach()
@@ -98,10 +92,9 @@ class GaussNewton(_Graph):
     is computed in forward mode if an operator has no second derivative.
     """
 
-    def _record(self) -> None:
-        self._outputs = outputs = self._outputs_at_leaf()
-        self._inner = _Inner(self.bound, outputs, self.rows)
-        size, slope = self._inner.size, self._inner.unit
+    def _record(self, outputs: Tensor, inner: _Inner) -> None:
+        self._outputs, self._inner = outputs, inner
+        size, slope = inner.size, inner.unit
         try:
             check_twice_differentiable(outputs, self.leaf)
             self._dual = slope.requires_grad_()

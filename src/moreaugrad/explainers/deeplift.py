@@ -22,7 +22,11 @@ from moreaugrad.explainers.path import FromBaseline, checked, incompleteness, re
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.hooks import as_module, hooked
+from moreaugrad.score.inputs import per_sample
 from moreaugrad.solvers.solution import Solution
+
+EPSILON = 1e-10
+"""A smaller change counts as no change, as in Captum."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -101,27 +105,26 @@ def _change(values: Tensor) -> Tensor:
     return _twice(at_input - at_baseline)
 
 
-def _ratio(contribution: Tensor, change: Tensor, gradient: Tensor, eps: float) -> Tensor:
+def _ratio(contribution: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
     """contribution / change; the gradient, its limit, where nothing changes."""
-    still = change.abs() < eps
+    still = change.abs() < EPSILON
     return torch.where(still, gradient, contribution / torch.where(still, 1.0, change))
 
 
-def _elementwise(call: _Call, outgoing: Tensor, eps: float) -> Tensor:
+def _elementwise(call: _Call, outgoing: Tensor) -> Tensor:
     """Delta y / Delta x. Source: Shrikumar et al. (2017), the rescale rule."""
     change = _change(call.leaf.detach())
     contribution = outgoing * _change(call.output.detach())
-    return _ratio(contribution, change, call.gradient(outgoing), eps)
+    return _ratio(contribution, change, call.gradient(outgoing))
 
 
-def _softmax(call: _Call, outgoing: Tensor, eps: float) -> Tensor:
+def _softmax(call: _Call, outgoing: Tensor) -> Tensor:
     """The same, minus each sample's mean. Source: Shrikumar et al. (2017)."""
-    multiplier = _elementwise(call, outgoing, eps)
-    mean = multiplier.flatten(1).mean(1)
-    return multiplier - mean.reshape(-1, *[1] * (multiplier.ndim - 1))
+    multiplier = _elementwise(call, outgoing)
+    return multiplier - per_sample(multiplier.flatten(1).mean(1), multiplier)
 
 
-def _max_pool(call: _Call, outgoing: Tensor, eps: float) -> Tensor:
+def _max_pool(call: _Call, outgoing: Tensor) -> Tensor:
     """In each window, a rise above the baseline's maximum is attributed to the input's largest
     entry, a fall below it to the baseline's; an entry sums over its windows. Complete for windows
     of any kind."""
@@ -134,10 +137,10 @@ def _max_pool(call: _Call, outgoing: Tensor, eps: float) -> Tensor:
     both = torch.zeros_like(values).flatten(2)
     both.scatter_add_(2, index.flatten(2), parts.flatten(2))
     contribution = _twice(torch.stack(both.view_as(values).chunk(2)).sum(0))
-    return _ratio(contribution, _change(values), call.gradient(outgoing), eps)
+    return _ratio(contribution, _change(values), call.gradient(outgoing))
 
 
-Rule = Callable[[_Call, Tensor, float], Tensor]
+Rule = Callable[[_Call, Tensor], Tensor]
 
 _POOL: Mapping[type[nn.Module], Callable[..., tuple[Tensor, Tensor]]] = {
     nn.MaxPool1d: F.max_pool1d,
@@ -160,17 +163,13 @@ class _Rescaled(torch.autograd.Function):
     """A call's output, with the rule as its backward pass instead of the derivative."""
 
     @staticmethod
-    def forward(ctx: Any, _origin: Tensor, call: _Call, rule: Rule, eps: float) -> Tensor:
-        ctx.call, ctx.rule, ctx.eps = call, rule, eps
+    def forward(ctx: Any, _origin: Tensor, call: _Call, rule: Rule) -> Tensor:
+        ctx.call, ctx.rule = call, rule
         return call.output.detach().clone()
 
     @staticmethod
     def backward(ctx: Any, outgoing: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.rule(ctx.call, outgoing, ctx.eps), None, None, None
-
-
-EPSILON = 1e-10
-"""A smaller change counts as no change, as in Captum."""
+        return ctx.rule(ctx.call, outgoing), None, None
 
 
 @contextmanager
@@ -200,7 +199,7 @@ def rescaled(model: nn.Module, rows: int) -> Iterator[None]:
             return None
         origin, leaf = entered.pop(module)
         call = _Call(module, leaf, output)
-        found: Tensor = _Rescaled.apply(origin, call, rules[module], EPSILON)  # type: ignore[no-untyped-call]
+        found: Tensor = _Rescaled.apply(origin, call, rules[module])  # type: ignore[no-untyped-call]
         return origin.copy_(found) if output is args[0] else found
 
     with hooked(dict.fromkeys(rules, before), dict.fromkeys(rules, after)):

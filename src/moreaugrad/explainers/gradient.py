@@ -271,11 +271,17 @@ class SparsifiedSmoothGrad(_NoisyMean):
             return self._moments(bound)
 
     def _moments(self, bound: BoundScore) -> Moments:
+        counts = bound.counts
         total = torch.zeros_like(bound.origin, dtype=torch.float64)
         squares = torch.zeros_like(total)
+
+        def powers(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            h = self._each(bound.value_and_grad_at(points, rows)[1], counts[rows])
+            return h, h.square()
+
         for start in range(0, bound.passes, SUMMED):
             draws = range(start, min(start + SUMMED, bound.passes))
-            mean, square = bound.mean(self._powers(bound), draws=draws)
+            mean, square = bound.mean(powers, draws=draws)
             total += mean.double() * len(draws)
             squares += square.double() * len(draws)
         broken = (~torch.isfinite(total).all(1)).nonzero()[:, 0].tolist()
@@ -293,15 +299,6 @@ class SparsifiedSmoothGrad(_NoisyMean):
             target=bound.target.classes,
             masked=bound.mask is not None,
         )
-
-    def _powers(self, bound: BoundScore) -> Any:
-        counts = bound.counts
-
-        def work(points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            h = self._each(bound.value_and_grad_at(points, rows)[1], counts[rows])
-            return h, h.square()
-
-        return work
 
     def _smoothing(self) -> dict[str, Any]:
         return super()._smoothing() | {"noise": Noise(self.seed, self.antithetic)}

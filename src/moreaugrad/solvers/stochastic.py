@@ -13,14 +13,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from moreaugrad.score.noise import KEYS
 from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import FEW, MOST, MOST_OF_FEW, Blocks, sequence_error
 from moreaugrad.solvers.descent import FARTHEST
 from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
 from moreaugrad.solvers.sparsity import eta_for
 
-CHAIN_KEY = 2**62
-"""Added to the sample keys of the second chain, so that its noise differs from the first one's."""
 APART = 1.75
 """Distance of two chains, over the error expected of it, from which they count as different."""
 FEEDBACK = 1.15
@@ -226,7 +225,8 @@ class StochasticFixedPoint:
 
 
 def _second(problem: MoreauProblem) -> MoreauProblem:
-    keys = tuple(key + CHAIN_KEY for key in problem.score.keys)
+    """The problem of the second chain, whose noise differs from the first one's."""
+    keys = tuple(key + KEYS for key in problem.score.keys)
     return replace(problem, score=replace(problem.score, keys=keys))
 
 
