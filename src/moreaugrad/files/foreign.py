@@ -93,8 +93,9 @@ def read_text(path: str | Path, expected: str, *, limit: int = TEXT_LIMIT) -> st
         return path.read_text(encoding="utf-8-sig")
 
 
-def read_toml(path: str | Path, expected: str = "a configuration in TOML") -> dict[str, Any]:
+def read_toml(path: str | Path) -> dict[str, Any]:
     """The table of a TOML file. Errors: ValueError as in `read_text`, and for other text."""
+    expected = "a configuration in TOML"
     text = read_text(path, expected)
     with parsing(str(path), expected):
         return tomllib.loads(text)

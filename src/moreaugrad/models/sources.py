@@ -60,12 +60,11 @@ class CellClassifier(nn.Module):
 
     It is smooth: with SiLU instead of ReLU, strided convolutions and average pooling its curvature
     is finite and its maps are continuous. No layer mixes the samples of a batch.
-    widths: channels of the three stages.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = (24, 48, 80)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        first, second, third = widths
+        first, second, third = 24, 48, 80  # channels of the three stages
         self.features = nn.Sequential(
             nn.Conv2d(3, first, 5, stride=2, padding=2),
             _Residual(first),
