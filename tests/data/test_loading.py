@@ -1,5 +1,7 @@
 """Batches: a function of (seed, epoch), whoever makes them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,21 @@ def test_evaluation_keeps_the_order_and_the_last_batch() -> None:
             (x * 255).round().byte().permute(1, 2, 0).numpy(), CELLS.pixels(index)[0]
         )
     assert same(batches, list(plain.epoch(7)))
+
+
+def test_an_image_without_a_map_has_a_map_of_zeros() -> None:
+    """In a data set where others have one."""
+
+    def every_other(key: int):
+        image, attention = CELLS.read(key)
+        return image, attention if key % 2 else None
+
+    plain = Loader(replace(CELLS, read=every_other), Augment.evaluation(24), batch=50)
+    (batch,) = plain.epoch(0)
+    whole = next(Loader(CELLS, Augment.evaluation(24), batch=50).epoch(0))
+    odd = batch.ids % 2 == 1
+    assert torch.equal(batch.attention[odd], whole.attention[odd])
+    assert not batch.attention[~odd].any()
 
 
 def test_bad_settings_are_refused() -> None:
