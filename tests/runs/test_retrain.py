@@ -27,9 +27,8 @@ from moreaugrad.runs.plans.toml import plan_toml, read_plan
 from moreaugrad.runs.plans.train import AugmentPlan, StartPlan, TrainDataPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.retrain import diffroar
-from moreaugrad.runs.retrain.diffroar import DiffRoarRun
-from moreaugrad.runs.retrain.examples import Ranks, drawn, exchange, masked_examples, shuffled
-from moreaugrad.runs.retrain.pairs import LabelsRun, StabilityRun
+from moreaugrad.runs.retrain.diffroar import DiffRoarRun, Ranks, masked_examples
+from moreaugrad.runs.retrain.pairs import LabelsRun, StabilityRun, drawn, exchange, shuffled
 from moreaugrad.runs.train import prepare as preparing
 from moreaugrad.runs.train.run import Trainer
 from toys import normal

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from moreaugrad.data.augment import Augment
+from moreaugrad.data.augment import Augment, Pixels
 from moreaugrad.data.examples import Examples
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.files.foreign import number_name, percent_name
 from moreaugrad.files.units import Record
-from moreaugrad.metrics import diffroar, importance_ranks
+from moreaugrad.metrics import diffroar, importance_ranks, keep
 from moreaugrad.metrics.roar import ENDS, TOP
 from moreaugrad.models.weights import load_weights
 from moreaugrad.reports.content import Entry, Table
@@ -28,7 +30,6 @@ from moreaugrad.runs.engine import Watch
 from moreaugrad.runs.plans.retrain import ALL, FILL, IDS, RANDOM, DiffRoarPlan
 from moreaugrad.runs.plans.toml import read_plan, to_table
 from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
-from moreaugrad.runs.retrain.examples import Ranks, masked_examples
 from moreaugrad.runs.retrain.run import (
     RECORDS,
     RetrainRun,
@@ -196,6 +197,46 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
                 ),
             ],
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranks:
+    """Ranks of each image's entries, `[N, C or 1, S, S]`, by its id (in order)."""
+
+    ids: NDArray[np.int64]
+    values: NDArray[np.integer]
+
+    def of(self, key: int) -> Tensor:
+        row = int(np.searchsorted(self.ids, key))
+        return torch.from_numpy(self.values[row].astype(np.int32))[None]
+
+
+def masked_examples(
+    whole: Examples, held: Augment, ranks: Ranks, ratio: float, end: str, fill: Tensor
+) -> Examples:
+    """Examples with the top or bottom fraction `ratio` of their entries kept.
+
+    held: resize and crop, so that the entries are those that were ranked. end: "top" or "bottom".
+    fill: `[3]`, uint8, what the other entries become.
+    """
+    return replace(
+        whole, read=partial(_masked, whole, held, ranks, ratio, end, fill), has_attention=False,
+        title=partial(_masked_title, whole, f"the {end} {percent_name(ratio)}% kept"),
+    )  # fmt: skip
+
+
+def _masked(
+    whole: Examples, held: Augment, ranks: Ranks, ratio: float, end: str, fill: Tensor, key: int
+) -> Pixels:
+    """An image as it is evaluated, with a part of its entries kept."""
+    image, _ = held(whole.read(key), seed=0, epoch=0, key=key)
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+    found = keep(pixels, ranks.of(key), ratio, end=end, fill=fill.view(3, 1, 1))
+    return found[0].permute(1, 2, 0).numpy(), None
+
+
+def _masked_title(whole: Examples, what: str, key: int) -> str:
+    return f"{whole.title(key)}, {what}"
 
 
 def percent(value: float | None) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, permutations, product
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.data.augment import keyed
+from moreaugrad.data.augment import Pixels, keyed
+from moreaugrad.data.examples import Examples
 from moreaugrad.files.foreign import number_name, percent_name
 from moreaugrad.files.units import Record, tensor_bytes
 from moreaugrad.metrics import METRICS, aggregate
@@ -20,7 +23,6 @@ from moreaugrad.reports.studies import Findings
 from moreaugrad.runs.directory import RunDirectory, number
 from moreaugrad.runs.plans.retrain import LabelsPlan, PairPlan, StabilityPlan
 from moreaugrad.runs.retrain.diffroar import percent
-from moreaugrad.runs.retrain.examples import EXCHANGE, drawn, exchange, shuffled
 from moreaugrad.runs.retrain.run import (
     RECORDS,
     RetrainRun,
@@ -30,9 +32,12 @@ from moreaugrad.runs.retrain.run import (
     tested,
 )
 from moreaugrad.runs.train.prepare import PreparedTrain
+from moreaugrad.score.noise import KEYS
 
 R = TypeVar("R", bound=PairPlan)
 
+SHUFFLE, EXCHANGE = KEYS + 2, KEYS + 3
+"""Keys of what is drawn here; those of the order of images and of their split lie below."""
 CHOSEN = 2
 """The draw of the images whose maps are compared."""
 OTHER_SEED, PERMUTED = "another seed", "permuted labels"
@@ -230,3 +235,44 @@ def _similarity(row: Record) -> Entry:
         interval="" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
         note=f"{row['undefined']} without" if row["undefined"] else "",
     )
+
+
+def shuffled(examples: Examples, seed: int) -> Examples:
+    """Labels in an order drawn by the seed: as many of each class, of the wrong images."""
+    order = keyed(seed, 0, SHUFFLE).permutation(len(examples))
+    return replace(examples, labels=examples.labels[order])
+
+
+def exchange(examples: Examples, reserve: Examples, count: int, seed: int) -> Examples:
+    """`count` examples removed and as many of `reserve` instead, both drawn by the seed. Ids of
+    these follow those of the others."""
+    if not count:
+        return examples
+    gone = set(drawn(len(examples), count, seed, 0))
+    first = examples.subset(place for place in range(len(examples)) if place not in gone)
+    second = reserve.subset(drawn(len(reserve), count, seed, 1))
+    two = (first, second, int(first.ids.max()) + 1)
+    return replace(
+        first, labels=torch.cat([first.labels, second.labels]),
+        ids=torch.cat([first.ids, second.ids + two[2]]), read=partial(_read_of_two, *two),
+        title=partial(_of_two, "title", *two),
+        has_attention=first.has_attention and second.has_attention,
+    )  # fmt: skip
+
+
+def _of_two(what: str, first: Examples, second: Examples, beyond: int, key: int) -> Any:
+    """What a function of the set with this id gives; ids of the second begin at `beyond`."""
+    part, own = (first, key) if key < beyond else (second, key - beyond)
+    return getattr(part, what)(own)
+
+
+def _read_of_two(first: Examples, second: Examples, beyond: int, key: int) -> Pixels:
+    image, attention = _of_two("read", first, second, beyond, key)
+    return image, attention if first.has_attention and second.has_attention else None
+
+
+def drawn(total: int, count: int, seed: int, number: int) -> Sequence[int]:
+    """`count` of `total` places, in order; draw 0 leaves a set and draw 1 comes into it."""
+    places = keyed(seed, number, EXCHANGE).permutation(total)[:count]
+    found: list[int] = np.sort(places).tolist()
+    return found
