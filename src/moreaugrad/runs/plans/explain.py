@@ -147,7 +147,7 @@ class EvaluatePlan(MapsPlan):
 
     metrics: Mapping[str, Settings] = option(
         EVALUATED, METRICS_HELP, read=read_metrics, shown=", ".join(EVALUATED)
-    )  # fmt: skip
+    )
     attacks: Mapping[str, Settings] = option(
         {}, "[LABEL=]NAME[:SETTING=VALUE,...]: an attack (top-k, mass-centre, gaussian, ...). "
         "Settings besides its own: source=METHOD, surrogate=BETA, epsilons=[...], over=SETTING.",

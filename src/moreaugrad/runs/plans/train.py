@@ -131,12 +131,10 @@ class ProtocolPlan(Plan):
 
     GROUP: ClassVar[str] = "Protocol"
 
-    name: str = option(
-        "plain", f"{', '.join(PROTOCOLS)}, or package.module:Class.", "--protocol"
-    )  # fmt: skip
+    name: str = option("plain", f"{', '.join(PROTOCOLS)}, or package.module:Class.", "--protocol")
     penalty: str | None = option(
         None, f"{', '.join(PENALTIES)}, or package.module:Class.", shown="none"
-    )  # fmt: skip
+    )
     epsilon: tuple[float, ...] = option(
         (), "Weight of the penalty on the gradient; two of the elastic net: l1,l2. In the "
         "network's input units, or in pixel values from 0 to 1 with --set units=pixel.",
