@@ -99,6 +99,8 @@ def test_naming_images_replaces_those_of_a_configuration() -> None:
     assert with_options(plan, {"--data": "folder"}).data == DataPlan(source="folder")
     some = with_options(plan, {"--images": "2", "IMAGE": ["a.png", "b.png", "c.png"]}).data
     assert some == DataPlan(files=("a.png", "b.png", "c.png"), images=2)
+    with pytest.raises(ValueError, match="images: expected files or --data cells, got both"):
+        with_options(ExplainPlan(), {"IMAGE": ["a.png"], "--data": "cells"})
     given = {"--indices": ["3"], "--data": "folder"}
     assert with_options(plan, given).data == DataPlan(source="folder", indices=(3,))
 

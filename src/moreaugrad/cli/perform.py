@@ -28,8 +28,6 @@ SHARED = ("score", "task", "layer", "batch_size", "check")
 
 def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> Plan:
     """What was given goes before the configuration, and that before defaults."""
-    if "IMAGE" in given and "--data" in given:
-        raise ValueError(f"images: expected files or --data {given['--data']}, got both")
     kind = command.plan_class()
     if output.config is None:
         plan, given = kind(), {**command.usual, **given}
