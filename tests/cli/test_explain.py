@@ -32,6 +32,16 @@ def test_sweep_shows_zero_as_the_limit(command, images):
     assert 'type="range"' in (images / "s" / "index.html").read_text(encoding="utf-8")
 
 
+def test_exported_maps_have_the_exact_values(command, images):
+    done = command("explain", "one.png", *MODEL, "--method", "simple-gradient", "--export",
+                   "npy,csv", "--out", "o")  # fmt: skip
+    assert done.code == 0, done
+    values = np.load(images / "o/inputs/one/simple-gradient.npy")
+    lines = (images / "o/inputs/one/simple-gradient.csv").read_text().splitlines()
+    assert lines[0] == "channel,row,column,value"
+    assert [float(line.split(",")[3]) for line in lines[1:]] == values.ravel().tolist()
+
+
 def test_a_bad_image_is_left_out_and_the_others_are_done(command, images):
     done = command("explain", "bad", *MODEL, "--method", "simple-gradient", "--out", "o")
     assert done.code == 1

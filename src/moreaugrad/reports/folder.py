@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moreaugrad.files.foreign import number_name
+from moreaugrad.files.foreign import number_name, read_json
 from moreaugrad.files.units import Record, Units
 
-CONFIG = "config.toml"
+CONFIG, ENVIRONMENT = "config.toml", "environment.json"
 SAMPLES, METHODS = "samples", "methods"
 MARK = re.compile(r"# Written by moreaugrad ([\w -]+)\.\n")
 PAGE, PAGE_UNIT = "index.html", "index"
@@ -56,6 +56,15 @@ def read_config(path: Path) -> tuple[str, dict[str, Any], str]:
 def swept_label(method: str, over: str, value: float) -> str:
     """Of a method at a value of a sweep."""
     return f"{method}.{over}={number_name(value)}"
+
+
+def read_environments(path: Path) -> list[dict[str, Any]]:
+    """All that have worked on the run: versions, devices, threads."""
+    try:
+        found = read_json(path / ENVIRONMENT, "the environments of a run")
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def labels(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

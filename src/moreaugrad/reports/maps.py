@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from moreaugrad.reports.content import Page
 from moreaugrad.reports.curves import charts
+from moreaugrad.reports.folder import read_environments
 from moreaugrad.reports.gallery import networks, sections_of
 from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, why
 from moreaugrad.reports.statistics import WORST, Drop, Intervals, Mean, bases, drops, means
@@ -118,7 +119,7 @@ def _facts(runs: Sequence[MapsFolder]) -> dict[str, str]:
     facts["images"] = ", ".join(
         f"{len(run.inputs) - len(run.unreadable)} of {len(run.inputs)}" for run in runs
     )
-    used = runs[0].environments()
+    used = read_environments(runs[0].path)
     if used:
         versions = used[0]["versions"]
         facts["versions"] = f"moreaugrad {versions['moreaugrad']}, torch {versions['torch']}"
@@ -142,7 +143,7 @@ def _states(runs: Sequence[MapsFolder]) -> list[str]:
                 f"{run.label}: {len(run.unreadable)} of {len(run.inputs)} images could not be read "
                 f"and are left out ({names}{more})."
             )
-        if len(run.environments()) > 1:
+        if len(read_environments(run.path)) > 1:
             found.append(
                 f"{run.label or 'This run'} was computed with several versions or on several "
                 "machines."

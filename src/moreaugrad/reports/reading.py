@@ -153,13 +153,6 @@ class MapsFolder:
         except (OSError, ValueError):
             return math.nan
 
-    def environments(self) -> list[dict[str, Any]]:
-        try:
-            found = json.loads((self.path / "environment.json").read_bytes())
-        except (OSError, ValueError):
-            return []
-        return found if isinstance(found, list) else []
-
 
 def value(record: Record, metric: str) -> float:
     """A metric of a record; NaN where it is undefined."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -63,8 +63,8 @@ class CertifyRun(Run[CertifyPlan]):
     """A unit is an image: `inputs/NAME/certify.json`, `.csv` and `.png`; or the reason why not."""
 
     command = "certify"
-    patterns: ClassVar[Sequence[str]] = ("inputs/*/certify",)
-    others: ClassVar[Sequence[str]] = ("tables.json", "table.md", "records.*")
+    patterns = ("inputs/*/certify",)
+    others = ("tables.json", "table.md", "records.*")
 
     def settled(self, plan: CertifyPlan) -> CertifyPlan:
         if plan.sigma is None:

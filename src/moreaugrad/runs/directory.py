@@ -27,15 +27,14 @@ from moreaugrad.files.atomic import (
     remove_partial,
     write_atomically,
 )
-from moreaugrad.files.foreign import read_json, readable, some
+from moreaugrad.files.foreign import readable, some
 from moreaugrad.files.units import Record, Units
-from moreaugrad.reports.folder import CONFIG
+from moreaugrad.reports.folder import CONFIG, ENVIRONMENT, read_environments
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.option import Plan
 from moreaugrad.runs.plans.toml import differences, digests
 from moreaugrad.runs.processes import Processes
 
-ENVIRONMENT = "environment.json"
 MARK = "# Written by moreaugrad {}.\n"
 """The first line of a configuration: only folders with it are written into."""
 
@@ -99,7 +98,7 @@ class RunDirectory(Units):
             self._fresh = not (self.path / CONFIG).exists()
             text = MARK.format(self.command) + config
             write_atomically(self.path / CONFIG, text.encode())
-            known = self.environments()
+            known = read_environments(self.path)
             if environment is not None and environment not in known:
                 self.put(ENVIRONMENT, json_text([*known, environment]).encode())
         except OSError as error:
@@ -161,14 +160,6 @@ class RunDirectory(Units):
         if self._fresh:
             self.clear()
             remove_files(self.path, [CONFIG, ENVIRONMENT])
-
-    def environments(self) -> list[dict[str, Any]]:
-        """All that have worked on the run."""
-        try:
-            found = read_json(self.path / ENVIRONMENT, "the environments of a run")
-        except (OSError, ValueError):
-            return []
-        return found if isinstance(found, list) else []
 
 
 def versions() -> dict[str, str]:

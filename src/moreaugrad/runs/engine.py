@@ -13,6 +13,7 @@ from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.units import Record
+from moreaugrad.reports.folder import read_environments
 from moreaugrad.reports.studies import Findings
 from moreaugrad.runs.directory import RunDirectory, environment
 from moreaugrad.runs.network import Network, computing
@@ -267,7 +268,7 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
         plan_toml(run.plan, out), made_on, overwrite=overwrite, processes=run.processes
     )
     with computing(run.compute), opened:
-        if len(directory.environments()) > 1:
+        if len(read_environments(out)) > 1:
             outcome.notes.append(
                 "this run was begun with other versions or on another machine: its results may "
                 "differ by rounding (environment.json lists all)"

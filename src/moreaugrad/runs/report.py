@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 from moreaugrad.reports import page_files
 from moreaugrad.reports.folder import PAGE, read_config
@@ -28,7 +27,7 @@ class ReportRun(Run[ReportPlan]):
     """One unit of all that is written."""
 
     command = "report"
-    patterns: ClassVar[Sequence[str]] = (UNIT,)
+    patterns = (UNIT,)
 
     compute = ComputePlan(device="cpu")
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +35,8 @@ class SanityRun(Run[SanityPlan]):
     """A unit is a method in a mode: `records/METHOD-MODE.json`."""
 
     command = "sanity"
-    patterns: ClassVar[Sequence[str]] = ("records/*",)
-    others: ClassVar[Sequence[str]] = STUDY_FILES
+    patterns = ("records/*",)
+    others = STUDY_FILES
 
     def settled(self, plan: SanityPlan) -> SanityPlan:
         """Reads all images."""
@@ -180,8 +179,8 @@ class VisualiseRun(Run[VisualisePlan]):
     `.safetensors`."""
 
     command = "visualise"
-    patterns: ClassVar[Sequence[str]] = ("images/*",)
-    others: ClassVar[Sequence[str]] = STUDY_FILES
+    patterns = ("images/*",)
+    others = STUDY_FILES
 
     def settled(self, plan: VisualisePlan) -> VisualisePlan:
         self.ascent = from_table(Ascent, {"seed": plan.seed, **plan.ascent}, "set.")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -53,8 +52,8 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
     files for each image, and the page.
     """
 
-    patterns: ClassVar[Sequence[str]] = (f"{SAMPLES}/*", f"{METHODS}/*/*", "index")
-    others: ClassVar[Sequence[str]] = ("times/*/*.json", "inputs/*/record.json", "records.*")
+    patterns = (f"{SAMPLES}/*", f"{METHODS}/*/*", "index")
+    others = ("times/*/*.json", "inputs/*/record.json", "records.*")
 
     def __init__(
         self, plan: ExplainPlan | EvaluatePlan, processes: Processes | None = None,

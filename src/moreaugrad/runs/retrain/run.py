@@ -16,9 +16,9 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.atomic import LOCK, remove_empty
 from moreaugrad.files.units import SUFFIX, Record
 from moreaugrad.models.loading import FINISHED
-from moreaugrad.reports.folder import CONFIG
+from moreaugrad.reports.folder import CONFIG, ENVIRONMENT
 from moreaugrad.reports.studies import STUDY_FILES
-from moreaugrad.runs.directory import ENVIRONMENT, RunDirectory, json_text
+from moreaugrad.runs.directory import RunDirectory, json_text
 from moreaugrad.runs.engine import Estimate, Files, Run, Watch, execute
 from moreaugrad.runs.maps.methods import made
 from moreaugrad.runs.network import resolved_device
