@@ -90,6 +90,7 @@ _ROWS = {
     "group-sparse-moreaugrad": _method(
         "moreau:GroupSparseMoreauGrad", "MoreauGrad with a group penalty: a few blocks", MOREAUGRAD
     ),
+    "moreau": _method("moreau:Moreau", "MoreauGrad with any penalty", MOREAUGRAD),
     "moreaugrad-plain": _method(
         "moreau:MoreauGrad", "MoreauGrad without Gaussian smoothing", MOREAUGRAD, sigma=0.0
     ),
