@@ -32,7 +32,7 @@ class PreprocessPlan(Plan):
     )
     crop: Size | None = option(None, "Side of the centre crop in pixels, or HEIGHT,WIDTH.")
     mean: tuple[float, ...] | None = option(
-        None, "R,G,B that is subtracted; pixel values lie from 0 to 1."
+        None, "R,G,B that is subtracted from pixel values, which lie from 0 to 1."
     )
     std: tuple[float, ...] | None = option(None, "R,G,B that the difference is divided by.")
     interpolation: str | None = option(
@@ -105,7 +105,7 @@ class ComputePlan(Plan):
 
     GROUP: ClassVar[str] = "Computation"
 
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps or auto.", shown="auto")
+    device: str | None = option(None, "Device: cpu, cuda, cuda:1, mps or auto.", shown="auto")
     dtype: str = option(
         "float32", "Precision of the network: float32, float64 or bfloat16.", choices=DTYPES
     )

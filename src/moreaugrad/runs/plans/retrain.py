@@ -54,7 +54,7 @@ class RetrainPlan(Plan):
         None, "Epochs of each training.", shown="those of the file of the training"
     )
     device: str | None = option(
-        None, "cpu, cuda, cuda:1, mps or auto.", group="Computation",
+        None, "Device: cpu, cuda, cuda:1, mps or auto.", group="Computation",
         shown="that of the file of the training",
     )  # fmt: skip
     loading: LoadingPlan = unkept(LoadingPlan)
@@ -116,7 +116,7 @@ class DiffRoarPlan(RetrainPlan):
     fill: float | None = option(
         None, "Value of what is removed, from 0 to 1.", shown="the mean colour", within="[0, 1]"
     )
-    control: bool = option(True, "A random order too.", negative="--no-control")
+    control: bool = option(True, "Also rank in a random order.", negative="--no-control")
     LEAST: ClassVar[int] = 1
 
     @property

@@ -105,7 +105,9 @@ class SanityPlan(MapsPlan):
         shown=", ".join(PAIRS),
     )  # fmt: skip
     block: int | None = unkept(None)
-    modes: tuple[str, ...] = option(MODES, "cascading, independent or both.", choices=MODES)
+    modes: tuple[str, ...] = option(
+        MODES, "Order of the randomisation: cascading, independent or both.", choices=MODES
+    )
     seeds: tuple[int, ...] = option(
         (0, 1, 2), "Random seeds of the new weights.", within="[0, inf)"
     )

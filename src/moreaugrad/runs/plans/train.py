@@ -94,7 +94,7 @@ class AugmentPlan(Plan):
         None, "Shorter side in pixels before the crop, or HEIGHT,WIDTH.", shown="the size"
     )
     crop: str | None = option(
-        None, "random, centre or resized (random area and aspect).", "--augment-crop",
+        None, "Crop: random, centre or resized (random area and aspect).", "--augment-crop",
         shown="random",
     )  # fmt: skip
     pad: int | None = option(None, "Black pixels added on each side.", shown="0")
@@ -106,10 +106,10 @@ class AugmentPlan(Plan):
         None, "Largest standard deviation of a Gaussian blur, in pixels.", shown="0"
     )
     brightness: float | None = option(
-        None, "b for factors of the brightness from 1 - b to 1 + b.", shown="0"
+        None, "Largest change b of the brightness, by a factor from 1 - b to 1 + b.", shown="0"
     )
-    contrast: float | None = option(None, "The same of the contrast.", shown="0")
-    saturation: float | None = option(None, "The same of the saturation.", shown="0")
+    contrast: float | None = option(None, "The same for the contrast.", shown="0")
+    saturation: float | None = option(None, "The same for the saturation.", shown="0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +131,11 @@ class ProtocolPlan(Plan):
 
     GROUP: ClassVar[str] = "Protocol"
 
-    name: str = option("plain", f"{', '.join(PROTOCOLS)}, or package.module:Class.", "--protocol")
+    name: str = option(
+        "plain", f"Protocol: {', '.join(PROTOCOLS)}, or package.module:Class.", "--protocol"
+    )
     penalty: str | None = option(
-        None, f"{', '.join(PENALTIES)}, or package.module:Class.", shown="none"
+        None, f"Penalty: {', '.join(PENALTIES)}, or package.module:Class.", shown="none"
     )
     epsilon: tuple[float, ...] = option(
         (), "Weight of the penalty on the gradient; two of the elastic net: l1,l2. In the "
@@ -154,7 +156,7 @@ class OptimiserPlan(Plan):
     GROUP: ClassVar[str] = "Optimisation"
 
     name: str = option(
-        "adam", "adam, adamw or sgd.", "--optimiser", choices=("adam", "adamw", "sgd")
+        "adam", "Optimiser: adam, adamw or sgd.", "--optimiser", choices=("adam", "adamw", "sgd")
     )
     lr: float = option(1e-3, "Largest learning rate.", within="(0, inf)")
     weight_decay: float = option(0.0, "Weight decay.", within="[0, inf)")
@@ -162,7 +164,9 @@ class OptimiserPlan(Plan):
         (0.9, 0.999), "Decay rates of Adam's moments.", within="[0, 1)"
     )
     momentum: float = option(0.9, "Momentum of SGD.", within="[0, 1)")
-    schedule: str = option("constant", "Of the learning rate: constant, cosine or one-cycle.")
+    schedule: str = option(
+        "constant", "Schedule of the learning rate: constant, cosine or one-cycle."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,13 +214,13 @@ class TrainPlan(Plan):
     seed: int = option(
         0, "Random seed of weights, order, augmentation, split and protocol.", within="[0, inf)"
     )
-    loss: str = option("cross-entropy", "cross-entropy or hinge.")
+    loss: str = option("cross-entropy", "Loss: cross-entropy or hinge.")
     amp: str | None = option(
-        None, "bfloat16: mixed precision.", shown="none", group="Computation",
+        None, "Mixed precision: bfloat16.", shown="none", group="Computation",
         choices=("bfloat16",),
     )  # fmt: skip
     device: str | None = option(
-        None, "cpu, cuda, cuda:1, mps or auto.", shown="auto", group="Computation"
+        None, "Device: cpu, cuda, cuda:1, mps or auto.", shown="auto", group="Computation"
     )
     threads: int | None = option(
         None, "CPU threads of each process.", group="Computation", within=THREADS
