@@ -211,6 +211,33 @@ def test_an_image_whose_name_is_not_utf_8_is_left_out_and_counted(
         assert len(read_plan(ExplainPlan, config).data.files) == 1
 
 
+def test_places_are_those_of_the_configuration(latin: Path, tmp_path: Path) -> None:
+    """What it cannot name, or does not choose, moves no other image to another unit of work."""
+    others = draw(tmp_path / "others", [b"a", b"b", b"c"])
+    config, out = tmp_path / "run" / "config.toml", str(tmp_path / "run")
+    words = [
+        "explain",
+        str(latin),
+        str(others),
+        *MORE["explain"],
+        *MODEL,
+        "--block",
+        "1",
+        "--out",
+        out,
+    ]
+    for images in ((), ("--images", "5")):
+        assert run([*words, *images, "--overwrite"]) == 1
+        found = MapsFolder.read(tmp_path / "run")
+        assert found.complete
+        named = [Path(name).name for name in read_plan(ExplainPlan, config).data.files]
+        assert [record["input"] for record in found.records] == named
+        assert len(named) >= 3
+        before = records(tmp_path / "run")
+        assert run(["explain", "--config", str(config), "--trust", "--out", out]) == 0
+        assert records(tmp_path / "run") == before
+
+
 def test_alone_it_is_refused_by_name(
     latin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,16 +136,17 @@ class NamedFiles(DataSet):
     @classmethod
     def of(cls, names: Iterable[str]) -> NamedFiles:
         """The files of `find_images`, under names that tell them apart. Errors: ValueError."""
-        files = find_images(names)
+        # Those that a configuration cannot name come last: the others have the same places there.
+        files = sorted(find_images(names), key=lambda file: not _writable(file))
         alike = Counter(file.name for file in files)
         titles = [file.name if alike[file.name] == 1 else _below(file, files) for file in files]
         paths = dict(zip(map(readable, titles), files, strict=True))
         return cls(layout=FILES, items=[Item(name=title) for title in paths], paths=paths)
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The paths that can be written to a configuration, which is in UTF-8."""
-        return tuple(str(file) for file in self.paths.values() if _writable(file))
+    def recordable(self, items: Iterable[Item]) -> tuple[str, ...]:
+        """The files of items that a configuration, which is in UTF-8, can name."""
+        files = (self.paths[item.name] for item in items)
+        return tuple(str(file) for file in files if _writable(file))
 
     def load(self, item: Item) -> Picture:
         file = self.paths[item.name]

@@ -46,13 +46,17 @@ class Inputs:
         chosen = choose_images(
             data, plan.images, seed=seed, indices=plan.indices, labels=network.model.labels
         )
-        known = [(one.index, one.item, data.digest(one.item)) for one in chosen]
-        found = replace(plan, digest=hashlib.sha256(repr(known).encode()).hexdigest()[:16])
         if isinstance(data, NamedFiles):
-            return cls(plan=replace(found, files=data.files), data=data, chosen=chosen)
+            # The configuration names the chosen ones alone, so they have the same places there.
+            chosen = [replace(one, index=place) for place, one in enumerate(chosen)]
+            files = data.recordable(one.item for one in chosen)
+            plan = replace(plan, files=files, images=None, indices=())
+            return cls(
+                plan=_with_digest(plan, data, chosen[: len(files)]), data=data, chosen=chosen
+            )
         layout = plan.layout if plan.source == CELLS else data.layout
-        found = replace(found, layout=layout, images=None if plan.indices else len(chosen))
-        return cls(plan=found, data=data, chosen=chosen)
+        plan = replace(plan, layout=layout, images=None if plan.indices else len(chosen))
+        return cls(plan=_with_digest(plan, data, chosen), data=data, chosen=chosen)
 
     @classmethod
     def of(cls, x: Tensor, classes: Sequence[int] | None = None) -> Inputs:
@@ -179,3 +183,9 @@ def _portable(stem: str) -> str:
 
 def _alike(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _with_digest(plan: DataPlan, data: DataSet, chosen: Sequence[Chosen]) -> DataPlan:
+    """The plan with a digest of names, classes and contents of the images."""
+    known = [(one.index, one.item, data.digest(one.item)) for one in chosen]
+    return replace(plan, digest=hashlib.sha256(repr(known).encode()).hexdigest()[:16])
