@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import sys
 import textwrap
 import types
 from abc import ABCMeta
@@ -151,6 +152,9 @@ def _meanings(cls: type) -> Mapping[str, str]:
 def _documentation(cls: Documented) -> str:
     """The class's own docstring, and all settings with their defaults, inherited ones too."""
     own = inspect.cleandoc(vars(cls).get("__doc__") or cls.__name__)
+    # `dataclass` only asks whether there is one: reading sources then would slow every import.
+    if sys._getframe(1).f_globals.get("__name__") == "dataclasses":
+        return own
     lines = []
     for one in settings_of(cls):
         lines.append(f"    {one.name}: {one.hint}" + (one.default and f" = {one.default}"))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from moreaugrad.metrics.maps import Floats, array, check, check_ratio
@@ -130,7 +130,7 @@ def diffroar(top: ArrayLike, bottom: ArrayLike, *, confidence: float = 0.95) -> 
     if seeds > 1:
         deviation = differences.std(1, ddof=1)
         error = float(by_seed.std(ddof=1)) / math.sqrt(seeds)
-        half = error * float(stats.t.ppf((1 + confidence) / 2, seeds - 1))
+        half = error * float(stdtrit(seeds - 1, (1 + confidence) / 2))
     return DiffRoar(
         differences=differences,
         by_level=differences.mean(1),

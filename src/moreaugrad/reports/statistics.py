@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from moreaugrad.files.units import Record
 from moreaugrad.registry import choose
@@ -65,7 +64,9 @@ class Intervals:
         return (middle - half) / rest, (middle + half) / rest
 
     def _quantile(self, count: int) -> float:
-        return float(stats.t.ppf((1 + self.confidence) / 2, count - 1))
+        from scipy.special import stdtrit
+
+        return float(stdtrit(count - 1, (1 + self.confidence) / 2))
 
 
 @dataclass(frozen=True, kw_only=True)
