@@ -156,8 +156,8 @@ def write_tables(units: Units, config: Mapping[str, Any]) -> None:
 def table_files(rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """`records.csv`; and `records.parquet` where pyarrow is installed."""
     files = {"records.csv": csv_bytes(rows)}
-    if rows and importlib.util.find_spec("pyarrow") is not None:
-        files["records.parquet"] = _parquet(files["records.csv"], rows)
+    if importlib.util.find_spec("pyarrow") is not None:
+        files["records.parquet"] = _parquet(rows)
     return files
 
 
@@ -173,17 +173,12 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _parquet(table: bytes, rows: Sequence[Mapping[str, Any]]) -> bytes:
-    # From the CSV: pyarrow would import pandas to look at Python's own values.
-    from pyarrow import BufferOutputStream, BufferReader, string
-    from pyarrow.csv import ConvertOptions, ParseOptions, read_csv
-    from pyarrow.parquet import write_table
+def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
 
-    texts = {name for row in rows for name, value in row.items() if isinstance(value, str)}
-    convert = ConvertOptions(column_types=dict.fromkeys(texts, string()), strings_can_be_null=True)
-    parse = ParseOptions(newlines_in_values=True)
-    sink = BufferOutputStream()
-    read = read_csv(BufferReader(table), parse_options=parse, convert_options=convert)
-    write_table(read, sink)
+    columns = {name: [row.get(name) for row in rows] for name in _columns(rows)}
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table(columns), sink)
     found: bytes = sink.getvalue().to_pybytes()
     return found
