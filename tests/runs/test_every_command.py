@@ -165,7 +165,7 @@ def test_the_table_is_read_as_it_is(finished: Finished, name: str) -> None:
     assert table.loc[table["attack"] == "clean", "epsilon"].isna().all()
 
 
-NAMES = ["a, b", 'say "x"', "two\nlines", "semi;colon\ttab", "ümlaut", "'=1+1"]
+NAMES = ["a, b", 'say "x"', "two\nlines", "old\rmac", "semi;colon\ttab", "ümlaut", "'=1+1"]
 
 
 def test_names_of_any_kind_stay_in_their_cells(tmp_path: Path) -> None:

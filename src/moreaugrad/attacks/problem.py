@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, Batched, InputSpace, Layout
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.targets import Readout, TargetLike
+from moreaugrad.solvers.solution import Explained
 
 FIRST = 2**40
 """Number of an attack's first noise vector, far beyond those of the method that it attacks."""
@@ -28,7 +27,7 @@ OUTSIDE = 1e-3
 """Fraction of the box by which a clean input may be outside: the rounding of its normalisation."""
 
 
-class AttackStatus(Enum):
+class AttackStatus(Explained):
     """How the attack of a sample ended. Where it failed, `ok` is False, and its result says nothing
     about how robust the map is.
 
@@ -36,11 +35,6 @@ class AttackStatus(Enum):
     >>> (status,) = attack.attack(x).status
     >>> found = status.ok, status.message, status.remedy
     """
-
-    message: str
-    """What the status means."""
-    remedy: str
-    """What to do about a failed attack."""
 
     IMPROVED = "improved", "found an input of the same class with a lower objective"
     HELD = "held", "no input that was tried lowers the objective; x is returned"
@@ -71,11 +65,6 @@ class AttackStatus(Enum):
         "failed: the clean map or the objective's gradient is NaN or infinite",
         "see the explanation's status, or use float64",
     )
-
-    def __new__(cls, value: str, message: str, remedy: str = "") -> Self:
-        made = object.__new__(cls)
-        made._value_, made.message, made.remedy = value, message, remedy
-        return made
 
     @property
     def ok(self) -> bool:

@@ -163,7 +163,8 @@ def table_files(rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+    # Line ends of RFC 4180: the writer quotes names with either of their characters.
+    writer = csv.DictWriter(text, _columns(rows))
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

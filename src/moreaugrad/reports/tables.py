@@ -180,7 +180,7 @@ def _mean(values: Sequence[float | None]) -> float:
 def csv_text(kind: type[Any], found: Sequence[Any]) -> str:
     """A row for each record of a dataclass; what is undefined is empty."""
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+    rows = csv.writer(text)
     names = [item.name for item in fields(kind)]
     rows.writerow(names)
     for one in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +119,7 @@ class NoResult(ValueError):
     """Nothing of a run is of any use, so that its folder is taken back."""
 
 
-class Run(Generic[P]):
+class Run(ABC, Generic[P]):
     """A command at work. `plan` has every choice made, so that it gives the same again.
 
     A subclass says what it needs (`settled`), what its units of work are (`units`, or `stages` of
@@ -145,9 +146,9 @@ class Run(Generic[P]):
         self.processes, self.watch = processes or Processes(), watch or Watch()
         self.plan = self.settled(plan)
 
+    @abstractmethod
     def settled(self, plan: P) -> P:
         """The plan with every choice made. Loads what the run needs, and sets `units`."""
-        raise NotImplementedError
 
     @property
     def compute(self) -> ComputePlan:
@@ -171,9 +172,9 @@ class Run(Generic[P]):
     def begin(self, directory: RunDirectory) -> None:
         """What all units need, made by one process."""
 
+    @abstractmethod
     def do(self, unit: str, directory: RunDirectory) -> Files | None:
         """The files of a unit; None where it was interrupted."""
-        raise NotImplementedError
 
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
         """Looks at a finished stage. Errors: NoResult."""
@@ -181,11 +182,12 @@ class Run(Generic[P]):
     def finish(self, directory: RunDirectory) -> None:
         """What is made of all units, by one process."""
         results = self.results(directory)
-        self.findings(results).write(directory, results)
+        if (found := self.findings(results)) is not None:
+            found.write(directory, results)
 
-    def findings(self, results: Record) -> Findings:
-        """The results as tables."""
-        raise NotImplementedError
+    def findings(self, results: Record) -> Findings | None:
+        """The results as tables; None for a command that makes its own files of them."""
+        return None
 
     def interrupted(self, directory: RunDirectory) -> None:
         """What is made of the units that are finished when a run is interrupted."""
@@ -204,7 +206,7 @@ class Run(Generic[P]):
 
     def estimate(self) -> Estimate:
         """What it would cost, from a short timing; nothing is written."""
-        raise NotImplementedError
+        raise ValueError(f"dry_run: {self.command} computes nothing whose cost could be estimated")
 
     def work(self, directory: RunDirectory) -> None:
         """Does what is not done yet."""

@@ -17,7 +17,21 @@ from moreaugrad.score.inputs import Batched
 from moreaugrad.settings import Documented
 
 
-class Status(Enum):
+class Explained(Enum):
+    """Outcomes: a value, a message and, where something can be done about it, a remedy."""
+
+    message: str
+    """What the status means."""
+    remedy: str
+    """What to do about it; empty where there is nothing to do."""
+
+    def __new__(cls, value: str, message: str, remedy: str = "") -> Self:
+        made = object.__new__(cls)
+        made._value_, made.message, made.remedy = value, message, remedy
+        return made
+
+
+class Status(Explained):
     """How the computation of one map ended. A failure is a status: no exception is raised.
 
     >>> (status,) = mg.SimpleGradient(model).explain(x).status
@@ -27,11 +41,6 @@ class Status(Enum):
     between are maps that used up their evaluations, and those of a problem that may have another
     solution.
     """
-
-    message: str
-    """What the status means."""
-    remedy: str
-    """What to do about it; empty where there is nothing to do."""
 
     DIRECT = "direct", "computed directly, without iteration"
     FIXED_BUDGET = (
@@ -89,11 +98,6 @@ class Status(Enum):
         "the objective's gradient is exactly zero at every step, so the map never left its start",
         "explain another target, or a model that does not saturate at this sample and at zero",
     )
-
-    def __new__(cls, value: str, message: str, remedy: str = "") -> Self:
-        made = object.__new__(cls)
-        made._value_, made.message, made.remedy = value, message, remedy
-        return made
 
     @property
     def ok(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -91,9 +92,9 @@ class PairRun(RetrainRun[R]):
         self.units = {arm.unit: arm for arm in order}
         return replace(plan, training=training, epochs=None, device=None)
 
+    @abstractmethod
     def paired(self, plan: R) -> Pairs:
         """In the order of the table."""
-        raise NotImplementedError
 
     def begin(self, directory: RunDirectory) -> None:
         """Unsuitable settings are refused before anything is trained."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -87,9 +88,9 @@ class RetrainRun(Run[R]):
         loading = replace(plan.loading, memory=plan.loading.memory / self.processes.size)
         return prepare_train(replace(plan, loading=loading), self.processes.alone(), self.watch)
 
+    @abstractmethod
     def change(self, wanted: Any, begun: PreparedTrain, directory: RunDirectory) -> PreparedTrain:
         """With what a network of `units` learns from."""
-        raise NotImplementedError
 
     def measured(self, prepared: PreparedTrain) -> tuple[Record, Mapping[str, bytes]]:
         """More about a trained network: for its record, and files by their suffixes."""
