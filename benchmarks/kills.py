@@ -34,7 +34,7 @@ from moreaugrad.cli.commands import COMMANDS
 from moreaugrad.cli.entry import run
 from moreaugrad.reports.page import templates
 from moreaugrad.runs.plans.explain import ExplainPlan
-from moreaugrad.runs.plans.option import Settings
+from moreaugrad.runs.plans.text import Settings
 
 KILLED = 137
 STEPS = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.truncate",

@@ -211,8 +211,17 @@ def test_workers_leave_signals_to_the_process_that_forked_them():
 def test_a_line_says_how_far_a_run_is():
     lines = Lines(quiet=False)
     assert lines.line(60) == "starting: 1 min so far"
+    lines.pace(0, 100, "smoothgrad")
     lines.pace(25, 100, "smoothgrad")
     assert lines.line(600) == "smoothgrad: 25 % in 10 min, about 30 min left"
+
+
+def test_what_an_earlier_start_has_done_took_no_time():
+    lines = Lines(quiet=False)
+    lines.pace(90, 100, "smoothgrad")
+    assert lines.line(600) == "smoothgrad: 90 % in 10 min"
+    lines.pace(95, 100, "smoothgrad")
+    assert lines.line(600) == "smoothgrad: 95 % in 10 min, about 10 min left"
 
 
 @pytest.mark.parametrize("quiet", [False, True])
@@ -234,4 +243,4 @@ def test_lines_come_on_standard_error_without_a_terminal_unless_quiet(quiet, cap
             thread.join()
     out, err = capsys.readouterr()
     assert out == ""
-    assert bool(re.search(r"sweep: 25 % in .* left|starting", err)) is not quiet
+    assert bool(re.search(r"sweep: 25 % in .* s$|starting", err)) is not quiet

@@ -43,7 +43,8 @@ def test_reduced_precision_is_part_of_the_error(
     true = off(found.maps, exact.maps)
     assert float(true.max()) > 1e-4
     assert (true <= 1.5 * found.error).all()
-    assert float((found.error / true).median()) < 60
+    # Few roundings are known, so the error that covers an unlucky one is wide.
+    assert float((found.error / true).median()) < 100
     # An accuracy finer than the rounding is not claimed.
     assert set(found.status) == {Status.PRECISION}
     assert (found.residual > 1e-4).all()

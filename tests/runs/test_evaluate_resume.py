@@ -147,7 +147,8 @@ def test_a_full_disk_loses_nothing_that_is_finished(
         patch.setattr(directory, "write_atomically", full)
         assert run(command(data, out)) == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "No space left on device); what is finished stays" in told
+    assert "No space left on device; what is finished stays" in told
+    assert "MOREAUGRAD_TRACEBACK" not in told
     assert tree(out).items() < tree(plain).items()
     assert run(command(data, out)) == 0
     assert tree(out) == tree(plain)

@@ -87,6 +87,8 @@ def test_images_are_files_folders_and_globs(photos: Path, form: str) -> None:
     results = mg.explain("tiny_models:smooth", given, GRADIENT)
     assert len(results.rows) == {"file": 1, "files": 2, "folder": 4, "glob": 2, "path": 2}[form]
     assert results.maps[GRADIENT][0].shape == (3, 16, 16)
+    evaluated = mg.evaluate("tiny_models:smooth", given, GRADIENT)
+    assert len(evaluated.rows) == len(results.rows)
 
 
 def test_cells_are_a_data_set_of_which_some_are_chosen() -> None:

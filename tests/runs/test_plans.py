@@ -10,8 +10,8 @@ import pytest
 
 from moreaugrad.cli.app import make_app
 from moreaugrad.cli.commands import EVERY
-from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
-from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
+from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan, PreprocessPlan
+from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan, SweepPlan
 from moreaugrad.runs.plans.option import with_options
 from moreaugrad.runs.plans.studies import CertifyPlan
 from moreaugrad.runs.plans.toml import digests, plan_toml, read_plan
@@ -103,6 +103,37 @@ def test_naming_images_replaces_those_of_a_configuration() -> None:
         with_options(ExplainPlan(), {"IMAGE": ["a.png"], "--data": "cells"})
     given = {"--indices": ["3"], "--data": "folder"}
     assert with_options(plan, given).data == DataPlan(source="folder", indices=(3,))
+    assert with_options(plan, {"--images": "2"}).data == DataPlan(source="cells", images=2)
+
+
+def test_a_new_value_takes_what_belonged_to_the_old_one_with_it() -> None:
+    seen = PreprocessPlan(mean=(0.5,) * 3)
+    plan = ExplainPlan(
+        model=ModelPlan(name="builtin", weights="w", labels="l", preprocess=seen),
+        data=DataPlan(source="cub", layout="cub", split="train", images=9),
+    )
+    other = with_options(plan, {"--model": "torchvision:resnet50"})
+    assert other.model == ModelPlan(name="torchvision:resnet50")
+    assert with_options(plan, {"--model": "builtin"}).model == plan.model  # the same network
+    given = {"--weights": "v", "--model": "torchvision:resnet50"}
+    assert with_options(plan, given).model == ModelPlan(name="torchvision:resnet50", weights="v")
+    assert with_options(plan, {"--data": "folder"}).data == DataPlan(source="folder")
+    assert with_options(plan, {"--data": "cub"}).data == plan.data
+
+    certify = CertifyPlan(sigma=0.3, sigma_mode="absolute", radii=(0.1,), rho=0.05)
+    assert with_options(certify, {"--sigma": "0.3"}) == CertifyPlan(sigma=0.3)
+    absolute = with_options(certify, {"--sigma": "0.3", "--sigma-mode": "absolute"})
+    assert absolute == CertifyPlan(sigma=0.3, sigma_mode="absolute")
+
+    sweep = SweepPlan(over="rho", values=(0.1, 1.0), settings={"eta": 0.01})
+    assert with_options(sweep, {"--over": "eta"}) == SweepPlan(over="eta")
+    assert with_options(sweep, {"--over": "rho"}) == sweep
+    assert with_options(sweep, {"--method": "moreaugrad"}).settings == {}
+
+
+def test_whole_numbers_are_exact() -> None:
+    seed = 2**53 + 1
+    assert with_options(ExplainPlan(), {"--seed": str(seed)}).seed == seed
 
 
 @pytest.mark.parametrize(

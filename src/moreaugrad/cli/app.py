@@ -25,10 +25,9 @@ EPILOGUE = (
 POSITIONAL, KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.KEYWORD_ONLY
 
 
-def make_app(chosen: str = "") -> App:
-    """The application. chosen: the command whose options are declared; "" declares those of all,
-    for completion; the others then have their first line alone, so that the answer comes at once.
-    """
+def make_app(chosen: str) -> App:
+    """The application. chosen: the command whose options are declared; the others have their first
+    line alone, so that the answer comes at once."""
     app = App(
         name="moreaugrad", version=f"moreaugrad {__version__}", help_format="plaintext",
         help="Sparse, stable and checked gradient explanations of image classifiers.",
@@ -41,7 +40,7 @@ def make_app(chosen: str = "") -> App:
         app.command(group)
     for name, command in EVERY.items():
         head, _, tail = name.rpartition(" ")
-        declared = command.options() if chosen in ("", name) else []
+        declared = command.options() if chosen == name else []
         (groups[head] if head else app).command(_function(name, command, declared), name=tail)
     return app
 
@@ -75,7 +74,7 @@ def _function(name: str, command: Command, declared: Sequence[Option]) -> Callab
 
 
 def _annotation(option: Option) -> Any:
-    kind: Any = list[str] if option.repeated else bool if option.is_flag else str
+    kind: Any = list[str] if option.repeated else str
     help = option.help + (f" [default: {option.default}]" if option.default else "")
     declare = partial(
         Parameter, name=option.names, help=help.replace("[default: required]", "[required]"),

@@ -30,7 +30,7 @@ class CommonOptions(Plan):
     )  # fmt: skip
     trust: bool = option(False, TRUST)
     dry_run: bool = option(
-        False, "Report evaluations and time from a short timing, and write nothing."
+        False, "Estimate the gradient evaluations and the time from a short timing; write nothing."
     )
     json: bool = option(False, "Print a summary for scripts, as JSON.")
     quiet: bool = option(False, "Print no progress and no summary.", "--quiet", "-q")
@@ -49,9 +49,9 @@ class Command:
     instead of a run, "module:function" of the plan and the common options.
 
     help: the first line, in the list of commands. more: what follows it. hidden: fields of the plan
-    that are no options here. usual: options where neither the command line nor a configuration has
-    the field. adapt: "module:function" from the plan to the one that is run. named: whether the run
-    takes the command's name and the words of the command line.
+    that are no options here. usual: options where neither the command line nor a configuration
+    names methods. adapt: "module:function" from the plan to the one that is run. named: whether
+    the run takes the name of the command and the words of the command line.
     """
 
     plan: str
@@ -90,7 +90,7 @@ RESUMED = (
 COMMANDS: dict[str, Command] = {
     "explain": Command(
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
-        help="Explain images by one method, or by some.",
+        help="Explain images with one or more methods.",
         more="moreaugrad explain cat.jpg --model torchvision:resnet50 --out cat",
         hidden=("sweep",), usual={"--methods": "sparse-moreaugrad"},
     ),
@@ -109,10 +109,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "certify": Command(
         plan=f"{_PLANS}studies:CertifyPlan", run=f"{_RUNS}certify:CertifyRun",
-        help="Certify how much of a map's largest entries stays under any perturbation.",
-        more="Certificates of Sparsified SmoothGrad, and estimates for MoreauGrad, by the L2 "
-        "length.\n\nmoreaugrad certify cat.jpg --model torchvision:resnet50 --sigma 0.1 --out "
-        "cat-certified",
+        help="Certify what fraction of a map's largest entries stays under any perturbation.",
+        more="Certificates of Sparsified SmoothGrad, and estimates for MoreauGrad, as a function "
+        "of the perturbation's L2 norm.\n\nmoreaugrad certify cat.jpg --model torchvision:resnet50 "
+        "--sigma 0.1 --out cat-certified",
     ),
     "evaluate": Command(
         plan=f"{_PLANS}explain:EvaluatePlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
@@ -129,7 +129,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "train": Command(
         plan=f"{_PLANS}train:TrainPlan", run=f"{_RUNS}train:TrainRun",
-        help="Train a network, so that its plain gradient is sparse, smooth or where it should be.",
+        help="Train a network whose plain gradient is sparse, smooth or aligned with attention.",
         more="moreaugrad train --data cells --protocol fast --penalty l1 --epsilon 0.02 --out run"
         "\n\n" + RESUMED.format("train"),
         hidden=("preprocess",),

@@ -6,7 +6,6 @@ import shlex
 import sys
 import textwrap
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.markup import escape
@@ -29,12 +28,13 @@ SHARED = ("score", "task", "layer", "batch_size", "check")
 def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> Plan:
     """What was given goes before the configuration, and that before defaults."""
     kind = command.plan_class()
-    if output.config is None:
-        plan, given = kind(), {**command.usual, **given}
-    else:
+    plan = kind()
+    if output.config is not None:
         from moreaugrad.runs.plans.toml import read_plan
 
         plan = read_plan(kind, output.config, trust=output.trust)
+    if not getattr(plan, "methods", True) and not getattr(plan, "sweep", None):
+        given = {**command.usual, **given}
     plan = with_options(plan, given, command.hidden)
     if output.trust:
         plan = plan.each(_trusted)
@@ -107,8 +107,7 @@ class _Demo(Plan):
 
 def demo(plan: _Demo, output: CommonOptions) -> int:
     """The example that needs nothing from outside."""
-    overwrite = (Path(plan.out) / "config.toml").exists()
-    output = replace(output, out=plan.out, overwrite=overwrite)
+    output = replace(output, out=plan.out, overwrite=True)
     return run_plan("demo", COMMANDS["compare"], demo_plan(), output)
 
 

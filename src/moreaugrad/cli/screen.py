@@ -64,6 +64,9 @@ class ProgressBar:
         self._progress, self._task = progress, task
 
     def pace(self, done: float, total: float, doing: str) -> None:
+        if self._progress.tasks[0].total is None:
+            # What an earlier start had done took none of this one's time.
+            self._progress.reset(self._task, completed=int(done))
         self._progress.update(self._task, completed=done, total=total, doing=line(doing))
 
     def news(self, text: str) -> None:
@@ -80,6 +83,7 @@ class Lines:
         self._quiet, self._every = quiet, every
         self._began, self._closed = time.monotonic(), threading.Event()
         self._now = (0.0, 0.0, "starting")
+        self._first: tuple[float, float] | None = None
 
     def __enter__(self) -> Lines:
         if not self._quiet:
@@ -98,13 +102,17 @@ class Lines:
         done, total, doing = self._now
         if not 0 < done <= total:
             return f"{doing}: {duration(seconds)} so far"
-        left = seconds * (total - done) / done
-        return (
-            f"{doing}: {100 * done / total:.0f} % in {duration(seconds)}, about {duration(left)} "
-            "left"
-        )
+        text = f"{doing}: {100 * done / total:.0f} % in {duration(seconds)}"
+        # What an earlier start had done took none of this one's time.
+        began, before = self._first or (0.0, 0.0)
+        if done <= before:
+            return text
+        left = (seconds - began) * (total - done) / (done - before)
+        return f"{text}, about {duration(left)} left"
 
     def pace(self, done: float, total: float, doing: str) -> None:
+        if self._first is None:
+            self._first = (time.monotonic() - self._began, done)
         self._now = (done, total, doing)
 
     def news(self, text: str) -> None:

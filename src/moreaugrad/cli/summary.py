@@ -26,10 +26,9 @@ def print_summary(outcome: Outcome) -> None:
     """What was made, what is missing from it, and where it is."""
     for text in outcome.notes:
         note(f"note: {text}")
-    found = outcome.run.results(outcome.directory)
     console = results()
-    if outcome.run.command in EXPLAINED and found.get("inputs"):
-        _maps(found["inputs"], console)
+    if outcome.run.command in EXPLAINED:
+        _maps(outcome.run.results(outcome.directory).get("inputs", ()), console)
     table = outcome.folder / "table.md"
     if table.is_file() and not outcome.interrupted:
         console.print(table.read_text(encoding="utf-8"), markup=False, soft_wrap=True)

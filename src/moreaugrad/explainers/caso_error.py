@@ -84,7 +84,8 @@ def _rounding_error(
 ) -> tuple[Tensor, Tensor]:
     """Errors by rounding: the solution's, over its length, and its slope's, over ||g||, `[B]` each.
 
-    The largest change among a few other roundings of the network's results.
+    The root of the sum, not of the mean, of the squared changes by a few other roundings: a single
+    rounding is up to that many standard deviations off where few operators decide the error.
     """
     error, residual = torch.zeros_like(found.residual), torch.zeros_like(found.residual)
     for seed in range(ROUNDINGS):
@@ -92,8 +93,8 @@ def _rounding_error(
             gradient, slope = _slopes(model, found, follows, None)
         change = slope - found.slope
         moved = found.moved(change, gradient, rule)
-        error = torch.maximum(error, (moved - found.values).norm(dim=1))
-        residual = torch.maximum(residual, change.norm(dim=1))
+        error = error.hypot((moved - found.values).norm(dim=1))
+        residual = residual.hypot(change.norm(dim=1))
     length = model.gradient.norm(dim=1)
     return relative(error, found.values), torch.where(residual == 0, residual, residual / length)
 

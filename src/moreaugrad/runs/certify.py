@@ -95,7 +95,7 @@ class CertifyRun(Run[CertifyPlan]):
         return plan
 
     def _absolute(self, plan: CertifyPlan) -> CertifyPlan:
-        """With sigma, radii and rho in the network's input units."""
+        """With sigma and radii in the network's input units, and a rho where none is given."""
         assert plan.sigma is not None
         preprocess = self.network.model.preprocess
         channels = list(zip(preprocess.mean, preprocess.std, strict=True))
@@ -128,9 +128,11 @@ class CertifyRun(Run[CertifyPlan]):
                 progress = partial(self._report, spent, budget, total, doing)
                 found[doing] = self._curve(explainer, x, progress)
                 spent += budget
+            doing = ""
             record = self._record(one, x, found)
         except (*TROUBLE, OSError) as error:
-            record = {"input": one.item.name, "method": doing, "problem": line(error)}
+            why = f"{doing}: {line(error)}" if doing else line(error)
+            record = {"input": one.item.name, "problem": why}
             files = {}
             self.watch.failed(Failure.of(record))
         else:

@@ -35,8 +35,7 @@ TIMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """What could not be done: an input (no method), or one map of it. kind: what it is called
-    before the message."""
+    """An input that failed (no method), or one of its maps. kind: the word before the message."""
 
     title: str
     message: str
@@ -110,13 +109,14 @@ class Estimate:
     def words(self, duration: Callable[[float], str]) -> str:
         """The totals; duration: seconds in words."""
         return (
-            f"{self.inputs} inputs, {self.evaluations} gradient evaluations at most, "
+            f"{self.inputs} input{'' if self.inputs == 1 else 's'}, "
+            f"{self.evaluations} gradient evaluations at most, "
             f"{1000 * self.seconds_per_evaluation:.2g} ms each: {duration(self.seconds)} at most"
         )
 
 
 class NoResult(ValueError):
-    """Nothing of a run is of any use, so that its folder is taken back."""
+    """A run has no usable result; its folder is removed."""
 
 
 class Run(ABC, Generic[P]):
@@ -286,10 +286,12 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
         except ConnectionError:
             raise
         except OSError as error:
-            raise OSError(
-                f"{out}: cannot be written to ({error.strerror or error}); what is finished stays, "
-                "and the same command resumes from there"
-            ) from error
+            why = error.strerror or str(error)
+            if run.kept(directory):
+                why += "; what is finished stays, and the same command resumes from there"
+            else:
+                directory.discard()
+            raise OSError(error.errno, why, str(error.filename or out)) from error
         except BaseException as error:
             if isinstance(error, NoResult) or not run.kept(directory):
                 directory.discard()

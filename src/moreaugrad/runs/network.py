@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,22 +129,28 @@ class Network:
     @torch.no_grad()
     def predict(self, batch: Tensor, task: str = "auto") -> list[list[Record]]:
         """For each input the likeliest classes: index, label, probability; [] where it has none."""
-        outputs = forward(self.model.module, batch).double()
-        if task == "regression" or outputs.ndim > 2:
+        probabilities = self.probabilities(batch, task)
+        if probabilities is None:
             return [[] for _ in batch]
-        if outputs.ndim == 1 or outputs.shape[1] == 1:
-            up = torch.sigmoid(outputs.reshape(-1, 1))
-            probabilities = torch.cat([1 - up, up], dim=1)
-        elif task == "multilabel":
-            probabilities = torch.sigmoid(outputs)
-        else:
-            probabilities = torch.softmax(outputs, dim=1)
         top = probabilities.topk(min(LIKELIEST, probabilities.shape[1]), dim=1)
         return [
             [{"class": index, "label": self.label(index), "probability": probability}
-             for index, probability in zip(classes, values, strict=True)]
+             for index, probability in zip(classes, values, strict=True)
+             if math.isfinite(probability)]
             for classes, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]  # fmt: skip
+
+    @torch.no_grad()
+    def probabilities(self, batch: Tensor, task: str = "auto") -> Tensor | None:
+        """`[B, K]`, float64, NaN where the outputs are; two classes for a single logit. None for
+        outputs without probabilities."""
+        outputs = forward(self.model.module, batch).cpu().double()
+        if task == "regression" or outputs.ndim > 2:
+            return None
+        if outputs.ndim == 1 or outputs.shape[1] == 1:
+            up = torch.sigmoid(outputs.reshape(-1, 1))
+            return torch.cat([1 - up, up], dim=1)
+        return torch.sigmoid(outputs) if task == "multilabel" else torch.softmax(outputs, dim=1)
 
 
 def _seen_as(x: Tensor) -> tuple[Preprocess, bool]:
@@ -166,7 +173,9 @@ def _seen_as(x: Tensor) -> tuple[Preprocess, bool]:
 
 
 def resolved_device(name: str | None) -> str:
-    """`cuda` or `mps` where there is one, else `cpu`, when no device is named.
+    """`cuda` where there is one, else `cpu`, when no device is named.
+
+    `mps` is never chosen of itself: it has no float64, which certificates and metrics need.
 
     Errors: ValueError for a name of another kind, and for a device that is not there.
     """
@@ -174,7 +183,7 @@ def resolved_device(name: str | None) -> str:
         "cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()),
     }  # fmt: skip
     if name in (None, "auto"):
-        return next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+        return "cuda" if there["cuda"] else "cpu"
     named = re.fullmatch(r"(cpu|cuda|mps)(?::(\d{1,4}))?", str(name))
     if named is None:
         raise ValueError(f"device: expected auto, cpu, cuda, cuda:NUMBER or mps; got {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
@@ -35,7 +36,8 @@ from moreaugrad.runs.plans.maps import (
     read_metrics,
     read_parts,
 )
-from moreaugrad.runs.plans.option import Plan, Settings, options
+from moreaugrad.runs.plans.option import Plan, options
+from moreaugrad.runs.plans.text import Settings
 from moreaugrad.runs.report import ReportRun
 from moreaugrad.settings import Documented, nearest
 
@@ -224,11 +226,12 @@ def _plan(kind: type[P], given: Mapping[str, Any], **own: Any) -> P:
 def _with(plan: P, given: Mapping[str, Any]) -> P:
     """The plan with fields of itself, and of the plans in it, by name. Errors: TypeError for a
     name that is none."""
-    places = {place[-1]: place for place, _ in reversed(list(options(type(plan), ("sweep",))))}
+    every = reversed(list(options(type(plan), ("sweep",))))
+    places = {place[-1]: place for place, _ in every if place[-1] not in plan.EDITS}
     places |= {item.name: (item.name,) for item in fields(plan)}
     for name, value in given.items():
         if name not in places:
-            raise TypeError(f"there is no option {name!r}{nearest(name, places)}")
+            raise TypeError(f"there is no option {name!r}{nearest(name, (*places, *COMMON))}")
         plan = _replaced(plan, places[name], value)
     return plan
 
@@ -301,7 +304,8 @@ def _data(plan: MapsPlan, data: Any) -> DataPlan:
             f"tensor [B, C, H, W]; got {_kinds(names)}"
         )
     files = tuple(map(str, names))
-    if files == (CELLS,) or (len(files) == 1 and isinstance(plan, EvaluatePlan)):
+    whole = len(files) == 1 and (Path(files[0]).is_dir() or zipfile.is_zipfile(files[0]))
+    if files == (CELLS,) or (whole and isinstance(plan, EvaluatePlan)):
         return replace(plan.data, source=files[0])
     return replace(plan.data, files=files)
 

@@ -28,7 +28,6 @@ from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.maps import OF_LABEL
 from moreaugrad.runs.plans.studies import SanityPlan, VisualisePlan
 from moreaugrad.runs.plans.toml import from_table
-from moreaugrad.score.forward import forward
 
 
 class SanityRun(Run[SanityPlan]):
@@ -198,8 +197,12 @@ class VisualiseRun(Run[VisualisePlan]):
             "simple-gradient", self.network.model.module,
             {"score": plan.score, "batch_size": plan.batch_size or plan.count},
         )  # fmt: skip
-        with torch.no_grad():
-            count = forward(self.network.model.module, self.first).shape[1]
+        known = self.network.probabilities(self.first)
+        if known is None:
+            raise ValueError(
+                f"{plan.model.name}: expected outputs [B] or [B, K] of classes, got more dimensions"
+            )
+        count = known.shape[1]
         found = [self.network.target(name) for name in plan.classes or range(count)]
         classes = list(dict.fromkeys(index for index in found if index is not None))
         outside = [index for index in classes if not 0 <= index < count]
@@ -222,13 +225,13 @@ class VisualiseRun(Run[VisualisePlan]):
             ascent=self.ascent, kind=plan.score, batch_size=plan.batch_size,
             progress=lambda step, _: self.watch.pace(done + step, total, label),
         )  # fmt: skip
-        with torch.no_grad():
-            outputs = forward(network.model.module, found.inputs)
+        probabilities = network.probabilities(found.inputs)
+        assert probabilities is not None
         record = {
             "class": index, "label": label,
-            "before": found.before.tolist(), "after": found.after.tolist(),
+            "before": numbers(found.before), "after": numbers(found.after),
             "prediction": found.prediction.tolist(),
-            "probability": outputs.double().softmax(1)[:, index].tolist(),
+            "probability": numbers(probabilities[:, index]),
         }  # fmt: skip
         files = {f"{unit}.safetensors": tensor_bytes({"pixels": found.pixels})}
         for number, pixels in enumerate(found.pixels):
@@ -249,8 +252,10 @@ class VisualiseRun(Run[VisualisePlan]):
             for number in range(self.plan.count):
                 title = record["label"] + (f", {number + 1}" if self.plan.count > 1 else "")
                 images.append((title, f"{unit}-{number}.png"))
-                figures = [f"{record[name][number]:.3g}" for name in ("before", "after")]
-                figures.append(f"{record['probability'][number]:.3f}")
+                figures = [
+                    "" if (value := record[name][number]) is None else f"{value:{form}}"
+                    for name, form in (("before", ".3g"), ("after", ".3g"), ("probability", ".3f"))
+                ]
                 rows.append((title, [Entry(text=text) for text in figures]))
         score = self.plan.score
         table = Table(

@@ -24,7 +24,7 @@ from moreaugrad.reports.folder import swept_label
 from moreaugrad.runs.directory import line
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import OF_DATA, EvaluatePlan, SweepPlan
-from moreaugrad.runs.plans.option import Settings
+from moreaugrad.runs.plans.text import Settings
 from moreaugrad.score.forward import call
 from moreaugrad.settings import nearest
 

@@ -17,7 +17,7 @@ from moreaugrad.files.units import Record
 from moreaugrad.metrics import KINDS, METRICS, Metric
 from moreaugrad.registry import choose, is_code
 from moreaugrad.runs.directory import number, numbers, problem
-from moreaugrad.runs.plans.option import Settings
+from moreaugrad.runs.plans.text import Settings
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from moreaugrad.score.targets import Readout

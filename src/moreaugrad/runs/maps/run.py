@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from torch import Tensor
@@ -79,7 +80,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)
         return self.setup.plan
 
-    @property
+    @cached_property
     def stages(self) -> Sequence[Sequence[str]]:
         """The images, then block by block through the methods."""
         blocks = list(enumerate(self.setup.blocks))

@@ -53,8 +53,9 @@ class ModelPlan(Plan):
     GROUP: ClassVar[str] = "Model"
 
     name: str = option(
-        "", f"The network: {MODEL_NAMES}.", "--model", shown="required", clears=("named_in",)
-    )
+        "", f"The network: {MODEL_NAMES}.", "--model", shown="required", clears=("named_in",),
+        resets=("weights", "labels", "preprocess"),
+    )  # fmt: skip
     weights: str | None = option(
         None, "File of weights: safetensors, or a checkpoint without code in it.", path="digest",
         metavar="FILE",
@@ -132,12 +133,13 @@ class DataPlan(Plan):
 
     files: tuple[str, ...] = option(
         (), "Images, folders or globs.", "IMAGE", path="digest",
-        clears=("source", "indices", "images"),
+        clears=("source", "indices", "images", "layout", "split"),
     )  # fmt: skip
     source: str | None = option(
         None, "A data set instead of images: a folder of images, or a zip archive of one (also "
         "ImageNet, Tiny-ImageNet, CIFAR-10 and CUB-200-2011 as they are distributed); or cells, "
-        "the built-in synthetic cells.", "--data", path="digest", clears=("files", "indices"),
+        "the built-in synthetic cells.", "--data", path="digest", clears=("files",),
+        resets=("indices", "images", "layout", "split"),
     )  # fmt: skip
     layout: str = option(
         "auto", "Layout of the data set: cub, cifar10, tiny-imagenet, listed, imagenet or folders."
@@ -147,11 +149,13 @@ class DataPlan(Plan):
         choices=("val", "test", "train"),
     )  # fmt: skip
     images: int | None = option(
-        None, "Number of images of the data set, chosen by --seed.", shown="all", within="[1, inf)"
-    )
+        None, "Number of images of the data set, chosen by --seed.", shown="all", within="[1, inf)",
+        clears=("indices",),
+    )  # fmt: skip
     indices: tuple[int, ...] = option(
-        (), "Indices of images of the data set, separated by commas, instead of --images."
-    )
+        (), "Indices of images of the data set, separated by commas, instead of --images.",
+        clears=("images",),
+    )  # fmt: skip
     seed: int = option(0, "Random seed of synthetic cells.", "--data-seed")
     min_feature_fraction: float = option(
         0.0, "Smallest fraction of an image of cells that the feature of its class covers."

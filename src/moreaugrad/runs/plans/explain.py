@@ -18,7 +18,8 @@ from moreaugrad.runs.plans.maps import (
     read_attacks,
     read_metrics,
 )
-from moreaugrad.runs.plans.option import Plan, Settings, option, part
+from moreaugrad.runs.plans.option import Plan, option, part
+from moreaugrad.runs.plans.text import Settings
 
 OF_DATA = "data"
 """As `labels` of the published attack: the data set's classes."""
@@ -54,8 +55,13 @@ class SweepPlan(Plan):
 
     GROUP: ClassVar[str] = "Explanation"
 
-    method: str = option("sparse-moreaugrad", "Name of the method.", "--method", "-m")
-    over: str = option("eta", "The numeric setting that changes: rho, eta, sigma or another.")
+    method: str = option(
+        "sparse-moreaugrad", "Name of the method.", "--method", "-m", resets=("settings",)
+    )
+    over: str = option(
+        "eta", "The numeric setting that changes: rho, eta, sigma or another.",
+        resets=("values", "settings"),
+    )  # fmt: skip
     values: tuple[float, ...] = option(
         (), "Numbers, separated by commas; 0 is shown as the limit.", shown="usual ones"
     )

@@ -12,7 +12,8 @@ from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.registry import Registry, choose, labelled
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
-from moreaugrad.runs.plans.option import Option, Plan, Settings, option, part, setting, typed, words
+from moreaugrad.runs.plans.option import Option, Plan, option, part
+from moreaugrad.runs.plans.text import Settings, setting, typed, words
 
 ALL = "all"
 METRICS_HELP = "Names of metrics, separated by commas; or all."

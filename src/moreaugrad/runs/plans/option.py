@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
-import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,9 +10,9 @@ from functools import partial
 from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from moreaugrad.registry import choose
+from moreaugrad.runs.plans.text import numbers, words
 from moreaugrad.settings import expect
 
-Settings = Mapping[str, Any]
 NUMBERS, NAMES = "NUMBERS", "NAMES"
 """What lists of values are called in the help; such an option can also be repeated."""
 Read = Callable[[Any, Any], Any]
@@ -29,7 +26,8 @@ class Option:
     say it. read: where the type does not say how. repeated: it may be given several times.
     negative: of a flag, the option for no. within: the interval of its numbers, such as "[0, 1)";
     choices: its possible words; both are checked when a plan is made. clears: other fields of its
-    plan, which get their defaults again where it is given."""
+    plan, which get their defaults again where it is given; resets: those that do where it is given
+    another value than before."""
 
     names: tuple[str, ...]
     help: str
@@ -43,6 +41,7 @@ class Option:
     within: str = ""
     choices: Sequence[str] = ()
     clears: Sequence[str] = ()
+    resets: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -247,9 +246,9 @@ def with_options(plan: P, given: Mapping[str, Any], hidden: Sequence[str] = ()) 
 
 def _changed(plan: P, found: Mapping[tuple[str, ...], tuple[Option, Any]]) -> P:
     """All fields at once, because some go together; then what edits them."""
-    hints, changed = get_type_hints(type(plan)), dict[str, Any]()
+    hints, usual, changed = get_type_hints(type(plan)), type(plan)(), dict[str, Any]()
     for name in dict.fromkeys(place[0] for place in found if place[0] not in plan.EDITS):
-        before = getattr(plan, name)
+        before = changed.get(name, getattr(plan, name))
         if (name,) not in found:
             kind = plan_in(hints[name])
             assert kind is not None
@@ -257,9 +256,10 @@ def _changed(plan: P, found: Mapping[tuple[str, ...], tuple[Option, Any]]) -> P:
             changed[name] = _changed(kind() if before is None else before, rest)
             continue
         option, text = found[name,]
-        read, defaults = option.read, {other: getattr(type(plan), other) for other in option.clears}
-        changed = defaults | changed
-        changed[name] = read(before, text) if read else of_text(option.name, text, hints[name])
+        read = option.read
+        value = read(before, text) if read else of_text(option.name, text, hints[name])
+        others = (*option.clears, *(option.resets if value != before else ()))
+        changed = {other: getattr(usual, other) for other in others} | changed | {name: value}
     if changed:
         plan = replace(plan, **changed)
     for name in plan.EDITS:
@@ -282,7 +282,7 @@ def of_text(name: str, text: Any, hint: Any) -> Any:
     if several:
         return _tuple(name, text, *get_args(found[0]))
     if str in found:
-        return int(text) if int in found and text.lstrip("-").isdecimal() else text
+        return int(text) if int in found and text.removeprefix("-").isdecimal() else text
     kind, sides = int if int in found else float, len(found) > 1  # SIDE or HEIGHT,WIDTH
     values = numbers(name, text, kind)
     if len(values) > 1 + sides:
@@ -299,51 +299,3 @@ def _tuple(name: str, text: str, kind: Any, *rest: Any) -> tuple[Any, ...]:
     if Ellipsis not in rest and len(found) != 1 + len(rest):
         raise ValueError(f"{name}: expected {1 + len(rest)} values with commas, got {text!r}")
     return tuple(found)
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Those between commas."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def numbers(name: str, text: str, kind: type = float) -> list[Any]:
-    """`0,0.1,1` as numbers, of kind int whole ones. Errors: ValueError, also for one that is
-    infinite or NaN."""
-    with contextlib.suppress(ValueError):
-        found = [float(word) for word in text.split(",")]
-        if all(math.isfinite(one) and one == kind(one) for one in found):
-            return list(map(kind, found))
-    what = "whole" if kind is int else "finite"
-    raise ValueError(f"{name}: expected {what} numbers, separated by commas; got {text!r}")
-
-
-def setting(name: str, text: str) -> tuple[str, Any]:
-    """`NAME=VALUE`. Errors: ValueError for another form."""
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise ValueError(f"{name}: expected NAME=VALUE, got {text!r}")
-    return key.strip(), typed(value.strip())
-
-
-def read_settings(before: Settings, texts: Sequence[str]) -> Settings:
-    """Settings with those of `--set NAME=VALUE`."""
-    return {**before, **dict(setting("--set", text) for text in texts)}
-
-
-def typed(text: str) -> Any:
-    """A value as TOML has it; `8,16` and `[a,b]` are lists; what is neither is text.
-
-    Errors: ValueError for lists nested too deeply to be read.
-    """
-    try:
-        for attempt in (text, f"[{text}]" if "," in text else text):
-            with contextlib.suppress(tomllib.TOMLDecodeError):
-                found = tomllib.loads(f"value = {attempt}")
-                if len(found) == 1 and isinstance(found["value"], (bool, int, float, str, list)):
-                    return found["value"]
-    except RecursionError:
-        what = f"a list nested too deeply: {text[:20]!r}..."
-        raise ValueError(f"expected a value, got {what}") from None
-    if text.startswith("[") and text.endswith("]"):
-        return [typed(word.strip()) for word in text[1:-1].split(",")]
-    return text

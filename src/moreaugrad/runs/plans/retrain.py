@@ -14,15 +14,8 @@ from moreaugrad.runs.plans.maps import (
     methods_option,
     with_setting,
 )
-from moreaugrad.runs.plans.option import (
-    Option,
-    Plan,
-    Settings,
-    filled,
-    option,
-    unkept,
-    whole,
-)
+from moreaugrad.runs.plans.option import Option, Plan, filled, option, unkept, whole
+from moreaugrad.runs.plans.text import Settings
 from moreaugrad.runs.plans.train import LoadingPlan, TrainPlan
 from moreaugrad.settings import expect
 
@@ -51,8 +44,9 @@ class RetrainPlan(Plan):
         None, TRAINING, "--training", shown="required", metavar="FILE", kept=False
     )
     epochs: int | None = option(
-        None, "Epochs of each training.", shown="those of the file of the training"
-    )
+        None, "Epochs of each training.", shown="those of the file of the training",
+        within="[1, inf)",
+    )  # fmt: skip
     device: str | None = option(
         None, "Device: cpu, cuda, cuda:1, mps or auto.", group="Computation",
         shown="that of the file of the training",

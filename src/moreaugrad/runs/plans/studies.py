@@ -14,16 +14,8 @@ from moreaugrad.runs.plans.maps import (
     methods_option,
     read_metrics,
 )
-from moreaugrad.runs.plans.option import (
-    Plan,
-    Settings,
-    of_text,
-    option,
-    part,
-    read_settings,
-    unkept,
-    words,
-)
+from moreaugrad.runs.plans.option import Plan, of_text, option, part, unkept
+from moreaugrad.runs.plans.text import Settings, read_settings, words
 from moreaugrad.settings import expect
 
 STEPS = (0, 0.001, 0.002, 0.005, 0.01, 0.02, *(step / 20 for step in range(1, 41)))
@@ -58,7 +50,7 @@ class CertifyPlan(Plan):
     sigma: float | None = option(
         None, "Standard deviation of the noise, as a fraction of the range of inputs; with "
         "--sigma-mode absolute: in the network's input units.", shown="required",
-        within="(0, inf)",
+        within="(0, inf)", clears=("sigma_mode", "radii", "rho"),
     )  # fmt: skip
     sigma_mode: str = option("relative", "Units of --sigma and --radii: relative or absolute.")
     radii: tuple[float, ...] = option(
@@ -77,7 +69,10 @@ class CertifyPlan(Plan):
     )  # fmt: skip
     confidence: float = option(0.95, "Confidence of each image's certificates.", within="(0, 1)")
     bound: str = option("auto", "Bound: auto, hoeffding, clopper-pearson or bernstein.")
-    rho: float | None = option(None, "rho of MoreauGrad, below 2.07 sigma^2.", shown="half of that")
+    rho: float | None = option(
+        None, "rho of MoreauGrad, below 2.07 sigma^2 with sigma in the network's input units.",
+        shown="half of that",
+    )  # fmt: skip
     sparsity: float = option(0.9, "Fraction of zeros of Sparse MoreauGrad.")
     tau: float = option(0.1, "Fraction of a gradient's entries that Sparsified SmoothGrad counts.")
     gamma: float = option(0.01, "Fraction of them that the relaxed variant counts fully.")

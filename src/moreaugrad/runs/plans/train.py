@@ -9,15 +9,8 @@ from typing import ClassVar, Self
 from moreaugrad.data import LAYOUTS
 from moreaugrad.penalties import PENALTIES
 from moreaugrad.runs.plans.common import CELLS, THREADS, ModelPlan, Size
-from moreaugrad.runs.plans.option import (
-    Plan,
-    Settings,
-    filled,
-    option,
-    part,
-    read_settings,
-    unkept,
-)
+from moreaugrad.runs.plans.option import Plan, filled, option, part, unkept
+from moreaugrad.runs.plans.text import Settings, read_settings
 from moreaugrad.settings import expect
 from moreaugrad.training import PROTOCOLS
 
@@ -44,7 +37,7 @@ class TrainDataPlan(Plan):
     )
     split: str = option("train", "Part of the data to train on.")
     validation: float = option(
-        0.1, "Fraction of it that is held out, to choose the best epoch by.", within="(0, 1)"
+        0.1, "Fraction of the training images held out to choose the best epoch.", within="(0, 1)"
     )
     test: str | None = option(
         None, "Part of the data that the finished network is measured on: test or val.",
@@ -108,8 +101,12 @@ class AugmentPlan(Plan):
     brightness: float | None = option(
         None, "Largest change b of the brightness, by a factor from 1 - b to 1 + b.", shown="0"
     )
-    contrast: float | None = option(None, "The same for the contrast.", shown="0")
-    saturation: float | None = option(None, "The same for the saturation.", shown="0")
+    contrast: float | None = option(
+        None, "Largest change of the contrast, as for --brightness.", shown="0"
+    )
+    saturation: float | None = option(
+        None, "Largest change of the saturation, as for --brightness.", shown="0"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +201,7 @@ class TrainPlan(Plan):
 
     epochs: int = option(10, "Epochs over the data.", within="[1, inf)")
     batch: int = option(
-        32, "Images of an update of the weights.", "--batch-size", within="[1, inf)"
+        32, "Images in each update of the weights.", "--batch-size", within="[1, inf)"
     )
     shards: int | None = option(
         None, "Pieces that each batch is cut into. The weights depend on it, not on how many "

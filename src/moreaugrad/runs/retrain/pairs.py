@@ -78,6 +78,8 @@ class PairRun(RetrainRun[R]):
     """The same test images explained by every network, for their labels."""
 
     title: ClassVar[str]
+    _results: Record | None = None
+    """Of the finished study: similarities of many maps take a while."""
 
     def settled(self, plan: R) -> R:
         training = settled_training(plan, plan.training)
@@ -119,9 +121,12 @@ class PairRun(RetrainRun[R]):
         """networks, and the mean similarity of their maps; of a finished study."""
         if not all(map(directory.finished, self.units)):
             return {}
+        if self._results is not None:
+            return self._results
+        maps = {arm: directory.tensors(unit) for unit, arm in self.units.items()}
         values: dict[tuple[str, str, str], list[Tensor]] = {}
         for group, *pair in self.pairs:
-            first, second = (directory.tensors(arm.unit) for arm in pair)
+            first, second = (maps[arm] for arm in pair)
             for method, metric in product(self.plan.methods, self.plan.metrics):
                 found = METRICS.build(metric)(first[method], second[method])
                 values.setdefault((group, method, metric), []).append(found)
@@ -129,7 +134,8 @@ class PairRun(RetrainRun[R]):
             {"group": group, "method": method, "metric": metric, **_summary(parts)}
             for (group, method, metric), parts in values.items()
         ]
-        return {"networks": list(map(directory.json, self.units)), "similarity": rows}
+        self._results = {"networks": list(map(directory.json, self.units)), "similarity": rows}
+        return self._results
 
     def findings(self, results: Record) -> Findings:
         networks = results["networks"]

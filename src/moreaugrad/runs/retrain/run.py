@@ -58,17 +58,6 @@ class RetrainRun(Run[R]):
             trust = plan.training.model.trust
             plan = replace(plan, training=read_plan(TrainPlan, plan.file, trust=trust), file=None)
         super().__init__(plan, processes, watch)
-        training = self.plan.training
-        if training.data.source is None:
-            raise ValueError(
-                "training: expected the TOML file of a training (--training), got none"
-            )
-        if training.data.test is None:
-            raise ValueError(
-                "data.test: expected a part of the data that networks are tested on (test or val), "
-                "got none: set it in the file of the training, given by --training"
-            )
-        training.model.check_trust()
         self._begun: PreparedTrain | None = None
         self._last: RunDirectory | None = None
 
@@ -165,12 +154,20 @@ class _Newsless(Watch):
 
 def settled_training(plan: RetrainPlan, training: TrainPlan) -> TrainPlan:
     """With the choices of the machine made, and with digests. One image is measured: studies
-    measure for themselves."""
+    measure for themselves. Errors: ValueError for a training that cannot be used."""
     data, model = training.data, training.model
+    if data.source is None:
+        raise ValueError("training: expected the TOML file of a training (--training), got none")
+    if data.test is None:
+        raise ValueError(
+            "data.test: expected a part of the data that networks are tested on (test or val), "
+            "got none: set it in the file of the training, given by --training"
+        )
+    model.check_trust()
     return replace(
         training, epochs=plan.epochs or training.epochs, threads=training.threads or 1, measured=1,
         device=resolved_device(plan.device or training.device), loading=plan.loading,
-        data=replace(data, digest="" if data.source is None else _images(data)),
+        data=replace(data, digest=_images(data)),
         model=replace(model, digest=_content(model.weights), outputs=_content(model.labels)),
     )  # fmt: skip
 
