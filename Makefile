@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraint
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
-demo: $(VENV)/.core ## explain pictures with the built-in model, offline; the page is demo/index.html
+demo: $(VENV)/.core ## explain images with the built-in model, offline; the page is demo/index.html
 	$(BIN)/moreaugrad demo --out demo
 
 test: $(VENV)/.test ## run the tests

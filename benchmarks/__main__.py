@@ -127,7 +127,7 @@ def main() -> int:
 
 
 def _folder(options: argparse.Namespace) -> str:
-    """Trials, and pictures that are not ours to give away, stay out of the results."""
+    """Trials, and images that are not ours to give away, stay out of the results."""
     return "quick" if options.quick else "photos" if options.photos else ""
 
 
@@ -144,9 +144,9 @@ def _options() -> argparse.Namespace:
     beginnings = {name[:at] for name in PARTS for at, letter in enumerate(name) if letter == "-"}
     known = sorted({*PARTS, *beginnings})
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
-    parser.add_argument("--quick", action="store_true", help="two pictures, to try the code")
+    parser.add_argument("--quick", action="store_true", help="two images, to try the code")
     parser.add_argument(
-        "--photos", action="store_true", help="show pictures beside their maps, in results/photos"
+        "--photos", action="store_true", help="show images beside their maps, in results/photos"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
@@ -156,7 +156,7 @@ def _options() -> argparse.Namespace:
         default=os.environ.get(CACHE) or Path.home() / ".cache" / "moreaugrad-benchmarks",
         help=f"folder of finished pieces, to go on after an interruption (${CACHE})",
     )
-    parser.epilog = f"Networks and pictures are read from ${VARIABLE}; without it parts skip."
+    parser.epilog = f"Networks and images are read from ${VARIABLE}; without it parts skip."
     options = parser.parse_args()
     options.cache = Path(options.cache)
     unknown = [part for part in options.parts if part not in known]

@@ -24,7 +24,7 @@ class Plan:
     `floor` is the number of draws at the reference solution, at least twice the largest of these.
     """
 
-    pictures: int
+    images: int
     reference: int
     floor: int
     sizes: tuple[int, ...]
@@ -37,16 +37,16 @@ class Plan:
 # quarter lie within the sizes, or just above.
 PLANS = {
     "resnet20": Plan(
-        pictures=12, reference=6144, floor=8192, reduced=1024, published_steps=300,
+        images=12, reference=6144, floor=8192, reduced=1024, published_steps=300,
         sizes=(512, 1024, 2048, 4096, 4800), floor_sizes=(512, 1024, 2048, 4096),
     ),
     "squeezenet": Plan(
-        pictures=2, reference=2048, floor=3072, reduced=512, published_steps=200,
+        images=2, reference=2048, floor=3072, reduced=512, published_steps=200,
         sizes=(512, 1024, 1536), floor_sizes=(512, 1024, 1536),
     ),
 }  # fmt: skip
 QUICK = Plan(
-    pictures=2, reference=384, floor=2048, reduced=256, published_steps=4,
+    images=2, reference=384, floor=2048, reduced=256, published_steps=4,
     sizes=(256, 512), floor_sizes=(256, 512),
 )  # fmt: skip
 
@@ -54,7 +54,7 @@ QUICK = Plan(
 def run(context: Context, network: str) -> Result:
     subject, setting = subjects.load(network), runs.Setting()
     plan = QUICK if context.quick else PLANS[network]
-    names = subject.names[: plan.pictures]
+    names = subject.names[: plan.images]
     cache = context.cache
     reference = runs.references(subject, setting, cache, names, plan.reference)
     block = min(plan.floor_sizes)
@@ -132,7 +132,7 @@ def floor(
 
 
 def _single(reference: runs.Reference) -> Tensor:
-    """Pictures with one solution; the others have no one error. All, where there are no such."""
+    """Images with one solution; the others have no one error. All, where there are no such."""
     return reference.split if reference.split.all() else ~reference.split
 
 
@@ -159,7 +159,7 @@ def _result(
         kind: evaluations_at(theirs[kind], list(ours), [item[kind] for item in ours.values()])
         for kind in ("rms", "median")
     }
-    # Of each picture by itself, where both its errors are above the noise of the measurement.
+    # Of each image by itself, where both its errors are above the noise of the measurement.
     curves = torch.tensor([item["squares"] for item in ours.values()]).T
     each = [
         evaluations_at(math.sqrt(square), list(ours), curve.sqrt().tolist())
@@ -167,13 +167,13 @@ def _result(
         if square > 0 and bool((curve > 0).all())
     ]
     if each:
-        equal["pictures, geometric mean"] = statistics.geometric_mean(each)
+        equal["images, geometric mean"] = statistics.geometric_mean(each)
     figures["equal_evaluations"] = equal
     figures["published_evaluations"] = cost
     figures["evaluations_ratio"] = {kind: cost / value for kind, value in equal.items()}
     tables = [
         Table(
-            caption=f"Sparse MoreauGrad on {network}, {len(names)} pictures. Zeros of the "
+            caption=f"Sparse MoreauGrad on {network}, {len(names)} images. Zeros of the "
             f"reference: {true_zeros:.3f}.",
             header=[
                 "run", "evaluations", "error, rms", "error, median", "zeros", "support IoU",
@@ -190,7 +190,7 @@ def _result(
     return Result(
         title=f"Accuracy on {network}",
         settings=asdict(plan) | asdict(setting) | {
-            "pictures": names,
+            "images": names,
             "reference_draws": runs.DRAWS,
             "seeds": {
                 "reference": [runs.SEED_A, runs.SEED_B], "floor": runs.SEED_FLOOR,
@@ -201,7 +201,7 @@ def _result(
         tables=tables,
         notes=[
             ("error^2 = <c - A, c - B> / <A, B> with A and B two independent long runs with a "
-            f"decaying step ({plan.reference} evaluations each); rms over the pictures with one "
+            f"decaying step ({plan.reference} evaluations each); rms over the images with one "
             f"solution (two were seen for {len(figures['two_solutions'])}), medians and zeros over "
             "all"),
             ("floor: the same threshold of an N-sample mean gradient (antithetic, fresh draws) at "

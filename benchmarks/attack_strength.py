@@ -33,8 +33,8 @@ TRIED = 2
 """Steps of a first attack, which tells how many the evaluations pay for."""
 NOTE = """Top-k attacks at an L2 budget of {epsilon} in pixels; each attack has as many steps as
 about {evaluations} evaluations pay for, {draws} draws at each unless said otherwise. overlap: of
-the largest 40 % of the clean map's entries that are not zero, the mean over {pictures} pictures;
-lower is a stronger attack. failed: pictures on which the attack found nothing to follow."""
+the largest 40 % of the clean map's entries that are not zero, the mean over {pictures} images;
+lower is a stronger attack. failed: images on which the attack found nothing to follow."""
 
 
 def run(context: Context) -> Result:
@@ -56,7 +56,7 @@ def run(context: Context) -> Result:
     return Result(
         title="Strength of attacks on MoreauGrad maps",
         settings={
-            "pictures": pictures, "evaluations": evaluations, "epsilon": EPSILON, "draws": DRAWS,
+            "images": pictures, "evaluations": evaluations, "epsilon": EPSILON, "draws": DRAWS,
         },
         figures={f"{row[0]}, {row[1]}": row[2] for row in rows},
         tables=[

@@ -1,7 +1,7 @@
 """Finished pieces of long computations, kept so that an interrupted run goes on.
 
-A piece is one picture's tensors. Its file is named by everything that it depends on: settings,
-weights, picture, and the source code that made it.
+A piece is one image's tensors. Its file is named by everything that it depends on: settings,
+weights, image, and the source code that made it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A picture of pictures and words, placed by pixels."""
+"""An image of images and words, placed by pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Bytes = NDArray[np.uint8]
 
 
 class Canvas:
-    """A white picture with whole pixels from the upper left, and words that matplotlib sets."""
+    """A white image with whole pixels from the upper left, and words that matplotlib sets."""
 
     def __init__(self, width: int, height: int) -> None:
         self.height = height

@@ -10,9 +10,9 @@ from benchmarks.cache import Cache
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """`quick`: two pictures and few evaluations, to try the code; its figures mean nothing.
+    """`quick`: two images and few evaluations, to try the code; its figures mean nothing.
 
-    `photos`: galleries show the pictures beside the maps. What they show stays on this machine.
+    `photos`: galleries show the images beside the maps. What they show stays on this machine.
     """
 
     out: Path

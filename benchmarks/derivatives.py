@@ -21,7 +21,7 @@ PICTURES, ROUNDS = 2, 3
 NOTE = """A cotangent of random signs, at maps solved once beforehand. straight-through is H D c:
 one product with the Hessian. implicit solves (I + rho D H) by conjugate gradients, to the tolerance
 of an attack's steps, on a gradient that is recorded once. change: ||implicit - straight-through||
-/ ||implicit||, the mean over pictures."""
+/ ||implicit||, the mean over images."""
 
 
 def run(context: Context) -> Result:
@@ -42,11 +42,11 @@ def run(context: Context) -> Result:
     ]  # fmt: skip
     return Result(
         title="Derivatives of MoreauGrad maps: cost",
-        settings={"pictures": pictures, "rounds": rounds, "draws": DRAWS, "rho": RHO},
+        settings={"images": pictures, "rounds": rounds, "draws": DRAWS, "rho": RHO},
         figures={"implicit / straight-through": {f"{r[0]}, {r[1]}, {r[2]}": r[6] for r in rows}},
         tables=[
             Table(
-                caption="Seconds for all pictures (medians of turns).",
+                caption="Seconds for all images (medians of turns).",
                 header=header,
                 rows=rows,
             )

@@ -56,12 +56,12 @@ def run(context: Context, network: str) -> Result:
             rows.append([name, int(inside.sum()), float(part.median()), *ends])
     return Result(
         title=f"CASO against CAFO by confidence, the paper's figure {FIGURES[network]} ({network})",
-        settings={"network": network, "pictures": len(names), "hessian": hessian, **settings},
+        settings={"network": network, "images": len(names), "hessian": hessian, **settings},
         figures={"p": p.tolist(), "difference": apart.tolist(), "top": found["top"].tolist()},
         tables=[
             Table(
                 caption="Distance of the two maps, each of unit length, without lambda1.",
-                header=["confidence", "pictures", "median", "10 %", "90 %"],
+                header=["confidence", "images", "median", "10 %", "90 %"],
                 rows=rows,
             )
         ],

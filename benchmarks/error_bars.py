@@ -19,22 +19,22 @@ from benchmarks.results import Result, Table
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    pictures: int
+    images: int
     reference: int
     tolerance: float
 
 
 PLANS = {
-    "resnet20": Plan(pictures=64, reference=2048, tolerance=0.2),
-    "squeezenet": Plan(pictures=24, reference=512, tolerance=0.2),
+    "resnet20": Plan(images=64, reference=2048, tolerance=0.2),
+    "squeezenet": Plan(images=24, reference=512, tolerance=0.2),
 }
-QUICK = Plan(pictures=2, reference=384, tolerance=0.3)
+QUICK = Plan(images=2, reference=384, tolerance=0.3)
 
 
 def run(context: Context, network: str) -> Result:
     subject, setting = subjects.load(network), runs.Setting()
     plan = QUICK if context.quick else PLANS[network]
-    names = subject.names[: plan.pictures]
+    names = subject.names[: plan.images]
     a, b, split = _references(context, subject, setting, plan, names)
     found = runs.ours(subject, setting, context.cache, names, tolerance=plan.tolerance)
     stated = found["error"].double()
@@ -56,12 +56,12 @@ def run(context: Context, network: str) -> Result:
     spent = found["evaluations"]
     return Result(
         title=f"Stated error against true error on {network}",
-        settings=asdict(plan) | asdict(setting) | {"pictures": names},
+        settings=asdict(plan) | asdict(setting) | {"images": names},
         figures=figures,
         tables=[
             Table(
                 caption=f"Sparse MoreauGrad on {network}, to a stated error of {plan.tolerance}.",
-                header=["pictures", "count", "within a factor 2", "stated >= true"],
+                header=["images", "count", "within a factor 2", "stated >= true"],
                 rows=rows,
             ),
             Table(
@@ -92,13 +92,13 @@ def _references(
     plan: Plan,
     names: Sequence[str],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Those of the accuracy part for the pictures that it has, shorter ones for the others."""
+    """Those of the accuracy part for the images that it has, shorter ones for the others."""
     known = accuracy.QUICK if context.quick else accuracy.PLANS[subject.name]
     parts = [
         runs.references(subject, setting, context.cache, some, evaluations)
         for some, evaluations in (
-            (names[: known.pictures], known.reference),
-            (names[known.pictures :], plan.reference),
+            (names[: known.images], known.reference),
+            (names[known.images :], plan.reference),
         )
         if some
     ]

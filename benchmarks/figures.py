@@ -1,4 +1,4 @@
-"""The pictures of the MoreauGrad paper, figures 2 to 5, on networks and pictures of our own."""
+"""The images of the MoreauGrad paper, figures 2 to 5, on networks and images of our own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PHOTOS = (
 )
 """Two with a sure prediction, one with an unsure one, and people on a beach for both classes."""
 SMALL = 5
-"""Pictures of CIFAR-10: the first of the subject's fair order."""
+"""Images of CIFAR-10: the first of the subject's fair order."""
 RHOS = (0.1, 0.3, 1.0, 3.0)
 ETAS = (0.001, 0.002, 0.005, 0.01, 0.02)
 GROUP_ETAS = (0.02, 0.05, 0.1, 0.2, 0.4)

@@ -1,4 +1,4 @@
-"""The galleries of the CASO paper, on networks and pictures of our own."""
+"""The galleries of the CASO paper, on networks and images of our own."""
 
 from __future__ import annotations
 

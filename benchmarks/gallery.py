@@ -1,4 +1,4 @@
-"""Maps of several pictures side by side: a row for each picture, a column for each method."""
+"""Maps of several images side by side: a row for each image, a column for each method."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from moreaugrad.reports.wording import percent
 STATUSES = list(Status)
 SOURCES = [*SOLVER, PACKAGE / "curvature"]
 CELL, GAP, MARGIN, LABEL = 112, 6, 10, 128
-"""Pixels: about a map's width, between maps, around the picture, and for a row's words."""
+"""Pixels: about a map's width, between maps, around the image, and for a row's words."""
 HEADER, FOOTER = 34, 28
 WARNING = "#b3261e"
 READING = (
     "magnitude of the map, summed over the channels and averaged over as many pixels as one of the "
-    "picture stands for; the last colour is each map's own 99th percentile; a grey map is zero "
+    "image stands for; the last colour is each map's own 99th percentile; a grey map is zero "
     "everywhere"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A picture and the class that is explained. `name` is the file's, `label` the class's.
+    """An image and the class that is explained. `name` is the file's, `label` the class's.
 
     A probability that is not known is NaN.
     """
@@ -179,7 +179,7 @@ def result(
     notes: Sequence[str] = (),
     band: int = 8,
 ) -> Result:
-    """The pictures NAME.png, or NAME-1.png on where there are more columns than `band`, and what
+    """The images NAME.png, or NAME-1.png on where there are more columns than `band`, and what
     is known of the maps, as figures and as a table.
     """
     bands = [columns[at : at + band] for at in range(0, len(columns), band)]
@@ -193,7 +193,7 @@ def result(
         settings={"network": subject.name, **settings},
         figures={
             "rows": [
-                {"picture": row.name, "class": row.label, "probability": row.probability}
+                {"image": row.name, "class": row.label, "probability": row.probability}
                 for row in rows
             ],
             "columns": {

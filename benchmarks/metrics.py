@@ -82,7 +82,7 @@ def _quantus_ssim(maps: Maps) -> object:
 
 
 def _masks(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The middle of each picture."""
+    """The middle of each image."""
     found = np.zeros((len(a), 1, *a.shape[2:]), dtype=bool)
     side = a.shape[-1]
     found[..., side // 4 : -side // 4, side // 4 : -side // 4] = True
@@ -186,7 +186,7 @@ def run(context: Context) -> Result:
                 "also look for maps that are zero or not finite"
             ),
             "memory: the kernel's peak of a process of its own, after a call on one sample",
-            "AUROC and pointing game: one channel, the mask is the picture's middle",
+            "AUROC and pointing game: one channel, the mask is the image's middle",
         ],
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ def run(context: Context) -> Result:
         figures=shares,
         tables=[
             Table(
-                caption=f"Sparse MoreauGrad, {BUDGET} evaluations a picture.",
+                caption=f"Sparse MoreauGrad, {BUDGET} evaluations an image.",
                 header=["network", "precision", "images", "seconds", "in the network", "share"],
                 rows=rows,
             )

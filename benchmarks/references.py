@@ -98,7 +98,7 @@ def long_run(bound: BoundScore, setting: Setting, evaluations: int, opposite: bo
 def references(
     subject: Subject, setting: Setting, cache: Cache, names: Sequence[str], evaluations: int
 ) -> Reference:
-    """Two runs with seeds of their own for each picture."""
+    """Two runs with seeds of their own for each image."""
 
     def run(seed: int) -> Piece:
         def compute(some: Sequence[str]) -> list[Piece]:
@@ -167,7 +167,7 @@ def ours(
     tolerance: float = 0.1,
     dtype: torch.dtype = torch.float32,
 ) -> Piece:
-    """The library's `map` `[B, n]`, stated `error` and `evaluations` for each picture.
+    """The library's `map` `[B, n]`, stated `error` and `evaluations` for each image.
 
     With `evaluations` it does not stop before; without, its stated error stops it at `tolerance`.
     """
@@ -222,13 +222,13 @@ def published(
 
 
 def _apart(batch: Piece) -> list[Piece]:
-    """One piece for each picture of a batch."""
+    """One piece for each image of a batch."""
     count = len(next(iter(batch.values())))
     return [{key: value[i].clone() for key, value in batch.items()} for i in range(count)]
 
 
 def _at_once(subject: Subject, draws: int) -> int:
-    """Pictures that fill two chunks: what an interruption loses stays small."""
+    """Images that fill two chunks: what an interruption loses stays small."""
     return max(1, 2 * subject.chunk // draws)
 
 

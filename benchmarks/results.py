@@ -37,7 +37,7 @@ class Result:
 
 
 def write(result: Result, name: str, folder: Path, machine: dict[str, Any]) -> Path:
-    """NAME.json, NAME.md and the pictures in `folder`; returns the path of the Markdown."""
+    """NAME.json, NAME.md and the images in `folder`; returns the path of the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in result.pictures.items():
         write_atomically(folder / file, data)

@@ -29,11 +29,11 @@ ALLOCATORS: dict[str, dict[str, str]] = {"default": {}, "keeps its pages": machi
 SAMPLES = 32
 """Noisy copies a step, of the published algorithm."""
 BUDGET = 256
-"""Evaluations of ours a picture: a whole explanation, with everything that comes with it."""
+"""Evaluations of ours an image: a whole explanation, with everything that comes with it."""
 ROUNDS = 3
 STEPS = {"resnet20": 16, "squeezenet": 4}
 SEVERAL = {"resnet20": 8, "squeezenet": 1}
-"""Pictures explained at once: small ones fill a pass only together."""
+"""Images explained at once: small ones fill a pass only together."""
 
 
 def run(context: Context) -> Result:
@@ -79,9 +79,9 @@ def run(context: Context) -> Result:
         )  # fmt: skip
     notes = [
         (
-            f"published: the literal algorithm, {SAMPLES} stacked copies a step, one picture a "
-            f"call; ours: whole explanations of {BUDGET} evaluations a picture, channels-last, "
-            "BatchNorm folded, of one picture and of several at once"
+            f"published: the literal algorithm, {SAMPLES} stacked copies a step, one image a "
+            f"call; ours: whole explanations of {BUDGET} evaluations an image, channels-last, "
+            "BatchNorm folded, of one image and of several at once"
         ),
         f"bfloat16 instructions of this processor: {machine.bfloat16_support()}",
         "allocator that keeps its pages: "
@@ -144,11 +144,11 @@ def worker(network: str, rounds: int) -> dict[str, float]:
 
 
 def _form(count: int) -> str:
-    return "ours" if count == 1 else f"ours, {count} pictures"
+    return "ours" if count == 1 else f"ours, {count} images"
 
 
 def explain(model: torch.nn.Module, inputs: Tensor, target: Tensor, chunk: int) -> None:
-    """One whole explanation of BUDGET evaluations for each picture."""
+    """One whole explanation of BUDGET evaluations for each image."""
     setting = Setting()
     SparseMoreauGrad(
         model, rho=setting.rho, eta=setting.eta, sigma=setting.sigma,

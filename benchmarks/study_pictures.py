@@ -41,7 +41,7 @@ def curves(run: MapsFolder, metrics: Sequence[str]) -> dict[str, bytes]:
 
 
 def maps(run: MapsFolder) -> dict[str, bytes]:
-    """A PNG: columns are methods, rows attacks on the first pictures."""
+    """A PNG: columns are methods, rows attacks on the first images."""
     samples = [record for record in run.inputs if "problem" not in record][:PICTURES]
     shown: list[Shown] = [(CLEAN, None), *((a, run.budgets(a)[-1]) for a in run.attacks)]
     rows = [_row(sample, each) for sample in samples for each in shown]
@@ -64,7 +64,7 @@ def _row(sample: Record, shown: Shown) -> Case:
 def column(
     run: MapsFolder, method: str, samples: Sequence[Record], shown: Sequence[Shown]
 ) -> Column | None:
-    """None for a method without maps of these pictures."""
+    """None for a method without maps of these images."""
     found, status, evaluations = [], [], []
     for sample in samples:
         index = sample["index"]

@@ -1,4 +1,4 @@
-"""The networks and pictures that are measured on, from the folder named by MOREAUGRAD_DATA."""
+"""The networks and images that are measured on, from the folder named by MOREAUGRAD_DATA."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MissingData(Exception):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """A network as published (`module`) and as it is fast on a processor (`fast`), and pictures.
+    """A network as published (`module`) and as it is fast on a CPU (`fast`), and images.
 
     `names` is in an order fixed by hashes, so that the first few are a fair sample of them all.
     """
@@ -63,7 +63,7 @@ def fast(module: nn.Module, example: Tensor) -> nn.Module:
 
 
 def load(name: str) -> Subject:
-    """`squeezenet` (ImageNet photos), `resnet20` or `resnet20-softplus` (CIFAR-10 pictures)."""
+    """`squeezenet` (ImageNet photos), `resnet20` or `resnet20-softplus` (CIFAR-10 images)."""
     folder = data_folder()
     if name == "squeezenet":
         return _squeezenet(folder)
@@ -77,7 +77,7 @@ def load(name: str) -> Subject:
 def data_folder() -> Path:
     found = os.environ.get(VARIABLE)
     if not found:
-        raise MissingData(f"{VARIABLE} is not set: it names the folder of models and pictures")
+        raise MissingData(f"{VARIABLE} is not set: it names the folder of models and images")
     folder = Path(found)
     if not folder.is_dir():
         raise MissingData(f"{VARIABLE} names {folder}, which is not a folder")

@@ -3,7 +3,7 @@
     python benchmarks/train_builtin.py --out src/moreaugrad/weights/builtin.safetensors
 
 Training, validation and demonstration cells have seeds of their own. The network trains with
-batch normalisation, which is folded into its convolutions before it is saved, on pictures that
+batch normalisation, which is folded into its convolutions before it is saved, on images that
 are flipped, turned by right angles and disturbed by noise, so that the score averaged over noisy
 copies, which most explanations use, stays that of a good classifier. The same settings on the
 same machine give the same file. A `.partial` file holds the state after each epoch until the end.

@@ -40,11 +40,11 @@ FRESH_SEED = 4
 
 
 Fresh = list[tuple[Tensor, Tensor, Tensor]]
-"""Batches of pictures, their labels, and what tells their class."""
+"""Batches of images, their labels, and what tells their class."""
 
 
 def batches(count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Cells of another seed, as pictures hold them."""
+    """Cells of another seed, as images hold them."""
     cells = Cells(size=SIZE, seed=FRESH_SEED, count=count)
     for rows in torch.arange(count).split(128):
         images, labels, truth = zip(*(cells[int(row)] for row in rows), strict=True)

@@ -2,8 +2,8 @@
 
     MOREAUGRAD_DATA=... python -m benchmarks.train_smooth
 
-The MoreauGrad paper's own CIFAR-10 network is of this kind. Pictures are shifted and mirrored;
-the last epoch is kept, and only it sees the test pictures. The state after each epoch lies in a
+The MoreauGrad paper's own CIFAR-10 network is of this kind. Images are shifted and mirrored;
+the last epoch is kept, and only it sees the test images. The state after each epoch lies in a
 `.partial` file, from which an interrupted training goes on to the same result.
 """
 
@@ -30,7 +30,7 @@ from benchmarks.cifar_resnet import LABELS, PREPROCESS, SMOOTH_WEIGHTS, ResNet
 from benchmarks.subjects import data_folder
 
 SHIFT = 4
-"""Pixels that a training picture moves at most, each way."""
+"""Pixels that a training image moves at most, each way."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def normalise(images: Tensor) -> Tensor:
 def batches(
     images: Tensor, labels: Tensor, size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch, shuffled; every picture with a shift and perhaps a reflection of its own."""
+    """One epoch, shuffled; every image with a shift and perhaps a reflection of its own."""
     wide = F.pad(images, (SHIFT,) * 4)
     span = torch.arange(images.shape[-1])
     for rows in torch.randperm(len(images), generator=generator).split(size):

@@ -58,10 +58,10 @@ def _table(
         lines.append([row.label, row.protocol.name, row.told, *_cells(runs[row.stem], beside)])
     (count,) = {run["gini"]["count"] for found in runs.values() for run in found.values()}
     return Table(
-        caption="On the test pictures: means over seeds with 95 % intervals (Student's t), and "
+        caption="On the test images: means over seeds with 95 % intervals (Student's t), and "
         "differences from plain training with the same seed. Gini: of the gradient of the true "
         "class's logit. one step: accuracy under the sign of the loss's gradient times .01. Both "
-        f"on {count} pictures, the accuracy on all.",
+        f"on {count} images, the accuracy on all.",
         header=["penalty", "protocol", "epsilon", "accuracy %", "difference", "Gini",
                 "difference", "one step %"],
         rows=lines,

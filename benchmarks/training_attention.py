@@ -104,7 +104,7 @@ def _ours(found: Judged) -> Table:
     return Table(
         caption="Share of the map's top that lies in the attention map's, in %: means over seeds "
         "with 95 % intervals (Student's t); one seed where there is none. accuracy: on all test "
-        "pictures.",
+        "images.",
         header=["penalty", "epsilon", *TOPS, "AUROC", "Gini", "accuracy"],
         rows=[[row.label, row.told or "0", *cells(row)] for row in found.rows],
     )

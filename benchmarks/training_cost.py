@@ -25,7 +25,7 @@ ONWARD = "free, with input"
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """size: of the pictures. group: of the blocks of pixels."""
+    """size: of the images. group: of the blocks of pixels."""
 
     label: str
     network: str

@@ -53,10 +53,10 @@ def run(context: Context) -> Result:
         tables=tables,
         notes=[
             (
-                "each picture climbs the logit of its class from the same noise, by the same "
+                "each image climbs the logit of its class from the same noise, by the same "
                 "steps; logits of different networks have different scales"
             ),
-            "made by the networks alone; no picture of the data is in them",
+            "made by the networks alone; no image of the data is in them",
         ],
         pictures=pictures,
     )
@@ -95,7 +95,7 @@ def _table(study: str, rows: Sequence[Row], found: Mapping[str, Figures]) -> Tab
              f"{sum(right)} of {len(right)}"]
         )  # fmt: skip
     return Table(
-        caption=f"{study}: means over {len(found[rows[0].label]['classes'])} classes, a picture "
+        caption=f"{study}: means over {len(found[rows[0].label]['classes'])} classes, an image "
         "each.",
         header=["training", "logit before", "after", "probability after", "predicted"],
         rows=lines,
@@ -133,7 +133,7 @@ def _broken(words: str) -> str:
 
 
 def _colours(shown: Sequence[Sequence[Bytes]]) -> Bytes:
-    """Those that the pictures have most of, and greys for the words."""
+    """Those that the images have most of, and greys for the words."""
     whole = Image.fromarray(np.concatenate([np.concatenate(line, 1) for line in shown], 0))
     found = whole.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
     greys = np.linspace(0, 255, 16).round().astype(np.uint8)[:, None].repeat(3, 1)

@@ -20,10 +20,10 @@ from moreaugrad.runs.plans.maps import OF_LABEL
 
 PICTURES = 4
 BAND = 7
-"""Networks in a row of a picture."""
+"""Networks in a row of an image."""
 MAPS = (
     "Maps are gradients of the logit of the label, by the networks of the first seed on the same "
-    "test pictures. p: what the first of the networks gives the label."
+    "test images. p: what the first of the networks gives the label."
 )
 
 
@@ -48,7 +48,7 @@ def run(context: Context, study: str) -> Result:
     pictures = photos(first, shown) if context.photos else None
     return Result(
         title=f"Gradients of networks trained in several ways ({study})",
-        settings={"pictures": [record["input"] for record in shown], "method": GRADIENT},
+        settings={"images": [record["input"] for record in shown], "method": GRADIENT},
         figures={called(row): _ginis(found, row) for row in found.rows},
         tables=[_table(found, shown)],
         notes=[MAPS, gallery.READING],
@@ -60,13 +60,13 @@ def run(context: Context, study: str) -> Result:
 
 
 def _ginis(found: Judged, row: Row) -> list[float]:
-    """Of each picture's map."""
+    """Of each image's map."""
     return [value(record, "gini") for record in clean(found.first(row))]
 
 
 def _table(found: Judged, shown: Sequence[Record]) -> Table:
     return Table(
-        caption="Gini of the maps that are shown, by picture. accuracy: on all test pictures.",
+        caption="Gini of the maps that are shown, by image. accuracy: on all test images.",
         header=["penalty", "protocol", "epsilon", "accuracy",
                 *(Path(record["input"]).stem for record in shown)],
         rows=[

@@ -27,7 +27,7 @@ from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.toml import plan_toml
 
 QUICK = 4
-"""Pictures of a trial."""
+"""Images of a trial."""
 GRADIENT = "simple-gradient"
 Keep = Callable[[Record], bool]
 
@@ -36,8 +36,8 @@ Keep = Callable[[Record], bool]
 class Judging:
     """What is asked of the maps of some rows of a study.
 
-    plan: methods, attacks, metrics and how many pictures; its data and its network are filled in,
-    the study's test pictures and what each row has trained.
+    plan: methods, attacks, metrics and how many images; its data and its network are filled in,
+    the study's test images and what each row has trained.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Judging:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judged:
-    """runs, accuracy (per cent of all test pictures): by stem of the row, and by seed."""
+    """runs, accuracy (per cent of all test images): by stem of the row, and by seed."""
 
     rows: Sequence[Row]
     plan: EvaluatePlan
@@ -117,7 +117,7 @@ def firsts(study: str, *labels: str) -> list[Row]:
 
 
 def clean(run: MapsFolder, method: str = GRADIENT) -> list[Record]:
-    """Records of the pictures' own maps, with the data set's `class` of each."""
+    """Records of the images' own maps, with the data set's `class` of each."""
     classes = {record["index"]: record.get("class") for record in run.inputs}
     return [
         record | {"class": classes[record["index"]]}
@@ -130,7 +130,7 @@ def mean(
     records: Sequence[Record], metric: str, *, keep: Keep | None = None,
     undefined: float = math.nan,
 ) -> float:  # fmt: skip
-    """Over the pictures that `keep` takes. undefined: what counts where there is no value; NaN
+    """Over the images that `keep` takes. undefined: what counts where there is no value; NaN
     leaves these out."""
     values = [value(record, metric) for record in records if keep is None or keep(record)]
     known = [undefined if math.isnan(each) else each for each in values]
@@ -147,7 +147,7 @@ def over_seeds(
 
 
 def kept_map(run: MapsFolder, index: int, method: str = GRADIENT) -> Tensor:
-    """The clean map `[C, H, W]` of a picture, by its place in the data set."""
+    """The clean map `[C, H, W]` of an image, by its place in the data set."""
     found = next(record for record in run.by_key[method, CLEAN, None] if record["index"] == index)
     kept = run.map(found)
     assert kept is not None

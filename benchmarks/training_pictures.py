@@ -37,7 +37,7 @@ CELLS = (0, 1, 2, 5, 6, 8)
 
 
 def truths(found: Judged) -> Mapping[int, Tensor]:
-    """True maps `[H, W]` in [0, 1], by the picture's place in the data set."""
+    """True maps `[H, W]` in [0, 1], by the image's place in the data set."""
     data = found.data
     known = {}
     for record in found.first(found.rows[0]).inputs:
@@ -165,7 +165,7 @@ def robustness_curves(
 
 
 def post_processed(found: Judged, methods: Sequence[str], *, name: str) -> dict[str, bytes]:
-    """NAME.png: columns are methods, rows the networks on the first pictures."""
+    """NAME.png: columns are methods, rows the networks on the first images."""
     runs = [found.first(row) for row in found.rows]
     shown = _first(runs[0])
     rows = [
@@ -190,7 +190,7 @@ def attacked(
     *,
     name: str,
 ) -> dict[str, bytes]:
-    """NAME.png: columns are (network, method), rows the first pictures before and after attacks,
+    """NAME.png: columns are (network, method), rows the first images before and after attacks,
     each at its largest budget."""
     shown = _first(runs[0])
     after: list[tuple[str, float | None]] = [(CLEAN, None)]
@@ -210,5 +210,5 @@ def attacked(
 
 
 def _first(run: MapsFolder) -> list[Record]:
-    """Pictures that are shown, of those whose maps are kept."""
+    """Images that are shown, of those whose maps are kept."""
     return [record for record in run.inputs if "problem" not in record][:PICTURES]

@@ -70,8 +70,8 @@ NOTE = (
     "Maps are of the logit of the label. Budgets are lengths in pixel units (each channel from 0 "
     "to 1), of noise its standard deviation; published: the released attack, by way of a softplus "
     "network with the same weights; transfer: the top-k attack on the simple gradient of that "
-    "network, which every map then meets. Means over pictures with 95 % intervals (Student's t); "
-    "networks of the first seed. failed: pictures on which an attack found no gradient, or nothing "
+    "network, which every map then meets. Means over images with 95 % intervals (Student's t); "
+    "networks of the first seed. failed: images on which an attack found no gradient, or nothing "
     "to change; they are not in the mean, but in the one in parentheses, as published."
 )
 STRONGER = (
@@ -140,7 +140,7 @@ def _clean(found: Judged, numbers: Sequence[Mean]) -> Table:
             told = [_told(of_method, *column) for column in columns]
             lines.append([called(row), f"{accuracy:.1f}", method, *told])
     return Table(
-        caption="Maps of the clean pictures. accuracy: of the network, on all test pictures.",
+        caption="Maps of the clean images. accuracy: of the network, on all test images.",
         header=["network", "accuracy", "method", "Gini", "zeros %",
                 *(f"AOPC {steps}" for steps in STEPS)],
         rows=lines,

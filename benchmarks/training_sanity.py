@@ -35,7 +35,7 @@ DATA = {"cells": "synthetic cells", "cifar10": "CIFAR-10"}
 PICTURES, SEEDS = 64, (0, 1, 2)
 METRICS = ("ssim", "spearman", "spearman-signed")
 PLACES, SHOWN = (3, 5), 7
-"""Classes, of each the first test picture, and stages of the redrawing that are shown."""
+"""Classes, of each the first test image, and stages of the redrawing that are shown."""
 Figures = Mapping[str, Any]
 
 
@@ -51,13 +51,13 @@ def run(context: Context) -> Result:
         pictures[f"training-sanity-{study}.png"] = _maps(context, study, folders, found[study])
     return Result(
         title="Maps of networks with redrawn weights, the AdvGrad paper's figures 11 and 15",
-        settings={"pictures": _count(context), "seeds": SEEDS, "target": "label",
+        settings={"images": _count(context), "seeds": SEEDS, "target": "label",
                   "method": "simple-gradient"},
         figures=found,
         tables=tables,
         notes=[
             (
-                f"means over {_count(context)} test pictures and {len(SEEDS)} draws of the "
+                f"means over {_count(context)} test images and {len(SEEDS)} draws of the "
                 "weights; maps of the label's logit. ssim: of magnitudes from their least to their "
                 "largest; spearman: of magnitudes; signed: of the entries themselves"
             ),
@@ -65,7 +65,7 @@ def run(context: Context) -> Result:
                 "batch normalisation is redrawn as a layer of its own: weight 1, bias 0, mean 0, "
                 "variance 1, and keeps its statistics of before until its turn comes"
             ),
-            "pictures of the maps: cascading from left to right, draw 0; " + gallery.READING,
+            "images of the maps: cascading from left to right, draw 0; " + gallery.READING,
         ],
         pictures={"training-sanity.png": _curves(found), **pictures},
     )  # fmt: skip
@@ -147,7 +147,7 @@ def _number(value: float | None) -> float:
 def _maps(
     context: Context, study: str, folders: Mapping[str, Path], found: Mapping[str, Figures]
 ) -> bytes:
-    """Columns: stages of the cascade. Rows: pictures by each network."""
+    """Columns: stages of the cascade. Rows: images by each network."""
     plan = STUDIES[study].plan(context).data
     examples = open_examples(str(plan.source), layout=plan.layout, split=str(plan.test))
     labels = examples.labels.tolist()

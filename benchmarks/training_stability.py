@@ -18,7 +18,7 @@ from moreaugrad.reports.curves import COLOURS
 EPOCHS, IMAGES = 10, 200
 METRICS = ("ssim", "dice", "spearman")
 SHOWN = {"ssim": "SSIM", "dice": "top-k overlap"}
-SHARES = {"0% exchanged": "other seed", "10% exchanged": "and 10 % other pictures"}
+SHARES = {"0% exchanged": "other seed", "10% exchanged": "and 10 % other images"}
 AFTERWARDS: Mapping[str, Mapping[str, object]] = {
     "smoothgrad": {"samples": 64},
     "sparsified-smoothgrad": {"samples": 64},

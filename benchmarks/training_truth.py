@@ -70,7 +70,7 @@ POST: dict[str, dict[str, Any]] = {
 }
 """Maps that are made afterwards."""
 RARE = {score[measure] for score in SCORES.values() for measure in ("recall", "precision")}
-"""Where these are a share of nothing, as for pictures without a cell, the released code has 0."""
+"""Where these are a fraction of nothing, as for images without a cell, the released code has 0."""
 SHOWN = ("plain", "L1", "group", "elastic net", "harmonisation")
 SHORT = {"accuracy": "pixel accuracy", "false-positive-rate": "FPR"}
 PUBLISHED = {
@@ -94,7 +94,7 @@ SIGNS = (
 CURVES = (
     "training-truth-bands.png: recall, precision and false positive rate by five bands as the "
     "edges of the map fall from (.3, .7) to (.025, .425), those of the truth staying, without "
-    "empty pictures; networks of the first seed."
+    "empty images; networks of the first seed."
 )
 
 
@@ -138,13 +138,13 @@ def _asked(name: str, rows: Sequence[Any], methods: Mapping[str, Any]) -> Judgin
 
 
 def filled(record: Record) -> bool:
-    """Whether a picture has a cell."""
+    """Whether an image has a cell."""
     return bool(record["class"] != EMPTY)
 
 
 def score_of(run: MapsFolder, metric: str, *, method: str = GRADIENT, empty: bool = False) -> float:
-    """Per cent (Gini: as it is). empty: pictures without a cell count too, as in the released
-    code, which has 0 for a share of nothing."""
+    """Per cent (Gini: as it is). empty: images without a cell count too, as in the released
+    code, which has 0 for a fraction of nothing."""
     nothing = 0.0 if empty and metric in RARE else math.nan
     keep: Keep | None = None if empty else filled
     scale = 1 if metric == "gini" else 100
@@ -166,8 +166,8 @@ def _overall(found: Judged) -> Table:
     accuracy = [interval(list(found.accuracy[row.stem].values()), 1) for row in found.rows]
     columns = [_numbers(found, metric) for metric in ("gini", "auroc", "average-precision")]
     return Table(
-        caption="Without a threshold: AUROC and average precision of the feature, on pictures "
-        "that have one. accuracy: of the network, on all test pictures.",
+        caption="Without a threshold: AUROC and average precision of the feature, on images "
+        "that have one. accuracy: of the network, on all test images.",
         header=["penalty", "epsilon", "accuracy", "Gini", "AUROC", "AP"],
         rows=_lines([(row.label, row.told) for row in found.rows], [accuracy, *columns]),
     )
@@ -175,9 +175,9 @@ def _overall(found: Judged) -> Table:
 
 def _measures(found: Judged, score: str, *, empty: bool) -> Table:
     told = (
-        "with empty pictures, as published: a share of nothing is 0"
+        "with empty images, as published: a fraction of nothing is 0"
         if empty
-        else "without empty pictures (class 9)"
+        else "without empty images (class 9)"
     )
     columns = [_numbers(found, metric, empty=empty) for metric in SCORES[score].values()]
     return Table(
@@ -201,7 +201,7 @@ def _magnitudes(found: Judged, known: Mapping[int, Tensor]) -> Table:
         lines.append([row.label, row.told, *cells])
     return Table(
         caption="Five-band, of magnitudes summed over the channels (Captum's Saliency, which the "
-        "score's authors use, has no signs), without empty pictures.",
+        "score's authors use, has no signs), without empty images.",
         header=["penalty", "epsilon", *(SHORT.get(each, each) for each in MEASURES)],
         rows=lines,
     )
@@ -226,7 +226,7 @@ def _afterwards(found: Judged) -> Table:
     measures = [SHORT.get(each, each) for each in MEASURES]
     return Table(
         caption="Maps made afterwards, of the plain network and of one trained for sparse "
-        "gradients; without empty pictures.",
+        "gradients; without empty images.",
         header=["method", "network", "Gini", "AUROC", "AP",
                 *(f"{score} {each}" for score in (FIVE, LOW) for each in measures)],
         rows=lines,
@@ -234,7 +234,7 @@ def _afterwards(found: Judged) -> Table:
 
 
 def _figures(found: Judged, method: str = GRADIENT) -> dict[str, Any]:
-    """Every metric without and with empty pictures, by network and seed."""
+    """Every metric without and with empty images, by network and seed."""
     return {
         called(row): {
             "accuracy": fmean(found.accuracy[row.stem].values()),

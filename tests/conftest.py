@@ -14,8 +14,9 @@ import torch
 matplotlib.use("Agg")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # The workers share the cores; several threads each would only fight for them.
+    # The workers and their subprocesses share the cores; several threads each only fight for them.
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def test_stability_is_told_by_what_was_exchanged() -> None:
     assert [cell.partition(" ")[0] for cell in line[2:-1]] == [f"{i / 10:.3f}" for i in range(6)]
     assert line[-1] == "85.0 to 87.5"
     assert found.header[2] == "ssim, other seed"
-    assert found.header[5] == "ssim, and 10 % other pictures"
+    assert found.header[5] == "ssim, and 10 % other images"
 
 
 def test_permuted_labels_that_are_not_learnt_are_told() -> None:

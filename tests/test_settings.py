@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import moreaugrad as mg
+from moreaugrad.registry import import_code
 from moreaugrad.settings import Documented, settings_of
 
 ROOT = Path(__file__).parents[1]
@@ -112,3 +113,12 @@ def test_a_class_without_a_source_has_its_names_and_defaults() -> None:
         space,
     )
     assert "more: int = 1" in space["Made"].__doc__
+
+
+def test_a_missing_library_is_not_a_missing_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nosuch_helper.py").write_text("import nosuch\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="importing nosuch_helper failed"):
+        import_code("nosuch_helper:part", "a class")

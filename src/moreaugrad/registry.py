@@ -227,7 +227,7 @@ def import_code(name: str, expected: str, known: Iterable[str] = ()) -> Any:
         try:
             module = importlib.import_module(path)
         except ModuleNotFoundError as error:
-            if not path.startswith(error.name or " "):
+            if not f"{path}.".startswith(f"{error.name}."):
                 raise ValueError(f"{name}: importing {path} failed ({error})") from error
             raise ValueError(
                 f"{name}: there is no module {path!r} in the environment or the working folder"

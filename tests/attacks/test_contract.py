@@ -194,6 +194,8 @@ def test_a_known_clean_explanation_is_not_made_again(name: str) -> None:
         attack.attack(x + 1, clean=clean)
     with pytest.raises(ValueError, match="clean: expected the explanation of these inputs"):
         attack.attack(x, (clean.target + 1) % 3, clean=clean)
+    with pytest.raises(ValueError, match="clean: expected an explanation by simple-gradient"):
+        attack.attack(x, clean=SmoothGrad(explainer.forward_func, samples=2).explain(x))
 
 
 def test_one_sample_of_a_result() -> None:

@@ -18,6 +18,7 @@ from moreaugrad.attacks import (
     manipulation,
 )
 from moreaugrad.curvature.second_derivatives import softplus_surrogate
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.noise import Noise
 from toys import network, normal
@@ -135,6 +136,24 @@ def test_a_surrogate_that_sharpens_manipulates_a_relu_network(
             replace(attack, **settings)
     with pytest.raises(ValueError, match="betas: expected two numbers > 0"):
         replace(attack, betas=(0.0, 1.0))
+
+
+def test_the_output_s_change_is_that_of_one_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the surrogate with a larger beta changes is no change by the attack."""
+    real, x, off = ManipulationAttack._change, pictures(), list[float]()
+
+    def noted(
+        self: ManipulationAttack, score: BoundScore, at: Tensor, clean: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        here = score.model(x).detach().softmax(1)
+        off.append(float((here - clean).abs().max()))
+        return real(self, score, at, clean)
+
+    monkeypatch.setattr(ManipulationAttack, "_change", noted)
+    explainer = SimpleGradient(on_pictures(nn.ReLU))
+    ManipulationAttack(explainer, steps=5, rate=0.01, betas=(1.0, 50.0)).attack(x)
+    assert len(off) == 10
+    assert max(off) < 1e-6
 
 
 # Gaussian noise

@@ -209,6 +209,7 @@ def test_gauss_newton_goes_forward_where_there_is_no_second_derivative() -> None
         found = mg.CASO(hard(of(_CubedForward)), **settings).explain(X)
     torch.testing.assert_close(found.maps, expected.maps)
     assert found.details["hessian_gap"].isnan().all()
+    assert found.settings["hessian"] == "gauss-newton"
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated")

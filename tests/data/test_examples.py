@@ -94,6 +94,8 @@ def test_imagenette_names_its_classes_and_their_outputs(tmp_path: Path) -> None:
     assert examples.classes == ("tench", "parachute")
     assert examples.outputs == (0, 701)
     assert examples.labels.tolist() == [0, 0, 1]
+    some = open_examples(tmp_path, classes=("tench", "golf ball", "parachute"))
+    assert some.outputs is None  # nothing says which output is the golf ball's
 
 
 def test_folders_have_attention_maps_beside_them(tmp_path: Path) -> None:

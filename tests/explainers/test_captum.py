@@ -453,3 +453,21 @@ def test_real_photos_are_explained_completely(data_folder: Path) -> None:
     cam = GradCAM(loaded.module, relu=True).explain(x)
     assert (cam.maps >= 0).all()
     assert (cam.maps.flatten(1).amax(1) > 0).all()
+
+
+def test_a_derivative_is_not_taken_from_another_baseline() -> None:
+    model, x = toys.network((4, 6, 2), nn.Tanh), toys.normal(2, 4, seed=1)
+    explainer = IntegratedGradients(model)
+    given = explainer.explain(x, 0, baselines=torch.ones_like(x))
+    with pytest.raises(ValueError, match=r"baselines: .* own baseline"):
+        explainer.vjp(given, given.maps)
+    own = explainer.explain(x, 0)
+    assert explainer.vjp(own, own.maps).isfinite().all()
+
+
+def test_equal_entries_are_kept_in_their_order() -> None:
+    signs = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0, 1.0])
+    found = SimpleGradient(lambda x: (x * signs).sum(1, keepdim=True), keep=0.3).explain(
+        torch.ones(2, 10)
+    )
+    assert torch.equal(found.maps, torch.cat((signs[:3], torch.zeros(7))).expand(2, -1))

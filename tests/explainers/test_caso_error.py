@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from moreaugrad import CASO, SmoothCAFO, SmoothCASO, Status
 from moreaugrad.explainers.caso_error import OtherRounding
 from moreaugrad.score.targets import reduced_precision
-from moreaugrad.solvers.blocks import block_error, paired_blocks
+from moreaugrad.solvers.blocks import block_error, paired_blocks, student_factor
 from toys import network, normal
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
@@ -73,6 +73,16 @@ def test_autocast_and_casts_inside_a_model_count_as_reduced_precision() -> None:
         assert (off(found.maps, exact.maps) <= 1.5 * found.error).all()
 
 
+@pytest.mark.parametrize("settings", [{"max_evaluations": 1}, {"max_evaluations": 2}])
+def test_a_budget_without_a_product_does_not_end_converged(settings: dict[str, Any]) -> None:
+    for found in (
+        CASO(SMOOTH, **settings).explain(X),
+        SmoothCASO(SMOOTH, samples=2, max_evaluations=4).explain(X),
+    ):
+        assert set(found.status) == {Status.BUDGET_USED}
+        assert (found.residual == 1).all()
+
+
 def test_an_error_that_the_budget_leaves_no_room_for_is_unknown() -> None:
     low = copy.deepcopy(SMOOTH).bfloat16()
     found = CASO(low, max_evaluations=16, tolerance=0.5).explain(X.bfloat16())
@@ -112,7 +122,7 @@ def test_the_draws_are_part_of_the_error(
     assert all(result.ok for result in results)
 
 
-def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+def test_the_jackknife_of_a_mean_is_its_standard_error_widened_for_few_blocks() -> None:
     blocks = paired_blocks(40)
     assert [draw for block in blocks for draw in block] == list(range(40))
     assert len(blocks) == 16
@@ -120,8 +130,11 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     even = [range(2 * k, 2 * k + 2) for k in range(16)]
     terms = list(normal(16, 3, 5, seed=1))
     found = block_error(even, terms, lambda mean: mean)
-    expected = torch.stack(terms).var(0).sum(1).div(16).sqrt()
-    torch.testing.assert_close(found, expected)
+    plain = torch.stack(terms).var(0).sum(1).div(16).sqrt()
+    centred = torch.stack(terms) - torch.stack(terms).mean(0)
+    wider = torch.tensor([student_factor(rows) for rows in centred.unbind(1)])
+    torch.testing.assert_close(found, plain * wider)
+    assert (found > plain).all()
     assert block_error(paired_blocks(2), terms[:1], lambda mean: mean).isnan().all()
     assert [list(block) for block in paired_blocks(1)] == [[0]]
     assert [list(block) for block in paired_blocks(3)] == [[0, 1, 2]]

@@ -42,6 +42,10 @@ def test_a_foreign_picture_has_no_settings(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "other.png")
     with pytest.raises(ValueError, match=r"other\.png carries no settings"):
         read_settings(tmp_path / "other.png")
+    (tmp_path / "text.png").write_text("text")
+    for name in ("text.png", "none.png"):
+        with pytest.raises(ValueError, match=name):
+            read_settings(tmp_path / name)
 
 
 def test_settings_that_are_not_json_leave_the_old_file(tmp_path):

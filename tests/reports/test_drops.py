@@ -74,6 +74,22 @@ def test_a_share_of_nothing_is_undefined(folder: Path) -> None:
     assert np.isnan([found.drop, found.low, found.high]).all()
 
 
+def test_where_nothing_can_be_lost_there_is_no_interval(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Intervals, "of_ratio", lambda *_: (1.2, 1.4))  # of enough images
+    (found,) = drops(MapsFolder.read(folder, "run"), {"smoothgrad": "cafo"}, Intervals())
+    assert np.isnan([found.drop, found.low, found.high]).all()
+
+
+def test_a_method_without_results_has_no_drop(folder: Path) -> None:
+    for file in (folder / unit_stem(0, "cafo")).parent.iterdir():
+        file.unlink()
+    (found,) = drops(MapsFolder.read(folder, "run"), {"cafo": "smoothgrad"}, Intervals())
+    assert found.count == 0
+    assert math.isnan(found.drop)
+
+
 def test_bases_are_named_for_one_or_for_all(folder: Path) -> None:
     whole = MapsFolder.read(folder, "run")
     assert bases(whole, ["smoothgrad=simple-gradient"]) == {"smoothgrad": "simple-gradient"}

@@ -165,6 +165,20 @@ def test_numbers_are_those_by_hand(tmp_path: Path) -> None:
     assert (simple, WORST, "1.0", "gini") not in found
 
 
+def test_images_that_no_attack_changed_count_as_unchanged_in_one_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DISTANCES, (METHODS[0], "noise"), [[0.3] * 4, [0.2, "failed", 0.4, 0.6]])
+    monkeypatch.setitem(
+        DISTANCES, (METHODS[0], "top-k"), [[0.3] * 4, [0.4, "failed", "problem", 0.2]]
+    )
+    page = page_of(report([make_run(tmp_path / "run")], tmp_path / "page"))
+    row = rows(page)[METHODS[0], WORST, "1.0", "normalised-distance"]
+    assert (row["count"], row["failed"]) == ("3", "1")
+    assert float(row["mean"]) == pytest.approx((0.4 + 0.4 + 0.6) / 3)
+    assert float(row["mean_with_failed"]) == pytest.approx((0.4 + 0 + 0.4 + 0.6) / 4)
+
+
 def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     for out in ("one", "two"):

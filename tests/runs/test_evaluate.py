@@ -299,7 +299,7 @@ def test_a_dry_run_counts_and_writes_nothing(
     assert [cost["key"] for cost in told["costs"]] == [
         "simple-gradient", "simple-gradient, few 0.1", "simple-gradient, few 0.2",
     ]  # fmt: skip
-    assert told["evaluations"] == 7 * (1 + 2 + 2)
+    assert told["evaluations"] == 7 * (1 + 1 + 1)
     assert not out.exists()
 
 

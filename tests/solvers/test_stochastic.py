@@ -10,6 +10,7 @@ import moreaugrad as mg
 import toys
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero
 from moreaugrad.solvers import SOLVERS, MoreauProblem, Solution, Status, StochasticFixedPoint
+from moreaugrad.solvers.blocks import Blocks
 
 F64 = torch.float64
 SIGMA = 0.4
@@ -396,3 +397,14 @@ def test_samples_of_few_and_of_many_real_entries_are_solved_as_alone() -> None:
         torch.testing.assert_close(whole.error[i], alone.error[0])
         assert whole.status[i] == alone.status[0]
         assert int(whole.evaluations[i]) == int(alone.evaluations[0])
+
+
+def test_a_restart_within_the_last_block_leaves_something_to_average() -> None:
+    blocks = Blocks(1)
+    for number in range(17):
+        blocks.add(torch.full((1, 2, 3), float(number)))
+    blocks.restart(0)
+    blocks.add(torch.ones(1, 2, 3))
+    pair, terms = blocks.tail(0)
+    assert pair.isfinite().all()
+    assert terms.isfinite().all()

@@ -162,3 +162,20 @@ def test_bad_input_is_reported(batch) -> None:
         Fast(L1(0.1))(model, x.long(), y)
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
         Fast(L1(0.1))(model, x, y)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+def test_a_single_logit_has_the_binary_cross_entropy_for_probabilities_too(
+    shape: tuple[int, ...],
+) -> None:
+    output = normal(6, seed=4).reshape(shape).requires_grad_()
+    p = torch.tensor([0.0, 1.0, 0.25, 0.5, 1.0, 0.0], dtype=output.dtype).reshape(shape)
+    found = cross_entropy(output, p)
+    theirs = nn.functional.binary_cross_entropy_with_logits(output, p, reduction="none")
+    torch.testing.assert_close(found, theirs.reshape(-1))
+    (slope,) = torch.autograd.grad(found.sum(), output)
+    torch.testing.assert_close(slope, torch.autograd.grad(theirs.sum(), output)[0])
+    hard = (p.reshape(-1) > 0.3).long()
+    torch.testing.assert_close(
+        cross_entropy(output, hard.to(p.dtype).reshape(shape)), cross_entropy(output, hard)
+    )

@@ -118,6 +118,11 @@ class Attack(metaclass=Documented, checked=True):
         several = isinstance(inputs, tuple)
         if clean is None:
             clean = self.explainer._explained(bound, several, None)
+        elif clean.method != self.explainer.method:
+            raise ValueError(
+                f"clean: expected an explanation by {self.explainer.method}, got one by "
+                f"{clean.method}"
+            )
         maps = _flat(clean, bound)
         batch = AttackedBatch(
             bound=bound,

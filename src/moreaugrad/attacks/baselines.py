@@ -66,7 +66,7 @@ class GaussianNoiseAttack(Attack):
         return cls(explainer, **chosen)
 
     def budget(self) -> int:
-        return TRIES if self.preserve_class else 1
+        return TRIES if self.preserve_class else 0
 
     def _search(self, batch: AttackedBatch) -> SearchResult:
         bound, layout = batch.bound, batch.bound.layout
@@ -78,10 +78,12 @@ class GaussianNoiseAttack(Attack):
         def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
             return part.ball.at(sigma[rows] * part.normal(number) * part.ball.scale)
 
-        x, evaluations, kept = batch.first_kept(self.budget(), propose)
-        if not self.preserve_class:
-            x = propose(batch, torch.arange(len(batch), device=x.device), 0)
-            kept = torch.ones_like(kept)
+        if self.preserve_class:
+            x, evaluations, kept = batch.first_kept(TRIES, propose)
+        else:
+            evaluations = torch.zeros_like(batch.label)
+            kept = torch.ones_like(batch.label, dtype=torch.bool)
+            x = propose(batch, torch.arange(len(batch), device=kept.device), 0)
         drawn, lost = AttackStatus.DRAWN, AttackStatus.NO_FEASIBLE_STEP
         return SearchResult(
             x=x,

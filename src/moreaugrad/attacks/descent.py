@@ -126,9 +126,12 @@ class DescentAttack(GradientAttack):
                 break
             now = clean.select(rows)
             if run > 0 or self.start == SPHERE:
-                x, tries = _started(now.batch, run)
+                x, tries, kept = _started(now.batch, run)
+                best.evaluations[rows] += tries
+                lost = AttackStatus.NO_FEASIBLE_STEP
+                best.fail(rows, [None if fine else lost for fine in kept.tolist()])
                 now = now.moved(x)
-                best.evaluations[rows] += tries + now.evaluations
+                best.evaluations[rows] += now.evaluations
             best.offer(0, now)
             self._descend(now, best, run)
             best.end()
@@ -168,14 +171,13 @@ def _places(chosen: list[bool], like: Tensor) -> Tensor:
     return torch.tensor(chosen, device=like.device).nonzero()[:, 0]
 
 
-def _started(batch: AttackedBatch, run: int) -> tuple[Tensor, Tensor]:
-    """The start of a run, `[B, n]`, and how many points were tried for it; the input itself where
-    none of them keeps the class."""
+def _started(batch: AttackedBatch, run: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The start of a run: `first_kept` of random points."""
 
     def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
         return part.ball.at(part.ball.on_sphere(part.normal(run * TRIES + number)))
 
-    return batch.first_kept(TRIES, propose)[:2]
+    return batch.first_kept(TRIES, propose)
 
 
 def _kept_step(now: Iterate, direction: Tensor, length: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,7 +201,8 @@ class TopK(Attack):
     share: float = 0.4
     """k as a fraction of the clean map's entries that are not zero."""
     count: int | None = None
-    """k itself instead; where it covers all of these entries, the status is "flat objective"."""
+    """k itself instead; where it covers all of these entries, an attack by gradients ends with the
+    status "flat objective"."""
     per: str = PER[0]
     """What is counted: "element", or "pixel" (channels summed)."""
 

@@ -103,7 +103,11 @@ class ManipulationAttack(GradientAttack):
     def _search(self, batch: AttackedBatch) -> SearchResult:
         now = self._clean(batch)
         x = batch.ball.center.clone()
-        clean, best = _probabilities(now.stepper.score, x), BestInputs(now, self.steps + 1)
+        # Steps keep the output of the network that they are computed on; what counts is that of the
+        # network whose map counts.
+        attacked = (now.attacked or now.stepper).score
+        clean, kept_by_steps = _probabilities(attacked, x), _probabilities(now.stepper.score, x)
+        best = BestInputs(now, self.steps + 1)
         going = torch.zeros_like(batch.label, dtype=torch.bool)
         going[best.begin()] = True
         best.offer(0, now.select(going.nonzero()[:, 0]))
@@ -115,12 +119,15 @@ class ManipulationAttack(GradientAttack):
             going &= torch.tensor([why is None for why in useless], device=x.device)
             if not bool(going.any()):
                 break
-            total = gradient * batch.ball.scale + self._change(now.stepper.score, x, clean)[1]
+            change = self._change(now.stepper.score, x, kept_by_steps)[1]
+            total = gradient * batch.ball.scale + change
             x.grad = torch.where(going[:, None], total, 0.0)
             adam.step()
             x.copy_(batch.ball.at(batch.ball.displacement(x)))
             now = self._sharper(now, step + 1).moved(x)
-            changed = now.value + self._change(now.stepper.score, x, clean)[0]
+            if self.betas is not None:
+                kept_by_steps = _probabilities(now.stepper.score, batch.ball.center)
+            changed = now.value + self._change(attacked, x, clean)[0]
             best.evaluations += torch.where(going, now.evaluations + 3, 0)
             kept = (batch.kept(x) & going).nonzero()[:, 0]
             best.offer(step + 1, replace(now, value=changed).select(kept))

@@ -47,8 +47,8 @@ class AttackStatus(Explained):
     )
     FLAT_OBJECTIVE = (
         "flat objective",
-        "failed: no entry of the map changes the objective: the k largest are all that are not 0",
-        "give share below 1 instead of count, or attack a map with more entries",
+        "failed: to first order, no change of the map changes the objective",
+        "with count, give share instead; otherwise attack a map with more entries that are not 0",
     )
     NO_FEASIBLE_STEP = (
         "no feasible step",

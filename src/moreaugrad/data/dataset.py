@@ -133,9 +133,10 @@ def choose_images(
     Errors: ValueError for indices that the data set does not have.
     """
     total = len(data.items)
+    expect(count is None or count >= 1, "count", "at least 1", count)
     for index in indices:
         expect(0 <= index < total, "indices", f"numbers from 0 to {total - 1}", index)
-    order = np.random.default_rng(seed).permutation(total)[: min(total, count or total)]
+    order = np.random.default_rng(seed).permutation(total)[:count]
     outputs = _outputs(data, labels or ())
     chosen = []
     for index in sorted(set(indices)) or sorted(order.tolist()):

@@ -62,7 +62,7 @@ class Examples:
             read=partial(_read, data),
             title=partial(_title, data),
             content=partial(_content, data),
-            outputs=_imagenet_outputs(data, labels),
+            outputs=_imagenet_outputs(data, labels, len(names)),
             has_attention=any(item.attention for item in data.items),
         )
 
@@ -175,7 +175,7 @@ def _key(item: Item) -> tuple[int, str]:
     return (-1 if item.index is None else item.index, item.label)
 
 
-def _imagenet_outputs(data: DataSet, labels: Sequence[int]) -> tuple[int, ...] | None:
+def _imagenet_outputs(data: DataSet, labels: Sequence[int], classes: int) -> tuple[int, ...] | None:
     if data.layout not in ("imagenet", "listed"):
         return None
     known = {
@@ -183,4 +183,6 @@ def _imagenet_outputs(data: DataSet, labels: Sequence[int]) -> tuple[int, ...] |
         for label, item in zip(labels, data.items, strict=True)
     }
     outputs = [known[label] for label in sorted(known)]
-    return None if None in outputs else tuple(output for output in outputs if output is not None)
+    if None in outputs or len(outputs) < classes:  # a class without images has no known output
+        return None
+    return tuple(output for output in outputs if output is not None)

@@ -207,6 +207,12 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         way = self.way(through)
         if self.layer is not None:
             raise ValueError("layer: expected a map of the input itself, got one of a layer")
+        own, used = self.settings().get("baseline"), explanation.settings.get("baseline")
+        if used != own:
+            raise ValueError(
+                f"baselines: expected a map from the explainer's own baseline {own}, got one from "
+                f"a baseline {used}; set baseline= instead"
+            )
         target = explanation.target
         mask = explanation.mask
         bound = self.bind(explanation.inputs, target, additional_forward_args, ids, mask)

@@ -260,7 +260,7 @@ class CASO(_Displacement):
                     raise
                 maps = self._solved(bound, GAUSS_NEWTON)
                 warnings.warn(f"solved with the Gauss-Newton matrix instead: {error}", stacklevel=2)
-                return maps
+                return replace(maps, settings={"hessian": GAUSS_NEWTON})
 
     def _solved(self, bound: BoundScore, hessian: str) -> Solution:
         scale = flat_scale(self.std, bound.layout, bound.origin)

@@ -40,7 +40,7 @@ _ROWS = {
         times_input=True,
     ),
     "sparse-gradient": _method(
-        "gradient:SimpleGradient", "gradient, cut to its largest tenth", "baseline", keep=0.1
+        "gradient:SimpleGradient", "gradient, keeping its largest tenth", "baseline", keep=0.1
     ),
     "smoothgrad": _method(
         "gradient:SmoothGrad", "mean gradient under Gaussian noise", "Smilkov et al. (2017)"

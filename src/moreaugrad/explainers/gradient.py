@@ -29,7 +29,7 @@ from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
 from moreaugrad.solvers.blocks import student_factor
 from moreaugrad.solvers.solution import Solution, Status
-from moreaugrad.solvers.sparsity import eta_for
+from moreaugrad.solvers.sparsity import zeroed
 
 BLOCKS = 32
 """Most groups of noise samples from whose means the standard error is estimated."""
@@ -61,9 +61,8 @@ class SimpleGradient(Explainer):
         if self.times_input:
             maps = maps * bound.origin
         if self.keep < 1:
-            magnitude = maps.abs()
-            largest_out = eta_for(magnitude, 1 - self.keep, bound.counts)
-            maps = torch.where(magnitude <= largest_out[:, None], 0.0, maps)
+            count = bound.counts - zeroed(1 - self.keep, bound.counts)
+            maps = torch.where(largest(maps.abs(), count), maps, 0.0)
         return Solution.direct(maps, evaluations=1)
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:

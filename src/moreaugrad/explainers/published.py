@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -99,5 +99,6 @@ class PublishedMoreauGrad(Explainer):
             if step >= self.steps - self.average:
                 total = total + u
         mean = total / min(self.average, self.steps)
-        values = mean if self.sign == "displacement" else -mean / self.rho
-        return Solution.direct(values, self.steps * bound.passes, Status.FIXED_BUDGET)
+        values = mean if self.sign == "displacement" else (0.0 - mean) / self.rho
+        found = Solution.direct(values, self.steps * bound.passes, Status.FIXED_BUDGET)
+        return replace(found, eta=problem.eta, steps=torch.full_like(found.steps, self.steps))

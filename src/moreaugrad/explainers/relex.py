@@ -25,7 +25,7 @@ EPSILON = 1e-7
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RelEx(PenalisedExplainer):
-    """A = the mask m in [0, 1]^n, one entry for each entry of the input, that descends
+    """A = the mask m in [0, 1]^n, an entry for each of the input's, by gradient descent on
 
     mean_z [-ln p(show) - lambda2 ln(1 - p(hide) + 1e-7)] + lambda1 R(m), show = (x + z) * m,
     hide = (x + z) * (1 - m), p the target's probability and R the penalty, by default the L1 norm:
@@ -100,6 +100,7 @@ class RelEx(PenalisedExplainer):
         found = Solution.direct(mask, SIDES * bound.passes * self.steps, Status.FIXED_BUDGET)
         return replace(
             found.marked(Status.NO_GRADIENT, ~moved.any(1)),
+            eta=torch.full_like(found.error, self.lambda1),
             steps=torch.full_like(found.steps, self.steps),
             details=_shown(bound, mask),
         )

@@ -54,7 +54,7 @@ def build(name: str, *weights: float, **settings: Any) -> Any:
     if not len(needed) <= len(weights) <= len(needed) + len(optional):
         wanted = [*needed, *(f"[{name}]" for name in optional)]
         raise ValueError(
-            f"epsilon: expected the numbers {', '.join(wanted) or 'none'} of the penalty {name}, "
+            f"penalty {name}: expected the numbers {', '.join(wanted) or 'none'}, "
             f"got {', '.join(f'{value:g}' for value in weights) or 'none'}"
         )
     more = dict(zip(optional, weights[len(needed) :], strict=False))

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from moreaugrad.files.atomic import write_atomically
-from moreaugrad.files.foreign import open_image
+from moreaugrad.files.foreign import open_image, parsing, regular_file
 from moreaugrad.pictures.levels import (
     PALETTES,
     SIGNED_PALETTES,
@@ -139,7 +139,8 @@ def png_bytes(pixels: Bytes, settings: Mapping[str, Any] | None = None) -> bytes
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The settings that a PNG file written here carries. Errors: ValueError if there are none."""
-    with open_image(Path(path)) as image:
+    file = regular_file(Path(path), "a PNG written by moreaugrad")
+    with parsing(os.fspath(path), "a PNG written by moreaugrad"), open_image(file) as image:
         text = image.info.get(SETTINGS_KEY)
     if not isinstance(text, str):
         raise ValueError(

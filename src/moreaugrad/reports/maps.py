@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from moreaugrad.files.units import Record
 from moreaugrad.reports.content import Page
 from moreaugrad.reports.curves import charts
 from moreaugrad.reports.folder import read_environments
@@ -37,7 +38,7 @@ def explained_page(run: MapsFolder, *, images: int, command: str = "") -> Page:
             "all are in the folders next to this page."
         )
     return Page(
-        title=_explained_title(run, len(shown)), lead=_lead(run), sections=sections,
+        title=_explained_title(run, shown), lead=_lead(run), sections=sections,
         command=command, facts=facts, notes=[*notes, *_states([run]), *_left_out(run)],
         settings=run.text,
     )  # fmt: skip
@@ -81,11 +82,11 @@ def _title(runs: Sequence[MapsFolder]) -> str:
     return f"Robustness of {what} on {where}"
 
 
-def _explained_title(run: MapsFolder, total: int) -> str:
+def _explained_title(run: MapsFolder, shown: Sequence[Record]) -> str:
     methods = {what["method"] for what in run.methods.values() if "value" not in what}
     cells = run.config["data"].get("source") == "cells"
     what = "synthetic cells" if cells else "images"
-    where = run.inputs[0]["input"] if total == 1 else f"{total} {what}"
+    where = shown[0]["input"] if len(shown) == 1 else f"{len(shown)} {what}"
     how = " of two networks" if "compare" in run.config else ""
     if len(methods) > 1:
         return f"{len(methods)} methods{how} on {where}"

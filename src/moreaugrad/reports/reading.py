@@ -176,7 +176,7 @@ def numbers(record: Record) -> dict[str, float]:
 
 
 def failed(record: Record) -> bool:
-    """The record is of no map at all, or of an attack that says nothing about it."""
+    """Whether there is no map, or the attack failed and says nothing about it."""
     return "problem" in record or not record.get("attacked", {"ok": True})["ok"]
 
 

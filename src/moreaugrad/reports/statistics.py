@@ -148,7 +148,8 @@ def _plain(run: MapsFolder) -> Iterator[_Group]:
 def _worst(run: MapsFolder) -> Iterator[_Group]:
     """For each image the attack that changed the map most, by each metric for itself.
 
-    A image counts where at least one attack ran: masked gradients then do not look robust.
+    An image counts if at least one attack ran on it, so that masked gradients do not look like
+    robustness.
     """
     attacks = [attack for attack in run.attacks if run.sweeps_epsilon(attack)]
     if len(attacks) < 2:
@@ -156,26 +157,30 @@ def _worst(run: MapsFolder) -> Iterator[_Group]:
     for method in run.methods:
         for epsilon in run.budgets(attacks[0]):
             ran: dict[int, list[Record]] = {}
-            seen: set[int] = set()
+            lost: dict[int, list[Record]] = {}
             for attack in attacks:
                 for record in run.by_key.get((method, attack, epsilon), []):
-                    seen.add(record["index"])
-                    if not failed(record):
-                        ran.setdefault(record["index"], []).append(record)
+                    kind = lost if failed(record) else ran
+                    kind.setdefault(record["index"], []).append(record)
+            lost = {index: records for index, records in lost.items() if index not in ran}
+            kept = [[r for r in records if "problem" not in r] for records in lost.values()]
             for metric in run.metrics:
                 found = run.metric(metric)
-                if found.kind == "pair" and found.better in (HIGH, LOW) and seen:
+                if found.kind == "pair" and found.better in (HIGH, LOW) and (ran or lost):
                     worst = min if found.better == HIGH else max
-                    values = [
-                        worst(
-                            (v for r in records if not math.isnan(v := value(r, metric))),
-                            default=math.nan,
-                        )
-                        for records in ran.values()
-                    ]
+                    values, unchanged = (
+                        [
+                            worst(
+                                (v for r in records if not math.isnan(v := value(r, metric))),
+                                default=math.nan,
+                            )
+                            for records in each
+                        ]
+                        for each in (ran.values(), filter(None, kept))
+                    )
                     yield _Group(
                         method=method, attack=WORST, epsilon=epsilon, metric=metric,
-                        values=values, failed=len(seen) - len(ran),
+                        values=values, failed=len(lost), unchanged=unchanged,
                     )  # fmt: skip
 
 
@@ -214,11 +219,11 @@ def bases(run: MapsFolder, given: Sequence[str]) -> dict[str, str]:
 
 
 def drops(run: MapsFolder, given: Mapping[str, str], intervals: Intervals) -> list[Drop]:
-    """Of every metric that asks the network and is better when high: AOPC, insertion."""
+    """Of every metric that evaluates the network and is better when high: AOPC, insertion."""
     metrics = [
         name
         for name in run.metrics
-        if run.metric(name).kind == "model" and run.metric(name).better == "high"
+        if run.metric(name).kind == "model" and run.metric(name).better == HIGH
     ]
     found = []
     for method in [name for name in run.methods if name in given]:
@@ -226,18 +231,21 @@ def drops(run: MapsFolder, given: Mapping[str, str], intervals: Intervals) -> li
             own, other = _values(run, method, metric), _values(run, given[method], metric)
             shared = [index for index in own if index in other]
             pairs = np.array([[other[i], own[i]] for i in shared]).reshape(-1, 2)
+            drop = _ratio(pairs)
             low, high = intervals.of_ratio(pairs[:, 0], pairs[:, 1])
+            if math.isnan(drop):
+                low = high = math.nan
             found.append(
                 Drop(
                     run=run.label, method=method, base=given[method], metric=metric,
-                    drop=_ratio(pairs), low=1 - high, high=1 - low, count=len(shared),
+                    drop=drop, low=1 - high, high=1 - low, count=len(shared),
                 )
             )  # fmt: skip
     return found
 
 
 def _values(run: MapsFolder, method: str, metric: str) -> dict[int, float]:
-    records = [r for r in run.by_key[method, CLEAN, None] if not failed(r)]
+    records = [r for r in run.by_key.get((method, CLEAN, None), []) if not failed(r)]
     found = {record["index"]: value(record, metric) for record in records}
     return {index: each for index, each in found.items() if not math.isnan(each)}
 

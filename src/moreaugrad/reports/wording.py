@@ -14,7 +14,9 @@ RAISED: dict[str, str] = dict(zip("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹
 
 
 def percent(fraction: float) -> str:
-    """0.973 as `97.3 %`; only all and none are 100 % and 0 %."""
+    """0.973 as `97.3 %`; only all and none are 100 % and 0 %, and errors may be more than all."""
+    if not fraction <= 1:
+        return f"{number(100 * fraction)}{NARROW}%" if math.isfinite(fraction) else number(fraction)
     if fraction in (0, 1):
         return f"{fraction:.0%}".replace("%", f"{NARROW}%")
     if not 0.0005 <= fraction < 0.9995:

@@ -72,7 +72,7 @@ ROUNDING = 4
 REPEATS = 8
 """Passes of a model that draws random numbers, to test whether its output depends on them."""
 
-ANYWAY = "check=False explains it nevertheless"
+ANYWAY = "check=False explains it anyway"
 
 
 @dataclass(frozen=True, eq=False)

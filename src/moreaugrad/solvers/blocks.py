@@ -76,7 +76,9 @@ class Blocks:
         Leading blocks, at most half of them, are left out where that lowers the estimated variance
         of the first term's mean (MSER: White, 1997).
         """
-        blocks = torch.stack([block[row] for block in self._sums[self._first[row] :]])
+        # A restart leaves the block out that was open then; at the end there may be no later one.
+        first = min(self._first[row], len(self._sums) - 1)
+        blocks = torch.stack([block[row] for block in self._sums[first:]])
         partial = self._filled % self._length
         whole = blocks[:-1] if partial else blocks
         terms = whole[:, 0] / self._length
@@ -161,7 +163,8 @@ def block_error(
 ) -> Tensor:
     """Standard error `[B]` of mapped(mean over noise samples), from the blocks' means `[B, n]`.
 
-    Jackknife (delete one block) through `mapped`. NaN for fewer than two blocks.
+    Jackknife (delete one block) through `mapped`, widened by `student_factor`. NaN for fewer than
+    two blocks.
     """
     total = sum(map(len, blocks))
     if len(blocks) < 2:
@@ -173,11 +176,10 @@ def block_error(
         for block, part in zip(blocks, sums, strict=True)
     ]
     centre = torch.stack(maps).mean(0)
-    squares = [
-        (total - len(block)) / total * (one - centre).double().square().sum(1)
-        for block, one in zip(blocks, maps, strict=True)
-    ]
-    return torch.stack(squares).sum(0).sqrt().to(terms[0])
+    weights = centre.new_tensor([(total - len(block)) / total for block in blocks]).sqrt()
+    apart = (torch.stack(maps) - centre) * weights[:, None, None]
+    wider = centre.new_tensor([student_factor(rows) for rows in apart.unbind(1)])
+    return wider * apart.double().square().sum((0, 2)).sqrt().to(terms[0])
 
 
 def relative(error: Tensor, values: Tensor) -> Tensor:

@@ -129,7 +129,8 @@ class _Exploration:
         self.delta = self.image = (
             nothing[:, None].where(finite[:, None], torch.nan).expand_as(self.g)
         )
-        self.residual = torch.where(finite, nothing, torch.nan)
+        # Of D = 0, over ||g||: what a budget without a product ends with.
+        self.residual = torch.where(finite, self.alive.to(nothing), torch.nan)
         self.axis = torch.zeros_like(self.g)
         self.best, self.waited = nothing + torch.inf, self.products
 

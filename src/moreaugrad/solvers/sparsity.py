@@ -29,6 +29,15 @@ Magnitudes = Callable[[Tensor], Tensor]
 """A penalty's `magnitudes`: `[B, n]` to `[B, G]`."""
 
 
+def zeroed(fraction: float, counts: Tensor) -> Tensor:
+    """How many of `counts` `[B]` numbers are set to zero: at least this fraction, but not all
+    unless it is 1."""
+    if fraction == 1:
+        return counts
+    # The slack keeps .9 * 10 from rounding up to ten.
+    return torch.minimum(counts - 1, (fraction * counts.double() - 1e-9).ceil().long())
+
+
 def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> Tensor:
     """The smallest threshold that sets the fraction `zeros` of magnitudes `[B, G]` to zero, `[B]`.
 
@@ -39,8 +48,7 @@ def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> T
     expect(0 <= zeros <= 1, "sparsity", "a fraction from 0 to 1", zeros)
     width = magnitudes.shape[1]
     n = torch.full_like(magnitudes[:, 0], width, dtype=torch.long) if counts is None else counts
-    # The slack keeps .9 * 10 from rounding up to ten.
-    k = n if zeros == 1 else torch.minimum(n - 1, (zeros * n.double() - 1e-9).ceil().long())
+    k = zeroed(zeros, n)
     found = rank_from_top(magnitudes, (n + 1 - k).clamp_max(width))
     return torch.where(k > 0, found, 0.0)
 

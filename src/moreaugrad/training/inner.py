@@ -43,7 +43,11 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
                 f"{tuple(output.shape)}; got {y.dtype} of shape {tuple(y.shape)}"
             )
         # A class of probability 0 may have an output of -inf.
-        values = -torch.where(y == 0, 0.0, y * log_softmax(output)).sum(1)
+        if _single(output):
+            values = -_expected(y, log_sigmoid(output)) - _expected(1 - y, log_sigmoid(-output))
+            values = values.reshape(-1)
+        else:
+            values = -_expected(y, log_softmax(output)).sum(1)
     elif _single(output):
         check_labels(y, 2)
         evidence = output.reshape(-1)
@@ -52,6 +56,10 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
         check_labels(y, output.shape[1])
         values = -log_probability(output, y.long())
     return values.flatten(1).mean(1) if values.ndim > 1 else values
+
+
+def _expected(probability: Tensor, log_probability: Tensor) -> Tensor:
+    return torch.where(probability == 0, 0.0, probability * log_probability)
 
 
 def hinge(output: Tensor, y: Tensor) -> Tensor:
