@@ -459,7 +459,7 @@ def test_a_derivative_is_not_taken_from_another_baseline() -> None:
     model, x = toys.network((4, 6, 2), nn.Tanh), toys.normal(2, 4, seed=1)
     explainer = IntegratedGradients(model)
     given = explainer.explain(x, 0, baselines=torch.ones_like(x))
-    with pytest.raises(ValueError, match=r"baselines: .* own baseline"):
+    with pytest.raises(ValueError, match="baselines: expected a map"):
         explainer.vjp(given, given.maps)
     own = explainer.explain(x, 0)
     assert explainer.vjp(own, own.maps).isfinite().all()

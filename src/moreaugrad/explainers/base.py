@@ -208,11 +208,7 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         if self.layer is not None:
             raise ValueError("layer: expected a map of the input itself, got one of a layer")
         own, used = self.settings().get("baseline"), explanation.settings.get("baseline")
-        if used != own:
-            raise ValueError(
-                f"baselines: expected a map from the explainer's own baseline {own}, got one from "
-                f"a baseline {used}; set baseline= instead"
-            )
+        expect(used == own, "baselines", f"a map from the setting baseline={own}", used)
         target = explanation.target
         mask = explanation.mask
         bound = self.bind(explanation.inputs, target, additional_forward_args, ids, mask)
