@@ -106,7 +106,8 @@ class ManipulationAttack(GradientAttack):
         # Steps keep the output of the network that they are computed on; what counts is that of the
         # network whose map counts.
         attacked = (now.attacked or now.stepper).score
-        clean, kept_by_steps = _probabilities(attacked, x), _probabilities(now.stepper.score, x)
+        clean = _probabilities(attacked, x)
+        clean_of_steps = _probabilities(now.stepper.score, x) if now.attacked else clean
         best = BestInputs(now, self.steps + 1)
         going = torch.zeros_like(batch.label, dtype=torch.bool)
         going[best.begin()] = True
@@ -119,14 +120,15 @@ class ManipulationAttack(GradientAttack):
             going &= torch.tensor([why is None for why in useless], device=x.device)
             if not bool(going.any()):
                 break
-            change = self._change(now.stepper.score, x, kept_by_steps)[1]
+            change = self._change(now.stepper.score, x, clean_of_steps)[1]
             total = gradient * batch.ball.scale + change
             x.grad = torch.where(going[:, None], total, 0.0)
             adam.step()
             x.copy_(batch.ball.at(batch.ball.displacement(x)))
             now = self._sharper(now, step + 1).moved(x)
             if self.betas is not None:
-                kept_by_steps = _probabilities(now.stepper.score, batch.ball.center)
+                clean_of_steps = _probabilities(now.stepper.score, batch.ball.center)
+                best.evaluations += going.long()
             changed = now.value + self._change(attacked, x, clean)[0]
             best.evaluations += torch.where(going, now.evaluations + 3, 0)
             kept = (batch.kept(x) & going).nonzero()[:, 0]

@@ -18,10 +18,10 @@ from moreaugrad.settings import Documented
 
 
 class Explained(Enum):
-    """Outcomes: a value, a message and, where something can be done about it, a remedy."""
+    """How something ended: a value, a message and, where something can be done, a remedy."""
 
     message: str
-    """What the status means."""
+    """What the value means."""
     remedy: str
     """What to do about it; empty where there is nothing to do."""
 

@@ -42,7 +42,6 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
                 f"labels: expected integers, or probabilities of the output's shape "
                 f"{tuple(output.shape)}; got {y.dtype} of shape {tuple(y.shape)}"
             )
-        # A class of probability 0 may have an output of -inf.
         if _single(output):
             values = -_expected(y, log_sigmoid(output)) - _expected(1 - y, log_sigmoid(-output))
             values = values.reshape(-1)
@@ -59,6 +58,7 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
 
 
 def _expected(probability: Tensor, log_probability: Tensor) -> Tensor:
+    # A class of probability 0 may have an output of -inf.
     return torch.where(probability == 0, 0.0, probability * log_probability)
 
 
