@@ -178,7 +178,7 @@ def test_a_gallery_shows_each_map_in_its_place() -> None:
     assert wider[top + 50, left + 50] == pytest.approx([128] * 3, abs=1)
 
 
-def test_a_gallery_of_many_columns_has_several_pictures(tmp_path: Path) -> None:
+def test_a_gallery_of_many_columns_has_several_images(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Tanh())
     network.eval().requires_grad_(False)
     shown = Image.effect_noise((2, 2), 50).convert("RGB")

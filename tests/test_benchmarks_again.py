@@ -51,13 +51,13 @@ def test_differences_stand_beside_the_papers() -> None:
     assert list(_accuracies(orders, (0.2, 0.8)).rows[0]) == ["plain", "60.0 / 40.0", "90.0 / 60.0"]
 
 
-def test_similarity_tells_its_interval_and_what_has_no_value() -> None:
+def test_similarity_reports_its_interval_and_what_has_no_value() -> None:
     assert similarity(row(0.5)) == "0.500 [0.400, 0.600]"
     assert similarity(row(0.5, 3)) == "0.500 [0.400, 0.600], 3 without"
     assert similarity(row(None, 7)) == "none of 7"
 
 
-def test_stability_is_told_by_what_was_exchanged() -> None:
+def test_stability_is_reported_by_what_was_exchanged() -> None:
     values = iter(range(100))
     told = [
         row(next(values) / 10, group=share, method="simple-gradient", metric=metric)
@@ -74,7 +74,7 @@ def test_stability_is_told_by_what_was_exchanged() -> None:
     assert found.header[5] == "ssim, and 10 % other images"
 
 
-def test_permuted_labels_that_are_not_learnt_are_told() -> None:
+def test_permuted_labels_that_are_not_learnt_are_reported() -> None:
     def study(*accuracies: float) -> dict[str, Any]:
         networks = [{"permuted": True, "training_accuracy": each} for each in accuracies]
         return {"networks": [{"permuted": False, "training_accuracy": 0.5}, *networks]}
@@ -135,7 +135,7 @@ def test_blocks_stand_in_the_order_of_the_redrawing() -> None:
     assert list(table.rows[1][1:]) == ["– (6)"] * 6
 
 
-def test_a_sheet_has_each_picture_in_its_place() -> None:
+def test_a_sheet_has_each_image_in_its_place() -> None:
     shades = [[np.full((48, 48, 3), 40 * (3 * i + j), dtype=np.uint8) for j in range(3)]
               for i in range(2)]  # fmt: skip
     png = sheet(["plain", "L1"], ["0-plain-cell", "1-cell-with-a-bar", "dog"], shades)

@@ -43,7 +43,7 @@ def made_up(values: dict[str, list[float | None]], classes: list[int]) -> Any:
     return SimpleNamespace(inputs=samples, by_key={(GRADIENT, CLEAN, None): records})
 
 
-def test_pictures_without_a_cell_count_as_published_or_not_at_all() -> None:
+def test_images_without_a_cell_count_as_published_or_not_at_all() -> None:
     recall, precision, alarms = (SCORES["five-band"][name] for name in (
         "recall", "precision", "false-positive-rate"))  # fmt: skip
     values = {
@@ -83,7 +83,7 @@ def test_rows_are_found_by_their_label() -> None:
     assert len(names) == len(set(names))
 
 
-def test_intervals_and_drops_are_told_in_their_unit() -> None:
+def test_intervals_and_drops_are_reported_in_their_unit() -> None:
     cell = Mean(
         run="plain", method=GRADIENT, attack=CLEAN, epsilon=None, metric="zeros", better="",
         mean=0.5, low=0.25, high=0.75, count=3, undefined=0, failed=0, mean_with_failed=0.5,
@@ -127,7 +127,7 @@ def size(png: bytes) -> tuple[int, int]:
     return Image.open(io.BytesIO(png)).size
 
 
-def test_pictures_and_magnitudes_are_of_the_run_s_maps(found: Judged, tmp_path: Path) -> None:
+def test_images_and_magnitudes_are_of_the_run_s_maps(found: Judged, tmp_path: Path) -> None:
     known = truths(found)
     source = Cells(size=64, seed=CELL_SEEDS["test"], count=12)
     recalls = []

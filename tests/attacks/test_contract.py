@@ -34,7 +34,7 @@ def cheap(name: str, explainer: Explainer, **settings: Any) -> Attack:
     return build(name, explainer, **(budget | settings))
 
 
-def on_pictures(dtype: torch.dtype = torch.float64) -> nn.Sequential:
+def on_images(dtype: torch.dtype = torch.float64) -> nn.Sequential:
     inner = network((12, 20, 20, 3), nn.Softplus, gain=2.0, dtype=dtype)
     return nn.Sequential(nn.Flatten(), inner).eval()
 
@@ -53,7 +53,7 @@ def same(left: AttackResult, right: AttackResult) -> None:
 
 
 def test_a_batch_gives_what_its_samples_give_alone(name: str) -> None:
-    explainer = SmoothGrad(on_pictures(), sigma=0.2, samples=4)
+    explainer = SmoothGrad(on_images(), sigma=0.2, samples=4)
     x, ids = pictures(), [7, 1, 9, 4, 2]
     attack = cheap(name, explainer)
     together = attack.attack(x, ids=ids)
@@ -61,19 +61,19 @@ def test_a_batch_gives_what_its_samples_give_alone(name: str) -> None:
         alone = attack.attack(x[row : row + 1], ids=ids[row : row + 1])
         same(alone, together[row])
     # In groups that network passes fill.
-    small = cheap(name, SmoothGrad(on_pictures(), sigma=0.2, samples=4, batch_size=2))
+    small = cheap(name, SmoothGrad(on_images(), sigma=0.2, samples=4, batch_size=2))
     same(small.attack(x, ids=ids), together)
 
 
 def test_the_same_call_gives_the_same_result(name: str) -> None:
-    attack = cheap(name, SimpleGradient(on_pictures()))
+    attack = cheap(name, SimpleGradient(on_images()))
     one, two = attack.attack(pictures()), attack.attack(pictures())
     assert torch.equal(one.inputs, two.inputs)
     assert torch.equal(one.objective.nan_to_num(), two.objective.nan_to_num())
 
 
 def test_the_seed_and_the_ids_change_the_draws() -> None:
-    explainer = SimpleGradient(on_pictures())
+    explainer = SimpleGradient(on_images())
     for name in ("gaussian", "random-search", "mass-centre"):
         base = cheap(name, explainer).attack(pictures())
         other = cheap(name, explainer, seed=1).attack(pictures())
@@ -85,7 +85,7 @@ def test_the_seed_and_the_ids_change_the_draws() -> None:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_results_follow_the_input(name: str, device: str, dtype: torch.dtype) -> None:
-    model, x = on_pictures(dtype).to(device), pictures(dtype=dtype).to(device)
+    model, x = on_images(dtype).to(device), pictures(dtype=dtype).to(device)
     found = cheap(name, SimpleGradient(model)).attack(x)
     assert (found.inputs.dtype, found.inputs.device) == (x.dtype, x.device)
     assert found.inputs.shape == x.shape
@@ -98,7 +98,7 @@ def test_results_follow_the_input(name: str, device: str, dtype: torch.dtype) ->
 def test_the_surroundings_stay(
     name: str, untouched_generators: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    model, x = on_pictures(), pictures()
+    model, x = on_images(), pictures()
     given = x.clone()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with untouched_generators(), torch.no_grad():
@@ -129,7 +129,7 @@ def test_several_inputs_are_perturbed_together() -> None:
 
 
 def test_further_arguments_follow_their_samples(name: str) -> None:
-    inner = on_pictures()
+    inner = on_images()
     explainer = SimpleGradient(lambda x, gain: inner(x * gain[:, None, None, None]))
     x, gain = pictures(), torch.tensor([1.0, 0.5, 2.0, 1.5, 0.7], dtype=torch.float64)
     attack = cheap(name, explainer)
@@ -138,7 +138,7 @@ def test_further_arguments_follow_their_samples(name: str) -> None:
 
 
 def test_settings_are_plain_values(name: str) -> None:
-    explainer = SimpleGradient(on_pictures())
+    explainer = SimpleGradient(on_images())
     space = InputSpace(mean=(0.5,), std=0.25, low=-9, high=9)
     attack = cheap(name, explainer, space=space, units="pixel", norm="linf")
     told = tomllib.loads(tomli_w.dumps(attack.settings()))
@@ -154,7 +154,7 @@ def test_settings_are_plain_values(name: str) -> None:
 
 def test_progress_rises_to_all_samples(name: str) -> None:
     told: list[tuple[float, int]] = []
-    explainer = SimpleGradient(on_pictures(), batch_size=1)
+    explainer = SimpleGradient(on_images(), batch_size=1)
     cheap(name, explainer).attack(pictures(), progress=lambda *done: told.append(done))
     shares = [done for done, _ in told]
     assert shares == sorted(shares)
@@ -163,7 +163,7 @@ def test_progress_rises_to_all_samples(name: str) -> None:
 
 
 def test_the_budget_bounds_what_is_spent(name: str) -> None:
-    attack = cheap(name, SmoothGrad(on_pictures(), samples=4))
+    attack = cheap(name, SmoothGrad(on_images(), samples=4))
     assert int(attack.attack(pictures()).evaluations.max()) <= attack.budget()
 
 
@@ -173,7 +173,7 @@ def test_a_known_clean_explanation_is_not_made_again(name: str) -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = on_pictures()
+            self.inner = on_images()
 
         def forward(self, x: Tensor) -> Tensor:
             calls.append(len(x))
@@ -199,7 +199,7 @@ def test_a_known_clean_explanation_is_not_made_again(name: str) -> None:
 
 
 def test_one_sample_of_a_result() -> None:
-    found = cheap("top-k", SimpleGradient(on_pictures())).attack(pictures())
+    found = cheap("top-k", SimpleGradient(on_images())).attack(pictures())
     last = found[-1]
     assert len(last) == 1
     assert torch.equal(last.inputs, found.inputs[4:])
@@ -240,14 +240,14 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_bad_settings(case: str) -> None:
     name, settings, says = BAD[case]
     with pytest.raises(ValueError, match=says):
-        cheap(name, SimpleGradient(on_pictures()), **settings)
+        cheap(name, SimpleGradient(on_images()), **settings)
 
 
 def test_bad_calls() -> None:
-    explainer = SimpleGradient(on_pictures())
+    explainer = SimpleGradient(on_images())
     with pytest.raises(ValueError, match=r"attack: expected one of .* did you mean 'top-k'"):
         build("topk", explainer)
-    layered = SimpleGradient(on_pictures(), layer="1")
+    layered = SimpleGradient(on_images(), layer="1")
     with pytest.raises(ValueError, match="layer: expected an explainer of the inputs"):
         cheap("gaussian", layered).attack(pictures())
     space = InputSpace(low=0, high=0.1)
@@ -258,7 +258,7 @@ def test_bad_calls() -> None:
 
 
 def test_padding_is_left_as_it_is(name: str) -> None:
-    x, explainer = pictures(), SmoothGrad(on_pictures(), sigma=0.2, samples=4)
+    x, explainer = pictures(), SmoothGrad(on_images(), sigma=0.2, samples=4)
     mask = torch.ones(5, 1, 1, 4, dtype=torch.bool)
     mask[1::2, ..., 2:] = False  # the right half of every second picture
     real = mask.expand_as(x)

@@ -16,7 +16,7 @@ def test_the_page_has_each_attack(name: str) -> None:
     assert re.search(rf"^\| `{name}` \|", TEXT, re.MULTILINE)
 
 
-def test_the_page_tells_the_statuses() -> None:
+def test_the_page_documents_the_statuses() -> None:
     expected = {status.value: "yes" if status.ok else "no" for status in AttackStatus}
     assert dict(STATUS.findall(TEXT)) == expected
     for status in AttackStatus:

@@ -37,7 +37,7 @@ def pictures(batch: int = 4) -> Tensor:
     return normal(batch, 1, 3, 4, seed=3)
 
 
-def on_pictures(seed: int = 0) -> nn.Sequential:
+def on_images(seed: int = 0) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), smooth(seed)).eval()
 
 
@@ -122,7 +122,7 @@ def test_steps_follow_the_derivative_of_the_objective(explainer: object, units: 
 @pytest.mark.parametrize("attack", [TopKAttack, MassCentreAttack, TargetRegionAttack])
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_attacks_improve_within_their_budget(attack: type, norm: str) -> None:
-    explainer = SimpleGradient(on_pictures())
+    explainer = SimpleGradient(on_images())
     x = pictures()
     epsilon = 0.6 if norm == "l2" else 0.2
     found = attack(explainer, epsilon=epsilon, norm=norm, steps=20).attack(x)

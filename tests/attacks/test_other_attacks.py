@@ -24,7 +24,7 @@ from moreaugrad.score.noise import Noise
 from toys import network, normal
 
 
-def on_pictures(activation: type[nn.Module] = nn.Softplus) -> nn.Sequential:
+def on_images(activation: type[nn.Module] = nn.Softplus) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), network((12, 20, 20, 3), activation, gain=2.0)).eval()
 
 
@@ -41,7 +41,7 @@ def shares(maps: Tensor) -> Tensor:
 
 
 def test_a_map_is_drawn_to_a_given_one_while_the_output_stays() -> None:
-    model, x = on_pictures(), pictures()
+    model, x = on_images(), pictures()
     wanted = normal(1, 3, 4, seed=8)
     attack = ManipulationAttack(SimpleGradient(model), target_map=wanted, steps=60, rate=0.02)
     found = attack.attack(x)
@@ -62,7 +62,7 @@ def test_a_map_is_drawn_to_a_given_one_while_the_output_stays() -> None:
 
 
 def test_the_loss_is_the_published_one() -> None:
-    model, x = on_pictures(), pictures(1)
+    model, x = on_images(), pictures(1)
     wanted = normal(1, 3, 4, seed=8)
     attack = ManipulationAttack(SimpleGradient(model), target_map=wanted, steps=1, rate=0.01)
     found = attack.attack(x)
@@ -92,7 +92,7 @@ def loss_slope(
 def test_manipulation_keeps_to_a_budget_and_the_box() -> None:
     space = InputSpace(mean=0.5, std=0.25, low=-1, high=2)
     attack = ManipulationAttack(
-        SimpleGradient(on_pictures()), steps=20, rate=0.05, epsilon=0.05, units="pixel", space=space
+        SimpleGradient(on_images()), steps=20, rate=0.05, epsilon=0.05, units="pixel", space=space
     )
     found = attack.attack(pictures())
     assert bool((found.distance <= 0.05 + 1e-12).all())
@@ -100,7 +100,7 @@ def test_manipulation_keeps_to_a_budget_and_the_box() -> None:
 
 
 def test_manipulation_of_relu_logits_fails() -> None:
-    found = ManipulationAttack(SimpleGradient(on_pictures(nn.ReLU)), steps=3).attack(pictures())
+    found = ManipulationAttack(SimpleGradient(on_images(nn.ReLU)), steps=3).attack(pictures())
     assert set(found.status) == {AttackStatus.NO_GRADIENT}
     assert torch.equal(found.inputs, pictures())
 
@@ -115,7 +115,7 @@ def test_a_surrogate_that_sharpens_manipulates_a_relu_network(
         return softplus_surrogate(model, beta)
 
     monkeypatch.setattr(manipulation, "softplus_surrogate", noted)
-    model, x = on_pictures(nn.ReLU), pictures()
+    model, x = on_images(nn.ReLU), pictures()
     explainer = SimpleGradient(model)
     attack = ManipulationAttack(
         explainer, steps=60, rate=0.02, betas=(5.0, 50.0), output_weight=0.0
@@ -150,7 +150,7 @@ def test_the_output_s_change_is_that_of_one_network(monkeypatch: pytest.MonkeyPa
         return real(self, score, at, clean)
 
     monkeypatch.setattr(ManipulationAttack, "_change", noted)
-    explainer = SimpleGradient(on_pictures(nn.ReLU))
+    explainer = SimpleGradient(on_images(nn.ReLU))
     ManipulationAttack(explainer, steps=5, rate=0.01, betas=(1.0, 50.0)).attack(x)
     assert len(off) == 10
     assert max(off) < 1e-6
@@ -230,7 +230,7 @@ def test_noise_stays_in_the_box_and_the_ball() -> None:
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_random_search_is_never_worse_than_the_input(norm: str) -> None:
-    explainer, x = SimpleGradient(on_pictures()), pictures(6)
+    explainer, x = SimpleGradient(on_images()), pictures(6)
     for seed in range(3):
         found = RandomSearch(explainer, epsilon=0.3, norm=norm, steps=15, seed=seed).attack(x)
         assert bool((found.after <= found.before).all())
@@ -243,7 +243,7 @@ def test_random_search_is_never_worse_than_the_input(norm: str) -> None:
 
 
 def test_more_points_find_more() -> None:
-    explainer, x = SimpleGradient(on_pictures()), pictures(6)
+    explainer, x = SimpleGradient(on_images()), pictures(6)
     few, many = (
         RandomSearch(explainer, epsilon=0.5, steps=steps).attack(x).after for steps in (5, 200)
     )

@@ -14,7 +14,7 @@ from moreaugrad.explainers.base import Explainer
 CHEAP = {"steps": 8, "average": 4, "samples": 8, "draws": 2, "max_evaluations": 64}
 """Budgets for tests; a method takes those that it has."""
 
-ONE_PICTURE = {"grad-cam"}
+ONE_IMAGE = {"grad-cam"}
 """Methods that explain one input with spatial axes, and no layer: they say so."""
 
 UNSIGNED = {"sparsified-smoothgrad", "relex"}

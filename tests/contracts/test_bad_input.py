@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contracts.networks import (
     LOG_PROBABILITY,
-    ONE_PICTURE,
+    ONE_IMAGE,
     Joint,
     Picture,
     Text,
@@ -232,7 +232,7 @@ def pattern(says: str) -> str:
 @pytest.mark.parametrize("name", CALLS)
 def test_calls(method: str, name: str) -> None:
     case = CALLS[name]
-    if method in case.allowed or (method in ONE_PICTURE and case.model is Joint):
+    if method in case.allowed or (method in ONE_IMAGE and case.model is Joint):
         pytest.skip(f"{method} takes another view of {name}")
     explainer = cheap(method, case.model(), **(case.settings or {}))
     with pytest.raises(case.error, match=pattern(case.says)) as caught:
@@ -267,7 +267,7 @@ def test_the_model_must_be_callable(method: str) -> None:
     ],
 )
 def test_layers(method: str, layer: Any, error: type[Exception], says: str) -> None:
-    if method in ONE_PICTURE:
+    if method in ONE_IMAGE:
         pytest.skip(f"{method} explains the input itself")
     with pytest.raises(error, match=f"layer: .*{pattern(says)}"):
         cheap(method, Text(), layer=layer).explain(torch.ones(2, 4, dtype=torch.long), 1)
@@ -318,7 +318,7 @@ def test_memory_that_runs_out_halves_the_chunk(method: str) -> None:
     assert_same(found, expected)
 
 
-def test_memory_that_is_too_small_for_one_is_told(method: str) -> None:
+def test_memory_that_is_too_small_for_one_is_reported(method: str) -> None:
     with pytest.raises(MemoryError, match=r"not enough memory for the pass of one sample; use a"):
         cheap(method, Narrow(0), batch_size=4).explain(pictures(), 1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from contracts.networks import (
-    ONE_PICTURE,
+    ONE_IMAGE,
     Joint,
     Picture,
     assert_same,
@@ -39,7 +39,7 @@ def test_a_batch_equals_its_samples(method: str) -> None:
 
 
 def test_a_joint_batch_equals_its_samples(method: str) -> None:
-    if method in ONE_PICTURE:
+    if method in ONE_IMAGE:
         pytest.skip(f"{method} explains one input")
     explainer, x, table = cheap(method, Joint()), pictures(3), columns(3)
     batch = explainer.attribute((x, table), target=[0, 2, 1])

@@ -5,7 +5,7 @@ import torch
 
 from contracts.networks import (
     KEPT,
-    ONE_PICTURE,
+    ONE_IMAGE,
     Joint,
     Picture,
     assert_same,
@@ -40,7 +40,7 @@ def test_a_tensor_gives_a_tensor_like_it(method: str, dtype: torch.dtype, device
 def test_a_tuple_gives_a_tuple_like_it(method: str) -> None:
     inputs = pictures(3), columns(3)
     explainer = cheap(method, Joint())
-    if method in ONE_PICTURE:
+    if method in ONE_IMAGE:
         with pytest.raises(ValueError, match=r"expected one input, got 2; .* additional_forward_"):
             explainer.attribute(inputs, target=1)
         return

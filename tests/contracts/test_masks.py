@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import moreaugrad as mg
 from contracts.networks import (
-    ONE_PICTURE,
+    ONE_IMAGE,
     Embedded,
     Joint,
     Sentence,
@@ -55,7 +55,7 @@ def truncated(method: str, row: int) -> mg.Explanation:
 
 
 def refused(method: str) -> None:
-    if method in ONE_PICTURE:
+    if method in ONE_IMAGE:
         pytest.skip(f"{method} has no layer, and refuses a mask")
 
 
@@ -102,7 +102,7 @@ def test_a_mask_of_true_changes_nothing(method: str) -> None:
 
 def test_single_entries_can_be_masked(method: str) -> None:
     """Not whole positions: entries of an image and columns of a table, of several inputs."""
-    if method in ONE_PICTURE:
+    if method in ONE_IMAGE:
         pytest.skip(f"{method} explains one input")
     x, table = pictures(2), columns(2)
     real = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.7
@@ -154,6 +154,6 @@ def test_grad_cam_refuses_a_mask() -> None:
 
 
 def test_every_way_in_takes_a_mask(method: str) -> None:
-    made = cheap(method, MODEL) if method not in ONE_PICTURE else cheap(method, nn.Linear(2, 2))
+    made = cheap(method, MODEL) if method not in ONE_IMAGE else cheap(method, nn.Linear(2, 2))
     for call in (made.attribute, made.explain, made.bind):
         assert "mask" in inspect.signature(call).parameters

@@ -27,7 +27,7 @@ def holed() -> Tensor:
 
 
 @pytest.mark.parametrize("name", NOISY)
-def test_a_constant_sample_is_told_alone(name: str) -> None:
+def test_a_constant_sample_is_reported_alone(name: str) -> None:
     explainer = noisy(name, Picture())
     found = explainer.explain(holed(), 1)
     assert [status is Status.NO_NOISE for status in found.status] == [False, True, False]
@@ -41,7 +41,7 @@ def test_a_constant_sample_is_told_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NOISY)
-def test_inputs_of_one_entry_are_told(name: str) -> None:
+def test_inputs_of_one_entry_are_reported(name: str) -> None:
     x = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None]
     explainer = noisy(name, SOLE)
     assert set(explainer.explain(x, 1).status) == {Status.NO_NOISE}
@@ -50,7 +50,7 @@ def test_inputs_of_one_entry_are_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NOISY)
-def test_one_of_several_inputs_without_noise_is_told(name: str) -> None:
+def test_one_of_several_inputs_without_noise_is_reported(name: str) -> None:
     table = columns(2)
     table[0] = 1.0
     found = noisy(name, Joint()).explain((pictures(2), table), 1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from contracts.networks import ONE_PICTURE, cheap, default_score, pictures
+from contracts.networks import ONE_IMAGE, cheap, default_score, pictures
 from moreaugrad.solvers.solution import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
@@ -48,7 +48,7 @@ def test_single_precision_is_within_its_stated_error_of_double(
 ) -> None:
     if method == "relex" and score != default_score(method):
         pytest.skip(f"{method} explains {default_score(method)} only")
-    settings = {"score": score, **({"cam_layer": "body.0"} if method in ONE_PICTURE else {})}
+    settings = {"score": score, **({"cam_layer": "body.0"} if method in ONE_IMAGE else {})}
     double = Sure(p)
     single = copy.deepcopy(double).float()
     x = pictures(2, dtype=torch.float32)
@@ -70,7 +70,7 @@ def test_a_map_that_its_dtype_cannot_hold_says_so(
     if method == "relex":
         pytest.skip("relex's mask is of size 1")
     settings = {"score": "log-probability"} | (
-        {"cam_layer": "body.0"} if method in ONE_PICTURE else {}
+        {"cam_layer": "body.0"} if method in ONE_IMAGE else {}
     )
     double, x = Sure(p), pictures(2, dtype=dtype)
     found = maps_of(method, copy.deepcopy(double).to(dtype), x, **settings)

@@ -7,7 +7,7 @@ import torch
 
 from contracts.networks import (
     LOG_PROBABILITY,
-    ONE_PICTURE,
+    ONE_IMAGE,
     SCALE_FREE,
     UNSIGNED,
     Picture,
@@ -77,7 +77,7 @@ def test_positions_of_an_output_with_more_dimensions(method: str) -> None:
     other = explainer.attribute(x, target=[(1, 0, 3), (2, 3, 0)])
     assert_same(other[:1], one[:1])
     assert_same(other[1:], explainer.attribute(x[1:], target=(2, 3, 0)))
-    if method not in ONE_PICTURE:  # the output at a corner does not see the other one
+    if method not in ONE_IMAGE:  # the output at a corner does not see the other one
         assert not one[:, :, 3:, :3].any()
 
 
@@ -158,7 +158,7 @@ def test_a_layer_is_explained_in_place_of_the_input(method: str) -> None:
     model = Text()
     ids = torch.tensor([[1, 5, 2, 8], [0, 3, 3, 7], [4, 4, 6, 1]])
     mask = torch.tensor([[1.0, 1, 1, 0]]).double().expand(3, -1)
-    if method in ONE_PICTURE:
+    if method in ONE_IMAGE:
         with pytest.raises(ValueError, match=r"explains the input itself.*cam_layer="):
             cheap(method, model, layer="embedding")
         return
@@ -177,7 +177,7 @@ def test_a_layer_is_explained_in_place_of_the_input(method: str) -> None:
 
 
 def test_a_layer_within_the_model(method: str) -> None:
-    if method in ONE_PICTURE:
+    if method in ONE_IMAGE:
         pytest.skip(f"{method} explains the input itself")
     model, x = Picture(), pictures(3)
     for frozen, layer in itertools.product((False, True), ("body.0", "norm")):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import moreaugrad
-from contracts.networks import ONE_PICTURE, Picture, assert_same, cheap, pictures
+from contracts.networks import ONE_IMAGE, Picture, assert_same, cheap, pictures
 from moreaugrad import METHODS, build
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
@@ -89,5 +89,5 @@ def test_the_row_says_what_it_is(row_name: str) -> None:
 
 def test_some_method_explains_each_form() -> None:
     # Exceptions are named one by one: a method must not become one unseen.
-    assert METHODS.keys() >= ONE_PICTURE
+    assert METHODS.keys() >= ONE_IMAGE
     assert torch.is_tensor(cheap("grad-cam", Picture()).attribute(pictures(), target=1))

@@ -31,8 +31,8 @@ def test_eigenvalues_and_vectors_are_those_of_the_dense_hessian(batch_size: int 
     images = torch.einsum("bij,bkj->bki", DENSE, vectors)
     torch.testing.assert_close(images, found.eigenvalues[:, :3, None] * vectors)
     torch.testing.assert_close(vectors.norm(dim=2), torch.ones_like(vectors[:, :, 0]))
-    share = expected[:, 0].square() / expected.square().sum(1)
-    torch.testing.assert_close(found.rank_one_share, share)
+    fraction = expected[:, 0].square() / expected.square().sum(1)
+    torch.testing.assert_close(found.rank_one_fraction, fraction)
 
 
 def test_eigenvectors_beyond_the_rank_are_nan() -> None:
@@ -59,7 +59,7 @@ def test_a_few_by_lanczos_are_the_first_of_all(leading: int) -> None:
     for a, b in zip(few.eigenvectors(count)[0], every.eigenvectors(count)[0], strict=True):
         overlap = (a * b).sum(1).abs()
         torch.testing.assert_close(overlap, torch.ones_like(overlap))
-    assert few.rank_one_share.isnan().all()
+    assert few.rank_one_fraction.isnan().all()
 
 
 def test_a_loose_tolerance_is_stated() -> None:

@@ -71,7 +71,7 @@ def test_a_packed_size_that_lies_does_not_change_the_ratio(tmp_path, bombs):
     refused(tmp_path / "set.zip", with_size(data, SIZE, 2**31), "times as many")
 
 
-def test_a_file_shorter_than_its_header_tells_is_refused(tmp_path):
+def test_a_file_shorter_than_its_header_says_is_refused(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", b"content" * 100)

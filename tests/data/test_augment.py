@@ -31,7 +31,7 @@ def smooth(height: int, width: int) -> np.ndarray:
         Augment(size=24, resize=(48, 30), rotate=20),
     ],
 )
-def test_the_map_goes_where_the_picture_goes(augment: Augment) -> None:
+def test_the_map_goes_where_the_image_goes(augment: Augment) -> None:
     shades = smooth(40, 60)
     picture = np.repeat(shades[..., None], 3, axis=2)
     for epoch in range(8):
@@ -41,7 +41,7 @@ def test_the_map_goes_where_the_picture_goes(augment: Augment) -> None:
         assert np.array_equal(got[..., 0], attention)
 
 
-def test_colours_and_blur_are_the_pictures_alone() -> None:
+def test_colours_and_blur_are_the_images_alone() -> None:
     shades = smooth(24, 24)
     picture = np.repeat(shades[..., None], 3, axis=2)
     for more in ({"blur": 2.0}, {"brightness": 0.5}, {"contrast": 0.5}):
@@ -60,7 +60,7 @@ def test_colours_and_blur_are_the_pictures_alone() -> None:
     assert np.ptp(factors) > 0.2
 
 
-def test_a_crop_is_a_part_of_the_picture() -> None:
+def test_a_crop_is_a_part_of_the_image() -> None:
     augment = Augment(size=24, resize=(40, 60), flip=False)
     seen = set()
     for key in range(60):
@@ -90,7 +90,7 @@ def test_flips_come_half_of_the_time() -> None:
     assert 70 < flipped < 130  # a standard deviation of 7
 
 
-def test_padding_is_black_and_moves_the_picture() -> None:
+def test_padding_is_black_and_moves_the_image() -> None:
     square = np.full((24, 24, 3), 255, np.uint8)
     rows = set()
     for key in range(80):

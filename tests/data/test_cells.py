@@ -87,7 +87,7 @@ def test_tails_are_counted_by_the_map(label, tails):
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_crosses_seldom_break_even_in_small_pictures(size):
+def test_crosses_seldom_break_even_in_small_images(size):
     heats = [heat for _, _, heat in of_class(Cells(size=size, seed=2, count=600), CROSS, 60)]
     parts = [scipy.ndimage.label(heat.numpy() > 0.5, np.ones((3, 3)))[1] for heat in heats]
     assert np.mean(np.equal(parts, 1)) > 0.9

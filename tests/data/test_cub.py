@@ -61,7 +61,7 @@ def test_parts_labels_and_classes(cub: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["CUB_GHA", "CUB_GHA/All_Fixation", "All_Fixation"])
-def test_gaze_maps_lie_under_the_numbers_of_their_pictures(cub: Path, folder: str) -> None:
+def test_gaze_maps_lie_under_the_numbers_of_their_images(cub: Path, folder: str) -> None:
     gaze(cub / "CUB_200_2011", folder)
     train = open_examples(cub)
     assert train.has_attention
@@ -72,7 +72,7 @@ def test_gaze_maps_lie_under_the_numbers_of_their_pictures(cub: Path, folder: st
         assert np.abs(attention[5].astype(int) - 12 * np.arange(20)).max() < 8
 
 
-def test_pictures_that_nobody_looked_at_are_left_out(cub: Path) -> None:
+def test_images_that_nobody_looked_at_are_left_out(cub: Path) -> None:
     gaze(cub / "CUB_200_2011", "CUB_GHA", (1, 2, 3, 4))
     with pytest.raises(ValueError, match=r"1 of the 3 .*CUB_GHA/5.jpg"):
         prepare(open_examples(cub))
@@ -81,7 +81,7 @@ def test_pictures_that_nobody_looked_at_are_left_out(cub: Path) -> None:
     assert len(found.classes) == 3
 
 
-def test_lists_that_do_not_fit_are_told(cub: Path) -> None:
+def test_lists_that_do_not_fit_are_reported(cub: Path) -> None:
     labels = cub / "CUB_200_2011" / "image_class_labels.txt"
     labels.write_text("1 1\n2 1\n")
     with pytest.raises(ValueError, match=r"expected a class and a part for image 3 \(002.Lay"):

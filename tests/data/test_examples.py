@@ -42,7 +42,7 @@ def test_cells_are_examples_with_their_true_maps() -> None:
         assert attention.any() == (label != EMPTY)
 
 
-def test_parts_of_the_cells_share_no_picture() -> None:
+def test_parts_of_the_cells_share_no_image() -> None:
     parts = [open_examples("cells", size=16, split=s, count=30) for s in ("train", "val", "test")]
     seen = [part.pixels(index)[0].tobytes() for part in parts for index in range(30)]
     black = sum(not any(pixels) for pixels in seen)

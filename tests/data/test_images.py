@@ -84,7 +84,7 @@ def test_the_first_of_several_frames_is_read_and_reported(photo, tmp_path, suffi
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tif"])
-def test_a_truncated_picture_is_refused(photo, tmp_path, suffix):
+def test_a_truncated_image_is_refused(photo, tmp_path, suffix):
     whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
     photo.resize((200, 200)).save(whole)
     content = whole.read_bytes()
@@ -94,7 +94,7 @@ def test_a_truncated_picture_is_refused(photo, tmp_path, suffix):
             load_image(cut)
 
 
-def test_what_is_no_picture_is_refused(tmp_path):
+def test_what_is_no_image_is_refused(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("dear reader")
     for name, reason in (

@@ -57,7 +57,7 @@ def test_a_batch_with_code_in_it_is_not_run(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-def test_cifar10_as_pictures_in_an_archive(tmp_path: Path) -> None:
+def test_cifar10_as_images_in_an_archive(tmp_path: Path) -> None:
     for split, count in (("train", 1), ("test", 2)):
         for label in ("airplane", "bird"):
             for n in range(count):
@@ -133,7 +133,7 @@ def test_imagenet_flat(tmp_path: Path, kind: str) -> None:
         (("2019-cars", "2020-cars"), {"2019-cars": 0, "2020-cars": 1}),
     ],
 )
-def test_numbered_folders_tell_the_classes(
+def test_numbered_folders_name_the_classes(
     tmp_path: Path, folders: tuple[str, ...], told: dict[str, int]
 ) -> None:
     for folder in folders:
@@ -151,7 +151,7 @@ def test_a_list_of_labels_and_plain_folders(tmp_path: Path) -> None:
     assert len(found(tmp_path, layout="folders")) == 2
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_what_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no such folder"):
         open_dataset(tmp_path / "none")
     with pytest.raises(ValueError, match=r"in the layout of one of cub, cifar10.*found none"):
@@ -163,7 +163,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         open_dataset(tmp_path, split="test")
 
 
-def test_a_broken_picture_is_told_when_it_is_loaded(tmp_path: Path) -> None:
+def test_a_broken_image_is_reported_when_it_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(b"no picture")
     data = open_dataset(tmp_path)
     with pytest.raises(ValueError, match=r"cut.png: expected an image"):

@@ -26,7 +26,7 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
     )
 
 
-def test_batches_hold_pictures_labels_and_maps(untouched_generators) -> None:
+def test_batches_hold_images_labels_and_maps(untouched_generators) -> None:
     with untouched_generators():
         batches = list(loader().epoch(0))
     assert len(batches) == len(loader()) == 6
@@ -83,7 +83,7 @@ def test_shards_are_the_rows_of_each_batch(shards: int) -> None:
     assert all(same([piece[s] for piece in pieces], parts[s]) for s in range(shards))
 
 
-def test_a_picture_changes_with_the_epoch_but_not_with_its_place() -> None:
+def test_an_image_changes_with_the_epoch_but_not_with_its_place() -> None:
     part = CELLS.subset([30, 4, 17])
     few = next(loader(examples=part, batch=3, shuffle=False).epoch(1))
     every = {

@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_read_again(folder: Path) -> None:
             part.pixels(first)
 
 
-def test_pictures_are_kept_resized(folder: Path) -> None:
+def test_images_are_kept_resized(folder: Path) -> None:
     whole, none = (prepare(open_examples(folder), resize=8, memory=m) for m in (1e9, 0))
     assert whole.pixels(3)[0].shape == (8, 10, 3)
     assert whole.pixels(3)[1].shape == (8, 10)
@@ -84,7 +84,7 @@ def test_pictures_are_kept_resized(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_pictures_are_listed_and_left_out(folder: Path, workers: int) -> None:
+def test_unreadable_images_are_listed_and_left_out(folder: Path, workers: int) -> None:
     (folder / "train/a/03.png").write_bytes(b"no picture")
     whole = (folder / "train/b/00.png").read_bytes()
     (folder / "train/b/00.png").write_bytes(whole[: len(whole) // 2])

@@ -130,7 +130,7 @@ def test_each_input_has_its_baseline() -> None:
     torch.testing.assert_close(both, explainer.attribute((a, b), (2.0, 2.0), target=0))
 
 
-def test_settings_tell_of_a_baseline_given_with_the_call() -> None:
+def test_settings_contain_a_baseline_given_with_the_call() -> None:
     model, x = toys.network((5, 8, 3)), toys.normal(2, 5, seed=1)
     explainer = IntegratedGradients(model, baseline=0.5)
     assert explainer.explain(x).settings["baseline"] == 0.5
@@ -332,7 +332,7 @@ class Functional(nn.Module):
         return self.second(self.function(self.first(x)))
 
 
-def test_an_incomplete_map_is_told() -> None:
+def test_an_incomplete_map_is_reported() -> None:
     x = torch.cat((images(3, 5), torch.zeros(1, 5, dtype=F64)))
     model = drawn(Functional(F.relu))
     explainer = DeepLift(model)
@@ -389,7 +389,7 @@ def test_functions_have_no_layers_to_read() -> None:
             kind(function)
 
 
-def test_captum_is_told_whether_maps_are_multiplied_by_the_input() -> None:
+def test_captum_knows_whether_maps_are_multiplied_by_the_input() -> None:
     model = toys.network((5, 8, 3))
     for times_input in (True, False):
         explainer = IntegratedGradients(model, times_input=times_input)

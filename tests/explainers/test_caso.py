@@ -315,7 +315,7 @@ def test_evaluations_are_what_was_done() -> None:
     assert set(limited.status) == {Status.BUDGET_USED}
 
 
-def test_an_accuracy_below_rounding_is_told() -> None:
+def test_an_accuracy_below_rounding_is_reported() -> None:
     single = copy.deepcopy(SMOOTH).float()
     result = CASO(single, lambda1=0.01, c1=0.1, tolerance=1e-12).explain(X.float())
     assert set(result.status) == {Status.PRECISION}

@@ -107,7 +107,7 @@ def _unit(maps: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("method", [CASO, partial(SmoothCASO, samples=8)], ids=["CASO", "smooth"])
-def test_a_batch_gives_what_its_pictures_give_alone(
+def test_a_batch_gives_what_its_images_give_alone(
     data_folder: Path, softplus: LoadedModel, method: Callable[..., CASO]
 ) -> None:
     x = pictures(data_folder, softplus, 2)

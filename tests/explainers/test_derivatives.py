@@ -149,7 +149,7 @@ def test_stein_agrees_where_draws_are_many(explainer: Explainer) -> None:
     assert float((found - expected).norm() / expected.norm()) < 0.15
 
 
-def test_stein_tells_of_a_map_that_only_jumps() -> None:
+def test_stein_reports_a_map_that_only_jumps() -> None:
     explainer = mg.SparsifiedSmoothGrad(
         MODEL, sigma=0.5, sigma_mode="absolute", samples=20000, variant="sparsified", tau=0.5
     )
@@ -225,7 +225,7 @@ def test_steps_of_an_attack_are_deterministic_and_warm() -> None:
     assert (caso.samples, caso.tolerance) == (8, 1e-2)
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_what_does_not_fit_is_reported() -> None:
     explainer = mg.SimpleGradient(MODEL)
     explanation = explainer.explain(X, TARGET)
     with pytest.raises(ValueError, match="through: expected one of implicit, which simple-gradie"):

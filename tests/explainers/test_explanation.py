@@ -78,7 +78,7 @@ def test_numpy_takes_the_maps(dtype: torch.dtype) -> None:
     assert np.asarray(found, dtype=np.float16).dtype == np.float16
 
 
-def test_numpy_is_told_of_several_inputs() -> None:
+def test_numpy_refuses_several_inputs() -> None:
     found = SimpleGradient(lambda a, b: a * b.sum(1, keepdim=True)).explain((X, X), 1)
     with pytest.raises(TypeError, match=r"expected the maps of one input, got those of 2"):
         np.asarray(found)
@@ -129,7 +129,7 @@ def test_a_failure_is_one() -> None:
 # Completeness.
 
 
-def test_incomplete_integrated_gradients_are_told() -> None:
+def test_incomplete_integrated_gradients_are_reported() -> None:
     """A steep sigmoid far from both ends of the line is missed by few steps."""
 
     def step(x: torch.Tensor) -> torch.Tensor:
@@ -155,7 +155,7 @@ def test_incomplete_integrated_gradients_are_told() -> None:
 
 
 @pytest.mark.parametrize("samples", [2, 5, 50, 64, 150])
-def test_equal_noise_samples_are_told(samples: int) -> None:
+def test_equal_noise_samples_are_reported(samples: int) -> None:
     linear = toys.network((5, 3))
     found = SmoothGrad(linear, samples=samples).explain(X, 1)
     told = Status.UNVARIED if samples > 2 else Status.FIXED_BUDGET

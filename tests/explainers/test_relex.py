@@ -124,7 +124,7 @@ class Step(nn.Module):
         return torch.stack((logit, torch.zeros_like(logit)), dim=1)
 
 
-def test_no_gradient_is_told_and_leaves_the_others_alone() -> None:
+def test_no_gradient_is_reported_and_leaves_the_others_alone() -> None:
     x = normal(3, 4, seed=6)
     x[1, 0], x[1, 1] = 12.0, 1.0
     result = RelEx(Step(), sigma=0.0).explain(x, 0)
@@ -138,7 +138,7 @@ def test_no_gradient_is_told_and_leaves_the_others_alone() -> None:
         result.raise_if_failed()
 
 
-def test_a_gradient_that_is_no_number_is_told() -> None:
+def test_a_gradient_that_is_no_number_is_reported() -> None:
     class Root(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             logit = x[:, 0].abs().sqrt() + x[:, 1]

@@ -119,7 +119,7 @@ def test_a_gradient_of_zeros_gives_zeros(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_gradient_that_is_not_finite_is_told(variant: str) -> None:
+def test_a_gradient_that_is_not_finite_is_reported(variant: str) -> None:
     # Noise makes some of the inputs negative.
     model = lambda x: x.sqrt().sum((1, 2, 3))[:, None]  # noqa: E731
     explainer, x = SparsifiedSmoothGrad(model, task="regression", variant=variant), pictures().abs()
@@ -185,6 +185,6 @@ def test_published_settings() -> None:
         ({"samples": 0}, "samples: expected"),
     ],
 )
-def test_bad_settings_are_told(settings: dict[str, object], told: str) -> None:
+def test_bad_settings_are_reported(settings: dict[str, object], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         SparsifiedSmoothGrad(MODEL, **settings)

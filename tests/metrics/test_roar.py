@@ -26,7 +26,7 @@ def test_the_top_is_what_is_largest_in_magnitude(ratio: float) -> None:
 
 @pytest.mark.parametrize("unit", ["element", "pixel"])
 @pytest.mark.parametrize("maps", [MAPS, SPARSE], ids=["dense", "sparse"])
-def test_top_and_bottom_share_a_picture_out(unit: str, maps: torch.Tensor) -> None:
+def test_top_and_bottom_divide_an_image(unit: str, maps: torch.Tensor) -> None:
     ranks = importance_ranks(maps, unit=unit)
     top = keep(X, ranks, 0.3, end="top", fill=torch.inf) == X
     bottom = keep(X, ranks, 0.7, end="bottom", fill=torch.inf) == X

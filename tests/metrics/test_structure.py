@@ -80,13 +80,13 @@ def test_the_masked_mean_leaves_out_what_is_empty_in_both() -> None:
     assert whole.item() > 0.8 > masked.item()
 
 
-def test_a_constant_map_is_a_blank_picture() -> None:
+def test_a_constant_map_is_a_blank_image() -> None:
     constant = torch.full((1, 20, 24), 3.0)
     assert ssim(constant, A[:1, 0].float()).isnan().all()
     assert ssim(constant, constant, displayed=False).item() == pytest.approx(1)
 
 
-def test_it_needs_pictures() -> None:
+def test_it_needs_images() -> None:
     with pytest.raises(ValueError, match=r"expected maps \[B, C, H, W\] or \[B, H, W\]"):
         ssim(A.flatten(1), B.flatten(1))
     with pytest.raises(ValueError, match="with a reduction where they are displayed"):

@@ -41,7 +41,7 @@ def test_sizes(photo, resize, crop, shape):
     assert x.shape == (3, *shape) == preprocess.input_shape
 
 
-def test_the_size_of_the_picture_decides_where_none_is_given(photo):
+def test_the_size_of_the_image_decides_where_none_is_given(photo):
     assert Preprocess().input_shape is None
     assert Preprocess(resize=20).input_shape is None
     short = min(Preprocess(resize=20)(photo).shape[1:])

@@ -77,7 +77,7 @@ def test_a_wrong_name_of_torchvision_gets_the_nearest():
 
 
 @needs("torchvision")
-def test_weights_that_cannot_be_fetched_are_told(tmp_path, monkeypatch):
+def test_weights_that_cannot_be_fetched_are_reported(tmp_path, monkeypatch):
     def unreachable(*args, **kwargs):
         raise urllib.error.URLError("no network")
 
@@ -165,7 +165,7 @@ def test_a_backbone_without_a_head_is_refused(hf_folder):
 
 
 @needs("torchvision", "transformers")
-def test_a_folder_that_is_no_model_is_told(tmp_path):
+def test_a_folder_that_is_no_model_is_reported(tmp_path):
     with pytest.raises(ValueError, match=r"hf:.*the folder holds no whole model"):
         load_model(f"hf:{tmp_path}")
     with pytest.raises(ValueError, match=r"hf:.*expected a folder"):
@@ -182,7 +182,7 @@ def test_a_named_pipe_in_a_folder_does_not_hang(hf_folder):
 
 
 @needs("torchvision", "transformers")
-def test_a_model_of_text_is_told(tmp_path):
+def test_a_model_of_text_is_reported(tmp_path):
     import transformers
 
     config = transformers.BertConfig(architectures=["BertForSequenceClassification"])

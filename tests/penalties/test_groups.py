@@ -129,12 +129,12 @@ def test_an_index_for_tabular_features() -> None:
         ((3, 8, 8), 2, "both", "joint, separate; got 'both'"),
     ],
 )
-def test_bad_sizes_are_told(shape: object, size: object, channels: str, message: str) -> None:
+def test_bad_sizes_are_reported(shape: object, size: object, channels: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         patches(shape, size, channels)
 
 
-def test_bad_labels_are_told() -> None:
+def test_bad_labels_are_reported() -> None:
     with pytest.raises(TypeError, match=r"expected integer group labels, got torch.float32"):
         explicit((3, 2, 2), torch.zeros(2, 2))
     with pytest.raises(ValueError, match=r"\(3, 2, 2\) or, .* \(2, 2\), got \(2, 3\)"):

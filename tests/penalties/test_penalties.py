@@ -337,12 +337,12 @@ def test_soft_threshold_follows_the_loop() -> None:
     ],
 )
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
-def test_bad_weights_are_told(make: Callable[[float], Penalty], bad: float) -> None:
+def test_bad_weights_are_reported(make: Callable[[float], Penalty], bad: float) -> None:
     with pytest.raises(ValueError, match="expected finite numbers >= 0, got"):
         make(bad)
 
 
-def test_a_weight_of_another_shape_is_told() -> None:
+def test_a_weight_of_another_shape_is_reported() -> None:
     with pytest.raises(ValueError, match=r"expected shape \(2,\) or \(3, 2\), got \(5,\)"):
         WeightedL2(torch.ones(5)).value(torch.zeros(3, 2))
 

@@ -86,7 +86,7 @@ def test_zero_and_constant_maps_become_zero():
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("factor", [1e-30, 1e-12, 1e20])
-def test_the_picture_does_not_depend_on_the_scale_of_the_map(factor, signed):
+def test_the_image_does_not_depend_on_the_scale_of_the_map(factor, signed):
     values = np.random.default_rng(0).normal(size=(9, 9))
     values = values if signed else np.abs(values)
     found, expected = normalise(factor * values, signed=signed), normalise(values, signed=signed)

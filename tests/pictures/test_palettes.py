@@ -45,7 +45,7 @@ def test_lightness_rises_with_the_value(name, eyes):
 
 
 @pytest.mark.parametrize("name", SIGNED_PALETTES)
-def test_lightness_tells_the_magnitude_alone(name):
+def test_lightness_shows_the_magnitude_alone(name):
     lightness = lab(palette(name))[:, 0]
     assert np.abs(lightness - lightness[::-1]).max() < 1.5
     half = lightness[: len(lightness) // 2 + 1]
@@ -55,7 +55,7 @@ def test_lightness_tells_the_magnitude_alone(name):
 
 @pytest.mark.parametrize("eyes", [None, *EYES])
 @pytest.mark.parametrize("name", SIGNED_PALETTES)
-def test_the_sign_can_be_told_by_all_eyes(name, eyes):
+def test_the_sign_is_visible_to_all_eyes(name, eyes):
     table = lab(palette(name), eyes)
     levels = np.linspace(-1, 1, len(table))
     distance = np.linalg.norm(table - table[::-1], axis=1)

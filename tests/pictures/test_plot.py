@@ -35,7 +35,7 @@ def test_colour_bars_end_at_the_scale():
     assert bar.get_xticks().tolist() == [picture.scale.low, 0, picture.scale.high]
 
 
-def test_a_zero_map_is_told_as_one():
+def test_a_zero_map_is_named():
     bar = panels(figure(np.zeros((3, 5, 5))))["heat"].child_axes[0]
     assert [text.get_text() for text in bar.texts] == ["map is zero"]
     bars = figure(np.zeros(4), names=list("abcd"))

@@ -33,12 +33,12 @@ def test_settings_come_back(tmp_path):
     assert drawn["caption"] == picture.caption
 
 
-def test_the_same_picture_is_the_same_file():
+def test_the_same_image_is_the_same_file():
     picture = heatmap(RNG.normal(size=(3, 8, 8)))
     assert picture.png({"a": 1, "b": 2}) == picture.png({"b": 2, "a": 1})
 
 
-def test_a_foreign_picture_has_no_settings(tmp_path):
+def test_a_foreign_image_has_no_settings(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "other.png")
     with pytest.raises(ValueError, match=r"other\.png carries no settings"):
         read_settings(tmp_path / "other.png")

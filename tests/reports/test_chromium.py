@@ -36,7 +36,7 @@ def test_nothing_sticks_out(chromium, page_file, width):
     assert outside == []
 
 
-def test_every_picture_is_decoded(chromium, page_file):
+def test_every_image_is_decoded(chromium, page_file):
     chromium.open(page_file)
     widths = chromium.ask("[...document.images].map(image => image.naturalWidth)")
     assert len(widths) == 1 + 1 + 3 * 4 + 2 + 3 * 4
@@ -95,7 +95,7 @@ def test_one_tile_is_toggled_by_keyboard(chromium, page_file):
     assert [names[0] for names in views] == ["signed", "heat", "heat", "heat"]
 
 
-def test_the_slider_moves_by_keyboard_and_tells_its_value(chromium, page_file):
+def test_the_slider_moves_by_keyboard_and_reports_its_value(chromium, page_file):
     chromium.open(page_file)
     assert chromium.ask(VISIBLE_FRAMES) == ["rho = 0.1"]
     chromium.ask("document.querySelector('.slider input').focus()")

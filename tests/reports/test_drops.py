@@ -102,7 +102,7 @@ def test_bases_are_named_for_one_or_for_all(folder: Path) -> None:
         bases(whole, ["smoothgrad=gradient"])
 
 
-def test_the_report_tells_drops(folder: Path, tmp_path: Path) -> None:
+def test_the_report_shows_drops(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "page"
     code = ["report", str(folder), "--base", "sparse-moreaugrad=smoothgrad", "--out", str(page)]
     assert run(code) == 0

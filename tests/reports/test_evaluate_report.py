@@ -236,7 +236,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page_of(report([make_run(folder / "run")], folder / "page", gallery=2))
 
 
-def test_the_page_tells_what_failed(drawn: Path) -> None:
+def test_the_page_says_what_failed(drawn: Path) -> None:
     text = drawn.read_text(encoding="utf-8")
     assert "2 failed (0.350 with them)" in text
     assert "1 undefined" in text

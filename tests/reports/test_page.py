@@ -94,7 +94,7 @@ def test_nothing_refers_to_elsewhere(text, read):
     assert "@import" not in styles
 
 
-def test_every_picture_has_words(read):
+def test_every_image_has_words(read):
     images = read.all("img")
     assert len(images) == 28
     for attributes in images:
@@ -118,7 +118,7 @@ def test_references_inside_the_page_lead_somewhere(read):
     assert all(sum(checked) == 1 for checked in names.values())
 
 
-def test_figures_are_told(read):
+def test_figures_are_reported(read):
     for words in (
         "zeros 86.",
         "estimated error 8.3\u202f%",
@@ -179,7 +179,7 @@ def decoded(picture: Picture):
     return kind, np.asarray(pixels)
 
 
-def test_palette_pictures_and_small_ones_are_exact():
+def test_palette_images_and_small_ones_are_exact():
     rng = np.random.default_rng(0)
     for picture in draw(rng.normal(size=(3, 64, 64)), rng.random((64, 64, 3))).values():
         kind, pixels = decoded(picture)

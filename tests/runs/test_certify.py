@@ -234,7 +234,7 @@ def test_what_changes_is_shown() -> None:
         ({"target": 9}, "target: expected numbers from 0 to 3"),
     ],
 )
-def test_bad_settings_are_told_before_anything_is_computed(
+def test_bad_settings_are_reported_before_anything_is_computed(
     images: Path, more: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ValueError, match=told):

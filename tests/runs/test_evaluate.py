@@ -145,7 +145,7 @@ def test_each_unit_is_that_of_one_process(size: int) -> None:
     assert max(lengths) - min(lengths) <= 1
 
 
-def test_another_configuration_is_refused_and_told_apart(images: Path, tmp_path: Path) -> None:
+def test_another_configuration_is_refused_and_distinguished(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     evaluate(plan(images), out)
     before = tree(out)

@@ -235,7 +235,7 @@ def test_an_image_lost_on_the_way_is_a_problem_and_counts(
     assert "1 without a result" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
 
 
-def test_an_interruption_is_told_and_goes_on(
+def test_an_interruption_is_reported_and_goes_on(
     data: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, real, seen = tmp_path / "run", Units.write, []
@@ -286,7 +286,7 @@ def test_a_process_that_dies_fails_the_others_and_the_next_start_completes(
     assert tree(out) == tree(plain)
 
 
-def test_another_environment_is_told(data: Path, plain: Path, tmp_path: Path) -> None:
+def test_another_environment_is_reported(data: Path, plain: Path, tmp_path: Path) -> None:
     file = plain / "environment.json"
     before = file.read_bytes()
     other = json.loads(before)

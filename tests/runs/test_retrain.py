@@ -165,7 +165,7 @@ def test_what_diffroar_writes(roared: Path) -> None:
     }  # fmt: skip
 
 
-def test_diffroar_tells_a_good_order_from_a_bad_one(
+def test_diffroar_distinguishes_a_good_order_from_a_bad_one(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Known:

@@ -141,7 +141,7 @@ def test_epsilon_0_is_plain_training(
     assert all(torch.equal(found[name], plain[name]) for name in plain)
 
 
-def test_it_learns_and_the_best_epoch_is_told_and_loads(pictures: Path, tmp_path: Path) -> None:
+def test_it_learns_and_the_best_epoch_is_reported_and_loads(pictures: Path, tmp_path: Path) -> None:
     data = TrainDataPlan(source=str(pictures), validation=0.2, test="test")
     chosen = plan(
         pictures, epochs=6, data=data, protocol=protocol("fast", "l1"),
@@ -193,7 +193,7 @@ def test_the_parts_of_the_data_do_not_overlap(pictures: Path) -> None:
     assert len(names[0] | names[1]) == 24
 
 
-def test_test_pictures_are_not_trained_on(tmp_path: Path) -> None:
+def test_test_images_are_not_trained_on(tmp_path: Path) -> None:
     """Where there is no part "test", "val" is taken for it."""
     draw(tmp_path / "train")
     draw(tmp_path / "val")
@@ -439,7 +439,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_workers_read_the_pictures(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_read_the_images(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readers = set()
 
     def read(*given: Any, **named: Any) -> Any:
@@ -466,7 +466,7 @@ def test_an_estimate_writes_nothing(pictures: Path, capsys: pytest.CaptureFixtur
     assert "keeps its rows for the 4 classes" in told["notes"][0]
 
 
-def test_an_estimate_tells_of_the_last_layer(
+def test_an_estimate_names_the_last_layer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = draw(tmp_path, ("apple", "pear"))

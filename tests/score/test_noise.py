@@ -92,7 +92,7 @@ def test_global_generators_are_untouched(untouched_generators) -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
-def test_bad_seeds_are_told(seed: int) -> None:
+def test_bad_seeds_are_reported(seed: int) -> None:
     with pytest.raises(ValueError, match=r"seed: expected an integer from 0 to 2\^63 - 1"):
         Noise(seed)
 
@@ -132,13 +132,13 @@ def test_sample_keys() -> None:
 
 
 @pytest.mark.parametrize("ids", [[0, -1], [0, 2**62], [2**64, 0]])
-def test_ids_out_of_range_are_told(ids: list[int]) -> None:
+def test_ids_out_of_range_are_reported(ids: list[int]) -> None:
     with pytest.raises(ValueError, match=r"ids: expected numbers from 0 to 2\^62 - 1"):
         sample_keys(ids, 2)
 
 
 @pytest.mark.parametrize("ids", [[], [1], [1, 2, 3]])
-def test_a_wrong_number_of_ids_is_told(ids: list[int]) -> None:
+def test_a_wrong_number_of_ids_is_reported(ids: list[int]) -> None:
     with pytest.raises(ValueError, match=f"one for each of the 2 samples, got {len(ids)}"):
         sample_keys(ids, 2)
 
@@ -157,7 +157,7 @@ def test_absolute_levels_are_the_same_for_all() -> None:
     assert [level.ndim for level in levels] == [3, 2]
 
 
-def test_bad_levels_are_told() -> None:
+def test_bad_levels_are_reported() -> None:
     parts = (torch.zeros(1, 2),)
     for bad in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="sigma: expected a finite number >= 0"):

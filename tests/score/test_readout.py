@@ -134,7 +134,7 @@ def test_the_prediction_is_the_default_target() -> None:
         assert Readout().resolve(outputs, None)[0].classes.tolist() == [0, 0, 1]
 
 
-def test_a_prediction_is_told_beside_another_target() -> None:
+def test_a_prediction_is_reported_with_another_target() -> None:
     found, prediction = Readout().resolve(torch.tensor([-0.1, 0.1]), [1, 0])
     assert (found.classes.tolist(), prediction.tolist()) == ([1, 0], [0, 1])
 
@@ -195,12 +195,12 @@ def test_outputs_that_carry_logits() -> None:
         (torch.tensor([True]), TypeError, "expected integers, got torch.bool"),
     ],
 )
-def test_bad_targets_are_told(target: object, error: type[Exception], message: str) -> None:
+def test_bad_targets_are_reported(target: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Readout().resolve(TABLE, target)
 
 
-def test_missing_and_bad_positions_are_told() -> None:
+def test_missing_and_bad_positions_are_reported() -> None:
     outputs = torch.randn(2, 3, 4)
     with pytest.raises(ValueError, match=r"expected a tuple \(class, position\) .* got None"):
         Readout().resolve(outputs, None)
@@ -217,14 +217,14 @@ def test_missing_and_bad_positions_are_told() -> None:
         (torch.zeros(2, 3), "logit", "regression", "a regression with 3 outputs, got None"),
     ],
 )
-def test_outputs_that_do_not_fit_are_told(
+def test_outputs_that_do_not_fit_are_reported(
     outputs: Tensor, kind: str, task: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Readout(kind=kind, task=task).resolve(outputs, None)
 
 
-def test_unknown_kinds_and_tasks_are_told() -> None:
+def test_unknown_kinds_and_tasks_are_reported() -> None:
     with pytest.raises(ValueError, match=r"score: .* did you mean 'probability'\?"):
         Readout(kind="probabilty")
     with pytest.raises(ValueError, match=r"task: .* did you mean 'multilabel'\?"):

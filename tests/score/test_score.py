@@ -258,7 +258,7 @@ def test_a_layer_is_smoothed_at_its_own_output() -> None:
     torch.testing.assert_close(gradient, torch.stack([g for _, g in noisy]).mean(0))
 
 
-def test_layers_that_do_not_fit_are_told() -> None:
+def test_layers_that_do_not_fit_are_reported() -> None:
     model = Words().eval()
 
     def binding(layer: object) -> None:
@@ -288,7 +288,7 @@ class Shared(nn.Module):
         return x + self.position(torch.arange(5))
 
 
-def test_a_layer_without_samples_is_told() -> None:
+def test_a_layer_without_samples_is_reported() -> None:
     with pytest.raises(ValueError, match=r"output has 2 rows, one a sample, got shape \(5, 3\)"):
         Score(Shared().eval(), layer="position").bind(torch.ones(2, 5, 3), (0, 0))
 
@@ -384,7 +384,7 @@ def test_the_chunk_is_halved_when_memory_runs_out(
     assert max(model.sizes) == 2  # as many at once as fit
 
 
-def test_one_sample_that_does_not_fit_is_told() -> None:
+def test_one_sample_that_does_not_fit_is_reported() -> None:
     with pytest.raises(MemoryError, match="not enough memory for the pass of one sample"):
         Score(Small(0).eval()).bind(torch.ones(3, 5, dtype=F64))
 
@@ -416,7 +416,7 @@ def bind(model: Callable[..., object], x: object = None, **settings: object) -> 
         (torch.tensor([[1.0], [math.nan], [0.0], [math.inf]]), ValueError, r"sample\(s\) \[1, 3\]"),
     ],
 )
-def test_bad_inputs_are_told(x: object, error: type[Exception], message: str) -> None:
+def test_bad_inputs_are_reported(x: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         bind(lambda x: x, x)
 
@@ -459,7 +459,7 @@ def test_outputs_that_carry_logits() -> None:
         ),
     ],
 )
-def test_models_that_cannot_be_explained_are_told(
+def test_models_that_cannot_be_explained_are_reported(
     model: Callable[[Tensor], object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -473,18 +473,18 @@ def test_models_that_cannot_be_explained_are_told(
         (nn.Dropout(0.1), r"1 \(Dropout\) is in training mode, where outputs are random"),
     ],
 )
-def test_training_mode_is_told(module: nn.Module, message: str) -> None:
+def test_training_mode_is_reported(module: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message + r".* call model.eval\(\)"):
         bind(nn.Sequential(nn.Linear(3, 3), module).train())
 
 
-def test_batch_statistics_in_evaluation_mode_are_told() -> None:
+def test_batch_statistics_in_evaluation_mode_are_reported() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval()
     with pytest.raises(ValueError, match=r"1 \(BatchNorm1d\) keeps no running statistics"):
         bind(model)
 
 
-def test_inference_mode_is_told() -> None:
+def test_inference_mode_is_reported() -> None:
     with torch.inference_mode():
         x = torch.ones(2, 3)
         with pytest.raises(ValueError, match=r"outside torch.inference_mode\(\)"):
@@ -501,7 +501,7 @@ def test_inference_mode_is_told() -> None:
         ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
     ],
 )
-def test_bad_settings_are_told(settings: dict[str, object], message: str) -> None:
+def test_bad_settings_are_reported(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bind(nn.Linear(3, 2).eval(), **settings)
     with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):

@@ -197,7 +197,7 @@ def test_a_kinks_lowest_point_is_kept(solver: type[Descent]) -> None:
     assert found.error.isnan().all()  # and nobody knows how near
 
 
-def test_errors_of_samples_that_are_not_done_are_told_or_unknown() -> None:
+def test_errors_of_samples_that_are_not_done_are_reported_or_unknown() -> None:
     """An error above one says no more than that the map is not known."""
     for solver in SOLVERS.values():
         kinds = ["kink", "stiff", "concave", "wavy"]
@@ -217,7 +217,7 @@ WELLS: dict[str, tuple[Callable[[Tensor], Tensor], float, Status]] = {
 
 @every_solver
 @pytest.mark.parametrize("name", WELLS)
-def test_concavity_beyond_the_limit_is_told(solver: type[Descent], name: str) -> None:
+def test_concavity_beyond_the_limit_is_reported(solver: type[Descent], name: str) -> None:
     """rho lambda >= 1 on the way: the point is stationary, but not known to be the only one."""
     score, rho, expected = WELLS[name]
     x = torch.full((2, 3), 0.1, dtype=F64)

@@ -93,7 +93,7 @@ def test_refinements_keep_the_limit() -> None:
 
 
 @pytest.mark.parametrize("noisy", [True, False])
-def test_a_penalty_that_thresholds_nothing_is_told(noisy: bool) -> None:
+def test_a_penalty_that_thresholds_nothing_is_reported(noisy: bool) -> None:
     problem = toys.problem(
         toys.bound(toys.network((6, 3)), toys.normal(1, 6, seed=0), sigma=0.1 * noisy),
         penalty=SquaredL2(1.0),

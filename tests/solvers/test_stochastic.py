@@ -118,7 +118,7 @@ def test_a_tighter_tolerance_costs_more_and_gives_less_error() -> None:
     assert costs[0] < costs[1] < costs[2] < 40 * costs[0]  # sixteen times, were all as it should
 
 
-def test_the_limit_is_kept_and_told() -> None:
+def test_the_limit_is_kept_and_reported() -> None:
     problem = noisy_problem("cosine", "zero", copies=3)
     found = StochasticFixedPoint(tolerance=1e-4, max_evaluations=500, draws=8).solve(problem)
     assert found.status == (Status.BUDGET_USED,) * 3
@@ -238,7 +238,7 @@ BROKEN: dict[str, tuple[Callable[[Tensor], Tensor], Status]] = {
 
 
 @pytest.mark.parametrize("chains", [1, 2])
-def test_broken_samples_are_told_and_disturb_no_other(chains: int) -> None:
+def test_broken_samples_are_reported_and_disturb_no_other(chains: int) -> None:
     names = list(BROKEN)
 
     def mixed(x: Tensor, kind: Tensor) -> Tensor:
@@ -311,7 +311,7 @@ def test_two_chains_agree_on_one_solution(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("rho", "beyond"), [(0.5, False), (0.9, False), (2.5, True)])
-def test_concavity_beyond_the_limit_is_told(rho: float, beyond: bool) -> None:
+def test_concavity_beyond_the_limit_is_reported(rho: float, beyond: bool) -> None:
     """The largest negative curvature of the smoothed score is about 1."""
     score = toys.bound(
         lambda x: torch.cos(x).sum(1) / math.exp(-(SIGMA**2) / 2),
@@ -354,7 +354,7 @@ def test_errors_of_few_entries_are_not_too_small() -> None:
     assert float(ratio.max()) < 5
 
 
-def test_equal_draws_are_told() -> None:
+def test_equal_draws_are_reported() -> None:
     x = toys.normal(2, N, seed=1)
     slope = toys.normal(N, seed=2)
     score = toys.bound(lambda x: x @ slope, x, sigma=SIGMA)
@@ -379,7 +379,7 @@ def test_equal_draws_are_told() -> None:
         ({"chains": 3}, "chains: expected 1 or 2, got 3"),
     ],
 )
-def test_bad_settings_are_told(given: dict[str, float], message: str) -> None:
+def test_bad_settings_are_reported(given: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StochasticFixedPoint(**given)
 

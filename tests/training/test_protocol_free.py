@@ -139,7 +139,7 @@ def test_epsilon_zero_is_plain_training_with_replays() -> None:
     assert all(torch.equal(v, theirs.state_dict()[k]) for k, v in ours.state_dict().items())
 
 
-def test_rounds_tell_their_perturbation() -> None:
+def test_rounds_report_their_perturbation() -> None:
     model = network().eval()
     x, y = batches()[0]
     free = Free(ElasticNet(0.01, 0.05), replays=3)

@@ -211,7 +211,7 @@ def test_too_long_for_the_curvature_is_reported_once() -> None:
     assert (short.tally.checked, short.tally.overshot) == (4, 0)
 
 
-def test_free_training_tells_it_too() -> None:
+def test_free_training_reports_it_too() -> None:
     x, slope = normal(4, 6, seed=1), normal(4, 6, seed=2)
 
     def concave(output: Tensor, y: Tensor) -> Tensor:

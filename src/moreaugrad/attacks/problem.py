@@ -14,7 +14,7 @@ from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, Batched, InputSpace, Layout
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.targets import Readout, TargetLike
-from moreaugrad.solvers.solution import Explained
+from moreaugrad.solvers.solution import StatusEnum
 
 FIRST = 2**40
 """Number of an attack's first noise vector, far beyond those of the method that it attacks."""
@@ -27,7 +27,7 @@ OUTSIDE = 1e-3
 """Fraction of the box by which a clean input may be outside: the rounding of its normalisation."""
 
 
-class AttackStatus(Explained):
+class AttackStatus(StatusEnum):
     """How the attack of a sample ended. Where it failed, `ok` is False, and its result says nothing
     about how robust the map is.
 

@@ -34,7 +34,7 @@ COLUMNS = 16384
 class ReLUHessian:
     """The Hessian of the cross-entropy, for any target, in units of `std` times the input.
 
-    >>> found = mg.relu_hessian(model, x).rank_one_share
+    >>> found = mg.relu_hessian(model, x).rank_one_fraction
     """
 
     eigenvalues: Tensor
@@ -46,11 +46,11 @@ class ReLUHessian:
     _gram: Tensor | None
 
     @property
-    def rank_one_share(self) -> Tensor:
+    def rank_one_fraction(self) -> Tensor:
         """lambda_1^2 / sum lambda_i^2 `[B]`; NaN unless all eigenvalues were computed."""
         squares = self.eigenvalues.square()
-        share = squares[:, 0] / squares.sum(1)
-        return share if self._gram is not None else torch.full_like(share, torch.nan)
+        fraction = squares[:, 0] / squares.sum(1)
+        return fraction if self._gram is not None else torch.full_like(fraction, torch.nan)
 
     def eigenvectors(self, count: int) -> tuple[Tensor, ...]:
         """The first `count` eigenvectors, `[B, count, ...]` for each input; NaN beyond the rank.

@@ -17,8 +17,8 @@ from moreaugrad.score.inputs import Batched
 from moreaugrad.settings import Documented
 
 
-class Explained(Enum):
-    """How something ended: a value, a message and, where something can be done, a remedy."""
+class StatusEnum(Enum):
+    """Base of statuses: a value, a message and, where something can be done, a remedy."""
 
     message: str
     """What the value means."""
@@ -31,7 +31,7 @@ class Explained(Enum):
         return made
 
 
-class Status(Explained):
+class Status(StatusEnum):
     """How the computation of one map ended. A failure is a status: no exception is raised.
 
     >>> (status,) = mg.SimpleGradient(model).explain(x).status

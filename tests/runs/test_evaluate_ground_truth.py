@@ -56,7 +56,7 @@ def test_classes_are_found_by_name(cells: Path) -> None:
         assert choose_images(data, labels=[f"other {number}" for number in range(10)]) == drawn
 
 
-def test_true_maps_are_those_of_the_pictures(cells: Path, tmp_path: Path) -> None:
+def test_true_maps_are_those_of_the_images(cells: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     broken = min((cells / "maps" / "test").rglob("*.png"))
     kept = broken.read_bytes()
