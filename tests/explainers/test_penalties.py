@@ -11,6 +11,7 @@ import toys
 from moreaugrad.attacks import TopKAttack
 from moreaugrad.explainers.relex import loss_and_slope
 from moreaugrad.penalties import Penalty
+from moreaugrad.penalties.catalogue import read
 from toys import Length
 
 F64 = torch.float64
@@ -280,3 +281,28 @@ def test_the_gradient_of_relex_s_loss_is_that_of_its_value() -> None:
         ahead, behind = (loss_and_slope(bound, mask + d, 0.7)[0] for d in (change, -change))
         rise = (ahead - behind) / (2 * step)
         torch.testing.assert_close(slope[:, place], rise, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("penalty", [mg.L1(1.0), mg.L1(0.3), mg.GroupL2(0.7, size=3)], ids=str)
+def test_an_automatic_weight_leaves_no_entry_of_rounding(penalty: Penalty) -> None:
+    x = toys.normal(200, N, seed=7)
+    maps = mg.CAFO(MODEL, task="regression", score="logit", penalty=penalty).attribute(x)
+    size = maps.abs()
+    assert not bool(((size > 0) & (size < 1e-12 * size.amax(1, keepdim=True))).any())
+
+
+def test_integer_weights_for_the_samples_of_a_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="penalty: expected weights for all samples"):
+        moreau(penalty=mg.L1(torch.tensor([1, 2, 3]))).explain(X)
+    assert moreau(penalty=mg.L1(torch.tensor(1))).explain(X).maps.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "table", [{"name": "weighted-l2", "weight": [0.5] * N}, "box -0.1 0.2"], ids=str
+)
+def test_a_configuration_names_any_penalty(table: Any) -> None:
+    made = moreau(penalty=read(table), sigma=0.0, rho=0.7)
+    assert made.explain(X).ok
+    again = read(made.settings()["penalty"])
+    assert type(again) is type(made.penalty)
+    assert ":" not in made.settings()["penalty"]["name"]

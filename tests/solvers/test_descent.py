@@ -310,3 +310,13 @@ def test_a_weight_above_all_gradients_gives_the_zero_map(solver: type[Descent]) 
 def test_bad_settings_are_refused(given: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(given))}: expected"):
         SOLVERS["spectral"](**given)
+
+
+@every_solver
+def test_a_start_near_a_stationary_point_is_left(solver: type[Descent]) -> None:
+    """The first step is tiny there, and the solution is many times farther."""
+    x = torch.full((1, 3), torch.pi / 2 + 1e-9, dtype=F64)
+    problem = toys.problem(toys.bound(lambda x: x.sin().sum(1), x), rho=2.0)
+    found = solver(tolerance=1e-6, max_steps=300).solve(problem)
+    assert found.status == (Status.NOT_UNIQUE,)
+    assert float(found.values.abs().min()) > 1

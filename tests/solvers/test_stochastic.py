@@ -408,3 +408,11 @@ def test_a_restart_within_the_last_block_leaves_something_to_average() -> None:
     pair, terms = blocks.tail(0)
     assert pair.isfinite().all()
     assert terms.isfinite().all()
+
+
+def test_a_start_near_a_stationary_point_is_left() -> None:
+    x = torch.full((1, 3), torch.pi / 2 + 1e-9, dtype=torch.float64)
+    problem = toys.problem(toys.bound(lambda x: x.sin().sum(1), x, sigma=1e-6), rho=2.0)
+    found = StochasticFixedPoint().solve(problem)
+    assert found.status[0] is not Status.UNBOUNDED
+    assert float(found.values.abs().min()) > 1

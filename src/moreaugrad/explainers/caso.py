@@ -205,7 +205,8 @@ class CASO(_Displacement):
     """Which matrix: "exact", the Hessian; or "gauss-newton", equal to it for piecewise linear
     networks and cheaper for others, where `hessian_gap` reports the difference."""
     tolerance: float = 1e-4
-    """Distance of 0 from the objective's subdifferential, over ||g||, at which a sample is done.
+    """Length of a proximal gradient step, times the objective's curvature and over ||g||, at which
+    a sample is done.
     The explanation's error is the bound on the map's relative error that follows from it."""
     max_evaluations: int = 200
     """Evaluations at which a sample stops short of that."""

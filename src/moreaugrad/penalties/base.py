@@ -131,8 +131,7 @@ def check_any_batch(penalty: Penalty, u: Tensor) -> None:
 
     Errors: ValueError for weights that belong to the samples of one batch.
     """
-    numbers = [item for item in vars(penalty).values() if isinstance(item, Tensor)]
-    if any(item.is_floating_point() for item in numbers):
+    if any(isinstance(item, Tensor) for item in vars(penalty).values()):
         try:
             penalty.prox(u, 1.0)
         except RuntimeError as error:

@@ -24,6 +24,13 @@ PENALTIES = Registry(
             "moreaugrad.penalties.separable:SquaredL2", "weight |g|_2^2",
             "Drucker and LeCun (1992)",
         ),
+        "weighted-l2": Row(
+            "moreaugrad.penalties.separable:WeightedL2",
+            "sum_i w_i g_i^2, a table with a weight for each entry", ADVGRAD,
+        ),
+        "box": Row(
+            "moreaugrad.penalties.separable:Box", "0 between two bounds, infinite elsewhere"
+        ),
         "harmonisation": Row(
             "moreaugrad.training.harmonisation:Harmonisation",
             "epsilon sum_i (max A - A_i + floor) g_i^2, A the attention map", ADVGRAD,

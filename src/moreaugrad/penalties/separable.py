@@ -136,7 +136,12 @@ class WeightedL2(SquaredL2):
     """
 
     weight: Tensor
-    """w >= 0, of a sample's shape or one for each sample, `[B, *shape]`."""
+    """w >= 0, of a sample's shape or one for each sample, `[B, *shape]` (or a list)."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weight, Tensor):
+            object.__setattr__(self, "weight", torch.tensor(self.weight, dtype=torch.float64))
+        super().__post_init__()
 
     def _weight(self, u: Tensor) -> Tensor:
         shape, allowed = tuple(self.weight.shape), (tuple(u.shape[1:]), tuple(u.shape))

@@ -27,7 +27,8 @@ PROGRESS = 0.97
 RESOLVED = 1e3
 """Roundings of u that a move must exceed for the curvature along it to be measured."""
 FARTHEST = 1e4
-"""Displacement, over the first fixed-point step, that counts as unbounded."""
+"""Displacement that counts as unbounded, over the length of the first fixed-point step, which may
+start near a stationary point, and the input's."""
 
 
 @dataclass(eq=False)
@@ -158,7 +159,7 @@ class Descent(ABC):
             history=u.new_full((len(u), self.window), -torch.inf),
             curvature=u.new_zeros(len(u), 5, 2),
             lowest=nothing,
-            reach=FARTHEST * problem.rho * grad.norm(dim=1) + u.norm(dim=1),
+            reach=FARTHEST * (problem.rho * grad.norm(dim=1) + problem.extent) + u.norm(dim=1),
             escaped=count.bool(),
             best=nothing,
             best_u=u,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.krylov import RitzSpace
-from moreaugrad.penalties import L1, Penalty
+from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.base import prox_derivative
 
 ROUNDINGS = 4
@@ -69,20 +69,12 @@ class QuadraticModel:
         self.delta = delta
         return delta
 
-    def lacking(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
+    def residual(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
         """Residual of D, `[B]`; divided by the smallest curvature, it bounds the error of D.
 
-        For the L1 norm the distance of 0 from the objective's subdifferential; else the length of a
-        proximal gradient step, but at least the rounding of D. slope `[B, n]`: of the objective
-        without the penalty.
+        The length of a proximal gradient step, but at least the rounding of D. slope `[B, n]`: of
+        the objective without the penalty.
         """
-        eta = self.penalty.eta if isinstance(self.penalty, L1) else None
-        if isinstance(eta, float) and eta == 1:
-            weight = lambda1[:, None]
-            inside = (slope.abs() - weight).clamp_min(0)
-            off = torch.where(delta == 0, inside, slope - weight * delta.sign())
-            residual: Tensor = off.norm(dim=1)
-            return residual
         rounding = torch.finfo(delta.dtype).eps * delta.norm(dim=1)
         step: Tensor = (self._step(delta, slope, lambda1) - delta).norm(dim=1)
         return self.steepest[:, 0] * step.maximum(rounding)

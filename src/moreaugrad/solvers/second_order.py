@@ -39,8 +39,8 @@ PATIENCE, PROGRESS = 8, 0.9
 class QuadraticSolution(Solution):
     """D (`values`), with numbers of the problem at D.
 
-    residual: over ||g||, the distance of 0 from the objective's subdifferential for L1, the length
-    of a proximal gradient step for other penalties.
+    residual: the length of a proximal gradient step times the objective's largest curvature, over
+    ||g||.
     error: (residual ||g|| / ||D|| + top_error) / (2 lambda2 - L), a bound on D's relative error as
     far as L is known; without top_error if lambda2 is given. eta: lambda1. steps: products with H.
     """
@@ -293,7 +293,7 @@ class _Exploration:
         slope = self.g + self.image - self.twice[:, None] * self.delta
         off = slope.norm(dim=1)
         if self.penalised:
-            off = self._model(self.g).lacking(self.delta, slope, self.lambda1)
+            off = self._model(self.g).residual(self.delta, slope, self.lambda1)
         self.residual = torch.where(rows, off / self.length, self.residual)
         better = self.residual < PROGRESS * self.best
         self.best = torch.where(better, self.residual, self.best)

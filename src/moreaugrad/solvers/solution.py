@@ -218,6 +218,13 @@ class MoreauProblem(Batched):
         return real_magnitudes(self.penalty, self.score)
 
     @property
+    def extent(self) -> Tensor:
+        """Length of the inputs without padding, `[B]`."""
+        x, mask = self.score.origin, self.score.mask
+        length: Tensor = (x if mask is None else torch.where(mask, x, 0.0)).norm(dim=1)
+        return length
+
+    @property
     def start(self) -> Tensor:
         """The first u, `[B, n]`."""
         return torch.zeros_like(self.score.origin)

@@ -39,7 +39,8 @@ def zeroed(fraction: float, counts: Tensor) -> Tensor:
 
 
 def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> Tensor:
-    """The smallest threshold that sets the fraction `zeros` of magnitudes `[B, G]` to zero, `[B]`.
+    """The smallest threshold, up to rounding, that sets the fraction `zeros` of magnitudes `[B, G]`
+    to zero, `[B]`.
 
     At least one magnitude is kept unless the fraction is 1, so that a map of few groups is not
     empty. counts `[B]`: number of magnitudes that are not padding (None: all).
@@ -50,7 +51,9 @@ def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> T
     n = torch.full_like(magnitudes[:, 0], width, dtype=torch.long) if counts is None else counts
     k = zeroed(zeros, n)
     found = rank_from_top(magnitudes, (n + 1 - k).clamp_max(width))
-    return torch.where(k > 0, found, 0.0)
+    # A few roundings more, so that a prox with it cancels the entry it was computed from.
+    slack = 1 + 4 * torch.finfo(found.dtype).eps
+    return torch.where(k > 0, slack * found, 0.0)
 
 
 def solve_for_sparsity(

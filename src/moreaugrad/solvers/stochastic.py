@@ -115,7 +115,7 @@ class StochasticFixedPoint:
             _, gradient = problem.score.value_and_grad(u, draws)
             moved = -problem.rho[:, None] * gradient
             if step == 0:
-                reach = FARTHEST * (moved.norm(dim=1) + y.norm(dim=1))
+                reach = FARTHEST * (moved.norm(dim=1) + y.norm(dim=1) + problem.extent)
             alpha, cut = guard.limit(damping(step * self.draws), u, moved)
             for row in cut:
                 blocks.restart(row)
@@ -177,9 +177,7 @@ class StochasticFixedPoint:
         if self.sparsity is None:
             return problem
         found = eta_for(problem.penalty.magnitudes(y), self.sparsity, problem.counts)
-        # A few roundings more, so that rho * eta cancels the entry it was computed from.
-        slack = 1 + 4 * torch.finfo(y.dtype).eps
-        return replace(problem, eta=slack * found / problem.rho)
+        return replace(problem, eta=found / problem.rho)
 
     def _joined(
         self,
