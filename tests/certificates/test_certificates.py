@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
+import moreaugrad
 from moreaugrad import (
     GroupSparseMoreauGrad,
     MoreauGrad,
@@ -732,3 +733,12 @@ def test_antithetic_draws_would_break_the_bounds() -> None:
         misses[antithetic] = float(((lower > 0.5) | (upper < 0.5)).double().mean())
     assert misses[True] > 0.1
     assert misses[False] < 0.08
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "simple-gradient", "published-moreaugrad"])
+def test_maps_of_other_methods_have_no_estimate(method: str) -> None:
+    settings = {"simple-gradient": {}, "smoothgrad": {"samples": 2}}
+    few = {"steps": 2, "average": 1, "draws": 2}
+    found = moreaugrad.build(method, MODEL, **settings.get(method, few)).explain(X, 1)
+    with pytest.raises(TypeError, match=f"expected one of a MoreauGrad explainer.*{method}"):
+        estimate_of_explanation(found, radii=[0.1])

@@ -26,6 +26,7 @@ from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.gradient import Moments, SparsifiedSmoothGrad
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad
+from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
 from moreaugrad.score.score import Inputs
@@ -172,10 +173,16 @@ def estimate_of_explanation(
     score with that Lipschitz constant. exact: leave the error out, as for a map without error. The
     other arguments are those of `certify`. The penalty's weight eta is fixed at its value. Entries
     that are 0 do not count as largest.
+    Errors: TypeError for the map of another method; ValueError for settings that do not fit.
     Source: derived in docs/certificates.md.
     """
     choose("statement", statement, STATEMENTS)
     settings = explanation.settings
+    if "rho" not in settings or explanation.method == PublishedMoreauGrad.method:
+        raise TypeError(
+            "explanation: expected one of a MoreauGrad explainer, got one of "
+            f"{explanation.method}: how fast its maps change is not known"
+        )
     _check_input(settings.get("layer"))
     _check_mask(explanation.mask is not None)
     rho, curvature = settings["rho"], _curvature(settings["sigma"], lipschitz)
