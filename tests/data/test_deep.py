@@ -157,3 +157,16 @@ def test_preprocessing_a_deep_image_is_that_of_its_eight_bits_up_to_rounding(tmp
     grey = Preprocess(mean=(0.0,), std=(1.0,), resize=20)
     np.testing.assert_allclose(grey(deep), grey(flat), atol=2 / 255)
     np.testing.assert_array_equal(decode_grey(path, "a"), np.asarray(flat.convert("L")))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_dark_colours_are_reported_whatever_their_transparency(tmp_path, suffix):
+    opaque = np.full_like(RAMP, 65535)
+    more = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    dark = np.stack([RAMP >> 4] * 3 + [opaque], axis=2)
+    path = write(tmp_path / f"a.{suffix}", dark, **more)
+    with pytest.warns(UserWarning, match=r"reach 6.2% of their range"):
+        read(path)
+    # Black on a transparent background is not dark.
+    black = np.stack([np.zeros_like(RAMP)] * 3 + [RAMP], axis=2)
+    assert read(write(tmp_path / f"b.{suffix}", black, **more)).max() > 0.9

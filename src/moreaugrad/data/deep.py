@@ -168,9 +168,11 @@ def deepened(
             "out",
             stacklevel=3,
         )
-    if high < DARK * most and not inverted:
+    # Of the colours alone, without alpha; but black on a transparent background is not dark.
+    reached = min(high / most, colours.max() / 255)
+    if reached < DARK and not inverted:
         warnings.warn(
-            f"{name}: its values reach {high / most:.1%} of their range, so it is nearly black "
+            f"{name}: its values reach {reached:.1%} of their range, so it is nearly black "
             "to a network; scale them unless that is intended",
             stacklevel=3,
         )
