@@ -110,3 +110,13 @@ def test_a_step_lands_on_the_sphere_whatever_its_size() -> None:
     x = normal(2, 400, seed=1)
     found = PublishedTopKAttack(SimpleGradient(model), epsilon=0.1, step=0.1, steps=2).attack(x)
     assert found.distance.tolist() == pytest.approx([0.1, 0.1], rel=1e-6)
+
+
+def test_a_sample_of_another_class_is_not_changed_where_a_step_reaches_its_label() -> None:
+    model, x = smooth(), normal(400, 12, seed=3)
+    outputs, classes = model(x).topk(2, dim=1)
+    near = (outputs[:, 0] - outputs[:, 1]).argsort()[:20]
+    x, labels = x[near], classes[near, 1]
+    found = PublishedTopKAttack(SimpleGradient(model), epsilon=4.0, labels=labels).attack(x)
+    assert set(found.status) == {AttackStatus.NO_FEASIBLE_STEP}
+    assert torch.equal(found.inputs, x)

@@ -254,3 +254,21 @@ def test_several_inputs() -> None:
     expected = single.vjp(single.explain(X, TARGET), C)
     assert isinstance(found, tuple)
     assert torch.allclose(torch.cat(found, dim=1), expected)
+
+
+def test_a_target_with_a_position() -> None:
+    class Tokens(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = torch.stack([MODEL(x), MODEL(2 * x)], dim=2)
+            return out
+
+    explainer = mg.SimpleGradient(Tokens())
+    explanation = explainer.explain(X, [(1, 0), (1, 1), (2, 0)])
+    assert explanation.position is not None
+    assert explanation[1:].position.tolist() == [[1], [0]]  # type: ignore[union-attr]
+    found = explainer.vjp(explanation, C)
+    alone = mg.SimpleGradient(MODEL)
+    expected = alone.vjp(alone.explain(X, [1, 1, 2]), C)
+    torch.testing.assert_close(found[[0, 2]], expected[[0, 2]])
+    doubled = alone.vjp(alone.explain(2 * X, [1, 1, 2]), C)
+    torch.testing.assert_close(found[1], 4 * doubled[1])

@@ -127,3 +127,15 @@ def test_bad_input_is_refused() -> None:
     for name, value in (("steps", 0), ("step", 0.0), ("jitter", -1), ("blur", -1.0), ("seed", -1)):
         with pytest.raises(ValueError, match=name):
             Ascent(**{name: value})  # type: ignore[arg-type]
+
+
+def test_progress_is_reported_as_by_other_functions(capfd: pytest.CaptureFixture[str]) -> None:
+    how, seen = Ascent(steps=3), []
+    activation_maximisation(
+        linear, 0, SHAPE, ascent=how, progress=lambda done, of: seen.append((done, of))
+    )
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    activation_maximisation(linear, 0, SHAPE, ascent=how, progress=True)
+    assert capfd.readouterr().out == ""
+    with pytest.raises(TypeError, match="progress: expected True for a bar"):
+        activation_maximisation(linear, 0, SHAPE, ascent=how, progress="bar")  # type: ignore[arg-type]

@@ -56,6 +56,17 @@ def cam(activations: Tensor, gradient: Tensor, size: tuple[int, ...]) -> Tensor:
 # The formula
 
 
+def test_the_layer_is_found_once_in_a_call() -> None:
+    model, x, calls, seen = drawn(Pyramid()), images(9, 2, 9, 8), [], []
+    model.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    explainer = GradCAM(model, batch_size=1, check=False)
+    explainer.explain(x[:1], 1)
+    alone = len(calls)
+    explainer.explain(x, 1, progress=lambda done, _: seen.append(done))
+    assert len(calls) == 2 * alone + 8 * 2  # 8 more scores and maps
+    assert seen[:9] == list(range(1, 10))
+
+
 class Pyramid(nn.Module):
     """Its last convolution stands first; the one that runs last sees a single position."""
 

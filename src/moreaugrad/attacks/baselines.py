@@ -172,7 +172,8 @@ class PublishedTopKAttack(Attack):
       the gradient, with fixed support and displacement u ("straight-through").
 
     Source: the code released with Zhang and Farnia (2023). Differs: noise samples are the same at
-    every step, and a map is solved from the last one.
+    every step, a map is solved from the last one, and a misclassified sample is not changed even if
+    a step reaches its label.
     """
 
     steps: int = 10
@@ -231,7 +232,7 @@ class PublishedTopKAttack(Attack):
         least = torch.full_like(x[:, 0], torch.inf, dtype=torch.float64)
         evaluations = torch.zeros_like(batch.label)
         any_kept = torch.zeros_like(batch.label, dtype=torch.bool)
-        going = ~any_kept
+        going, own = ~any_kept, batch.label == batch.bound.prediction
         goal, wrong, values, known = batch.goal, [], [], None
         for step in range(self.steps):
             spent_here: list[int] = []
@@ -243,7 +244,7 @@ class PublishedTopKAttack(Attack):
                 goal = self._goal(shown, batch.bound.layout)
             assert goal is not None
             value, slope = goal.value_and_cotangent(shown)
-            kept = batch.kept(x)
+            kept = own & batch.kept(x)
             better = kept & (value < least)
             best = torch.where(better[:, None], x, best)
             least = torch.where(better, value, least)

@@ -13,7 +13,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, Batched, InputSpace, Layout
 from moreaugrad.score.noise import Noise
-from moreaugrad.score.targets import Readout, TargetLike
+from moreaugrad.score.targets import Readout
 from moreaugrad.solvers.solution import StatusEnum
 
 FIRST = 2**40
@@ -224,9 +224,5 @@ class AttackedBatch(Batched):
         own = self.bound
         parts = own.layout.restore(own.origin)
         mask = None if own.mask is None else own.layout.split(own.mask)
-        target: TargetLike = own.target.classes
-        if own.target.positions is not None:
-            places = torch.cat((own.target.classes[:, None], own.target.positions), dim=1)
-            target = [tuple(place) for place in places.tolist()]
-        found = explainer.bind(parts, target, own.args, own.keys, mask)
+        found = explainer.bind(parts, own.target.given, own.args, own.keys, mask)
         return replace(found, follows=own.follows)

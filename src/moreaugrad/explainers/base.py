@@ -26,7 +26,7 @@ from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import MaskLike, Shape
 from moreaugrad.score.score import Inputs, Score
-from moreaugrad.score.targets import TargetLike
+from moreaugrad.score.targets import Target, TargetLike
 from moreaugrad.settings import Documented, expect
 from moreaugrad.solvers.solution import Solution, Status
 
@@ -179,6 +179,7 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
             inputs=explained if several else explained[0],
             mask=real if several or real is None else real[0],
             target=bound.target.classes,
+            position=bound.target.positions,
             prediction=bound.prediction,
             score=bound.clean,
             method=self.method,
@@ -209,8 +210,7 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
             raise ValueError("layer: expected a map of the input itself, got one of a layer")
         own, used = self.settings().get("baseline"), explanation.settings.get("baseline")
         expect(used == own, "baselines", f"a map from the setting baseline={own}", used)
-        target = explanation.target
-        mask = explanation.mask
+        mask, target = explanation.mask, Target(explanation.target, explanation.position).given
         bound = self.bind(explanation.inputs, target, additional_forward_args, ids, mask)
         parts = [part.to(bound.origin.dtype) for part in explanation.parts]
         maps = Solution(values=bound.layout.flatten(parts), **explanation.provenance())

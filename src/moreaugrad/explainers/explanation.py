@@ -44,6 +44,8 @@ class Explanation(Provenance):
     """The explained inputs (with `layer=`, the layer's output)."""
     target: Tensor
     """The explained class, `[B]`."""
+    position: Tensor | None = None
+    """The explained position in outputs with more than two dimensions, `[B, P]`; else None."""
     prediction: Tensor
     """The predicted class, `[B]`."""
     score: Tensor

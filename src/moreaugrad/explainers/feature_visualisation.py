@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import ForwardFunc
 from moreaugrad.score.inputs import InputSpace, Layout
 from moreaugrad.score.noise import Noise, Stream, generator, sample_keys
 from moreaugrad.score.score import Score
 from moreaugrad.settings import Documented, expect
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ def activation_maximisation(
     task: str = "auto",
     ids: Sequence[int] | Tensor | None = None,
     batch_size: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Visualisation:
     """For each class in `target`, an input that raises the class's score.
 
@@ -112,7 +111,8 @@ def activation_maximisation(
     shape: of a sample, `(C, H, W)` or `(N,)`. space: how inputs are computed from pixels; by
     default inputs are pixels in [0, 1]. start: inputs `[B, *shape]` instead of noise. kind, task:
     of the score, as for `Score`. ids: keys of the noise, by default the index in `target`, so that
-    images of one class differ. progress: a function of (step, steps).
+    images of one class differ. progress: True for a bar, or a function
+    of (step, steps).
     Errors: ValueError for a shape, a target or a start that does not fit, and for a gradient that
     is not finite.
     """
@@ -136,10 +136,11 @@ def activation_maximisation(
         """Gradient of the score by the pixels."""
         return bound.moved(space.inputs(shown, layout)).value_and_grad()[1] / scale
 
-    for number in range(ascent.steps):
-        pixels = climb.step(pixels, number, slope)
-        if progress is not None:
-            progress(number + 1, ascent.steps)
+    with reporting(progress, "activation_maximisation") as report:
+        for number in range(ascent.steps):
+            pixels = climb.step(pixels, number, slope)
+            if report is not None:
+                report(number + 1, ascent.steps)
     ended = bound.moved(space.inputs(pixels, layout))
     ended = ended.resolved(ended.clean_outputs(), bound.target.classes)
     return Visualisation(

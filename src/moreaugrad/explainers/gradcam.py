@@ -29,7 +29,8 @@ class GradCAM(Explainer):
 
     >>> maps = mg.GradCAM(model).attribute(x)
 
-    It explains one input, which is an image, a signal or a volume.
+    It explains one input, which is an image, a signal or a volume. The layer is found once in each
+    call, by one more pass of the first sample, which `evaluations` do not count.
 
     Source: Selvaraju et al. (2017), eq. (1) and (2). Differs: signed, unless `relu`.
     """
@@ -44,6 +45,8 @@ class GradCAM(Explainer):
     """Keep only the positive part, as the paper does."""
 
     method: ClassVar[str] = "grad-cam"
+    # One group, for which the layer is looked for once; passes are chunks of it.
+    full_passes: ClassVar[float] = 2**40
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +76,8 @@ class GradCAM(Explainer):
 
         def activation(rows: Tensor) -> Tensor:
             activations, gradient = _at(layer, bound, rows)
+            if bound.meter is not None:
+                bound.meter(len(rows))
             weights = grid.fold(gradient).flatten(2).mean(2)
             return torch.einsum("bk,bk...->b...", weights, grid.fold(activations))
 

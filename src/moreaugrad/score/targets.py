@@ -48,6 +48,14 @@ class Target(Batched):
     classes: Tensor
     positions: Tensor | None = None
 
+    @property
+    def given(self) -> TargetLike:
+        """In a form that a user may give."""
+        if self.positions is None:
+            return self.classes
+        places = torch.cat((self.classes[:, None], self.positions), dim=1)
+        return [tuple(place) for place in places.tolist()]
+
 
 def tensor_output(output: object) -> Tensor:
     """The model's output, or its `.logits` (Hugging Face)."""
