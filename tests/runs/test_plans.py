@@ -10,6 +10,7 @@ import pytest
 
 from moreaugrad.cli.app import make_app
 from moreaugrad.cli.commands import EVERY
+from moreaugrad.cli.entry import run
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan, PreprocessPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan, SweepPlan
 from moreaugrad.runs.plans.option import with_options
@@ -41,6 +42,10 @@ def test_help_is_whole_phrases_at_80_columns(name: str, monkeypatch: pytest.Monk
     assert max(map(len, lines)) <= 80
     for option in command.options():
         assert option.name in text.getvalue()
+    answered = io.StringIO()
+    with contextlib.redirect_stdout(answered):
+        assert run([*name.split(), "-h"]) == 0
+    assert answered.getvalue() == text.getvalue()
 
 
 def test_options_reach_the_fields_whatever_their_order() -> None:

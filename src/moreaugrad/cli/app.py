@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from textwrap import wrap
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 from cyclopts import App, Group, Parameter
@@ -13,6 +14,10 @@ from cyclopts import App, Group, Parameter
 from moreaugrad import __version__
 from moreaugrad.cli.commands import EVERY, GROUPS, Command
 from moreaugrad.runs.plans.option import Option
+
+if TYPE_CHECKING:
+    from cyclopts.help import HelpPanel
+    from rich.console import Console, ConsoleOptions
 
 ORDER = (
     "Data", "Model", "Explanation", "Certificate", "Evaluation", "Randomisation", "Visualisation",
@@ -22,6 +27,9 @@ EPILOGUE = (
     "Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "
     "interrupted by Ctrl-C, SIGTERM or SIGHUP."
 )
+HELP = ("--help", "-h")
+INDENT = 28
+"""Of what an option means."""
 POSITIONAL, KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.KEYWORD_ONLY
 
 
@@ -31,18 +39,53 @@ def make_app(chosen: str) -> App:
     app = App(
         name="moreaugrad", version=f"moreaugrad {__version__}", help_format="plaintext",
         help="Sparse, stable and checked gradient explanations of image classifiers.",
-        help_epilogue=EPILOGUE, help_flags=("--help", "-h"), version_flags=("--version",),
+        help_epilogue=EPILOGUE, help_flags=HELP, version_flags=("--version",),
+        help_formatter=_panel, usage="Usage: moreaugrad COMMAND",
     )  # fmt: skip
     groups = {
-        name: App(name=name, help=text, help_format="plaintext") for name, text in GROUPS.items()
-    }
+        name: App(
+            name=name, help=text, help_format="plaintext",
+            usage=f"Usage: moreaugrad {name} COMMAND",
+        )
+        for name, text in GROUPS.items()
+    }  # fmt: skip
     for group in groups.values():
         app.command(group)
     for name, command in EVERY.items():
         head, _, tail = name.rpartition(" ")
         declared = command.options() if chosen == name else []
-        (groups[head] if head else app).command(_function(name, command, declared), name=tail)
+        words = "".join(f" [{o.name}...]" for o in declared if not o.name.startswith("-"))
+        (groups[head] if head else app).command(
+            _function(name, command, declared), name=tail,
+            usage=f"Usage: moreaugrad {name} [OPTIONS]{words}",
+        )  # fmt: skip
     return app
+
+
+def print_help(app: App, arguments: Sequence[str]) -> bool:
+    """Whether the command line is a command and --help alone, which is then answered: parsing the
+    options first would take as long again."""
+    *words, last = arguments or [""]
+    asked = last in HELP and " ".join(words) in EVERY
+    if asked:
+        app.help_print(words)
+    return asked
+
+
+def _panel(console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+    """A group of options in two columns. Without boxes: drawing them takes longer than all else."""
+    rows = []
+    for entry in panel.entries:
+        head = f"  {' '.join(entry.display_labels_with_metavar)}"
+        about = entry.description
+        text = " ".join(map(str, (about.primary_renderable, *about.texts)))
+        lines = wrap(text, max(20, options.max_width - INDENT), break_on_hyphens=False) or [""]
+        if len(head) < INDENT - 1:
+            head += " " * (INDENT - len(head)) + lines.pop(0)
+        rows += [head, *(" " * INDENT + line for line in lines)]
+    if rows:
+        console.print(panel.title, style="bold", markup=False, highlight=False)
+        console.print("\n".join(rows), end="\n\n", markup=False, highlight=False, soft_wrap=True)
 
 
 def _function(name: str, command: Command, declared: Sequence[Option]) -> Callable[..., int]:

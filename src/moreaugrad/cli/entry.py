@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moreaugrad.cli import interruption
-from moreaugrad.cli.app import UsageError, command_of, make_app
+from moreaugrad.cli.app import UsageError, command_of, make_app, print_help
 from moreaugrad.cli.interruption import DONE, INTERRUPTED, REFUSED
 
 EXPECTED = (ValueError, TypeError, FloatingPointError, UsageError)
@@ -45,6 +45,8 @@ def run(arguments: list[str]) -> int:
     try:
         _check_values(arguments)
         app = make_app(command_of(arguments))
+        if print_help(app, arguments):
+            return DONE
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         code = command(*bound.args, **bound.kwargs)
         if code == INTERRUPTED:
