@@ -187,6 +187,20 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
+def test_a_file_of_maps_is_read_once_for_each_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, seen = make_run(tmp_path / "run"), Units.tensors, list[str]()
+
+    def tensors(self: Units, stem: str) -> dict[str, torch.Tensor]:
+        seen.append(stem)
+        return real(self, stem)
+
+    monkeypatch.setattr(Units, "tensors", tensors)
+    report([path], tmp_path / "page", gallery=4)
+    assert [seen.count(unit_stem(0, method)) for method in METHODS] == [4, 4]
+
+
 def test_latex_escapes_and_marks_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "LEAST", 2)
     report([make_run(tmp_path / "run")], tmp_path / "page")

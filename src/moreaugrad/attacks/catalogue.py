@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 GHORBANI = "Ghorbani et al. (2019), arXiv 1710.10547"
 _HERE = "moreaugrad.attacks."
+CLEAN = "clean"
+"""The attack of a map without one, in records and names of tensors."""
 
 ATTACKS = Registry(
     "attack",

@@ -13,13 +13,13 @@ from rich.table import Table
 
 from moreaugrad.cli import screen
 from moreaugrad.cli.screen import duration, line, note, results
+from moreaugrad.runs.plans.explain import ExplainPlan
 
 if TYPE_CHECKING:
     from moreaugrad.runs.engine import Outcome
 
 MANY = 40
 """Maps from which on the summary is of methods, not of each map."""
-EXPLAINED = ("explain", "compare", "sweep", "demo")
 
 
 def print_summary(outcome: Outcome) -> None:
@@ -27,7 +27,7 @@ def print_summary(outcome: Outcome) -> None:
     for text in outcome.notes:
         note(f"note: {text}")
     console = results()
-    if outcome.run.command in EXPLAINED:
+    if isinstance(outcome.run.plan, ExplainPlan):
         _maps(outcome.run.results(outcome.directory).get("inputs", ()), console)
     table = outcome.folder / "table.md"
     if table.is_file() and not outcome.interrupted:

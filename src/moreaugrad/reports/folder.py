@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.foreign import number_name, read_json
 from moreaugrad.files.units import Record, Units
 
@@ -113,7 +114,7 @@ def read_inputs(units: Units, config: Mapping[str, Any]) -> list[Record]:
     found = {record["index"]: {**record, "maps": {}} for record in done if "problem" not in record}
     for unit in filter(units.finished, through):
         for record in units.records(unit):
-            if record["index"] in found and record["attack"] == "clean":
+            if record["index"] in found and record["attack"] == CLEAN:
                 found[record["index"]]["maps"][record["method"]] = {
                     name: value
                     for name, value in record.items()

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.foreign import number_name
 from moreaugrad.files.units import Record
 from moreaugrad.models import Preprocess
 from moreaugrad.pictures import Picture, Style, draw, heatmap, photo
 from moreaugrad.reports.content import Answer, Section, Sweep, Tile
-from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, why
+from moreaugrad.reports.reading import MapsFolder, failed, why
 from moreaugrad.reports.wording import number, percent
 
 
@@ -68,15 +69,15 @@ class _Gallery:
         self, record: Record, records: Sequence[Record], *, compared: bool, name: str
     ) -> Answer:
         own = [
-            r for r in records
+            (r, self.tile(r)) for r in records
             if self.run.methods[r["method"]].get("compared", False) == compared
             and "value" not in self.run.methods[r["method"]] and self._shown(r)
         ]  # fmt: skip
         return Answer(
             network=name,
             prediction=[(p["label"], p["probability"]) for p in record["prediction"]],
-            target=next((r["target"]["label"] for r in own if "target" in r), ""),
-            tiles=[self.tile(r) for r in own],
+            target=next((r["target"]["label"] for r, _ in own if "target" in r), ""),
+            tiles=[tile for _, tile in own],
         )
 
     def _shown(self, record: Record) -> bool:
@@ -86,7 +87,7 @@ class _Gallery:
         attack = record["attack"]
         if attack != CLEAN and record["epsilon"] != self.run.budgets(attack)[-1]:
             return False
-        return self.run.map(record) is not None
+        return self.run.keeps(record)
 
     def _sweeps(self, records: Iterable[Record]) -> list[Sweep]:
         swept = [r for r in records if "value" in self.run.methods[r["method"]] and self._shown(r)]

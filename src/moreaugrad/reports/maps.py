@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.units import Record
 from moreaugrad.reports.content import Page
 from moreaugrad.reports.curves import charts
 from moreaugrad.reports.folder import read_environments
 from moreaugrad.reports.gallery import networks, sections_of
-from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, why
+from moreaugrad.reports.reading import MapsFolder, failed, why
 from moreaugrad.reports.statistics import WORST, Drop, Intervals, Mean, bases, drops, means
 from moreaugrad.reports.tables import csv_text, drops_table, latex, mean_tables
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load
 from torch import Tensor
 
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.units import Record, Units
 from moreaugrad.metrics import METRICS, Metric
 from moreaugrad.registry import is_code
 from moreaugrad.reports.folder import labels, read_config, stages, tensor_name, unit_stem
 
-CLEAN = "clean"
 Key = tuple[str, str, float | None]
 """Method, attack and epsilon."""
 
@@ -129,21 +129,39 @@ class MapsFolder:
 
     def input_tensors(self, index: int) -> dict[str, Tensor]:
         """What the network takes in of an image, and its ground truth, where they are kept."""
-        found = self.units.tensors(unit_stem(self._blocks[index]))
+        found = self._tensors(unit_stem(self._blocks[index]))
         names = {str(index): "input", f"{index}/truth": "truth"}
         return {name: found[key] for key, name in names.items() if key in found}
+
+    def keeps(self, record: Record) -> bool:
+        """Whether the map of a record is kept."""
+        if self.explains:
+            return self._file(record).is_file()
+        return self._name(record, "map") in self._tensors(self._unit(record))
 
     def map(
         self, record: Record, what: str = "map"
     ) -> Tensor | None:  # "input": what an attack made of the image
         """The map of a record, where it is kept."""
-        index, method = record["index"], record["method"]
         if self.explains:
-            folder = next(r["folder"] for r in self.inputs if r["index"] == index)
-            file = self.path / folder / f"{method}.safetensors"
+            file = self._file(record)
             return load(file.read_bytes())["map"] if what == "map" and file.is_file() else None
-        name = tensor_name(index, record["attack"], record["epsilon"], what)
-        return self.units.tensors(unit_stem(self._blocks[index], method)).get(name)
+        return self._tensors(self._unit(record)).get(self._name(record, what))
+
+    def _file(self, record: Record) -> Path:
+        folder: str = next(r["folder"] for r in self.inputs if r["index"] == record["index"])
+        return self.path / folder / f"{record['method']}.safetensors"
+
+    def _unit(self, record: Record) -> str:
+        return unit_stem(self._blocks[record["index"]], record["method"])
+
+    def _name(self, record: Record, what: str) -> str:
+        return tensor_name(record["index"], record["attack"], record["epsilon"], what)
+
+    @cached_property
+    def _tensors(self) -> Callable[[str], dict[str, Tensor]]:
+        """The tensors of a unit. Two are kept: a block of images, and its maps by one method."""
+        return lru_cache(maxsize=2)(self.units.tensors)
 
     def seconds(self, record: Record) -> float:
         """Of its unit, by image; NaN where it is not known."""

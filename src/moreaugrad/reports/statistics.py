@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.units import Record
 from moreaugrad.registry import choose
-from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, numbers, value
+from moreaugrad.reports.reading import MapsFolder, failed, numbers, value
 
 WORST = "worst of the attacks"
 HIGH, LOW = "high", "low"

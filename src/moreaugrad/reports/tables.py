@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.foreign import number_name
 from moreaugrad.reports.content import Entry, Section, Table, Tile
-from moreaugrad.reports.reading import CLEAN
 from moreaugrad.reports.statistics import HIGH, LOW, Drop, Mean
 from moreaugrad.reports.wording import NARROW, RAISED, count, duration, percent, score
 

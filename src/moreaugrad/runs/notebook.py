@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.attacks import ATTACKS
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.reports.folder import PAGE, table_rows
-from moreaugrad.reports.reading import CLEAN, MapsFolder
+from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.run import MapsRun

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.torch import save
 from torch import Tensor
 
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
@@ -25,7 +26,6 @@ from moreaugrad.runs.maps.methods import BudgetedAttack, Method
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record, map_record
 from moreaugrad.runs.maps.setup import Setup
 from moreaugrad.runs.plans.explain import ExplainPlan
-from moreaugrad.runs.plans.maps import CLEAN
 from moreaugrad.solvers.solution import Status
 
 Report = Callable[[str, Chosen, str, str], None]

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from torch import Tensor
 
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import heatmap, photo
@@ -41,7 +42,6 @@ from moreaugrad.runs.maps.methods import Method
 from moreaugrad.runs.maps.setup import set_up
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
-from moreaugrad.runs.plans.maps import CLEAN
 from moreaugrad.runs.plans.toml import to_table
 from moreaugrad.runs.processes import Processes
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from moreaugrad.attacks import ATTACKS
+from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.explainers import METHODS
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.maps import (
-    CLEAN,
     EXPORTS,
     LIMITED,
     METRICS_HELP,
@@ -31,7 +31,7 @@ EVALUATED: Mapping[str, Settings] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class StylePlan(Plan):
+class _StylePlan(Plan):
     """How maps are drawn, see `pictures.Style`."""
 
     GROUP: ClassVar[str] = "Output"
@@ -118,7 +118,7 @@ class ExplainPlan(MapsPlan):
         "the images of a larger page are files in index_files/ next to it.", group="Output",
         within="[1, inf)",
     )  # fmt: skip
-    style: StylePlan = part(StylePlan)
+    style: _StylePlan = part(_StylePlan)
     sweep: SweepPlan | None = None
     compare: ComparisonPlan | None = option(
         None, "A second network, named as --model is, explained by the same methods.",

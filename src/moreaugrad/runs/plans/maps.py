@@ -17,8 +17,6 @@ from moreaugrad.runs.plans.text import Settings, setting, typed, words
 
 ALL = "all"
 METRICS_HELP = "Names of metrics, separated by commas; or all."
-CLEAN = "clean"
-"""The attack of a map without one."""
 LABEL = re.compile(r"[\w+-][\w.+-]*")
 """Of a method, an attack or a metric: it names files and columns."""
 OF_LABEL = "label"
