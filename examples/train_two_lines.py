@@ -25,10 +25,10 @@ def images(seed: int, count: int) -> tuple[Tensor, Tensor]:
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for inside, outside in ((3, 12), (12, 24), (24, 48)):
+    for inside, outside in ((3, 8), (8, 16), (16, 32)):
         layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU()]
         layers += [nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(48 * 16, 10))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * 16, 10))
 
 
 def trained(x: Tensor, y: Tensor, sparse: bool) -> nn.Module:
@@ -48,7 +48,7 @@ def trained(x: Tensor, y: Tensor, sparse: bool) -> nn.Module:
 
 
 def main() -> None:
-    x, y = images(0, 1500)
+    x, y = images(0, 1000)
     test_x, test_y = images(1, 300)
     for name, sparse in (("plain", False), ("perturbed", True)):
         model = trained(x, y, sparse)

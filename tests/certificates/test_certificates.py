@@ -573,7 +573,7 @@ def test_a_batch_has_the_certificates_of_its_samples(variant: str, statement: st
 @pytest.mark.parametrize("method", [MoreauGrad, SparseMoreauGrad])
 def test_moreaugrad_s_maps_keep_to_their_estimate(method: type[MoreauGrad]) -> None:
     more = {} if method is MoreauGrad else {"eta": 0.01}
-    explainer = method(MODEL, tolerance=0.02, **MOREAU, **more)
+    explainer = method(MODEL, tolerance=0.05, **MOREAU, **more)
     found = explainer.explain(X, 1)
     radii = [0.0, 0.002, 0.03]
     stated = estimate_of_explanation(found, radii=radii, top=0.5, statement="two-sample")
@@ -585,14 +585,15 @@ def test_moreaugrad_s_maps_keep_to_their_estimate(method: type[MoreauGrad]) -> N
     assert (exact.overlap[:, 0] == 1).all()
     assert (exact.distance[:, 0] == 0).all()
     assert (stated.overlap.diff(dim=1) <= 0).all()
+    moves = torch.stack([normal(6, 6, seed=i) for i in range(len(radii))])
+    moves = moves / moves.norm(dim=-1, keepdim=True) * torch.tensor(radii)[:, None, None]
+    there = X[:, None, None] + moves
+    moved = explainer.explain(there.flatten(0, 2), 1, ids=range(100, 100 + 54)).maps
     seen = 0
     for row, count in enumerate(stated.top.tolist()):
         best = set(found.maps[row].abs().topk(count).indices.tolist())
-        for column, radius in enumerate(radii[1:], start=1):
-            moves = normal(6, 6, seed=column)
-            moves = radius * moves / moves.norm(dim=1, keepdim=True)
-            maps = explainer.explain(X[row] + moves, 1, ids=range(100, 106)).maps
-            for map_ in maps:
+        for column in range(1, len(radii)):
+            for map_ in moved.reshape(there.shape)[row, column]:
                 kept = len(best & set(map_.abs().topk(count).indices.tolist())) / count
                 assert kept >= float(stated.overlap[row, column]) - 1e-12
                 apart = (map_ / map_.norm() - found.maps[row] / found.maps[row].norm()).norm()

@@ -252,7 +252,7 @@ def test_where_the_data_lie_is_no_setting(
 
 def stability(trained: Path, out: Path) -> list[str]:
     return ["retrain", "stability", "--training", str(trained / "config.toml"), "--trust",
-            "--images", "12", "--exchanged", "0,.1", "--epochs", "2", "-q", "--out", str(out),
+            "--images", "12", "--exchanged", "0,.1", "--epochs", "1", "-q", "--out", str(out),
             "--methods", "simple-gradient,smoothgrad", "--set", "smoothgrad.samples=4"]  # fmt: skip
 
 
