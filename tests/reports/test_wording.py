@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from moreaugrad.metrics.catalogue import heading
 from moreaugrad.reports import Answer, Section, Tile
 from moreaugrad.reports.tables import summary_table
 from moreaugrad.reports.wording import count, duration, number, percent, score
@@ -103,3 +104,18 @@ def test_summary_keeps_networks_apart():
         ("sparse, one", ["1 of 1", "0.750"]),
         ("sparse, two", ["1 of 1", ""]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("auroc", "AUROC"),
+        ("average-precision", "average precision"),
+        ("aopc-lerf", "AOPC LeRF"),
+        ("top-k-ties", "top-k ties"),
+        ("five-band-false-positive-rate", "five-band false-positive rate"),
+        ("my-gini", "my-gini"),
+    ],
+)
+def test_metrics_have_headings(label, expected):
+    assert heading(label) == expected

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from moreaugrad.cli import screen
 from moreaugrad.cli.screen import duration, line, note, results
+from moreaugrad.metrics.catalogue import heading
 from moreaugrad.runs.plans.explain import ExplainPlan
 
 if TYPE_CHECKING:
@@ -138,7 +139,13 @@ def _table(records: Sequence[Mapping[str, Any]], console: Console) -> None:
             *(_number(_mean(one["metrics"].get(name) for one in ones)) for name in metrics),
         ]
         rows.append((label, cells))
-    columns = ["status" if alone else "converged", "zeros", "error", "evaluations", *metrics]
+    columns = [
+        "status" if alone else "converged",
+        "zeros",
+        "error",
+        "evaluations",
+        *map(heading, metrics),
+    ]
     _print(console, "" if alone else "map", columns, rows)
 
 

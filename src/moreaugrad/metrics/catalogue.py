@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Self, get_type_hints
@@ -187,6 +188,20 @@ METRICS = Registry("metric", {
         kind="explainer", better=LOW),
 })  # fmt: skip
 """All metrics by name; `METRICS[name].load()` is the function."""
+WRITTEN = {
+    **{name.lower(): name for name in ("Gini", "SSIM", "AUROC", "AOPC", "ABPC", "LeRF")},
+    **{name.lower(): name for name in ("Dice", "Jaccard", "Spearman", "Pearson")},
+}
+"""Words of metrics' names that are not lower-case."""
+
+
+def heading(label: str) -> str:
+    """What people read of a metric: `average precision`, `AUROC`; a label that a user chose is left
+    as it is."""
+    if label not in METRICS:
+        return label
+    words = re.split("(?<!top)(?<!five)(?<!false)-", label)
+    return " ".join(WRITTEN.get(word, word) for word in words)
 
 
 def build(name: str, **settings: Any) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from moreaugrad.metrics.catalogue import heading
 from moreaugrad.reports.content import Chart
 from moreaugrad.reports.statistics import Mean
 from moreaugrad.reports.tables import ARROWS
@@ -31,8 +32,9 @@ def charts(found: Sequence[Mean], metrics: Sequence[str], axis: str) -> list[Cha
         part = [c for c in found if c.attack == attack and c.metric in metrics]
         budgets = {cell.epsilon for cell in part}
         if len(budgets) > 1:
+            names = ", ".join(dict.fromkeys(heading(c.metric) for c in part))
             text = (
-                f"{attack}: {', '.join(dict.fromkeys(c.metric for c in part))} against the budget, "
+                f"{attack}: {names} against the budget, "
                 "a line for each method; the tables below hold the numbers"
             )
             made.append(Chart(title=attack, svg=_svg(_figure(part, axis)), words=text))
@@ -58,8 +60,8 @@ def _figure(part: Sequence[Mean], axis: str) -> Figure:
         for number, method in enumerate(methods):
             _line(panel, [cell for cell in own if cell.method == method], method, number)
         arrow = ARROWS[own[0].better] if own else ""
-        title = f"{run}: {metric}{arrow}" if several else f"{metric}{arrow}"
-        panel.set_title(title, parse_math=False)
+        title = f"{heading(metric)}{arrow}"
+        panel.set_title(f"{run}: {title}" if several else title, parse_math=False)
         panel.set_xlabel(axis)
         panel.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.flat[0].get_legend_handles_labels()

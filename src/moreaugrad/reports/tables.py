@@ -11,6 +11,7 @@ from typing import Any
 
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.foreign import number_name
+from moreaugrad.metrics.catalogue import heading
 from moreaugrad.reports.content import Entry, Section, Table, Tile
 from moreaugrad.reports.statistics import HIGH, LOW, Drop, Mean
 from moreaugrad.reports.wording import NARROW, RAISED, count, duration, percent, score
@@ -47,7 +48,9 @@ def _mean_table(key: tuple[str, float | None], group: Sequence[Mean], *, several
     return Table(
         title=table_title(*key),
         head="run, method" if several else "method",
-        columns=[name + ARROWS[next(iter(c.values())).better] for name, c in columns.items()],
+        columns=[
+            heading(name) + ARROWS[next(iter(c.values())).better] for name, c in columns.items()
+        ],
         rows=[
             (
                 f"{run}, {method}" if several else method,
@@ -97,9 +100,9 @@ def drops_table(found: Sequence[Drop]) -> Table:
         head = f"{each.run}, " if several else ""
         rows.setdefault(f"{head}{each.method} of {each.base}", {})[each.metric] = each
     return Table(
-        title="Faithfulness that is lost, as a fraction of the base's",
+        title="Loss of faithfulness, relative to the base",
         head="method of its base",
-        columns=[f"{name} ↓" for name in metrics],
+        columns=[f"{heading(name)} ↓" for name in metrics],
         rows=[(label, [_lost(row.get(name)) for name in metrics]) for label, row in rows.items()],
     )
 
@@ -129,7 +132,7 @@ def summary_table(sections: Sequence[Section]) -> Table:
     usable = [Entry(text=f"{sum(tile.ok for tile in tiles)} of {len(tiles)}") for tiles in groups]
     columns = {
         "usable": usable,
-        **{name: _scored(groups, name) for name in scores},
+        **{heading(name): _scored(groups, name) for name in scores},
         "Gini": _averaged(groups, lambda tile: tile.gini, score),
         "zeros": _averaged(groups, lambda tile: tile.zeros, percent),
         "estimated error": _averaged(groups, lambda tile: tile.error, percent),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from moreaugrad.files.foreign import number_name
+from moreaugrad.metrics.catalogue import heading
 from moreaugrad.pictures import Scale
 from moreaugrad.reports.content import Sweep, Tile
 
@@ -84,7 +85,7 @@ def figures(tile: Tile) -> list[tuple[str, str]]:
     ]
     return [
         *shown,
-        *((label, score(value)) for label, value in tile.scores.items()),
+        *((heading(label), score(value)) for label, value in tile.scores.items()),
         *tile.extra.items(),
     ]
 

@@ -199,7 +199,7 @@ class EvaluatePlan(MapsPlan):
 class ReportPlan(Plan):
     """runs: folders of runs of any command. confidence: of the intervals over images. gallery: how
     many images of each run are shown. base: which method each is made of (METHOD=BASE, or BASE for
-    all others): the report then has the faithfulness that is lost."""
+    all others): the report then has the loss of faithfulness."""
 
     GROUP: ClassVar[str] = "Report"
 
