@@ -141,7 +141,11 @@ def test_epsilon_0_is_plain_training(
     assert all(torch.equal(found[name], plain[name]) for name in plain)
 
 
-def test_it_learns_and_the_best_epoch_is_reported_and_loads(pictures: Path, tmp_path: Path) -> None:
+def test_it_learns_and_the_best_epoch_is_reported_and_loads(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, pieces = list[object](), PreparedTrain.pieces
+    monkeypatch.setattr(PreparedTrain, "pieces", lambda *of: passes.append(of) or pieces(*of))
     data = TrainDataPlan(source=str(pictures), validation=0.2, test="test")
     chosen = plan(
         pictures, epochs=6, data=data, protocol=protocol("fast", "l1"),
@@ -149,6 +153,7 @@ def test_it_learns_and_the_best_epoch_is_reported_and_loads(pictures: Path, tmp_
     )  # fmt: skip
     training = TrainRun(chosen)
     outcome, prepared = execute(training, tmp_path / "run"), training.prepared
+    assert len(passes) == 6 + 2  # validation of each epoch; both parts are measured in one pass
     found = training.results(outcome.directory)
     accuracies = [record["validation"]["accuracy"] for record in found["epochs"]]
     assert accuracies[-1] > accuracies[0]

@@ -36,36 +36,49 @@ MEANING = (
 )
 
 
-@torch.no_grad()
+class _Validation:
+    """Accuracy and mean loss, in evaluation mode. A loss that is not finite is None."""
+
+    def __init__(self, prepared: PreparedTrain) -> None:
+        self.module, self.loss_of = prepared.module.eval(), LOSSES[prepared.plan.loss]
+        self.right, self.total, self.count = 0, 0.0, 0
+
+    @torch.no_grad()
+    def add(self, piece: Piece) -> None:
+        output = forward(self.module, piece.x)
+        self.right += int((output.argmax(1) == piece.y).sum())
+        self.total += float(self.loss_of(output, piece.y).double().sum())
+        self.count += len(piece.y)
+
+    def record(self) -> Record:
+        loss = number(self.total / self.count)
+        return {"accuracy": self.right / self.count, "loss": loss, "count": self.count}
+
+
 def validate(prepared: PreparedTrain, loader: Loader) -> Record:
     """Accuracy and mean loss, in evaluation mode. A loss that is not finite is None."""
-    prepared.module.eval()
-    right, total, count = 0, 0.0, 0
-    loss_of = LOSSES[prepared.plan.loss]
+    found = _Validation(prepared)
     for piece in prepared.pieces(loader):
-        output = forward(prepared.module, piece.x)
-        right += int((output.argmax(1) == piece.y).sum())
-        total += float(loss_of(output, piece.y).double().sum())
-        count += len(piece.y)
-    return {"accuracy": right / count, "loss": number(total / count), "count": count}
+        found.add(piece)
+    return found.record()
 
 
 def measure(prepared: PreparedTrain, examples: Examples) -> Record:
     """`validate`; and for `measured` images, spread evenly, the mean Gini index of the true class's
     logit's gradient, over all entries, and the accuracy under one-step perturbations: the signs of
     the loss's gradient times .01, and the penalty's own where the training has one."""
-    loader = prepared.evaluated(examples)
-    found = validate(prepared, loader)
+    found = _Validation(prepared)
     attacks = {f"sign {USUAL:g}": Fast(L1(USUAL), space=prepared.network.space)}
     own = one_step(next(iter(prepared.protocols.values())))
     if own is not None:
         attacks["own penalty"] = own
     indices: list[Tensor] = []
     right = dict.fromkeys(attacks, 0)
-    seen, count = 0, 0
-    for whole in prepared.pieces(loader):
-        piece = _some(whole, spread(seen, len(whole.y), prepared.plan.measured, found["count"]))
-        seen += len(whole.y)
+    count = 0
+    for whole in prepared.pieces(prepared.evaluated(examples)):
+        chosen = spread(found.count, len(whole.y), prepared.plan.measured, len(examples))
+        piece = _some(whole, chosen)
+        found.add(whole)
         if not len(piece.y):
             continue
         indices.append(gini(_gradient(prepared, piece)))
@@ -81,7 +94,7 @@ def measure(prepared: PreparedTrain, examples: Examples) -> Record:
     values = torch.cat(indices).double()
     defined = int((~values.isnan()).sum())
     return {
-        **found,
+        **found.record(),
         "gini": {"mean": number(float(values.nanmean())), "count": defined},
         "robustness": {name: {"accuracy": n / count, "count": count} for name, n in right.items()},
     }
