@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from moreaugrad.score.checks import ModelError
+from moreaugrad.score.graph import operations
+from moreaugrad.score.kinks import ACTIVATIONS, Replaced, Rules
 from moreaugrad.settings import expect
 
 _REFUSED = re.compile(
@@ -60,7 +61,7 @@ def twice_differentiable() -> Iterator[None]:
     Errors: NoSecondDerivative if torch cannot differentiate an operator's derivative.
     """
     try:
-        with sdpa_kernel(SDPBackend.MATH), _Replaced(RULES):
+        with sdpa_kernel(SDPBackend.MATH), Replaced(RULES):
             yield
     except ModelError:
         raise
@@ -77,26 +78,12 @@ def check_twice_differentiable(outputs: Tensor, leaf: Tensor) -> None:
     Torch cuts the graph there, so their second derivative would look like zero.
     Errors: NoSecondDerivative.
     """
-    for node in _nodes(outputs.grad_fn):
+    for node in operations(outputs):
         if not isinstance(node, BackwardCFunction) or not _marked(node):
             continue
-        if any(getattr(other, "variable", None) is leaf for other in _nodes(node)):
+        if any(getattr(other, "variable", None) is leaf for other in operations(node)):
             name = type(node)._forward_cls.__name__  # type: ignore[attr-defined]
             raise NoSecondDerivative(f"{name}, which is marked once_differentiable")
-
-
-def _nodes(root: Any) -> Iterator[Any]:
-    """The recorded operations that lead to `root`, itself included."""
-    seen, open_nodes = {root}, [root]
-    while open_nodes:
-        node = open_nodes.pop()
-        if node is None:
-            continue
-        yield node
-        for following, _ in node.next_functions:
-            if following not in seen:
-                seen.add(following)
-                open_nodes.append(following)
 
 
 _MARK = once_differentiable(lambda _: None).__code__
@@ -127,35 +114,11 @@ def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = No
     return found.masked_fill(same, 0.0)
 
 
-Rules = Mapping[Callable[..., Any], Callable[..., Any]]
-
 RULES: Rules = {
     F.hardsigmoid: _hardsigmoid,
     torch.cdist: _cdist,
 }
 """Functions without a second derivative, and equal functions that have one."""
-
-
-class _Replaced(TorchFunctionMode):
-    """While open, in this thread, calls of the functions in `rules` go to their replacements.
-
-    A replacement takes the function's arguments; it returns NotImplemented to leave a call alone.
-    `count` is the number of calls that were replaced.
-    """
-
-    def __init__(self, rules: Rules) -> None:
-        super().__init__()
-        self.rules, self.count = rules, 0
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        given = kwargs or {}
-        found = self.rules[func](*args, **given) if func in self.rules else NotImplemented
-        if found is NotImplemented:
-            return func(*args, **given)
-        self.count += 1
-        return found
 
 
 def softplus_surrogate(model: nn.Module, beta: float) -> nn.Module:
@@ -189,7 +152,7 @@ class _SoftplusSurrogate(nn.Module):
         self.training = model.training  # and not train(), which would set that of all parts
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with _Replaced(_softplus_rules(self.beta)) as replaced:
+        with Replaced(_softplus_rules(self.beta)) as replaced:
             output = self.model(*args, **kwargs)
         if replaced.count == 0:
             raise ValueError(
@@ -205,46 +168,12 @@ class _SoftplusSurrogate(nn.Module):
 def _softplus_rules(beta: float) -> Rules:
     """Smooth replacements of ReLU and its relatives."""
 
-    def relu(t: Tensor) -> Tensor:
-        return F.softplus(t, beta=beta)
-
-    def written(smooth: Callable[[Tensor], Tensor], t: Tensor, inplace: bool) -> Tensor:
-        return t.copy_(smooth(t.clone())) if inplace else smooth(t)
-
-    def rectified(input: Tensor, inplace: bool = False) -> Tensor:
-        return written(relu, input, inplace)
-
-    def leaky(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-        slope = negative_slope
-        return written(lambda t: slope * t + (1 - slope) * relu(t), input, inplace)
-
-    def hardtanh(
-        input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-    ) -> Any:
-        if min_val != 0:
+    def softened(read: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        found = read(*given, **named)
+        if found is NotImplemented or any(b for _, b in found[1].slopes):
             return NotImplemented
-        return written(lambda t: relu(t) - relu(t - max_val), input, inplace)
+        input, activation, inplace = found
+        smooth = activation.softened(input.clone() if inplace else input, beta)
+        return input.copy_(smooth) if inplace else smooth
 
-    def relu6(input: Tensor, inplace: bool = False) -> Any:
-        return hardtanh(input, 0.0, 6.0, inplace)
-
-    def clamped(input: Tensor, min: Any = None, max: Any = None, inplace: bool = False) -> Any:
-        at_zero = max is None and not isinstance(min, Tensor) and min == 0
-        return rectified(input, inplace) if at_zero else NotImplemented
-
-    plain: Mapping[Callable[..., Any], tuple[Any, ...]] = {
-        rectified: (F.relu, torch.relu, Tensor.relu),
-        leaky: (F.leaky_relu,),
-        hardtanh: (F.hardtanh,),  # torch.nn.ReLU6 calls it
-        relu6: (F.relu6,),
-        clamped: (torch.clamp, Tensor.clamp, torch.clamp_min, Tensor.clamp_min),
-    }
-    in_place: Mapping[Callable[..., Any], tuple[Any, ...]] = {
-        rectified: (F.relu_, torch.relu_, Tensor.relu_),
-        leaky: (F.leaky_relu_,),
-        clamped: (torch.clamp_, Tensor.clamp_, torch.clamp_min_, Tensor.clamp_min_),
-    }
-    rules = {function: rule for rule, found in plain.items() for function in found}
-    for rule, found in in_place.items():
-        rules |= dict.fromkeys(found, partial(rule, inplace=True))
-    return rules
+    return {function: partial(softened, read) for function, read in ACTIVATIONS.items()}

@@ -38,7 +38,8 @@ from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.settings import expect
-from moreaugrad.solvers.blocks import block_error, mean_of_blocks, paired_blocks, relative
+from moreaugrad.solvers.block_means import BlockMeans
+from moreaugrad.solvers.blocks import relative
 from moreaugrad.solvers.second_order import PROBE, QuadraticProblem
 from moreaugrad.solvers.solution import Solution, Status, real_magnitudes
 from moreaugrad.solvers.sparsity import Rule, for_sparsity, searched
@@ -130,6 +131,7 @@ class CAFO(_Displacement):
 
     method: ClassVar[str] = "cafo"
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT,)
+    centre: ClassVar[bool] = False
 
     @property
     def _lambda2(self) -> float:
@@ -149,15 +151,14 @@ class CAFO(_Displacement):
                 return penalty.prox(gradient, weight(gradient)) / twice
             return penalty.prox(gradient / twice, weight(gradient) / twice)
 
-        blocks = paired_blocks(bound.passes)
-        parts = [-bound.value_and_grad(draws=block)[1] / scale for block in blocks]
-        gradient = mean_of_blocks(blocks, parts)
+        means = BlockMeans.of(bound, centred=self.centre)
+        gradient = -means.mean / scale
         delta = solved(gradient)
-        error = relative(block_error(blocks, parts, solved), delta)
+        error = relative(means.error(lambda mean: solved(-mean / scale)), delta)
         status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
         details = self._details(bound, scale, delta, (gradient * delta).sum(1))
-        maps = Solution.direct(0.0 - delta, evaluations=bound.passes, status=status, error=error)
-        return replace(maps, eta=weight(gradient), details=details)
+        maps = Solution.direct(0.0 - delta, means.evaluations, status, error)
+        return replace(maps, eta=weight(gradient), details=details, settings=means.used)
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """H D c / (2 lambda2) at fixed lambda1, D the derivative of the prox."""
@@ -183,8 +184,15 @@ class SmoothCAFO(CAFO, SmoothedExplainer):
     """
 
     samples: int = 32
+    centre: bool = True  # type: ignore[misc]
+    """Shrink the mean gradient towards the one through mean activation derivatives, as in
+    `SmoothGrad`; False takes the plain mean."""
 
     method: ClassVar[str] = "smooth-cafo"
+
+    def fixed(self, draws: int) -> Self:
+        # The derivative is that of the plain mean.
+        return replace(super().fixed(draws), centre=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

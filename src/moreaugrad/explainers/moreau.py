@@ -77,6 +77,9 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
     chains: int = 1
     """2 solves twice, from different starts with different noise, and reports samples with several
     solutions; needs fresh noise."""
+    centre: bool = True
+    """With fresh noise, shrink the mean gradient towards the one through mean activation
+    derivatives, as in `SmoothGrad`; False takes the plain mean."""
     solver: str = "spectral"
     """Solver for deterministic scores: "spectral", "accelerated" or "proximal-gradient"."""
     penalty: Penalty = field(default=Zero())
@@ -132,8 +135,9 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
         if self.fresh:
             sparsity = self.sparsity if self.eta == AUTO else None
             return StochasticFixedPoint(
-                draws=self.draws, chains=self.chains, sparsity=sparsity, **limits
-            )
+                draws=self.draws, chains=self.chains, centre=self.centre, sparsity=sparsity,
+                **limits,
+            )  # fmt: skip
         return SOLVERS[self.solver](max_steps=self.max_evaluations, **limits)
 
     def _problem(self, bound: BoundScore) -> MoreauProblem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -50,6 +51,8 @@ class BoundScore:
     """What the inputs are compared with `[B, n]`, for methods that follow a change."""
     meter: Callable[[int], None] | None = None
     """Called with the number of gradient evaluations of every network pass."""
+    watch: Callable[[Tensor, Tensor], AbstractContextManager[None]] | None = None
+    """Opened around the passes of `block_sums`, with the sample and the block of each row."""
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -174,8 +177,11 @@ class BoundScore:
                     points[chunk] = base[rows]
                 else:
                     add_noise(points[chunk], base, self.sigma, indices[cell // batch], rows)
-            samples = torch.arange(at, end, device=base.device) % batch
-            found = self.chunks.guarded(partial(work, points, samples))
+            places = torch.arange(at, end, device=base.device)
+            samples = places % batch
+            watched = self.watch and self.watch(samples, places // batch // size)
+            with watched or nullcontext():
+                found = self.chunks.guarded(partial(work, points, samples))
             if found is None:  # out of memory: the chunk size was halved, so start over here
                 continue
             blocks = -(-count // size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -25,8 +26,20 @@ LEVEL = 0.975
 """Quantile at which Student's distribution is compared with the normal one."""
 
 
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """The last part of one sample's sequence, of which the mean is taken."""
+
+    mean: Tensor
+    """The mean of each item of the terms, `[k, n]`."""
+    terms: Tensor
+    """The mean of the first item over each whole block, `[J, n]`."""
+    steps: range
+    """The numbers of its terms."""
+
+
 class Blocks:
-    """Sums of consecutive pairs of terms `[B, 2, n]` in at most `most` blocks of equal length.
+    """Sums of consecutive terms `[B, k, n]` in at most `most` blocks of equal length.
 
     When all blocks are full, neighbours are merged and the length doubles: memory stays bounded for
     any length of the sequence, and blocks become longer than its correlation.
@@ -40,7 +53,7 @@ class Blocks:
         self._first = [0] * batch  # a sample's first block that counts
 
     def add(self, term: Tensor) -> None:
-        """Append one pair of terms of each sample, `[B, 2, n]`."""
+        """Append one term of each sample, `[B, k, n]`."""
         if self._sums and self._filled < self._length:
             self._sums[-1] += term
             self._filled += 1
@@ -62,19 +75,19 @@ class Blocks:
         self._first = [self._first[row] for row in rows.tolist()]
 
     def due(self, row: int) -> bool:
-        """Whether enough whole blocks of this sample count for its error to be estimated.
+        """Whether it is time to estimate the error of this sample.
 
-        Not after each of many short blocks: a test that is repeated often succeeds by chance.
+        At growing intervals, because a test that is repeated often succeeds by chance.
         """
         count = len(self._sums) - self._first[row]
-        whole = self._filled == self._length and count % (self._most // MOST) == 0
-        return whole and count >= self._most // 2
+        between = (FEWEST if self._length == 1 else 2) * (self._most // MOST)
+        return self._filled == self._length and count >= FEWEST and count % between == 0
 
-    def tail(self, row: int) -> tuple[Tensor, Tensor]:
-        """A sample's mean pair `[2, n]`, and the mean of its first term over each block, `[J, n]`.
+    def tail(self, row: int) -> Tail:
+        """The part of a sample's sequence since its last restart.
 
         Leading blocks, at most half of them, are left out where that lowers the estimated variance
-        of the first term's mean (MSER: White, 1997).
+        of the first item's mean (MSER: White, 1997).
         """
         # A restart leaves the block out that was open then; at the end there may be no later one.
         first = min(self._first[row], len(self._sums) - 1)
@@ -84,7 +97,9 @@ class Blocks:
         terms = whole[:, 0] / self._length
         dropped = _truncation(terms) if len(whole) >= FEWEST else 0
         count = self._length * (len(whole) - dropped) + partial
-        return blocks[dropped:].sum(0) / count, terms[dropped:]
+        start = self._length * (first + dropped)
+        mean = blocks[dropped:].sum(0) / count
+        return Tail(mean, terms[dropped:], range(start, start + count))
 
 
 def _truncation(terms: Tensor) -> int:

@@ -8,15 +8,20 @@ approximation of the smooth population problem instead.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.centre import HALVES, Centre
 from moreaugrad.score.noise import KEYS
 from moreaugrad.settings import expect
-from moreaugrad.solvers.blocks import FEW, MOST, MOST_OF_FEW, Blocks, sequence_error
+from moreaugrad.solvers.block_means import RECORDED
+from moreaugrad.solvers.blocks import FEW, FEWEST, MOST, MOST_OF_FEW, Blocks, Tail, sequence_error
 from moreaugrad.solvers.descent import FARTHEST
+from moreaugrad.solvers.shrinkage import Bands, Shrinkage
 from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
 from moreaugrad.solvers.sparsity import eta_for
 
@@ -30,8 +35,6 @@ DRIFT = 2.0
 Along a direction of curvature c the map is off by |rho c / (1 + rho c)| of it, which is below 2
 where rho c > -2/3.
 """
-LEAST_STEPS = 32
-"""Steps before a sample may stop."""
 BROKEN = (Status.NON_FINITE, Status.UNBOUNDED)
 """A chain with this status has no mean to join with the other's."""
 RETUNED_ALWAYS, RETUNED_EVERY = 16, 8
@@ -71,6 +74,8 @@ class StochasticFixedPoint:
     chains: int = 1
     """2 runs a second chain from another start with other noise, and reports where the two differ
     by more than their errors explain."""
+    centre: bool = True
+    """Shrink the mean of -rho g towards the one through mean activation derivatives."""
     sparsity: float | None = None
     """Fraction of zeros for which eta is chosen for each sample; None keeps the problem's eta."""
 
@@ -78,8 +83,8 @@ class StochasticFixedPoint:
         expect(self.tolerance > 0, "tolerance", "a number > 0", self.tolerance)
         even = self.draws >= 2 and self.draws % 2 == 0
         expect(even, "draws", "an even number >= 2", self.draws)
-        least, most = 16 * self.draws, self.max_evaluations
-        expected = f"at least 16 steps of {self.draws} noise samples ({least})"
+        least, most = FEWEST * self.draws + HALVES, self.max_evaluations
+        expected = f"at least {FEWEST} steps of {self.draws} noise samples, and 2 ({least})"
         expect(most >= least, "max_evaluations", expected, most)
         expect(self.chains in (1, 2), "chains", "1 or 2", self.chains)
 
@@ -108,11 +113,15 @@ class StochasticFixedPoint:
         few = int(problem.score.counts[0]) <= FEW
         blocks = Blocks(len(y), MOST_OF_FEW if few else MOST)
         guard = _StepGuard(y)
-        last = self.max_evaluations // self.draws
-        for step in range(last):
+        centre = Centre(problem.score) if self.centre else None
+        spent, used = 0, dict[str, object]()
+        for step in count():
             u = problem.prox(y, problem.rho)
+            score = problem.score
+            if centre is not None and _recorded(step, self.draws):
+                score = centre.recording(score, first=step)
             draws = range(step * self.draws, (step + 1) * self.draws)
-            _, gradient = problem.score.value_and_grad(u, draws)
+            _, gradient = score.value_and_grad(u, draws)
             moved = -problem.rho[:, None] * gradient
             if step == 0:
                 reach = FARTHEST * (moved.norm(dim=1) + y.norm(dim=1) + problem.extent)
@@ -120,37 +129,42 @@ class StochasticFixedPoint:
             for row in cut:
                 blocks.restart(row)
             y = y + alpha[:, None] * (moved - y)
-            blocks.add(torch.stack([moved, y], dim=1))
+            blocks.add(torch.stack([moved, y, moved if step % HALVES else -moved], dim=1))
             if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
                 problem = self._retuned(problem, y)
+            if centre is not None and centre.lacking:
+                used, centre = {"centre": False, "centre_lacking": centre.lacking}, None
+            extra = HALVES if centre is not None else 0
+            spent += self.draws
+            due = [blocks.due(row) for row in range(len(y))]
+            last = spent + (extra if any(due) else 0) + self.draws + extra > self.max_evaluations
+            centres = None
+            if centre is not None and (last or any(due)):
+                centres = -problem.rho[:, None] * centre.gradients(problem.score, u)
+                spent += extra
             escaped = (u.norm(dim=1) > reach).tolist()
-            spent = {"steps": step + 1, "evaluations": (step + 1) * self.draws}
+            ends = {"steps": step + 1, "evaluations": spent}
             for row, finite in enumerate(torch.isfinite(gradient).all(1).tolist()):
                 if escaped[row]:
                     eta = problem.eta[row]
                     out.close(
-                        row, Status.UNBOUNDED, values=u[row], error=torch.inf, eta=eta, **spent
+                        row, Status.UNBOUNDED, values=u[row], error=torch.inf, eta=eta, **ends
                     )
-                    continue
-                if not finite:
-                    out.close(row, Status.NON_FINITE, **spent)
-                    continue
-                due = step + 1 >= LEAST_STEPS and blocks.due(row)
-                if not due and step + 1 < last:
-                    continue
-                pair, terms = blocks.tail(row)
-                one = problem.select(torch.tensor([row], device=y.device))
-                spread = FEEDBACK * sequence_error(terms, partial(self._mapped, one))
-                one = self._retuned(one, pair[:1])
-                ahead, behind = one.prox(pair[:1], one.rho), one.prox(pair[1:], one.rho)
-                total = torch.hypot(spread, DRIFT * (ahead - behind).norm())
-                # Equal terms have no error, but their mean has rounding.
-                exact = guard.unvaried(row) or not bool(total > 0)
-                error = torch.zeros_like(total) if exact else total / ahead.norm()
-                status = self._verdict(guard, row, error)
-                if status is not Status.BUDGET_USED or step + 1 == last:
-                    out.close(row, status, values=ahead[0], error=error, eta=one.eta[0], **spent)
-                    means[out.rows[row]] = pair[0]
+                elif not finite:
+                    out.close(row, Status.NON_FINITE, **ends)
+                elif due[row] or last:
+                    one = problem.select(torch.tensor([row], device=y.device))
+                    tail = blocks.tail(row)
+                    found = self._mean(one, tail, None if centres is None else centres[:, [row]])
+                    # Equal terms have no error, but their mean has rounding.
+                    exact = guard.unvaried(row)
+                    error = torch.zeros_like(found.error) if exact else found.error
+                    status = self._verdict(guard, row, error)
+                    if status is not Status.BUDGET_USED or last:
+                        out.close(
+                            row, status, values=found.values, error=error, eta=found.eta, **ends
+                        )
+                        means[out.rows[row]] = found.y
             keep = out.remaining()
             if keep is not None:
                 if len(keep) == 0:
@@ -158,7 +172,28 @@ class StochasticFixedPoint:
                 problem, y, reach = problem.select(keep), y[keep], reach[keep]
                 blocks.select(keep)
                 guard.select(keep)
-        return out.solution(), means
+                if centre is not None:
+                    centre.select(keep)
+        return replace(out.solution(), settings=used), means
+
+    def _mean(self, one: MoreauProblem, tail: Tail, centres: Tensor | None) -> _Mean:
+        """What the tail of one sample's sequence gives; shrunk towards `centres` `[2, 1, n]`."""
+        enough = len(tail.terms) >= FEWEST  # and then both halves have terms
+        shrunk = None if centres is None or not enough else _shrinkage(one.score, tail, centres)
+
+        def mapped(y: Tensor) -> Tensor:
+            return self._mapped(one, y if shrunk is None else shrunk(y))
+
+        moved, y = tail.mean[:1], tail.mean[1:2]
+        ahead = mapped(moved)
+        total = FEEDBACK * sequence_error(tail.terms, mapped)
+        drift = DRIFT * (ahead - mapped(y)).norm()
+        total = torch.hypot(total, drift)
+        y = moved if shrunk is None else shrunk(moved)
+        if shrunk is not None:
+            total = torch.hypot(total, (self._mapped(one, y + shrunk.doubt) - ahead).norm())
+        error = torch.where(total > 0, total / ahead.norm(), 0.0)
+        return _Mean(ahead[0], error, self._retuned(one, y).eta[0], y[0])
 
     def _verdict(self, guard: _StepGuard, row: int, error: Tensor) -> Status:
         if guard.unvaried(row):
@@ -219,7 +254,40 @@ class StochasticFixedPoint:
             eta=eta,
             steps=one.steps + two.steps,
             evaluations=one.evaluations + two.evaluations,
+            settings=one.settings,
         )
+
+
+class _Mean(NamedTuple):
+    """The solution of one sample, from the mean of a sequence."""
+
+    values: Tensor
+    error: Tensor
+    eta: Tensor
+    y: Tensor
+    """The variable before the prox, `[n]`."""
+
+
+def _recorded(step: int, draws: int) -> bool:
+    """Whether the noise samples of a step count for the centre: the first ones, then a quarter."""
+    return step * draws < RECORDED or (step // HALVES) % 4 == 0
+
+
+def _shrinkage(score: BoundScore, tail: Tail, centres: Tensor) -> Shrinkage:
+    """The shrinkage for one sample, whose even and odd steps are the halves."""
+    moved, _, signed = tail.mean
+    steps = tail.steps
+    odd = sum(1 for step in steps if step % HALVES)
+    counts = (len(steps) - odd, odd)
+    halves = [
+        len(steps) * (moved + sign * signed) / (2 * number)
+        for sign, number in zip((-1, 1), counts, strict=True)
+    ]
+    bands = Bands.of(score, centres)
+    apart = bands.coefficients(tail.terms - tail.terms.mean(0)).square().sum(0, keepdim=True)
+    size = len(tail.terms)
+    variance = bands.sums(apart) / (size * max(1, size - 1))
+    return Shrinkage.of(bands, torch.stack(halves)[:, None], variance, centres)
 
 
 def _second(problem: MoreauProblem) -> MoreauProblem:

@@ -1,0 +1,273 @@
+"""The gradient through mean activation derivatives: a cheap estimate of a mean gradient.
+
+One backward pass in which each activation with kinks has the mean of its derivative over the noise,
+that of a normal distribution with the mean and deviation of its own inputs, and max-pooling passes
+to each entry the fraction of its windows that it wins, among those in which it is not zero (after a
+ReLU, whose own mean derivative has the rest). This estimate has a bias and hardly any noise; a mean
+of gradients has noise and no bias. `moreaugrad.solvers.shrinkage` combines the two.
+
+Source of mean derivatives: SmoothDiff (NeurIPS 2025), which counts them over the noise samples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.graph import operations
+from moreaugrad.score.kinks import ACTIVATIONS, Replaced
+
+POOLS: dict[Callable[..., Any], int] = {
+    **dict.fromkeys((F.max_pool1d, torch.max_pool1d), 1),
+    **dict.fromkeys((F.max_pool2d, torch.max_pool2d), 2),
+    **dict.fromkeys((F.max_pool3d, torch.max_pool3d), 3),
+}
+"""Functions of max-pooling, and their number of spatial axes."""
+
+HALVES = 2
+"""Centres made of different noise samples, which separate their noise from their bias."""
+
+_KINKED = re.compile(
+    "(Relu|LeakyRelu|PreluKernel|Rrelu|Threshold|Hardtanh|Hardswish|Hardsigmoid|Hardshrink|"
+    "Softshrink|Clamp|Abs|Max|Min|Amax|Amin|Maximum|Minimum|Fmax|Fmin|Median|Nanmedian|Kthvalue|"
+    r"Topk|Sort|Mode|MaxPool\w*|AdaptiveMaxPool\w*|FractionalMaxPool\w*)(Min|Max|WithNoise)?"
+    r"Backward\d*"
+)
+"""Recorded operations whose derivative jumps."""
+
+
+@dataclass(eq=False)
+class _Sums:
+    """Sums over the noise samples of what one call computes: a row for each sample and half."""
+
+    shape: tuple[int, ...]
+    """The shape of its input, without the rows."""
+    count: Tensor
+    """Noise samples summed, `[R]`."""
+    totals: list[Tensor] = field(default_factory=list)
+    """`[R, K]` each, entries in the order of memory."""
+
+    def add(self, weights: Tensor, terms: Sequence[Tensor]) -> None:
+        """weights `[R, m]`: 1 where a row of the pass belongs. terms: `[m, ...]` each."""
+        self.count = self.count + weights.sum(1)
+        with torch.autocast(weights.device.type, enabled=False):
+            for index, term in enumerate(terms):
+                flat = _in_memory(term).flatten(1).to(weights.dtype)
+                if index == len(self.totals):
+                    self.totals.append(weights @ flat)
+                else:
+                    self.totals[index].addmm_(weights, flat)
+
+    def means(self, rows: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+        """The means for the rows of a pass, in the shapes of `like`."""
+        found = []
+        for total, term in zip(self.totals, like, strict=True):
+            mean = (total[rows] / self.count[rows, None]).reshape(_in_memory(term).shape)
+            found.append(mean if _in_memory(term) is term else mean.movedim(-1, 1))
+        return found
+
+    def select(self, rows: Tensor) -> _Sums:
+        return _Sums(self.shape, self.count[rows], [total[rows] for total in self.totals])
+
+
+def _in_memory(x: Tensor) -> Tensor:
+    """The tensor itself, or channels-last ones with their channels as the last axis."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1) if last and not x.is_contiguous() else x
+
+
+class _Elementwise:
+    """A call of an activation. Its terms are its input and the square of it."""
+
+    def __init__(self, compute: Callable[..., Any], given: tuple[Any, ...], named: Any) -> None:
+        self.compute, self.rest, self.named = compute, given[1:], named
+        found = ACTIVATIONS[compute](*given, **named)
+        self.known = found is not NotImplemented
+        if self.known:
+            self.input, self.activation, self.inplace = found
+
+    def terms(self) -> tuple[Tensor, ...]:
+        wide = self.input.detach().float() if self.input.itemsize < 4 else self.input.detach()
+        return wide, wide.square()
+
+    def averaged(self, means: Sequence[Tensor]) -> Tensor:
+        """The output, with the mean derivative. means: of the terms, for each row."""
+        mean, square = means
+        slope = self.activation.mean_slope(mean, (square - mean.square()).clamp_min(0).sqrt())
+        fixed = self.input.detach().clone()
+        value = self.compute(fixed.clone(), *self.rest, **self.named)
+        found: Tensor = value + slope.to(value.dtype) * (self.input - fixed)
+        return self.input.copy_(found) if self.inplace else found
+
+
+class _Pool:
+    """A call of max-pooling.
+
+    Its terms: where the input is not zero, and for each place in the window where it is largest.
+    """
+
+    def __init__(self, compute: Callable[..., Any], given: tuple[Any, ...], named: Any) -> None:
+        self.compute, self.given, self.named = compute, given, named
+        self.input, self.axes = given[0], POOLS[compute]
+        names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        settings = dict(zip(names, given, strict=False)) | named
+        # A second output would have to be averaged too.
+        self.known = not settings.get("return_indices") and self.input.ndim == self.axes + 2
+        self.kernel = self._each(settings["kernel_size"])
+        self.stride = self._each(settings.get("stride") or settings["kernel_size"])
+        self.padding = self._each(settings.get("padding", 0))
+        self.dilation = self._each(settings.get("dilation", 1))
+
+    def _each(self, value: Any) -> tuple[int, ...]:
+        found = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        return found * (self.axes if len(found) == 1 else 1)
+
+    def terms(self) -> tuple[Tensor, ...]:
+        x = self.input.detach()
+        pooled = self.compute(x, *self.given[1:], **self.named)
+        size = pooled.shape[2:]
+        pooled = pooled.masked_fill(pooled == 0, torch.nan)  # which nothing equals
+        return (x != 0, *(place == pooled for place in self._places(x, size, -torch.inf)))
+
+    def averaged(self, means: Sequence[Tensor]) -> Tensor:
+        """The output, with the mean derivative. means: of the terms, for each row."""
+        used, *wins = means
+        x = self.input.detach()
+        value: Tensor = self.compute(x, *self.given[1:], **self.named)
+        # Without a use there is no win, so that any divisor gives 0.
+        moved = (self.input - x) / torch.where(used > 0, used, 1.0).to(x.dtype)
+        places = self._places(moved, value.shape[2:], 0.0)
+        for win, place in zip(wins, places, strict=True):
+            value = value + win.to(value.dtype) * place
+        return value
+
+    def _places(self, x: Tensor, size: Sequence[int], fill: float) -> Iterator[Tensor]:
+        """For each place in the window, its entry for all windows: `[m, C, *size]`."""
+        axes = range(self.axes)
+        spans = [(size[i] - 1) * self.stride[i] + 1 for i in axes]
+        ends = [(self.kernel[i] - 1) * self.dilation[i] + spans[i] for i in axes]
+        pads = [(self.padding[i], max(0, ends[i] - x.shape[2 + i] - self.padding[i])) for i in axes]
+        wide = F.pad(x, [pad for pair in reversed(pads) for pad in pair], value=fill)
+        for place in product(*map(range, self.kernel)):
+            starts = [place[i] * self.dilation[i] for i in axes]
+            cut = [slice(starts[i], starts[i] + spans[i], self.stride[i]) for i in axes]
+            yield wide[:, :, *cut]
+
+
+class Centre:
+    """Statistics of a score's activations under noise, and the gradient through mean derivatives.
+
+    The noise samples are divided into two halves, with a gradient each. `lacking` is empty, or says
+    why the network has no such gradient.
+    """
+
+    def __init__(self, bound: BoundScore) -> None:
+        self.lacking = ""
+        self._calls: list[_Sums] = []
+        self._follow(bound)
+
+    def recording(self, bound: BoundScore, first: int = 0) -> BoundScore:
+        """The score, whose blocks of noise samples are added to the halves in turn.
+
+        first: the half of the first block.
+        """
+        batch, numbers = len(bound), torch.arange(HALVES * len(bound), device=bound.origin.device)
+
+        @contextmanager
+        def watch(samples: Tensor, blocks: Tensor) -> Iterator[None]:
+            own = samples + batch * ((blocks + first) % HALVES)
+            weights = (numbers[:, None] == own).to(bound.origin.dtype)
+
+            def record(sums: _Sums, call: _Elementwise | _Pool) -> Any:
+                sums.add(weights, call.terms())
+                return NotImplemented
+
+            with self._met(len(samples), record):
+                yield
+
+        return replace(bound, watch=watch)
+
+    def gradients(self, bound: BoundScore, u: Tensor | None = None) -> Tensor:
+        """The gradients at x + u through the mean derivatives of each half, `[2, B, n]`.
+
+        They take an evaluation each.
+        """
+        points = bound.origin if u is None else bound.origin + u
+
+        def work(rows: Tensor, offset: int) -> Tensor:
+            def average(sums: _Sums, call: _Elementwise | _Pool) -> Any:
+                return call.averaged(sums.means(rows + offset, call.terms()))
+
+            with self._met(len(rows), average):
+                return bound.value_and_grad_at(points[rows], rows)[1]
+
+        offsets = [half * len(bound) for half in range(HALVES)]
+        return torch.stack([bound.in_chunks(partial(work, offset=at)) for at in offsets])
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these samples only."""
+        for at, sums in enumerate(self._calls):
+            batch = len(sums.count) // HALVES
+            self._calls[at] = sums.select(
+                torch.cat([rows + half * batch for half in range(HALVES)])
+            )
+
+    def _follow(self, bound: BoundScore) -> None:
+        """Follows one pass of one sample, not counted: are there kinks without a rule?"""
+        zeros, rows = bound.origin.new_zeros(HALVES * len(bound)), bound.rows[:1]
+
+        def note(call: _Elementwise | _Pool) -> Any:
+            if len(call.input) != 1:
+                self.lacking = "an activation's input has another first axis than the batch"
+            self._calls.append(_Sums(tuple(call.input.shape[1:]), zeros))
+            return NotImplemented
+
+        with torch.enable_grad(), _calls(note):
+            parts = bound.layout.restore(bound.origin[:1])
+            parts = tuple(part.detach().requires_grad_() for part in parts)
+            outputs = bound.outputs_of(parts, rows)
+            kinks = [type(node).__name__ for node in operations(outputs)]
+            kinks = [name for name in kinks if _KINKED.fullmatch(name)]
+            if len(kinks) > len(self._calls):
+                self.lacking = f"some kinks have no rule (among {', '.join(sorted(set(kinks)))})"
+            # The reading of the score, and what is computed again in the backward pass, count too.
+            bound.pulled(outputs, parts, rows)
+
+    @contextmanager
+    def _met(self, rows: int, act: Callable[[_Sums, _Elementwise | _Pool], Any]) -> Iterator[None]:
+        """While open, for one pass: `act` answers each call, given the sums of the same call."""
+        at = 0
+
+        def answer(call: _Elementwise | _Pool) -> Any:
+            nonlocal at
+            at += 1
+            own = self._calls[at - 1] if at <= len(self._calls) else None
+            if own is None or tuple(call.input.shape) != (rows, *own.shape):
+                self.lacking = "its activations differ from pass to pass"
+            return NotImplemented if own is None or self.lacking else act(own, call)
+
+        with _calls(answer):
+            yield
+
+
+@contextmanager
+def _calls(answer: Callable[[_Elementwise | _Pool], Any]) -> Iterator[None]:
+    """While open, `answer` is asked at each call of a function with a rule, on the graph."""
+
+    def met(kind: type[_Elementwise | _Pool], function: Any, *given: Any, **named: Any) -> Any:
+        call = kind(function, given, named)
+        return answer(call) if call.known and call.input.requires_grad else NotImplemented
+
+    rules = {f: partial(met, _Elementwise, f) for f in ACTIVATIONS}
+    with Replaced(rules | {f: partial(met, _Pool, f) for f in POOLS}):
+        yield

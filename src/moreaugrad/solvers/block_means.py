@@ -1,0 +1,112 @@
+"""The mean of a gradient over a fixed number of noise samples, with its standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.centre import HALVES, Centre
+from moreaugrad.solvers.blocks import FEWEST, block_error, mean_of_blocks
+from moreaugrad.solvers.shrinkage import Bands, Shrinkage
+
+BLOCKS = 32
+"""Most groups of noise samples from whose means the standard error is estimated."""
+RECORDED = 256
+"""Noise samples from which a centre's statistics are taken: more hardly improve it."""
+
+Each = Callable[[Tensor, Tensor], Tensor]
+"""What is averaged: of gradients `[m, n]` and the samples `[m]` that they belong to, `[m, n]`."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockMeans:
+    """Means over blocks of noise samples, and the mean over all of them, perhaps shrunk."""
+
+    blocks: list[range]
+    """The noise samples of each block."""
+    terms: Tensor
+    """The mean over each block, `[J, B, n]`."""
+    evaluations: int
+    """Evaluations of each sample."""
+    shrinkage: Shrinkage | None = None
+    """How the mean is shrunk towards a centre; None for the plain mean."""
+    lacking: str = ""
+    """Why there is no centre, where one was asked for."""
+
+    @classmethod
+    def of(cls, bound: BoundScore, each: Each | None = None, centred: bool = False) -> BlockMeans:
+        """The mean over the score's `samples` noise samples, of the gradient or of `each`.
+
+        centred: shrink it towards the gradient through mean activation derivatives.
+        """
+
+        def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
+            gradient = bound.value_and_grad_at(points, rows)[1]
+            return (gradient if each is None else each(gradient, rows),)
+
+        samples = bound.passes
+        size = 2 * -(-samples // (2 * BLOCKS))  # even: antithetic pairs stay together
+        blocks = [range(at, min(at + size, samples)) for at in range(0, samples, size)]
+        centre = Centre(bound) if centred and len(blocks) >= FEWEST else None
+        first = min(samples, -(-RECORDED // size) * size) if centre is not None else 0
+        parts: list[Tensor] = []
+        if centre is not None:
+            recorded = centre.recording(bound)
+            parts += recorded.block_sums(work, None, range(first), 1, size)
+        if first < samples:
+            parts += bound.block_sums(work, None, range(first, samples), 1, size)
+        counts = torch.tensor([len(block) for block in blocks]).to(bound.origin)
+        found = cls(blocks, torch.cat(parts) / counts[:, None, None], samples)
+        if centre is None or centre.lacking:
+            return found if centre is None else replace(found, lacking=centre.lacking)
+        centres = centre.gradients(bound)
+        return replace(
+            found, shrinkage=found._towards(centres, bound), evaluations=samples + HALVES
+        )
+
+    def _towards(self, centres: Tensor, bound: BoundScore) -> Shrinkage:
+        """The shrinkage for centres `[2, B, n]`, made of the even and the odd blocks."""
+        counts = torch.tensor([len(block) for block in self.blocks]).to(centres)
+        bands = Bands.of(bound, centres)
+        # sum_j m_j |term_j - mean|^2 / (J - 1) estimates the variance of one noise sample.
+        apart = bands.coefficients(self.terms - self._mean).square()
+        weights = counts / ((len(counts) - 1) * counts.sum())
+        variance = bands.sums(torch.einsum("j,jbn->bn", weights, apart))
+        halves = [
+            torch.einsum("j,jbn->bn", counts[half::HALVES], self.terms[half::HALVES])
+            / counts[half::HALVES].sum()
+            for half in range(HALVES)
+        ]
+        return Shrinkage.of(bands, torch.stack(halves), variance, centres)
+
+    @property
+    def _mean(self) -> Tensor:
+        return mean_of_blocks(self.blocks, self.terms.unbind())
+
+    @property
+    def mean(self) -> Tensor:
+        """`[B, n]`."""
+        return self._mean if self.shrinkage is None else self.shrinkage(self._mean)
+
+    @property
+    def unvaried(self) -> Tensor:
+        """Whether all blocks have the same mean, `[B]`."""
+        return (self.terms == self.terms[0]).all(2).all(0)
+
+    def error(self, mapped: Callable[[Tensor], Tensor]) -> Tensor:
+        """Standard error `[B]` of mapped(mean); NaN for a single block."""
+        shrunk = self.shrinkage or (lambda means: means)
+        spread = block_error(self.blocks, self.terms.unbind(), lambda m: mapped(shrunk(m)))
+        if self.shrinkage is None:
+            return spread
+        bias = mapped(self.mean + self.shrinkage.doubt) - mapped(self.mean)
+        return torch.hypot(spread, bias.norm(dim=1))
+
+    @property
+    def used(self) -> dict[str, object]:
+        """Settings to report where the centre that was asked for is lacking."""
+        return {"centre": False, "centre_lacking": self.lacking} if self.lacking else {}
