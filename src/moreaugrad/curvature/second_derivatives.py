@@ -166,11 +166,14 @@ class _SoftplusSurrogate(nn.Module):
 
 
 def _softplus_rules(beta: float) -> Rules:
-    """Smooth replacements of ReLU and its relatives."""
+    """Smooth replacements of activations whose first kink is at 0.
+
+    Other clamps often guard a number against being too small, which must not change.
+    """
 
     def softened(read: Callable[..., Any], *given: Any, **named: Any) -> Any:
         found = read(*given, **named)
-        if found is NotImplemented or any(b for _, b in found[1].slopes):
+        if found is NotImplemented or found[1].kinks[0] != 0:
             return NotImplemented
         input, activation, inplace = found
         smooth = activation.softened(input.clone() if inplace else input, beta)

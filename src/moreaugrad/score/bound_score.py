@@ -179,9 +179,8 @@ class BoundScore:
                     add_noise(points[chunk], base, self.sigma, indices[cell // batch], rows)
             places = torch.arange(at, end, device=base.device)
             samples = places % batch
-            watched = self.watch and self.watch(samples, places // batch // size)
-            with watched or nullcontext():
-                found = self.chunks.guarded(partial(work, points, samples))
+            blocks_of = places // batch // size
+            found = self.chunks.guarded(partial(self._watched, work, points, samples, blocks_of))
             if found is None:  # out of memory: the chunk size was halved, so start over here
                 continue
             blocks = -(-count // size)
@@ -193,6 +192,16 @@ class BoundScore:
                 self.meter((end - at) * width)
             at = end
         return tuple(totals)
+
+    def _watched(
+        self,
+        work: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+        points: Tensor,
+        samples: Tensor,
+        blocks: Tensor,
+    ) -> tuple[Tensor, ...]:
+        with nullcontext() if self.watch is None else self.watch(samples, blocks):
+            return work(points, samples)
 
     def in_chunks(self, work: Callable[[Tensor], Tensor], width: int = 1) -> Tensor:
         """The joined results of `work` on chunks of rows, `width` places of a pass each."""

@@ -37,6 +37,8 @@ POOLS: dict[Callable[..., Any], int] = {
 HALVES = 2
 """Centres made of different noise samples, which separate their noise from their bias."""
 
+DIFFERENT = "its activations differ from pass to pass"
+
 _KINKED = re.compile(
     "(Relu|LeakyRelu|PreluKernel|Rrelu|Threshold|Hardtanh|Hardswish|Hardsigmoid|Hardshrink|"
     "Softshrink|Clamp|Abs|Max|Min|Amax|Amin|Maximum|Minimum|Fmax|Fmin|Median|Nanmedian|Kthvalue|"
@@ -253,11 +255,13 @@ class Centre:
             at += 1
             own = self._calls[at - 1] if at <= len(self._calls) else None
             if own is None or tuple(call.input.shape) != (rows, *own.shape):
-                self.lacking = "its activations differ from pass to pass"
+                self.lacking = DIFFERENT
             return NotImplemented if own is None or self.lacking else act(own, call)
 
         with _calls(answer):
             yield
+        if at != len(self._calls):
+            self.lacking = self.lacking or DIFFERENT
 
 
 @contextmanager
@@ -265,6 +269,8 @@ def _calls(answer: Callable[[_Elementwise | _Pool], Any]) -> Iterator[None]:
     """While open, `answer` is asked at each call of a function with a rule, on the graph."""
 
     def met(kind: type[_Elementwise | _Pool], function: Any, *given: Any, **named: Any) -> Any:
+        if "input" in named:
+            given = (named.pop("input"), *given)
         call = kind(function, given, named)
         return answer(call) if call.known and call.input.requires_grad else NotImplemented
 

@@ -52,21 +52,22 @@ class BlockMeans:
         size = 2 * -(-samples // (2 * BLOCKS))  # even: antithetic pairs stay together
         blocks = [range(at, min(at + size, samples)) for at in range(0, samples, size)]
         centre = Centre(bound) if centred and len(blocks) >= FEWEST else None
-        first = min(samples, -(-RECORDED // size) * size) if centre is not None else 0
-        parts: list[Tensor] = []
-        if centre is not None:
-            recorded = centre.recording(bound)
-            parts += recorded.block_sums(work, None, range(first), 1, size)
-        if first < samples:
-            parts += bound.block_sums(work, None, range(first, samples), 1, size)
+        recorded = bound if centre is None or centre.lacking else centre.recording(bound)
+        first = min(samples, -(-RECORDED // size) * size)
+        sums = [
+            score.block_sums(work, None, part, 1, size)[0]
+            for score, part in ((recorded, range(first)), (bound, range(first, samples)))
+            if part
+        ]
         counts = torch.tensor([len(block) for block in blocks]).to(bound.origin)
-        found = cls(blocks, torch.cat(parts) / counts[:, None, None], samples)
-        if centre is None or centre.lacking:
-            return found if centre is None else replace(found, lacking=centre.lacking)
-        centres = centre.gradients(bound)
-        return replace(
-            found, shrinkage=found._towards(centres, bound), evaluations=samples + HALVES
-        )
+        found = cls(blocks, torch.cat(sums) / counts[:, None, None], samples)
+        if centre is None:
+            return found
+        centres = None if centre.lacking else centre.gradients(bound)
+        if centres is None or centre.lacking:
+            return replace(found, lacking=centre.lacking)
+        shrinkage = found._towards(centres, bound)
+        return replace(found, shrinkage=shrinkage, evaluations=samples + HALVES)
 
     def _towards(self, centres: Tensor, bound: BoundScore) -> Shrinkage:
         """The shrinkage for centres `[2, B, n]`, made of the even and the odd blocks."""

@@ -69,9 +69,15 @@ class Bands:
             own = (torch.arange(size, dtype=torch.float64) / size).square()
             radius = radius + own.reshape([-1 if i == axis else 1 for i in range(radius.ndim)])
         ring = (radius / radius.ndim).sqrt().mul(RINGS).long().clamp_max(RINGS - 1)
+        each = 1 if self._coloured else self.shape[0]
+        band = torch.tensor(_merged((each * ring.flatten().bincount(minlength=RINGS)).tolist()))
         parts = torch.arange(self.shape[0]) if self._coloured else torch.zeros(self.shape[0])
-        found = ring + RINGS * parts.long().reshape(-1, *[1] * ring.ndim)
+        found = band[ring] + (band[-1] + 1) * parts.long().reshape(-1, *[1] * ring.ndim)
         return found.flatten().to(self.like.device)
+
+    @cached_property
+    def _count(self) -> int:
+        return int(self.index.max()) + 1
 
     @property
     def _coloured(self) -> bool:
@@ -100,7 +106,7 @@ class Bands:
         if not self.shape:
             return values.sum(-1, keepdim=True)
         flat = values.reshape(-1, values.shape[-1])
-        found = flat.new_zeros(len(flat), RINGS * (3 if self._coloured else 1))
+        found = flat.new_zeros(len(flat), self._count)
         return found.index_add_(1, self.index, flat).reshape(*values.shape[:-1], -1)
 
     def spread(self, weights: Tensor) -> Tensor:
@@ -108,10 +114,22 @@ class Bands:
         return weights[..., self.index] if self.shape else weights
 
 
+def _merged(counts: list[int]) -> list[int]:
+    """The band of each ring: neighbours are one band until it has `LEAST_BAND` coefficients."""
+    bands, filled = [0], counts[0]
+    for count in counts[1:]:
+        fresh = filled >= LEAST_BAND
+        bands.append(bands[-1] + fresh)
+        filled = count if fresh else filled + count
+    if filled < LEAST_BAND:  # the last band joins the one before
+        bands = [min(band, max(0, bands[-1] - 1)) for band in bands]
+    return bands
+
+
 def _cosines(size: int) -> Tensor:
     """The orthonormal cosine transform (DCT-II) of one axis, `[size, size]`."""
-    place, order = torch.arange(size, dtype=torch.float64) + 0.5, torch.arange(size)[:, None]
-    found = (math.pi / size * order * place).cos() * math.sqrt(2 / size)
+    order = torch.arange(size, dtype=torch.float64)
+    found = (math.pi / size * order[:, None] * (order + 0.5)).cos() * math.sqrt(2 / size)
     found[0] /= math.sqrt(2)
     return found
 
@@ -136,21 +154,24 @@ class Shrinkage:
         variance: V of each band, `[B, bands]`."""
         m, s = bands.coefficients(halves), bands.coefficients(centres)
         tiny = torch.finfo(m.dtype).tiny
-        k = bands.sums(s[0] * m[1] + s[1] * m[0]) / (2 * bands.sums(s[0] * s[1])).clamp_min(tiny)
+        # Where the centre itself is mostly noise, its halves hardly agree.
+        common = torch.maximum(bands.sums(s[0] * s[1]), bands.sums(s.square()).mean(0) / 4)
+        k = bands.sums(s[0] * m[1] + s[1] * m[0]) / (2 * common).clamp_min(tiny)
         scaled = bands.spread(k) * s
         across = bands.sums((m - scaled.flip(0)).square()).mean(0)
         within = bands.sums((m - scaled).square()).mean(0)
         own = bands.sums((scaled[0] - scaled[1]).square()) / 4  # variance of k S
         far = (across - 2 * variance - own).clamp_min(0)
-        common = torch.minimum((across - within) / 4, torch.minimum(variance, far))
-        apart = variance + far - 2 * common
+        most, least = torch.minimum(variance, far), -(variance * far).sqrt()
+        both = ((across - within) / 4).clamp(least, most)
+        apart = variance + far - 2 * both
         count = bands.sums(torch.ones_like(m[0, :1])).clamp_min(1)
         plain = (count < LEAST_BAND) | (apart <= 0)
-        weight = torch.where(plain, 1.0, (far - common) / apart).clamp(0, 1)
+        weight = torch.where(plain, 1.0, (far - both) / apart).clamp(0, 1)
         # What this many coefficients cannot tell from zero.
         far = torch.maximum(far, variance * (2 / count).sqrt())
         varied = weight.square() * variance
-        square = varied + (1 - weight).square() * far + 2 * weight * (1 - weight) * common
+        square = varied + (1 - weight).square() * far + 2 * weight * (1 - weight) * both
         start, rest = scaled.mean(0), m.mean(0) - scaled.mean(0)
         size = bands.sums(rest.square()).clamp_min(tiny)
         lost = ((square - varied).clamp_min(0) / size).sqrt()

@@ -118,6 +118,8 @@ class StochasticFixedPoint:
         for step in count():
             u = problem.prox(y, problem.rho)
             score = problem.score
+            if centre is not None and centre.lacking:
+                used, centre = {"centre": False, "centre_lacking": centre.lacking}, None
             if centre is not None and _recorded(step, self.draws):
                 score = centre.recording(score, first=step)
             draws = range(step * self.draws, (step + 1) * self.draws)
@@ -132,8 +134,6 @@ class StochasticFixedPoint:
             blocks.add(torch.stack([moved, y, moved if step % HALVES else -moved], dim=1))
             if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
                 problem = self._retuned(problem, y)
-            if centre is not None and centre.lacking:
-                used, centre = {"centre": False, "centre_lacking": centre.lacking}, None
             extra = HALVES if centre is not None else 0
             spent += self.draws
             due = [blocks.due(row) for row in range(len(y))]
