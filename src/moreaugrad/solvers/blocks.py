@@ -74,14 +74,14 @@ class Blocks:
         self._sums = [block[rows] for block in self._sums]
         self._first = [self._first[row] for row in rows.tolist()]
 
-    def due(self, row: int) -> bool:
-        """Whether it is time to estimate the error of this sample.
+    @property
+    def due(self) -> bool:
+        """Whether it is time to estimate errors.
 
         At growing intervals, because a test that is repeated often succeeds by chance.
         """
-        count = len(self._sums) - self._first[row]
         between = (FEWEST if self._length == 1 else 2) * (self._most // MOST)
-        return self._filled == self._length and count >= FEWEST and count % between == 0
+        return self._filled == self._length and len(self._sums) % between == 0
 
     def tail(self, row: int) -> Tail:
         """The part of a sample's sequence since its last restart.

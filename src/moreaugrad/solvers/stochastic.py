@@ -24,6 +24,7 @@ from moreaugrad.solvers.descent import FARTHEST
 from moreaugrad.solvers.shrinkage import Bands, Shrinkage
 from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
 from moreaugrad.solvers.sparsity import eta_for
+from moreaugrad.solvers.step_guard import StepGuard
 
 APART = 1.75
 """Distance of two chains, over the error expected of it, from which they count as different."""
@@ -39,13 +40,6 @@ BROKEN = (Status.NON_FINITE, Status.UNBOUNDED)
 """A chain with this status has no mean to join with the other's."""
 RETUNED_ALWAYS, RETUNED_EVERY = 16, 8
 """An automatic eta is updated at each of the first 16 steps, then at every 8th."""
-
-LEAST_CAP = 1e-4
-"""Smallest alpha that a cut leaves."""
-FORGET, TRACK = 0.9, 0.2
-"""Memory of the curvature estimate, and of the moving means that it takes secants from."""
-RECENT, CLEAR = 0.8, 4.0
-"""Memory of the noise along a secant, and the multiple of it at which concavity counts as seen."""
 
 
 def damping(evaluations: int) -> float:
@@ -112,7 +106,7 @@ class StochasticFixedPoint:
         out, means = Collector(y), torch.zeros_like(y)
         few = int(problem.score.counts[0]) <= FEW
         blocks = Blocks(len(y), MOST_OF_FEW if few else MOST)
-        guard = _StepGuard(y)
+        guard = StepGuard(y)
         centre = Centre(problem.score) if self.centre else None
         spent, used = 0, dict[str, object]()
         for step in count():
@@ -136,10 +130,10 @@ class StochasticFixedPoint:
                 problem = self._retuned(problem, y)
             extra = HALVES if centre is not None else 0
             spent += self.draws
-            due = [blocks.due(row) for row in range(len(y))]
-            last = spent + (extra if any(due) else 0) + self.draws + extra > self.max_evaluations
+            last = spent + 2 * extra + self.draws > self.max_evaluations
+            judged = blocks.due or last
             centres = None
-            if centre is not None and (last or any(due)):
+            if centre is not None and judged:
                 centres = -problem.rho[:, None] * centre.gradients(problem.score, u)
                 spent += extra
             escaped = (u.norm(dim=1) > reach).tolist()
@@ -152,7 +146,7 @@ class StochasticFixedPoint:
                     )
                 elif not finite:
                     out.close(row, Status.NON_FINITE, **ends)
-                elif due[row] or last:
+                elif judged:
                     one = problem.select(torch.tensor([row], device=y.device))
                     tail = blocks.tail(row)
                     found = self._mean(one, tail, None if centres is None else centres[:, [row]])
@@ -195,7 +189,7 @@ class StochasticFixedPoint:
         error = torch.where(total > 0, total / ahead.norm(), 0.0)
         return _Mean(ahead[0], error, self._retuned(one, y).eta[0], y[0])
 
-    def _verdict(self, guard: _StepGuard, row: int, error: Tensor) -> Status:
+    def _verdict(self, guard: StepGuard, row: int, error: Tensor) -> Status:
         if guard.unvaried(row):
             return Status.UNVARIED
         if not bool(error <= self.tolerance):
@@ -294,57 +288,3 @@ def _second(problem: MoreauProblem) -> MoreauProblem:
     """The problem of the second chain, whose noise differs from the first one's."""
     keys = tuple(key + KEYS for key in problem.score.keys)
     return replace(problem, score=replace(problem.score, keys=keys))
-
-
-class _StepGuard:
-    """Cuts alpha for samples where y <- y + alpha (T(y) - y) is unstable.
-
-    The fixed point's slope is -kappa, kappa = rho times the score's curvature, and alpha
-    (1 + kappa) > 2 diverges. kappa is estimated from secants of T against moving means of earlier
-    steps, which costs no evaluation. The guard also records a secant along which -kappa exceeds 1
-    by more than noise explains (there the problem is not convex), and whether T changed at all.
-    """
-
-    def __init__(self, y: Tensor) -> None:
-        self._cap = torch.ones_like(y[:, 0])
-        self._along = torch.zeros_like(self._cap)
-        self._length = torch.zeros_like(self._cap)
-        self._excess = torch.zeros_like(self._cap)
-        self._noise = torch.zeros_like(self._cap)
-        self._u: Tensor | None = None
-        self._moved = self._start = y
-        self._unvaried = torch.ones_like(self._cap, dtype=torch.bool)
-
-    def limit(self, alpha: float, u: Tensor, moved: Tensor) -> tuple[Tensor, list[int]]:
-        """alpha `[B]` for this step, given T(u) = `moved`; and the samples whose alpha was cut."""
-        allowed = self._cap.clamp_max(alpha)
-        if self._u is None:
-            self._u, self._moved, self._start = u.clone(), moved.clone(), moved
-            return allowed, []
-        self._unvaried = self._unvaried & (moved == self._start).all(1)
-        turn, step = moved - self._moved, u - self._u
-        self._along = FORGET * self._along - (turn * step).sum(1)
-        self._length = FORGET * self._length + step.square().sum(1)
-        size = step.norm(dim=1).clamp_min(torch.finfo(u.dtype).tiny)
-        along = (turn * step).sum(1) / size
-        self._excess = torch.maximum(self._excess, along - size)
-        self._noise = RECENT * self._noise + (1 - RECENT) * along.square()
-        kappa = self._along / self._length.clamp_min(torch.finfo(u.dtype).tiny)
-        unstable = (allowed * (1 + kappa) > 2) & (self._cap > LEAST_CAP)
-        lower = torch.minimum(allowed / 2, 1 / (1 + kappa))
-        self._cap = torch.where(unstable, lower, self._cap)
-        self._moved = self._moved + TRACK * turn
-        self._u = self._u + TRACK * step
-        return torch.minimum(allowed, self._cap), unstable.nonzero()[:, 0].tolist()
-
-    def concave(self, row: int) -> bool:
-        """Whether rho times this sample's negative curvature was seen to reach 1."""
-        return bool(self._excess[row] > CLEAR * self._noise[row].sqrt())
-
-    def unvaried(self, row: int) -> bool:
-        """Whether T was the same in all steps of this sample, with different noise."""
-        return bool(self._unvaried[row])
-
-    def select(self, rows: Tensor) -> None:
-        for name, item in vars(self).items():
-            setattr(self, name, item[rows])

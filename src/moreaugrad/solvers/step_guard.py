@@ -1,0 +1,67 @@
+"""The step length of a stochastic fixed point, cut where curvature makes it unstable."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LEAST_CAP = 1e-4
+"""Smallest alpha that a cut leaves."""
+FORGET, TRACK = 0.9, 0.2
+"""Memory of the curvature estimate, and of the moving means that it takes secants from."""
+RECENT, CLEAR = 0.8, 4.0
+"""Memory of the noise along a secant, and the multiple of it at which concavity counts as seen."""
+
+
+class StepGuard:
+    """Cuts alpha for samples where y <- y + alpha (T(y) - y) is unstable.
+
+    The fixed point's slope is -kappa, kappa = rho times the score's curvature, and alpha
+    (1 + kappa) > 2 diverges. kappa is estimated from secants of T against moving means of earlier
+    steps, which costs no evaluation. The guard also records a secant along which -kappa exceeds 1
+    by more than noise explains (there the problem is not convex), and whether T changed at all.
+    """
+
+    def __init__(self, y: Tensor) -> None:
+        self._cap = torch.ones_like(y[:, 0])
+        self._along = torch.zeros_like(self._cap)
+        self._length = torch.zeros_like(self._cap)
+        self._excess = torch.zeros_like(self._cap)
+        self._noise = torch.zeros_like(self._cap)
+        self._u: Tensor | None = None
+        self._moved = self._start = y
+        self._unvaried = torch.ones_like(self._cap, dtype=torch.bool)
+
+    def limit(self, alpha: float, u: Tensor, moved: Tensor) -> tuple[Tensor, list[int]]:
+        """alpha `[B]` for this step, given T(u) = `moved`; and the samples whose alpha was cut."""
+        allowed = self._cap.clamp_max(alpha)
+        if self._u is None:
+            self._u, self._moved, self._start = u.clone(), moved.clone(), moved
+            return allowed, []
+        self._unvaried = self._unvaried & (moved == self._start).all(1)
+        turn, step = moved - self._moved, u - self._u
+        self._along = FORGET * self._along - (turn * step).sum(1)
+        self._length = FORGET * self._length + step.square().sum(1)
+        size = step.norm(dim=1).clamp_min(torch.finfo(u.dtype).tiny)
+        along = (turn * step).sum(1) / size
+        self._excess = torch.maximum(self._excess, along - size)
+        self._noise = RECENT * self._noise + (1 - RECENT) * along.square()
+        kappa = self._along / self._length.clamp_min(torch.finfo(u.dtype).tiny)
+        unstable = (allowed * (1 + kappa) > 2) & (self._cap > LEAST_CAP)
+        lower = torch.minimum(allowed / 2, 1 / (1 + kappa))
+        self._cap = torch.where(unstable, lower, self._cap)
+        self._moved = self._moved + TRACK * turn
+        self._u = self._u + TRACK * step
+        return torch.minimum(allowed, self._cap), unstable.nonzero()[:, 0].tolist()
+
+    def concave(self, row: int) -> bool:
+        """Whether rho times this sample's negative curvature was seen to reach 1."""
+        return bool(self._excess[row] > CLEAR * self._noise[row].sqrt())
+
+    def unvaried(self, row: int) -> bool:
+        """Whether T was the same in all steps of this sample, with different noise."""
+        return bool(self._unvaried[row])
+
+    def select(self, rows: Tensor) -> None:
+        for name, item in vars(self).items():
+            setattr(self, name, item[rows])
