@@ -126,7 +126,9 @@ def test_evaluations_are_counted(method: str) -> None:
 
     model.register_forward_pre_hook(count)
     result = cheap(method, model, check=False).explain(pictures(3), 1)
-    assert int(result.evaluations.sum()) == seen
+    # The pass of one sample by which the rules of a centre are found is not counted, as the check.
+    followed = "centre" in result.settings and result.settings["sigma"] > 0
+    assert seen - int(result.evaluations.sum()) == followed
     checked = cheap(method, model).explain(pictures(3), 1)
     assert torch.equal(checked.evaluations, result.evaluations)  # the check is not counted
 

@@ -142,9 +142,10 @@ def test_evaluations_are_the_passes_of_each_sample() -> None:
     passes.zero_()
     sizes.clear()
     found = StochasticFixedPoint(tolerance=0.02).solve(toys.problem(score, rho=0.5))
+    passes[0] -= 1  # the pass of one sample that looks for kinks
     assert torch.equal(found.evaluations, passes)
     assert len(set(passes.tolist())) > 1
-    assert sizes[-1] < sizes[0]  # finished samples leave the batch
+    assert sizes[-1] < sizes[1]  # finished samples leave the batch
 
 
 # A batch is its samples.
@@ -375,7 +376,7 @@ def test_equal_draws_are_reported() -> None:
         ({"tolerance": math.nan}, "tolerance: expected a number > 0"),
         ({"draws": 0}, "draws: expected an even number >= 2, got 0"),
         ({"draws": 7}, "draws: expected an even number >= 2, got 7"),
-        ({"draws": 32, "max_evaluations": 100}, r"at least 16 steps of 32 .* \(512\), got 100"),
+        ({"draws": 32, "max_evaluations": 100}, r"at least 4 steps of 32 .* \(130\), got 100"),
         ({"chains": 3}, "chains: expected 1 or 2, got 3"),
     ],
 )
@@ -405,9 +406,9 @@ def test_a_restart_within_the_last_block_leaves_something_to_average() -> None:
         blocks.add(torch.full((1, 2, 3), float(number)))
     blocks.restart(0)
     blocks.add(torch.ones(1, 2, 3))
-    pair, terms = blocks.tail(0)
-    assert pair.isfinite().all()
-    assert terms.isfinite().all()
+    tail = blocks.tail(0)
+    assert tail.mean.isfinite().all()
+    assert tail.terms.isfinite().all()
 
 
 def test_a_start_near_a_stationary_point_is_left() -> None:

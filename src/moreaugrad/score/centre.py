@@ -240,7 +240,9 @@ class Centre:
             outputs = bound.outputs_of(parts, rows)
             kinks = [type(node).__name__ for node in operations(outputs)]
             kinks = [name for name in kinks if _KINKED.fullmatch(name)]
-            if len(kinks) > len(self._calls):
+            if not kinks:
+                self.lacking = "the network has no kinks"
+            elif len(kinks) > len(self._calls):
                 self.lacking = f"some kinks have no rule (among {', '.join(sorted(set(kinks)))})"
             # The reading of the score, and what is computed again in the backward pass, count too.
             bound.pulled(outputs, parts, rows)

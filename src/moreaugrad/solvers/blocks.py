@@ -80,7 +80,8 @@ class Blocks:
 
         At growing intervals, because a test that is repeated often succeeds by chance.
         """
-        between = (FEWEST if self._length == 1 else 2) * (self._most // MOST)
+        finer = self._most // MOST
+        between = FEWEST * finer**2 if self._length == 1 else 2 * finer
         return self._filled == self._length and len(self._sums) % between == 0
 
     def tail(self, row: int) -> Tail:

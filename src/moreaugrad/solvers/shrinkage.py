@@ -43,23 +43,24 @@ _COLOURS = (
 class Bands:
     """An orthonormal transform of maps `[.., n]`, and the band of each of its coefficients.
 
-    Images `[C, H, W]`, volumes and series `[C, T]` have the cosine transform of their spatial axes
-    and bands of radial frequency, for each colour component of images with three channels; other
-    inputs are one band.
+    Images `[C, H, W]` and volumes have the cosine transform of their spatial axes and bands of
+    radial frequency, for each colour component of images with three channels; other inputs are one
+    band. So are samples with padding, and sequences, whose bands would change with their padding.
     """
 
     shape: tuple[int, ...]
     """The input's shape; () for one band."""
     like: Tensor
     """Of the maps' dtype and device."""
+    entries: Tensor
+    """Entries of each sample that are not padding, `[B]`."""
 
     @classmethod
     def of(cls, bound: BoundScore, like: Tensor) -> Bands:
         shape, *others = bound.layout.shapes
-        # Padding has no frequencies, and `[L, D]` at a layer is a sequence of embeddings.
-        spatial = not others and bound.mask is None and len(shape) in (2, 3, 4)
-        spatial = spatial and not (len(shape) == 2 and bound.layer is not None)
-        return cls(shape if spatial and min(shape[1:]) >= LEAST_AXIS else (), like[:0])
+        spatial = not others and bound.mask is None and len(shape) in (3, 4)
+        spatial = spatial and min(shape[1:]) >= LEAST_AXIS
+        return cls(shape if spatial else (), like[:0], bound.counts)
 
     @cached_property
     def index(self) -> Tensor:
@@ -108,6 +109,11 @@ class Bands:
         flat = values.reshape(-1, values.shape[-1])
         found = flat.new_zeros(len(flat), self._count)
         return found.index_add_(1, self.index, flat).reshape(*values.shape[:-1], -1)
+
+    @property
+    def counts(self) -> Tensor:
+        """Number of coefficients in each band, `[B, bands]` or `[1, bands]`."""
+        return self.index.bincount()[None] if self.shape else self.entries[:, None]
 
     def spread(self, weights: Tensor) -> Tensor:
         """Weights of bands `[.., bands]` for each coefficient, `[.., n]`."""
@@ -165,7 +171,7 @@ class Shrinkage:
         most, least = torch.minimum(variance, far), -(variance * far).sqrt()
         both = ((across - within) / 4).clamp(least, most)
         apart = variance + far - 2 * both
-        count = bands.sums(torch.ones_like(m[0, :1])).clamp_min(1)
+        count = bands.counts.to(m).clamp_min(1)
         plain = (count < LEAST_BAND) | (apart <= 0)
         weight = torch.where(plain, 1.0, (far - both) / apart).clamp(0, 1)
         # What this many coefficients cannot tell from zero.

@@ -9,6 +9,8 @@ LEAST_CAP = 1e-4
 """Smallest alpha that a cut leaves."""
 FORGET, TRACK = 0.9, 0.2
 """Memory of the curvature estimate, and of the moving means that it takes secants from."""
+SUSPECT, SEEN_AFTER = 0.5, 32
+"""rho times an estimated negative curvature that may turn out to be 1, and steps that show it."""
 RECENT, CLEAR = 0.8, 4.0
 """Memory of the noise along a secant, and the multiple of it at which concavity counts as seen."""
 
@@ -28,6 +30,7 @@ class StepGuard:
         self._length = torch.zeros_like(self._cap)
         self._excess = torch.zeros_like(self._cap)
         self._noise = torch.zeros_like(self._cap)
+        self._bend = torch.zeros_like(self._cap)
         self._u: Tensor | None = None
         self._moved = self._start = y
         self._unvaried = torch.ones_like(self._cap, dtype=torch.bool)
@@ -47,12 +50,17 @@ class StepGuard:
         self._excess = torch.maximum(self._excess, along - size)
         self._noise = RECENT * self._noise + (1 - RECENT) * along.square()
         kappa = self._along / self._length.clamp_min(torch.finfo(u.dtype).tiny)
+        self._bend = torch.maximum(self._bend, -kappa)
         unstable = (allowed * (1 + kappa) > 2) & (self._cap > LEAST_CAP)
         lower = torch.minimum(allowed / 2, 1 / (1 + kappa))
         self._cap = torch.where(unstable, lower, self._cap)
         self._moved = self._moved + TRACK * turn
         self._u = self._u + TRACK * step
         return torch.minimum(allowed, self._cap), unstable.nonzero()[:, 0].tolist()
+
+    def settled(self, row: int, steps: int) -> bool:
+        """Whether enough steps were made to see concavity, where secants suggest that there is."""
+        return steps >= SEEN_AFTER or bool(self._bend[row] < SUSPECT)
 
     def concave(self, row: int) -> bool:
         """Whether rho times this sample's negative curvature was seen to reach 1."""

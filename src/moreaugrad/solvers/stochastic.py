@@ -130,7 +130,8 @@ class StochasticFixedPoint:
                 problem = self._retuned(problem, y)
             extra = HALVES if centre is not None else 0
             spent += self.draws
-            last = spent + 2 * extra + self.draws > self.max_evaluations
+            own = extra if blocks.due else 0
+            last = spent + own + self.draws + extra > self.max_evaluations
             judged = blocks.due or last
             centres = None
             if centre is not None and judged:
@@ -153,7 +154,8 @@ class StochasticFixedPoint:
                     # Equal terms have no error, but their mean has rounding.
                     exact = guard.unvaried(row)
                     error = torch.zeros_like(found.error) if exact else found.error
-                    status = self._verdict(guard, row, error)
+                    settled = last or guard.settled(row, step + 1)
+                    status = self._verdict(guard, row, error if settled else torch.inf + error)
                     if status is not Status.BUDGET_USED or last:
                         out.close(
                             row, status, values=found.values, error=error, eta=found.eta, **ends
