@@ -77,6 +77,14 @@ def roots(squares: Tensor) -> Tensor:
     return squares.clamp_min(0).sqrt()
 
 
+def interval(statistic: Callable[[Tensor], float], count: int, repeats: int = 2000) -> list[float]:
+    """Bootstrap 95 % interval over `count` samples of a statistic of their indices."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(count, (repeats, count), generator=generator)
+    found = torch.tensor([statistic(rows) for rows in chosen], dtype=torch.float64)
+    return found.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+
+
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """Slope of log(seconds) over log(sizes): 1 is linear."""
     x = torch.tensor(sizes, dtype=torch.float64).log()

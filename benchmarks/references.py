@@ -103,13 +103,13 @@ def references(
     def run(seed: int) -> Piece:
         def compute(some: Sequence[str]) -> list[Piece]:
             bound = setting.bind(subject, subject.inputs(some), seed)
-            return _apart(long_run(bound, setting, evaluations, seed == SEED_B))
+            return apart(long_run(bound, setting, evaluations, seed == SEED_B))
 
         settings = _key(subject, setting, PASSES) | {
             "evaluations": evaluations, "draws": DRAWS, "blocks": BLOCKS, "seed": seed,
         }  # fmt: skip
         return cache.fetch(
-            f"{subject.name}-reference", settings, names, compute, at_once=_at_once(subject, DRAWS)
+            f"{subject.name}-reference", settings, names, compute, at_once=at_once(subject, DRAWS)
         )
 
     one, two = run(SEED_A), run(SEED_B)
@@ -146,13 +146,13 @@ def floor_gradients(
         u = torch.stack([solution[name] for name in some])
         starts = range(0, evaluations, block)
         means = [bound.value_and_grad(u, range(at, at + block))[1] for at in starts]
-        return _apart({"gradients": torch.stack(means, 1)})
+        return apart({"gradients": torch.stack(means, 1)})
 
     settings = _key(subject, setting, PASSES) | {
         "evaluations": evaluations, "block": block, "reference": key, "seed": SEED_FLOOR,
     }  # fmt: skip
     pieces = cache.fetch(
-        f"{subject.name}-floor", settings, names, compute, at_once=_at_once(subject, DRAWS)
+        f"{subject.name}-floor", settings, names, compute, at_once=at_once(subject, DRAWS)
     )
     return pieces["gradients"]
 
@@ -183,7 +183,7 @@ def ours(
         if dtype != torch.float32:
             model, inputs = subject.reduced(dtype), inputs.to(dtype)
         found = SparseMoreauGrad(model, **options).explain(inputs, target=target)
-        return _apart(
+        return apart(
             {
                 "map": found.parts[0].flatten(1).float(),
                 "error": found.error.float(),
@@ -193,7 +193,7 @@ def ours(
 
     settings = _key(subject, setting, SOLVER) | {"options": options, "dtype": str(dtype)}
     return cache.fetch(
-        f"{subject.name}-ours", settings, names, compute, at_once=_at_once(subject, 16)
+        f"{subject.name}-ours", settings, names, compute, at_once=at_once(subject, 16)
     )
 
 
@@ -208,7 +208,7 @@ def published(
 
     def compute(some: Sequence[str]) -> list[Piece]:
         found = PublishedMoreauGrad(subject.fast, **options).explain(subject.inputs(some))
-        return _apart({"map": found.parts[0].flatten(1)})
+        return apart({"map": found.parts[0].flatten(1)})
 
     sources = [*PASSES, PACKAGE / "explainers" / "published.py"]
     pieces = cache.fetch(
@@ -216,18 +216,18 @@ def published(
         _key(subject, setting, sources) | {"options": options},
         names,
         compute,
-        at_once=_at_once(subject, DRAWS),
+        at_once=at_once(subject, DRAWS),
     )
     return pieces["map"]
 
 
-def _apart(batch: Piece) -> list[Piece]:
+def apart(batch: Piece) -> list[Piece]:
     """One piece for each image of a batch."""
     count = len(next(iter(batch.values())))
     return [{key: value[i].clone() for key, value in batch.items()} for i in range(count)]
 
 
-def _at_once(subject: Subject, draws: int) -> int:
+def at_once(subject: Subject, draws: int) -> int:
     """Images that fill two chunks: what an interruption loses stays small."""
     return max(1, 2 * subject.chunk // draws)
 

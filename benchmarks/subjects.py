@@ -6,6 +6,7 @@ import copy
 import hashlib
 import io
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,14 @@ from torch import Tensor, nn
 from benchmarks.cache import digest_of
 from benchmarks.cifar_resnet import SMOOTH_WEIGHTS
 from moreaugrad.data.images import load_image
-from moreaugrad.models import Preprocess, fold_batchnorm, load_model
+from moreaugrad.models import LoadedModel, Preprocess, fold_batchnorm, load_model
 
 VARIABLE = "MOREAUGRAD_DATA"
+PHOTO_NETWORKS = {
+    "squeezenet": "squeezenet1_0-imagenet.safetensors",
+    "mobilenetv2": "mobilenetv2-imagenet.safetensors",
+}
+"""Networks for ImageNet, and their weights in the data folder."""
 
 
 class MissingData(Exception):
@@ -63,10 +69,10 @@ def fast(module: nn.Module, example: Tensor) -> nn.Module:
 
 
 def load(name: str) -> Subject:
-    """`squeezenet` (ImageNet photos), `resnet20` or `resnet20-softplus` (CIFAR-10 images)."""
+    """`squeezenet`, `mobilenetv2` (ImageNet photos), `resnet20`, `resnet20-softplus` (CIFAR-10)."""
     folder = data_folder()
-    if name == "squeezenet":
-        return _squeezenet(folder)
+    if name in PHOTO_NETWORKS:
+        return _of_photos(folder, name)
     weights = {
         "resnet20": folder / "models" / "resnet20-cifar10.safetensors",
         "resnet20-softplus": SMOOTH_WEIGHTS,
@@ -84,12 +90,15 @@ def data_folder() -> Path:
     return folder
 
 
-def _squeezenet(folder: Path) -> Subject:
-    weights = folder / "models" / "squeezenet1_0-imagenet.safetensors"
-    model = load_model("torchvision:squeezenet1_0", weights, folder / "imagenet-classes.txt")
+def _of_photos(folder: Path, name: str) -> Subject:
+    weights = folder / "models" / PHOTO_NETWORKS[name]
+    if name == "squeezenet":
+        model = load_model("torchvision:squeezenet1_0", weights, folder / "imagenet-classes.txt")
+    else:
+        model = _from(folder / "models", f"{name}:imagenet")
     photos = folder / "imagenet-sample"
     return Subject(
-        name="squeezenet",
+        name=name,
         module=model.module,
         fast=fast(model.module, torch.zeros(2, 3, 224, 224)),
         weights=digest_of(weights),
@@ -100,6 +109,15 @@ def _squeezenet(folder: Path) -> Subject:
         chunk=16,
         published_steps=200,
     )
+
+
+def _from(folder: Path, factory: str) -> LoadedModel:
+    """A network whose module is in a folder that is not on the Python path."""
+    sys.path.append(str(folder))
+    try:
+        return load_model(factory)
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _resnet20(folder: Path, name: str, weights: Path) -> Subject:

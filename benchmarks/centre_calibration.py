@@ -1,0 +1,113 @@
+"""The stated error against the true one with the default settings, with and without a centre."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from benchmarks import centre, subjects
+from benchmarks import centre_runs as runs
+from benchmarks.context import Context
+from benchmarks.measures import bounded, roots, squared_error, within_factor
+from benchmarks.results import Result, Table
+
+NETWORK = "resnet20"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    images: int
+    reference: int
+    tolerances: tuple[float, ...]
+    limit: int = 4096
+
+
+PLAN = Plan(
+    images=64, reference=centre.PLANS[NETWORK].map_evaluations, tolerances=(0.1, 0.3)
+)  # fmt: skip
+QUICK = Plan(
+    images=2, reference=centre.QUICK.map_evaluations, tolerances=(0.1, 0.3), limit=256
+)  # fmt: skip
+
+
+def run(context: Context) -> Result:
+    subject, setting = subjects.load(NETWORK), runs.Smoothing()
+    plan = QUICK if context.quick else PLAN
+    names = subject.names[: plan.images]
+    reference = runs.map_references(subject, setting, context.cache, names, plan.reference)
+    single = reference.distance <= runs.SEVERAL
+    errors: list[list[object]] = []
+    costs: list[list[object]] = []
+    figures: dict[str, Any] = {
+        "several solutions": [n for n, one in zip(names, single.tolist(), strict=True) if not one],
+        "distance of the references": reference.distance.tolist(),
+    }
+    for tolerance in plan.tolerances:
+        for label, centred in centre.CENTRES.items():
+            found = runs.explained(
+                subject, setting, context.cache, names, runs.MAP, plan.limit,
+                tolerance=tolerance, centre=centred,
+            )  # fmt: skip
+            stated = found["error"].double()
+            true = roots(squared_error(found["map"], reference.a, reference.b))
+            converged = found["converged"].bool()
+            for name, rows in (
+                ("all", converged | True),
+                ("converged", converged),
+                ("one solution", single),
+            ):
+                ratio = stated[rows] / true[rows]
+                below = (ratio < 0.5).double().mean().item()
+                errors.append(
+                    [
+                        tolerance, label, name, int(rows.sum()), ratio.nanmedian().item(),
+                        within_factor(stated[rows], true[rows]), below,
+                        bounded(stated[rows], true[rows]),
+                    ]
+                )  # fmt: skip
+            quantiles = found["evaluations"].quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+            costs.append(
+                [
+                    tolerance, label, int(converged.sum()), stated.median().item(),
+                    true.median().item(), *quantiles,
+                ]
+            )  # fmt: skip
+            figures[f"{tolerance}, {label}"] = {
+                "stated": stated.tolist(),
+                "true": true.tolist(),
+                "evaluations": found["evaluations"].tolist(),
+                "converged": converged.tolist(),
+            }
+    return Result(
+        title=f"Stated error against true error on {NETWORK}, default settings",
+        settings=asdict(plan) | asdict(setting) | {"images": names},
+        figures=figures,
+        tables=[
+            Table(
+                caption=f"Sparse MoreauGrad on {NETWORK}, {len(names)} images: stated over true "
+                "error.",
+                header=[
+                    "tolerance", "setting", "images", "count", "median", "within a factor 2",
+                    "below half", "stated >= true",
+                ],
+                rows=errors,
+            ),
+            Table(
+                caption="Errors and evaluations of all images.",
+                header=[
+                    "tolerance", "setting", "converged", "stated error, median",
+                    "true error, median", "evaluations, 10 %", "median", "90 %",
+                ],
+                rows=costs,
+            ),
+        ],
+        notes=[
+            (
+                f"true error against two references of {plan.reference} evaluations without a "
+                "centre; one solution: they differ by at most "
+                f"{runs.SEVERAL:.0%} of their norm; at most {plan.limit} evaluations"
+            ),
+        ],
+    )  # fmt: skip
