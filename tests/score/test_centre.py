@@ -144,6 +144,15 @@ def test_some_samples_keep_their_statistics() -> None:
     assert torch.allclose(centre.gradients(score.select(rows)), whole[:, rows], atol=1e-6)
 
 
+def test_a_sample_that_overflows_leaves_the_others_alone() -> None:
+    x = normal(3, 3, 12, 12, seed=5, dtype=torch.float32)
+    alone = mg.SmoothGrad(conv(), samples=16).explain(x[:2], 0, ids=range(2))
+    x[2] *= 1e20
+    found = mg.SmoothGrad(conv(), samples=16).explain(x, 0, ids=range(3))
+    assert torch.allclose(found.maps[:2], alone.maps, atol=1e-6)
+    assert torch.allclose(found.error[:2], alone.error, atol=1e-5)
+
+
 class Last(nn.Module):
     """The batch as the second axis."""
 

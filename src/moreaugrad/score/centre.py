@@ -64,7 +64,8 @@ class _Sums:
         self.count = self.count + weights.sum(1)
         with torch.autocast(weights.device.type, enabled=False):
             for index, term in enumerate(terms):
-                flat = _in_memory(term).flatten(1).to(weights.dtype)
+                # Rows that are not finite must not reach other samples as 0 * NaN.
+                flat = _in_memory(term).flatten(1).to(weights.dtype).nan_to_num()
                 if index == len(self.totals):
                     self.totals.append(weights @ flat)
                 else:
