@@ -19,7 +19,7 @@ from benchmarks.results import Result, Table
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`sizes` are evaluations of ours, `floor_sizes` those at which the floor is told.
+    """`sizes` are evaluations of ours, `floor_sizes` those at which the floor is measured.
 
     `floor` is the number of draws at the reference solution, at least twice the largest of these.
     """

@@ -30,7 +30,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "as released": ("published-top-k", {}),
 }
 TRIED = 2
-"""Steps of a first attack, which tells how many the evaluations pay for."""
+"""Steps of a first attack, which shows how many the evaluations pay for."""
 NOTE = """Top-k attacks at an L2 budget of {epsilon} in pixels; each attack has as many steps as
 about {evaluations} evaluations pay for, {draws} draws at each unless said otherwise. overlap: of
 the largest 40 % of the clean map's entries that are not zero, the mean over {pictures} images;

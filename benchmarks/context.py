@@ -1,4 +1,4 @@
-"""What every part is told."""
+"""What every part is given."""
 
 from __future__ import annotations
 

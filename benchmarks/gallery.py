@@ -73,7 +73,7 @@ class Ended(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Column:
-    """Maps `[R, C, H, W]`, one for each case, and what is told of each. `title` has lines.
+    """Maps `[R, C, H, W]`, one for each case, and a note on each. `title` has lines.
 
     percentile: of a map's magnitudes, which gets the last colour.
     """
@@ -93,7 +93,7 @@ class Column:
     def zeros(self) -> Tensor:
         return (self.maps == 0).flatten(1).double().mean(1)
 
-    def told(self, row: int) -> tuple[str, str]:
+    def described(self, row: int) -> tuple[str, str]:
         """Below a map: its share of zeros, and its status where that is a failure."""
         share = float(self.zeros[row])
         # Borders that the network does not look at are no sparsity.
@@ -129,7 +129,7 @@ def column(
 ) -> Column:
     """The maps of a method of the registry; finished ones are taken from the cache.
 
-    A method that works in pixel units (`std`) is told what the preprocessing divides by.
+    A method that works in pixel units (`std`) is given what the preprocessing divides by.
     """
     if "std" in METHODS[method].defaults():
         settings = {"std": list(subject.preprocess.std), **settings}
@@ -256,7 +256,7 @@ def picture(
         for place, pixels in enumerate(cells[line]):
             canvas.image(MARGIN + LABEL + place * step, y, pixels)
         for middle, each in zip(middles, columns, strict=True):
-            zeros, failure = each.told(line)
+            zeros, failure = each.described(line)
             below = y + tall + 7
             canvas.words(middle, below, zeros, size=6.5, colour="0.35")
             canvas.words(middle, below + 11 * bool(zeros), failure, size=6.5, colour=WARNING)

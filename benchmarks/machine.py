@@ -51,7 +51,7 @@ def _status_mib(name: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
-    raise RuntimeError(f"expected a kernel that tells {name} in /proc/self/status")
+    raise RuntimeError(f"expected a kernel that reports {name} in /proc/self/status")
 
 
 def describe() -> dict[str, Any]:

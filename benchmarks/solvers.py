@@ -32,7 +32,7 @@ BUDGET = 600
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """`smooth`: the solution can be computed to high accuracy, and errors be told."""
+    """`smooth`: the solution can be computed to high accuracy, and errors be known."""
 
     name: str
     model: nn.Module

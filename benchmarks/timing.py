@@ -48,7 +48,7 @@ class Watched(nn.Module):
 
 @contextmanager
 def network_time(network: Watched) -> Iterator[Callable[[], float]]:
-    """Gives a function that tells the seconds spent in the network, forward and backward.
+    """Gives a function that returns the seconds spent in the network, forward and backward.
 
     Backward passes are the calls of torch.autograd.grad, which is wrapped meanwhile.
     """

@@ -40,7 +40,7 @@ FRESH_SEED = 4
 
 
 Fresh = list[tuple[Tensor, Tensor, Tensor]]
-"""Batches of images, their labels, and what tells their class."""
+"""Batches of images, their labels, and what gives away their class."""
 
 
 def batches(count: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -55,7 +55,7 @@ def _table(
     lines = [] if before is None else [["before", "", "", *_cells({0: before}, {})]]
     for row in rows:
         beside = {} if row is rows[0] else plain
-        lines.append([row.label, row.protocol.name, row.told, *_cells(runs[row.stem], beside)])
+        lines.append([row.label, row.protocol.name, row.described, *_cells(runs[row.stem], beside)])
     (count,) = {run["gini"]["count"] for found in runs.values() for run in found.values()}
     return Table(
         caption="On the test images: means over seeds with 95 % intervals (Student's t), and "
@@ -85,8 +85,8 @@ def interval(values: Sequence[float], digits: int) -> str:
     """`mean ± half-width` of the 95 % interval (Student's t), the mean alone for one seed."""
     if not values:
         return "–"
-    told = f"{mean(values):.{digits}f}"
+    described = f"{mean(values):.{digits}f}"
     if len(values) < 2:
-        return told
+        return described
     quantile = float(students_t.ppf(0.975, len(values) - 1))
-    return f"{told} ± {quantile * stdev(values) / math.sqrt(len(values)):.{digits}f}"
+    return f"{described} ± {quantile * stdev(values) / math.sqrt(len(values)):.{digits}f}"

@@ -91,22 +91,22 @@ def _ours(found: Judged) -> Table:
     def cells(row: Row) -> Sequence[str]:
         runs = found.runs[row.stem]
 
-        def told(metric: str, scale: int, digits: int) -> str:
+        def described(metric: str, scale: int, digits: int) -> str:
             def number(one: MapsFolder) -> float:
                 return scale * mean(clean(one), metric, keep=filled)
 
             return over_seeds(runs, number, digits)
 
-        tops = [told(f"gaze-overlap-{ratio:g}", 100, 1) for ratio in TOPS.values()]
+        tops = [described(f"gaze-overlap-{ratio:g}", 100, 1) for ratio in TOPS.values()]
         accuracy = interval(list(found.accuracy[row.stem].values()), 1)
-        return [*tops, told("auroc", 100, 1), told("gini", 1, 3), accuracy]
+        return [*tops, described("auroc", 100, 1), described("gini", 1, 3), accuracy]
 
     return Table(
         caption="Share of the map's top that lies in the attention map's, in %: means over seeds "
         "with 95 % intervals (Student's t); one seed where there is none. accuracy: on all test "
         "images.",
         header=["penalty", "epsilon", *TOPS, "AUROC", "Gini", "accuracy"],
-        rows=[[row.label, row.told or "0", *cells(row)] for row in found.rows],
+        rows=[[row.label, row.described or "0", *cells(row)] for row in found.rows],
     )
 
 

@@ -52,8 +52,8 @@ def run(context: Context) -> Result:
             ),
             (
                 "masks are of the label's logit, as in the paper, also those of the test cells, "
-                "so that they tell of the label: orders compare with each other and with the "
-                "random one"
+                "so that they carry information about the label: orders compare with each other "
+                "and with the random one"
             ),
             (
                 "the interval over two seeds (Student's t) is wide; the paper has Imagenette, nine "

@@ -41,7 +41,7 @@ def run(context: Context) -> Result:
         found[study] = {row.label: _results(run) for row, run in zip(rows, runs, strict=True)}
         tables.append(_table(study, rows, found[study]))
         pictures[f"training-features-{study}.png"] = sheet(
-            [f"{row.label}\n{row.told}".strip() for row in rows],
+            [f"{row.label}\n{row.described}".strip() for row in rows],
             [each["label"] for each in found[study][rows[0].label]["classes"]],
             [[_picture(run, each["class"]) for each in found[study][row.label]["classes"]]
              for row, run in zip(rows, runs, strict=True)],

@@ -70,7 +70,7 @@ def _table(found: Judged, shown: Sequence[Record]) -> Table:
         header=["penalty", "protocol", "epsilon", "accuracy",
                 *(Path(record["input"]).stem for record in shown)],
         rows=[
-            [row.label, row.protocol.name, row.told,
+            [row.label, row.protocol.name, row.described,
              f"{next(iter(found.accuracy[row.stem].values())):.1f}", *_ginis(found, row)]
             for row in found.rows
         ],

@@ -156,8 +156,8 @@ def _picture(context: Context, chosen: list[Row], examples: Examples) -> bytes:
         for place in places
     ]  # fmt: skip
     columns = [
-        column(f"{row.label}\n{told}", _maps(context, row, arm)[places])
+        column(f"{row.label}\n{described}", _maps(context, row, arm)[places])
         for row in chosen
-        for arm, told in ARMS.items()
+        for arm, described in ARMS.items()
     ]
     return gallery.picture(cases, columns, [examples.pixels(p)[0] / 255.0 for p in places])

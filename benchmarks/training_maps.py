@@ -107,7 +107,7 @@ def _run(plan: EvaluatePlan, out: Path, label: str) -> MapsFolder:
 def called(row: Row) -> str:
     """A row in a few words."""
     how = f" {row.protocol.name}" if row.protocol.penalty and row.protocol.name != "fast" else ""
-    return f"{row.label}{how} {row.told}".strip()
+    return f"{row.label}{how} {row.described}".strip()
 
 
 def firsts(study: str, *labels: str) -> list[Row]:

@@ -50,7 +50,7 @@ def truths(found: Judged) -> Mapping[int, Tensor]:
 def sweep_curves(
     found: Judged, known: Mapping[int, Tensor], *, keep: Keep, name: str
 ) -> dict[str, bytes]:
-    """NAME.png: what five bands tell as the edges of the map fall."""
+    """NAME.png: what five bands show as the edges of the map fall."""
     shown = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = shown.subplots(1, 2)
     for colour, row in zip(COLOURS, found.rows, strict=False):
@@ -66,8 +66,8 @@ def sweep_curves(
         for panel, other in ((left, precision), (right, alarms)):
             panel.plot(recall, other, color=colour, label=called(row))
             panel.plot(recall[0], other[0], "o", color=colour, markersize=4)
-    for panel, told in ((left, "precision %"), (right, "false positive rate %")):
-        panel.set(xlabel="recall %", ylabel=told)
+    for panel, described in ((left, "precision %"), (right, "false positive rate %")):
+        panel.set(xlabel="recall %", ylabel=described)
         panel.spines[["top", "right"]].set_visible(False)
     handles, labels = left.get_legend_handles_labels()
     shown.legend(handles, labels, loc="outside right upper", frameon=False)

@@ -137,8 +137,8 @@ def _clean(found: Judged, numbers: Sequence[Mean]) -> Table:
         accuracy = next(iter(found.accuracy[row.stem].values()))
         for method in METHODS:
             of_method = [c for c in own if (c.run, c.method) == (called(row), method)]
-            told = [_told(of_method, *column) for column in columns]
-            lines.append([called(row), f"{accuracy:.1f}", method, *told])
+            described = [_described(of_method, *column) for column in columns]
+            lines.append([called(row), f"{accuracy:.1f}", method, *described])
     return Table(
         caption="Maps of the clean images. accuracy: of the network, on all test images.",
         header=["network", "accuracy", "method", "Gini", "zeros %",
@@ -152,8 +152,8 @@ def _attack(numbers: Sequence[Mean], attack: str, budget: float) -> Table:
     lines = []
     for network, method in dict.fromkeys((cell.run, cell.method) for cell in own):
         of_method = [cell for cell in own if (cell.run, cell.method) == (network, method)]
-        told = [_told(of_method, metric, 1, 3) for metric in ABOUT_ATTACKS]
-        lines.append([network, method, *told, max(cell.failed for cell in of_method)])
+        described = [_described(of_method, metric, 1, 3) for metric in ABOUT_ATTACKS]
+        lines.append([network, method, *described, max(cell.failed for cell in of_method)])
     return Table(
         caption=f"{attack}, {budget:g}.",
         header=["network", "method", *ABOUT_ATTACKS, "failed"],
@@ -161,7 +161,7 @@ def _attack(numbers: Sequence[Mean], attack: str, budget: float) -> Table:
     )
 
 
-def _told(own: Sequence[Mean], metric: str, scale: int, digits: int) -> str:
+def _described(own: Sequence[Mean], metric: str, scale: int, digits: int) -> str:
     """`mean [low, high]`, and in parentheses the mean with what an attack failed on."""
     cell = next((cell for cell in own if cell.metric == metric), None)
     if cell is None:
@@ -183,8 +183,8 @@ def _lost(lost: Sequence[Drop]) -> Table:
     lines = []
     for network, method, base in dict.fromkeys((d.run, d.method, d.base) for d in lost):
         own = {d.metric: d for d in lost if (d.run, d.method) == (network, method)}
-        told = [own[f"aopc-{steps}"] for steps in STEPS]
-        percents = [_span(100 * d.drop, 100 * d.low, 100 * d.high, 1) or "–" for d in told]
+        described = [own[f"aopc-{steps}"] for steps in STEPS]
+        percents = [_span(100 * d.drop, 100 * d.low, 100 * d.high, 1) or "–" for d in described]
         lines.append([network, method, base, *percents])
     return Table(
         caption="Share of the base's AOPC that a map loses, in % (below 0: it gains), by steps.",

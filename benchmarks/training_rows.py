@@ -41,7 +41,7 @@ class Row:
         return "-".join([chosen.name, *filter(None, [chosen.penalty]), *map(str, numbers)])
 
     @property
-    def told(self) -> str:
+    def described(self) -> str:
         """The penalty's weights, and what else is set."""
         settings = self.protocol.settings.items()
         return ", ".join(

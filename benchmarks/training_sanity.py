@@ -42,12 +42,12 @@ Figures = Mapping[str, Any]
 def run(context: Context) -> Result:
     found: dict[str, dict[str, Figures]] = {}
     tables, pictures = [], {}
-    for study, told in list(DATA.items())[: 1 if context.quick else None]:
+    for study, described in list(DATA.items())[: 1 if context.quick else None]:
         rows = [replace(row, seeds=ONE) for row in firsts(study, *NETWORKS)]
         networks = trained(context, study, rows)
         folders = {row.label: networks[row.stem][0] for row in rows}
         found[study] = {row.label: _sanity(context, study, row, folders[row.label]) for row in rows}
-        tables += [_table(found[study], mode, told, rows) for mode in MODES]
+        tables += [_table(found[study], mode, described, rows) for mode in MODES]
         pictures[f"training-sanity-{study}.png"] = _maps(context, study, folders, found[study])
     return Result(
         title="Maps of networks with redrawn weights, the AdvGrad paper's figures 11 and 15",
@@ -98,13 +98,13 @@ def similarity(found: Figures, mode: str) -> dict[str, dict[str, dict[str, Any]]
     return blocks
 
 
-def _table(found: Mapping[str, Figures], mode: str, told: str, rows: list[Row]) -> Table:
+def _table(found: Mapping[str, Figures], mode: str, described: str, rows: list[Row]) -> Table:
     networks = {row.label: similarity(found[row.label], mode) for row in rows}
     blocks = list(networks[rows[0].label])
     what = "each layer and all after it are" if mode == CASCADING else "one layer alone is"
     return Table(
-        caption=f"{told}, {mode}: similarity to the network's own maps when {what} redrawn; in "
-        "brackets how many maps have no value.",
+        caption=f"{described}, {mode}: similarity to the network's own maps when {what} redrawn; "
+        "in brackets how many maps have no value.",
         header=["redrawn", *(f"{metric}, {called(row)}" for metric in METRICS for row in rows)],
         rows=[
             [block, *(_cell(networks[row.label][block][metric])
@@ -174,7 +174,7 @@ def _maps(
 
 
 def cascade(model: LoadedModel, x: Tensor, target: Tensor, blocks: list[str]) -> dict[str, Tensor]:
-    """The network's maps, and those of some stages of the cascade to its end, by what is told."""
+    """The network's maps, and those of some stages of the cascade to its end, by caption."""
     module = copy.deepcopy(model.module)
     stages = {round(at * len(blocks) / (SHOWN - 1)) for at in range(SHOWN)}
     found = {}

@@ -84,11 +84,11 @@ def _table(found: Mapping[str, Figures]) -> Table:
              *(cells[label, method, share, metric] for share in SHARES for metric in METRICS),
              f"{percent(min(accuracies))} to {percent(max(accuracies))}"]
         )  # fmt: skip
-    told = [f"{metric}, {words}" for words in SHARES.values() for metric in METRICS]
+    described = [f"{metric}, {words}" for words in SHARES.values() for metric in METRICS]
     return Table(
         caption="Mean similarity of two networks' maps of the same cells, with 95 % intervals "
         "(Student's t); accuracy of the networks on the test cells.",
-        header=["training", "method", *told, "accuracy %"],
+        header=["training", "method", *described, "accuracy %"],
         rows=lines,
     )
 
@@ -104,7 +104,8 @@ def _bars(found: Mapping[str, Figures]) -> bytes:
     names = [label if method == GRADIENT else method for label, method in lines]
     figure = Figure(figsize=(8.6, 3.2), layout="constrained")
     places = np.arange(len(lines))
-    for axes, (metric, told) in zip(figure.subplots(1, 2, sharey=True), SHOWN.items(), strict=True):
+    panels = zip(figure.subplots(1, 2, sharey=True), SHOWN.items(), strict=True)
+    for axes, (metric, described) in panels:
         for step, (share, words) in enumerate(SHARES.items()):
             each = [rows[metric, share, *line] for line in lines]
             # What has no value is NaN, and no bar.
@@ -114,7 +115,7 @@ def _bars(found: Mapping[str, Figures]) -> bytes:
             axes.barh(places + 0.38 * step, means, 0.36, xerr=np.abs(ends - means),
                       color=COLOURS[step], error_kw={"lw": 0.8}, label=words)  # fmt: skip
         axes.set_yticks(places + 0.19, names)
-        axes.set_xlabel(told)
+        axes.set_xlabel(described)
         axes.locator_params(axis="x", nbins=6)
         axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()

@@ -84,7 +84,7 @@ PUBLISHED = {
 MAPS = (
     "The map is the gradient of the logit of the label, on test cells. Five bands take its signed "
     "sum over the channels, all else its magnitudes summed. Binary: the truth is the feature "
-    "alone, a place is marked above .1 or .3 of the map's maximum; the paper does not tell its "
+    "alone, a place is marked above .1 or .3 of the map's maximum; the paper does not report its "
     "own threshold. All in %, but Gini; means over seeds with 95 % intervals (Student's t)."
 )
 SIGNS = (
@@ -169,21 +169,21 @@ def _overall(found: Judged) -> Table:
         caption="Without a threshold: AUROC and average precision of the feature, on images "
         "that have one. accuracy: of the network, on all test images.",
         header=["penalty", "epsilon", "accuracy", "Gini", "AUROC", "AP"],
-        rows=_lines([(row.label, row.told) for row in found.rows], [accuracy, *columns]),
+        rows=_lines([(row.label, row.described) for row in found.rows], [accuracy, *columns]),
     )
 
 
 def _measures(found: Judged, score: str, *, empty: bool) -> Table:
-    told = (
+    described = (
         "with empty images, as published: a fraction of nothing is 0"
         if empty
         else "without empty images (class 9)"
     )
     columns = [_numbers(found, metric, empty=empty) for metric in SCORES[score].values()]
     return Table(
-        caption=f"{score.capitalize()}, {told}.",
+        caption=f"{score.capitalize()}, {described}.",
         header=["penalty", "epsilon", *(SHORT.get(each, each) for each in MEASURES)],
-        rows=_lines([(row.label, row.told) for row in found.rows], columns),
+        rows=_lines([(row.label, row.described) for row in found.rows], columns),
     )
 
 
@@ -198,7 +198,7 @@ def _magnitudes(found: Judged, known: Mapping[int, Tensor]) -> Table:
     for row in found.rows:
         seeds = [numbers(run) for run in found.runs[row.stem].values()]
         cells = [interval(values, 1) for values in zip(*seeds, strict=True)]
-        lines.append([row.label, row.told, *cells])
+        lines.append([row.label, row.described, *cells])
     return Table(
         caption="Five-band, of magnitudes summed over the channels (Captum's Saliency, which the "
         "score's authors use, has no signs), without empty images.",

@@ -162,8 +162,8 @@ def test_a_gallery_shows_each_map_in_its_place() -> None:
     other = pixels[top + 50, left + gallery.CELL + gallery.GAP + 50]
     assert second == pytest.approx(NEUTRAL, abs=4)  # zero everywhere
     assert other == pytest.approx(NEUTRAL, abs=4)
-    assert columns[0].told(0) == ("83.3\u202f% zero", "")
-    assert columns[0].told(1) == ("100\u202f% zero", "budget used")
+    assert columns[0].described(0) == ("83.3\u202f% zero", "")
+    assert columns[0].described(1) == ("100\u202f% zero", "budget used")
     # Many places of .4, few of 1: the former have the last colour, or a lower one.
     rare = torch.zeros(2, 1, 224, 224)
     rare[..., :112], rare[..., :4, :4] = 0.4, 1.0

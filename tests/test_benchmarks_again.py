@@ -59,13 +59,13 @@ def test_similarity_reports_its_interval_and_what_has_no_value() -> None:
 
 def test_stability_is_reported_by_what_was_exchanged() -> None:
     values = iter(range(100))
-    told = [
+    described = [
         row(next(values) / 10, group=share, method="simple-gradient", metric=metric)
         for share in SHARES
         for metric in METRICS
     ]
     networks = [{"accuracy": 0.875}, {"accuracy": 0.85}]
-    found = stability_table({"plain": {"similarity": told[::-1], "networks": networks}})
+    found = stability_table({"plain": {"similarity": described[::-1], "networks": networks}})
     (line,) = found.rows
     assert line[:2] == ["plain", "simple-gradient"]
     assert [cell.partition(" ")[0] for cell in line[2:-1]] == [f"{i / 10:.3f}" for i in range(6)]

@@ -13,7 +13,7 @@ from benchmarks import gallery
 from benchmarks.training_attention import wanted
 from benchmarks.training_maps import GRADIENT, Judged, called, clean, firsts, mean, over_seeds
 from benchmarks.training_pictures import attacked, like_truth, post_processed, truths
-from benchmarks.training_robustness import STEPS, _lost, _told
+from benchmarks.training_robustness import STEPS, _described, _lost
 from benchmarks.training_rows import STUDIES
 from benchmarks.training_truth import EMPTY, METRICS, SCORES, _magnitudes, score_of
 from PIL import Image
@@ -64,15 +64,15 @@ def test_images_without_a_cell_count_as_published_or_not_at_all() -> None:
 def test_means_leave_out_what_is_undefined_and_seeds_without_a_value() -> None:
     runs = {seed: made_up({"gini": [value]}, [0]) for seed, value in enumerate((0.4, 0.6, None))}
     assert math.isnan(mean(clean(runs[2]), "gini"))
-    told = over_seeds(runs, lambda one: mean(clean(one), "gini"), 2)
+    described = over_seeds(runs, lambda one: mean(clean(one), "gini"), 2)
     # t(0.975, 1) = 12.706, standard error 0.1.
-    assert told == "0.50 ± 1.27"
+    assert described == "0.50 ± 1.27"
 
 
 def test_rows_are_found_by_their_label() -> None:
     plain, elastic = firsts("cifar10", "plain", "elastic net")
     assert elastic == next(r for r in STUDIES["cifar10"].rows if r.label == "elastic net")
-    assert (called(plain), called(elastic)) == ("plain", f"elastic net {elastic.told}")
+    assert (called(plain), called(elastic)) == ("plain", f"elastic net {elastic.described}")
     by_label: dict[str, list[float]] = {}
     for row in wanted():
         by_label.setdefault(row.label, []).append(sum(row.protocol.epsilon))
@@ -88,12 +88,12 @@ def test_intervals_and_drops_are_reported_in_their_unit() -> None:
         run="plain", method=GRADIENT, attack=CLEAN, epsilon=None, metric="zeros", better="",
         mean=0.5, low=0.25, high=0.75, count=3, undefined=0, failed=0, mean_with_failed=0.5,
     )  # fmt: skip
-    assert _told([cell], "zeros", 100, 1) == "50.0 [25.0, 75.0]"
-    assert _told([cell], "gini", 1, 3) == "–"
+    assert _described([cell], "zeros", 100, 1) == "50.0 [25.0, 75.0]"
+    assert _described([cell], "gini", 1, 3) == "–"
     lone = replace(cell, low=math.nan, high=math.nan)
-    assert _told([lone], "zeros", 100, 1) == "50.0"
+    assert _described([lone], "zeros", 100, 1) == "50.0"
     lost_all = replace(lone, mean=math.nan, failed=3, mean_with_failed=1.0)
-    assert _told([lost_all], "zeros", 1, 2) == "(1.00)"
+    assert _described([lost_all], "zeros", 1, 2) == "(1.00)"
     lost = [
         Drop(run="plain", method="b", base="a", metric=f"aopc-{steps}", drop=steps / 1000,
              low=-0.1, high=0.2, count=20)
@@ -137,8 +137,8 @@ def test_images_and_magnitudes_are_of_the_run_s_maps(found: Judged, tmp_path: Pa
         if source.label(number) != EMPTY:
             values = found.first(found.rows[0]).map(record).abs().sum(0)[None]
             recalls.append(five_band(values, source[number][2][None], measure="recall").item())
-    told = float(_magnitudes(found, known).rows[0][3])
-    assert told == pytest.approx(100 * sum(recalls) / len(recalls), abs=0.06)
+    described = float(_magnitudes(found, known).rows[0][3])
+    assert described == pytest.approx(100 * sum(recalls) / len(recalls), abs=0.06)
 
     def wide(columns: int) -> int:
         return 2 * gallery.MARGIN + gallery.LABEL + columns * (128 + gallery.GAP)
