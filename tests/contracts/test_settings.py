@@ -15,8 +15,8 @@ from moreaugrad import METHODS, build
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 
-CHOSEN = {"cam_layer"}
-"""Settings whose default leaves the choice to the method: an explanation has what was chosen."""
+CHOSEN = {"cam_layer", "centre_lacking"}
+"""What an explanation has besides its settings: what was chosen, and why there is no centre."""
 
 
 def test_settings_build_the_same_explainer(method: str) -> None:

@@ -19,7 +19,7 @@ from moreaugrad.data.loading import prepare
 from moreaugrad.data.writing import write_cells
 from moreaugrad.models import load_model
 from moreaugrad.models.weights import fit_head
-from moreaugrad.penalties import PENALTIES
+from moreaugrad.penalties.catalogue import TRAINING
 from moreaugrad.reports.studies import study_page
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.network import weights_digest
@@ -103,7 +103,7 @@ CHOICES = [
         protocol(name, "l1" if "penalty" in kind.needs() else None)
         for name, kind in PROTOCOLS.items()
     ),
-    *(protocol("fast", penalty) for penalty in PENALTIES if penalty not in ("zero", "l1")),
+    *(protocol("fast", penalty) for penalty in TRAINING if penalty not in ("zero", "l1")),
     protocol("iterative", "group", published=True),
     protocol("iterative", "elastic-net", update="normalised-ascent", steps=2),
 ]
@@ -121,6 +121,12 @@ def test_every_protocol_and_penalty(
     assert all(bool(torch.isfinite(value).all()) for value in found.values())
     differ = any(not torch.equal(found[name], plain[name]) for name in plain)
     assert differ == (chosen.name != "plain")
+
+
+@pytest.mark.parametrize("penalty", ["weighted-l2", "box"])
+def test_a_penalty_of_maps_alone_is_refused(penalty: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"penalty: expected one of .*l1.*got {penalty}, .*maps"):
+        trained("cells", tmp_path / "run", protocol=protocol("fast", penalty))
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,9 @@ PENALTIES = Registry(
 )  # fmt: skip
 """All penalties by name; `PENALTIES[name].load()` is the class."""
 
+TRAINING = tuple(name for name in PENALTIES if name not in ("weighted-l2", "box"))
+"""Penalties of a network's gradient in training: finite, with the same weights for all entries."""
+
 
 def build(name: str, *weights: float, **settings: Any) -> Any:
     """The penalty of that name, or of your own `package.module:Class`, with these weights.

@@ -110,4 +110,4 @@ class BlockMeans:
     @property
     def used(self) -> dict[str, object]:
         """Settings to report where the centre that was asked for is lacking."""
-        return {"centre": False, "centre_lacking": self.lacking} if self.lacking else {}
+        return {"centre_lacking": self.lacking} if self.lacking else {}

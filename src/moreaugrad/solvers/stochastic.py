@@ -113,7 +113,7 @@ class StochasticFixedPoint:
             u = problem.prox(y, problem.rho)
             score = problem.score
             if centre is not None and centre.lacking:
-                used, centre = {"centre": False, "centre_lacking": centre.lacking}, None
+                used, centre = {"centre_lacking": centre.lacking}, None
             if centre is not None and _recorded(step, self.draws):
                 score = centre.recording(score, first=step)
             draws = range(step * self.draws, (step + 1) * self.draws)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from moreaugrad.data import LAYOUTS
-from moreaugrad.penalties import PENALTIES
+from moreaugrad.penalties.catalogue import TRAINING
 from moreaugrad.runs.plans.common import CELLS, THREADS, ModelPlan, Size
 from moreaugrad.runs.plans.option import Plan, filled, option, part, unkept
 from moreaugrad.runs.plans.text import Settings, read_settings
@@ -132,7 +132,7 @@ class ProtocolPlan(Plan):
         "plain", f"Protocol: {', '.join(PROTOCOLS)}, or package.module:Class.", "--protocol"
     )
     penalty: str | None = option(
-        None, f"Penalty: {', '.join(PENALTIES)}, or package.module:Class.", shown="none"
+        None, f"Penalty: {', '.join(TRAINING)}, or package.module:Class.", shown="none"
     )
     epsilon: tuple[float, ...] = option(
         (), "Weight of the penalty on the gradient; two of the elastic net: l1,l2. In the "

@@ -11,6 +11,7 @@ from moreaugrad.data.examples import Examples
 from moreaugrad.models import LoadedModel
 from moreaugrad.penalties import L1, PENALTIES, ElasticNet, GroupL2, Penalty
 from moreaugrad.penalties import build as build_penalty
+from moreaugrad.penalties.catalogue import TRAINING
 from moreaugrad.registry import choose
 from moreaugrad.runs.plans.toml import of_type
 from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
@@ -47,6 +48,11 @@ def make_penalty(plan: ProtocolPlan) -> Penalty | GuidedPenalty | None:
         if plan.epsilon:
             raise ValueError("epsilon: expected a penalty with it (--penalty), got none")
         return None
+    if plan.penalty in PENALTIES and plan.penalty not in TRAINING:
+        raise ValueError(
+            f"penalty: expected one of {', '.join(TRAINING)}, got {plan.penalty}, which is a "
+            "penalty of maps alone"
+        )
     known = PENALTIES[plan.penalty].defaults()
     blocks = {"size": plan.group, "channels": plan.channels}
     settings = {name: value for name, value in blocks.items() if name in known}
@@ -64,7 +70,7 @@ def make_protocol(plan: TrainPlan, space: InputSpace) -> Protocol:
     wanted = "penalty" in PROTOCOLS[chosen.name].needs()
     if wanted and penalty is None:
         raise ValueError(
-            f"penalty: the protocol {chosen.name} needs one of {', '.join(PENALTIES)} "
+            f"penalty: the protocol {chosen.name} needs one of {', '.join(TRAINING)} "
             "(--penalty), got none"
         )
     if penalty is not None and not wanted:
