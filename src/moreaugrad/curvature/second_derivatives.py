@@ -125,7 +125,7 @@ def softplus_surrogate(model: nn.Module, beta: float) -> nn.Module:
     """The model with every ReLU replaced by softplus_beta(t) = log(1 + exp(beta t)) / beta.
 
     It shares the model's parameters and buffers. Modules and functions are replaced: relu, relu6,
-    leaky_relu, and a clamp at 0 from below. Max-pooling keeps its kinks.
+    leaky_relu, prelu, and clamps at 0 from below. Max-pooling keeps its kinks.
 
     >>> smooth = mg.softplus_surrogate(model, beta=20.0)
 

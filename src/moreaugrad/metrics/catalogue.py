@@ -188,10 +188,7 @@ METRICS = Registry("metric", {
         kind="explainer", better=LOW),
 })  # fmt: skip
 """All metrics by name; `METRICS[name].load()` is the function."""
-WRITTEN = {
-    **{name.lower(): name for name in ("Gini", "SSIM", "AUROC", "AOPC", "ABPC", "LeRF")},
-    **{name.lower(): name for name in ("Dice", "Jaccard", "Spearman", "Pearson")},
-}
+PROPER = ("AOPC", "ABPC", "AUROC", "Dice", "Gini", "Jaccard", "LeRF", "Pearson", "SSIM", "Spearman")
 """Words of metrics' names that are not lower-case."""
 
 
@@ -200,8 +197,9 @@ def heading(label: str) -> str:
     as it is."""
     if label not in METRICS:
         return label
+    proper = {name.lower(): name for name in PROPER}
     words = re.split("(?<!top)(?<!five)(?<!false)-", label)
-    return " ".join(WRITTEN.get(word, word) for word in words)
+    return " ".join(proper.get(word, word) for word in words)
 
 
 def build(name: str, **settings: Any) -> Callable[..., Any]:

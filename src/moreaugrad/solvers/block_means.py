@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,8 +60,7 @@ class BlockMeans:
             for score, part in ((recorded, range(first)), (bound, range(first, samples)))
             if part
         ]
-        counts = torch.tensor([len(block) for block in blocks]).to(bound.origin)
-        found = cls(blocks, torch.cat(sums) / counts[:, None, None], samples)
+        found = cls(blocks, torch.cat(sums) / _sizes(blocks, bound.origin)[:, None, None], samples)
         if centre is None:
             return found
         centres = None if centre.lacking else centre.gradients(bound)
@@ -71,7 +71,7 @@ class BlockMeans:
 
     def _towards(self, centres: Tensor, bound: BoundScore) -> Shrinkage:
         """The shrinkage for centres `[2, B, n]`, made of the even and the odd blocks."""
-        counts = torch.tensor([len(block) for block in self.blocks]).to(centres)
+        counts = _sizes(self.blocks, centres)
         bands = Bands.of(bound, centres)
         # sum_j m_j |term_j - mean|^2 / (J - 1) estimates the variance of one noise sample.
         apart = bands.coefficients(self.terms - self._mean).square()
@@ -84,11 +84,11 @@ class BlockMeans:
         ]
         return Shrinkage.of(bands, torch.stack(halves), variance, centres)
 
-    @property
+    @cached_property
     def _mean(self) -> Tensor:
         return mean_of_blocks(self.blocks, self.terms.unbind())
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         """`[B, n]`."""
         return self._mean if self.shrinkage is None else self.shrinkage(self._mean)
@@ -111,3 +111,8 @@ class BlockMeans:
     def used(self) -> dict[str, object]:
         """Settings to report where the centre that was asked for is lacking."""
         return {"centre_lacking": self.lacking} if self.lacking else {}
+
+
+def _sizes(blocks: list[range], like: Tensor) -> Tensor:
+    """The number of noise samples in each block, `[J]`."""
+    return torch.tensor([len(block) for block in blocks]).to(like)

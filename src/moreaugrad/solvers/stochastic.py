@@ -273,7 +273,7 @@ def _shrinkage(score: BoundScore, tail: Tail, centres: Tensor) -> Shrinkage:
     """The shrinkage for one sample, whose even and odd steps are the halves."""
     moved, _, signed = tail.mean
     steps = tail.steps
-    odd = sum(1 for step in steps if step % HALVES)
+    odd = sum(step % HALVES for step in steps)
     counts = (len(steps) - odd, odd)
     halves = [
         len(steps) * (moved + sign * signed) / (2 * number)
