@@ -78,7 +78,8 @@ class StochasticFixedPoint:
         even = self.draws >= 2 and self.draws % 2 == 0
         expect(even, "draws", "an even number >= 2", self.draws)
         least, most = FEWEST * self.draws + HALVES, self.max_evaluations
-        expected = f"at least {FEWEST} steps of {self.draws} noise samples, and 2 ({least})"
+        steps = f"{FEWEST} steps of {self.draws} noise samples"
+        expected = f"at least {steps} and {HALVES} for the centre ({least})"
         expect(most >= least, "max_evaluations", expected, most)
         expect(self.chains in (1, 2), "chains", "1 or 2", self.chains)
 
