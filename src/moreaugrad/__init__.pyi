@@ -46,6 +46,7 @@ from .explainers.moreau import (
 )
 from .explainers.published import PublishedMoreauGrad as PublishedMoreauGrad
 from .explainers.relex import RelEx as RelEx
+from .models.fast import Optimised as Optimised, optimise as optimise
 from .models.loading import load_model as load_model
 from .penalties.base import Penalty as Penalty, Zero as Zero
 from .penalties.groups import GroupL2 as GroupL2

@@ -41,7 +41,7 @@ def test_the_folded_copy_computes_the_same():
     module = awake(Plain()).double()
     state = copy.deepcopy(module.state_dict())
     x = torch.randn(2, 3, 9, 9, dtype=torch.float64)
-    folded = fold_batchnorm(module, x)
+    folded = fold_batchnorm(module)
     assert norms(folded) == 0
     torch.testing.assert_close(folded(x), module(x))
     assert norms(module) == 2
@@ -113,23 +113,6 @@ def test_training_mode_statistics_and_hooks_are_not_folded():
     hooked = awake(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
     hooked[0].register_forward_hook(lambda *_: None)
     assert fold_batchnorm(hooked) is hooked
-
-
-class ReadsItsType(nn.Module):
-    """Behaves otherwise once it is folded, which only its output tells."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
-
-    def forward(self, x):
-        return self.norm(self.conv(x)) * (2 if isinstance(self.norm, nn.Identity) else 1)
-
-
-def test_the_example_decides_in_the_end():
-    module = awake(ReadsItsType())
-    assert fold_batchnorm(module, torch.randn(2, 3, 4, 4)) is module
-    assert fold_batchnorm(module) is not module
 
 
 def test_gradients_stay_the_same():

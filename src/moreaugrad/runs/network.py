@@ -8,18 +8,17 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from moreaugrad.files.units import Record
-from moreaugrad.models import LoadedModel, Preprocess, fold_batchnorm, load_model
+from moreaugrad.models import LoadedModel, Preprocess, load_model, optimise
 from moreaugrad.runs.plans.common import DTYPES, ComputePlan, ModelPlan, PreprocessPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import InputSpace
-from moreaugrad.score.targets import tensor_output
 from moreaugrad.settings import nearest
 
 M = TypeVar("M", bound=ModelPlan)
@@ -46,21 +45,24 @@ class Network:
         device."""
         named = resolved_device(compute.device)
         device = torch.device((processes or Processes()).own(named))
-        on_cpu, dtype = device.type == "cpu", getattr(torch, compute.dtype)
         model = load_model(**plan.arguments(), device=device)
+        # Convolutions on mps have returned wrong numbers for inputs that are channels-last.
+        safe = device.type != "mps"
         chosen = replace(
             compute, device=named, threads=compute.threads or torch.get_num_threads(),
-            channels_last=on_cpu if compute.channels_last is None else compute.channels_last,
-            fold_batchnorm=on_cpu if compute.fold_batchnorm is None else compute.fold_batchnorm,
+            channels_last=safe if compute.channels_last is None else compute.channels_last,
+            fold_batchnorm=True if compute.fold_batchnorm is None else compute.fold_batchnorm,
         )  # fmt: skip
-        # Folded before it is cast: products of reduced weights would be reduced twice.
-        module = fold_batchnorm(model.module) if chosen.fold_batchnorm else model.module
-        module = module.to(dtype)
-        if chosen.channels_last:
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if dtype == torch.bfloat16:
-            _compute_reduced(module)
-        return cls(model=replace(model, module=module), compute=chosen, device=device)
+        exact = torch.float64 if compute.dtype == "float64" else torch.float32
+        found = optimise(
+            model.module.to(exact), None, fold_batchnorm=bool(chosen.fold_batchnorm),
+            channels_last=bool(chosen.channels_last),
+            dtype=torch.bfloat16 if compute.dtype == "bfloat16" else None,
+        )  # fmt: skip
+        for step in found.steps:
+            if step.name == "dtype" and not step.applied:  # which changes what is computed
+                raise ValueError(f"dtype: {model.name} cannot compute in bfloat16: {step.reason}")
+        return cls(model=replace(model, module=found.model), compute=chosen, device=device)
 
     @classmethod
     def of(cls, model: nn.Module | LoadedModel, x: Tensor | None = None) -> Network:
@@ -219,15 +221,3 @@ def computing(compute: ComputePlan) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         cudnn.deterministic, cudnn.benchmark = before
-
-
-def _compute_reduced(module: nn.Module) -> None:
-    """Inputs, sums and maps stay in float32; the network alone computes in its own precision."""
-    dtype = next(module.parameters()).dtype
-
-    def lower(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        floats = [isinstance(arg, Tensor) and arg.is_floating_point() for arg in args]
-        return tuple(arg.to(dtype) if f else arg for arg, f in zip(args, floats, strict=True))
-
-    module.register_forward_pre_hook(lower)
-    module.register_forward_hook(lambda _, __, output: tensor_output(output).float())

@@ -113,11 +113,11 @@ class ComputePlan(Plan):
     threads: int | None = option(None, "CPU threads of each process.", within=THREADS)
     channels_last: bool | None = option(
         None, "Memory layout of the network: channels last or first.", "--channels-last",
-        negative="--channels-first", shown="last on a CPU",
+        negative="--channels-first", shown="last, but on mps",
     )  # fmt: skip
     fold_batchnorm: bool | None = option(
         None, "Fold batch normalisation into convolutions, or keep it.", "--fold-batchnorm",
-        negative="--keep-batchnorm", shown="fold on a CPU",
+        negative="--keep-batchnorm", shown="fold",
     )  # fmt: skip
 
 
