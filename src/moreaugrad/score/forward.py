@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.backends import mha
+from torch.backends import cudnn, mha
 
 from moreaugrad.score.checks import ForwardError, ModelError, detached
 from moreaugrad.score.inputs import Layout
@@ -29,6 +29,14 @@ DEVICE_ENTRIES, DEVICE_MOST = 40_000_000, 2048
 # Bytes of activations in one pass on a CPU, once they are known: small networks get enough rows to
 # reach the first, and no network exceeds the second.
 CPU_FULL, CPU_LARGEST = 100_000_000, 2_000_000_000
+DEVICE_LARGEST = 0.25
+"""The fraction of a GPU's memory that the activations in one pass take at most."""
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory, whatever else uses it, so that the same run has the same passes when
+    it is repeated; None for another device."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
 
 
 @dataclass(eq=False)
@@ -36,10 +44,15 @@ class Chunks:
     """The chunk size shared by all parts of one computation; it is halved when memory runs out.
 
     most: the largest size that `fit` may choose; None keeps the size, which the user has set.
+    full, largest: bytes of activations that a pass should have, if `most` allows it, and may have.
+    row_bytes: those that a row keeps for its gradient; 0 where they are not known.
     """
 
     size: int
     most: int | None = None
+    full: int = 0
+    largest: int | None = None
+    row_bytes: int = 0
 
     @classmethod
     def of(cls, batch_size: int | None, like: Tensor) -> Chunks:
@@ -48,14 +61,19 @@ class Chunks:
             expect(batch_size >= 1, "batch_size", "at least 1", batch_size)
             return cls(batch_size)
         on_cpu = like.device.type == "cpu"
-        entries, most = (CPU_ENTRIES, CPU_MOST) if on_cpu else (DEVICE_ENTRIES, DEVICE_MOST)
+        entries, usual = (CPU_ENTRIES, CPU_MOST) if on_cpu else (DEVICE_ENTRIES, DEVICE_MOST)
         fitting = max(1, entries // max(1, like.shape[1]))
-        return cls(min(most, fitting), fitting if on_cpu else None)
+        if on_cpu:
+            return cls(min(usual, fitting), fitting, CPU_FULL, CPU_LARGEST)
+        memory = device_memory(like.device)
+        largest = None if memory is None else int(DEVICE_LARGEST * memory)
+        return cls(min(usual, fitting), fitting, largest=largest)
 
     def fit(self, row_bytes: int) -> None:
         """Adapts the size to the bytes of activations that a row keeps for its gradient."""
-        if self.most is not None and row_bytes > 0:
-            full, largest = CPU_FULL // row_bytes, CPU_LARGEST // row_bytes
+        self.row_bytes = row_bytes
+        if self.most is not None and self.largest is not None and row_bytes > 0:
+            full, largest = self.full // row_bytes, self.largest // row_bytes
             self.size = max(1, min(max(self.size, full), largest, self.most))
 
     def guarded(self, work: Callable[[], T]) -> T | None:
@@ -128,39 +146,69 @@ def call(model: Callable[..., Any], *args: object, layout: Layout | None = None)
     layout: the inputs that the error describes; None describes the tensors among `args`.
     """
     tensors = [arg for arg in args if isinstance(arg, Tensor) and arg.ndim > 0]
-    with one_function(), explained(layout or Layout.of(tensors)):
+    with ExitStack() as held:
+        held.enter_context(one_function())
+        if _on_gpu(tensors) and _recurrent(model):
+            held.enter_context(without_cudnn())
+        held.enter_context(explained(layout or Layout.of(tensors)))
         return model(*args)
 
 
-_LOCK = threading.Lock()
-_OPEN = ExitStack()
-_depth = 0
+def _on_gpu(tensors: list[Tensor]) -> bool:
+    return any(tensor.is_cuda for tensor in tensors)
 
 
-@contextmanager
-def one_function() -> Iterator[None]:
-    """While open, passes with and without gradients compute the same function.
+def _recurrent(model: object) -> bool:
+    return isinstance(model, nn.Module) and any(
+        isinstance(part, nn.RNNBase) for part in model.modules()
+    )
 
-    torch's fast path of `nn.TransformerEncoder` runs only without gradients, and skips padded
-    positions; compiled models ignore hooks. Both are switched off. The switches are global: the
-    first thread to enter sets them, and the last one to leave restores the user's settings.
-    """
-    global _depth
-    with _LOCK:
-        if _depth == 0:
-            _OPEN.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
-            mha.set_fastpath_enabled(False)
-            # Nothing is compiled without dynamo. Older torch has no such switch.
-            if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
-                _OPEN.enter_context(torch.compiler.set_stance("force_eager"))
-        _depth += 1
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _depth -= 1
-            if _depth == 0:
-                _OPEN.close()
+
+class _Switches:
+    """Global settings of torch: the first thread that enters sets them, and the last one that
+    leaves restores the user's."""
+
+    def __init__(self, switch: Callable[[ExitStack], None]) -> None:
+        """switch: sets them, and adds what restores them to the stack."""
+        self._switch, self._lock, self._open, self._depth = switch, threading.Lock(), ExitStack(), 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._depth == 0:
+                self._switch(self._open)
+            self._depth += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._open.close()
+
+
+def _one_function(restored: ExitStack) -> None:
+    restored.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+    mha.set_fastpath_enabled(False)
+    # Nothing is compiled without dynamo. Older torch has no such switch.
+    if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+        restored.enter_context(torch.compiler.set_stance("force_eager"))
+
+
+def _without_cudnn(restored: ExitStack) -> None:
+    restored.callback(setattr, cudnn, "enabled", cudnn.enabled)
+    cudnn.enabled = False
+
+
+one_function = _Switches(_one_function)
+"""While open, passes with and without gradients compute the same function.
+
+torch's fast path of `nn.TransformerEncoder` runs only without gradients, and skips padded
+positions; compiled models ignore hooks. Both are switched off.
+"""
+without_cudnn = _Switches(_without_cudnn)
+"""While open, nothing is computed by cuDNN, whose recurrent layers have no backward pass in
+evaluation mode."""
 
 
 @contextmanager

@@ -28,16 +28,28 @@ from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import ComparisonPlan, EvaluatePlan, ExplainPlan
 from moreaugrad.runs.plans.maps import OF_LABEL
 from moreaugrad.runs.processes import Processes
+from moreaugrad.score.forward import device_memory
 
 LARGE = 2**17
 """Entries of an input of which four are computed together."""
 MOST = 64
+STATE, STATE_ROWS, STATE_INPUTS = 0.5, 4, 64
+"""What a solver keeps for each image takes at most this fraction of a GPU's memory. It is about as
+large as what so many rows of a pass keep for their gradients, and so many inputs."""
 
 
-def block_size(first: Tensor) -> int:
-    """Images that are computed together, by the size of one: a function of nothing else, so that a
-    run that is resumed on another machine has the same units."""
-    return max(1, min(MOST, 4 * LARGE // first[0].numel()))
+def block_size(first: Tensor, row_bytes: int) -> int:
+    """Images that are computed together: on a CPU by the size of one alone, on a GPU as many as its
+    memory has room for. A run that is resumed on a machine like the first has the same units.
+
+    first: an input as a batch of one. row_bytes: what a row of a pass keeps for its gradient, 0
+    where that is not known.
+    """
+    memory = device_memory(first.device)
+    if memory is None or row_bytes == 0:
+        return max(1, min(MOST, 4 * LARGE // first[0].numel()))
+    each = STATE_ROWS * row_bytes + STATE_INPUTS * first.nbytes
+    return max(1, min(MOST, int(STATE * memory) // each))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,13 +148,15 @@ def set_up(
             f"{needing[0]}: needs ground truth maps, and these data have none; --data cells has "
             "some, CUB-GHA is another"
         )
+    row_bytes = 0
     for one in {id(m.network): m for m in reversed(methods)}.values():
         with one.network.model.sized():
-            one.explainer.bind(inputs.first(one.network), one.target)
+            bound = one.explainer.bind(inputs.first(one.network), one.target)
+        row_bytes = max(row_bytes, bound.chunks.row_bytes)
     plan = replace(
         plan, data=inputs.plan, target=plan.target if plan.target == OF_LABEL else target,
         model=network.resolved(plan.model), compute=network.compute, settings={},
-        metrics=settings, block=plan.block or block_size(first), **changed,
+        metrics=settings, block=plan.block or block_size(first, row_bytes), **changed,
     )  # fmt: skip
     return Setup(
         plan=plan, network=network, inputs=inputs, methods=methods, attacks=attacks,

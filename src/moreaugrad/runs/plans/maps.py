@@ -200,7 +200,8 @@ class MapsPlan(Plan):
     settings: of every method that has them and is not given its own; empty once they are spelt
     out. methods, metrics: settings by label. A label is a name of the
     registry, or the settings name it (`method`, `metric`), so that one can be there twice.
-    block: images that are computed together, the unit of work; None: by the size of an input.
+    block: images that are computed together, the unit of work; None: by the size of an
+    input on a CPU, by the memory of a GPU.
     """
 
     GROUP: ClassVar[str] = "Explanation"
@@ -230,7 +231,7 @@ class MapsPlan(Plan):
     metrics: Mapping[str, Settings] = option({}, METRICS_HELP, read=read_metrics)
     block: int | None = option(
         None, "Images computed together, the unit of work that an interruption loses.",
-        shown="by the size of an input", group="Computation", within="[1, inf)",
+        shown="by their size, or a GPU's memory", group="Computation", within="[1, inf)",
     )  # fmt: skip
     compute: ComputePlan = part(ComputePlan)
 
