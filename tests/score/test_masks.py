@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from moreaugrad.score.inputs import Layout, flat_mask, rank_from_top, spread
+from moreaugrad.score.inputs import Layout, common, flat_mask, rank_from_top, spread
 
 ONE = Layout(((3, 2),), (torch.float32,))
 TWO = Layout(((3, 2), (4,)), (torch.float32,) * 2)
@@ -74,5 +74,5 @@ def test_ranks_may_differ_between_rows() -> None:
     values = torch.tensor([[3.0, 1.0, 2.0, 2.0], [5.0, 8.0, 0.0, 0.0]])
     expected = values.sort(dim=1, descending=True).values
     for ranks in ([1, 1], [4, 4], [2, 3], [3, 1], [1, 4]):
-        found = rank_from_top(values, torch.tensor(ranks))
+        found = rank_from_top(values, common(torch.tensor(ranks)))
         assert found.tolist() == [float(expected[row, rank - 1]) for row, rank in enumerate(ranks)]

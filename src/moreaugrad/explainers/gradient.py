@@ -22,7 +22,7 @@ from moreaugrad.explainers.derivatives import (
 )
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
-from moreaugrad.score.inputs import MaskLike, rank_from_top
+from moreaugrad.score.inputs import MaskLike, common, rank_from_top
 from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
@@ -314,14 +314,14 @@ class SparsifiedSmoothGrad(_NoisyMean):
             kept = largest(g, _counted(self.tau, counts)) & (g > 0)
             h = kept.to(g.dtype)
             if self.variant == RELAXED:
-                v = rank_from_top(g, _counted(self.gamma, counts))
+                v = rank_from_top(g, common(_counted(self.gamma, counts)))
                 h *= _ratio(g, v[:, None]).clamp_max(1)
         return h.masked_fill(broken, torch.nan)
 
 
 def largest(g: Tensor, count: Tensor) -> Tensor:
     """True on the `count` `[m]` largest entries of rows `[m, n]`, equal ones in their order."""
-    least = rank_from_top(g, count)[:, None]
+    least = rank_from_top(g, common(count))[:, None]
     above, equal = g > least, g == least
     return above | (equal & (equal.cumsum(1) <= count[:, None] - above.sum(1, keepdim=True)))
 

@@ -175,12 +175,16 @@ def spread(flat: Tensor, real: Tensor | None = None) -> Tensor:
     return torch.where(real.any(1), top - flat.masked_fill(~real, torch.inf).amin(1), 0.0)
 
 
-def rank_from_top(values: Tensor, rank: Tensor) -> Tensor:
-    """The `rank`-th largest of each row `[B, G]`, rank `[B]` from 1: `[B]`."""
-    places = set(rank.tolist())
-    if len(places) == 1:
-        place = values.shape[1] + 1 - places.pop()
-        return values.kthvalue(place, dim=1).values
+def common(numbers: Tensor) -> int | Tensor:
+    """The number that all of `[B]` equal, read on the host; themselves where they differ."""
+    found = set(numbers.tolist())
+    return found.pop() if len(found) == 1 else numbers
+
+
+def rank_from_top(values: Tensor, rank: int | Tensor) -> Tensor:
+    """The `rank`-th largest of each row `[B, G]`, from 1 on; one rank, or `[B]`. Returns `[B]`."""
+    if isinstance(rank, int):
+        return values.kthvalue(values.shape[1] + 1 - rank, dim=1).values
     return values.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
 
 

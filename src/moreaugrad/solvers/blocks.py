@@ -1,14 +1,14 @@
-"""Errors of means: the standard error of a map that is made of a mean over noise samples.
+"""Means over blocks of a sequence, and the error of a map that is made of their mean.
 
 Block means turn correlated terms into nearly independent ones; the jackknife carries their spread
-through a map that thresholds.
+through a map that thresholds. All samples of a batch are treated at once, and each as if alone.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -22,20 +22,36 @@ FEW = 64
 """Most entries of an input of few entries."""
 ALTERNATING = 0.8
 """Ratio of errors, of joined blocks to their halves, below which the halves are anticorrelated."""
-LEVEL = 0.975
-"""Quantile at which Student's distribution is compared with the normal one."""
+LONG = 8
+"""Terms in a block from which on errors are estimated after every eighth part of all blocks, not
+every fourth."""
+LEVEL, NODES = 0.975, 513
+"""Quantile at which Student's distribution is compared with the normal one, and the nodes between
+which the ratio is interpolated in 1 / (degrees of freedom), to 2e-6."""
+
+Mapped = Callable[[Tensor], Tensor]
+"""A map `[B, n]` of means `[B, n]`."""
 
 
 @dataclass(frozen=True, eq=False)
-class Tail:
-    """The last part of one sample's sequence, of which the mean is taken."""
+class Tails:
+    """The last part of each sample's sequence, of which the mean is taken."""
 
     mean: Tensor
-    """The mean of each item of the terms, `[k, n]`."""
+    """The mean of each item of the terms, `[B, k, n]`."""
     terms: Tensor
-    """The mean of the first item over each whole block, `[J, n]`."""
-    steps: range
-    """The numbers of its terms."""
+    """The mean of the first item over each whole block, `[J, B, n]`."""
+    valid: Tensor
+    """Which blocks are part of a sample's tail, `[J, B]`: the last ones."""
+    start: Tensor
+    """The number of the tail's first term, `[B]`."""
+    stop: int
+    """The number after that of the last term."""
+
+    @property
+    def blocks(self) -> Tensor:
+        """How many whole blocks each tail has, `[B]`."""
+        return self.valid.sum(0)
 
 
 class Blocks:
@@ -45,12 +61,13 @@ class Blocks:
     any length of the sequence, and blocks become longer than its correlation.
     """
 
-    def __init__(self, batch: int, most: int = MOST) -> None:
+    def __init__(self, like: Tensor, most: int = MOST) -> None:
         self._most = most
         self._length = 1
         self._sums: list[Tensor] = []
         self._filled = 1  # terms in the last block
-        self._first = [0] * batch  # a sample's first block that counts
+        # A sample's first block that counts.
+        self._first = torch.zeros(len(like), dtype=torch.long, device=like.device)
 
     def add(self, term: Tensor) -> None:
         """Append one term of each sample, `[B, k, n]`."""
@@ -60,104 +77,148 @@ class Blocks:
             return
         if len(self._sums) == self._most:
             self._sums = [a + b for a, b in zip(self._sums[::2], self._sums[1::2], strict=True)]
-            self._first = [-(-first // 2) for first in self._first]
+            self._first = (self._first + 1) // 2
             self._length *= 2
         self._sums.append(term.clone())
         self._filled = 1
 
-    def restart(self, row: int) -> None:
-        """Discard all terms so far from the mean of this sample."""
-        self._first[row] = len(self._sums)
+    def restart(self, where: Tensor) -> None:
+        """Discard all terms so far from the mean of the samples `where` `[B]` is True."""
+        self._first = torch.where(where, len(self._sums), self._first)
 
     def select(self, rows: Tensor) -> None:
         """Keep these samples only."""
         self._sums = [block[rows] for block in self._sums]
-        self._first = [self._first[row] for row in rows.tolist()]
+        self._first = self._first[rows]
 
     @property
     def due(self) -> bool:
         """Whether it is time to estimate errors.
 
-        At growing intervals, because a test that is repeated often succeeds by chance.
+        At growing intervals, because a test that is repeated often succeeds by chance, and because
+        the host waits for its result.
         """
         finer = self._most // MOST
-        between = FEWEST * finer**2 if self._length == 1 else 2 * finer
+        between = FEWEST * finer if self._length < LONG else FEWEST * finer // 2
+        between *= finer if self._length == 1 else 1
         return self._filled == self._length and len(self._sums) % between == 0
 
-    def tail(self, row: int) -> Tail:
-        """The part of a sample's sequence since its last restart.
+    def tails(self) -> Tails:
+        """The part of each sample's sequence since its last restart.
 
         Leading blocks, at most half of them, are left out where that lowers the estimated variance
         of the first item's mean (MSER: White, 1997).
         """
-        # A restart leaves the block out that was open then; at the end there may be no later one.
-        first = min(self._first[row], len(self._sums) - 1)
-        blocks = torch.stack([block[row] for block in self._sums[first:]])
         partial = self._filled % self._length
-        whole = blocks[:-1] if partial else blocks
-        terms = whole[:, 0] / self._length
-        dropped = _truncation(terms) if len(whole) >= FEWEST else 0
-        count = self._length * (len(whole) - dropped) + partial
-        start = self._length * (first + dropped)
-        mean = blocks[dropped:].sum(0) / count
-        return Tail(mean, terms[dropped:], range(start, start + count))
+        whole = len(self._sums) - bool(partial)
+        terms = torch.stack([block[:, 0] for block in self._sums[:whole]]) / self._length
+        place = torch.arange(len(self._sums), device=terms.device)[:, None]
+        # A restart leaves the block out that was open then; at the end there may be no later one.
+        first = self._first.clamp_max(len(self._sums) - 1)
+        first = first + _truncation(terms, place[:whole] >= first)
+        kept = place >= first
+        mean = torch.zeros_like(self._sums[0])
+        for block, weight in zip(self._sums, kept.to(mean.dtype), strict=True):
+            mean.addcmul_(block, weight[:, None, None])
+        stop = self._length * whole + partial
+        count = stop - self._length * first
+        mean /= count[:, None, None]
+        return Tails(mean, terms, kept[:whole], self._length * first, stop)
 
 
-def _truncation(terms: Tensor) -> int:
-    """The number d <= J / 2 of leading terms that minimises var(rest) / len(rest)."""
-    count = len(terms)
-    after = torch.arange(count, 0, -1, device=terms.device, dtype=terms.dtype)
+def _truncation(terms: Tensor, valid: Tensor) -> Tensor:
+    """The numbers d <= J / 2 of leading terms that minimise var(rest) / len(rest), `[B]`.
+
+    terms `[J, B, n]`, of which the last ones of each sample are `valid` `[J, B]`.
+    """
+    count = valid.sum(0)
+    rows = _centred(terms, valid)[0].movedim(0, 1)
     # sum of squares about the mean of each tail, from inner products of the terms alone
-    inner = (terms - terms.mean(0)) @ (terms - terms.mean(0)).T
-    tails = inner.flip(0, 1).cumsum(0).cumsum(1).diagonal().flip(0)
-    squares = inner.diagonal().flip(0).cumsum(0).flip(0)
+    inner = rows @ rows.mT
+    tails = inner.flip(1, 2).cumsum(1).cumsum(2).diagonal(dim1=1, dim2=2).flip(1)
+    squares = inner.diagonal(dim1=1, dim2=2).flip(1).cumsum(1).flip(1)
+    place = torch.arange(len(terms), device=terms.device)
+    after = len(terms) - place
     variance = (squares - tails / after) / (after * (after - 1))
-    return int(variance[: count // 2 + 1].argmin())
+    first = (len(terms) - count)[:, None]
+    allowed = (place >= first) & (place <= first + count[:, None] // 2)
+    best = torch.where(allowed, variance, torch.inf).argmin(1) - first[:, 0]
+    return torch.where(count >= FEWEST, best, 0)
 
 
-def sequence_error(terms: Tensor, mapped: Callable[[Tensor], Tensor]) -> Tensor:
-    """Standard error of `mapped(mean of terms)`, a number, for a correlated sequence `[J, n]`.
+def _centred(terms: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """The valid terms `[J, B, n]` minus their mean, 0 elsewhere; and the mean `[B, n]`."""
+    kept = torch.where(valid[..., None], terms, 0.0)
+    mean = kept.sum(0) / valid.sum(0).clamp_min(1)[:, None]
+    return torch.where(valid[..., None], terms - mean, 0.0), mean
+
+
+def sequence_error(tails: Tails, mapped: Mapped) -> Tensor:
+    """Standard error `[B]` of `mapped(mean of the terms)` for correlated sequences.
 
     Jackknife (delete one) through `mapped`, because the error of a thresholded map is not the
-    thresholded error. Returns the largest over terms joined by 1, 2, 4, ..., because short blocks
-    miss correlation; infinity for too few terms.
+    thresholded error. It is the largest over terms joined by 1, 2, 4, ..., because short blocks
+    miss correlation; infinite for fewer than four terms.
     """
-    if len(terms) < FEWEST:
-        return terms.new_tensor(torch.inf)
-    spreads: list[Tensor] = []
-    finest = len(terms)
+    terms, valid, finest = tails.terms, tails.valid, tails.blocks
+    worst = torch.where(finest < FEWEST, torch.inf, torch.zeros_like(terms[0, :, 0]))
+    lone = finest > MOST
     while len(terms) >= FEWEST:
-        count = len(terms)
-        centre = terms.mean(0)
-        left_out = mapped(centre + (centre - terms) / (count - 1))
-        apart = (left_out - left_out.mean(0)) * ((count - 1) / count) ** 0.5
-        spread = student_factor(apart) * apart.norm()
-        if finest > MOST and len(spreads) == 1 and spread < ALTERNATING * spreads[0]:
-            spreads.pop()  # short blocks that alternate in sign overstate the error
-        spreads.append(spread)
-        terms = terms[count % 2 :]
-        terms = (terms[::2] + terms[1::2]) / 2
-    return torch.stack(spreads).amax()
+        count = valid.sum(0)
+        judged = count >= FEWEST
+        centred, mean = _centred(terms, valid)
+        left_out = torch.stack([
+            mapped(mean - apart / (count - 1).clamp_min(1)[:, None]) for apart in centred
+        ])  # fmt: skip
+        apart = _centred(left_out, valid)[0] * ((count - 1) / count).sqrt()[:, None]
+        spread = student_factor(apart, count) * apart.square().sum((0, 2)).sqrt()
+        # Short blocks that alternate in sign overstate the error.
+        alternate = lone & (spread < ALTERNATING * worst)
+        lone = lone & (alternate | (len(terms) == len(tails.terms)))
+        largest = torch.where(alternate, spread, torch.maximum(worst, spread))
+        worst = torch.where(judged, largest, worst)
+        odd = len(terms) % 2
+        terms = (terms[odd::2] + terms[odd + 1 :: 2]) / 2
+        valid = valid[odd::2] & valid[odd + 1 :: 2]
+    return worst
 
 
-def student_factor(deviations: Tensor) -> float:
-    """Factor >= 1 by which Student's t widens the error estimated from centred rows `[J, n]`.
+def student_factor(deviations: Tensor, count: Tensor) -> Tensor:
+    """Factors `[B]` >= 1 by which Student's t widens the error estimated from centred rows.
 
+    deviations: `[J, B, n]`, of which `count` `[B]` rows are not just zeros.
     Rows that vary along few directions give a poor estimate of their own spread. With the effective
     number of directions d = (sum of C's eigenvalues)^2 / (sum of their squares), C the rows'
     covariance, the estimate has (J - 1) d degrees of freedom (Satterthwaite, 1946).
     """
+    rows = deviations.movedim(0, 1)
+    inner = rows @ rows.mT
+    total = inner.diagonal(dim1=1, dim2=2).sum(1)
+    known = (total > 0) & torch.isfinite(total)
+    inner = inner / torch.where(known, total, 1.0)[:, None, None]
+    free = (count - 1).clamp_min(1)
+    # J rows make 1 / d too large by about 1 / (J - 1).
+    ratio = inner.square().sum((1, 2)) - 1 / free
+    inverse = torch.where(free > 1, ratio.clamp_min(1e-6) / free, 1.0)
+    return torch.where(known, _widened(inverse), 1.0)
+
+
+def _widened(inverse: Tensor) -> Tensor:
+    """Quantile of Student's t over that of the normal distribution, at 1 / (degrees of freedom)."""
+    table = _student_quantiles().to(inverse)
+    place = inverse.nan_to_num().clamp(0, 1) * (NODES - 1)
+    low = place.long().clamp_max(NODES - 2)
+    return torch.lerp(table[low], table[low + 1], place - low)
+
+
+@lru_cache(maxsize=1)
+def _student_quantiles() -> Tensor:
+    """What `_widened` interpolates, at `NODES` values from 0 to 1."""
     from scipy.special import ndtri, stdtrit
 
-    inner = (deviations @ deviations.T).double()
-    total = float(inner.trace())
-    if not 0 < total < math.inf:
-        return 1.0
-    free = len(deviations) - 1
-    # J rows make 1 / d too large by about 1 / (J - 1).
-    ratio = float(inner.square().sum()) / total**2 - 1 / free
-    degrees = free / max(ratio, 1e-6) if free > 1 else 1.0
-    return float(stdtrit(degrees, LEVEL) / ndtri(LEVEL))
+    degrees = 1 / torch.linspace(0, 1, NODES, dtype=torch.float64)[1:].numpy()
+    ratios = torch.from_numpy(stdtrit(degrees, LEVEL) / ndtri(LEVEL))
+    return torch.cat([torch.ones(1, dtype=torch.float64), ratios])
 
 
 def paired_blocks(samples: int) -> list[range]:
@@ -174,9 +235,7 @@ def mean_of_blocks(blocks: Sequence[range], terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(sums).sum(0) / sum(map(len, blocks))
 
 
-def block_error(
-    blocks: Sequence[range], terms: Sequence[Tensor], mapped: Callable[[Tensor], Tensor]
-) -> Tensor:
+def block_error(blocks: Sequence[range], terms: Sequence[Tensor], mapped: Mapped) -> Tensor:
     """Standard error `[B]` of mapped(mean over noise samples), from the blocks' means `[B, n]`.
 
     Jackknife (delete one block) through `mapped`, widened by `student_factor`. NaN for fewer than
@@ -194,7 +253,8 @@ def block_error(
     centre = torch.stack(maps).mean(0)
     weights = centre.new_tensor([(total - len(block)) / total for block in blocks]).sqrt()
     apart = (torch.stack(maps) - centre) * weights[:, None, None]
-    wider = centre.new_tensor([student_factor(rows) for rows in apart.unbind(1)])
+    count = torch.full_like(centre[:, 0], len(blocks), dtype=torch.long)
+    wider = student_factor(apart, count)
     return wider * apart.double().square().sum((0, 2)).sqrt().to(terms[0])
 
 

@@ -8,7 +8,7 @@ own step and stays where it is, while the others proceed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +29,9 @@ RESOLVED = 1e3
 FARTHEST = 1e4
 """Displacement that counts as unbounded, over the length of the first fixed-point step, which may
 start near a stationary point, and the input's."""
+
+MET = (Status.CONVERGED, Status.NOT_UNIQUE)
+"""Of samples within the tolerance."""
 
 
 @dataclass(eq=False)
@@ -111,28 +114,20 @@ class Descent(ABC):
             state.best_error = torch.minimum(state.best_error, error)
             costs = (1 + self.extrapolates) * state.problem.evaluations
             last = (state.evaluations + costs > state.allowed) | (iteration == self.max_steps)
-            verdicts = self._judge(state, error, last)
-            concave = (state.problem.rho * state.lowest <= -1).tolist()
-            for place, status in enumerate(verdicts):
-                if status is None:
-                    continue
+            found = self._judge(state, error, last)
+            if any(found):
                 # Without convergence, return the point with the lowest objective.
-                u = state.u if status is Status.CONVERGED else state.best_u
-                if status is Status.CONVERGED and concave[place]:
-                    status = Status.NOT_UNIQUE
-                known = not status.failed and bool(error[place] <= 1)
-                out.close(
-                    place,
-                    status,
-                    values=u[place],
-                    residual=residual[place],
-                    error=error[place] if known else torch.nan,
-                    eta=state.problem.eta[place],
-                    steps=state.steps[place],
-                    evaluations=state.evaluations[place],
+                met = _where(found, lambda status: status in MET)[:, None].to(u.device)
+                trusted = _where(found, lambda status: not status.failed).to(u.device)
+                keep = out.close(
+                    found,
+                    values=torch.where(met, state.u, state.best_u),
+                    residual=residual,
+                    error=torch.where(trusted & (error <= 1), error, torch.nan),
+                    eta=state.problem.eta,
+                    steps=state.steps,
+                    evaluations=state.evaluations,
                 )
-            keep = out.remaining()
-            if keep is not None:
                 if len(keep) == 0:
                     break
                 state.select(keep)
@@ -189,8 +184,10 @@ class Descent(ABC):
         finite = torch.isfinite(state.value) & torch.isfinite(state.grad).all(1)
         short = state.step < SHORTEST * state.problem.rho
         stuck = short | (state.waited > PATIENCE)
+        concave = state.problem.rho * state.lowest <= -1
         named = {
             Status.NON_FINITE: ~finite,
+            Status.NOT_UNIQUE: (error <= self.tolerance) & concave,
             Status.CONVERGED: error <= self.tolerance,
             Status.UNBOUNDED: state.escaped,
             Status.STALLED: stuck,
@@ -304,6 +301,11 @@ class _Spectral(Descent):
         worst = state.history.amax(1)
         enough = worst - 1e-2 * (trial - state.u).square().sum(1) / (2 * state.step)
         return torch.isfinite(total) & (total <= enough + _rounding(worst))
+
+
+def _where(found: Sequence[Status | None], holds: Callable[[Status], bool]) -> Tensor:
+    """Of which samples' status that holds, `[B]`; not of those without one."""
+    return torch.tensor([status is not None and holds(status) for status in found])
 
 
 def _rounding(value: Tensor) -> Tensor:

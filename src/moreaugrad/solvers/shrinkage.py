@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -65,30 +65,13 @@ class Bands:
     @cached_property
     def index(self) -> Tensor:
         """The band of each coefficient, `[n]`."""
-        radius = torch.zeros(self.shape[1:], dtype=torch.float64)
-        for axis, size in enumerate(self.shape[1:]):
-            own = (torch.arange(size, dtype=torch.float64) / size).square()
-            radius = radius + own.reshape([-1 if i == axis else 1 for i in range(radius.ndim)])
-        ring = (radius / radius.ndim).sqrt().mul(RINGS).long().clamp_max(RINGS - 1)
-        each = 1 if self._coloured else self.shape[0]
-        band = torch.tensor(_merged((each * ring.flatten().bincount(minlength=RINGS)).tolist()))
-        parts = torch.arange(self.shape[0]) if self._coloured else torch.zeros(self.shape[0])
-        found = band[ring] + (band[-1] + 1) * parts.long().reshape(-1, *[1] * ring.ndim)
-        return found.flatten().to(self.like.device)
-
-    @cached_property
-    def _count(self) -> int:
-        return int(self.index.max()) + 1
-
-    @property
-    def _coloured(self) -> bool:
-        return len(self.shape) == 3 and self.shape[0] == 3
+        return _bands(self.shape)[0].to(self.like.device)
 
     @cached_property
     def _bases(self) -> list[Tensor]:
         found = [_cosines(size) for size in self.shape[1:]]
         colours = torch.tensor(_COLOURS, dtype=torch.float64)
-        found = [colours if self._coloured else torch.empty(0), *found]
+        found = [colours if _coloured(self.shape) else torch.empty(0), *found]
         return [basis.to(self.like) for basis in found]
 
     def coefficients(self, maps: Tensor, inverse: bool = False) -> Tensor:
@@ -107,17 +90,38 @@ class Bands:
         if not self.shape:
             return values.sum(-1, keepdim=True)
         flat = values.reshape(-1, values.shape[-1])
-        found = flat.new_zeros(len(flat), self._count)
+        found = flat.new_zeros(len(flat), len(_bands(self.shape)[1]))
         return found.index_add_(1, self.index, flat).reshape(*values.shape[:-1], -1)
 
     @property
     def counts(self) -> Tensor:
         """Number of coefficients in each band, `[B, bands]` or `[1, bands]`."""
-        return self.index.bincount()[None] if self.shape else self.entries[:, None]
+        if not self.shape:
+            return self.entries[:, None]
+        return _bands(self.shape)[1][None].to(self.like.device)
 
     def spread(self, weights: Tensor) -> Tensor:
         """Weights of bands `[.., bands]` for each coefficient, `[.., n]`."""
         return weights[..., self.index] if self.shape else weights
+
+
+def _coloured(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[0] == 3
+
+
+@lru_cache
+def _bands(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The band of each coefficient of images of that shape, `[n]`, and the size of each band."""
+    radius = torch.zeros(shape[1:], dtype=torch.float64)
+    for axis, size in enumerate(shape[1:]):
+        own = (torch.arange(size, dtype=torch.float64) / size).square()
+        radius = radius + own.reshape([-1 if i == axis else 1 for i in range(radius.ndim)])
+    ring = (radius / radius.ndim).sqrt().mul(RINGS).long().clamp_max(RINGS - 1)
+    each = 1 if _coloured(shape) else shape[0]
+    band = torch.tensor(_merged((each * ring.flatten().bincount(minlength=RINGS)).tolist()))
+    parts = torch.arange(shape[0]) if _coloured(shape) else torch.zeros(shape[0])
+    found = band[ring] + (band[-1] + 1) * parts.long().reshape(-1, *[1] * ring.ndim)
+    return found.flatten(), found.flatten().bincount()
 
 
 def _merged(counts: list[int]) -> list[int]:
@@ -132,6 +136,7 @@ def _merged(counts: list[int]) -> list[int]:
     return bands
 
 
+@lru_cache
 def _cosines(size: int) -> Tensor:
     """The orthonormal cosine transform (DCT-II) of one axis, `[size, size]`."""
     order = torch.arange(size, dtype=torch.float64)
@@ -155,9 +160,17 @@ class Shrinkage:
     """Expected squared distance of the shrunk mean from the true one, `[B]`."""
 
     @classmethod
-    def of(cls, bands: Bands, halves: Tensor, variance: Tensor, centres: Tensor) -> Shrinkage:
+    def of(
+        cls,
+        bands: Bands,
+        halves: Tensor,
+        variance: Tensor,
+        centres: Tensor,
+        where: Tensor | None = None,
+    ) -> Shrinkage:
         """halves, centres: the mean and the centre of each half of the noise samples, `[2, B, n]`.
-        variance: V of each band, `[B, bands]`."""
+        variance: V of each band, `[B, bands]`. where: which samples are shrunk, `[B]`; None: all.
+        """
         m, s = bands.coefficients(halves), bands.coefficients(centres)
         tiny = torch.finfo(m.dtype).tiny
         # Where the centre itself is mostly noise, its halves hardly agree.
@@ -173,6 +186,7 @@ class Shrinkage:
         apart = variance + far - 2 * both
         count = bands.counts.to(m).clamp_min(1)
         plain = (count < LEAST_BAND) | (apart <= 0)
+        plain = plain if where is None else plain | ~where[:, None]
         weight = torch.where(plain, 1.0, (far - both) / apart).clamp(0, 1)
         # What this many coefficients cannot tell from zero.
         far = torch.maximum(far, variance * (2 / count).sqrt())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, Self
@@ -257,32 +257,28 @@ class Collector:
 
     def __init__(self, like: Tensor) -> None:
         batch = len(like)
-        self.rows = torch.arange(batch, device=like.device)
+        self._rows = list(range(batch))
         self._status = [Status.BUDGET_USED] * batch
-        self._closed: list[int] = []
         unknown = like.new_full((batch,), torch.nan)
         count = torch.zeros(batch, dtype=torch.long, device=like.device)
         self._store: dict[str, Any] = {"values": torch.full_like(like, torch.nan)}
         self._store |= {name: unknown.clone() for name in ("residual", "error", "eta")}
         self._store |= {name: count.clone() for name in ("steps", "evaluations")}
 
-    def close(self, place: int, status: Status, **values: Tensor | float) -> None:
-        """Store the result of the active sample at `place`."""
-        row = int(self.rows[place])
-        self._status[row] = status
-        self._closed.append(place)
-        for name, value in values.items():
-            self._store[name][row] = value
+    def close(self, found: Sequence[Status | None], **values: Tensor | int) -> Tensor:
+        """Store the results of the active samples that have a status; `values` are of all of them.
 
-    def remaining(self) -> Tensor | None:
-        """Places of the samples that are still active; None if none were closed since last time."""
-        if not self._closed:
-            return None
-        keep = torch.ones(len(self.rows), dtype=torch.bool, device=self.rows.device)
-        keep[self._closed] = False
-        self._closed = []
-        self.rows = self.rows[keep]
-        return keep.nonzero()[:, 0]
+        Returns the places of the samples that stay active.
+        """
+        places = [place for place, status in enumerate(found) if status is not None]
+        rows = [self._rows[place] for place in places]
+        for name, value in values.items():
+            self._store[name][rows] = value[places] if isinstance(value, Tensor) else value
+        for place, row in zip(places, rows, strict=True):
+            self._status[row] = found[place] or Status.BUDGET_USED
+        keep = [place for place, status in enumerate(found) if status is None]
+        self._rows = [self._rows[place] for place in keep]
+        return torch.tensor(keep, dtype=torch.long)
 
     def solution(self) -> Solution:
         return Solution(status=tuple(self._status), **self._store)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from moreaugrad.score.inputs import rank_from_top
+from moreaugrad.score.inputs import Batched, common, rank_from_top
 from moreaugrad.settings import expect
 from moreaugrad.solvers.descent import Descent
 from moreaugrad.solvers.solution import MoreauProblem, Solution, Status
@@ -38,22 +38,47 @@ def zeroed(fraction: float, counts: Tensor) -> Tensor:
     return torch.minimum(counts - 1, (fraction * counts.double() - 1e-9).ceil().long())
 
 
-def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> Tensor:
-    """The smallest threshold, up to rounding, that sets the fraction `zeros` of magnitudes `[B, G]`
-    to zero, `[B]`.
+@dataclass(frozen=True, eq=False)
+class Threshold(Batched):
+    """The smallest threshold, up to rounding, that sets a fraction of magnitudes to zero.
 
     At least one magnitude is kept unless the fraction is 1, so that a map of few groups is not
-    empty. counts `[B]`: number of magnitudes that are not padding (None: all).
-    Errors: ValueError for a fraction outside [0, 1].
+    empty. It is made once for many magnitudes of the same samples, because their ranks are read
+    on the host.
     """
-    expect(0 <= zeros <= 1, "sparsity", "a fraction from 0 to 1", zeros)
-    width = magnitudes.shape[1]
-    n = torch.full_like(magnitudes[:, 0], width, dtype=torch.long) if counts is None else counts
-    k = zeroed(zeros, n)
-    found = rank_from_top(magnitudes, (n + 1 - k).clamp_max(width))
-    # A few roundings more, so that a prox with it cancels the entry it was computed from.
-    slack = 1 + 4 * torch.finfo(found.dtype).eps
-    return torch.where(k > 0, slack * found, 0.0)
+
+    rank: int | Tensor
+    """From the top, the largest magnitude that is set to zero; `[B]` where samples differ in it."""
+    some: Tensor
+    """Whether any is, `[B]`."""
+
+    @classmethod
+    def of(cls, zeros: float, counts: Tensor) -> Threshold:
+        """For the fraction `zeros` of the magnitudes without padding, `counts` `[B]`.
+
+        Errors: ValueError for a fraction outside [0, 1].
+        """
+        expect(0 <= zeros <= 1, "sparsity", "a fraction from 0 to 1", zeros)
+        wanted = zeroed(zeros, counts)
+        return cls(common((counts + 1 - wanted).clamp_max(counts).clamp_min(1)), wanted > 0)
+
+    def __call__(self, magnitudes: Tensor) -> Tensor:
+        """magnitudes: `[B, G]`, 0 at padding. Returns `[B]`."""
+        found = rank_from_top(magnitudes, self.rank)
+        # A few roundings more, so that a prox with it cancels the entry it was computed from.
+        slack = 1 + 4 * torch.finfo(found.dtype).eps
+        return torch.where(self.some, slack * found, 0.0)
+
+
+def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> Tensor:
+    """The `Threshold` of magnitudes `[B, G]` for the fraction `zeros`, `[B]`.
+
+    counts `[B]`: number of magnitudes that are not padding (None: all).
+    """
+    if counts is None:
+        width = magnitudes.shape[1]
+        counts = torch.full_like(magnitudes[:, 0], width, dtype=torch.long)
+    return Threshold.of(zeros, counts)(magnitudes)
 
 
 def solve_for_sparsity(

@@ -35,12 +35,12 @@ class StepGuard:
         self._moved = self._start = y
         self._unvaried = torch.ones_like(self._cap, dtype=torch.bool)
 
-    def limit(self, alpha: float, u: Tensor, moved: Tensor) -> tuple[Tensor, list[int]]:
-        """alpha `[B]` for this step, given T(u) = `moved`; and the samples whose alpha was cut."""
+    def limit(self, alpha: float, u: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha `[B]` for this step, given T(u) = `moved`; and whose alpha was cut, `[B]`."""
         allowed = self._cap.clamp_max(alpha)
         if self._u is None:
             self._u, self._moved, self._start = u.clone(), moved.clone(), moved
-            return allowed, []
+            return allowed, torch.zeros_like(self._unvaried)
         self._unvaried = self._unvaried & (moved == self._start).all(1)
         turn, step = moved - self._moved, u - self._u
         self._along = FORGET * self._along - (turn * step).sum(1)
@@ -56,19 +56,22 @@ class StepGuard:
         self._cap = torch.where(unstable, lower, self._cap)
         self._moved = self._moved + TRACK * turn
         self._u = self._u + TRACK * step
-        return torch.minimum(allowed, self._cap), unstable.nonzero()[:, 0].tolist()
+        return torch.minimum(allowed, self._cap), unstable
 
-    def settled(self, row: int, steps: int) -> bool:
-        """Whether enough steps were made to see concavity, where secants suggest that there is."""
-        return steps >= SEEN_AFTER or bool(self._bend[row] < SUSPECT)
+    def settled(self, steps: int) -> Tensor:
+        """Whether enough steps were made to see concavity, where secants suggest that there is,
+        `[B]`."""
+        return (self._bend < SUSPECT) | (steps >= SEEN_AFTER)
 
-    def concave(self, row: int) -> bool:
-        """Whether rho times this sample's negative curvature was seen to reach 1."""
-        return bool(self._excess[row] > CLEAR * self._noise[row].sqrt())
+    @property
+    def concave(self) -> Tensor:
+        """Whether rho times a sample's negative curvature was seen to reach 1, `[B]`."""
+        return self._excess > CLEAR * self._noise.sqrt()
 
-    def unvaried(self, row: int) -> bool:
-        """Whether T was the same in all steps of this sample, with different noise."""
-        return bool(self._unvaried[row])
+    @property
+    def unvaried(self) -> Tensor:
+        """Whether T was the same in all steps, with different noise, `[B]`."""
+        return self._unvaried
 
     def select(self, rows: Tensor) -> None:
         for name, item in vars(self).items():

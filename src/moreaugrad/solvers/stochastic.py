@@ -16,14 +16,24 @@ from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.centre import HALVES, Centre
+from moreaugrad.score.inputs import Batched
 from moreaugrad.score.noise import KEYS
 from moreaugrad.settings import expect
 from moreaugrad.solvers.block_means import RECORDED
-from moreaugrad.solvers.blocks import FEW, FEWEST, MOST, MOST_OF_FEW, Blocks, Tail, sequence_error
+from moreaugrad.solvers.blocks import (
+    FEW,
+    FEWEST,
+    MOST,
+    MOST_OF_FEW,
+    Blocks,
+    Tails,
+    relative,
+    sequence_error,
+)  # fmt: skip
 from moreaugrad.solvers.descent import FARTHEST
 from moreaugrad.solvers.shrinkage import Bands, Shrinkage
 from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
-from moreaugrad.solvers.sparsity import eta_for
+from moreaugrad.solvers.sparsity import Threshold
 from moreaugrad.solvers.step_guard import StepGuard
 
 APART = 1.75
@@ -104,112 +114,111 @@ class StochasticFixedPoint:
 
     def _chain(self, problem: MoreauProblem, y: Tensor) -> tuple[Solution, Tensor]:
         """One chain's solution and its mean y `[B, n]`, whose prox is the solution."""
-        out, means = Collector(y), torch.zeros_like(y)
+        out, means, rows = Collector(y), torch.zeros_like(y), torch.arange(len(y))
         few = int(problem.score.counts[0]) <= FEW
-        blocks = Blocks(len(y), MOST_OF_FEW if few else MOST)
+        blocks = Blocks(y, MOST_OF_FEW if few else MOST)
         guard = StepGuard(y)
         centre = Centre(problem.score) if self.centre else None
+        state = self._begin(problem, y)
         spent, used = 0, dict[str, object]()
         for step in count():
-            u = problem.prox(y, problem.rho)
-            score = problem.score
             if centre is not None and centre.lacking:
                 used, centre = {"centre_lacking": centre.lacking}, None
-            if centre is not None and _recorded(step, self.draws):
-                score = centre.recording(score, first=step)
-            draws = range(step * self.draws, (step + 1) * self.draws)
-            _, gradient = score.value_and_grad(u, draws)
-            moved = -problem.rho[:, None] * gradient
-            if step == 0:
-                reach = FARTHEST * (moved.norm(dim=1) + y.norm(dim=1) + problem.extent)
-            alpha, cut = guard.limit(damping(step * self.draws), u, moved)
-            for row in cut:
-                blocks.restart(row)
-            y = y + alpha[:, None] * (moved - y)
-            blocks.add(torch.stack([moved, y, moved if step % HALVES else -moved], dim=1))
-            if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
-                problem = self._retuned(problem, y)
+            self._step(state, step, blocks, guard, centre)
             extra = HALVES if centre is not None else 0
             spent += self.draws
             own = extra if blocks.due else 0
             last = spent + own + self.draws + extra > self.max_evaluations
-            judged = blocks.due or last
+            if not blocks.due and not last:
+                continue
             centres = None
-            if centre is not None and judged:
-                centres = -problem.rho[:, None] * centre.gradients(problem.score, u)
+            if centre is not None:
+                rho = state.problem.rho[:, None]
+                centres = -rho * centre.gradients(state.problem.score, state.u)
                 spent += extra
-            escaped = (u.norm(dim=1) > reach).tolist()
-            ends = {"steps": step + 1, "evaluations": spent}
-            for row, finite in enumerate(torch.isfinite(gradient).all(1).tolist()):
-                if escaped[row]:
-                    eta = problem.eta[row]
-                    out.close(
-                        row, Status.UNBOUNDED, values=u[row], error=torch.inf, eta=eta, **ends
-                    )
-                elif not finite:
-                    out.close(row, Status.NON_FINITE, **ends)
-                elif judged:
-                    one = problem.select(torch.tensor([row], device=y.device))
-                    tail = blocks.tail(row)
-                    found = self._mean(one, tail, None if centres is None else centres[:, [row]])
-                    # Equal terms have no error, but their mean has rounding.
-                    exact = guard.unvaried(row)
-                    error = torch.zeros_like(found.error) if exact else found.error
-                    settled = last or guard.settled(row, step + 1)
-                    status = self._verdict(guard, row, error if settled else torch.inf + error)
-                    if status is not Status.BUDGET_USED or last:
-                        out.close(
-                            row, status, values=found.values, error=error, eta=found.eta, **ends
-                        )
-                        means[out.rows[row]] = found.y
-            keep = out.remaining()
-            if keep is not None:
-                if len(keep) == 0:
-                    break
-                problem, y, reach = problem.select(keep), y[keep], reach[keep]
+            found, mean = self._mean(state, blocks.tails(), centres)
+            # Equal terms have no error, but their mean has rounding.
+            found = found._replace(error=torch.where(guard.unvaried, 0.0, found.error))
+            settled = guard.settled(step + 1) | last
+            codes = self._verdicts(state, guard, (found.error <= self.tolerance) & settled)
+            status = [_CODES[code] for code in codes.tolist()]
+            keep = out.close(
+                [None if one is Status.BUDGET_USED and not last else one for one in status],
+                **state.unbroken(found)._asdict(),
+                steps=step + 1,
+                evaluations=spent,
+            )
+            means[rows] = mean  # of those that go on it is replaced
+            if len(keep) == 0:
+                break
+            if len(keep) < len(rows):
+                rows = rows[keep]
                 blocks.select(keep)
                 guard.select(keep)
                 if centre is not None:
                     centre.select(keep)
+                state = state.select(keep)
         return replace(out.solution(), settings=used), means
 
-    def _mean(self, one: MoreauProblem, tail: Tail, centres: Tensor | None) -> _Mean:
-        """What the tail of one sample's sequence gives; shrunk towards `centres` `[2, 1, n]`."""
-        enough = len(tail.terms) >= FEWEST  # and then both halves have terms
-        shrunk = None if centres is None or not enough else _shrinkage(one.score, tail, centres)
+    def _begin(self, problem: MoreauProblem, y: Tensor) -> _State:
+        threshold = None if self.sparsity is None else Threshold.of(self.sparsity, problem.counts)
+        return _State(
+            problem=problem, y=y, u=y, reach=torch.zeros_like(problem.rho), threshold=threshold,
+            broken=torch.zeros_like(problem.rho, dtype=torch.long),
+        )  # fmt: skip
+
+    def _step(
+        self, state: _State, step: int, blocks: Blocks, guard: StepGuard, centre: Centre | None
+    ) -> None:
+        """One step of all samples. What breaks a sample is noted; it waits for the next verdict."""
+        problem, y = state.problem, state.y
+        u = state.u = problem.prox(y, problem.rho)
+        score = problem.score
+        if centre is not None and _recorded(step, self.draws):
+            score = centre.recording(score, first=step)
+        draws = range(step * self.draws, (step + 1) * self.draws)
+        _, gradient = score.value_and_grad(u, draws)
+        finite = torch.isfinite(gradient).all(1)
+        moved = -problem.rho[:, None] * gradient
+        if step == 0:
+            state.reach = FARTHEST * (moved.norm(dim=1) + y.norm(dim=1) + problem.extent)
+        fault = torch.where(finite, 0, _NON_FINITE)
+        fault = torch.where(u.norm(dim=1) > state.reach, _UNBOUNDED, fault)
+        state.broken = torch.where(state.broken == 0, fault, state.broken)
+        going = (state.broken == 0)[:, None]
+        moved = torch.where(going, moved, 0.0)
+        alpha, cut = guard.limit(damping(step * self.draws), u, moved)
+        blocks.restart(cut)
+        y = state.y = torch.where(going, y + alpha[:, None] * (moved - y), y)
+        blocks.add(torch.stack([moved, y, moved if step % HALVES else -moved], dim=1))
+        if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
+            state.problem = state.retuned(y)
+
+    def _mean(self, state: _State, tails: Tails, centres: Tensor | None) -> tuple[_Mean, Tensor]:
+        """What the tails of all samples give, shrunk towards `centres` `[2, B, n]`; and the
+        variable before P."""
+        shrunk = None if centres is None else _shrinkage(state.problem.score, tails, centres)
 
         def mapped(y: Tensor) -> Tensor:
-            return self._mapped(one, y if shrunk is None else shrunk(y))
+            return state.mapped(y if shrunk is None else shrunk(y))
 
-        moved, y = tail.mean[:1], tail.mean[1:2]
+        moved, y = tails.mean[:, 0], tails.mean[:, 1]
         ahead = mapped(moved)
-        total = FEEDBACK * sequence_error(tail.terms, mapped)
-        drift = DRIFT * (ahead - mapped(y)).norm()
+        total = FEEDBACK * sequence_error(tails, mapped)
+        drift = DRIFT * (ahead - mapped(y)).norm(dim=1)
         total = torch.hypot(total, drift)
         y = moved if shrunk is None else shrunk(moved)
         if shrunk is not None:
-            total = torch.hypot(total, (self._mapped(one, y + shrunk.doubt) - ahead).norm())
-        error = torch.where(total > 0, total / ahead.norm(), 0.0)
-        return _Mean(ahead[0], error, self._retuned(one, y).eta[0], y[0])
+            doubt = (state.mapped(y + shrunk.doubt) - ahead).norm(dim=1)
+            total = torch.hypot(total, doubt)
+        return _Mean(ahead, relative(total, ahead), state.retuned(y).eta), y
 
-    def _verdict(self, guard: StepGuard, row: int, error: Tensor) -> Status:
-        if guard.unvaried(row):
-            return Status.UNVARIED
-        if not bool(error <= self.tolerance):
-            return Status.BUDGET_USED
-        return Status.NOT_UNIQUE if guard.concave(row) else Status.CONVERGED
-
-    def _mapped(self, problem: MoreauProblem, y: Tensor) -> Tensor:
-        """P(y) with an automatic eta chosen at y, so that eta's error is part of the map's."""
-        problem = self._retuned(problem, y)
-        return problem.prox(y, problem.rho)
-
-    def _retuned(self, problem: MoreauProblem, y: Tensor) -> MoreauProblem:
-        """The problem with the eta that gives the wanted fraction of zeros at y."""
-        if self.sparsity is None:
-            return problem
-        found = eta_for(problem.penalty.magnitudes(y), self.sparsity, problem.counts)
-        return replace(problem, eta=found / problem.rho)
+    def _verdicts(self, state: _State, guard: StepGuard, done: Tensor) -> Tensor:
+        """The places of the samples' statuses in `_CODES`, `[B]`."""
+        code = torch.where(guard.concave, _NOT_UNIQUE, _CONVERGED)
+        code = torch.where(done, code, _BUDGET_USED)
+        code = torch.where(guard.unvaried, _UNVARIED, code)
+        return torch.where(state.broken > 0, state.broken, code)
 
     def _joined(
         self,
@@ -219,7 +228,7 @@ class StochasticFixedPoint:
     ) -> Solution:
         (one, y), (two, other) = first, second
         mean = (y + other) / 2
-        problem = self._retuned(problem, mean)
+        problem = self._begin(problem, mean).retuned(mean)
         u = problem.prox(mean, problem.rho)
         length = u.norm(dim=1)
         spread = torch.stack([s.error * s.values.norm(dim=1) for s in (one, two)])
@@ -255,14 +264,57 @@ class StochasticFixedPoint:
         )
 
 
+_CODES = (
+    Status.BUDGET_USED, Status.CONVERGED, Status.NOT_UNIQUE, Status.UNVARIED, Status.UNBOUNDED,
+    Status.NON_FINITE,
+)  # fmt: skip
+_BUDGET_USED, _CONVERGED, _NOT_UNIQUE, _UNVARIED, _UNBOUNDED, _NON_FINITE = range(len(_CODES))
+"""Statuses as numbers, so that those of a batch are read at once."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _State(Batched):
+    """The active samples."""
+
+    problem: MoreauProblem
+    y: Tensor
+    u: Tensor
+    """P(y) at the last step."""
+    reach: Tensor
+    """Length of u from which on a sample counts as unbounded, `[B]`."""
+    broken: Tensor
+    """Place in `_CODES` of what ended a sample, 0 while it goes on, `[B]`."""
+    threshold: Threshold | None
+    """Of an automatic eta."""
+
+    def unbroken(self, found: _Mean) -> _Mean:
+        """The last displacement of what grows without bound, and nothing of what is not finite."""
+        escaped, lost = self.broken == _UNBOUNDED, self.broken == _NON_FINITE
+        rows = escaped[:, None]
+        values = torch.where(rows, self.u, found.values).masked_fill(lost[:, None], torch.nan)
+        error = torch.where(escaped, torch.inf, found.error).masked_fill(lost, torch.nan)
+        eta = torch.where(escaped, self.problem.eta, found.eta).masked_fill(lost, torch.nan)
+        return _Mean(values, error, eta)
+
+    def mapped(self, y: Tensor) -> Tensor:
+        """P(y) with an automatic eta chosen at y, so that eta's error is part of the map's."""
+        problem = self.retuned(y)
+        return problem.prox(y, problem.rho)
+
+    def retuned(self, y: Tensor) -> MoreauProblem:
+        """The problem with the eta that gives the wanted fraction of zeros at y."""
+        if self.threshold is None:
+            return self.problem
+        found = self.threshold(self.problem.penalty.magnitudes(y))
+        return replace(self.problem, eta=found / self.problem.rho)
+
+
 class _Mean(NamedTuple):
-    """The solution of one sample, from the mean of a sequence."""
+    """The solutions from the means of sequences."""
 
     values: Tensor
     error: Tensor
     eta: Tensor
-    y: Tensor
-    """The variable before the prox, `[n]`."""
 
 
 def _recorded(step: int, draws: int) -> bool:
@@ -270,21 +322,23 @@ def _recorded(step: int, draws: int) -> bool:
     return step * draws < RECORDED or (step // HALVES) % 4 == 0
 
 
-def _shrinkage(score: BoundScore, tail: Tail, centres: Tensor) -> Shrinkage:
-    """The shrinkage for one sample, whose even and odd steps are the halves."""
-    moved, _, signed = tail.mean
-    steps = tail.steps
-    odd = sum(step % HALVES for step in steps)
-    counts = (len(steps) - odd, odd)
+def _shrinkage(score: BoundScore, tails: Tails, centres: Tensor) -> Shrinkage:
+    """The shrinkage, whose halves are the even and the odd steps; none of too few blocks."""
+    moved, signed = tails.mean[:, 0], tails.mean[:, 2]
+    steps, odd = tails.stop - tails.start, tails.stop // 2 - tails.start // 2
     halves = [
-        len(steps) * (moved + sign * signed) / (2 * number)
-        for sign, number in zip((-1, 1), counts, strict=True)
+        steps[:, None] * (moved + sign * signed) / (2 * number.clamp_min(1)[:, None])
+        for sign, number in ((-1, steps - odd), (1, odd))
     ]
     bands = Bands.of(score, centres)
-    apart = bands.coefficients(tail.terms - tail.terms.mean(0)).square().sum(0, keepdim=True)
-    size = len(tail.terms)
-    variance = bands.sums(apart) / (size * max(1, size - 1))
-    return Shrinkage.of(bands, torch.stack(halves)[:, None], variance, centres)
+    size = tails.blocks
+    kept = torch.where(tails.valid[..., None], tails.terms, 0.0)
+    mean = kept.sum(0) / size.clamp_min(1)[:, None]
+    apart = torch.where(tails.valid[..., None], tails.terms - mean, 0.0)
+    variance = bands.sums(bands.coefficients(apart).square().sum(0))
+    variance = variance / (size * (size - 1)).clamp_min(1)[:, None]
+    enough = size >= FEWEST  # and then both halves have terms
+    return Shrinkage.of(bands, torch.stack(halves), variance, centres, enough)
 
 
 def _second(problem: MoreauProblem) -> MoreauProblem:
