@@ -53,6 +53,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "linearity": _part("linearity"),
     "smoothgrad": _part("smoothgrad"),
     "small-inputs": _part("small_inputs"),
+    "noise": _part("noise"),
     "memory": _part("memory"),
     "startup": _part("startup"),
     "structure": _part("structure"),

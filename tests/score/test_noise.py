@@ -1,11 +1,13 @@
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from moreaugrad.score.noise import ABSOLUTE, RELATIVE, Noise, noise_level, sample_keys
+from moreaugrad.score.normals import normals
 
 LIKE = torch.empty(0, 1000)
 
@@ -97,32 +99,41 @@ def test_bad_seeds_are_reported(seed: int) -> None:
         Noise(seed)
 
 
-@pytest.mark.parametrize("keys", [(0, 0, 0), (0, 7, 0)])
-def test_writing_draws_adds_scaled_noise_to_the_rows(keys: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("keys", [(0, 0, 0), (0, 7, 0), (3, 1, 2)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_noise_is_added_to_the_rows(keys: tuple[int, ...], padded: bool) -> None:
     noise, base = Noise(seed=2), torch.randn(3, 50, dtype=torch.float64)
     sigma = torch.tensor([[0.5], [0.0], [2.0]], dtype=torch.float64)
-    add = noise.adder(keys, base)
-    for index, rows in [(0, slice(0, 3)), (1, slice(0, 2)), (1, slice(2, 3)), (6, slice(1, 2))]:
-        out = torch.empty_like(base[rows])
-        add(out, base, sigma, index, rows)
-        expected = (base + sigma * noise.draw(keys, index, base))[rows]
-        torch.testing.assert_close(out, expected, rtol=1e-14, atol=1e-14)
+    real = torch.rand(3, 50) < 0.7 if padded else None
+    add = noise.adder(keys, base, sigma, real)
+    calls = [
+        [(slice(0, 3), 0, slice(0, 3)), (slice(3, 5), 1, slice(0, 2))],
+        [(slice(0, 1), 1, slice(2, 3)), (slice(1, 2), 7, slice(1, 2))],
+    ]
+    for cells in calls:
+        points = torch.full((5, 50), torch.nan, dtype=torch.float64)
+        add(points, cells)
+        for place, index, rows in cells:
+            expected = (base + sigma * noise.draw(keys, index, base, real))[rows]
+            torch.testing.assert_close(points[place], expected, rtol=1e-14, atol=1e-14)
+        assert points[cells[-1][0].stop :].isnan().all()
 
 
-def test_partners_and_cut_draws_cost_one_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[int, int]] = []
-    original = Noise.normal
+def test_partners_and_cut_samples_cost_one_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[tuple[int, int]]] = []
 
-    def counted(self: Noise, key: int, number: int, size: int) -> Tensor:
-        made.append((key, number))
-        return original(self, key, number, size)
+    def counted(seed: int, vectors: list[tuple[int, int]], *others: Any) -> Tensor:
+        made.append(vectors)
+        return normals(seed, vectors, *others)
 
-    monkeypatch.setattr(Noise, "normal", counted)
+    monkeypatch.setattr("moreaugrad.score.noise.normals", counted)
     base = torch.zeros(4, 10)
-    add = Noise().adder((0, 0, 3, 0), base)
-    for index, rows in itertools.product(range(4), (slice(0, 2), slice(2, 4))):
-        add(torch.empty(2, 10), base, torch.ones(4, 1), index, rows)
-    assert sorted(made) == [(0, 0), (0, 1), (3, 0), (3, 1)]
+    add = Noise().adder((0, 0, 3, 0), base, torch.ones(4, 1))
+    first, second = slice(0, 2), slice(2, 4)
+    add(torch.empty(6, 10), [(first, 0, first), (second, 0, second), (slice(4, 6), 1, first)])
+    add(torch.empty(4, 10), [(first, 1, second), (second, 2, first)])
+    add(torch.empty(4, 10), [(first, 2, second), (second, 3, first)])
+    assert made == [[(0, 0), (3, 0)], [(0, 1), (3, 1)]]
 
 
 def test_sample_keys() -> None:

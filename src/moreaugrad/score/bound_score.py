@@ -16,7 +16,7 @@ from moreaugrad.score import checks
 from moreaugrad.score.forward import Chunks, explained, forward
 from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
-from moreaugrad.score.noise import Noise
+from moreaugrad.score.noise import Cell, Noise
 from moreaugrad.score.targets import Readout, Target, TargetLike, pulled_back
 
 ForwardFunc = Callable[..., Any]
@@ -163,31 +163,30 @@ class BoundScore:
         """Like `mean`, but sums of each `size` consecutive noise samples: `[blocks, B, ...]`."""
         base = self.origin if u is None else self.origin + u
         count, batch = len(indices), len(self)
-        add_noise = self.noise.adder(self.keys, base, self.mask)
+        add_noise = None
+        if self.sigma is not None:
+            add_noise = self.noise.adder(self.keys, base, self.sigma, self.mask)
         totals: list[Tensor] = []
         at = 0
         while at < count * batch:
             end = min(at + max(1, self.chunks.size // width), count * batch)
-            points, spans = base.new_empty(end - at, base.shape[1]), []
-            for cell in range(at - at % batch, end, batch):
-                low, high = max(at, cell), min(end, cell + batch)
-                chunk, rows = slice(low - at, high - at), slice(low - cell, high - cell)
-                spans.append((chunk, (cell // batch // size, rows)))
-                if self.sigma is None:
-                    points[chunk] = base[rows]
-                else:
-                    add_noise(points[chunk], base, self.sigma, indices[cell // batch], rows)
             places = torch.arange(at, end, device=base.device)
             samples = places % batch
             blocks_of = places // batch // size
+            cells = _cells(at, end, batch)
+            if add_noise is None:
+                points = base[samples]
+            else:
+                points = base.new_empty(end - at, base.shape[1])
+                add_noise(points, [(place, indices[draw], rows) for place, draw, rows in cells])
             found = self.chunks.guarded(partial(self._watched, work, points, samples, blocks_of))
             if found is None:  # out of memory: the chunk size was halved, so start over here
                 continue
             blocks = -(-count // size)
             totals = totals or [part.new_zeros(blocks, batch, *part.shape[1:]) for part in found]
-            for chunk, place in spans:
+            for place, draw, rows in cells:
                 for total, part in zip(totals, found, strict=True):
-                    total[place] += part[chunk]
+                    total[draw // size, rows] += part[place]
             if self.meter is not None:
                 self.meter((end - at) * width)
             at = end
@@ -276,3 +275,13 @@ class BoundScore:
                 f"{tuple(found.shape)}: the model must not reduce over the batch"
             )
         return found
+
+
+def _cells(start: int, stop: int, batch: int) -> list[Cell]:
+    """What a chunk of all noise samples, each over the whole batch, has of each noise sample."""
+    cells = []
+    for sample in range(start // batch, -(-stop // batch)):
+        first = sample * batch
+        low, high = max(start, first), min(stop, first + batch)
+        cells.append((slice(low - start, high - start), sample, slice(low - first, high - first)))
+    return cells

@@ -12,7 +12,6 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import per_sample, spread
+from moreaugrad.score.normals import normals
 from moreaugrad.settings import Documented, expect
 
 DEFAULT_SIGMA = 0.1
@@ -29,6 +29,9 @@ KEYS = 2**62
 """Ids lie below it; solvers use keys above it for streams of their own."""
 
 RELATIVE, ABSOLUTE = "relative", "absolute"
+
+Cell = tuple[slice, int, slice]
+"""Rows of a chunk, the number of a noise sample, and the rows of the batch that they hold."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,8 @@ class Noise(metaclass=Documented):
         return (index // 2, 1 - 2 * (index % 2)) if self.antithetic else (index, 1)
 
     def normal(self, key: int, number: int, size: int) -> Tensor:
-        """Normal vector `number` of a sample key: `[size]`, float32, on the CPU.
-
-        Philox is counter-based: (seed, key) is its key and `number` the top of its counter, so no
-        two vectors overlap, and the bits are the same whatever device the map is computed on.
-        """
-        # As a list, keys from 2^63 on would be rounded to what a double holds.
-        words = np.array([self.seed, key], dtype=np.uint64)
-        bits = np.random.Philox(key=words, counter=[0, 0, 0, number])
-        return torch.from_numpy(np.random.Generator(bits).standard_normal(size, dtype=np.float32))
+        """Normal vector `number` of a sample key: `[size]`, float32, on the CPU."""
+        return normals(self.seed, [(key, number)], size, torch.device("cpu"))[0]
 
     def draw(
         self, keys: Sequence[int], index: int, like: Tensor, real: Tensor | None = None
@@ -78,29 +74,45 @@ class Noise(metaclass=Documented):
         real `[B, n]`: the vector's first numbers go to the real entries in their order, so that
         padding does not change them; the other entries are zero.
         """
-        made = {key: self.normal(key, number, like.shape[1]) for key in set(keys)}
-        rows = torch.stack([made[key] for key in (keys[:1] if len(made) == 1 else keys)])
-        rows = rows.to(device=like.device, dtype=like.dtype)
+        return self._several(keys, [number], like, real)[0]
+
+    def _several(
+        self, keys: Sequence[int], numbers: Sequence[int], like: Tensor, real: Tensor | None
+    ) -> Tensor:
+        """`normals` for several numbers at once: `[len(numbers), B or 1, n]`."""
+        row = {key: at for at, key in enumerate(dict.fromkeys(keys))}
+        wanted = [(key, number) for number in numbers for key in row]
+        flat = normals(self.seed, wanted, like.shape[1], like.device).to(like.dtype)
+        made = flat.reshape(len(numbers), len(row), like.shape[1])
+        if 1 < len(row) < len(keys):
+            made = made[:, [row[key] for key in keys]]
         if real is None:
-            return rows
+            return made
         place = (real.cumsum(1) - 1).clamp_min(0)
-        return rows.expand(len(keys), -1).gather(1, place) * real
+        rows = made.expand(-1, len(keys), -1)
+        return rows.gather(2, place.expand(len(numbers), -1, -1)) * real
 
     def adder(
-        self, keys: Sequence[int], like: Tensor, real: Tensor | None = None
-    ) -> Callable[[Tensor, Tensor, Tensor, int, slice], None]:
-        """A function add(out, base, sigma, index, rows) for one batch.
+        self, keys: Sequence[int], base: Tensor, sigma: Tensor, real: Tensor | None = None
+    ) -> Callable[[Tensor, Sequence[Cell]], None]:
+        """A function add(points, cells) for one batch, which writes base + sigma z into `points`.
 
-        It writes base + sigma * (noise sample `index`) for these rows into `out`. The last vector
-        is kept: antithetic partners, and samples that a chunk splits, are generated once.
+        All vectors of a call are made at once and kept until the next one: antithetic partners,
+        and samples that a chunk splits, are generated once.
         """
-        normals = lru_cache(maxsize=1)(lambda number: self.normals(keys, number, like, real))
+        kept: dict[int, Tensor] = {}
 
-        def add(out: Tensor, base: Tensor, sigma: Tensor, index: int, rows: slice) -> None:
-            number, sign = self.number(index)
-            made = normals(number)
-            normal = made if len(made) == 1 else made[rows]
-            torch.addcmul(base[rows], sigma[rows], normal, value=sign, out=out)
+        def add(points: Tensor, cells: Sequence[Cell]) -> None:
+            nonlocal kept
+            numbers = dict.fromkeys(self.number(index)[0] for _, index, _ in cells)
+            missing = [number for number in numbers if number not in kept]
+            if missing:
+                kept |= zip(missing, self._several(keys, missing, base, real), strict=True)
+            kept = {number: kept[number] for number in numbers}
+            for place, index, rows in cells:
+                number, sign = self.number(index)
+                normal = kept[number] if len(kept[number]) == 1 else kept[number][rows]
+                torch.addcmul(base[rows], sigma[rows], normal, value=sign, out=points[place])
 
         return add
 
