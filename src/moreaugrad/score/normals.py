@@ -53,7 +53,7 @@ def gaussian(integers: Tensor, out: Tensor) -> Tensor:
     """Normal numbers from uniform integers by Box and Muller, both `[groups, 2, HALF]`.
 
     The sign of a radius's integer is not used: 31 bits reach 6.66 standard deviations, which a
-    normal number exceeds once in 4e10, and (m + 0.5) / 2^31 is positive.
+    normal number exceeds once in 4e10 times, and (m + 0.5) / 2^31 is positive.
     """
     radius = (integers[:, 0] & 0x7FFFFFFF).float()
     radius.add_(0.5).mul_(2.0**-31).log_().mul_(-2).sqrt_()
