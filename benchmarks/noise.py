@@ -61,8 +61,8 @@ def run(context: Context) -> Result:
         ],
         notes=[
             "noise: normal vectors of antithetic pairs made, scaled and added to the input",
-            "ziggurat: the same vectors by numpy's standard_normal, one after another",
-            "torch: the vectors of noise, by the integer arithmetic of accelerators, on the CPU",
+            "ziggurat: as many vectors by numpy's standard_normal, one after another, and not added",
+            "torch: the vectors of noise by the integer arithmetic for accelerators, not added",
         ],
     )  # fmt: skip
 
