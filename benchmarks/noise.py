@@ -61,7 +61,7 @@ def run(context: Context) -> Result:
         ],
         notes=[
             "noise: normal vectors of antithetic pairs made, scaled and added to the input",
-            "ziggurat: as many vectors by numpy's standard_normal, one after another, and not added",
+            "ziggurat: as many vectors by numpy's standard_normal, one after another, not added",
             "torch: the vectors of noise by the integer arithmetic for accelerators, not added",
         ],
     )  # fmt: skip

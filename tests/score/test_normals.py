@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moreaugrad.score.normals import HALF, PIECE, gaussian, integers, normals, philox
+from moreaugrad.score.normals import HALF, LEAST, MOST, gaussian, integers, normals, philox
 
 CPU = torch.device("cpu")
 VECTORS = [(0, 0), (5, 3), (5, 4), (2**62 - 1, 2**40), (2**63 + 7, 1)]
-LONG = 2 * HALF * PIECE * 2 + 77
+LONG = 2 * HALF * 2 * MOST + 77
 WORD = st.integers(0, 2**64 - 1)
 
 
@@ -129,7 +129,7 @@ def test_all_threads_draw(monkeypatch: pytest.MonkeyPatch) -> None:
         return gaussian(found, out)
 
     monkeypatch.setattr("moreaugrad.score.normals.gaussian", watched)
-    normals(0, [(0, 0)], 60 * 2 * HALF, CPU)
+    normals(0, [(0, 0)], 3 * LEAST * 2 * HALF, CPU)
     assert len(seen) == 3
 
 

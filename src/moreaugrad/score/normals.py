@@ -28,8 +28,8 @@ HALF = 64
 """Integers that become radii, followed by as many that become angles: together one group."""
 WORDS = HALF  # of 64 bits, two integers each
 BLOCKS = WORDS // 4
-PIECE = 511
-"""Most groups that a thread makes at once: torch does not split tensors of fewer than 2^15."""
+LEAST, MOST = 64, 511
+"""Groups that a thread makes at once: worth a thread, and of tensors that torch does not split."""
 
 
 def normals(
@@ -52,8 +52,8 @@ def normals(
 def gaussian(integers: Tensor, out: Tensor) -> Tensor:
     """Normal numbers from uniform integers by Box and Muller, both `[groups, 2, HALF]`.
 
-    The sign of a radius's integer is not used: 31 bits reach 6.66 standard deviations, which a
-    normal number exceeds once in 4e10 times, and (m + 0.5) / 2^31 is positive.
+    The sign of a radius's integer is not used: 31 bits reach 6.66 standard deviations, which
+    one normal number in 4e10 exceeds, and (m + 0.5) / 2^31 is positive.
     """
     radius = (integers[:, 0] & 0x7FFFFFFF).float()
     radius.add_(0.5).mul_(2.0**-31).log_().mul_(-2).sqrt_()
@@ -113,7 +113,7 @@ def _on_threads(seed: int, vectors: Sequence[tuple[int, int]], groups: int) -> T
     # Numpy's memory, because torch's own may be written only in the mode that it was made in.
     made = np.empty((len(vectors) * groups, 2, HALF), dtype=np.float32)
     threads = torch.get_num_threads()
-    piece = max(1, min(PIECE, -(-len(made) // threads)))
+    piece = max(LEAST, min(MOST, -(-len(made) // threads)))
 
     def fill(start: int) -> None:
         out = torch.from_numpy(made[start : start + piece])
@@ -121,10 +121,9 @@ def _on_threads(seed: int, vectors: Sequence[tuple[int, int]], groups: int) -> T
         gaussian(torch.from_numpy(words.view(np.int32)).view(out.shape), out)
 
     starts = range(0, len(made), piece)
-    if threads == 1:
-        any(map(fill, starts))
-    else:
-        list(_pool(threads, os.getpid()).map(fill, starts))
+    alone = threads == 1 or len(starts) == 1
+    run = map if alone else _pool(threads, os.getpid()).map
+    list(run(fill, starts))
     return torch.from_numpy(made)
 
 
