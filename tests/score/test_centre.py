@@ -103,6 +103,18 @@ def test_max_pooling_passes_the_mean_of_its_own_derivative(
     assert torch.allclose(centres(score).mean(0), score.value_and_grad()[1])
 
 
+def test_windows_wider_than_the_input_are_averaged_plainly() -> None:
+    """The number of an entry does not say its place in them."""
+
+    def model(t: Tensor) -> Tensor:
+        return (
+            F.max_pool2d(t.unflatten(1, (1, 4, 2)), 3, 1, 1).sum((1, 2, 3))[:, None].expand(-1, 2)
+        )
+
+    found = mg.SmoothGrad(model, samples=16).explain(normal(2, 8, seed=3, dtype=torch.float32), 0)
+    assert "MaxPool" in found.settings["centre_lacking"]
+
+
 def test_pooling_after_a_relu_does_not_count_its_zeros_twice() -> None:
     """pool(relu(t)) passes 1 where t is largest and positive, with the probability of both."""
     x = torch.full((1, 1, 400, 2), -0.3, dtype=torch.float64)

@@ -11,10 +11,11 @@ Source of mean derivatives: SmoothDiff (NeurIPS 2025), which counts them over th
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -26,13 +27,14 @@ from torch import Tensor
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.graph import operations
 from moreaugrad.score.kinks import ACTIVATIONS, Replaced
+from moreaugrad.score.sums import Parts, Sums
 
-POOLS: dict[Callable[..., Any], int] = {
-    **dict.fromkeys((F.max_pool1d, torch.max_pool1d), 1),
-    **dict.fromkeys((F.max_pool2d, torch.max_pool2d), 2),
-    **dict.fromkeys((F.max_pool3d, torch.max_pool3d), 3),
+POOLS: Mapping[Callable[..., Any], tuple[Callable[..., Any], int]] = {
+    **dict.fromkeys((F.max_pool1d, torch.max_pool1d), (torch.max_pool1d_with_indices, 1)),
+    **dict.fromkeys((F.max_pool2d, torch.max_pool2d), (F.max_pool2d_with_indices, 2)),
+    **dict.fromkeys((F.max_pool3d, torch.max_pool3d), (F.max_pool3d_with_indices, 3)),
 }
-"""Functions of max-pooling, and their number of spatial axes."""
+"""Functions of max-pooling, those that also say where it is, and the number of spatial axes."""
 
 HALVES = 2
 """Centres made of different noise samples, which separate their noise from their bias."""
@@ -48,49 +50,10 @@ _KINKED = re.compile(
 """Recorded operations whose derivative jumps."""
 
 
-@dataclass(eq=False)
-class _Sums:
-    """Sums over the noise samples of what one call computes: a row for each sample and half."""
-
-    shape: tuple[int, ...]
-    """The shape of its input, without the rows."""
-    count: Tensor
-    """Noise samples summed, `[R]`."""
-    totals: list[Tensor] = field(default_factory=list)
-    """`[R, K]` each, entries in the order of memory."""
-
-    def add(self, weights: Tensor, terms: Sequence[Tensor]) -> None:
-        """weights `[R, m]`: 1 where a row of the pass belongs. terms: `[m, ...]` each."""
-        self.count = self.count + weights.sum(1)
-        with torch.autocast(weights.device.type, enabled=False):
-            for index, term in enumerate(terms):
-                # Rows that are not finite must not reach other samples as 0 * NaN.
-                flat = _in_memory(term).flatten(1).to(weights.dtype).nan_to_num()
-                if index == len(self.totals):
-                    self.totals.append(weights @ flat)
-                else:
-                    self.totals[index].addmm_(weights, flat)
-
-    def means(self, rows: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-        """The means for the rows of a pass, in the shapes of `like`."""
-        found = []
-        for total, term in zip(self.totals, like, strict=True):
-            mean = (total[rows] / self.count[rows, None]).reshape(_in_memory(term).shape)
-            found.append(mean if _in_memory(term) is term else mean.movedim(-1, 1))
-        return found
-
-    def select(self, rows: Tensor) -> _Sums:
-        return _Sums(self.shape, self.count[rows], [total[rows] for total in self.totals])
-
-
-def _in_memory(x: Tensor) -> Tensor:
-    """The tensor itself, or channels-last ones with their channels as the last axis."""
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return x.movedim(1, -1) if last and not x.is_contiguous() else x
-
-
 class _Elementwise:
-    """A call of an activation. Its terms are its input and the square of it."""
+    """A call of an activation, of whose input and its square the sums are taken."""
+
+    output: Any = NotImplemented
 
     def __init__(self, compute: Callable[..., Any], given: tuple[Any, ...], named: Any) -> None:
         self.compute, self.rest, self.named = compute, given[1:], named
@@ -99,9 +62,15 @@ class _Elementwise:
         if self.known:
             self.input, self.activation, self.inplace = found
 
-    def terms(self) -> tuple[Tensor, ...]:
-        wide = self.input.detach().float() if self.input.itemsize < 4 else self.input.detach()
-        return wide, wide.square()
+    def terms(self) -> Iterator[tuple[Sequence[Tensor], Parts]]:
+        yield (self.input.detach(),), self._powers
+
+    @staticmethod
+    def _powers(x: Tensor) -> Iterator[Tensor]:
+        # Rows that are not finite must not reach other samples as 0 * NaN.
+        x = x.nan_to_num()
+        yield x
+        yield x.square_().nan_to_num_()
 
     def averaged(self, means: Sequence[Tensor]) -> Tensor:
         """The output, with the mean derivative. means: of the terms, for each row."""
@@ -116,31 +85,58 @@ class _Elementwise:
 class _Pool:
     """A call of max-pooling.
 
-    Its terms: where the input is not zero, and for each place in the window where it is largest.
+    Summed are where its input is not zero, and for each place in the window where it is largest and
+    not zero. `output` is there once they are.
     """
+
+    output: Tensor
 
     def __init__(self, compute: Callable[..., Any], given: tuple[Any, ...], named: Any) -> None:
         self.compute, self.given, self.named = compute, given, named
-        self.input, self.axes = given[0], POOLS[compute]
+        self.input, (self.indexed, self.axes) = given[0], POOLS[compute]
         names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
         settings = dict(zip(names, given, strict=False)) | named
-        # A second output would have to be averaged too.
-        self.known = not settings.get("return_indices") and self.input.ndim == self.axes + 2
         self.kernel = self._each(settings["kernel_size"])
         self.stride = self._each(settings.get("stride") or settings["kernel_size"])
         self.padding = self._each(settings.get("padding", 0))
         self.dilation = self._each(settings.get("dilation", 1))
+        self.rounding_up = bool(settings.get("ceil_mode", False))
+        spans = [(k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True)]
+        # A second output would have to be averaged too. Places in windows that are wider than the
+        # input cannot be read from the number of an entry.
+        self.known = (
+            not settings.get("return_indices")
+            and self.input.ndim == self.axes + 2
+            and all(span < size for span, size in zip(spans, self.input.shape[2:], strict=True))
+        )
 
     def _each(self, value: Any) -> tuple[int, ...]:
         found = tuple(value) if isinstance(value, (tuple, list)) else (value,)
         return found * (self.axes if len(found) == 1 else 1)
 
-    def terms(self) -> tuple[Tensor, ...]:
-        x = self.input.detach()
-        pooled = self.compute(x, *self.given[1:], **self.named)
-        size = pooled.shape[2:]
-        pooled = pooled.masked_fill(pooled == 0, torch.nan)  # which nothing equals
-        return (x != 0, *(place == pooled for place in self._places(x, size, -torch.inf)))
+    def terms(self) -> Iterator[tuple[Sequence[Tensor], Parts]]:
+        self.output, index = self.indexed(
+            self.input, self.kernel, self.stride, self.padding, self.dilation, self.rounding_up
+        )
+        yield (self.input.detach(),), lambda x: (x.ne(0).to(x.dtype),)
+        steps = [math.prod(self.input.shape[3 + i :]) for i in range(self.axes)]
+        starts = index.new_zeros(())
+        for i, step in enumerate(steps):
+            along = torch.arange(index.shape[2 + i], device=index.device)
+            start = (along * self.stride[i] - self.padding[i]) * step
+            starts = starts + start.reshape(-1, *[1] * (self.axes - 1 - i))
+        places = [
+            sum(k * d * step for k, d, step in zip(place, self.dilation, steps, strict=True))
+            for place in product(*map(range, self.kernel))
+        ]
+
+        def wins(largest: Tensor, index: Tensor, starts: Tensor) -> Iterator[Tensor]:
+            at = (index - starts).to(largest.dtype).masked_fill_(largest == 0, -1)
+            won = torch.empty_like(at)
+            for place in places:
+                yield torch.eq(at, place, out=won)
+
+        yield (self.output.detach(), index, starts.expand(1, *index.shape[1:])), wins
 
     def averaged(self, means: Sequence[Tensor]) -> Tensor:
         """The output, with the mean derivative. means: of the terms, for each row."""
@@ -149,18 +145,19 @@ class _Pool:
         value: Tensor = self.compute(x, *self.given[1:], **self.named)
         # Without a use there is no win, so that any divisor gives 0.
         moved = (self.input - x) / torch.where(used > 0, used, 1.0).to(x.dtype)
-        places = self._places(moved, value.shape[2:], 0.0)
+        places = self._places(moved, value.shape[2:])
         for win, place in zip(wins, places, strict=True):
             value = value + win.to(value.dtype) * place
         return value
 
-    def _places(self, x: Tensor, size: Sequence[int], fill: float) -> Iterator[Tensor]:
-        """For each place in the window, its entry for all windows: `[m, C, *size]`."""
+    def _places(self, x: Tensor, size: Sequence[int]) -> Iterator[Tensor]:
+        """For each place in the window, its entry for all windows, or 0: `[m, C, *size]`."""
         axes = range(self.axes)
         spans = [(size[i] - 1) * self.stride[i] + 1 for i in axes]
         ends = [(self.kernel[i] - 1) * self.dilation[i] + spans[i] for i in axes]
         pads = [(self.padding[i], max(0, ends[i] - x.shape[2 + i] - self.padding[i])) for i in axes]
-        wide = F.pad(x, [pad for pair in reversed(pads) for pad in pair], value=fill)
+        sides = [pad for pair in reversed(pads) for pad in pair]
+        wide = F.pad(x, sides) if any(sides) else x
         for place in product(*map(range, self.kernel)):
             starts = [place[i] * self.dilation[i] for i in axes]
             cut = [slice(starts[i], starts[i] + spans[i], self.stride[i]) for i in axes]
@@ -176,7 +173,7 @@ class Centre:
 
     def __init__(self, bound: BoundScore) -> None:
         self.lacking = ""
-        self._calls: list[_Sums] = []
+        self._calls: list[Sums] = []
         self._follow(bound)
 
     def recording(self, bound: BoundScore, first: int = 0) -> BoundScore:
@@ -191,9 +188,9 @@ class Centre:
             own = samples + batch * ((blocks + first) % HALVES)
             weights = (numbers[:, None] == own).to(bound.origin.dtype)
 
-            def record(sums: _Sums, call: _Elementwise | _Pool) -> Any:
+            def record(sums: Sums, call: _Elementwise | _Pool) -> Any:
                 sums.add(weights, call.terms())
-                return NotImplemented
+                return call.output
 
             with self._met(len(samples), record):
                 yield
@@ -205,17 +202,21 @@ class Centre:
 
         They take an evaluation each.
         """
-        points = bound.origin if u is None else bound.origin + u
+        points, batch = bound.origin if u is None else bound.origin + u, len(bound)
 
-        def work(rows: Tensor, offset: int) -> Tensor:
-            def average(sums: _Sums, call: _Elementwise | _Pool) -> Any:
-                return call.averaged(sums.means(rows + offset, call.terms()))
+        def work(numbers: Tensor) -> Tensor:
+            def average(sums: Sums, call: _Elementwise | _Pool) -> Any:
+                return call.averaged(sums.means(numbers))
 
+            rows = numbers % batch
             with self._met(len(rows), average):
-                return bound.value_and_grad_at(points[rows], rows)[1]
+                found = bound.value_and_grad_at(points[rows], rows)[1]
+            if bound.meter is not None:
+                bound.meter(len(rows))
+            return found
 
-        offsets = [half * len(bound) for half in range(HALVES)]
-        return torch.stack([bound.in_chunks(partial(work, offset=at)) for at in offsets])
+        numbers = torch.arange(HALVES * batch, device=points.device)
+        return bound.chunks.over(numbers, work).reshape(HALVES, batch, -1)
 
     def select(self, rows: Tensor) -> None:
         """Keep these samples only."""
@@ -232,7 +233,7 @@ class Centre:
         def note(call: _Elementwise | _Pool) -> Any:
             if len(call.input) != 1:
                 self.lacking = "an activation's input has another first axis than the batch"
-            self._calls.append(_Sums(tuple(call.input.shape[1:]), zeros))
+            self._calls.append(Sums(tuple(call.input.shape[1:]), zeros))
             return NotImplemented
 
         with torch.enable_grad(), _calls(note):
@@ -249,7 +250,7 @@ class Centre:
             bound.pulled(outputs, parts, rows)
 
     @contextmanager
-    def _met(self, rows: int, act: Callable[[_Sums, _Elementwise | _Pool], Any]) -> Iterator[None]:
+    def _met(self, rows: int, act: Callable[[Sums, _Elementwise | _Pool], Any]) -> Iterator[None]:
         """While open, for one pass: `act` answers each call, given the sums of the same call."""
         at = 0
 

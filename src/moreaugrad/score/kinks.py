@@ -56,20 +56,19 @@ class Activation:
     def mean_slope(self, mean: Tensor, deviation: Tensor) -> Tensor:
         """E phi'(t) for t ~ N(mean, deviation^2), entry by entry.
 
-        On a piece from l to h, E (a + b t) is (a + b mean) (Phi(h) - Phi(l)) - b deviation
-        (n(h) - n(l)), with standardised ends, Phi the normal distribution and n its density.
+        E phi'(t) is that of the first piece, and for each kink k the jump there, da + db t, times
+        1 for t > k: da + db mean times Phi(z), plus db deviation n(z), with z = (mean - k) /
+        deviation, Phi the normal distribution and n its density.
         """
         width = deviation.clamp_min(torch.finfo(mean.dtype).tiny ** 0.5)
-        ends = [(kink - mean) / width for kink in self.kinks]
-        below = [torch.zeros_like(mean), *map(torch.special.ndtr, ends), torch.ones_like(mean)]
-        found = torch.zeros_like(mean)
-        for index, (a, b) in enumerate(self.slopes):
-            found = found + (a + b * mean) * (below[index + 1] - below[index])
-        none = torch.zeros_like(mean)
-        densities = [none, *(torch.exp(-end.square() / 2) / SQRT_TAU for end in ends), none]
-        for index, (_, b) in enumerate(self.slopes):
-            if b:
-                found = found - b * width * (densities[index + 1] - densities[index])
+        (a, b), *_ = self.slopes
+        found = torch.zeros_like(mean) + a + (b * mean if b else 0.0)
+        for kink, (a, b), (c, d) in zip(self.kinks, self.slopes, self.slopes[1:], strict=False):
+            z = (mean - kink) / width
+            above = torch.erf(z / math.sqrt(2)).add_(1).div_(2)
+            found = found + above * (c - a + (d - b) * mean if b != d else c - a)
+            if b != d:
+                found = found + (d - b) * width * torch.exp(-z.square() / 2) / SQRT_TAU
         return found
 
     def softened(self, t: Tensor, beta: float) -> Tensor:

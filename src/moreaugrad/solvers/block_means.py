@@ -93,7 +93,7 @@ class BlockMeans:
         """`[B, n]`."""
         return self._mean if self.shrinkage is None else self.shrinkage(self._mean)
 
-    @property
+    @cached_property
     def unvaried(self) -> Tensor:
         """Whether all blocks have the same mean, `[B]`."""
         return (self.terms == self.terms[0]).all(2).all(0)
