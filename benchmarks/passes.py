@@ -10,7 +10,8 @@ from benchmarks import subjects
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.speed import BUDGET, explain
-from benchmarks.timing import Watched, network_time, timed
+from benchmarks.timing import timed
+from moreaugrad.runs.timing import network_time
 
 COUNTS = (1, 4, 16)
 DTYPES = (torch.float32, torch.bfloat16)
@@ -25,12 +26,12 @@ def run(context: Context) -> Result:
         inputs = subject.inputs(subject.names[: max(counts)])
         target = subject.predictions(inputs)
         for dtype in DTYPES:
-            model = Watched(copy.deepcopy(subject.fast).to(dtype))
+            model = copy.deepcopy(subject.fast).to(dtype)
             x = inputs.to(dtype)
             found = []
             explain(model, x[:1], target[:1], subject.chunk)
             for count in counts:
-                with network_time(model) as inside:
+                with network_time(model, x.device) as inside:
                     whole = timed(lambda: explain(model, x[:count], target[:count], subject.chunk))  # noqa: B023
                     found.append(inside() / whole)
                 rows.append([network, str(dtype)[6:], count, whole, inside(), found[-1]])

@@ -17,6 +17,7 @@ USUAL = {
     "train": (*DATA, "--size", "16", "--batch-size", "1", *PENALISED),
     "sanity": (*DATA, "--methods", "group-sparse-moreaugrad", "--images", "1"),
     "visualise": (*MODEL, *OUT),
+    "bench": ("one.png", *MODEL, *OUT),
     "report": ("evaluated", *OUT),
     "demo": (),
     "data cells": OUT,

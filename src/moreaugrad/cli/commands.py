@@ -172,6 +172,13 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         "Interrupted and started again, it resumes.",
         without=("overwrite", "config", "trust", "dry_run"),
     ),
+    "bench": Command(
+        plan=f"{_PLANS}bench:BenchPlan", call=f"{_CALLS}bench",
+        help="Measure speed and memory of each method on this machine, next to Captum's.",
+        more="moreaugrad bench --model torchvision:resnet50 --random-weights --device cuda --out "
+        "speed\n\nWrites bench.json and bench.md. Inputs are noise unless there are images.",
+        without=("config", "trust", "dry_run"),
+    ),
     "methods": Command(
         plan=f"{_CALLS}_Methods", call=f"{_CALLS}list_methods",
         help="List the methods with their settings, or explain the settings of one.", more="",

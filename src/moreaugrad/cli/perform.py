@@ -16,6 +16,7 @@ from moreaugrad.cli.commands import COMMANDS, Command, CommonOptions, loaded
 from moreaugrad.cli.interruption import DONE, INTERRUPTED, PARTLY
 from moreaugrad.explainers import METHODS
 from moreaugrad.files.foreign import readable
+from moreaugrad.runs.plans.bench import BenchPlan
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import Plan, option, options, with_options
 from moreaugrad.settings import settings_of
@@ -151,6 +152,33 @@ def write_cells(plan: _Cells, output: CommonOptions) -> int:
         screen.print_json({"out": output.out, "counts": counts, "written": written})
     elif not output.quiet:
         text = f"{written} images written to {output.out}"
+        screen.results().print(text, markup=False, soft_wrap=True)
+    return DONE
+
+
+def bench(plan: BenchPlan, output: CommonOptions) -> int:
+    """Times the methods. Errors: ValueError for no folder, or one that has a benchmark already."""
+    from moreaugrad.files.atomic import write_atomically
+    from moreaugrad.runs.bench import Bench
+    from moreaugrad.runs.directory import json_text
+
+    if output.folder.exists() and not output.folder.is_dir():
+        raise ValueError(f"{output.folder}: expected a folder to write to, but it is a file")
+    files = {end: output.folder / f"bench.{end}" for end in ("json", "md")}
+    if not output.overwrite and any(file.exists() for file in files.values()):
+        raise ValueError(
+            f"{output.folder}: holds a benchmark: name another folder, or give --overwrite"
+        )
+    with screen.watching(quiet=output.quiet) as watch:
+        run = Bench(plan)
+        found = run.run(watch.pace)
+    record, text = run.record(found), run.findings(found).markdown()
+    output.folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(files["json"], json_text(record).encode())
+    write_atomically(files["md"], text.encode())
+    if output.json:
+        screen.print_json(record)
+    elif not output.quiet:
         screen.results().print(text, markup=False, soft_wrap=True)
     return DONE
 
