@@ -121,7 +121,7 @@ class Explanation(Provenance):
     def _line(self, row: int) -> str:
         status, spent = self.status[row], int(self.evaluations[row])
         reason = status.described(float(self.error[row]))
-        return f"sample {row}: {reason}, after {spent} evaluations; {status.remedy}"
+        return f"sample {row}: {reason}, after {spent} evaluations; {self.remedy(row)}"
 
     def plot(
         self,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.krylov import Curvature, estimate_curvature
+from moreaugrad.explainers import quality
 from moreaugrad.explainers.base import PenalisedExplainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
@@ -33,6 +34,7 @@ from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
 from moreaugrad.solvers import SOLVERS, Descent, MoreauProblem, Solution, StochasticFixedPoint
+from moreaugrad.solvers.solution import EVALUATIONS_NEEDED, Status
 from moreaugrad.solvers.sparsity import ROUNDS, solve_for_sparsity
 
 AUTO = "auto"
@@ -46,8 +48,10 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
 
     >>> maps = mg.Moreau(model, penalty=mg.ElasticNet(0.01, 0.1)).attribute(x)
 
-    Derivatives use the first `samples` noise samples. Without the penalty's `prox_root` there is no
-    "implicit" derivative: "straight-through" is then the first.
+    Further detail with fresh noise: `evaluations_needed`, the `max_evaluations` that by estimate
+    would take a sample to the tolerance, where it used up its own; NaN elsewhere. Derivatives use
+    the first `samples` noise samples. Without the penalty's `prox_root` there is no "implicit"
+    derivative: "straight-through" is then the first.
 
     Errors: ValueError or TypeError for settings that do not fit.
 
@@ -63,10 +67,13 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
     """Standard deviation of the Gaussian smoothing, which replaces f(x) by E f(x + z), z ~
     N(0, sigma^2 I): a fraction of each clean input's own range (max - min); with sigma_mode
     "absolute" in the input's units. 0 turns smoothing off."""
-    tolerance: float | None = None
-    """Relative error of the map at which a sample is done; None: 0.1 with noise, 1e-3 without."""
-    max_evaluations: int = 4096
-    """Gradient evaluations (of each chain) at which a sample stops short of that."""
+    tolerance: float | str = quality.STANDARD
+    """Relative error of the map at which a sample is done: a number, or a quality level, "preview"
+    (0.3), "standard" (0.1) or "fine" (0.03). These are levels of the error by noise: a
+    deterministic score is solved to 1e-3 at each of them."""
+    max_evaluations: int | None = None
+    """Gradient evaluations (of each chain) at which a sample stops short of that. None is 16384;
+    with fresh noise and a tolerance below 0.1, 16384 (0.1 / tolerance)^2, at most 262144."""
     noise: str = "fresh"
     """When noise is drawn: "fresh" at every step; "fixed" uses one set of `samples` noise samples,
     which makes the problem deterministic."""
@@ -97,7 +104,7 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
         expect(0 < self.rho < torch.inf, "rho", "a finite number > 0", self.rho)
         choose("noise", self.noise, ("fresh", "fixed"))
         choose("solver", self.solver, SOLVERS)
-        expect(self.max_evaluations >= 1, "max_evaluations", "at least 1", self.max_evaluations)
+        expect(self._most >= 1, "max_evaluations", "at least 1", self.max_evaluations)
         super().__post_init__()
         self._check_weight("eta", self.eta, (AUTO,))
         expect(0 <= self.sparsity <= 1, "sparsity", "a fraction from 0 to 1", self.sparsity)
@@ -117,20 +124,25 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
         return self.draws if self.fresh else self.samples if self.sigma > 0 else 1
 
     def budget(self) -> int:
-        return self.max_evaluations * self.chains
+        return self._most * self.chains
 
     @property
     def _tolerance(self) -> float:
-        if self.tolerance is None:
-            return 0.1 if self.fresh else 1e-3
-        return self.tolerance
+        found = quality.tolerance_of(self.tolerance)
+        return quality.EXACT if isinstance(self.tolerance, str) and not self.fresh else found
+
+    @property
+    def _most(self) -> int:
+        if self.max_evaluations is not None:
+            return self.max_evaluations
+        return quality.allowed_evaluations(self._tolerance) if self.fresh else quality.ALLOWED
 
     @cached_property
     def _solver(self) -> StochasticFixedPoint | Descent:
         """Solves to a standard error with fresh noise, to a residual for a deterministic score."""
         limits: dict[str, Any] = {
             "tolerance": self._tolerance,
-            "max_evaluations": self.max_evaluations,
+            "max_evaluations": self._most,
         }
         if self.fresh:
             sparsity = self.sparsity if self.eta == AUTO else None
@@ -138,7 +150,7 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
                 draws=self.draws, chains=self.chains, centre=self.centre, sparsity=sparsity,
                 **limits,
             )  # fmt: skip
-        return SOLVERS[self.solver](max_steps=self.max_evaluations, **limits)
+        return SOLVERS[self.solver](max_steps=self._most, **limits)
 
     def _problem(self, bound: BoundScore) -> MoreauProblem:
         like = bound.origin[:, 0]
@@ -163,17 +175,22 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
             found = solve_for_sparsity(solver, problem, self.sparsity, start, rounds)
         else:
             found = solver.solve(problem, start)
+        if self.fresh:
+            needed = quality.evaluations_to_reach(self._tolerance, found.error, found.evaluations)
+            short = found.having(Status.BUDGET_USED) & (needed > self._most)
+            needed = torch.where(short, needed, torch.nan)
+            found = replace(found, details={EVALUATIONS_NEEDED: needed})
         # 0 - u rather than -u: no negative zeros.
         return replace(found, values=(0.0 - found.values) / self.rho)
 
     def fixed(self, draws: int) -> Self:
         """One problem with a fixed set of noise samples, for warm-started solves."""
         if self.sigma == 0:
-            return replace(self, tolerance=max(ROUGH, self.tolerance or 0.0))
+            return replace(self, tolerance=max(ROUGH, self._tolerance))
         draws += draws % 2
         return replace(
             self, noise="fixed", samples=draws, chains=1, tolerance=ROUGH,
-            max_evaluations=min(self.max_evaluations, ROUGH_STEPS * draws),
+            max_evaluations=min(self._most, ROUGH_STEPS * draws),
         )  # fmt: skip
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:

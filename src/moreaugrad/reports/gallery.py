@@ -151,7 +151,7 @@ def limit(sweep: Mapping[str, Any]) -> str:
         return "without Gaussian smoothing"
     if over == "eta":
         return "MoreauGrad without a penalty"
-    if over == "rho" and "max_evaluations" in settings:
+    if over == "rho" and "tolerance" in settings:
         gradient = "SmoothGrad" if settings["sigma"] > 0 else "simple gradient"
         return f"{gradient}, thresholded" if "eta" in settings else gradient
     return ""

@@ -113,6 +113,17 @@ class Status(StatusEnum):
         return self.message + known
 
 
+EVALUATIONS_NEEDED = "evaluations_needed"
+"""The detail of a map that used up its evaluations: how many would reach the tolerance."""
+
+
+def enough(evaluations: float) -> str:
+    """A remedy: how many evaluations would be enough, to two digits."""
+    return (
+        f"raise max_evaluations: about {float(f'{evaluations:.2g}'):.0f} would reach the tolerance"
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Provenance(Batched, metaclass=Documented, heading="Attributes"):
     """How each sample's result came about."""
@@ -148,6 +159,12 @@ class Provenance(Batched, metaclass=Documented, heading="Attributes"):
     def having(self, status: Status) -> Tensor:
         """Which samples have that status, `[B]`."""
         return torch.tensor([own is status for own in self.status], device=self.error.device)
+
+    def remedy(self, row: int) -> str:
+        """What to do about one sample's status; empty where there is nothing to do."""
+        known = self.details.get(EVALUATIONS_NEEDED)
+        needed = math.nan if known is None else float(known[row])
+        return enough(needed) if math.isfinite(needed) else self.status[row].remedy
 
     def provenance(self) -> dict[str, Any]:
         """The fields of this class, to make another record of the same samples."""

@@ -79,11 +79,12 @@ def map_record(explanation: Explanation, row: int) -> Record:
     names = ("score", "error", "residual", "eta", "zeros")
     figures = _finite({name: getattr(explanation, name) for name in names}, row)
     details = _finite(explanation.details, row)
+    why = {"message": status.described(error), "remedy": explanation.remedy(row)}
     return {
         "status": status.value,
         "ok": status.ok,
         "failed": status.failed,
-        **({} if status.ok else {"message": status.described(error), "remedy": status.remedy}),
+        **({} if status.ok else why),
         "steps": int(explanation.steps[row]),
         "evaluations": int(explanation.evaluations[row]),
         **figures,
