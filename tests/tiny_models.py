@@ -36,6 +36,16 @@ def smooth() -> LoadedModel:
     )  # fmt: skip
 
 
+def kinked() -> LoadedModel:
+    """ReLU, of which noise has a centre."""
+    return _loaded(
+        nn.Sequential(
+            nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4),
+        )
+    )  # fmt: skip
+
+
 def normalised() -> LoadedModel:
     """With batch normalisation, whose statistics are not those of a fresh layer."""
     norm = nn.BatchNorm2d(6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.table import Table
 from moreaugrad.cli import screen
 from moreaugrad.cli.screen import duration, line, note, results
 from moreaugrad.metrics.catalogue import heading
-from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
 
 if TYPE_CHECKING:
     from moreaugrad.runs.engine import Outcome
@@ -28,8 +29,11 @@ def print_summary(outcome: Outcome) -> None:
     for text in outcome.notes:
         note(f"note: {text}")
     console = results()
-    if isinstance(outcome.run.plan, ExplainPlan):
-        _maps(outcome.run.results(outcome.directory).get("inputs", ()), console)
+    if isinstance(outcome.run.plan, ExplainPlan | EvaluatePlan):
+        records = outcome.run.results(outcome.directory).get("inputs", ())
+        if isinstance(outcome.run.plan, ExplainPlan):
+            _maps(records, console)
+        _used_up(records)
     table = outcome.folder / "table.md"
     if table.is_file() and not outcome.interrupted:
         console.print(table.read_text(encoding="utf-8"), markup=False, soft_wrap=True)
@@ -80,7 +84,8 @@ def print_estimate(found: Any, notes: Sequence[str], *, as_json: bool) -> None:
     """What a run would cost."""
     if as_json:
         totals = {name: getattr(found, name) for name in ("evaluations", "seconds")}
-        screen.print_json({**asdict(found), **totals, "notes": list(notes)})
+        levels = [asdict(level) for level in found.levels]
+        screen.print_json({**asdict(found), **totals, "levels": levels, "notes": list(notes)})
         return
     for text in notes:
         note(f"note: {text}")
@@ -91,9 +96,22 @@ def print_estimate(found: Any, notes: Sequence[str], *, as_json: bool) -> None:
     ]
     _print(console, "map", ["maps", "evaluations each, at most", "time, at most"], rows)
     console.print(found.words(duration), soft_wrap=True)
+    memory = "" if found.memory is None else f"{found.memory / 1e9:.2g} GB"
+    rows = [
+        (
+            f"{each.level} ({each.tolerance:g}){', chosen' if each.chosen else ''}",
+            [f"{each.evaluations:.0f}", duration(each.seconds), memory],
+        )
+        for each in found.levels
+    ]
+    if rows:
+        console.print("\nBy estimate, from the error after a few steps on the first images:")
+        _print(console, "quality", ["evaluations a map", "time", "memory"], rows)
 
 
 def _maps(records: Sequence[Mapping[str, Any]], console: Console) -> None:
+    from moreaugrad.solvers.solution import EVALUATIONS_NEEDED
+
     count = sum(len(record["maps"]) for record in records)
     if count > MANY:
         _table(records, console)
@@ -107,10 +125,27 @@ def _maps(records: Sequence[Mapping[str, Any]], console: Console) -> None:
         for record in records
         for label, one in record["maps"].items()
         if "message" in (found := one.get("map", {}))
+        and EVALUATIONS_NEEDED not in found.get("details", {})
     ]
     for text, failed in sorted(shown, key=lambda item: not item[1]):
         note(f"failed: {text}" if failed else text, style="yellow" if failed else "")
     console.print(f"{_count(count, 'map')} of {_count(len(records), 'input')}")
+
+
+def _used_up(records: Sequence[Mapping[str, Any]]) -> None:
+    """One line for each method of which maps used up their evaluations."""
+    from moreaugrad.solvers.solution import EVALUATIONS_NEEDED, enough
+
+    for label in dict.fromkeys(label for record in records for label in record["maps"]):
+        maps = [r["maps"][label].get("map", {}) for r in records if label in r["maps"]]
+        short = [one for one in maps if EVALUATIONS_NEEDED in one.get("details", {})]
+        if short:
+            error = 100 * median(one["error"] for one in short)
+            remedy = enough(max(one["details"][EVALUATIONS_NEEDED] for one in short))
+            note(
+                f"budget used for {len(short)} of {_count(len(maps), 'map')} of {label}, at a "
+                f"median error of {error:.2g} %; {remedy}", style="",
+            )  # fmt: skip
 
 
 def _count(number: int, what: str) -> str:

@@ -27,6 +27,7 @@ from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.registry import choose
 from moreaugrad.reports.certificates import curves_figure, findings
 from moreaugrad.reports.folder import csv_bytes, table_files
+from moreaugrad.runs.cost import Cost, Estimate, seconds_per_evaluation
 from moreaugrad.runs.directory import (
     TROUBLE,
     RunDirectory,
@@ -36,14 +37,7 @@ from moreaugrad.runs.directory import (
     numbers,
     versions,
 )
-from moreaugrad.runs.engine import (
-    Estimate,
-    Failure,
-    Files,
-    NoResult,
-    Run,
-    seconds_per_evaluation,
-)
+from moreaugrad.runs.engine import Failure, Files, NoResult, Run
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.studies import DRAWS, STEPS, CertifyPlan
@@ -237,9 +231,12 @@ class CertifyRun(Run[CertifyPlan]):
 
     def estimate(self) -> Estimate:
         first, maps = next(iter(self.curves.values())), len(self.units)
-        each = seconds_per_evaluation(first, self.first, self.target, self.compute)
-        rows = [(key, maps, explainer.budget(), each) for key, explainer in self.curves.items()]
-        return Estimate.of(maps, rows)
+        with computing(self.compute):
+            each = seconds_per_evaluation(first, self.first, self.target)
+        costs = [
+            Cost.of(key, maps, explainer.budget(), each) for key, explainer in self.curves.items()
+        ]
+        return Estimate.of(maps, costs, self.network.device)
 
 
 def _curves(plan: CertifyPlan, module: nn.Module) -> dict[str, Certified]:

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from torch import Tensor
-
-from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.units import Record
 from moreaugrad.reports.folder import read_environments
 from moreaugrad.reports.studies import Findings
+from moreaugrad.runs.cost import Estimate
 from moreaugrad.runs.directory import RunDirectory, environment
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.option import Plan
 from moreaugrad.runs.plans.toml import plan_toml
 from moreaugrad.runs.processes import Processes
-from moreaugrad.score.forward import Chunks
-from moreaugrad.score.score import Score
-from moreaugrad.score.targets import TargetLike
 
 Files = Mapping[str, bytes]
 """Contents by names, with slashes, below the folder of the run."""
 P = TypeVar("P", bound=Plan)
-TIMED = 3
-"""Passes of an estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,55 +56,6 @@ class Watch:
     def news(self, text: str) -> None: ...
 
     def failed(self, failure: Failure) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Of one method: maps, gradient evaluations of each at most, and seconds for all of them."""
-
-    key: str
-    maps: int
-    evaluations: int
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a run would cost at most: methods that stop at a tolerance often take a quarter of it
-    or less.
-
-    seconds_per_evaluation: the mean where there are several networks.
-    """
-
-    inputs: int
-    seconds_per_evaluation: float
-    costs: tuple[Cost, ...]
-
-    @classmethod
-    def of(cls, inputs: int, rows: Iterable[tuple[str, int, int, float]]) -> Estimate:
-        """rows: a name, maps, evaluations of each, and the seconds of one."""
-        costs = tuple(
-            Cost(key=key, maps=maps, evaluations=most, seconds=maps * most * each)
-            for key, maps, most, each in rows
-        )
-        total, count = sum(c.seconds for c in costs), sum(c.maps * c.evaluations for c in costs)
-        return cls(inputs=inputs, seconds_per_evaluation=total / max(1, count), costs=costs)
-
-    @property
-    def evaluations(self) -> int:
-        return sum(cost.maps * cost.evaluations for cost in self.costs)
-
-    @property
-    def seconds(self) -> float:
-        return sum(cost.seconds for cost in self.costs)
-
-    def words(self, duration: Callable[[float], str]) -> str:
-        """The totals; duration: seconds in words."""
-        return (
-            f"{self.inputs} input{'' if self.inputs == 1 else 's'}, "
-            f"{self.evaluations} gradient evaluations at most, "
-            f"{1000 * self.seconds_per_evaluation:.2g} ms each: {duration(self.seconds)} at most"
-        )
 
 
 class NoResult(ValueError):
@@ -299,23 +242,3 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
         outcome.failures += run.failures(directory)
     outcome.seconds = time.perf_counter() - began
     return outcome
-
-
-def seconds_per_evaluation(
-    explainer: Explainer, first: Tensor, target: TargetLike, compute: ComputePlan
-) -> float:
-    """Of full passes of one input, `first` a batch of it alone."""
-    size = min(16, Chunks.of(explainer.batch_size, first.reshape(1, -1)).size)
-    score = Score(
-        explainer.forward_func, kind=explainer.score, task=explainer.task, layer=explainer.layer,
-        batch_size=size, check=explainer.check,
-    )  # fmt: skip
-    with computing(compute):
-        bound = score.bind(first.expand(size, *first.shape[1:]), target)
-        bound.value_and_grad()
-        times = []
-        for _ in range(TIMED):
-            began = time.perf_counter()
-            bound.value_and_grad()[1].sum().item()  # waits for an accelerator
-            times.append(time.perf_counter() - began)
-    return statistics.median(times) / size

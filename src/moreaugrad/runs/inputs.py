@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -133,6 +134,15 @@ class Inputs:
                 problems.append(str(error))
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ValueError(f"{problems[0]}{more}")
+
+    def few(self, network: Network, most: int) -> list[Tensor]:
+        """The first usable inputs, as batches of one."""
+        found: list[Tensor] = []
+        for one in self.chosen:
+            if len(found) < most:
+                with suppress(*UNREADABLE):
+                    found.append(network.tried(self.input(one, network)))
+        return found
 
     def targets(
         self, chosen: Sequence[Chosen], target: int | str | None, network: Network

@@ -19,12 +19,19 @@ from moreaugrad.pictures import photo, png_bytes
 from moreaugrad.registry import choose
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import STUDY_FILES, Findings
+from moreaugrad.runs.cost import (
+    PILOTED,
+    Cost,
+    Estimate,
+    method_costs,
+    seconds_per_evaluation,
+)
 from moreaugrad.runs.directory import RunDirectory, json_text, line, numbers
-from moreaugrad.runs.engine import Estimate, Failure, Files, Run, seconds_per_evaluation
+from moreaugrad.runs.engine import Failure, Files, Run
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
 from moreaugrad.runs.maps.methods import built, check_settings, made
 from moreaugrad.runs.maps.metrics import make_metric, metric_settings
-from moreaugrad.runs.network import Network
+from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.maps import OF_LABEL
 from moreaugrad.runs.plans.studies import SanityPlan, VisualisePlan
 from moreaugrad.runs.plans.toml import from_table
@@ -159,13 +166,16 @@ class SanityRun(Run[SanityPlan]):
     def estimate(self) -> Estimate:
         maps = len(self.x) * (1 + len(self.plan.seeds) * len(self.plan.blocks))
         target = 0 if self.target is None else int(torch.as_tensor(self.target).flatten()[0])
-        first = next(iter(self.units.values()))[0].explainer
-        each = seconds_per_evaluation(first, self.x[:1], target, self.compute)
-        rows = [
-            (f"{method.label}-{mode}", maps, method.explainer.budget(), each)
-            for method, mode in self.units.values()
-        ]
-        return Estimate.of(len(self.x), rows)
+        costs, few = list[Cost](), torch.split(self.x[:PILOTED], 1)
+        methods = {method.label: method for method, _ in self.units.values()}
+        with computing(self.compute):
+            first = next(iter(methods.values())).explainer
+            each = seconds_per_evaluation(first, few[0], target)
+            for label, method in methods.items():
+                most = method.explainer.budget()
+                rows = [(f"{label}-{mode}", maps, most) for mode in self.plan.modes]
+                costs += method_costs(method.explainer, target, few, each, rows)
+        return Estimate.of(len(self.x), costs, self.network.device)
 
 
 def _entry(row: Record) -> Entry:
@@ -272,7 +282,8 @@ class VisualiseRun(Run[VisualisePlan]):
         """Of the steps, from a short timing of passes of as many images as are raised together."""
         count, steps = self.plan.count, self.ascent.steps
         target = next(iter(self.units.values()))
-        each = seconds_per_evaluation(self.gradient, self.first, target, self.compute)
+        with computing(self.compute):
+            each = seconds_per_evaluation(self.gradient, self.first, target)
         labels = map(self.network.label, self.units.values())
-        rows = [(label, count, steps, each) for label in labels]
-        return Estimate.of(count * len(self.units), rows)
+        costs = [Cost.of(label, count, steps, each) for label in labels]
+        return Estimate.of(count * len(self.units), costs, self.network.device)

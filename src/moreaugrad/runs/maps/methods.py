@@ -17,6 +17,7 @@ from moreaugrad.data.dataset import Chosen, known_classes
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import Moreau
+from moreaugrad.explainers.quality import is_level, tolerance_of
 from moreaugrad.files.foreign import number_name
 from moreaugrad.models import LoadedModel
 from moreaugrad.registry import choose
@@ -24,6 +25,7 @@ from moreaugrad.reports.folder import swept_label
 from moreaugrad.runs.directory import line
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import OF_DATA, EvaluatePlan, SweepPlan
+from moreaugrad.runs.plans.maps import method_name, takes
 from moreaugrad.runs.plans.text import Settings
 from moreaugrad.score.forward import call
 from moreaugrad.settings import nearest
@@ -56,10 +58,13 @@ class Method:
 
 def check_settings(settings: Settings, methods: Mapping[str, Settings]) -> None:
     """Errors: ValueError for a common setting that none of the methods has, or can take."""
-    rows = {label: METHODS[_name(label, given)] for label, given in methods.items()}
+    names = {label: method_name(label, given) for label, given in methods.items()}
+    rows = {label: METHODS[name] for label, name in names.items()}
     for setting, value in settings.items():
         known = {name for row in rows.values() for name in row.defaults()}
-        if any(setting in r.defaults() and setting not in r.settings for r in rows.values()):
+        if setting == "tolerance" and isinstance(value, str):
+            tolerance_of(value, "--tolerance")  # one message, whichever the methods are
+        if any(takes(name, setting, value) for name in names.values()):
             continue
         option = f"--{setting.replace('_', '-')}"
         fixed = [k for k, row in rows.items() if setting in row.settings]
@@ -68,14 +73,11 @@ def check_settings(settings: Settings, methods: Mapping[str, Settings]) -> None:
                 f"{option}: cannot be changed, {fixed[0]} has {setting} = "
                 f"{rows[fixed[0]].settings[setting]}: choose another method"
             )
+        lacking = f"setting {setting!r}{nearest(setting, known)}"
         raise ValueError(
             f"{option}={value}: {', '.join(rows)} {'has' if len(rows) == 1 else 'have'} no "
-            f"setting {setting!r}{nearest(setting, known)} (see: moreaugrad methods)"
+            f"{'quality levels' if is_level(value) else lacking} (see: moreaugrad methods)"
         )
-
-
-def _name(label: str, given: Settings) -> str:
-    return METHODS.check(str(given.get("method", label)))
 
 
 def _spelt_out(
@@ -83,12 +85,12 @@ def _spelt_out(
 ) -> tuple[str, dict[str, Any]]:
     """A method's name in the registry and its settings: its own, the common ones that it has, the
     run's seed, and what the preprocessing divides by where it asks for that."""
-    name = _name(label, given)
-    row, own = METHODS[name], {key: value for key, value in given.items() if key != "method"}
+    name = method_name(label, given)
+    own = {key: value for key, value in given.items() if key != "method"}
     std = {} if "layer" in own else {"std": list(model.preprocess.std)}
     usual = {**std, "seed": seed, **common}
-    free = {k: v for k, v in usual.items() if k in row.defaults() and k not in row.settings}
-    return name, {**own, **{key: value for key, value in free.items() if key not in own}}
+    free = {k: v for k, v in usual.items() if k not in own and takes(name, k, v)}
+    return name, {**own, **free}
 
 
 def built(name: str, module: nn.Module, settings: Settings) -> Explainer:

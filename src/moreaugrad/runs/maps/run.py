@@ -26,16 +26,9 @@ from moreaugrad.reports.folder import (
 )
 from moreaugrad.reports.maps import explained_page
 from moreaugrad.reports.reading import MapsFolder
+from moreaugrad.runs.cost import PILOTED, Cost, Estimate, method_costs, seconds_per_evaluation
 from moreaugrad.runs.directory import RunDirectory, json_text, line, problem, versions
-from moreaugrad.runs.engine import (
-    Estimate,
-    Failure,
-    Files,
-    NoResult,
-    Run,
-    Watch,
-    seconds_per_evaluation,
-)
+from moreaugrad.runs.engine import Failure, Files, NoResult, Run, Watch
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
 from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map, title
 from moreaugrad.runs.maps.methods import Method
@@ -241,17 +234,17 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
     def estimate(self) -> Estimate:
         """Of all processes together. Passes for a derivative of a map take longer than a
         gradient's, and metrics that ask the network take passes of their own."""
-        setup, rows = self.setup, []
-        timed = {id(m.network): m for m in reversed(setup.methods)}
-        each = {
-            key: seconds_per_evaluation(
-                method.explainer, self.inputs.first(method.network), None, self.compute
-            )
-            for key, method in timed.items()
-        }
-        for method in setup.methods:
-            images = sum(len(setup.explained(method, block)) for block in setup.blocks)
-            for attack in [None, *setup.attacks.get(method.label, ())]:
-                most, seconds = evaluations(method, attack), each[id(method.network)]
-                rows.append((title(method, attack), images, most, seconds))
-        return Estimate.of(len(self.inputs.chosen), rows)
+        setup, costs, timed = self.setup, list[Cost](), dict[int, tuple[list[Tensor], float]]()
+        with computing(self.compute):
+            for method in setup.methods:
+                explainer, network = method.explainer, method.network
+                if id(network) not in timed:
+                    few = self.inputs.few(network, PILOTED)
+                    timed[id(network)] = few, seconds_per_evaluation(explainer, few[0], None)
+                images = sum(len(setup.explained(method, block)) for block in setup.blocks)
+                rows = [
+                    (title(method, attack), images, evaluations(method, attack))
+                    for attack in [None, *setup.attacks.get(method.label, ())]
+                ]
+                costs += method_costs(explainer, method.target, *timed[id(network)], rows)
+        return Estimate.of(len(self.inputs.chosen), costs, self.network.device)

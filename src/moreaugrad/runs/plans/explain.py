@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.catalogue import CLEAN
@@ -17,6 +17,7 @@ from moreaugrad.runs.plans.maps import (
     MapsPlan,
     read_attacks,
     read_metrics,
+    without,
 )
 from moreaugrad.runs.plans.option import Plan, option, part
 from moreaugrad.runs.plans.text import Settings
@@ -124,6 +125,15 @@ class ExplainPlan(MapsPlan):
         None, "A second network, named as --model is, explained by the same methods.",
         "--compare-with", group="Model", read=_second, metavar="TEXT",
     )  # fmt: skip
+
+    def with_common(self, name: str, value: Any) -> Self:
+        plan, sweep, compare = super().with_common(name, value), self.sweep, self.compare
+        if sweep is not None:
+            own = without({sweep.method: sweep.settings}, name, value)[sweep.method]
+            sweep = replace(sweep, settings=own)
+        if compare is not None:
+            compare = replace(compare, methods=without(compare.methods, name, value))
+        return replace(plan, sweep=sweep, compare=compare)
 
 
 def swept(plan: ExplainPlan) -> ExplainPlan:

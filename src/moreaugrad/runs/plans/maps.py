@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.explainers import METHODS
+from moreaugrad.explainers.quality import QUALITIES, is_level
 from moreaugrad.metrics import METRICS
 from moreaugrad.registry import Registry, choose, labelled
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
@@ -117,6 +118,33 @@ def with_setting(
     }
 
 
+def method_name(label: str, own: Settings) -> str:
+    """The registry's name of a method with a label. Errors: ValueError for one that it lacks."""
+    return METHODS.check(str(own.get("method", label)))
+
+
+def takes(method: str, name: str, value: Any) -> bool:
+    """Whether a method takes a setting that is given for all methods.
+
+    A quality level is for methods with levels, which have one by default.
+    """
+    row = METHODS[method]
+    defaults = row.defaults()
+    levels = not is_level(value) or is_level(defaults.get(name))
+    return name in defaults and name not in row.settings and levels
+
+
+def without(methods: Mapping[str, Settings], name: str, value: Any) -> dict[str, Settings]:
+    """Methods by label, without their own values of a setting that they take from all."""
+    return {
+        label: {
+            k: v for k, v in own.items()
+            if k != name or not takes(method_name(label, own), name, value)
+        }
+        for label, own in methods.items()
+    }  # fmt: skip
+
+
 def methods_option(*usual: str, group: str = "Explanation") -> Any:
     """The field of a plan's methods. usual: names of the default ones."""
     return option(
@@ -148,9 +176,11 @@ def _batch_size(text: str) -> int | None:
 
 
 def _common(help: str, name: str, default: str = "by method", **more: Any) -> Option:
-    return Option(names=(name,), help=help, default=default, **{"group": "Explanation", **more})
+    usual = {"names": (name,), "group": "Explanation"}
+    return Option(help=help, default=default, **{**usual, **more})
 
 
+LEVELS = " or ".join(f"{name} ({value:g})" for name, value in QUALITIES.items())
 COMMON = {
     "score": _common(
         "What is explained: logit, log-probability, probability, margin or cross-entropy.",
@@ -178,8 +208,11 @@ COMMON = {
         "Groups of group-sparse methods: side of the blocks in pixels, or HEIGHT,WIDTH, or tokens.",
         "--group",
     ),
-    "tolerance": _common("Relative error at which a map is done.", "--tolerance",
-                         metavar="NUMBER"),
+    "tolerance": _common(
+        f"Relative error at which a map is done: a number, or {LEVELS} for the methods of the "
+        "MoreauGrad family; a level changes no other method.", "--tolerance",
+        names=("--tolerance", "--quality"),
+    ),
     "max_evaluations": _common("Largest number of gradient evaluations of a map.",
                                "--max-evaluations", metavar="NUMBER"),
     "batch_size": _common(BATCH_SIZE, "--batch-size", "auto", group="Computation"),
@@ -251,12 +284,20 @@ class MapsPlan(Plan):
         if name != "set":
             read = _batch_size if name == "batch_size" else typed
             found = value if isinstance(value, bool) else read(value)
-            return replace(self, settings={**self.settings, name: found})
+            return self.with_common(name, found)
         plan = self
-        for label, own, found in map(labelled_setting, value):
+        # Those of one part come last, because they replace those of all methods.
+        for label, own, found in sorted(map(labelled_setting, value), key=lambda one: bool(one[0])):
             if label:
                 parts = {name: getattr(plan, name) for name in plan.PARTS}
                 plan = replace(plan, **with_setting(parts, label, own, found))
             else:
-                plan = replace(plan, settings={**plan.settings, own: found})
+                plan = plan.with_common(own, found)
         return plan
+
+    def with_common(self, name: str, value: Any) -> Self:
+        """With a setting of all methods, instead of what a configuration has for each."""
+        return replace(
+            self, settings={**self.settings, name: value},
+            methods=without(self.methods, name, value),
+        )  # fmt: skip

@@ -19,8 +19,9 @@ from moreaugrad.files.units import SUFFIX, Record
 from moreaugrad.models.loading import FINISHED
 from moreaugrad.reports.folder import CONFIG, ENVIRONMENT
 from moreaugrad.reports.studies import STUDY_FILES
+from moreaugrad.runs.cost import Estimate
 from moreaugrad.runs.directory import RunDirectory, json_text
-from moreaugrad.runs.engine import Estimate, Files, Run, Watch, execute
+from moreaugrad.runs.engine import Files, Run, Watch, execute
 from moreaugrad.runs.maps.methods import made
 from moreaugrad.runs.network import resolved_device
 from moreaugrad.runs.plans.common import ComputePlan

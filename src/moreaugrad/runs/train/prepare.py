@@ -26,7 +26,8 @@ from moreaugrad.models import LoadedModel, load_model
 from moreaugrad.models.loading import Trained
 from moreaugrad.models.weights import fit_head, last_layer
 from moreaugrad.registry import choose
-from moreaugrad.runs.engine import Cost, Estimate, Failure, Watch
+from moreaugrad.runs.cost import Cost, Estimate
+from moreaugrad.runs.engine import Failure, Watch
 from moreaugrad.runs.network import Network, computing, resolved_device
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.train import AugmentPlan, OptimiserPlan, TrainPlan
