@@ -60,7 +60,9 @@ class BlockMeans:
             for score, part in ((recorded, range(first)), (bound, range(first, samples)))
             if part
         ]
-        found = cls(blocks, torch.cat(sums) / _sizes(blocks, bound.origin)[:, None, None], samples)
+        terms = sums[0] if len(sums) == 1 else torch.cat(sums)
+        terms /= _sizes(blocks, bound.origin)[:, None, None]
+        found = cls(blocks, terms, samples)
         if centre is None:
             return found
         centres = None if centre.lacking else centre.gradients(bound)
