@@ -13,6 +13,7 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor
 
 from moreaugrad.explainers import METHODS
+from moreaugrad.explainers.quality import QUALITIES, is_level
 from moreaugrad.files.units import Record
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import Findings
@@ -20,7 +21,7 @@ from moreaugrad.runs.directory import environment
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.methods import built
 from moreaugrad.runs.network import Network, computing
-from moreaugrad.runs.plans.bench import LEVELS, BenchPlan
+from moreaugrad.runs.plans.bench import BenchPlan
 from moreaugrad.runs.timing import network_time, peak_memory, timed
 from moreaugrad.score.forward import Chunks
 from moreaugrad.score.noise import Noise
@@ -73,11 +74,9 @@ class Bench:
             usual = {
                 k: v for k, v in usual.items() if k in known and k not in METHODS[name].settings
             }
-            levels: Mapping[str, dict[str, Any]] = (
-                {f"{label}, {level}": {"tolerance": LEVELS[level]} for level in self.plan.levels}
-                if "tolerance" in known
-                else {label: {}}
-            )
+            levels: Mapping[str, dict[str, Any]] = {label: {}}
+            if is_level(known.get("tolerance")) and "tolerance" not in given:
+                levels = {f"{label}, {level}": {"tolerance": level} for level in self.plan.levels}
             for title, more in levels.items():
                 explainer = built(name, module, {**usual, **given, **more})
 
@@ -164,7 +163,8 @@ class Bench:
             "model": self.plan.model.name, "random_weights": self.plan.model.random_weights,
             "inputs": "images" if self.plan.data.files or self.plan.data.source else "noise",
             "input_shape": list(self.x.shape[1:]), "compute": asdict(compute),
-            "noise_samples": self.plan.samples, "levels": {k: LEVELS[k] for k in self.plan.levels},
+            "noise_samples": self.plan.samples,
+            "levels": {level: QUALITIES[level] for level in self.plan.levels},
             "environment": environment(compute), "measured": [asdict(one) for one in found],
         }  # fmt: skip
 

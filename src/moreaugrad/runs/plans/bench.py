@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from moreaugrad.explainers.quality import QUALITIES
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
-from moreaugrad.runs.plans.maps import methods_option
+from moreaugrad.runs.plans.maps import LEVELS, methods_option
 from moreaugrad.runs.plans.option import Plan, option, part
 from moreaugrad.runs.plans.text import Settings
 from moreaugrad.settings import expect
-
-LEVELS: Mapping[str, float] = {"preview": 0.3, "standard": 0.1, "fine": 0.03}
-"""Quality levels: the tolerance of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +34,8 @@ class BenchModelPlan(ModelPlan):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchPlan(Plan):
-    """batch: numbers of images at once; () is 1 and 8, on a GPU 64 too. levels: of methods that
-    stop at a tolerance. samples: of methods with a fixed number, and of Captum's NoiseTunnel.
+    """batch: numbers of images at once; () is 1 and 8, on a GPU 64 too. levels: of methods
+    that have them. samples: of methods with a fixed number, and of Captum's NoiseTunnel.
     seconds: for which each method is repeated, at each number of images."""
 
     GROUP: ClassVar[str] = "Explanation"
@@ -48,8 +46,8 @@ class BenchPlan(Plan):
         "simple-gradient", "smoothgrad", "sparse-moreaugrad"
     )
     levels: tuple[str, ...] = option(
-        ("preview", "standard"), "Quality levels of methods that stop at a tolerance: preview, "
-        "standard, fine.", choices=tuple(LEVELS),
+        ("preview", "standard"), f"Quality levels of the methods that have them: {LEVELS}.",
+        choices=tuple(QUALITIES),
     )  # fmt: skip
     samples: int = option(
         64, "Noise samples of methods with a fixed number, and of NoiseTunnel.", "--noise-samples",
