@@ -16,10 +16,12 @@ from toys import network, normal
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 SMOOTH = network([12, 20, 5], nn.Tanh, gain=2.5)
 PIECEWISE = network([12, 20, 16, 5], nn.ReLU, gain=2.5)
-CONV = nn.Sequential(
-    nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 6, 2), nn.SiLU(), nn.Flatten(), nn.LayerNorm(36),
-    network([36, 5]),
-).double().eval()  # fmt: skip
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    CONV = nn.Sequential(
+        nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 6, 2), nn.SiLU(), nn.Flatten(), nn.LayerNorm(36),
+        network([36, 5]),
+    ).double().eval()  # fmt: skip
 NETWORKS = {"smooth": SMOOTH, "piecewise": PIECEWISE, "convolution": CONV}
 X = normal(6, 12, seed=3)
 

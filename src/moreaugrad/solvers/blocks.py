@@ -170,7 +170,8 @@ def sequence_error(tails: Tails, mapped: Mapped) -> Tensor:
         left_out = torch.stack([
             mapped(mean - apart / (count - 1).clamp_min(1)[:, None]) for apart in centred
         ])  # fmt: skip
-        apart = _centred(left_out, valid)[0] * ((count - 1) / count).sqrt()[:, None]
+        number = count.to(mean)
+        apart = _centred(left_out, valid)[0] * ((number - 1) / number).sqrt()[:, None]
         spread = student_factor(apart, count) * apart.square().sum((0, 2)).sqrt()
         # Short blocks that alternate in sign overstate the error.
         alternate = lone & (spread < ALTERNATING * worst)
@@ -196,7 +197,7 @@ def student_factor(deviations: Tensor, count: Tensor) -> Tensor:
     total = inner.diagonal(dim1=1, dim2=2).sum(1)
     known = (total > 0) & torch.isfinite(total)
     inner = inner / torch.where(known, total, 1.0)[:, None, None]
-    free = (count - 1).clamp_min(1)
+    free = (count - 1).clamp_min(1).to(deviations)
     # J rows make 1 / d too large by about 1 / (J - 1).
     ratio = inner.square().sum((1, 2)) - 1 / free
     inverse = torch.where(free > 1, ratio.clamp_min(1e-6) / free, 1.0)
