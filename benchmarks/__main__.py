@@ -50,6 +50,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     ),
     "speed": _part("speed"),
     "passes": _part("passes"),
+    "optimise": _part("optimise"),
     "linearity": _part("linearity"),
     "smoothgrad": _part("smoothgrad"),
     "small-inputs": _part("small_inputs"),

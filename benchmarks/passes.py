@@ -1,4 +1,4 @@
-"""The share of an explanation's time that is spent in network passes."""
+"""The fraction of an explanation's time that is spent in network passes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def run(context: Context) -> Result:
     rows: list[list[object]] = []
-    shares: dict[str, dict[str, list[float]]] = {}
+    fractions: dict[str, dict[str, list[float]]] = {}
     for network in ("squeezenet", "resnet20"):
         subject = subjects.load(network)
         counts = COUNTS[:1] if context.quick else COUNTS
@@ -36,17 +36,19 @@ def run(context: Context) -> Result:
                     found.append(inside() / whole)
                 rows.append([network, str(dtype)[6:], count, whole, inside(), found[-1]])
                 print("  " + " ".join(map(str, rows[-1])), flush=True)
-            shares.setdefault(network, {})[str(dtype)[6:]] = found
+            fractions.setdefault(network, {})[str(dtype)[6:]] = found
     return Result(
         title="Time in network passes",
         settings={"images": COUNTS, "evaluations": BUDGET},
-        figures=shares,
+        figures=fractions,
         tables=[
             Table(
                 caption=f"Sparse MoreauGrad, {BUDGET} evaluations an image.",
-                header=["network", "precision", "images", "seconds", "in the network", "share"],
+                header=["network", "precision", "images", "seconds", "in the network", "fraction"],
                 rows=rows,
             )
         ],
-        notes=["in the network: inside the model's forward and inside torch.autograd.grad"],
+        notes=[
+            "in the network: inside the forward pass, with what a centre records, and the backward"
+        ],
     )

@@ -171,9 +171,8 @@ class Bench:
     def findings(self, found: list[Measured]) -> Findings:
         """As a table for each number of images."""
         about = environment(self.network.compute)
-        machine = (
-            about.get("accelerator") or f"CPU ({about['processor']}), {about['threads']} threads"
-        )
+        threads = f"{about['threads']} thread{'s' * (about['threads'] != 1)}"
+        machine = about.get("accelerator") or f"CPU ({about['processor']}), {threads}"
         return Findings(
             title=f"Speed of {self.plan.model.name} in {self.network.compute.dtype}",
             lead=f"On {machine}, inputs of shape {list(self.x.shape[1:])}: medians of repetitions "
