@@ -51,6 +51,11 @@ def explain(*words: str, photos: str = "photos/0.png", out: str = "out") -> list
     return ["explain", photos, *MODEL, "--out", out, *words]
 
 
+def repeated(name: str, folder: str, out: str, *more: str) -> list[str]:
+    """The command by a folder's configuration, with other options."""
+    return [name, "--config", f"{folder}/config.toml", "--trust", "--out", out, *more]
+
+
 def tolerances(out: str = "out") -> dict[str, Any]:
     config = tomllib.loads(Path(out, "config.toml").read_text(encoding="utf-8"))
     return {label: own.get("tolerance") for label, own in config["methods"].items()}
@@ -111,16 +116,7 @@ def test_it_replaces_what_a_configuration_has(command: Command) -> None:
     methods = "moreaugrad,caso,smoothgrad"
     own = ["--set", "moreaugrad.tolerance=0.2", "--set", "caso.tolerance=0.001"]
     assert command(*explain("--methods", methods, *own))[0] == 0
-    again = [
-        "explain",
-        "--config",
-        "out/config.toml",
-        "--trust",
-        "--out",
-        "again",
-        "--quality",
-        "preview",
-    ]
+    again = repeated("explain", "out", "again", "--quality", "preview")
     assert command(*again)[0] == 0
     assert tolerances("again") == {"moreaugrad": "preview", "caso": 0.001, "smoothgrad": None}
 
@@ -129,30 +125,12 @@ def test_so_do_other_settings_of_all_methods_and_of_a_sweep(command: Command) ->
     sweep = ["sweep", "photos/0.png", *MODEL, "--method", "smoothgrad", "--over", "sigma",
              "--values", "0.1,0.2", "--noise-samples", "4", "--out", "swept"]  # fmt: skip
     assert command(*sweep)[0] == 0
-    again = [
-        "sweep",
-        "--config",
-        "swept/config.toml",
-        "--trust",
-        "--out",
-        "again",
-        "--noise-samples",
-        "6",
-    ]
+    again = repeated("sweep", "swept", "again", "--noise-samples", "6")
     assert command(*again)[0] == 0
     config = tomllib.loads(Path("again/config.toml").read_text(encoding="utf-8"))
     assert config["sweep"]["settings"]["samples"] == 6
     assert command(*explain("--method", "smoothgrad", "--noise-samples", "4"))[0] == 0
-    again = [
-        "explain",
-        "--config",
-        "out/config.toml",
-        "--trust",
-        "--out",
-        "more",
-        "--noise-samples",
-        "6",
-    ]
+    again = repeated("explain", "out", "more", "--noise-samples", "6")
     assert command(*again)[0] == 0
     config = tomllib.loads(Path("more/config.toml").read_text(encoding="utf-8"))
     assert config["methods"]["smoothgrad"]["samples"] == 6

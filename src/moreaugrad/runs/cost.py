@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from torch import Tensor
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.quality import QUALITIES, evaluations_to_reach, is_level
+from moreaugrad.runs.timing import memory_so_far
 from moreaugrad.score.forward import Chunks
 from moreaugrad.score.score import Score
 from moreaugrad.score.targets import TargetLike
@@ -43,19 +43,6 @@ def seconds_per_evaluation(explainer: Explainer, first: Tensor, target: TargetLi
         bound.value_and_grad()[1].sum().item()  # waits for an accelerator
         times.append(time.perf_counter() - began)
     return statistics.median(times) / size
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """The most bytes so far: allocated on a GPU, and otherwise of this process; None where the
-    system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # on Windows
-        return None
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if sys.platform == "darwin" else 1024 * found
 
 
 def expected_evaluations(
@@ -161,7 +148,7 @@ class Estimate:
     def of(cls, inputs: int, costs: Sequence[Cost], device: torch.device) -> Estimate:
         total, count = sum(c.seconds for c in costs), sum(c.maps * c.evaluations for c in costs)
         each = total / max(1, count)
-        memory = peak_memory(device)
+        memory = memory_so_far(device)
         return cls(inputs=inputs, seconds_per_evaluation=each, costs=costs, memory=memory)
 
     @property

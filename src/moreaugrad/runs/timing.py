@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,19 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> float | Non
         return None
     work()
     return max(0.0, _status("VmHWM") - before)
+
+
+def memory_so_far(device: torch.device) -> int | None:
+    """The most bytes so far: allocated on a GPU, and otherwise of this process; None where the
+    system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found if sys.platform == "darwin" else 1024 * found
 
 
 def _status(name: str) -> float:

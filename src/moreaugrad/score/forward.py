@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -158,10 +159,16 @@ def _on_gpu(tensors: list[Tensor]) -> bool:
     return any(tensor.is_cuda for tensor in tensors)
 
 
+_RECURRENT = WeakKeyDictionary[nn.Module, bool]()
+"""Of the models that were asked about: the search takes as long as a small pass."""
+
+
 def _recurrent(model: object) -> bool:
-    return isinstance(model, nn.Module) and any(
-        isinstance(part, nn.RNNBase) for part in model.modules()
-    )
+    if not isinstance(model, nn.Module):
+        return False
+    if model not in _RECURRENT:
+        _RECURRENT[model] = any(isinstance(part, nn.RNNBase) for part in model.modules())
+    return _RECURRENT[model]
 
 
 class _Switches:

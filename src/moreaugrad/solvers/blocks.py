@@ -132,7 +132,7 @@ def _truncation(terms: Tensor, valid: Tensor) -> Tensor:
     terms `[J, B, n]`, of which the last ones of each sample are `valid` `[J, B]`.
     """
     count = valid.sum(0)
-    rows = _centred(terms, valid)[0].movedim(0, 1)
+    rows = centred(terms, valid)[0].movedim(0, 1)
     # sum of squares about the mean of each tail, from inner products of the terms alone
     inner = rows @ rows.mT
     tails = inner.flip(1, 2).cumsum(1).cumsum(2).diagonal(dim1=1, dim2=2).flip(1)
@@ -146,7 +146,7 @@ def _truncation(terms: Tensor, valid: Tensor) -> Tensor:
     return torch.where(count >= FEWEST, best, 0)
 
 
-def _centred(terms: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def centred(terms: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """The valid terms `[J, B, n]` minus their mean, 0 elsewhere; and the mean `[B, n]`."""
     kept = torch.where(valid[..., None], terms, 0.0)
     mean = kept.sum(0) / valid.sum(0).clamp_min(1)[:, None]
@@ -166,12 +166,12 @@ def sequence_error(tails: Tails, mapped: Mapped) -> Tensor:
     while len(terms) >= FEWEST:
         count = valid.sum(0)
         judged = count >= FEWEST
-        centred, mean = _centred(terms, valid)
+        deviations, mean = centred(terms, valid)
         left_out = torch.stack([
-            mapped(mean - apart / (count - 1).clamp_min(1)[:, None]) for apart in centred
+            mapped(mean - apart / (count - 1).clamp_min(1)[:, None]) for apart in deviations
         ])  # fmt: skip
         number = count.to(mean)
-        apart = _centred(left_out, valid)[0] * ((number - 1) / number).sqrt()[:, None]
+        apart = centred(left_out, valid)[0] * ((number - 1) / number).sqrt()[:, None]
         spread = student_factor(apart, count) * apart.square().sum((0, 2)).sqrt()
         # Short blocks that alternate in sign overstate the error.
         alternate = lone & (spread < ALTERNATING * worst)

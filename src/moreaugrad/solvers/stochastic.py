@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.centre import HALVES, Centre
-from moreaugrad.score.inputs import Batched
 from moreaugrad.score.noise import KEYS
 from moreaugrad.settings import expect
+from moreaugrad.solvers.active import Active, Found
 from moreaugrad.solvers.block_means import RECORDED
 from moreaugrad.solvers.blocks import (
     FEW,
@@ -27,9 +26,10 @@ from moreaugrad.solvers.blocks import (
     MOST_OF_FEW,
     Blocks,
     Tails,
+    centred,
     relative,
     sequence_error,
-)  # fmt: skip
+)
 from moreaugrad.solvers.descent import FARTHEST
 from moreaugrad.solvers.shrinkage import Bands, Shrinkage
 from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
@@ -140,8 +140,8 @@ class StochasticFixedPoint:
             # Equal terms have no error, but their mean has rounding.
             found = found._replace(error=torch.where(guard.unvaried, 0.0, found.error))
             settled = guard.settled(step + 1) | last
-            codes = self._verdicts(state, guard, (found.error <= self.tolerance) & settled)
-            status = [_CODES[code] for code in codes.tolist()]
+            done = (found.error <= self.tolerance) & settled
+            status = state.verdicts(done, guard.concave, guard.unvaried)
             keep = out.close(
                 [None if one is Status.BUDGET_USED and not last else one for one in status],
                 **state.unbroken(found)._asdict(),
@@ -160,15 +160,15 @@ class StochasticFixedPoint:
                 state = state.select(keep)
         return replace(out.solution(), settings=used), means
 
-    def _begin(self, problem: MoreauProblem, y: Tensor) -> _State:
+    def _begin(self, problem: MoreauProblem, y: Tensor) -> Active:
         threshold = None if self.sparsity is None else Threshold.of(self.sparsity, problem.counts)
-        return _State(
+        return Active(
             problem=problem, y=y, u=y, reach=torch.zeros_like(problem.rho), threshold=threshold,
             broken=torch.zeros_like(problem.rho, dtype=torch.long),
         )  # fmt: skip
 
     def _step(
-        self, state: _State, step: int, blocks: Blocks, guard: StepGuard, centre: Centre | None
+        self, state: Active, step: int, blocks: Blocks, guard: StepGuard, centre: Centre | None
     ) -> None:
         """One step of all samples. What breaks a sample is noted; it waits for the next verdict."""
         problem, y = state.problem, state.y
@@ -182,10 +182,7 @@ class StochasticFixedPoint:
         moved = -problem.rho[:, None] * gradient
         if step == 0:
             state.reach = FARTHEST * (moved.norm(dim=1) + y.norm(dim=1) + problem.extent)
-        fault = torch.where(finite, 0, _NON_FINITE)
-        fault = torch.where(u.norm(dim=1) > state.reach, _UNBOUNDED, fault)
-        state.broken = torch.where(state.broken == 0, fault, state.broken)
-        going = (state.broken == 0)[:, None]
+        going = state.going(finite)[:, None]
         moved = torch.where(going, moved, 0.0)
         alpha, cut = guard.limit(damping(step * self.draws), u, moved)
         blocks.restart(cut)
@@ -194,7 +191,7 @@ class StochasticFixedPoint:
         if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
             state.problem = state.retuned(y)
 
-    def _mean(self, state: _State, tails: Tails, centres: Tensor | None) -> tuple[_Mean, Tensor]:
+    def _mean(self, state: Active, tails: Tails, centres: Tensor | None) -> tuple[Found, Tensor]:
         """What the tails of all samples give, shrunk towards `centres` `[2, B, n]`; and the
         variable before P."""
         shrunk = None if centres is None else _shrinkage(state.problem.score, tails, centres)
@@ -211,14 +208,7 @@ class StochasticFixedPoint:
         if shrunk is not None:
             doubt = (state.mapped(y + shrunk.doubt) - ahead).norm(dim=1)
             total = torch.hypot(total, doubt)
-        return _Mean(ahead, relative(total, ahead), state.retuned(y).eta), y
-
-    def _verdicts(self, state: _State, guard: StepGuard, done: Tensor) -> Tensor:
-        """The places of the samples' statuses in `_CODES`, `[B]`."""
-        code = torch.where(guard.concave, _NOT_UNIQUE, _CONVERGED)
-        code = torch.where(done, code, _BUDGET_USED)
-        code = torch.where(guard.unvaried, _UNVARIED, code)
-        return torch.where(state.broken > 0, state.broken, code)
+        return Found(ahead, relative(total, ahead), state.retuned(y).eta), y
 
     def _joined(
         self,
@@ -264,59 +254,6 @@ class StochasticFixedPoint:
         )
 
 
-_CODES = (
-    Status.BUDGET_USED, Status.CONVERGED, Status.NOT_UNIQUE, Status.UNVARIED, Status.UNBOUNDED,
-    Status.NON_FINITE,
-)  # fmt: skip
-_BUDGET_USED, _CONVERGED, _NOT_UNIQUE, _UNVARIED, _UNBOUNDED, _NON_FINITE = range(len(_CODES))
-"""Statuses as numbers, so that those of a batch are read at once."""
-
-
-@dataclass(kw_only=True, eq=False)
-class _State(Batched):
-    """The active samples."""
-
-    problem: MoreauProblem
-    y: Tensor
-    u: Tensor
-    """P(y) at the last step."""
-    reach: Tensor
-    """Length of u from which on a sample counts as unbounded, `[B]`."""
-    broken: Tensor
-    """Place in `_CODES` of what ended a sample, 0 while it goes on, `[B]`."""
-    threshold: Threshold | None
-    """Of an automatic eta."""
-
-    def unbroken(self, found: _Mean) -> _Mean:
-        """The last displacement of what grows without bound, and nothing of what is not finite."""
-        escaped, lost = self.broken == _UNBOUNDED, self.broken == _NON_FINITE
-        rows = escaped[:, None]
-        values = torch.where(rows, self.u, found.values).masked_fill(lost[:, None], torch.nan)
-        error = torch.where(escaped, torch.inf, found.error).masked_fill(lost, torch.nan)
-        eta = torch.where(escaped, self.problem.eta, found.eta).masked_fill(lost, torch.nan)
-        return _Mean(values, error, eta)
-
-    def mapped(self, y: Tensor) -> Tensor:
-        """P(y) with an automatic eta chosen at y, so that eta's error is part of the map's."""
-        problem = self.retuned(y)
-        return problem.prox(y, problem.rho)
-
-    def retuned(self, y: Tensor) -> MoreauProblem:
-        """The problem with the eta that gives the wanted fraction of zeros at y."""
-        if self.threshold is None:
-            return self.problem
-        found = self.threshold(self.problem.penalty.magnitudes(y))
-        return replace(self.problem, eta=found / self.problem.rho)
-
-
-class _Mean(NamedTuple):
-    """The solutions from the means of sequences."""
-
-    values: Tensor
-    error: Tensor
-    eta: Tensor
-
-
 def _recorded(step: int, draws: int) -> bool:
     """Whether the noise samples of a step count for the centre: the first ones, then a quarter."""
     return step * draws < RECORDED or (step // HALVES) % 4 == 0
@@ -332,9 +269,7 @@ def _shrinkage(score: BoundScore, tails: Tails, centres: Tensor) -> Shrinkage:
     ]
     bands = Bands.of(score, centres)
     size = tails.blocks
-    kept = torch.where(tails.valid[..., None], tails.terms, 0.0)
-    mean = kept.sum(0) / size.clamp_min(1)[:, None]
-    apart = torch.where(tails.valid[..., None], tails.terms - mean, 0.0)
+    apart, _ = centred(tails.terms, tails.valid)
     variance = bands.sums(bands.coefficients(apart).square().sum(0))
     variance = variance / (size * (size - 1)).clamp_min(1)[:, None]
     enough = size >= FEWEST  # and then both halves have terms
