@@ -270,3 +270,16 @@ def test_a_precision_that_cannot_be_had_is_refused_at_the_command_line(monkeypat
     monkeypatch.setattr("moreaugrad.runs.network.load_model", lambda *_, **__: loaded)
     with pytest.raises(ValueError, match=r"dtype: .*bfloat16.*generator"):
         Network.load(ModelPlan(name="x"), ComputePlan(device="cpu", dtype="bfloat16"))
+
+
+def test_compiling_that_fails_is_reported_at_once(monkeypatch):
+    def broken(_graph, _example):
+        raise RuntimeError("no compiler")
+
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: plain(function, backend=broken))
+    plan = ModelPlan(name="builtin")
+    with pytest.warns(UserWarning, match="not compiled.*no compiler"):
+        network = Network.load(plan, ComputePlan(device="cpu", compile=True))
+    assert network.compute.compile
+    assert network.probabilities(network.batch([torch.zeros(3, 64, 64)])).shape == (1, 10)

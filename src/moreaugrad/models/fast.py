@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,15 @@ from torch import Tensor, nn
 
 from moreaugrad.models.weights import fold_batchnorm as folded
 from moreaugrad.score.behaviour import FAR, FAR_REDUCED
+from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.compiled import compile_passes, failure
 from moreaugrad.score.score import Inputs, Score
 from moreaugrad.score.targets import TargetLike, reduced_precision, tensor_output
 from moreaugrad.settings import Documented, expect
 
 AUTO = "auto"
+PASSES = 5
+"""Timed of a network with and without compiled passes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,9 @@ class Step(metaclass=Documented):
     samples; None where it was not measured."""
     gradient_error: float | None = None
     """The same for the input gradient of the score."""
+    time: float | None = None
+    """Time of a pass at the example with it over that without it; None where it was not measured,
+    as for all steps but compiling."""
 
     @property
     def applied(self) -> bool:
@@ -46,10 +54,11 @@ class Step(metaclass=Documented):
             return f"{self.name}: left out, because {self.reason}"
         if self.output_error is None:
             return f"{self.name}: applied, its error was not measured"
-        return (
+        said = (
             f"{self.name}: applied, changes outputs by {self.output_error:.1e} and input gradients "
             f"by {self.gradient_error:.1e}"
         )
+        return said if self.time is None else f"{said}, takes {self.time:.2f} times as long"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,6 +90,7 @@ def optimise(
     fold_batchnorm: bool = True,
     channels_last: bool = True,
     dtype: torch.dtype | str | None = None,
+    compile: bool = False,
 ) -> Optimised:
     """A copy of a network in evaluation mode that computes the same faster on its device.
 
@@ -94,6 +104,9 @@ def optimise(
     channels_last: 2-D convolutions have their weights, and so their outputs, channels-last.
     dtype: None keeps the precision. torch.bfloat16: the network computes in it, while inputs,
     outputs and their sums keep their own; "auto": only on a device with instructions for it.
+    compile: gradients are computed by compiled code (torch.compile), which takes up to a minute in
+    the first passes. Passes that are looked into are computed as before: those from a layer, with
+    hooks, or that record activations for a centre. Left out where it is slower at the example.
     Errors: ValueError or TypeError for another dtype, and for a model or an example that cannot be
     explained.
 
@@ -113,28 +126,28 @@ def optimise(
         asked["channels_last"] = _channels_last
     if dtype is not None:
         asked["dtype"] = partial(_reduced, device=device if dtype == AUTO else None)
-    args = additional_forward_args
+    if compile:
+        asked["compile"] = partial(_compiled, layer=layer)
+    tried = None
     if example is not None:  # the prediction of the original is the target of all
-        target = Score(model, layer=layer, check=False).bind(example, target, args).target.given
-    results = partial(_results, example, target, args, layer)
-    now, known, steps = model, results(model), []
+        bind = partial(_bound, example, additional_forward_args, layer)
+        target = bind(target, model).target.given
+        tried = partial(_tried, partial(bind, target))
+    now, known, steps = model, tried(model) if tried else None, []
     for name, change in asked.items():
         try:
             after = change(now)
-            found = results(after)
-            outputs, gradients = _errors(after, found, known)
+            found = tried(after) if tried else None
+            step = _step(name, after, found, known)
         except Exception as error:  # whatever a copy raises: the network works without the step
             steps.append(Step(name=name, reason=_reason(error)))
             continue
         now, known = after, found
-        steps.append(Step(name=name, output_error=outputs, gradient_error=gradients))
+        steps.append(step)
     return Optimised(model=now, original=model, steps=tuple(steps))
 
 
 Change = Callable[[nn.Module], nn.Module]
-Results = tuple[Tensor, Tensor] | None
-"""Outputs, and input gradients of the score, in double precision, a row for each sample; None
-without an example."""
 
 
 class _LeftOut(Exception):
@@ -146,26 +159,58 @@ def _reason(error: Exception) -> str:
     return lines[0] if isinstance(error, _LeftOut) else f"it fails: {lines[0]}"
 
 
-def _results(
-    example: Inputs | None, target: TargetLike, args: object, layer: str | None, model: nn.Module
-) -> Results:
-    if example is None:
-        return None
-    bound = Score(model, layer=layer, check=False).bind(example, target, args)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Trial:
+    """A network at the example: outputs, and input gradients of the score, in double precision, a
+    row for each sample."""
+
+    bound: BoundScore
+    outputs: Tensor
+    gradients: Tensor
+
+    def seconds(self) -> float:
+        """Of the quickest of a few passes with gradients."""
+        seconds = []
+        for _ in range(PASSES):
+            began = time.perf_counter()
+            self.bound.value_and_grad()[1].sum().item()  # waits for an accelerator
+            seconds.append(time.perf_counter() - began)
+        return min(seconds)
+
+
+def _tried(bind: Callable[[nn.Module], BoundScore], model: nn.Module) -> _Trial:
+    bound = bind(model)
     outputs, (_, gradients) = bound.clean_outputs(), bound.value_and_grad()
-    return outputs.flatten(1).cpu().double(), gradients.cpu().double()
+    outputs, gradients = outputs.flatten(1).cpu().double(), gradients.cpu().double()
+    return _Trial(bound=bound, outputs=outputs, gradients=gradients)
 
 
-def _errors(
-    after: nn.Module, found: Results, known: Results
-) -> tuple[float, float] | tuple[None, None]:
-    """Relative changes by a step. Errors: _LeftOut where they are too large for rounding."""
+def _bound(
+    example: Inputs, args: object, layer: str | None, target: TargetLike, model: nn.Module
+) -> BoundScore:
+    return Score(model, layer=layer, check=False).bind(example, target, args)
+
+
+def _step(name: str, after: nn.Module, found: _Trial | None, known: _Trial | None) -> Step:
+    """A step that fits, with its errors. Errors: _LeftOut for one that does not."""
     if found is None or known is None:
-        return None, None
-    outputs, gradients = map(_difference, found, known)
+        return Step(name=name)
+    outputs = _difference(found.outputs, known.outputs)
     if not outputs <= (FAR_REDUCED if reduced_precision(after, ()) else FAR):
         raise _LeftOut(f"it changes outputs by {outputs:.1e}, more than rounding explains")
-    return outputs, gradients
+    gradients = _difference(found.gradients, known.gradients)
+    ratio = _relative_time(after, found, known) if name == "compile" else None
+    return Step(name=name, output_error=outputs, gradient_error=gradients, time=ratio)
+
+
+def _relative_time(after: nn.Module, found: _Trial, known: _Trial) -> float:
+    """Of passes of a compiled network. Errors: _LeftOut where it is not compiled, or not faster."""
+    if reason := failure(after):
+        raise _LeftOut(f"compiling fails: {reason}")
+    ratio = found.seconds() / known.seconds()
+    if ratio >= 1:
+        raise _LeftOut(f"it is not faster here: a pass takes {ratio:.2f} times as long")
+    return ratio
 
 
 def _difference(after: Tensor, before: Tensor) -> float:
@@ -192,6 +237,14 @@ def _channels_last(module: nn.Module) -> nn.Module:
         raise _LeftOut("the network has no 2-D convolution")
     for weight in weights:
         weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return module
+
+
+def _compiled(module: nn.Module, layer: str | None) -> nn.Module:
+    if layer is not None:
+        raise _LeftOut("passes from a layer are not compiled")
+    module = copy.deepcopy(module)
+    compile_passes(module)
     return module
 
 

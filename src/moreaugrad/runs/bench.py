@@ -38,8 +38,8 @@ Explain = Callable[[Tensor, Tensor], float]
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """One method on `images` images at once. seconds: of each repetition. in_passes: the fraction
-    of the time that is spent in network passes. memory: MiB at the peak, None where unknown.
-    relative: images a second over those of Captum's NoiseTunnel."""
+    of the time that is spent in network passes, None where these are compiled. memory: MiB at the
+    peak, None where unknown. relative: images a second over those of Captum's NoiseTunnel."""
 
     method: str
     images: int
@@ -48,7 +48,7 @@ class Measured:
     slowest: float
     fastest: float
     evaluations: float
-    in_passes: float
+    in_passes: float | None
     memory: float | None
     relative: float
 
@@ -133,7 +133,8 @@ class Bench:
         evaluations = {name: call() for name, call in calls.items()}  # a warm-up too
         memory = {name: peak_memory(call, self.device) for name, call in calls.items()}
         passes: dict[str, float] = {}
-        for name, call in calls.items():
+        # Compiled passes cannot be looked into.
+        for name, call in [] if self.plan.compute.compile else calls.items():
             with network_time(self.network.model.module, self.device) as inside:
                 whole = timed(call, self.device)
                 passes[name] = inside() / whole
@@ -150,7 +151,7 @@ class Bench:
             Measured(
                 method=name, images=count, seconds=tuple(each), rate=count / usual[name],
                 slowest=count / max(each), fastest=count / min(each),
-                evaluations=evaluations[name], in_passes=passes[name], memory=memory[name],
+                evaluations=evaluations[name], in_passes=passes.get(name), memory=memory[name],
                 relative=usual[CAPTUM] / usual[name],
             )
             for name, each in seconds.items()
@@ -204,7 +205,8 @@ class Bench:
 def _entries(one: Measured) -> list[Entry]:
     texts = [
         f"{one.rate:.3g}", f"{one.slowest:.3g} to {one.fastest:.3g}", f"{one.evaluations:.0f}",
-        f"{100 * one.in_passes:.0f} %", "" if one.memory is None else f"{one.memory:.0f}",
+        "" if one.in_passes is None else f"{100 * one.in_passes:.0f} %",
+        "" if one.memory is None else f"{one.memory:.0f}",
         f"{one.relative:.2f}",
     ]  # fmt: skip
     return [Entry(text=text) for text in texts]

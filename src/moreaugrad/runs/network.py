@@ -19,6 +19,8 @@ from moreaugrad.runs.plans.common import DTYPES, ComputePlan, ModelPlan, Preproc
 from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import InputSpace
+from moreaugrad.score.noise import Noise
+from moreaugrad.score.score import Score
 from moreaugrad.settings import nearest
 
 M = TypeVar("M", bound=ModelPlan)
@@ -57,12 +59,23 @@ class Network:
         found = optimise(
             model.module.to(exact), None, fold_batchnorm=bool(chosen.fold_batchnorm),
             channels_last=bool(chosen.channels_last),
-            dtype=torch.bfloat16 if compute.dtype == "bfloat16" else None,
+            dtype=torch.bfloat16 if compute.dtype == "bfloat16" else None, compile=compute.compile,
         )  # fmt: skip
         for step in found.steps:
             if step.name == "dtype" and not step.applied:  # which changes what is computed
                 raise ValueError(f"dtype: {model.name} cannot compute in bfloat16: {step.reason}")
-        return cls(model=replace(model, module=found.model), compute=chosen, device=device)
+        network = cls(model=replace(model, module=found.model), compute=chosen, device=device)
+        if compute.compile:
+            network._compile()
+        return network
+
+    def _compile(self) -> None:
+        """Compiles now, so that a warning says at once if that fails."""
+        shape = self.model.preprocess.input_shape
+        if shape is not None:
+            # Code for one row would be for one row alone.
+            some = [Noise().normal(0, row, math.prod(shape)).reshape(shape) for row in range(2)]
+            Score(self.model.module, check=False).bind(self.batch(some)).value_and_grad()
 
     @classmethod
     def of(cls, model: nn.Module | LoadedModel, x: Tensor | None = None) -> Network:

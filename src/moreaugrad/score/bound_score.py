@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from moreaugrad.score import checks
+from moreaugrad.score import checks, compiled
 from moreaugrad.score.forward import Chunks, explained, forward
 from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
@@ -229,6 +229,16 @@ class BoundScore:
     def value_and_grad_at(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """f of these samples at other inputs, and its gradient: `[m]` and `[m, n]`, one pass."""
         checks.check_recording()
+        model = self.model
+        if self.layer is not None or not compiled.usable(model):
+            return self._value_and_grad_at(points, rows)
+        size = compiled.padded(len(points), self.chunks.size, points.device)
+        places = torch.arange(size, device=points.device).clamp_max(len(points) - 1)
+        work = partial(self._value_and_grad_at, points[places], rows[places])
+        value, grad = compiled.with_compiled(model, work)
+        return value[: len(points)], grad[: len(points)]
+
+    def _value_and_grad_at(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
             scores, found = self.pulled(self.outputs_of(parts, rows), parts, rows)

@@ -101,7 +101,8 @@ class ComputePlan(Plan):
     """Where and how passes are computed. None: chosen for the machine when the run is prepared.
 
     threads: sums of another number of threads round differently.
-    channels_last, fold_batchnorm: the same function in faster or fewer passes, up to rounding.
+    channels_last, fold_batchnorm, compile: the same function in faster or fewer passes, up to
+    rounding.
     """
 
     GROUP: ClassVar[str] = "Computation"
@@ -118,6 +119,10 @@ class ComputePlan(Plan):
     fold_batchnorm: bool | None = option(
         None, "Fold batch normalisation into convolutions, or keep it.", "--fold-batchnorm",
         negative="--keep-batchnorm", shown="fold",
+    )  # fmt: skip
+    compile: bool = option(
+        False, "Compile the network's passes by torch.compile, which takes up to a minute first; "
+        "bench says whether it is faster.",
     )  # fmt: skip
 
 
