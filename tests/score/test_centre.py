@@ -165,6 +165,16 @@ def test_a_sample_that_overflows_leaves_the_others_alone() -> None:
     assert torch.allclose(found.error[:2], alone.error, atol=1e-5)
 
 
+def test_entries_that_no_sample_uses_have_no_gradient_in_half_precision() -> None:
+    """They divide by the fraction of uses, which must not become 0 / 0."""
+    model, x = conv(), normal(2, 3, 12, 12, seed=5, dtype=torch.float32)
+    with torch.no_grad():
+        model[1].bias[:3] = -50  # never active
+    exact = centres(mg.Score(model, sigma=0.2, samples=16).bind(x, 0, ids=range(2)))
+    half = mg.Score(model.half(), sigma=0.2, samples=16).bind(x.half(), 0, ids=range(2))
+    assert relative(centres(half).float().flatten(0, 1), exact.flatten(0, 1)).max() < 0.05
+
+
 class Last(nn.Module):
     """The batch as the second axis."""
 

@@ -39,6 +39,9 @@ POOLS: Mapping[Callable[..., Any], tuple[Callable[..., Any], int]] = {
 HALVES = 2
 """Centres made of different noise samples, which separate their noise from their bias."""
 
+SELDOM = 1e-9
+"""Less than any fraction of noise samples that is not zero."""
+
 DIFFERENT = "its activations differ from pass to pass"
 
 _KINKED = re.compile(
@@ -67,18 +70,16 @@ class _Elementwise:
 
     @staticmethod
     def _powers(x: Tensor) -> Iterator[Tensor]:
-        # Rows that are not finite must not reach other samples as 0 * NaN.
-        x = x.nan_to_num()
         yield x
-        yield x.square_().nan_to_num_()
+        yield x.square()
 
     def averaged(self, means: Sequence[Tensor]) -> Tensor:
         """The output, with the mean derivative. means: of the terms, for each row."""
         mean, square = means
         slope = self.activation.mean_slope(mean, (square - mean.square()).clamp_min(0).sqrt())
-        fixed = self.input.detach().clone()
-        value = self.compute(fixed.clone(), *self.rest, **self.named)
-        found: Tensor = value + slope.to(value.dtype) * (self.input - fixed)
+        x = self.input.detach()
+        value = self.compute(x.clone() if self.inplace else x, *self.rest, **self.named)
+        found = _with_derivative(self.input, value, slope.to(value.dtype).mul)
         return self.input.copy_(found) if self.inplace else found
 
 
@@ -118,7 +119,8 @@ class _Pool:
         self.output, index = self.indexed(
             self.input, self.kernel, self.stride, self.padding, self.dilation, self.rounding_up
         )
-        yield (self.input.detach(),), lambda x: (x.ne(0).to(x.dtype),)
+        # Comparisons that write numbers are many times faster than those that give booleans.
+        yield (self.input.detach(),), lambda x: (torch.ne(x, 0, out=torch.empty_like(x)),)
         steps = [math.prod(self.input.shape[3 + i :]) for i in range(self.axes)]
         starts = index.new_zeros(())
         for i, step in enumerate(steps):
@@ -131,8 +133,9 @@ class _Pool:
         ]
 
         def wins(largest: Tensor, index: Tensor, starts: Tensor) -> Iterator[Tensor]:
-            at = (index - starts).to(largest.dtype).masked_fill_(largest == 0, -1)
-            won = torch.empty_like(at)
+            won = torch.empty_like(largest)
+            at = torch.sub(index, starts, out=torch.empty_like(largest))
+            at.sub_(torch.eq(largest, 0, out=won), alpha=places[-1] + 1)  # no place
             for place in places:
                 yield torch.eq(at, place, out=won)
 
@@ -143,25 +146,41 @@ class _Pool:
         used, *wins = means
         x = self.input.detach()
         value: Tensor = self.compute(x, *self.given[1:], **self.named)
-        # Without a use there is no win, so that any divisor gives 0.
-        moved = (self.input - x) / torch.where(used > 0, used, 1.0).to(x.dtype)
-        places = self._places(moved, value.shape[2:])
-        for win, place in zip(wins, places, strict=True):
-            value = value + win.to(value.dtype) * place
-        return value
 
-    def _places(self, x: Tensor, size: Sequence[int]) -> Iterator[Tensor]:
-        """For each place in the window, its entry for all windows, or 0: `[m, C, *size]`."""
-        axes = range(self.axes)
-        spans = [(size[i] - 1) * self.stride[i] + 1 for i in axes]
-        ends = [(self.kernel[i] - 1) * self.dilation[i] + spans[i] for i in axes]
-        pads = [(self.padding[i], max(0, ends[i] - x.shape[2 + i] - self.padding[i])) for i in axes]
-        sides = [pad for pair in reversed(pads) for pad in pair]
-        wide = F.pad(x, sides) if any(sides) else x
-        for place in product(*map(range, self.kernel)):
-            starts = [place[i] * self.dilation[i] for i in axes]
-            cut = [slice(starts[i], starts[i] + spans[i], self.stride[i]) for i in axes]
-            yield wide[:, :, *cut]
+        def back(gradient: Tensor) -> Tensor:
+            axes, size = range(self.axes), value.shape[2:]
+            spans = [(size[i] - 1) * self.stride[i] + 1 for i in axes]
+            ends = [(self.kernel[i] - 1) * self.dilation[i] + spans[i] for i in axes]
+            pads = [
+                (self.padding[i], max(0, ends[i] - x.shape[2 + i] - self.padding[i])) for i in axes
+            ]
+            wide = F.pad(torch.zeros_like(x), [pad for pair in reversed(pads) for pad in pair])
+            for win, place in zip(wins, product(*map(range, self.kernel)), strict=True):
+                starts = [place[i] * self.dilation[i] for i in axes]
+                cut = [slice(starts[i], starts[i] + spans[i], self.stride[i]) for i in axes]
+                wide[:, :, *cut].addcmul_(gradient, win.to(gradient.dtype))
+            inner = [slice(self.padding[i], self.padding[i] + x.shape[2 + i]) for i in axes]
+            # Without a use there is no win, so that any divisor gives 0.
+            return (wide[:, :, *inner] / used.clamp_min(SELDOM)).to(gradient.dtype)
+
+        return _with_derivative(self.input, value, back)
+
+
+class _WithDerivative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.back = back
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back(gradient), None, None
+
+
+def _with_derivative(x: Tensor, value: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
+    """The value, as a function of x. back: from the gradient by the value to that by x."""
+    found: Tensor = _WithDerivative.apply(x, value, back)  # type: ignore[no-untyped-call]
+    return found
 
 
 class Centre:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,14 +48,24 @@ class Term:
             for index, part in enumerate(parts(*pieces)):
                 if index == len(self.totals):
                     self.totals.append(weights.new_zeros(len(weights), width))
-                self.totals[index][:, columns].addmm_(weights, part)
+                self.totals[index][:, columns] += _sums(weights, part)
 
     def means(self, rows: Tensor, count: Tensor) -> list[Tensor]:
-        found = [(total[rows] / count[:, None]).reshape(-1, *self.shape) for total in self.totals]
+        found = [total.index_select(0, rows).div_(count[:, None]) for total in self.totals]
+        found = [mean.reshape(-1, *self.shape) for mean in found]
         return [mean.movedim(-1, 1) for mean in found] if self.last else found
 
     def select(self, rows: Tensor) -> Term:
         return Term(self.shape, self.last, [total[rows] for total in self.totals])
+
+
+def _sums(weights: Tensor, part: Tensor) -> Tensor:
+    """Sums of rows; those that are not finite must not reach others as 0 * NaN."""
+    on_cpu = weights.device.type == "cpu"
+    found = weights @ (part if on_cpu else part.nan_to_num())
+    if on_cpu and not np.isfinite(found.numpy()).all():  # an accelerator would be waited for
+        return weights @ part.nan_to_num()
+    return found
 
 
 @dataclass(eq=False)
