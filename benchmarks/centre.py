@@ -41,12 +41,16 @@ class Plan:
     rounds: int = 5
 
 
+PHOTOS = Plan(
+    images=8, mean_samples=1024, map_evaluations=2048, timed_images=1,
+    sizes=(64, 128, 256), budgets=(64, 128, 256), timed=(64, 256), rounds=3,
+)  # fmt: skip
 PLANS = {
     "resnet20": Plan(
         images=24, mean_samples=8192, map_evaluations=8192, timed_images=8, timed=(64, 256, 1024)
     ),
-    "squeezenet": Plan(images=8, mean_samples=2048, map_evaluations=3072, timed_images=1),
-    "mobilenetv2": Plan(images=8, mean_samples=2048, map_evaluations=3072, timed_images=1),
+    "squeezenet": PHOTOS,
+    "mobilenetv2": PHOTOS,
 }
 QUICK = Plan(
     images=2, mean_samples=128, map_evaluations=128, timed_images=1,

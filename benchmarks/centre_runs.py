@@ -40,7 +40,7 @@ class Smoothing:
 
     def explainer(self, method: str, subject: Subject, size: int, **options: Any) -> Explainer:
         """The method with `size` noise samples (SmoothGrad) or evaluations, at most."""
-        common = {"sigma": self.sigma, "batch_size": subject.chunk}
+        common = {"sigma": self.sigma, "batch_size": subject.chunk, "layer": subject.layer}
         if method == MEAN:
             return SmoothGrad(subject.fast, samples=size, **(common | options))
         own = {"rho": self.rho, "sparsity": self.sparsity, "max_evaluations": size}
