@@ -23,7 +23,7 @@ SIGMA = 0.3
 ROUNDS = 5
 EQUAL = 64
 """Noise samples of the comparison at equal error."""
-REFERENCE = 1024
+REFERENCE = 512
 """Those of each of the two references for errors."""
 ERRORS = {"squeezenet": 1, "resnet20": 4}
 """Images of that comparison."""
