@@ -151,10 +151,9 @@ class _Pool:
             axes, size = range(self.axes), value.shape[2:]
             spans = [(size[i] - 1) * self.stride[i] + 1 for i in axes]
             ends = [(self.kernel[i] - 1) * self.dilation[i] + spans[i] for i in axes]
-            pads = [
-                (self.padding[i], max(0, ends[i] - x.shape[2 + i] - self.padding[i])) for i in axes
-            ]
-            wide = F.pad(torch.zeros_like(x), [pad for pair in reversed(pads) for pad in pair])
+            after = [max(0, ends[i] - x.shape[2 + i] - self.padding[i]) for i in axes]
+            sides = [side for i in reversed(axes) for side in (self.padding[i], after[i])]
+            wide = F.pad(torch.zeros_like(x), sides)
             for win, place in zip(wins, product(*map(range, self.kernel)), strict=True):
                 starts = [place[i] * self.dilation[i] for i in axes]
                 cut = [slice(starts[i], starts[i] + spans[i], self.stride[i]) for i in axes]
@@ -167,6 +166,8 @@ class _Pool:
 
 
 class _WithDerivative(torch.autograd.Function):
+    """A value as a function of x, with a derivative of its own."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.back = back

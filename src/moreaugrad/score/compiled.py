@@ -16,7 +16,7 @@ from moreaugrad.score.forward import one_function, out_of_memory
 
 T = TypeVar("T")
 
-MOST = 200
+LONGEST = 200
 """Characters of a compiler's message that are kept."""
 
 
@@ -79,7 +79,7 @@ def with_compiled(model: nn.Module, work: Callable[[], T]) -> T:
             raise
         # Advice for developers of torch follows.
         said = str(error.__cause__ or error).strip().split("\n\n")[0]
-        reason = " ".join(said.split())[:MOST] or type(error).__name__
+        reason = " ".join(said.split())[:LONGEST] or type(error).__name__
     found = work()  # an error of the network itself is raised here
     _COMPILED[model].failure = reason
     warnings.warn(f"the network is not compiled, because that fails: {reason}", stacklevel=2)

@@ -61,11 +61,11 @@ class Term:
 
 def _sums(weights: Tensor, part: Tensor) -> Tensor:
     """Sums of rows; those that are not finite must not reach others as 0 * NaN."""
-    on_cpu = weights.device.type == "cpu"
-    found = weights @ (part if on_cpu else part.nan_to_num())
-    if on_cpu and not np.isfinite(found.numpy()).all():  # an accelerator would be waited for
-        return weights @ part.nan_to_num()
-    return found
+    if weights.device.type == "cpu":  # the host would wait for the answer of an accelerator
+        found = weights @ part
+        if np.isfinite(found.numpy()).all():
+            return found
+    return weights @ part.nan_to_num()
 
 
 @dataclass(eq=False)

@@ -285,6 +285,8 @@ class _Accelerated(Descent):
 class _Spectral(Descent):
     """Barzilai-Borwein step lengths, accepted against the worst of the last five objectives.
 
+    Where that leads to no progress, against the last one alone, so that iterates do not cycle.
+
     Source: Barzilai and Borwein (1988); the safeguard: Wright, Nowak and Figueiredo (2009).
     """
 
@@ -298,7 +300,8 @@ class _Spectral(Descent):
         self, state: _State, trial: Tensor, trial_value: Tensor, model: Tensor, along: Tensor
     ) -> Tensor:
         total = state.objective(trial_value, trial)
-        worst = state.history.amax(1)
+        cycling = state.waited > PATIENCE // 2
+        worst = torch.where(cycling, state.history[:, -1], state.history.amax(1))
         enough = worst - 1e-2 * (trial - state.u).square().sum(1) / (2 * state.step)
         return torch.isfinite(total) & (total <= enough + _rounding(worst))
 
