@@ -92,7 +92,9 @@ def _fits(value: object, hint: Any) -> bool:
             items = parts or (Any,)
             return all(_fits(item, items[0]) for item in value)
         return hint not in WORDS
-    return not isinstance(value, Mapping)
+    if isinstance(value, Mapping):
+        return isinstance(origin, type) and issubclass(origin, Mapping)
+    return True
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,14 @@ def test_several_inputs_are_perturbed_together() -> None:
     explainer = SimpleGradient(lambda a, b: inner(torch.cat((a, b), dim=1)))
     x = (normal(3, 5, seed=1), normal(3, 7, seed=2))
     whole = SimpleGradient(inner)
-    for name in ("top-k", "published-top-k", "manipulation", "gaussian", "random-search"):
+    for name in (
+        "top-k",
+        "published-top-k",
+        "manipulation",
+        "gaussian",
+        "random-search",
+        "matched",
+    ):
         found = cheap(name, explainer).attack(x)
         assert isinstance(found.inputs, tuple)
         assert [part.shape for part in found.inputs] == [(3, 5), (3, 7)]
@@ -225,7 +232,15 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "centre's start": ("mass-centre", {"start": "input"}, "start: expected 'sphere'"),
     "share": ("top-k", {"share": 1.0}, "share: expected a number between 0 and 1"),
     "count": ("top-k", {"count": 0}, "count: expected at least 1"),
-    "per": ("random-search", {"per": "channel"}, "per: expected one of element, pixel"),
+    "per": ("top-k", {"per": "channel"}, "per: expected one of element, pixel"),
+    "metric": (
+        "matched",
+        {"metric": "gini"},
+        "metric: expected one that this attack can",
+    ),
+    "no metric": ("random-search", {"metric": "top-q"}, "did you mean 'top-k'"),
+    "measure": ("matched", {"measure": {"ratio": "few"}}, "ratio: expected a number"),
+    "measure's name": ("matched", {"measure": {"rato": 0.1}}, "did you mean 'ratio'"),
     "draws": ("top-k", {"draws": 0}, "draws: expected at least 1"),
     "through": ("top-k", {"through": "magic"}, "through: expected one of"),
     "sigma": ("gaussian", {"sigma": -1.0}, "sigma: expected a finite number >= 0"),

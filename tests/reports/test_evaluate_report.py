@@ -81,11 +81,11 @@ def attacked(value: Any) -> dict[str, Any]:
     }
 
 
-def make_run(folder: Path, *, units: int = 3) -> Path:
+def make_run(folder: Path, *, units: int = 3, **more: Any) -> Path:
     """Four pictures and a broken one; the last `units` of pictures and methods are finished."""
     store = Units(folder)
     folder.mkdir()
-    text = "# Written by moreaugrad evaluate.\n" + tomli_w.dumps(plan())
+    text = "# Written by moreaugrad evaluate.\n" + tomli_w.dumps(plan(**more))
     (folder / "config.toml").write_text(text, encoding="utf-8")
     generator = torch.Generator().manual_seed(0)
     prediction = [{"class": 0, "label": "dot", "probability": 0.75}]
@@ -129,6 +129,29 @@ def test_the_images_of_a_large_report_are_next_to_it(
     # Smaller again: the files that no longer belong to it are gone.
     report([run], tmp_path / "page", gallery=0, overwrite=True)
     assert not (tmp_path / "page" / "index_files").exists()
+
+
+def test_a_metric_that_no_attack_is_aimed_at_is_marked(tmp_path: Path) -> None:
+    """The attack top-k is aimed at no distance; noise is aimed at nothing, and not marked."""
+    aims = {}
+    for kind in ("top-k", "matched"):
+        attack = {
+            "attack": kind,
+            **({"metric": "normalised-distance"} if kind == "matched" else {}),
+        }
+        attacks = {"noise": {"attack": "gaussian"}, "top-k": attack}
+        made = report([make_run(tmp_path / kind, attacks=attacks)], tmp_path / f"{kind}-page")
+        text = page_of(made).read_text("utf-8")
+        aims[kind] = text.count("not aimed at</th>"), rows(page_of(made))
+    assert aims["matched"][0] == 0
+    assert aims["top-k"][0] == 2 + 2  # top-k and the worst of the attacks, at two budgets
+    simple, distance = METHODS[0], "normalised-distance"
+    for kind, aimed in (("top-k", "False"), ("matched", "True")):
+        found = aims[kind][1]
+        assert found[simple, "top-k", "0.5", distance]["aimed"] == aimed
+        assert found[simple, WORST, "0.5", distance]["aimed"] == aimed
+        assert found[simple, "noise", "0.5", distance]["aimed"] == ""
+        assert found[simple, "clean", "", "gini"]["aimed"] == ""
 
 
 def rows(page: Path) -> dict[tuple[str, str, str, str], dict[str, str]]:

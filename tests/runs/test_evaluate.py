@@ -1,6 +1,7 @@
 """`evaluate` on small images: what it writes, and what it refuses."""
 
 import json
+import re
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -238,6 +239,53 @@ def test_a_metric_without_a_value_is_null(images: Path, tmp_path: Path) -> None:
     records = lines(folder / "00000.jsonl")
     assert [record["metrics"]["gini"] for record in records] == [None] * len(records)
     assert records[1]["metrics"]["normalised-distance"] is None
+
+
+FEW = {"metric": "top-k", "ratio": 0.04, "nonzero": False}
+
+
+def test_matched_attacks_are_aimed_at_each_metric(images: Path, tmp_path: Path) -> None:
+    found = plan(
+        images, metrics={"gini": {}, "few": FEW, "ssim": {}}, epsilons=(0.5,),
+        methods={"simple-gradient": {}},
+        attacks={"matched": {"steps": 2}, "random": {"attack": "random-search", "metric": "few",
+                                                     "steps": 2}},
+    )  # fmt: skip
+    prepared = prepare(found)
+    aims = {
+        label: (own["attack"], own["metric"], own.get("measure", {}))
+        for label, own in prepared.plan.attacks.items()
+    }
+    few = {"ratio": 0.04, "nonzero": False}
+    assert aims == {
+        "matched-few": ("matched", "top-k", few),
+        "matched-ssim": ("matched", "ssim", {}),
+        "random": ("random-search", "top-k", few),
+    }
+    assert prepared.notes == []
+    outcome = execute(prepared, tmp_path / "run")
+    records = [row for path in (outcome.folder / "methods").rglob("*.jsonl") for row in lines(path)]
+    rows = [row for row in records if row["attack"] == "matched-few"]
+    assert len(rows) == 6
+    for row in rows:
+        assert row["attacked"]["after"] == pytest.approx(row["metrics"]["few"], abs=2e-6)
+    # The configuration of the run is the same run again.
+    again = read_plan(EvaluatePlan, tmp_path / "run" / "config.toml", trust=True)
+    assert prepare(again).plan.attacks == prepared.plan.attacks
+
+
+def test_what_no_attack_is_aimed_at_is_named(images: Path) -> None:
+    more = {"metrics": {"few": FEW, "top-k": {}, "ssim": {}}, "epsilons": (0.5,)}
+    (note,) = prepare(plan(images, attacks={"exact": {"attack": "top-k"}}, **more)).notes
+    assert re.search(r"aimed at few, ssim:.*exact.*matched", note)
+    assert prepare(plan(images, attacks={"noise": NOISE}, **more)).notes == []
+    assert prepare(plan(images, attacks={}, **more)).notes == []
+
+
+def test_a_matched_attack_needs_a_metric(images: Path) -> None:
+    attacks = {"matched": {"epsilons": [0.5]}}
+    with pytest.raises(ValueError, match=r"metrics: expected some that matched can.*got gini"):
+        prepare(plan(images, metrics={"gini": {}}, attacks=attacks))
 
 
 def test_labels_and_labelled_parts(images: Path, tmp_path: Path) -> None:

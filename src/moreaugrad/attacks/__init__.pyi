@@ -11,4 +11,5 @@ from .descent import (
     TopKAttack as TopKAttack,
 )
 from .manipulation import ManipulationAttack as ManipulationAttack
+from .matched import MatchedAttack as MatchedAttack
 from .problem import AttackStatus as AttackStatus

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from moreaugrad.attacks.objectives import Goal
+from moreaugrad.attacks.objectives import Aim, Goal
 from moreaugrad.attacks.problem import L2, NORMS, AttackedBatch, AttackStatus, Ball
 from moreaugrad.attacks.search import SearchResult
 from moreaugrad.explainers.base import Explainer
@@ -69,6 +69,12 @@ class Attack(metaclass=Documented, checked=True):
                 )
         else:
             expect(0 <= self.epsilon < math.inf, "epsilon", "a finite number >= 0", self.epsilon)
+
+    @classmethod
+    def aimed_at(cls, settings: Mapping[str, Any]) -> Aim | None:
+        """What an attack with these settings, defaults spelt out, makes worse; None for one that is
+        aimed at nothing."""
+        return Aim()
 
     @abstractmethod
     def _search(self, batch: AttackedBatch) -> SearchResult:

@@ -6,7 +6,7 @@ gradients were only hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from moreaugrad.attacks.base import Attack
-from moreaugrad.attacks.descent import TopK
-from moreaugrad.attacks.objectives import Goal, top_k
+from moreaugrad.attacks.matched import Matched
+from moreaugrad.attacks.objectives import Aim, Goal, top_k
 from moreaugrad.attacks.problem import AttackedBatch, AttackStatus
 from moreaugrad.attacks.search import BestInputs, Iterate, SearchResult, per_sample, useless_steps
 from moreaugrad.explainers.base import Explainer
@@ -65,6 +65,10 @@ class GaussianNoiseAttack(Attack):
         chosen: dict[str, Any] = {"preserve_class": False} | settings
         return cls(explainer, **chosen)
 
+    @classmethod
+    def aimed_at(cls, settings: Mapping[str, Any]) -> None:
+        return None
+
     def budget(self) -> int:
         return TRIES if self.preserve_class else 0
 
@@ -94,7 +98,7 @@ class GaussianNoiseAttack(Attack):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class RandomSearch(TopK):
+class RandomSearch(Matched):
     """The best of random points on the sphere of radius epsilon that keeps the class, or x itself.
 
     >>> result = mg.attacks.RandomSearch(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
@@ -154,8 +158,8 @@ def _unit(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PublishedTopKAttack(Attack):
-    """x <- project(x - step epsilon sign(grad D)), `steps` times; D as in `TopK`, but k is `share`
-    of all entries.
+    """x <- project(x - step epsilon sign(grad D)), `steps` times; D as in `TopKAttack`, but k is
+    `share` of all entries.
 
     >>> explainer = mg.SparseMoreauGrad(model, sigma=0)
     >>> result = mg.attacks.PublishedTopKAttack(explainer, epsilon=0.5, steps=2).attack(x)
@@ -210,6 +214,10 @@ class PublishedTopKAttack(Attack):
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal:
         return top_k(clean, layout, share=self.share, of_all=True)
+
+    @classmethod
+    def aimed_at(cls, settings: Mapping[str, Any]) -> Aim:
+        return Aim("top-k", {"ratio": settings["share"], "nonzero": False})
 
     def _label(self, bound: BoundScore) -> Tensor:
         if self.labels is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moreaugrad.registry import Registry, Row
 
 if TYPE_CHECKING:
     from moreaugrad.attacks.base import Attack
+    from moreaugrad.attacks.objectives import Aim
     from moreaugrad.explainers.base import Explainer
 
 GHORBANI = "Ghorbani et al. (2019), arXiv 1710.10547"
@@ -21,6 +23,11 @@ ATTACKS = Registry(
         "top-k": Row(
             _HERE + "descent:TopKAttack",
             "minimises D, the fraction of the map's magnitude on the clean map's k largest entries",
+            GHORBANI,
+        ),
+        "matched": Row(
+            _HERE + "matched:MatchedAttack",
+            "makes a metric of the clean and the attacked map as bad as it can",
             GHORBANI,
         ),
         "mass-centre": Row(
@@ -45,7 +52,7 @@ ATTACKS = Registry(
         ),
         "random-search": Row(
             _HERE + "baselines:RandomSearch",
-            "top-k by random points on the sphere, without a gradient",
+            "a metric made worse by random points on the sphere, without a gradient",
             "baseline",
         ),
         "published-top-k": Row(
@@ -57,6 +64,13 @@ ATTACKS = Registry(
     [_HERE + "base:Attack"],
 )
 """All attacks by name; `ATTACKS[name].load()` is the class."""
+
+
+def aim(name: str, settings: Mapping[str, Any]) -> Aim | None:
+    """What the attack of that name is aimed at with these settings, see `Attack.aimed_at`."""
+    row = ATTACKS[name]
+    found: Aim | None = row.load().aimed_at(row.defaults() | dict(settings))
+    return found
 
 
 def build(name: str, explainer: Explainer, **settings: Any) -> Attack:

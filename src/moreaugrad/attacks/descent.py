@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from moreaugrad.attacks.base import Attack
-from moreaugrad.attacks.objectives import PER, Goal, centre_shift, region, top_k
+from moreaugrad.attacks.objectives import PER, Aim, Goal, centre_shift, region, top_k
 from moreaugrad.attacks.problem import LINF, AttackedBatch, AttackStatus
 from moreaugrad.attacks.search import BestInputs, Iterate, SearchResult
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.metrics.maps import AS_IS
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import Layout
 from moreaugrad.settings import expect
@@ -192,10 +193,12 @@ def _kept_step(now: Iterate, direction: Tensor, length: Tensor) -> tuple[Tensor,
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TopK(Attack):
-    """An attack on D, the fraction of the map's magnitude on the clean map's k largest entries.
+class TopKAttack(DescentAttack):
+    """Minimises D, the fraction of the map's magnitude on the clean map's k largest entries.
 
-    Source: Ghorbani et al. (2019); Zhang and Farnia (2023), appendix B.2.
+    >>> result = mg.attacks.TopKAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
+
+    Source: Ghorbani et al. (2019); Levine et al. (2019); Zhang and Farnia (2023), appendix B.2.
     """
 
     share: float = 0.4
@@ -206,6 +209,8 @@ class TopK(Attack):
     per: str = PER[0]
     """What is counted: "element", or "pixel" (channels summed)."""
 
+    name: ClassVar[str] = "top-k"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         choose("per", self.per, PER)
@@ -215,17 +220,11 @@ class TopK(Attack):
     def _goal(self, clean: Tensor, layout: Layout) -> Goal:
         return top_k(clean, layout, share=self.share, count=self.count, per=self.per)
 
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TopKAttack(TopK, DescentAttack):
-    """Minimises the fraction of the map's magnitude that stays on the clean map's largest entries.
-
-    >>> result = mg.attacks.TopKAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
-
-    Source: Ghorbani et al. (2019); Levine et al. (2019).
-    """
-
-    name: ClassVar[str] = "top-k"
+    @classmethod
+    def aimed_at(cls, settings: Mapping[str, Any]) -> Aim:
+        reduction = AS_IS if settings["per"] == PER[0] else "abs-sum"
+        number = {"ratio": settings["share"], "count": settings.get("count")}
+        return Aim("top-k", {**number, "reduction": reduction})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -250,6 +249,10 @@ class MassCentreAttack(DescentAttack):
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal:
         return centre_shift(clean, layout)
+
+    @classmethod
+    def aimed_at(cls, settings: Mapping[str, Any]) -> Aim:
+        return Aim("mass-centre-shift")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

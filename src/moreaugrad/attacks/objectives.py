@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from moreaugrad.metrics import METRICS
 from moreaugrad.score.inputs import Batched, Layout, Shape
 from moreaugrad.settings import expect
 
@@ -38,6 +40,25 @@ class Goal(Batched, ABC):
             value = self.value(entries)
             (slope,) = torch.autograd.grad(value.sum(), entries)
         return value.detach(), slope
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What an attack makes worse: a metric of two maps by its name in the registry, with settings;
+    without a name something else."""
+
+    metric: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, metric: str, settings: Mapping[str, Any]) -> bool:
+        """Whether that is the same metric with the same settings, of those that it has."""
+        if not self.metric:
+            return False
+        own, other = METRICS[self.metric], METRICS[metric]
+        known = other.defaults()
+        given = {name: value for name, value in settings.items() if name in known}
+        same = own.defaults() | dict(self.settings) == known | given
+        return own.target == other.target and same
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

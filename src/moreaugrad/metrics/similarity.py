@@ -160,6 +160,17 @@ class Window(metaclass=Documented):
             found = ndimage.gaussian_filter(values, self.sigma, mode=mode, radius=self.size // 2)
         return np.asarray(found)
 
+    def matrix(self, size: int) -> Floats:
+        """W such that W v is the mean along an axis of that size, as `inner(mean(v))`."""
+        mode, unit = BORDERS[self.border], np.eye(size)
+        if self.sigma is None:
+            found = ndimage.uniform_filter1d(unit, self.size, axis=0, mode=mode)
+        else:
+            radius = self.size // 2
+            found = ndimage.gaussian_filter1d(unit, self.sigma, axis=0, mode=mode, radius=radius)
+        edge = self.size // 2
+        return np.asarray(found[edge:-edge] if self.cropped else found)
+
     def inner(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         """Without the windows that extend beyond the border, where they are left out."""
         edge = self.size // 2

@@ -132,7 +132,7 @@ def dice(
     _check(ratio, None)
 
     def score(a: Floats, b: Floats) -> float:
-        first, second = (top(each, _count(each, ratio, None, True)) for each in (a, b))
+        first, second = (largest(each, ratio) for each in (a, b))
         size = np.count_nonzero(first) + np.count_nonzero(second)
         return 2 * np.count_nonzero(first & second) / size if size else math.nan
 
@@ -154,7 +154,7 @@ def jaccard(
     _check(ratio, None)
 
     def score(a: Floats, b: Floats) -> float:
-        first, second = (top(each, _count(each, ratio, None, False)) for each in (a, b))
+        first, second = (largest(each, ratio, nonzero=False) for each in (a, b))
         size = np.count_nonzero(first | second)
         return np.count_nonzero(first & second) / size if size else math.nan
 
@@ -183,6 +183,11 @@ def top_k_ties(
         return taken / k if np.count_nonzero(size == last) > taken else 0.0
 
     return by_sample(score, maps, reduction=reduction, mask=mask)
+
+
+def largest(values: Floats, ratio: float, count: int | None = None, nonzero: bool = True) -> Mask:
+    """Mask of a map's largest magnitudes, flattened, their number as in `top_k_intersection`."""
+    return top(values, _count(values, ratio, count, nonzero))
 
 
 def top(values: Floats, k: int) -> Mask:

@@ -25,6 +25,8 @@ BLUE_WHITE_ORANGE = (
 UPPER = "upper-"
 """Prefix of the brighter two thirds of a colormap, for drawing over images."""
 
+LEAST_WIDTH = 1e-10
+"""Range of a map, as a fraction of its upper limit, below which it is drawn as zero."""
 REDUCTIONS = ("abs-sum", "sum", "max-abs")
 PLACES = (
     ("upper left", "top", "upper right"),
@@ -105,7 +107,7 @@ def normalise(reduced: ArrayLike, percentile: float = 99.0, *, signed: bool = Fa
     low, high = limits(values, percentile, signed=signed)
     width = high - low
     shifted = values if signed else np.abs(values) - low
-    wide = np.broadcast_to(width > 1e-10 * high, values.shape)
+    wide = np.broadcast_to(width > LEAST_WIDTH * high, values.shape)
     scaled = np.divide(shifted, width, out=np.zeros_like(values), where=wide)
     return np.clip(scaled, -1, 1)
 

@@ -188,6 +188,11 @@ def _explanations(every: Sequence[Mean]) -> list[str]:
         "are counted as undefined."
     )
     found = [failing]
+    if any(mean.aimed is False for mean in every):
+        found.append(
+            "A metric that an attack is “not aimed at” is changed by it by chance: the value does "
+            "not say how far an attack could change it. --attack matched is aimed at each metric."
+        )
     if any(mean.attack == WORST for mean in every):
         found.append(
             f"“{WORST}” takes for each image, budget and metric the attack with the worst value: "

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import load
 from torch import Tensor
 
-from moreaugrad.attacks.catalogue import CLEAN
+from moreaugrad.attacks.catalogue import CLEAN, aim
 from moreaugrad.files.units import Record, Units
 from moreaugrad.metrics import METRICS, Metric
 from moreaugrad.registry import is_code
@@ -95,6 +95,15 @@ class MapsFolder:
     def attacks(self) -> Mapping[str, Mapping[str, Any]]:
         found: Mapping[str, Mapping[str, Any]] = self.config.get("attacks", {})
         return found
+
+    def aimed(self, attack: str, metric: str) -> bool | None:
+        """Whether an attack is aimed at a metric; None for noise, and for somebody's own attack,
+        which a report does not load."""
+        given = self.attacks[attack]
+        name = given.get("attack", attack)
+        found = None if is_code(name) else aim(name, given)
+        own = self.metrics[metric]
+        return None if found is None else found.at(own.get("metric", metric), own)
 
     def sweeps_epsilon(self, attack: str) -> bool:
         """Its budgets are those of the whole run, so that it compares with other attacks."""

@@ -74,7 +74,8 @@ class Intervals:
 class Mean:
     """A mean over `count` images. undefined: those where the metric has no value; failed: those
     where the method or the attack has no result; neither is in the mean. mean_with_failed: as if
-    failed attacks had run, that is with the unchanged maps that they leave, as published."""
+    failed attacks had run, that is with the unchanged maps that they leave, as published. aimed:
+    whether the attack is aimed at the metric; None where that has no meaning."""
 
     run: str
     method: str
@@ -89,6 +90,7 @@ class Mean:
     undefined: int
     failed: int
     mean_with_failed: float
+    aimed: bool | None = None
 
 
 def means(run: MapsFolder, intervals: Intervals) -> list[Mean]:
@@ -105,9 +107,20 @@ def means(run: MapsFolder, intervals: Intervals) -> list[Mean]:
                 mean=_mean(defined), low=low, high=high, count=len(defined),
                 undefined=len(group.values) - len(defined), failed=group.failed,
                 mean_with_failed=_mean([*defined, *_defined(group.unchanged)]),
+                aimed=_aimed(run, group.attack, group.metric) if known else None,
             )
         )  # fmt: skip
     return found
+
+
+def _aimed(run: MapsFolder, attack: str, metric: str) -> bool | None:
+    """Of the worst of the attacks: whether one of them is."""
+    if attack == CLEAN or run.metric(metric).kind != "pair":
+        return None
+    names = [name for name in run.attacks if run.sweeps_epsilon(name)]
+    found = [run.aimed(name, metric) for name in (names if attack == WORST else [attack])]
+    known = [one for one in found if one is not None]
+    return any(known) if known else None
 
 
 def _defined(values: Sequence[float]) -> list[float]:

@@ -48,9 +48,7 @@ def _mean_table(key: tuple[str, float | None], group: Sequence[Mean], *, several
     return Table(
         title=table_title(*key),
         head="run, method" if several else "method",
-        columns=[
-            heading(name) + ARROWS[next(iter(c.values())).better] for name, c in columns.items()
-        ],
+        columns=[_column(name, next(iter(column.values()))) for name, column in columns.items()],
         rows=[
             (
                 f"{run}, {method}" if several else method,
@@ -59,6 +57,11 @@ def _mean_table(key: tuple[str, float | None], group: Sequence[Mean], *, several
             for run, method in rows
         ],
     )
+
+
+def _column(name: str, first: Mean) -> str:
+    aside = ", not aimed at" if first.aimed is False else ""
+    return heading(name) + ARROWS[first.better] + aside
 
 
 def table_title(attack: str, epsilon: float | None) -> str:

@@ -48,6 +48,8 @@ where rho c > -2/3.
 """
 BROKEN = (Status.NON_FINITE, Status.UNBOUNDED)
 """A chain with this status has no mean to join with the other's."""
+LATE = 1024
+"""Evaluations after which recording for the centre costs more than the centre saves."""
 RETUNED_ALWAYS, RETUNED_EVERY = 16, 8
 """An automatic eta is updated at each of the first 16 steps, then at every 8th."""
 
@@ -255,8 +257,10 @@ class StochasticFixedPoint:
 
 
 def _recorded(step: int, draws: int) -> bool:
-    """Whether the noise samples of a step count for the centre: the first ones, then a quarter."""
-    return step * draws < RECORDED or (step // HALVES) % 4 == 0
+    """Whether the noise samples of a step count for the centre: the first ones, then a quarter, and
+    none once the mean is so good that a centre adds little."""
+    spent = step * draws
+    return spent < RECORDED or (spent < LATE and (step // HALVES) % 4 == 0)
 
 
 def _shrinkage(score: BoundScore, tails: Tails, centres: Tensor) -> Shrinkage:

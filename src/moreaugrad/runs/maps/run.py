@@ -30,6 +30,7 @@ from moreaugrad.runs.cost import PILOTED, Cost, Estimate, method_costs, seconds_
 from moreaugrad.runs.directory import RunDirectory, json_text, line, problem, versions
 from moreaugrad.runs.engine import Failure, Files, NoResult, Run, Watch
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
+from moreaugrad.runs.maps.aims import not_aimed_at
 from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map, title
 from moreaugrad.runs.maps.methods import Method
 from moreaugrad.runs.maps.setup import set_up
@@ -71,7 +72,10 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
         with computing(self.compute):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)
-        return self.setup.plan
+        found = self.setup.plan
+        if isinstance(found, EvaluatePlan):
+            self.notes = list(not_aimed_at(found.attacks, found.metrics))
+        return found
 
     @cached_property
     def stages(self) -> Sequence[Sequence[str]]:

@@ -14,6 +14,7 @@ from moreaugrad.data.source import CELLS
 from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import COMPARED
 from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.maps.aims import aimed
 from moreaugrad.runs.maps.methods import (
     BudgetedAttack,
     Method,
@@ -137,6 +138,7 @@ def set_up(
             methods += more
         Style(**asdict(plan.style))  # refuses what cannot be
     else:
+        plan = replace(plan, attacks=aimed(plan.attacks, plan.metrics))
         attacks = attacks_on(methods, plan, network, inputs.chosen, first)
         spelt_out = {label: attack_settings(plan, label) for label in plan.attacks}
         changed |= {"attacks": spelt_out, "norm": None, "units": None}

@@ -152,7 +152,8 @@ class EvaluatePlan(MapsPlan):
     that these are values of, instead of epsilon (sigma of Gaussian noise); `source`, the label or
     name of the method that its steps are computed on; `surrogate`, the beta of a softplus network
     for these steps; `through` may be a list, of which each method takes the first that it has.
-    `labels = "data"` gives the published attack the data set's classes.
+    `labels = "data"` gives the published attack the data set's classes. `metric` of a matched
+    attack or a random search is a label of `metrics`; without it there is one for each of them.
     epsilons: the budgets of the other attacks; norm, units: of all attacks that are not given their
     own. A metric that asks the network has `score`: which one, or "explained" for that of each
     method. maps: for how many images maps are kept; None is all.
@@ -165,7 +166,8 @@ class EvaluatePlan(MapsPlan):
         EVALUATED, METRICS_HELP, read=read_metrics, shown=", ".join(EVALUATED)
     )
     attacks: Mapping[str, Settings] = option(
-        {}, "[LABEL=]NAME[:SETTING=VALUE,...]: an attack (top-k, mass-centre, gaussian, ...). "
+        {}, "[LABEL=]NAME[:SETTING=VALUE,...]: an attack (matched, which is aimed at each "
+        "metric, top-k, gaussian, ...). "
         "Settings besides its own: source=METHOD, surrogate=BETA, epsilons=[...], over=SETTING.",
         "--attack", read=read_attacks, repeated=True,
     )  # fmt: skip

@@ -1,0 +1,210 @@
+"""What the steps of a matched attack follow: differentiable objectives in place of metrics.
+
+An overlap of largest entries, or a correlation of ranks, is constant nearly everywhere; the other
+metrics are followed themselves.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moreaugrad.attacks.objectives import Goal, centre_shift
+from moreaugrad.metrics import Metric
+from moreaugrad.metrics.maps import AS_IS, sample
+from moreaugrad.metrics.similarity import GAUSSIAN, STABILISERS, Window
+from moreaugrad.metrics.sparsity import largest
+from moreaugrad.pictures import levels
+from moreaugrad.score.inputs import Layout
+
+Settings = Mapping[str, Any]
+"""Those of a metric, spelt out."""
+Surrogate = Callable[[Tensor, Layout, Settings], Goal]
+"""Of clean maps `[B, n]`: the objective that is minimised."""
+
+
+def shaped(maps: Tensor, layout: Layout) -> Tensor:
+    """Maps `[B, n]` in the shape of the input; flat ones where there are several inputs."""
+    return maps if len(layout.shapes) > 1 else maps.reshape(len(maps), *layout.shapes[0])
+
+
+def reduced(maps: Tensor, layout: Layout, how: str) -> Tensor:
+    """Shaped maps, reduced over the channels as `levels.reduce` does it."""
+    entries = shaped(maps, layout)
+    if how == AS_IS or entries.ndim < 4:
+        return entries
+    if how == "sum":
+        return entries.sum(-3)
+    return entries.abs().sum(-3) if how == "abs-sum" else entries.abs().amax(-3)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _OfPixels(Goal):
+    """A function of maps that are reduced over the channels as the metric does."""
+
+    layout: Layout
+    reduction: str
+
+    def value(self, maps: Tensor) -> Tensor:
+        return self._of(reduced(maps, self.layout, self.reduction))
+
+    @abstractmethod
+    def _of(self, pixels: Tensor) -> Tensor:
+        """The number `[B]` of reduced maps `[B, ...]`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Overlap(_OfPixels):
+    """sum over K of |A_i| / sum |A_i|. inside: K, the largest entries of the clean map."""
+
+    inside: Tensor
+
+    def _of(self, pixels: Tensor) -> Tensor:
+        magnitude = pixels.abs().flatten(1)
+        return (self.inside * magnitude).sum(1) / magnitude.sum(1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Cosine(_OfPixels):
+    """<a, b> / ||b||. clean: a, of length 1. centred: of deviations from the mean."""
+
+    clean: Tensor
+    signed: bool
+    centred: bool
+
+    def _of(self, pixels: Tensor) -> Tensor:
+        values = _values(pixels, self.signed, self.centred)
+        return (self.clean * values).sum(1) / torch.linalg.vector_norm(values, dim=1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Structure(_OfPixels):
+    """SSIM with a clean map `[B, channels, height, width]`. Where maps are displayed, the level at
+    which a map is clipped is held fixed for the gradient."""
+
+    clean: Tensor
+    settings: Settings
+    window: Window
+
+    def _of(self, pixels: Tensor) -> Tensor:
+        a, b = self.clean, shown(pixels, self.settings)
+        span = self._span(a, b)
+        c1, c2 = ((factor * span) ** 2 for factor in STABILISERS)
+        matrices = [self.window.matrix(size) for size in a.shape[-2:]]
+        rows, columns = (torch.from_numpy(matrix).to(a) for matrix in matrices)
+
+        def mean(values: Tensor) -> Tensor:
+            return rows @ values @ columns.T
+
+        mean_a, mean_b = mean(a), mean(b)
+        count = self.window.size**2
+        correction = count / (count - 1) if self.window.unbiased else 1.0
+        squares = correction * (mean(a * a + b * b) - mean_a**2 - mean_b**2)
+        covariance = correction * (mean(a * b) - mean_a * mean_b)
+        above = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+        found = above / ((mean_a**2 + mean_b**2 + c1) * (squares + c2))
+        if not self.settings["masked"]:
+            return found.mean((1, 2, 3))
+        near = ((a != 0) | (b != 0)).to(a)
+        near = ((rows > 0).to(a) @ near @ (columns > 0).to(a).T > 0).to(a)
+        return (found * near).sum((1, 2, 3)) / near.sum((1, 2, 3))
+
+    def _span(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.settings["data_range"] is not None:
+            return a.new_full((len(a), 1, 1, 1), self.settings["data_range"])
+        both = torch.stack([a, b.detach()])
+        return both.amax((0, 2, 3, 4), keepdim=True)[0] - both.amin((0, 2, 3, 4), keepdim=True)[0]
+
+
+def shown(pixels: Tensor, settings: Settings) -> Tensor:
+    """Reduced maps as images `[B, channels, height, width]`, scaled to [0, 1] where they are
+    displayed; the same values as `levels.normalise`, but differentiable."""
+    images = pixels if pixels.ndim == 4 else pixels[:, None]
+    if not settings["displayed"]:
+        return images
+    signed = settings["reduction"] == "sum"
+    array = images.detach().cpu().double().numpy()
+    low, high = (
+        torch.from_numpy(limit).to(images)
+        for limit in levels.limits(array, settings["percentile"], signed=signed)
+    )
+    width = high - low
+    wide = width > levels.LEAST_WIDTH * high
+    moved = images if signed else images.abs() - low
+    return torch.where(wide, moved / torch.where(wide, width, 1.0), 0.0).clamp(-1, 1)
+
+
+def _values(pixels: Tensor, signed: bool, centred: bool) -> Tensor:
+    values = pixels.flatten(1) if signed else pixels.abs().flatten(1)
+    return values - values.mean(1, keepdim=True) if centred else values
+
+
+def overlap(clean: Tensor, layout: Layout, settings: Settings, nonzero: bool | None = None) -> Goal:
+    """D of the entries whose overlap the metric counts. nonzero: where it is no setting."""
+    how, number = settings["reduction"], (settings["ratio"], settings.get("count"))
+    nonzero = settings["nonzero"] if nonzero is None else nonzero
+    inside = torch.zeros_like(reduced(clean.double(), layout, how).flatten(1))
+    for row, part in enumerate(shaped(clean, layout)):
+        values = sample(part, how)
+        if values is not None:
+            kept = largest(values, *number, nonzero)
+            inside[row] = torch.from_numpy(kept).to(inside)
+    return _Overlap(layout=layout, reduction=how, inside=inside)
+
+
+def cosine(clean: Tensor, layout: Layout, settings: Settings, centred: bool = False) -> Goal:
+    """The cosine, which decreases as the normalised distance grows."""
+    how, signed = settings["reduction"], settings["signed"]
+    values = _values(reduced(clean.double(), layout, how), signed, centred)
+    return _Cosine(
+        layout=layout, reduction=how, signed=signed, centred=centred,
+        clean=values / values.norm(dim=1, keepdim=True),
+    )  # fmt: skip
+
+
+def correlation(clean: Tensor, layout: Layout, settings: Settings) -> Goal:
+    """The correlation of the values, also in place of that of their ranks."""
+    return cosine(clean, layout, settings, centred=True)
+
+
+def structure(clean: Tensor, layout: Layout, settings: Settings) -> Goal:
+    """SSIM."""
+    window = Window(**{name: settings[name] for name in vars(GAUSSIAN)})
+    how = settings["reduction"]
+    images = shown(reduced(clean.double(), layout, how), settings)
+    return _Structure(layout=layout, reduction=how, clean=images, settings=settings, window=window)
+
+
+def shift(clean: Tensor, layout: Layout, _: Settings) -> Goal:
+    """The squared shift of the centre of the magnitudes."""
+    return centre_shift(clean, layout)
+
+
+def part(row: Metric) -> str:
+    """`module:function` of a metric of this library; another text for a user's."""
+    return row.target.removeprefix("moreaugrad.metrics.")
+
+
+OVERLAPS: Mapping[str, Surrogate] = {
+    "sparsity:top_k_intersection": overlap,
+    "sparsity:dice": partial(overlap, nonzero=True),
+    "sparsity:jaccard": partial(overlap, nonzero=False),
+}
+"""By `part` of a metric: those with a gradient at the clean map, where other
+metrics have their best value."""
+SURROGATES: Mapping[str, Surrogate] = {
+    **OVERLAPS,
+    "similarity:normalised_distance": cosine,
+    "similarity:cosine": cosine,
+    "similarity:pearson": correlation,
+    "similarity:spearman": correlation,
+    "similarity:mass_centre_shift": shift,
+    "similarity:ssim": structure,
+}
+"""All of them."""
