@@ -80,7 +80,8 @@ class _Cosine(_OfPixels):
 
     def _of(self, pixels: Tensor) -> Tensor:
         values = _values(pixels, self.signed, self.centred)
-        return (self.clean * values).sum(1) / torch.linalg.vector_norm(values, dim=1)
+        length: Tensor = torch.linalg.vector_norm(values, dim=1)
+        return (self.clean * values).sum(1) / length
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
