@@ -42,7 +42,7 @@ class Plan:
 
 
 PHOTOS = Plan(
-    images=8, mean_samples=1024, map_evaluations=2048, timed_images=1,
+    images=8, mean_samples=1024, map_evaluations=1024, timed_images=1,
     sizes=(64, 128, 256), budgets=(64, 128, 256), timed=(64, 256), rounds=3,
 )  # fmt: skip
 PLANS = {

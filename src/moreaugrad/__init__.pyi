@@ -35,14 +35,18 @@ from .explainers.gradient import (
     SmoothGrad as SmoothGrad,
     SparsifiedSmoothGrad as SparsifiedSmoothGrad,
 )
+from .explainers.guidance import (
+    Guidance as Guidance,
+    RhoGuidance as RhoGuidance,
+    guidance as guidance,
+    paper_rho as paper_rho,
+    rho_guidance as rho_guidance,
+)
 from .explainers.moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,
     Moreau as Moreau,
     MoreauGrad as MoreauGrad,
-    RhoGuidance as RhoGuidance,
     SparseMoreauGrad as SparseMoreauGrad,
-    paper_rho as paper_rho,
-    rho_guidance as rho_guidance,
 )
 from .explainers.published import PublishedMoreauGrad as PublishedMoreauGrad
 from .explainers.relex import RelEx as RelEx

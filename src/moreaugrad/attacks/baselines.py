@@ -294,7 +294,8 @@ def _straight_through(
         through = explainer.way()
         return maps.values, lambda c: explainer._pull(bound, maps, c, through), maps.evaluations
     released = isinstance(explainer, PublishedMoreauGrad) and explainer.sign == "displacement"
-    u = maps.values if released else -explainer.rho * maps.values
+    rho = explainer._rho(bound)[:, None] if isinstance(explainer, Moreau) else explainer.rho
+    u = maps.values if released else -rho * maps.values
     support = (maps.values != 0).to(u.dtype)
     gradient = SimpleGradient(explainer.forward_func, score=explainer.score, task=explainer.task)
     point = replace(bound.moved(bound.origin + u), sigma=None, samples=1)

@@ -104,8 +104,8 @@ def certify(
             inputs, target, additional_forward_args, ids=ids, progress=progress
         )
         return certificate_of_moments(
-            moments, sigma=explainer.sigma, radii=radii, top=top, statement=statement,
-            confidence=confidence, bound=bound,
+            moments, sigma=_number("sigma", explainer.sigma), radii=radii, top=top,
+            statement=statement, confidence=confidence, bound=bound,
         )  # fmt: skip
     found = explainer.explain(inputs, target, additional_forward_args, ids=ids, progress=progress)
     return estimate_of_explanation(
@@ -185,7 +185,8 @@ def estimate_of_explanation(
         )
     _check_input(settings.get("layer"))
     _check_mask(explanation.mask is not None)
-    rho, curvature = settings["rho"], _curvature(settings["sigma"], lipschitz)
+    rho, sigma = (_number(name, settings[name]) for name in ("rho", "sigma"))
+    curvature = _curvature(sigma, lipschitz)
     if explanation.method == MoreauGrad.method:
         speed, fixed = vanilla_lipschitz(rho, curvature, curvature), ""
     else:
@@ -225,7 +226,8 @@ def check(explainer: Explainer, lipschitz: float | None = None) -> None:
             f"{type(explainer).__name__}: how fast its maps change is not known"
         )
     _check_input(explainer.layer)
-    if not explainer.sigma > 0:
+    sigma = _number("sigma", explainer.sigma)
+    if not sigma > 0:
         raise ValueError("sigma: expected noise, sigma > 0: without it a map has no bound")
     if explainer.sigma_mode != ABSOLUTE:
         raise ValueError(
@@ -248,8 +250,18 @@ def check(explainer: Explainer, lipschitz: float | None = None) -> None:
             f"noise: expected 'fresh', got {explainer.noise!r}: the mean over a fixed set of noise "
             "samples has no bound of its curvature, and no estimated error"
         )
-    curvature = _curvature(explainer.sigma, lipschitz)
-    sparse_lipschitz(explainer.rho, curvature, curvature)
+    curvature = _curvature(sigma, lipschitz)
+    sparse_lipschitz(_number("rho", explainer.rho), curvature, curvature)
+
+
+def _number(name: str, value: float | str) -> float:
+    """Errors: ValueError for a setting that is chosen for each input."""
+    if isinstance(value, str):
+        raise ValueError(
+            f"{name}: expected a number, got {value!r}: what is chosen by the input changes with "
+            "it, which invalidates the statement"
+        )
+    return value
 
 
 def _curvature(sigma: float, lipschitz: float | None) -> float:

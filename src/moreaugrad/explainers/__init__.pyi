@@ -18,14 +18,18 @@ from .gradient import (
     SmoothGrad as SmoothGrad,
     SparsifiedSmoothGrad as SparsifiedSmoothGrad,
 )
+from .guidance import (
+    Guidance as Guidance,
+    RhoGuidance as RhoGuidance,
+    guidance as guidance,
+    paper_rho as paper_rho,
+    rho_guidance as rho_guidance,
+)
 from .moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,
     Moreau as Moreau,
     MoreauGrad as MoreauGrad,
-    RhoGuidance as RhoGuidance,
     SparseMoreauGrad as SparseMoreauGrad,
-    paper_rho as paper_rho,
-    rho_guidance as rho_guidance,
 )
 from .path import IntegratedGradients as IntegratedGradients
 from .published import PublishedMoreauGrad as PublishedMoreauGrad

@@ -31,7 +31,7 @@ from moreaugrad.curvature.second_derivatives import NoSecondDerivative
 from moreaugrad.explainers.base import PenalisedExplainer
 from moreaugrad.explainers.caso_error import check_cost, hessian_gap, solution_error
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product, pulled_twice
-from moreaugrad.explainers.gradient import SmoothedExplainer
+from moreaugrad.explainers.smoothed import SmoothedExplainer
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.registry import choose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,8 +161,12 @@ STORED = 0.02
 
 
 def reported(maps: Solution, bound: BoundScore) -> Solution:
-    """The maps, with NO_NOISE where the noise of a smoothed score is zero, and PRECISION where the
-    input's dtype cannot represent the map; the error is then at least what is lost."""
+    """The maps with what was chosen for them, with NO_NOISE where the noise of a smoothed score is
+    zero, and PRECISION where the input's dtype cannot represent the map; the error is then at least
+    what is lost."""
+    if bound.chosen:
+        details = {**maps.details, **bound.chosen}
+        maps = replace(maps, details=details, evaluations=maps.evaluations + bound.spent)
     silent = bound.silent()
     if bool(silent.any()):
         maps = maps.marked(Status.NO_NOISE, silent, maps.error.masked_fill(silent, torch.nan))

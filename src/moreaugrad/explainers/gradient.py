@@ -20,10 +20,11 @@ from moreaugrad.explainers.derivatives import (
     pulled_through,
     stein,
 )
+from moreaugrad.explainers.smoothed import SmoothedExplainer
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import MaskLike, common, rank_from_top
-from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, Noise
+from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
@@ -71,33 +72,6 @@ class SimpleGradient(Explainer):
             return gradient_and_product(bound, cotangent)[1]
         gradient, product = gradient_and_product(bound, bound.origin * cotangent)
         return cotangent * gradient + product
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SmoothedExplainer(Explainer):
-    """A method whose score is the mean over `samples` noise samples z ~ N(0, sigma^2 I)."""
-
-    sigma: float = 0.15
-    """Standard deviation of the noise, as a fraction of each input's own range (max - min); with
-    sigma_mode "absolute" in the input's units."""
-    samples: int = 64
-    """Number of noise samples."""
-    sigma_mode: str = RELATIVE
-    """Units of `sigma`: "relative" or "absolute"."""
-    seed: int = 0
-    """Random seed; the noise is a function of (seed, id of the sample, number of the draw)."""
-
-    def _smoothing(self) -> dict[str, Any]:
-        return {
-            "sigma": self.sigma, "samples": self.samples, "sigma_mode": self.sigma_mode,
-            "noise": Noise(self.seed),
-        }  # fmt: skip
-
-    def _draws(self) -> int:
-        return self.samples if self.sigma > 0 else 1
-
-    def fixed(self, draws: int) -> Self:
-        return replace(super().fixed(draws), samples=min(self.samples, draws))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -216,7 +190,7 @@ class SparsifiedSmoothGrad(_NoisyMean):
     Source: Levine et al. (2019). Differs: one target for all noise samples.
     """
 
-    sigma: float = DEFAULT_SIGMA
+    sigma: float | str = DEFAULT_SIGMA
     variant: str = RELAXED
     """Which h: "sparsified", 1 on the floor(tau n) largest entries g_i > 0, otherwise 0; "relaxed",
     min(g_i, v) / v on these entries, v the floor(gamma n)-th largest one (0: the largest); or

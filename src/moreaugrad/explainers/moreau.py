@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.curvature.krylov import Curvature, estimate_curvature
 from moreaugrad.explainers import quality
 from moreaugrad.explainers.base import PenalisedExplainer
 from moreaugrad.explainers.derivatives import (
@@ -22,12 +21,12 @@ from moreaugrad.explainers.derivatives import (
     groups_with_a_graph,
     moreau_derivative,
 )
-from moreaugrad.explainers.gradient import SmoothedExplainer
+from moreaugrad.explainers.guidance import AUTO, rho_cost, with_best_rho
 from moreaugrad.explainers.published import PublishedMoreauGrad
+from moreaugrad.explainers.smoothed import SmoothedExplainer
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
-from moreaugrad.score.checks import as_parts
 from moreaugrad.score.inputs import MaskLike, Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA
 from moreaugrad.score.score import Inputs
@@ -37,7 +36,6 @@ from moreaugrad.solvers import SOLVERS, Descent, MoreauProblem, Solution, Stocha
 from moreaugrad.solvers.solution import EVALUATIONS_NEEDED, Status
 from moreaugrad.solvers.sparsity import ROUNDS, solve_for_sparsity
 
-AUTO = "auto"
 ROUGH, ROUGH_STEPS = 1e-2, 20
 """Tolerance in the steps of an attack, and most evaluations per noise sample."""
 
@@ -59,14 +57,15 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
     in definition 2; averages are taken before the prox, so that the map is exactly sparse.
     """
 
-    rho: float = 1.0
+    rho: float | str = 1.0
     """Reach of the envelope, in units of input^2 / score; rho -> 0 gives the simple gradient. The
     solution is unique for rho below 1 / (largest negative curvature of the score), which
-    `rho_guidance` estimates."""
-    sigma: float = DEFAULT_SIGMA
+    `rho_guidance` estimates; "auto" takes half of that for each sample."""
+    sigma: float | str = DEFAULT_SIGMA
     """Standard deviation of the Gaussian smoothing, which replaces f(x) by E f(x + z), z ~
     N(0, sigma^2 I): a fraction of each clean input's own range (max - min); with sigma_mode
-    "absolute" in the input's units. 0 turns smoothing off."""
+    "absolute" in the input's units. 0 turns smoothing off; "auto" chooses it for each sample as
+    `guidance` does, of images and vectors."""
     tolerance: float | str = quality.STANDARD
     """Relative error of the map at which a sample is done: a number, or a quality level, "preview"
     (0.3), "standard" (0.1) or "fine" (0.03). These are levels of the error by noise: a
@@ -101,7 +100,10 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STRAIGHT_THROUGH, UNROLLED, STEIN)
 
     def __post_init__(self) -> None:
-        expect(0 < self.rho < torch.inf, "rho", "a finite number > 0", self.rho)
+        if isinstance(self.rho, str):
+            choose("rho", self.rho, (AUTO,))
+        else:
+            expect(0 < self.rho < torch.inf, "rho", "a finite number > 0", self.rho)
         choose("noise", self.noise, ("fresh", "fixed"))
         choose("solver", self.solver, SOLVERS)
         expect(self._most >= 1, "max_evaluations", "at least 1", self.max_evaluations)
@@ -118,13 +120,30 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
     @property
     def fresh(self) -> bool:
         """Whether noise is drawn at every step."""
-        return self.sigma > 0 and self.noise == "fresh"
+        return self.smoothed and self.noise == "fresh"
 
     def _draws(self) -> int:
-        return self.draws if self.fresh else self.samples if self.sigma > 0 else 1
+        return self.draws if self.fresh else self.samples if self.smoothed else 1
 
     def budget(self) -> int:
-        return self._most * self.chains
+        return self._most * self.chains + self._choices()
+
+    def _choices(self) -> int:
+        own = rho_cost(self.samples if self.smoothed else 1) if isinstance(self.rho, str) else 0
+        return super()._choices() + own
+
+    def bind(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
+    ) -> BoundScore:
+        """The score that is explained, bound to the clean inputs, at which sigma and rho are
+        chosen."""
+        bound = super().bind(inputs, target, additional_forward_args, ids, mask)
+        return with_best_rho(bound, self.seed) if isinstance(self.rho, str) else bound
 
     @property
     def _tolerance(self) -> float:
@@ -156,17 +175,25 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
         like = bound.origin[:, 0]
         return MoreauProblem(
             score=bound,
-            rho=torch.full_like(like, self.rho),
+            rho=self._rho(bound),
             eta=torch.full_like(like, 0.0 if isinstance(self.eta, str) else self.eta),
             penalty=self._penalty(bound),
         )
+
+    def _rho(self, bound: BoundScore) -> Tensor:
+        """rho of each sample, `[B]`."""
+        if isinstance(self.rho, str):
+            return bound.chosen["rho"].to(bound.origin)
+        return torch.full_like(bound.origin[:, 0], self.rho)
 
     def _maps(self, bound: BoundScore) -> Solution:
         return self._solved(bound, None, ROUNDS)
 
     def _near(self, bound: BoundScore, start: Tensor) -> Solution:
         """The maps by one solve from `start`; an automatic eta is chosen by the gradient there."""
-        return self._maps(bound) if self.fresh else self._solved(bound, -self.rho * start, 0)
+        if self.fresh:
+            return self._maps(bound)
+        return self._solved(bound, -self._rho(bound)[:, None] * start, 0)
 
     def _solved(self, bound: BoundScore, start: Tensor | None, rounds: int) -> Solution:
         """The maps. start: a displacement nearby. rounds: most refinements of an automatic eta."""
@@ -181,11 +208,11 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
             needed = torch.where(short, needed, torch.nan)
             found = replace(found, details={EVALUATIONS_NEEDED: needed})
         # 0 - u rather than -u: no negative zeros.
-        return replace(found, values=(0.0 - found.values) / self.rho)
+        return replace(found, values=(0.0 - found.values) / problem.rho[:, None])
 
     def fixed(self, draws: int) -> Self:
         """One problem with a fixed set of noise samples, for warm-started solves."""
-        if self.sigma == 0:
+        if not self.smoothed:
             return replace(self, tolerance=max(ROUGH, self._tolerance))
         draws += draws % 2
         return replace(
@@ -198,8 +225,9 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
         J = (I + rho D H)^-1 D H."""
         found = []
         for rows in groups_with_a_graph(bound, UNROLLED_STEPS if through == UNROLLED else 1):
-            eta, u = torch.nan_to_num(maps.eta[rows]), -self.rho * maps.values[rows]
-            problem = replace(self._problem(bound.select(rows)), eta=eta)
+            problem = self._problem(bound.select(rows))
+            problem = replace(problem, eta=torch.nan_to_num(maps.eta[rows]))
+            u = -problem.rho[:, None] * maps.values[rows]
             tolerance = min(ROUGH, self._tolerance)
             found.append(moreau_derivative(problem, u, cotangent[rows], through, tolerance))
         return torch.cat(found)
@@ -287,57 +315,3 @@ class GroupSparseMoreauGrad(Moreau):
     def published(forward_func: ForwardFunc, **settings: Any) -> PublishedMoreauGrad:
         """The algorithm as released with the paper; see `PublishedMoreauGrad`."""
         return PublishedMoreauGrad(forward_func, **({"eta": 5e-2, "group": 14} | settings))
-
-
-SAFETY = 0.5
-"""rho * lambda of the recommended rho: below 1, because the estimate of lambda may be too small."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RhoGuidance:
-    """A recommended rho, by an estimate of the score's largest negative curvature lambda.
-
-    >>> found = mg.rho_guidance(mg.MoreauGrad(model), x)
-    """
-
-    rho: Tensor
-    """0.5 / lambda, `[B]`; infinite where no negative curvature was found."""
-    limit: Tensor
-    """1 / lambda, `[B]`: above it the map is not unique; below it, it is unique as far as seen."""
-    curvature: Curvature
-    """The estimated curvature."""
-
-
-def rho_guidance(
-    explainer: Moreau,
-    inputs: Inputs,
-    target: TargetLike = None,
-    additional_forward_args: object = None,
-    steps: int = 12,
-    *,
-    mask: MaskLike = None,
-) -> RhoGuidance:
-    """The rho for which rho * lambda = 0.5 by estimate, for each sample's score.
-
-    >>> found = mg.rho_guidance(mg.MoreauGrad(model), x)
-
-    A smoothed score is averaged over `explainer.samples` noise samples. steps: Lanczos steps.
-    Source: MoreauGrad theorem 1.
-    """
-    bound = explainer.bind(inputs, target, additional_forward_args, mask=mask)
-    curvature = estimate_curvature(bound, steps, explainer.seed)
-    limit = 1 / curvature.weak_convexity
-    return RhoGuidance(rho=SAFETY * limit, limit=limit, curvature=curvature)
-
-
-def paper_rho(inputs: Inputs) -> float:
-    """rho = 1 / sqrt(E ||X||_2), the paper's rule of thumb, with the mean over this batch.
-
-    >>> rho = mg.paper_rho(x)
-
-    It depends on the units and the number of pixels: about 0.05 for mean/std-normalised 224 x 224
-    photos, for which the paper itself uses 1. Source: MoreauGrad section 6.2.
-    """
-    parts = as_parts(inputs)
-    square = torch.stack([part.double().flatten(1).square().sum(1) for part in parts]).sum(0)
-    return 1 / math.sqrt(float(square.sqrt().mean()))

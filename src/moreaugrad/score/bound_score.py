@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -49,6 +49,10 @@ class BoundScore:
     """Which entries are real, `[B, n]`; the others keep their value and have a zero gradient."""
     baseline: Tensor | None = None
     """What the inputs are compared with `[B, n]`, for methods that follow a change."""
+    chosen: Mapping[str, Tensor] = field(default_factory=dict)
+    """Settings of the method that were chosen for each sample at the clean input, `[B]` each."""
+    spent: int = 0
+    """Evaluations of each sample that these choices took."""
     meter: Callable[[int], None] | None = None
     """Called with the number of gradient evaluations of every network pass."""
     watch: Callable[[Tensor, Tensor], AbstractContextManager[None]] | None = None
@@ -85,7 +89,7 @@ class BoundScore:
         """The same score for some of the samples."""
         names = ("origin", "prediction", "clean", "sigma", "mask", "baseline")
         tensors: dict[str, Any] = {name: getattr(self, name) for name in names}
-        chosen: dict[str, Any] = {
+        taken: dict[str, Any] = {
             name: None if found is None else found[rows] for name, found in tensors.items()
         }
         return replace(
@@ -93,7 +97,8 @@ class BoundScore:
             args=take(self.args, self.follows, rows),
             target=self.target.select(rows),
             keys=tuple(self.keys[row] for row in rows.tolist()),
-            **chosen,
+            chosen={name: found[rows] for name, found in self.chosen.items()},
+            **taken,
         )
 
     def moved(self, origin: Tensor) -> BoundScore:
