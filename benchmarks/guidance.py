@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -15,7 +16,7 @@ from benchmarks.subjects import Subject
 from moreaugrad import InputSpace, Score, SmoothGrad, guidance
 from moreaugrad.explainers.guidance import SIGMAS, sigma_cost
 from moreaugrad.metrics import METRICS
-from moreaugrad.reports.statistics import Intervals
+from moreaugrad.reports.statistics import NONE, Intervals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ def run(context: Context, network: str) -> Result:
     auto = fixed.gather(1, place)[:, 0]
     intervals = Intervals()
     rows: list[list[object]] = [
-        ["chosen for each image", auto.mean().item(), *intervals.of_mean(auto), None, None, None]
+        ["chosen for each image", auto.mean().item(), *intervals.of_mean(auto), *NONE, math.nan]
     ]
     for column, sigma in enumerate(SIGMAS):
         own = fixed[:, column]
@@ -60,7 +61,7 @@ def run(context: Context, network: str) -> Result:
         rows.append([f"{sigma:g}", mean, low, high, gain.mean().item(), *intervals.of_mean(gain)])
     best = fixed.amax(1)
     rows.append(["best of each image, by these same numbers", best.mean().item(),
-                 *intervals.of_mean(best), None, None, None])  # fmt: skip
+                 *intervals.of_mean(best), *NONE, math.nan])  # fmt: skip
     counts = [int((found.sigma == sigma).sum()) for sigma in SIGMAS]
     return Result(
         title=f"Noise levels chosen for each image of {network}",

@@ -1,5 +1,7 @@
 """CUB-200-2011 with the gaze maps of CUB-GHA, as a small folder of that layout."""
 
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,78 @@ def test_gaze_maps_lie_under_the_numbers_of_their_images(cub: Path, folder: str)
         assert picture.shape == (10 + number, 20, 3)
         assert attention.shape == (10 + number, 20)
         assert np.abs(attention[5].astype(int) - 12 * np.arange(20)).max() < 8
+
+
+def test_gaze_maps_may_be_png(cub: Path) -> None:
+    root = cub / "CUB_200_2011"
+    gaze(root, "CUB_GHA")
+    shades = np.tile(np.arange(20, dtype=np.uint8) * 12, (13, 1))
+    Image.fromarray(shades).save(root / "CUB_GHA" / "3.png")
+    (root / "CUB_GHA" / "3.jpg").unlink()
+    _, attention = open_examples(cub).pixels(1)
+    assert np.array_equal(attention, shades)
+
+
+def fixations(root: Path, rows: list[str], sizes: bool = True) -> None:
+    (root / "fixations.csv").write_text("\n".join(["image_id,run,x,y,milliseconds", *rows]))
+    if sizes:
+        lines = [f"{n},20,{10 + n},{40},{2 * (10 + n)}" for n in FILES]
+        head = "image_id,width,height,original_width,original_height"
+        (root / "sizes.csv").write_text("\n".join([head, *lines]))
+
+
+def test_fixations_become_gaussians_weighted_by_their_duration(cub: Path) -> None:
+    fixations(cub / "CUB_200_2011", ["2,1,20,12,300", "2,2,4,20,150", "2,2,30,2,99", "3,1,0,0,500",
+                                     "5,1,10,8,200"])  # fmt: skip
+    train = open_examples(cub)
+    assert train.has_attention
+    _, attention = train.pixels(0)
+    deviation = 75 / 1080 * 12
+    expected = np.zeros((12, 20))
+    for row in range(12):
+        for column in range(20):
+            for x, y, weight in ((10, 6, 300), (2, 10, 150)):
+                square = (column - x) ** 2 + (row - y) ** 2
+                expected[row, column] += weight * np.exp(-square / (2 * deviation**2))
+    assert np.abs(attention - 255 * expected / expected.max()).max() <= 0.5 + 1e-9
+    # Without the original sizes, points are in the pixels of the images.
+    (cub / "CUB_200_2011" / "sizes.csv").unlink()
+    _, attention = open_examples(cub).pixels(2)
+    assert np.unravel_index(attention.argmax(), attention.shape) == (8, 10)
+
+
+def test_fixations_that_are_lacking_or_no_numbers(cub: Path) -> None:
+    root = cub / "CUB_200_2011"
+    fixations(root, ["2,1,20,12,300", "3,1,2,3,20"])
+    with pytest.raises(ValueError, match=r"2 of the 3 .*fixations of .* 100 ms"):
+        prepare(open_examples(cub))
+    for bad in (["2,1,x,12,300"], ["2,1,nan,12,300"], ["2,1"]):
+        fixations(root, bad)
+        with pytest.raises(ValueError, match=r"fixations.csv: expected a table with the columns"):
+            open_examples(cub)
+    (root / "fixations.csv").write_text("image,x,y\n1,2,3\n")
+    with pytest.raises(ValueError, match=r"fixations.csv: expected a table"):
+        open_examples(cub)
+
+
+def test_the_maps_of_the_release_are_those_of_its_fixations(tmp_path: Path) -> None:
+    data = os.environ.get("MOREAUGRAD_DATA")
+    if not data or not (Path(data) / "cub-gha.zip").is_file():
+        pytest.skip("MOREAUGRAD_DATA names no folder with cub-gha.zip")
+    with zipfile.ZipFile(Path(data) / "cub-gha.zip") as archive:
+        names = [n for n in archive.namelist() if n.endswith((".txt", ".csv"))]
+        names += [n for n in archive.namelist() if "/001." in n]
+        archive.extractall(tmp_path, names)
+    released = open_dataset(Path(data) / "cub-gha.zip", split="test")
+    made = open_dataset(tmp_path, split="test")
+    for one, other in zip(released.items[:5], made.items[:5], strict=True):
+        assert one.name == other.name
+        maps = [
+            np.asarray(d.load_attention(i), dtype=float)
+            for d, i in ((released, one), (made, other))
+        ]
+        assert np.abs(maps[0] - maps[1]).mean() < 1.5  # the release is compressed
+        assert np.corrcoef(maps[0].ravel(), maps[1].ravel())[0, 1] > 0.999
 
 
 def test_images_that_nobody_looked_at_are_left_out(cub: Path) -> None:

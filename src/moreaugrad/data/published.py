@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moreaugrad.data.dataset import DataSet, Files, Item, class_index
+from moreaugrad.data.gaze import FIXATIONS, FixatedFiles, read_fixations
 from moreaugrad.data.tree import Tree
 from moreaugrad.files.foreign import parsing
 from moreaugrad.registry import choose
@@ -194,8 +195,8 @@ def _batch(tree: Tree, name: str) -> dict[bytes, Any]:
 def read_cub(tree: Tree, split: str | None) -> DataSet | None:
     """CUB-200-2011: `images`, `images.txt`, `image_class_labels.txt` and `train_test_split.txt`.
 
-    With a folder of gaze maps every image names one: the release lacks a few, and reading such a
-    map is an error. Bounding boxes and parts are not read.
+    With a folder of gaze maps (`NUMBER.jpg` or `.png`), or else with `fixations.csv`, every image
+    has a map: where one is lacking, reading it is an error. Bounding boxes and parts are not read.
 
     Source of the maps: Rong, Xu, Akata and Kasneci, "Human attention in fine-grained
     classification", BMVC 2021 (arXiv 2111.01628), CUB-GHA as released:
@@ -214,8 +215,16 @@ def read_cub(tree: Tree, split: str | None) -> DataSet | None:
     folders = {str(PurePosixPath(name).parent) for name in tree.images(root.rstrip("/"))}
     gaze = next((f"{root}{g}" for g in GAZE if f"{root}{g}" in folders), None)
     tree.check_inside(f"{root}images.txt", list(names.values()), f"{root}images/")
+    maps, fixations = dict[str, str](), None
     if gaze:
         tree.check_inside(f"{root}images.txt", [f"{n}.jpg" for n in names], f"{gaze}/")
+        png = {n for n in names if tree.has(f"{gaze}/{n}.png")}
+        maps = {n: f"{gaze}/{n}.{'png' if n in png else 'jpg'}" for n in names}
+    else:
+        files = {number: f"{root}images/{name}" for number, name in names.items()}
+        fixations = read_fixations(tree, root, files)
+        if fixations is not None:
+            maps = dict.fromkeys(names, f"{root}{FIXATIONS}")
     items = []
     for number, name in names.items():
         if number not in labels or number not in parts:
@@ -232,7 +241,10 @@ def read_cub(tree: Tree, split: str | None) -> DataSet | None:
                     name=f"{root}images/{name}",
                     label=classes.get(label, folder).partition(".")[2].replace("_", " "),
                     index=class_index(label, where, 1, 200) - 1,
-                    attention=f"{gaze}/{number}.jpg" if gaze else None,
+                    attention=maps.get(number),
                 )
             )
-    return Files(layout="cub", items=sorted(items, key=lambda item: item.name), tree=tree)
+    items.sort(key=lambda item: item.name)
+    if fixations is None:
+        return Files(layout="cub", items=items, tree=tree)
+    return FixatedFiles(layout="cub", items=items, tree=tree, fixations=fixations)
