@@ -45,6 +45,9 @@ _ROWS = {
     "smoothgrad": _method(
         "gradient:SmoothGrad", "mean gradient under Gaussian noise", "Smilkov et al. (2017)"
     ),
+    "sparse-smoothgrad": _method(
+        "gradient:SmoothGrad", "SmoothGrad, keeping its largest tenth", "baseline", keep=0.1
+    ),
     "sparsified-smoothgrad": _method(
         "gradient:SparsifiedSmoothGrad",
         "how often an entry is among the noisy gradient's largest",

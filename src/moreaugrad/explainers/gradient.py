@@ -59,15 +59,11 @@ class SimpleGradient(Explainer):
         _, maps = bound.value_and_grad()
         if self.times_input:
             maps = maps * bound.origin
-        if self.keep < 1:
-            count = bound.counts - zeroed(1 - self.keep, bound.counts)
-            maps = torch.where(largest(maps.abs(), count), maps, 0.0)
-        return Solution.direct(maps, evaluations=1)
+        return Solution.direct(kept(maps, self.keep, bound.counts), evaluations=1)
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
-        """H c; with `times_input` c * g + H (x * c). The entries that are kept are constant."""
-        if self.keep < 1:
-            cotangent = torch.where(maps.values != 0, cotangent, 0.0)
+        """H c; with `times_input` c * g + H (x * c). Which entries are kept is constant."""
+        cotangent = _on_kept(cotangent, maps, self.keep)
         if not self.times_input:
             return gradient_and_product(bound, cotangent)[1]
         gradient, product = gradient_and_product(bound, bound.origin * cotangent)
@@ -83,6 +79,7 @@ class _NoisyMean(SmoothedExplainer):
 
     derivatives: ClassVar[tuple[str, ...]] = (IMPLICIT, STEIN)
     centre: ClassVar[bool] = False
+    keep: ClassVar[float] = 1.0
 
     @abstractmethod
     def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
@@ -100,11 +97,14 @@ class _NoisyMean(SmoothedExplainer):
         def each(gradient: Tensor, rows: Tensor) -> Tensor:
             return self._each(gradient, counts[rows])
 
+        def mapped(mean: Tensor) -> Tensor:
+            return kept(mean, self.keep, counts)
+
         means = BlockMeans.of(bound, each, self.centre)
-        maps, evaluations = means.mean, means.evaluations
+        maps, evaluations = mapped(means.mean), means.evaluations
         if bound.sigma is None:
             return Solution.direct(maps, evaluations)
-        error = relative(means.error(lambda mean: mean), maps)
+        error = relative(means.error(mapped, jumps=self.keep < 1), maps)
         found = Solution.direct(maps, evaluations, Status.FIXED_BUDGET, error)
         found = replace(found, settings=means.used)
         if len(means.blocks) == 1:
@@ -129,8 +129,14 @@ class SmoothGrad(_NoisyMean):
     """Shrink the mean towards the gradient through mean activation derivatives, by as much as the
     noise samples themselves show to be right: a smaller error for the same number of them, and two
     evaluations more. False takes the plain mean."""
+    keep: float = 1.0  # type: ignore[misc]
+    """Fraction of the mean's entries that is kept, by magnitude; the others are set to zero."""
 
     method: ClassVar[str] = "smoothgrad"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(0 < self.keep <= 1, "keep", "a fraction in (0, 1]", self.keep)
 
     def _each(self, gradient: Tensor, counts: Tensor) -> Tensor:
         return gradient
@@ -140,7 +146,7 @@ class SmoothGrad(_NoisyMean):
         return replace(super().fixed(draws), centre=False)
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
-        return product(bound, cotangent, through)
+        return product(bound, _on_kept(cotangent, maps, self.keep), through)
 
 
 SPARSIFIED, RELAXED, SCALED = "sparsified", "relaxed", "scaled"
@@ -291,6 +297,18 @@ class SparsifiedSmoothGrad(_NoisyMean):
                 v = rank_from_top(g, common(_counted(self.gamma, counts)))
                 h *= _ratio(g, v[:, None]).clamp_max(1)
         return h.masked_fill(broken, torch.nan)
+
+
+def kept(maps: Tensor, fraction: float, counts: Tensor) -> Tensor:
+    """Maps `[B, n]` with the entries outside of that fraction of the largest ones set to zero."""
+    if fraction == 1:
+        return maps
+    return torch.where(largest(maps.abs(), counts - zeroed(1 - fraction, counts)), maps, 0.0)
+
+
+def _on_kept(cotangent: Tensor, maps: Solution, fraction: float) -> Tensor:
+    """A cotangent without the entries that are not kept, which are held constant."""
+    return cotangent if fraction == 1 else torch.where(maps.values != 0, cotangent, 0.0)
 
 
 def largest(g: Tensor, count: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.centre import HALVES, Centre
-from moreaugrad.solvers.blocks import FEWEST, block_error, mean_of_blocks
+from moreaugrad.solvers.blocks import FEWEST, block_error, half_error, mean_of_blocks
 from moreaugrad.solvers.shrinkage import Bands, Shrinkage
 
 BLOCKS = 32
@@ -100,10 +100,12 @@ class BlockMeans:
         """Whether all blocks have the same mean, `[B]`."""
         return (self.terms == self.terms[0]).all(2).all(0)
 
-    def error(self, mapped: Callable[[Tensor], Tensor]) -> Tensor:
-        """Standard error `[B]` of mapped(mean); NaN for a single block."""
+    def error(self, mapped: Callable[[Tensor], Tensor], jumps: bool = False) -> Tensor:
+        """Standard error `[B]` of mapped(mean); NaN for a single block. jumps: whether `mapped` is
+        not continuous."""
         shrunk = self.shrinkage or (lambda means: means)
-        spread = block_error(self.blocks, self.terms.unbind(), lambda m: mapped(shrunk(m)))
+        error = half_error if jumps else block_error
+        spread = error(self.blocks, self.terms.unbind(), lambda m: mapped(shrunk(m)))
         if self.shrinkage is None:
             return spread
         bias = mapped(self.mean + self.shrinkage.doubt) - mapped(self.mean)

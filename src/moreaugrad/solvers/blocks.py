@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,8 @@ ALTERNATING = 0.8
 LONG = 8
 """Terms in a block from which on errors are estimated after every eighth part of all blocks, not
 every fourth."""
+SPLITS = 16
+"""Divisions of blocks into halves."""
 LEVEL, NODES = 0.975, 513
 """Quantile at which Student's distribution is compared with the normal one, and the nodes between
 which the ratio is interpolated in 1 / (degrees of freedom), to 2e-6."""
@@ -257,6 +260,32 @@ def block_error(blocks: Sequence[range], terms: Sequence[Tensor], mapped: Mapped
     count = torch.full_like(centre[:, 0], len(blocks), dtype=torch.long)
     wider = student_factor(apart, count)
     return wider * apart.double().square().sum((0, 2)).sqrt().to(terms[0])
+
+
+def half_error(blocks: Sequence[range], terms: Sequence[Tensor], mapped: Mapped) -> Tensor:
+    """Like `block_error`, for a map that jumps, as one that keeps its largest entries.
+
+    A jump shows too often among means without one block, which are close to the whole mean. Means
+    of half of the blocks are as far from it as it is from the expectation (half-sampling: McCarthy,
+    1966); `SPLITS` halves are drawn, with their other halves.
+    """
+    count = len(blocks) - len(blocks) % 2
+    if count < 2:
+        return torch.full_like(terms[0][:, 0], torch.nan)
+    sizes = terms[0].new_tensor([len(block) for block in blocks])
+    sums = torch.stack([size * term for size, term in zip(sizes, terms, strict=True)])
+    whole = mean_of_blocks(blocks, terms)
+    centre, square = mapped(whole), 0.0
+    draw = np.random.Generator(np.random.Philox(key=[count, SPLITS]))
+    for _ in range(SPLITS):
+        order = torch.from_numpy(draw.permutation(len(blocks))[:count]).to(whole.device)
+        for half in (order[: count // 2], order[count // 2 :]):
+            apart = mapped(sums[half].sum(0) / sizes[half].sum()) - centre
+            square = square + apart.double().square().sum(1) / (2 * SPLITS)
+    deviations = torch.stack(list(terms)) - whole
+    wider = student_factor(deviations, torch.full_like(whole[:, 0], count, dtype=torch.long))
+    found: Tensor = wider * square.sqrt().to(whole)
+    return found
 
 
 def relative(error: Tensor, values: Tensor) -> Tensor:
