@@ -47,6 +47,19 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "calibration-vit-relu": _part("calibration", network="vit-relu"),
     "calibration-kws": _part("calibration", network="kws"),
     "calibration-bytes": _part("calibration", network="bytes"),
+    **{
+        f"matched-{network}": _part("matched", network=network)
+        for network in (
+            "resnet20-softplus",
+            "resnet20",
+            "resnet56",
+            "vit-gelu",
+            "vit-relu",
+            "resnet20-advgrad",
+            "squeezenet",
+            "mobilenetv2",
+        )
+    },
     "guidance-resnet20": _part("guidance", network="resnet20"),
     "guidance-vit-gelu": _part("guidance", network="vit-gelu"),
     "guidance-vit-relu": _part("guidance", network="vit-relu"),
