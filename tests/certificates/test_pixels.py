@@ -299,7 +299,7 @@ CASES = [
 @pytest.mark.parametrize(("explainer", "reduction"), CASES)
 def test_votes_are_those_of_single_maps(explainer: Explainer, reduction: str) -> None:
     target, ids = [2, 0], [7, 3]
-    few = FEW | {"samples": 20, "confidence": 0.3}
+    few = FEW | {"samples": 20, "confidence": 0.1}
     found = certify_pixels(
         explainer, IMAGES[:2], target, ids=ids, seed=4, reduction=reduction, **few
     )
@@ -478,7 +478,7 @@ def test_the_model_and_the_generators_are_left_as_they_were() -> None:
         ({"confidence": 0.0}, "confidence: expected"),
         ({"reduction": "abs"}, "reduction: expected one of"),
         ({"seed": -1}, "seed: expected"),
-        ({"samples": 9}, "samples: expected about 21: .* unanimous .* 20 pixels .* got 9"),
+        ({"samples": 20}, "samples: expected about 21 or more: .* unanimous .* 20 pixels .* got"),
         ({"ids": [1, 2]}, "ids: expected one for each"),
         ({"target": 5}, "target: expected"),
     ],

@@ -150,7 +150,7 @@ def certify_pixels(
     bound = explainer.bind(inputs, target, additional_forward_args, ids)
     reduced = _reduced(bound.layout.restore(bound.origin[:1])[0], reduction)
     shape, count = reduced.shape[1:], count_of(top, reduced[0].numel())
-    _check_samples(samples, reduced[0].numel(), sigma, threshold, confidence)
+    check_votes(samples, reduced[0].numel(), threshold, confidence)
     deviation = sigma if space is None else sigma / space.scale(bound.layout, bound.origin)
 
     def points(rows: Tensor, draws: Tensor) -> Tensor:
@@ -187,19 +187,21 @@ def certify_pixels(
     )
 
 
-def _check_samples(
-    samples: int, pixels: int, sigma: float, threshold: float, confidence: float
+def check_votes(
+    samples: int, pixels: int, threshold: float, confidence: float, name: str = "samples"
 ) -> None:
-    """Errors: ValueError where not even unanimous votes would certify anything."""
+    """Errors: ValueError where not even unanimous votes would reach the threshold. name: of the
+    setting, for the message."""
     unanimous = torch.full((1, pixels), samples)
-    settings = {"sigma": sigma, "threshold": threshold, "confidence": confidence}
+    settings = {"sigma": 1.0, "threshold": threshold, "confidence": confidence}
     _, radius = vote_radii(unanimous, torch.zeros_like(unanimous), samples, **settings)
+    least = float(torch.special.ndtri(torch.tensor(threshold, dtype=torch.float64)))
     enough = math.log(2 * pixels / (1 - confidence)) / -math.log(threshold)
     expect(
-        float(radius.amin()) > 0,
-        "samples",
-        f"about {math.ceil(enough)}: with fewer not even unanimous votes certify one of {pixels} "
-        f"pixels with confidence {confidence:g}",
+        float(radius.amin()) >= least and bool((radius > 0).all()),
+        name,
+        f"about {math.ceil(enough)} or more: with fewer not even unanimous votes certify one of "
+        f"{pixels} pixels at the threshold {threshold:g} with confidence {confidence:g}",
         samples,
     )
 
