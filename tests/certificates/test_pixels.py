@@ -15,9 +15,11 @@ import moreaugrad as mg
 from moreaugrad.certificates import PixelCertificate, certify_pixels, holm, vote_radii
 from moreaugrad.certificates.pixels import FIRST
 from moreaugrad.certificates.votes import _certain
+from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.solvers import Solution
+from tiny_models import smooth
 from toys import network, normal
 
 ndtr, ndtri = torch.special.ndtr, torch.special.ndtri
@@ -320,6 +322,32 @@ def test_votes_are_those_of_single_maps(explainer: Explainer, reduction: str) ->
         assert torch.equal(found.votes[row], votes)
     assert found.target.tolist() == target
     assert found.top == found.votes[0].numel() // 4
+
+
+SMALL = {"max_evaluations": 64, "samples": 4, "steps": 8, "std": [0.25] * 3}
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_is_one_function_of_the_noisy_input(name: str) -> None:
+    """A vote is that of the map computed alone, whatever noise the method has of its own."""
+    row, model = METHODS[name], smooth().module
+    known = set(row.defaults()) - set(row.settings)
+    explainer = mg.build(name, model, **{k: v for k, v in SMALL.items() if k in known})
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    few = {"sigma": 0.3, "samples": 12, "threshold": 0.5, "confidence": 0.1}
+    found = certify_pixels(explainer, x, 1, ids=[5], **few)
+    votes = torch.zeros(16, 16, dtype=torch.long)
+    for draw in range(12):
+        z = mg.Noise(0, antithetic=False).normal(5, FIRST + draw, x.numel())
+        values = explainer.explain(x + 0.3 * z.view_as(x), 1, ids=[5]).parts[0][0].abs().sum(0)
+        chosen = values.flatten().topk(25).indices
+        votes.view(-1)[chosen] += (values.flatten()[chosen] > 0).long()
+    # Rounding may exchange pixels at the border of the largest.
+    assert float((found.votes[0] != votes).double().mean()) < 0.02
+    assert not int(found.failed)
+    assert int(found.evaluations) > 0
+    parts = torch.stack((found.important, found.unimportant, found.abstained))
+    assert bool((parts.sum(0) == 1).all())
 
 
 def fields_of(found: PixelCertificate) -> list[Tensor]:
