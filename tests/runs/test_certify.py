@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from moreaugrad.certificates import certify, estimate_of_explanation, probability_curvature
+from moreaugrad import SmoothGrad
+from moreaugrad.certificates import (
+    certify,
+    certify_pixels,
+    estimate_of_explanation,
+    probability_curvature,
+)
 from moreaugrad.cli.entry import run
 from moreaugrad.reports.certificates import last_change
+from moreaugrad.reports.pixels import three_colours
 from moreaugrad.runs.certify import CertifyRun
 from moreaugrad.runs.engine import Outcome, Watch, execute
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
@@ -20,6 +29,8 @@ from moreaugrad.runs.plans.studies import CertifyPlan
 SIGMA = 0.4
 CURVES = ["sparsified", "relaxed", "sparse-moreaugrad", "moreaugrad"]
 FEW = {"sigma": SIGMA, "sigma_mode": "absolute", "samples": 128, "radii": (0.0, 0.01, 0.1)}
+VOTES = 100
+"""Of the default method, simple-gradient."""
 
 
 @pytest.fixture
@@ -184,13 +195,13 @@ def test_progress_goes_up_to_all(images: Path, tmp_path: Path) -> None:
     done = [one for one, _ in told]
     assert done == sorted(done)
     assert len(set(done)) > 8
-    assert told[-1] == (2 * 4 * 128, 2 * 4 * 128)
+    assert told[-1] == (2 * (4 * 128 + VOTES), 2 * (4 * 128 + VOTES))
 
 
 def test_an_estimate_of_the_cost(images: Path) -> None:
     found = CertifyRun(plan(images, "a", "b", samples=256)).estimate()
-    assert [cost.key for cost in found.costs] == CURVES
-    assert found.evaluations == 2 * 4 * 256
+    assert [cost.key for cost in found.costs] == [*CURVES, "simple-gradient, pixels"]
+    assert found.evaluations == 2 * (4 * 256 + VOTES)
     assert found.seconds > 0
 
 
@@ -232,6 +243,12 @@ def test_what_changes_is_shown() -> None:
         ({"bound": "chernoff"}, "bound: expected one of"),
         ({"gamma": 0.5}, "gamma: .*from 0 to tau"),
         ({"target": 9}, "target: expected numbers from 0 to 3"),
+        ({"votes": 20}, "votes: expected about 33 or more: .* unanimous .* 256 pixels .* got 20"),
+        ({"votes": 0}, "votes: expected at least 1"),
+        ({"threshold": 0.4}, "threshold: expected"),
+        ({"methods": {"simple-gradiant": {}}}, "method: .*did you mean 'simple-gradient'"),
+        ({"methods": {"smoothgrad": {"layer": "0"}}}, "layer: expected None"),
+        ({"methods": {"a b": {"method": "smoothgrad"}}}, "'a b': expected a label"),
     ],
 )
 def test_bad_settings_are_reported_before_anything_is_computed(
@@ -262,7 +279,7 @@ def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     image = str(images / "a.png")
     code, told, _ = command(image, *few, "--dry-run", capsys=capsys)
     assert code == 0
-    assert "512 gradient evaluations" in told
+    assert "612 gradient evaluations" in told
     assert not Path(out).exists()
     code, told, _ = command(str(images), *few, "--radii", "0,0.1", "--out", out, capsys=capsys)
     assert code == 1  # one of the three cannot be read
@@ -300,6 +317,116 @@ def test_the_command_refuses(images: Path, tmp_path: Path, capsys: Any) -> None:
         assert code == 2
         assert told in errors
         assert not Path(out).exists()
+
+
+PIXELS: dict[str, Any] = {
+    "methods": {"simple-gradient": {}, "few": {"method": "smoothgrad", "samples": 4}}
+}
+
+
+def test_pixels_of_the_maps_of_methods(images: Path, tmp_path: Path) -> None:
+    prepared = CertifyRun(plan(images, "a", "b", **PIXELS))
+    outcome = execute(prepared, tmp_path / "out")
+    found = outcome.run.results(outcome.directory)["pixels"]
+    assert [(record["input"], record["method"]) for record in found] == [
+        ("a.png", "simple-gradient"), ("a.png", "few"), ("b.png", "simple-gradient"),
+        ("b.png", "few"),
+    ]  # fmt: skip
+    record = read(tmp_path / "out/inputs/b/pixels-few.json")
+    assert record == json.loads(json.dumps(found[3]))
+    x = prepared.network.batch([prepared.inputs.input(prepared.inputs.chosen[1], prepared.network)])
+    smooth = SmoothGrad(prepared.network.model.module, samples=4)
+    expected = certify_pixels(smooth, x, sigma=SIGMA, samples=VOTES, confidence=0.95)
+    for name, vote in (("certified", None), ("important", True), ("unimportant", False)):
+        assert record[name] == expected.fraction(FEW["radii"], vote)[0].tolist()
+        at = expected.fraction([expected.within], vote)
+        assert record["at_threshold"][name] == float(at)
+    assert sum(record["fractions"].values()) == pytest.approx(1)
+    assert record["fractions"]["important"] == float(expected.important.double().mean())
+    assert record["certified"][0] > record["important"][0] > 0
+    assert record["within"] == pytest.approx(SIGMA * 0.6745, rel=1e-3)
+    assert (record["evaluations"], record["votes"], record["failed"]) == (400, VOTES, 0)
+    stored = load_file(tmp_path / "out/inputs/b/pixels-few.safetensors")
+    assert torch.equal(stored["votes"], expected.votes[0])
+    assert torch.equal(stored["radius"], expected.radius[0])
+    with (tmp_path / "out/inputs/b/pixels-few.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["important"]) for row in rows] == record["important"]
+    with (tmp_path / "out/pixels.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 4 * 3
+    with Image.open(tmp_path / "out/inputs/b/pixels-few.png") as image:
+        assert image.width > 500
+    table = (tmp_path / "out/table.md").read_text()
+    for words in ("few, certified", "few, important", "pixels-few.png", "class explained at x"):
+        assert words in table
+
+
+def test_three_colours_can_be_told_apart() -> None:
+    """In lightness too, for those who see no hues."""
+    maps = np.array([[True, False, False]]), np.array([[False, True, False]])
+    (row,) = three_colours(*maps) / 255
+    light = row @ np.array([0.2126, 0.7152, 0.0722])
+    assert np.abs(light[:, None] - light[None])[np.triu_indices(3, 1)].min() > 0.2
+    assert row.std(1)[:2].min() > 0.1 > row.std(1)[2]
+
+
+def test_pixels_resume_by_method(images: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    certified(plan(images, **PIXELS), whole)
+
+    class Impatient(Watch):
+        def pace(self, done: float, total: float, doing: str) -> None:
+            if doing.startswith("few"):
+                raise KeyboardInterrupt
+
+    assert certified(plan(images, **PIXELS), out, Impatient()).interrupted
+    stems = [path.stem for path in sorted((out / "inputs/a").glob("*.sha256"))]
+    assert stems == ["certify", "pixels-simple-gradient"]
+    begun: list[str] = []
+
+    class Watching(Watch):
+        def pace(self, done: float, total: float, doing: str) -> None:
+            begun.append(doing)
+
+    assert certified(plan(images, **PIXELS), out, Watching()).complete
+    assert set(begun) == {"few, pixels", "a.png"}
+    for path in sorted(whole.rglob("*.*")):
+        if path.is_file():
+            assert path.read_bytes() == (out / path.relative_to(whole)).read_bytes(), path.name
+
+
+def test_a_method_that_does_not_suit_the_network_is_left_out(images: Path, tmp_path: Path) -> None:
+    flat = plan(images, model="tiny_models:flat", methods={"simple-gradient": {}, "grad-cam": {}})
+    outcome = certified(flat, tmp_path / "out")
+    assert [(f.title, f.method) for f in outcome.failures] == [("a.png", "grad-cam")]
+    assert len(records(outcome)) == 1
+    pixels = outcome.run.results(outcome.directory)["pixels"]
+    assert [record["method"] for record in pixels] == ["simple-gradient"]
+
+
+def test_an_image_that_cannot_be_read_is_reported_once(images: Path, tmp_path: Path) -> None:
+    seen: list[object] = []
+    watch = Watch()
+    watch.failed = seen.append  # type: ignore[method-assign]
+    outcome = certified(plan(images, "a", "cut", **PIXELS), tmp_path / "out", watch)
+    assert [str(failure) for failure in seen] == [str(failure) for failure in outcome.failures]
+    assert len(seen) == 1
+
+
+def test_the_command_with_methods(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code, told, _ = command(
+        str(images / "a.png"), "--model", "builtin", "--sigma", "0.1", "--noise-samples", "128",
+        "--methods", "simple-gradient,grad-cam", "--votes", "60", "--threshold", "0.7",
+        "--out", str(out), "--json", capsys=capsys,
+    )  # fmt: skip
+    assert code == 0
+    found = json.loads(told)["pixels"]
+    assert [record["method"] for record in found] == ["simple-gradient", "grad-cam"]
+    assert {record["votes"] for record in found} == {60}
+    assert (out / "inputs/a/pixels-grad-cam.png").is_file()
 
 
 def test_a_image_that_breaks_the_network_is_left_out(images: Path, tmp_path: Path) -> None:

@@ -22,3 +22,9 @@ from .overlap import (
     sparse_lipschitz as sparse_lipschitz,
     vanilla_lipschitz as vanilla_lipschitz,
 )
+from .pixels import (
+    PixelCertificate as PixelCertificate,
+    certify_pixels as certify_pixels,
+    check_votes as check_votes,
+)
+from .votes import holm as holm, vote_radii as vote_radii

@@ -133,7 +133,7 @@ def certificate_of_moments(
     expect(0 < confidence < 1, "confidence", "a number between 0 and 1", confidence)
     _check_mask(moments.masked)
     batch, entries = moments.mean.shape
-    count = _count(top, entries)
+    count = count_of(top, entries)
     failure, deviation = 1 - confidence, 0.0
     other = "the exact mean over the noise"
     if statement == TWO_SAMPLE:
@@ -183,7 +183,7 @@ def estimate_of_explanation(
             "explanation: expected one of a MoreauGrad explainer, got one of "
             f"{explanation.method}: how fast its maps change is not known"
         )
-    _check_input(settings.get("layer"))
+    check_layer(settings.get("layer"))
     _check_mask(explanation.mask is not None)
     rho, sigma = (_number(name, settings[name]) for name in ("rho", "sigma"))
     curvature = _curvature(sigma, lipschitz)
@@ -201,7 +201,7 @@ def estimate_of_explanation(
     change = (speed * at).expand(len(maps), -1)
     if times:
         change = change + times * error[:, None]
-    count = (maps != 0).sum(1).clamp_max(_count(top, maps.shape[1]))
+    count = (maps != 0).sum(1).clamp_max(count_of(top, maps.shape[1]))
     other = "the exact map" if statement == POPULATION else "a map of the same error"
     return Certificate(
         radii=at,
@@ -225,7 +225,7 @@ def check(explainer: Explainer, lipschitz: float | None = None) -> None:
             "expected SparsifiedSmoothGrad or a MoreauGrad explainer, got "
             f"{type(explainer).__name__}: how fast its maps change is not known"
         )
-    _check_input(explainer.layer)
+    check_layer(explainer.layer)
     sigma = _number("sigma", explainer.sigma)
     if not sigma > 0:
         raise ValueError("sigma: expected noise, sigma > 0: without it a map has no bound")
@@ -270,7 +270,8 @@ def _curvature(sigma: float, lipschitz: float | None) -> float:
     return smoothed_curvature(lipschitz, sigma)
 
 
-def _count(top: float, entries: int) -> int:
+def count_of(top: float, entries: int) -> int:
+    """How many of the entries count as largest."""
     expect(0 < top <= 1, "top", "a fraction in (0, 1]", top)
     return max(1, math.floor(top * entries + 1e-9))
 
@@ -281,7 +282,8 @@ def _radii(radii: Sequence[float]) -> Tensor:
     return torch.tensor(list(radii), dtype=torch.float64)
 
 
-def _check_input(layer: object) -> None:
+def check_layer(layer: object) -> None:
+    """Errors: ValueError for a layer whose output is explained instead of the input."""
     if layer is not None:
         raise ValueError(
             "layer: expected None: noise and radii would be in the units of the layer's output, "

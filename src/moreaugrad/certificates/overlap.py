@@ -174,17 +174,21 @@ def _hoeffding(moments: Moments, failure: float) -> Bounds:
 
 def _clopper_pearson(moments: Moments, failure: float) -> Bounds:
     """Quantiles of beta distributions, by the count of ones."""
-    from scipy.special import betaincinv
-
-    q = moments.samples
-    counts = torch.arange(1, q + 1, dtype=torch.float64).numpy()
-    each = failure / (2 * moments.mean.shape[1])
-    low = torch.from_numpy(betaincinv(counts, q - counts + 1, each))
-    low = torch.cat((torch.zeros(1, dtype=torch.float64), low)).to(moments.mean)
+    low = binomial_lower(moments.samples, failure / (2 * moments.mean.shape[1])).to(moments.mean)
     # With zeros instead of ones, the upper bound is the lower one.
     high = 1 - low.flip(0)
-    at = (moments.mean * q).round().long()
+    at = (moments.mean * moments.samples).round().long()
     return low[at], high[at]
+
+
+def binomial_lower(samples: int, failure: float) -> Tensor:
+    """Lower bounds of a probability by the number of successes, `[samples + 1]`: one bound exceeds
+    it with probability `failure` at most (Clopper and Pearson)."""
+    from scipy.special import betaincinv
+
+    counts = torch.arange(1, samples + 1, dtype=torch.float64).numpy()
+    low = torch.from_numpy(betaincinv(counts, samples - counts + 1, failure))
+    return torch.cat((torch.zeros(1, dtype=torch.float64), low))
 
 
 def _bernstein(moments: Moments, failure: float) -> Bounds:

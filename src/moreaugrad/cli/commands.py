@@ -111,7 +111,8 @@ COMMANDS: dict[str, Command] = {
         plan=f"{_PLANS}studies:CertifyPlan", run=f"{_RUNS}certify:CertifyRun",
         help="Certify what fraction of a map's largest entries stays under any perturbation.",
         more="Certificates of Sparsified SmoothGrad, and estimates for MoreauGrad, as a function "
-        "of the perturbation's L2 norm.\n\nmoreaugrad certify cat.jpg --model torchvision:resnet50 "
+        "of the perturbation's L2 norm; and certificates of single pixels of the maps of any "
+        "method.\n\nmoreaugrad certify cat.jpg --model torchvision:resnet50 "
         "--sigma 0.1 --out cat-certified",
     ),
     "evaluate": Command(

@@ -23,6 +23,7 @@ from .localisation import (
     pointing_game as pointing_game,
 )
 from .maps import Aggregate as Aggregate, aggregate as aggregate
+from .places import Regions as Regions
 from .roar import (
     DiffRoar as DiffRoar,
     diffroar as diffroar,
@@ -48,3 +49,4 @@ from .sparsity import (
     top_k_ties as top_k_ties,
     zeros as zeros,
 )
+from .stability import soft_stability as soft_stability, stability_bounds as stability_bounds

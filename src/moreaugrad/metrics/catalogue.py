@@ -86,6 +86,7 @@ MOREAUGRAD = "Zhang and Farnia (2023), arXiv 2302.05294"
 YEH = "Yeh et al. (2019), arXiv 1901.09392"
 SAMEK = "Samek et al. (2016), arXiv 1509.06321"
 PETSIUK = "Petsiuk et al. (2018), arXiv 1806.07421"
+JIN = "Jin et al. (2025), arXiv 2504.13787"
 TJOA = "Tjoa and Guan (2020)"
 ADVGRAD = "AdvGrad (2024)"
 SSIM = "Wang et al. (2004)"
@@ -181,6 +182,9 @@ METRICS = Registry("metric", {
         "area under the score as the most relevant pixels are replaced", PETSIUK, better=LOW),
     "insertion": _model("faithfulness:insertion",
         "area under the score as the most relevant pixels are shown", PETSIUK),
+    "soft-stability": _row("stability:soft_stability",
+        "fraction of larger sets of regions with the prediction of the most relevant ones", JIN,
+        kind="model"),
     "infidelity": _model("captum:infidelity",
         "squared error of the map as a linear model of the score's changes", YEH, better=LOW),
     "max-sensitivity": _row("captum:max_sensitivity",

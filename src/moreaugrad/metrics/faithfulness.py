@@ -13,65 +13,34 @@ order for each noise sample, so that no position is preferred. Random numbers ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
-from moreaugrad.metrics.maps import REDUCTIONS, Floats, array, check, defined
-from moreaugrad.pictures import levels
+from moreaugrad.metrics.maps import Floats, defined
+from moreaugrad.metrics.places import BLUR, MEAN, Places, Regions, check_maps, replacement
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.noise import Stream, generator
-from moreaugrad.settings import Documented, expect
-
-UNIFORM, MEAN, BLUR = "uniform", "mean", "blur"
-REPLACEMENTS = (UNIFORM, MEAN, BLUR)
-"""Random values, uniform over the space's interval; the zero input, which is the space's mean; the
-input under a Gaussian filter."""
-
-BLUR_SIGMA = 5.0
-"""Standard deviation of the filter, in pixels."""
+from moreaugrad.settings import expect
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replacement(metaclass=Documented):
+class Replacement(Regions):
     """What is replaced, by what, and which number is measured.
 
     >>> how = mg.metrics.Replacement(size=3)
     >>> values = mg.metrics.aopc(mg.Score(model).bind(x), maps, steps=4, how=how)
     """
 
-    size: int = 9
-    """Side of the square regions, in pixels."""
-    replacement: str | float = UNIFORM
-    """What regions become: "uniform", "mean", "blur" (see `REPLACEMENTS`) or a pixel value."""
     score: str | None = "probability"
     """Number that is measured: "probability", "logit", ... of the bound score's target; None takes
     the bound score's own kind."""
-    reduction: str = "abs-sum"
-    """Reduction of the map over its channels: "abs-sum", "sum" or "max-abs"."""
-    draws: int = 10
-    """Number of random orders and replacements over which the score is averaged."""
-    seed: int = 0
-    """Random seed of the orders and replacements."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.replacement, str):
-            choose("replacement", self.replacement, REPLACEMENTS)
-        else:
-            finite = math.isfinite(self.replacement)
-            expect(finite, "replacement", "a finite number", self.replacement)
-        choose("reduction", self.reduction, REDUCTIONS[1:])
-        expect(self.size >= 1, "size", "regions of at least 1 pixel", self.size)
-        expect(self.draws >= 1, "draws", "at least 1", self.draws)
 
 
 ORDERS = {"morf": (True,), "lerf": (False,), "abpc": (True, False)}
@@ -121,7 +90,7 @@ def drop_curve(
     falling: whether the most relevant region is replaced first.
     """
     expect(steps >= 1, "steps", "at least 1", steps)
-    last = min(steps, _Places(bound, how.size).count)
+    last = min(steps, Places(bound, how.size).count)
     found = curves(how, bound, maps, space or InputSpace(), range(last + 1), falling=falling)
     return found[:, :1] - found
 
@@ -192,7 +161,7 @@ def area(curve: Tensor) -> Tensor:
 
 def _counts(bound: BoundScore, how: Replacement, steps: int) -> list[int]:
     expect(steps >= 1, "steps", "at least 1", steps)
-    count = _Places(bound, how.size).count
+    count = Places(bound, how.size).count
     return [round(count * step / steps) for step in range(steps + 1)]
 
 
@@ -212,8 +181,8 @@ def curves(
     kept and all others replaced. Samples whose map is zero everywhere or not finite are NaN and
     need no passes.
     """
-    places = _Places(bound, how.size)
-    _check_maps(maps, bound)
+    places = Places(bound, how.size)
+    check_maps(maps, bound)
     known = defined(maps.detach().flatten(1)).nonzero()[:, 0].to(bound.origin.device)
     found = torch.full(
         (len(maps), len(counts)), torch.nan, dtype=torch.float64, device=bound.origin.device
@@ -224,8 +193,7 @@ def curves(
             chosen = replace(chosen, readout=replace(bound.readout, kind=how.score))
         sign, relevance = 1 if falling else -1, list[Floats]()
         for row in known.tolist():
-            reduced = levels.reduce(array(maps[row]).astype(np.float64), how.reduction)
-            relevance.append(sign * places.relevance(reduced))
+            relevance.append(sign * places.relevance(maps[row], how.reduction))
         found[known] = _scores(how, chosen, space, places, relevance, counts, inserted)
     return found
 
@@ -234,7 +202,7 @@ def _scores(
     how: Replacement,
     bound: BoundScore,
     space: InputSpace,
-    places: _Places,
+    places: Places,
     relevance: Sequence[Floats],
     counts: Sequence[int],
     inserted: bool,
@@ -256,20 +224,8 @@ def _scores(
 
     @lru_cache(maxsize=2)
     def values(sample: int, draw: int) -> Tensor:
-        """The values that replace the input, `[n]`, in the network's units."""
-        x, kind = origin[sample], how.replacement
-        if kind == BLUR:
-            image = array(x).reshape(places.shape)
-            blurred = ndimage.gaussian_filter(image, (0.0, *[BLUR_SIGMA] * 2), mode="reflect")
-            return torch.from_numpy(blurred.ravel()).to(x)
-        if kind == MEAN:
-            return torch.zeros_like(x)
-        if kind == UNIFORM:
-            numbers = random(Stream.VALUES, sample, draw).random(x.numel())
-            pixels = space.low + (space.high - space.low) * torch.from_numpy(numbers)
-        else:
-            pixels = torch.full((x.numel(),), float(kind), dtype=torch.float64)
-        return space.inputs(pixels[None].to(x), bound.layout)[0]
+        source = random(Stream.VALUES, sample, draw)
+        return replacement(how, origin[sample], bound, space, places, source)
 
     def work(index: Tensor) -> Tensor:
         points = origin.new_empty(len(index), origin.shape[1])
@@ -288,38 +244,3 @@ def _scores(
     jobs = torch.arange(len(bound) * draws * width, device=origin.device)
     every = bound.chunks.over(jobs, work)
     return every.reshape(len(bound), draws, width).mean(1)
-
-
-def _check_maps(maps: Tensor, bound: BoundScore) -> None:
-    """Errors: ValueError for maps that do not belong to these inputs."""
-    check(maps)
-    shape, found = bound.layout.shapes[0], tuple(maps.shape[1:])
-    if len(maps) != len(bound) or found not in (shape, shape[1:] if len(shape) == 3 else shape):
-        raise ValueError(
-            f"maps: expected one for each input of shape {['B', *shape]}, with or without its "
-            f"channels, {len(bound)} of them; got {list(maps.shape)}"
-        )
-
-
-class _Places:
-    """The regions of a sample. number: the region of each pixel, `[rows * columns]`. count: of all.
-
-    Errors: ValueError for several inputs, and for an input that is no image or vector.
-    """
-
-    def __init__(self, bound: BoundScore, size: int) -> None:
-        shapes = bound.layout.shapes
-        if len(shapes) != 1 or len(shapes[0]) not in (1, 3):
-            raise ValueError(
-                "expected one input, [B, C, H, W] or [B, N], whose places are replaced; got "
-                f"samples of shape {', '.join(map(str, shapes))}"
-            )
-        self.shape = shapes[0] if len(shapes[0]) == 3 else (1, 1, *shapes[0])
-        row, column = np.indices(self.shape[1:]) // size
-        self.number: NDArray[np.int64] = (row * math.ceil(self.shape[2] / size) + column).ravel()
-        self.count = int(self.number[-1]) + 1
-
-    def relevance(self, reduced: Floats) -> Floats:
-        """The sum of a reduced map over each region, `[count]`."""
-        sums = np.bincount(self.number, weights=reduced.ravel(), minlength=self.count)
-        return np.asarray(sums, dtype=np.float64)

@@ -12,6 +12,7 @@ from moreaugrad.certificates.certify import CERTIFICATE
 from moreaugrad.files.units import Record
 from moreaugrad.pictures.plot import ShownFigure
 from moreaugrad.reports.content import Entry, Table
+from moreaugrad.reports.pixels import pixels_table
 from moreaugrad.reports.studies import Findings
 
 COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00")
@@ -70,15 +71,32 @@ def curves_figure(record: Record) -> Figure:
     return shown
 
 
-def findings(records: Sequence[Record]) -> Findings:
-    """A table for each image, and what its lines say."""
+def findings(inputs: Sequence[Record], pixels: Sequence[Record]) -> Findings:
+    """Tables for each image, and what their lines say. inputs, pixels: records of the curves, and
+    of the pixels by a method."""
+    of_image: dict[str, list[Record]] = {}
+    for record in pixels:
+        of_image.setdefault(record["folder"], []).append(record)
     return Findings(
-        title="Certified overlap of maps",
+        title="Certificates of maps",
         lead="Percent of the largest entries of a map that stay under any perturbation of this L2 "
-        "length, in the network's input units.",
-        tables=[_table(record) for record in records],
-        notes=[f"{kind}: {words}" for kind, words in _statements(records)],
-        images=[(record["input"], f"{record['folder']}/certify.png") for record in records],
+        "length, in the network's input units; and of the pixels whose majority vote over noisy "
+        "inputs stays: certified, or certified as important.",
+        tables=[
+            *map(_table, inputs),
+            *(pixels_table(records) for records in of_image.values()),
+        ],
+        notes=[
+            *(f"{kind}: {words}" for kind, words in _statements(inputs)),
+            *dict.fromkeys(f"pixels: {record['statement']}" for record in pixels),
+        ],
+        images=[
+            *((record["input"], f"{record['folder']}/certify.png") for record in inputs),
+            *(
+                (f"{r['input']}, {r['method']}", f"{r['folder']}/pixels-{r['method']}.png")
+                for r in pixels
+            ),
+        ],
     )
 
 

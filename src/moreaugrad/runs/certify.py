@@ -1,64 +1,55 @@
-"""Certificates of images: how much of a map's top stays under any perturbation."""
+"""Certificates of images: how much of a map's top, and which of its pixels, stay."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from moreaugrad.certificates import (
-    certificate_of_moments,
+    certify_pixels,
     check,
-    estimate_of_explanation,
+    check_votes,
     probability_curvature,
 )
-from moreaugrad.certificates.certify import STATEMENTS
-from moreaugrad.certificates.overlap import AUTO, BOUNDS, CLOPPER_PEARSON
+from moreaugrad.certificates.certify import STATEMENTS, check_layer
+from moreaugrad.certificates.overlap import AUTO, BOUNDS
 from moreaugrad.data.dataset import Chosen
-from moreaugrad.explainers.calling import Progress
-from moreaugrad.explainers.gradient import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
-from moreaugrad.explainers.moreau import Moreau, MoreauGrad, SparseMoreauGrad
 from moreaugrad.files.foreign import readable
 from moreaugrad.files.units import Record
+from moreaugrad.pictures import photo
 from moreaugrad.pictures.plot import figure_bytes
 from moreaugrad.registry import choose
 from moreaugrad.reports.certificates import curves_figure, findings
 from moreaugrad.reports.folder import csv_bytes, table_files
 from moreaugrad.runs.cost import Cost, Estimate, seconds_per_evaluation
+from moreaugrad.runs.curves import curve_record, curve_rows, explainers_of
 from moreaugrad.runs.directory import (
     TROUBLE,
     RunDirectory,
     json_text,
     line,
-    number,
-    numbers,
     versions,
 )
 from moreaugrad.runs.engine import Failure, Files, NoResult, Run
 from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.maps.methods import made
 from moreaugrad.runs.network import Network, computing
-from moreaugrad.runs.plans.studies import DRAWS, STEPS, CertifyPlan
+from moreaugrad.runs.pixels import pixel_files, pixel_record, pixel_rows
+from moreaugrad.runs.plans.studies import STEPS, CertifyPlan
 from moreaugrad.score.noise import ABSOLUTE, RELATIVE
-
-TOLERANCE = 0.01
-"""Of MoreauGrad's maps: so small that they use the noise samples that the others have."""
-COLUMNS = (
-    "curve", "kind", "radius", "radius_in_pixels_least", "radius_in_pixels_most", "overlap",
-    "overlap_if_exact",
-)  # fmt: skip
-"""Of a certificate's table."""
-Certified = SparsifiedSmoothGrad | Moreau
 
 
 class CertifyRun(Run[CertifyPlan]):
-    """A unit is an image: `inputs/NAME/certify.json`, `.csv` and `.png`; or the reason why not."""
+    """A unit is an image's curves, `inputs/NAME/certify.json`, `.csv` and `.png`, or the pixels of
+    its map by a method, `inputs/NAME/pixels-METHOD.*`; or the reason why not."""
 
     command = "certify"
-    patterns = ("inputs/*/certify",)
-    others = ("tables.json", "table.md", "records.*")
+    patterns = ("inputs/*/certify", "inputs/*/pixels-*")
+    others = ("tables.json", "table.md", "records.*", "pixels.csv")
 
     def settled(self, plan: CertifyPlan) -> CertifyPlan:
         if plan.sigma is None:
@@ -73,19 +64,33 @@ class CertifyRun(Run[CertifyPlan]):
         plan = self._absolute(plan)
         self.inputs = Inputs.open(plan.data, plan.seed, self.network)
         self.target = self.network.target(plan.target)
+        common = {} if plan.batch_size is None else {"batch_size": plan.batch_size}
+        methods = made(plan.methods, common, plan.seed, self.network, self.target)
+        self.methods = {method.label: method.explainer for method in methods}
         plan = replace(
             plan, data=self.inputs.plan, model=self.network.resolved(plan.model),
             compute=self.network.compute, target=self.target,
+            methods={method.label: method.settings for method in methods},
         )  # fmt: skip
         with computing(self.compute):
             self.first = self.inputs.first(self.network)
-            self.curves = _curves(plan, self.network.model.module)
+            self.curves = explainers_of(plan, self.network.model.module)
             for explainer in self.curves.values():
                 check(explainer)
+            for explainer in self.methods.values():
+                check_layer(explainer.layer)
+            for explainer in (*self.curves.values(), *self.methods.values()):
                 with self.network.model.sized():
                     explainer.bind(self.first, self.target)
+            pixels = math.prod(self.first.shape[2:])
+            check_votes(plan.votes, pixels, plan.threshold, plan.confidence, "votes")
         self.folders = self.inputs.folders()
-        self.units = {f"{self.folders[one.index]}/certify": one for one in self.inputs.chosen}
+        names = {"certify": "", **{f"pixels-{label}": label for label in self.methods}}
+        self.units = {
+            f"{self.folders[one.index]}/{name}": (one, label)
+            for one in self.inputs.chosen
+            for name, label in names.items()
+        }
         return plan
 
     def _absolute(self, plan: CertifyPlan) -> CertifyPlan:
@@ -110,78 +115,83 @@ class CertifyRun(Run[CertifyPlan]):
         )  # fmt: skip
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
-        """One image: all of its curves, or the reason why not."""
-        one, (before, count), doing = self.units[unit], self.place(unit), ""
-        each = sum(explainer.budget() for explainer in self.curves.values())
-        spent, total = before * each, count * each
+        """The curves of an image, or its pixels by a method; or the reason why not."""
+        one, label = self.units[unit]
+        own = self.processes.share(list(self.units))
+        budgets = [self._budget(self.units[each][1]) for each in own]
+        spent, total = sum(budgets[: own.index(unit)]), sum(budgets)
+        read = False
         try:
             x = self.network.batch([self.inputs.input(one, self.network)])
-            found = {}
-            for doing, explainer in self.curves.items():
-                budget = explainer.budget()
-                progress = partial(self._report, spent, budget, total, doing)
-                found[doing] = self._curve(explainer, x, progress)
-                spent += budget
-            doing = ""
-            record = self._record(one, x, found)
+            read = True
+            if label:
+                files = self._pixels(unit, one, x, label, partial(self._report, spent, total))
+            else:
+                files = self._curves(unit, one, x, partial(self._report, spent, total))
         except (*TROUBLE, OSError) as error:
-            why = f"{doing}: {line(error)}" if doing else line(error)
-            record = {"input": one.item.name, "problem": why}
-            files = {}
-            self.watch.failed(Failure.of(record))
-        else:
-            settings = {name: value for name, value in record.items() if name != "curves"}
-            files = {
-                f"{unit}.csv": csv_bytes(list(_rows(record))),
-                f"{unit}.png": figure_bytes(curves_figure(record), "png", settings),
-            }
-        self.watch.pace((before + 1) * each, total, one.item.name)
-        return {**files, f"{unit}.json": json_text(record).encode()}
+            record = {"input": one.item.name, **({"method": label} if label else {})}
+            record["problem"] = line(error)
+            files = {f"{unit}.json": json_text(record).encode()}
+            if read or not label:  # an image that cannot be read is reported once
+                self.watch.failed(Failure.of(record))
+        self.watch.pace(spent + self._budget(label), total, one.item.name)
+        return files
+
+    def _budget(self, label: str) -> int:
+        """Evaluations at most of a unit: of an image's curves, or of its pixels by a method."""
+        if label:
+            return self.plan.votes * self.methods[label].budget()
+        return sum(explainer.budget() for explainer in self.curves.values())
 
     def _report(
-        self, spent: float, budget: float, total: float, doing: str, done: float, _: int
-    ) -> None:
-        self.watch.pace(spent + done * budget, total, doing)
+        self, spent: float, total: float, before: float, budget: float, doing: str, done: float,
+        _: int,
+    ) -> None:  # fmt: skip
+        self.watch.pace(spent + before + done * budget, total, doing)
 
-    def _curve(self, explainer: Certified, x: Tensor, progress: Progress) -> Record:
-        plan = self.plan
+    def _pixels(
+        self, unit: str, one: Chosen, x: Tensor, label: str, report: Callable[..., None]
+    ) -> Files:
+        plan, explainer = self.plan, self.methods[label]
         assert plan.sigma is not None
-        wanted: dict[str, Any] = {n: getattr(plan, n) for n in ("radii", "top", "statement")}
-        if isinstance(explainer, SparsifiedSmoothGrad):
-            moments = explainer.moments(x, self.target, progress=progress)
-            exact_only = plan.bound == CLOPPER_PEARSON and explainer.variant != SPARSIFIED
-            bound = AUTO if exact_only else plan.bound
-            certificate = certificate_of_moments(
-                moments, sigma=plan.sigma, confidence=plan.confidence, bound=bound, **wanted
-            )
-            more: Record = {"bound": bound, "evaluations": moments.samples}
-        else:
-            found = explainer.explain(x, self.target, progress=progress)
-            certificate = estimate_of_explanation(found, **wanted)
-            exact = estimate_of_explanation(found, exact=True, **wanted)
-            more = {
-                "overlap_if_exact": numbers(exact.overlap[0]),
-                "reason_if_exact": exact.reason,
-                "distance": _row(certificate.distance),
-                "distance_if_exact": _row(exact.distance),
-                "status": found.status[0].value,
-                "error": number(float(found.error[0])),
-                "eta": number(float(found.eta[0])),
-                "evaluations": int(found.evaluations[0]),
-            }
-        return {
-            **{n: getattr(certificate, n) for n in ("kind", "reason", "statement", "confidence")},
-            "top": int(certificate.top[0]),
-            "overlap": numbers(certificate.overlap[0]),
-            **more,
-            "settings": explainer.settings(),
-        }
+        found = certify_pixels(
+            explainer, x, self.target, sigma=plan.sigma, samples=plan.votes, top=plan.top,
+            threshold=plan.threshold, confidence=plan.confidence, seed=plan.seed,
+            progress=partial(report, 0, self._budget(label), f"{label}, pixels"),
+        )  # fmt: skip
+        record = pixel_record(
+            found, self._common(one, x, int(found.target[0])), label, explainer.settings()
+        )
+        return pixel_files(unit, record, found, photo(x[0]))
 
-    def _record(self, one: Chosen, x: Tensor, found: Record) -> Record:
-        plan, network = self.plan, self.network
+    def _curves(self, unit: str, one: Chosen, x: Tensor, report: Callable[..., None]) -> Files:
+        found, spent, plan = {}, 0, self.plan
+        for key, explainer in self.curves.items():
+            budget = explainer.budget()
+            try:
+                progress = partial(report, spent, budget, key)
+                found[key] = curve_record(plan, explainer, x, self.target, progress)
+            except TROUBLE as error:
+                raise ValueError(f"{key}: {line(error)}") from error
+            spent += budget
         assert plan.sigma is not None
         bound = next(iter(self.curves.values())).bind(x, self.target)
-        target = int(bound.target.classes[0])
+        limit = 1 / probability_curvature(plan.sigma)
+        record = {
+            **self._common(one, x, int(bound.target.classes[0])),
+            "rho": plan.rho, "rho_limit": limit, "curves": found,
+        }  # fmt: skip
+        settings = {name: value for name, value in record.items() if name != "curves"}
+        return {
+            f"{unit}.csv": csv_bytes(list(curve_rows(record))),
+            f"{unit}.png": figure_bytes(curves_figure(record), "png", settings),
+            f"{unit}.json": json_text(record).encode(),
+        }
+
+    def _common(self, one: Chosen, x: Tensor, target: int) -> Record:
+        """What the records of an image's curves and of its pixels have alike."""
+        plan, network = self.plan, self.network
+        assert plan.sigma is not None
         return {
             "input": one.item.name,
             "folder": self.folders[one.index],
@@ -190,16 +200,13 @@ class CertifyRun(Run[CertifyPlan]):
             "prediction": network.predict(x)[0],
             "target": {"class": target, "label": network.label(target)},
             "sigma": plan.sigma,
-            "sigma_in_pixel_range": self._pixels(plan.sigma),
-            "rho": plan.rho,
-            "rho_limit": 1 / probability_curvature(plan.sigma),
+            "sigma_in_pixel_range": self._in_pixels(plan.sigma),
             "radii": plan.radii,
-            "radii_in_pixel_range": [self._pixels(radius) for radius in plan.radii],
-            "curves": found,
+            "radii_in_pixel_range": [self._in_pixels(radius) for radius in plan.radii],
             "versions": versions(),
         }
 
-    def _pixels(self, length: float) -> tuple[float, float]:
+    def _in_pixels(self, length: float) -> tuple[float, float]:
         """A length in input units as one of images in [0, 1], at least and at most: it depends on
         the channels, where they are divided by different numbers."""
         std = self.network.model.preprocess.std
@@ -207,67 +214,47 @@ class CertifyRun(Run[CertifyPlan]):
 
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
         """Errors: NoResult where nothing could be certified."""
-        failures = list(self.failures(directory))
-        if len(failures) == len(self.units):
-            raise NoResult(str(failures[0]))
+        records = self.records(directory)
+        if records and all("problem" in record for record in records):
+            raise NoResult(str(Failure.of(records[0])))
 
     def finish(self, directory: RunDirectory) -> None:
-        records = self.results(directory)["inputs"]
-        rows = [
-            {"input": record["input"], **{f"target.{k}": v for k, v in record["target"].items()},
-             **row}
-            for record in records
-            for row in _rows(record)
-        ]  # fmt: skip
-        for name, data in {**table_files(rows), **findings(records).files()}.items():
+        found = self.results(directory)
+        curves, pixels = (
+            [
+                {"input": record["input"],
+                 **{f"target.{k}": v for k, v in record["target"].items()}, **row}
+                for record in found[name]
+                for row in rows(record)
+            ]
+            for name, rows in (("inputs", curve_rows), ("pixels", pixel_rows))
+        )  # fmt: skip
+        files = {**table_files(curves), "pixels.csv": csv_bytes(pixels)}
+        for name, data in {**files, **findings(**found).files()}.items():
             directory.put(name, data)
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
-        return [Failure.of(r) for r in self.records(directory) if "problem" in r]
+        """An image that has no curves is one failure, whatever became of its pixels."""
+        wrong = [record for record in self.records(directory) if "problem" in record]
+        lost = {record["input"] for record in wrong if "method" not in record}
+        return [Failure.of(r) for r in wrong if "method" not in r or r["input"] not in lost]
 
     def results(self, directory: RunDirectory) -> Record:
-        """Records of the certified images."""
-        return {"inputs": [r for r in self.records(directory) if "problem" not in r]}
+        """Records of the certified images, and of their pixels by each method."""
+        known = [record for record in self.records(directory) if "problem" not in record]
+        return {
+            "inputs": [record for record in known if "curves" in record],
+            "pixels": [record for record in known if "curves" not in record],
+        }
 
     def estimate(self) -> Estimate:
-        first, maps = next(iter(self.curves.values())), len(self.units)
+        first, maps = next(iter(self.curves.values())), len(self.inputs.chosen)
         with computing(self.compute):
             each = seconds_per_evaluation(first, self.first, self.target)
         costs = [
             Cost.of(key, maps, explainer.budget(), each) for key, explainer in self.curves.items()
         ]
+        costs += [
+            Cost.of(f"{label}, pixels", maps, self._budget(label), each) for label in self.methods
+        ]
         return Estimate.of(maps, costs, self.network.device)
-
-
-def _curves(plan: CertifyPlan, module: nn.Module) -> dict[str, Certified]:
-    noise: dict[str, Any] = {
-        "sigma": plan.sigma, "sigma_mode": ABSOLUTE, "seed": plan.seed,
-        "batch_size": plan.batch_size,
-    }  # fmt: skip
-    counted: dict[str, Any] = {"tau": plan.tau, "gamma": plan.gamma, "samples": plan.samples}
-    envelope: dict[str, Any] = {
-        "score": "probability", "rho": plan.rho, "draws": DRAWS,
-        "max_evaluations": plan.samples, "tolerance": TOLERANCE,
-    }  # fmt: skip
-    return {
-        SPARSIFIED: SparsifiedSmoothGrad(module, variant=SPARSIFIED, **counted, **noise),
-        RELAXED: SparsifiedSmoothGrad(module, variant=RELAXED, **counted, **noise),
-        SparseMoreauGrad.method: SparseMoreauGrad(
-            module, sparsity=plan.sparsity, **envelope, **noise
-        ),
-        MoreauGrad.method: MoreauGrad(module, **envelope, **noise),
-    }
-
-
-def _row(values: Tensor | None) -> list[float | None]:
-    return [] if values is None else numbers(values[0])
-
-
-def _rows(record: Record) -> Iterator[Record]:
-    """A row for each radius of each curve."""
-    for key, curve in record["curves"].items():
-        alone = curve.get("overlap_if_exact", curve["overlap"])
-        columns = (record["radii"], record["radii_in_pixel_range"], curve["overlap"], alone)
-        for radius, (least, most), overlap, exact in zip(*columns, strict=True):
-            found = (key, curve["kind"], radius, least, most, overlap, exact)
-            yield dict(zip(COLUMNS, found, strict=True))

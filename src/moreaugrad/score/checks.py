@@ -10,6 +10,14 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.utils.rnn import PackedSequence
 
 
+class NotFiniteError(ValueError):
+    """Numbers that are NaN or infinite. samples: those that have some."""
+
+    def __init__(self, message: str, samples: Sequence[int]) -> None:
+        super().__init__(message)
+        self.samples = tuple(samples)
+
+
 class ModelError(ValueError):
     """The model cannot be explained at these inputs; the message says why."""
 
@@ -100,12 +108,13 @@ def check_floating(parts: Sequence[Tensor]) -> None:
 
 
 def check_finite(name: str, parts: Sequence[Tensor]) -> None:
+    """Errors: NotFiniteError."""
     for part in parts:
         if part.is_floating_point() and not bool(torch.isfinite(part).all()):
-            bad = ~torch.isfinite(part.flatten(1) if part.ndim > 1 else part[:, None]).all(1)
-            raise ValueError(
-                f"{name}: expected finite numbers, got NaN or Inf in sample(s) "
-                f"{bad.nonzero()[:, 0].tolist()[:10]}"
+            finite = torch.isfinite(part.flatten(1) if part.ndim > 1 else part[:, None]).all(1)
+            bad = (~finite).nonzero()[:, 0].tolist()
+            raise NotFiniteError(
+                f"{name}: expected finite numbers, got NaN or Inf in sample(s) {bad[:10]}", bad
             )
 
 

@@ -59,6 +59,16 @@ def read_parts(
     return {label: {**before.get(label, {}), **own} for label, own in found.items()}
 
 
+def with_labels(part: str, settings: Mapping[str, Settings]) -> dict[str, Settings]:
+    """Settings by labels that can name files; a user's own part that is named alone has the label
+    of its class. Errors: ValueError for another label."""
+    found: dict[str, Settings] = dict(labelled(part, settings))
+    for label in found:
+        if not LABEL.fullmatch(label):
+            raise ValueError(f"{label!r}: expected a label of letters, digits and any of . _ + -")
+    return found
+
+
 def read_methods(before: Mapping[str, Settings], text: str | list[str]) -> dict[str, Settings]:
     """Methods by label, with the settings that they have in the configuration."""
     return read_parts(METHODS, before, chosen_names(METHODS, text))
@@ -271,13 +281,7 @@ class MapsPlan(Plan):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.PARTS:
-            # A user's own part that is named alone has the label of its class.
-            object.__setattr__(self, name, labelled(name[:-1], getattr(self, name)))
-            for label in getattr(self, name):
-                if not LABEL.fullmatch(label):
-                    raise ValueError(
-                        f"{label!r}: expected a label of letters, digits and any of . _ + -"
-                    )
+            object.__setattr__(self, name, with_labels(name[:-1], getattr(self, name)))
 
     def edited(self, name: str, value: Any) -> Self:
         """With a common setting, or with `--set`: of every method, or of the part with a label."""

@@ -12,7 +12,9 @@ from moreaugrad.runs.plans.maps import (
     batch_size_option,
     check_pairs,
     methods_option,
+    read_methods,
     read_metrics,
+    with_labels,
 )
 from moreaugrad.runs.plans.option import Plan, of_text, option, part, unkept
 from moreaugrad.runs.plans.text import Settings, read_settings, words
@@ -29,14 +31,15 @@ PAIRS: Mapping[str, Settings] = {name: {} for name in ("ssim", "spearman", "spea
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyPlan(Plan):
-    """How much of a map's top stays under any perturbation, for each image.
+    """How much of a map's top stays under any perturbation, for each image; and which pixels of the
+    maps of `methods` do, each by itself.
 
     sigma, radii: fractions of the range of inputs that images can have; with sigma_mode "absolute"
     in the network's input units, after the preprocessing, as which a run keeps them. radii: ()
     chooses them by sigma. rho: of MoreauGrad; None is half of the largest that has a bound,
     1 / (2 lambda) with lambda = 0.484 / sigma^2.
     Clopper-Pearson bounds are for the sparsified variant; the relaxed one then has the automatic
-    bound.
+    bound. methods: settings by label, as in `MapsPlan`.
     """
 
     GROUP: ClassVar[str] = "Certificate"
@@ -58,7 +61,10 @@ class CertifyPlan(Plan):
         shown="by sigma", within="[0, inf)",
     )  # fmt: skip
     top: float = option(
-        0.1, "Fraction of a map's entries whose overlap is certified.", within="(0, 1]"
+        0.1,
+        "Fraction of a map's entries whose overlap is certified; and of its pixels that count "
+        "as important.",
+        within="(0, 1]",
     )
     samples: int = option(
         1024, "Noise samples of each map.", "--noise-samples", within=f"[{LEAST}, inf)"
@@ -76,9 +82,26 @@ class CertifyPlan(Plan):
     sparsity: float = option(0.9, "Fraction of zeros of Sparse MoreauGrad.")
     tau: float = option(0.1, "Fraction of a gradient's entries that Sparsified SmoothGrad counts.")
     gamma: float = option(0.01, "Fraction of them that the relaxed variant counts fully.")
+    methods: Mapping[str, Settings] = option(
+        {"simple-gradient": {}}, "Names of methods whose pixels are certified, separated by "
+        "commas; all; or all,-NAME for all but one.", "--methods", "--method", "-m",
+        read=read_methods, shown="simple-gradient",
+    )  # fmt: skip
+    votes: int = option(
+        100, "Noisy inputs, each with a map of each of --methods, which vote on each pixel.",
+        within="[1, inf)",
+    )  # fmt: skip
+    threshold: float = option(
+        0.75, "Probability that the votes of a pixel must prove; certified is then the radius "
+        "sigma Phi^-1(threshold).", within="[0.5, 1)",
+    )  # fmt: skip
     batch_size: int | None = batch_size_option()
     model: ModelPlan = part(ModelPlan)
     compute: ComputePlan = part(ComputePlan)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "methods", with_labels("method", self.methods))
 
 
 @dataclass(frozen=True, kw_only=True)
