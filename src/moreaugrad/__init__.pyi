@@ -25,6 +25,7 @@ from .explainers.explanation import (
     ConvergenceWarning as ConvergenceWarning,
     Explanation as Explanation,
 )
+from .explainers.expected import ExpectedGradients as ExpectedGradients
 from .explainers.feature_visualisation import (
     Ascent as Ascent,
     activation_maximisation as activation_maximisation,

@@ -49,6 +49,9 @@ class BoundScore:
     """Which entries are real, `[B, n]`; the others keep their value and have a zero gradient."""
     baseline: Tensor | None = None
     """What the inputs are compared with `[B, n]`, for methods that follow a change."""
+    references: tuple[float | Tensor, ...] = ()
+    """What all samples are compared with, a number or `[M, ...]` for each input, for methods that
+    draw from it. With `layer`, tensors are the model's own inputs."""
     meter: Callable[[int], None] | None = None
     """Called with the number of gradient evaluations of every network pass."""
     watch: Callable[[Tensor, Tensor], AbstractContextManager[None]] | None = None

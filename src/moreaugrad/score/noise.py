@@ -169,6 +169,7 @@ class Stream(IntEnum):
     WEIGHTS = 5
     RANKS = 6
     JITTER = 7
+    LINE = 8
 
 
 def generator(seed: int, key: int, stream: Stream, number: int) -> np.random.Generator:

@@ -81,7 +81,10 @@ class Status(StatusEnum):
     INCOMPLETE = (
         "incomplete",
         "the contributions do not add up to the score's change from the baseline",
-        "integrated gradients: raise steps; DeepLIFT: a part has no rule, use integrated gradients",
+        (
+            "integrated gradients: raise steps; DeepLIFT: a part has no rule, use integrated "
+            "gradients; expected gradients: the score has jumps, or its gradient is not its own"
+        ),
     )
     PRECISION = (
         "precision",
