@@ -31,7 +31,7 @@ from moreaugrad.runs.directory import RunDirectory, json_text, line, problem, ve
 from moreaugrad.runs.engine import Failure, Files, NoResult, Run, Watch
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
 from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map, title
-from moreaugrad.runs.maps.methods import Method
+from moreaugrad.runs.maps.methods import Method, notes_on
 from moreaugrad.runs.maps.setup import set_up
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
@@ -71,6 +71,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
         with computing(self.compute):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)
+        self.notes = notes_on(self.setup.methods, self.inputs)
         return self.setup.plan
 
     @cached_property
