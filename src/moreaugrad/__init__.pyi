@@ -36,6 +36,10 @@ from .explainers.gradient import (
     SmoothGrad as SmoothGrad,
     SparsifiedSmoothGrad as SparsifiedSmoothGrad,
 )
+from .explainers.interactions import (
+    Interactions as Interactions,
+    interactions as interactions,
+)
 from .explainers.moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,
     Moreau as Moreau,

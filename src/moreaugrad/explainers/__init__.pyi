@@ -19,6 +19,7 @@ from .gradient import (
     SmoothGrad as SmoothGrad,
     SparsifiedSmoothGrad as SparsifiedSmoothGrad,
 )
+from .interactions import Interactions as Interactions, interactions as interactions
 from .moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,
     Moreau as Moreau,

@@ -46,7 +46,7 @@ class _Part:
 class ExpectedGradients(Comparing):
     """A = the mean of (x - x') * grad f(x' + alpha (x - x')) over baselines x' and alpha in [0, 1].
 
-    >>> maps = mg.ExpectedGradients(model, baselines=x[1:]).attribute(x[:1])
+    >>> maps = mg.ExpectedGradients(model, baselines=x.flip(-1), samples=8).attribute(x)
 
     x' is drawn from `baselines`, alpha uniformly: integrated gradients, averaged over what an input
     could have been instead of one baseline. The explanation's error is the standard error of this

@@ -101,6 +101,11 @@ class Status(StatusEnum):
         "the objective's gradient is exactly zero at every step, so the map never left its start",
         "explain another target, or a model that does not saturate at this sample and at zero",
     )
+    NO_CURVATURE = (
+        "no curvature",
+        "all second derivatives are exactly zero, as of logits of a piecewise linear network",
+        "smooth the score (sigma > 0), or take the score 'probability'",
+    )
 
     @property
     def ok(self) -> bool:
