@@ -48,7 +48,8 @@ def run(context: Context, network: str) -> Result:
     found = guidance(subject.fast, x, target, batch_size=subject.chunk, ids=ids)
     print(f"  {network}: levels {found.sigma.tolist()}", flush=True)
     fixed = torch.stack([_faithful(subject, plan, x, target, ids, s) for s in SIGMAS], dim=1)
-    place = (found.sigma[:, None] == torch.tensor(SIGMAS)).int().argmax(1, keepdim=True)
+    levels = torch.tensor(SIGMAS, dtype=torch.float64)
+    place = (found.sigma[:, None] == levels).int().argmax(1, keepdim=True)
     auto = fixed.gather(1, place)[:, 0]
     intervals = Intervals()
     rows: list[list[object]] = [

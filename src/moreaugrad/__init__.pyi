@@ -25,6 +25,7 @@ from .explainers.explanation import (
     ConvergenceWarning as ConvergenceWarning,
     Explanation as Explanation,
 )
+from .explainers.expected import ExpectedGradients as ExpectedGradients
 from .explainers.feature_visualisation import (
     Ascent as Ascent,
     activation_maximisation as activation_maximisation,
@@ -41,6 +42,10 @@ from .explainers.guidance import (
     guidance as guidance,
     paper_rho as paper_rho,
     rho_guidance as rho_guidance,
+)
+from .explainers.interactions import (
+    Interactions as Interactions,
+    interactions as interactions,
 )
 from .explainers.moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,

@@ -14,7 +14,7 @@ from moreaugrad.explainers.base import Explainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 NEEDS_NOISE = {"stein"}
-TIMES_INPUT = {"gradient-x-input", "integrated-gradients"}
+TIMES_INPUT = {"gradient-x-input", "integrated-gradients", "expected-gradients"}
 """Maps that move with the input itself."""
 
 

@@ -243,7 +243,7 @@ CALLS = [
     ("deeplift", {"custom_attribution_func": len}, "times_input=False gives the multipliers"),
     ("grad-cam", {"attribute_to_layer_input": True}, "name the layer"),
     ("grad-cam", {"grad_kwargs": {}}, "does not depend on is refused"),
-    ("caso", {"baselines": 0}, "IntegratedGradients and DeepLift"),
+    ("caso", {"baselines": 0}, "IntegratedGradients, DeepLift and Exp"),
     ("moreaugrad", {"rho": 0.5}, "rho is a setting of the explainer"),
     ("moreaugrad", {"targt": 1}, "did you mean 'target'"),
 ]

@@ -54,6 +54,10 @@ EXACT: dict[str, Callable[[], Explainer]] = {
     "integrated, trapezoid": lambda: mg.IntegratedGradients(
         MODEL, steps=9, quadrature="riemann_trapezoid"
     ),
+    "expected": lambda: mg.ExpectedGradients(MODEL, samples=9, baselines=normal(4, 6, seed=3)),
+    "expected, local": lambda: mg.ExpectedGradients(
+        MODEL, samples=9, baselines=normal(4, 6, seed=3), times_input=False
+    ),
     "cafo": lambda: mg.CAFO(MODEL, lambda1=0.05, std=0.5),
     "smooth cafo": lambda: mg.SmoothCAFO(
         MODEL, lambda1=0.05, sigma=0.2, sigma_mode="absolute", samples=6

@@ -8,6 +8,7 @@ from .caso import (
 from .catalogue import METHODS as METHODS, build as build
 from .deeplift import DeepLift as DeepLift
 from .explanation import ConvergenceWarning as ConvergenceWarning, Explanation as Explanation
+from .expected import ExpectedGradients as ExpectedGradients
 from .feature_visualisation import (
     Ascent as Ascent,
     activation_maximisation as activation_maximisation,
@@ -25,6 +26,7 @@ from .guidance import (
     paper_rho as paper_rho,
     rho_guidance as rho_guidance,
 )
+from .interactions import Interactions as Interactions, interactions as interactions
 from .moreau import (
     GroupSparseMoreauGrad as GroupSparseMoreauGrad,
     Moreau as Moreau,

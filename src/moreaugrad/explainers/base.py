@@ -172,8 +172,7 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         explained = bound.layout.restore(bound.origin)
         real = None if bound.mask is None else bound.layout.split(bound.mask)
         several = several and bound.layer is None
-        given = solution.provenance()
-        given["settings"] = self.settings() | dict(solution.settings)
+        given = solution.provenance() | {"settings": self.settings() | dict(solution.settings)}
         return Explanation(
             maps=maps if several else maps[0],
             inputs=explained if several else explained[0],
@@ -208,8 +207,9 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         way = self.way(through)
         if self.layer is not None:
             raise ValueError("layer: expected a map of the input itself, got one of a layer")
-        own, used = self.settings().get("baseline"), explanation.settings.get("baseline")
-        expect(used == own, "baselines", f"a map from the setting baseline={own}", used)
+        for name in ("baseline", "baselines"):
+            own, used = self.settings().get(name), explanation.settings.get(name)
+            expect(used == own, "baselines", f"a map from the setting {name}={own}", used)
         mask, target = explanation.mask, Target(explanation.target, explanation.position).given
         bound = self.bind(explanation.inputs, target, additional_forward_args, ids, mask)
         parts = [part.to(bound.origin.dtype) for part in explanation.parts]

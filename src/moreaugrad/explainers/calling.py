@@ -25,10 +25,11 @@ SETTINGS = {
 
 ADVICE = {
     "abs": "maps are signed, take .abs() of the result",
-    "baselines": "of the methods here IntegratedGradients and DeepLift have a baseline",
+    "baselines": "of the methods here IntegratedGradients, DeepLift and ExpectedGradients "
+    "have baselines",
     "return_convergence_delta": "explain(...).error says how far a map is from completeness",
     "nt_type": "each is a method of its own: SmoothGrad for 'smoothgrad'",
-    "draw_baseline_from_distrib": "give baselines=, one for each sample",
+    "draw_baseline_from_distrib": "ExpectedGradients draws from its baselines=",
     "attribute_to_layer_input": "name the layer whose output is meant",
     "attr_dim_summation": "the map is always the sum over channels",
     "interpolate_mode": "maps are enlarged linearly",
@@ -51,7 +52,7 @@ def refuse(explainer: Any, further: Sequence[object], named: Mapping[str, object
     if further:
         raise TypeError(
             f"{kind}.attribute: expected at most inputs, "
-            f"{'baselines, ' if 'baseline' in settings else ''}target and "
+            f"{'baselines, ' if {'baseline', 'baselines'} & {*settings} else ''}target and "
             f"additional_forward_args by position, got {len(further)} more ({further[0]!r}): name "
             "the arguments; settings such as steps= go to the explainer"
         )

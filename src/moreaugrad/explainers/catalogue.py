@@ -61,6 +61,11 @@ _ROWS = {
         "path:IntegratedGradients", "mean gradient on the path from a baseline", SUNDARARAJAN,
         times_input=False,
     ),
+    "expected-gradients": _method(
+        "expected:ExpectedGradients",
+        "integrated gradients, averaged over baselines that are drawn from data",
+        "Erion et al. (2021), arXiv 1906.10670",
+    ),
     "deeplift": _method(
         "deeplift:DeepLift", "contributions relative to a baseline, rescale rule",
         "Shrikumar et al. (2017)",

@@ -1,4 +1,4 @@
-"""Methods that compare the input with a baseline, and integrated gradients among them."""
+"""Methods that compare the input with one baseline, and integrated gradients among them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ import torch
 from captum import attr
 from captum.attr._utils.approximation_methods import SUPPORTED_METHODS as QUADRATURES
 from captum.attr._utils.approximation_methods import approximation_parameters
-from captum.log import log_usage
 from torch import Tensor
 
-from moreaugrad.explainers import calling
-from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.calling import Progress, reporting
+from moreaugrad.explainers.comparing import Baselines, Comparing
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
-from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.registry import choose
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
@@ -29,18 +25,17 @@ from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution, Status
 
-Baselines = float | Tensor | tuple[float | Tensor, ...] | None
-"""In Captum's forms: a number, a tensor like the input or with one row, or a tuple of these."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class FromBaseline(Explainer):
+class FromBaseline(Comparing):
     """A method that compares the input with a baseline x'."""
 
     baseline: float = 0.0
     """The value of x' at all entries; `attribute(x, baselines=...)` takes a tensor instead."""
     tolerance: float = 0.05
     """Relative completeness error above which a map's status is "incomplete"."""
+
+    setting: ClassVar[str] = "baseline"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,50 +59,6 @@ class FromBaseline(Explainer):
         bound = super().bind(inputs, target, additional_forward_args, ids, mask)
         given = self.baseline if baselines is None else baselines
         return replace(bound, baseline=_flat_baseline(bound, inputs, given))
-
-    @log_usage()  # type: ignore[untyped-decorator]
-    def attribute(  # Captum puts the baselines before the target
-        self,
-        inputs: Inputs,
-        baselines: Baselines = None,
-        target: TargetLike = None,
-        additional_forward_args: object = None,
-        *further: object,
-        ids: Sequence[int] | Tensor | None = None,
-        mask: MaskLike = None,
-        **named: object,
-    ) -> Inputs:
-        """Like `Explainer.attribute`, with `baselines` as the second argument, as in Captum.
-
-        baselines: a number, a tensor `[B, ...]` or `[1, ...]`, a tuple of such, or None for the
-        setting. With `layer=`, a tensor is an input of the model (token ids), a number a value of
-        the layer's output.
-        """
-        calling.refuse(self, further, named)
-        explanation = self.explain(
-            inputs, target, additional_forward_args, ids=ids, mask=mask, baselines=baselines
-        )
-        return self._trusted(explanation)
-
-    def explain(
-        self,
-        inputs: Inputs,
-        target: TargetLike = None,
-        additional_forward_args: object = None,
-        *,
-        ids: Sequence[int] | Tensor | None = None,
-        mask: MaskLike = None,
-        progress: Progress | bool | None = None,
-        baselines: Baselines = None,
-    ) -> Explanation:
-        """Like `attribute`, with the status, error and cost of each map."""
-        bound = self.bind(inputs, target, additional_forward_args, ids, mask, baselines)
-        with reporting(progress, self.method) as report:
-            explanation = self._explained(bound, isinstance(inputs, tuple), report)
-        if baselines is None:
-            return explanation
-        noted = baselines if isinstance(baselines, (int, float)) else "given with the call"
-        return replace(explanation, settings={**explanation.settings, "baseline": noted})
 
     def compute_convergence_delta(
         self,

@@ -29,7 +29,7 @@ from moreaugrad.runs.cost import (
 from moreaugrad.runs.directory import RunDirectory, json_text, line, numbers
 from moreaugrad.runs.engine import Failure, Files, Run
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
-from moreaugrad.runs.maps.methods import built, check_settings, made
+from moreaugrad.runs.maps.methods import built, check_settings, made, notes_on
 from moreaugrad.runs.maps.metrics import make_metric, metric_settings
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.maps import OF_LABEL
@@ -54,7 +54,8 @@ class SanityRun(Run[SanityPlan]):
         target = plan.target if plan.target == OF_LABEL else network.target(plan.target)
         check_settings(plan.settings, plan.methods)
         common = None if isinstance(target, str) else target
-        methods = made(plan.methods, plan.settings, plan.seed, network, common)
+        methods = made(plan.methods, plan.settings, plan.seed, network, common, inputs=self.inputs)
+        self.notes = notes_on(methods, self.inputs)
         given = {label: metric_settings(label, own) for label, own in plan.metrics.items()}
         self.metrics = {label: make_metric(label, own).measure for label, own in given.items()}
         self._failures: list[Failure] = []
@@ -97,10 +98,10 @@ class SanityRun(Run[SanityPlan]):
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
         (method, mode), plan = self.units[unit], self.plan
-        settings = method.explainer.settings()
 
         def make(module: nn.Module) -> Explainer:
-            return built(method.name, module, settings)
+            found: Explainer = replace(method.explainer, forward_func=module)
+            return found
 
         target = self.target
         if isinstance(target, int):

@@ -53,6 +53,9 @@ class BoundScore:
     """Settings of the method that were chosen for each sample at the clean input, `[B]` each."""
     spent: int = 0
     """Evaluations of each sample that these choices took."""
+    references: tuple[float | Tensor, ...] = ()
+    """What all samples are compared with, a number or `[M, ...]` for each input, for methods that
+    draw from it. With `layer`, tensors are the model's own inputs."""
     meter: Callable[[int], None] | None = None
     """Called with the number of gradient evaluations of every network pass."""
     watch: Callable[[Tensor, Tensor], AbstractContextManager[None]] | None = None

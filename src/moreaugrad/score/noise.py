@@ -170,6 +170,7 @@ class Stream(IntEnum):
     RANKS = 6
     JITTER = 7
     SETS = 8
+    LINE = 9
 
 
 def generator(seed: int, key: int, stream: Stream, number: int) -> np.random.Generator:

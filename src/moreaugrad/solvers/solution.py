@@ -81,7 +81,10 @@ class Status(StatusEnum):
     INCOMPLETE = (
         "incomplete",
         "the contributions do not add up to the score's change from the baseline",
-        "integrated gradients: raise steps; DeepLIFT: a part has no rule, use integrated gradients",
+        (
+            "integrated gradients: raise steps; DeepLIFT: a part has no rule, use integrated "
+            "gradients; expected gradients: the score has jumps, or its gradient is not its own"
+        ),
     )
     PRECISION = (
         "precision",
@@ -97,6 +100,11 @@ class Status(StatusEnum):
         "no gradient",
         "the objective's gradient is exactly zero at every step, so the map never left its start",
         "explain another target, or a model that does not saturate at this sample and at zero",
+    )
+    NO_CURVATURE = (
+        "no curvature",
+        "all second derivatives are exactly zero, as of logits of a piecewise linear network",
+        "smooth the score (sigma > 0), or take the score 'probability'",
     )
 
     @property

@@ -22,7 +22,7 @@ from moreaugrad.pictures import Style, draw
 from moreaugrad.reports.folder import tensor_name
 from moreaugrad.runs.directory import problem
 from moreaugrad.runs.engine import Files, Watch
-from moreaugrad.runs.maps.methods import BudgetedAttack, Method
+from moreaugrad.runs.maps.methods import BudgetedAttack, Method, plain_settings
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record, map_record
 from moreaugrad.runs.maps.setup import Setup
 from moreaugrad.runs.plans.explain import ExplainPlan
@@ -224,7 +224,7 @@ class Block:
         views = draw(values, under, Style(**vars(plan.style))) if drawable else {}
         shown: dict[str, Any] = {
             "input": one.item.name, "model": network.model.name, "method": method.name,
-            "settings": method.explainer.settings(), "target": record["target"],
+            "settings": plain_settings(method.explainer), "target": record["target"],
         }  # fmt: skip
         about = {**shown, "map": record["map"], "metrics": record["metrics"]}
         # One entry of metadata: the order of several is not fixed, and the bytes have to be.

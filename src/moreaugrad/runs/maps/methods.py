@@ -23,6 +23,7 @@ from moreaugrad.models import LoadedModel
 from moreaugrad.registry import choose
 from moreaugrad.reports.folder import swept_label
 from moreaugrad.runs.directory import line
+from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import OF_DATA, EvaluatePlan, SweepPlan
 from moreaugrad.runs.plans.maps import method_name, takes
@@ -36,6 +37,8 @@ AROUND = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
 """For eta: times the one that makes nine tenths of the first input's map zero."""
 VANISHING = 1e-8
 """rho of the limit rho -> 0: the displacement rho |grad f| is then lost in the input's rounding."""
+INPUTS, DRAWN_FROM = "inputs", 64
+"""As `baselines`: they are drawn from the run's own inputs, the first ones up to this number."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +56,24 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """Spelt out, as a configuration has them."""
         named = {} if self.name == self.label else {"method": self.name}
-        return {**named, **self.explainer.settings()}
+        return {**named, **plain_settings(self.explainer)}
+
+
+def plain_settings(explainer: Explainer) -> dict[str, Any]:
+    """An explainer's settings as a configuration has them."""
+    found = explainer.settings()
+    drawn = {"baselines": INPUTS} if isinstance(found.get("baselines"), str) else {}
+    return {**found, **drawn}
+
+
+def notes_on(methods: Sequence[Method], inputs: Inputs) -> list[str]:
+    """What a user should know of methods that draw from inputs where there is only one."""
+    alone = [m.label for m in methods if "baselines" in m.settings] * (len(inputs.chosen) == 1)
+    return [
+        f"{label}: one image is no data to draw baselines from; it is compared with a single "
+        "baseline, the value of the setting baselines"
+        for label in alone
+    ]
 
 
 def check_settings(settings: Settings, methods: Mapping[str, Settings]) -> None:
@@ -81,14 +101,20 @@ def check_settings(settings: Settings, methods: Mapping[str, Settings]) -> None:
 
 
 def _spelt_out(
-    label: str, given: Settings, common: Settings, seed: int, model: LoadedModel
+    label: str,
+    given: Settings,
+    common: Settings,
+    seed: int,
+    model: LoadedModel,
+    inputs: Inputs | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """A method's name in the registry and its settings: its own, the common ones that it has, the
-    run's seed, and what the preprocessing divides by where it asks for that."""
+    run's seed, and what the preprocessing divides by and baselines where it asks for that."""
     name = method_name(label, given)
     own = {key: value for key, value in given.items() if key != "method"}
     std = {} if "layer" in own else {"std": list(model.preprocess.std)}
-    usual = {**std, "seed": seed, **common}
+    several = inputs is not None and len(inputs.chosen) > 1
+    usual = {**std, "seed": seed, **({"baselines": INPUTS} if several else {}), **common}
     free = {k: v for k, v in usual.items() if k not in own and takes(name, k, v)}
     return name, {**own, **free}
 
@@ -108,22 +134,39 @@ def built(name: str, module: nn.Module, settings: Settings) -> Explainer:
         raise ValueError(f"{name}: a setting has a wrong type ({error})") from error
 
 
+def _with_baselines(settings: Settings, network: Network, inputs: Inputs | None) -> Settings:
+    """The settings, with inputs as baselines where these are asked for. Errors: ValueError."""
+    if settings.get("baselines") != INPUTS:
+        return settings
+    found = [] if inputs is None else inputs.few(network, DRAWN_FROM)
+    shapes = {tuple(x.shape[1:]) for x in found}
+    if len(found) < 2 or len(shapes) > 1:
+        raise ValueError(
+            f"baselines = {INPUTS!r}: expected at least two images that become inputs of one "
+            f"shape, got {len(found)} of {len(shapes)} shapes: give more images, --resize and "
+            "--crop, or a number (--set baselines=0)"
+        )
+    return {**settings, "baselines": torch.cat(found)}
+
+
 def made(
     methods: Mapping[str, Settings], common: Settings, seed: int, network: Network,
-    target: int | None, prefix: str = "",
+    target: int | None, prefix: str = "", inputs: Inputs | None = None,
 ) -> list[Method]:  # fmt: skip
-    """Errors: ValueError for settings that a method does not have or take."""
-    named = {k: _spelt_out(k, own, common, seed, network.model) for k, own in methods.items()}
+    """inputs: of the run, which methods may draw baselines from. Errors: ValueError for settings
+    that a method does not have or take."""
+    model = network.model
+    named = {k: _spelt_out(k, own, common, seed, model, inputs) for k, own in methods.items()}
     return [
         Method(label=prefix + label, name=name, network=network, target=target,
-               explainer=built(name, network.model.module, settings))
+               explainer=built(name, model.module, _with_baselines(settings, network, inputs)))
         for label, (name, settings) in named.items()
     ]  # fmt: skip
 
 
 def swept(
     sweep: SweepPlan, common: Settings, seed: int, network: Network, target: int | None,
-    first: Tensor,
+    first: Tensor, inputs: Inputs,
 ) -> tuple[SweepPlan, list[Method]]:  # fmt: skip
     """A method for each value, and the sweep spelt out. Errors: ValueError where it has no values.
 
@@ -138,7 +181,7 @@ def swept(
             "as a fixed setting too: leave one out"
         )
     check_settings(common, {name: sweep.settings})
-    _, settings = _spelt_out(name, sweep.settings, common, seed, network.model)
+    _, settings = _spelt_out(name, sweep.settings, common, seed, network.model, inputs)
     settings.pop(over, None)
     values = sweep.values or USUAL.get(over, ())
     if not values and over == "eta" and "sparsity" in known:
@@ -150,17 +193,18 @@ def swept(
             f"values: expected numbers for the sweep over {over}, such as 1,2,4; got none"
         )
     found = []
+    drawn = _with_baselines(settings, network, inputs)
     for value in values:
         # Settings that count are whole numbers.
         given: float = int(value) if type(known[over]) is int and value == int(value) else value
         if over == "rho" and value == 0 and issubclass(METHODS[name].load(), Moreau):
             given = VANISHING
-        explainer = built(name, module, {**settings, over: given})
+        explainer = built(name, module, {**drawn, over: given})
         found.append(
             Method(label=swept_label(name, over, value), name=name, network=network,
                    explainer=explainer, target=target, value=value)
         )  # fmt: skip
-    plain = found[-1].explainer.settings()
+    plain = plain_settings(found[-1].explainer)
     del plain[over]
     return replace(sweep, values=tuple(values), settings=plain), found
 
@@ -258,12 +302,6 @@ class _AttackMaker:
 
     def _source(self, source: str, beta: float | None) -> Explainer:
         """The method that the steps are computed on."""
-        settings: Settings
-        if source in self.methods:
-            name = self.methods[source].name
-            settings = self.methods[source].explainer.settings()
-        else:
-            name, settings = _spelt_out(source, {}, {}, self.plan.seed, self.network.model)
         module = self.network.model.module
         if beta is not None:
             if beta not in self.surrogates:
@@ -271,4 +309,7 @@ class _AttackMaker:
                 with torch.no_grad():
                     call(self.surrogates[beta], self.first)
             module = self.surrogates[beta]
+        if source in self.methods:
+            return replace(self.methods[source].explainer, forward_func=module)
+        name, settings = _spelt_out(source, {}, {}, self.plan.seed, self.network.model)
         return built(name, module, settings)

@@ -32,7 +32,7 @@ from moreaugrad.runs.engine import Failure, Files, NoResult, Run, Watch
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
 from moreaugrad.runs.maps.aims import not_aimed_at
 from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map, title
-from moreaugrad.runs.maps.methods import Method
+from moreaugrad.runs.maps.methods import Method, notes_on
 from moreaugrad.runs.maps.setup import set_up
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
@@ -72,9 +72,10 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
         with computing(self.compute):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)
-        found = self.setup.plan
+        found, notes = self.setup.plan, notes_on(self.setup.methods, self.inputs)
         if isinstance(found, EvaluatePlan):
-            self.notes = list(not_aimed_at(found.attacks, found.metrics))
+            notes = [*notes, *not_aimed_at(found.attacks, found.metrics)]
+        self.notes = notes
         return found
 
     @cached_property

@@ -122,7 +122,7 @@ def set_up(
     inputs.targets(inputs.chosen, plan.target, network)
     if plan.methods:
         check_settings(plan.settings, plan.methods)
-    methods = made(plan.methods, plan.settings, plan.seed, network, target)
+    methods = made(plan.methods, plan.settings, plan.seed, network, target, inputs=inputs)
     changed: dict[str, Any] = {"methods": {method.label: method.settings for method in methods}}
     attacks: Mapping[str, Sequence[BudgetedAttack]] = {}
     given = dict(plan.metrics)
@@ -130,11 +130,11 @@ def set_up(
         given |= {"auroc": {}, "average-precision": {}} if inputs.has_truth else {}
         if plan.sweep is not None:
             changed["sweep"], more = swept(
-                plan.sweep, plan.settings, plan.seed, network, target, first
+                plan.sweep, plan.settings, plan.seed, network, target, first, inputs
             )
             methods += more
         if plan.compare is not None:
-            changed["compare"], more = _compared(plan, plan.compare, network, processes)
+            changed["compare"], more = _compared(plan, plan.compare, network, inputs, processes)
             methods += more
         Style(**asdict(plan.style))  # refuses what cannot be
     else:
@@ -167,7 +167,11 @@ def set_up(
 
 
 def _compared(
-    plan: ExplainPlan, compare: ComparisonPlan, network: Network, processes: Processes
+    plan: ExplainPlan,
+    compare: ComparisonPlan,
+    network: Network,
+    inputs: Inputs,
+    processes: Processes,
 ) -> tuple[ComparisonPlan, list[Method]]:
     """The second network's methods. Errors: ValueError that says whose they are."""
     try:
@@ -180,7 +184,7 @@ def _compared(
                 f"got {shapes[0]} and {shapes[1]}"
             )
         given = compare.methods or plan.methods
-        methods = made(given, plan.settings, plan.seed, second, target, COMPARED)
+        methods = made(given, plan.settings, plan.seed, second, target, COMPARED, inputs)
     except (ValueError, TypeError) as error:
         raise ValueError(f"compare-with, {compare.model.name}: {error}") from error
     spelt_out = replace(
