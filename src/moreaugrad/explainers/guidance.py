@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from moreaugrad.curvature.krylov import Curvature, estimate_curvature
-from moreaugrad.metrics.faithfulness import Replacement, aopc
+from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.centre import HALVES
 from moreaugrad.score.checks import as_parts
@@ -26,9 +25,6 @@ from moreaugrad.score.score import Inputs, Score
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Documented, expect
 from moreaugrad.solvers.block_means import BlockMeans
-
-if TYPE_CHECKING:
-    from moreaugrad.explainers.moreau import Moreau
 
 AUTO = "auto"
 SIGMAS = (0.025, 0.05, 0.1, 0.2, 0.4)
@@ -223,6 +219,8 @@ def _own_range(sample: Tensor) -> InputSpace | None:
 
 def _faithfulness(plain: BoundScore, maps: Tensor, space: InputSpace | None) -> Tensor:
     """AOPC of one sample, `[1]`."""
+    from moreaugrad.metrics.faithfulness import Replacement, aopc
+
     if space is None:
         return torch.full((1,), torch.nan, dtype=torch.float64, device=maps.device)
     shape = maps.shape[1:]
@@ -259,7 +257,7 @@ class RhoGuidance:
 
 
 def rho_guidance(
-    explainer: Moreau,
+    explainer: Explainer,
     inputs: Inputs,
     target: TargetLike = None,
     additional_forward_args: object = None,
@@ -275,7 +273,7 @@ def rho_guidance(
     Source: MoreauGrad theorem 1.
     """
     bound = explainer.bind(inputs, target, additional_forward_args, mask=mask)
-    curvature = estimate_curvature(bound, steps, explainer.seed)
+    curvature = estimate_curvature(bound, steps, getattr(explainer, "seed", 0))
     limit = 1 / curvature.weak_convexity
     return RhoGuidance(rho=SAFETY * limit, limit=limit, curvature=curvature)
 

@@ -275,17 +275,17 @@ def half_error(blocks: Sequence[range], terms: Sequence[Tensor], mapped: Mapped)
     sizes = terms[0].new_tensor([len(block) for block in blocks])
     sums = torch.stack([size * term for size, term in zip(sizes, terms, strict=True)])
     whole = mean_of_blocks(blocks, terms)
-    centre, square = mapped(whole), 0.0
+    centre = mapped(whole)
+    square = torch.zeros_like(whole[:, 0], dtype=torch.float64)
     draw = np.random.Generator(np.random.Philox(key=[count, SPLITS]))
     for _ in range(SPLITS):
         order = torch.from_numpy(draw.permutation(len(blocks))[:count]).to(whole.device)
         for half in (order[: count // 2], order[count // 2 :]):
             apart = mapped(sums[half].sum(0) / sizes[half].sum()) - centre
-            square = square + apart.double().square().sum(1) / (2 * SPLITS)
+            square += apart.double().square().sum(1) / (2 * SPLITS)
     deviations = torch.stack(list(terms)) - whole
     wider = student_factor(deviations, torch.full_like(whole[:, 0], count, dtype=torch.long))
-    found: Tensor = wider * square.sqrt().to(whole)
-    return found
+    return wider * square.sqrt().to(whole)
 
 
 def relative(error: Tensor, values: Tensor) -> Tensor:
