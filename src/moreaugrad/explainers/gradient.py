@@ -31,6 +31,7 @@ from moreaugrad.solvers.block_means import BlockMeans
 from moreaugrad.solvers.blocks import relative
 from moreaugrad.solvers.solution import Solution, Status
 from moreaugrad.solvers.sparsity import zeroed
+from moreaugrad.solvers.z_scores import Measured
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -132,7 +133,7 @@ class _NoisyMean(SmoothedExplainer):
             return Solution.direct(maps, evaluations)
         error = relative(means.error(lambda mean: mean), maps)
         found = Solution.direct(maps, evaluations, Status.FIXED_BUDGET, error)
-        found = replace(found, settings=means.used)
+        found = replace(found, z_scores=means.z_scores(Measured), settings=means.used)
         if len(means.blocks) == 1:
             return found
         # Equal terms have no error, but their sum has rounding.
