@@ -196,12 +196,14 @@ class Explanation(Provenance):
         one = self[index]
         inputs = one.inputs if isinstance(one.inputs, tuple) else (one.inputs,)
         image = photo(inputs[part][0])
+        scores = one.z_scores[part] if isinstance(one.z_scores, tuple) else one.z_scores
         summary = f"{self.method}, class {int(one.target)}: {one.status[0].value}"
         shown = figure(
             one.parts[part][0],
             None if image is None else image.pixels,
             title=summary if title is None else title,
             style=style,
+            z_scores=None if scores is None else scores[0],
         )
         if path is not None:
             save_figure(shown, path, {"method": self.method, "settings": dict(self.settings)})
