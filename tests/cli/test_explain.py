@@ -1,10 +1,16 @@
 """`explain` and its siblings on good and bad input: exit codes, messages, what is left behind."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
+
+from moreaugrad.pictures import read_settings
+from moreaugrad.solvers.z_scores import certain
 
 MODEL = ["--model", "tiny_models:smooth"]
 
@@ -40,6 +46,39 @@ def test_exported_maps_have_the_exact_values(command, images):
     lines = (images / "o/inputs/one/simple-gradient.csv").read_text().splitlines()
     assert lines[0] == "channel,row,column,value"
     assert [float(line.split(",")[3]) for line in lines[1:]] == values.ravel().tolist()
+
+
+def test_what_is_certain_is_counted_and_drawn(command, images):
+    methods = ("sparse-moreaugrad", "smoothgrad", "simple-gradient")
+    given = [*MODEL, "--methods", ",".join(methods), "--noise-samples", "16"]
+    done = command("explain", "one.png", *given, "--certain", "0.9", "--out", "o")
+    assert done.code == 0, done
+    kept = {name: load_file(images / f"o/inputs/one/{name}.safetensors") for name in methods}
+    rows = csv.DictReader((images / "o/records.csv").read_text().splitlines())
+    records = {row["method"]: row for row in rows}
+    for name in methods[:2]:
+        values, z = kept[name]["map"], kept[name]["z_scores"]
+        assert (z.dtype, z.shape) == (torch.float16, values.shape)
+        found = certain(z.reshape(1, -1), values.reshape(1, -1) == 0, 0.95).reshape(values.shape)
+        zero = values == 0
+        for column, kind in (("map.certain_signs", ~zero), ("map.certain_zeros", zero)):
+            expected = float(found[kind].double().mean()) if kind.any() else None
+            stated = float(records[name][column]) if records[name][column] else None
+            assert stated == pytest.approx(expected, abs=1e-3)
+    assert records["smoothgrad"]["map.certain_zeros"] == ""
+    assert list(kept["simple-gradient"]) == ["map"]
+    assert records["simple-gradient"]["map.certain_signs"] == ""
+    captions = {
+        name: read_settings(images / f"o/inputs/one/{name}.overlay.png")["picture"]["caption"]
+        for name in methods
+    }
+    assert "certain at the level 0.9" in captions["smoothgrad"]
+    assert "certain" not in captions["simple-gradient"]
+    page = (images / "o/index.html").read_text(encoding="utf-8")
+    assert page.count(captions["sparse-moreaugrad"]) >= 1
+    assert "certain = 0.9" in (images / "o/config.toml").read_text(encoding="utf-8")
+    bad = command("explain", "one.png", *MODEL, "--certain", "95", "--out", "p")
+    bad.refused("certain")
 
 
 def test_a_bad_image_is_left_out_and_the_others_are_done(command, images):

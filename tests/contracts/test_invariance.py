@@ -36,6 +36,9 @@ def test_a_batch_equals_its_samples(method: str) -> None:
         torch.testing.assert_close(
             torch.cat([getattr(one, name) for one in alone]), getattr(batch, name), equal_nan=True
         )
+    if batch.z_scores is not None:
+        z = torch.cat([one.z_scores for one in alone])
+        torch.testing.assert_close(z, batch.z_scores, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def test_a_joint_batch_equals_its_samples(method: str) -> None:

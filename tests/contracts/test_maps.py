@@ -109,6 +109,9 @@ def test_the_explanation_of_a_batch(method: str) -> None:
     assert ((result.error >= 0) | result.error.isnan()).all()
     flat = result.maps.flatten(1)
     torch.testing.assert_close(result.zeros, (flat == 0).double().mean(1))
+    if result.z_scores is not None:
+        assert result.z_scores.shape == result.certain().shape == x.shape
+        assert ((result.z_scores >= 0) | result.z_scores.isnan()).all()
     one = result[2]
     assert (len(one), one.status) == (1, result.status[2:3])
     assert torch.equal(one.maps, result.maps[2:3])

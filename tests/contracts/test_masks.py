@@ -73,6 +73,12 @@ def test_padding_does_not_change_a_map(method: str, form: str) -> None:
             torch.testing.assert_close(
                 getattr(found, name)[row], getattr(alone, name)[0], equal_nan=True
             )
+        if found.z_scores is not None:
+            torch.testing.assert_close(
+                found.z_scores[row, mask[row]], alone.z_scores[0], rtol=1e-4, atol=1e-5,
+                equal_nan=True,
+            )  # fmt: skip
+            assert found.z_scores[row, ~mask[row]].isnan().all()
         for name, value in found.details.items():
             torch.testing.assert_close(value[row], alone.details[name][0], equal_nan=True)
 

@@ -32,6 +32,7 @@ def test_a_constant_sample_is_reported_alone(name: str) -> None:
     found = explainer.explain(holed(), 1)
     assert [status is Status.NO_NOISE for status in found.status] == [False, True, False]
     assert found.error[1].isnan()
+    assert found.z_scores is None or found.z_scores[1].isnan().all()
     assert "sigma_mode" in Status.NO_NOISE.remedy
     with pytest.raises(RuntimeError, match="sample 1: not smoothed"):
         found.raise_if_failed()

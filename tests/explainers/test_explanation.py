@@ -1,5 +1,6 @@
 """What users do with an explanation: pick samples, iterate, convert, watch, read its problems."""
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -11,13 +12,16 @@ import toys
 from moreaugrad import (
     ConvergenceWarning,
     DeepLift,
+    Explainer,
     Explanation,
     IntegratedGradients,
     MoreauGrad,
     SimpleGradient,
     SmoothGrad,
+    SparseMoreauGrad,
     Status,
 )
+from moreaugrad.solvers.z_scores import certain
 
 MODEL = toys.network((5, 8, 3))
 X = toys.normal(4, 5, seed=3)
@@ -46,7 +50,7 @@ def test_samples_are_picked_as_in_a_list(result: Explanation, name: str) -> None
     found = result[index]
     assert len(found) == len(rows)
     assert found.status == tuple(result.status[row] for row in rows)
-    for name in ("maps", "inputs", "target", "score", "error", "evaluations"):
+    for name in ("maps", "z_scores", "inputs", "target", "score", "error", "evaluations"):
         assert torch.equal(getattr(found, name), getattr(result, name)[rows])
 
 
@@ -82,6 +86,72 @@ def test_numpy_refuses_several_inputs() -> None:
     found = SimpleGradient(lambda a, b: a * b.sum(1, keepdim=True)).explain((X, X), 1)
     with pytest.raises(TypeError, match=r"expected the maps of one input, got those of 2"):
         np.asarray(found)
+
+
+# What is certain.
+
+
+def test_certain_entries_are_shaped_like_the_maps(result: Explanation) -> None:
+    found = result.certain()
+    assert found.shape == result.maps.shape
+    assert found.dtype == torch.bool
+    assert found.any()
+    assert bool((result.z_scores[found] > 1.9).all())
+    assert int(result.certain(1 - 1e-6).sum()) < int(found.sum())
+    for row, one in enumerate(result):
+        assert torch.equal(one.certain()[0], found[row])
+    assert result[4:].certain().shape == (0, 5)
+
+
+def test_entries_of_several_inputs_are_tested_together() -> None:
+    both = SmoothGrad(lambda a, b: MODEL(torch.cat([a, b], 1))).explain((X[:, :2], X[:, 2:]), 1)
+    assert isinstance(both.z_scores, tuple)
+    found = both.certain()
+    assert [part.shape for part in found] == [(4, 2), (4, 3)]
+    joint = certain(torch.cat(both.z_scores, 1), torch.cat(both.maps, 1) == 0, 0.95)
+    assert torch.equal(torch.cat(found, 1), joint)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95, math.nan])
+def test_a_level_outside_its_range_is_refused(result: Explanation, level: float) -> None:
+    with pytest.raises(ValueError, match="level: expected a number between 0 and 1"):
+        result.certain(level)
+
+
+@pytest.mark.parametrize(
+    "explainer",
+    [SimpleGradient(MODEL), SmoothGrad(MODEL, samples=2), MoreauGrad(MODEL, noise="fixed")],
+    ids=["no noise", "one block", "fixed noise"],
+)
+def test_without_standard_errors_nothing_is_said_of_certainty(explainer: Explainer) -> None:
+    found = explainer.explain(X, 1)
+    assert found.z_scores is None
+    with pytest.raises(ValueError, match="certain: expected the map of a method that averages"):
+        found.certain()
+
+
+@pytest.mark.parametrize("chains", [1, 2])
+def test_zeros_and_signs_of_a_sparse_map_are_certain(chains: int) -> None:
+    found = SparseMoreauGrad(MODEL, sparsity=0.6, chains=chains).explain(X, 1)
+    zero, own = found.maps == 0, found.certain()
+    assert (own & zero).any()
+    assert (own & ~zero).any()
+    exact = SparseMoreauGrad(MODEL, sparsity=0.6, tolerance=0.01, seed=1).explain(X, 1)
+    assert torch.equal(found.maps.sign()[own], exact.maps.sign()[own])
+
+
+def test_two_solutions_leave_nothing_certain() -> None:
+    def wells(x: torch.Tensor) -> torch.Tensor:
+        return -2 * sum(torch.exp(-((x - at) ** 2)).sum(1, keepdim=True) for at in (-1.5, 1.5))
+
+    explainer = MoreauGrad(
+        wells, rho=3.0, sigma=0.4, sigma_mode="absolute", chains=2, task="regression"
+    )
+    found = explainer.explain(torch.full((8, 1), 0.01, dtype=torch.float64), ids=range(8))
+    split = torch.tensor([status is Status.BISTABLE for status in found.status])
+    assert split.any()
+    assert found.z_scores[split].isnan().all()
+    assert not found.certain()[split].any()
 
 
 # Progress.
@@ -161,6 +231,7 @@ def test_equal_noise_samples_are_reported(samples: int) -> None:
     told = Status.UNVARIED if samples > 2 else Status.FIXED_BUDGET
     assert set(found.status) == {told}
     assert (found.error == 0).all() or samples == 2
+    assert found.z_scores is None or found.z_scores.isnan().all()
     assert "no noise sample differed" in Status.UNVARIED.message
     assert found.ok
     assert set(SmoothGrad(MODEL, samples=samples).explain(X, 1).status) == {Status.FIXED_BUDGET}

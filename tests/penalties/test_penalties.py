@@ -298,6 +298,27 @@ def test_magnitudes_are_what_the_prox_compares(name: str) -> None:
         assert torch.equal(kept, found > threshold)
 
 
+@every_penalty
+@quick
+@given(u=samples, w=weights, tau=weights)
+def test_margins_are_positive_where_the_prox_is_not_zero(
+    name: str, u: Tensor, w: Tensor, tau: Tensor
+) -> None:
+    """And their threshold is that of the prox: a group is that long, or an entry that large."""
+    penalty = PENALTIES[name](w, SHAPE)
+    found, norms = penalty.margins(u, tau), penalty.margins(u, 0.0)
+    known = name in ("l1", "elastic-net") or name.startswith("group")
+    assert (found is not None) == (norms is not None) == known
+    if found is None or norms is None:
+        return
+    kept = penalty.prox(u, tau) != 0
+    assert not (kept & (found <= 0)).any()
+    assert (kept | (found <= 1e-9) | (u == 0)).all()
+    torch.testing.assert_close(norms - found, (tau * w).reshape(-1, 1, 1, 1).expand_as(u))
+    both = PerInput((penalty, Zero()), Layout.of([u, torch.zeros(BATCH, 4)]))
+    assert both.margins(torch.cat([u.flatten(1), torch.zeros(BATCH, 4)], 1), tau) is None
+
+
 @pytest.mark.parametrize("name", ["group-joint", "group-separate", "group-index"])
 def test_group_prox_follows_the_loops(name: str) -> None:
     label = {

@@ -114,6 +114,31 @@ def test_overlay_leaves_zeros_to_the_grey_photo():
     assert opaque[5, 5].tolist() == strongest.tolist()
 
 
+def test_an_overlay_fades_what_is_not_certain():
+    """Opacity falls to a quarter, in proportion to the magnitude that is not certain."""
+    values = np.zeros((3, 12, 10))
+    values[0, 2:5, 5] = 1
+    values[1, 4, 5] = -1
+    z = np.where(values == 0, 9.0, 0.5)
+    z[0, 2, 5] = 9  # certain; as is half of the third pixel
+    z[1, 4, 5] = 9
+    style = Style(certain=0.95)
+    plain, shown = overlay(values, IMAGE, style=style), overlay(values, IMAGE, z_scores=z)
+    assert np.array_equal(plain.pixels, shown.pixels)  # both are needed
+    assert "certain" not in plain.caption + shown.caption
+    faded = overlay(values, IMAGE, style=style, z_scores=z)
+    grey = overlay(np.zeros_like(values), IMAGE).pixels.astype(float)
+    full, part = (picture.pixels - grey for picture in (plain, faded))
+    for row, left in ((2, 1.0), (3, 0.25), (4, 0.25 + 0.75 * 0.5)):
+        assert np.abs(part[row, 5] - left * full[row, 5]).max() < 1.5
+    assert not part[np.ix_([0, 9], [5])].any()
+    assert "50.0% of it is certain at the level 0.95" in faded.caption
+    unknown = overlay(values, IMAGE, style=style, z_scores=np.full_like(z, np.nan))
+    assert "0.0% of it is certain" in unknown.caption
+    views = draw(values, IMAGE, style, torch.from_numpy(z).half())
+    assert np.array_equal(views["overlay"].pixels, faded.pixels)
+
+
 def test_masked_keeps_the_photo_where_the_map_is_largest():
     values = RNG.normal(size=(3, 12, 10))
     pixels = as_photo(IMAGE).pixels
@@ -176,6 +201,7 @@ def test_draw_gives_the_views_by_name():
         (lambda: Style(percentile=0), r"percentile: expected a number in \(0, 100\], got 0"),
         (lambda: Style(keep=2), r"keep: expected a number in \(0, 1\], got 2"),
         (lambda: Style(opacity=float("nan")), "opacity: expected a number"),
+        (lambda: Style(certain=95), "certain: expected a level between 0 and 1, got 95"),
         (lambda: Style(palette="blue-white-orange"), "palette: expected one of magma"),
         (lambda: Style(reduction="sum"), "expected one of abs-sum, max-abs"),
     ],

@@ -168,22 +168,9 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
         solution = reported(Solution.joined(found), bound)
-        maps = bound.layout.restore(solution.values)
-        explained = bound.layout.restore(bound.origin)
-        real = None if bound.mask is None else bound.layout.split(bound.mask)
         several = several and bound.layer is None
-        given = solution.provenance() | {"settings": self.settings() | dict(solution.settings)}
-        return Explanation(
-            maps=maps if several else maps[0],
-            inputs=explained if several else explained[0],
-            mask=real if several or real is None else real[0],
-            target=bound.target.classes,
-            position=bound.target.positions,
-            prediction=bound.prediction,
-            score=bound.clean,
-            method=self.method,
-            **given,
-        )
+        settings = self.settings() | dict(solution.settings)
+        return Explanation.of(replace(solution, settings=settings), bound, several, self.method)
 
     def vjp(
         self,

@@ -43,6 +43,7 @@ from moreaugrad.solvers.blocks import relative
 from moreaugrad.solvers.second_order import PROBE, QuadraticProblem
 from moreaugrad.solvers.solution import Solution, Status, real_magnitudes
 from moreaugrad.solvers.sparsity import Rule, for_sparsity, searched
+from moreaugrad.solvers.z_scores import Measured, through
 
 AUTO, SEARCH = "auto", "search"
 PIXEL_C1 = 10.0
@@ -155,10 +156,18 @@ class CAFO(_Displacement):
         gradient = -means.mean / scale
         delta = solved(gradient)
         error = relative(means.error(lambda mean: solved(-mean / scale)), delta)
+
+        def measured(mean: Tensor) -> Measured:
+            gradient, twice = -mean / scale, 2 * self._lambda2
+            return through(penalty, gradient / twice, weight(gradient) / twice)
+
         status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
         details = self._details(bound, scale, delta, (gradient * delta).sum(1))
         maps = Solution.direct(0.0 - delta, means.evaluations, status, error)
-        return replace(maps, eta=weight(gradient), details=details, settings=means.used)
+        return replace(
+            maps, z_scores=means.z_scores(measured), eta=weight(gradient), details=details,
+            settings=means.used,
+        )  # fmt: skip
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """H D c / (2 lambda2) at fixed lambda1, D the derivative of the prox."""

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Provenance, Solution, Status
+from moreaugrad.solvers.z_scores import certain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,8 +54,33 @@ class Explanation(Provenance):
     """The score at the clean input, `[B]`."""
     method: str
     """The method's name in the registry."""
+    z_scores: Tensor | tuple[Tensor, ...] | None = None
+    """By how many standard errors each entry is off another sign or, with a threshold, off the
+    threshold at which it becomes zero or is no longer zero: >= 0, shaped like the maps, NaN where
+    unknown. They are estimated from the noise samples alone; None: the method has no such noise."""
     mask: Tensor | tuple[Tensor, ...] | None = None
     """True where an entry is not padding, shaped like the maps; None: there is no padding."""
+
+    @classmethod
+    def of(cls, maps: Solution, bound: BoundScore, several: bool, method: str) -> Explanation:
+        """Of flat maps. several: whether the inputs were given as a tuple."""
+
+        def shaped(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+            return parts if several else parts[0]
+
+        restore, z, mask = bound.layout.restore, maps.z_scores, bound.mask
+        return cls(
+            maps=shaped(restore(maps.values)),
+            inputs=shaped(restore(bound.origin)),
+            target=bound.target.classes,
+            position=bound.target.positions,
+            prediction=bound.prediction,
+            score=bound.clean,
+            method=method,
+            z_scores=None if z is None else shaped(restore(z)),
+            mask=None if mask is None else shaped(bound.layout.split(mask)),
+            **maps.provenance(),
+        )
 
     def __getitem__(self, index: int | slice) -> Explanation:
         """The explanation of one sample or of a slice of samples, with a batch dimension.
@@ -104,6 +131,31 @@ class Explanation(Provenance):
         real = torch.cat([mask.flatten(1) for mask in masks], dim=1)
         return (zero & real).sum(1).double() / real.sum(1)
 
+    def certain(self, level: float = 0.95) -> Tensor | tuple[Tensor, ...]:
+        """Where the sign of an entry, or that it is zero, is certain: bool, shaped like the maps.
+
+        Of the entries that are certain, at most a fraction 1 - level is expected to have another
+        sign, or another zero, with infinitely many noise samples: among the zeros of a map, and
+        among its other entries (false discovery rate). This is an estimate, as `z_scores` are, and
+        says nothing of other inputs. For one entry that was chosen beforehand, compare its z-score
+        with 1.96.
+        Errors: ValueError for a method without such noise, and for a level outside (0, 1).
+        Source: Benjamini and Hochberg (1995).
+        """
+        expect(0 < level < 1, "level", "a number between 0 and 1", level)
+        if self.z_scores is None:
+            raise ValueError(
+                f"certain: expected the map of a method that averages over noise samples, got one "
+                f"of {self.method} without z-scores: use SmoothGrad or Sparse MoreauGrad, say"
+            )
+        scores = self.z_scores if isinstance(self.z_scores, tuple) else (self.z_scores,)
+        z = torch.cat([part.flatten(1) for part in scores], dim=1)
+        zero = torch.cat([(part == 0).flatten(1) for part in self.parts], dim=1)
+        sizes = [part.shape[1:].numel() for part in scores]
+        found = torch.split(certain(z, zero, level), sizes, dim=1)
+        shaped = tuple(own.reshape(p.shape) for own, p in zip(found, self.parts, strict=True))
+        return shaped if isinstance(self.maps, tuple) else shaped[0]
+
     def problems(self) -> list[str]:
         """One line for each sample whose map did not reach its stated accuracy."""
         return [self._line(i) for i, status in enumerate(self.status) if not status.ok]
@@ -144,12 +196,14 @@ class Explanation(Provenance):
         one = self[index]
         inputs = one.inputs if isinstance(one.inputs, tuple) else (one.inputs,)
         image = photo(inputs[part][0])
+        scores = one.z_scores[part] if isinstance(one.z_scores, tuple) else one.z_scores
         summary = f"{self.method}, class {int(one.target)}: {one.status[0].value}"
         shown = figure(
             one.parts[part][0],
             None if image is None else image.pixels,
             title=summary if title is None else title,
             style=style,
+            z_scores=None if scores is None else scores[0],
         )
         if path is not None:
             save_figure(shown, path, {"method": self.method, "settings": dict(self.settings)})
@@ -163,7 +217,8 @@ STORED = 0.02
 def reported(maps: Solution, bound: BoundScore) -> Solution:
     """The maps with what was chosen for them, with NO_NOISE where the noise of a smoothed score is
     zero, and PRECISION where the input's dtype cannot represent the map; the error is then at least
-    what is lost."""
+    what is lost. Maps that failed, and those whose noise samples do not differ, have no z-scores.
+    """
     if bound.chosen:
         details = {**maps.details, **bound.chosen}
         maps = replace(maps, details=details, evaluations=maps.evaluations + bound.spent)
@@ -175,4 +230,8 @@ def reported(maps: Solution, bound: BoundScore) -> Solution:
     if bool(poor.any()):
         error = torch.where(poor, lost, maps.error)
         maps = maps.marked(Status.PRECISION, poor, error.masked_fill(error.isinf(), torch.nan))
-    return maps
+    if maps.z_scores is None:
+        return maps
+    unknown = [status.failed or status is Status.UNVARIED for status in maps.status]
+    hidden = torch.tensor(unknown, device=maps.error.device)[:, None]
+    return replace(maps, z_scores=maps.z_scores.masked_fill(hidden, torch.nan))

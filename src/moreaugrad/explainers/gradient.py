@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -32,6 +33,7 @@ from moreaugrad.solvers.block_means import BlockMeans
 from moreaugrad.solvers.blocks import relative
 from moreaugrad.solvers.solution import Solution, Status
 from moreaugrad.solvers.sparsity import zeroed
+from moreaugrad.solvers.z_scores import Measured
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -106,7 +108,8 @@ class _NoisyMean(SmoothedExplainer):
             return Solution.direct(maps, evaluations)
         error = relative(means.error(mapped, jumps=self.keep < 1), maps)
         found = Solution.direct(maps, evaluations, Status.FIXED_BUDGET, error)
-        found = replace(found, settings=means.used)
+        measured = Measured if self.keep == 1 else partial(_measured, self.keep, counts)
+        found = replace(found, z_scores=means.z_scores(measured), settings=means.used)
         if len(means.blocks) == 1:
             return found
         # Equal terms have no error, but their sum has rounding.
@@ -304,6 +307,14 @@ def kept(maps: Tensor, fraction: float, counts: Tensor) -> Tensor:
     if fraction == 1:
         return maps
     return torch.where(largest(maps.abs(), counts - zeroed(1 - fraction, counts)), maps, 0.0)
+
+
+def _measured(fraction: float, counts: Tensor, maps: Tensor) -> Measured:
+    """What decides about the entries of `kept`: a threshold between those kept and the others."""
+    size, number = maps.abs(), counts - zeroed(1 - fraction, counts)
+    least = rank_from_top(size, common(number))
+    most = rank_from_top(size, common((number + 1).clamp_max(counts)))
+    return Measured(maps, size, size - ((least + most) / 2)[:, None])
 
 
 def _on_kept(cotangent: Tensor, maps: Solution, fraction: float) -> Tensor:

@@ -65,6 +65,12 @@ class Penalty(metaclass=Documented):
             f"expected a penalty whose prox has a derivative (prox_root), got {type(self).__name__}"
         )
 
+    def margins(self, u: Tensor, tau: Weight) -> Tensor | None:
+        """By how much each entry, or the norm of its group, exceeds the threshold at or below which
+        `prox(u, tau)` sets it to zero, like u. It makes known how certain zeros are. None, unless
+        the class defines it."""
+        return None
+
     @property
     def sparse(self) -> bool:
         """Whether the class defines `magnitudes`; R is then a weighted norm of them."""
@@ -202,6 +208,11 @@ class PerInput(Penalty):
 
     def magnitudes(self, u: Tensor) -> Tensor:
         return torch.cat([p.magnitudes(part) for p, part in self._parts(u)], dim=1)
+
+    def margins(self, u: Tensor, tau: Weight) -> Tensor | None:
+        found = [p.margins(part, tau) for p, part in self._parts(u)]
+        known = [each for each in found if each is not None]
+        return self.layout.flatten(known) if len(known) == len(found) else None
 
     def _parts(self, flat: Tensor) -> list[tuple[Penalty, Tensor]]:
         return list(zip(self.penalties, self.layout.split(flat), strict=True))

@@ -311,3 +311,9 @@ class GroupL2(Penalty):
 
     def magnitudes(self, u: Tensor) -> Tensor:
         return over(self.partition(u).norms(u.flatten(1)), self.eta)
+
+    def margins(self, u: Tensor, tau: Weight) -> Tensor:
+        partition = self.partition(u)
+        norms = partition.norms(u.flatten(1))
+        threshold = per_sample(self.eta, norms) * per_sample(tau, norms)
+        return partition.spread(norms - threshold).reshape(u.shape)

@@ -54,6 +54,9 @@ class L1(Penalty):
     def magnitudes(self, u: Tensor) -> Tensor:
         return over(u.flatten(1).abs(), self.eta)
 
+    def margins(self, u: Tensor, tau: Weight) -> Tensor:
+        return u.abs() - per_sample(self.eta, u) * per_sample(tau, u)
+
 
 @dataclass(frozen=True, eq=False)
 class ElasticNet(Penalty):
@@ -84,6 +87,9 @@ class ElasticNet(Penalty):
     def prox_root(self, result: Tensor, tau: Weight, v: Tensor) -> Tensor:
         shrink = 1 + 2 * per_sample(tau, v) * per_sample(self.l2, v)
         return torch.where(result != 0, v, 0.0) / shrink.sqrt()
+
+    def margins(self, u: Tensor, tau: Weight) -> Tensor:
+        return L1(self.l1).margins(u, tau)
 
     def conjugate(self, d: Tensor) -> Tensor:
         excess = (d.abs() - per_sample(self.l1, d)).clamp_min(0)

@@ -7,6 +7,8 @@ from moreaugrad.pictures.levels import describe as describe
 from moreaugrad.pictures.levels import normalise as normalise
 from moreaugrad.pictures.levels import palette as palette
 from moreaugrad.pictures.levels import reduce as reduce
+from moreaugrad.pictures.png import png_bytes as png_bytes
+from moreaugrad.pictures.png import read_settings as read_settings
 from moreaugrad.pictures.render import Picture as Picture
 from moreaugrad.pictures.render import Scale as Scale
 from moreaugrad.pictures.render import Style as Style
@@ -16,5 +18,3 @@ from moreaugrad.pictures.render import heatmap as heatmap
 from moreaugrad.pictures.render import masked as masked
 from moreaugrad.pictures.render import overlay as overlay
 from moreaugrad.pictures.render import photo as photo
-from moreaugrad.pictures.render import png_bytes as png_bytes
-from moreaugrad.pictures.render import read_settings as read_settings

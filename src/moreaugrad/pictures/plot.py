@@ -17,9 +17,9 @@ from torch import Tensor
 
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.pictures.levels import Floats, colours, normalise, one_map, palette, reduce
+from moreaugrad.pictures.png import SETTINGS_KEY
 from moreaugrad.pictures.render import (
     NEUTRAL,
-    SETTINGS_KEY,
     Picture,
     Style,
     as_photo,
@@ -47,16 +47,17 @@ def figure(
     title: str = "",
     names: Sequence[str] | None = None,
     style: Style | None = None,
+    z_scores: Tensor | ArrayLike | None = None,
 ) -> Figure:
     """All views of one map side by side, after the image if there is one.
 
-    values, image: as in `draw`. A map `[N]` becomes bars; names: a label for each of them.
+    values, image, z_scores: as in `draw`. A map `[N]` becomes bars; names: a label for each.
     Errors: ValueError for a map that cannot be drawn, and another number of names than bars.
     """
     values, style = one_map(values), style or Style()
     if values.ndim == 1:
         return _bars(values, names, title, style)
-    pictures = list(draw(values, image, style).values())
+    pictures = list(draw(values, image, style, z_scores).values())
     if image is not None:
         pictures.insert(0, as_photo(image))
     panels = [(picture.view, picture) for picture in pictures]

@@ -1,24 +1,18 @@
-"""Maps as images: heat map, signed map, overlay and masked image, each with its colour scale.
-
-They are saved as PNG files that carry their settings.
-"""
+"""Maps as images: heat map, signed map, overlay and masked image, each with its colour scale."""
 
 from __future__ import annotations
 
-import io
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from moreaugrad.files.atomic import write_atomically
-from moreaugrad.files.foreign import open_image, parsing, regular_file
 from moreaugrad.pictures.levels import (
     PALETTES,
     SIGNED_PALETTES,
@@ -33,13 +27,15 @@ from moreaugrad.pictures.levels import (
     one_map,
     reduce,
 )
+from moreaugrad.pictures.png import png_bytes
 from moreaugrad.registry import choose
 from moreaugrad.settings import expect
+from moreaugrad.solvers.z_scores import certain
 
 NEUTRAL = (138, 141, 148)
 """The grey of a map that is zero everywhere; no colormap has it, so it is not taken for a value."""
-SETTINGS_KEY = "moreaugrad"
-"""The text chunk of a PNG file that holds its settings."""
+FADED = 0.25
+"""Opacity that is left of what is not certain."""
 MOST_BARS, BARS_WIDTH = 1024, 640
 
 
@@ -53,6 +49,8 @@ class Style:
     signed_palette: colormap of signed maps, "blue-white-orange".
     opacity: of the strongest entries of an overlay, in (0, 1].
     keep: fraction of the pixels that a masked image keeps.
+    certain: level, such as 0.95, at which entries of an overlay whose sign or zero is not certain
+    are faded; None fades none. It needs z-scores, which maps of methods with noise have.
 
     >>> from moreaugrad.pictures import Style
     >>> style = Style(percentile=95, palette="cividis")
@@ -64,6 +62,7 @@ class Style:
     signed_palette: str = "blue-white-orange"
     opacity: float = 0.9
     keep: float = 0.1
+    certain: float | None = None
 
     def __post_init__(self) -> None:
         choose("reduction of an unsigned map", self.reduction, ("abs-sum", "max-abs"))
@@ -72,6 +71,8 @@ class Style:
         for name, top in (("percentile", 100.0), ("opacity", 1.0), ("keep", 1.0)):
             value = getattr(self, name)
             expect(0 < value <= top, name, f"a number in (0, {top:g}]", value)
+        known = self.certain is None or 0 < self.certain < 1
+        expect(known, "certain", "a level between 0 and 1", self.certain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,40 +118,6 @@ class Picture:
         write_atomically(path, self.png(settings))
 
 
-def png_bytes(pixels: Bytes, settings: Mapping[str, Any] | None = None) -> bytes:
-    """Pixels `[H, W, 3]` as a PNG file, with `settings` as JSON in a text chunk."""
-    from PIL import Image, PngImagePlugin
-
-    chunk = PngImagePlugin.PngInfo()
-    chunk.add_text(SETTINGS_KEY, json.dumps(settings or {}, sort_keys=True))
-    file = io.BytesIO()
-    # Heat maps have at most 256 colours: an indexed file takes a third of the space.
-    codes = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    found, index = np.unique(codes, return_inverse=True)
-    if len(found) <= 256:
-        image = Image.fromarray(index.reshape(codes.shape).astype(np.uint8))
-        table = np.stack([found >> 16, found >> 8, found], axis=-1).astype(np.uint8)
-        image.putpalette(table.tobytes())
-    else:
-        image = Image.fromarray(pixels)
-    image.save(file, "PNG", pnginfo=chunk, optimize=True)
-    return file.getvalue()
-
-
-def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings that a PNG file written here carries. Errors: ValueError if there are none."""
-    file = regular_file(Path(path), "a PNG written by moreaugrad")
-    with parsing(os.fspath(path), "a PNG written by moreaugrad"), open_image(file) as image:
-        text = image.info.get(SETTINGS_KEY)
-    if not isinstance(text, str):
-        raise ValueError(
-            f"expected a PNG written by moreaugrad; {os.fspath(path)} carries no settings: "
-            "another program may have written or re-encoded it"
-        )
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
 def heatmap(
     values: Tensor | ArrayLike, *, signed: bool = False, style: Style | None = None
 ) -> Picture:
@@ -183,20 +150,33 @@ def heatmap(
 
 
 def overlay(
-    values: Tensor | ArrayLike, image: Tensor | ArrayLike, *, style: Style | None = None
+    values: Tensor | ArrayLike,
+    image: Tensor | ArrayLike,
+    *,
+    style: Style | None = None,
+    z_scores: Tensor | ArrayLike | None = None,
 ) -> Picture:
-    """The heat map over the image in grey; opacity rises with the level."""
+    """The heat map over the image in grey; opacity rises with the level.
+
+    z_scores: of the map's entries, which fade what is not certain at the style's level.
+    """
     style = style or Style()
     values, reduced, pixels = _over(values, image, style)
     # The dark end of a colormap would hide weak entries: an overlay starts above it.
     name = UPPER + style.palette
     level = normalise(reduced, style.percentile)
     alpha = (style.opacity * level**0.7)[..., None]
+    caption = describe(values)
+    if style.certain is not None and z_scores is not None:
+        known = _certain_fraction(values, z_scores, style.certain)
+        alpha = alpha * (FADED + (1 - FADED) * known[..., None])
+        part = (known * reduced).sum() / max(reduced.sum(), np.finfo(float).tiny)
+        caption += f"; {part:.1%} of it is certain at the level {style.certain:g}, the rest faded"
     grey = 30 + 0.65 * _grey(pixels)[..., None]
     return Picture(
         view="overlay",
         pixels=_bytes((1 - alpha) * grey + alpha * colours(level, name)),
-        caption=describe(values),
+        caption=caption,
         scale=_scale(reduced, name, style.reduction, style),
     )
 
@@ -267,14 +247,17 @@ def draw(
     values: Tensor | ArrayLike,
     image: Tensor | ArrayLike | None = None,
     style: Style | None = None,
+    z_scores: Tensor | ArrayLike | None = None,
 ) -> dict[str, Picture]:
     """All views of a map by name: heat, signed and, over an image, overlay and masked.
 
-    values: `[C, H, W]`, `[H, W]` or `[N]`. image: as in `as_photo`, of the map's size.
+    values: `[C, H, W]`, `[H, W]` or `[N]`. image: as in `as_photo`, of the map's size. z_scores: as
+    in `overlay`.
     """
     views = [heatmap(values, style=style), heatmap(values, signed=True, style=style)]
     if image is not None:
-        views += [overlay(values, image, style=style), masked(values, image, style=style)]
+        over = overlay(values, image, style=style, z_scores=z_scores)
+        views += [over, masked(values, image, style=style)]
     return {picture.view: picture for picture in views}
 
 
@@ -317,6 +300,16 @@ def _over(
             f"got {list(pixels.shape[:2])}: crop and resize it like the model's input"
         )
     return values, reduced, pixels
+
+
+def _certain_fraction(values: Floats, z_scores: Tensor | ArrayLike, level: float) -> Floats:
+    """Of each pixel's magnitude, the fraction that is of certain entries, `[H, W]`."""
+    size = torch.from_numpy(np.abs(values))
+    z = torch.as_tensor(z_scores).reshape(1, -1)
+    found = certain(z, size.reshape(1, -1) == 0, level).reshape(size.shape).to(size)
+    size, found = (part.reshape(-1, *size.shape[-2:]) for part in (size, found))
+    total = size.sum(0)
+    return ((found * size).sum(0) / torch.where(total > 0, total, 1.0)).numpy()
 
 
 def _grey(pixels: Bytes) -> Floats:

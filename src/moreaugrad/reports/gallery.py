@@ -141,7 +141,8 @@ class _Gallery:
             under = self.run.input_tensors(record["index"]).get("input")
         pixels = None if under is None else self.preprocess.pixels(under)
         fits = pixels is not None and values.shape[-2:] == pixels.shape[:2]
-        return draw(values, pixels if fits else None, self.style)
+        z_scores = self.run.map(record, "z_scores") if self.style.certain is not None else None
+        return draw(values, pixels if fits else None, self.style, z_scores)
 
 
 def limit(sweep: Mapping[str, Any]) -> str:

@@ -150,11 +150,11 @@ class MapsFolder:
 
     def map(
         self, record: Record, what: str = "map"
-    ) -> Tensor | None:  # "input": what an attack made of the image
+    ) -> Tensor | None:  # "input": what an attack made of the image; "z_scores": of the entries
         """The map of a record, where it is kept."""
         if self.explains:
             file = self._file(record)
-            return load(file.read_bytes())["map"] if what == "map" and file.is_file() else None
+            return load(file.read_bytes()).get(what) if file.is_file() else None
         return self._tensors(self._unit(record)).get(self._name(record, what))
 
     def _file(self, record: Record) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 from moreaugrad.score.inputs import Batched
 from moreaugrad.solvers.solution import MoreauProblem, Status
 from moreaugrad.solvers.sparsity import Threshold
+from moreaugrad.solvers.z_scores import Measured, through
 
 _CODES = (
     Status.BUDGET_USED, Status.CONVERGED, Status.NOT_UNIQUE, Status.UNVARIED, Status.UNBOUNDED,
@@ -63,6 +64,11 @@ class Active(Batched):
         """P(y) with an automatic eta chosen at y, so that eta's error is part of the map's."""
         problem = self.retuned(y)
         return problem.prox(y, problem.rho)
+
+    def measured(self, y: Tensor) -> Measured:
+        """What decides about the entries of P(y), eta likewise."""
+        problem = self.retuned(y)
+        return through(problem.penalty, y, problem.rho * problem.eta)
 
     def retuned(self, y: Tensor) -> MoreauProblem:
         """The problem with the eta that gives the wanted fraction of zeros at y."""

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.centre import HALVES, Centre
-from moreaugrad.solvers.blocks import FEWEST, block_error, half_error, mean_of_blocks
+from moreaugrad.solvers.blocks import FEWEST, block_error, half_error, left_out, mean_of_blocks
 from moreaugrad.solvers.shrinkage import Bands, Shrinkage
+from moreaugrad.solvers.z_scores import Measured, z_scores
 
 BLOCKS = 32
 """Most groups of noise samples from whose means the standard error is estimated."""
@@ -33,6 +34,8 @@ class BlockMeans:
     """The mean over each block, `[J, B, n]`."""
     evaluations: int
     """Evaluations of each sample."""
+    mask: Tensor | None = None
+    """False at padding, `[B, n]`; None: there is none."""
     shrinkage: Shrinkage | None = None
     """How the mean is shrunk towards a centre; None for the plain mean."""
     lacking: str = ""
@@ -62,7 +65,7 @@ class BlockMeans:
         ]
         terms = sums[0] if len(sums) == 1 else torch.cat(sums)
         terms /= _sizes(blocks, bound.origin)[:, None, None]
-        found = cls(blocks, terms, samples)
+        found = cls(blocks, terms, samples, bound.mask)
         if centre is None:
             return found
         centres = None if centre.lacking else centre.gradients(bound)
@@ -110,6 +113,17 @@ class BlockMeans:
             return spread
         bias = mapped(self.mean + self.shrinkage.doubt) - mapped(self.mean)
         return torch.hypot(spread, bias.norm(dim=1))
+
+    def z_scores(self, measured: Callable[[Tensor], Measured]) -> Tensor | None:
+        """z-scores of a map's entries, by what decides about them, given a mean; None for a single
+        block."""
+        if len(self.blocks) == 1:
+            return None
+        blocks = left_out(self.blocks, self.terms.unbind())
+        if self.shrinkage is None:
+            return z_scores(measured, self.mean, blocks, mask=self.mask)
+        error = self.error(lambda mean: measured(mean).values)
+        return z_scores(measured, self.mean, blocks, error, self.shrinkage.doubt, self.mask)
 
     @property
     def used(self) -> dict[str, object]:

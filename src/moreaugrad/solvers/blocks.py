@@ -6,7 +6,7 @@ through a map that thresholds. All samples of a batch are treated at once, and e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -14,6 +14,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor
+
+from moreaugrad.solvers.z_scores import LeftOut
 
 FEWEST = 4
 """Fewest blocks from which an error is estimated."""
@@ -55,6 +57,13 @@ class Tails:
     def blocks(self) -> Tensor:
         """How many whole blocks each tail has, `[B]`."""
         return self.valid.sum(0)
+
+    def left_out(self) -> Iterator[LeftOut]:
+        """Each of the whole blocks, of the first item."""
+        apart, _ = centred(self.terms, self.valid)
+        count = self.blocks.to(apart).clamp_min(2)
+        for block, valid in zip(apart, self.valid, strict=True):
+            yield LeftOut(-block / (count - 1)[:, None], valid * (count - 1) / count)
 
 
 class Blocks:
@@ -237,6 +246,15 @@ def mean_of_blocks(blocks: Sequence[range], terms: Sequence[Tensor]) -> Tensor:
     """The mean over all noise samples, from the means over blocks."""
     sums = [len(block) * term for block, term in zip(blocks, terms, strict=True)]
     return torch.stack(sums).sum(0) / sum(map(len, blocks))
+
+
+def left_out(blocks: Sequence[range], terms: Sequence[Tensor]) -> Iterator[LeftOut]:
+    """Each of the blocks, from their means `[B, n]`."""
+    total, mean = sum(map(len, blocks)), mean_of_blocks(blocks, terms)
+    for block, term in zip(blocks, terms, strict=True):
+        rest = total - len(block)
+        weight = torch.full_like(mean[:, 0], rest / total)
+        yield LeftOut((mean - term) * (len(block) / rest), weight)
 
 
 def block_error(blocks: Sequence[range], terms: Sequence[Tensor], mapped: Mapped) -> Tensor:

@@ -185,6 +185,8 @@ class Solution(Provenance):
 
     values: Tensor
     """`[B, n]`."""
+    z_scores: Tensor | None = None
+    """Of each entry, `[B, n]`, see `moreaugrad.solvers.z_scores`; None without noise."""
 
     @classmethod
     def direct(
@@ -298,6 +300,8 @@ class Collector:
         places = [place for place, status in enumerate(found) if status is not None]
         rows = [self._rows[place] for place in places]
         for name, value in values.items():
+            if name not in self._store:
+                self._store[name] = torch.full_like(self._store["values"], torch.nan)
             self._store[name][rows] = value[places] if isinstance(value, Tensor) else value
         for place, row in zip(places, rows, strict=True):
             self._status[row] = found[place] or Status.BUDGET_USED

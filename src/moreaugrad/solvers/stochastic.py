@@ -25,6 +25,7 @@ from moreaugrad.solvers.blocks import (
     MOST,
     MOST_OF_FEW,
     Blocks,
+    Mapped,
     Tails,
     centred,
     relative,
@@ -35,6 +36,7 @@ from moreaugrad.solvers.shrinkage import Bands, Shrinkage
 from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
 from moreaugrad.solvers.sparsity import Threshold
 from moreaugrad.solvers.step_guard import StepGuard
+from moreaugrad.solvers.z_scores import joined_z_scores, z_scores
 
 APART = 1.75
 """Distance of two chains, over the error expected of it, from which they count as different."""
@@ -133,20 +135,25 @@ class StochasticFixedPoint:
             last = spent + own + self.draws + extra > self.max_evaluations
             if not blocks.due and not last:
                 continue
-            centres = None
+            tails, shrunk = blocks.tails(), None
             if centre is not None:
                 rho = state.problem.rho[:, None]
                 centres = -rho * centre.gradients(state.problem.score, state.u)
+                shrunk = _shrinkage(state.problem.score, tails, centres)
                 spent += extra
-            found, mean = self._mean(state, blocks.tails(), centres)
+            found, mean = self._mean(state, tails, shrunk)
             # Equal terms have no error, but their mean has rounding.
             found = found._replace(error=torch.where(guard.unvaried, 0.0, found.error))
             settled = guard.settled(step + 1) | last
             done = (found.error <= self.tolerance) & settled
             status = state.verdicts(done, guard.concave, guard.unvaried)
+            ended = [None if one is Status.BUDGET_USED and not last else one for one in status]
+            if not any(ended):
+                continue
             keep = out.close(
-                [None if one is Status.BUDGET_USED and not last else one for one in status],
+                ended,
                 **state.unbroken(found)._asdict(),
+                z_scores=self._z_scores(state, tails, shrunk),
                 steps=step + 1,
                 evaluations=spent,
             )
@@ -193,24 +200,35 @@ class StochasticFixedPoint:
         if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
             state.problem = state.retuned(y)
 
-    def _mean(self, state: Active, tails: Tails, centres: Tensor | None) -> tuple[Found, Tensor]:
-        """What the tails of all samples give, shrunk towards `centres` `[2, B, n]`; and the
-        variable before P."""
-        shrunk = None if centres is None else _shrinkage(state.problem.score, tails, centres)
+    def _mean(self, state: Active, tails: Tails, shrunk: Shrinkage | None) -> tuple[Found, Tensor]:
+        """What the tails of all samples give, and the variable before P."""
+        total, y = self._error(tails, shrunk, state.mapped)
+        u = state.mapped(y)
+        return Found(u, relative(total, u), state.retuned(y).eta), y
 
-        def mapped(y: Tensor) -> Tensor:
-            return state.mapped(y if shrunk is None else shrunk(y))
+    def _error(
+        self, tails: Tails, shrunk: Shrinkage | None, mapped: Mapped
+    ) -> tuple[Tensor, Tensor]:
+        """Length of the error `[B]` of mapped(y), and y `[B, n]`, the mean of -rho g, shrunk."""
+
+        def through(y: Tensor) -> Tensor:
+            return mapped(y if shrunk is None else shrunk(y))
 
         moved, y = tails.mean[:, 0], tails.mean[:, 1]
-        ahead = mapped(moved)
-        total = FEEDBACK * sequence_error(tails, mapped)
-        drift = DRIFT * (ahead - mapped(y)).norm(dim=1)
-        total = torch.hypot(total, drift)
-        y = moved if shrunk is None else shrunk(moved)
-        if shrunk is not None:
-            doubt = (state.mapped(y + shrunk.doubt) - ahead).norm(dim=1)
-            total = torch.hypot(total, doubt)
-        return Found(ahead, relative(total, ahead), state.retuned(y).eta), y
+        ahead = through(moved)
+        total = FEEDBACK * sequence_error(tails, through)
+        total = torch.hypot(total, DRIFT * (ahead - through(y)).norm(dim=1))
+        if shrunk is None:
+            return total, moved
+        y = shrunk(moved)
+        return torch.hypot(total, (mapped(y + shrunk.doubt) - ahead).norm(dim=1)), y
+
+    def _z_scores(self, state: Active, tails: Tails, shrunk: Shrinkage | None) -> Tensor:
+        """z-scores of the maps' entries, `[B, n]`."""
+        total, y = self._error(tails, shrunk, lambda y: state.measured(y).values)
+        doubt = None if shrunk is None else shrunk.doubt
+        mask = state.problem.score.mask
+        return z_scores(state.measured, y, tails.left_out(), total, doubt, mask)
 
     def _joined(
         self,
@@ -248,6 +266,7 @@ class StochasticFixedPoint:
             values=u,
             status=tuple(status),
             residual=one.residual,
+            z_scores=joined_z_scores(u, [(s.values, s.z_scores) for s in (one, two)]),
             error=error,
             eta=eta,
             steps=one.steps + two.steps,

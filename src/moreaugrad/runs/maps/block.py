@@ -147,7 +147,7 @@ class Block:
             }
             self._record(one, record)
             self._keep(one, clean, row)
-            self._export(one, clean.parts[0][row].cpu(), record, x[row])
+            self._export(one, clean[row], record, x[row])
         self.meter.mapped(method, len(rows), clean.evaluations.tolist())
         for attack in setup.attacks.get(method.label, ()):
             self._attack(attack, rows, x, clean)
@@ -213,15 +213,20 @@ class Block:
             name, epsilon = (CLEAN, None) if attack is None else (attack.label, attack.epsilon)
             self.tensors[tensor_name(one.index, name, epsilon, "map")] = found.parts[0][row]
 
-    def _export(self, one: Chosen, values: Tensor, record: Record, x: Tensor) -> None:
-        """The map in the folder of its image: as safetensors, in further formats, and as images."""
+    def _export(self, one: Chosen, found: Explanation, record: Record, x: Tensor) -> None:
+        """The map in the folder of its image: as safetensors with its z-scores, in further formats,
+        and as images."""
         plan, network, method = self.setup.plan, self.method.network, self.method
         if not isinstance(plan, ExplainPlan):
             return
+        tensors = {"map": found.parts[0][0].cpu().contiguous()}
+        if isinstance(found.z_scores, Tensor):
+            tensors["z_scores"] = found.z_scores[0].half().cpu().contiguous()
+        values, style = tensors["map"], Style(**vars(plan.style))
         pixels = network.model.preprocess.pixels(x)
         under = pixels if values.shape[-2:] == pixels.shape[:2] else None
         drawable = bool(values.isfinite().all()) and values.ndim <= 3
-        views = draw(values, under, Style(**vars(plan.style))) if drawable else {}
+        views = draw(values, under, style, tensors.get("z_scores")) if drawable else {}
         shown: dict[str, Any] = {
             "input": one.item.name, "model": network.model.name, "method": method.name,
             "settings": plain_settings(method.explainer), "target": record["target"],
@@ -231,7 +236,7 @@ class Block:
         words = {"moreaugrad": json.dumps(about, sort_keys=True, ensure_ascii=False)}
         stem = f"{self.setup.folders[one.index]}/{method.label}"
         self.exported |= {
-            f"{stem}.safetensors": save({"map": values.contiguous()}, metadata=words),
+            f"{stem}.safetensors": save(tensors, metadata=words),
             **{f"{stem}.{name}": EXPORTERS[name](values) for name in plan.export},
             **{f"{stem}.{view}.png": image.png(shown) for view, image in views.items()},
         }

@@ -18,6 +18,7 @@ from moreaugrad.metrics import KINDS, METRICS, Metric
 from moreaugrad.registry import choose, is_code
 from moreaugrad.runs.directory import number, numbers, problem
 from moreaugrad.runs.plans.text import Settings
+from moreaugrad.score.checks import as_parts
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from moreaugrad.score.targets import Readout
@@ -88,8 +89,20 @@ def map_record(explanation: Explanation, row: int) -> Record:
         "steps": int(explanation.steps[row]),
         "evaluations": int(explanation.evaluations[row]),
         **figures,
+        **_certain(explanation[row]),
         **({"details": details} if details else {}),
     }
+
+
+def _certain(explanation: Explanation) -> dict[str, float]:
+    """Of one map, the fraction of its non-zero entries whose sign is certain at the level 0.95, and
+    the fraction of its zeros that are."""
+    if explanation.z_scores is None:
+        return {}
+    found = torch.cat([part.flatten() for part in as_parts(explanation.certain())])
+    zero = torch.cat([part.flatten() == 0 for part in explanation.parts])
+    kinds = {"certain_signs": ~zero, "certain_zeros": zero}
+    return {name: float(found[kind].double().mean()) for name, kind in kinds.items() if kind.any()}
 
 
 def _finite(columns: Mapping[str, Tensor], row: int) -> dict[str, float]:

@@ -45,6 +45,10 @@ class _StylePlan(Plan):
     signed_palette: str = option("blue-white-orange", "Palette of signed maps.")
     opacity: float = option(0.9, "Opacity of the strongest entries of an overlay.")
     keep: float = option(0.1, "Fraction of the pixels that a masked image keeps.")
+    certain: float | None = option(
+        None, "Level (0.95, say) at which an overlay fades what is not certain: entries of methods "
+        "with noise whose sign or zero may be another one.", shown="fade nothing", within="(0, 1)",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
