@@ -45,17 +45,17 @@ def test_the_error_counts_entries_that_may_be_others(size: int, samples: int, mo
 
 
 def test_what_is_certain_is_mostly_right() -> None:
-    """Over 48 seeds: of the entries that are certainly kept or certainly zero, hardly any is not."""
+    """Over 48 seeds: of the entries that are certainly kept or zero, hardly any is not."""
     model = network((400, 20, 20, 3), nn.Softplus, gain=2.0).eval()
     x, settings = normal(1, 400, seed=1), {"sigma": 0.3, "keep": 0.1, "centre": False}
     true = mg.SmoothGrad(model, samples=2**13, **settings).explain(x).maps.sign()
-    explainer = mg.SmoothGrad(model, samples=64, **settings)
+    explainer = mg.SmoothGrad(model, samples=16, **settings)
     found = explainer.explain(x.expand(48, -1), ids=torch.arange(48))
     sure, wrong = found.certain(), found.maps.sign() != true
     for kind in (found.maps == 0, found.maps != 0):
         assert float((sure & kind).double().mean()) > 0.02
         assert float((wrong & sure & kind).sum() / (sure & kind).sum()) < 0.08
-    assert float(wrong.double().mean()) > 0.02
+    assert float(wrong.double().mean()) > 0.015
 
 
 def test_the_derivative_is_that_of_the_entries_that_are_kept() -> None:

@@ -23,6 +23,7 @@ from moreaugrad.settings import expect
 from moreaugrad.solvers.block_means import BlockMeans
 from moreaugrad.solvers.blocks import FEWEST, MOST, relative
 from moreaugrad.solvers.solution import Solution, Status
+from moreaugrad.solvers.z_scores import Measured
 
 BEYOND_CHANCE = 5.0
 """Standard errors that the sum of the contributions may miss the score's change by."""
@@ -136,11 +137,13 @@ class ExpectedGradients(Comparing):
                 terms[block] += added.view(-1, *bound.origin.shape)[place] / len(blocks[block])
                 gaps[block] += missing[place, :, None] / len(blocks[block])
                 extent = extent + start[place].abs() / self.samples
-        means, gap = (BlockMeans(blocks, each, self.samples) for each in (terms, gaps))
+        means = BlockMeans(blocks, terms, self.samples, bound.mask)
+        gap = BlockMeans(blocks, gaps, self.samples)
         error = relative(means.error(lambda mean: mean), means.mean)
         found = Solution.direct(means.mean, self.samples, Status.FIXED_BUDGET, error)
         missed, doubt = gap.mean[:, 0], gap.error(lambda mean: mean)
-        found = replace(found, details={"gap": missed, "gap_error": doubt})
+        details = {"gap": missed, "gap_error": doubt}
+        found = replace(found, z_scores=means.z_scores(Measured), details=details)
         if len(blocks) < FEWEST:
             return found
         found = found.marked(Status.UNVARIED, means.unvaried, error.masked_fill(means.unvaried, 0))
