@@ -178,7 +178,7 @@ def test_several_inputs_are_drawn_together() -> None:
     """Rows of the parts belong to each other: in each baseline the second is twice the first."""
     parts = (X[:, :2], X[:, 2:4])
     starts = (BASELINES[:, :2], 2 * BASELINES[:, :2])
-    found = mg.ExpectedGradients(lambda a, b: (a * b).sum(1), baselines=starts, samples=1600,
+    found = mg.ExpectedGradients(lambda a, b: (a * b).sum(1), baselines=starts, samples=12800,
                                  task="regression").explain(parts)  # fmt: skip
     a, b, c, d = *parts, *starts
     change = (a * b).sum(1) - (c * d).sum(1).mean()
