@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 EXACT = 12
 """Images up to which all 2^n flips of signs are tried; of more images `DRAWN`."""
 DRAWN = 2**EXACT
+LEAST_IMAGES = 6
+"""Of fewer there is no interval of a confidence of 95 %."""
 ROUNDING = 1e-9
 
 
