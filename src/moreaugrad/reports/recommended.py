@@ -78,7 +78,8 @@ def _page(folder: Path, record: Record, text: str) -> RecommendationPage:
         title=f"Which explanation to use for {record['model']}", sections=[], lead=_lead(record),
         command=record["command"], facts=facts, notes=_notes(record), settings=text,
         tables=[_table(record, seconds=True)], charts=[front_chart(record, NAMES)],
-        advice=advice, background=_background(record), points=json.dumps(_points(record), ensure_ascii=False),
+        advice=advice, background=_background(record),
+        points=json.dumps(_points(record), ensure_ascii=False),
     )  # fmt: skip
 
 

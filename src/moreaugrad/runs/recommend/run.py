@@ -26,6 +26,7 @@ from moreaugrad.runs.engine import Failure, Files, Outcome, Run, Watch, execute
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network, computing
+from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.maps import COMMON, OF_LABEL
 from moreaugrad.runs.plans.recommend import RecommendPlan
@@ -87,6 +88,11 @@ class RecommendRun(Run[RecommendPlan]):
         )
         every = self._evaluation(plan, size)  # refuses what cannot be run
         self.setup = every.setup
+        # Weights that do not fit are refused before anything is computed.
+        models = [replace(plan.model, weights=file, digest="") for file in plan.checkpoints]
+        self._networks = [
+            (model, Network.load(model, plan.compute, self.processes)) for model in models
+        ]
         return replace(plan, target=every.plan.target)
 
     def _evaluation(self, plan: RecommendPlan, size: Size) -> MapsRun:
@@ -119,8 +125,8 @@ class RecommendRun(Run[RecommendPlan]):
             self.watch.news(f"for want of time: {text}")
         self._runs = [self._evaluation(self.plan, size)]
         self._execute(self._runs[0], directory.path / EVALUATION)
-        for number, file in enumerate(self.plan.checkpoints):
-            self._runs.append(self._other(file, size, directory))
+        for number, (model, network) in enumerate(self._networks):
+            self._runs.append(self._other(model, network, size, directory))
             self._execute(self._runs[-1], directory.path / NETWORKS / str(number))
 
     def _execute(self, run: MapsRun, folder: Path) -> None:
@@ -129,12 +135,12 @@ class RecommendRun(Run[RecommendPlan]):
         if outcome.interrupted:
             raise KeyboardInterrupt
 
-    def _other(self, file: str, size: Size, directory: RunDirectory) -> MapsRun:
+    def _other(
+        self, model: ModelPlan, network: Network, size: Size, directory: RunDirectory
+    ) -> MapsRun:
         """Maps of another network, of the same images and for the classes that this one's are."""
         plan = self._runs[0].plan
         assert isinstance(plan, EvaluatePlan)
-        model = replace(plan.model, weights=file, digest="")
-        network = Network.load(model, plan.compute, self.processes)
         inputs = self._runs[0].inputs
         classes = {
             record["index"]: record["target"]["class"]
@@ -156,7 +162,7 @@ class RecommendRun(Run[RecommendPlan]):
 
     def count(self, directory: RunDirectory) -> tuple[int, int]:
         own, every = super().count(directory)
-        folders = [EVALUATION, *(f"{NETWORKS}/{n}" for n in range(len(self.plan.checkpoints)))]
+        folders = [EVALUATION, *(f"{NETWORKS}/{n}" for n in range(len(self._networks)))]
         for run, name in zip(self._runs, folders, strict=False):
             inner = RunDirectory(directory.path / name, run.command, type(run.plan))
             done, units = run.count(inner)
@@ -172,7 +178,7 @@ class RecommendRun(Run[RecommendPlan]):
         size = self._size(directory)
         others = [
             MapsFolder.read(directory.path / NETWORKS / str(number))
-            for number in range(len(self.plan.checkpoints))
+            for number in range(len(self._networks))
         ]
         record = recommendation(
             Measured(
