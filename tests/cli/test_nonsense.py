@@ -83,9 +83,9 @@ WRONG = {
     ],
     "recommend": [
         ("--time", "0"), ("--time", "15 days"), ("--time", "-1m"), ("--sigmas", "0"),
-        ("--top", "1"), ("--sparsities", "1"), ("--rms", "0"), ("--rms", "nan"), ("--attack-steps", "0"),
-        ("--confidence", "1"), ("--confidence", ".1"), ("--images", "0"), ("--methods", "nosuch"),
-        ("--checkpoint", "nosuch.safetensors"),
+        ("--top", "1"), ("--sparsities", "1"), ("--rms", "0"), ("--rms", "nan"),
+        ("--attack-steps", "0"), ("--confidence", "1"), ("--confidence", ".1"), ("--images", "0"),
+        ("--methods", "nosuch"), ("--checkpoint", "nosuch.safetensors"),
     ],
     "train": [
         ("--batch-size", "0"), ("--epochs", "0"), ("--lr", "nan"), ("--lr", "-1"), ("--size", "0"),
