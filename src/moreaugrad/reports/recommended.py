@@ -255,8 +255,8 @@ def _background(record: Record) -> dict[str, str]:
     return {
         "How sure this is": "By each criterion, the candidates called tied contain the best one "
         f"with {_level(record)} confidence, for images drawn as these {record['images']} were. "
-        "The test is an exact one of flips of signs; its statistic is the largest difference to "
-        "any candidate, so that many candidates need no further correction. With few images only "
+        "The test is one of flips of signs, exact up to 12 images; its statistic is the largest "
+        "difference to any candidate, so that many candidates need no further correction. With few images only "
         "large differences are seen: tied does not mean equal. Intervals of means are exact for "
         "symmetric values below ten images, and Student's t from ten on; too few images for the "
         "confidence have none. They are not corrected for their number.",
