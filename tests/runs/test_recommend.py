@@ -170,7 +170,7 @@ def test_a_dry_run_says_what_is_left_out(photos, tmp_path, capsys):
     assert run(command) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["inputs"] == LEAST_IMAGES
-    assert any("not measured: smoothgrad-0.1" in note for note in found["notes"])
+    assert "1 of 4 candidates (smoothgrad-0.1)" in " ".join(found["notes"])
     assert not (tmp_path / "out").exists()
 
 
@@ -286,8 +286,8 @@ def test_a_short_time_measures_less_and_says_so(photos, tmp_path):
     assert found["images"] == LEAST_IMAGES
     assert len(found["candidates"]) == 3
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
-    assert "not measured: smoothgrad-0.1" in page
-    assert f"{LEAST_IMAGES} of 8 images" in page
+    assert "1 of 4 candidates (smoothgrad-0.1)" in page
+    assert f"{8 - LEAST_IMAGES} of 8 images" in page
 
 
 def test_a_resumed_run_keeps_what_was_chosen(photos, tmp_path, monkeypatch):

@@ -80,16 +80,17 @@ def front(points: ArrayLike) -> NDArray[np.bool_]:
     `[k]`; larger is better, and a point with NaN is on no front."""
     given = np.asarray(points, dtype=np.float64)
     least, most = given[:, None], given[None]
-    beaten = ((most >= least).all(2) & (most > least).any(2)).any(1)
-    return ~beaten & ~np.isnan(given).any(1)
+    beaten = (np.all(most >= least, axis=2) & np.any(most > least, axis=2)).any(axis=1)
+    found: NDArray[np.bool_] = np.logical_not(beaten | np.isnan(given).any(axis=1))
+    return found
 
 
 @lru_cache(maxsize=8)
 def _signs(count: int) -> Floats:
     """Signs of images, `[flips, count]`, all of them or some; the first are all +1."""
     if count <= EXACT:
-        numbers = np.arange(2**count)[:, None]
-        return np.where(numbers >> np.arange(count) & 1, -1.0, 1.0)
-    drawn = np.random.default_rng(0).integers(0, 2, (DRAWN, count)) * 2.0 - 1
-    drawn[0] = 1
-    return drawn
+        flipped = np.arange(2**count)[:, None] >> np.arange(count) & 1
+    else:
+        flipped = np.random.default_rng(0).integers(0, 2, (DRAWN, count))
+        flipped[0] = 0
+    return np.where(flipped, -1.0, 1.0).astype(np.float64)

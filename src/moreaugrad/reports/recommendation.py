@@ -142,15 +142,16 @@ def recommendation(measured: Measured) -> Record:
     for name in TESTED:
         if name in matrices:
             everyone = range(len(candidates))
-            for place, found in _compared(matrices[name], everyone, measured.confidence).items():
-                candidates[place]["values"][name] |= found
+            found = _compared(matrices[name], everyone, measured.confidence)
+            for place, tested in found.items():
+                candidates[place]["values"][name] |= tested
     points = np.array([[_axis(one, name) for name in criteria] for one in candidates])
     for one, best in zip(candidates, front(points), strict=True):
         one["front"] = bool(best)
         one["seconds"] = _number(_mean(one, COST) * measured.seconds)
     purposes = [
-        found for purpose in PURPOSES if purpose.criterion in matrices
-        if (found := _chosen(purpose, candidates, matrices[purpose.criterion], measured))
+        choice for purpose in PURPOSES if purpose.criterion in matrices
+        if (choice := _chosen(purpose, candidates, matrices[purpose.criterion], measured))
     ]  # fmt: skip
     return {
         "images": len(measured.images), "epsilon": measured.epsilon, "top": measured.top,

@@ -100,7 +100,7 @@ def _candidate(record: Record, label: str) -> Record:
 def _words(candidate: Record) -> str:
     """`smoothgrad at sigma 0.2`."""
     sigma = candidate["settings"].get(SIGMA)
-    return candidate["method"] + ("" if sigma is None else f" at sigma {number_name(sigma)}")
+    return f"{candidate['method']}{'' if sigma is None else f' at sigma {number_name(sigma)}'}"
 
 
 def _value(candidate: Record, criterion: str, *, interval: bool = True) -> str:
@@ -242,7 +242,11 @@ def _notes(record: Record) -> list[str]:
             f"{images} image{'s' * (images != 1)} cannot tell candidates apart: with fewer than "
             f"{needed}, no difference is significant at {_level(record)}, and all are called tied."
         )
-    found += [f"Left out for want of time: {text}." for text in record["left_out"]]
+    if record["left_out"]:
+        found.append(
+            f"Left out for want of time: {'; '.join(record['left_out'])}. More time (--time) "
+            "measures them."
+        )
     return found + [f"Failed: {text}" for text in record["failures"]]
 
 
@@ -256,10 +260,10 @@ def _background(record: Record) -> dict[str, str]:
         "How sure this is": "By each criterion, the candidates called tied contain the best one "
         f"with {_level(record)} confidence, for images drawn as these {record['images']} were. "
         "The test is one of flips of signs, exact up to 12 images; its statistic is the largest "
-        "difference to any candidate, so that many candidates need no further correction. With few images only "
-        "large differences are seen: tied does not mean equal. Intervals of means are exact for "
-        "symmetric values below ten images, and Student's t from ten on; too few images for the "
-        "confidence have none. They are not corrected for their number.",
+        "difference to any candidate, so that many candidates need no further correction. With "
+        "few images only large differences are seen: tied does not mean equal. Intervals of means "
+        "are exact for symmetric values below ten images, and Student's t from ten on; too few "
+        "images for the confidence have none. They are not corrected for their number.",
         "How it was measured": "Attacks change each image by an L2 norm of at most "
         f"{number(record['epsilon'] or 0)} (root mean square {number(record['rms'])} of values in "
         f"0 to 1), keep the class, and aim at the overlap of the largest {_top(record)} of the "

@@ -272,7 +272,8 @@ def prepared(
         plan = replace(plan, data=replace(_data(plan, data), images=images))
     else:
         raise TypeError("target: expected one class for all images, unless they are a tensor")
-    return replace(plan, target=target), network, inputs
+    chosen: dict[str, Any] = {"target": target}
+    return replace(plan, **chosen), network, inputs
 
 
 def _run(

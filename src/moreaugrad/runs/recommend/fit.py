@@ -11,6 +11,7 @@ import torch
 
 from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.explainers.moreau import Moreau
+from moreaugrad.files.foreign import some
 from moreaugrad.reports.comparisons import LEAST_IMAGES
 from moreaugrad.runs.cost import Cost
 from moreaugrad.runs.inputs import Inputs
@@ -33,7 +34,7 @@ SIDE, REPLACED, ORDERS = 8, 16, 2
 FORWARD = 1 / 3
 """Of an evaluation, which goes forward and back."""
 SOLVED = 0.5
-"""Of the most evaluations of MoreauGrad's maps in an attack's steps, those that it takes."""
+"""Of the most evaluations of MoreauGrad's maps, those that they usually take at most."""
 FEWEST_STEPS, FEWEST_METHODS = 3, 3
 KEPT_MAPS = 2
 """Images whose maps are kept, for a report with images."""
@@ -129,19 +130,19 @@ def _spent(
     plan: RecommendPlan, setup: Setup, method: Method, size: Size
 ) -> Iterator[tuple[str, int, int]]:
     """What is computed, for how many images, and the evaluations of each."""
-    own = evaluations(method)
+    part = SOLVED if isinstance(method.explainer, Moreau) else 1.0
+    own = round(part * evaluations(method))
     yield method.label, size.images * (1 + len(plan.checkpoints)), own
     passes = ORDERS * (REPLACED + 1) * FORWARD
     yield f"{method.label}, AOPC", size.images, round(passes)
-    solved = SOLVED if isinstance(method.explainer, Moreau) else 1.0
     for attack in setup.attacks[method.label]:
         found = attack.attack
         if found is not None:
             steps = size.steps * (2 if attack.label == TRANSFER else 1)
             shorter: dict[str, Any] = {"steps": steps}
             spent = replace(found, **shorter).budget()
-            part = solved if attack.label == EXACT else 1.0
-            yield title(method, attack), size.images, round(part * spent) + own
+            steps_part = part if attack.label == EXACT else 1.0
+            yield title(method, attack), size.images, round(steps_part * spent) + own
 
 
 def fitting(plan: RecommendPlan, setup: Setup, each: float) -> tuple[Size, list[Cost]]:
@@ -154,15 +155,14 @@ def fitting(plan: RecommendPlan, setup: Setup, each: float) -> tuple[Size, list[
 
 
 def left_out(plan: RecommendPlan, images: int, size: Size) -> list[str]:
-    """What was asked for and is not measured, in sentences."""
-    found = []
-    lost = [label for label in plan.candidates() if label not in size.labels]
-    if lost:
-        found.append(f"not measured: {', '.join(lost)}")
+    """What was asked for and is not measured, in words."""
+    every = plan.candidates()
+    lost = [label for label in every if label not in size.labels]
+    found = [f"{len(lost)} of {len(every)} candidates ({some(lost, ', ')})"] if lost else []
     if size.images < images:
-        found.append(f"{size.images} of {images} images")
+        found.append(f"{images - size.images} of {images} images")
     if size.steps < plan.steps:
-        found.append(f"{size.steps} of {plan.steps} steps of the attacks")
+        found.append(f"{plan.steps - size.steps} of {plan.steps} steps of the attacks")
     return found
 
 

@@ -79,10 +79,8 @@ class RecommendRun(Run[RecommendPlan]):
             raise ValueError("checkpoints: expected a network by its name, got one in memory")
         self.network = network or Network.load(plan.model, plan.compute, self.processes)
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
-        plan = replace(
-            plan, data=self.inputs.plan, model=self.network.resolved(plan.model),
-            compute=self.network.compute,
-        )  # fmt: skip
+        chosen: dict[str, Any] = {"data": self.inputs.plan, "compute": self.network.compute}
+        plan = replace(plan, model=self.network.resolved(plan.model), **chosen)
         size = Size(
             images=len(self.inputs.chosen), steps=plan.steps, labels=tuple(plan.candidates())
         )
@@ -121,8 +119,8 @@ class RecommendRun(Run[RecommendPlan]):
 
     def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
         size = self._size(directory)
-        for text in left_out(self.plan, len(self.inputs.chosen), size):
-            self.watch.news(f"for want of time: {text}")
+        if lost := left_out(self.plan, len(self.inputs.chosen), size):
+            self.watch.news(f"note: for want of time it leaves out {'; '.join(lost)}")
         self._runs = [self._evaluation(self.plan, size)]
         self._execute(self._runs[0], directory.path / EVALUATION)
         for number, (model, network) in enumerate(self._networks):
@@ -182,7 +180,7 @@ class RecommendRun(Run[RecommendPlan]):
         ]
         record = recommendation(
             Measured(
-                run=run, epsilon=self._runs[0].plan.budgets("exact")[0], metric=KEPT,
+                run=run, epsilon=run.config["epsilons"][0], metric=KEPT,
                 candidates=list(self._candidates(size)), seconds=each,
                 stability=stability(run, others, self.plan.top) if others else {},
                 confidence=self.plan.confidence, top=self.plan.top,
@@ -229,7 +227,7 @@ class RecommendRun(Run[RecommendPlan]):
         each = self._each()
         size, found = fitting(self.plan, self.setup, each)
         lost = left_out(self.plan, len(self.inputs.chosen), size)
-        self.notes = [f"for want of time: {text}" for text in lost]
+        self.notes = [f"for want of time it leaves out {'; '.join(lost)}"] if lost else []
         return Estimate.of(size.images, found, self.network.device)
 
 
