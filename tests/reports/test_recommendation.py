@@ -84,7 +84,7 @@ def values_of(*columns):
 
 def choose(purpose, candidates, values):
     class Measured:
-        confidence = 0.95
+        confidence, images = 0.95, range(len(values))
 
     found = next(one for one in PURPOSES if one.name == purpose)
     return _chosen(found, candidates, values, Measured())
@@ -99,6 +99,13 @@ def test_of_tied_candidates_the_cheapest_is_recommended():
     assert found["best"] == "a"
     assert found["difference"]["mean"] == pytest.approx(-noise.mean())
     assert found["considered"] == ["a", "b", "c"]
+
+
+def test_with_too_few_images_for_a_test_the_best_mean_is_recommended():
+    values = values_of([0.8, 0.7, 0.9, 0.8], [0.3, 0.4, 0.3, 0.4])
+    candidates = [candidate("robust", 0, cost=99), candidate("cheap", 1, cost=1)]
+    found = choose("robust", candidates, values)
+    assert (found["chosen"], found["tied"]) == ("robust", ["robust", "cheap"])
 
 
 def test_a_purpose_has_only_what_suits_it():
@@ -164,6 +171,7 @@ def test_the_recommendation_comes_first_and_says_what_is_tied(page):
 def test_too_few_images_are_named(page_of):
     text = page_of(make_record() | {"images": 4}).read_text("utf-8")
     assert "4 images cannot tell candidates apart" in text
+    assert "guess" in text
     assert "cannot tell" not in page_of(make_record()).read_text("utf-8")
 
 

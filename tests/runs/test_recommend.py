@@ -395,3 +395,35 @@ def test_a_damaged_recommendation_is_refused_in_one_line(finished, tmp_path, cap
     told = " ".join(capsys.readouterr().err.split())
     assert "recommendation.json" in told
     assert "TRACEBACK" not in told
+
+
+def test_the_function_is_the_command(photos, finished, record, tmp_path):
+    given = {"samples": 4, "steps": 2, "sigmas": (0.2,), "threads": 1}
+    found = mg.recommend("tiny_models:smooth", photos, METHODS, time=3600, **given)
+    assert (found.folder, found.page, found.failures) == (None, None, [])
+    assert found.chosen == {one["purpose"]: one["chosen"] for one in record["purposes"]}
+    for row, one in zip(found.rows, record["candidates"], strict=True):
+        assert row["label"] == one["label"]
+        assert row["robustness"] == one["values"]["robustness"]["mean"]
+        assert row["faithfulness.low"] == one["values"]["faithfulness"]["low"]
+    explainer = found.build("sparse", tiny_models.smooth().module)
+    assert isinstance(explainer, mg.SimpleGradient)
+    assert explainer.keep == 0.1
+    with pytest.raises(ValueError, match="robust"):
+        found.build("nosuch", tiny_models.smooth().module)
+
+
+def test_a_network_in_memory_is_attacked_in_its_own_units(tmp_path):
+    """Inputs beyond [0, 1]: the size of the attack is a fraction of their range."""
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    module, out = tiny_models.smooth().module, tmp_path / "out"
+    found = mg.recommend(module, x, ["simple-gradient"], steps=1, rms=0.02, out=out)
+    extent = float(x.max() - x.min())
+    expected = 0.02 * math.sqrt(3 * 16 * 16) * extent
+    assert found.record["epsilon"] == pytest.approx(expected, rel=5e-3)
+    records = MapsFolder.read(out / "evaluation").records
+    assert max(r["attacked"]["distance"] for r in records if "attacked" in r) <= expected * 1.01
+    assert found.record["images"] == 2
+    assert found.page == out / "index.html"
+    with pytest.raises(ValueError, match="in memory"):
+        mg.recommend(module, x, ["simple-gradient"], checkpoints=("w.safetensors",))

@@ -207,7 +207,8 @@ def _chosen(
     purpose: Purpose, candidates: Sequence[Record], values: Floats, measured: Measured
 ) -> Record | None:
     """Of those that suit a purpose and are tied with the best of them, the one of the fewest
-    evaluations; None where nothing suits."""
+    evaluations; the best mean where the images are too few for any other tie. None where nothing
+    suits."""
     places = [
         place for place, one in enumerate(candidates)
         if one["values"][purpose.criterion]["count"] and purpose.suits(one)
@@ -216,14 +217,16 @@ def _chosen(
         return None
     found = _compared(values, places, measured.confidence)
     tied = [place for place in places if found[place]["tied"]]
-    cheapest = min(tied, key=lambda place: (_mean(candidates[place], COST), place))
+    chosen = min(tied, key=lambda place: (_mean(candidates[place], COST), place))
     best = next(place for place in places if found[place]["best"])
+    if len(measured.images) < images_needed(measured.confidence):
+        chosen = best
     return {
         "purpose": purpose.name, "title": purpose.title, "criterion": purpose.criterion,
         "among": purpose.among, "considered": [candidates[place]["label"] for place in places],
-        "chosen": candidates[cheapest]["label"], "best": candidates[best]["label"],
+        "chosen": candidates[chosen]["label"], "best": candidates[best]["label"],
         "tied": [candidates[place]["label"] for place in tied],
-        "difference": found[cheapest]["difference"],
+        "difference": found[chosen]["difference"],
     }  # fmt: skip
 
 

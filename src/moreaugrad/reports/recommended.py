@@ -85,10 +85,12 @@ def _page(folder: Path, record: Record, text: str) -> RecommendationPage:
 
 def _lead(record: Record) -> str:
     images, candidates = record["images"], len(record["candidates"])
+    what = f"{candidates} methods and settings on the same {images} image{'s' * (images != 1)}."
+    if images < record["images_needed"]:
+        return what
     return (
-        f"{candidates} methods and settings on the same {images} image{'s' * (images != 1)}. Those "
-        "called tied are not shown to differ by these images: of them the one that takes the "
-        "fewest gradient evaluations is recommended."
+        f"{what} Those called tied are not shown to differ by these images: of them the one that "
+        "takes the fewest gradient evaluations is recommended."
     )
 
 
@@ -160,6 +162,8 @@ def _reasons(record: Record, purpose: Record) -> Iterator[str]:
     considered, tied = len(purpose["considered"]), purpose["tied"]
     if considered == 1:
         yield f"It is the only one{among}."
+    elif record["images"] < record["images_needed"]:
+        yield f"The best mean of {considered} by “{NAMES[criterion]}”{among}: a guess, see above."
     elif len(tied) == 1:
         yield f"The best of {considered} by “{NAMES[criterion]}”{among}: no other is tied with it."
     else:
@@ -240,7 +244,8 @@ def _notes(record: Record) -> list[str]:
     if images < needed:
         found.append(
             f"{images} image{'s' * (images != 1)} cannot tell candidates apart: with fewer than "
-            f"{needed}, no difference is significant at {_level(record)}, and all are called tied."
+            f"{needed}, no difference is significant at {_level(record)}, and all are called tied. "
+            "The best means are recommended: they are guesses."
         )
     if record["left_out"]:
         found.append(
