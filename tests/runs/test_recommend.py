@@ -265,6 +265,14 @@ def test_what_it_says_to_run_runs(record, photos, tmp_path):
             assert re.search(rf'^{name} = "?{re.escape(str(value))}"?$', config, re.MULTILINE)
 
 
+def test_what_it_says_to_run_has_the_networks_own_options(photos, weights, tmp_path):
+    out = tmp_path / "out"
+    more = ["--images", "2", "--weights", str(weights[0]), "--crop", "12", "--mean", ".5,.5,.4"]
+    assert run(words(photos, out, *more, methods="simple-gradient,smoothgrad")) == 0
+    one, _ = json.loads((out / "recommendation.json").read_text("utf-8"))["candidates"]
+    assert f"--weights {weights[0]} --crop 12 --mean 0.5,0.5,0.4 --method" in one["command"]
+
+
 def test_its_configuration_repeats_it_with_more_images(finished, tmp_path, monkeypatch):
     again = ["recommend", "--config", str(finished / "config.toml"), "--trust", "-q"]
     assert run([*again, "--out", str(tmp_path / "again")]) == 0

@@ -14,13 +14,13 @@ from moreaugrad.runs.plans.option import option, part
 from moreaugrad.runs.plans.text import Settings
 from moreaugrad.settings import expect
 
-CANDIDATES = (
-    "simple-gradient", "smoothgrad", "sparse-moreaugrad", "sparse-gradient",
-    "integrated-gradients", "smooth-cafo", "group-sparse-moreaugrad", "sparsified-smoothgrad",
-)  # fmt: skip
+CANDIDATES: Mapping[str, Settings] = {
+    "simple-gradient": {}, "smoothgrad": {}, "sparse-moreaugrad": {}, "sparse-gradient": {},
+    "integrated-gradients": {"steps": 32}, "smooth-cafo": {}, "group-sparse-moreaugrad": {},
+    "sparsified-smoothgrad": {},
+    "smoothgrad-quick": {"method": "smoothgrad", "samples": 14},  # 16 evaluations at most
+}  # fmt: skip
 """The last are the first that a short time leaves out."""
-QUICK: Mapping[str, Settings] = {"smoothgrad-quick": {"method": "smoothgrad", "samples": 14}}
-"""A candidate of 16 evaluations at most."""
 CHEAP: Settings = {"samples": 32, "tolerance": "preview", "max_evaluations": 256}
 """Settings of methods that take them and are not given their own."""
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -56,7 +56,7 @@ class RecommendPlan(MapsPlan):
     PARTS: ClassVar[tuple[str, ...]] = ("methods",)
 
     data: RecommendDataPlan = part(RecommendDataPlan)
-    methods: Mapping[str, Settings] = methods_option(*CANDIDATES, more=QUICK)
+    methods: Mapping[str, Settings] = methods_option(more=CANDIDATES)
     time: float = option(
         900.0, "Time that it may take, such as 90s, 15m or 2h: by an estimate it measures fewer "
         "noise levels, then fewer images, weaker attacks and fewer methods until they fit.",

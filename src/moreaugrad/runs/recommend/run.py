@@ -29,6 +29,7 @@ from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan
 from moreaugrad.runs.plans.maps import COMMON, OF_LABEL
+from moreaugrad.runs.plans.option import shown
 from moreaugrad.runs.plans.recommend import RecommendPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.recommend.fit import (
@@ -75,6 +76,7 @@ class RecommendRun(Run[RecommendPlan]):
 
     def settled(self, plan: RecommendPlan) -> RecommendPlan:
         network, inputs = self._at_hand
+        self._given = plan.model
         if plan.checkpoints and network is not None:
             raise ValueError("checkpoints: expected a network by its name, got one in memory")
         self.network = network or Network.load(plan.model, plan.compute, self.processes)
@@ -199,10 +201,7 @@ class RecommendRun(Run[RecommendPlan]):
 
     def _candidates(self, size: Size) -> Iterator[Candidate]:
         """With how a user computes them."""
-        model, given = self.plan.model, self.plan.candidates()
-        named = f"--model {shlex.quote(model.name)}"
-        if model.weights is not None:
-            named += f" --weights {shlex.quote(model.weights)}"
+        given, network = self.plan.candidates(), _network_options(self._given)
         for label in size.labels:
             own = {**self.plan.settings, **given[label]}
             name = own.pop("method")
@@ -212,7 +211,7 @@ class RecommendRun(Run[RecommendPlan]):
             arguments = "".join(f", {key}={value!r}" for key, value in own.items())
             yield Candidate(
                 label=label, method=name, settings=own,
-                command=f"moreaugrad explain IMAGE {named} --method {name} {options}".strip()
+                command=f"moreaugrad explain IMAGE {network} --method {name} {options}".strip()
                 + " --out maps",
                 python=f"mg.build({name!r}, model{arguments}).explain(x)",
             )  # fmt: skip
@@ -253,6 +252,15 @@ def stability(
         method: {index: sum(same) / len(same) for index, same in images.items()}
         for method, images in found.items()
     }
+
+
+def _network_options(model: ModelPlan) -> str:
+    """The network as the user named it, with its weights and preprocessing."""
+    named = {"model": model.name, "weights": model.weights, "labels": model.labels}
+    found = {**named, **model.preprocess.given()}
+    return " ".join(
+        f"--{key} {shlex.quote(shown(value))}" for key, value in found.items() if value is not None
+    )
 
 
 def _option(setting: str) -> str:
