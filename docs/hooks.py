@@ -40,6 +40,7 @@ MADE: dict[str, Callable[[], str]] = {
     "<!-- methods -->": methods_table,
     "<!-- options -->": options_table,
     "<!-- certify options -->": lambda: options_table("certify", only="Certificate"),
+    "<!-- recommend options -->": lambda: options_table("recommend", only="Recommendation"),
     "<!-- evaluate options -->": lambda: "\n\n".join(
         options_table("evaluate", only=panel) for panel in ("Data", "Evaluation")
     ),

@@ -14,6 +14,7 @@ USUAL = {
     "sweep": ("one.png", *MODEL, "--method", "sparse-moreaugrad", "--over", "rho", *OUT),
     "certify": ("one.png", *MODEL, "--sigma", "0.5", *OUT),
     "evaluate": (*DATA, "--methods", "sparse-moreaugrad", "--attack", "top-k", "--epsilons", "1"),
+    "recommend": (*DATA, "--methods", "sparse-moreaugrad,group-sparse-moreaugrad"),
     "train": (*DATA, "--size", "16", "--batch-size", "1", *PENALISED),
     "sanity": (*DATA, "--methods", "group-sparse-moreaugrad", "--images", "1"),
     "visualise": (*MODEL, *OUT),
@@ -79,6 +80,12 @@ WRONG = {
         ("--epsilons", "nan"), ("--epsilons", "-1"), ("--set", "top-k.steps=true"),
         ("--set", "top-k.steps=1.5"), ("--attack", "top-k:steps=1.5"), ("--attack", "a b"),
         ("--norm", "l3"), ("--set", "nosuch.steps=1"),
+    ],
+    "recommend": [
+        ("--time", "0"), ("--time", "15 days"), ("--time", "-1m"), ("--sigmas", "0"),
+        ("--top", "1"), ("--sparsities", "1"), ("--rms", "0"), ("--rms", "nan"),
+        ("--attack-steps", "0"), ("--confidence", "1"), ("--confidence", ".1"), ("--images", "0"),
+        ("--methods", "nosuch"), ("--checkpoint", "nosuch.safetensors"),
     ],
     "train": [
         ("--batch-size", "0"), ("--epochs", "0"), ("--lr", "nan"), ("--lr", "-1"), ("--size", "0"),

@@ -29,6 +29,9 @@ COMMANDS = {
     "evaluate": ["evaluate", *SET, "--methods", "simple-gradient,smoothgrad", "--block", "1",
                  "--noise-samples", "4", "--attack", "gaussian", "--epsilons", "1",
                  "--metrics", "gini,normalised-distance"],
+    "recommend": ["recommend", *SET, "--methods", "simple-gradient,smoothgrad", "--sigmas", ".2",
+                  "--noise-samples", "4", "--attack-steps", "1", "--images", "2", "--block", "1",
+                  "--time", "1h"],
     "train": ["train", *SET, "--test-split", "val", "--from-scratch", "--epochs", "2", "--size",
               "16", "--batch-size", "2", "--shards", "2"],
     "sanity": ["sanity", *SET, "--methods", "simple-gradient,smoothgrad", "--noise-samples", "2",
@@ -41,7 +44,7 @@ COMMANDS = {
 }  # fmt: skip
 """A small run of each command, of several units."""
 MAPS = ["explain", "compare", "sweep", "evaluate"]
-UNKEPT = re.compile(r"^times/|^index\.|^events/|\.moreaugrad\.lock$")
+UNKEPT = re.compile(r"^times/|^index\.|^events/|^recommendation\.|\.moreaugrad\.lock$")
 """What has clock times in it, such as the page, and the lock."""
 
 
@@ -102,7 +105,7 @@ def test_every_command_is_here() -> None:
 
 KILLED = [name for name in COMMANDS if name not in ("evaluate", "train")]
 """The others have tests of their own."""
-SHARED = ["explain", "compare", "sweep", "certify", "sanity", "visualise"]
+SHARED = ["explain", "compare", "sweep", "certify", "recommend", "sanity", "visualise"]
 
 
 @pytest.mark.parametrize("name", KILLED)
@@ -118,7 +121,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     real, again = RunDirectory.write, []
 
     def write(self: RunDirectory, stem: str, *given: object, **named: object) -> None:
-        again.append(f"{stem}.sha256")
+        again.append((self.path / f"{stem}.sha256").relative_to(out).as_posix())
         real(self, stem, *given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RunDirectory, "write", write)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
 ORDER = (
-    "Data", "Model", "Explanation", "Certificate", "Evaluation", "Randomisation", "Visualisation",
-    "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Computation", "Output",
+    "Data", "Model", "Explanation", "Recommendation", "Certificate", "Evaluation", "Randomisation",
+    "Visualisation", "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Computation",
+    "Output",
 )  # fmt: skip
 EPILOGUE = (
     "Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "

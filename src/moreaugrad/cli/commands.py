@@ -122,6 +122,15 @@ COMMANDS: dict[str, Command] = {
         "smoothgrad,sparse-moreaugrad --attack top-k --epsilons 0.5,1 --images 50 --out run\n\n"
         + RESUMED.format("evaluate"),
     ),
+    "recommend": Command(
+        plan=f"{_PLANS}recommend:RecommendPlan", run=f"{_RUNS}recommend:RecommendRun", named=True,
+        help="Measure which explanation method suits your network, within a given time.",
+        more="Compares methods at several noise levels by sparsity, faithfulness, robustness and "
+        "cost on your images; the page says which to use, and how sure that is.\n\nmoreaugrad "
+        "recommend --data photos/ --model torchvision:resnet50 --images 8 --time 15m --out advice"
+        "\n\n" + RESUMED.format("recommend"),
+        hidden=("metrics",),
+    ),
     "report": Command(
         plan=f"{_PLANS}explain:ReportPlan", run=f"{_RUNS}report:ReportRun",
         help="Draw the runs of any command: tables with intervals, curves, maps.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from moreaugrad.pictures import Picture
 
@@ -130,3 +131,31 @@ class Page:
     settings: str = ""
     tables: Sequence[Table] = ()
     charts: Sequence[Chart] = ()
+
+    template: ClassVar[str] = "page.html.j2"
+    scripts: ClassVar[Sequence[str]] = ("script.js",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What to use for a purpose. reasons: sentences. command, python: how."""
+
+    title: str
+    choice: str
+    summary: str
+    reasons: Sequence[str]
+    command: str
+    python: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecommendationPage(Page):
+    """`advice`: one for each purpose. `points`: JSON of the candidates, which the chart is drawn of
+    by a script; `charts` are shown without one. `background`: headings with a paragraph each."""
+
+    advice: Sequence[Advice] = ()
+    background: Mapping[str, str] = field(default_factory=dict)
+    points: str = ""
+
+    template: ClassVar[str] = "recommendation.html.j2"
+    scripts: ClassVar[Sequence[str]] = ("script.js", "fronts.js")

@@ -37,7 +37,7 @@ def charts(found: Sequence[Mean], metrics: Sequence[str], axis: str) -> list[Cha
                 f"{attack}: {names} against the budget, "
                 "a line for each method; the tables below hold the numbers"
             )
-            made.append(Chart(title=attack, svg=_svg(_figure(part, axis)), words=text))
+            made.append(Chart(title=attack, svg=svg(_figure(part, axis)), words=text))
     return made
 
 
@@ -80,7 +80,7 @@ def _line(panel: Axes, own: Sequence[Mean], method: str, number: int) -> None:
     panel.fill_between(budgets, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
-def _svg(shown: Figure) -> str:
+def svg(shown: Figure) -> str:
     """The same bytes each time: matplotlib would name its parts at random and write the date."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "moreaugrad"}):

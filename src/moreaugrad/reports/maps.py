@@ -59,7 +59,7 @@ def evaluated_page(
     tables = mean_tables(every, several=several)
     lost = [drop for run in runs for drop in drops(run, bases(run, base), intervals)]
     pairs = [name for run in runs for name in run.metrics if run.metric(name).kind == "pair"]
-    notes = [*_states(runs), *(line for run in runs for line in _failures(run))]
+    notes = [*_states(runs), *(line for run in runs for line in failures(run))]
     page = Page(
         title=_title(runs),
         lead="How maps change under attacks that keep the class, and what the maps are like. "
@@ -164,7 +164,7 @@ def _left_out(run: MapsFolder) -> list[str]:
     return found
 
 
-def _failures(run: MapsFolder) -> list[str]:
+def failures(run: MapsFolder) -> list[str]:
     """Methods and attacks without a result, alike ones counted together."""
     counted = Counter(
         (record["method"], record["attack"], why(record))
@@ -172,12 +172,14 @@ def _failures(run: MapsFolder) -> list[str]:
         if failed(record)
     )
     lines = [
-        f"{run.label}, {method}" + ("" if attack == CLEAN else f" under {attack}")
+        ", ".join(filter(None, (run.label, method)))
+        + ("" if attack == CLEAN else f" under {attack}")
         + f": {count} without a result: {reason}"
         for (method, attack, reason), count in counted.items()
     ]  # fmt: skip
     more = len(lines) - REASONS
-    return lines[:REASONS] + ([f"{run.label}: {more} more kinds of failures."] if more > 0 else [])
+    head = f"{run.label}: " if run.label else ""
+    return lines[:REASONS] + ([f"{head}{more} more kinds of failures."] if more > 0 else [])
 
 
 def _explanations(every: Sequence[Mean]) -> list[str]:

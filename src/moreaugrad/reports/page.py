@@ -84,14 +84,15 @@ def write_page(path: str | os.PathLike[str], page: Page) -> None:
 def _rendered(page: Page, images: _ImageFiles | None) -> str:
     """images: the files that hold them; None puts them inside."""
     environment = templates()
-    script = environment.get_template("script.js").render()
+    script = "\n".join(environment.get_template(name).render() for name in page.scripts)
     # The browser runs this script alone, even if a label contains another one.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     tiles = list(_tiles(page))
     drawn = [picture for tile in tiles for picture in tile.views.values()]
     palettes = sorted({picture.scale.palette for picture in drawn if picture.scale})
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(page.template).render(
         page=page,
+        script=script,
         tables=page.tables or _summary(page),
         views=list(dict.fromkeys(name for tile in tiles for name in tile.views)),
         palettes={name: colour_stops(name) for name in palettes},

@@ -160,42 +160,53 @@ def _plain(run: MapsFolder) -> Iterator[_Group]:
 
 
 def _worst(run: MapsFolder) -> Iterator[_Group]:
-    """For each image the attack that changed the map most, by each metric for itself.
-
-    An image counts if at least one attack ran on it, so that masked gradients do not look like
-    robustness.
-    """
+    """Of every method, budget and metric of two maps; nothing for a single attack."""
     attacks = [attack for attack in run.attacks if run.sweeps_epsilon(attack)]
     if len(attacks) < 2:
         return
     for method in run.methods:
         for epsilon in run.budgets(attacks[0]):
-            ran: dict[int, list[Record]] = {}
-            lost: dict[int, list[Record]] = {}
-            for attack in attacks:
-                for record in run.by_key.get((method, attack, epsilon), []):
-                    kind = lost if failed(record) else ran
-                    kind.setdefault(record["index"], []).append(record)
-            lost = {index: records for index, records in lost.items() if index not in ran}
-            kept = [[r for r in records if "problem" not in r] for records in lost.values()]
             for metric in run.metrics:
                 found = run.metric(metric)
-                if found.kind == "pair" and found.better in (HIGH, LOW) and (ran or lost):
-                    worst = min if found.better == HIGH else max
-                    values, unchanged = (
-                        [
-                            worst(
-                                (v for r in records if not math.isnan(v := value(r, metric))),
-                                default=math.nan,
-                            )
-                            for records in each
-                        ]
-                        for each in (ran.values(), filter(None, kept))
-                    )
-                    yield _Group(
-                        method=method, attack=WORST, epsilon=epsilon, metric=metric,
-                        values=values, failed=len(lost), unchanged=unchanged,
-                    )  # fmt: skip
+                if found.kind == "pair" and found.better in (HIGH, LOW):
+                    values, unchanged = worst_values(run, method, epsilon, metric)
+                    if values or unchanged:
+                        kept = [v for v in unchanged.values() if v is not None]
+                        yield _Group(
+                            method=method, attack=WORST, epsilon=epsilon, metric=metric,
+                            values=list(values.values()), failed=len(unchanged), unchanged=kept,
+                        )  # fmt: skip
+
+
+def worst_values(
+    run: MapsFolder, method: str, epsilon: float | None, metric: str
+) -> tuple[dict[int, float], dict[int, float | None]]:
+    """For each image, by its index, the value of the attack that changed the map most, NaN where
+    the metric has none; and of the images on which no attack ran, the value of the unchanged map,
+    None where there is no map.
+
+    An image counts if at least one attack ran on it, so that masked gradients do not look like
+    robustness.
+    """
+    ran: dict[int, list[Record]] = {}
+    lost: dict[int, list[Record]] = {}
+    for attack in filter(run.sweeps_epsilon, run.attacks):
+        for record in run.by_key.get((method, attack, epsilon), []):
+            (lost if failed(record) else ran).setdefault(record["index"], []).append(record)
+    worst = min if run.metric(metric).better == HIGH else max
+
+    def of(records: Sequence[Record]) -> float:
+        found = (value(record, metric) for record in records)
+        return worst((v for v in found if not math.isnan(v)), default=math.nan)
+
+    left = {
+        index: [record for record in records if "problem" not in record]
+        for index, records in lost.items() if index not in ran
+    }  # fmt: skip
+    return (
+        {index: of(records) for index, records in ran.items()},
+        {index: of(records) if records else None for index, records in left.items()},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +253,7 @@ def drops(run: MapsFolder, given: Mapping[str, str], intervals: Intervals) -> li
     found = []
     for method in [name for name in run.methods if name in given]:
         for metric in metrics:
-            own, other = _values(run, method, metric), _values(run, given[method], metric)
+            own, other = (clean_values(run, name, metric) for name in (method, given[method]))
             shared = [index for index in own if index in other]
             pairs = np.array([[other[i], own[i]] for i in shared]).reshape(-1, 2)
             drop = _ratio(pairs)
@@ -258,9 +269,11 @@ def drops(run: MapsFolder, given: Mapping[str, str], intervals: Intervals) -> li
     return found
 
 
-def _values(run: MapsFolder, method: str, metric: str) -> dict[int, float]:
+def clean_values(run: MapsFolder, method: str, metric: str) -> dict[int, float]:
+    """Of the clean maps, by the index of the image, where there is a value. metric: also
+    "evaluations"."""
     records = [r for r in run.by_key.get((method, CLEAN, None), []) if not failed(r)]
-    found = {record["index"]: value(record, metric) for record in records}
+    found = {record["index"]: numbers(record).get(metric, math.nan) for record in records}
     return {index: each for index, each in found.items() if not math.isnan(each)}
 
 

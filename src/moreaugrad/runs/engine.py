@@ -141,7 +141,12 @@ class Run(ABC, Generic[P]):
 
     def kept(self, directory: RunDirectory) -> bool:
         """Whether there is anything to keep of a run that has not ended well."""
-        return any(directory.finished(unit) for stage in self.stages for unit in stage)
+        return self.count(directory)[0] > 0
+
+    def count(self, directory: RunDirectory) -> tuple[int, int]:
+        """Units that are finished, and all of them."""
+        units = [unit for stage in self.stages for unit in stage]
+        return sum(map(directory.finished, units)), len(units)
 
     def results(self, directory: RunDirectory) -> Record:
         """A summary for scripts, of a finished or an interrupted run."""
@@ -187,11 +192,11 @@ class Outcome:
 
     @property
     def units(self) -> int:
-        return sum(map(len, self.run.stages))
+        return self.run.count(self.directory)[1]
 
     @property
     def finished(self) -> int:
-        return sum(self.directory.finished(unit) for stage in self.run.stages for unit in stage)
+        return self.run.count(self.directory)[0]
 
     @property
     def complete(self) -> bool:

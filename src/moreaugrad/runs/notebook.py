@@ -54,6 +54,7 @@ Target = int | str | Sequence[int] | Tensor | None
 Parts = str | Iterable[str] | Mapping[str, Settings]
 """Names, or settings by name."""
 P = TypeVar("P", bound=Plan)
+M = TypeVar("M", bound=MapsPlan)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,7 +134,7 @@ def explain(
     and other fields of `runs.plans.explain.ExplainPlan`.
     Errors: ValueError or TypeError for a plan that cannot be run.
     """
-    given = _plan(ExplainPlan, plan, methods=_parts(METHODS, methods))
+    given = plan_with(ExplainPlan, plan, methods=parts_of(METHODS, methods))
     return _run("explain", given, model, data, images, target, out, overwrite)
 
 
@@ -150,7 +151,7 @@ def compare(
 ) -> Results:
     """Explains images by several methods, as `moreaugrad compare` does: `explain` with other
     methods by default."""
-    given = _plan(ExplainPlan, plan, methods=_parts(METHODS, methods))
+    given = plan_with(ExplainPlan, plan, methods=parts_of(METHODS, methods))
     return _run("compare", given, model, data, images, target, out, overwrite)
 
 
@@ -179,8 +180,8 @@ def evaluate(
     if metrics is not None:
         plan["metrics"] = metrics
     budgets = (epsilons,) if isinstance(epsilons, (int, float)) else tuple(epsilons)
-    given = _plan(
-        EvaluatePlan, plan, methods=_parts(METHODS, methods), attacks=_parts(ATTACKS, attacks),
+    given = plan_with(
+        EvaluatePlan, plan, methods=parts_of(METHODS, methods), attacks=parts_of(ATTACKS, attacks),
         epsilons=budgets,
     )  # fmt: skip
     return _run("evaluate", given, model, data, images, target, out, overwrite)
@@ -198,7 +199,7 @@ def report(*runs: str | os.PathLike[str], out: str | os.PathLike[str], **plan: A
     return Path(out) / PAGE
 
 
-def _parts(registry: Any, given: Parts) -> dict[str, Settings]:
+def parts_of(registry: Any, given: Parts) -> dict[str, Settings]:
     """Errors: ValueError for an unknown name, TypeError for what names nothing."""
     what = f"{registry.part}s: expected names, or settings by name"
     if isinstance(given, Mapping):
@@ -214,13 +215,13 @@ def _parts(registry: Any, given: Parts) -> dict[str, Settings]:
     return read_parts(registry, {}, chosen_names(registry, names)) if names else {}
 
 
-def _plan(kind: type[P], given: Mapping[str, Any], **own: Any) -> P:
+def plan_with(kind: type[P], given: Mapping[str, Any], **own: Any) -> P:
     """A plan with options by name; those of methods go to every method that has them."""
     common = {name: value for name, value in given.items() if name in COMMON}
     others = {name: value for name, value in given.items() if name not in COMMON}
     own["settings"] = {**others.pop("settings", {}), **common}
     if "metrics" in others:
-        others["metrics"] = _parts(METRICS, others["metrics"])
+        others["metrics"] = parts_of(METRICS, others["metrics"])
     return _with(kind(**own), others)
 
 
@@ -242,10 +243,10 @@ def _replaced(plan: P, place: Sequence[str], value: Any) -> P:
     return replace(plan, **{head: _replaced(getattr(plan, head), rest, value) if rest else value})
 
 
-def _run(
-    command: str, plan: Any, model: Model, data: Data, images: int | None, target: Target, out: Any,
-    overwrite: bool,
-) -> Results:  # fmt: skip
+def prepared(
+    plan: M, model: Model, data: Data, images: int | None, target: Target
+) -> tuple[M, Network | None, Inputs | None]:
+    """The plan of a network, images and classes, and those that are at hand."""
     data = torch.as_tensor(data) if isinstance(data, np.ndarray) else data
     network: Network | None = None
     if isinstance(model, str):
@@ -271,7 +272,16 @@ def _run(
         plan = replace(plan, data=replace(_data(plan, data), images=images))
     else:
         raise TypeError("target: expected one class for all images, unless they are a tensor")
-    run = MapsRun(replace(plan, target=target), command=command, network=network, inputs=inputs)
+    chosen: dict[str, Any] = {"target": target}
+    return replace(plan, **chosen), network, inputs
+
+
+def _run(
+    command: str, plan: Any, model: Model, data: Data, images: int | None, target: Target, out: Any,
+    overwrite: bool,
+) -> Results:  # fmt: skip
+    plan, network, inputs = prepared(plan, model, data, images, target)
+    run = MapsRun(plan, command=command, network=network, inputs=inputs)
     with tempfile.TemporaryDirectory() if out is None else nullcontext(str(out)) as place:
         outcome = execute(run, Path(place), overwrite=overwrite)
         if outcome.interrupted:
@@ -306,7 +316,7 @@ def _data(plan: MapsPlan, data: Any) -> DataPlan:
         )
     files = tuple(map(str, names))
     whole = len(files) == 1 and (Path(files[0]).is_dir() or zipfile.is_zipfile(files[0]))
-    if files == (CELLS,) or (whole and isinstance(plan, EvaluatePlan)):
+    if files == (CELLS,) or (whole and not isinstance(plan, ExplainPlan)):
         return replace(plan.data, source=files[0])
     return replace(plan.data, files=files)
 

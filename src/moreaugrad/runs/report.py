@@ -10,6 +10,7 @@ from moreaugrad.reports import page_files
 from moreaugrad.reports.folder import PAGE, read_config
 from moreaugrad.reports.maps import evaluated_page, explained_page
 from moreaugrad.reports.reading import MapsFolder
+from moreaugrad.reports.recommended import recommended_files
 from moreaugrad.reports.statistics import Intervals
 from moreaugrad.reports.studies import study_page
 from moreaugrad.runs.directory import RunDirectory
@@ -21,6 +22,7 @@ from moreaugrad.runs.plans.explain import ReportPlan
 UNIT = "report"
 MAPS = ("explain", "compare", "sweep", "demo", "evaluate")
 """Commands whose runs go together on a page."""
+RECOMMEND = "recommend"
 
 
 class ReportRun(Run[ReportPlan]):
@@ -52,6 +54,8 @@ class ReportRun(Run[ReportPlan]):
                     f"{others[0]}: expected it alone; only runs of explain, compare, sweep and "
                     "evaluate go together on a page"
                 )
+            if self.commands[others[0]] == RECOMMEND:
+                return recommended_files(others[0])[0]
             return page_files(study_page(others[0]), PAGE)
         paths = [Path(name) for name in self.plan.runs]
         names = unique_names([path.resolve().name for path in paths])

@@ -155,12 +155,15 @@ def without(methods: Mapping[str, Settings], name: str, value: Any) -> dict[str,
     }  # fmt: skip
 
 
-def methods_option(*usual: str, group: str = "Explanation") -> Any:
-    """The field of a plan's methods. usual: names of the default ones."""
+def methods_option(
+    *usual: str, group: str = "Explanation", more: Mapping[str, Settings] = {}
+) -> Any:
+    """The field of a plan's methods. usual: names of the default ones; more: by their labels."""
     return option(
-        {name: {} for name in usual},
+        {**{name: {} for name in usual}, **more},
         "Names of methods, separated by commas; all; or all,-NAME for all but one.",
-        "--methods", "--method", "-m", group=group, read=read_methods, shown=", ".join(usual),
+        "--methods", "--method", "-m", group=group, read=read_methods,
+        shown=", ".join((*usual, *more)),
     )  # fmt: skip
 
 

@@ -1,0 +1,179 @@
+"""The evaluation that a recommendation is made of, as large as the time allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from moreaugrad.curvature.second_derivatives import softplus_surrogate
+from moreaugrad.explainers.moreau import Moreau
+from moreaugrad.files.foreign import some
+from moreaugrad.reports.comparisons import LEAST_IMAGES
+from moreaugrad.runs.cost import Cost
+from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.maps.block import evaluations, title
+from moreaugrad.runs.maps.methods import Method
+from moreaugrad.runs.maps.setup import Setup
+from moreaugrad.runs.network import Network
+from moreaugrad.runs.plans.explain import EvaluatePlan
+from moreaugrad.runs.plans.recommend import RecommendPlan
+from moreaugrad.score.forward import call
+
+KEPT, FAITHFUL, TIES = "top-k", "aopc", "top-k-ties"
+EXACT, TRANSFER = "exact", "transfer"
+BETA = 30.0
+"""Of the softplus network that stands for one with kinks."""
+DRAWS = 4
+"""Noise samples of a map in the steps of an attack."""
+SIDE, REPLACED, ORDERS = 8, 16, 2
+"""Regions along a side of the image, those that AOPC replaces, and its random orders."""
+FORWARD = 1 / 3
+"""Of an evaluation, which goes forward and back."""
+SOLVED = 0.5
+"""Of the most evaluations of MoreauGrad's maps, those that they usually take at most."""
+FEWEST_STEPS, FEWEST_METHODS = 3, 3
+KEPT_MAPS = 2
+"""Images whose maps are kept, for a report with images."""
+
+
+def evaluation_plan(
+    plan: RecommendPlan, network: Network, inputs: Inputs, labels: Sequence[str], steps: int
+) -> EvaluatePlan:
+    """The evaluation of candidates by their labels. plan: with every choice made."""
+    first = inputs.first(network)
+    largest = {"ratio": plan.top, "nonzero": False}
+    attack: dict[str, Any] = {
+        "attack": "matched", "metric": KEPT, "units": "pixel" if network.bounded else "input",
+        "through": ["implicit", "straight-through", "stein"], "draws": DRAWS, "steps": steps,
+        **({"surrogate": BETA} if has_kinks(network, first) else {}),
+    }  # fmt: skip
+    transfer = {**attack, "source": "simple-gradient", "measured": False, "steps": 2 * steps}
+    every = plan.candidates()
+    return EvaluatePlan(
+        data=inputs.plan, target=plan.target, seed=plan.seed, model=plan.model,
+        settings=plan.settings, methods={label: every[label] for label in labels},
+        metrics={
+            KEPT: largest, TIES: largest, "zeros": {}, "gini": {},
+            FAITHFUL: {
+                "size": max(1, min(first.shape[-2:]) // SIDE), "steps": REPLACED, "draws": ORDERS,
+            },
+        },
+        attacks={EXACT: attack, TRANSFER: transfer}, epsilons=(budget(plan, network, first),),
+        maps=None if plan.checkpoints else KEPT_MAPS, block=plan.block, compute=plan.compute,
+    )  # fmt: skip
+
+
+def budget(plan: RecommendPlan, network: Network, first: torch.Tensor) -> float:
+    """The L2 norm of an attack, in pixels of [0, 1], or in the network's units where nothing says
+    what a pixel is; three digits of it."""
+    length = plan.rms * math.sqrt(first[0].numel())
+    length /= 1.0 if network.bounded else network.model.preprocess.std[0]
+    return float(f"{length:.3g}")
+
+
+def has_kinks(network: Network, first: torch.Tensor) -> bool:
+    """Whether there are activations that softplus can stand for."""
+    try:
+        with torch.no_grad():
+            call(softplus_surrogate(network.model.module, BETA), first)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is measured. labels: of the candidates."""
+
+    images: int
+    steps: int
+    labels: tuple[str, ...]
+
+
+def sizes(plan: RecommendPlan, images: int) -> Iterator[Size]:
+    """From all that was asked for to the least, in the order in which it is given up: noise levels
+    and sparsities after the first, images down to those that intervals need, half of the attacks'
+    steps, and methods from the last on."""
+    labels, methods = tuple(plan.candidates()), len(plan.methods)
+    size = Size(images=images, steps=plan.steps, labels=labels)
+    yield size
+    for count in range(len(labels) - 1, methods - 1, -1):
+        size = replace(size, labels=labels[:count])
+        yield size
+    for fewer in range(images - 1, LEAST_IMAGES - 1, -1):
+        size = replace(size, images=fewer)
+        yield size
+    for steps in range(plan.steps - 1, FEWEST_STEPS - 1, -1):
+        size = replace(size, steps=steps)
+        yield size
+    for count in range(len(size.labels) - 1, FEWEST_METHODS - 1, -1):
+        size = replace(size, labels=labels[:count])
+        yield size
+
+
+def costs(plan: RecommendPlan, setup: Setup, size: Size, each: float) -> list[Cost]:
+    """Of the maps, the attacks and the faithfulness of a size. setup: of all candidates. each:
+    seconds of an evaluation."""
+    found = []
+    for method in setup.methods:
+        if method.label in size.labels:
+            for name, count, spent in _spent(plan, setup, method, size):
+                found.append(Cost.of(name, count, spent, each))
+    return found
+
+
+def _spent(
+    plan: RecommendPlan, setup: Setup, method: Method, size: Size
+) -> Iterator[tuple[str, int, int]]:
+    """What is computed, for how many images, and the evaluations of each."""
+    part = SOLVED if isinstance(method.explainer, Moreau) else 1.0
+    own = round(part * evaluations(method))
+    yield method.label, size.images * (1 + len(plan.checkpoints)), own
+    passes = ORDERS * (REPLACED + 1) * FORWARD
+    yield f"{method.label}, AOPC", size.images, round(passes)
+    for attack in setup.attacks[method.label]:
+        found = attack.attack
+        if found is not None:
+            steps = size.steps * (2 if attack.label == TRANSFER else 1)
+            shorter: dict[str, Any] = {"steps": steps}
+            spent = replace(found, **shorter).budget()
+            steps_part = part if attack.label == EXACT else 1.0
+            yield title(method, attack), size.images, round(steps_part * spent) + own
+
+
+def fitting(plan: RecommendPlan, setup: Setup, each: float) -> tuple[Size, list[Cost]]:
+    """The first size whose estimate is within the plan's time, or the least; with its costs."""
+    for size in sizes(plan, len(setup.inputs.chosen)):
+        found = costs(plan, setup, size, each)
+        if sum(cost.seconds for cost in found) <= plan.time:
+            break
+    return size, found
+
+
+def left_out(plan: RecommendPlan, images: int, size: Size) -> list[str]:
+    """What was asked for and is not measured, in words."""
+    every = plan.candidates()
+    lost = [label for label in every if label not in size.labels]
+    found = [f"{len(lost)} of {len(every)} candidates ({some(lost, ', ')})"] if lost else []
+    if size.images < images:
+        found.append(f"{images - size.images} of {images} images")
+    if size.steps < plan.steps:
+        found.append(f"{plan.steps - size.steps} of {plan.steps} steps of the attacks")
+    return found
+
+
+def fewer(inputs: Inputs, count: int, seed: int, network: Network) -> Inputs:
+    """The inputs of a run of so many images."""
+    if count >= len(inputs.chosen):
+        return inputs
+    if inputs.x is not None:
+        known = [one.item.index for one in inputs.chosen[:count]]
+        return Inputs.of(inputs.x[:count], [i for i in known if i is not None] or None)
+    plan = replace(inputs.plan, indices=inputs.plan.indices[:count])
+    if not plan.indices:
+        plan = replace(plan, images=count)
+    return Inputs.open(plan, seed, network)

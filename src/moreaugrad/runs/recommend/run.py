@@ -1,0 +1,272 @@
+"""The command `recommend`: an evaluation of candidates, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from moreaugrad.attacks.catalogue import CLEAN
+from moreaugrad.explainers import METHODS
+from moreaugrad.files.atomic import LOCK
+from moreaugrad.files.units import Record
+from moreaugrad.metrics import METRICS
+from moreaugrad.reports.folder import CONFIG, ENVIRONMENT, PAGE_UNIT, SAMPLES
+from moreaugrad.reports.folder import METHODS as MAPS
+from moreaugrad.reports.reading import MapsFolder
+from moreaugrad.reports.recommendation import Candidate, Measured, recommendation
+from moreaugrad.reports.recommended import RECOMMENDATION, TABLE, recommended_files
+from moreaugrad.runs.cost import Estimate, seconds_per_evaluation
+from moreaugrad.runs.directory import RunDirectory, json_text
+from moreaugrad.runs.engine import Failure, Files, Outcome, Run, Watch, execute
+from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.maps.run import MapsRun
+from moreaugrad.runs.network import Network, computing
+from moreaugrad.runs.plans.common import ModelPlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
+from moreaugrad.runs.plans.maps import COMMON, OF_LABEL
+from moreaugrad.runs.plans.option import shown
+from moreaugrad.runs.plans.recommend import RecommendPlan
+from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.recommend.fit import (
+    KEPT,
+    Size,
+    evaluation_plan,
+    fewer,
+    fitting,
+    left_out,
+)
+
+PLAN, TIMES = "plan", "times/evaluation.json"
+EVALUATION, NETWORKS = "evaluation", "networks"
+
+
+class RecommendRun(Run[RecommendPlan]):
+    """Its unit is the choice of what is measured, `plan.json`, because a time is measured for it.
+    `evaluation` and, for each checkpoint, `networks/NUMBER` are folders of runs of `evaluate`."""
+
+    command = "recommend"
+    patterns = (PLAN, PAGE_UNIT)
+    others = (
+        RECOMMENDATION, TABLE, "times/*.json",
+        *(
+            f"{folder}/{name}"
+            for folder in (EVALUATION, f"{NETWORKS}/*")
+            for name in (
+                f"{SAMPLES}/*", f"{MAPS}/*/*", "records.*", CONFIG, ENVIRONMENT, LOCK,
+            )
+        ),
+    )  # fmt: skip
+    units = MappingProxyType({PLAN: None})
+
+    def __init__(
+        self, plan: RecommendPlan, processes: Processes | None = None, watch: Watch | None = None,
+        *, words: str = "", network: Network | None = None, inputs: Inputs | None = None,
+        command: str = "recommend",
+    ) -> None:  # fmt: skip
+        """As of `MapsRun`."""
+        self.words, self._at_hand = words, (network, inputs)
+        self._failures: list[Failure] = []
+        self._runs: list[MapsRun] = []
+        super().__init__(plan, processes, watch)
+
+    def settled(self, plan: RecommendPlan) -> RecommendPlan:
+        network, inputs = self._at_hand
+        self._given = plan.model
+        if plan.checkpoints and network is not None:
+            raise ValueError("checkpoints: expected a network by its name, got one in memory")
+        self.network = network or Network.load(plan.model, plan.compute, self.processes)
+        self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
+        chosen: dict[str, Any] = {"data": self.inputs.plan, "compute": self.network.compute}
+        plan = replace(plan, model=self.network.resolved(plan.model), **chosen)
+        size = Size(
+            images=len(self.inputs.chosen), steps=plan.steps, labels=tuple(plan.candidates())
+        )
+        every = self._evaluation(plan, size)  # refuses what cannot be run
+        self.setup = every.setup
+        # Weights that do not fit are refused before anything is computed.
+        models = [replace(plan.model, weights=file, digest="") for file in plan.checkpoints]
+        self._networks = [
+            (model, Network.load(model, plan.compute, self.processes)) for model in models
+        ]
+        return replace(plan, target=every.plan.target)
+
+    def _evaluation(self, plan: RecommendPlan, size: Size) -> MapsRun:
+        inputs = fewer(self.inputs, size.images, plan.seed, self.network)
+        chosen = evaluation_plan(plan, self.network, inputs, size.labels, size.steps)
+        return MapsRun(
+            chosen, self.processes, self.watch, command="evaluate", network=self.network,
+            inputs=inputs,
+        )  # fmt: skip
+
+    def _each(self) -> float:
+        """Seconds of an evaluation."""
+        first = self.inputs.first(self.network)
+        with computing(self.compute):
+            return seconds_per_evaluation(self.setup.methods[0].explainer, first, None)
+
+    def do(self, unit: str, directory: RunDirectory) -> Files:
+        each = self._each()
+        size, _ = fitting(self.plan, self.setup, each)
+        directory.put(TIMES, json_text(each).encode())
+        return {f"{PLAN}.json": json_text(vars(size) | {"labels": list(size.labels)}).encode()}
+
+    def _size(self, directory: RunDirectory) -> Size:
+        found = directory.json(PLAN)
+        return Size(**(found | {"labels": tuple(found["labels"])}))
+
+    def after(self, stage: Sequence[str], directory: RunDirectory) -> None:
+        size = self._size(directory)
+        if lost := left_out(self.plan, len(self.inputs.chosen), size):
+            self.watch.news(f"note: for want of time it leaves out {'; '.join(lost)}")
+        self._runs = [self._evaluation(self.plan, size)]
+        self._execute(self._runs[0], directory.path / EVALUATION)
+        for number, (model, network) in enumerate(self._networks):
+            self._runs.append(self._other(model, network, size, directory))
+            self._execute(self._runs[-1], directory.path / NETWORKS / str(number))
+
+    def _execute(self, run: MapsRun, folder: Path) -> None:
+        outcome: Outcome = execute(run, folder)
+        self._failures += outcome.failures
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+
+    def _other(
+        self, model: ModelPlan, network: Network, size: Size, directory: RunDirectory
+    ) -> MapsRun:
+        """Maps of another network, of the same images and for the classes that this one's are."""
+        plan = self._runs[0].plan
+        assert isinstance(plan, EvaluatePlan)
+        inputs = self._runs[0].inputs
+        classes = {
+            record["index"]: record["target"]["class"]
+            for record in MapsFolder.read(directory.path / EVALUATION).records
+            if record["attack"] == CLEAN and "target" in record
+        }
+        chosen = [
+            replace(one, item=replace(one.item, index=classes[one.index]))
+            for one in inputs.chosen if one.index in classes
+        ]  # fmt: skip
+        same = replace(inputs, chosen=chosen)
+        plain = replace(
+            plan, target=OF_LABEL, attacks={}, epsilons=(), metrics={}, model=model,
+            methods={label: plan.methods[label] for label in size.labels},
+        )  # fmt: skip
+        return MapsRun(
+            plain, self.processes, self.watch, command="evaluate", network=network, inputs=same
+        )
+
+    def count(self, directory: RunDirectory) -> tuple[int, int]:
+        own, every = super().count(directory)
+        folders = [EVALUATION, *(f"{NETWORKS}/{n}" for n in range(len(self._networks)))]
+        for run, name in zip(self._runs, folders, strict=False):
+            inner = RunDirectory(directory.path / name, run.command, type(run.plan))
+            done, units = run.count(inner)
+            own, every = own + done, every + units
+        return own, every
+
+    def failures(self, directory: RunDirectory) -> Iterable[Failure]:
+        return self._failures
+
+    def finish(self, directory: RunDirectory) -> None:
+        run = MapsFolder.read(directory.path / EVALUATION)
+        each = json.loads((directory.path / TIMES).read_bytes())
+        size = self._size(directory)
+        others = [
+            MapsFolder.read(directory.path / NETWORKS / str(number))
+            for number in range(len(self._networks))
+        ]
+        record = recommendation(
+            Measured(
+                run=run, epsilon=run.config["epsilons"][0], metric=KEPT,
+                candidates=list(self._candidates(size)), seconds=each,
+                stability=stability(run, others, self.plan.top) if others else {},
+                confidence=self.plan.confidence, top=self.plan.top,
+            )
+        )  # fmt: skip
+        record |= {
+            "command": self.words, "model": self.network.model.name,
+            "left_out": left_out(self.plan, len(self.inputs.chosen), size),
+            "checkpoints": len(others), "rms": self.plan.rms, "steps": size.steps,
+            "time": self.plan.time,
+        }  # fmt: skip
+        directory.put(RECOMMENDATION, json_text(record).encode())
+        page, table = recommended_files(directory.path)
+        directory.put(TABLE, table)
+        directory.write(PAGE_UNIT, page)
+
+    def _candidates(self, size: Size) -> Iterator[Candidate]:
+        """With how a user computes them."""
+        given, network = self.plan.candidates(), _network_options(self._given)
+        for label in size.labels:
+            own = {**self.plan.settings, **given[label]}
+            name = own.pop("method")
+            known = METHODS[name].defaults()
+            own = {key: value for key, value in own.items() if key in known}
+            options = " ".join(f"{_option(key)}{_text(value)}" for key, value in own.items())
+            arguments = "".join(f", {key}={value!r}" for key, value in own.items())
+            yield Candidate(
+                label=label, method=name, settings=own,
+                command=f"moreaugrad explain IMAGE {network} --method {name} {options}".strip()
+                + " --out maps",
+                python=f"mg.build({name!r}, model{arguments}).explain(x)",
+            )  # fmt: skip
+
+    def results(self, directory: RunDirectory) -> Record:
+        """The recommendation, of a finished run."""
+        file = directory.path / RECOMMENDATION
+        return {"recommendation": json.loads(file.read_bytes())} if file.is_file() else {}
+
+    def estimate(self) -> Estimate:
+        """Of what fits into the time."""
+        each = self._each()
+        size, found = fitting(self.plan, self.setup, each)
+        lost = left_out(self.plan, len(self.inputs.chosen), size)
+        self.notes = [f"for want of time it leaves out {'; '.join(lost)}"] if lost else []
+        return Estimate.of(size.images, found, self.network.device)
+
+
+def stability(
+    run: MapsFolder, others: Sequence[MapsFolder], top: float
+) -> Mapping[str, Mapping[int, float]]:
+    """By method and image, the mean overlap of the largest entries of a network's map with those
+    of the other networks'."""
+    overlap = METRICS.build("top-k", ratio=top, nonzero=False)
+    found: dict[str, dict[int, list[float]]] = {}
+    maps = {
+        (record["method"], record["index"]): values
+        for record in run.records
+        if record["attack"] == CLEAN and (values := run.map(record)) is not None
+    }
+    for other in others:
+        for record in other.records:
+            key, values = (record["method"], record["index"]), other.map(record)
+            if key in maps and values is not None:
+                same = float(overlap(maps[key][None], values[None])[0])
+                found.setdefault(key[0], {}).setdefault(key[1], []).append(same)
+    return {
+        method: {index: sum(same) / len(same) for index, same in images.items()}
+        for method, images in found.items()
+    }
+
+
+def _network_options(model: ModelPlan) -> str:
+    """The network as the user named it, with its weights and preprocessing."""
+    named = {"model": model.name, "weights": model.weights, "labels": model.labels}
+    found = {**named, **model.preprocess.given()}
+    return " ".join(
+        f"--{key} {shlex.quote(shown(value))}" for key, value in found.items() if value is not None
+    )
+
+
+def _option(setting: str) -> str:
+    """What a value follows."""
+    return f"{COMMON[setting].name} " if setting in COMMON else f"--set {setting}="
+
+
+def _text(value: Any) -> str:
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
