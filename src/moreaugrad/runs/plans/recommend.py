@@ -15,9 +15,9 @@ from moreaugrad.runs.plans.text import Settings
 from moreaugrad.settings import expect
 
 CANDIDATES: Mapping[str, Settings] = {
-    "simple-gradient": {}, "smoothgrad": {}, "sparse-moreaugrad": {}, "sparse-gradient": {},
-    "integrated-gradients": {"steps": 32}, "smooth-cafo": {}, "group-sparse-moreaugrad": {},
-    "sparsified-smoothgrad": {},
+    "simple-gradient": {}, "smoothgrad": {}, "sparse-moreaugrad": {}, "sparse-smoothgrad": {},
+    "sparse-gradient": {}, "integrated-gradients": {"steps": 32}, "smooth-cafo": {},
+    "group-sparse-moreaugrad": {}, "sparsified-smoothgrad": {},
     "smoothgrad-quick": {"method": "smoothgrad", "samples": 14},  # 16 evaluations at most
 }  # fmt: skip
 """The last are the first that a short time leaves out."""
