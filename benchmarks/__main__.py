@@ -60,6 +60,8 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
             "mobilenetv2",
         )
     },
+    "pixels-resnet20": _part("pixels", network="resnet20"),
+    "pixels-squeezenet": _part("pixels", network="squeezenet"),
     "guidance-resnet20": _part("guidance", network="resnet20"),
     "guidance-vit-gelu": _part("guidance", network="vit-gelu"),
     "guidance-vit-relu": _part("guidance", network="vit-relu"),

@@ -14,7 +14,7 @@ from moreaugrad.cli.entry import run
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan, PreprocessPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan, SweepPlan
 from moreaugrad.runs.plans.option import with_options
-from moreaugrad.runs.plans.studies import CertifyPlan
+from moreaugrad.runs.plans.studies import CertifyPlan, SanityPlan
 from moreaugrad.runs.plans.toml import digests, plan_toml, read_plan
 from moreaugrad.runs.plans.train import OptimiserPlan, TrainPlan
 
@@ -129,6 +129,9 @@ def test_a_new_value_takes_what_belonged_to_the_old_one_with_it() -> None:
     assert with_options(certify, {"--sigma": "0.3"}) == CertifyPlan(sigma=0.3)
     absolute = with_options(certify, {"--sigma": "0.3", "--sigma-mode": "absolute"})
     assert absolute == CertifyPlan(sigma=0.3, sigma_mode="absolute")
+
+    # A command of few images explains as few of any data set.
+    assert with_options(SanityPlan(), {"--data": "folder"}).data.images == 16
 
     sweep = SweepPlan(over="rho", values=(0.1, 1.0), settings={"eta": 0.01})
     assert with_options(sweep, {"--over": "eta"}) == SweepPlan(over="eta")

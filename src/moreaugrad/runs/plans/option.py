@@ -6,7 +6,6 @@ import dataclasses
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from moreaugrad.registry import choose
@@ -80,9 +79,9 @@ def option(
     return _field(default, kept, option=made, path=path)
 
 
-def part(kind: type[Plan], **given: Any) -> Any:
-    """A field that is a plan of its own, by default with these values."""
-    return dataclasses.field(default_factory=partial(kind, **given))
+def part(kind: type[Plan]) -> Any:
+    """A field that is a plan of its own."""
+    return dataclasses.field(default_factory=kind)
 
 
 def whole(kind: type[Plan]) -> Any:

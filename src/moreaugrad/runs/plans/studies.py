@@ -105,6 +105,15 @@ class CertifyPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SanityDataPlan(DataPlan):
+    """A few images, because each is explained for every randomised copy of the network."""
+
+    images: int | None = option(
+        16, "Number of images, chosen by --seed.", within="[1, inf)", clears=("indices",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SanityPlan(MapsPlan):
     """Maps of copies of a network with randomised weights, compared with those of the network.
 
@@ -116,7 +125,7 @@ class SanityPlan(MapsPlan):
 
     GROUP: ClassVar[str] = "Randomisation"
 
-    data: DataPlan = part(DataPlan, images=16)
+    data: SanityDataPlan = part(SanityDataPlan)
     methods: Mapping[str, Settings] = methods_option("simple-gradient")
     metrics: Mapping[str, Settings] = option(
         PAIRS, "Names of metrics of pairs of maps, separated by commas.", read=read_metrics,
