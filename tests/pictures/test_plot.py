@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.pictures import draw, palette, read_settings
+from moreaugrad.pictures import Style, draw, palette, photo, read_settings
 from moreaugrad.pictures.plot import figure, plot_maps, save_figure
 from moreaugrad.solvers.solution import Status
 
@@ -80,11 +80,12 @@ def test_a_notebook_shows_it_without_pyplot(tmp_path):
     assert plt.get_fignums() == before
 
 
-def explanation(maps, inputs):
+def explanation(maps, inputs, z_scores=None):
     classes = torch.tensor([3, 5])
     return Explanation(
         maps=maps,
         inputs=inputs,
+        z_scores=z_scores,
         target=classes,
         prediction=classes,
         score=torch.zeros(2),
@@ -114,6 +115,20 @@ def test_an_explanation_of_several_inputs_plots_the_part_asked_for():
     several = explanation(maps, tuple(torch.randn_like(part) for part in maps))
     bars = several.plot(part=1, title="features").axes[0].patches
     assert [bar.get_height() for bar in bars] == pytest.approx(maps[1][0].tolist())
+
+
+def test_an_explanation_is_plotted_with_its_own_z_scores():
+    maps, inputs, z = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), 3 * torch.rand(2, 3, 8, 8)
+    style = Style(certain=0.9)
+    for row in (0, 1):
+        shown = explanation(maps, inputs, z).plot(index=row, style=style)
+        over = panels(shown)["overlay"].images[0].get_array()
+        drawn = [
+            draw(maps[row], photo(inputs[row]).pixels, style, scores)["overlay"].pixels
+            for scores in (z[row], None)
+        ]
+        assert np.array_equal(over, drawn[0])
+        assert not np.array_equal(over, drawn[1])
 
 
 def test_an_explanation_that_is_not_finite_is_not_plotted():
