@@ -79,9 +79,11 @@ def run(context: Context, network: str) -> Result:
             )
         ],
         notes=[
-            "important: certified to be among the largest tenth of the pixels in most maps at noisy "
-            "inputs; the rest abstains. All pixels of an image together, with the confidence of "
-            "the settings; 95 % intervals of ten images or more (Student's t)"
+            (
+                "important: certified to be among the largest tenth of the pixels in most maps at "
+                "noisy inputs; the rest abstains. All pixels of an image together, with the "
+                "confidence of the settings; 95 % intervals of ten images or more (Student's t)"
+            )
         ],
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +65,9 @@ class SanityRun(Run[SanityPlan]):
         self.target = self.inputs.targets(chosen, target, network)
         known = dict(network.model.module.named_modules())
         blocks = plan.blocks or layers(network.model.module, self.x[:1])
+        data: Any = self.inputs.plan  # of the plan's own class
         plan = replace(
-            plan, data=self.inputs.plan, target=target, settings={}, metrics=given,
+            plan, data=data, target=target, settings={}, metrics=given,
             methods={method.label: method.settings for method in methods},
             blocks=tuple(choose("blocks", name, known) for name in blocks),
             model=network.resolved(plan.model), compute=network.compute,
