@@ -80,7 +80,6 @@ def test_help_does_not_import_torch() -> None:
 
 QUICK = {
     "simple-gradient": {}, "sparse-gradient": {}, "deeplift": {}, "smoothgrad": {"samples": 4},
-    "sparse-smoothgrad": {"samples": 4},
     "integrated-gradients": {"steps": 4}, "moreaugrad": {"sigma": 0},
     "sparse-moreaugrad": {"sigma": 0}, "group-sparse-moreaugrad": {"tolerance": 0.5},
 }  # fmt: skip

@@ -15,9 +15,10 @@ from moreaugrad.reports import Sweep, Tile
 from moreaugrad.reports.folder import tensor_name
 from moreaugrad.reports.tables import table_title
 from moreaugrad.reports.wording import setting
+from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.methods import BudgetedAttack, swept
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.common import ComputePlan, ModelPlan
+from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
 from moreaugrad.runs.plans.explain import SweepPlan
 from moreaugrad.runs.plans.retrain import DiffRoarPlan
 from moreaugrad.runs.retrain.diffroar import Masking
@@ -68,10 +69,12 @@ def test_no_two_numbers_have_one_name(place: str) -> None:
     assert len({PLACES[place](value) for value in CLOSE}) == len(CLOSE)
 
 
-def test_no_two_values_of_a_sweep_have_one_file() -> None:
+def test_no_two_values_of_a_sweep_have_one_file(tmp_path: Path) -> None:
     plan = SweepPlan(method="moreaugrad", over="rho", values=tuple(CLOSE))
     network = Network.load(ModelPlan(name="tiny_models:smooth"), ComputePlan(device="cpu"))
-    _, found = swept(plan, {}, 0, network, None, torch.zeros(1, 3, 16, 16))
+    Image.fromarray(np.full((16, 16, 3), 99, np.uint8)).save(tmp_path / "0.png")
+    inputs = Inputs.open(DataPlan(files=(str(tmp_path / "0.png"),)), 0, network)
+    _, found = swept(plan, {}, 0, network, None, inputs.first(network), inputs)
     assert len({method.label for method in found}) == len(CLOSE)
     assert [method.label.partition("=")[2] for method in found] == sorted(map(repr, CLOSE))
     torch.testing.assert_close(
