@@ -58,8 +58,8 @@ def no_map(record: Record) -> str:
 
 
 class Meter:
-    """How far a process is, in gradient evaluations. A map is expected to take the mean of those
-    before it, an attack all that it may."""
+    """How far a process is, in gradient evaluations. A map, or an attack, is expected to take the
+    mean of those before it, the first one all that it may."""
 
     def __init__(
         self, setup: Setup, watch: Watch, units: Sequence[tuple[Method, Sequence[Chosen]]]
@@ -77,21 +77,18 @@ class Meter:
         what = title(method, attack)
         return lambda done, _: self._report(what, done * self._expected[what])
 
-    def mapped(self, method: Method, images: int, taken: Sequence[int]) -> None:
+    def done(
+        self, method: Method, images: int, taken: Sequence[int],
+        attack: BudgetedAttack | None = None,
+    ) -> None:  # fmt: skip
         """Maps of so many images are done; those that did not fail took these evaluations."""
-        known = self._taken.setdefault(method.label, [])
+        what = title(method, attack)
+        known = self._taken.setdefault(what, [])
         known += taken
         if known:
-            self._expected[method.label] = sum(known) / len(known)
-        self._done(method.label, images, sum(taken))
-
-    def attacked(self, method: Method, images: int, attack: BudgetedAttack) -> None:
-        what = title(method, attack)
-        self._done(what, images, images * self._expected[what])
-
-    def _done(self, what: str, images: int, spent: float) -> None:
+            self._expected[what] = sum(known) / len(known)
         self._left[what] -= images
-        self._spent += spent
+        self._spent += sum(taken)
         self._report(what)
 
     def _report(self, what: str, more: float = 0.0) -> None:
@@ -134,7 +131,7 @@ class Block:
                     self.explain([one], x[place : place + 1])
                 return
             self.failed(rows[0], why)
-            self.meter.mapped(method, 1, ())
+            self.meter.done(method, 1, ())
             return
         notes = list(dict.fromkeys(str(item.message) for item in caught))
         for row, found in enumerate(self._measures(rows, x).of_clean(clean)):
@@ -148,7 +145,7 @@ class Block:
             self._record(one, record)
             self._keep(one, clean, row)
             self._export(one, clean[row], record, x[row])
-        self.meter.mapped(method, len(rows), clean.evaluations.tolist())
+        self.meter.done(method, len(rows), clean.evaluations.tolist())
         for attack in setup.attacks.get(method.label, ()):
             self._attack(attack, rows, x, clean)
 
@@ -173,7 +170,7 @@ class Block:
                     self._attack(attack, [one], x[place : place + 1], clean[place])
                 return
             self._record(rows[0], {"problem": why}, attack)
-            self.meter.attacked(self.method, 1, attack)
+            self.meter.done(self.method, 1, (), attack)
             return
         for row, measured in enumerate(self._measures(rows, x).of_attacked(clean, found.attacked)):
             record = {"attacked": attack_record(found, row), "map": map_record(found.attacked, row)}
@@ -183,7 +180,8 @@ class Block:
                 assert isinstance(found.inputs, Tensor)
                 name = tensor_name(rows[row].index, attack.label, attack.epsilon, "input")
                 self.tensors[name] = found.inputs[row]
-        self.meter.attacked(self.method, len(rows), attack)
+        taken = (found.evaluations + found.attacked.evaluations).tolist()
+        self.meter.done(self.method, len(rows), taken, attack)
 
     def _measures(self, rows: Sequence[Chosen], x: Tensor) -> Measures:
         setup, network = self.setup, self.method.network
