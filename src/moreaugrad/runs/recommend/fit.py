@@ -33,6 +33,9 @@ SIDE, REPLACED, ORDERS = 8, 16, 2
 """Regions along a side of the image, those that AOPC replaces, and its random orders."""
 FORWARD = 1 / 3
 """Of an evaluation, which goes forward and back."""
+HARDER = 3.0
+"""Time of an evaluation in an attack, with second derivatives and on a softplus network, over that
+of one of a map: 2.5 to 4 on SqueezeNet."""
 SOLVED = 0.5
 """Of the most evaluations of MoreauGrad's maps, those that they usually take at most."""
 FEWEST_STEPS, FEWEST_METHODS = 3, 3
@@ -121,20 +124,21 @@ def costs(plan: RecommendPlan, setup: Setup, size: Size, each: float) -> list[Co
     found = []
     for method in setup.methods:
         if method.label in size.labels:
-            for name, count, spent in _spent(plan, setup, method, size):
-                found.append(Cost.of(name, count, spent, each))
+            for name, count, spent, times in _spent(plan, setup, method, size):
+                found.append(Cost.of(name, count, spent, times * each))
     return found
 
 
 def _spent(
     plan: RecommendPlan, setup: Setup, method: Method, size: Size
-) -> Iterator[tuple[str, int, int]]:
-    """What is computed, for how many images, and the evaluations of each."""
+) -> Iterator[tuple[str, int, int, float]]:
+    """What is computed, for how many images, the evaluations of each, and how many times as long as
+    one of a map they take."""
     part = SOLVED if isinstance(method.explainer, Moreau) else 1.0
     own = round(part * evaluations(method))
-    yield method.label, size.images * (1 + len(plan.checkpoints)), own
+    yield method.label, size.images * (1 + len(plan.checkpoints)), own, 1.0
     passes = ORDERS * (REPLACED + 1) * FORWARD
-    yield f"{method.label}, AOPC", size.images, round(passes)
+    yield f"{method.label}, AOPC", size.images, round(passes), 1.0
     for attack in setup.attacks[method.label]:
         found = attack.attack
         if found is not None:
@@ -142,7 +146,7 @@ def _spent(
             shorter: dict[str, Any] = {"steps": steps}
             spent = replace(found, **shorter).budget()
             steps_part = part if attack.label == EXACT else 1.0
-            yield title(method, attack), size.images, round(steps_part * spent) + own
+            yield title(method, attack), size.images, round(steps_part * spent) + own, HARDER
 
 
 def fitting(plan: RecommendPlan, setup: Setup, each: float) -> tuple[Size, list[Cost]]:
