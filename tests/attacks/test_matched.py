@@ -78,6 +78,17 @@ def test_an_overlap_is_followed_by_the_magnitude_on_its_entries() -> None:
     assert pixels[0].item() == pytest.approx(float(size[place].sum() / size.sum()))
 
 
+def test_an_overlap_counts_zeros_where_the_metric_does() -> None:
+    clean, other = normal(1, 3, 12, 13, seed=1), normal(1, 3, 12, 13, seed=2)
+    clean[:, :, 2:] = 0.0
+    size = other[0].flatten().abs()
+    cases = {"dice": (78, 0.1), "jaccard": (468, 0.1), "top-k": (78, 0.1)}
+    for metric, (of, ratio) in cases.items():
+        found = surrogate(metric, {"ratio": ratio}, clean, other)
+        place = clean[0].flatten().abs().topk(math.floor(ratio * of)).indices
+        assert found.item() == pytest.approx(float(size[place].sum() / size.sum())), metric
+
+
 @pytest.mark.parametrize("metric", KNOWN)
 def test_the_metric_gets_worse_and_is_what_is_reported(metric: str) -> None:
     explainer, x = SimpleGradient(on_images()), images()
