@@ -83,11 +83,11 @@ def values_of(*columns):
 
 
 def choose(purpose, candidates, values):
-    class Measured:
+    class Measurements:
         confidence, images = 0.95, range(len(values))
 
     found = next(one for one in PURPOSES if one.name == purpose)
-    return _chosen(found, candidates, values, Measured())
+    return _chosen(found, candidates, values, Measurements())
 
 
 def test_of_tied_candidates_the_cheapest_is_recommended():

@@ -241,7 +241,11 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         mask: MaskLike = None,
     ) -> BoundScore:
         """The score that is explained, bound to the clean inputs."""
-        return self._score.bind(inputs, target, additional_forward_args, ids, mask)
+        return self._prepared(self._score.bind(inputs, target, additional_forward_args, ids, mask))
+
+    def _prepared(self, bound: BoundScore) -> BoundScore:
+        """With the settings that are chosen for each sample at the clean input."""
+        return bound
 
     def settings(self) -> dict[str, Any]:
         """All settings except the model, as plain values for a TOML file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from captum.log import log_usage
 from torch import Tensor
@@ -27,12 +27,15 @@ Baselines = float | Tensor | tuple[float | Tensor, ...] | None
 class Comparing(Explainer):
     """A method that compares the input with baselines, which are a setting or come with the call.
 
-    A subclass implements `bind`, which takes them, and names the setting.
+    A subclass names the setting, and implements `_compared`.
     """
 
     setting: ClassVar[str]
 
     @abstractmethod
+    def _compared(self, bound: BoundScore, inputs: Inputs, given: Any) -> BoundScore:
+        """With these baselines. inputs: of the model."""
+
     def bind(
         self,
         inputs: Inputs,
@@ -43,7 +46,9 @@ class Comparing(Explainer):
         baselines: Baselines = None,
     ) -> BoundScore:
         """Like `Explainer.bind`; `baselines` as in `attribute`."""
-        return super().bind(inputs, target, additional_forward_args, ids, mask)
+        bound = super().bind(inputs, target, additional_forward_args, ids, mask)
+        given = getattr(self, self.setting) if baselines is None else baselines
+        return self._compared(bound, inputs, given)
 
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(  # Captum puts the baselines before the target

@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.explainers.comparing import Baselines, Comparing
+from moreaugrad.explainers.comparing import Comparing
 from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.hooks import taken
-from moreaugrad.score.inputs import MaskLike, take
+from moreaugrad.score.inputs import take
 from moreaugrad.score.noise import Stream, generator
 from moreaugrad.score.score import Inputs
-from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
 from moreaugrad.solvers.block_means import BlockMeans
 from moreaugrad.solvers.blocks import FEWEST, MOST, relative
@@ -84,17 +83,7 @@ class ExpectedGradients(Comparing):
         expect(self.samples >= 1, "samples", "at least 1", self.samples)
         expect(0 <= self.seed < 2**63, "seed", "an integer from 0 to 2^63 - 1", self.seed)
 
-    def bind(
-        self,
-        inputs: Inputs,
-        target: TargetLike = None,
-        additional_forward_args: object = None,
-        ids: Sequence[int] | Tensor | None = None,
-        mask: MaskLike = None,
-        baselines: Baselines = None,
-    ) -> BoundScore:
-        bound = super().bind(inputs, target, additional_forward_args, ids, mask)
-        given: Any = self.baselines if baselines is None else baselines
+    def _compared(self, bound: BoundScore, inputs: Inputs, given: Any) -> BoundScore:
         own = inputs if isinstance(inputs, tuple) else (inputs,)
         if not isinstance(given, tuple):
             given = (given,) * (1 if isinstance(given, Tensor) else len(bound.layout.shapes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -27,10 +26,8 @@ from moreaugrad.explainers.smoothed import SmoothedExplainer
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
-from moreaugrad.score.inputs import MaskLike, Shape
+from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA
-from moreaugrad.score.score import Inputs
-from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
 from moreaugrad.solvers import SOLVERS, Descent, MoreauProblem, Solution, StochasticFixedPoint
 from moreaugrad.solvers.solution import EVALUATIONS_NEEDED, Status
@@ -132,17 +129,8 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
         own = rho_cost(self.samples if self.smoothed else 1) if isinstance(self.rho, str) else 0
         return super()._choices() + own
 
-    def bind(
-        self,
-        inputs: Inputs,
-        target: TargetLike = None,
-        additional_forward_args: object = None,
-        ids: Sequence[int] | Tensor | None = None,
-        mask: MaskLike = None,
-    ) -> BoundScore:
-        """The score that is explained, bound to the clean inputs, at which sigma and rho are
-        chosen."""
-        bound = super().bind(inputs, target, additional_forward_args, ids, mask)
+    def _prepared(self, bound: BoundScore) -> BoundScore:
+        bound = super()._prepared(bound)
         return with_best_rho(bound, self.seed) if isinstance(self.rho, str) else bound
 
     @property

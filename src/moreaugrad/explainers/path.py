@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -19,7 +18,6 @@ from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.forward import explained
 from moreaugrad.score.hooks import taken
-from moreaugrad.score.inputs import MaskLike
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
@@ -46,18 +44,7 @@ class FromBaseline(Comparing):
                 "given with the call, attribute(inputs, baselines=...)"
             )
 
-    def bind(
-        self,
-        inputs: Inputs,
-        target: TargetLike = None,
-        additional_forward_args: object = None,
-        ids: Sequence[int] | Tensor | None = None,
-        mask: MaskLike = None,
-        baselines: Baselines = None,
-    ) -> BoundScore:
-        """Like `Explainer.bind`; `baselines` as in `attribute`."""
-        bound = super().bind(inputs, target, additional_forward_args, ids, mask)
-        given = self.baseline if baselines is None else baselines
+    def _compared(self, bound: BoundScore, inputs: Inputs, given: Any) -> BoundScore:
         return replace(bound, baseline=_flat_baseline(bound, inputs, given))
 
     def compute_convergence_delta(

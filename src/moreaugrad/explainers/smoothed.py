@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
-
-from torch import Tensor
 
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.guidance import AUTO, sigma_cost, with_best_sigma
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import MaskLike
 from moreaugrad.score.noise import RELATIVE, Noise
-from moreaugrad.score.score import Inputs
-from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
 
 
@@ -53,16 +47,8 @@ class SmoothedExplainer(Explainer):
             "noise": Noise(self.seed),
         }  # fmt: skip
 
-    def bind(
-        self,
-        inputs: Inputs,
-        target: TargetLike = None,
-        additional_forward_args: object = None,
-        ids: Sequence[int] | Tensor | None = None,
-        mask: MaskLike = None,
-    ) -> BoundScore:
-        """The score that is explained, bound to the clean inputs, where a noise level is chosen."""
-        bound = super().bind(inputs, target, additional_forward_args, ids, mask)
+    def _prepared(self, bound: BoundScore) -> BoundScore:
+        bound = super()._prepared(bound)
         return with_best_sigma(bound) if isinstance(self.sigma, str) else bound
 
     def _draws(self) -> int:

@@ -46,7 +46,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Measured:
+class Measurements:
     """run: an evaluation of the candidates. metric: of the overlap under attacks of size epsilon.
     seconds: of an evaluation. stability: the overlap with the maps of other networks, by method
     and image. top: the fraction of entries that is compared."""
@@ -122,7 +122,7 @@ PURPOSES = (
 )  # fmt: skip
 
 
-def recommendation(measured: Measured) -> Record:
+def recommendation(measured: Measurements) -> Record:
     """The numbers of each candidate with intervals, which may be the best by each criterion, and
     which one suits each purpose. Plain values, for JSON."""
     criteria = [name for name in (*CLEAN_METRICS, ROBUSTNESS) if name not in TESTED]
@@ -161,7 +161,7 @@ def recommendation(measured: Measured) -> Record:
     }  # fmt: skip
 
 
-def _summary(values: Floats, measured: Measured, criterion: str, label: str) -> Record:
+def _summary(values: Floats, measured: Measurements, criterion: str, label: str) -> Record:
     """Failed and undefined images are counted and in no mean."""
     defined = values[~np.isnan(values)]
     low, high = interval_of_mean(defined, measured.confidence)
@@ -204,7 +204,7 @@ def _compared(values: Floats, places: Sequence[int], confidence: float) -> dict[
 
 
 def _chosen(
-    purpose: Purpose, candidates: Sequence[Record], values: Floats, measured: Measured
+    purpose: Purpose, candidates: Sequence[Record], values: Floats, measured: Measurements
 ) -> Record | None:
     """Of those that suit a purpose and are tied with the best of them, the one of the fewest
     evaluations; the best mean where the images are too few for any other tie. None where nothing

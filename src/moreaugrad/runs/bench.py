@@ -36,7 +36,7 @@ Explain = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Speed:
     """One method on `images` images at once. seconds: of each repetition. in_passes: the fraction
     of the time that is spent in network passes, None where these are compiled. memory: MiB at the
     peak, None where unknown. relative: images a second over those of Captum's NoiseTunnel."""
@@ -116,16 +116,16 @@ class Bench:
             raise ValueError("images: expected inputs of one shape: give --resize and --crop")
         return network.batch([some[number % len(some)] for number in range(count)])
 
-    def run(self, progress: Callable[[int, int, str], None]) -> list[Measured]:
+    def run(self, progress: Callable[[int, int, str], None]) -> list[Speed]:
         """All methods in turn at each number of images. progress: of the numbers that are done."""
-        found: list[Measured] = []
+        found: list[Speed] = []
         with computing(self.network.compute):
             for place, count in enumerate(self.batch):
                 progress(place, len(self.batch), f"{count} at once")
                 found += self._measured(count)
         return found
 
-    def _measured(self, count: int) -> list[Measured]:
+    def _measured(self, count: int) -> list[Speed]:
         x = self.x[:count]
         with torch.no_grad():
             target = self.network.model.module(x).argmax(1)
@@ -148,7 +148,7 @@ class Bench:
                 break
         usual = {name: statistics.median(each) for name, each in seconds.items()}
         return [
-            Measured(
+            Speed(
                 method=name, images=count, seconds=tuple(each), rate=count / usual[name],
                 slowest=count / max(each), fastest=count / min(each),
                 evaluations=evaluations[name], in_passes=passes.get(name), memory=memory[name],
@@ -157,7 +157,7 @@ class Bench:
             for name, each in seconds.items()
         ]  # fmt: skip
 
-    def record(self, found: list[Measured]) -> Record:
+    def record(self, found: list[Speed]) -> Record:
         """For scripts: what was measured, of what, and on which machine."""
         compute = self.network.compute
         return {
@@ -169,7 +169,7 @@ class Bench:
             "environment": environment(compute), "measured": [asdict(one) for one in found],
         }  # fmt: skip
 
-    def findings(self, found: list[Measured]) -> Findings:
+    def findings(self, found: list[Speed]) -> Findings:
         """As a table for each number of images."""
         about = environment(self.network.compute)
         threads = f"{about['threads']} thread{'s' * (about['threads'] != 1)}"
@@ -202,7 +202,7 @@ class Bench:
         )  # fmt: skip
 
 
-def _entries(one: Measured) -> list[Entry]:
+def _entries(one: Speed) -> list[Entry]:
     texts = [
         f"{one.rate:.3g}", f"{one.slowest:.3g} to {one.fastest:.3g}", f"{one.evaluations:.0f}",
         "" if one.in_passes is None else f"{100 * one.in_passes:.0f} %",

@@ -18,7 +18,7 @@ from moreaugrad.metrics import METRICS
 from moreaugrad.reports.folder import CONFIG, ENVIRONMENT, PAGE_UNIT, SAMPLES
 from moreaugrad.reports.folder import METHODS as MAPS
 from moreaugrad.reports.reading import MapsFolder
-from moreaugrad.reports.recommendation import Candidate, Measured, recommendation
+from moreaugrad.reports.recommendation import Candidate, Measurements, recommendation
 from moreaugrad.reports.recommended import RECOMMENDATION, TABLE, recommended_files
 from moreaugrad.runs.cost import Estimate, seconds_per_evaluation
 from moreaugrad.runs.directory import RunDirectory, json_text
@@ -181,7 +181,7 @@ class RecommendRun(Run[RecommendPlan]):
             for number in range(len(self._networks))
         ]
         record = recommendation(
-            Measured(
+            Measurements(
                 run=run, epsilon=run.config["epsilons"][0], metric=KEPT,
                 candidates=list(self._candidates(size)), seconds=each,
                 stability=stability(run, others, self.plan.top) if others else {},
