@@ -16,6 +16,7 @@ from benchmarks.cifar_resnet import SMOOTH_WEIGHTS
 from benchmarks.command import moreaugrad
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
+from benchmarks.study import PROCESSES, Row, cell, of_maps, only
 from benchmarks.subjects import data_folder
 from benchmarks.training_rows import STUDIES
 from benchmarks.training_runs import trained
@@ -28,7 +29,6 @@ from moreaugrad.runs.plans.explain import EvaluatePlan, ReportPlan
 from moreaugrad.runs.plans.toml import plan_toml
 from moreaugrad.runs.report import ReportRun
 
-PROCESSES = 2
 EVALUATIONS = 128
 """Of each map of a sampled or path method."""
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
@@ -40,12 +40,11 @@ SURROGATE = 30.0
 """beta of the softplus network on which steps are computed for a network with kinks."""
 FEW = "top-4-percent"
 COMPARED = (FEW, "ssim", "normalised-distance", "mass-centre-shift")
-OF_MAPS = ("zeros", "gini", "aopc", "insertion", "deletion")
+OF_MAPS = ("zeros", "gini", "aopc", "insertion", "deletion", "evaluations")
 Settings = dict[str, dict[str, Any]]
-Row = dict[str, str]
 NOTE = (
-    "Means over images with 95 % intervals (Student's t). Each metric under attacks aimed at it "
-    "alone, for each image the worst of them; failed attacks are left out and counted. "
+    "Means over images with 95 % intervals (Student's t). For each image the worst of all attacks, "
+    "three of which are aimed at each metric; failed attacks are left out and counted. "
     f"{EVALUATIONS} evaluations for each map of a sampled or path method."
 )
 
@@ -190,31 +189,19 @@ def run(context: Context, network: str) -> Result:
         title=f"Robustness under matched attacks: {network}",
         settings={"plan": text},
         figures={"complete": made.complete, "summary.csv": summary},
-        tables=[_of_maps(rows), _worst(rows), _attacks(rows)],
+        tables=[of_maps(rows, OF_MAPS), _worst(rows), _attacks(rows)],
         notes=[NOTE, *map(str, made.failures)],
     )
 
 
-def _of_maps(rows: Sequence[Row]) -> Table:
-    clean = [row for row in rows if row["attack"] == "clean"]
-    names = [*OF_MAPS, "evaluations"]
-    return Table(
-        caption="Maps of the clean images.", header=["method", *names],
-        rows=[
-            [method, *(_cell(_only(clean, method, name)) for name in names)]
-            for method in dict.fromkeys(row["method"] for row in clean)
-        ],
-    )  # fmt: skip
-
-
 def _worst(rows: Sequence[Row]) -> Table:
-    """Of the attacks that are aimed at each metric, and how many images none of them ran on."""
+    """Of all attacks, and how many images none of them ran on."""
     found = [row for row in rows if row["attack"] == WORST]
     lines: list[list[object]] = []
     for method in dict.fromkeys(row["method"] for row in found):
-        cells = [_only(found, method, name) for name in COMPARED]
-        failed = next((cell["failed"] for cell in cells if cell), "")
-        lines.append([method, *map(_cell, cells), failed])
+        own = [only(found, method, name) for name in COMPARED]
+        failed = next((one["failed"] for one in own if one), "")
+        lines.append([method, *map(cell, own), failed])
     return Table(
         caption=f"The worst of the attacks, budget {found[0]['epsilon'] if found else ''} (L2).",
         header=["method", *COMPARED, "failed"], rows=lines,
@@ -230,19 +217,7 @@ def _attacks(rows: Sequence[Row]) -> Table:
         caption=f"{FEW} under each attack that is aimed at it.",
         header=["method", *(name.removesuffix(f"-{FEW}") for name in names)],
         rows=[
-            [method, *(_cell(_only(chosen[name], method, FEW)) for name in names)]
+            [method, *(cell(only(chosen[name], method, FEW)) for name in names)]
             for method in dict.fromkeys(row["method"] for row in found)
         ],
     )
-
-
-def _only(rows: Sequence[Row], method: str, metric: str) -> Row | None:
-    wanted = (method, metric)
-    return next((row for row in rows if (row["method"], row["metric"]) == wanted), None)
-
-
-def _cell(row: Row | None) -> str:
-    if row is None or not row["mean"]:
-        return "–"
-    mean = f"{float(row['mean']):.3f}"
-    return f"{mean} [{float(row['low']):.3f}, {float(row['high']):.3f}]" if row["low"] else mean

@@ -50,7 +50,7 @@ def run(context: Context, name: str) -> Result:
         title=f"Robustness study: {name}",
         settings={"plan": plan.read_text(encoding="utf-8")},
         figures={"complete": made.complete, "summary.csv": summary},
-        tables=[_of_maps(rows), *(_of_attack(rows, *found) for found in _attacks(rows))],
+        tables=[of_maps(rows), *(_of_attack(rows, *found) for found in _attacks(rows))],
         notes=[" ".join(NOTE.split()), *map(str, made.failures)],
         pictures={**curves(finished, ABOUT_ATTACKS), **maps(finished)},
     )
@@ -62,14 +62,15 @@ def _attacks(rows: Iterable[Row]) -> list[tuple[str, str]]:
     return [pair for pair in found if pair[0] != CLEAN]
 
 
-def _of_maps(rows: Sequence[Row]) -> Table:
+def of_maps(rows: Sequence[Row], names: Sequence[str] = ABOUT_MAPS) -> Table:
+    """Of the clean images, the metrics of these names that there are."""
     clean = [row for row in rows if row["attack"] == CLEAN]
-    metrics = [name for name in ABOUT_MAPS if any(row["metric"] == name for row in clean)]
+    metrics = [name for name in names if any(row["metric"] == name for row in clean)]
     return Table(
         caption="Maps of the clean images.",
         header=["method", *metrics],
         rows=[
-            [method, *(_cell(_only(clean, method, metric)) for metric in metrics)]
+            [method, *(cell(only(clean, method, metric)) for metric in metrics)]
             for method in dict.fromkeys(row["method"] for row in clean)
         ],
     )
@@ -80,9 +81,9 @@ def _of_attack(rows: Sequence[Row], attack: str, epsilon: str) -> Table:
     metrics = [name for name in ABOUT_ATTACKS if any(row["metric"] == name for row in chosen)]
     lines: list[list[object]] = []
     for method in dict.fromkeys(row["method"] for row in chosen):
-        cells = [_only(chosen, method, metric) for metric in metrics]
+        cells = [only(chosen, method, metric) for metric in metrics]
         failed = cells[0]["failed"] if cells and cells[0] else ""
-        lines.append([method, *map(_cell, cells), failed])
+        lines.append([method, *map(cell, cells), failed])
     return Table(
         caption=f"{attack}, {epsilon}." if epsilon else f"{attack}.",
         header=["method", *metrics, "failed"],
@@ -90,19 +91,18 @@ def _of_attack(rows: Sequence[Row], attack: str, epsilon: str) -> Table:
     )
 
 
-def _only(rows: Iterable[Row], method: str, metric: str) -> Row | None:
+def only(rows: Iterable[Row], method: str, metric: str) -> Row | None:
     wanted = (method, metric)
     return next((row for row in rows if (row["method"], row["metric"]) == wanted), None)
 
 
-def _cell(row: Row | None) -> str:
-    """`mean [low, high]`, and the mean with what failed."""
+def cell(row: Row | None) -> str:
+    """`mean [low, high]`, and the mean with what failed; fewer than ten images have no interval."""
     if row is None:
         return "–"
-    found = ""
-    if row["mean"]:
-        mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
-        found = f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    found = f"{float(row['mean']):.3f}" if row["mean"] else ""
+    if row["low"]:
+        found += f" [{float(row['low']):.3f}, {float(row['high']):.3f}]"
     if row["failed"] not in ("", "0") and row["mean_with_failed"]:
         found += f" ({float(row['mean_with_failed']):.3f})"
     return found.strip() or "–"
