@@ -95,7 +95,7 @@ def test_a_batch_has_the_tails_and_errors_of_its_samples(
         blocks.restart(cut)
         for row in cut.nonzero()[:, 0].tolist():
             at[row].append(before)
-        blocks.add(torch.stack([term, -term], dim=1))
+        blocks.add(term, -term)
     tails = blocks.tails()
     errors = sequence_error(tails, thresholded)
     for row in range(batch):

@@ -403,9 +403,9 @@ def test_samples_of_few_and_of_many_real_entries_are_solved_as_alone() -> None:
 def test_a_restart_within_the_last_block_leaves_something_to_average() -> None:
     blocks = Blocks(torch.zeros(1, 3))
     for number in range(17):
-        blocks.add(torch.full((1, 2, 3), float(number)))
+        blocks.add(*torch.full((2, 1, 3), float(number)))
     blocks.restart(torch.tensor([True]))
-    blocks.add(torch.ones(1, 2, 3))
+    blocks.add(*torch.ones(2, 1, 3))
     tail = blocks.tails()
     assert tail.mean.isfinite().all()
     assert tail.terms.isfinite().all()

@@ -40,7 +40,7 @@ class L1(Penalty):
 
     def prox(self, u: Tensor, tau: Weight) -> Tensor:
         threshold = per_sample(self.eta, u) * per_sample(tau, u)
-        return u.sign() * (u.abs() - threshold).clamp_min(0)
+        return u - u.clamp(-threshold, threshold)
 
     def prox_root(self, result: Tensor, tau: Weight, v: Tensor) -> Tensor:
         return torch.where(result != 0, v, 0.0)

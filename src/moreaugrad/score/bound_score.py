@@ -142,6 +142,10 @@ class BoundScore:
         value, grad = self.mean(self.value_and_grad_at, u, draws)
         return value, grad
 
+    def grad(self, u: Tensor | None = None, draws: Sequence[int] | None = None) -> Tensor:
+        """The mean gradient of `value_and_grad`, without that of the value."""
+        return self.mean(lambda *at: self.value_and_grad_at(*at)[1:], u, draws)[0]
+
     def mean(
         self,
         work: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
@@ -194,7 +198,7 @@ class BoundScore:
             totals = totals or [part.new_zeros(blocks, batch, *part.shape[1:]) for part in found]
             for place, draw, rows in cells:
                 for total, part in zip(totals, found, strict=True):
-                    total[draw // size, rows] += part[place]
+                    total[draw // size, rows].add_(part[place])
             if self.meter is not None:
                 self.meter((end - at) * width)
             at = end

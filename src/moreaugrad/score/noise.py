@@ -105,6 +105,12 @@ class Noise(metaclass=Documented):
         def add(points: Tensor, cells: Sequence[Cell]) -> None:
             nonlocal kept
             numbers = dict.fromkeys(self.number(index)[0] for _, index, _ in cells)
+            if self.antithetic and _whole_pairs(cells, len(base)):
+                made = self._several(keys, list(numbers), base, real)
+                halves = points.view(len(numbers), 2, *base.shape)
+                for half, sign in enumerate((1, -1)):
+                    torch.addcmul(base, sigma, made, value=sign, out=halves[:, half])
+                return
             missing = [number for number in numbers if number not in kept]
             if missing:
                 kept |= zip(missing, self._several(keys, missing, base, real), strict=True)
@@ -115,6 +121,17 @@ class Noise(metaclass=Documented):
                 torch.addcmul(base[rows], sigma[rows], normal, value=sign, out=points[place])
 
         return add
+
+
+def _whole_pairs(cells: Sequence[Cell], batch: int) -> bool:
+    """Whether a chunk has the whole batch in each cell, and both noise samples of each pair."""
+    indices = [index for _, index, _ in cells]
+    return (
+        all(rows == slice(0, batch) for _, _, rows in cells)
+        and len(indices) % 2 == 0
+        and all(index % 2 == at % 2 for at, index in enumerate(indices))
+        and indices[1::2] == [index + 1 for index in indices[::2]]
+    )
 
 
 def sample_keys(ids: Sequence[int] | Tensor | None, batch: int) -> tuple[int, ...]:

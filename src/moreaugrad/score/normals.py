@@ -1,15 +1,16 @@
 """Standard normal vectors from counters: the same integers on every device.
 
 The integers are those of Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2,
-3", 2011), a function of a key and a counter: numpy's on the CPU, the same in torch's arithmetic
-elsewhere. The Box-Muller transform makes normal numbers of them, the same to rounding.
+3", 2011), a function of a key and a counter: numpy's on the CPU, those of a kernel on a GPU that has
+Triton, and the same in torch's arithmetic elsewhere. The Box-Muller transform makes normal numbers
+of them, the same to rounding.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -43,10 +44,42 @@ def normals(
     groups = -(-size // (2 * HALF))
     if device.type == "cpu":
         made = _on_threads(seed, vectors, groups)
+    elif (kernel := _kernel(device)) is not None:
+        return kernel(seed, vectors, size)
     else:
-        found = integers(seed, vectors, groups, device)
-        made = gaussian(found, torch.empty(found.shape, dtype=torch.float32, device=device))
+        made = by_torch(seed, vectors, groups, device)
     return made.view(len(vectors), groups * 2 * HALF)[:, :size]
+
+
+def by_torch(
+    seed: int, vectors: Sequence[tuple[int, int]], groups: int, device: torch.device
+) -> Tensor:
+    """Normal vectors by hundreds of operations of torch, on any device."""
+    found = integers(seed, vectors, groups, device)
+    return gaussian(found, torch.empty(found.shape, dtype=torch.float32, device=device))
+
+
+@lru_cache
+def _kernel(
+    device: torch.device,
+) -> Callable[[int, Sequence[tuple[int, int]], int], Tensor] | None:
+    """Makes normal vectors on a GPU; None where Triton is missing, or fails at a first vector (it
+    needs a C compiler, for one)."""
+    if device.type != "cuda":
+        return None
+    constants = (*MULTIPLIERS, *INCREMENTS)
+
+    def made(seed: int, vectors: Sequence[tuple[int, int]], size: int) -> Tensor:
+        out = torch.empty(len(vectors), size, device=device)
+        return fill(out, _columns(vectors, device), seed, constants, ROUNDS)
+
+    try:
+        from moreaugrad.score.normals_cuda import fill
+
+        found, wanted = made(1, [(2, 3)], 2 * HALF), by_torch(1, [(2, 3)], 1, device).view(1, -1)
+    except Exception:  # whatever Triton complains of, torch's arithmetic is there
+        return None
+    return made if torch.allclose(found, wanted, atol=1e-5) else None
 
 
 def gaussian(integers: Tensor, out: Tensor) -> Tensor:
@@ -67,12 +100,17 @@ def integers(
     seed: int, vectors: Sequence[tuple[int, int]], groups: int, device: torch.device
 ) -> Tensor:
     """Uniform integers of 32 bits for each vector in turn: `[len(vectors) groups, 2, HALF]`."""
-    columns = np.array(vectors, dtype=np.uint64).view(np.int64).T.copy()
-    key, number = torch.from_numpy(columns).to(device)[:, :, None]
+    key, number = _columns(vectors, device)[:, :, None]
     block = torch.arange(1, groups * BLOCKS + 1, device=device)[None]
     nothing, first = torch.zeros_like(block), torch.full_like(block, seed)
     found = philox((block, nothing, nothing, number), (first, key))
     return torch.stack(found, -1).view(torch.int32).view(-1, 2, HALF)
+
+
+def _columns(vectors: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """`[2, V]`, int64."""
+    columns = np.array(vectors, dtype=np.uint64).view(np.int64).T.copy()
+    return torch.from_numpy(columns).to(device, non_blocking=True)
 
 
 def philox(counter: Words, key: Words) -> Words:

@@ -67,7 +67,7 @@ class Tails:
 
 
 class Blocks:
-    """Sums of consecutive terms `[B, k, n]` in at most `most` blocks of equal length.
+    """Sums of consecutive terms of k items in at most `most` blocks `[B, k, n]` of equal length.
 
     When all blocks are full, neighbours are merged and the length doubles: memory stays bounded for
     any length of the sequence, and blocks become longer than its correlation.
@@ -81,17 +81,18 @@ class Blocks:
         # A sample's first block that counts.
         self._first = torch.zeros(len(like), dtype=torch.long, device=like.device)
 
-    def add(self, term: Tensor) -> None:
-        """Append one term of each sample, `[B, k, n]`."""
+    def add(self, *items: Tensor) -> None:
+        """Append one term of each sample: its items, `[B, n]` each."""
         if self._sums and self._filled < self._length:
-            self._sums[-1] += term
+            for at, item in enumerate(items):
+                self._sums[-1][:, at].add_(item)
             self._filled += 1
             return
         if len(self._sums) == self._most:
             self._sums = [a + b for a, b in zip(self._sums[::2], self._sums[1::2], strict=True)]
             self._first = (self._first + 1) // 2
             self._length *= 2
-        self._sums.append(term.clone())
+        self._sums.append(torch.stack(items, dim=1))
         self._filled = 1
 
     def restart(self, where: Tensor) -> None:

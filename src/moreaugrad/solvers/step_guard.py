@@ -32,30 +32,33 @@ class StepGuard:
         self._noise = torch.zeros_like(self._cap)
         self._bend = torch.zeros_like(self._cap)
         self._u: Tensor | None = None
-        self._moved = self._start = y
+        self._moved = y
         self._unvaried = torch.ones_like(self._cap, dtype=torch.bool)
 
     def limit(self, alpha: float, u: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
         """alpha `[B]` for this step, given T(u) = `moved`; and whose alpha was cut, `[B]`."""
         allowed = self._cap.clamp_max(alpha)
         if self._u is None:
-            self._u, self._moved, self._start = u.clone(), moved.clone(), moved
+            self._u, self._moved = u.clone(), moved.clone()
             return allowed, torch.zeros_like(self._unvaried)
-        self._unvaried = self._unvaried & (moved == self._start).all(1)
+        tiny = torch.finfo(u.dtype).tiny
         turn, step = moved - self._moved, u - self._u
-        self._along = FORGET * self._along - (turn * step).sum(1)
-        self._length = FORGET * self._length + step.square().sum(1)
-        size = step.norm(dim=1).clamp_min(torch.finfo(u.dtype).tiny)
-        along = (turn * step).sum(1) / size
+        product, square = (turn * step).sum(1), step.square().sum(1)
+        # The mean of equal terms is that term, to the bit.
+        self._unvaried = self._unvaried & ~turn.any(1)
+        self._along = FORGET * self._along - product
+        self._length = FORGET * self._length + square
+        size = square.sqrt().clamp_min(tiny)
+        along = product / size
         self._excess = torch.maximum(self._excess, along - size)
         self._noise = RECENT * self._noise + (1 - RECENT) * along.square()
-        kappa = self._along / self._length.clamp_min(torch.finfo(u.dtype).tiny)
+        kappa = self._along / self._length.clamp_min(tiny)
         self._bend = torch.maximum(self._bend, -kappa)
         unstable = (allowed * (1 + kappa) > 2) & (self._cap > LEAST_CAP)
         lower = torch.minimum(allowed / 2, 1 / (1 + kappa))
         self._cap = torch.where(unstable, lower, self._cap)
-        self._moved = self._moved + TRACK * turn
-        self._u = self._u + TRACK * step
+        self._moved.add_(turn, alpha=TRACK)
+        self._u.add_(step, alpha=TRACK)
         return torch.minimum(allowed, self._cap), unstable
 
     def settled(self, steps: int) -> Tensor:

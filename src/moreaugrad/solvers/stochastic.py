@@ -186,7 +186,7 @@ class StochasticFixedPoint:
         if centre is not None and _recorded(step, self.draws):
             score = centre.recording(score, first=step)
         draws = range(step * self.draws, (step + 1) * self.draws)
-        _, gradient = score.value_and_grad(u, draws)
+        gradient = score.grad(u, draws)
         finite = torch.isfinite(gradient).all(1)
         moved = -problem.rho[:, None] * gradient
         if step == 0:
@@ -195,8 +195,8 @@ class StochasticFixedPoint:
         moved = torch.where(going, moved, 0.0)
         alpha, cut = guard.limit(damping(step * self.draws), u, moved)
         blocks.restart(cut)
-        y = state.y = torch.where(going, y + alpha[:, None] * (moved - y), y)
-        blocks.add(torch.stack([moved, y, moved if step % HALVES else -moved], dim=1))
+        y = state.y = torch.where(going, y.lerp(moved, alpha[:, None]), y)
+        blocks.add(moved, y, moved if step % HALVES else -moved)
         if step < RETUNED_ALWAYS or step % RETUNED_EVERY == 0:
             state.problem = state.retuned(y)
 
