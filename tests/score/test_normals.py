@@ -2,7 +2,9 @@
 
 import math
 import multiprocessing
+import sys
 import threading
+import types
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moreaugrad.score.normals import HALF, LEAST, MOST, gaussian, integers, normals, philox
+from moreaugrad.score import normals as module
+from moreaugrad.score.normals import (
+    HALF,
+    LEAST,
+    MOST,
+    by_torch,
+    gaussian,
+    integers,
+    normals,
+    philox,
+)
 
 CPU = torch.device("cpu")
 VECTORS = [(0, 0), (5, 3), (5, 4), (2**62 - 1, 2**40), (2**63 + 7, 1)]
@@ -206,3 +218,48 @@ def test_the_distribution_is_normal() -> None:
     for power in (1, 2):
         together = torch.stack([one.flatten() ** power, two.flatten() ** power])
         assert abs(float(torch.corrcoef(together)[0, 1])) < 5 / math.sqrt(count / 2)
+
+
+DEVICES = [CPU, pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no GPU"
+))]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_devices_without_a_kernel_make_the_same_numbers(device: torch.device) -> None:
+    found = by_torch(9, VECTORS, 3, device).view(len(VECTORS), -1).cpu()
+    torch.testing.assert_close(found, normals(9, VECTORS, 6 * HALF, CPU), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 127, 129, 3000, LONG])
+def test_a_gpu_has_a_kernel_for_the_same_numbers(size: int) -> None:
+    pytest.importorskip("triton")
+    device = torch.device("cuda")
+    assert module._kernel(device) is not None
+    found = normals(2**63 - 1, VECTORS, size, device).cpu()
+    torch.testing.assert_close(found, normals(2**63 - 1, VECTORS, size, CPU), rtol=1e-5, atol=2e-6)
+
+
+def test_a_kernel_that_fails_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton is there, but cannot compile."""
+
+    def fail(*_: object) -> Tensor:
+        raise RuntimeError("no C compiler")
+
+    fake = types.ModuleType("moreaugrad.score.normals_cuda")
+    fake.fill = fail  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    assert module._kernel.__wrapped__(torch.device("cuda", 0)) is None
+
+
+def test_a_kernel_with_other_numbers_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = types.ModuleType("moreaugrad.score.normals_cuda")
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    made = by_torch(1, [(2, 3)], 1, CPU).view(1, -1)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: torch.zeros(1, 2 * HALF))
+    monkeypatch.setattr(module, "_columns", lambda *_: None)
+    monkeypatch.setattr(module, "by_torch", lambda *_: made)
+    for found, kept in ((made, True), (made + 1e-3, False)):
+        fake.fill = lambda *_, found=found: found  # type: ignore[attr-defined]
+        assert (module._kernel.__wrapped__(torch.device("cuda", 0)) is not None) == kept

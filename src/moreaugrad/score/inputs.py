@@ -84,6 +84,8 @@ def working_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
 
 def per_sample(value: float | Tensor, like: Tensor) -> Tensor:
     """A number, or one for each sample `[B]`, shaped to broadcast against `like` `[B, ...]`."""
+    if isinstance(value, (int, float)):
+        return like.new_full((), value)  # made on the device, for which the host need not wait
     weight = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     return weight.reshape(-1, *[1] * (like.ndim - 1)) if weight.ndim else weight
 
@@ -181,10 +183,16 @@ def common(numbers: Tensor) -> int | Tensor:
     return found.pop() if len(found) == 1 else numbers
 
 
+SORTED = 4
+"""Rows up to which a GPU sorts: its selection of a rank keeps one multiprocessor busy for each."""
+
+
 def rank_from_top(values: Tensor, rank: int | Tensor) -> Tensor:
     """The `rank`-th largest of each row `[B, G]`, from 1 on; one rank, or `[B]`. Returns `[B]`."""
-    if isinstance(rank, int):
+    if isinstance(rank, int) and not (values.is_cuda and len(values) <= SORTED):
         return values.kthvalue(values.shape[1] + 1 - rank, dim=1).values
+    if isinstance(rank, int):
+        return values.sort(dim=1, descending=True).values[:, rank - 1]
     return values.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
 
 

@@ -1,9 +1,9 @@
 """Standard normal vectors from counters: the same integers on every device.
 
 The integers are those of Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2,
-3", 2011), a function of a key and a counter: numpy's on the CPU, those of a kernel on a GPU that has
-Triton, and the same in torch's arithmetic elsewhere. The Box-Muller transform makes normal numbers
-of them, the same to rounding.
+3", 2011), a function of a key and a counter: by numpy on the CPU, by a kernel on a GPU where torch
+has Triton, and by operations of torch elsewhere. The Box-Muller transform makes normal numbers of
+them, the same to rounding.
 """
 
 from __future__ import annotations

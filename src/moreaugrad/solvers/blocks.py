@@ -219,20 +219,20 @@ def student_factor(deviations: Tensor, count: Tensor) -> Tensor:
 
 def _widened(inverse: Tensor) -> Tensor:
     """Quantile of Student's t over that of the normal distribution, at 1 / (degrees of freedom)."""
-    table = _student_quantiles().to(inverse)
+    table = _student_quantiles(inverse.dtype, inverse.device)
     place = inverse.nan_to_num().clamp(0, 1) * (NODES - 1)
     low = place.long().clamp_max(NODES - 2)
     return torch.lerp(table[low], table[low + 1], place - low)
 
 
-@lru_cache(maxsize=1)
-def _student_quantiles() -> Tensor:
+@lru_cache
+def _student_quantiles(dtype: torch.dtype, device: torch.device) -> Tensor:
     """What `_widened` interpolates, at `NODES` values from 0 to 1."""
     from scipy.special import ndtri, stdtrit
 
     degrees = 1 / torch.linspace(0, 1, NODES, dtype=torch.float64)[1:].numpy()
     ratios = torch.from_numpy(stdtrit(degrees, LEVEL) / ndtri(LEVEL))
-    return torch.cat([torch.ones(1, dtype=torch.float64), ratios])
+    return torch.cat([torch.ones(1, dtype=torch.float64), ratios]).to(device, dtype)
 
 
 def paired_blocks(samples: int) -> list[range]:
