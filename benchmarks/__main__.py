@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import machine, results
 from benchmarks.cache import Cache
-from benchmarks.context import Context
+from benchmarks.context import CPU, Context
 from benchmarks.subjects import VARIABLE, MissingData
 
 CACHE = "MOREAUGRAD_CACHE"
@@ -75,6 +75,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     ),
     "speed": _part("speed"),
     "passes": _part("passes"),
+    "accelerator": _part("accelerator"),
     "optimise": _part("optimise"),
     "linearity": _part("linearity"),
     "smoothgrad": _part("smoothgrad"),
@@ -131,6 +132,7 @@ def main() -> int:
         quick=options.quick,
         threads=options.threads,
         photos=options.photos,
+        device=options.device,
     )
     failed = []
     for name in _chosen(options.parts):
@@ -145,7 +147,7 @@ def main() -> int:
             traceback.print_exc()
             failed.append(name)
             continue
-        found = machine.describe() | {
+        found = machine.describe(options.device) | {
             "seconds": round(time.perf_counter() - began),
             "date": time.strftime("%Y-%m-%d"),
             "quick": context.quick,
@@ -180,6 +182,10 @@ def _options() -> argparse.Namespace:
         "--photos", action="store_true", help="show images beside their maps, in results/photos"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--device", type=torch.device, default=CPU,
+        help="device of the parts that can be measured on another one (cpu)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results)")
     parser.add_argument(
         "--cache",

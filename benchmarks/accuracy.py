@@ -52,7 +52,7 @@ QUICK = Plan(
 
 
 def run(context: Context, network: str) -> Result:
-    subject, setting = subjects.load(network), runs.Setting()
+    subject, setting = subjects.load(network, context.device), runs.Setting()
     plan = QUICK if context.quick else PLANS[network]
     names = subject.names[: plan.images]
     cache = context.cache

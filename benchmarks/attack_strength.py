@@ -38,7 +38,7 @@ lower is a stronger attack. failed: images on which the attack found nothing to 
 
 
 def run(context: Context) -> Result:
-    subject = subjects.load("resnet20-softplus")
+    subject = subjects.load("resnet20-softplus", context.device)
     pictures, evaluations = (2, 200) if context.quick else (PICTURES, EVALUATIONS)
     x = subject.inputs(subject.names[:pictures])
     space = InputSpace(mean=subject.preprocess.mean, std=subject.preprocess.std)

@@ -44,7 +44,7 @@ class Cache:
             some = missing[start : start + at_once]
             for name, piece in zip(some, compute(some), strict=True):
                 paths[name].parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(paths[name], save(piece))
+                write_atomically(paths[name], save({k: v.cpu() for k, v in piece.items()}))
             done, spent = start + len(some), time.perf_counter() - began
             left = spent / done * (len(missing) - done)
             print(f"  {kind}: {done}/{len(missing)}, {spent:.0f} s, {left:.0f} s left", flush=True)

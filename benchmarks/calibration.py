@@ -45,7 +45,10 @@ QUICK = Plan(images=2, reference=centre.QUICK.map_evaluations, tolerances=(0.1, 
 
 
 def run(context: Context, network: str) -> Result:
-    subject, plan = subjects.load(network), QUICK if context.quick else PLANS[network]
+    subject, plan = (
+        subjects.load(network, context.device),
+        QUICK if context.quick else PLANS[network],
+    )
     setting = runs.Smoothing(rho=plan.rho)
     names = subject.names[: plan.images]
     reference = runs.map_references(subject, setting, context.cache, names, plan.reference)

@@ -59,7 +59,7 @@ QUICK = Plan(
 
 
 def run(context: Context, network: str) -> Result:
-    subject, setting = subjects.load(network), runs.Smoothing()
+    subject, setting = subjects.load(network, context.device), runs.Smoothing()
     plan = QUICK if context.quick else PLANS[network]
     names, cache = subject.names[: plan.images], context.cache
     references = {

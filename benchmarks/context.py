@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from benchmarks.cache import Cache
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +24,5 @@ class Context:
     quick: bool
     threads: int
     photos: bool = False
+    device: torch.device = CPU
+    """Of parts that do not run the command line, which chooses its own."""

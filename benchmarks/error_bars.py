@@ -32,7 +32,7 @@ QUICK = Plan(images=2, reference=384, tolerance=0.3)
 
 
 def run(context: Context, network: str) -> Result:
-    subject, setting = subjects.load(network), runs.Setting()
+    subject, setting = subjects.load(network, context.device), runs.Setting()
     plan = QUICK if context.quick else PLANS[network]
     names = subject.names[: plan.images]
     a, b, split = _references(context, subject, setting, plan, names)

@@ -42,14 +42,18 @@ SEED = 9
 
 
 def run(context: Context, network: str) -> Result:
-    subject, plan = subjects.load(network), QUICK if context.quick else PLANS[network]
+    subject, plan = (
+        subjects.load(network, context.device),
+        QUICK if context.quick else PLANS[network],
+    )
     x = subject.inputs(subject.names[: plan.images])
     target, ids = subject.predictions(x), list(range(len(x)))
     found = guidance(subject.fast, x, target, batch_size=subject.chunk, ids=ids)
-    print(f"  {network}: levels {found.sigma.tolist()}", flush=True)
+    chosen = found.sigma.cpu()
+    print(f"  {network}: levels {chosen.tolist()}", flush=True)
     fixed = torch.stack([_faithful(subject, plan, x, target, ids, s) for s in SIGMAS], dim=1)
     levels = torch.tensor(SIGMAS, dtype=torch.float64)
-    place = (found.sigma[:, None] == levels).int().argmax(1, keepdim=True)
+    place = (chosen[:, None] == levels).int().argmax(1, keepdim=True)
     auto = fixed.gather(1, place)[:, 0]
     intervals = Intervals()
     rows: list[list[object]] = [
@@ -63,12 +67,12 @@ def run(context: Context, network: str) -> Result:
     best = fixed.amax(1)
     rows.append(["best of each image, by these same numbers", best.mean().item(),
                  *intervals.of_mean(best), *NONE, math.nan])  # fmt: skip
-    counts = [int((found.sigma == sigma).sum()) for sigma in SIGMAS]
+    counts = [int((chosen == sigma).sum()) for sigma in SIGMAS]
     return Result(
         title=f"Noise levels chosen for each image of {network}",
         settings=asdict(plan) | {"images": subject.names[: plan.images]},
         figures={
-            "sigma": found.sigma.tolist(), "faithfulness at each level": fixed.tolist(),
+            "sigma": chosen.tolist(), "faithfulness at each level": fixed.tolist(),
             "survival": found.survival.tolist(), "guidance": found.faithfulness.tolist(),
         },
         tables=[
@@ -110,4 +114,4 @@ def _faithful(
         aopc(bound.select(row), maps[row],
              InputSpace(low=float(x[row].min()), high=float(x[row].max())))
         for row in bound.rows[:, None]
-    ])  # fmt: skip
+    ]).cpu()  # fmt: skip

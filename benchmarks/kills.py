@@ -28,6 +28,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import machine
+from benchmarks.context import CPU
 from benchmarks.results import Result, Table, write
 from moreaugrad.cli import perform
 from moreaugrad.cli.commands import COMMANDS
@@ -368,7 +369,7 @@ def main() -> int:
                 print(f"  {line}", flush=True)
             if options.out is not None:
                 ordered = {name: found[name] for name in given if name in found}
-                write(result(ordered), "kills", options.out, machine.describe())
+                write(result(ordered), "kills", options.out, machine.describe(CPU))
     return 1 if any(one.faults for one in found.values()) else 0
 
 

@@ -54,9 +54,10 @@ def _status_mib(name: str) -> float:
     raise RuntimeError(f"expected a kernel that reports {name} in /proc/self/status")
 
 
-def describe() -> dict[str, Any]:
-    """Processor, threads, versions, commit."""
-    return {
+def describe(device: torch.device) -> dict[str, Any]:
+    """Device, processor, threads, versions, commit."""
+    on_gpu = {"accelerator": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return on_gpu | {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

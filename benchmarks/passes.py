@@ -13,7 +13,7 @@ from benchmarks.speed import BUDGET, explain
 from benchmarks.timing import timed
 from moreaugrad.runs.timing import network_time
 
-COUNTS = (1, 4, 16)
+COUNTS = {"cpu": (1, 4, 16), "cuda": (1, 8, 64)}
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -21,9 +21,11 @@ def run(context: Context) -> Result:
     rows: list[list[object]] = []
     fractions: dict[str, dict[str, list[float]]] = {}
     for network in ("squeezenet", "resnet20"):
-        subject = subjects.load(network)
-        counts = COUNTS[:1] if context.quick else COUNTS
-        inputs = subject.inputs(subject.names[: max(counts)])
+        subject = subjects.load(network, context.device)
+        counts = COUNTS[context.device.type]
+        counts = counts[:1] if context.quick else counts
+        some = subject.names * -(-max(counts) // len(subject.names))
+        inputs = subject.inputs(some[: max(counts)])
         target = subject.predictions(inputs)
         for dtype in DTYPES:
             model = copy.deepcopy(subject.fast).to(dtype)
@@ -39,7 +41,7 @@ def run(context: Context) -> Result:
             fractions.setdefault(network, {})[str(dtype)[6:]] = found
     return Result(
         title="Time in network passes",
-        settings={"images": COUNTS, "evaluations": BUDGET},
+        settings={"images": counts, "evaluations": BUDGET},
         figures=fractions,
         tables=[
             Table(

@@ -50,7 +50,10 @@ QUICK = Plan(images=2, samples=60, confidence=0.9)
 
 
 def run(context: Context, network: str) -> Result:
-    subject, plan = subjects.load(network), QUICK if context.quick else PLANS[network]
+    subject, plan = (
+        subjects.load(network, context.device),
+        QUICK if context.quick else PLANS[network],
+    )
     names, intervals = subject.names[: plan.images], Intervals()
     rows: list[list[object]] = []
     for method in METHODS:

@@ -34,7 +34,7 @@ def run(context: Context) -> Result:
     rows: list[list[object]] = []
     ratios: dict[str, float] = {}
     for network, samples in SAMPLES.items():
-        subject = subjects.load(network)
+        subject = subjects.load(network, context.device)
         inputs = subject.inputs(subject.names[: max(IMAGES)])
         target = subject.predictions(inputs)
         for count in IMAGES:
@@ -48,7 +48,7 @@ def run(context: Context) -> Result:
             ratios[f"{network}, {count}"] = ratio
             rows.append([network, count, samples, subject.chunk, *seconds.values(), ratio])
             print("  " + " ".join(map(str, rows[-1])), flush=True)
-    equal = [_at_equal_error(network, 1 if context.quick else rounds) for network in SAMPLES]
+    equal = [_at_equal_error(context, network, rounds) for network in SAMPLES]
     return Result(
         title="SmoothGrad against Captum's NoiseTunnel",
         settings={"samples": SAMPLES, "sigma": SIGMA, "rounds": rounds},
@@ -104,9 +104,9 @@ def _ours(subject: Subject, samples: int, **settings: Any) -> SmoothGrad:
     )  # fmt: skip
 
 
-def _at_equal_error(network: str, rounds: int) -> list[Any]:
+def _at_equal_error(context: Context, network: str, rounds: int) -> list[Any]:
     """A row of the second table."""
-    subject = subjects.load(network)
+    subject = subjects.load(network, context.device)
     x = subject.inputs(subject.names[: ERRORS[network]])
     classes = subject.predictions(x)
     works: dict[str, Callable[[], Tensor]] = {

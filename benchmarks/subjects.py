@@ -10,7 +10,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 from benchmarks.cache import digest_of
 from benchmarks.cifar_resnet import SMOOTH_WEIGHTS
+from benchmarks.context import CPU
 from moreaugrad.data.images import load_image
 from moreaugrad.models import LoadedModel, Preprocess, load_model, optimise
 
 T = TypeVar("T")
 
 VARIABLE = "MOREAUGRAD_DATA"
+LARGER = 16
+"""Rows at once on an accelerator, over those on a CPU."""
 PHOTO_NETWORKS = {
     "squeezenet": "squeezenet1_0-imagenet.safetensors",
     "mobilenetv2": "mobilenetv2-imagenet.safetensors",
@@ -58,7 +61,12 @@ class Subject:
     """The module whose output is explained, for inputs that have no gradient."""
 
     def inputs(self, names: Sequence[str]) -> Tensor:
-        return torch.stack([self.input(name) for name in names])
+        """On the network's device."""
+        return torch.stack([self.input(name) for name in names]).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
 
     def input(self, name: str) -> Tensor:
         return self.preprocess(self.read(name))
@@ -87,7 +95,16 @@ def fast(module: nn.Module, example: Tensor) -> nn.Module:
     return optimise(module, example).model
 
 
-def load(name: str) -> Subject:
+def load(name: str, device: torch.device = CPU) -> Subject:
+    """A network on a device, where it computes more rows at once than on a CPU."""
+    found = _load(name)
+    if device == CPU:
+        return found
+    fast = copy.deepcopy(found.fast).to(device)
+    return replace(found, module=found.module.to(device), fast=fast, chunk=LARGER * found.chunk)
+
+
+def _load(name: str) -> Subject:
     """`squeezenet`, `mobilenetv2` (ImageNet photos); `resnet20`, `resnet20-softplus`, `vit-gelu`,
     `vit-relu` (CIFAR-10); `kws` (spoken words), `bytes` (files)."""
     folder = data_folder()
@@ -95,7 +112,7 @@ def load(name: str) -> Subject:
         return _of_photos(folder, name)
     if name.startswith("vit-"):
         kind = name.removeprefix("vit-")
-        model = _from(folder / "models", lambda: load_model(f"vit_cifar10:{kind}"))
+        model = with_modules_in(folder / "models", lambda: load_model(f"vit_cifar10:{kind}"))
         weights = folder / "models" / f"vit-cifar10-{kind}.safetensors"
         return _of_cifar10(folder, name, model, weights)
     if name in OTHERS:
@@ -123,7 +140,7 @@ def _of_photos(folder: Path, name: str) -> Subject:
     if name == "squeezenet":
         model = load_model("torchvision:squeezenet1_0", weights, folder / "imagenet-classes.txt")
     else:
-        model = _from(folder / "models", lambda: load_model(f"{name}:imagenet"))
+        model = with_modules_in(folder / "models", lambda: load_model(f"{name}:imagenet"))
     photos = folder / "imagenet-sample"
     return Subject(
         name=name,
@@ -139,7 +156,7 @@ def _of_photos(folder: Path, name: str) -> Subject:
     )
 
 
-def _from(folder: Path, work: Callable[[], T]) -> T:
+def with_modules_in(folder: Path, work: Callable[[], T]) -> T:
     """The result of work with modules in a folder that is not on the Python path."""
     sys.path.append(str(folder))
     try:
@@ -169,7 +186,7 @@ def _of_cifar10(folder: Path, name: str, model: LoadedModel, weights: Path) -> S
 
 def _spoken_words(folder: Path) -> Subject:
     """Two recordings of one second, each begun at twelve places."""
-    kws = _from(folder / "models", lambda: importlib.import_module("kws_res8"))
+    kws = with_modules_in(folder / "models", lambda: importlib.import_module("kws_res8"))
     words = {word: kws.read_wav(folder / "sounds" / f"{word}_1000ms.wav") for word in ("yes", "no")}
     shifts = range(-1100, 1300, 200)  # in 16000ths of a second
 
@@ -184,7 +201,7 @@ def _spoken_words(folder: Path) -> Subject:
 
 def _files(folder: Path) -> Subject:
     """Files of this folder, by what they contain."""
-    magika = _from(folder / "models", lambda: importlib.import_module("bytes_magika"))
+    magika = with_modules_in(folder / "models", lambda: importlib.import_module("bytes_magika"))
     here = Path(__file__).parent
     found = sorted(file.name for file in here.iterdir() if file.suffix == ".py")
 
