@@ -7,12 +7,15 @@ import subprocess
 import sys
 
 from benchmarks.machine import ROOT
+from benchmarks.subjects import VARIABLE, data_folder
 
 
 def moreaugrad(*arguments: str, processes: int = 1) -> None:
-    """`moreaugrad ARGUMENTS` in one-threaded processes of its own, quietly."""
+    """`moreaugrad ARGUMENTS` in one-threaded processes of its own, quietly, which find the data
+    folder's networks."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launch if processes > 1 else []), "-m", "moreaugrad", *arguments]
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    models = [str(data_folder() / "models")] if VARIABLE in os.environ else []
+    paths = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), *models])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)

@@ -120,6 +120,17 @@ def _cells(context: Context) -> TrainPlan:
     )  # fmt: skip
 
 
+def _gaze(_: Context) -> TrainPlan:
+    data = data_folder()
+    return TrainPlan(
+        epochs=10, batch=16, amp="bfloat16",
+        data=TrainDataPlan(source=str(data / "cub-gha.zip"), split="train", test="test"),
+        model=StartPlan(name="mobilenetv2:birds"),
+        augment=AugmentPlan(size=224, resize=256, crop="random", flip=True),
+        optimiser=OptimiserPlan(name="adam", lr=2e-4, schedule="cosine"),
+    )  # fmt: skip
+
+
 def cells_folder(context: Context) -> Path:
     """Cells of the size that studies use, with their true maps; few for a trial."""
     folder = context.cache.folder / f"cells-{CELLS}{'-quick' if context.quick else ''}"
@@ -174,6 +185,19 @@ STUDIES = {
             _row("L1", "fast", "l1", 0.02, seeds=ONE),
             _row("group", "fast", "group", 0.1, group=16, seeds=ONE),
             _row("noise", "gaussian-noise", sigma=0.1, seeds=ONE),
+        ),
+    ),
+    "gaze": Study(
+        title="Training on birds with human gaze (MobileNetV2, fine-tuned for ten species)",
+        plan=_gaze,
+        rows=(
+            PLAIN,
+            _row("harmonisation", "fast", "harmonisation", 0.5),
+            _row("harmonisation", "fast", "harmonisation", 5.0),
+            _row("published harmonisation", "fast", "published-harmonisation", 0.5),
+            _row("squared L2", "fast", "squared-l2", 0.5),
+            _row("squared L2", "fast", "squared-l2", 5.0),
+            _row("L1", "fast", "l1", 0.01),
         ),
     ),
     "cells": Study(

@@ -69,16 +69,20 @@ def test_means_leave_out_what_is_undefined_and_seeds_without_a_value() -> None:
     assert described == "0.50 ± 1.27"
 
 
+@pytest.mark.parametrize("study", ["cells", "gaze"])
+def test_rows_of_attention_have_rising_weights(study: str) -> None:
+    by_label: dict[str, list[float]] = {}
+    for row in wanted(study):
+        by_label.setdefault(row.label, []).append(sum(row.protocol.epsilon))
+    assert next(iter(by_label)) == "plain"
+    assert all(values == sorted(values) for values in by_label.values())
+    assert len(wanted(study)) == len({row.stem for row in wanted(study)})
+
+
 def test_rows_are_found_by_their_label() -> None:
     plain, elastic = firsts("cifar10", "plain", "elastic net")
     assert elastic == next(r for r in STUDIES["cifar10"].rows if r.label == "elastic net")
     assert (called(plain), called(elastic)) == ("plain", f"elastic net {elastic.described}")
-    by_label: dict[str, list[float]] = {}
-    for row in wanted():
-        by_label.setdefault(row.label, []).append(sum(row.protocol.epsilon))
-    assert next(iter(by_label)) == "plain"
-    assert all(values == sorted(values) for values in by_label.values())
-    assert len(wanted()) == len({row.stem for row in wanted()})
     names = [called(row) for row in STUDIES["cifar10"].rows]
     assert len(names) == len(set(names))
 
