@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -43,10 +43,11 @@ class Comparing(Explainer):
         additional_forward_args: object = None,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
+        chosen: Mapping[str, Tensor] | None = None,
         baselines: Baselines = None,
     ) -> BoundScore:
         """Like `Explainer.bind`; `baselines` as in `attribute`."""
-        bound = super().bind(inputs, target, additional_forward_args, ids, mask)
+        bound = super().bind(inputs, target, additional_forward_args, ids, mask, chosen)
         given = getattr(self, self.setting) if baselines is None else baselines
         return self._compared(bound, inputs, given)
 
