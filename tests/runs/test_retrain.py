@@ -62,7 +62,9 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_each_process_has_a_gpu_as_long_as_there_are_some(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_have_a_gpu_each_or_share_them(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: object, device: str, **__: object) -> None:
         raise InterruptedError(device)
 

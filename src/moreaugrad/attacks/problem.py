@@ -225,7 +225,5 @@ class AttackedBatch(Batched):
         own = self.bound
         parts = own.layout.restore(own.origin)
         mask = None if own.mask is None else own.layout.split(own.mask)
-        found = explainer.bind(
-            parts, own.target.given, own.args, own.keys, mask, chosen=own.chosen
-        )
+        found = explainer.bind(parts, own.target.given, own.args, own.keys, mask, chosen=own.chosen)
         return replace(found, follows=own.follows)

@@ -239,6 +239,7 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         additional_forward_args: object = None,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
+        *,
         chosen: Mapping[str, Tensor] | None = None,
     ) -> BoundScore:
         """The score that is explained, bound to the clean inputs.

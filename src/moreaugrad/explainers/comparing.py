@@ -43,11 +43,12 @@ class Comparing(Explainer):
         additional_forward_args: object = None,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
-        chosen: Mapping[str, Tensor] | None = None,
         baselines: Baselines = None,
+        *,
+        chosen: Mapping[str, Tensor] | None = None,
     ) -> BoundScore:
         """Like `Explainer.bind`; `baselines` as in `attribute`."""
-        bound = super().bind(inputs, target, additional_forward_args, ids, mask, chosen)
+        bound = super().bind(inputs, target, additional_forward_args, ids, mask, chosen=chosen)
         given = getattr(self, self.setting) if baselines is None else baselines
         return self._compared(bound, inputs, given)
 
