@@ -1,223 +1,165 @@
 """The robustness study under attacks that are aimed at what is measured.
 
-For each network one run of `moreaugrad evaluate` in two processes: every metric has attacks of its
-own, the same for all methods, and an overlap counts the same number of entries of every map.
+For each network one run of `moreaugrad evaluate` in two processes at equal evaluations, and one at
+equal stated error. Every metric has attacks of its own, the same for all methods, and an overlap
+counts the same number of entries of every map.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from benchmarks.cifar_resnet import SMOOTH_WEIGHTS
+from benchmarks import matched_tables as tables
 from benchmarks.command import moreaugrad
 from benchmarks.context import Context
-from benchmarks.results import Result, Table
-from benchmarks.study import PROCESSES, Row, cell, of_maps, only
+from benchmarks.matched_plans import (
+    LIMIT,
+    METRICS,
+    NETWORKS,
+    PILOT,
+    USUAL,
+    Network,
+    equal_error_methods,
+    families,
+    lean,
+    methods,
+    pilot,
+    plan,
+)
+from benchmarks.results import Result
+from benchmarks.study import PROCESSES, of_maps
 from benchmarks.subjects import data_folder
 from benchmarks.training_rows import STUDIES
 from benchmarks.training_runs import trained
+from moreaugrad.explainers import METHODS
 from moreaugrad.files.atomic import write_atomically
 from moreaugrad.reports.maps import CSV
-from moreaugrad.reports.statistics import WORST
+from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.engine import execute
-from moreaugrad.runs.plans.common import DataPlan, ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan, ReportPlan
 from moreaugrad.runs.plans.toml import plan_toml
 from moreaugrad.runs.report import ReportRun
 
-EVALUATIONS = 128
-"""Of each map of a sampled or path method."""
-SIGMAS = (0.05, 0.1, 0.2, 0.4)
-USUAL = 0.2
-"""The level at which other settings are varied."""
-SPARSITIES = (0.8, 0.95, 0.99)
-RHOS: Mapping[str, float | str] = {"rho-0.01": 0.01, "rho-auto": "auto"}
-SURROGATE = 30.0
-"""beta of the softplus network on which steps are computed for a network with kinks."""
-FEW = "top-4-percent"
-COMPARED = (FEW, "ssim", "normalised-distance", "mass-centre-shift")
-OF_MAPS = ("zeros", "gini", "aopc", "insertion", "deletion", "evaluations")
-Settings = dict[str, dict[str, Any]]
-NOTE = (
-    "Means over images with 95 % intervals (Student's t). For each image the worst of all attacks, "
-    "three of which are aimed at each metric; failed attacks are left out and counted. "
-    f"{EVALUATIONS} evaluations for each map of a sampled or path method."
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """kinks: whether its logits have no second derivative. epsilon: L2, in pixels of [0, 1]. size:
-    of the regions that faithfulness replaces. advgrad: trained with sparse gradients first."""
-
-    model: ModelPlan
-    source: str
-    kinks: bool
-    images: int = 50
-    epsilon: float = 0.5
-    size: int = 4
-    block: int = 5
-    advgrad: str = ""
-
-
-def _cifar(name: str, weights: str | None = None, *, kinks: bool, **more: Any) -> Network:
-    model = ModelPlan(name=name, weights=weights)
-    return Network(model=model, source="cifar10-jpeg.zip", kinks=kinks, **more)
-
-
-def _photos(name: str, weights: str | None = None) -> Network:
-    """A budget of the same length for each entry as on CIFAR-10."""
-    return Network(
-        model=ModelPlan(name=name, weights=weights), source="imagenet-sample", kinks=True,
-        images=20, epsilon=0.5 * 224 / 32, size=16, block=2,
-    )  # fmt: skip
-
-
-NETWORKS = {
-    "resnet20-softplus": _cifar(
-        "benchmarks.cifar_resnet:resnet20_softplus", str(SMOOTH_WEIGHTS), kinks=False
-    ),
-    "resnet20": _cifar(
-        "benchmarks.cifar_resnet:resnet20", "resnet20-cifar10.safetensors", kinks=True
-    ),
-    "resnet56": _cifar(
-        "benchmarks.cifar_resnet:resnet56", "resnet56-cifar10.safetensors", kinks=True
-    ),
-    "vit-gelu": _cifar("vit_cifar10:gelu", kinks=False),
-    "vit-relu": _cifar("vit_cifar10:relu", kinks=True),
-    "resnet20-advgrad": _cifar("benchmarks.cifar_resnet:resnet20", kinks=True, advgrad="L1"),
-    "squeezenet": _photos("torchvision:squeezenet1_0", "squeezenet1_0-imagenet.safetensors"),
-    "mobilenetv2": _photos("mobilenetv2:imagenet"),
-}
-
-
-def methods(levels: Sequence[float] = SIGMAS) -> Settings:
-    """Every method at its default, those with noise at each level, and Sparse MoreauGrad over rho,
-    sparsity and the score."""
-    sampled = {"samples": EVALUATIONS}
-    solved = {"max_evaluations": EVALUATIONS, "tolerance": 0.25}
-    sparse = {"method": "sparse-moreaugrad", **solved}
-    return {
-        "simple-gradient": {},
-        "sparse-gradient": {},
-        "integrated-gradients": {"steps": EVALUATIONS},
-        "cafo": {},
-        **{f"smoothgrad-{s:g}": {"method": "smoothgrad", "sigma": s, **sampled} for s in levels},
-        f"sparse-smoothgrad-{USUAL:g}": {
-            "method": "sparse-smoothgrad", "sigma": USUAL, **sampled
-        },
-        f"sparsified-smoothgrad-{USUAL:g}": {
-            "method": "sparsified-smoothgrad", "sigma": USUAL, **sampled
-        },
-        **{f"sparse-moreaugrad-{s:g}": {"sigma": s, **sparse} for s in levels},
-        f"group-sparse-moreaugrad-{USUAL:g}": {
-            "method": "group-sparse-moreaugrad", "sigma": USUAL, **solved
-        },
-        **{
-            f"sparse-moreaugrad-{USUAL:g}-zeros-{z:g}": {"sigma": USUAL, "sparsity": z, **sparse}
-            for z in SPARSITIES
-        },
-        **{
-            f"sparse-moreaugrad-{USUAL:g}-{label}": {"sigma": USUAL, "rho": rho, **sparse}
-            for label, rho in RHOS.items()
-        },
-        f"sparse-moreaugrad-{USUAL:g}-probability-rho-auto": {
-            "sigma": USUAL, "rho": "auto", "score": "probability", **sparse
-        },
-    }  # fmt: skip
-
-
-def attacks(network: Network) -> Settings:
-    """The exact derivative where a method has one, a transfer, Stein's identity and a search."""
-    steps = {"surrogate": SURROGATE} if network.kinks else {}
-    return {
-        "exact": {"attack": "matched", "through": ["implicit", "stein"], "steps": 6, "draws": 8,
-                  **steps},
-        "transfer": {"attack": "matched", "source": "simple-gradient", "measured": False,
-                     "steps": 20, **steps},
-        "search": {"attack": "random-search", "steps": 6, "draws": 8},
-    }  # fmt: skip
-
-
-def metrics(network: Network) -> Settings:
-    replaced = {"size": network.size, "steps": 20, "draws": 5}
-    curves = {"size": network.size, "steps": 16, "draws": 2}
-    return {
-        FEW: {"metric": "top-k", "ratio": 0.04, "nonzero": False},
-        **{name: {} for name in COMPARED[1:]},
-        "gini": {}, "zeros": {}, "aopc": replaced, "insertion": curves, "deletion": curves,
-    }  # fmt: skip
-
-
-def plan(network: Network, weights: str | None, images: int | None = None) -> EvaluatePlan:
-    """weights: of the network; None for one that loads its own."""
-    data = data_folder()
-    return EvaluatePlan(
-        data=DataPlan(
-            source=str(data / network.source), images=images or network.images,
-            split="test" if network.source.endswith(".zip") else None,
-        ),
-        model=ModelPlan(name=network.model.name, weights=weights),
-        methods=methods(), metrics=metrics(network), attacks=attacks(network),
-        epsilons=(network.epsilon,), units="pixel", block=network.block, maps=4,
-    )  # fmt: skip
+OF_MAPS = ("zeros", "gini", tables.AOPC, "insertion", "deletion", "evaluations")
 
 
 def run(context: Context, network: str) -> Result:
-    own, data = NETWORKS[network], data_folder()
-    weights = own.model.weights
-    if weights is not None and not Path(weights).is_absolute():
-        weights = str(data / "models" / weights)
-    if own.advgrad:
-        row = next(r for r in STUDIES["cifar10"].rows if r.label == own.advgrad)
-        weights = str(trained(context, "cifar10", [row])[row.stem][0] / "best.safetensors")
-    out = context.cache.folder / f"matched-{network}{'-quick' if context.quick else ''}"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    file = out.with_name(f"{out.name}.toml")
-    text = plan_toml(plan(own, weights, 2 if context.quick else None), file.parent)
-    write_atomically(file, text.encode())
-    moreaugrad("evaluate", "--config", str(file), "--trust", "--out", str(out), processes=PROCESSES)
-    page = out.with_name(f"{out.name}-page")
-    made = execute(ReportRun(ReportPlan(runs=(str(out),))), page, overwrite=True)
-    summary = (page / CSV).read_text(encoding="utf-8")
-    rows = list(csv.DictReader(summary.splitlines()))
+    own = lean(NETWORKS[network]) if context.quick else NETWORKS[network]
+    own = replace(own, weights=_weights(context, own))
+    stem = f"matched-{network}{'-quick' if context.quick else ''}"
+    equal = plan(own, methods(own))
+    first = _evaluated(context, stem, equal)
+    measured = MapsFolder.read(first, network)
+    samples = _samples(context, stem, own, measured)
+    given = equal_error_methods(own, samples)
+    second = _evaluated(context, f"{stem}-equal-error", plan(own, given, stein=True))
+    rows, failures, complete = _summary(first)
+    _, more, both = _summary(second)
+    found = tables.measured(measured)
+    at_error = tables.measured(MapsFolder.read(second, network))
+    asked = {
+        label: f"{samples[label]} samples" if label in samples else f"tolerance {own.error:g}"
+        for label in given
+    }
     return Result(
         title=f"Robustness under matched attacks: {network}",
-        settings={"plan": text},
-        figures={"complete": made.complete, "summary.csv": summary},
-        tables=[of_maps(rows, OF_MAPS), _worst(rows), _attacks(rows)],
-        notes=[NOTE, *map(str, made.failures)],
-    )
-
-
-def _worst(rows: Sequence[Row]) -> Table:
-    """Of all attacks, and how many images none of them ran on."""
-    found = [row for row in rows if row["attack"] == WORST]
-    lines: list[list[object]] = []
-    for method in dict.fromkeys(row["method"] for row in found):
-        own = [only(found, method, name) for name in COMPARED]
-        failed = next((one["failed"] for one in own if one), "")
-        lines.append([method, *map(cell, own), failed])
-    return Table(
-        caption=f"The worst of the attacks, budget {found[0]['epsilon'] if found else ''} (L2).",
-        header=["method", *COMPARED, "failed"], rows=lines,
+        settings={"plan": plan_toml(equal, first.parent), "equal error": given},
+        figures={"complete": complete and both, "summary.csv": (_page(first) / CSV).read_text(),
+                 "equal-error.csv": (_page(second) / CSV).read_text()},
+        tables=[
+            of_maps(rows, OF_MAPS),
+            tables.worst(rows, METRICS),
+            tables.own_best(found, families(equal.methods), _defaults(equal.methods)),
+            tables.equal_error(at_error, asked, own.error),
+            *(tables.of_attacks(rows, metric) for metric in METRICS),
+            tables.strongest(found),
+            replace(tables.strongest(at_error), caption="The same at equal error, with Stein's "
+                    "identity as another derivative."),
+        ],
+        notes=[_note(own), *failures, *more],
     )  # fmt: skip
 
 
-def _attacks(rows: Sequence[Row]) -> Table:
-    """Each attack at the overlap of the largest entries."""
-    found = [row for row in rows if row["metric"] == FEW and row["attack"].endswith(f"-{FEW}")]
-    names = list(dict.fromkeys(row["attack"] for row in found))
-    chosen = {name: [row for row in found if row["attack"] == name] for name in names}
-    return Table(
-        caption=f"{FEW} under each attack that is aimed at it.",
-        header=["method", *(name.removesuffix(f"-{FEW}") for name in names)],
-        rows=[
-            [method, *(cell(only(chosen[name], method, FEW)) for name in names)]
-            for method in dict.fromkeys(row["method"] for row in found)
-        ],
+def _note(own: Network) -> str:
+    return (
+        "Means over images with 95 % intervals (Student's t). For each image the worst of all "
+        "attacks, two of which are aimed at each metric, and a random search at "
+        f"{tables.FEW}; failed attacks are left out and counted. {own.evaluations} evaluations for "
+        f"each map of a method with noise, {own.draws} noise samples of it in a step of the "
+        f"attack on {tables.FEW}, the same in all steps. Stein's identity runs at equal error "
+        f"alone, at sigma {USUAL:g}, with twice as many. {tables.FEW} is of all entries; a map "
+        "with fewer that are not zero is compared by all of these. Samples for equal error were "
+        f"chosen on {PILOT} other images, by the mean squared error there; tolerances allow "
+        f"{LIMIT} evaluations."
     )
+
+
+def _weights(context: Context, own: Network) -> str | None:
+    if own.advgrad:
+        row = next(r for r in STUDIES["cifar10"].rows if r.label == own.advgrad)
+        row = replace(row, seeds=row.seeds[:1])
+        found = trained(context, "cifar10", [row])[row.stem][row.seeds[0]]
+        return str(found / "best.safetensors")
+    if own.weights is None or Path(own.weights).is_absolute():
+        return own.weights
+    return str(data_folder() / "models" / own.weights)
+
+
+def _evaluated(context: Context, name: str, own: EvaluatePlan) -> Path:
+    """The folder of a finished run, with its page next to it."""
+    out = context.cache.folder / name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    file = out.with_name(f"{name}.toml")
+    write_atomically(file, plan_toml(own, file.parent).encode())
+    moreaugrad(
+        "evaluate", "--config", str(file), "--trust", "--out", str(out), processes=PROCESSES
+    )  # fmt: skip
+    return out
+
+
+def _page(run: Path) -> Path:
+    return run.with_name(f"{run.name}-page")
+
+
+def _summary(run: Path) -> tuple[list[dict[str, str]], list[str], bool]:
+    """Rows of means, what failed, and whether the run is complete; writes its page."""
+    page = _page(run)
+    made = execute(ReportRun(ReportPlan(runs=(str(run),))), page, overwrite=True)
+    rows = list(csv.DictReader((page / CSV).read_text(encoding="utf-8").splitlines()))
+    return rows, list(map(str, made.failures)), made.complete
+
+
+def _samples(context: Context, stem: str, own: Network, measured: MapsFolder) -> dict[str, int]:
+    """How many noise samples bring a method without a tolerance to the error, by its stated error
+    on images that are not measured."""
+    taken = {record["index"] for record in measured.inputs}
+    run = MapsFolder.read(_evaluated(context, f"{stem}-pilot", pilot(own)), "pilot")
+    found = {label: tables.stated(run, label)["error"] for label in run.methods}
+    return {
+        label: enough([one for index, one in errors.items() if index not in taken], own)
+        for label, errors in found.items()
+    }
+
+
+def enough(errors: Sequence[float], own: Network) -> int:
+    """Samples, an even number, at which the mean squared error is `own.error` squared, from errors
+    at `own.evaluations`: it falls with their number.
+
+    Errors: ValueError without an error.
+    """
+    known = [one for one in errors if math.isfinite(one)]
+    if not known:
+        raise ValueError("errors: expected the stated errors of some maps, got none")
+    ratio = math.fsum(one**2 for one in known) / len(known) / own.error**2
+    return min(LIMIT, max(8, 2 * math.ceil(own.evaluations * ratio / 2)))
+
+
+def _defaults(given: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    """The label of each family at its default noise level, where it is measured."""
+    levels = {f: METHODS[f].defaults().get("sigma") for f in families(given)}
+    named = {f: f"{f}-{s:g}" for f, s in levels.items() if isinstance(s, float)}
+    return {family: label for family, label in named.items() if label in given}

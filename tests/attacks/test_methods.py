@@ -1,12 +1,16 @@
 """Every method of the registry under attack, by each of its derivatives."""
 
+import sys
+
 import pytest
 import torch
+from torch import Tensor
 
 from contracts.networks import Picture, Rising, cheap, default_score, pictures
 from moreaugrad import METHODS
 from moreaugrad.attacks import AttackStatus, RandomSearch, TopKAttack
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.score.bound_score import BoundScore
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 RAN = {AttackStatus.IMPROVED, AttackStatus.HELD}
@@ -59,3 +63,23 @@ def test_a_batch_of_solved_maps_gives_what_its_samples_give_alone(method: str) -
         alone = attack.attack(x[row : row + 1], ids=ids[row : row + 1])
         assert alone.status == together.status[row : row + 1]
         assert torch.allclose(alone.inputs, together.inputs[row : row + 1], rtol=0, atol=1e-7)
+
+
+def test_steps_keep_what_was_chosen_at_the_clean_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Tensor] = []
+
+    def best_rho(bound: BoundScore, seed: int) -> Tensor:
+        asked.append(bound.origin)
+        return torch.full_like(bound.origin[:, 0], 0.5 if len(asked) == 1 else 1e-9)
+
+    monkeypatch.setattr(sys.modules["moreaugrad.explainers.guidance"], "best_rho", best_rho)
+    explainer, x = cheap("sparse-moreaugrad", Picture(), rho="auto"), pictures(2)
+    clean = explainer.explain(x)
+    found = TopKAttack(explainer, epsilon=0.5, steps=2, draws=4).attack(x, clean=clean)
+    # Once for the clean map, once for the attacked one: the whole method, at another input.
+    assert [torch.equal(points, x.flatten(1)) for points in asked] == [True, False]
+    assert clean.details["rho"].tolist() == [0.5, 0.5]
+    assert found.attacked.details["rho"].tolist() == [1e-9, 1e-9]
+    fixed = cheap("sparse-moreaugrad", Picture(), rho=0.5)
+    same = TopKAttack(fixed, epsilon=0.5, steps=2, draws=4).attack(x, clean=fixed.explain(x))
+    assert torch.equal(same.inputs, found.inputs)

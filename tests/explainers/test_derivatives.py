@@ -229,6 +229,17 @@ def test_steps_of_an_attack_are_deterministic_and_warm() -> None:
     assert (caso.samples, caso.tolerance) == (8, 1e-2)
 
 
+def test_the_map_of_an_attack_is_solved_whatever_its_method_may_spend() -> None:
+    # Fresh noise needs a few evaluations in all; a fixed set needs a few for each noise sample.
+    explainer = mg.SparseMoreauGrad(
+        MODEL, sigma=0.2, sigma_mode="absolute", rho=0.3, sparsity=0.5, max_evaluations=34
+    )
+    cheap = explainer.fixed(32)
+    found = cheap._maps(cheap.bind(X, TARGET))
+    assert bool(found.having(mg.Status.CONVERGED).all())
+    assert bool((found.values != 0).any(1).all())
+
+
 def test_what_does_not_fit_is_reported() -> None:
     explainer = mg.SimpleGradient(MODEL)
     explanation = explainer.explain(X, TARGET)

@@ -62,7 +62,9 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_each_process_has_a_gpu_of_its_own(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_have_a_gpu_each_or_share_them(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: object, device: str, **__: object) -> None:
         raise InterruptedError(device)
 
@@ -72,14 +74,16 @@ def test_each_process_has_a_gpu_of_its_own(data: Path, monkeypatch: pytest.Monke
     training = TrainPlan(
         data=TrainDataPlan(source=str(data), test="val"), model=network, device="cuda"
     )
-    for rank, own in ((0, "cuda"), (1, "cuda:1"), (3, "cuda:3")):
+    for rank, own in ((0, "cuda"), (1, "cuda:1"), (3, "cuda:3"), (4, "cuda"), (6, "cuda:2")):
         study = StabilityRun(
-            StabilityPlan(training=training), Processes(rank=rank + 4, size=8, local_rank=rank)
+            StabilityPlan(training=training), Processes(rank=rank + 7, size=14, local_rank=rank)
         )
         with pytest.raises(InterruptedError, match=f"^{own}$"):
             study.start(0)
     assert Processes(rank=1, size=2, local_rank=1).own("cpu") == "cpu"
     assert Processes(rank=1, size=2, local_rank=1).own("cuda:0") == "cuda:0"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert Processes(rank=1, size=2, local_rank=1).own("cuda") == "cuda"
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from moreaugrad.attacks.search import SearchResult
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.explainers.guidance import AUTO
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, UNITS, Batched, InputSpace, Layout, MaskLike
@@ -111,7 +112,11 @@ class Attack(metaclass=Documented, checked=True):
         Errors: ValueError or TypeError for bad input. The status of a sample says why its attack
         failed.
         """
-        bound = self.explainer.bind(inputs, target, additional_forward_args, ids, mask)
+        details = {} if clean is None else clean.details
+        chosen = {k: v for k, v in details.items() if getattr(self.explainer, k, None) == AUTO}
+        bound = self.explainer.bind(
+            inputs, target, additional_forward_args, ids, mask, chosen=chosen
+        )
         if bound.layer is not None:
             raise ValueError(
                 "layer: expected an explainer of the inputs, which attacks change, got one of a "

@@ -220,9 +220,10 @@ class AttackedBatch(Batched):
         return x, count, found
 
     def bind(self, explainer: Explainer) -> BoundScore:
-        """The score that another explainer explains, at these samples and for the same target."""
+        """The score that another explainer explains, at these samples, for the same target and with
+        the automatic settings of the attacked one."""
         own = self.bound
         parts = own.layout.restore(own.origin)
         mask = None if own.mask is None else own.layout.split(own.mask)
-        found = explainer.bind(parts, own.target.given, own.args, own.keys, mask)
+        found = explainer.bind(parts, own.target.given, own.args, own.keys, mask, chosen=own.chosen)
         return replace(found, follows=own.follows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -239,12 +239,19 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         additional_forward_args: object = None,
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
+        *,
+        chosen: Mapping[str, Tensor] | None = None,
     ) -> BoundScore:
-        """The score that is explained, bound to the clean inputs."""
-        return self._prepared(self._score.bind(inputs, target, additional_forward_args, ids, mask))
+        """The score that is explained, bound to the clean inputs.
+
+        chosen: automatic settings of each sample, `[B]` each, where they are known.
+        """
+        bound = self._score.bind(inputs, target, additional_forward_args, ids, mask)
+        return self._prepared(replace(bound, chosen=chosen or {}))
 
     def _prepared(self, bound: BoundScore) -> BoundScore:
-        """With the settings that are chosen for each sample at the clean input."""
+        """With the settings that are chosen for each sample at the clean input, those that are not
+        yet."""
         return bound
 
     def settings(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -44,9 +44,11 @@ class Comparing(Explainer):
         ids: Sequence[int] | Tensor | None = None,
         mask: MaskLike = None,
         baselines: Baselines = None,
+        *,
+        chosen: Mapping[str, Tensor] | None = None,
     ) -> BoundScore:
         """Like `Explainer.bind`; `baselines` as in `attribute`."""
-        bound = super().bind(inputs, target, additional_forward_args, ids, mask)
+        bound = super().bind(inputs, target, additional_forward_args, ids, mask, chosen=chosen)
         given = getattr(self, self.setting) if baselines is None else baselines
         return self._compared(bound, inputs, given)
 

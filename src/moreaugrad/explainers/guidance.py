@@ -160,7 +160,10 @@ def best_sigma(faithful: Tensor, levels: Sequence[float], kept: float = KEPT) ->
 
 
 def with_best_sigma(bound: BoundScore) -> BoundScore:
-    """With the noise level of each sample. bound: with the noise of a level of 1."""
+    """With the noise level of each sample, the best one where none is chosen yet. bound: with the
+    noise of a level of 1."""
+    if "sigma" in bound.chosen:
+        return _at(bound, bound.chosen["sigma"])
     few = replace(bound, samples=SAMPLES)
     sigma = best_sigma(faithfulness(few, SIGMAS), SIGMAS)
     chosen = {**bound.chosen, "sigma": sigma}

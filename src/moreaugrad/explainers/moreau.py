@@ -131,7 +131,9 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
 
     def _prepared(self, bound: BoundScore) -> BoundScore:
         bound = super()._prepared(bound)
-        return with_best_rho(bound, self.seed) if isinstance(self.rho, str) else bound
+        if not isinstance(self.rho, str) or "rho" in bound.chosen:
+            return bound
+        return with_best_rho(bound, self.seed)
 
     @property
     def _tolerance(self) -> float:
@@ -205,7 +207,7 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
         draws += draws % 2
         return replace(
             self, noise="fixed", samples=draws, chains=1, tolerance=ROUGH,
-            max_evaluations=min(self._most, ROUGH_STEPS * draws),
+            max_evaluations=ROUGH_STEPS * draws,
         )  # fmt: skip
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:

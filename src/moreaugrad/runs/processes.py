@@ -44,8 +44,12 @@ class Processes:
     local_rank: int = 0
 
     def own(self, device: str) -> str:
-        """This process's device: of several GPUs that of its local rank."""
-        return f"{device}:{self.local_rank}" if device == "cuda" and self.local_rank else device
+        """This process's device: of several GPUs that of its local rank; processes beyond their
+        number share them."""
+        if device != "cuda" or not self.local_rank:
+            return device
+        place = self.local_rank % max(1, torch.cuda.device_count())
+        return f"{device}:{place}" if place else device
 
     def alone(self) -> Processes:
         """This process by itself, on its own GPU."""

@@ -1,0 +1,239 @@
+"""Which networks, methods, attacks and metrics the robustness study measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from benchmarks.cifar_resnet import SMOOTH_WEIGHTS
+from benchmarks.matched_tables import AOPC, FEW
+from benchmarks.study import PROCESSES
+from benchmarks.subjects import data_folder
+from moreaugrad.runs.plans.common import DataPlan, ModelPlan
+from moreaugrad.runs.plans.explain import EvaluatePlan
+
+USUAL = 0.2
+"""The level at which other settings are varied, and at which errors are made equal."""
+SURROGATE = 30.0
+"""beta of the softplus network on which steps are computed for a network with kinks."""
+METRICS = (FEW, "ssim")
+"""Those that have attacks of their own."""
+LIMIT = 4096
+"""Most evaluations of a map at equal error."""
+PILOT = 8
+"""Images on which samples for equal error are chosen; those that are measured too are left out."""
+STEPS = 2
+"""Of the attack by the exact derivative. On softplus ResNet-20 more noise samples in a step were
+worth more than more steps."""
+Settings = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """kinks: whether its logits have no second derivative. epsilon: L2, in pixels of [0, 1]. size:
+    of the regions that faithfulness replaces. advgrad: trained with sparse gradients first.
+
+    evaluations: of each map of a method with noise. draws: noise samples of the map in a step of
+    the attack on the largest entries; half of them for other metrics and in a search. error: the
+    relative one that is the same for all methods in the second run. smoothed, thresholded, solved:
+    noise levels of SmoothGrad, thresholded SmoothGrad and Sparse MoreauGrad. varied: which other
+    methods and settings there are, () for all.
+    """
+
+    name: str
+    weights: str | None
+    source: str
+    kinks: bool
+    images: int = 50
+    epsilon: float = 0.5
+    size: int = 4
+    block: int = 5
+    advgrad: str = ""
+    evaluations: int = 64
+    draws: int = 32
+    error: float = 0.25
+    smoothed: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.4)
+    thresholded: tuple[float, ...] = (0.15, 0.2, 0.4)
+    solved: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    varied: tuple[str, ...] = ()
+    equal: tuple[str, ...] = (
+        "smoothgrad", "sparse-smoothgrad", "sparse-moreaugrad", "group-sparse-moreaugrad",
+    )  # fmt: skip
+
+
+def _cifar(name: str, weights: str | None = None, *, kinks: bool, **more: Any) -> Network:
+    return Network(name=name, weights=weights, source="cifar10-jpeg.zip", kinks=kinks, **more)
+
+
+DEEP: dict[str, Any] = {
+    "draws": 16, "smoothed": (0.15, 0.2, 0.4), "thresholded": (0.2,), "solved": (0.1, 0.2, 0.4),
+    "varied": (
+        "simple-gradient", "cafo", "group-sparse-moreaugrad",
+        f"sparse-moreaugrad-{USUAL:g}-probability-rho-auto",
+    ),
+    "equal": ("smoothgrad", "sparse-moreaugrad"),
+}  # fmt: skip
+
+
+def _photos(name: str, weights: str | None = None) -> Network:
+    """A budget of the same length for each entry as on CIFAR-10."""
+    return Network(
+        name=name, weights=weights, source="imagenet-sample", kinks=True, images=20,
+        epsilon=0.5 * 224 / 32, size=16, block=2, **DEEP,
+    )  # fmt: skip
+
+
+NETWORKS = {
+    "resnet20-softplus": _cifar(
+        "benchmarks.cifar_resnet:resnet20_softplus", str(SMOOTH_WEIGHTS), kinks=False
+    ),
+    "resnet20": _cifar(
+        "benchmarks.cifar_resnet:resnet20", "resnet20-cifar10.safetensors", kinks=True
+    ),
+    "resnet56": _cifar(
+        "benchmarks.cifar_resnet:resnet56", "resnet56-cifar10.safetensors", kinks=True, **DEEP
+    ),
+    "vit-gelu": _cifar("vit_cifar10:gelu", kinks=False, **DEEP),
+    "vit-relu": _cifar("vit_cifar10:relu", kinks=True, **DEEP),
+    "resnet20-advgrad": _cifar("benchmarks.cifar_resnet:resnet20", kinks=True, advgrad="L1"),
+    "squeezenet": _photos("torchvision:squeezenet1_0", "squeezenet1_0-imagenet.safetensors"),
+    "mobilenetv2": _photos("mobilenetv2:imagenet"),
+}
+
+
+def lean(network: Network) -> Network:
+    """To try the code: what it finds means nothing."""
+    return replace(
+        network, images=4 if network.source.endswith(".zip") else 2, block=2, evaluations=34,
+        draws=8, error=0.5, smoothed=(USUAL,), thresholded=(USUAL,), solved=(USUAL,),
+        varied=("simple-gradient",), equal=("smoothgrad", "sparse-moreaugrad"),
+    )  # fmt: skip
+
+
+def methods(network: Network) -> Settings:
+    """Every method at its default, those with noise at each level, and Sparse MoreauGrad over rho,
+    sparsity and the score."""
+    sampled = {"samples": network.evaluations}
+    solved = {"max_evaluations": network.evaluations, "tolerance": 0.25}
+    thresholds, usual = "sparse-smoothgrad", f"sparse-moreaugrad-{USUAL:g}"
+    sparse = {"method": "sparse-moreaugrad", **solved}
+    others: Settings = {
+        "simple-gradient": {},
+        "sparse-gradient": {},
+        "cafo": {},
+        "sparsified-smoothgrad": {"sigma": USUAL, **sampled},
+        "group-sparse-moreaugrad": {"sigma": USUAL, **solved},
+        f"{usual}-zeros-0.8": {"sigma": USUAL, "sparsity": 0.8, **sparse},
+        f"{usual}-zeros-0.99": {"sigma": USUAL, "sparsity": 0.99, **sparse},
+        f"{usual}-rho-0.01": {"sigma": USUAL, "rho": 0.01, **sparse},
+        f"{usual}-rho-auto": {"sigma": USUAL, "rho": "auto", **sparse},
+        f"{usual}-probability-rho-auto": {
+            "sigma": USUAL, "rho": "auto", "score": "probability", **sparse
+        },
+    }  # fmt: skip
+    return {
+        **{k: v for k, v in others.items() if not network.varied or k in network.varied},
+        **{
+            f"smoothgrad-{s:g}": {"method": "smoothgrad", "sigma": s, **sampled}
+            for s in network.smoothed
+        },
+        **{
+            f"{thresholds}-{s:g}": {"method": thresholds, "sigma": s, **sampled}
+            for s in network.thresholded
+        },
+        **{f"sparse-moreaugrad-{s:g}": {"sigma": s, **sparse} for s in network.solved},
+    }
+
+
+def equal_error_methods(network: Network, samples: Mapping[str, int]) -> Settings:
+    """samples: of the methods without a tolerance."""
+    return {
+        name: {"sigma": USUAL, "samples": samples[name]} if name in samples
+        else {"sigma": USUAL, "tolerance": network.error, "max_evaluations": LIMIT}
+        for name in network.equal
+    }  # fmt: skip
+
+
+def families(given: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Labels by the name of their method."""
+    found: dict[str, list[str]] = {}
+    for label, own in given.items():
+        found.setdefault(str(own.get("method", label)), []).append(label)
+    return found
+
+
+def attacks(network: Network, stein: bool) -> Settings:
+    """The exact derivative where a method has one, a transfer and a search; perhaps Stein's
+    identity. Those on the largest entries have the most noise samples."""
+    smooth = {"surrogate": SURROGATE} if network.kinks else {}
+    exact = {"attack": "matched", "steps": STEPS, **smooth}
+    transfer = {
+        "attack": "matched",
+        "source": "simple-gradient",
+        "measured": False,
+        "steps": 10,
+        **smooth,
+    }
+    few, half = {"metric": FEW}, network.draws // 2
+    if stein:
+        identity = {"attack": "matched", "through": "stein", "steps": STEPS}
+        return {
+            f"exact-{FEW}": {**exact, **few, "draws": network.draws},
+            f"stein-{FEW}": {**identity, **few, "draws": 2 * network.draws},
+            f"transfer-{FEW}": {**transfer, **few},
+        }
+    return {
+        **{
+            f"exact-{name}": {**exact, "metric": name,
+                              "draws": network.draws if name == FEW else half}
+            for name in METRICS
+        },
+        **{f"transfer-{name}": {**transfer, "metric": name} for name in METRICS},
+        f"search-{FEW}": {"attack": "random-search", "steps": 6, "draws": half // 2, **few},
+    }  # fmt: skip
+
+
+def metrics(network: Network) -> Settings:
+    replaced = {"size": network.size, "steps": 20, "draws": 5}
+    curves = {"size": network.size, "steps": 16, "draws": 2}
+    return {
+        FEW: {"metric": "top-k", "ratio": 0.04, "nonzero": False},
+        **{name: {} for name in METRICS[1:]},
+        "gini": {}, "zeros": {}, AOPC: replaced, "insertion": curves, "deletion": curves,
+    }  # fmt: skip
+
+
+def plan(network: Network, given: Settings, stein: bool = False) -> EvaluatePlan:
+    """stein: of the second run, whose attacks are on the largest entries alone."""
+    # On a GPU each process takes its part of the images at once.
+    block = -(-network.images // PROCESSES) if torch.cuda.is_available() else network.block
+    measured = metrics(network)
+    kept = (FEW, "zeros", AOPC) if stein else tuple(measured)
+    return EvaluatePlan(
+        data=_data(network, images=network.images),
+        model=ModelPlan(name=network.name, weights=network.weights),
+        methods=given, metrics={name: measured[name] for name in kept},
+        attacks=attacks(network, stein), epsilons=(network.epsilon,), units="pixel", block=block,
+        maps=0 if stein else 4,
+    )  # fmt: skip
+
+
+def pilot(network: Network) -> EvaluatePlan:
+    """Methods without a tolerance on a few images that another seed chooses."""
+    sampled = {"sigma": USUAL, "samples": network.evaluations}
+    names = [name for name in network.equal if name.endswith("smoothgrad")]
+    return EvaluatePlan(
+        data=_data(network, images=PILOT), seed=1,
+        model=ModelPlan(name=network.name, weights=network.weights),
+        methods=dict.fromkeys(names, sampled), metrics={"zeros": {}}, maps=0,
+    )  # fmt: skip
+
+
+def _data(network: Network, **which: Any) -> DataPlan:
+    return DataPlan(
+        source=str(data_folder() / network.source),
+        split="test" if network.source.endswith(".zip") else None, **which,
+    )  # fmt: skip
