@@ -225,6 +225,19 @@ def test_pointing_and_the_keyboard_read_the_numbers(chromium, page):
 
 
 @pytest.mark.chromium
+def test_a_candidate_in_focus_stays_so_when_the_page_is_laid_out(chromium, page):
+    focus = "document.querySelectorAll('.plane .candidate')[1].focus()"
+    with chromium.before_pages(f"document.addEventListener('DOMContentLoaded', () => {focus})"):
+        chromium.open(page)
+    assert "smoothgrad@1" in chromium.ask(READING), "before the first frame"
+    chromium.ask("document.querySelector('.plane').style.width = '500px'")
+    chromium.settle()
+    assert chromium.ask("document.querySelector('.plane svg').getAttribute('width')") == "500"
+    assert "smoothgrad@1" in chromium.ask("document.activeElement.getAttribute('aria-label')")
+    assert "smoothgrad@1" in chromium.ask(READING)
+
+
+@pytest.mark.chromium
 def test_without_scripts_a_drawing_is_shown(chromium, page):
     for script in (True, False):
         chromium.open(page, script=script)

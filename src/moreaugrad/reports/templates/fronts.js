@@ -52,15 +52,20 @@
       (point.chosen.length ? `. Recommended: ${point.chosen.join(", ")}.` : "");
   };
 
+  let drawn = 0; // the width
   const draw = () => {
     const [x, y] = ["x", "y"].map((side) => axes.find((axis) => axis.key === chosen[side]));
     const known = points.filter((point) => point.values[x.key] !== null && point.values[y.key] !== null);
     const missing = points.length - known.length;
+    const focused = [...plane.querySelectorAll(".candidate")].indexOf(document.activeElement);
+    drawn = plane.clientWidth;
     plane.replaceChildren();
-    reading.textContent = missing ? `${missing} without a value are not shown. ` : "";
+    reading.textContent = missing
+      ? `${missing} candidate${missing > 1 ? "s" : ""} without a value ${missing > 1 ? "are" : "is"} not shown. `
+      : "";
     reading.textContent += "Point at a candidate, or move to it by the tab key, for its numbers.";
     if (!known.length) return;
-    const width = Math.max(280, plane.clientWidth), height = Math.min(440, 0.5 * width + 160);
+    const width = Math.max(280, drawn), height = Math.min(440, 0.5 * width + 160);
     const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "group",
       "aria-label": `${y.label} against ${x.label}` }, plane);
     const ends = (axis) => known.flatMap((point) =>
@@ -99,6 +104,7 @@
       make("title", {}, group, point.label);
       for (const event of ["pointerenter", "focus", "click"]) group.addEventListener(event, () => read(point));
     }
+    plane.querySelectorAll(".candidate")[focused]?.focus({ preventScroll: true });
   };
 
   for (const select of section.querySelectorAll("select")) {
@@ -116,10 +122,8 @@
     section.querySelector(".methods").append(item);
   }
   section.hidden = false;
-  let last = 0;
-  new ResizeObserver(() => {
-    if (plane.clientWidth !== last) draw();
-    last = plane.clientWidth;
-  }).observe(plane);
   draw();
+  new ResizeObserver(() => {
+    if (plane.clientWidth !== drawn) draw();
+  }).observe(plane);
 })();
