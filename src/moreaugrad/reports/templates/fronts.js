@@ -4,7 +4,8 @@
   const { axes, points } = JSON.parse(section.dataset.candidates);
   const plane = section.querySelector(".plane"), reading = section.querySelector(".reading");
   const methods = [...new Set(points.map((point) => point.method))];
-  const marks = new Map(methods.map((name, at) => [name, `hue-${at % 8}`]));
+  // More methods than colours: the rest are hollow.
+  const marks = new Map(methods.map((name, at) => [name, `hue-${at % 8}${at % 16 < 8 ? "" : " hollow"}`]));
   const chosen = { x: "gini", y: "robustness" };
   const PAD = { left: 58, right: 18, top: 14, bottom: 46 };
 
