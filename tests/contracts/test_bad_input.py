@@ -331,7 +331,7 @@ SETTINGS: dict[str, list[tuple[Any, type[Exception], str]]] = {
     ],
     "eta": [
         (-0.1, ValueError, "eta: expected a number >= 0"),
-        ("atuo", ValueError, "eta: expected one of auto; got 'atuo'; did you mean 'auto'?"),
+        ("atuo", ValueError, "eta: expected a number >= 0 or 'auto', got 'atuo'"),
     ],
     "sigma": [(-0.1, ValueError, "sigma: expected a finite number >= 0.*got -0.1")],
     "sigma_mode": [("relativ", ValueError, "sigma_mode: expected one of relative, absolute")],

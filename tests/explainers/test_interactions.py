@@ -306,3 +306,7 @@ def test_bad_input() -> None:
     layer = mg.SimpleGradient(SMOOTH, layer="0").explain(X, 1)
     with pytest.raises(ValueError, match="layer"):
         mg.interactions(mg.Score(SMOOTH), layer)
+    with pytest.raises(TypeError, match=r"score: .*Score or an Explainer.*Sequential"):
+        mg.interactions(SMOOTH, explanation)
+    with pytest.raises(TypeError, match=r"explanation: .*Explanation.*Tensor"):
+        mg.interactions(mg.Score(SMOOTH), X)

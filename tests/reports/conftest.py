@@ -8,6 +8,7 @@ import select
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -127,6 +128,9 @@ class Browser:
         self.session = found["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
+        # Elements get focus events whether or not the window has the focus already.
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     session = None
 
@@ -167,12 +171,37 @@ class Browser:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        self.call("Page.navigate", url=path.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+        loader = self.call("Page.navigate", url=path.as_uri())["loaderId"]
+        # An earlier document's event may come late: it must be this one's.
+        while not any(
+            event["method"] == "Page.lifecycleEvent"
+            and (event["params"]["name"], event["params"]["loaderId"]) == ("load", loader)
+            for event in self.events
+        ):
             self._next("the page to load")
+        if script:
+            self.settle()
+
+    def settle(self):
+        """Waits until a frame is shown: resize observers run before it, after its callbacks."""
+        frame = "new Promise(shown => requestAnimationFrame(() => requestAnimationFrame(shown)))"
+        self.ask(f"{frame}.then(() => null)")
+
+    @contextmanager
+    def before_pages(self, script):
+        """A script that runs in each page before its own."""
+        method = "Page.{}ScriptToEvaluateOnNewDocument"
+        added = self.call(method.format("add"), source=script)
+        try:
+            yield
+        finally:
+            self.call(method.format("remove"), **added)
 
     def ask(self, expression):
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of an expression, of a promise when it is kept."""
+        found = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 

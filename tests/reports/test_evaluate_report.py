@@ -13,8 +13,10 @@ import torch
 from moreaugrad.cli.entry import run
 from moreaugrad.files.units import Units, record_lines, tensor_bytes
 from moreaugrad.reports import statistics
+from moreaugrad.reports.curves import charts
 from moreaugrad.reports.folder import unit_stem
-from moreaugrad.reports.statistics import WORST
+from moreaugrad.reports.reading import MapsFolder
+from moreaugrad.reports.statistics import WORST, Intervals, means
 from moreaugrad.runs.engine import Outcome, execute
 from moreaugrad.runs.plans.explain import ReportPlan
 from moreaugrad.runs.report import ReportRun
@@ -145,6 +147,13 @@ def test_a_metric_that_no_attack_is_aimed_at_is_marked(tmp_path: Path) -> None:
         aims[kind] = text.count("not aimed at</th>"), rows(page_of(made))
     assert aims["matched"][0] == 0
     assert aims["top-k"][0] == 2 + 2  # top-k and the worst of the attacks, at two budgets
+    for kind in aims:
+        found = MapsFolder.read(tmp_path / kind)
+        marked = {
+            chart.title: "not aimed at" in chart.svg
+            for chart in charts(means(found, Intervals()), ["normalised-distance"], "L2")
+        }
+        assert marked == {"noise": False, "top-k": kind == "top-k", WORST: kind == "top-k"}
     simple, distance = METHODS[0], "normalised-distance"
     for kind, aimed in (("top-k", "False"), ("matched", "True")):
         found = aims[kind][1]

@@ -120,14 +120,6 @@ def test_help_states_the_numbers(capsys):
 LOADED = "[...document.images].filter(image => image.complete && image.naturalWidth).length"
 
 
-def await_(chromium, expression):
-    found = chromium.call(
-        "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
-    )
-    assert "exceptionDetails" not in found, found["exceptionDetails"]
-    return found["result"]["value"]
-
-
 @pytest.mark.chromium
 @pytest.mark.parametrize("folder", ["plain", "o #?%41'\" é"])
 def test_a_browser_shows_what_is_looked_at(chromium, tmp_path, folder):
@@ -136,11 +128,11 @@ def test_a_browser_shows_what_is_looked_at(chromium, tmp_path, folder):
     out.mkdir()
     write_page(out / "index.html", many)
     chromium.open(out / "index.html")
-    seen = await_(chromium, f"document.images[0].decode().then(() => {LOADED})")
+    seen = chromium.ask(f"document.images[0].decode().then(() => {LOADED})")
     assert 0 < seen < 3 * len(many.sections)  # those near what is on the screen
     widths = """Promise.all([...document.images].map(image => {
         image.loading = 'eager'; return image.decode().then(() => image.naturalWidth); }))"""
-    assert await_(chromium, widths) == [24] * (3 * len(many.sections))
+    assert chromium.ask(widths) == [24] * (3 * len(many.sections))
     complaints = [event for event in chromium.events if event["method"] == "Log.entryAdded"]
     assert complaints == []
 

@@ -2,10 +2,11 @@
 
 import html
 import re
+from urllib.parse import unquote
 
 import pytest
 
-from moreaugrad.reports.studies import escaped
+from moreaugrad.reports.studies import Findings, escaped
 
 markdown = pytest.importorskip("markdown")
 
@@ -29,6 +30,13 @@ def test_a_name_is_one_cell_that_shows_it(name):
     cells = re.findall(r"<td>(.*?)</td>", page, flags=re.DOTALL)
     assert [html.unescape(cell) for cell in cells] == [seen(name), "7"]
     assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td)\b)", page)
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "cell 84 of seed 7", "a) b", "%20"])
+def test_an_image_is_found_by_its_name(name):
+    found = Findings(title="t", tables=[], images=[(name, f"inputs/{name}/a.png")]).markdown()
+    (link,) = re.findall(r'src="([^"]*)"', markdown.markdown(found))
+    assert unquote(html.unescape(link)) == f"inputs/{name}/a.png"
 
 
 @pytest.mark.parametrize("name", HOSTILE)

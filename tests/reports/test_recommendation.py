@@ -9,9 +9,10 @@ import pytest
 
 from moreaugrad.reports.comparisons import may_be_best
 from moreaugrad.reports.recommendation import PURPOSES, _chosen, _compared
-from moreaugrad.reports.recommended import recommended_files
+from moreaugrad.reports.recommended import _words, recommended_files
 
 from .conftest import NASTY
+from .test_chromium import CONTRAST
 from .test_page import Reader
 
 CRITERIA = ("sparsity", "gini", "cost", "robustness", "faithfulness")
@@ -138,6 +139,19 @@ def test_significance_is_at_the_stated_confidence():
     assert _compared(values, [0, 1], 0.98)[1]["tied"]
 
 
+def test_a_candidate_is_called_by_its_label_where_that_says_more():
+    at = {"settings": {"sigma": 0.2}}
+    for label, more, words in (
+        ("smoothgrad-0.2", at, "smoothgrad at sigma 0.2"),
+        ("smoothgrad-quick-0.2", at | {"method": "smoothgrad"},
+         "smoothgrad at sigma 0.2 (smoothgrad-quick-0.2)"),
+        ("smoothgrad", {"settings": {"sigma": "auto"}}, "smoothgrad at sigma auto"),
+        ("simple-gradient", {"settings": {}}, "simple-gradient"),
+    ):  # fmt: skip
+        one = candidate(label, 0) | {"method": label.removesuffix("-0.2")} | more
+        assert _words(one) == words
+
+
 # The page
 
 
@@ -196,6 +210,27 @@ def test_nothing_sticks_out(chromium, page, width):
 
 
 @pytest.mark.chromium
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_has_the_contrast_of_wcag_aa(chromium, page, dark):
+    chromium.open(page, dark=dark)
+    assert chromium.ask(CONTRAST) == []
+
+
+@pytest.mark.chromium
+def test_each_method_has_marks_of_its_own(chromium, page_of):
+    record = make_record("label", 12)
+    for place, one in enumerate(record["candidates"]):
+        one["method"] = f"method-{place}"
+    chromium.open(page_of(record))
+    marks = chromium.ask("""[...document.querySelectorAll('.plane .candidate .mark')]
+        .map(e => { const s = getComputedStyle(e); return `${s.fill} ${s.stroke}`; })""")
+    assert len(set(marks)) == len(marks) == 11
+    items = chromium.ask("""[...document.querySelectorAll('.methods li')].map(e => {
+        const s = getComputedStyle(e, '::before'); return s.backgroundColor + s.borderColor; })""")
+    assert len(set(items)) == len(items) == 12
+
+
+@pytest.mark.chromium
 def test_axes_are_chosen_by_the_reader(chromium, page):
     chromium.open(page)
     before = chromium.ask("document.querySelector('.plane svg').outerHTML")
@@ -222,6 +257,19 @@ def test_pointing_and_the_keyboard_read_the_numbers(chromium, page):
                   if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded",
                                          "Page.javascriptDialogOpening")]  # fmt: skip
     assert complaints == []
+
+
+@pytest.mark.chromium
+def test_a_candidate_in_focus_stays_so_when_the_page_is_laid_out(chromium, page):
+    focus = "document.querySelectorAll('.plane .candidate')[1].focus()"
+    with chromium.before_pages(f"document.addEventListener('DOMContentLoaded', () => {focus})"):
+        chromium.open(page)
+    assert "smoothgrad@1" in chromium.ask(READING), "before the first frame"
+    chromium.ask("document.querySelector('.plane').style.width = '500px'")
+    chromium.settle()
+    assert chromium.ask("document.querySelector('.plane svg').getAttribute('width')") == "500"
+    assert "smoothgrad@1" in chromium.ask("document.activeElement.getAttribute('aria-label')")
+    assert "smoothgrad@1" in chromium.ask(READING)
 
 
 @pytest.mark.chromium

@@ -288,6 +288,20 @@ def test_a_matched_attack_needs_a_metric(images: Path) -> None:
         prepare(plan(images, metrics={"gini": {}}, attacks=attacks))
 
 
+def test_no_attack_is_lost_to_one_of_its_label(images: Path) -> None:
+    attacks = {"matched": {}, "matched-ssim": {"attack": "gaussian"}}
+    more = {"metrics": {"top-k": {}, "ssim": {}}, "epsilons": (0.5,)}
+    for given in (attacks, dict(reversed(attacks.items()))):
+        with pytest.raises(ValueError, match=r"attack: .*labels.*matched-ssim.*LABEL=NAME"):
+            prepare(plan(images, attacks=given, **more))
+
+
+def test_what_an_attack_is_aimed_at_is_a_name(images: Path) -> None:
+    attacks = {"matched": {"metric": ["top-k"]}}
+    with pytest.raises(ValueError, match=r"metric.*\['top-k'\]"):
+        prepare(plan(images, attacks=attacks, epsilons=(0.5,)))
+
+
 def test_labels_and_labelled_parts(images: Path, tmp_path: Path) -> None:
     methods = {"logit": {"method": "simple-gradient"},
                "probability": {"method": "simple-gradient", "score": "probability"}}  # fmt: skip

@@ -147,11 +147,11 @@ def test_whole_numbers_are_exact() -> None:
 @pytest.mark.parametrize(
     ("option", "text", "words"),
     [
-        ("--threads", "1.5", "--threads: expected whole numbers"),
+        ("--threads", "1.5", "--threads: expected a whole number"),
         ("--threads", "1,2", "--threads: expected a whole number"),
         ("--epsilons", "a", "--epsilons: expected finite numbers"),
         ("--crop", "1,2,3", "--crop: expected SIDE or HEIGHT,WIDTH"),
-        ("--max-unreadable", "nan", "--max-unreadable: expected finite"),
+        ("--max-unreadable", "nan", "--max-unreadable: expected a finite number"),
         ("--batch-size", "0", "--batch-size: expected auto"),
         ("--set", ["x"], "--set: expected NAME=VALUE"),
         ("--set", ["none.x=1"], "one of the chosen parts"),

@@ -273,6 +273,18 @@ def test_what_it_says_to_run_has_the_networks_own_options(photos, weights, tmp_p
     assert f"--weights {weights[0]} --crop 12 --mean 0.5,0.5,0.4 --method" in one["command"]
 
 
+def test_in_python_it_gives_what_the_preprocessing_divides_by(photos, tmp_path):
+    out = tmp_path / "out"
+    more = ["--images", "2", "--std", ".5,.5,.4"]
+    assert run(words(photos, out, *more, methods="smooth-cafo")) == 0
+    (one,) = json.loads((out / "recommendation.json").read_text("utf-8"))["candidates"]
+    assert "--std 0.5,0.5,0.4" in one["command"]
+    found = eval(one["python"].removesuffix(".explain(x)"),
+                 {"mg": mg, "model": tiny_models.smooth().module})  # fmt: skip
+    measured = MapsFolder.read(out / "evaluation").config["methods"][one["label"]]
+    assert list(found.std) == measured["std"] == [0.5, 0.5, 0.4]
+
+
 def test_its_configuration_repeats_it_with_more_images(finished, tmp_path, monkeypatch):
     again = ["recommend", "--config", str(finished / "config.toml"), "--trust", "-q"]
     assert run([*again, "--out", str(tmp_path / "again")]) == 0
@@ -379,6 +391,25 @@ def test_stability_is_the_overlap_with_other_networks(photos, weights, tmp_path)
     assert run(words(photos, same, "--images", "3", "--checkpoint", str(weights[0]))) == 0
     found = json.loads((same / "recommendation.json").read_text("utf-8"))
     assert all(one["values"]["stability"]["mean"] == 1 for one in found["candidates"])
+
+
+def test_a_network_that_fails_costs_no_more_than_its_own_maps(photos, weights, tmp_path, capsys):
+    """The rest of what was computed has its page."""
+    broken = tmp_path / "broken.safetensors"
+    state = tiny_models.smooth().module.state_dict()
+    save_file({name: value * math.nan for name, value in state.items()}, broken)
+    out = tmp_path / "out"
+    checkpoints = ["--checkpoint", str(broken), "--checkpoint", str(weights[0])]
+    methods = "simple-gradient,smoothgrad"
+    command = words(photos, out, "--images", "2", *checkpoints, methods=methods)
+    for _ in range(2):  # also when it is resumed
+        assert run(command) == 1
+        assert "broken.safetensors" in capsys.readouterr().err
+        found = json.loads((out / "recommendation.json").read_text("utf-8"))
+        assert [text for text in found["failures"] if "broken.safetensors" in text]
+        assert found["checkpoints"] == 1
+        assert found["candidates"][0]["values"]["stability"]["mean"] == 1
+    assert "broken.safetensors" in (out / "index.html").read_text("utf-8")
 
 
 def test_weights_that_do_not_fit_are_refused(photos, tmp_path, capsys):

@@ -22,7 +22,6 @@ from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation, r
 from moreaugrad.penalties import L1, Penalty
 from moreaugrad.penalties.base import PerInput, check_any_batch
 from moreaugrad.penalties.catalogue import name_of
-from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import MaskLike, Shape
 from moreaugrad.score.score import Inputs, Score
@@ -323,12 +322,11 @@ class PenalisedExplainer(Explainer):
 
         Errors: ValueError; TypeError for an automatic weight of a penalty without `magnitudes`.
         """
+        known = weight in automatic if isinstance(weight, str) else 0 <= weight < torch.inf
+        *others, last = "a number >= 0", *map(repr, automatic)
+        expect(known, name, f"{', '.join(others)} or {last}", weight)
         if not isinstance(weight, str):
-            if not 0 <= weight < torch.inf:
-                names = " or ".join(map(repr, automatic))
-                raise ValueError(f"{name}: expected a number >= 0, {names}, got {weight!r}")
             return
-        choose(name, weight, automatic)
         if not self.penalty.sparse:
             raise TypeError(
                 f"{name}: {weight!r} needs a penalty that sets entries or groups to zero and has "

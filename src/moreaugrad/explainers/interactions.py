@@ -168,6 +168,12 @@ def interactions(
     Source: Janizek et al. (2021), who integrate second derivatives from a baseline. Differs: those
     of the score at the input itself, between few entries; with noise by Stein's identity.
     """
+    for name, part, kinds in (
+        ("score", score, (Score, Explainer)), ("explanation", explanation, (Explanation,)),
+    ):  # fmt: skip
+        if not isinstance(part, kinds):
+            names = " or an ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{name}: expected a {names}, got {type(part).__name__}")
     choose("per", per, (ELEMENT, PIXEL))
     expect(most >= 2, "most", "at least 2 entries", most)
     expect(samples >= 1, "samples", "at least 1", samples)

@@ -98,7 +98,7 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
 
     def __post_init__(self) -> None:
         if isinstance(self.rho, str):
-            choose("rho", self.rho, (AUTO,))
+            expect(self.rho == AUTO, "rho", "a finite number > 0 or 'auto'", self.rho)
         else:
             expect(0 < self.rho < torch.inf, "rho", "a finite number > 0", self.rho)
         choose("noise", self.noise, ("fresh", "fixed"))

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.guidance import AUTO, sigma_cost, with_best_sigma
-from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.noise import RELATIVE, Noise
 from moreaugrad.settings import expect
@@ -30,7 +29,7 @@ class SmoothedExplainer(Explainer):
 
     def __post_init__(self) -> None:
         if isinstance(self.sigma, str):
-            choose("sigma", self.sigma, (AUTO,))
+            expect(self.sigma == AUTO, "sigma", "a number >= 0 or 'auto'", self.sigma)
             expect(self.sigma_mode == RELATIVE, "sigma_mode", "'relative' with sigma='auto'",
                    self.sigma_mode)  # fmt: skip
         super().__post_init__()

@@ -12,7 +12,7 @@ from moreaugrad.certificates.certify import CERTIFICATE
 from moreaugrad.files.units import Record
 from moreaugrad.pictures.plot import ShownFigure
 from moreaugrad.reports.content import Entry, Table
-from moreaugrad.reports.pixels import pixels_table
+from moreaugrad.reports.pixels import TESTED, pixels_table
 from moreaugrad.reports.studies import Findings
 
 COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00")
@@ -89,6 +89,7 @@ def findings(inputs: Sequence[Record], pixels: Sequence[Record]) -> Findings:
         notes=[
             *(f"{kind}: {words}" for kind, words in _statements(inputs)),
             *dict.fromkeys(f"pixels: {record['statement']}" for record in pixels),
+            *dict.fromkeys(f"tested: {TESTED.format(r['threshold'])}" for r in pixels),
         ],
         images=[
             *((record["input"], f"{record['folder']}/certify.png") for record in inputs),

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from moreaugrad.metrics.catalogue import heading
 from moreaugrad.reports.content import Chart
 from moreaugrad.reports.statistics import Mean
-from moreaugrad.reports.tables import ARROWS
+from moreaugrad.reports.tables import column_heading
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b3a8c", "#7a5c2e",
@@ -59,8 +59,7 @@ def _figure(part: Sequence[Mean], axis: str) -> Figure:
         own = [cell for cell in part if (cell.run, cell.metric) == (run, metric)]
         for number, method in enumerate(methods):
             _line(panel, [cell for cell in own if cell.method == method], method, number)
-        arrow = ARROWS[own[0].better] if own else ""
-        title = f"{heading(metric)}{arrow}"
+        title = column_heading(own[0]) if own else heading(metric)
         panel.set_title(f"{run}: {title}" if several else title, parse_math=False)
         panel.set_xlabel(axis)
         panel.spines[["top", "right"]].set_visible(False)

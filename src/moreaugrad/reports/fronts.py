@@ -46,11 +46,15 @@ def _panel(
     points = np.array([[_of(one, name) for name in pair] for one in record["candidates"]])
     good = front(points * [-1 if name == COST else 1 for name in pair])
     for one, (across, up) in zip(record["candidates"], points, strict=True):
-        colour = COLOURS[methods.index(one["method"]) % len(COLOURS)]
+        again, number = divmod(methods.index(one["method"]), len(COLOURS))
+        colour = COLOURS[number]
         low, high = (one["values"][y][end] for end in ("low", "high"))
         if low is not None and not math.isnan(across):
             panel.plot([across, across], [low, high], color=colour, alpha=0.35, linewidth=1)
-        panel.plot(across, up, "o", color=colour, markersize=5, label=one["method"])
+        panel.plot(
+            across, up, "o", color=colour, markersize=5, label=one["method"],
+            markerfacecolor="none" if again % 2 else colour,  # more methods than colours
+        )  # fmt: skip
     line = points[good][np.argsort(points[good][:, 0])]
     panel.plot(line[:, 0], line[:, 1], "-", color="#444444", linewidth=1, zorder=0)
     if x == COST:

@@ -192,8 +192,9 @@ def _explanations(every: Sequence[Mean]) -> list[str]:
     found = [failing]
     if any(mean.aimed is False for mean in every):
         found.append(
-            "A metric that an attack is “not aimed at” is changed by it by chance: the value does "
-            "not say how far an attack could change it. --attack matched is aimed at each metric."
+            "An attack changes a metric that it is “not aimed at” only incidentally: the value "
+            "does not say how far an attack could change it. --attack matched is aimed at each "
+            "metric."
         )
     if any(mean.attack == WORST for mean in every):
         found.append(

@@ -18,6 +18,10 @@ from moreaugrad.reports.content import Entry, Table
 IMPORTANT, UNIMPORTANT, ABSTAINED = "important", "unimportant", "abstained"
 COLOURS = {IMPORTANT: "#d55e00", UNIMPORTANT: "#56b4e9", ABSTAINED: "#eeeeee"}
 """Orange, blue and light grey: different in hue for colour-blind people too, and in lightness."""
+TESTED = (
+    "the last column is of sigma Phi^-1({:g}), a radius that is fixed beforehand: to certify it "
+    "takes fewer votes than a radius that follows from the votes"
+)
 COLUMNS = 6
 """Radii that a table shows."""
 

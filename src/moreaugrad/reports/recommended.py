@@ -100,9 +100,14 @@ def _candidate(record: Record, label: str) -> Record:
 
 
 def _words(candidate: Record) -> str:
-    """`smoothgrad at sigma 0.2`."""
+    """`smoothgrad at sigma 0.2`, with the label where it says more."""
+    method, label = candidate["method"], candidate["label"]
     sigma = candidate["settings"].get(SIGMA)
-    return f"{candidate['method']}{'' if sigma is None else f' at sigma {number_name(sigma)}'}"
+    words, usual = method, method
+    if sigma is not None:
+        level = sigma if isinstance(sigma, str) else number_name(sigma)
+        words, usual = f"{method} at sigma {level}", f"{method}-{level}"
+    return words if label in (method, usual) else f"{words} ({label})"
 
 
 def _value(candidate: Record, criterion: str, *, interval: bool = True) -> str:
@@ -129,13 +134,15 @@ def _number(criterion: str, value: float) -> str:
 def _choice(record: Record, purpose: Record) -> str:
     """The recommended candidate in numbers, but for its time."""
     one = _candidate(record, purpose["chosen"])
-    parts = [
-        f"{_value(one, SPARSITY, interval=False)} zeros",
-        f"keeps {_value(one, ROBUSTNESS)} of its largest {_top(record)} under attack",
-        f"AOPC {_value(one, FAITHFULNESS)}",
-    ]
-    if STABILITY in one["values"]:
-        parts.append(f"shares {_value(one, STABILITY)} with other networks")
+    parts = [f"{_value(one, SPARSITY, interval=False)} zeros"]
+    for criterion, (before, after) in {
+        ROBUSTNESS: ("keeps", f" of its largest {_top(record)} under attack"),
+        FAITHFULNESS: ("AOPC", ""), STABILITY: ("shares", " with other networks"),
+    }.items():  # fmt: skip
+        if criterion in one["values"]:
+            known = one["values"][criterion]["mean"] is not None
+            words = f"{before} {_value(one, criterion)}{after}"
+            parts.append(words if known else f"“{NAMES[criterion]}” unknown")
     taken = _value(one, COST, interval=False)
     return f"{', '.join(parts)}; {taken} evaluation{'s' * (taken != '1')} a map."
 
@@ -169,8 +176,8 @@ def _reasons(record: Record, purpose: Record) -> Iterator[str]:
     else:
         others = ", ".join(label for label in tied if label != chosen["label"])
         yield (
-            f"Tied with the best of {considered} by “{NAMES[criterion]}”{among}: {others}. It "
-            "takes the fewest evaluations of them"
+            f"Tied with the best of {considered} by “{NAMES[criterion]}”{among}: {others}. None "
+            "of them takes fewer evaluations"
             + ("." if chosen is best else f"; {best['label']} has the best mean, "
                f"{_value(best, criterion)}{_gap(criterion, purpose['difference'])}.")
         )  # fmt: skip
@@ -272,10 +279,10 @@ def _background(record: Record) -> dict[str, str]:
         "How it was measured": "Attacks change each image by an L2 norm of at most "
         f"{number(record['epsilon'] or 0)} (root mean square {number(record['rms'])} of values in "
         f"0 to 1), keep the class, and aim at the overlap of the largest {_top(record)} of the "
-        f"entries: {record['steps']} steps by the map's own derivative, and twice as many by that "
-        "of the simple gradient; for each image the worse of the two counts. Stronger attacks "
-        "find more, so this is no certificate. An image on which both failed is counted as failed "
-        "and is in no mean.",
+        f"entries: {record['steps']} step{'s' * (record['steps'] != 1)} by the map's "
+        "own derivative, and twice as many by that of the simple gradient; for each "
+        "image the worse of the two counts. Stronger attacks find more, so this is no certificate. "
+        "An image on which both failed is counted as failed and is in no mean.",
         "What could change the answer": "More images and time (--images 50 --time 2h) tell more "
         "candidates apart; so may another size of the attacks (--rms), other noise levels "
         "(--sigmas) and sparsities (--sparsities), and more evaluations a map (--noise-samples, "

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class Findings:
                 lines += ["", f"## {escaped(table.title)}"]
             lines += ["", *table_lines(table)]
         for title, file in self.images:
-            lines += ["", f"![{escaped(title)}]({file})"]
+            lines += ["", f"![{escaped(title)}]({quote(file, errors='surrogateescape')})"]
         for note in self.notes:
             lines += ["", note]
         return "\n".join(lines) + "\n"

@@ -48,7 +48,7 @@ def _mean_table(key: tuple[str, float | None], group: Sequence[Mean], *, several
     return Table(
         title=table_title(*key),
         head="run, method" if several else "method",
-        columns=[_column(name, next(iter(column.values()))) for name, column in columns.items()],
+        columns=[column_heading(next(iter(column.values()))) for column in columns.values()],
         rows=[
             (
                 f"{run}, {method}" if several else method,
@@ -59,9 +59,10 @@ def _mean_table(key: tuple[str, float | None], group: Sequence[Mean], *, several
     )
 
 
-def _column(name: str, first: Mean) -> str:
-    aside = ", not aimed at" if first.aimed is False else ""
-    return heading(name) + ARROWS[first.better] + aside
+def column_heading(mean: Mean) -> str:
+    """The metric, in which direction it is better, and whether the attack is aimed at another."""
+    aside = ", not aimed at" if mean.aimed is False else ""
+    return heading(mean.metric) + ARROWS[mean.better] + aside
 
 
 def table_title(attack: str, epsilon: float | None) -> str:

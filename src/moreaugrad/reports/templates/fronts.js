@@ -4,7 +4,8 @@
   const { axes, points } = JSON.parse(section.dataset.candidates);
   const plane = section.querySelector(".plane"), reading = section.querySelector(".reading");
   const methods = [...new Set(points.map((point) => point.method))];
-  const marks = new Map(methods.map((name, at) => [name, `hue-${at % 8}`]));
+  // More methods than colours: the rest are hollow.
+  const marks = new Map(methods.map((name, at) => [name, `hue-${at % 8}${at % 16 < 8 ? "" : " hollow"}`]));
   const chosen = { x: "gini", y: "robustness" };
   const PAD = { left: 58, right: 18, top: 14, bottom: 46 };
 
@@ -52,15 +53,20 @@
       (point.chosen.length ? `. Recommended: ${point.chosen.join(", ")}.` : "");
   };
 
+  let drawn = 0; // the width
   const draw = () => {
     const [x, y] = ["x", "y"].map((side) => axes.find((axis) => axis.key === chosen[side]));
     const known = points.filter((point) => point.values[x.key] !== null && point.values[y.key] !== null);
     const missing = points.length - known.length;
+    const focused = [...plane.querySelectorAll(".candidate")].indexOf(document.activeElement);
+    drawn = plane.clientWidth;
     plane.replaceChildren();
-    reading.textContent = missing ? `${missing} without a value are not shown. ` : "";
+    reading.textContent = missing
+      ? `${missing} candidate${missing > 1 ? "s" : ""} without a value ${missing > 1 ? "are" : "is"} not shown. `
+      : "";
     reading.textContent += "Point at a candidate, or move to it by the tab key, for its numbers.";
     if (!known.length) return;
-    const width = Math.max(280, plane.clientWidth), height = Math.min(440, 0.5 * width + 160);
+    const width = Math.max(280, drawn), height = Math.min(440, 0.5 * width + 160);
     const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "group",
       "aria-label": `${y.label} against ${x.label}` }, plane);
     const ends = (axis) => known.flatMap((point) =>
@@ -99,6 +105,7 @@
       make("title", {}, group, point.label);
       for (const event of ["pointerenter", "focus", "click"]) group.addEventListener(event, () => read(point));
     }
+    plane.querySelectorAll(".candidate")[focused]?.focus({ preventScroll: true });
   };
 
   for (const select of section.querySelectorAll("select")) {
@@ -116,10 +123,8 @@
     section.querySelector(".methods").append(item);
   }
   section.hidden = false;
-  let last = 0;
-  new ResizeObserver(() => {
-    if (plane.clientWidth !== last) draw();
-    last = plane.clientWidth;
-  }).observe(plane);
   draw();
+  new ResizeObserver(() => {
+    if (plane.clientWidth !== drawn) draw();
+  }).observe(plane);
 })();

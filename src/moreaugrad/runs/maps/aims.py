@@ -19,33 +19,42 @@ def aimed(attacks: Mapping[str, Settings], metrics: Mapping[str, Settings]) -> d
     """The attacks by label, with the metrics that they are aimed at spelt out: `metric` may be the
     label of a metric of the run. One aimed at each is `LABEL-METRIC` for each of them.
 
-    Errors: ValueError where there is none.
+    Errors: ValueError where there is none, and for two attacks of one label.
     """
     found: dict[str, Settings] = {}
     for label, given in attacks.items():
-        name = ATTACKS.check(str(given.get("attack", label)))
-        kind = ATTACKS[name].load()
-        if not issubclass(kind, Matched):
-            found[label] = given
-            continue
-        own, asked = {"attack": name, **given}, given.get("metric", EACH)
-        if asked != EACH:
-            spelt_out = asked in metrics and "measure" not in given
-            found[label] = {**own, **(_aim(str(asked), metrics[asked]) if spelt_out else {})}
-            continue
-        fitting = {k: v for k, v in metrics.items() if kind.can_be_aimed_at(_row(k, v))}
-        if not fitting:
-            known = ", ".join(k for k, row in METRICS.items() if kind.can_be_aimed_at(row))
+        own = _aimed(label, given, metrics)
+        if taken := [one for one in own if one in found or (one != label and one in attacks)]:
             raise ValueError(
-                f"metrics: expected some that {label} can be aimed at ({known}), got "
-                f"{', '.join(metrics) or 'none'}"
+                f"attack: expected labels of their own, got two attacks {taken[0]!r}: {label} "
+                "makes one for each metric; give one of them another label (LABEL=NAME)"
             )
-        found |= {f"{label}-{metric}": {**own, **_aim(metric, v)} for metric, v in fitting.items()}
+        found |= own
     return found
 
 
+def _aimed(label: str, given: Settings, metrics: Mapping[str, Settings]) -> dict[str, Settings]:
+    """One attack, or those that it stands for, by label."""
+    name = ATTACKS.check(str(given.get("attack", label)))
+    kind = ATTACKS[name].load()
+    if not issubclass(kind, Matched):
+        return {label: given}
+    own, asked = {"attack": name, **given}, given.get("metric", EACH)
+    if asked != EACH:
+        known = isinstance(asked, str) and asked in metrics and "measure" not in given
+        return {label: {**own, **(_aim(asked, metrics[asked]) if known else {})}}
+    fitting = {k: v for k, v in metrics.items() if kind.can_be_aimed_at(_row(k, v))}
+    if not fitting:
+        names = ", ".join(k for k, row in METRICS.items() if kind.can_be_aimed_at(row))
+        raise ValueError(
+            f"metrics: expected some that {label} can be aimed at ({names}), got "
+            f"{', '.join(metrics) or 'none'}"
+        )
+    return {f"{label}-{metric}": {**own, **_aim(metric, v)} for metric, v in fitting.items()}
+
+
 def not_aimed_at(attacks: Mapping[str, Settings], metrics: Mapping[str, Settings]) -> Iterator[str]:
-    """A sentence for the metrics of two maps that attacks change by chance alone."""
+    """A sentence for the metrics of two maps at which no attack is aimed."""
     found = {}
     for label, given in attacks.items():
         name = str(given.get("attack", label))
@@ -59,11 +68,11 @@ def not_aimed_at(attacks: Mapping[str, Settings], metrics: Mapping[str, Settings
         and not any(at.at(str(given.get("metric", label)), given) for at in found.values())
     ]
     if found and missed:
-        several = len(missed) > 1
+        their, them = ("their", "them") if len(missed) > 1 else ("its", "it")
         yield (
-            f"no attack is aimed at {', '.join(missed)}: {'their' if several else 'its'} values "
-            f"under {', '.join(found)} say how far that changes {'them' if several else 'it'}, not "
-            "how far an attack can; --attack matched is aimed at each metric"
+            f"no attack is aimed at {', '.join(missed)}: {their} values under {', '.join(found)} "
+            f"do not say how far an attack can change {them}; --attack matched is aimed at each "
+            "metric"
         )
 
 

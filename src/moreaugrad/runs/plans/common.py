@@ -126,6 +126,14 @@ class ComputePlan(Plan):
     )  # fmt: skip
 
 
+def images_option(usual: int | None = None) -> Any:
+    """The field of how many images; a plan of few has another default."""
+    return option(
+        usual, "Number of images, chosen by --seed.", shown="" if usual else "all",
+        within="[1, inf)", clears=("indices",),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataPlan(Plan):
     """Which images. files: named alone, by folders or by globs; or `source`, a data set.
@@ -153,10 +161,7 @@ class DataPlan(Plan):
         None, "Part of the data set: val, test or train.", shown="the first of these that there is",
         choices=("val", "test", "train"),
     )  # fmt: skip
-    images: int | None = option(
-        None, "Number of images of the data set, chosen by --seed.", shown="all", within="[1, inf)",
-        clears=("indices",),
-    )  # fmt: skip
+    images: int | None = images_option()
     indices: tuple[int, ...] = option(
         (), "Indices of images of the data set, separated by commas, instead of --images.",
         clears=("images",),

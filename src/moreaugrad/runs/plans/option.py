@@ -283,12 +283,12 @@ def of_text(name: str, text: Any, hint: Any) -> Any:
     if str in found:
         return int(text) if int in found and text.removeprefix("-").isdecimal() else text
     kind, sides = int if int in found else float, len(found) > 1  # SIDE or HEIGHT,WIDTH
-    values = numbers(name, text, kind)
+    one = "SIDE or HEIGHT,WIDTH in pixels" if sides else (
+        "a whole number" if kind is int else "a finite number"
+    )  # fmt: skip
+    values = numbers(name, text, kind, one)
     if len(values) > 1 + sides:
-        what = "a whole number" if kind is int else "a number"
-        raise ValueError(
-            f"{name}: expected {'SIDE or HEIGHT,WIDTH in pixels' if sides else what}, got {text!r}"
-        )
+        raise ValueError(f"{name}: expected {one}; got {text!r}")
     return values[0] if len(values) == 1 else tuple(values)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from moreaugrad.explainers import METHODS
-from moreaugrad.runs.plans.common import DataPlan
+from moreaugrad.runs.plans.common import DataPlan, images_option
 from moreaugrad.runs.plans.maps import MapsPlan, method_name, methods_option, takes
 from moreaugrad.runs.plans.option import option, part
 from moreaugrad.runs.plans.text import Settings
@@ -39,9 +39,7 @@ def _seconds(_: float, text: str) -> float:
 class RecommendDataPlan(DataPlan):
     """A few images, because every candidate is attacked on each."""
 
-    images: int | None = option(
-        8, "Number of images, chosen by --seed.", within="[1, inf)", clears=("indices",)
-    )
+    images: int | None = images_option(8)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
+from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan, images_option
 from moreaugrad.runs.plans.maps import (
     MapsPlan,
     batch_size_option,
@@ -108,9 +108,7 @@ class CertifyPlan(Plan):
 class SanityDataPlan(DataPlan):
     """A few images, because each is explained for every randomised copy of the network."""
 
-    images: int | None = option(
-        16, "Number of images, chosen by --seed.", within="[1, inf)", clears=("indices",)
-    )
+    images: int | None = images_option(16)
 
 
 @dataclass(frozen=True, kw_only=True)

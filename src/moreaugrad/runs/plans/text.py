@@ -16,9 +16,11 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def numbers(name: str, text: str, kind: type = float) -> list[Any]:
-    """`0,0.1,1` as numbers, of kind int whole ones. Errors: ValueError, also for one that is
-    infinite or NaN."""
+def numbers(name: str, text: str, kind: type = float, expected: str = "") -> list[Any]:
+    """`0,0.1,1` as numbers, of kind int whole ones. expected: in words, for the message.
+
+    Errors: ValueError, also for one that is infinite or NaN.
+    """
     parts = text.split(",")
     with contextlib.suppress(ValueError):
         if kind is int and all(word.strip().removeprefix("-").isdecimal() for word in parts):
@@ -26,8 +28,8 @@ def numbers(name: str, text: str, kind: type = float) -> list[Any]:
         found = [float(word) for word in parts]
         if all(math.isfinite(one) and one == kind(one) for one in found):
             return list(map(kind, found))
-    what = "whole" if kind is int else "finite"
-    raise ValueError(f"{name}: expected {what} numbers, separated by commas; got {text!r}")
+    usual = f"{'whole' if kind is int else 'finite'} numbers, separated by commas"
+    raise ValueError(f"{name}: expected {expected or usual}; got {text!r}")
 
 
 def setting(name: str, text: str) -> tuple[str, Any]:

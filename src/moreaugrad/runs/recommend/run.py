@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +20,7 @@ from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.reports.recommendation import Candidate, Measurements, recommendation
 from moreaugrad.reports.recommended import RECOMMENDATION, TABLE, recommended_files
 from moreaugrad.runs.cost import Estimate, seconds_per_evaluation
-from moreaugrad.runs.directory import RunDirectory, json_text
+from moreaugrad.runs.directory import RunDirectory, json_text, line
 from moreaugrad.runs.engine import Failure, Files, Outcome, Run, Watch, execute
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.run import MapsRun
@@ -71,7 +70,8 @@ class RecommendRun(Run[RecommendPlan]):
         """As of `MapsRun`."""
         self.words, self._at_hand = words, (network, inputs)
         self._failures: list[Failure] = []
-        self._runs: list[MapsRun] = []
+        self._runs: dict[str, MapsRun] = {}
+        self._lost: list[Failure] = []
         super().__init__(plan, processes, watch)
 
     def settled(self, plan: RecommendPlan) -> RecommendPlan:
@@ -123,14 +123,20 @@ class RecommendRun(Run[RecommendPlan]):
         size = self._size(directory)
         if lost := left_out(self.plan, len(self.inputs.chosen), size):
             self.watch.news(f"note: for want of time it leaves out {'; '.join(lost)}")
-        self._runs = [self._evaluation(self.plan, size)]
-        self._execute(self._runs[0], directory.path / EVALUATION)
+        self._execute(EVALUATION, self._evaluation(self.plan, size), directory)
         for number, (model, network) in enumerate(self._networks):
-            self._runs.append(self._other(model, network, size, directory))
-            self._execute(self._runs[-1], directory.path / NETWORKS / str(number))
+            name = f"{NETWORKS}/{number}"
+            try:
+                self._execute(name, self._other(model, network, size, directory), directory)
+            except ValueError as error:  # the evaluation is worth a page without this network
+                self._runs.pop(name, None)
+                failure = Failure(title=f"checkpoint {model.weights}", message=line(error))
+                self._lost.append(failure)
+                self.watch.failed(failure)
 
-    def _execute(self, run: MapsRun, folder: Path) -> None:
-        outcome: Outcome = execute(run, folder)
+    def _execute(self, name: str, run: MapsRun, directory: RunDirectory) -> None:
+        self._runs[name] = run
+        outcome: Outcome = execute(run, directory.path / name)
         self._failures += outcome.failures
         if outcome.interrupted:
             raise KeyboardInterrupt
@@ -139,9 +145,8 @@ class RecommendRun(Run[RecommendPlan]):
         self, model: ModelPlan, network: Network, size: Size, directory: RunDirectory
     ) -> MapsRun:
         """Maps of another network, of the same images and for the classes that this one's are."""
-        plan = self._runs[0].plan
+        plan, inputs = self._runs[EVALUATION].plan, self._runs[EVALUATION].inputs
         assert isinstance(plan, EvaluatePlan)
-        inputs = self._runs[0].inputs
         classes = {
             record["index"]: record["target"]["class"]
             for record in MapsFolder.read(directory.path / EVALUATION).records
@@ -162,24 +167,20 @@ class RecommendRun(Run[RecommendPlan]):
 
     def count(self, directory: RunDirectory) -> tuple[int, int]:
         own, every = super().count(directory)
-        folders = [EVALUATION, *(f"{NETWORKS}/{n}" for n in range(len(self._networks)))]
-        for run, name in zip(self._runs, folders, strict=False):
+        for name, run in self._runs.items():
             inner = RunDirectory(directory.path / name, run.command, type(run.plan))
             done, units = run.count(inner)
             own, every = own + done, every + units
         return own, every
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
-        return self._failures
+        return [*self._failures, *self._lost]
 
     def finish(self, directory: RunDirectory) -> None:
         run = MapsFolder.read(directory.path / EVALUATION)
         each = json.loads((directory.path / TIMES).read_bytes())
         size = self._size(directory)
-        others = [
-            MapsFolder.read(directory.path / NETWORKS / str(number))
-            for number in range(len(self._networks))
-        ]
+        others = [MapsFolder.read(directory.path / n) for n in self._runs if n != EVALUATION]
         record = recommendation(
             Measurements(
                 run=run, epsilon=run.config["epsilons"][0], metric=KEPT,
@@ -194,6 +195,7 @@ class RecommendRun(Run[RecommendPlan]):
             "checkpoints": len(others), "rms": self.plan.rms, "steps": size.steps,
             "time": self.plan.time,
         }  # fmt: skip
+        record["failures"] += map(str, self._lost)
         directory.put(RECOMMENDATION, json_text(record).encode())
         page, table = recommended_files(directory.path)
         directory.put(TABLE, table)
@@ -202,12 +204,15 @@ class RecommendRun(Run[RecommendPlan]):
     def _candidates(self, size: Size) -> Iterator[Candidate]:
         """With how a user computes them."""
         given, network = self.plan.candidates(), _network_options(self._given)
+        measured = {method.label: method.settings for method in self.setup.methods}
         for label in size.labels:
             own = {**self.plan.settings, **given[label]}
             name = own.pop("method")
             known = METHODS[name].defaults()
             own = {key: value for key, value in own.items() if key in known}
             options = " ".join(f"{_option(key)}{_text(value)}" for key, value in own.items())
+            if "std" in measured[label]:  # the command takes it from the preprocessing
+                own["std"] = measured[label]["std"]
             arguments = "".join(f", {key}={value!r}" for key, value in own.items())
             yield Candidate(
                 label=label, method=name, settings=own,
