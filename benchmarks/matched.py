@@ -18,7 +18,6 @@ from benchmarks.command import moreaugrad
 from benchmarks.context import Context
 from benchmarks.matched_plans import (
     LIMIT,
-    METRICS,
     NETWORKS,
     PILOT,
     USUAL,
@@ -56,7 +55,7 @@ def run(context: Context, network: str) -> Result:
     measured = MapsFolder.read(first, network)
     samples = _samples(context, stem, own, measured)
     given = equal_error_methods(own, samples)
-    second = _evaluated(context, f"{stem}-equal-error", plan(own, given, stein=True))
+    second = _evaluated(context, f"{stem}-equal-error", plan(own, given, at_equal_error=True))
     rows, failures, complete = _summary(first)
     _, more, both = _summary(second)
     found = tables.measured(measured)
@@ -72,10 +71,10 @@ def run(context: Context, network: str) -> Result:
                  "equal-error.csv": (_page(second) / CSV).read_text()},
         tables=[
             of_maps(rows, OF_MAPS),
-            tables.worst(rows, METRICS),
+            tables.worst(rows, own.metrics),
             tables.own_best(found, families(equal.methods), _defaults(equal.methods)),
             tables.equal_error(at_error, asked, own.error),
-            *(tables.of_attacks(rows, metric) for metric in METRICS),
+            *(tables.of_attacks(rows, metric) for metric in own.metrics),
             tables.strongest(found),
             replace(tables.strongest(at_error), caption="The same at equal error, with Stein's "
                     "identity as another derivative."),
