@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from benchmarks.cifar_resnet import SMOOTH_WEIGHTS
 from benchmarks.matched_tables import AOPC, FEW
 from benchmarks.study import PROCESSES
@@ -49,7 +47,6 @@ class Network:
     images: int = 50
     epsilon: float = 0.5
     size: int = 4
-    block: int = 5
     advgrad: str = ""
     evaluations: int = 64
     draws: int = 32
@@ -92,7 +89,7 @@ def _photos(name: str, weights: str | None = None) -> Network:
     evaluations for each map."""
     return Network(
         name=name, weights=weights, source="imagenet-sample", kinks=True, images=20,
-        epsilon=0.5 * 224 / 32, size=16, block=2, evaluations=40, draws=8, metrics=(FEW,),
+        epsilon=0.5 * 224 / 32, size=16, evaluations=40, draws=8, metrics=(FEW,),
         error=0.3, stein=False, smoothed=(USUAL, 0.4), thresholded=(USUAL,), solved=(USUAL, 0.4),
         varied=("simple-gradient",), equal=PAIR,
     )  # fmt: skip
@@ -119,7 +116,7 @@ NETWORKS = {
 def lean(network: Network) -> Network:
     """To try the code: what it finds means nothing."""
     return replace(
-        network, images=4 if network.source.endswith(".zip") else 2, block=2, evaluations=34,
+        network, images=4 if network.source.endswith(".zip") else 2, evaluations=34,
         draws=8, error=0.5, smoothed=(USUAL,), thresholded=(USUAL,), solved=(USUAL,),
         varied=("simple-gradient",), equal=PAIR,
     )  # fmt: skip
@@ -199,7 +196,7 @@ def attacks(network: Network, at_equal_error: bool = False) -> Settings:
     for name in network.metrics[1:]:
         others[f"exact-{name}"] = {**exact, "metric": name, "draws": fewer}
         others[f"transfer-{name}"] = {**transfer, "metric": name}
-    search = {"attack": "random-search", "steps": 6, "draws": fewer, **few}
+    search = {"attack": "random-search", "steps": 4, "draws": fewer, **few}
     return {**most, **others, f"search-{FEW}": search}
 
 
@@ -214,8 +211,7 @@ def metrics(network: Network) -> Settings:
 
 
 def plan(network: Network, given: Settings, at_equal_error: bool = False) -> EvaluatePlan:
-    # On a GPU each process takes its part of the images at once.
-    block = -(-network.images // PROCESSES) if torch.cuda.is_available() else network.block
+    # One block for each process: its passes are full, and both have the same work.
     measured = metrics(network)
     kept = (FEW, "zeros", AOPC) if at_equal_error else tuple(measured)
     return EvaluatePlan(
@@ -223,7 +219,7 @@ def plan(network: Network, given: Settings, at_equal_error: bool = False) -> Eva
         model=ModelPlan(name=network.name, weights=network.weights),
         methods=given, metrics={name: measured[name] for name in kept},
         attacks=attacks(network, at_equal_error), epsilons=(network.epsilon,),
-        units="pixel", block=block, maps=0 if at_equal_error else 4,
+        units="pixel", block=-(-network.images // PROCESSES), maps=0 if at_equal_error else 4,
     )  # fmt: skip
 
 

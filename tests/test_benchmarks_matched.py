@@ -10,6 +10,7 @@ from benchmarks.__main__ import PARTS
 from benchmarks.matched import enough
 from benchmarks.matched_plans import NETWORKS, attacks, families, lean, methods
 from benchmarks.matched_tables import Measured, Values, equal_error, own_best, strongest, worst
+from benchmarks.study import PROCESSES
 
 from moreaugrad.runs.maps.aims import aimed, not_aimed_at
 from moreaugrad.runs.plans.explain import EvaluatePlan
@@ -109,6 +110,7 @@ def test_every_plan_is_whole(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
             plans.pilot(network),
         ):  # fmt: skip
             assert isinstance(plan, EvaluatePlan)
+            assert not plan.block or PROCESSES * plan.block == network.images
             if plan.attacks:
                 spelt_out = aimed(plan.attacks, plan.metrics)
                 assert list(not_aimed_at(spelt_out, plan.metrics)) == []
@@ -117,13 +119,3 @@ def test_every_plan_is_whole(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
         by_method
     )
     assert len(attacks(own)) >= 3
-
-
-def test_images_of_a_gpu_are_computed_at_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(plans, "data_folder", lambda: tmp_path)
-    own = NETWORKS["resnet20"]
-    for there, block in ((False, own.block), (True, 25)):
-        monkeypatch.setattr(plans.torch.cuda, "is_available", lambda there=there: there)
-        assert plans.plan(own, methods(own)).block == block
