@@ -95,7 +95,7 @@ def run(context: Context, network: str) -> Result:
 def _note(own: Network) -> str:
     return (
         "Means over images with 95 % intervals (Student's t). For each image the worst of all "
-        "attacks, two of which are aimed at each metric, and a random search at "
+        "attacks that are aimed at the metrics, among them a random search at "
         f"{tables.FEW}; failed attacks are left out and counted. {own.evaluations} evaluations for "
         f"each map of a method with noise, {own.draws} noise samples of it in a step of the "
         f"attack on {tables.FEW}, the same in all steps. {tables.FEW} is of all entries; a map "
