@@ -18,11 +18,11 @@ from benchmarks.command import moreaugrad
 from benchmarks.context import Context
 from benchmarks.matched_plans import (
     LIMIT,
-    METRICS,
     NETWORKS,
     PILOT,
     USUAL,
     Network,
+    Settings,
     equal_error_methods,
     families,
     lean,
@@ -30,7 +30,7 @@ from benchmarks.matched_plans import (
     pilot,
     plan,
 )
-from benchmarks.results import Result
+from benchmarks.results import Result, Table
 from benchmarks.study import PROCESSES, of_maps
 from benchmarks.subjects import data_folder
 from benchmarks.training_rows import STUDIES
@@ -54,47 +54,63 @@ def run(context: Context, network: str) -> Result:
     equal = plan(own, methods(own))
     first = _evaluated(context, stem, equal)
     measured = MapsFolder.read(first, network)
-    samples = _samples(context, stem, own, measured)
-    given = equal_error_methods(own, samples)
-    second = _evaluated(context, f"{stem}-equal-error", plan(own, given, stein=True))
     rows, failures, complete = _summary(first)
-    _, more, both = _summary(second)
-    found = tables.measured(measured)
-    at_error = tables.measured(MapsFolder.read(second, network))
-    asked = {
-        label: f"{samples[label]} samples" if label in samples else f"tolerance {own.error:g}"
-        for label in given
-    }
+    found, given = tables.measured(measured), methods_at_equal_error(context, stem, own, measured)
+    figures = {"complete": complete, "summary.csv": (_page(first) / CSV).read_text()}
+    more: list[Table] = []
+    if given:
+        second = _evaluated(context, f"{stem}-equal-error", plan(own, given, at_equal_error=True))
+        _, lost, both = _summary(second)
+        failures = [*failures, *lost]
+        figures |= {
+            "complete": complete and both,
+            "equal-error.csv": (_page(second) / CSV).read_text(),
+        }
+        at_error = tables.measured(MapsFolder.read(second, network))
+        asked = {
+            k: f"{v['samples']} samples" if "samples" in v else f"tolerance {own.error:g}"
+            for k, v in given.items()
+        }
+        more = [
+            tables.equal_error(at_error, asked, own.error),
+            replace(tables.strongest(at_error), caption="The strongest attack at equal error."),
+        ]
     return Result(
         title=f"Robustness under matched attacks: {network}",
         settings={"plan": plan_toml(equal, first.parent), "equal error": given},
-        figures={"complete": complete and both, "summary.csv": (_page(first) / CSV).read_text(),
-                 "equal-error.csv": (_page(second) / CSV).read_text()},
+        figures=figures,
         tables=[
             of_maps(rows, OF_MAPS),
-            tables.worst(rows, METRICS),
+            tables.worst(rows, own.metrics),
             tables.own_best(found, families(equal.methods), _defaults(equal.methods)),
-            tables.equal_error(at_error, asked, own.error),
-            *(tables.of_attacks(rows, metric) for metric in METRICS),
+            tables.errors(found),
+            *(tables.of_attacks(rows, metric) for metric in own.metrics),
             tables.strongest(found),
-            replace(tables.strongest(at_error), caption="The same at equal error, with Stein's "
-                    "identity as another derivative."),
+            *more,
         ],
-        notes=[_note(own), *failures, *more],
+        notes=[_note(own), *failures],
     )  # fmt: skip
 
 
 def _note(own: Network) -> str:
     return (
         "Means over images with 95 % intervals (Student's t). For each image the worst of all "
-        "attacks, two of which are aimed at each metric, and a random search at "
+        "attacks that are aimed at the metrics, among them a random search at "
         f"{tables.FEW}; failed attacks are left out and counted. {own.evaluations} evaluations for "
         f"each map of a method with noise, {own.draws} noise samples of it in a step of the "
-        f"attack on {tables.FEW}, the same in all steps. Stein's identity runs at equal error "
-        f"alone, at sigma {USUAL:g}, with twice as many. {tables.FEW} is of all entries; a map "
-        "with fewer that are not zero is compared by all of these. Samples for equal error were "
-        f"chosen on {PILOT} other images, by the mean squared error there; tolerances allow "
-        f"{LIMIT} evaluations."
+        f"attack on {tables.FEW}, the same in all steps. {tables.FEW} is of all entries; a map "
+        "with fewer that are not zero is compared by all of these. "
+        + (
+            f"At equal error, sigma is {USUAL:g}, samples were chosen on {PILOT} other images by "
+            f"the mean squared error there, and tolerances allow {LIMIT} evaluations. "
+            if own.equal
+            else ""
+        )
+        + (
+            "Stein's identity runs at equal error alone, with twice as many noise samples."
+            if own.equal and own.stein
+            else "Stein's identity was not tried."
+        )
     )
 
 
@@ -133,16 +149,21 @@ def _summary(run: Path) -> tuple[list[dict[str, str]], list[str], bool]:
     return rows, list(map(str, made.failures)), made.complete
 
 
-def _samples(context: Context, stem: str, own: Network, measured: MapsFolder) -> dict[str, int]:
-    """How many noise samples bring a method without a tolerance to the error, by its stated error
-    on images that are not measured."""
+def methods_at_equal_error(
+    context: Context, stem: str, own: Network, measured: MapsFolder
+) -> Settings:
+    """Methods without a tolerance have as many noise samples as bring them to the error, by what
+    they state on images that are not measured."""
+    if not own.equal:
+        return {}
     taken = {record["index"] for record in measured.inputs}
     run = MapsFolder.read(_evaluated(context, f"{stem}-pilot", pilot(own)), "pilot")
     found = {label: tables.stated(run, label)["error"] for label in run.methods}
-    return {
+    samples = {
         label: enough([one for index, one in errors.items() if index not in taken], own)
         for label, errors in found.items()
     }
+    return equal_error_methods(own, samples)
 
 
 def enough(errors: Sequence[float], own: Network) -> int:

@@ -173,6 +173,18 @@ def own_best(
     )  # fmt: skip
 
 
+def errors(found: Mapping[str, Measured]) -> Table:
+    """What clean maps say of themselves."""
+    return Table(
+        caption="Equal evaluations: the relative error that maps state themselves.",
+        header=["method", *STATED],
+        rows=[
+            [method, *(_mean(list(own.stated[name].values())) for name in STATED)]
+            for method, own in found.items()
+        ],
+    )
+
+
 def equal_error(found: Mapping[str, Measured], asked: Mapping[str, str], error: float) -> Table:
     """asked: what each method was given to reach the error."""
     lines: list[list[object]] = []

@@ -1,0 +1,121 @@
+"""The robustness study's plans and tables, on values that are made up."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from benchmarks import matched_plans as plans
+from benchmarks.__main__ import PARTS
+from benchmarks.matched import enough
+from benchmarks.matched_plans import NETWORKS, attacks, families, lean, methods
+from benchmarks.matched_tables import Measured, Values, equal_error, own_best, strongest, worst
+from benchmarks.study import PROCESSES
+
+from moreaugrad.runs.maps.aims import aimed, not_aimed_at
+from moreaugrad.runs.plans.explain import EvaluatePlan
+
+
+def of(*worst_of: float, aopc: float = 0.3, attacks: dict[str, Values] | None = None) -> Measured:
+    images = range(len(worst_of))
+    return Measured(
+        attacks=attacks or {}, worst=dict(enumerate(worst_of)), aopc=dict.fromkeys(images, aopc),
+        stated={"error": {0: 0.2, 1: 0.3}, "evaluations": {0: 64.0}, "converged": {0: 1.0}},
+    )  # fmt: skip
+
+
+def test_the_strongest_attack_is_counted_and_what_it_adds() -> None:
+    found = {
+        "a": of(
+            0.2, 0.5, 0.1,
+            attacks={
+                "exact": {0: 0.2, 1: 0.5, 2: 0.4}, "search": {0: 0.6, 1: 0.5, 2: 0.7},
+                "transfer": {2: 0.1}, "stein": {},
+            },
+        )
+    }  # fmt: skip
+    table = strongest(found)
+    assert list(table.header) == ["method", "exact", "search", "transfer", "stein", "images"]
+    # exact: alone by .4, tied, beaten; transfer: alone by .3 on the only image that it ran on.
+    assert table.rows == [["a", "2 (0.133)", "1 (0.000)", "1 (0.300)", "–", 3]]
+    alone = strongest({"a": of(0.2, attacks={"exact": {0: 0.2}})})
+    assert alone.rows == [["a", "1", 1]]
+
+
+def test_a_setting_is_reported_on_images_that_it_was_not_chosen_on() -> None:
+    # Images 0, 2, 4, ... and 1, 3, 5, ...: "lucky" wins on the former alone.
+    even = [1.0 if i % 2 == 0 else 0.0 for i in range(20)]
+    found = {
+        "m-0.1": of(*even, aopc=0.5), "m-0.2": of(*[0.6] * 20, aopc=0.2), "other": of(*[0.9] * 20),
+    }  # fmt: skip
+    table = own_best(found, {"m": ["m-0.1", "m-0.2"], "other": ["other"]}, {"m": "m-0.1"})
+    first = table.rows[0]
+    # The even half is shown what the odd one chose, m-0.2; the odd half m-0.1, which fails there.
+    assert first[:3] == ["m", 2, "m-0.2, m-0.1"]
+    assert str(first[3]).startswith("0.300 [")
+    assert str(first[4]).startswith("0.350 [")
+    assert (first[5], str(first[6])[:5], str(first[7])[:5]) == ("m-0.1", "0.500", "0.500")
+    assert table.rows[1][:3] == ["other", 1, "other"]
+    assert table.rows[1][5:] == ["–", "–", "–"]
+
+
+def test_too_few_images_choose_nothing() -> None:
+    assert own_best({"m": of(0.1, 0.2, 0.3)}, {"m": ["m"]}, {}).rows == []
+
+
+def test_equal_error_says_what_was_given_and_reached() -> None:
+    (line,) = equal_error({"m": of(*[0.5] * 12)}, {"m": "40 samples"}, 0.25).rows
+    assert line[:2] == ["m", "40 samples"]
+    assert line[2:5] == pytest.approx([0.25, 64.0, 1.0])
+    assert line[5] == "0.500 [0.500, 0.500]"
+
+
+def test_samples_bring_the_error_to_the_wanted_one() -> None:
+    own = replace(NETWORKS["resnet20"], evaluations=64, error=0.25)
+    assert enough([0.25, 0.25], own) == 64
+    assert enough([0.5, 0.5, math.nan], own) == 256
+    assert enough([0.3, 0.4], own) == 2 * math.ceil(64 * (0.09 + 0.16) / 2 / 0.0625 / 2)
+    assert enough([0.001], own) == 8
+    with pytest.raises(ValueError, match="errors: expected"):
+        enough([math.nan], own)
+
+
+def test_the_table_of_the_worst_attack_has_the_faithfulness_too() -> None:
+    def row(attack: str, metric: str, mean: str, failed: str = "0") -> dict[str, str]:
+        return {
+            "method": "m", "attack": attack, "epsilon": "0.5", "metric": metric, "mean": mean,
+            "low": "", "high": "", "failed": failed, "mean_with_failed": "",
+        }  # fmt: skip
+
+    rows = [
+        row("clean", "aopc", "0.4"), row("worst of the attacks", "ssim", "0.7", "1"),
+        row("exact", "ssim", "0.9"),
+    ]  # fmt: skip
+    table = worst(rows, ["top-4-percent", "ssim"])
+    assert table.rows == [["m", "–", "0.700", "0.400", "1"]]
+    assert "0.5" in table.caption
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_plan_is_whole(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(plans, "data_folder", lambda: tmp_path)
+    assert f"matched-{name}" in PARTS
+    own = NETWORKS[name]
+    assert own.images >= (50 if own.source.endswith(".zip") else 20)
+    for network in (own, lean(own)):
+        given = methods(network)
+        equal = plans.equal_error_methods(network, dict.fromkeys(network.equal, 32))
+        for plan in (
+            plans.plan(network, given), plans.plan(network, equal, at_equal_error=True),
+            plans.pilot(network),
+        ):  # fmt: skip
+            assert isinstance(plan, EvaluatePlan)
+            assert not plan.block or PROCESSES * plan.block == network.images
+            if plan.attacks:
+                spelt_out = aimed(plan.attacks, plan.metrics)
+                assert list(not_aimed_at(spelt_out, plan.metrics)) == []
+    by_method = families(methods(own))
+    assert {"simple-gradient", "smoothgrad", "sparse-smoothgrad", "sparse-moreaugrad"} <= set(
+        by_method
+    )
+    assert len(attacks(own)) >= 3
