@@ -61,6 +61,13 @@ class GradientAttack(Attack):
     def _stepper(self) -> Explainer:
         return (self.source or self.explainer).fixed(self.draws)
 
+    def _costs(self) -> tuple[int, int, int]:
+        """Most evaluations of the clean maps, of those at a step, and of a step's gradient."""
+        stepper = self._stepper()
+        used = [stepper, self.explainer.fixed(self.draws)] if self._measures() else [stepper]
+        clean, maps = (sum(e.budget() for e in used), sum(e.map_budget() for e in used))
+        return clean, maps, 2 * stepper.map_budget()
+
     def _through(self, stepper: Explainer) -> str:
         if not stepper.derivatives:
             raise ValueError(
@@ -111,12 +118,8 @@ class DescentAttack(GradientAttack):
             self._through(self._stepper())
 
     def budget(self) -> int:
-        stepper = self._stepper()
-        maps = stepper.budget()
-        gradient = 2 * maps
-        if self._measures():
-            maps += self.explainer.fixed(self.draws).budget()
-        return maps + self.restarts * (TRIES + maps + self.steps * (gradient + maps + 1))
+        clean, maps, gradient = self._costs()
+        return clean + self.restarts * (TRIES + maps + self.steps * (gradient + maps + 1))
 
     def _search(self, batch: AttackedBatch) -> SearchResult:
         clean = self._clean(batch)

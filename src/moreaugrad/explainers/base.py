@@ -286,7 +286,15 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
 
     def budget(self) -> int:
         """About the most evaluations of one sample, by which progress is reported."""
+        return self.map_budget() + self._choices()
+
+    def map_budget(self) -> int:
+        """Those of the map, without those that choose its settings."""
         return self._draws()
+
+    def _choices(self) -> int:
+        """Evaluations of one sample that automatic settings take."""
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

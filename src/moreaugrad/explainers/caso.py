@@ -239,8 +239,8 @@ class CASO(_Displacement):
         expect(self.tolerance > 0, "tolerance", "a number > 0", self.tolerance)
         expect(self.max_evaluations >= 1, "max_evaluations", "at least 1", self.max_evaluations)
 
-    def budget(self) -> int:
-        return self.max_evaluations * self._draws()
+    def map_budget(self) -> int:
+        return self.max_evaluations
 
     def fixed(self, draws: int) -> Self:
         return replace(super().fixed(draws), tolerance=max(self.tolerance, ROUGH))

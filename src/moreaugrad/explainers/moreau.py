@@ -122,8 +122,8 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
     def _draws(self) -> int:
         return self.draws if self.fresh else self.samples if self.smoothed else 1
 
-    def budget(self) -> int:
-        return self._most * self.chains + self._choices()
+    def map_budget(self) -> int:
+        return self._most * self.chains
 
     def _choices(self) -> int:
         own = rho_cost(self.samples if self.smoothed else 1) if isinstance(self.rho, str) else 0

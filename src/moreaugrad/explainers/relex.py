@@ -90,7 +90,7 @@ class RelEx(PenalisedExplainer):
     def _draws(self) -> int:
         return SIDES * self.draws
 
-    def budget(self) -> int:
+    def map_budget(self) -> int:
         return self._draws() * self.steps
 
     def _maps(self, bound: BoundScore) -> Solution:
