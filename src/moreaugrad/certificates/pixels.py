@@ -14,7 +14,7 @@ from moreaugrad.certificates.votes import vote_radii
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.explainers.gradient import largest
-from moreaugrad.metrics.maps import AS_IS, REDUCTIONS
+from moreaugrad.metrics.maps import REDUCTIONS, reduced
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import NotFiniteError
@@ -271,8 +271,6 @@ def _maps(
 def _reduced(maps: Tensor, reduction: str) -> Tensor:
     """One number for each pixel: `[m, *shape]` to `[m, *pixels]`, in float64."""
     values = maps.double()
-    if maps.ndim != 4 or reduction == AS_IS:
-        return values if reduction == "sum" else values.abs()
-    if reduction == "max-abs":
-        return values.abs().amax(1)
-    return (values.abs() if reduction == "abs-sum" else values).sum(1)
+    if maps.ndim == 4:
+        values = reduced(values, reduction)
+    return values if reduction == "sum" else values.abs()
