@@ -303,6 +303,9 @@ def test_bad_input() -> None:
         mg.interactions(mg.Score(SMOOTH), explanation, samples=0)
     with pytest.raises(ValueError, match="layer"):
         mg.interactions(mg.Score(SMOOTH, layer="0"), explanation)
+    for score, maps in ((SMOOTH, explanation), (mg.Score(SMOOTH), explanation.maps)):
+        with pytest.raises(TypeError, match="expected a Score or an explainer"):
+            mg.interactions(score, maps)  # type: ignore[arg-type]
     layer = mg.SimpleGradient(SMOOTH, layer="0").explain(X, 1)
     with pytest.raises(ValueError, match="layer"):
         mg.interactions(mg.Score(SMOOTH), layer)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moreaugrad.certificates.certify import check_layer, count_of
+from moreaugrad.certificates.certify import check_layer, count_of, given_number
 from moreaugrad.certificates.votes import vote_radii
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, reporting
@@ -144,7 +144,7 @@ def certify_pixels(
             f"inputs: expected one tensor, whose pixels are certified, got {len(inputs)} inputs; "
             "give those that are not perturbed as additional_forward_args"
         )
-    expect(0 < sigma < math.inf, "sigma", "a finite number > 0", sigma)
+    expect(0 < given_number("sigma", sigma) < math.inf, "sigma", "a finite number > 0", sigma)
     choose("reduction", reduction, REDUCTIONS)
     noise = Noise(seed, antithetic=False)
     bound = explainer.bind(inputs, target, additional_forward_args, ids)

@@ -168,6 +168,11 @@ def interactions(
     Source: Janizek et al. (2021), who integrate second derivatives from a baseline. Differs: those
     of the score at the input itself, between few entries; with noise by Stein's identity.
     """
+    if not (isinstance(score, (Score, Explainer)) and isinstance(explanation, Explanation)):
+        raise TypeError(
+            "expected a Score or an explainer, and what its explain(...) returns; got "
+            f"{type(score).__name__} and {type(explanation).__name__}"
+        )
     choose("per", per, (ELEMENT, PIXEL))
     expect(most >= 2, "most", "at least 2 entries", most)
     expect(samples >= 1, "samples", "at least 1", samples)
