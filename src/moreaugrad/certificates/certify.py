@@ -24,9 +24,9 @@ from moreaugrad.certificates.overlap import (
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.explainers.gradient import Moments, SparsifiedSmoothGrad
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad
 from moreaugrad.explainers.published import PublishedMoreauGrad
+from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
 from moreaugrad.score.score import Inputs

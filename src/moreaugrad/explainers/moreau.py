@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers import quality
-from moreaugrad.explainers.base import PenalisedExplainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
     STEIN,
@@ -21,6 +20,7 @@ from moreaugrad.explainers.derivatives import (
     moreau_derivative,
 )
 from moreaugrad.explainers.guidance import AUTO, rho_cost, with_best_rho
+from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.explainers.smoothed import SmoothedExplainer
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.explainers.base import PenalisedExplainer
+from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
 from moreaugrad.settings import expect
