@@ -150,7 +150,9 @@ def kept(maps: Tensor, fraction: float, counts: Tensor) -> Tensor:
     """Maps `[B, n]` with the entries outside of that fraction of the largest ones set to zero."""
     if fraction == 1:
         return maps
-    return torch.where(largest(maps.abs(), counts - zeroed(1 - fraction, counts)), maps, 0.0)
+    chosen = largest(maps.abs(), counts - zeroed(1 - fraction, counts))
+    # Comparisons with NaN are false: a gradient with NaN must not become zeros.
+    return torch.where(chosen | ~torch.isfinite(maps), maps, 0.0)
 
 
 def _measured(fraction: float, counts: Tensor, maps: Tensor) -> Measured:
