@@ -1,6 +1,7 @@
 """Attacks aimed at a metric: their objective is the metric, and their steps follow its slope."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -135,6 +136,12 @@ def test_aimed_at_few_entries_it_finds_worse_maps_for_them() -> None:
     other = TopKAttack(explainer, **budget).attack(x)
     left = METRICS.build("top-k", **few)(other.clean.maps, other.attacked.maps)
     assert float(aimed.after.mean()) < float(left.mean()) - 0.05
+
+
+def test_a_start_is_chosen_for_the_metric_that_is_set_last() -> None:
+    aimed = MatchedAttack(SimpleGradient(on_images()), metric="top-k", epsilon=2.0, steps=3)
+    found = replace(aimed, metric="ssim").attack(images())
+    assert bool((found.after < found.before).all())
 
 
 def test_the_worst_iterate_of_the_metric_is_kept() -> None:

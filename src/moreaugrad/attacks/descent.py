@@ -110,12 +110,15 @@ class DescentAttack(GradientAttack):
         super().__post_init__()
         if self.optimizer is not None:
             choose("optimizer", self.optimizer, (GRADIENT, SIGN))
-        choose("start", self.start, (INPUT_START, SPHERE))
+        choose("start", self._start(), (INPUT_START, SPHERE))
         expect(self.steps >= 1, "steps", "at least 1", self.steps)
         expect(self.restarts >= 1, "restarts", "at least 1", self.restarts)
         expect(0 < self.step < float("inf"), "step", "a number > 0", self.step)
         if self.epsilon:
             self._through(self._stepper())
+
+    def _start(self) -> str:
+        return self.start
 
     def budget(self) -> int:
         clean, maps, gradient = self._costs()
@@ -129,7 +132,7 @@ class DescentAttack(GradientAttack):
             if len(rows) == 0:
                 break
             now = clean.select(rows)
-            if run > 0 or self.start == SPHERE:
+            if run > 0 or self._start() == SPHERE:
                 x, tries, kept = _started(now.batch, run)
                 best.evaluations[rows] += tries
                 lost = AttackStatus.NO_FEASIBLE_STEP

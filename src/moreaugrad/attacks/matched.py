@@ -122,11 +122,10 @@ class MatchedAttack(Matched, DescentAttack):
 
     name: ClassVar[str] = "matched"
 
-    def __post_init__(self) -> None:
-        if self.start == AUTO:
-            from_input = part(METRICS[self.metric]) in OVERLAPS
-            object.__setattr__(self, "start", INPUT_START if from_input else SPHERE)
-        super().__post_init__()
+    def _start(self) -> str:
+        if self.start != AUTO:
+            return self.start
+        return INPUT_START if part(METRICS[self.metric]) in OVERLAPS else SPHERE
 
     @classmethod
     def can_be_aimed_at(cls, row: Metric) -> bool:
