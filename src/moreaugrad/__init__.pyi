@@ -13,12 +13,8 @@ from .curvature.relu import ReLUHessian as ReLUHessian, relu_hessian as relu_hes
 from .data.images import load_image as load_image
 from .explainers.base import Explainer as Explainer
 from .explainers.path import IntegratedGradients as IntegratedGradients
-from .explainers.caso import (
-    CAFO as CAFO,
-    CASO as CASO,
-    SmoothCAFO as SmoothCAFO,
-    SmoothCASO as SmoothCASO,
-)
+from .explainers.cafo import CAFO as CAFO, SmoothCAFO as SmoothCAFO
+from .explainers.caso import CASO as CASO, SmoothCASO as SmoothCASO
 from .explainers.catalogue import METHODS as METHODS, build as build
 from .explainers.deeplift import DeepLift as DeepLift
 from .explainers.explanation import (
@@ -34,7 +30,6 @@ from .explainers.gradcam import GradCAM as GradCAM
 from .explainers.gradient import (
     SimpleGradient as SimpleGradient,
     SmoothGrad as SmoothGrad,
-    SparsifiedSmoothGrad as SparsifiedSmoothGrad,
 )
 from .explainers.guidance import (
     Guidance as Guidance,
@@ -55,6 +50,7 @@ from .explainers.moreau import (
 )
 from .explainers.published import PublishedMoreauGrad as PublishedMoreauGrad
 from .explainers.relex import RelEx as RelEx
+from .explainers.sparsified import SparsifiedSmoothGrad as SparsifiedSmoothGrad
 from .models.fast import Optimised as Optimised, optimise as optimise
 from .models.loading import load_model as load_model
 from .penalties.base import Penalty as Penalty, Zero as Zero

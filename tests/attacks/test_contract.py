@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from moreaugrad import SimpleGradient, SmoothGrad
 from moreaugrad.attacks import ATTACKS, Attack, AttackResult, build
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.guidance import sigma_cost
 from moreaugrad.score.inputs import InputSpace
 from toys import network, normal
 
@@ -172,6 +173,15 @@ def test_progress_rises_to_all_samples(name: str) -> None:
 def test_the_budget_bounds_what_is_spent(name: str) -> None:
     attack = cheap(name, SmoothGrad(on_images(), samples=4))
     assert int(attack.attack(pictures()).evaluations.max()) <= attack.budget()
+
+
+def test_a_noise_level_is_chosen_and_counted_once(name: str) -> None:
+    """At the clean input, not at every step."""
+    auto, fixed = (cheap(name, SmoothGrad(on_images(), sigma=s, samples=4)) for s in ("auto", 0.2))
+    assert auto.budget() - fixed.budget() == (0 if name == "gaussian" else sigma_cost())
+    spent = int(auto.attack(pictures(2)).evaluations.max())
+    assert spent <= auto.budget()
+    assert name == "gaussian" or spent > sigma_cost()
 
 
 def test_a_known_clean_explanation_is_not_made_again(name: str) -> None:

@@ -38,8 +38,8 @@ from moreaugrad.certificates import (
     sparse_lipschitz,
     vanilla_lipschitz,
 )
-from moreaugrad.explainers.gradient import Moments
 from moreaugrad.explainers.moreau import Moreau
+from moreaugrad.explainers.sparsified import Moments
 from toys import network, normal
 
 ndtr, ndtri = torch.special.ndtr, torch.special.ndtri

@@ -499,6 +499,7 @@ def test_the_model_and_the_generators_are_left_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
+        ({"sigma": "auto"}, "sigma: expected a number"),
         ({"sigma": 0.0}, "sigma: expected a finite number > 0"),
         ({"sigma": math.inf}, "sigma: expected a finite number > 0"),
         ({"top": 0.0}, "top: expected a fraction"),

@@ -115,7 +115,7 @@ def test_fixations_become_gaussians_weighted_by_their_duration(cub: Path) -> Non
 def test_fixations_that_are_lacking_or_no_numbers(cub: Path) -> None:
     root = cub / "CUB_200_2011"
     fixations(root, ["2,1,20,12,300", "3,1,2,3,20"])
-    with pytest.raises(ValueError, match=r"2 of the 3 .*fixations of .* 100 ms"):
+    with pytest.raises(ValueError, match=r"2 of the 3 .*fixations in .* 100 ms"):
         prepare(open_examples(cub))
     for bad in (["2,1,x,12,300"], ["2,1,nan,12,300"], ["2,1"]):
         fixations(root, bad)
@@ -123,6 +123,22 @@ def test_fixations_that_are_lacking_or_no_numbers(cub: Path) -> None:
             open_examples(cub)
     (root / "fixations.csv").write_text("image,x,y\n1,2,3\n")
     with pytest.raises(ValueError, match=r"fixations.csv: expected a table"):
+        open_examples(cub)
+
+
+def test_fixations_outside_the_image_are_none(cub: Path) -> None:
+    fixations(cub / "CUB_200_2011", ["2,1,9000,12,300", "3,1,20,12,300", "5,1,-70,-900,200"])
+    with pytest.raises(ValueError, match=r"2 of the 3 .*expected fixations in"):
+        prepare(open_examples(cub))
+
+
+@pytest.mark.parametrize("size", ["2,20,12,0,24", "2,20,12,40,-24", "3,20,13,40,26"])
+def test_sizes_are_those_of_the_images(cub: Path, size: str) -> None:
+    root = cub / "CUB_200_2011"
+    fixations(root, ["2,1,20,12,300"])
+    head = "image_id,width,height,original_width,original_height"
+    (root / "sizes.csv").write_text(f"{head}\n{size}")
+    with pytest.raises(ValueError, match=r"sizes.csv: expected width and height > 0 of image 2"):
         open_examples(cub)
 
 

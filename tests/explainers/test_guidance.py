@@ -154,6 +154,16 @@ def test_the_choices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[0] == pytest.approx(sigma_cost() + rho_cost(64), abs=2 * len(SIGMAS) + 2)
 
 
+@pytest.mark.parametrize("sigma", [0.2, "auto"])
+def test_the_budget_of_smooth_caso_counts_all_noise_samples_together(sigma: float | str) -> None:
+    explainer = mg.SmoothCASO(
+        on_images(), sigma=sigma, samples=4, tolerance=1e-30, max_evaluations=100
+    )
+    chosen = sigma_cost() if sigma == "auto" else 0
+    assert explainer.budget() == 100 + chosen
+    assert 80 < int(explainer.explain(images(1)).evaluations) - chosen <= 100
+
+
 def test_an_attack_keeps_the_choice_at_the_clean_input() -> None:
     explainer = mg.SmoothGrad(
         nn.Sequential(nn.Flatten(), network((64, 20, 3), nn.Softplus, gain=2.0)).eval(),
@@ -192,6 +202,14 @@ def test_bad_calls() -> None:
         )  # fmt: skip
         with pytest.raises(ValueError, match=rf"{name}: expected a number"):
             certify(explainer, x, radii=[0.1])
+
+
+def test_a_regression_predicts_no_class() -> None:
+    model = nn.Sequential(nn.Flatten(), network((64, 20, 1), nn.ReLU, gain=2.0)).eval()
+    found = mg.guidance(model, images(), task="regression")
+    assert bool(found.survival.isnan().all())
+    assert not bool(found.faithfulness.isnan().any())
+    assert torch.equal(found.sigma, best_sigma(found.faithfulness, SIGMAS))
 
 
 def test_a_constant_input_has_the_least_level() -> None:

@@ -1,6 +1,7 @@
 """Second derivatives on the support of sparse maps: known Hessians, a literal loop, calibration."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,14 @@ def test_nothing_else_changes(untouched_generators: Any) -> None:
         mg.interactions(absolute(model, 0.2), sparse(model), samples=4)
         mg.interactions(mg.Score(model), sparse(model))
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_entries_of_a_map_that_is_not_finite_are_not_to_be_used() -> None:
+    found = sparse(SMOOTH, keep=1.0)
+    maps = found.maps.clone()  # type: ignore[union-attr]
+    maps[1, 0] = torch.nan
+    status = mg.interactions(mg.Score(SMOOTH, kind="probability"), replace(found, maps=maps)).status
+    assert status == (Status.DIRECT, Status.NON_FINITE, Status.DIRECT)
 
 
 def test_bad_input() -> None:

@@ -1,8 +1,10 @@
 """SmoothGrad that keeps its largest entries: the baseline of sparse maps that average noise."""
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import moreaugrad as mg
 from toys import network, normal
@@ -25,6 +27,20 @@ def test_the_largest_entries_of_smoothgrad_are_kept_as_they_are(centre: bool) ->
         assert torch.equal(found.maps[row], expected)
     assert found.zeros.tolist() == [0.9] * 3
     assert torch.equal(found.evaluations, whole.evaluations)
+
+
+class WithoutGradient(nn.Module):
+    """Its gradient is NaN at the first three entries."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([(0 * x[:, :3].sum(1)).sqrt() + x.sum(1), x[:, 0]], 1)
+
+
+@pytest.mark.parametrize("keep", [0.05, 0.5])
+@pytest.mark.parametrize("make", [mg.SimpleGradient, mg.SmoothGrad])
+def test_a_gradient_that_is_not_finite_does_not_become_zeros(make: Any, keep: float) -> None:
+    found = make(WithoutGradient(), keep=keep).explain(normal(2, 40, seed=1), 0)
+    assert found.status == (mg.Status.NON_FINITE,) * 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from contracts.networks import Joint, Picture, columns, pictures
 from moreaugrad import SmoothGrad, SparsifiedSmoothGrad, Status
-from moreaugrad.explainers.gradient import VARIANTS, largest
+from moreaugrad.explainers.gradient import largest
+from moreaugrad.explainers.sparsified import VARIANTS
 from moreaugrad.score.noise import Noise
 from toys import network, normal
 

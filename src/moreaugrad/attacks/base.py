@@ -164,8 +164,8 @@ class Attack(metaclass=Documented, checked=True):
             distance=batch.ball.distance(found.x),
             feasible=(attacked.prediction == bound.prediction)
             | (bound.readout.task == "regression"),
-            before=unknown if goal is None else goal.value(maps.double()),
-            after=unknown if goal is None else goal.value(other.double()),
+            before=unknown if goal is None else goal.reported(maps.double()),
+            after=unknown if goal is None else goal.reported(other.double()),
             objective=found.objective,
             evaluations=found.evaluations,
             attack=self.name,

@@ -120,7 +120,8 @@ class RandomSearch(Matched):
         expect(self.draws >= 1, "draws", "at least 1", self.draws)
 
     def budget(self) -> int:
-        return (self.steps + 1) * (self.explainer.fixed(self.draws).budget() + 1)
+        explainer = self.explainer.fixed(self.draws)
+        return explainer.budget() + self.steps * (explainer.map_budget() + 1)
 
     def _search(self, batch: AttackedBatch) -> SearchResult:
         clean = Iterate.clean(batch, self.explainer.fixed(self.draws))
@@ -210,7 +211,7 @@ class PublishedTopKAttack(Attack):
 
     def budget(self) -> int:
         seen = self._seen()
-        return self.steps * (seen.budget() + 2 * seen._draws() + 1)
+        return seen._choices() + self.steps * (seen.map_budget() + 2 * seen._draws() + 1)
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal:
         return top_k(clean, layout, share=self.share, of_all=True)
@@ -238,7 +239,7 @@ class PublishedTopKAttack(Attack):
         score, ball = batch.bind(seen), batch.ball
         x, best = ball.center, ball.center.clone()
         least = torch.full_like(x[:, 0], torch.inf, dtype=torch.float64)
-        evaluations = torch.zeros_like(batch.label)
+        evaluations = torch.full_like(batch.label, score.spent)
         any_kept = torch.zeros_like(batch.label, dtype=torch.bool)
         going, own = ~any_kept, batch.label == batch.bound.prediction
         goal, wrong, values, known = batch.goal, [], [], None

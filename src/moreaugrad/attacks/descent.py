@@ -61,6 +61,13 @@ class GradientAttack(Attack):
     def _stepper(self) -> Explainer:
         return (self.source or self.explainer).fixed(self.draws)
 
+    def _costs(self) -> tuple[int, int, int]:
+        """Most evaluations of the clean maps, of those at a step, and of a step's gradient."""
+        stepper = self._stepper()
+        used = [stepper, self.explainer.fixed(self.draws)] if self._measures() else [stepper]
+        clean, maps = (sum(e.budget() for e in used), sum(e.map_budget() for e in used))
+        return clean, maps, 2 * stepper.map_budget()
+
     def _through(self, stepper: Explainer) -> str:
         if not stepper.derivatives:
             raise ValueError(
@@ -103,20 +110,19 @@ class DescentAttack(GradientAttack):
         super().__post_init__()
         if self.optimizer is not None:
             choose("optimizer", self.optimizer, (GRADIENT, SIGN))
-        choose("start", self.start, (INPUT_START, SPHERE))
+        choose("start", self._start(), (INPUT_START, SPHERE))
         expect(self.steps >= 1, "steps", "at least 1", self.steps)
         expect(self.restarts >= 1, "restarts", "at least 1", self.restarts)
         expect(0 < self.step < float("inf"), "step", "a number > 0", self.step)
         if self.epsilon:
             self._through(self._stepper())
 
+    def _start(self) -> str:
+        return self.start
+
     def budget(self) -> int:
-        stepper = self._stepper()
-        maps = stepper.budget()
-        gradient = 2 * maps
-        if self._measures():
-            maps += self.explainer.fixed(self.draws).budget()
-        return maps + self.restarts * (TRIES + maps + self.steps * (gradient + maps + 1))
+        clean, maps, gradient = self._costs()
+        return clean + self.restarts * (TRIES + maps + self.steps * (gradient + maps + 1))
 
     def _search(self, batch: AttackedBatch) -> SearchResult:
         clean = self._clean(batch)
@@ -126,7 +132,7 @@ class DescentAttack(GradientAttack):
             if len(rows) == 0:
                 break
             now = clean.select(rows)
-            if run > 0 or self.start == SPHERE:
+            if run > 0 or self._start() == SPHERE:
                 x, tries, kept = _started(now.batch, run)
                 best.evaluations[rows] += tries
                 lost = AttackStatus.NO_FEASIBLE_STEP

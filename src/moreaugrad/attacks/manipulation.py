@@ -72,7 +72,8 @@ class ManipulationAttack(GradientAttack):
         self._through(self._stepper())
 
     def budget(self) -> int:
-        return (self.steps + 1) * (3 * self._stepper().budget() + 2)
+        clean, maps, gradient = self._costs()
+        return clean + self.steps * (gradient + maps + 4)
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal:
         return map_difference(clean, layout, self.target_map, self.map_weight)

@@ -38,9 +38,12 @@ class _MetricGoal(Goal):
     surrogate: Goal | None
     stepwise: bool
 
-    def value(self, maps: Tensor) -> Tensor:
+    def reported(self, maps: Tensor) -> Tensor:
         pair = [shaped(each, self.layout) for each in (self.clean, maps)]
-        found = self.sign * self.measure(*pair)
+        return self.sign * self.measure(*pair) + 0.0  # no negative zeros
+
+    def value(self, maps: Tensor) -> Tensor:
+        found = self.reported(maps)
         if self.stepwise and self.surrogate is not None:
             found = found + LESS_THAN_A_STEP * self.surrogate.value(maps.double())
         return found
@@ -55,7 +58,8 @@ class Matched(Attack):
     """An attack whose objective is a metric of the clean and the attacked map.
 
     The best input is that of the worst value. `before` and `after` are values of the metric,
-    negative for one that is better when low.
+    negative for one that is better when low; between equal overlaps, `objective` also counts what
+    steps follow, by a millionth.
     """
 
     metric: str = "top-k"
@@ -118,11 +122,10 @@ class MatchedAttack(Matched, DescentAttack):
 
     name: ClassVar[str] = "matched"
 
-    def __post_init__(self) -> None:
-        if self.start == AUTO:
-            from_input = part(METRICS[self.metric]) in OVERLAPS
-            object.__setattr__(self, "start", INPUT_START if from_input else SPHERE)
-        super().__post_init__()
+    def _start(self) -> str:
+        if self.start != AUTO:
+            return self.start
+        return INPUT_START if part(METRICS[self.metric]) in OVERLAPS else SPHERE
 
     @classmethod
     def can_be_aimed_at(cls, row: Metric) -> bool:

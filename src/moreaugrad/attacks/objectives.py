@@ -33,6 +33,10 @@ class Goal(Batched, ABC):
     def value(self, maps: Tensor) -> Tensor:
         """The number `[B]` of maps `[B, n]` in float64, differentiable."""
 
+    def reported(self, maps: Tensor) -> Tensor:
+        """What a result reports of maps `[B, n]`: the number itself, unless a class says more."""
+        return self.value(maps)
+
     def value_and_cotangent(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The number `[B]`, and its derivative with respect to the maps, `[B, n]` in float64."""
         with torch.enable_grad():

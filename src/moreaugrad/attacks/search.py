@@ -30,7 +30,9 @@ class _Followed(Batched):
     @classmethod
     def at_clean(cls, explainer: Explainer, batch: AttackedBatch) -> Self:
         score = batch.bind(explainer)
-        return cls(explainer=explainer, score=score, maps=explainer._maps(score))
+        maps = explainer._maps(score)
+        maps = replace(maps, evaluations=maps.evaluations + score.spent)
+        return cls(explainer=explainer, score=score, maps=maps)
 
     def moved(self, x: Tensor) -> Self:
         maps = self.explainer._near(self.score.moved(x), self.maps.values)

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from moreaugrad.attacks.objectives import Goal, centre_shift
 from moreaugrad.metrics import Metric
-from moreaugrad.metrics.maps import AS_IS, sample
+from moreaugrad.metrics.maps import reduced, sample
 from moreaugrad.metrics.similarity import GAUSSIAN, STABILISERS, Window
 from moreaugrad.metrics.sparsity import largest
 from moreaugrad.pictures import levels
 from moreaugrad.score.inputs import Layout
+from moreaugrad.settings import expect
 
 Settings = Mapping[str, Any]
 """Those of a metric, spelt out."""
@@ -34,16 +35,6 @@ def shaped(maps: Tensor, layout: Layout) -> Tensor:
     return maps if len(layout.shapes) > 1 else maps.reshape(len(maps), *layout.shapes[0])
 
 
-def reduced(maps: Tensor, layout: Layout, how: str) -> Tensor:
-    """Shaped maps, reduced over the channels as `levels.reduce` does it."""
-    entries = shaped(maps, layout)
-    if how == AS_IS or entries.ndim < 4:
-        return entries
-    if how == "sum":
-        return entries.sum(-3)
-    return entries.abs().sum(-3) if how == "abs-sum" else entries.abs().amax(-3)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _OfPixels(Goal):
     """A function of maps that are reduced over the channels as the metric does."""
@@ -52,7 +43,7 @@ class _OfPixels(Goal):
     reduction: str
 
     def value(self, maps: Tensor) -> Tensor:
-        return self._of(reduced(maps, self.layout, self.reduction))
+        return self._of(reduced(shaped(maps, self.layout), self.reduction))
 
     @abstractmethod
     def _of(self, pixels: Tensor) -> Tensor:
@@ -82,6 +73,16 @@ class _Cosine(_OfPixels):
         values = _values(pixels, self.signed, self.centred)
         length: Tensor = torch.linalg.vector_norm(values, dim=1)
         return (self.clean * values).sum(1) / length
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shift(_OfPixels):
+    """The objective `centre_shift` of the pixels."""
+
+    of_pixels: Goal
+
+    def _of(self, pixels: Tensor) -> Tensor:
+        return self.of_pixels.value(pixels.flatten(1))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,7 +151,7 @@ def overlap(clean: Tensor, layout: Layout, settings: Settings, nonzero: bool | N
     """D of the entries whose overlap the metric counts. nonzero: where it is no setting."""
     how, number = settings["reduction"], (settings["ratio"], settings.get("count"))
     nonzero = settings["nonzero"] if nonzero is None else nonzero
-    inside = torch.zeros_like(reduced(clean.double(), layout, how).flatten(1))
+    inside = torch.zeros_like(_pixels(clean, layout, how).flatten(1))
     for row, part in enumerate(shaped(clean, layout)):
         values = sample(part, how)
         if values is not None:
@@ -162,7 +163,7 @@ def overlap(clean: Tensor, layout: Layout, settings: Settings, nonzero: bool | N
 def cosine(clean: Tensor, layout: Layout, settings: Settings, centred: bool = False) -> Goal:
     """The cosine, which decreases as the normalised distance grows."""
     how, signed = settings["reduction"], settings["signed"]
-    values = _values(reduced(clean.double(), layout, how), signed, centred)
+    values = _values(_pixels(clean, layout, how), signed, centred)
     return _Cosine(
         layout=layout, reduction=how, signed=signed, centred=centred,
         clean=values / values.norm(dim=1, keepdim=True),
@@ -178,13 +179,25 @@ def structure(clean: Tensor, layout: Layout, settings: Settings) -> Goal:
     """SSIM."""
     window = Window(**{name: settings[name] for name in vars(GAUSSIAN)})
     how = settings["reduction"]
-    images = shown(reduced(clean.double(), layout, how), settings)
+    images = shown(_pixels(clean, layout, how), settings)
     return _Structure(layout=layout, reduction=how, clean=images, settings=settings, window=window)
 
 
-def shift(clean: Tensor, layout: Layout, _: Settings) -> Goal:
-    """The squared shift of the centre of the magnitudes."""
-    return centre_shift(clean, layout)
+def shift(clean: Tensor, layout: Layout, settings: Settings) -> Goal:
+    """The squared shift of the centre of the magnitudes, which increases with the metric.
+
+    Errors: ValueError for several inputs.
+    """
+    number, how = len(layout.shapes), settings["reduction"]
+    expect(number == 1, "mass-centre-shift", "one input, whose entries have places", number)
+    pixels = _pixels(clean, layout, how)
+    places = Layout(((1, *pixels.shape[1:]),), (pixels.dtype,))
+    goal = centre_shift(pixels.flatten(1), places)
+    return _Shift(layout=layout, reduction=how, of_pixels=goal)
+
+
+def _pixels(clean: Tensor, layout: Layout, how: str) -> Tensor:
+    return reduced(shaped(clean.double(), layout), how)
 
 
 def part(row: Metric) -> str:

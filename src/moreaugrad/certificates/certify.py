@@ -24,9 +24,9 @@ from moreaugrad.certificates.overlap import (
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.explainers.gradient import Moments, SparsifiedSmoothGrad
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad
 from moreaugrad.explainers.published import PublishedMoreauGrad
+from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
 from moreaugrad.score.score import Inputs
@@ -104,7 +104,7 @@ def certify(
             inputs, target, additional_forward_args, ids=ids, progress=progress
         )
         return certificate_of_moments(
-            moments, sigma=_number("sigma", explainer.sigma), radii=radii, top=top,
+            moments, sigma=given_number("sigma", explainer.sigma), radii=radii, top=top,
             statement=statement, confidence=confidence, bound=bound,
         )  # fmt: skip
     found = explainer.explain(inputs, target, additional_forward_args, ids=ids, progress=progress)
@@ -185,7 +185,7 @@ def estimate_of_explanation(
         )
     check_layer(settings.get("layer"))
     _check_mask(explanation.mask is not None)
-    rho, sigma = (_number(name, settings[name]) for name in ("rho", "sigma"))
+    rho, sigma = (given_number(name, settings[name]) for name in ("rho", "sigma"))
     curvature = _curvature(sigma, lipschitz)
     if explanation.method == MoreauGrad.method:
         speed, fixed = vanilla_lipschitz(rho, curvature, curvature), ""
@@ -226,7 +226,7 @@ def check(explainer: Explainer, lipschitz: float | None = None) -> None:
             f"{type(explainer).__name__}: how fast its maps change is not known"
         )
     check_layer(explainer.layer)
-    sigma = _number("sigma", explainer.sigma)
+    sigma = given_number("sigma", explainer.sigma)
     if not sigma > 0:
         raise ValueError("sigma: expected noise, sigma > 0: without it a map has no bound")
     if explainer.sigma_mode != ABSOLUTE:
@@ -251,10 +251,10 @@ def check(explainer: Explainer, lipschitz: float | None = None) -> None:
             "samples has no bound of its curvature, and no estimated error"
         )
     curvature = _curvature(sigma, lipschitz)
-    sparse_lipschitz(_number("rho", explainer.rho), curvature, curvature)
+    sparse_lipschitz(given_number("rho", explainer.rho), curvature, curvature)
 
 
-def _number(name: str, value: float | str) -> float:
+def given_number(name: str, value: float | str) -> float:
     """Errors: ValueError for a setting that is chosen for each input."""
     if isinstance(value, str):
         raise ValueError(

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from moreaugrad.explainers.gradient import Moments
+from moreaugrad.explainers.sparsified import Moments
 from moreaugrad.registry import choose
 from moreaugrad.settings import expect
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moreaugrad.certificates.certify import check_layer, count_of
+from moreaugrad.certificates.certify import check_layer, count_of, given_number
 from moreaugrad.certificates.votes import vote_radii
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.explainers.gradient import largest
-from moreaugrad.metrics.maps import AS_IS, REDUCTIONS
+from moreaugrad.metrics.maps import REDUCTIONS, reduced
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import NotFiniteError
@@ -144,7 +144,7 @@ def certify_pixels(
             f"inputs: expected one tensor, whose pixels are certified, got {len(inputs)} inputs; "
             "give those that are not perturbed as additional_forward_args"
         )
-    expect(0 < sigma < math.inf, "sigma", "a finite number > 0", sigma)
+    expect(0 < given_number("sigma", sigma) < math.inf, "sigma", "a finite number > 0", sigma)
     choose("reduction", reduction, REDUCTIONS)
     noise = Noise(seed, antithetic=False)
     bound = explainer.bind(inputs, target, additional_forward_args, ids)
@@ -271,8 +271,6 @@ def _maps(
 def _reduced(maps: Tensor, reduction: str) -> Tensor:
     """One number for each pixel: `[m, *shape]` to `[m, *pixels]`, in float64."""
     values = maps.double()
-    if maps.ndim != 4 or reduction == AS_IS:
-        return values if reduction == "sum" else values.abs()
-    if reduction == "max-abs":
-        return values.abs().amax(1)
-    return (values.abs() if reduction == "abs-sum" else values).sum(1)
+    if maps.ndim == 4:
+        values = reduced(values, reduction)
+    return values if reduction == "sum" else values.abs()

@@ -11,6 +11,7 @@ from PIL import Image
 from moreaugrad.data.dataset import Files, Item
 from moreaugrad.data.tree import Tree
 from moreaugrad.files.foreign import parsing
+from moreaugrad.settings import expect
 
 FIXATIONS, SIZES = "fixations.csv", "sizes.csv"
 HEADS = {
@@ -34,9 +35,9 @@ class Fixations:
     points: Sequence[Point]
     size: tuple[float, float] | None
 
-    def map(self, width: int, height: int) -> Image.Image:
+    def map(self, width: int, height: int) -> Image.Image | None:
         """A sum of Gaussians, weighted by how long each fixation lasted, as an image in grey of
-        that size whose largest value is 255.
+        that size whose largest value is 255; None where all of them are far outside.
 
         Source: the released script of CUB-GHA. Differs: the last fixation counts too.
         """
@@ -49,7 +50,10 @@ class Fixations:
                 for at, length, given in ((y, height, down), (x, width, across))
             )
             total += weight * np.outer(rows, columns)
-        return Image.fromarray((255 * total / total.max()).round().astype(np.uint8))
+        top = total.max()
+        if not top > 0:
+            return None
+        return Image.fromarray((255 * total / top).round().astype(np.uint8))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,18 +66,21 @@ class FixatedFiles(Files):
         """Errors: ValueError for an image that nobody fixated for long enough."""
         if item.attention is None:
             return None
-        if item.name not in self.fixations:
+        own = self.fixations.get(item.name)
+        found = None if own is None else own.map(*self.load(item).size)
+        if found is None:
             raise ValueError(
-                f"{self.tree.root / item.attention}: expected fixations of {item.name} of at "
+                f"{self.tree.root / item.attention}: expected fixations in {item.name} of at "
                 f"least {LEAST:g} ms, got none"
             )
-        return self.fixations[item.name].map(*self.load(item).size)
+        return found
 
 
 def read_fixations(tree: Tree, root: str, names: Mapping[str, str]) -> dict[str, Fixations] | None:
     """Of images by name, from `fixations.csv` and perhaps `sizes.csv`; None without the first.
 
-    names: of the images, by number. Errors: ValueError for a table without the columns.
+    names: of the images, by number. Errors: ValueError for a table without the columns, and for an
+    image whose size is not in the other one.
     """
     if not tree.has(f"{root}{FIXATIONS}"):
         return None
@@ -81,11 +88,15 @@ def read_fixations(tree: Tree, root: str, names: Mapping[str, str]) -> dict[str,
         number: (float(width), float(height))
         for number, width, height in _table(tree, root, SIZES, missing_ok=True)
     }
-    points: dict[str, list[Point]] = {}
+    where, points = str(tree.root / f"{root}{SIZES}"), dict[str, list[Point]]()
     for number, *words in _table(tree, root, FIXATIONS):
         x, y, milliseconds = map(float, words)
         if number in names and milliseconds >= LEAST:
             points.setdefault(number, []).append((x, y, milliseconds))
+    for number in points if sizes else ():
+        size = sizes.get(number)
+        known = size is not None and min(size) > 0
+        expect(known, where, f"width and height > 0 of image {number}", size)
     return {
         names[number]: Fixations(points=own, size=sizes.get(number))
         for number, own in points.items()

@@ -1,10 +1,6 @@
 from .base import Explainer as Explainer
-from .caso import (
-    CAFO as CAFO,
-    CASO as CASO,
-    SmoothCAFO as SmoothCAFO,
-    SmoothCASO as SmoothCASO,
-)
+from .cafo import CAFO as CAFO, SmoothCAFO as SmoothCAFO
+from .caso import CASO as CASO, SmoothCASO as SmoothCASO
 from .catalogue import METHODS as METHODS, build as build
 from .deeplift import DeepLift as DeepLift
 from .explanation import ConvergenceWarning as ConvergenceWarning, Explanation as Explanation
@@ -17,7 +13,6 @@ from .gradcam import GradCAM as GradCAM
 from .gradient import (
     SimpleGradient as SimpleGradient,
     SmoothGrad as SmoothGrad,
-    SparsifiedSmoothGrad as SparsifiedSmoothGrad,
 )
 from .guidance import (
     Guidance as Guidance,
@@ -36,3 +31,4 @@ from .moreau import (
 from .path import IntegratedGradients as IntegratedGradients
 from .published import PublishedMoreauGrad as PublishedMoreauGrad
 from .relex import RelEx as RelEx
+from .sparsified import SparsifiedSmoothGrad as SparsifiedSmoothGrad

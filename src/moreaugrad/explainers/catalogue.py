@@ -49,7 +49,7 @@ _ROWS = {
         "gradient:SmoothGrad", "SmoothGrad, keeping its largest tenth", "baseline", keep=0.1
     ),
     "sparsified-smoothgrad": _method(
-        "gradient:SparsifiedSmoothGrad",
+        "sparsified:SparsifiedSmoothGrad",
         "how often an entry is among the noisy gradient's largest",
         "Levine et al. (2019), arXiv 1905.12105",
     ),
@@ -75,14 +75,14 @@ _ROWS = {
         "Selvaraju et al. (2017)",
     ),
     "cafo": _method(
-        "caso:CAFO",
+        "cafo:CAFO",
         "displacement that changes the loss most, to first order: a thresholded gradient", CASO,
     ),
     "caso": _method(
         "caso:CASO", "displacement that changes the loss most, to second order, by its Hessian",
         CASO,
     ),
-    "smooth-cafo": _method("caso:SmoothCAFO", "CAFO of the mean loss under Gaussian noise", CASO),
+    "smooth-cafo": _method("cafo:SmoothCAFO", "CAFO of the mean loss under Gaussian noise", CASO),
     "smooth-caso": _method("caso:SmoothCASO", "CASO of the mean loss under Gaussian noise", CASO),
     "relex": _method(
         "relex:RelEx",

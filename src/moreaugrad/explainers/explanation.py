@@ -145,8 +145,9 @@ class Explanation(Provenance):
         expect(0 < level < 1, "level", "a number between 0 and 1", level)
         if self.z_scores is None:
             raise ValueError(
-                f"certain: expected the map of a method that averages over noise samples, got one "
-                f"of {self.method} without z-scores: use SmoothGrad or Sparse MoreauGrad, say"
+                "certain: expected the map of a method that averages over three noise samples or "
+                "more, such as SmoothGrad or Sparse MoreauGrad with sigma > 0; got one of "
+                f"{self.method} without z-scores"
             )
         scores = self.z_scores if isinstance(self.z_scores, tuple) else (self.z_scores,)
         z = torch.cat([part.flatten(1) for part in scores], dim=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,8 +44,23 @@ LANCZOS, RHO_SAMPLES = 12, 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Guidance(metaclass=Documented, heading="Attributes"):
-    """Settings for each sample, and what they were chosen by.
+class RhoGuidance(metaclass=Documented, heading="Attributes"):
+    """A recommended rho, by an estimate of the score's largest negative curvature lambda.
+
+    >>> found = mg.rho_guidance(mg.MoreauGrad(model), x)
+    """
+
+    rho: Tensor
+    """0.5 / lambda, `[B]`; infinite where no negative curvature was found."""
+    limit: Tensor
+    """1 / lambda, `[B]`: above it the map is not unique; below it, it is unique as far as seen."""
+    curvature: Curvature
+    """The estimated curvature."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Guidance(RhoGuidance, heading="Attributes"):
+    """Settings for each sample, and what they were chosen by. rho is for the recommended noise.
 
     >>> found = mg.guidance(model, x)
     >>> explainer = mg.SmoothGrad(model, sigma=float(found.sigma.median()))
@@ -55,16 +71,11 @@ class Guidance(metaclass=Documented, heading="Attributes"):
     sigmas: tuple[float, ...]
     """The levels that were tried, ascending."""
     faithfulness: Tensor
-    """AOPC of the SmoothGrad map at each level, `[B, levels]`, in probability; NaN for a map of
-    zeros."""
+    """AOPC of the SmoothGrad map at each level, `[B, levels]`, in probability (of a regression in
+    its output); NaN for a map of zeros."""
     survival: Tensor
     """Fraction of the noisy inputs at each level whose predicted class is the explained one, `[B,
-    levels]`."""
-    rho: Tensor
-    """The recommended rho at that noise level, `[B]`: half of `limit`; infinite where no negative
-    curvature was found."""
-    limit: Tensor
-    """1 / lambda, `[B]`: above it the map is not unique; below it, it is unique as far as seen."""
+    levels]`; NaN for a regression, which predicts no class."""
     evaluations: int
     """Gradient evaluations and forward passes of each sample."""
 
@@ -109,14 +120,12 @@ def guidance(
     faithful = faithfulness(bound, levels)
     sigma = best_sigma(faithful, levels, kept)
     curvature = estimate_curvature(_at(bound, sigma), LANCZOS, seed)
-    limit = 1 / curvature.weak_convexity
     return Guidance(
+        **_of_curvature(curvature),
         sigma=sigma,
         sigmas=levels,
         faithfulness=faithful,
         survival=torch.stack([_survival(_at(bound, level)) for level in levels], dim=1),
-        rho=SAFETY * limit,
-        limit=limit,
         evaluations=len(levels) * (_of_level(samples) + samples) + curvature.evaluations,
     )
 
@@ -184,12 +193,12 @@ def best_rho(bound: BoundScore, seed: int) -> Tensor:
     input.
     """
     few = replace(bound, samples=min(bound.samples, RHO_SAMPLES))
-    limit = 1 / estimate_curvature(few, LANCZOS, seed).weak_convexity
+    guided = _of_curvature(estimate_curvature(few, LANCZOS, seed))["rho"]
     usual = DEFAULT_SIGMA * spread(few.origin, few.mask)
     level = usual if few.sigma is None else few.sigma.amax(1)
     length = few.value_and_grad()[1].norm(dim=1)
     reach = level * bound.counts.to(level).sqrt() / length
-    rho = torch.minimum(SAFETY * limit, reach)
+    rho = torch.minimum(guided, reach)
     return torch.where(rho.isfinite() & (rho > 0), rho, 1.0)
 
 
@@ -235,6 +244,8 @@ def _faithfulness(plain: BoundScore, maps: Tensor, space: InputSpace | None) -> 
 
 def _survival(bound: BoundScore) -> Tensor:
     """Fraction of the noise samples `[B]` in which the explained class is the prediction."""
+    if bound.readout.task == "regression":
+        return torch.full_like(bound.clean, torch.nan, dtype=torch.float64)
     margin = replace(bound, readout=replace(bound.readout, kind="margin"))
 
     def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
@@ -242,21 +253,6 @@ def _survival(bound: BoundScore) -> Tensor:
             return ((margin.value(points, rows) > 0).to(points.dtype),)
 
     return margin.mean(work)[0].double()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RhoGuidance:
-    """A recommended rho, by an estimate of the score's largest negative curvature lambda.
-
-    >>> found = mg.rho_guidance(mg.MoreauGrad(model), x)
-    """
-
-    rho: Tensor
-    """0.5 / lambda, `[B]`; infinite where no negative curvature was found."""
-    limit: Tensor
-    """1 / lambda, `[B]`: above it the map is not unique; below it, it is unique as far as seen."""
-    curvature: Curvature
-    """The estimated curvature."""
 
 
 def rho_guidance(
@@ -277,8 +273,12 @@ def rho_guidance(
     """
     bound = explainer.bind(inputs, target, additional_forward_args, mask=mask)
     curvature = estimate_curvature(bound, steps, getattr(explainer, "seed", 0))
+    return RhoGuidance(**_of_curvature(curvature))
+
+
+def _of_curvature(curvature: Curvature) -> dict[str, Any]:
     limit = 1 / curvature.weak_convexity
-    return RhoGuidance(rho=SAFETY * limit, limit=limit, curvature=curvature)
+    return {"rho": SAFETY * limit, "limit": limit, "curvature": curvature}
 
 
 def paper_rho(inputs: Inputs) -> float:

@@ -14,23 +14,20 @@ from torch import Tensor
 from moreaugrad.curvature.products import PRODUCT, outside_autocast
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, metered, reporting
-from moreaugrad.explainers.derivatives import score_model
 from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.explainers.hessian_entries import PIXEL, Units, exact, sampled
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import Batched, Layout
+from moreaugrad.score.inputs import Batched
 from moreaugrad.score.score import Score
 from moreaugrad.score.targets import Target
 from moreaugrad.settings import Documented, expect
-from moreaugrad.solvers.blocks import MOST, block_error, mean_of_blocks
 from moreaugrad.solvers.solution import Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ELEMENT, PIXEL = "element", "pixel"
-LEAST = 1e-6
-"""Noise in an entry counts as at least so many standard deviations."""
+ELEMENT = "element"
 
 
 @dataclass(frozen=True)
@@ -181,15 +178,16 @@ def interactions(
         raise ValueError("layer: expected maps and a score of the input itself, got a layer's")
     target = Target(explanation.target, explanation.position).given
     bound = score.bind(explanation.inputs, target, additional_forward_args, ids, explanation.mask)
-    units = _Units.largest(bound.layout, explanation.parts, per, most)
+    units = Units.largest(bound.layout, explanation.parts, per, most)
     bound = replace(bound, samples=samples)
     each = 1 + PRODUCT * units.count if bound.sigma is None else 2 * samples * units.count
     with reporting(progress, "interactions") as report, outside_autocast(bound) as bound:
         if report is not None:
             meter = metered(report, 0, len(bound), len(bound), len(bound) * each)
             bound = replace(bound, meter=meter)
-        found = _exact if bound.sigma is None else _sampled
+        found = exact if bound.sigma is None else sampled
         values, error = found(bound, units)
+    broken = ~torch.isfinite(bound.layout.flatten(explanation.parts)).all(1)
     real = units.valid[:, :, None] & units.valid[:, None]
     own = units.valid.sum(1)
     given = explanation.inputs
@@ -197,138 +195,27 @@ def interactions(
         values=values.masked_fill(~real, torch.nan),
         error=error.masked_fill(~real, torch.nan),
         index=units.index.masked_fill(~units.valid, -1),
-        status=tuple(_statuses(bound, values, error, real)),
+        status=tuple(_statuses(bound, broken, values, error, real)),
         evaluations=1 + PRODUCT * own if bound.sigma is None else 2 * samples * own,
         inputs=given if isinstance(given, tuple) else (given,),
         per=per,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Units(Batched):
-    """The entries or pixels of each sample.
-
-    index: `[B, k]`. valid: which of them there are, `[B, k]`. members: the entries of the flat
-    input that each has, `[B, k, C]`.
-    """
-
-    index: Tensor
-    valid: Tensor
-    members: Tensor
-
-    @property
-    def count(self) -> int:
-        return self.index.shape[1]
-
-    @classmethod
-    def largest(cls, layout: Layout, maps: Sequence[Tensor], per: str, most: int) -> _Units:
-        """The largest ones in the maps, in the order of their size, at most `most`."""
-        channels = 1
-        if per == PIXEL:
-            shapes = layout.shapes
-            if len(shapes) > 1 or len(shapes[0]) < 2:
-                raise ValueError(
-                    "per: 'pixel' is for one input [C, ...] with channels, got inputs of shapes "
-                    f"{list(shapes)}"
-                )
-            channels = shapes[0][0]
-        flat = layout.flatten([part.detach().abs() for part in maps]).nan_to_num()
-        size = flat.view(len(flat), channels, -1).sum(1)
-        count = min(most, max(1, int((size > 0).sum(1).max())))
-        index = size.argsort(dim=1, descending=True, stable=True)[:, :count]
-        steps = torch.arange(channels, device=index.device) * size.shape[1]
-        return cls(index, size.gather(1, index) > 0, index[:, :, None] + steps)
-
-    def sums(self, flat: Tensor) -> Tensor:
-        """Of each one the sum over its members, `[B, k]`; 0 where there is none."""
-        found = flat.gather(1, self.members.flatten(1)).view(self.members.shape).sum(2)
-        return found * self.valid
-
-    def added(self, flat: Tensor, amounts: Tensor, columns: slice) -> Tensor:
-        """Copies of `flat` `[B, n]`, each with the members of one of the columns changed by the
-        amount `[B, k]`: `[B c, n]`."""
-        members, change = self.members[:, columns], (amounts * self.valid)[:, columns, None]
-        copies = flat[:, None].repeat(1, members.shape[1], 1)
-        return copies.scatter_add_(2, members, change.expand(members.shape)).flatten(0, 1)
-
-
-def _exact(bound: BoundScore, units: _Units) -> tuple[Tensor, Tensor]:
-    """H_S and its asymmetry from products with the Hessian, `[B, k, k]` each."""
-    product, zeros = score_model(bound), torch.zeros_like(bound.origin)
-    ones = torch.ones_like(bound.origin[:, :1]).expand(units.index.shape)
-    columns = [
-        units.sums(product(units.added(zeros, ones, slice(at, at + 1)), bound.rows))
-        for at in range(units.count)
-    ]
-    found = torch.stack(columns, 1)
-    return _symmetric(found), (found - found.mT).abs() / 2
-
-
-def _sampled(bound: BoundScore, units: _Units) -> tuple[Tensor, Tensor]:
-    """H_S of the mean score and its standard error, `[B, k, k]` each.
-
-    With v a unit vector and t = v'z, Stein's identity in t alone is H v = E g(x + z) t / sigma^2 =
-    E (g(x + z_ + t v) - g(x + z_ - t v)) t / (2 sigma^2), z_ the part of z across v. Distances t of
-    the density t^2 N(t) / sigma^2, those of three normal numbers, weigh all differences alike.
-    """
-    count, channels = units.count, units.members.shape[2]
-    assert bound.sigma is not None
-    levels = bound.sigma.expand_as(bound.origin).gather(1, units.members[:, :, 0])
-
-    def work(points: Tensor, rows: Tensor) -> tuple[Tensor]:
-        own, level = units.select(rows), levels[rows] / channels**0.5
-        along = own.sums(points - bound.origin[rows]) / channels
-        step = level * _of_three((along / level).abs())
-        many = max(1, bound.chunks.size // (2 * len(points)))
-        columns = []
-        for at in range(0, count, many):
-            part = slice(at, min(at + many, count))
-            copies = torch.arange(len(points), device=points.device)
-            copies = copies.repeat_interleave(part.stop - at)
-            there, back = (
-                own.select(copies)
-                .sums(bound.value_and_grad_at(own.added(points, move, part), rows[copies])[1])
-                .view(len(points), -1, count)
-                for move in (step - along, -step - along)
-            )
-            columns.append((there - back) / (2 * step[:, part, None]))
-        found = torch.cat(columns, 1)
-        return (_symmetric(found),)
-
-    size = 2 * -(-bound.samples // (2 * MOST))  # even: antithetic pairs stay together
-    blocks = [range(at, min(at + size, bound.samples)) for at in range(0, bound.samples, size)]
-    (sums,) = bound.block_sums(work, None, range(bound.samples), 2 * count, size)
-    # The error of each value by itself.
-    terms = [total.reshape(-1, 1) / len(block) for total, block in zip(sums, blocks, strict=True)]
-    values, error = mean_of_blocks(blocks, terms), block_error(blocks, terms, lambda mean: mean)
-    # Sums of the same terms differ by rounding from place to place.
-    return _symmetric(values.view(sums.shape[1:])), _symmetric(error.view(sums.shape[1:]))
-
-
-def _symmetric(matrices: Tensor) -> Tensor:
-    return (matrices + matrices.mT) / 2
-
-
-def _of_three(size: Tensor) -> Tensor:
-    """Lengths of three normal numbers, at the quantiles of these magnitudes of one."""
-    from scipy.special import erfc, gammainccinv
-
-    # A length of zero, which only rounding makes, cannot be divided by.
-    beyond = erfc(size.double().clamp_min(LEAST).cpu().numpy() / 2**0.5)
-    return torch.from_numpy(np.sqrt(2 * gammainccinv(1.5, beyond))).to(size)
-
-
-def _statuses(bound: BoundScore, values: Tensor, error: Tensor, real: Tensor) -> list[Status]:
+def _statuses(
+    bound: BoundScore, broken: Tensor, values: Tensor, error: Tensor, real: Tensor
+) -> list[Status]:
+    """broken: which maps are not finite, `[B]`."""
     silent, smooth = bound.silent().tolist(), bound.sigma is not None
     some = real.flatten(1).any(1)
-    broken = (real & ~values.isfinite()).flatten(1).any(1).tolist()
+    wrong = (broken | (real & ~values.isfinite()).flatten(1).any(1)).tolist()
     flat = (some & (~real | (values == 0)).flatten(1).all(1)).tolist()
     same = (some & (~real | (error == 0)).flatten(1).all(1)).tolist()
     found = []
     for row in range(len(bound)):
         if silent[row]:
             found.append(Status.NO_NOISE)
-        elif broken[row]:
+        elif wrong[row]:
             found.append(Status.NON_FINITE)
         elif smooth:
             found.append(Status.UNVARIED if same[row] else Status.FIXED_BUDGET)

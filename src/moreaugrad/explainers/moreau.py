@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers import quality
-from moreaugrad.explainers.base import PenalisedExplainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
     STEIN,
@@ -21,6 +20,7 @@ from moreaugrad.explainers.derivatives import (
     moreau_derivative,
 )
 from moreaugrad.explainers.guidance import AUTO, rho_cost, with_best_rho
+from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.explainers.smoothed import SmoothedExplainer
 from moreaugrad.penalties import L1, GroupL2, Penalty, Zero, groups
@@ -122,8 +122,8 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
     def _draws(self) -> int:
         return self.draws if self.fresh else self.samples if self.smoothed else 1
 
-    def budget(self) -> int:
-        return self._most * self.chains + self._choices()
+    def map_budget(self) -> int:
+        return self._most * self.chains
 
     def _choices(self) -> int:
         own = rho_cost(self.samples if self.smoothed else 1) if isinstance(self.rho, str) else 0

@@ -101,16 +101,16 @@ def _missing(contributions: Tensor, here: Tensor, start: Tensor) -> Tensor:
 
 def _flat_baseline(bound: BoundScore, inputs: Inputs, given: Any) -> Tensor:
     """Baselines in Captum's forms, as `[B, n]` like the bound inputs."""
-    explained = bound.layout.split(bound.origin)
+    like = bound.layout.split(bound.origin)
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     if not isinstance(given, tuple):
-        given = (given,) * (1 if isinstance(given, Tensor) else len(explained))
+        given = (given,) * (1 if isinstance(given, Tensor) else len(like))
     if bound.layer is not None and any(isinstance(value, Tensor) for value in given):
         start = tuple(part.detach() for part in parts)
         through = _filled(given, start)
         args = (*through, *bound.args[len(through) :])
         return bound.layout.flatten([taken(bound.model, bound.layer, args)]).to(bound.origin.dtype)
-    return bound.layout.flatten(_filled(given, explained))
+    return bound.layout.flatten(_filled(given, like))
 
 
 def _filled(given: tuple[Any, ...], like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -71,7 +71,7 @@ class PublishedMoreauGrad(Explainer):
     def _draws(self) -> int:
         return self.draws
 
-    def budget(self) -> int:
+    def map_budget(self) -> int:
         return self.steps * self.draws
 
     def _penalty(self, shape: Shape, bound: BoundScore) -> Penalty:

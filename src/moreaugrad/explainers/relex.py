@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from moreaugrad.explainers.base import PenalisedExplainer
+from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
 from moreaugrad.settings import expect
@@ -90,7 +90,7 @@ class RelEx(PenalisedExplainer):
     def _draws(self) -> int:
         return SIDES * self.draws
 
-    def budget(self) -> int:
+    def map_budget(self) -> int:
         return self._draws() * self.steps
 
     def _maps(self, bound: BoundScore) -> Solution:

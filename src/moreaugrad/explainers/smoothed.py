@@ -53,11 +53,7 @@ class SmoothedExplainer(Explainer):
     def _draws(self) -> int:
         return self.samples if self.smoothed else 1
 
-    def budget(self) -> int:
-        return super().budget() + self._choices()
-
     def _choices(self) -> int:
-        """Evaluations of one sample that automatic settings take."""
         return sigma_cost() if isinstance(self.sigma, str) else 0
 
     def fixed(self, draws: int) -> Self:

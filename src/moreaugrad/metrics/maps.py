@@ -88,6 +88,18 @@ def by_sample(
     return torch.from_numpy(found).to(maps[0].device)
 
 
+def reduced(maps: Tensor, how: str) -> Tensor:
+    """Maps `[B, ...]` reduced as `by_sample` reduces its samples, differentiably."""
+    if how == AS_IS or (how == "sum" and maps.ndim < 4):
+        return maps
+    if how == "sum":
+        return maps.sum(-3)
+    magnitude = maps.abs()
+    if maps.ndim < 4:
+        return magnitude
+    return magnitude.sum(-3) if how == "abs-sum" else magnitude.amax(-3)
+
+
 def inner(a: Floats, b: Floats) -> float:
     """<a, b> by numpy's sum: the result of a BLAS depends on its number of threads."""
     return float((a * b).sum())

@@ -120,7 +120,7 @@ def _rates(
         return replacement(how, origin[sample], bound, space, places, source)
 
     def work(index: Tensor) -> Tensor:
-        points = torch.empty_like(origin[:1]).repeat(len(index), 1)
+        points = origin.new_empty(len(index), origin.shape[1])
         for row, number in enumerate(index.tolist()):
             sample, draw = divmod(number, width)
             shown = chosen[sample]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from moreaugrad.certificates import certificate_of_moments, estimate_of_explanation
 from moreaugrad.certificates.overlap import AUTO, CLOPPER_PEARSON
 from moreaugrad.explainers.calling import Progress
-from moreaugrad.explainers.gradient import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
 from moreaugrad.explainers.moreau import Moreau, MoreauGrad, SparseMoreauGrad
+from moreaugrad.explainers.sparsified import RELAXED, SPARSIFIED, SparsifiedSmoothGrad
 from moreaugrad.files.units import Record
 from moreaugrad.runs.directory import number, numbers
 from moreaugrad.runs.plans.studies import DRAWS, CertifyPlan
