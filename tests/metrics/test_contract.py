@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from moreaugrad.metrics import KINDS, METRICS, aggregate, build
+from moreaugrad.metrics.maps import reduced, sample
 from toys import normal
 
 OF_MAPS = [name for name, metric in METRICS.items() if metric.kind == "map"]
@@ -157,6 +159,27 @@ def test_maps_of_any_dtype_stay_as_they_are(
 def test_an_empty_batch_has_no_values(name: str) -> None:
     empty = torch.zeros(0, 3, 16, 20)
     assert called(name, empty, empty).shape == (0,)
+
+
+@pytest.mark.parametrize("how", ["abs-sum", "sum", "max-abs"])
+@pytest.mark.parametrize("shape", [(9,), (4, 5), (3, 4, 5), (3, 2, 4, 5)], ids=str)
+def test_channels_are_the_first_axis_of_images_and_volumes(
+    shape: tuple[int, ...], how: str
+) -> None:
+    maps = normal(4, *shape, seed=1)
+    if len(shape) < 3:
+        pixels = maps if how == "sum" else maps.abs()
+    else:
+        pixels = {
+            "abs-sum": maps.abs().sum(1), "sum": maps.sum(1), "max-abs": maps.abs().amax(1),
+        }[how]  # fmt: skip
+    assert torch.equal(reduced(maps, how), pixels)
+    for row in range(4):
+        assert np.allclose(sample(maps[row], how), pixels[row].numpy())
+    mask = torch.ones_like(maps, dtype=torch.bool)
+    mask[..., -1] = False
+    found = build("gini", reduction=how)(maps, mask=mask)
+    assert torch.allclose(found, build("gini")(pixels[..., :-1]))
 
 
 @pytest.mark.parametrize("name", METRICS)

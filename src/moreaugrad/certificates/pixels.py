@@ -124,9 +124,9 @@ def certify_pixels(
     inputs, target, additional_forward_args, ids, progress: as for `explain`, one input. sigma: in
     the units of the network's input; with `space`, in those of pixels, as radii then are too. top:
     the fraction of a map's pixels that count as important. threshold, confidence: see
-    `vote_radii`. reduction: of the channels of `[C, H, W]`, "abs-sum", "sum", "max-abs", or "none",
-    for which every entry counts by its magnitude; other maps have no channels. seed: of the
-    noise, which is not clipped to any range.
+    `vote_radii`. reduction: of the channels of images and volumes, "abs-sum", "sum", "max-abs", or
+    "none", for which every entry counts by its magnitude. seed: of the noise, which is not clipped
+    to any range.
 
     The statement is about the method as a function of the input, with the noise that it draws for
     the sample's id. It costs `samples` maps, about samples x explainer.budget() evaluations. The
@@ -270,7 +270,5 @@ def _maps(
 
 def _reduced(maps: Tensor, reduction: str) -> Tensor:
     """One number for each pixel: `[m, *shape]` to `[m, *pixels]`, in float64."""
-    values = maps.double()
-    if maps.ndim == 4:
-        values = reduced(values, reduction)
+    values = reduced(maps.double(), reduction)
     return values if reduction == "sum" else values.abs()

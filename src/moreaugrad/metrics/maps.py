@@ -24,7 +24,8 @@ Floats = NDArray[np.float64]
 
 AS_IS = "none"
 REDUCTIONS = (AS_IS, *levels.REDUCTIONS)
-"""Over the channels: none (every entry counts separately), sum_c |A|, sum_c A, max_c |A|."""
+"""Over the channels, the first axis of images `[C, H, W]` and volumes `[C, D, H, W]`: none (every
+entry counts separately), sum_c |A|, sum_c A, max_c |A|."""
 
 SAFE = 300
 """Maps whose magnitude is beyond 2^(+-SAFE) are scaled, so that squares and sums stay finite."""
@@ -93,11 +94,11 @@ def reduced(maps: Tensor, how: str) -> Tensor:
     if how == AS_IS or (how == "sum" and maps.ndim < 4):
         return maps
     if how == "sum":
-        return maps.sum(-3)
+        return maps.sum(1)
     magnitude = maps.abs()
     if maps.ndim < 4:
         return magnitude
-    return magnitude.sum(-3) if how == "abs-sum" else magnitude.amax(-3)
+    return magnitude.sum(1) if how == "abs-sum" else magnitude.amax(1)
 
 
 def inner(a: Floats, b: Floats) -> float:
@@ -138,7 +139,7 @@ def reals(mask: Tensor, maps: Tensor) -> NDArray[np.bool_]:
 
 def real(values: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
     """The real entries of a sample, or its real pixels, flat."""
-    return values[mask if mask.ndim == values.ndim else mask.any(-3)]
+    return values[mask if mask.ndim == values.ndim else mask.any(0)]
 
 
 def check(*maps: Tensor) -> None:
@@ -174,8 +175,15 @@ def sample(part: Tensor, reduction: str = AS_IS) -> Floats | None:
         # A power of two is exact: equal entries stay equal, and different ones different.
         values = np.ldexp(values, SAFE * (1 if exponent > 0 else -1) - exponent)
     if reduction != AS_IS:
-        values = levels.reduce(values, reduction)
+        values = _over_channels(values, reduction)
     return values if values.any() else None
+
+
+def _over_channels(values: Floats, how: str) -> Floats:
+    if values.ndim < 4:
+        return levels.reduce(values, how)
+    rows = values.reshape(len(values), -1, values.shape[-1])
+    return levels.reduce(rows, how).reshape(values.shape[1:])
 
 
 def array(sample: Tensor) -> NDArray[np.floating]:
