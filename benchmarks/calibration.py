@@ -19,7 +19,8 @@ class Plan:
     """reference: evaluations of each of the two references. limit: most evaluations.
 
     rho: the default is 1. On vit-gelu the problem has several solutions there for about a fifth of
-    the images, which no stated error covers; the other networks with 0.1 were not tried at 1.
+    the images, which no stated error covers, and on kws at 0.1 for about as many; the other
+    networks with 0.1 were not tried at 1.
     """
 
     images: int
@@ -38,7 +39,7 @@ PLANS = {
     "mobilenetv2": Plan(images=8, reference=centre.PHOTOS.map_evaluations),
     "vit-gelu": Plan(images=64, rho=0.1),
     "vit-relu": Plan(images=64, rho=0.1),
-    "kws": Plan(images=24, reference=2048, rho=0.1),
+    "kws": Plan(images=24, reference=2048, rho=0.01),
     "bytes": Plan(images=12, rho=0.1),
 }  # fmt: skip
 QUICK = Plan(images=2, reference=centre.QUICK.map_evaluations, tolerances=(0.1, 0.3), limit=256)
