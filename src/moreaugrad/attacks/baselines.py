@@ -120,8 +120,8 @@ class RandomSearch(Matched):
         expect(self.draws >= 1, "draws", "at least 1", self.draws)
 
     def budget(self) -> int:
-        explainer = self.explainer.fixed(self.draws)
-        return explainer.budget() + self.steps * (explainer.map_budget() + 1)
+        of_map = self.explainer.fixed(self.draws).map_budget()
+        return of_map + self.steps * (of_map + 1)
 
     def _search(self, batch: AttackedBatch) -> SearchResult:
         clean = Iterate.clean(batch, self.explainer.fixed(self.draws))
@@ -211,7 +211,8 @@ class PublishedTopKAttack(Attack):
 
     def budget(self) -> int:
         seen = self._seen()
-        return seen._choices() + self.steps * (seen.map_budget() + 2 * seen._draws() + 1)
+        choices = 0 if self.source is None else seen._choices()
+        return choices + self.steps * (seen.map_budget() + 2 * seen._draws() + 1)
 
     def _goal(self, clean: Tensor, layout: Layout) -> Goal:
         return top_k(clean, layout, share=self.share, of_all=True)

@@ -65,8 +65,10 @@ class GradientAttack(Attack):
         """Most evaluations of the clean maps, of those at a step, and of a step's gradient."""
         stepper = self._stepper()
         used = [stepper, self.explainer.fixed(self.draws)] if self._measures() else [stepper]
-        clean, maps = (sum(e.budget() for e in used), sum(e.map_budget() for e in used))
-        return clean, maps, 2 * stepper.map_budget()
+        maps = sum(each.map_budget() for each in used)
+        # The attacked explainer's automatic settings are those of the clean explanation.
+        choices = 0 if self.source is None else stepper._choices()
+        return maps + choices, maps, 2 * stepper.map_budget()
 
     def _through(self, stepper: Explainer) -> str:
         if not stepper.derivatives:
