@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 
 import torch
+
+from moreaugrad.runs.timing import clock
 
 Work = Callable[[], object]
 
@@ -30,6 +31,4 @@ def timed(work: Work) -> float:
 
 
 def _clock() -> float:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    return clock(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"))

@@ -68,7 +68,7 @@ def run(context: Context, study: str) -> Result:
     found = judged(
         context,
         Judging(
-            name="attention" if study == "cells" else study, study=study, rows=rows,
+            name=f"attention-{study}", study=study, rows=rows,
             plan=EvaluatePlan(
                 data=DataPlan(source="cells", images=400 if study == "cells" else None),
                 target=OF_LABEL, block=50, maps=0, methods={GRADIENT: {}}, metrics=metrics,

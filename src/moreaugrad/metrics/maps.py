@@ -180,6 +180,7 @@ def sample(part: Tensor, reduction: str = AS_IS) -> Floats | None:
 
 
 def _over_channels(values: Floats, how: str) -> Floats:
+    """`levels.reduce`, which takes the third axis from the end for channels, of a volume too."""
     if values.ndim < 4:
         return levels.reduce(values, how)
     rows = values.reshape(len(values), -1, values.shape[-1])

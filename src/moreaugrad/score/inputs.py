@@ -191,9 +191,10 @@ def rank_from_top(values: Tensor, rank: int | Tensor) -> Tensor:
     """The `rank`-th largest of each row `[B, G]`, from 1 on; one rank, or `[B]`. Returns `[B]`."""
     if isinstance(rank, int) and not (values.is_cuda and len(values) <= SORTED):
         return values.kthvalue(values.shape[1] + 1 - rank, dim=1).values
+    ordered = values.sort(dim=1, descending=True).values
     if isinstance(rank, int):
-        return values.sort(dim=1, descending=True).values[:, rank - 1]
-    return values.sort(dim=1, descending=True).values.gather(1, rank[:, None] - 1)[:, 0]
+        return ordered[:, rank - 1]
+    return ordered.gather(1, rank[:, None] - 1)[:, 0]
 
 
 PIXEL, INPUT = "pixel", "input"

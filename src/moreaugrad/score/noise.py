@@ -124,14 +124,12 @@ class Noise(metaclass=Documented):
 
 
 def _whole_pairs(cells: Sequence[Cell], batch: int) -> bool:
-    """Whether a chunk has the whole batch in each cell, and both noise samples of each pair."""
+    """Whether a chunk has the whole batch in each cell, and both noise samples of each pair in
+    turn."""
     indices = [index for _, index, _ in cells]
-    return (
-        all(rows == slice(0, batch) for _, _, rows in cells)
-        and len(indices) % 2 == 0
-        and all(index % 2 == at % 2 for at, index in enumerate(indices))
-        and indices[1::2] == [index + 1 for index in indices[::2]]
-    )
+    pairs = [index for first in indices[::2] for index in (first, first + 1)]
+    whole = all(rows == slice(0, batch) for _, _, rows in cells)
+    return whole and indices == pairs and all(first % 2 == 0 for first in indices[::2])
 
 
 def sample_keys(ids: Sequence[int] | Tensor | None, batch: int) -> tuple[int, ...]:
