@@ -76,7 +76,7 @@ def _row(
 def _cifar10(_: Context) -> TrainPlan:
     data = data_folder()
     return TrainPlan(
-        epochs=2, batch=128, amp="bfloat16",
+        epochs=2, batch=128,
         data=TrainDataPlan(source=str(data / "cifar10-jpeg.zip"), test="test", validation=0.02),
         model=StartPlan(
             name="benchmarks.cifar_resnet:resnet20",
@@ -98,7 +98,7 @@ def _cifar10_scratch(context: Context) -> TrainPlan:
 def _imagenette(_: Context) -> TrainPlan:
     data = data_folder()
     return TrainPlan(
-        epochs=1, batch=32, amp="bfloat16",
+        epochs=1, batch=32,
         data=TrainDataPlan(source=str(data / "imagenette-128.zip"), test="val", validation=0.02),
         model=StartPlan(
             name="torchvision:squeezenet1_0",
@@ -123,7 +123,7 @@ def _cells(context: Context) -> TrainPlan:
 def _gaze(_: Context) -> TrainPlan:
     data = data_folder()
     return TrainPlan(
-        epochs=10, batch=16, amp="bfloat16",
+        epochs=10, batch=16,
         data=TrainDataPlan(source=str(data / "cub-gha.zip"), split="train", test="test"),
         model=StartPlan(name="mobilenetv2:birds"),
         augment=AugmentPlan(size=224, resize=256, crop="random", flip=True),

@@ -189,6 +189,24 @@ def test_it_learns_and_the_best_epoch_is_reported_and_loads(
     assert [row[2].best for _, row in tables[1].rows][first - 1]
 
 
+def test_convolutions_are_channels_last_and_compute_the_same(pictures: Path) -> None:
+    networks = {
+        layout: prepared_train(plan(pictures, channels_last=layout)).model.module
+        for layout in (None, True, False)
+    }
+    laid = {
+        layout: {
+            weight.is_contiguous(memory_format=torch.channels_last)
+            for weight in network.parameters()
+            if weight.ndim == 4 and weight.shape[1] > 1 < weight.shape[2]
+        }
+        for layout, network in networks.items()
+    }
+    assert laid == {None: {True}, True: {True}, False: {False}}
+    x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(networks[True].eval()(x), networks[False].eval()(x))
+
+
 def test_the_hinge_loss(pictures: Path, tmp_path: Path) -> None:
     fast = protocol("fast", "l1")
     hinge = trained(pictures, tmp_path / "hinge", loss="hinge", protocol=fast)

@@ -232,12 +232,20 @@ def _folded(module: nn.Module) -> nn.Module:
 
 def _channels_last(module: nn.Module) -> nn.Module:
     module = copy.deepcopy(module)
-    weights = [weight for weight in module.parameters() if weight.ndim == 4]
-    if not weights:
+    if not lay_channels_last(module):
         raise _LeftOut("the network has no 2-D convolution")
+    return module
+
+
+def lay_channels_last(module: nn.Module) -> int:
+    """Gives 2-D convolutions weights, and so outputs, that are channels-last: how many.
+
+    In place: the parameters stay the same objects with the same numbers.
+    """
+    weights = [weight for weight in module.parameters() if weight.ndim == 4]
     for weight in weights:
         weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return module
+    return len(weights)
 
 
 def _compiled(module: nn.Module, layer: str | None) -> nn.Module:

@@ -48,11 +48,9 @@ class Network:
         named = resolved_device(compute.device)
         device = torch.device((processes or Processes()).own(named))
         model = load_model(**plan.arguments(), device=device)
-        # Convolutions on mps have returned wrong numbers for inputs that are channels-last.
-        safe = device.type != "mps"
         chosen = replace(
             compute, device=named, threads=compute.threads or torch.get_num_threads(),
-            channels_last=safe if compute.channels_last is None else compute.channels_last,
+            channels_last=resolved_layout(compute.channels_last, named),
             fold_batchnorm=True if compute.fold_batchnorm is None else compute.fold_batchnorm,
         )  # fmt: skip
         exact = torch.float64 if compute.dtype == "float64" else torch.float32
@@ -185,6 +183,11 @@ def _seen_as(x: Tensor) -> tuple[Preprocess, bool]:
         return Preprocess(mean=(0.0,) * channels, std=(1.0,) * channels), True
     extent = high - low or 1.0
     return Preprocess(mean=(-low / extent,) * channels, std=(1 / extent,) * channels), False
+
+
+def resolved_layout(channels_last: bool | None, device: str) -> bool:
+    """Convolutions on mps have returned wrong numbers for inputs that are channels-last."""
+    return not device.startswith("mps") if channels_last is None else channels_last
 
 
 def resolved_device(name: str | None) -> str:

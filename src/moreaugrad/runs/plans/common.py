@@ -96,6 +96,14 @@ class ModelPlan(Plan):
         }  # fmt: skip
 
 
+def layout_option() -> Any:
+    """The field of the network's memory layout; None is channels last where it is safe."""
+    return option(
+        None, "Memory layout of the network: channels last or first.", "--channels-last",
+        negative="--channels-first", shown="last, but on mps", group="Computation",
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComputePlan(Plan):
     """Where and how passes are computed. None: chosen for the machine when the run is prepared.
@@ -112,10 +120,7 @@ class ComputePlan(Plan):
         "float32", "Precision of the network: float32, float64 or bfloat16.", choices=DTYPES
     )
     threads: int | None = option(None, "CPU threads of each process.", within=THREADS)
-    channels_last: bool | None = option(
-        None, "Memory layout of the network: channels last or first.", "--channels-last",
-        negative="--channels-first", shown="last, but on mps",
-    )  # fmt: skip
+    channels_last: bool | None = layout_option()
     fold_batchnorm: bool | None = option(
         None, "Fold batch normalisation into convolutions, or keep it.", "--fold-batchnorm",
         negative="--keep-batchnorm", shown="fold",

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from moreaugrad.data import LAYOUTS
 from moreaugrad.penalties.catalogue import TRAINING
-from moreaugrad.runs.plans.common import CELLS, THREADS, ModelPlan, Size
+from moreaugrad.runs.plans.common import CELLS, THREADS, ModelPlan, Size, layout_option
 from moreaugrad.runs.plans.option import Plan, filled, option, part, unkept
 from moreaugrad.runs.plans.text import Settings, read_settings
 from moreaugrad.settings import expect
@@ -216,6 +216,7 @@ class TrainPlan(Plan):
         None, "Mixed precision: bfloat16.", shown="none", group="Computation",
         choices=("bfloat16",),
     )  # fmt: skip
+    channels_last: bool | None = layout_option()
     device: str | None = option(
         None, "Device: cpu, cuda, cuda:1, mps or auto.", shown="auto", group="Computation"
     )

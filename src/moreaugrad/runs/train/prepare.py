@@ -23,12 +23,13 @@ from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.examples import Examples, open_examples, split_off
 from moreaugrad.data.loading import Batch, Loader, prepare
 from moreaugrad.models import LoadedModel, load_model
+from moreaugrad.models.fast import lay_channels_last
 from moreaugrad.models.loading import Trained
 from moreaugrad.models.weights import fit_head, last_layer
 from moreaugrad.registry import choose
 from moreaugrad.runs.cost import Cost, Estimate
 from moreaugrad.runs.engine import Failure, Watch
-from moreaugrad.runs.network import Network, computing, resolved_device
+from moreaugrad.runs.network import Network, computing, resolved_device, resolved_layout
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.train import AugmentPlan, OptimiserPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
@@ -156,6 +157,9 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
     if examples.unreadable:
         notes.append(f"{len(examples.unreadable)} images cannot be read and are left out")
     model.module.requires_grad_(True)
+    channels_last = resolved_layout(plan.channels_last, device)
+    if channels_last:
+        lay_channels_last(model.module)
     drawn_by = plan.seed if plan.data.split_seed is None else plan.data.split_seed
     training, validation = split_off(examples, plan.data.validation, drawn_by)
     if plan.data.test is not None:
@@ -166,7 +170,7 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> Prepar
         model=model, compute=ComputePlan(device=device, threads=threads), device=torch.device(own)
     )
     plan = replace(
-        plan, shards=shards, device=device, threads=threads,
+        plan, shards=shards, device=device, threads=threads, channels_last=channels_last,
         augment=AugmentPlan(**asdict(augment)), model=network.resolved(plan.model),
         data=replace(plan.data, digest=_digest([examples, *([test] if test else [])])),
     )  # fmt: skip
