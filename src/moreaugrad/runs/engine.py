@@ -48,10 +48,21 @@ class Failure:
 
 
 class Watch:
-    """Is informed of a run: `done` of about `total` evaluations, news, and what failed. This one
-    ignores it; others have the same methods."""
+    """Is informed of a run: `done` of about `total` evaluations, news, a page that can be looked
+    at, and what failed. This one ignores it; others have the same methods.
+
+    looking: whether somebody waits for maps to look at, of which previews are then made first.
+    """
+
+    looking: bool = False
 
     def pace(self, done: float, total: float, doing: str) -> None: ...
+
+    def page(self, path: Path) -> None: ...
+
+    def agreed(self, question: str) -> bool:
+        """Whether to go on with what will take long."""
+        return True
 
     def news(self, text: str) -> None: ...
 

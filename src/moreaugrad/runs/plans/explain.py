@@ -20,7 +20,7 @@ from moreaugrad.runs.plans.maps import (
     without,
 )
 from moreaugrad.runs.plans.option import Plan, option, part
-from moreaugrad.runs.plans.text import Settings
+from moreaugrad.runs.plans.text import Settings, seconds
 
 OF_DATA = "data"
 """As `labels` of the published attack: the data set's classes."""
@@ -122,6 +122,12 @@ class ExplainPlan(MapsPlan):
         24, "Number of inputs that the page shows. Up to 32 inputs and 128 maps it is one file; "
         "the images of a larger page are files in index_files/ next to it.", group="Output",
         within="[1, inf)",
+    )  # fmt: skip
+    time: float | None = option(
+        None, "Time that it may take, such as 30s or 5m: after the previews, the methods of the "
+        "MoreauGrad family take as many evaluations as fit.", group="Explanation",
+        read=lambda _, text: seconds("--time", text), shown="no limit", within="(0, inf)",
+        metavar="TIME",
     )  # fmt: skip
     style: _StylePlan = part(_StylePlan)
     sweep: SweepPlan | None = None
