@@ -86,6 +86,10 @@ def contents(out: str) -> dict[str, bytes]:
     return {name: data for name, data in found.items() if not name.startswith(("times/", "index"))}
 
 
+def times(out: str) -> set[str]:
+    return {path.relative_to(out).as_posix() for path in Path(out, "times").rglob("*.json")}
+
+
 def records(out: str, method: str = "sparse-moreaugrad") -> list[dict[str, Any]]:
     found = MapsFolder.read(Path(out))
     return [record["map"] for record in found.records if record["method"] == method]
@@ -96,6 +100,7 @@ def test_previews_leave_the_final_folder_as_it_is_without_them() -> None:
     watch = Looking()
     assert explained("looked-at", watch).complete
     assert contents("plain") == contents("looked-at")
+    assert times("plain") == times("looked-at")
     assert len(watch.pages) == 1
     assert not watch.questions
 

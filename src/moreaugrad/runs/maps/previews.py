@@ -106,6 +106,8 @@ class Maps(Protocol):
 
     def made(self, method: Method, images: Sequence[Chosen]) -> tuple[Block, float]: ...
 
+    def timed(self, unit: str, directory: RunDirectory, seconds: float) -> None: ...
+
     def finish(self, directory: RunDirectory) -> None: ...
 
 
@@ -118,7 +120,8 @@ def first_maps(run: Maps, directory: RunDirectory, limit: float | None) -> Mappi
     """
     began, pace, jobs = time.perf_counter(), Pace(), list[tuple[str, Method, Sequence[Chosen]]]()
     budgets = read_budgets(directory) if limit else {}
-    for unit in run.left(directory):
+    final = run.left(directory)
+    for unit in final:
         method, images = run.maps_of(unit)
         explainer = refined(method)
         if explainer is None:
@@ -130,6 +133,8 @@ def first_maps(run: Maps, directory: RunDirectory, limit: float | None) -> Mappi
     for unit, method, rows in jobs:
         block, seconds = run.made(method, rows)
         directory.write(unit, block.files(unit))
+        if unit in final:
+            run.timed(unit, directory, seconds)
         pace.add(method, seconds, block.records)
     run.processes.wait()
     left = [unit for unit in run.stages[1] if not directory.finished(unit)]

@@ -111,11 +111,16 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             self.meter(map(self.maps_of, self.left(directory)))
         method, images = self.maps_of(unit)
         block, seconds = self.made(within_budget(method, self._budgets), images)
+        self.timed(unit, directory, seconds)
+        directory.remove([preview_stem(unit)])  # whose files these replace
+        return block.files(unit)
+
+    def timed(self, unit: str, directory: RunDirectory, seconds: float) -> None:
+        """Keeps how long a unit of final maps took, for the page."""
+        method, images = self.maps_of(unit)
         if self.setup.explains:
             name = f"times/{method.label}/{PurePosixPath(unit).name}.json"
             directory.put(name, json_text(seconds / max(1, len(images))).encode())
-        directory.remove([preview_stem(unit)])  # whose files these replace
-        return block.files(unit)
 
     def left(self, directory: RunDirectory) -> list[str]:
         """This process's units of maps that are not finished."""
