@@ -213,6 +213,13 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         help="List the methods with their settings, or explain the settings of one.", more="",
         without=("out", "overwrite", "open", "config", "trust", "dry_run", "quiet"),
     ),
+    "completion": Command(
+        plan=f"{_CALLS}_Completion", call=f"{_CALLS}completion",
+        help="Print a script that lets a shell complete commands, options, methods and attacks.",
+        more='eval "$(moreaugrad completion bash)"      # in ~/.bashrc; zsh likewise\n\n'
+        "moreaugrad completion fish > ~/.config/fish/completions/moreaugrad.fish",
+        without=("out", "overwrite", "open", "config", "trust", "dry_run", "json", "quiet"),
+    ),
     "demo": Command(
         plan=f"{_CALLS}_Demo", call=f"{_CALLS}demo",
         help="Explain synthetic cells by the built-in networks, offline, and score the maps.",

@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Self
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.explainers import METHODS
+from moreaugrad.metrics import METRICS
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.maps import (
+    ALL,
     EXPORTS,
     LIMITED,
     METRICS_HELP,
@@ -61,7 +63,12 @@ class SweepPlan(Plan):
     GROUP: ClassVar[str] = "Explanation"
 
     method: str = option(
-        "sparse-moreaugrad", "Name of the method.", "--method", "-m", resets=("settings",)
+        "sparse-moreaugrad",
+        "Name of the method.",
+        "--method",
+        "-m",
+        resets=("settings",),
+        offers=tuple(METHODS),
     )
     over: str = option(
         "eta", "The numeric setting that changes: rho, eta, sigma or another.",
@@ -113,7 +120,7 @@ class ExplainPlan(MapsPlan):
 
     metrics: Mapping[str, Settings] = option(
         EXPLAINED, METRICS_HELP, read=read_metrics, shown="gini; with ground truth auroc and "
-        "average-precision",
+        "average-precision", offers=(ALL, *METRICS),
     )  # fmt: skip
     export: tuple[str, ...] = option(
         (), "Further formats of each map: npy, csv.", group="Output", choices=EXPORTS
@@ -173,13 +180,17 @@ class EvaluatePlan(MapsPlan):
     PARTS: ClassVar[tuple[str, ...]] = ("methods", "metrics", "attacks")
 
     metrics: Mapping[str, Settings] = option(
-        EVALUATED, METRICS_HELP, read=read_metrics, shown=", ".join(EVALUATED)
+        EVALUATED,
+        METRICS_HELP,
+        read=read_metrics,
+        shown=", ".join(EVALUATED),
+        offers=(ALL, *METRICS),
     )
     attacks: Mapping[str, Settings] = option(
         {}, "[LABEL=]NAME[:SETTING=VALUE,...]: an attack (matched, which is aimed at each "
         "metric, top-k, gaussian, ...). "
         "Settings besides its own: source=METHOD, surrogate=BETA, epsilons=[...], over=SETTING.",
-        "--attack", read=read_attacks, repeated=True,
+        "--attack", read=read_attacks, repeated=True, offers=tuple(ATTACKS),
     )  # fmt: skip
     epsilons: tuple[float, ...] = option((), "Budgets of the attacks, separated by commas.")
     norm: str | None = option(None, "Norm of the budgets: l2 or linf.", shown="l2")
