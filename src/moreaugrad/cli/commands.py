@@ -214,7 +214,8 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         without=("out", "overwrite", "open", "config", "trust", "dry_run", "quiet"),
     ),
     "completion": Command(
-        plan=f"{_CALLS}_Completion", call=f"{_CALLS}completion",
+        plan="moreaugrad.cli.completion:CompletionPlan",
+        call="moreaugrad.cli.completion:print_script",
         help="Print a script that lets a shell complete commands, options, methods and attacks.",
         more='eval "$(moreaugrad completion bash)"      # in ~/.bashrc; zsh likewise\n\n'
         "moreaugrad completion fish > ~/.config/fish/completions/moreaugrad.fish",

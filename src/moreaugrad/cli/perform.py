@@ -263,19 +263,3 @@ def _meanings(name: str) -> list[str]:
 
 def _plain(value: object) -> Any:
     return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Completion(Plan):
-    """What `completion` has of its own."""
-
-    shell: str = option("bash", "bash, zsh or fish.", "SHELL", choices=("bash", "zsh", "fish"))
-
-
-def completion(plan: _Completion, output: CommonOptions) -> int:
-    """Prints the script."""
-    from moreaugrad.cli.app import make_app
-
-    shell: Any = plan.shell
-    sys.stdout.write(make_app(None).generate_completion(shell=shell))
-    return DONE

@@ -97,6 +97,7 @@ def _rendered(page: Page, images: _ImageFiles | None) -> str:
     return environment.get_template(page.template).render(
         page=page,
         script=script,
+        legend=bool(tiles) or page.template != Page.template,
         tables=page.tables or _summary(page),
         views=list(dict.fromkeys(name for tile in tiles for name in tile.views)),
         palettes={name: colour_stops(name) for name in palettes},
