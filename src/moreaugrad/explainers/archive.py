@@ -35,6 +35,7 @@ def packed(batch: ExplainedBatch) -> tuple[dict[str, Tensor], str]:
             plain[item.name] = value
     plain["status"] = [status.value for status in batch.status]
     plain["labels"] = list(batch.labels.items())
+    plain["details"] = list(batch.details)  # a safetensors file has no order
     try:
         text = json.dumps({"kind": KIND, "format": FORMAT, **plain}, default=_as_plain)
     except (TypeError, ValueError) as error:
@@ -57,7 +58,8 @@ def unpacked(cls: type[B], tensors: Mapping[str, Tensor], text: str) -> B:
             several.setdefault(field, {})[key] = value
         else:
             whole[field] = value
-    whole["details"] = several.pop("details")
+    details = several.pop("details")
+    plain["details"] = {name: details[name] for name in plain["details"]}
     for field, parts in several.items():
         whole[field] = tuple(parts[str(number)] for number in range(len(parts)))
     plain["status"] = tuple(map(Status, plain["status"]))

@@ -96,7 +96,7 @@ def _card(one: ExplainedBatch, row: int, *, alone: bool) -> Card:
         state="good" if status.ok else "bad" if status.failed else "fair",
         parts=[_part(one, part, alone, len(inputs)) for part in range(len(inputs))],
         bars=_bars(one) if alone else (),
-        facts=facts,
+        facts=facts if alone else facts[:1],
     )
 
 

@@ -220,7 +220,7 @@ def _rows(index: Any, count: int) -> Tensor:
     """The numbers of the samples that an index chooses among `count`. Errors: see its caller."""
     if isinstance(index, slice):
         return torch.tensor(range(count)[index], dtype=torch.long)
-    several = isinstance(index, (list, np.ndarray, Tensor)) and np.ndim(index) == 1
+    several = isinstance(index, (list, np.ndarray, Tensor)) and np.ndim(index) > 0
     given = (index if isinstance(index, list) else index.tolist()) if several else [index]
     if several and given and all(isinstance(each, (bool, np.bool_)) for each in given):
         if len(given) != count:

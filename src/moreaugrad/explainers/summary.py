@@ -68,8 +68,8 @@ def answer(batch: ExplainedBatch, row: int) -> str:
     where = "" if batch.position is None else f" at {tuple(batch.position[row].tolist())}"
     if batch.probabilities is None:  # a regression predicts no class
         return f"{likely(target)}{where}"
-    same = ", the prediction" if target == prediction else f"; prediction {likely(prediction)}"
-    return f"{likely(target)}{where}{same}"
+    other = "" if target == prediction else f"; prediction {likely(prediction)}"
+    return f"{likely(target)}{where}{other}"
 
 
 def statuses(batch: ExplainedBatch) -> str:
