@@ -140,11 +140,11 @@ def test_an_explanation_that_is_not_finite_is_not_plotted():
 def test_several_samples_are_a_grid_of_one_view():
     maps, inputs = torch.randn(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     maps[1] = torch.nan
-    shown = explanation(maps, inputs).with_labels({3: "$x_{", 5: "y"}).plot()
+    shown = explanation(maps, inputs).with_labels({3: "$x_{$", 5: "y"}).plot()
     found = panels(shown)
-    assert list(found) == ["0: $x_{: converged", "1: y: budget used"]
+    assert list(found) == ["0: $x_{$: converged", "1: y: budget used"]
     drawn = draw(maps[0], photo(inputs[0]).pixels)["overlay"].pixels
-    assert np.array_equal(found["0: $x_{: converged"].images[0].get_array(), drawn)
+    assert np.array_equal(found["0: $x_{$: converged"].images[0].get_array(), drawn)
     assert [text.get_text() for text in found["1: y: budget used"].texts] == ["no map"]
     shown._repr_png_()  # a label is no formula
     assert "first 1 of 2" in explanation(maps, inputs).plot(most=1).get_suptitle()

@@ -33,7 +33,7 @@ def packed(batch: ExplainedBatch) -> tuple[dict[str, Tensor], str]:
             tensors |= {f"{item.name}.{number}": part for number, part in enumerate(value)}
         elif value is not None:
             plain[item.name] = value
-    plain["status"] = [status.value for status in batch.status]
+    plain["status"] = [status.name for status in batch.status]
     plain["labels"] = list(batch.labels.items())
     plain["details"] = list(batch.details)  # a safetensors file has no order
     try:
@@ -62,7 +62,7 @@ def unpacked(cls: type[B], tensors: Mapping[str, Tensor], text: str) -> B:
     plain["details"] = {name: details[name] for name in plain["details"]}
     for field, parts in several.items():
         whole[field] = tuple(parts[str(number)] for number in range(len(parts)))
-    plain["status"] = tuple(map(Status, plain["status"]))
+    plain["status"] = tuple(Status[name] for name in plain["status"])
     plain["labels"] = {int(index): label for index, label in plain["labels"]}
     return cls(**plain, **whole)
 

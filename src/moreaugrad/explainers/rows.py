@@ -87,7 +87,7 @@ class Entries:
             return as_tuple(given)[part][row].detach().flatten().cpu().double().numpy()
 
         shape = tuple(batch.parts[part].shape[1:])
-        kept = slice(None)
+        kept: Any = slice(None)
         if batch.mask is not None:
             kept = as_tuple(batch.mask)[part][row].flatten().cpu().numpy()
         return cls(
