@@ -23,7 +23,7 @@ from benchmarks.subjects import Subject
 from moreaugrad import METHODS, Status, build
 from moreaugrad.pictures import Style, as_photo, heatmap, palette
 from moreaugrad.pictures.render import NEUTRAL
-from moreaugrad.reports.wording import percent
+from moreaugrad.pictures.wording import percent
 
 STATUSES = list(Status)
 SOURCES = [*SOLVER, PACKAGE / "curvature"]

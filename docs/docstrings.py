@@ -27,7 +27,8 @@ class Docstrings(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         self._convert(pkg)
         for part in PUBLIC:
-            describe(pkg[f"{part.__module__}.{part.__qualname__}".partition(".")[2]], part)
+            inherit(pkg, part)
+            describe(_class(pkg, part), part)
 
     def _convert(self, part: griffe.Object) -> None:
         if part.docstring:
@@ -35,6 +36,22 @@ class Docstrings(griffe.Extension):
         for member in part.members.values():
             if not member.is_alias:
                 self._convert(member)
+
+
+def _class(pkg: griffe.Module, part: type) -> Any:
+    return pkg[f"{part.__module__}.{part.__qualname__}".partition(".")[2]]
+
+
+def inherit(pkg: griffe.Module, part: type) -> None:
+    """Methods of bases that have no entry of their own belong to the entry of the class."""
+    cls = _class(pkg, part)
+    for base in part.__mro__[1:]:
+        if base in PUBLIC:
+            break
+        if base.__module__.startswith("moreaugrad."):
+            for name, member in _class(pkg, base).members.items():
+                if name not in cls.members and not name.startswith("_"):
+                    cls.members[name] = griffe.Alias(name, member, parent=cls, inherited=True)
 
 
 def describe(cls: griffe.Class, part: type) -> None:

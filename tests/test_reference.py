@@ -82,6 +82,7 @@ def test_entries_have_text_and_settings(reference: ModuleType) -> None:
         if part.is_class:
             sections = part.docstring.parsed
             assert sections, entry
+    assert {"save", "certain", "ok"} <= set(package["Explanation"].members)
     sparse = package["SparseMoreauGrad"].docstring.parsed
     assert sparse[0].value.endswith("Inherits from [`Moreau`][moreaugrad.explainers.Moreau].")
     shown = [(one.name, one.default) for one in sparse[-1].value]

@@ -134,4 +134,39 @@ def test_an_explanation_is_plotted_with_its_own_z_scores():
 def test_an_explanation_that_is_not_finite_is_not_plotted():
     maps = torch.full((2, 3, 8, 8), torch.nan)
     with pytest.raises(ValueError, match="look at the explanation's status"):
-        explanation(maps, torch.rand(2, 3, 8, 8)).plot()
+        explanation(maps, torch.rand(2, 3, 8, 8)).plot(index=0)
+
+
+def test_several_samples_are_a_grid_of_one_view():
+    maps, inputs = torch.randn(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    maps[1] = torch.nan
+    shown = explanation(maps, inputs).with_labels({3: "$x_{$", 5: "y"}).plot()
+    found = panels(shown)
+    assert list(found) == ["0: $x_{$: converged", "1: y: budget used"]
+    drawn = draw(maps[0], photo(inputs[0]).pixels)["overlay"].pixels
+    assert np.array_equal(found["0: $x_{$: converged"].images[0].get_array(), drawn)
+    assert [text.get_text() for text in found["1: y: budget used"].texts] == ["no map"]
+    shown._repr_png_()  # a label is no formula
+    assert "first 1 of 2" in explanation(maps, inputs).plot(most=1).get_suptitle()
+    with pytest.raises(ValueError, match="a sample to draw"):
+        explanation(maps, inputs)[2:].plot()
+
+
+def test_a_map_is_drawn_on_given_axes():
+    maps, inputs = torch.randn(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    whole, (left, right) = plt.subplots(1, 2)
+    one = explanation(maps, inputs)
+    assert one.plot(index=1, ax=right, view="signed", title="mine") is whole
+    assert right.get_title() == "mine"
+    assert np.array_equal(right.images[0].get_array(), draw(maps[1])["signed"].pixels)
+    assert not left.images
+    part = whole.subfigures().subplots()
+    assert one[0].plot(ax=part) is whole
+    for given, why in (
+        ({}, "one sample"),
+        ({"index": 0, "view": "x"}, "view"),
+        ({"index": 0, "path": "a.png"}, "path"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            one.plot(ax=left, **given)
+    plt.close(whole)

@@ -5,7 +5,12 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from moreaugrad import SimpleGradient
+
+from .conftest import NASTY
 
 pytestmark = pytest.mark.chromium
 
@@ -179,3 +184,24 @@ CONTRAST = """(() => {
 def test_text_has_the_contrast_of_wcag_aa(chromium, page_file, dark):
     chromium.open(page_file, dark=dark)
     assert chromium.ask(CONTRAST) == []
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_an_explanation_fits_into_a_notebook(chromium, tmp_path, width):
+    """All text has the colour around it, also on a dark page; images load; nothing is too wide."""
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 3)).eval()
+    batch = SimpleGradient(net).explain(x).with_labels([NASTY, "a" * 500, "b c " * 90])
+    flat = SimpleGradient(torch.nn.Linear(30, 3)).explain(x[0, 0, :1, :30])
+    body = "".join(each._repr_html_() for each in (batch, batch[0], flat))
+    path = tmp_path / "notebook.html"
+    head = "<meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    path.write_text(f"{head}<body style='background:#111;color:#eee'>{body}", "utf-8")
+    chromium.open(path, width=width, dark=True)
+    assert chromium.ask("document.documentElement.scrollWidth") <= width
+    assert chromium.ask("[...document.images].filter(i => i.naturalWidth).length") == 5
+    used = "[...document.querySelectorAll('body *')].map(e => getComputedStyle(e).color)"
+    assert chromium.ask(f"[...new Set({used})]") == ["rgb(238, 238, 238)"]
+    fetched = [e for e in chromium.events if e["method"] == "Network.requestWillBeSent"]
+    links = [event["params"]["request"]["url"] for event in fetched]
+    assert [link for link in links if not link.startswith(("data:", "file:"))] == []

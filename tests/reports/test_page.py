@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from moreaugrad.pictures import Picture, draw, heatmap
+from moreaugrad.pictures.html import data_uri
 from moreaugrad.reports import Page, Section, Sweep, Tile, render_page, write_page
-from moreaugrad.reports.page import data_uri
 
 from .conftest import NASTY, make_page, make_tile
 

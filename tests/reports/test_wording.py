@@ -5,9 +5,9 @@ import math
 import pytest
 
 from moreaugrad.metrics.catalogue import heading
+from moreaugrad.pictures.wording import count, duration, number, percent, score
 from moreaugrad.reports import Answer, Section, Tile
 from moreaugrad.reports.tables import summary_table
-from moreaugrad.reports.wording import count, duration, number, percent, score
 
 
 def plain(text):

@@ -18,11 +18,12 @@ import pytest
 from PIL import Image
 
 from moreaugrad.cli.entry import run
+from moreaugrad.files import tensors
 from moreaugrad.models import load_model
 from moreaugrad.reports.studies import LOG
 from moreaugrad.runs.train import run as training
 from moreaugrad.runs.train.run import Trainer
-from moreaugrad.training import checkpoint, protocol
+from moreaugrad.training import protocol
 from toys import last
 
 TESTS = Path(__file__).parents[1]
@@ -143,7 +144,7 @@ def test_a_finished_training_is_not_done_again(
         raise AssertionError("a finished training was written again")
 
     before = tree(plain)
-    monkeypatch.setattr(checkpoint, "write_atomically", never)
+    monkeypatch.setattr(tensors, "write_atomically", never)
     monkeypatch.setattr(training, "measure", never)
     assert run(command(data, plain)) == 0
     assert tree(plain) == before
@@ -153,7 +154,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     data: Path, plain: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    out, real, seen = tmp_path / "run", checkpoint.write_atomically, []
+    out, real, seen = tmp_path / "run", tensors.write_atomically, []
 
     def full(path: Path, content: bytes) -> None:
         seen.append(path)
@@ -162,7 +163,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         real(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_atomically", full)
+        patch.setattr(tensors, "write_atomically", full)
         assert run(command(data, out)) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "No space left on device; what is finished stays" in told

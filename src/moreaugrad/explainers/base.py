@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from moreaugrad.curvature.products import outside_autocast
 from moreaugrad.explainers import calling
-from moreaugrad.explainers.calling import Progress, metered, reporting
+from moreaugrad.explainers.calling import Progress, metered, reporting, timed
 from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation, reported
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.catalogue import name_of
@@ -146,9 +147,10 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
 
         progress: True for a bar, or a function of (samples done, number of samples).
         """
+        began = time.perf_counter()
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         with reporting(progress, self.method) as report:
-            return self._explained(bound, isinstance(inputs, tuple), report)
+            return timed(self._explained(bound, isinstance(inputs, tuple), report), began)
 
     def _explained(
         self, bound: BoundScore, several: bool, progress: Progress | None

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
+import torch
+
+from moreaugrad.explainers.batch import ExplainedBatch
 from moreaugrad.settings import nearest
+
+B = TypeVar("B", bound=ExplainedBatch)
 
 SETTINGS = {
     "n_steps": "steps",
@@ -137,3 +143,9 @@ def metered(
         progress(done + group * min(1.0, spent / budget), samples)
 
     return report
+
+
+def timed(found: B, began: float) -> B:
+    """With the seconds of each sample, of a call that began at this reading of `perf_counter`."""
+    each = (time.perf_counter() - began) / max(1, len(found))
+    return replace(found, seconds=torch.full_like(found.error, each))

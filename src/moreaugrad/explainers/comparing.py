@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from moreaugrad.explainers import calling
 from moreaugrad.explainers.base import Explainer
-from moreaugrad.explainers.calling import Progress, reporting
+from moreaugrad.explainers.calling import Progress, reporting, timed
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import MaskLike
@@ -89,9 +90,11 @@ class Comparing(Explainer):
         baselines: Baselines = None,
     ) -> Explanation:
         """Like `attribute`, with the status, error and cost of each map."""
+        began = time.perf_counter()
         bound = self.bind(inputs, target, additional_forward_args, ids, mask, baselines)
         with reporting(progress, self.method) as report:
-            explanation = self._explained(bound, isinstance(inputs, tuple), report)
+            found = self._explained(bound, isinstance(inputs, tuple), report)
+        explanation = timed(found, began)
         if baselines is None:
             return explanation
         noted = baselines if isinstance(baselines, (int, float)) else "given with the call"

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from moreaugrad.explainers import archive
+from moreaugrad.explainers.batch import ExplainedBatch
+from moreaugrad.explainers.summary import described
+from moreaugrad.files.foreign import parsing
+from moreaugrad.files.tensors import read_tensors, write_tensors
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.settings import expect
-from moreaugrad.solvers.solution import Provenance, Solution, Status
-from moreaugrad.solvers.z_scores import certain
+from moreaugrad.solvers.solution import Solution, Status
 
 if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from moreaugrad.pictures import Style
+
+Index = int | slice | Sequence[int] | Sequence[bool] | Tensor | np.ndarray[Any, Any]
+"""A sample, a slice of samples, their numbers, or a mask with a truth value for each sample."""
+Array = np.ndarray[Any, Any]
 
 
 class ConvergenceWarning(UserWarning):
@@ -32,183 +44,203 @@ class ConvergenceWarning(UserWarning):
     """
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Explanation(Provenance):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Explanation(ExplainedBatch):
     """Signed maps of a batch, shaped like the inputs, with their status, error and cost.
+
+    A sequence of its samples, each of them an explanation too. `print` shows it in words, and a
+    notebook as images.
 
     >>> result = mg.SimpleGradient(model).explain(x)
     >>> found = result.maps, result.status, result.error
     """
 
-    maps: Tensor | tuple[Tensor, ...]
-    """Positive where the input raises the score: a tensor, or a tuple with one for each input."""
-    inputs: Tensor | tuple[Tensor, ...]
-    """The explained inputs (with `layer=`, the layer's output)."""
-    target: Tensor
-    """The explained class, `[B]`."""
-    position: Tensor | None = None
-    """The explained position in outputs with more than two dimensions, `[B, P]`; else None."""
-    prediction: Tensor
-    """The predicted class, `[B]`."""
-    score: Tensor
-    """The score at the clean input, `[B]`."""
-    method: str
-    """The method's name in the registry."""
-    z_scores: Tensor | tuple[Tensor, ...] | None = None
-    """By how many standard errors each entry is off another sign or, with a threshold, off the
-    threshold at which it becomes zero or is no longer zero: >= 0, shaped like the maps, NaN where
-    unknown. They are estimated from the noise samples alone; None: the method has no such noise."""
-    mask: Tensor | tuple[Tensor, ...] | None = None
-    """True where an entry is not padding, shaped like the maps; None: there is no padding."""
+    def __getitem__(self, index: Index) -> Self:
+        """The explanation of some of the samples, with a batch dimension.
 
-    @classmethod
-    def of(cls, maps: Solution, bound: BoundScore, several: bool, method: str) -> Explanation:
-        """Of flat maps. several: whether the inputs were given as a tuple."""
-
-        def shaped(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-            return parts if several else parts[0]
-
-        restore, z, mask = bound.layout.restore, maps.z_scores, bound.mask
-        return cls(
-            maps=shaped(restore(maps.values)),
-            inputs=shaped(restore(bound.origin)),
-            target=bound.target.classes,
-            position=bound.target.positions,
-            prediction=bound.prediction,
-            score=bound.clean,
-            method=method,
-            z_scores=None if z is None else shaped(restore(z)),
-            mask=None if mask is None else shaped(bound.layout.split(mask)),
-            **maps.provenance(),
-        )
-
-    def __getitem__(self, index: int | slice) -> Explanation:
-        """The explanation of one sample or of a slice of samples, with a batch dimension.
-
-        Errors: IndexError for a number out of range, TypeError for anything else.
+        index: a number, a slice, numbers in a list, an array or a tensor, or a mask with a truth
+        value for each sample. Errors: IndexError for a number out of range and a mask of another
+        length, TypeError for anything else.
         """
-        try:
-            found = range(len(self))[index]
-        except IndexError:
-            raise IndexError(f"expected a sample from 0 to {len(self) - 1}, got {index}") from None
-        except TypeError:
-            raise TypeError(
-                f"expected the number of a sample or a slice, got {type(index).__name__}; choose "
-                "entries of a map with result.maps"
-            ) from None
-        return self.select(torch.tensor(found, dtype=torch.long).reshape(-1))
+        return self.select(_rows(index, len(self)))
 
-    def __iter__(self) -> Iterator[Explanation]:
+    def __iter__(self) -> Iterator[Self]:
         """The explanation of each sample."""
         return (self[row] for row in range(len(self)))
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """The maps as an array, reduced precision as float32.
 
         Errors: TypeError for several inputs, which have one array each.
         """
-        if isinstance(self.maps, tuple):
+        found = self.numpy()
+        if isinstance(found, tuple):
             raise TypeError(
-                f"expected the maps of one input, got those of {len(self.maps)}: convert each of "
-                "result.maps"
+                f"expected the maps of one input, got those of {len(found)}: use .numpy(), which "
+                "gives one array for each input"
             )
-        maps = self.maps.detach().cpu()
-        values = (maps if maps.dtype is torch.float64 else maps.float()).numpy()
-        return np.array(values, dtype=dtype, copy=copy)
+        return np.array(found, dtype=dtype, copy=copy)
 
-    @property
-    def parts(self) -> tuple[Tensor, ...]:
-        """The maps as a tuple, one for each input."""
-        return self.maps if isinstance(self.maps, tuple) else (self.maps,)
+    def numpy(self) -> Array | tuple[Array, ...]:
+        """The maps as an array, or as a tuple with one for each input; reduced precision as
+        float32."""
+        found = (part.detach().cpu() for part in self.parts)
+        arrays = tuple((p if p.dtype is torch.float64 else p.float()).numpy() for p in found)
+        return arrays if isinstance(self.maps, tuple) else arrays[0]
 
-    @property
-    def zeros(self) -> Tensor:
-        """Fraction of exact zeros among the entries of all inputs without padding, `[B]`."""
-        zero = torch.cat([(part == 0).flatten(1) for part in self.parts], dim=1)
-        if self.mask is None:
-            return zero.double().mean(1)
-        masks = self.mask if isinstance(self.mask, tuple) else (self.mask,)
-        real = torch.cat([mask.flatten(1) for mask in masks], dim=1)
-        return (zero & real).sum(1).double() / real.sum(1)
+    def to(self, *args: Any, **named: Any) -> Self:
+        """On another device or in another precision, with the arguments of `torch.Tensor.to`.
 
-    def certain(self, level: float = 0.95) -> Tensor | tuple[Tensor, ...]:
-        """Where the sign of an entry, or that it is zero, is certain: bool, shaped like the maps.
-
-        Of the entries that are certain, at most a fraction 1 - level is expected to have another
-        sign, or another zero, with infinitely many noise samples: among the zeros of a map, and
-        among its other entries (false discovery rate). This is an estimate, as `z_scores` are, and
-        says nothing of other inputs. For one entry that was chosen beforehand, compare its z-score
-        with 1.96.
-        Errors: ValueError for a method without such noise, and for a level outside (0, 1).
-        Source: Benjamini and Hochberg (1995).
+        A dtype is that of the maps, inputs and z-scores; other numbers keep theirs.
+        Errors: ValueError for a dtype that is not floating-point.
         """
-        expect(0 < level < 1, "level", "a number between 0 and 1", level)
-        if self.z_scores is None:
-            raise ValueError(
-                "certain: expected the map of a method that averages over three noise samples or "
-                "more, such as SmoothGrad or Sparse MoreauGrad with sigma > 0; got one of "
-                f"{self.method} without z-scores"
-            )
-        scores = self.z_scores if isinstance(self.z_scores, tuple) else (self.z_scores,)
-        z = torch.cat([part.flatten(1) for part in scores], dim=1)
-        zero = torch.cat([(part == 0).flatten(1) for part in self.parts], dim=1)
-        sizes = [part.shape[1:].numel() for part in scores]
-        found = torch.split(certain(z, zero, level), sizes, dim=1)
-        shaped = tuple(own.reshape(p.shape) for own, p in zip(found, self.parts, strict=True))
-        return shaped if isinstance(self.maps, tuple) else shaped[0]
+        like = self.parts[0].new_empty(0).to(*args, **named)
+        expect(like.is_floating_point(), "dtype", "a floating-point type", like.dtype)
 
-    def problems(self) -> list[str]:
-        """One line for each sample whose map did not reach its stated accuracy."""
-        return [self._line(i) for i, status in enumerate(self.status) if not status.ok]
+        def moved(name: str, value: Any) -> Any:
+            if isinstance(value, Tensor):
+                of_entries = name in ("maps", "inputs", "z_scores")
+                return value.to(*args, **named) if of_entries else value.to(like.device)
+            if isinstance(value, tuple):
+                return tuple(moved(name, each) for each in value)
+            if isinstance(value, Mapping):
+                return {key: moved(name, each) for key, each in value.items()}
+            return value
 
-    def raise_if_failed(self) -> Explanation:
-        """This explanation. Errors: RuntimeError that names each failed sample and the remedy.
+        return replace(self, **{f.name: moved(f.name, getattr(self, f.name)) for f in fields(self)})
 
-        A map that used up its evaluations is not a failure: see `ok` and `error`.
+    def cpu(self) -> Self:
+        """On the CPU."""
+        return self.to("cpu")
+
+    def with_labels(self, labels: Sequence[str] | Mapping[int, str]) -> Self:
+        """With names for the classes, for a model that carries none.
+
+        A module carries them as `labels`, as those of `load_model` do, or as Hugging Face's
+        `config.id2label`. labels: a name for each class, or names by index. Errors: ValueError for
+        another number of names than classes.
         """
-        failed = [self._line(i) for i, status in enumerate(self.status) if status.failed]
-        if failed:
-            raise RuntimeError(f"{self.method}: " + "\n".join(failed))
-        return self
+        if isinstance(labels, Mapping):
+            return replace(self, labels=dict(labels))
+        if self.probabilities is not None:
+            classes = self.probabilities.shape[1]
+            expect(len(labels) == classes, "labels", f"{classes} names", len(labels))
+        return replace(self, labels=dict(enumerate(labels)))
 
-    def _line(self, row: int) -> str:
-        status, spent = self.status[row], int(self.evaluations[row])
-        reason = status.described(float(self.error[row]))
-        return f"sample {row}: {reason}, after {spent} evaluations; {self.remedy(row)}"
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it to a safetensors file, either the whole file or nothing; see `load`.
+
+        Errors: OSError of the file system, ValueError for a setting that JSON cannot hold.
+        """
+        write_tensors(Path(path), *archive.packed(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """What `save` wrote, on the CPU. No code in the file is run.
+
+        Errors: ValueError for no file, a damaged one, and one of another kind.
+
+        >>> result = mg.SimpleGradient(model).explain(x)
+        >>> result.save("result.safetensors")
+        >>> found = mg.Explanation.load("result.safetensors")
+        """
+        expected = "an explanation that moreaugrad saved"
+        text, tensors = read_tensors(Path(path), expected)
+        with parsing(str(path), expected):
+            return archive.unpacked(cls, tensors, text)
+
+    def to_pandas(self, entries: bool | int = False) -> pandas.DataFrame:
+        """A data frame with a row for each sample: target, prediction, status, error, cost.
+
+        entries: True gives a row for each entry of the maps instead, a number only so many of the
+        largest magnitude of each sample and input; padding is left out. Errors: ImportError without
+        pandas.
+        """
+        import pandas
+
+        from moreaugrad.explainers.rows import Entries, sample_rows
+
+        if entries is False:
+            return pandas.DataFrame(list(sample_rows(self)))
+        frames = []
+        for row in range(len(self)):
+            for part in range(len(self.parts)):
+                found = Entries.of(self, row, part)
+                found = found if entries is True else found.largest(entries)
+                frames.append(pandas.DataFrame({"sample": row, "part": part, **found.columns()}))
+        return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
 
     def plot(
         self,
         path: str | os.PathLike[str] | None = None,
-        index: int = 0,
+        index: int | None = None,
         *,
+        ax: Axes | None = None,
+        view: str | None = None,
         part: int = 0,
         title: str | None = None,
         style: Style | None = None,
+        most: int = 16,
     ) -> Figure:
-        """A figure of one sample's map in all views, over the input if that is an image.
+        """A figure of one sample's map in all views, or of several samples in one view each.
 
         path: where to write the figure, in the format of the suffix; a PNG contains the settings.
-        index: the sample. part: which of several inputs. Errors: ValueError for a map that is not
-        finite.
+        index: the sample; None takes all, the first `most` of them. ax: axes to draw one view of
+        one sample on. view: "overlay" (by default, over an image), "heat" (by default otherwise),
+        "signed" or "masked"; inputs `[N]` are bars. part: which of several inputs.
+        Errors: ValueError for a map that is not finite, of which a figure of several samples says
+        so instead; for an unknown view, and for `ax` with several samples.
         """
-        from moreaugrad.pictures import photo
-        from moreaugrad.pictures.plot import figure, save_figure
+        from moreaugrad.explainers.figures import batch_figure, draw_sample, sample_figure
+        from moreaugrad.pictures.plot import save_figure
 
-        one = self[index]
-        inputs = one.inputs if isinstance(one.inputs, tuple) else (one.inputs,)
-        image = photo(inputs[part][0])
-        scores = one.z_scores[part] if isinstance(one.z_scores, tuple) else one.z_scores
-        summary = f"{self.method}, class {int(one.target)}: {one.status[0].value}"
-        shown = figure(
-            one.parts[part][0],
-            None if image is None else image.pixels,
-            title=summary if title is None else title,
-            style=style,
-            z_scores=None if scores is None else scores[0],
-        )
+        chosen = self if index is None else self[index]
+        if ax is not None:
+            expect(len(chosen) == 1, "ax", "one sample: choose it by index=", len(chosen))
+            expect(path is None, "path", "none with ax=, whose figure is yours to save", path)
+            return draw_sample(chosen, ax, part=part, view=view, title=title, style=style)
+        if len(chosen) == 1 and view is None:
+            shown = sample_figure(chosen, part=part, title=title, style=style)
+        else:
+            shown = batch_figure(chosen, part=part, view=view, title=title, style=style, most=most)
         if path is not None:
             save_figure(shown, path, {"method": self.method, "settings": dict(self.settings)})
         return shown
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        from moreaugrad.explainers.display import rendered
+
+        return rendered(self)
+
+
+def _rows(index: Any, count: int) -> Tensor:
+    """The numbers of the samples that an index chooses among `count`. Errors: see its caller."""
+    if isinstance(index, slice):
+        return torch.tensor(range(count)[index], dtype=torch.long)
+    several = isinstance(index, (list, np.ndarray, Tensor)) and np.ndim(index) > 0
+    given = (index if isinstance(index, list) else index.tolist()) if several else [index]
+    if several and given and all(isinstance(each, (bool, np.bool_)) for each in given):
+        if len(given) != count:
+            raise IndexError(f"expected a mask of {count} samples, got one of {len(given)}")
+        given = [row for row, chosen in enumerate(given) if chosen]
+    try:
+        rows = [_row(operator.index(each), count) for each in given]
+    except TypeError:
+        raise TypeError(
+            "expected the number of a sample, a slice, numbers, or a mask of the samples, got "
+            f"{type(index).__name__}; choose entries of a map with result.maps"
+        ) from None
+    return torch.tensor(rows, dtype=torch.long)
+
+
+def _row(number: int, count: int) -> int:
+    try:
+        return range(count)[number]
+    except IndexError:
+        raise IndexError(f"expected a sample from 0 to {count - 1}, got {number}") from None
 
 
 STORED = 0.02

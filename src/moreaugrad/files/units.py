@@ -143,6 +143,19 @@ def record_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
+def flat(value: Mapping[str, Any], where: str = "") -> Record:
+    """A record without nesting: the names of nested values are joined by dots, texts by "; "."""
+    found: Record = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            found |= flat(item, f"{where}{name}.")
+        elif not isinstance(item, (list, tuple)):
+            found[f"{where}{name}"] = item
+        elif all(isinstance(each, str) for each in item):
+            found[f"{where}{name}"] = "; ".join(item)
+    return found
+
+
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors by name as a safetensors file."""
     return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})

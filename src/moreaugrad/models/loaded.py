@@ -18,6 +18,7 @@ from moreaugrad.files.foreign import parsing, read_text, readable
 from moreaugrad.registry import choose
 from moreaugrad.score.checks import ForwardError
 from moreaugrad.score.forward import forward
+from moreaugrad.score.labels import put_labels
 from moreaugrad.settings import Documented, expect
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
@@ -100,7 +101,8 @@ class LoadedModel:
     A factory that is named as a model may return one, with its own preprocessing and labels.
 
     module: in evaluation mode, its parameters without gradients.
-    labels: a name for each output, or None if they are not known.
+    labels: a name for each output, or None if they are not known; the module then carries them, so
+    that explanations have them.
     name: as given to `load_model`.
     source_preprocess: the preprocessing of the model's source; None if that is `preprocess`.
 
@@ -113,6 +115,10 @@ class LoadedModel:
     labels: tuple[str, ...] | None = None
     name: str = ""
     source_preprocess: Preprocess | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None:
+            put_labels(self.module, self.labels)
 
     @contextmanager
     def sized(self) -> Iterator[None]:

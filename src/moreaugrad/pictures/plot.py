@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from moreaugrad.pictures.render import (
     draw,
     heatmap,
 )
+from moreaugrad.registry import choose
+from moreaugrad.settings import expect
 
 PANEL = 3.0
 """Width of a panel in inches."""
@@ -56,12 +59,66 @@ def figure(
     """
     values, style = one_map(values), style or Style()
     if values.ndim == 1:
-        return _bars(values, names, title, style)
+        named = names is not None and len(names) <= NAMED_BARS
+        tall = max(1.5, 0.28 * len(values) + 0.8) if named else PANEL
+        shown = ShownFigure(figsize=((2 if named else 3) * PANEL, tall), layout="constrained")
+        _bars(shown.subplots(), values, names, title, style)
+        return shown
     pictures = list(draw(values, image, style, z_scores).values())
     if image is not None:
         pictures.insert(0, as_photo(image))
     panels = [(picture.view, picture) for picture in pictures]
     return _row(panels, title or pictures[-1].caption, columns=len(panels))
+
+
+def draw_map(
+    axis: Axes,
+    values: Tensor | ArrayLike,
+    image: Tensor | ArrayLike | None = None,
+    *,
+    view: str | None = None,
+    title: str = "",
+    names: Sequence[str] | None = None,
+    style: Style | None = None,
+    z_scores: Tensor | ArrayLike | None = None,
+) -> None:
+    """One view of one map on axes: by default the overlay, or the heat map without an image.
+
+    The others as in `figure`. Errors: ValueError for a view that such a map does not have.
+    """
+    values, style = one_map(values), style or Style()
+    if values.ndim == 1:
+        expect(view is None, "view", "None, as a map [N] is drawn as bars", view)
+        _bars(axis, values, names, title, style)
+        return
+    pictures = draw(values, image, style, z_scores)
+    view = view or ("heat" if image is None else "overlay")
+    choose("view", view, pictures)
+    _panel(axis, title, pictures[view])
+
+
+def plot_grid(
+    panels: Sequence[Callable[[Axes], None]],
+    title: str = "",
+    *,
+    columns: int = 4,
+    size: tuple[float, float] = (PANEL, PANEL + 0.75),
+) -> Figure:
+    """Panels side by side, each drawn by its own function. size: of one of them in inches."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    width, tall = size
+    shown = ShownFigure(
+        figsize=(width * columns, tall * rows + 0.3 * bool(title)), layout="constrained"
+    )
+    if title:
+        shown.suptitle(title, fontsize="medium", parse_math=False)
+    axes = list(shown.subplots(rows, columns, squeeze=False).flat)
+    for axis, drawn in zip(axes, panels, strict=False):
+        drawn(axis)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    return shown
 
 
 def plot_maps(
@@ -148,22 +205,17 @@ def figure_bytes(shown: Figure, kind: str, settings: Mapping[str, Any] | None = 
 
 
 def _row(panels: Sequence[tuple[str, Picture]], title: str, *, columns: int) -> Figure:
-    rows = -(-len(panels) // columns)
     height, width = panels[0][1].pixels.shape[:2]
-    tall = PANEL * min(2.0, max(0.25, height / width)) + 0.75
-    shown = ShownFigure(
-        figsize=(PANEL * columns, tall * rows + 0.3 * bool(title)), layout="constrained"
-    )
-    if title:
-        shown.suptitle(title, fontsize="medium")
-    axes = list(shown.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, (name, picture) in zip(axes, panels, strict=False):
-        axis.set_title(name, fontsize="medium")
-        axis.imshow(picture.pixels, interpolation="nearest")
-        _colour_bar(axis, picture)
-    return shown
+    size = (PANEL, PANEL * min(2.0, max(0.25, height / width)) + 0.75)
+    drawn = [partial(_panel, name=name, picture=picture) for name, picture in panels]
+    return plot_grid(drawn, title, columns=columns, size=size)
+
+
+def _panel(axis: Axes, name: str, picture: Picture) -> None:
+    axis.set_axis_off()
+    axis.set_title(name, fontsize="medium", parse_math=False)
+    axis.imshow(picture.pixels, interpolation="nearest")
+    _colour_bar(axis, picture)
 
 
 def _colour_bar(axis: Axes, picture: Picture) -> None:
@@ -188,7 +240,9 @@ def _colour_bar(axis: Axes, picture: Picture) -> None:
     below.spines[:].set_visible(False)
 
 
-def _bars(values: Floats, names: Sequence[str] | None, title: str, style: Style) -> Figure:
+def _bars(
+    axis: Axes, values: Floats, names: Sequence[str] | None, title: str, style: Style
+) -> None:
     if names is not None and len(names) != len(values):
         raise ValueError(f"expected {len(values)} names, one per entry; got {len(names)}")
     signed, shades = reduce(values, "sum"), np.array(NEUTRAL) / 255
@@ -198,9 +252,6 @@ def _bars(values: Floats, names: Sequence[str] | None, title: str, style: Style)
         visible = np.sign(levels) * (0.4 + 0.6 * np.abs(levels))
         shades = colours(visible, style.signed_palette) / 255
     named = names is not None and len(names) <= NAMED_BARS
-    size = (2 * PANEL, max(1.5, 0.28 * len(values) + 0.8)) if named else (3 * PANEL, PANEL)
-    shown = ShownFigure(figsize=size, layout="constrained")
-    axis = shown.subplots()
     places = np.arange(len(values))
     thin = 0.5 * (len(values) <= NAMED_BARS)
     look: dict[str, Any] = {"color": shades, "edgecolor": "0.4", "linewidth": thin}
@@ -218,5 +269,4 @@ def _bars(values: Floats, names: Sequence[str] | None, title: str, style: Style)
     if not values.any():
         axis.text(0.5, 0.6, "map is zero", ha="center", transform=axis.transAxes)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.set_title(title, fontsize="medium")
-    return shown
+    axis.set_title(title, fontsize="medium", parse_math=False)

@@ -13,7 +13,7 @@ from typing import Any
 
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.foreign import number_name, read_json
-from moreaugrad.files.units import Record, Units
+from moreaugrad.files.units import Record, Units, flat
 
 CONFIG, ENVIRONMENT = "config.toml", "environment.json"
 SAMPLES, METHODS, PREVIEWS = "samples", "methods", "previews"
@@ -144,19 +144,7 @@ def table_rows(units: Units, config: Mapping[str, Any]) -> Iterator[dict[str, An
             image = seen[record["index"]]
             about: dict[str, Any] = {"input": record["input"], "index": record["index"]}
             about |= {name: image[name] for name in ("label", "class") if name in image}
-            yield {**about, **_flat(record)}
-
-
-def _flat(value: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            found |= _flat(item, f"{where}{name}.")
-        elif not isinstance(item, (list, tuple)):
-            found[f"{where}{name}"] = item
-        elif all(isinstance(each, str) for each in item):
-            found[f"{where}{name}"] = "; ".join(item)
-    return found
+            yield {**about, **flat(record)}
 
 
 def write_tables(units: Units, config: Mapping[str, Any]) -> None:

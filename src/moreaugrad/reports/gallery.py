@@ -11,9 +11,9 @@ from moreaugrad.files.foreign import number_name
 from moreaugrad.files.units import Record
 from moreaugrad.models import Preprocess
 from moreaugrad.pictures import Picture, Style, draw, heatmap, photo
+from moreaugrad.pictures.wording import number, percent
 from moreaugrad.reports.content import Answer, Section, Sweep, Tile
 from moreaugrad.reports.reading import MapsFolder, failed, why
-from moreaugrad.reports.wording import number, percent
 
 FIRST = ("overlay",)
 """Shows where on the photo a map is."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from moreaugrad.files.atomic import write_atomically
-from moreaugrad.files.foreign import shown
-from moreaugrad.pictures import Picture, colour_stops
+from moreaugrad.pictures import Picture, colour_stops, html
+from moreaugrad.pictures.html import data_uri, encoded
 from moreaugrad.reports import wording
 from moreaugrad.reports.content import Page, Table, Tile
 from moreaugrad.reports.tables import summary_table
@@ -26,35 +25,15 @@ if TYPE_CHECKING:
 INPUTS_INSIDE, MAPS_INSIDE = 32, 128
 """A page of more inputs or of more maps has its images in files next to it: with all of them
 inside, 500 inputs are 53 MB, which a browser reads before it shows anything."""
-SMALL = 128 * 128
 LEVELS = 256
 """Colours of a heat map."""
-QUALITY = 88
-"""Of JPEG."""
 
 
 @cache
 def templates() -> jinja2.Environment:
-    """Those of the pages, each compiled once."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("moreaugrad.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_harmless,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "svg_uri": svg_uri,
-        "number": wording.number,
-        "exact": wording.exact,
-        "percent": wording.percent,
-        "figures": wording.figures,
-        "setting": wording.setting,
-        "low": wording.low,
-    }
+    """Those of the pages."""
+    environment = html.templates("moreaugrad.reports")
+    environment.filters |= {"figures": wording.figures, "setting": wording.setting}
     return environment
 
 
@@ -114,23 +93,12 @@ def _summary(page: Page) -> list[Table]:
     return [table] if len(table.rows) > 1 else []
 
 
-def _harmless(value: object) -> object:
-    """What a template inserts; markup is made of values that have been through here."""
-    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
 def _tiles(page: Page) -> Iterator[Tile]:
     for section in page.sections:
         for answer in section.answers:
             yield from answer.tiles
         for sweep in section.sweeps:
             yield from sweep.tiles
-
-
-def data_uri(picture: Picture) -> str:
-    """The image itself, so that the page is one file."""
-    kind, data = _encoded(picture)
-    return _uri(f"image/{kind}", data)
 
 
 @dataclass(frozen=True)
@@ -145,32 +113,7 @@ class _ImageFiles:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def link(self, picture: Picture) -> str:
-        kind, data = _encoded(picture)
+        kind, data = encoded(picture)
         name = f"{self.folder}/{hashlib.sha256(data).hexdigest()[:32]}.{kind}"
         self.files[name] = data
         return quote(name, errors="surrogateescape")
-
-
-def svg_uri(svg: str) -> str:
-    """A drawing. Shown as an image, it runs no script and fetches nothing."""
-    return _uri("image/svg+xml", svg.encode())
-
-
-def _encoded(picture: Picture) -> tuple[str, bytes]:
-    """PNG for images of a colormap and small ones, where each pixel is seen; JPEG for photographs.
-
-    An overlay of a photograph is about four times as large as a PNG. The exact pixels of every
-    view are in the files of the results.
-    """
-    if picture.view in ("heat", "signed") or picture.pixels[..., 0].size <= SMALL:
-        return "png", picture.png()
-    from PIL import Image
-
-    file = io.BytesIO()
-    # Full chroma resolution: sparse maps are single coloured pixels.
-    Image.fromarray(picture.pixels).save(file, "JPEG", quality=QUALITY, subsampling=0)
-    return "jpeg", file.getvalue()
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

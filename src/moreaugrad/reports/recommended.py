@@ -9,6 +9,7 @@ from typing import Any
 
 from moreaugrad.files.foreign import number_name, read_json
 from moreaugrad.files.units import Record
+from moreaugrad.pictures.wording import NARROW, count, duration, number
 from moreaugrad.reports.content import Advice, Entry, RecommendationPage, Table
 from moreaugrad.reports.folder import PAGE, read_config, read_environments
 from moreaugrad.reports.fronts import front_chart
@@ -23,7 +24,6 @@ from moreaugrad.reports.recommendation import (
     TESTED,
 )
 from moreaugrad.reports.studies import Findings
-from moreaugrad.reports.wording import NARROW, count, duration, number
 
 RECOMMENDATION, TABLE = "recommendation.json", "table.md"
 NAMES: Mapping[str, str] = {

@@ -12,9 +12,9 @@ from typing import Any
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.foreign import number_name
 from moreaugrad.metrics.catalogue import heading
+from moreaugrad.pictures.wording import NARROW, RAISED, count, duration, percent, score
 from moreaugrad.reports.content import Entry, Section, Table, Tile
 from moreaugrad.reports.statistics import HIGH, LOW, Drop, Mean
-from moreaugrad.reports.wording import NARROW, RAISED, count, duration, percent, score
 
 ARROWS = {HIGH: " ↑", LOW: " ↓", "": ""}
 SPECIAL = str.maketrans(

@@ -21,6 +21,7 @@ from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Score
+from moreaugrad.score.targets import Readout
 from moreaugrad.settings import nearest
 
 M = TypeVar("M", bound=ModelPlan)
@@ -158,12 +159,7 @@ class Network:
         """`[B, K]`, float64, NaN where the outputs are; two classes for a single logit. None for
         outputs without probabilities."""
         outputs = forward(self.model.module, batch).cpu().double()
-        if task == "regression" or outputs.ndim > 2:
-            return None
-        if outputs.ndim == 1 or outputs.shape[1] == 1:
-            up = torch.sigmoid(outputs.reshape(-1, 1))
-            return torch.cat([1 - up, up], dim=1)
-        return torch.sigmoid(outputs) if task == "multilabel" else torch.softmax(outputs, dim=1)
+        return None if outputs.ndim > 2 else Readout(task=task).probabilities(outputs)
 
 
 def _seen_as(x: Tensor) -> tuple[Preprocess, bool]:

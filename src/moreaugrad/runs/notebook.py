@@ -53,6 +53,8 @@ Target = int | str | Sequence[int] | Tensor | None
 """A class by index or label, "label" for the data set's own; of inputs, also one index for each."""
 Parts = str | Iterable[str] | Mapping[str, Settings]
 """Names, or settings by name."""
+TABLE_ROWS = 100
+"""Of the table that a notebook shows."""
 P = TypeVar("P", bound=Plan)
 M = TypeVar("M", bound=MapsPlan)
 
@@ -83,7 +85,7 @@ class Results(metaclass=Documented, heading="Attributes"):
         return pandas.DataFrame([dict(row) for row in self.rows])
 
     def _repr_html_(self) -> str:
-        """A table of what most readers ask for."""
+        """A table of what most readers ask for, of the first `TABLE_ROWS` maps."""
         names = ["input", "method", "attack", "epsilon", "map.status", "map.zeros", "map.error"]
         every = dict.fromkeys(name for row in self.rows for name in row)
         names += [name for name in every if name.startswith("metrics.")]
@@ -91,11 +93,13 @@ class Results(metaclass=Documented, heading="Attributes"):
         head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(_shown(row.get(n)))}</td>" for n in names) + "</tr>"
-            for row in self.rows
+            for row in self.rows[:TABLE_ROWS]
         )
+        left_out = len(self.rows) - TABLE_ROWS
+        more = f"<p>{left_out} more rows not shown: to_pandas() has them.</p>" * (left_out > 0)
         failed = "".join(f"<p>{html.escape(why)}</p>" for why in self.failures)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return table + failed
+        return table + more + failed
 
     def __repr__(self) -> str:
         images = len({row["index"] for row in self.rows})

@@ -40,8 +40,11 @@ class BoundScore:
     target: Target
     prediction: Tensor
     clean: Tensor
+    """The score at the inputs, `[B]`."""
     keys: tuple[int, ...]
     chunks: Chunks
+    probabilities: Tensor | None = None
+    """Of all classes at the inputs, `[B, K]`; None for a regression."""
     sigma: Tensor | None = None
     noise: Noise = field(default=Noise())
     samples: int = 1
@@ -90,7 +93,7 @@ class BoundScore:
 
     def select(self, rows: Tensor) -> BoundScore:
         """The same score for some of the samples."""
-        names = ("origin", "prediction", "clean", "sigma", "mask", "baseline")
+        names = ("origin", "prediction", "clean", "probabilities", "sigma", "mask", "baseline")
         tensors: dict[str, Any] = {name: getattr(self, name) for name in names}
         taken: dict[str, Any] = {
             name: None if found is None else found[rows] for name, found in tensors.items()
@@ -130,7 +133,10 @@ class BoundScore:
         clean = self.readout.read(outputs, found)
         own = Readout(task=self.readout.task).read(outputs, found)
         checks.check_finite("the model's score of the target", (own, clean))
-        return replace(self, target=found, prediction=prediction, clean=clean)
+        probabilities = self.readout.probabilities(outputs, found.positions)
+        return replace(
+            self, target=found, prediction=prediction, clean=clean, probabilities=probabilities
+        )
 
     def value_and_grad(
         self, u: Tensor | None = None, draws: Sequence[int] | None = None

@@ -135,6 +135,16 @@ class Readout(metaclass=Documented):
             return found.exp()
         return -found if self.kind == "cross-entropy" else found
 
+    def probabilities(self, outputs: Tensor, positions: Tensor | None = None) -> Tensor | None:
+        """Of all classes `[B, K]`, of the two of a single logit; None for a regression."""
+        if self.task == "regression":
+            return None
+        outputs = raised(outputs)
+        table = _at(outputs[:, None] if outputs.ndim == 1 else outputs, positions)
+        if table.shape[1] == 1:
+            return torch.cat((1 - torch.sigmoid(table), torch.sigmoid(table)), dim=1)
+        return torch.sigmoid(table) if self.task == "multilabel" else torch.softmax(table, dim=1)
+
     def _task(self, table: Tensor) -> str:
         columns = table.shape[1]
         task = self.task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from moreaugrad.files.atomic import write_atomically
+from moreaugrad.files.tensors import read_tensors, write_tensors
 from moreaugrad.training.protocol import Protocol
 
 WEIGHTS = "last.safetensors"
 STATE, STATES = "state-{step:08d}.safetensors", "state-*.safetensors"
-HEADER = "training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,36 +103,9 @@ class Checkpoint:
         if not file.exists():
             return None
         try:
-            step, weights = read_tensors(file)
-            text, state = read_tensors(folder / STATE.format(step=int(step)))
+            step, weights = read_tensors(file, "a checkpoint")
+            text, state = read_tensors(folder / STATE.format(step=int(step)), "a checkpoint")
             progress = Progress(**json.loads(text))
             return cls(progress=progress, weights=weights, state=state)
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{file}: expected a checkpoint with its state ({error})") from error
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], text: str) -> None:
-    """Writes a safetensors file with its digest, completely or not at all. Errors: OSError.
-
-    text: its metadata, a single entry because several would have no fixed order.
-    """
-    kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, save(kept, {HEADER: f"{_digest(kept, text)} {text}"}))
-
-
-def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """What `write_tensors` wrote: the text and the tensors. Errors: ValueError for a damaged file,
-    OSError where there is none."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            digest, _, text = (file.metadata() or {}).get(HEADER, "").partition(" ")
-        found = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: is damaged ({error})") from error
-    if digest != _digest(found, text):
-        raise ValueError(f"{path}: is damaged (its content differs from what was written)")
-    return text, found
-
-
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    return hashlib.sha256(text.encode() + save(dict(tensors))).hexdigest()

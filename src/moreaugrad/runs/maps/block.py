@@ -17,13 +17,14 @@ from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.explainers.rows import map_record
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import Style, draw
 from moreaugrad.reports.folder import tensor_name
 from moreaugrad.runs.directory import problem
 from moreaugrad.runs.engine import Files, Watch
 from moreaugrad.runs.maps.methods import BudgetedAttack, Method, plain_settings
-from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record, map_record
+from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record
 from moreaugrad.runs.maps.setup import Setup
 from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.solvers.solution import Status

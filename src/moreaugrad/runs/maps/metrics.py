@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,6 @@ from moreaugrad.metrics import KINDS, METRICS, Metric
 from moreaugrad.registry import choose, is_code
 from moreaugrad.runs.directory import number, numbers, problem
 from moreaugrad.runs.plans.text import Settings
-from moreaugrad.score.checks import as_parts
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from moreaugrad.score.targets import Readout
@@ -71,43 +70,6 @@ def make_metric(label: str, settings: Settings) -> RunMetric:
         Readout(kind=score, task="auto")  # refuses an unknown one
     measure = METRICS.build(name, **own)
     return RunMetric(label=label, kind=kind, measure=measure, score=score, reduction=row.reduction)
-
-
-def map_record(explanation: Explanation, row: int) -> Record:
-    """How a map came about; what has no meaning for its method is left out."""
-    status = explanation.status[row]
-    error = float(explanation.error[row])
-    names = ("score", "error", "residual", "eta", "zeros")
-    figures = _finite({name: getattr(explanation, name) for name in names}, row)
-    details = _finite(explanation.details, row)
-    why = {"message": status.described(error), "remedy": explanation.remedy(row)}
-    return {
-        "status": status.value,
-        "ok": status.ok,
-        "failed": status.failed,
-        **({} if status.ok else why),
-        "steps": int(explanation.steps[row]),
-        "evaluations": int(explanation.evaluations[row]),
-        **figures,
-        **_certain(explanation[row]),
-        **({"details": details} if details else {}),
-    }
-
-
-def _certain(explanation: Explanation) -> dict[str, float]:
-    """Of one map, the fraction of its non-zero entries whose sign is certain at the level 0.95, and
-    the fraction of its zeros that are."""
-    if explanation.z_scores is None:
-        return {}
-    found = torch.cat([part.flatten() for part in as_parts(explanation.certain())])
-    zero = torch.cat([part.flatten() == 0 for part in explanation.parts])
-    kinds = {"certain_signs": ~zero, "certain_zeros": zero}
-    return {name: float(found[kind].double().mean()) for name, kind in kinds.items() if kind.any()}
-
-
-def _finite(columns: Mapping[str, Tensor], row: int) -> dict[str, float]:
-    values = {name: float(column[row]) for name, column in columns.items()}
-    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def attack_record(result: AttackResult, row: int) -> Record:

@@ -14,8 +14,8 @@ from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.quality import QUALITIES, evaluations_to_reach, tolerance_of
 from moreaugrad.files.units import Record
+from moreaugrad.pictures.wording import duration
 from moreaugrad.reports.folder import PAGE, preview_stem
-from moreaugrad.reports.wording import duration
 from moreaugrad.runs.directory import RunDirectory, json_text
 from moreaugrad.runs.engine import Watch
 from moreaugrad.runs.maps.block import Block, evaluations

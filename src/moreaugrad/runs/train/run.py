@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moreaugrad.files.atomic import remove_files
+from moreaugrad.files.tensors import read_tensors, write_tensors
 from moreaugrad.files.units import Record
 from moreaugrad.models.loading import FILE as MODEL
 from moreaugrad.models.loading import FINISHED, LABELS, Trained
@@ -41,14 +42,7 @@ from moreaugrad.runs.train.prepare import (
     prepare_train,
 )
 from moreaugrad.training import LOSSES
-from moreaugrad.training.checkpoint import (
-    STATES,
-    WEIGHTS,
-    Checkpoint,
-    Progress,
-    read_tensors,
-    write_tensors,
-)
+from moreaugrad.training.checkpoint import STATES, WEIGHTS, Checkpoint, Progress
 from moreaugrad.training.loop import FIGURES, SCHEDULES, Trainer
 
 BEST, CARD, EVENTS = "best.safetensors", "card.md", "events"
@@ -126,7 +120,7 @@ class TrainRun(Run[TrainPlan]):
             if found is None:
                 return
             if found.progress.records:
-                read_tensors(folder / BEST)
+                read_tensors(folder / BEST, "a checkpoint")
             found.tidy(folder)
         except (ValueError, OSError) as error:
             warnings.warn(f"{error}: the training begins again", stacklevel=2)
