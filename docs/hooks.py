@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from reference import pages, with_links
 from tables import (
     RESULTS,
+    ROOT,
     STUDY,
     STUDY_PHOTOS,
     measurements,
@@ -52,20 +53,32 @@ MADE: dict[str, Callable[[], str]] = {
 }
 
 
+ROOT_PAGES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+"""Pages of the site that lie at the root of the repository, where readers of code look for them."""
+
+
 def on_config(config: Any) -> Any:
     """Add a page for each class of methods, and for each package of the reference."""
     methods = dict.fromkeys(f"methods/{row.load().method}.md" for row in METHODS.values())
-    for entry in config["nav"]:
-        if isinstance(entry, dict) and "Methods" in entry:
-            entry["Methods"] += methods
-        if isinstance(entry, dict) and "API reference" in entry:
-            entry["API reference"] += list(pages())[1:]
+    _extend(config["nav"], {"Methods": list(methods), "API": list(pages())[1:]})
     return config
 
 
+def _extend(nav: list[Any], sections: dict[str, list[str]]) -> None:
+    """Add pages to the sections of these titles, wherever they are."""
+    for entry in nav:
+        for title, inside in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(inside, list):
+                inside += sections.get(title, [])
+                _extend(inside, sections)
+
+
 def on_files(files: Files, config: Any) -> Files:
-    """Add the reference, and the measurements, which lie outside of the documentation's folder."""
+    """Add the reference, and pages that lie outside of the documentation's folder."""
     for place, text in pages().items():
+        files.append(File.generated(config, place, content=text))
+    for place, name in ROOT_PAGES.items():
+        text = (ROOT / name).read_text("utf-8").replace("](docs/", "](")
         files.append(File.generated(config, place, content=text))
     for path in sorted(RESULTS.glob("*")):
         if path.suffix in (".md", ".png", ".svg"):
