@@ -53,6 +53,9 @@ MADE: dict[str, Callable[[], str]] = {
 }
 
 
+UNLINKED = ("reference/", "measurements/", "coming-from")
+"""Pages without automatic links: those that have their own, or name classes of other libraries."""
+
 ROOT_PAGES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 """Pages of the site that lie at the root of the repository, where readers of code look for them."""
 
@@ -94,8 +97,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         if place in markdown:
             markdown = markdown.replace(place, made())
     markdown = RESULT.sub(lambda match: result_table(*match.groups()), markdown)
-    generated = page.file.src_uri.startswith(("reference/", "measurements/"))
-    return markdown if generated else with_links(markdown)
+    return markdown if page.file.src_uri.startswith(UNLINKED) else with_links(markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
