@@ -5,7 +5,7 @@ Readers need no script and no network.
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -63,17 +63,19 @@ ROOT_PAGES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.m
 def on_config(config: Any) -> Any:
     """Add a page for each class of methods, and for each package of the reference."""
     methods = dict.fromkeys(f"methods/{row.load().method}.md" for row in METHODS.values())
-    _extend(config["nav"], {"Methods": list(methods), "API": list(pages())[1:]})
+    sections = dict(_sections(config["nav"]))
+    sections["Methods"] += methods
+    sections["API"] += list(pages())[1:]
     return config
 
 
-def _extend(nav: list[Any], sections: dict[str, list[str]]) -> None:
-    """Add pages to the sections of these titles, wherever they are."""
+def _sections(nav: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Titles and entries of the sections, and of those inside of them."""
     for entry in nav:
         for title, inside in entry.items() if isinstance(entry, dict) else ():
             if isinstance(inside, list):
-                inside += sections.get(title, [])
-                _extend(inside, sections)
+                yield title, inside
+                yield from _sections(inside)
 
 
 def on_files(files: Files, config: Any) -> Files:
