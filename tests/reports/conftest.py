@@ -17,6 +17,9 @@ from moreaugrad.pictures import as_photo, draw, heatmap
 from moreaugrad.reports import Page, Section, Sweep, Tile, write_page
 
 NASTY = """<script>alert(1)</script>"'&</style>{{ 7 * 7 }}"""
+KEYS = {
+    "ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35, "Tab": 9, "Enter": 13, "Escape": 27,
+}  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--headless",
@@ -207,7 +210,7 @@ class Browser:
 
     def press(self, key):
         for kind in ("keyDown", "keyUp"):
-            code = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35, "Tab": 9}[key]
+            code = KEYS[key]
             self.call(
                 "Input.dispatchKeyEvent",
                 type=kind,

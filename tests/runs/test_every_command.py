@@ -101,6 +101,15 @@ def test_every_command_is_here() -> None:
     assert {*COMMANDS, "report"} == {*ALL}
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_but_evaluate_writes_its_page(finished: Finished, name: str) -> None:
+    """An evaluation's page is a report, of several perhaps."""
+    page = finished[name] / "index.html"
+    assert page.is_file() == (name != "evaluate")
+    if page.is_file():
+        assert "<h1>" in page.read_text(encoding="utf-8")
+
+
 # Killed, and shared
 
 KILLED = [name for name in COMMANDS if name not in ("evaluate", "train")]

@@ -273,6 +273,19 @@ def test_what_it_says_to_run_has_the_networks_own_options(photos, weights, tmp_p
     assert f"--weights {weights[0]} --crop 12 --mean 0.5,0.5,0.4 --method" in one["command"]
 
 
+def test_what_it_says_to_run_has_the_seed_and_the_target(photos, tmp_path):
+    out = tmp_path / "out"
+    more = ["--images", "2", "--seed", "7", "--target", "2"]
+    assert run(words(photos, out, *more, methods="simple-gradient,smoothgrad")) == 0
+    candidates = json.loads((out / "recommendation.json").read_text("utf-8"))["candidates"]
+    assert all("--target 2 --seed 7" in one["command"] for one in candidates)
+    assert candidates[0]["python"].endswith("model).explain(x, target=2)")
+    model, x = tiny_models.smooth().module, torch.zeros(1, 3, 16, 16)
+    found = eval(candidates[1]["python"], {"mg": mg, "model": model, "x": x})
+    assert found.settings["seed"] == 7
+    assert int(found.target[0]) == 2
+
+
 def test_in_python_it_gives_what_the_preprocessing_divides_by(photos, tmp_path):
     out = tmp_path / "out"
     more = ["--images", "2", "--std", ".5,.5,.4"]

@@ -19,8 +19,9 @@ from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.models import load_model
+from moreaugrad.reports.studies import LOG
 from moreaugrad.runs.train import run as training
-from moreaugrad.runs.train.run import LOG, Trainer
+from moreaugrad.runs.train.run import Trainer
 from moreaugrad.training import checkpoint, protocol
 from toys import last
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from textwrap import wrap
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import App, Group, Parameter
@@ -34,9 +34,10 @@ INDENT = 28
 POSITIONAL, KEYWORD = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.KEYWORD_ONLY
 
 
-def make_app(chosen: str) -> App:
+def make_app(chosen: str | None) -> App:
     """The application. chosen: the command whose options are declared; the others have their first
-    line alone, so that the answer comes at once."""
+    line alone, so that the answer comes at once. None: those of all, with the words that
+    completion offers, which are no others' limit: this one parses nothing."""
     app = App(
         name="moreaugrad", version=f"moreaugrad {__version__}", help_format="plaintext",
         help="Sparse, stable and checked gradient explanations of image classifiers.",
@@ -54,10 +55,10 @@ def make_app(chosen: str) -> App:
         app.command(group)
     for name, command in EVERY.items():
         head, _, tail = name.rpartition(" ")
-        declared = command.options() if chosen == name else []
+        declared = command.options() if chosen in (name, None) else []
         words = "".join(f" [{o.name}...]" for o in declared if not o.name.startswith("-"))
         (groups[head] if head else app).command(
-            _function(name, command, declared), name=tail,
+            _function(name, command, declared, offering=chosen is None), name=tail,
             usage=f"Usage: moreaugrad {name} [OPTIONS]{words}",
         )  # fmt: skip
     return app
@@ -89,7 +90,9 @@ def _panel(console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         console.print("\n".join(rows), end="\n\n", markup=False, highlight=False, soft_wrap=True)
 
 
-def _function(name: str, command: Command, declared: Sequence[Option]) -> Callable[..., int]:
+def _function(
+    name: str, command: Command, declared: Sequence[Option], *, offering: bool
+) -> Callable[..., int]:  # fmt: skip
     """What is called, with a signature and a text from which cyclopts makes options and help."""
     parameters, named, words = [], {}, ""
     for number, option in enumerate(declared):
@@ -97,7 +100,9 @@ def _function(name: str, command: Command, declared: Sequence[Option]) -> Callab
         if option.name.startswith("-"):
             named[key] = option.name
             parameters.append(
-                inspect.Parameter(key, KEYWORD, default=None, annotation=_annotation(option))
+                inspect.Parameter(
+                    key, KEYWORD, default=None, annotation=_annotation(option, offering=offering)
+                )
             )
         else:
             words = option.name
@@ -117,8 +122,10 @@ def _function(name: str, command: Command, declared: Sequence[Option]) -> Callab
     return called
 
 
-def _annotation(option: Option) -> Any:
-    kind: Any = list[str] if option.repeated else str
+def _annotation(option: Option, *, offering: bool) -> Any:
+    offered = option.choices or option.offers
+    word: Any = Literal[tuple(offered)] if offering and offered else str
+    kind: Any = list[word] if option.repeated else word
     help = option.help + (f" [default: {option.default}]" if option.default else "")
     declare = partial(
         Parameter, name=option.names, help=help.replace("[default: required]", "[required]"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +31,10 @@ class CommonOptions(Plan):
     trust: bool = option(False, TRUST)
     dry_run: bool = option(
         False, "Estimate the gradient evaluations and the time from a short timing; write nothing."
+    )
+    open: bool = option(False, "Open the page in a browser once there is something to look at.")
+    yes: bool = option(
+        False, "Ask no question where the maps take longer than ten minutes.", "--yes", "-y"
     )
     json: bool = option(False, "Print a summary for scripts, as JSON.")
     quiet: bool = option(False, "Print no progress and no summary.", "--quiet", "-q")
@@ -65,15 +69,24 @@ class Command:
     named: bool = False
     without: tuple[str, ...] = ()
     """Options of `CommonOptions` that it does not have."""
+    previews: bool = False
+    """Whether it makes maps to look at first, and a folder of its own."""
 
     def plan_class(self) -> type[Plan]:
         found: type[Plan] = loaded(self.plan)
         return found
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        return self.without if self.previews else (*self.without, "yes")
+
     def options(self) -> list[Option]:
         """Those of its plan, and the common ones that it has."""
-        every = (options(self.plan_class(), self.hidden), options(CommonOptions, self.without))
-        return [option for found in every for _, option in found]
+        every = (options(self.plan_class(), self.hidden), options(CommonOptions, self.lacking))
+        found = [option for some in every for _, option in some]
+        if self.previews:
+            found = [replace(o, default=FOLDER) if o.name == "--out" else o for o in found]
+        return found
 
 
 def loaded(name: str) -> Any:
@@ -82,6 +95,12 @@ def loaded(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
+FOLDER = "moreaugrad-COMMAND-XXXX, by the options"
+COMPARED = (
+    "simple-gradient", "smoothgrad", "integrated-gradients", "grad-cam", "caso",
+    "sparse-moreaugrad",
+)  # fmt: skip
+"""What `compare` compares by default."""
 RESUMED = (
     "Interrupted and started again, it resumes. Several processes share the work: torchrun "
     "--nproc-per-node 2 -m moreaugrad {} ..."
@@ -92,20 +111,20 @@ COMMANDS: dict[str, Command] = {
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
         help="Explain images with one or more methods.",
         more="moreaugrad explain cat.jpg --model torchvision:resnet50 --out cat",
-        hidden=("sweep",), usual={"--methods": "sparse-moreaugrad"},
+        hidden=("sweep",), usual={"--methods": "sparse-moreaugrad"}, previews=True,
     ),
     "compare": Command(
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
         help="Explain images by several methods, side by side.",
         more="moreaugrad compare photos/ --model torchvision:squeezenet1_0 --out photos-maps",
-        hidden=("sweep",), usual={"--methods": "all,-published-moreaugrad"},
+        hidden=("sweep",), usual={"--methods": ",".join(COMPARED)}, previews=True,
     ),
     "sweep": Command(
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
         help="Explain images at several values of a setting; the page has a slider over them.",
         more="moreaugrad sweep cat.jpg --model torchvision:resnet50 --over rho --values 0,0.3,1 "
         "--out cat-rho",
-        hidden=("methods", "compare"), adapt=f"{_PLANS}explain:swept",
+        hidden=("methods", "compare"), adapt=f"{_PLANS}explain:swept", previews=True,
     ),
     "certify": Command(
         plan=f"{_PLANS}studies:CertifyPlan", run=f"{_RUNS}certify:CertifyRun",
@@ -180,19 +199,27 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         help="Write synthetic cells of ten classes as a folder of images, with ground truth maps.",
         more="moreaugrad data cells --images 4096 --test-images 1024 --size 64 --out cells\n\n"
         "Interrupted and started again, it resumes.",
-        without=("overwrite", "config", "trust", "dry_run"),
+        without=("overwrite", "open", "config", "trust", "dry_run"),
     ),
     "bench": Command(
         plan=f"{_PLANS}bench:BenchPlan", call=f"{_CALLS}bench",
         help="Measure speed and memory of each method on this machine, next to Captum's.",
         more="moreaugrad bench --model torchvision:resnet50 --random-weights --device cuda --out "
         "speed\n\nWrites bench.json and bench.md. Inputs are noise unless there are images.",
-        without=("config", "trust", "dry_run"),
+        without=("open", "config", "trust", "dry_run"),
     ),
     "methods": Command(
         plan=f"{_CALLS}_Methods", call=f"{_CALLS}list_methods",
         help="List the methods with their settings, or explain the settings of one.", more="",
-        without=("out", "overwrite", "config", "trust", "dry_run", "quiet"),
+        without=("out", "overwrite", "open", "config", "trust", "dry_run", "quiet"),
+    ),
+    "completion": Command(
+        plan="moreaugrad.cli.completion:CompletionPlan",
+        call="moreaugrad.cli.completion:print_script",
+        help="Print a script that lets a shell complete commands, options, methods and attacks.",
+        more='eval "$(moreaugrad completion bash)"      # in ~/.bashrc; zsh likewise\n\n'
+        "moreaugrad completion fish > ~/.config/fish/completions/moreaugrad.fish",
+        without=("out", "overwrite", "open", "config", "trust", "dry_run", "json", "quiet"),
     ),
     "demo": Command(
         plan=f"{_CALLS}_Demo", call=f"{_CALLS}demo",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 import sys
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,6 +19,7 @@ from moreaugrad.cli.commands import COMMANDS, Command, CommonOptions, loaded
 from moreaugrad.cli.interruption import DONE, INTERRUPTED, PARTLY
 from moreaugrad.explainers import METHODS
 from moreaugrad.files.foreign import readable
+from moreaugrad.reports.folder import PAGE
 from moreaugrad.runs.plans.bench import BenchPlan
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import Plan, option, options, with_options
@@ -48,15 +52,24 @@ def _trusted(part: Any) -> Any:
 
 def perform(name: str, command: Command, values: dict[str, Any]) -> int:
     """Runs or estimates a command; the exit code. values: its options by their names."""
-    common = {o.name for _, o in options(CommonOptions, command.without)}
+    common = {o.name for _, o in options(CommonOptions, command.lacking)}
     output = with_options(CommonOptions(), {k: v for k, v in values.items() if k in common})
+    asked = {k: v for k, v in values.items() if k not in common}
+    if output.out is None and command.previews:
+        output = replace(output, out=_folder(name, {**asked, "--config": output.config}))
     if "out" not in command.without and not output.dry_run:
         output.folder  # noqa: B018  refused before anything is loaded
-    plan = assemble(command, {k: v for k, v in values.items() if k not in common}, output)
+    plan = assemble(command, asked, output)
     if command.call:
         code: int = loaded(command.call)(plan, output)
         return code
     return run_plan(name, command, plan, output)
+
+
+def _folder(name: str, asked: Mapping[str, Any]) -> str:
+    """The folder of a command line that names none: the same one for the same options."""
+    text = json.dumps(asked, sort_keys=True)
+    return f"moreaugrad-{name}-{hashlib.sha256(text.encode()).hexdigest()[:4]}"
 
 
 def run_plan(name: str, command: Command, plan: Plan, output: CommonOptions) -> int:
@@ -64,13 +77,21 @@ def run_plan(name: str, command: Command, plan: Plan, output: CommonOptions) -> 
     from moreaugrad.runs.engine import execute
     from moreaugrad.runs.processes import processes
 
-    with processes() as team, screen.watching(quiet=output.quiet or team.rank > 0) as watch:
+    with (
+        processes() as team,
+        screen.watching(
+            quiet=output.quiet or team.rank > 0, opens=output.open and team.rank == 0,
+            yes=output.yes,
+        ) as watch,
+    ):  # fmt: skip
         more = {"command": name, "words": _words()} if command.named else {}
         run = loaded(command.run)(plan, team, watch, **more)
         if output.dry_run:
             found = run.estimate()
         else:
             outcome = execute(run, output.folder, overwrite=output.overwrite)
+            if (page := output.folder / PAGE).is_file():
+                watch.page(page)
     leads = team.rank == 0
     if output.dry_run:
         if leads:

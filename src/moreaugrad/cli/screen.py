@@ -6,8 +6,10 @@ import json
 import sys
 import threading
 import time
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -20,6 +22,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.prompt import Confirm
 from rich.segment import Segment
 
 from moreaugrad.cli.interruption import interruptible
@@ -57,11 +60,42 @@ def note(text: str, style: str = "yellow") -> None:
     errors().print(line(text), style=style)
 
 
-class ProgressBar:
+class Viewer:
+    """Somebody who waits for the page, or a script.
+
+    opens: the page is opened in a browser once it is there. yes: what will take long goes on
+    without a question.
+    """
+
+    def __init__(self, *, looking: bool = False, opens: bool = False, yes: bool = False) -> None:
+        self.looking, self._opens, self._yes = looking, opens, yes
+
+    def page(self, path: Path) -> None:
+        if self._opens:
+            self._opens = False
+            webbrowser.open(path.resolve().as_uri())
+
+    def agreed(self, question: str) -> bool:
+        terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+        return self._yes or not terminal or self._answer(question)
+
+    def _answer(self, question: str) -> bool:
+        return Confirm.ask(line(question), console=errors(), default=True)
+
+
+class ProgressBar(Viewer):
     """A `Watch` that draws a bar in evaluations, with the time left."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: Progress, task: TaskID, **viewer: bool) -> None:
+        super().__init__(**viewer)
         self._progress, self._task = progress, task
+
+    def _answer(self, question: str) -> bool:
+        self._progress.stop()
+        try:
+            return super()._answer(question)
+        finally:
+            self._progress.start()
 
     def pace(self, done: float, total: float, doing: str) -> None:
         if self._progress.tasks[0].total is None:
@@ -76,10 +110,11 @@ class ProgressBar:
         self._progress.console.print(line(f"{failure.kind}: {failure}"), style="yellow")
 
 
-class Lines:
+class Lines(Viewer):
     """A `Watch` without a bar: a line every minute while it is open. quiet: failures alone."""
 
-    def __init__(self, *, quiet: bool, every: float = 60.0) -> None:
+    def __init__(self, *, quiet: bool, every: float = 60.0, **viewer: bool) -> None:
+        super().__init__(**viewer)
         self._quiet, self._every = quiet, every
         self._began, self._closed = time.monotonic(), threading.Event()
         self._now = (0.0, 0.0, "starting")
@@ -124,19 +159,23 @@ class Lines:
 
 
 @contextmanager
-def watching(*, quiet: bool) -> Iterator[ProgressBar | Lines]:
+def watching(
+    *, quiet: bool, opens: bool = False, yes: bool = False
+) -> Iterator[ProgressBar | Lines]:  # fmt: skip
     """Progress on standard error while open; an interruption is the run's to answer."""
+    terminal = not quiet and sys.stderr.isatty()
+    viewer = {"looking": terminal or opens, "opens": opens, "yes": yes}
     with interruptible():
-        if quiet or not sys.stderr.isatty():
-            with Lines(quiet=quiet) as lines:
-                yield lines
-        else:
-            with _bar() as bar:
+        if terminal:
+            with _bar(**viewer) as bar:
                 yield bar
+        else:
+            with Lines(quiet=quiet, **viewer) as lines:
+                yield lines
 
 
 @contextmanager
-def _bar() -> Iterator[ProgressBar]:
+def _bar(**viewer: bool) -> Iterator[ProgressBar]:
     columns = (
         TextColumn("{task.fields[doing]}", style="bold"),
         BarColumn(),
@@ -144,7 +183,7 @@ def _bar() -> Iterator[ProgressBar]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=errors(), transient=True) as progress:
-        yield ProgressBar(progress, progress.add_task("", total=None, doing="starting"))
+        yield ProgressBar(progress, progress.add_task("", total=None, doing="starting"), **viewer)
 
 
 def print_json(value: Any) -> None:

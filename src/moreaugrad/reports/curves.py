@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from moreaugrad.files.units import Record
 from moreaugrad.metrics.catalogue import heading
 from moreaugrad.reports.content import Chart
 from moreaugrad.reports.statistics import Mean
@@ -39,6 +41,30 @@ def charts(found: Sequence[Mean], metrics: Sequence[str], axis: str) -> list[Cha
             )
             made.append(Chart(title=attack, svg=svg(_figure(part, axis)), words=text))
     return made
+
+
+def epoch_charts(records: Sequence[Record]) -> list[Chart]:
+    """Loss and accuracy of a training by epoch; none of a single epoch."""
+    if len(records) < 2:
+        return []
+    shown = Figure(figsize=(2 * PANEL[0] + LEGEND, PANEL[1]), layout="constrained")
+    panels = shown.subplots(1, 2)
+    epochs = [record["epoch"] for record in records]
+    best = next(record["epoch"] for record in reversed(records) if record["best"])
+    for panel, what in zip(panels, ("loss", "accuracy"), strict=True):
+        for number, part in enumerate(("training", "validation")):
+            values = [record[part].get(what) for record in records]
+            if None not in values:
+                panel.plot(epochs, values, STYLES[number], color=COLOURS[number], label=part)
+        panel.axvline(best, color="#999999", linewidth=0.8, label="best epoch")
+        panel.set_title(what)
+        panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.spines[["top", "right"]].set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    shown.legend(handles, labels, loc="outside right upper", frameon=False)
+    words = f"loss and accuracy of {len(records)} epochs, of which {best} is the best"
+    return [Chart(title="Training", svg=svg(shown), words=words)]
 
 
 def _figure(part: Sequence[Mean], axis: str) -> Figure:

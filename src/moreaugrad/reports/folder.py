@@ -7,7 +7,7 @@ import importlib.util
 import io
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from moreaugrad.files.foreign import number_name, read_json
 from moreaugrad.files.units import Record, Units
 
 CONFIG, ENVIRONMENT = "config.toml", "environment.json"
-SAMPLES, METHODS = "samples", "methods"
+SAMPLES, METHODS, PREVIEWS = "samples", "methods", "previews"
 MARK = re.compile(r"# Written by moreaugrad ([\w -]+)\.\n")
 PAGE, PAGE_UNIT = "index.html", "index"
 COMPARED = "compared."
@@ -26,6 +26,17 @@ COMPARED = "compared."
 def unit_stem(block: int, label: str = "") -> str:
     """Of a block of images, or of their maps by a method."""
     return f"{METHODS}/{label}/{block:05d}" if label else f"{SAMPLES}/{block:05d}"
+
+
+def preview_stem(unit: str) -> str:
+    """Of the maps to look at until those of a unit are there."""
+    return PREVIEWS + unit.removeprefix(METHODS)
+
+
+def shown_units(units: Units, through: Iterable[str]) -> Iterator[str]:
+    """The units of maps that are finished, or their previews."""
+    for unit in through:
+        yield from [one for one in (unit, preview_stem(unit)) if units.finished(one)][:1]
 
 
 def tensor_name(index: int, attack: str, epsilon: float | None, what: str) -> str:
@@ -112,7 +123,7 @@ def read_inputs(units: Units, config: Mapping[str, Any]) -> list[Record]:
     samples, through = stages(config)
     done = [record for unit in filter(units.finished, samples) for record in units.records(unit)]
     found = {record["index"]: {**record, "maps": {}} for record in done if "problem" not in record}
-    for unit in filter(units.finished, through):
+    for unit in shown_units(units, through):
         for record in units.records(unit):
             if record["index"] in found and record["attack"] == CLEAN:
                 found[record["index"]]["maps"][record["method"]] = {
@@ -128,7 +139,7 @@ def table_rows(units: Units, config: Mapping[str, Any]) -> Iterator[dict[str, An
     samples, through = stages(config)
     whole = filter(units.finished, samples)
     seen = {record["index"]: record for unit in whole for record in units.records(unit)}
-    for unit in filter(units.finished, through):
+    for unit in shown_units(units, through):
         for record in units.records(unit):
             image = seen[record["index"]]
             about: dict[str, Any] = {"input": record["input"], "index": record["index"]}

@@ -15,6 +15,9 @@ from moreaugrad.reports.content import Answer, Section, Sweep, Tile
 from moreaugrad.reports.reading import MapsFolder, failed, why
 from moreaugrad.reports.wording import number, percent
 
+FIRST = ("overlay",)
+"""Shows where on the photo a map is."""
+
 
 def networks(run: MapsFolder) -> list[str]:
     tables = [run.config["model"], run.config.get("compare", {}).get("model")]
@@ -142,7 +145,9 @@ class _Gallery:
         pixels = None if under is None else self.preprocess.pixels(under)
         fits = pixels is not None and values.shape[-2:] == pixels.shape[:2]
         z_scores = self.run.map(record, "z_scores") if self.style.certain is not None else None
-        return draw(values, pixels if fits else None, self.style, z_scores)
+        views = draw(values, pixels if fits else None, self.style, z_scores)
+        first = [name for name in FIRST if name in views]
+        return {name: views[name] for name in dict.fromkeys([*first, *views])}
 
 
 def limit(sweep: Mapping[str, Any]) -> str:

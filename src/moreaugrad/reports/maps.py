@@ -133,7 +133,8 @@ def _states(runs: Sequence[MapsFolder]) -> list[str]:
     """What is missing, and what does not belong together."""
     found = [
         f"{run.label or 'This run'} is not complete: {run.finished} of {run.total} units are "
-        "finished, and the figures are of these alone. The command that began it resumes it."
+        f"finished, {f'{run.previews} are previews, ' * bool(run.previews)}and the figures are of "
+        "these alone. The command that began it resumes it."
         for run in runs
         if not run.complete
     ]

@@ -27,6 +27,8 @@ INPUTS_INSIDE, MAPS_INSIDE = 32, 128
 """A page of more inputs or of more maps has its images in files next to it: with all of them
 inside, 500 inputs are 53 MB, which a browser reads before it shows anything."""
 SMALL = 128 * 128
+LEVELS = 256
+"""Colours of a heat map."""
 QUALITY = 88
 """Of JPEG."""
 
@@ -89,13 +91,17 @@ def _rendered(page: Page, images: _ImageFiles | None) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     tiles = list(_tiles(page))
     drawn = [picture for tile in tiles for picture in tile.views.values()]
-    palettes = sorted({picture.scale.palette for picture in drawn if picture.scale})
+    scales = {(picture.view, picture.scale.palette) for picture in drawn if picture.scale}
+    palettes = sorted({palette for _, palette in scales})
+    heats = sorted({palette for view, palette in scales if view == "heat"})
     return environment.get_template(page.template).render(
         page=page,
         script=script,
+        legend=bool(tiles) or page.template != Page.template,
         tables=page.tables or _summary(page),
         views=list(dict.fromkeys(name for tile in tiles for name in tile.views)),
         palettes={name: colour_stops(name) for name in palettes},
+        heats={name: colour_stops(name, LEVELS) for name in heats},
         script_digest=digest,
         source=data_uri if images is None else images.link,
         folder="" if images is None else images.folder,

@@ -17,7 +17,14 @@ from moreaugrad.attacks.catalogue import CLEAN, aim
 from moreaugrad.files.units import Record, Units
 from moreaugrad.metrics import METRICS, Metric
 from moreaugrad.registry import is_code
-from moreaugrad.reports.folder import labels, read_config, stages, tensor_name, unit_stem
+from moreaugrad.reports.folder import (
+    labels,
+    read_config,
+    shown_units,
+    stages,
+    tensor_name,
+    unit_stem,
+)
 
 Key = tuple[str, str, float | None]
 """Method, attack and epsilon."""
@@ -37,6 +44,8 @@ class MapsFolder:
     records: Sequence[Record]
     finished: int
     total: int
+    previews: int = 0
+    """Units that are not finished, of which there are maps to look at."""
 
     @classmethod
     def read(cls, path: Path, label: str = "") -> MapsFolder:
@@ -47,12 +56,13 @@ class MapsFolder:
         # A block of images that is missing would shift the places of those after it.
         known = [units.finished(unit) for unit in samples]
         whole = samples[: known.index(False)] if False in known else samples
+        made = list(shown_units(units, through))
         return cls(
             label=label, units=units, command=command, config=config, text=text,
             inputs=[record for unit in whole for record in units.records(unit)],
-            records=[r for u in through if units.finished(u) for r in units.records(u)],
+            records=[record for unit in made for record in units.records(unit)],
             finished=sum(map(units.finished, [*samples, *through])),
-            total=len(samples) + len(through),
+            total=len(samples) + len(through), previews=len({*made} - {*through}),
         )  # fmt: skip
 
     @property

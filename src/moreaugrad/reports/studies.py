@@ -20,6 +20,8 @@ from moreaugrad.reports.content import Entry, Page, Section, Table
 from moreaugrad.reports.folder import read_config, table_files
 
 RESULTS, TABLES, MARKDOWN = "results.json", "tables.json", "table.md"
+LOG = "log.jsonl"
+"""Of a training: a record of each epoch."""
 STUDY_FILES = (RESULTS, TABLES, MARKDOWN, "records.*")
 MARKED = re.compile(r"([\\`*_\[\]#])")
 
@@ -100,6 +102,8 @@ def _cell(entry: Entry) -> str:
 
 def study_page(folder: Path) -> Page:
     """Errors: ValueError for a study that is not finished."""
+    from moreaugrad.reports.curves import epoch_charts
+
     command, config, text = read_config(folder)
     found = Findings.read(folder)
     sections = []
@@ -112,10 +116,12 @@ def study_page(folder: Path) -> Page:
             raise ValueError(f"{folder / file}: expected an image of the run ({what})") from error
         values = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
         sections.append(Section(title=title, photo=photo(values)))
+    log = folder / LOG
+    records = [json.loads(line) for line in log.read_bytes().splitlines()] if log.is_file() else []
     model = config.get("model", config.get("training", {}).get("model", {}))
     return Page(
         title=found.title, lead=found.lead, sections=sections, tables=list(found.tables),
-        notes=list(found.notes), settings=text,
+        notes=list(found.notes), settings=text, charts=epoch_charts(records),
         facts={"command": command, **({"model": model["name"]} if "name" in model else {})},
     )  # fmt: skip
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from moreaugrad.files.units import Record
-from moreaugrad.reports.folder import read_environments
-from moreaugrad.reports.studies import Findings
+from moreaugrad.reports import page_files
+from moreaugrad.reports.folder import PAGE, PAGE_UNIT, read_environments
+from moreaugrad.reports.studies import TABLES, Findings, study_page
 from moreaugrad.runs.cost import Estimate
 from moreaugrad.runs.directory import RunDirectory, environment
 from moreaugrad.runs.network import Network, computing
@@ -48,10 +49,21 @@ class Failure:
 
 
 class Watch:
-    """Is informed of a run: `done` of about `total` evaluations, news, and what failed. This one
-    ignores it; others have the same methods."""
+    """Is informed of a run: `done` of about `total` evaluations, news, a page that can be looked
+    at, and what failed. This one ignores it; others have the same methods.
+
+    looking: whether somebody waits for maps to look at, of which previews are then made first.
+    """
+
+    looking: bool = False
 
     def pace(self, done: float, total: float, doing: str) -> None: ...
+
+    def page(self, path: Path) -> None: ...
+
+    def agreed(self, question: str) -> bool:
+        """Whether to go on with what will take long."""
+        return True
 
     def news(self, text: str) -> None: ...
 
@@ -211,7 +223,8 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
     all; OSError where the disk is full or another process has died, MemoryError, FloatingPointError
     where a training diverges.
     """
-    directory = RunDirectory(out, run.command, type(run.plan), run.patterns, run.others)
+    patterns = (*run.patterns, PAGE_UNIT)
+    directory = RunDirectory(out, run.command, type(run.plan), patterns, run.others)
     outcome = Outcome(run=run, directory=directory, notes=list(run.notes))
     began, made_on = time.perf_counter(), environment(run.compute)
     opened = directory.opened(
@@ -225,6 +238,8 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
             )
         try:
             run.work(directory)
+            if run.processes.rank == 0 and (out / TABLES).is_file():
+                directory.write(PAGE_UNIT, page_files(study_page(out), PAGE))
         except KeyboardInterrupt:
             outcome.interrupted = True
             if not run.kept(directory):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -19,8 +19,11 @@ from moreaugrad.reports.folder import (
     METHODS,
     PAGE,
     PAGE_UNIT,
+    PREVIEWS,
     SAMPLES,
+    preview_stem,
     read_inputs,
+    shown_units,
     unit_stem,
     write_tables,
 )
@@ -33,6 +36,7 @@ from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
 from moreaugrad.runs.maps.aims import not_aimed_at
 from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map, title
 from moreaugrad.runs.maps.methods import Method, notes_on
+from moreaugrad.runs.maps.previews import BUDGETS, first_maps, within_budget
 from moreaugrad.runs.maps.setup import set_up
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
@@ -47,8 +51,8 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
     files for each image, and the page.
     """
 
-    patterns = (f"{SAMPLES}/*", f"{METHODS}/*/*", "index")
-    others = ("times/*/*.json", "inputs/*/record.json", "records.*")
+    patterns = (f"{SAMPLES}/*", f"{METHODS}/*/*", f"{PREVIEWS}/*/*", "index")
+    others = ("times/*/*.json", BUDGETS, "inputs/*/record.json", "records.*")
 
     def __init__(
         self, plan: ExplainPlan | EvaluatePlan, processes: Processes | None = None,
@@ -63,6 +67,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         self._meter: Meter | None = None
         self._reported: set[Failure] = set()
         self._unreadable: set[int] = set()
+        self._budgets: Mapping[str, int] = {}
 
     def settled(self, plan: ExplainPlan | EvaluatePlan) -> ExplainPlan | EvaluatePlan:
         network, inputs = self._at_hand
@@ -93,7 +98,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
     def _block(self, unit: str) -> Sequence[Chosen]:
         return self.setup.blocks[int(PurePosixPath(unit).name)]
 
-    def _maps(self, unit: str) -> tuple[Method, list[Chosen]]:
+    def maps_of(self, unit: str) -> tuple[Method, list[Chosen]]:
         """What a unit of maps is of."""
         label = PurePosixPath(unit).parts[1]
         method = next(m for m in self.setup.methods if m.label == label)
@@ -103,18 +108,37 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         if unit.startswith(f"{SAMPLES}/"):
             return self._seen(unit)
         if self._meter is None:
-            mine = self.processes.share(self.stages[1])
-            left = [self._maps(one) for one in mine if not directory.finished(one)]
-            self._meter = Meter(self.setup, self.watch, left)
-        (method, images), began = self._maps(unit), time.perf_counter()
+            self.meter(map(self.maps_of, self.left(directory)))
+        method, images = self.maps_of(unit)
+        block, seconds = self.made(within_budget(method, self._budgets), images)
+        self.timed(unit, directory, seconds)
+        directory.remove([preview_stem(unit)])  # whose files these replace
+        return block.files(unit)
+
+    def timed(self, unit: str, directory: RunDirectory, seconds: float) -> None:
+        """Keeps how long a unit of final maps took, for the page."""
+        method, images = self.maps_of(unit)
+        if self.setup.explains:
+            name = f"times/{method.label}/{PurePosixPath(unit).name}.json"
+            directory.put(name, json_text(seconds / max(1, len(images))).encode())
+
+    def left(self, directory: RunDirectory) -> list[str]:
+        """This process's units of maps that are not finished."""
+        mine = self.processes.share(self.stages[1])
+        return [unit for unit in mine if not directory.finished(unit)]
+
+    def meter(self, units: Iterable[tuple[Method, Sequence[Chosen]]]) -> None:
+        """Begins to count the evaluations of these."""
+        self._meter = Meter(self.setup, self.watch, list(units))
+
+    def made(self, method: Method, images: Sequence[Chosen]) -> tuple[Block, float]:
+        """Maps of a block, and the seconds that they took."""
+        began = time.perf_counter()
+        assert self._meter is not None
         block = Block(self.setup, method, self._meter, self._report)
         for rows, x in self._groups(images, method.network, block):
             block.explain(rows, x)
-        if self.setup.explains:
-            seconds = (time.perf_counter() - began) / max(1, len(images))
-            name = f"times/{method.label}/{PurePosixPath(unit).name}.json"
-            directory.put(name, json_text(seconds).encode())
-        return block.files(unit)
+        return block, time.perf_counter() - began
 
     def _groups(
         self, images: Sequence[Chosen], network: Network, block: Block
@@ -206,6 +230,10 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                     self.watch.failed(failure)
             allowed = 1 if self.setup.explains else self.plan.data.max_unreadable
             check_readable(failures, len(records), allowed)
+            looking = self.processes.from_first(self.watch.looking)
+            if isinstance(self.plan, ExplainPlan) and (looking or self.plan.time):
+                self._budgets = first_maps(self, directory, self.plan.time)
+                self._meter = None
         elif self.setup.explains and len(broken) == len(records):
             more = f" (and {len(records) - 1} more)" if len(records) > 1 else ""
             raise NoResult(f"{failures[0]}{more}")
@@ -223,7 +251,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def interrupted(self, directory: RunDirectory) -> None:
         """A page of what is finished."""
-        if any(map(directory.finished, self.stages[1])) and self.setup.explains:
+        if any(shown_units(directory, self.stages[1])) and self.setup.explains:
             self.finish(directory)
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:

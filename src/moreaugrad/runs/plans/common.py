@@ -18,6 +18,7 @@ MODEL_NAMES = (
     "torchvision:NAME, timm:NAME, hf:NAME, trained:FOLDER, python.module:factory, or builtin, a "
     "classifier of synthetic cells"
 )
+OFFERED = ("builtin", "torchvision:", "timm:", "hf:", "trained:")
 TRUST = "Run code that a file names: module:factory of a configuration or of a trained network."
 
 
@@ -54,6 +55,7 @@ class ModelPlan(Plan):
 
     name: str = option(
         "", f"The network: {MODEL_NAMES}.", "--model", shown="required", clears=("named_in",),
+        offers=OFFERED,
         resets=("weights", "labels", "preprocess"),
     )  # fmt: skip
     weights: str | None = option(

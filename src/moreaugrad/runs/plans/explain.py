@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Self
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.explainers import METHODS
+from moreaugrad.metrics import METRICS
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.maps import (
+    ALL,
     EXPORTS,
     LIMITED,
     METRICS_HELP,
@@ -20,7 +22,7 @@ from moreaugrad.runs.plans.maps import (
     without,
 )
 from moreaugrad.runs.plans.option import Plan, option, part
-from moreaugrad.runs.plans.text import Settings
+from moreaugrad.runs.plans.text import Settings, seconds
 
 OF_DATA = "data"
 """As `labels` of the published attack: the data set's classes."""
@@ -61,7 +63,12 @@ class SweepPlan(Plan):
     GROUP: ClassVar[str] = "Explanation"
 
     method: str = option(
-        "sparse-moreaugrad", "Name of the method.", "--method", "-m", resets=("settings",)
+        "sparse-moreaugrad",
+        "Name of the method.",
+        "--method",
+        "-m",
+        resets=("settings",),
+        offers=tuple(METHODS),
     )
     over: str = option(
         "eta", "The numeric setting that changes: rho, eta, sigma or another.",
@@ -113,7 +120,7 @@ class ExplainPlan(MapsPlan):
 
     metrics: Mapping[str, Settings] = option(
         EXPLAINED, METRICS_HELP, read=read_metrics, shown="gini; with ground truth auroc and "
-        "average-precision",
+        "average-precision", offers=(ALL, *METRICS),
     )  # fmt: skip
     export: tuple[str, ...] = option(
         (), "Further formats of each map: npy, csv.", group="Output", choices=EXPORTS
@@ -122,6 +129,12 @@ class ExplainPlan(MapsPlan):
         24, "Number of inputs that the page shows. Up to 32 inputs and 128 maps it is one file; "
         "the images of a larger page are files in index_files/ next to it.", group="Output",
         within="[1, inf)",
+    )  # fmt: skip
+    time: float | None = option(
+        None, "Time that it may take, such as 30s or 5m: after the previews, the methods of the "
+        "MoreauGrad family take as many evaluations as fit.", group="Explanation",
+        read=lambda _, text: seconds("--time", text), shown="no limit", within="(0, inf)",
+        metavar="TIME",
     )  # fmt: skip
     style: _StylePlan = part(_StylePlan)
     sweep: SweepPlan | None = None
@@ -167,13 +180,17 @@ class EvaluatePlan(MapsPlan):
     PARTS: ClassVar[tuple[str, ...]] = ("methods", "metrics", "attacks")
 
     metrics: Mapping[str, Settings] = option(
-        EVALUATED, METRICS_HELP, read=read_metrics, shown=", ".join(EVALUATED)
+        EVALUATED,
+        METRICS_HELP,
+        read=read_metrics,
+        shown=", ".join(EVALUATED),
+        offers=(ALL, *METRICS),
     )
     attacks: Mapping[str, Settings] = option(
         {}, "[LABEL=]NAME[:SETTING=VALUE,...]: an attack (matched, which is aimed at each "
         "metric, top-k, gaussian, ...). "
         "Settings besides its own: source=METHOD, surrogate=BETA, epsilons=[...], over=SETTING.",
-        "--attack", read=read_attacks, repeated=True,
+        "--attack", read=read_attacks, repeated=True, offers=tuple(ATTACKS),
     )  # fmt: skip
     epsilons: tuple[float, ...] = option((), "Budgets of the attacks, separated by commas.")
     norm: str | None = option(None, "Norm of the budgets: l2 or linf.", shown="l2")

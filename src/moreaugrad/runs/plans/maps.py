@@ -163,7 +163,7 @@ def methods_option(
         {**{name: {} for name in usual}, **more},
         "Names of methods, separated by commas; all; or all,-NAME for all but one.",
         "--methods", "--method", "-m", group=group, read=read_methods,
-        shown=", ".join((*usual, *more)),
+        shown=", ".join((*usual, *more)), offers=(ALL, *METHODS),
     )  # fmt: skip
 
 
@@ -193,11 +193,12 @@ def _common(help: str, name: str, default: str = "by method", **more: Any) -> Op
     return Option(help=help, default=default, **{**usual, **more})
 
 
+SCORES = ("logit", "log-probability", "probability", "margin", "cross-entropy")
 LEVELS = " or ".join(f"{name} ({value:g})" for name, value in QUALITIES.items())
 COMMON = {
     "score": _common(
-        "What is explained: logit, log-probability, probability, margin or cross-entropy.",
-        "--score",
+        f"What is explained: {', '.join(SCORES[:-1])} or {SCORES[-1]}.",
+        "--score", offers=SCORES,
     ),
     "task": _common(
         "How outputs are read: auto, multiclass, binary, multilabel or regression.", "--task",
@@ -224,7 +225,7 @@ COMMON = {
     "tolerance": _common(
         f"Relative error at which a map is done: a number, or {LEVELS} for the methods of the "
         "MoreauGrad family; a level changes no other method.", "--tolerance",
-        names=("--tolerance", "--quality"),
+        names=("--tolerance", "--quality"), offers=tuple(QUALITIES),
     ),
     "max_evaluations": _common("Largest number of gradient evaluations of a map.",
                                "--max-evaluations", metavar="NUMBER"),
@@ -274,7 +275,9 @@ class MapsPlan(Plan):
     model: ModelPlan = part(ModelPlan)
     settings: Settings = field(default_factory=dict)
     methods: Mapping[str, Settings] = methods_option()
-    metrics: Mapping[str, Settings] = option({}, METRICS_HELP, read=read_metrics)
+    metrics: Mapping[str, Settings] = option(
+        {}, METRICS_HELP, read=read_metrics, offers=(ALL, *METRICS)
+    )
     block: int | None = option(
         None, "Images computed together, the unit of work that an interruption loses.",
         shown="by their size, or a GPU's memory", group="Computation", within="[1, inf)",

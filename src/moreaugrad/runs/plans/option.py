@@ -24,7 +24,8 @@ class Option:
     """names: with hyphens, the first is the usual one. default: in words, where the value does not
     say it. read: where the type does not say how. repeated: it may be given several times.
     negative: of a flag, the option for no. within: the interval of its numbers, such as "[0, 1)";
-    choices: its possible words; both are checked when a plan is made. clears: other fields of its
+    choices: its possible words; both are checked when a plan is made. offers: words that completion
+    offers besides. clears: other fields of its
     plan, which get their defaults again where it is given; resets: those that do where it is given
     another value than before."""
 
@@ -39,6 +40,7 @@ class Option:
     negative: str = ""
     within: str = ""
     choices: Sequence[str] = ()
+    offers: Sequence[str] = ()
     clears: Sequence[str] = ()
     resets: Sequence[str] = ()
 

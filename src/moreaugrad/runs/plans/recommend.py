@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ from moreaugrad.explainers import METHODS
 from moreaugrad.runs.plans.common import DataPlan, images_option
 from moreaugrad.runs.plans.maps import MapsPlan, method_name, methods_option, takes
 from moreaugrad.runs.plans.option import option, part
-from moreaugrad.runs.plans.text import Settings
+from moreaugrad.runs.plans.text import Settings, seconds
 from moreaugrad.settings import expect
 
 CANDIDATES: Mapping[str, Settings] = {
@@ -23,16 +22,6 @@ CANDIDATES: Mapping[str, Settings] = {
 """The last are the first that a short time leaves out."""
 CHEAP: Settings = {"samples": 32, "tolerance": "preview", "max_evaluations": 256}
 """Settings of methods that take them and are not given their own."""
-SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)")
-
-
-def _seconds(_: float, text: str) -> float:
-    """`90`, `90s`, `15m` or `2h`. Errors: ValueError for another form, and for no time."""
-    match = DURATION.fullmatch(text.strip())
-    if match is None or not float(match[1]):
-        raise ValueError(f"--time: expected a time such as 90s, 15m or 2h, got {text!r}")
-    return float(match[1]) * SECONDS[match[2] or "s"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +47,8 @@ class RecommendPlan(MapsPlan):
     time: float = option(
         900.0, "Time that it may take, such as 90s, 15m or 2h: by an estimate it measures fewer "
         "noise levels, then fewer images, weaker attacks and fewer methods until they fit.",
-        read=_seconds, shown="15m", within="(0, inf)", metavar="TIME",
+        read=lambda _, text: seconds("--time", text), shown="15m", within="(0, inf)",
+        metavar="TIME",
     )  # fmt: skip
     sigmas: tuple[float, ...] = option(
         (0.2, 0.1, 0.3, 0.05), "Noise levels of methods that have a sigma, separated by commas; "

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 Settings = Mapping[str, Any]
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([smh]?)")
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -30,6 +33,14 @@ def numbers(name: str, text: str, kind: type = float, expected: str = "") -> lis
             return list(map(kind, found))
     usual = f"{'whole' if kind is int else 'finite'} numbers, separated by commas"
     raise ValueError(f"{name}: expected {expected or usual}; got {text!r}")
+
+
+def seconds(name: str, text: str) -> float:
+    """`90`, `90s`, `15m` or `2h`. Errors: ValueError for another form, and for no time."""
+    match = DURATION.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise ValueError(f"{name}: expected a time such as 90s, 15m or 2h, got {text!r}")
+    return float(match[1]) * SECONDS[match[2] or "s"]
 
 
 def setting(name: str, text: str) -> tuple[str, Any]:

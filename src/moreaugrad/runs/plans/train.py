@@ -129,11 +129,13 @@ class ProtocolPlan(Plan):
     GROUP: ClassVar[str] = "Protocol"
 
     name: str = option(
-        "plain", f"Protocol: {', '.join(PROTOCOLS)}, or package.module:Class.", "--protocol"
-    )
+        "plain", f"Protocol: {', '.join(PROTOCOLS)}, or package.module:Class.", "--protocol",
+        offers=tuple(PROTOCOLS),
+    )  # fmt: skip
     penalty: str | None = option(
-        None, f"Penalty: {', '.join(TRAINING)}, or package.module:Class.", shown="none"
-    )
+        None, f"Penalty: {', '.join(TRAINING)}, or package.module:Class.", shown="none",
+        offers=tuple(TRAINING),
+    )  # fmt: skip
     epsilon: tuple[float, ...] = option(
         (), "Weight of the penalty on the gradient; two of the elastic net: l1,l2. In the "
         "network's input units, or in pixel values from 0 to 1 with --set units=pixel.",

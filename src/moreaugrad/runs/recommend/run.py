@@ -204,7 +204,13 @@ class RecommendRun(Run[RecommendPlan]):
     def _candidates(self, size: Size) -> Iterator[Candidate]:
         """With how a user computes them."""
         given, network = self.plan.candidates(), _network_options(self._given)
+        target = self.plan.target if self.plan.target not in (None, OF_LABEL) else None
+        if target is not None:
+            network += f" --target {shlex.quote(str(target))}"
+        if self.plan.seed:
+            network += f" --seed {self.plan.seed}"
         measured = {method.label: method.settings for method in self.setup.methods}
+        chosen = "" if target is None else f", target={self.network.target(target)}"
         for label in size.labels:
             own = {**self.plan.settings, **given[label]}
             name = own.pop("method")
@@ -213,12 +219,14 @@ class RecommendRun(Run[RecommendPlan]):
             options = " ".join(f"{_option(key)}{_text(value)}" for key, value in own.items())
             if "std" in measured[label]:  # the command takes it from the preprocessing
                 own["std"] = measured[label]["std"]
+            if self.plan.seed and "seed" in known:
+                own["seed"] = self.plan.seed
             arguments = "".join(f", {key}={value!r}" for key, value in own.items())
             yield Candidate(
                 label=label, method=name, settings=own,
                 command=f"moreaugrad explain IMAGE {network} --method {name} {options}".strip()
                 + " --out maps",
-                python=f"mg.build({name!r}, model{arguments}).explain(x)",
+                python=f"mg.build({name!r}, model{arguments}).explain(x{chosen})",
             )  # fmt: skip
 
     def results(self, directory: RunDirectory) -> Record:

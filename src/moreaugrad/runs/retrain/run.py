@@ -17,7 +17,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.atomic import LOCK, remove_empty
 from moreaugrad.files.units import SUFFIX, Record
 from moreaugrad.models.loading import FINISHED
-from moreaugrad.reports.folder import CONFIG, ENVIRONMENT
+from moreaugrad.reports.folder import CONFIG, ENVIRONMENT, PAGE, PAGE_UNIT
 from moreaugrad.reports.studies import STUDY_FILES
 from moreaugrad.runs.cost import Estimate
 from moreaugrad.runs.directory import RunDirectory, json_text
@@ -47,7 +47,10 @@ class RetrainRun(Run[R]):
         *STUDY_FILES, "ranks/*.npy",
         *(
             f"{TRAINING}/*/{name}"
-            for name in (*TrainRun.others, f"{FINISHED}{SUFFIX}", CONFIG, ENVIRONMENT, LOCK)
+            for name in (
+                *TrainRun.others, f"{FINISHED}{SUFFIX}", f"{PAGE_UNIT}{SUFFIX}", PAGE, CONFIG,
+                ENVIRONMENT, LOCK,
+            )
         ),
     )  # fmt: skip
 

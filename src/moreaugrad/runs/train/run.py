@@ -20,7 +20,7 @@ from moreaugrad.files.atomic import remove_files
 from moreaugrad.files.units import Record
 from moreaugrad.models.loading import FILE as MODEL
 from moreaugrad.models.loading import FINISHED, LABELS, Trained
-from moreaugrad.reports.studies import RESULTS, STUDY_FILES, Findings
+from moreaugrad.reports.studies import LOG, RESULTS, STUDY_FILES, Findings
 from moreaugrad.runs.directory import RunDirectory, json_text, versions
 from moreaugrad.runs.engine import Files, Run, Watch
 from moreaugrad.runs.plans.train import TrainPlan
@@ -51,7 +51,7 @@ from moreaugrad.training.checkpoint import (
 )
 from moreaugrad.training.loop import FIGURES, SCHEDULES, Trainer
 
-LOG, BEST, CARD, EVENTS = "log.jsonl", "best.safetensors", "card.md", "events"
+BEST, CARD, EVENTS = "best.safetensors", "card.md", "events"
 TYPES = {"bfloat16": torch.bfloat16}
 CHECKS = ("checked", "overshot")
 """Of a protocol's tally."""
