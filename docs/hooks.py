@@ -5,7 +5,7 @@ Readers need no script and no network.
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from reference import pages, with_links
 from tables import (
     RESULTS,
+    ROOT,
     STUDY,
     STUDY_PHOTOS,
     measurements,
@@ -52,20 +53,37 @@ MADE: dict[str, Callable[[], str]] = {
 }
 
 
+UNLINKED = ("reference/", "measurements/", "coming-from")
+"""Pages without automatic links: those that have their own, or name classes of other libraries."""
+
+ROOT_PAGES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+"""Pages of the site that lie at the root of the repository, where readers of code look for them."""
+
+
 def on_config(config: Any) -> Any:
     """Add a page for each class of methods, and for each package of the reference."""
     methods = dict.fromkeys(f"methods/{row.load().method}.md" for row in METHODS.values())
-    for entry in config["nav"]:
-        if isinstance(entry, dict) and "Methods" in entry:
-            entry["Methods"] += methods
-        if isinstance(entry, dict) and "API reference" in entry:
-            entry["API reference"] += list(pages())[1:]
+    sections = dict(_sections(config["nav"]))
+    sections["Methods"] += methods
+    sections["API"] += list(pages())[1:]
     return config
 
 
+def _sections(nav: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Titles and entries of the sections, and of those inside of them."""
+    for entry in nav:
+        for title, inside in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(inside, list):
+                yield title, inside
+                yield from _sections(inside)
+
+
 def on_files(files: Files, config: Any) -> Files:
-    """Add the reference, and the measurements, which lie outside of the documentation's folder."""
+    """Add the reference, and pages that lie outside of the documentation's folder."""
     for place, text in pages().items():
+        files.append(File.generated(config, place, content=text))
+    for place, name in ROOT_PAGES.items():
+        text = (ROOT / name).read_text("utf-8").replace("](docs/", "](")
         files.append(File.generated(config, place, content=text))
     for path in sorted(RESULTS.glob("*")):
         if path.suffix in (".md", ".png", ".svg"):
@@ -81,8 +99,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         if place in markdown:
             markdown = markdown.replace(place, made())
     markdown = RESULT.sub(lambda match: result_table(*match.groups()), markdown)
-    generated = page.file.src_uri.startswith(("reference/", "measurements/"))
-    return markdown if generated else with_links(markdown)
+    return markdown if page.file.src_uri.startswith(UNLINKED) else with_links(markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:

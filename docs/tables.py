@@ -16,11 +16,12 @@ from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.runs.plans.option import Option
 from moreaugrad.settings import settings_of
+from moreaugrad.solvers import Status
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 HELD = re.compile(
-    r"^(?P<begin><!-- (?P<kind>attacks|methods|settings): (?P<of>\S+)"
+    r"^(?P<begin><!-- (?P<kind>attacks|methods|settings|statuses): (?P<of>\S+)"
     r"(?: beyond (?P<beyond>\S+))?.*? -->)\n.*?^(?P<end><!-- (?P=kind): end -->)$",
     re.DOTALL | re.MULTILINE,
 )
@@ -69,7 +70,16 @@ def attacks_table(_: str) -> str:
     return "\n".join(rows)
 
 
-TABLES = {"attacks": attacks_table, "methods": methods_table}
+def statuses_table(_: str) -> str:
+    """Every status: whether its map may be used, what happened, and what to do."""
+    rows = ["| status | use the map? | what happened | what to do |", "|---|---|---|---|"]
+    for status in Status:
+        use = "yes" if status.ok else "no" if status.failed else "with its error"
+        rows.append(f"| `{status.value}` | {use} | {status.message} | {status.remedy} |")
+    return "\n".join(rows)
+
+
+TABLES = {"attacks": attacks_table, "methods": methods_table, "statuses": statuses_table}
 """Of those that pages hold, by what stands in front of them; of others it is that of settings."""
 
 

@@ -46,8 +46,8 @@ def run(path: Path) -> dict[str, Any]:
     text = path.read_text("utf-8")
     loaded = load_model("builtin")
     x = loaded.preprocess(load_image(ROOT / "docs" / "images" / "cell.png"))[None]
-    # The README and the tutorial must bring all that they use.
-    alone = path.name in ("README.md", "tutorial.md")
+    # These pages must bring all that they use.
+    alone = path.name in ("README.md", "first-map.md", "tutorial.md")
     space: dict[str, Any] = (
         {"__name__": "page"} if alone else {"mg": mg, "model": loaded.module, "x": x}
     )
@@ -116,9 +116,10 @@ def test_each_method_has_a_page_with_its_settings(name: str) -> None:
     assert f"<!-- settings: explainers.{CLASSES[name].__name__} " in text
 
 
+@pytest.mark.parametrize("page", ["faq.md", "tutorial.md"])
 @pytest.mark.parametrize("status", mg.Status)
-def test_the_tutorial_explains_each_status(status: mg.Status) -> None:
-    assert f"| `{status.value}` |" in (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+def test_pages_explain_each_status(status: mg.Status, page: str) -> None:
+    assert f"| `{status.value}` |" in (ROOT / "docs" / page).read_text("utf-8")
 
 
 OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
