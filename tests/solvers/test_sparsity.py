@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import moreaugrad as mg
 import toys
 from moreaugrad.penalties import L1, GroupL2, Penalty, SquaredL2
 from moreaugrad.solvers import SOLVERS, MoreauProblem, Solution, Status, StochasticFixedPoint
@@ -31,6 +32,51 @@ def test_eta_for_at_its_ends() -> None:
     for bad in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="from 0 to 1"):
             eta_for(u, bad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_entries_at_the_top_are_all_kept(dtype: torch.dtype) -> None:
+    """They cannot be told apart, and without them the map would be empty."""
+    rows = torch.tensor(
+        [[3.0, 1, 3, 2, 3, 0], [5, 5, 5, 5, 5, 5], [0, 0, 0, 0, 0, 0], [4, 3, 2, 2, 2, 1]],
+        dtype=dtype,
+    )
+    found = eta_for(rows, 0.8)
+    kept = L1(found).prox(rows, 1.0) != 0
+    assert kept.tolist() == [
+        [True, False, True, False, True, False], [True] * 6, [False] * 6, [True] + [False] * 5,
+    ]  # fmt: skip
+    assert found[3].item() == pytest.approx(3)
+    assert not (L1(eta_for(rows, 1.0)).prox(rows, 1.0) != 0).any()
+
+
+def test_a_repeated_token_has_a_map() -> None:
+    weights = torch.tensor([[2.0, 2, 2, 1, 1, 1]])
+    model = torch.nn.Linear(6, 2)
+    model.weight.data = torch.cat([weights, -weights])
+    result = mg.SparseMoreauGrad(model, sigma=0.0, sparsity=0.8).explain(torch.ones(1, 6), 0)
+    assert result.maps[0].ne(0).tolist() == [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("seed", [145, 146])
+def test_eta_is_found_where_its_own_quantile_misses_it(seed: int) -> None:
+    """Of curved scores, on which the quantile of the gradient at the solution cycles."""
+    generator = torch.Generator().manual_seed(seed)
+    size = int(torch.randint(5, 30, (1,), generator=generator))
+    first, second = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) * scale
+        for shape, scale in (((8, size), 1.2), ((3, 8), 2.0))
+    )
+
+    def model(x: Tensor) -> Tensor:
+        return torch.tanh(x @ first.T) @ second.T
+
+    x = torch.randn(2, size, generator=generator, dtype=torch.float64)
+    explainer = mg.SparseMoreauGrad(model, sigma=0.0, rho=0.05, sparsity=0.5)
+    result = explainer.explain(x)
+    assert ((result.zeros - 0.5).abs() <= 0.155).all()
+    alone = [explainer.explain(x[row : row + 1]) for row in range(2)]
+    torch.testing.assert_close(result.maps, torch.cat([each.maps for each in alone]))
 
 
 PENALTIES: dict[str, Penalty] = {"l1": L1(1.0), "group": GroupL2(1.0, size=3)}

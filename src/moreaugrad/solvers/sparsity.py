@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from moreaugrad.penalties.base import Penalty
 from moreaugrad.score.inputs import Batched, common, rank_from_top
 from moreaugrad.settings import expect
 from moreaugrad.solvers.descent import Descent
@@ -15,6 +16,8 @@ from moreaugrad.solvers.solution import MoreauProblem, Solution, Status
 
 ROUNDS, CLOSE = 12, 0.005
 """Most refinements of eta, and the deviation of the fraction of zeros that is accepted."""
+BEYOND = 2
+"""Factor by which eta leaves one that is known, where there is none on the other side."""
 LEAST_ZEROS = 0.75
 """Fraction of zeros required by the search of the CASO paper."""
 GRID = 40
@@ -64,10 +67,14 @@ class Threshold(Batched):
 
     def __call__(self, magnitudes: Tensor) -> Tensor:
         """magnitudes: `[B, G]`, 0 at padding. Returns `[B]`."""
-        found = rank_from_top(magnitudes, self.rank)
         # A few roundings more, so that a prox with it cancels the entry it was computed from.
-        slack = 1 + 4 * torch.finfo(found.dtype).eps
-        return torch.where(self.some, slack * found, 0.0)
+        slack = 1 + 4 * torch.finfo(magnitudes.dtype).eps
+        found = slack * rank_from_top(magnitudes, self.rank)
+        # Equal ones at the top cannot be told apart: all are kept, where not all are to go.
+        top = magnitudes.amax(1, keepdim=True)
+        below = slack * magnitudes.masked_fill(slack * magnitudes >= top, 0.0).amax(1)
+        everything = (torch.as_tensor(self.rank, device=found.device) > 1) & (found >= top[:, 0])
+        return torch.where(self.some, torch.where(everything, below, found), 0.0)
 
 
 def eta_for(magnitudes: Tensor, zeros: float, counts: Tensor | None = None) -> Tensor:
@@ -92,7 +99,9 @@ def solve_for_sparsity(
 
     eta is set to that quantile of the penalty's magnitudes of grad f(x + u), first at the start and
     then at each solution, until the fraction is met, the evaluations are used up, or eta was
-    refined `rounds` times.
+    refined `rounds` times. A quantile that is not between the largest eta with too few zeros and
+    the smallest with too many, as it may where the score is curved, is replaced by their geometric
+    mean.
     Errors: TypeError for a penalty that sets nothing to zero.
     """
     penalty, counts, each = problem.penalty, problem.counts, problem.evaluations
@@ -101,19 +110,41 @@ def solve_for_sparsity(
     eta = eta_for(penalty.magnitudes(_slope(problem, u)), sparsity, counts)
     solution = solver.solve(replace(problem, eta=eta), u, allowed - each)
     spent = solution.evaluations + each
+    best, low, high = solution, torch.zeros_like(eta), torch.full_like(eta, torch.inf)
     for _ in range(rounds):
-        zeros = 1 - (penalty.magnitudes(solution.values) != 0).sum(1).double() / counts
-        off = (zeros - sparsity).abs() > CLOSE + 0.5 / counts
+        off = _zero_groups(solution.values, penalty, counts) - sparsity
         finite = torch.isfinite(solution.values).all(1) & torch.isfinite(solution.eta)
-        rows = (off & finite & (spent + 3 * each <= allowed)).nonzero()[:, 0]
+        wrong = off.abs() > CLOSE + 0.5 / counts
+        rows = (wrong & finite & (spent + 3 * each <= allowed)).nonzero()[:, 0]
         if len(rows) == 0:
             break
+        low = torch.where(off < 0, solution.eta, low)
+        high = torch.where(off < 0, high, solution.eta)
         part, u = problem.select(rows), solution.values[rows]
         eta = eta_for(penalty.magnitudes(_slope(part, u)), sparsity, counts[rows])
+        eta = _between(low[rows], high[rows], eta)
         refined = solver.solve(replace(part, eta=eta), u, (allowed - spent)[rows] - each)
         spent[rows] += refined.evaluations + each
         solution = _updated(solution, rows, refined)
-    return replace(solution, evaluations=spent)
+        now, before = (_zero_groups(one.values, penalty, counts) for one in (solution, best))
+        nearer = (now - sparsity).abs() < (before - sparsity).abs()
+        rows = (nearer & ((now < 1) | (sparsity == 1))).nonzero()[:, 0]  # no map instead of one
+        best = _replaced(best, rows, solution.select(rows))
+    seen = solution.having(Status.NOT_UNIQUE) & best.having(Status.CONVERGED)
+    best = best.marked(Status.NOT_UNIQUE, seen)
+    return replace(best, evaluations=spent, steps=solution.steps)
+
+
+def _zero_groups(values: Tensor, penalty: Penalty, counts: Tensor) -> Tensor:
+    """Fraction of the entries (groups) without padding that are zero, `[B]`."""
+    return 1 - (penalty.magnitudes(values) != 0).sum(1).double() / counts
+
+
+def _between(low: Tensor, high: Tensor, eta: Tensor) -> Tensor:
+    """eta where it is between these, else another weight there. high: inf if it is not known."""
+    middle = torch.where(high.isinf(), BEYOND * low, (low * high).sqrt())
+    middle = torch.where(low == 0, high / BEYOND, middle)
+    return torch.where((low < eta) & (eta < high), eta, middle)
 
 
 def _slope(problem: MoreauProblem, u: Tensor) -> Tensor:
@@ -122,14 +153,19 @@ def _slope(problem: MoreauProblem, u: Tensor) -> Tensor:
 
 
 def _updated(solution: Solution, rows: Tensor, part: Solution) -> Solution:
-    """`solution` with the results of some samples replaced; their steps add up."""
-    order = torch.arange(len(solution), device=rows.device)
-    order[rows] = len(solution) + torch.arange(len(rows), device=rows.device)
+    """`solution` with the results of some samples refined; their steps add up."""
     before = solution.select(rows)
     part = replace(part, steps=before.steps + part.steps)
     # The curvature seen along the way is the score's, for every eta.
     seen = before.having(Status.NOT_UNIQUE) & part.having(Status.CONVERGED)
-    return Solution.joined([solution, part.marked(Status.NOT_UNIQUE, seen)]).select(order)
+    return _replaced(solution, rows, part.marked(Status.NOT_UNIQUE, seen))
+
+
+def _replaced(solution: Solution, rows: Tensor, part: Solution) -> Solution:
+    """`solution` with `part` as the results of some samples."""
+    order = torch.arange(len(solution), device=rows.device)
+    order[rows] = len(solution) + torch.arange(len(rows), device=rows.device)
+    return Solution.joined([solution, part]).select(order)
 
 
 def for_sparsity(zeros: float, magnitudes: Magnitudes, counts: Tensor) -> Rule:
