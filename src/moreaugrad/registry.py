@@ -20,6 +20,9 @@ from moreaugrad.settings import check_settings, nearest
 
 CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """The form `package.module:Class` of a name."""
+DEPENDENCIES: Mapping[str, str] = {"captum": "captum.attr"}
+"""Words before the colon that stand for a module of a package which this one needs: its code runs
+anyway, so that naming it in a file needs no consent."""
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:
@@ -104,7 +107,7 @@ class Registry(Mapping[str, R]):
         bases = tuple(import_code(base, "a class") for base in self._bases)
         if bases and not (isinstance(part, type) and issubclass(part, bases)):
             raise ValueError(f"{name}: expected {expected}, got {part!r}")
-        return self._kind.of(name, part)
+        return self._kind.of(_full(name), part)
 
     def __contains__(self, name: object) -> bool:
         return name in self._rows
@@ -180,6 +183,12 @@ def is_code(name: str) -> bool:
     return CODE.fullmatch(name) is not None
 
 
+def _full(name: str) -> str:
+    """A name of the form `package.module:Class`, with the module that its first word stands for."""
+    word, _, own = name.partition(":")
+    return f"{DEPENDENCIES.get(word, word)}:{own}"
+
+
 def untrusted(name: str, file: str | Path, what: str = "") -> ValueError:
     """The error for a file that names code which the user has not agreed to run."""
     named = f"{name} as {what}" if what else name
@@ -197,7 +206,8 @@ def refuse_code(table: Mapping[str, Any], file: str | Path) -> None:
     its own consent, and a target.
     """
     for word in filter(is_code, _words(table, "")):
-        raise untrusted(word, file)
+        if word.partition(":")[0] not in DEPENDENCIES:
+            raise untrusted(word, file)
 
 
 def _words(value: object, where: str) -> Iterator[str]:
@@ -222,7 +232,7 @@ def import_code(name: str, expected: str, known: Iterable[str] = ()) -> Any:
     what the attribute has to be; known, other words that may stand before the colon.
     Errors: ValueError for a module that cannot be imported or has no callable of that name.
     """
-    path, _, attribute = name.partition(":")
+    path, _, attribute = _full(name).partition(":")
     with working_folder():
         try:
             module = importlib.import_module(path)
