@@ -120,7 +120,6 @@ class CaptumMethod(Explainer):
         scored = _Scored(self._hooked(bound) if self._hooks else bound)
         made = self._called("__init__", scored.bound)
         size = bound.chunks.size
-        together = self.wrapped in BATCHED
         with self._translated():
             attribution = self.wrapped(scored if self._hooks else scored.forward, **made)
 
@@ -129,14 +128,15 @@ class CaptumMethod(Explainer):
             parts = tuple(
                 part.requires_grad_() for part in bound.layout.restore(bound.origin[rows].clone())
             )
-            given = self._called("attribute", scored.bound) | self._sized(len(rows), size)
+            sized = self._sized(len(rows), size, bound.layout.size)
+            given = self._called("attribute", scored.bound) | sized
             with self._translated(), self._as_captum(bound, rows):
                 found = attribution.attribute(
                     parts if len(parts) > 1 else parts[0], additional_forward_args=(rows,), **given
                 )
             return self._flat(found, bound, len(rows))
 
-        maps = bound.chunks.over(bound.rows, work, 1 if together else size)
+        maps = bound.chunks.over(bound.rows, work, 1 if self.wrapped in BATCHED else size)
         if bound.mask is not None:
             maps = torch.where(bound.mask, maps, 0.0)
         budgeted = any(hasattr(self, name) for name in COUNTS)
@@ -182,9 +182,10 @@ class CaptumMethod(Explainer):
             return made if len(parts) > 1 else made[0]
         return _tuples(value)
 
-    def _sized(self, rows: int, size: int) -> dict[str, int]:
+    def _sized(self, rows: int, size: int, entries: int) -> dict[str, int]:
         """The arguments that say how many inputs go into a network pass."""
-        perturbed = max(1, size // rows)
+        # Captum makes room for all that it is allowed, although a map needs no more than these.
+        perturbed = max(1, min(size // rows, max(entries, self._draws())))
         sizes = {"perturbations_per_eval": perturbed, "internal_batch_size": max(rows, size)}
         known = inspect.signature(self.wrapped.attribute).parameters
         return {name: value for name, value in sizes.items() if name in known}
