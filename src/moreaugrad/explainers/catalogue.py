@@ -132,7 +132,10 @@ _ROWS = {
 }  # fmt: skip
 
 METHODS = Registry(
-    "method", _ROWS, ["moreaugrad.explainers.base:Explainer", "captum.attr:Attribution"]
+    "method",
+    _ROWS,
+    ["moreaugrad.explainers.base:Explainer", "captum.attr:Attribution"],
+    group="moreaugrad.methods",
 )
 """All methods by name; `METHODS[name].load()` is the class, `.summary` what it is."""
 
