@@ -84,7 +84,8 @@ def shiny(tmp_path, monkeypatch):
     (folder / "shiny_broken.py").write_text("raise RuntimeError('it rains')")
     install(folder, "shiny", DECLARED)
     install(folder, "zebra", "[moreaugrad.methods]\ntripled = zebra:Tripled\n")
-    install(folder, "damaged", "[moreaugrad.methods\n=\n")
+    install(folder, "damaged", "")
+    (folder / "damaged-1.2.dist-info" / "entry_points.txt").write_bytes(b"\xff\xfe[a]\nb = c")
     monkeypatch.syspath_prepend(str(folder))
     yield folder
     for name in ("shiny_parts", "shiny_broken"):
