@@ -180,6 +180,8 @@ def test_captums_by_command(command, photos):
     done = command(*words, *shape)
     assert done.code == 0, done
     assert "Occlusion has no derivative" in done.err
+    assert "Occlusion: how many network passes" in done.err
+    assert "GradientShap: how many" not in done.err
     config = tomllib.loads((photos / "results" / "config.toml").read_text())["methods"]
     assert config["Occlusion"]["method"] == "captum:Occlusion"
     assert config["Occlusion"]["sliding_window_shapes"] == [3, 8, 8]

@@ -234,6 +234,15 @@ def test_attacks_without_a_derivative() -> None:
     assert len(attack.attack(x).status) == 2
 
 
+def test_what_a_map_takes_is_known_beforehand_or_it_says_so() -> None:
+    """DeepLIFT and others take a pass or two more than they count."""
+    for name in names():
+        explainer = mg.build(f"captum:{name}", model_of(name), **settings(name))
+        spent = int(explainer.explain(images(1, 2, 8, 8), 1).evaluations)
+        assert not explainer.foreseen or spent <= 4 * explainer.budget(), name
+        assert explainer.foreseen or spent > explainer.budget(), name
+
+
 # Settings
 
 

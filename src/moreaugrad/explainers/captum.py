@@ -87,6 +87,14 @@ class CaptumMethod(Explainer):
         return bool(own) or issubclass(self.wrapped, (attr.InputXGradient, attr.LRP))
 
     @property
+    def foreseen(self) -> bool:
+        """Whether `budget` says how many evaluations a map takes; otherwise they depend on the size
+        of the input, or on what a user's own class does."""
+        if self.wrapped in (attr.GradientShap, attr.KernelShap, attr.Lime):
+            return True
+        return self.wrapped in FIXED and issubclass(self.wrapped, attr.GradientAttribution)
+
+    @property
     def _arguments(self) -> Mapping[str, str]:
         return {setting: own for part in self.arguments.values() for setting, own in part.items()}
 

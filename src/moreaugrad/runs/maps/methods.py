@@ -16,6 +16,7 @@ from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.data.dataset import Chosen, known_classes
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.captum import CaptumMethod
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.quality import is_level, tolerance_of
 from moreaugrad.files.foreign import number_name
@@ -67,9 +68,16 @@ def plain_settings(explainer: Explainer) -> dict[str, Any]:
 
 
 def notes_on(methods: Sequence[Method], inputs: Inputs) -> list[str]:
-    """What a user should know of methods that draw from inputs where there is only one."""
+    """What a user should know of methods that draw from inputs where there is only one, and of
+    those whose cost is not known."""
     alone = [m.label for m in methods if _draws(m.name)] * (len(inputs.chosen) == 1)
-    return [
+    unforeseen = [
+        f"{m.label}: how many network passes a map takes is not known beforehand, estimates "
+        f"count {m.explainer.budget()}"
+        for m in methods
+        if isinstance(m.explainer, CaptumMethod) and not m.explainer.foreseen
+    ]
+    return unforeseen + [
         f"{label}: one image is no data to draw baselines from; it is compared with a single "
         "baseline, the value of the setting baselines"
         for label in alone
