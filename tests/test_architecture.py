@@ -24,6 +24,7 @@ LONGEST = 350
 # From low to high; a part imports from its own level and from those before it.
 LEVELS = (
     {"settings"},
+    {"plugins"},
     {"registry"},
     {"files"},
     {"score"},

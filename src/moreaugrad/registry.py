@@ -1,25 +1,27 @@
 """Parts by name: methods, attacks, metrics, penalties, protocols and layouts of data.
 
 A `Registry` maps a name to a `Row`, which describes a part without loading it. Wherever such a name
-is expected, `package.module:Class` names your own class.
+is expected, `package.module:Class` names your own class, and packages that are installed may have
+names of their own (see `moreaugrad.plugins`).
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_type_hints
 
+from moreaugrad.plugins import TARGET, Plugins, plugins
 from moreaugrad.settings import check_settings, nearest
 
-CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-"""The form `package.module:Class` of a name."""
+DEPENDENCIES: Mapping[str, str] = {"captum": "captum.attr"}
+"""Words before the colon that stand for a module of a package which this one needs: its code runs
+anyway, so that naming it in a file needs no consent."""
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:
@@ -86,25 +88,47 @@ class Registry(Mapping[str, R]):
 
     Listing names and rows loads nothing. A user's class is imported, from the environment or the
     working folder, when its row is asked for: to name it is to consent to running its module. Names
-    in a file are refused before that, see `refuse_code`.
+    in a file are refused before that, see `refuse_code`. What installed packages declare is looked
+    up by its name, and is not among the names that are listed, nor among all.
     """
 
-    def __init__(self, part: str, rows: Mapping[str, R], bases: Sequence[str] = ()) -> None:
+    def __init__(
+        self, part: str, rows: Mapping[str, R], bases: Sequence[str] = (), group: str = ""
+    ) -> None:
         """part: what a row describes, such as "method". bases: what the classes must derive from,
-        as `module:Class`; none for functions."""
+        as `module:Class`; none for functions. group: of the entry points of other packages."""
         self.part, self._rows, self._bases = part, dict(rows), tuple(bases)
-        self._kind = type(next(iter(rows.values())))
+        self._kind, self._group = type(next(iter(rows.values()))), group
 
     def __getitem__(self, name: str) -> R:
         if self.check(name) in self._rows:
             return self._rows[name]
         names = " or ".join(base.partition(":")[2] for base in self._bases)
         expected = f"a class derived from {names}" if names else "a function"
-        part = import_code(name, expected)
+        if not is_code(name):
+            return self._of_plugin(name, expected)
+        return self._of(name, import_code(name, expected), expected)
+
+    def _of_plugin(self, name: str, expected: str) -> R:
+        """Errors: ValueError for one that does not work."""
+        plugin = self.plugins().parts[name]
+        try:
+            part = import_code(plugin.target, expected, own=False)
+            return self._of(plugin.target, part, expected)
+        except Exception as error:
+            raise ValueError(f"{name} of {plugin.package}: {error}") from error
+
+    def _of(self, name: str, part: Any, expected: str) -> R:
         bases = tuple(import_code(base, "a class") for base in self._bases)
         if bases and not (isinstance(part, type) and issubclass(part, bases)):
             raise ValueError(f"{name}: expected {expected}, got {part!r}")
-        return self._kind.of(name, part)
+        return self._kind.of(_full(name), part)
+
+    def plugins(self) -> Plugins:
+        """What installed packages declare; nothing is imported."""
+        if not self._group:
+            return Plugins({}, ())
+        return plugins(self._group, self._rows.keys(), tuple(sys.path))
 
     def __contains__(self, name: object) -> bool:
         return name in self._rows
@@ -121,7 +145,10 @@ class Registry(Mapping[str, R]):
         Errors: UnknownName.
         """
         known = [*also, *self._rows]
-        if name not in known and not is_code(name):
+        if name in known or is_code(name):
+            return name
+        known += self.plugins().parts
+        if name not in known:
             raise UnknownName(
                 f"{self.part}: expected one of {', '.join(known)}, or your own "
                 f"package.module:Class; got {name!r}{nearest(name, known)}"
@@ -177,7 +204,13 @@ def _parameters(part: Any) -> dict[str, Any]:
 
 def is_code(name: str) -> bool:
     """Whether a name is of the form `package.module:Class`."""
-    return CODE.fullmatch(name) is not None
+    return TARGET.fullmatch(name) is not None
+
+
+def _full(name: str) -> str:
+    """A name of the form `package.module:Class`, with the module that its first word stands for."""
+    word, _, own = name.partition(":")
+    return f"{DEPENDENCIES.get(word, word)}:{own}"
 
 
 def untrusted(name: str, file: str | Path, what: str = "") -> ValueError:
@@ -197,7 +230,8 @@ def refuse_code(table: Mapping[str, Any], file: str | Path) -> None:
     its own consent, and a target.
     """
     for word in filter(is_code, _words(table, "")):
-        raise untrusted(word, file)
+        if word.partition(":")[0] not in DEPENDENCIES:
+            raise untrusted(word, file)
 
 
 def _words(value: object, where: str) -> Iterator[str]:
@@ -215,23 +249,24 @@ def _words(value: object, where: str) -> Iterator[str]:
         yield from value.split()
 
 
-def import_code(name: str, expected: str, known: Iterable[str] = ()) -> Any:
+def import_code(name: str, expected: str, known: Iterable[str] = (), *, own: bool = True) -> Any:
     """The class or function that `package.module:attribute` names.
 
-    The module is looked for in the environment and in the working folder. For messages: expected,
-    what the attribute has to be; known, other words that may stand before the colon.
+    The module is looked for in the environment and, if it is the user's own, in the working folder.
+    For messages: expected, what the attribute has to be; known, other words that may stand before
+    the colon.
     Errors: ValueError for a module that cannot be imported or has no callable of that name.
     """
-    path, _, attribute = name.partition(":")
-    with working_folder():
+    path, _, attribute = _full(name).partition(":")
+    with working_folder() if own else nullcontext():
         try:
             module = importlib.import_module(path)
         except ModuleNotFoundError as error:
             if not f"{path}.".startswith(f"{error.name}."):
                 raise ValueError(f"{name}: importing {path} failed ({error})") from error
             raise ValueError(
-                f"{name}: there is no module {path!r} in the environment or the working folder"
-                f"{nearest(path, known)}"
+                f"{name}: there is no module {path!r} in the environment"
+                f"{' or the working folder' if own else ''}{nearest(path, known)}"
             ) from None
         except (Exception, SystemExit) as error:
             raise ValueError(f"{name}: importing {path} failed ({first_line(error)})") from error

@@ -62,6 +62,7 @@ ATTACKS = Registry(
         ),
     },
     [_HERE + "base:Attack"],
+    group="moreaugrad.attacks",
 )
 """All attacks by name; `ATTACKS[name].load()` is the class."""
 

@@ -209,7 +209,7 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         without=("open", "config", "trust", "dry_run"),
     ),
     "methods": Command(
-        plan=f"{_CALLS}_Methods", call=f"{_CALLS}list_methods",
+        plan="moreaugrad.cli.methods:MethodsPlan", call="moreaugrad.cli.methods:list_methods",
         help="List the methods with their settings, or explain the settings of one.", more="",
         without=("out", "overwrite", "open", "config", "trust", "dry_run", "quiet"),
     ),

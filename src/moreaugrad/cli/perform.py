@@ -6,28 +6,18 @@ import hashlib
 import json
 import shlex
 import sys
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from rich.markup import escape
-from rich.padding import Padding
-
 from moreaugrad.cli import screen, summary
 from moreaugrad.cli.commands import COMMANDS, Command, CommonOptions, loaded
 from moreaugrad.cli.interruption import DONE, INTERRUPTED, PARTLY
-from moreaugrad.explainers import METHODS
 from moreaugrad.files.foreign import readable
 from moreaugrad.reports.folder import PAGE
 from moreaugrad.runs.plans.bench import BenchPlan
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import Plan, option, options, with_options
-from moreaugrad.settings import settings_of
-
-INDENTED = (0, 0, 0, 4)
-SHARED = ("score", "task", "layer", "batch_size", "check")
-"""Settings that every method has."""
 
 
 def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> Plan:
@@ -202,64 +192,3 @@ def bench(plan: BenchPlan, output: CommonOptions) -> int:
     elif not output.quiet:
         screen.results().print(text, markup=False, soft_wrap=True)
     return DONE
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Methods(Plan):
-    """What `methods` has of its own."""
-
-    name: str | None = option(None, "One of them, in detail.", "METHOD")
-
-
-def list_methods(plan: _Methods, output: CommonOptions) -> int:
-    """All methods with their settings; of one, what each setting means.
-
-    Errors: ValueError for an unknown name.
-    """
-    rows = METHODS if plan.name is None else {plan.name: METHODS[plan.name]}
-    if output.json:
-        screen.print_json({name: _described(name) for name in rows})
-        return DONE
-    console = screen.results()
-    for name, row in rows.items():
-        source = f" [dim]({escape(row.source)})[/]" if row.source else ""
-        console.print(f"[bold]{name}[/]", Padding(f"{escape(row.summary)}{source}", INDENTED))
-        if len(rows) == 1:
-            console.print("\n".join(_meanings(name)), markup=False, highlight=False)
-        else:
-            shown = {k: v for k, v in row.defaults().items() if k not in SHARED}
-            settings = "  ".join(f"{k}={'none' if v is None else v}" for k, v in shown.items())
-            console.print(Padding(f"[cyan]{escape(settings)}[/]", INDENTED))
-    if len(rows) > 1:
-        console.print(
-            f"\nAll methods: {'  '.join(SHARED)}\nSet them by the options of the same name, or by "
-            "--set NAME=VALUE. What they mean: moreaugrad methods NAME"
-        )
-    return DONE
-
-
-def _described(name: str) -> dict[str, Any]:
-    row = METHODS[name]
-    return {
-        "summary": row.summary,
-        "source": row.source,
-        "settings": {key: _plain(value) for key, value in row.defaults().items()},
-        "meanings": {one.name: one.meaning for one in settings_of(row.load()) if one.default},
-        "fixed": dict(row.settings),
-    }
-
-
-def _meanings(name: str) -> list[str]:
-    row = METHODS[name]
-    lines = []
-    for one in settings_of(row.load()):
-        if one.default:
-            default = row.settings.get(one.name, one.default)
-            fixed = ", which makes it this method" if one.name in row.settings else ""
-            lines.append(f"\n  {one.name} = {default}{fixed}")
-            lines += textwrap.wrap(one.meaning, 72, initial_indent="    ", subsequent_indent="    ")
-    return lines
-
-
-def _plain(value: object) -> Any:
-    return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)

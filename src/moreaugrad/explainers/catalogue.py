@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from moreaugrad.penalties import catalogue as penalties
 from moreaugrad.registry import Registry, Row
@@ -19,6 +19,21 @@ SUNDARARAJAN = "Sundararajan et al. (2017)"
 
 @dataclass(frozen=True)
 class _Method(Row):
+    @classmethod
+    def of(cls, name: str, part: Any) -> Self:
+        """Also of a class derived from Captum's `Attribution`. Errors: ValueError for one whose
+        maps are not of the input."""
+        found = super().of(name, part)
+        found.load()
+        return found
+
+    def load(self) -> Any:
+        from moreaugrad.explainers.base import Explainer
+        from moreaugrad.explainers.captum_classes import adapted
+
+        part = super().load()
+        return part if issubclass(part, Explainer) else adapted(part)
+
     def read(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings as given in a file, with a penalty's name replaced by the penalty."""
         own = dict(settings)
@@ -116,7 +131,12 @@ _ROWS = {
     ),
 }  # fmt: skip
 
-METHODS = Registry("method", _ROWS, ["moreaugrad.explainers.base:Explainer"])
+METHODS = Registry(
+    "method",
+    _ROWS,
+    ["moreaugrad.explainers.base:Explainer", "captum.attr:Attribution"],
+    group="moreaugrad.methods",
+)
 """All methods by name; `METHODS[name].load()` is the class, `.summary` what it is."""
 
 

@@ -190,7 +190,7 @@ METRICS = Registry("metric", {
     "max-sensitivity": _row("captum:max_sensitivity",
         "largest relative change of the map in a small box around the input", YEH,
         kind="explainer", better=LOW),
-})  # fmt: skip
+}, group="moreaugrad.metrics")  # fmt: skip
 """All metrics by name; `METRICS[name].load()` is the function."""
 PROPER = ("AOPC", "ABPC", "AUROC", "Dice", "Gini", "Jaccard", "LeRF", "Pearson", "SSIM", "Spearman")
 """Words of metrics' names that are not lower-case."""

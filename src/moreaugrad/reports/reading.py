@@ -13,10 +13,9 @@ from typing import Any
 from safetensors.torch import load
 from torch import Tensor
 
-from moreaugrad.attacks.catalogue import CLEAN, aim
+from moreaugrad.attacks.catalogue import ATTACKS, CLEAN, aim
 from moreaugrad.files.units import Record, Units
 from moreaugrad.metrics import METRICS, Metric
-from moreaugrad.registry import is_code
 from moreaugrad.reports.folder import (
     labels,
     read_config,
@@ -97,7 +96,7 @@ class MapsFolder:
         for a report loads nothing."""
         given = self.metrics[label]
         name = given.get("metric", label)
-        if is_code(name):
+        if name not in METRICS:
             return Metric(name, "", **{key: given[key] for key in Metric.columns})
         return METRICS[name]
 
@@ -111,7 +110,7 @@ class MapsFolder:
         which a report does not load."""
         given = self.attacks[attack]
         name = given.get("attack", attack)
-        found = None if is_code(name) else aim(name, given)
+        found = aim(name, given) if name in ATTACKS else None
         own = self.metrics[metric]
         return None if found is None else found.at(own.get("metric", metric), own)
 

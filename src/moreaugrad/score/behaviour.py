@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from random import getstate, setstate
+from random import seed as seed_python
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import get_state, set_state
+from numpy.random import seed as seed_numpy
 from torch import Tensor, nn
 from torch.random import get_rng_state, set_rng_state
 
@@ -59,6 +61,21 @@ def untouched(device: torch.device) -> Iterator[None]:
         yield
     finally:
         _restore(device, before)
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """While open, the global random generators start from this seed; they are restored on exit.
+
+    For code of others, which draws from them. seed: below 2^32.
+    """
+    with untouched(device):
+        seed_python(seed)
+        seed_numpy(seed)  # noqa: NPY002
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            torch.get_device_module(device).manual_seed(seed)
+        yield
 
 
 CLOSE = 1e-5

@@ -186,6 +186,7 @@ class Stream(IntEnum):
     JITTER = 7
     SETS = 8
     LINE = 9
+    ENGINE = 10
 
 
 def generator(seed: int, key: int, stream: Stream, number: int) -> np.random.Generator:

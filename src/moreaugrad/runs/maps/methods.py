@@ -16,6 +16,7 @@ from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.data.dataset import Chosen, known_classes
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.captum import CaptumMethod
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.quality import is_level, tolerance_of
 from moreaugrad.files.foreign import number_name
@@ -67,13 +68,25 @@ def plain_settings(explainer: Explainer) -> dict[str, Any]:
 
 
 def notes_on(methods: Sequence[Method], inputs: Inputs) -> list[str]:
-    """What a user should know of methods that draw from inputs where there is only one."""
-    alone = [m.label for m in methods if "baselines" in m.settings] * (len(inputs.chosen) == 1)
-    return [
+    """What a user should know of methods that draw from inputs where there is only one, and of
+    those whose cost is not known."""
+    alone = [m.label for m in methods if _draws(m.name)] * (len(inputs.chosen) == 1)
+    unforeseen = [
+        f"{m.label}: how many network passes a map takes is not known beforehand, estimates "
+        f"count {m.explainer.budget()}"
+        for m in methods
+        if isinstance(m.explainer, CaptumMethod) and not m.explainer.foreseen
+    ]
+    return unforeseen + [
         f"{label}: one image is no data to draw baselines from; it is compared with a single "
         "baseline, the value of the setting baselines"
         for label in alone
     ]
+
+
+def _draws(method: str) -> bool:
+    """Whether a method draws from baselines; others with this setting have none by default."""
+    return METHODS[method].defaults().get("baselines") is not None
 
 
 def check_settings(settings: Settings, methods: Mapping[str, Settings]) -> None:
@@ -113,7 +126,7 @@ def _spelt_out(
     name = method_name(label, given)
     own = {key: value for key, value in given.items() if key != "method"}
     std = {} if "layer" in own else {"std": list(model.preprocess.std)}
-    several = inputs is not None and len(inputs.chosen) > 1
+    several = inputs is not None and len(inputs.chosen) > 1 and _draws(name)
     usual = {**std, "seed": seed, **({"baselines": INPUTS} if several else {}), **common}
     free = {k: v for k, v in usual.items() if k not in own and takes(name, k, v)}
     return name, {**own, **free}

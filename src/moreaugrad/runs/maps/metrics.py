@@ -15,7 +15,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import KINDS, METRICS, Metric
-from moreaugrad.registry import choose, is_code
+from moreaugrad.registry import choose
 from moreaugrad.runs.directory import number, numbers, problem
 from moreaugrad.runs.plans.text import Settings
 from moreaugrad.score.inputs import InputSpace
@@ -48,7 +48,7 @@ def metric_settings(label: str, given: Settings) -> dict[str, Any]:
     """A metric's settings, those spelt out that were not given."""
     row = METRICS[name := str(given.get("metric", label))]
     # The plan describes a user's own metric as a row would, so that a report need not load it.
-    own = {key: given.get(key, getattr(row, key)) for key in Metric.columns if is_code(name)}
+    own = {key: given.get(key, getattr(row, key)) for key in Metric.columns if name not in METRICS}
     plain = {key: v for key, v in row.defaults().items() if isinstance(v, (str, int, float))}
     asks = own.get("kind", row.kind) == "model"
     score = {"score": SCORES.get(name, "probability")} if asks else {}
@@ -60,7 +60,7 @@ def make_metric(label: str, settings: Settings) -> RunMetric:
     own = dict(settings)
     name = own.pop("metric")
     row = METRICS[name]
-    if is_code(name):
+    if name not in METRICS:
         row = replace(row, **{key: own.pop(key) for key in Metric.columns})
     kind = choose(f"{label}, kind", row.kind, KINDS)
     score = own.pop("score") if kind == "model" else ""
