@@ -196,8 +196,8 @@ def _common(help: str, name: str, default: str = "by method", **more: Any) -> Op
 LEVELS = " or ".join(f"{name} ({value:g})" for name, value in QUALITIES.items())
 COMMON = {
     "score": _common(
-        "What is explained: logit, log-probability, probability, margin or cross-entropy.",
-        "--score",
+        "What is explained: logit, log-probability, probability, margin, cross-entropy, or "
+        "against:CLASS, the logit minus that of another class by index.", "--score",
     ),
     "task": _common(
         "How outputs are read: auto, multiclass, binary, multilabel or regression.", "--task",
