@@ -1,0 +1,1 @@
+"""The live explorer: maps of one image that are refined while their settings are changed."""
