@@ -50,6 +50,10 @@ Message = tuple[dict[str, Any], bytes]
 Asked = Mapping[str, Any]
 
 
+def _still_wanted() -> bool:
+    return False
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Image:
     """x: `[1, C, H, W]`. options: that name it on the command line."""
@@ -71,7 +75,11 @@ class Explorer:
     _images: OrderedDict[str, _Image] = field(default_factory=OrderedDict)
 
     def answer(
-        self, asked: Asked, body: bytes = b"", user: str = "", gone: Callable[[], bool] = bool
+        self,
+        asked: Asked,
+        body: bytes = b"",
+        user: str = "",
+        gone: Callable[[], bool] = _still_wanted,
     ) -> Iterator[Message]:
         """The messages that answer a request, as soon as they are known.
 
@@ -79,7 +87,7 @@ class Explorer:
         Errors: ValueError for a request that cannot be answered, Gone for one that was given up.
         """
         expect(isinstance(asked, Mapping), "a request", "a JSON object", type(asked).__name__)
-        given = {key: value for key, value in asked.items() if key != "do"}
+        given = {k: v for k, v in asked.items() if k != "do" and v is not None}
         action = _ACTIONS[choose("do", str(asked.get("do")), _ACTIONS)]
         try:
             yield from action(self, given, body, user, gone)
@@ -165,7 +173,7 @@ class Explorer:
         with self.turns.turn(user, gone) as between:
             score = Score(self.network.model.module, kind="probability", check=False)
             bound = replace(score.bind(x, target), meter=between)
-            found = {}
+            found: dict[str, Any] = {}
             for name, curve, by in (
                 ("deletion", deletion_curve, MEAN), ("insertion", insertion_curve, BLUR),
             ):  # fmt: skip

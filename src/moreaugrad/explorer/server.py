@@ -116,9 +116,9 @@ class Server:
             except Gone:
                 pass
             except ValueError as error:
-                put(packed(({"error": str(error)}, b"")))
+                put(packed(({"refused": str(error)}, b"")))
             except Exception as error:  # models are code of others, which may raise anything
-                put(packed(({"error": first_line(error)}, b"")))
+                put(packed(({"refused": first_line(error)}, b"")))
             finally:
                 put(None)
 

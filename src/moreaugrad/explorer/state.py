@@ -66,7 +66,7 @@ class State:
         target = {} if self.target is None else {"--target": str(self.target)}
         seed = {"--seed": str(self.seed)} if self.seed else {}
         own = {
-            "--quality" if name == "tolerance" else f"--{name}": shown(value)
+            f"--{name}": shown(value)
             for name, value in self.settings.items()
         }
         return {"--methods": self.method, **target, **own, **seed}

@@ -10,7 +10,7 @@ async function* ask(request, body, signal) {
   });
   if (!answer.ok) throw new Error(await answer.text());
   for await (const [header, buffer] of messages(answer.body.getReader())) {
-    if (header.error) throw new Error(header.error);
+    if (header.refused) throw new Error(header.refused);
     yield [header, buffer];
   }
 }
