@@ -9,6 +9,7 @@ from contextlib import suppress
 from moreaugrad.cli import screen
 from moreaugrad.cli.commands import CommonOptions
 from moreaugrad.cli.interruption import DONE, Interrupted, interruptible
+from moreaugrad.runs.plans.option import given_options
 from moreaugrad.runs.plans.serve import ServePlan
 
 MISSING = "serve: expected the packages of the live explorer: pip install 'moreaugrad[explorer]'"
@@ -19,21 +20,22 @@ def serve(plan: ServePlan, output: CommonOptions) -> int:
     try:
         import uvicorn
 
-        from moreaugrad.explorer.server import Server, is_local
+        from moreaugrad.explorer.server import Server
     except ImportError as error:
         raise ValueError(f"{MISSING} ({error})") from error
-    from moreaugrad.explorer.core import explorer_of
+    from moreaugrad.explorer.core import Explorer
     from moreaugrad.runs.inputs import Inputs
     from moreaugrad.runs.network import Network
 
     network = Network.load(plan.model, plan.compute)
     some = plan.data.files or plan.data.source is not None
     inputs = Inputs.open(plan.data, 0, network) if some else None
-    server = Server(explorer_of(network, inputs, plan.model, plan.compute), plan.host)
+    given = given_options(plan.model) | given_options(plan.compute)
+    server = Server(Explorer(network=network, inputs=inputs, options=given), plan.host)
     with _bound(plan.host, plan.port) as listening:
         named = f"[{plan.host}]" if ":" in plan.host else plan.host
         address = f"http://{named}:{listening.getsockname()[1]}/{server.token}/"
-        if not is_local(plan.host):
+        if not server.local:
             screen.note(
                 f"warning: {plan.host} can be reached from other machines: whoever knows the "
                 "address uses this network and this computer, and nothing is encrypted"

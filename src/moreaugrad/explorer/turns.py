@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 
 REMEMBERED = 256
@@ -19,42 +18,18 @@ class Turns:
     """Who has waited since its own last pass for longest goes first, however much others ask."""
 
     def __init__(self) -> None:
-        self._changed, self._numbers = threading.Condition(), count(1)
+        self._changed, self._numbers, self._busy = threading.Condition(), count(1), False
         self._waiting: dict[int, str] = {}
         self._served: dict[str, int] = {}
-        self._busy = False
 
-    @contextmanager
-    def turn(self, user: str, gone: Callable[[], bool]) -> Iterator[Callable[[int], None]]:
-        """While open, the device is this user's; the function given lets others in between passes.
-
-        Errors: Gone, at the begin and from that function, as soon as `gone` is true.
-        """
-        self._take(user, gone)
-        held = True
-
-        def between(evaluations: int = 0) -> None:
-            nonlocal held
-            self._release()
-            held = False
-            self._take(user, gone)
-            held = True
-
-        try:
-            yield between
-        finally:
-            if held:
-                self._release()
-
-    def _take(self, user: str, gone: Callable[[], bool]) -> None:
+    def take(self, user: str, gone: Callable[[], bool]) -> None:
+        """Waits for a turn. Errors: Gone as soon as `gone` is true."""
         with self._changed:
             ticket = next(self._numbers)
             self._waiting[ticket] = user
-            try:
-                while not gone() and (self._busy or self._next() != ticket):
-                    self._changed.wait(0.1)
-            finally:
-                del self._waiting[ticket]
+            while not gone() and (self._busy or self._next() != ticket):
+                self._changed.wait(0.1)
+            del self._waiting[ticket]
             if gone():
                 self._changed.notify_all()
                 raise Gone
@@ -67,7 +42,29 @@ class Turns:
     def _next(self) -> int:
         return min(self._waiting, key=lambda t: (self._served.get(self._waiting[t], 0), t))
 
-    def _release(self) -> None:
+    def give(self) -> None:
+        """Ends a turn."""
         with self._changed:
             self._busy = False
             self._changed.notify_all()
+
+
+class Turn:
+    """While open, the device is a user's; called between passes, it lets others in."""
+
+    def __init__(self, turns: Turns, user: str, gone: Callable[[], bool]) -> None:
+        self._turns, self._user, self._gone, self._held = turns, user, gone, False
+
+    def __enter__(self) -> Turn:
+        self._turns.take(self._user, self._gone)
+        self._held = True
+        return self
+
+    def __call__(self, evaluations: int = 0) -> None:
+        self.__exit__()
+        self.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        if self._held:
+            self._held = False
+            self._turns.give()

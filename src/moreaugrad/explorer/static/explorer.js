@@ -1,64 +1,22 @@
-// The explorer, in any shell. ask(request, body, signal) yields [header, buffer] messages.
-import { magnitudes, messages, painted, ranks, reduced, regions, thresholded, weight } from "./maps.js";
+// The explorer, in any shell. ask(request, body, signal) yields messages, [header, buffer].
+import { magnitudes, painted, ranks, reduced, regions, thresholded, weight } from "./maps.js";
 
-const TEMPLATE = `
-<header><h1>Explorer</h1><span data-is="model"></span>
- <label class="field">Image <select data-is="images"></select></label>
- <label class="button">Open…<input type="file" accept="image/*" data-is="file" class="unseen"></label></header>
-<p class="error" role="alert" data-is="error" hidden></p>
-<button type="button" class="drop" data-is="drop">Drop an image here, paste one, or choose a file</button>
-<main data-is="main" hidden>
- <section class="panes" data-is="panes" aria-label="Maps"></section>
- <section class="side">
-  <h2>Prediction</h2><p class="hint">Choose a class to explain it, “vs” for one class against another.</p>
-  <ul class="classes" data-is="classes"></ul>
-  <label class="field">Another class <input list="labels" data-is="other" placeholder="name or number"></label>
-  <datalist id="labels" data-is="labels"></datalist>
-  <h2>Map</h2>
-  <label class="slider"><span>Kept</span><input type="range" min="0" max="100" step=".5" data-is="sparsity"><output></output></label>
-  <label class="check"><input type="checkbox" data-is="fix"> fix the weight eta, not the fraction of zeros</label>
-  <label class="slider"><span>rho</span><input type="range" min="-2" max="1" step=".05" data-is="rho"><output></output></label>
-  <label class="slider"><span>sigma</span><input type="range" min="0" max=".5" step=".01" data-is="sigma"><output></output></label>
-  <div class="row"><label class="field">Quality <select data-is="quality"></select></label>
-   <label class="field">Seed <input type="number" min="0" step="1" data-is="seed"></label></div>
-  <h2>Try it yourself</h2>
-  <div class="row" role="group" aria-label="Pointer"><button type="button" data-tool="look">Look</button>
-   <button type="button" data-tool="blur">Blur brush</button><button type="button" data-tool="mean">Grey brush</button>
-   <button type="button" data-is="clear">Undo</button></div>
-  <p class="hint" data-is="effect" aria-live="polite">Paint over the image: the probabilities answer.</p>
-  <div class="row"><button type="button" data-is="measure">Delete and insert by rank</button>
-   <select data-is="curve" aria-label="Curve" hidden><option>deletion</option><option>insertion</option></select></div>
-  <div data-is="scrub" hidden><svg viewBox="-2 -4 104 58" data-is="chart" role="img"></svg>
-   <label class="slider"><span>Replaced</span><input type="range" min="0" step="1" data-is="step"><output></output></label></div>
-  <h2>Keep it</h2>
-  <div class="row"><button type="button" data-save="png">PNG</button><button type="button" data-save="svg">SVG</button>
-   <button type="button" data-save="npz">npz</button>
-   <label class="field">Copy as <select data-is="recipe"><option value="command">command</option><option value="toml">TOML</option><option value="python">Python</option></select></label>
-   <button type="button" data-is="copy">Copy</button></div>
-  <pre tabindex="0" data-is="text"></pre>
- </section></main>`;
-const PANE = `<div class="row"><label class="field">Method <select data-is="method"></select></label>
- <label class="field">View <select data-is="view"><option>overlay</option><option>signed</option><option value="heat">magnitude</option><option>masked</option><option>photo</option></select></label>
- <button type="button" data-is="compare"></button></div>
- <figure tabindex="0" data-is="figure" aria-label="Map: move the crosshair with the arrow keys"><canvas data-is="photo"></canvas><canvas data-is="map"></canvas><canvas data-is="marks"></canvas></figure>
- <p class="readout" data-is="readout" aria-live="polite"></p>
- <div class="progress"><div><i data-is="bar"></i></div><button type="button" data-is="stop">Stop</button></div>
- <p class="status" data-is="status" aria-live="polite"></p>`;
 const WAIT = 300;  // milliseconds after the last change before a map is solved again
-const KEPT = 3;  // powers of ten that the slider of kept entries spans
+const DECADES = 3;  // that the slider of kept entries spans
+const EFFECT = "Blur or erase a part with the pointer: the probabilities answer.";
 
 const finder = root => name => root.querySelector(`[data-is="${name}"]`);
-const percent = v => v == null ? "?" : v > .9995 || v < .0005 ? `${(100 * v).toPrecision(2)} %` : `${+(100 * v).toPrecision(3)} %`;
+const percent = v => v == null ? "?" : v > .9995 && v < 1 ? "> 99.9 %" : v > 0 && v < 1e-4 ? "< 0.01 %" : `${+(100 * v).toPrecision(3)} %`;
+const clamp = (v, most) => Math.max(0, Math.min(most, v));
+const sized = (canvas, width, height) => canvas.width === width && canvas.height === height ? canvas : Object.assign(canvas, { width, height });
+const canvas = (width, height) => sized(document.createElement("canvas"), width, height);
+const escaped = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt()};`);
 const add = (parent, tag, text, given = {}) => {
-  const made = Object.assign(document.createElement(tag), given);
+  const made = parent.appendChild(document.createElement(tag));
   made.textContent = text;
-  parent.append(made);
-  return made;
+  return Object.assign(made, given);
 };
-const debounced = work => { let timer; return () => { clearTimeout(timer); timer = setTimeout(work, WAIT); }; };
-const drawn = (canvas, pixels, width) => canvas.getContext("2d").putImageData(new ImageData(pixels, width), 0, 0);
 
-/** Saves a blob, by the browser's own means. */
 function save(blob, name) {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
   link.click();
@@ -69,18 +27,16 @@ function save(blob, name) {
 class Pane {
   constructor(explorer, method) {
     this.explorer = explorer;
-    this.root = add(explorer.get("panes"), "article", "", { className: "pane" });
-    this.root.innerHTML = PANE;
+    this.root = explorer.get("panes").appendChild(explorer.get("pane").content.firstElementChild.cloneNode(true));
     this.get = finder(this.root);
     for (const [name, { summary }] of Object.entries(explorer.info.methods))
       add(this.get("method"), "option", name, { value: name, title: summary });
     this.get("method").value = method;
-    this.get("method").onchange = () => { this.frame = null; explorer.fitted(); this.solve(); };
+    this.get("method").onchange = () => { this.frame = null; explorer.fit(); this.solve(); };
     this.get("view").onchange = () => this.draw();
     this.get("stop").onclick = () => this.stop();
     const figure = this.get("figure");
-    figure.onpointermove = event => explorer.point(this, event);
-    figure.onpointerdown = event => { figure.setPointerCapture(event.pointerId); explorer.point(this, event); };
+    figure.onpointermove = figure.onpointerdown = event => explorer.point(figure, event);
     figure.onpointerup = () => explorer.painted();
     figure.onpointerleave = () => explorer.tool === "look" && explorer.look(null);
     figure.onkeydown = event => explorer.key(event);
@@ -88,227 +44,210 @@ class Pane {
 
   get method() { return this.get("method").value; }
 
+  has(setting) { return this.explorer.info.methods[this.method].settings.includes(setting); }
+
   stop() {
     this.abort?.abort();
-    this.abort = null;
-    this.get("stop").disabled = true;
+    this.busy(this.abort = null);
     if (this.frame && !this.frame.done) this.status("stopped");
+  }
+
+  busy(abort) {
+    this.get("stop").disabled = !abort;
+    this.root.setAttribute("aria-busy", !!abort);
   }
 
   /** Solves again. behind: the old map stays until the new one is as good. */
   async solve(behind = false) {
     this.stop();
-    const { explorer } = this, abort = this.abort = new AbortController(), old = this.frame;
-    const state = this.state = { ...explorer.state, method: this.method };
-    this.get("stop").disabled = false;
-    this.root.setAttribute("aria-busy", "true");
+    const { explorer, frame: old } = this, abort = new AbortController();
+    this.busy(this.abort = abort);
+    this.state = { ...explorer.state, method: this.method };
     if (!old) this.status("computing the first map…");
     try {
-      for await (const [header, buffer] of explorer.ask({ do: "explain", ...state }, null, abort.signal)) {
+      for await (const [header, buffer] of explorer.ask({ do: "explain", ...this.state }, null, abort.signal)) {
         if (abort !== this.abort) return;
-        if (header.threshold) { this.recipes = header; explorer.recipe(); continue; }
-        if (behind && old && !header.done && !(header.error <= old.error)) { this.status("solving again behind", header); continue; }
-        this.show(header, buffer);
+        if (header.threshold) this.recipes = header;
+        else if (!behind || !old || header.done || header.error <= old.error) this.show(header, buffer);
+        else this.status("solving again behind", header);
+        explorer.recipe();
       }
-      if (abort === this.abort) this.abort = null;
     } catch (error) {
-      if (abort === this.abort) { this.status("failed"); explorer.fail(error); }
+      if (abort !== this.abort) return;
+      this.status("failed");
+      explorer.fail(error);
     }
-    if (!this.abort) { this.get("stop").disabled = true; this.root.removeAttribute("aria-busy"); }
+    if (abort === this.abort) this.busy(this.abort = null);
   }
 
   show(frame, buffer) {
     const size = this.explorer.shape.reduce((a, b) => a * b);
+    this.z = null;
     frame.arrays.forEach((name, i) => { this[name] = new Float32Array(buffer, 4 * size * i, size); });
-    if (!frame.arrays.includes("z")) this.z = null;
     this.rule = this.recipes.threshold;
     this.sorted = magnitudes(this.gradient, this.explorer.shape, this.rule);
     this.frame = frame;
     this.threshold();
-    this.status("");
+    this.status();
   }
 
   status(words, frame = this.frame) {
-    const goal = this.explorer.info.qualities[this.explorer.state.quality];
-    const known = frame && frame.error != null;
-    const error = known ? `error about ${percent(frame.error)}${"rho" in this.has ? `, goal ${percent(goal)}` : ""}` : "";
-    const count = frame ? `${frame.evaluations} evaluations, ${frame.seconds.toFixed(1)} s` : "";
-    this.get("status").textContent = [words || frame?.status, frame?.done ? frame.remedy : error, count].filter(Boolean).join(" · ");
+    const goal = this.explorer.info.qualities[this.explorer.state.quality], known = frame?.error != null, bar = this.get("bar");
+    const error = known && `error about ${percent(frame.error)}${this.has("rho") ? `, goal ${percent(goal)}` : ""}`;
+    const cost = frame && `${frame.evaluations} evaluations in ${frame.seconds.toFixed(1)} s`;
+    this.get("status").textContent = [words || frame?.status, frame?.done ? frame.remedy : error, cost].filter(Boolean).join(" · ");
     this.get("status").classList.toggle("bad", !!frame?.failed);
-    const done = frame?.done ? 1 : known ? Math.min(.98, Math.log(1 / Math.min(1, frame.error)) / Math.log(1 / goal)) : frame ? .1 : .02;
-    this.get("bar").style.width = `${100 * done}%`;
-    this.get("bar").className = frame?.done ? "done" : "";
+    const part = known ? Math.log(Math.min(1, frame.error)) / Math.log(goal) : frame ? .1 : .02;
+    bar.style.width = `${100 * (frame?.done ? 1 : Math.min(.98, part))}%`;
+    bar.className = frame?.done ? "done" : "";
   }
-
-  get has() { return Object.fromEntries(this.explorer.info.methods[this.method].settings.map(name => [name, 1])); }
 
   /** The map of the averaged gradient at the slider's fraction of zeros. */
   threshold() {
     if (!this.frame) return;
-    const { shape, state } = this.explorer;
-    this.eta = this.rule.kind === "keep" && state.sparsity <= 0 ? 0 : weight(this.sorted, state.sparsity);
-    this.map = thresholded(this.gradient, shape, this.rule, this.eta);
-    this.values = reduced(this.map, shape, true);
+    this.eta = weight(this.sorted, this.explorer.state.sparsity);
+    this.map = thresholded(this.gradient, this.explorer.shape, this.rule, this.eta);
     this.ranks = null;
     this.draw();
   }
 
   draw() {
-    const [, height, width] = this.explorer.shape, view = this.get("view").value;
-    this.get("figure").dataset.view = view;
-    for (const name of ["photo", "map", "marks"])
-      if (this.get(name).width !== width || this.get(name).height !== height) Object.assign(this.get(name), { width, height });
-    this.get("photo").getContext("2d").drawImage(this.explorer.photo, 0, 0);
-    if (this.map) drawn(this.get("map"), painted(this.map, this.explorer.shape, view, this.explorer.info.palettes), width);
-    else this.get("map").getContext("2d").clearRect(0, 0, width, height);
+    const { shape, photo, info: { palettes } } = this.explorer, view = this.get("figure").dataset.view = this.get("view").value;
+    const [below, above] = ["photo", "map", "marks"].map(name => sized(this.get(name), shape[2], shape[1]).getContext("2d"));
+    below.drawImage(photo, 0, 0);
+    above.clearRect(0, 0, shape[2], shape[1]);
+    if (this.frame) above.putImageData(new ImageData(painted(this.map, shape, view, palettes), shape[2]), 0, 0);
     this.mark();
   }
 
   /** The crosshair, and the pixels that are replaced. */
   mark() {
-    const { cross, replaced, shape: [, height, width] } = this.explorer;
-    const context = this.get("marks").getContext("2d");
+    const { cross, replaced, shape: [, height, width] } = this.explorer, context = this.get("marks").getContext("2d");
     context.clearRect(0, 0, width, height);
     if (replaced) context.putImageData(replaced, 0, 0);
-    this.get("readout").textContent = "";
-    if (!cross) return;
     context.fillStyle = "#0bf";
-    context.fillRect(cross[0], 0, 1, height);
-    context.fillRect(0, cross[1], width, 1);
-    if (this.map) this.get("readout").textContent = this.read(cross[1] * width + cross[0]);
+    if (cross) context.fillRect(cross[0], 0, 1, height);
+    if (cross) context.fillRect(0, cross[1], width, 1);
+    this.get("readout").textContent = cross && this.frame ? this.read(...cross) : "";
   }
 
-  read(at) {
-    this.ranks ??= ranks(reduced(this.map, this.explorer.shape, false));
-    const value = this.values[at], size = this.values.length, z = this.z && this.certainty(at);
-    const sign = value > 0 ? "raises the score" : value < 0 ? "lowers the score" : "zero in this map";
-    const sure = z == null || Number.isNaN(z) ? "" : ` · ${z > 3 ? "certain" : z > 1.96 ? "fairly certain" : "uncertain"} (z ${z.toFixed(1)})`;
-    return `${at % size % this.explorer.shape[2]}, ${Math.floor(at / this.explorer.shape[2])}: ${value.toPrecision(3)} · ${sign} · rank ${this.ranks[at] + 1} of ${size}${sure}`;
-  }
-
-  /** z of the place's largest entry. */
-  certainty(at) {
-    const size = this.values.length, channels = [...Array(this.explorer.shape[0]).keys()].map(c => c * size + at);
-    return this.z[channels.reduce((a, b) => Math.abs(this.gradient[b]) > Math.abs(this.gradient[a]) ? b : a)];
+  read(x, y) {
+    const { shape: [channels, height, width], shape } = this.explorer, at = y * width + x, size = height * width;
+    this.ranks ??= [reduced(this.map, shape, true), ranks(reduced(this.map, shape, false))];
+    const [values, order] = this.ranks, value = values[at];
+    const places = [...Array(channels).keys()].map(c => c * size + at);
+    const z = this.z?.[places.reduce((a, b) => Math.abs(this.gradient[b]) > Math.abs(this.gradient[a]) ? b : a)];
+    const sure = z >= 0 ? ` · ${z > 3 ? "certain" : z > 1.96 ? "likely" : "uncertain"} (z = ${z.toFixed(1)})` : "";
+    const words = value ? `${value.toPrecision(3)} ${value > 0 ? "raises" : "lowers"} the score · rank ${order[at] + 1} of ${size}` : "zero in this map";
+    return `(${x}, ${y}) ${words}${sure}`;
   }
 
   composed(scale) {
-    const [, height, width] = this.explorer.shape;
-    const canvas = Object.assign(document.createElement("canvas"), { width: width * scale, height: height * scale });
-    const context = canvas.getContext("2d");
+    const { width, height } = this.get("photo"), made = canvas(scale * width, scale * height), context = made.getContext("2d");
     for (const name of ["photo", "map"]) {
       context.imageSmoothingEnabled = name === "photo";
-      context.filter = name === "photo" && this.get("view").value === "overlay" ? "grayscale(1) brightness(.8)" : "none";
-      context.drawImage(this.get(name), 0, 0, canvas.width, canvas.height);
+      context.filter = name === "photo" ? getComputedStyle(this.get(name)).filter : "none";
+      context.drawImage(this.get(name), 0, 0, made.width, made.height);
     }
-    return canvas;
+    return made;
   }
 }
 
 class Explorer {
   constructor(root, ask) {
-    Object.assign(this, { root, tool: "look", panes: [], cross: null, replaced: null, state: {} });
-    this.ask = (request, body, signal) => ask(request, body, signal);
-    root.classList.add("explorer");
-    root.innerHTML = TEMPLATE;
-    this.get = finder(root);
+    Object.assign(this, { root, ask, get: finder(root), tool: "look", panes: [], cross: null, replaced: null });
   }
 
   async one(request, body) {
-    for await (const message of this.ask(request, body, this.closed)) return message;
+    for await (const message of this.ask(request, body)) return message;
     throw new Error("no answer");
   }
 
   fail(error) {
-    this.get("error").textContent = error?.message ?? String(error ?? "");
+    this.get("error").textContent = error?.message ?? "";
     this.get("error").hidden = !error;
   }
 
+  label(index) { return this.info.labels[index] ?? `class ${index}`; }
+
   async start() {
     [this.info] = await this.one({ do: "info" });
-    this.get("model").textContent = this.info.model;
-    for (const { id, name } of this.info.images) add(this.get("images"), "option", name, { value: id });
-    this.info.labels.forEach(label => add(this.get("labels"), "option", label, { value: label }));
-    Object.entries(this.info.qualities).forEach(([name, goal]) => add(this.get("quality"), "option", `${name} (${percent(goal)})`, { value: name }));
-    this.state = { image: "", target: null, against: null, sparsity: .9, eta: null, rho: 1, sigma: .15, seed: 0, quality: "standard", ...this.info.state };
-    const { method = "sparse-moreaugrad", ...state } = this.state;
-    this.state = state;
-    this.panes = [new Pane(this, method)];
+    const { images, labels, model, qualities, state } = this.info;
+    this.get("model").textContent = model;
+    images.forEach(({ id, name }) => add(this.get("images"), "option", name, { value: id }));
+    labels.forEach(value => add(this.get("labels"), "option", value, { value }));
+    for (const [value, goal] of Object.entries(qualities)) add(this.get("quality"), "option", `${value} (${percent(goal)})`, { value });
+    this.state = { sparsity: .9, rho: 1, sigma: .15, seed: 0, quality: "standard", eta: null, against: null, ...state };
+    this.panes = [new Pane(this, this.state.method ?? "sparse-moreaugrad")];
     this.listen();
-    this.fitted();
-    if (this.info.images.length) await this.open({ image: this.info.images[0].id });
+    this.fit();
+    this.get("drop").hidden = images.length > 0;
+    if (images.length) await this.open({ image: images[0].id, target: state.target });
   }
 
   listen() {
-    const on = (name, event, work) => this.get(name).addEventListener(event, work);
-    on("images", "change", () => this.open({ image: this.get("images").value }));
-    on("file", "change", event => this.read(event.target.files[0]));
+    const { state, root } = this, each = (which, work) => root.querySelectorAll(which).forEach(work);
+    const on = (name, event, work) => this.get(name).addEventListener(event, async given => {
+      try { await work(given.target); } catch (error) { this.fail(error); }
+    });
+    const later = behind => { clearTimeout(this.timer); this.timer = setTimeout(() => this.solve(behind), WAIT); };
+    on("images", "change", ({ value }) => this.open({ image: value }));
+    on("file", "change", ({ files }) => this.upload(files));
     on("drop", "click", () => this.get("file").click());
-    this.root.addEventListener("dragover", event => event.preventDefault());
-    this.root.addEventListener("drop", event => { event.preventDefault(); this.read(event.dataTransfer.files[0]); });
-    this.root.ownerDocument.addEventListener("paste", event => this.root.isConnected && this.read(event.clipboardData.files[0]));
-    const again = debounced(() => this.solve()), behind = debounced(() => this.solve(true));
-    const { state } = this, solved = { rho: v => +(10 ** v).toPrecision(2), sigma: Number };
-    this.get("sparsity").value = -100 / KEPT * Math.log10(1 - state.sparsity);
-    this.get("rho").value = Math.log10(state.rho);
-    for (const name of ["sigma", "quality", "seed"]) this.get(name).value = state[name];
-    on("sparsity", "input", event => {
-      state.sparsity = +(1 - 10 ** (-KEPT * event.target.value / 100)).toPrecision(4);
+    root.ondragover = event => event.preventDefault();
+    root.ondrop = event => { event.preventDefault(); this.upload(event.dataTransfer.files); };
+    root.ownerDocument.addEventListener("paste", event => root.isConnected && this.upload(event.clipboardData.files));
+    Object.entries({
+      sparsity: -100 / DECADES * Math.log10(1 - state.sparsity), rho: Math.log10(state.rho),
+      sigma: state.sigma, quality: state.quality, seed: state.seed,
+    }).forEach(([name, value]) => { this.get(name).value = value; });
+    on("sparsity", "input", ({ value }) => {
+      state.sparsity = +(1 - 10 ** (-DECADES * value / 100)).toPrecision(4);
       this.panes.forEach(pane => pane.threshold());
       this.fix();
-      if (this.panes.some(pane => pane.rule?.kind !== "keep")) behind();
+      if (this.panes.some(pane => pane.rule?.kind !== "keep")) later(true);
     });
-    on("fix", "change", () => { this.fix(); behind(); });
-    for (const [name, value] of Object.entries(solved))
-      on(name, "input", event => { state[name] = value(event.target.value); this.labels(); again(); });
-    on("quality", "change", event => { state.quality = event.target.value; again(); });
-    on("seed", "change", event => { state.seed = Math.max(0, Math.trunc(event.target.value) || 0); again(); });
-    on("other", "change", event => this.other(event.target));
-    this.root.querySelectorAll("[data-tool]").forEach(button => { button.onclick = () => this.use(button.dataset.tool); });
+    on("fix", "change", () => { this.fix(); later(true); });
+    for (const [name, read] of [["rho", v => +(10 ** v).toPrecision(2)], ["sigma", Number], ["quality", String], ["seed", v => clamp(Math.trunc(v) || 0, 2 ** 31)]])
+      on(name, "input", ({ value }) => { state[name] = read(value); this.labels(); later(false); });
+    on("other", "change", input => this.other(input));
+    each("[data-tool]", button => { button.onclick = () => this.use(button.dataset.tool); });
     on("clear", "click", () => this.clear());
-    on("measure", "click", () => this.measure().catch(error => this.fail(error)));
+    on("measure", "click", () => this.measure());
     on("step", "input", () => this.scrub());
     on("curve", "change", () => this.scrub());
-    this.root.querySelectorAll("[data-save]").forEach(button => { button.onclick = () => this.save(button.dataset.save).catch(error => this.fail(error)); });
+    each("[data-save]", button => { button.onclick = () => this.save(button.dataset.save).catch(error => this.fail(error)); });
     on("recipe", "change", () => this.recipe());
-    on("copy", "click", async () => {
+    on("copy", "click", () => {
       getSelection().selectAllChildren(this.get("text"));
-      await navigator.clipboard?.writeText(this.get("text").textContent).catch(() => null);
+      return navigator.clipboard?.writeText(this.get("text").textContent);
     });
     this.use("look");
   }
 
-  read(file) {
-    if (file) this.open({ name: file.name }, file);
-  }
+  upload([file]) { return file && this.open({ name: file.name }, file).catch(error => this.fail(error)); }
 
-  async open(asked, body) {
-    try {
-      this.panes.forEach(pane => { pane.stop(); pane.frame = pane.map = null; });
-      const [found, png] = await this.one({ do: "open", ...asked }, body);
-      this.photo = await createImageBitmap(new Blob([png], { type: "image/png" }));
-      Object.assign(this.state, { image: found.image, target: null, against: null });
-      Object.assign(this, { shape: found.shape, classes: found.classes, name: found.name });
-      const known = [...this.get("images").options].some(one => one.value === found.image);
-      if (!known) add(this.get("images"), "option", found.name, { value: found.image });
-      this.get("images").value = found.image;
-      this.get("drop").hidden = true;
-      this.get("main").hidden = false;
-      this.fail(null);
-      this.clear();
-      this.bars();
-      this.panes.forEach(pane => pane.draw());
-      this.solve();
-    } catch (error) { this.fail(error); }
+  async open({ target = null, ...asked }, body) {
+    this.panes.forEach(pane => { pane.stop(); pane.frame = null; });
+    const [found, png] = await this.one({ do: "open", ...asked }, body), list = this.get("images");
+    this.photo = await createImageBitmap(new Blob([png], { type: "image/png" }));
+    Object.assign(this.state, { image: found.image, target });
+    Object.assign(this, { shape: found.shape, classes: found.classes, name: found.name });
+    if (![...list.options].some(one => one.value === found.image)) add(list, "option", found.name, { value: found.image });
+    list.value = found.image;
+    this.get("drop").hidden = !(this.get("main").hidden = false);
+    this.fail(null);
+    this.clear();
+    this.panes.forEach(pane => pane.draw());
+    this.explain(target, this.state.against);
   }
 
   solve(behind = false) {
-    if (!this.shape) return;
     this.get("scrub").hidden = this.get("curve").hidden = true;
-    this.panes.forEach(pane => pane.solve(behind));
+    if (this.shape) this.panes.forEach(pane => pane.solve(behind));
   }
 
-  /** A weight that is fixed is the one of the slider. */
+  /** A fixed weight is the one of the slider. */
   fix() {
     const [{ eta }] = this.panes;
     this.state.eta = this.get("fix").checked && eta ? +eta.toPrecision(4) : null;
@@ -316,53 +255,59 @@ class Explorer {
   }
 
   labels() {
-    const label = (name, text) => { this.get(name).parentElement.querySelector("output").textContent = text; };
-    label("sparsity", `${percent(1 - this.state.sparsity)}${this.state.eta == null ? "" : ` (eta ${this.state.eta})`}`);
-    label("rho", this.state.rho);
-    label("sigma", this.state.sigma || "0 (none)");
+    const texts = { sparsity: percent(this.state.sparsity), rho: this.state.rho, sigma: this.state.sigma || "0 (none)" };
+    for (const [name, text] of Object.entries(texts)) this.get(name).parentElement.querySelector("output").textContent = text;
+    this.get("eta").textContent = this.state.eta ?? "";
   }
 
   /** Which settings the methods have, and the button that adds or removes a pane. */
-  fitted() {
-    for (const [name, of] of [["rho", "rho"], ["sigma", "sigma"], ["fix", "eta"], ["quality", "tolerance"], ["seed", "seed"]])
-      this.get(name).disabled = !this.panes.some(pane => of in pane.has);
+  fit() {
+    for (const [name, of] of Object.entries({ rho: "rho", sigma: "sigma", fix: "eta", quality: "tolerance", seed: "seed" }))
+      this.get(name).disabled = !this.panes.some(pane => pane.has(of));
     this.get("panes").classList.toggle("two", this.panes.length > 1);
-    this.panes.forEach((pane, i) => {
-      const button = pane.get("compare");
-      button.textContent = i ? "Close" : "Compare";
-      button.hidden = !i && this.panes.length > 1;
-      button.onclick = () => {
-        if (i) { pane.stop(); pane.root.remove(); this.panes.pop(); }
-        else { this.panes.push(new Pane(this, pane.method === "smoothgrad" ? "sparse-moreaugrad" : "smoothgrad")); this.panes[1].draw(); this.panes[1].solve(); }
-        this.fitted();
-      };
-    });
+    this.panes.forEach((pane, i) => Object.assign(pane.get("compare"), {
+      textContent: i ? "Close" : "Compare", hidden: !i && this.panes.length > 1, onclick: () => i ? this.close(pane) : this.compare(pane),
+    }));
     this.labels();
   }
 
+  compare({ method }) {
+    this.panes.push(new Pane(this, method === "smoothgrad" ? "sparse-moreaugrad" : "smoothgrad"));
+    this.panes[1].draw();
+    this.panes[1].solve();
+    this.fit();
+  }
+
+  close(pane) {
+    pane.stop();
+    pane.root.remove();
+    this.panes.pop();
+    this.fit();
+  }
+
   bars() {
-    const list = this.get("classes"), focused = [...list.querySelectorAll("button")].indexOf(list.getRootNode().activeElement);
+    const list = this.get("classes"), { edited, state } = this, target = state.target ?? this.classes[0]?.class;
+    const focused = [...list.querySelectorAll("button")].indexOf(list.getRootNode().activeElement);
     list.replaceChildren();
-    const target = this.state.target ?? this.classes[0]?.class;
     this.classes.forEach((one, i) => {
       const row = add(list, "li", ""), bar = add(row, "button", "", { className: "class", type: "button" });
-      bar.setAttribute("aria-pressed", one.class === target);
+      const rival = add(row, "button", "vs", { type: "button", disabled: one.class === target });
+      const now = edited ? edited[i] : one.probability;
       add(bar, "span", one.label);
-      add(bar, "b", this.edited ? `${percent(one.probability)} → ${percent(this.edited[i])}` : percent(one.probability));
-      const share = this.edited ? this.edited[i] : one.probability;
-      add(bar, "i", "").style.width = `${100 * (share ?? 0)}%`;
-      if (this.edited) Object.assign(add(bar, "i", "", { className: "before" }).style, { width: `${100 * one.probability}%` });
+      add(bar, "b", (edited ? `${percent(one.probability)} → ` : "") + percent(now));
+      add(bar, "i", "").style.width = `${100 * now}%`;
+      if (edited) add(bar, "i", "", { className: "before" }).style.width = `${100 * one.probability}%`;
+      bar.setAttribute("aria-pressed", one.class === target);
       bar.onclick = event => event.shiftKey ? this.explain(target, one.class) : this.explain(one.class, null);
-      const rival = add(row, "button", "vs", { className: "vs", type: "button", disabled: one.class === target });
-      rival.setAttribute("aria-pressed", one.class === this.state.against);
-      rival.setAttribute("aria-label", `Explain the target against ${one.label}`);
-      rival.onclick = () => this.explain(target, one.class === this.state.against ? null : one.class);
+      rival.setAttribute("aria-pressed", one.class === state.against);
+      rival.setAttribute("aria-label", `Explain it against ${one.label}`);
+      rival.onclick = () => this.explain(target, one.class === state.against ? null : one.class);
     });
     list.querySelectorAll("button")[focused]?.focus();
   }
 
   explain(target, against) {
-    if (target === against) return;
+    if (against != null && target === against) return;
     Object.assign(this.state, { target, against });
     this.panes.forEach(pane => { pane.frame = null; });
     this.bars();
@@ -370,36 +315,37 @@ class Explorer {
   }
 
   async other(input) {
-    const text = input.value.trim(), found = this.info.labels.indexOf(text);
-    const index = found >= 0 ? found : /^\d+$/.test(text) ? +text : -1;
+    const text = input.value.trim(), found = this.info.labels.indexOf(text), index = found < 0 && /^\d+$/.test(text) ? +text : found;
     if (!text) return;
-    if (index < 0) return this.fail(new Error(`there is no class ${text}`));
+    if (index < 0) throw new Error(`there is no class ${text}`);
+    const nothing = new Uint8Array(this.shape[1] * this.shape[2]);
+    const [{ probabilities }] = await this.one({ do: "edit", image: this.state.image, how: "mean", classes: [index] }, nothing);
     this.fail(null);
     input.value = "";
-    if (!this.classes.some(one => one.class === index)) {
-      const [{ probabilities }] = await this.one({ do: "edit", image: this.state.image, how: "blur", classes: [index] }, new Uint8Array(this.shape[1] * this.shape[2]));
-      this.classes.push({ class: index, label: this.info.labels[index] ?? `class ${index}`, probability: probabilities[0] });
-    }
+    this.classes = this.classes.filter(one => one.class !== index);
+    this.classes.push({ class: index, label: this.label(index), probability: probabilities[0] });
+    this.clear();
     this.explain(index, null);
   }
 
   use(tool) {
     this.tool = tool;
     this.root.querySelectorAll("[data-tool]").forEach(button => button.setAttribute("aria-pressed", button.dataset.tool === tool));
-    if (this.mask) this.clear();
+    if (this.shape) this.clear();
   }
 
   clear() {
     Object.assign(this, { mask: null, replaced: null, edited: null });
-    this.get("effect").textContent = "Paint over the image: the probabilities answer.";
-    if (this.classes) this.bars();
-    this.panes.forEach(pane => pane.get("marks").width && pane.mark());
+    this.get("effect").textContent = EFFECT;
+    this.bars();
+    this.panes.forEach(pane => pane.mark());
   }
 
-  point(pane, event) {
-    const box = pane.get("figure").getBoundingClientRect(), [, height, width] = this.shape;
-    const at = (value, start, length, count) => Math.max(0, Math.min(count - 1, Math.floor((value - start) / length * count)));
-    this.look([at(event.clientX, box.left, box.width, width), at(event.clientY, box.top, box.height, height)]);
+  point(figure, event) {
+    const box = figure.getBoundingClientRect(), [, height, width] = this.shape;
+    if (event.type === "pointerdown") figure.setPointerCapture(event.pointerId);
+    this.look([clamp(Math.floor((event.clientX - box.left) / box.width * width), width - 1),
+               clamp(Math.floor((event.clientY - box.top) / box.height * height), height - 1)]);
     if (event.buttons && this.tool !== "look") this.brush();
   }
 
@@ -409,11 +355,10 @@ class Explorer {
   }
 
   key(event) {
-    const step = event.shiftKey ? 10 : 1, [, height, width] = this.shape;
-    const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
-    const [x, y] = this.cross ?? [width >> 1, height >> 1];
-    if (moves) this.look([Math.max(0, Math.min(width - 1, x + moves[0])), Math.max(0, Math.min(height - 1, y + moves[1]))]);
-    else if (event.key === " " && this.tool !== "look") { this.cross ??= [x, y]; this.brush(); this.painted(); }
+    const step = event.shiftKey ? 10 : 1, [, height, width] = this.shape, [x, y] = this.cross ?? [width >> 1, height >> 1];
+    const move = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
+    if (move) this.look([clamp(x + move[0], width - 1), clamp(y + move[1], height - 1)]);
+    else if (event.key === " " && this.tool !== "look") { this.look([x, y]); this.brush(); this.painted(); }
     else if (event.key === "Escape") this.look(null);
     else return;
     event.preventDefault();
@@ -422,99 +367,78 @@ class Explorer {
   brush() {
     const [, height, width] = this.shape, [x, y] = this.cross, radius = Math.max(2, width / 14);
     this.mask ??= new Uint8Array(height * width);
-    for (let row = Math.max(0, Math.ceil(y - radius)); row <= Math.min(height - 1, y + radius); row++)
-      for (let column = Math.max(0, Math.ceil(x - radius)); column <= Math.min(width - 1, x + radius); column++)
-        if ((row - y) ** 2 + (column - x) ** 2 <= radius ** 2) this.mask[row * width + column] = 1;
+    this.mask.forEach((_, i) => { if (Math.hypot(i % width - x, Math.floor(i / width) - y) <= radius) this.mask[i] = 1; });
     this.replace(this.tool, i => this.mask[i]);
   }
 
-  /** Shows the pixels where `which` says so as they are replaced. */
+  /** Shows the pixels where `which` says so about as they are replaced. */
   replace(how, which) {
-    const [, height, width] = this.shape, small = 12;
-    const make = (w, h) => Object.assign(document.createElement("canvas"), { width: w, height: h });
-    const tiny = make(Math.ceil(width / small), Math.ceil(height / small)), large = make(width, height);
+    const [, height, width] = this.shape, tiny = canvas(Math.ceil(width / 12), Math.ceil(height / 12));
+    const context = canvas(width, height).getContext("2d");
     tiny.getContext("2d").drawImage(this.photo, 0, 0, tiny.width, tiny.height);
-    const context = large.getContext("2d");
+    context.fillStyle = "#7c746a";
     if (how === "blur") context.drawImage(tiny, 0, 0, width, height);
-    else { context.fillStyle = "#7c746a"; context.fillRect(0, 0, width, height); }
+    else context.fillRect(0, 0, width, height);
     this.replaced = context.getImageData(0, 0, width, height);
     for (let i = 0; i < height * width; i++) this.replaced.data[4 * i + 3] = which(i) ? 255 : 0;
     this.panes.forEach(pane => pane.mark());
   }
 
   async painted() {
-    if (!this.mask || this.tool === "look") return;
-    try {
-      const classes = this.classes.map(one => one.class), { mask } = this;
-      const [{ probabilities, top: [top] }] = await this.one({ do: "edit", image: this.state.image, how: this.tool, classes }, mask);
-      if (mask !== this.mask) return;
-      this.edited = probabilities;
-      this.get("effect").textContent = `Now ${top.label}: ${percent(top.probability)}.`;
-      this.bars();
-    } catch (error) { this.fail(error); }
+    const { mask, tool: how, state: { image } } = this, classes = this.classes.map(one => one.class);
+    if (!mask || how === "look") return;
+    const [{ probabilities, top: [top] }] = await this.one({ do: "edit", image, how, classes }, mask);
+    if (mask !== this.mask) return;
+    this.edited = probabilities;
+    this.get("effect").textContent = `Now ${top.label}, ${percent(top.probability)}.`;
+    this.bars();
   }
 
   async measure() {
-    const [pane] = this.panes;
-    if (!pane.map) return;
+    const [{ frame, map }] = this.panes, { image } = this.state, button = this.get("measure");
+    if (!frame) return;
+    button.disabled = true;
+    try { [this.found] = await this.one({ do: "curves", image, target: frame.target }, map); } finally { button.disabled = false; }
     this.clear();
-    this.get("measure").disabled = true;
-    try {
-      [this.found] = await this.one({ do: "curves", image: this.state.image, target: pane.frame.target }, pane.map);
-    } finally { this.get("measure").disabled = false; }
-    this.order = regions(reduced(pane.map, this.shape, false), this.shape, this.found.size);
+    this.order = regions(reduced(map, this.shape, false), this.shape, this.found.size);
     Object.assign(this.get("step"), { max: this.found.deletion.length - 1, value: 3 });
     this.get("scrub").hidden = this.get("curve").hidden = false;
     this.scrub();
   }
 
   scrub() {
-    const name = this.get("curve").value, curve = this.found[name], step = +this.get("step").value, last = curve.length - 1;
-    const chart = this.get("chart"), deleted = name === "deletion", of = `http://www.w3.org/2000/svg`;
-    chart.replaceChildren();
-    const draw = (tag, given) => {
-      const made = document.createElementNS(of, tag);
-      Object.entries(given).forEach(([key, value]) => made.setAttribute(key, value));
-      chart.append(made);
-    };
-    draw("path", { d: `M0 50 ${curve.map((v, i) => `L${100 * i / last} ${50 - 50 * v}`).join(" ")} L100 50Z`, class: "area" });
-    draw("circle", { cx: 100 * step / last, cy: 50 - 50 * curve[step], r: 2.2 });
-    chart.setAttribute("aria-label", `${name} curve`);
-    const words = `${percent(step / last)} ${deleted ? "deleted" : "inserted"}: probability ${percent(curve[step])}`;
-    this.get("step").parentElement.querySelector("output").textContent = percent(step / last);
-    this.get("effect").textContent = `${words}; area ${this.found[`${name} area`].toFixed(3)} (${deleted ? "low" : "high"} for a faithful map).`;
-    const count = step / last * this.order.length;
-    this.replace(deleted ? "mean" : "blur", i => (this.order[i] < count) === deleted);
+    const name = this.get("curve").value, curve = this.found[name], deleted = name === "deletion";
+    const step = +this.get("step").value, last = curve.length - 1, part = step / last;
+    this.get("line").setAttribute("d", `M0 50 ${curve.map((v, i) => `L${100 * i / last} ${50 - 50 * v}`).join(" ")} L100 50Z`);
+    this.get("dot").setAttribute("transform", `translate(${100 * part} ${50 - 50 * curve[step]})`);
+    this.get("step").nextElementSibling.textContent = percent(part);
+    this.get("effect").textContent = `${percent(part)} of the pixels ${deleted ? "erased" : "inserted"}, largest first: probability ${percent(curve[step])}. ` +
+      `Area ${this.found[`${name} area`]?.toFixed(3)}, ${deleted ? "low" : "high"} for a faithful map.`;
+    this.replace(deleted ? "mean" : "blur", i => (this.order[i] < part * this.order.length) === deleted);
   }
 
-  recipe() {
-    this.get("text").textContent = this.panes[0].recipes?.[this.get("recipe").value] ?? "";
-  }
+  recipe() { this.get("text").textContent = this.panes[0].recipes?.[this.get("recipe").value] ?? ""; }
 
   async save(kind) {
-    const [pane] = this.panes, { shape } = this, name = (this.name || "map").replace(/\.\w+$|[^\w. -]/g, "") || "map";
-    if (!pane.map) return;
-    const canvas = pane.composed(3);
-    if (kind === "png") canvas.toBlob(blob => save(blob, `${name}.png`));
+    const [pane] = this.panes, name = this.name.replace(/\.\w+$|[^\w. -]/g, "") || "map";
+    if (!pane.frame) return;
+    const image = pane.composed(3), { width, height } = image;
+    if (kind === "png") image.toBlob(blob => save(blob, `${name}.png`));
     else if (kind === "svg") {
-      const escaped = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt()};`), { width, height } = canvas;
-      const text = `${this.name}: ${pane.method}, ${this.label(pane.frame.target)}, ${pane.get("status").textContent}`;
-      save(new Blob([`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height + 30}" font-family="sans-serif" font-size="13"><image width="${width}" height="${height}" href="${canvas.toDataURL()}"/><text x="4" y="${height + 20}">${escaped(text)}</text></svg>`], { type: "image/svg+xml" }), `${name}.svg`);
+      const text = escaped(`${this.name}: ${pane.method}, ${this.label(pane.frame.target)}, ${pane.get("status").textContent}`);
+      save(new Blob([`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height + 30}" font-family="sans-serif" font-size="13">
+<image width="${width}" height="${height}" href="${image.toDataURL()}"/><text x="4" y="${height + 20}">${text}</text></svg>`], { type: "image/svg+xml" }), `${name}.svg`);
     } else {
-      const arrays = ["map", "gradient", "z"].filter(one => pane[one]), size = shape.reduce((a, b) => a * b);
-      const body = new Float32Array(arrays.length * size);
-      arrays.forEach((one, i) => body.set(pane[one].map(v => Number.isFinite(v) ? v : 0), i * size));
-      const [, file] = await this.one({ do: "arrays", arrays, state: pane.state }, body);
-      save(new Blob([file]), `${name}.npz`);
+      const arrays = ["map", "gradient", "z"].filter(one => pane[one]), body = new Float32Array(arrays.length * pane.map.length);
+      arrays.forEach((one, i) => body.set(pane[one], i * pane.map.length));
+      save(new Blob([(await this.one({ do: "arrays", arrays, state: pane.state }, body))[1]]), `${name}.npz`);
     }
   }
-
-  label(index) { return this.info.labels[index] ?? `class ${index}`; }
 }
 
 export function mount(root, ask) {
+  root.classList.add("explorer");
   const explorer = new Explorer(root, ask);
   explorer.start().catch(error => explorer.fail(error));
   return explorer;
 }
-export { messages };

@@ -49,25 +49,27 @@ export function weight(sorted, sparsity) {
 
 /** The map of an averaged gradient. */
 export function thresholded(gradient, shape, rule, eta) {
-  if (rule.kind === "keep") return gradient.map(v => Math.abs(v) > eta ? v : 0);
-  if (rule.kind === "soft") return gradient.map(v => Math.sign(v) * Math.max(Math.abs(v) - eta, 0));
-  const [of, found] = norms(gradient, shape, rule.size);
-  const shrunk = found.map(n => n > eta ? 1 - eta / n : 0);
-  return gradient.map((v, i) => v * shrunk[of[i % of.length]]);
+  const map = new Float32Array(gradient.length), size = shape[1] * shape[2];
+  const [of, found] = rule.kind === "group" ? norms(gradient, shape, rule.size) : [];
+  for (let i = 0; i < map.length; i++) {
+    const v = gradient[i], n = of ? found[of[i % size]] : Math.abs(v);
+    if (n > eta) map[i] = rule.kind === "keep" ? v : v * (1 - eta / n);
+  }
+  return map;
 }
 
 /** Over channels: the sum [H, W], or that of magnitudes. */
-export function reduced(map, [, height, width], signed) {
-  const found = new Float32Array(height * width);
-  map.forEach((v, i) => { found[i % found.length] += signed ? v : Math.abs(v); });
+export function reduced(map, [channels, height, width], signed) {
+  const size = height * width, found = new Float32Array(size);
+  for (let c = 0, at = 0; c < channels; c++)
+    for (let i = 0; i < size; i++, at++) found[i] += signed ? map[at] : Math.abs(map[at]);
   return found;
 }
 
-/** Levels from -1 to 1: over the 99th percentile of the magnitudes, or the largest. */
-export function levels(values) {
-  const sorted = values.map(Math.abs).sort(), most = sorted[sorted.length - 1];
-  const high = sorted[Math.floor(.99 * (sorted.length - 1))] || most || 1;
-  return values.map(v => Math.max(-1, Math.min(1, v / high)));
+/** The 99th percentile of magnitudes, or the largest where that is zero. */
+function high(values) {
+  const sorted = values.map(Math.abs).sort();
+  return sorted[Math.floor(.99 * (sorted.length - 1))] || sorted[sorted.length - 1] || 1;
 }
 
 /** The place of each value among all, from 0 for the largest magnitude. */
@@ -89,14 +91,15 @@ export function regions(values, [, height, width], size) {
 
 /** RGBA of a map in one of the views; what lies below shows where it is transparent. */
 export function painted(map, shape, view, palettes) {
-  const signed = view === "signed", level = levels(reduced(map, shape, signed));
+  const signed = view === "signed", values = reduced(map, shape, signed), scale = 1 / high(values);
   const colours = palettes[signed ? "blue-white-orange" : "magma"], top = colours.length - 1;
-  const pixels = new Uint8ClampedArray(4 * level.length);
-  level.forEach((v, i) => {
+  const pixels = new Uint8ClampedArray(4 * values.length), plain = view === "photo" || view === "masked";
+  for (let i = 0; i < values.length; i++) {
+    const v = Math.max(-1, Math.min(1, scale * values[i]));
     const at = view === "overlay" ? .35 + .65 * v : signed ? (v + 1) / 2 : v;
-    const [r, g, b] = view === "photo" || view === "masked" ? [128, 128, 128] : colours[Math.round(at * top)];
-    const alpha = { overlay: v && .25 + .75 * v, photo: 0, masked: v ? 0 : 1 }[view] ?? 1;
-    pixels.set([r, g, b, 255 * alpha], 4 * i);
-  });
+    const colour = plain ? [128, 128, 128] : colours[Math.round(at * top)];
+    for (let c = 0; c < 3; c++) pixels[4 * i + c] = colour[c];
+    pixels[4 * i + 3] = view === "overlay" ? v && 64 + 191 * v : view === "photo" || (view === "masked" && v) ? 0 : 255;
+  }
   return pixels;
 }

@@ -1,7 +1,8 @@
 // The explorer as a page: requests over HTTP, each given up by closing it.
-import { messages, mount } from "./explorer.js";
+import { mount } from "./explorer.js";
+import { messages } from "./maps.js";
 
-const user = crypto.getRandomValues(new Uint32Array(2)).join("-");
+const user = crypto.getRandomValues(new Uint32Array(2)).join("-"), root = document.getElementById("explorer");
 
 async function* ask(request, body, signal) {
   const asked = new URLSearchParams({ user, asked: JSON.stringify(request) });
@@ -15,4 +16,5 @@ async function* ask(request, body, signal) {
   }
 }
 
-window.explorer = mount(document.getElementById("explorer"), ask);
+root.innerHTML = await (await fetch("explorer.html")).text();
+window.explorer = mount(root, ask);
