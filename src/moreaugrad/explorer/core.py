@@ -21,12 +21,12 @@ from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.anytime import Frame
 from moreaugrad.explainers.quality import QUALITIES
 from moreaugrad.explorer.state import State, threshold
-from moreaugrad.explorer.turns import Turn, Turns
+from moreaugrad.explorer.turns import Gone, Turn, Turns
 from moreaugrad.files.foreign import shown
 from moreaugrad.metrics.faithfulness import Replacement, area, deletion_curve, insertion_curve
 from moreaugrad.metrics.places import BLUR, MEAN, Places, replacement
 from moreaugrad.pictures import palette, png_bytes
-from moreaugrad.registry import choose
+from moreaugrad.registry import choose, first_line
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.toml import from_table
@@ -39,8 +39,9 @@ KEPT = 64
 """Images that are kept; those that were used longest ago are forgotten."""
 LEFT_OUT = ("published-moreaugrad", "expected-gradients")
 """Methods that have settings of their own, or need several images."""
-CLASSES, STEPS = 8, 24
-"""Likeliest classes that are shown, and steps of the deletion and insertion curves."""
+STEPS = 24
+"""Of the deletion and insertion curves."""
+CURVES = {"deletion": (deletion_curve, MEAN), "insertion": (insertion_curve, BLUR)}
 ACTIONS = ("info", "open", "explain", "edit", "curves", "arrays")
 
 Message = tuple[dict[str, Any], bytes]
@@ -77,18 +78,21 @@ class Explorer:
         user: str = "",
         gone: Callable[[], bool] = lambda: False,
     ) -> Iterator[Message]:
-        """The messages that answer a request, as soon as they are known.
+        """The messages that answer a request, as soon as they are known; "refused" is an error.
 
-        asked: "do", one of `ACTIONS`, and its arguments. gone: whether the request was given up.
-        Errors: ValueError for a request that cannot be answered, Gone for one that was given up.
+        asked: "do", one of `ACTIONS`, and its arguments. gone: whether the request was given up,
+        which is noticed after the network pass that is being computed.
         """
-        expect(isinstance(asked, dict), "a request", "a JSON object", asked)
-        given = {k: v for k, v in _without_none(asked).items() if k != "do"}
-        action = getattr(self, f"_{choose('do', str(asked.get('do')), ACTIONS)}")
         try:
+            expect(isinstance(asked, dict), "a request", "a JSON object", asked)
+            given = {k: v for k, v in _without_none(asked).items() if k != "do"}
+            action = getattr(self, f"_{choose('do', str(asked.get('do')), ACTIONS)}")
             yield from action(given, body, Turn(self._turns, user, gone))
-        except (TypeError, KeyError) as error:  # values of other types than expected, or none
-            raise ValueError(f"the request does not fit ({error!r})") from error
+        except Gone:
+            return
+        except Exception as error:  # models are code of others, which may raise anything
+            words = str(error) if isinstance(error, ValueError) else first_line(error)
+            yield {"refused": words}, b""
 
     def _info(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
         names = [] if self.inputs is None else [one.item.name for one in self.inputs.chosen]
@@ -99,7 +103,8 @@ class Explorer:
         yield {
             "model": shown(self.network.model.name), "methods": methods, "qualities": QUALITIES,
             "images": [{"id": str(at), "name": shown(name)} for at, name in enumerate(names)],
-            "labels": list(map(shown, self.network.model.labels or ())), "state": self.state,
+            "labels": list(map(shown, self.network.model.labels or ())),
+            "state": {**vars(State(image="")), **self.state},
             "palettes": {name: palette(name).tolist() for name in ("magma", "blue-white-orange")},
         }, b""  # fmt: skip
 
@@ -113,11 +118,11 @@ class Explorer:
                 x = self.network.tried(self.network.model.preprocess(image))
                 self._images[key] = _Image(name=name, x=x, options={"IMAGE": [name]})
             one = self._image(key)
-            classes = self._likeliest(one.x)
+            found = self._probabilities(one.x)
         pixels = self.network.model.preprocess.pixels(one.x[0].cpu())
         png = png_bytes((pixels.numpy() * 255).round().astype(np.uint8))
-        shape = list(one.x.shape[1:])
-        yield {"image": key, "name": shown(one.name), "shape": shape, "classes": classes}, png
+        about = {"image": key, "name": shown(one.name), "shape": list(one.x.shape[1:])}
+        yield {**about, "probabilities": found}, png
 
     def _explain(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
         state = from_table(State, asked)
@@ -133,7 +138,7 @@ class Explorer:
 
     def _edit(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
         """Probabilities with the pixels of a mask `[H, W]` replaced."""
-        x, classes = self._image(asked["image"]).x, [int(one) for one in asked["classes"]]
+        x = self._image(asked["image"]).x
         where = torch.from_numpy(_array(body, np.uint8, x.shape[-2:])).to(x.device) > 0
         rule = Replacement(replacement=choose("how", asked["how"], (BLUR, MEAN)))
         with turn:
@@ -141,9 +146,7 @@ class Explorer:
             source, places = np.random.default_rng(0), Places(bound, 1)
             flat = replacement(rule, bound.origin[0], bound, self.network.space, places, source)
             edited = torch.where(where, flat.reshape(x.shape).to(x), x)
-            found, top = self._probabilities(edited), self._likeliest(edited)[:1]
-        expect(set(classes) <= set(range(len(found))), "classes", "indices of outputs", classes)
-        yield {"probabilities": [_known(float(found[one])) for one in classes], "top": top}, b""
+            yield {"probabilities": self._probabilities(edited)}, b""
 
     def _curves(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
         """The deletion and insertion curves of a map `[C, H, W]`."""
@@ -153,13 +156,11 @@ class Explorer:
         with turn:
             score = Score(self.network.model.module, kind="probability", check=False)
             bound = replace(score.bind(x, asked["target"]), meter=turn)
-            for name, curve, by in (
-                ("deletion", deletion_curve, MEAN), ("insertion", insertion_curve, BLUR),
-            ):  # fmt: skip
+            for name, (curve, by) in CURVES.items():
                 how = Replacement(size=size, replacement=by, draws=1)
                 values = curve(bound, maps, self.network.space, steps=STEPS, how=how)
-                found |= {name: list(map(_known, values[0].tolist()))}
-                found |= {f"{name} area": _known(float(area(values)))}
+                found[name] = list(map(_known, values[0].tolist()))
+                found[f"{name} area"] = _known(float(area(values)))
         yield found, b""
 
     def _arrays(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
@@ -190,16 +191,10 @@ class Explorer:
             self._images.popitem(last=False)
         return self._images[key]
 
-    def _probabilities(self, x: Tensor) -> Tensor:
+    def _probabilities(self, x: Tensor) -> list[float | None]:
+        """Of every class; none where the outputs are no classes."""
         found = self.network.probabilities(x)
-        return torch.empty(0) if found is None else found[0]
-
-    def _likeliest(self, x: Tensor) -> list[dict[str, Any]]:
-        found = self._probabilities(x)
-        values, classes = found.topk(min(CLASSES, len(found)))
-        pairs = zip(classes.tolist(), values.tolist(), strict=True)
-        label = self.network.label
-        return [{"class": k, "label": shown(label(k)), "probability": _known(p)} for k, p in pairs]
+        return [] if found is None else list(map(_known, found[0].tolist()))
 
 
 def _framed(frame: Frame, gradient: Any, seconds: float) -> Message:

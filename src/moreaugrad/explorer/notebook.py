@@ -9,8 +9,8 @@ import anywidget
 import traitlets
 from torch import Tensor, nn
 
+from moreaugrad.explorer import static
 from moreaugrad.explorer.core import Explorer
-from moreaugrad.explorer.shell import answered, static
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
 
@@ -43,7 +43,7 @@ class ExplorerWidget(anywidget.AnyWidget):
             self._pool.submit(self._work, key, content["request"], body)
 
     def _work(self, key: str, request: Any, body: bytes) -> None:
-        for header, data in answered(self._explorer, request, body, "", lambda: key in self._gone):
+        for header, data in self._explorer.answer(request, body, "", lambda: key in self._gone):
             self.send({"id": key, "header": header}, [data])
         self.send({"id": key})
         self._gone.discard(key)

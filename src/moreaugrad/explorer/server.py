@@ -16,8 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from moreaugrad.explorer import static
 from moreaugrad.explorer.core import UPLOAD_BYTES, Explorer
-from moreaugrad.explorer.shell import answered, static
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -27,8 +27,7 @@ HEADERS = {
     "Cache-Control": "no-store", "Cross-Origin-Resource-Policy": "same-origin",
 }  # fmt: skip
 TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
-PAGE = "index.html"
-FILES = (PAGE, "explorer.html", "explorer.css", "explorer.js", "maps.js", "page.js")
+FILES = ("index.html", "explorer.html", "explorer.css", "explorer.js", "maps.js", "page.js")
 AT_ONCE = 32
 """Requests that are worked on at a time; the device serves one pass of one of them."""
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -57,7 +56,7 @@ class Server:
         return None
 
     async def _file(self, request: Request) -> Response:
-        name = request.path_params.get("name", PAGE)
+        name = request.path_params.get("name", FILES[0])
         refusal = self._refusal(request)
         if refusal is not None or name not in FILES:
             return refusal or _text("there is no such file", 404)
@@ -86,7 +85,7 @@ class Server:
         queue: asyncio.Queue[bytes] = asyncio.Queue()
 
         def work() -> None:
-            for header, data in answered(self.explorer, asked, body, user, gone.is_set):
+            for header, data in self.explorer.answer(asked, body, user, gone.is_set):
                 text = json.dumps(header).encode()
                 packed = struct.pack("<II", len(text), len(data)) + text + data
                 loop.call_soon_threadsafe(queue.put_nowait, packed)

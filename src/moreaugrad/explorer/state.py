@@ -18,6 +18,7 @@ from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.runs.plans.maps import takes
 from moreaugrad.runs.plans.option import shown, with_options
 from moreaugrad.runs.plans.toml import plan_toml
+from moreaugrad.score.noise import DEFAULT_SIGMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class State:
     eta: float | None = None
     """Of the penalty, instead of the sparsity."""
     rho: float = 1.0
-    sigma: float = 0.15
+    sigma: float = DEFAULT_SIGMA
     seed: int = 0
     quality: str = "standard"
 

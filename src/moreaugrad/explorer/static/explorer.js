@@ -2,7 +2,8 @@
 import { magnitudes, painted, ranks, reduced, regions, thresholded, weight } from "./maps.js";
 
 const WAIT = 300;  // milliseconds after the last change before a map is solved again
-const DECADES = 3;  // that the slider of kept entries spans
+const DECADES = 3;  // that the slider of sparsity spans
+const CLASSES = 8;  // the likeliest, which are shown
 const EFFECT = "Blur or erase a part with the pointer: the probabilities answer.";
 
 const finder = root => name => root.querySelector(`[data-is="${name}"]`);
@@ -10,7 +11,6 @@ const percent = v => v == null ? "?" : v > .9995 && v < 1 ? "> 99.9 %" : v > 0 &
 const clamp = (v, most) => Math.max(0, Math.min(most, v));
 const sized = (canvas, width, height) => canvas.width === width && canvas.height === height ? canvas : Object.assign(canvas, { width, height });
 const canvas = (width, height) => sized(document.createElement("canvas"), width, height);
-const escaped = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt()};`);
 const add = (parent, tag, text, given = {}) => {
   const made = parent.appendChild(document.createElement(tag));
   made.textContent = text;
@@ -35,33 +35,29 @@ class Pane {
     this.get("method").onchange = () => { this.frame = null; explorer.fit(); this.solve(); };
     this.get("view").onchange = () => this.draw();
     this.get("stop").onclick = () => this.stop();
-    const figure = this.get("figure");
-    figure.onpointermove = figure.onpointerdown = event => explorer.point(figure, event);
-    figure.onpointerup = () => explorer.painted();
-    figure.onpointerleave = () => explorer.tool === "look" && explorer.look(null);
-    figure.onkeydown = event => explorer.key(event);
+    const figure = this.get("figure"), move = event => explorer.point(figure, event);
+    Object.assign(figure, {
+      onpointermove: move, onpointerdown: move, onpointerup: () => explorer.painted().catch(error => explorer.fail(error)), onkeydown: event => explorer.key(event),
+      onpointerleave: () => explorer.tool === "look" && explorer.look(null),
+    });
   }
 
   get method() { return this.get("method").value; }
 
   has(setting) { return this.explorer.info.methods[this.method].settings.includes(setting); }
 
-  stop() {
+  stop(next = null) {
     this.abort?.abort();
-    this.busy(this.abort = null);
-    if (this.frame && !this.frame.done) this.status("stopped");
-  }
-
-  busy(abort) {
-    this.get("stop").disabled = !abort;
-    this.root.setAttribute("aria-busy", !!abort);
+    this.abort = next;
+    this.get("stop").disabled = !next;
+    this.root.setAttribute("aria-busy", !!next);
+    if (!next && this.frame && !this.frame.done) this.status("stopped");
   }
 
   /** Solves again. behind: the old map stays until the new one is as good. */
   async solve(behind = false) {
-    this.stop();
     const { explorer, frame: old } = this, abort = new AbortController();
-    this.busy(this.abort = abort);
+    this.stop(abort);
     this.state = { ...explorer.state, method: this.method };
     if (!old) this.status("computing the first map…");
     try {
@@ -73,11 +69,9 @@ class Pane {
         explorer.recipe();
       }
     } catch (error) {
-      if (abort !== this.abort) return;
-      this.status("failed");
-      explorer.fail(error);
+      if (abort === this.abort) { this.status("failed"); explorer.fail(error); }
     }
-    if (abort === this.abort) this.busy(this.abort = null);
+    if (abort === this.abort) this.stop();
   }
 
   show(frame, buffer) {
@@ -126,16 +120,14 @@ class Pane {
     context.clearRect(0, 0, width, height);
     if (replaced) context.putImageData(replaced, 0, 0);
     context.fillStyle = "#0bf";
-    if (cross) context.fillRect(cross[0], 0, 1, height);
-    if (cross) context.fillRect(0, cross[1], width, 1);
+    if (cross) [[cross[0], 0, 1, height], [0, cross[1], width, 1]].forEach(box => context.fillRect(...box));
     this.get("readout").textContent = cross && this.frame ? this.read(...cross) : "";
   }
 
   read(x, y) {
     const { shape: [channels, height, width], shape } = this.explorer, at = y * width + x, size = height * width;
     this.ranks ??= [reduced(this.map, shape, true), ranks(reduced(this.map, shape, false))];
-    const [values, order] = this.ranks, value = values[at];
-    const places = [...Array(channels).keys()].map(c => c * size + at);
+    const [values, order] = this.ranks, value = values[at], places = [...Array(channels).keys()].map(c => c * size + at);
     const z = this.z?.[places.reduce((a, b) => Math.abs(this.gradient[b]) > Math.abs(this.gradient[a]) ? b : a)];
     const sure = z >= 0 ? ` · ${z > 3 ? "certain" : z > 1.96 ? "likely" : "uncertain"} (z = ${z.toFixed(1)})` : "";
     const words = value ? `${value.toPrecision(3)} ${value > 0 ? "raises" : "lowers"} the score · rank ${order[at] + 1} of ${size}` : "zero in this map";
@@ -160,7 +152,6 @@ class Explorer {
 
   async one(request, body) {
     for await (const message of this.ask(request, body)) return message;
-    throw new Error("no answer");
   }
 
   fail(error) {
@@ -177,8 +168,8 @@ class Explorer {
     images.forEach(({ id, name }) => add(this.get("images"), "option", name, { value: id }));
     labels.forEach(value => add(this.get("labels"), "option", value, { value }));
     for (const [value, goal] of Object.entries(qualities)) add(this.get("quality"), "option", `${value} (${percent(goal)})`, { value });
-    this.state = { sparsity: .9, rho: 1, sigma: .15, seed: 0, quality: "standard", eta: null, against: null, ...state };
-    this.panes = [new Pane(this, this.state.method ?? "sparse-moreaugrad")];
+    this.state = state;
+    this.panes = [new Pane(this, state.method)];
     this.listen();
     this.fit();
     this.get("drop").hidden = images.length > 0;
@@ -191,16 +182,15 @@ class Explorer {
       try { await work(given.target); } catch (error) { this.fail(error); }
     });
     const later = behind => { clearTimeout(this.timer); this.timer = setTimeout(() => this.solve(behind), WAIT); };
+    const clicked = { drop: () => this.get("file").click(), clear: () => this.clear(), measure: () => this.measure() };
+    for (const [name, work] of Object.entries(clicked)) on(name, "click", work);
     on("images", "change", ({ value }) => this.open({ image: value }));
     on("file", "change", ({ files }) => this.upload(files));
-    on("drop", "click", () => this.get("file").click());
     root.ondragover = event => event.preventDefault();
     root.ondrop = event => { event.preventDefault(); this.upload(event.dataTransfer.files); };
     root.ownerDocument.addEventListener("paste", event => root.isConnected && this.upload(event.clipboardData.files));
-    Object.entries({
-      sparsity: -100 / DECADES * Math.log10(1 - state.sparsity), rho: Math.log10(state.rho),
-      sigma: state.sigma, quality: state.quality, seed: state.seed,
-    }).forEach(([name, value]) => { this.get(name).value = value; });
+    const begin = { ...state, sparsity: -100 / DECADES * Math.log10(1 - state.sparsity), rho: Math.log10(state.rho) };
+    for (const name of ["sparsity", "rho", "sigma", "quality", "seed"]) this.get(name).value = begin[name];
     on("sparsity", "input", ({ value }) => {
       state.sparsity = +(1 - 10 ** (-DECADES * value / 100)).toPrecision(4);
       this.panes.forEach(pane => pane.threshold());
@@ -212,10 +202,7 @@ class Explorer {
       on(name, "input", ({ value }) => { state[name] = read(value); this.labels(); later(false); });
     on("other", "change", input => this.other(input));
     each("[data-tool]", button => { button.onclick = () => this.use(button.dataset.tool); });
-    on("clear", "click", () => this.clear());
-    on("measure", "click", () => this.measure());
-    on("step", "input", () => this.scrub());
-    on("curve", "change", () => this.scrub());
+    for (const name of ["step", "curve"]) on(name, "input", () => this.scrub());
     each("[data-save]", button => { button.onclick = () => this.save(button.dataset.save).catch(error => this.fail(error)); });
     on("recipe", "change", () => this.recipe());
     on("copy", "click", () => {
@@ -231,15 +218,16 @@ class Explorer {
     this.panes.forEach(pane => { pane.stop(); pane.frame = null; });
     const [found, png] = await this.one({ do: "open", ...asked }, body), list = this.get("images");
     this.photo = await createImageBitmap(new Blob([png], { type: "image/png" }));
-    Object.assign(this.state, { image: found.image, target });
-    Object.assign(this, { shape: found.shape, classes: found.classes, name: found.name });
+    Object.assign(this, found).state.image = found.image;
+    this.classes = [...found.probabilities.keys()].sort((a, b) => found.probabilities[b] - found.probabilities[a]);
+    this.shown = this.classes.slice(0, CLASSES);
     if (![...list.options].some(one => one.value === found.image)) add(list, "option", found.name, { value: found.image });
     list.value = found.image;
     this.get("drop").hidden = !(this.get("main").hidden = false);
     this.fail(null);
     this.clear();
     this.panes.forEach(pane => pane.draw());
-    this.explain(target, this.state.against);
+    this.explain(target, null);
   }
 
   solve(behind = false) {
@@ -266,43 +254,38 @@ class Explorer {
       this.get(name).disabled = !this.panes.some(pane => pane.has(of));
     this.get("panes").classList.toggle("two", this.panes.length > 1);
     this.panes.forEach((pane, i) => Object.assign(pane.get("compare"), {
-      textContent: i ? "Close" : "Compare", hidden: !i && this.panes.length > 1, onclick: () => i ? this.close(pane) : this.compare(pane),
+      textContent: i ? "Close" : "Compare", hidden: !i && this.panes.length > 1, onclick: () => this.compare(),
     }));
     this.labels();
   }
 
-  compare({ method }) {
-    this.panes.push(new Pane(this, method === "smoothgrad" ? "sparse-moreaugrad" : "smoothgrad"));
-    this.panes[1].draw();
-    this.panes[1].solve();
-    this.fit();
-  }
-
-  close(pane) {
-    pane.stop();
-    pane.root.remove();
-    this.panes.pop();
+  /** Opens a second pane, or closes it. */
+  compare() {
+    const [first, second] = this.panes, made = second ? this.panes.pop() : new Pane(this, first.method === "smoothgrad" ? "sparse-moreaugrad" : "smoothgrad");
+    made.stop();
+    if (second) made.root.remove();
+    else { this.panes.push(made); made.draw(); made.solve(); }
     this.fit();
   }
 
   bars() {
-    const list = this.get("classes"), { edited, state } = this, target = state.target ?? this.classes[0]?.class;
+    const list = this.get("classes"), { edited, state, probabilities } = this, target = state.target ?? this.classes[0];
     const focused = [...list.querySelectorAll("button")].indexOf(list.getRootNode().activeElement);
     list.replaceChildren();
-    this.classes.forEach((one, i) => {
+    for (const index of this.shown) {
       const row = add(list, "li", ""), bar = add(row, "button", "", { className: "class", type: "button" });
-      const rival = add(row, "button", "vs", { type: "button", disabled: one.class === target });
-      const now = edited ? edited[i] : one.probability;
-      add(bar, "span", one.label);
-      add(bar, "b", (edited ? `${percent(one.probability)} → ` : "") + percent(now));
+      const rival = add(row, "button", "vs", { type: "button", disabled: index === target });
+      const before = probabilities[index], now = edited ? edited[index] : before;
+      add(bar, "span", this.label(index));
+      add(bar, "b", (edited ? `${percent(before)} → ` : "") + percent(now));
       add(bar, "i", "").style.width = `${100 * now}%`;
-      if (edited) add(bar, "i", "", { className: "before" }).style.width = `${100 * one.probability}%`;
-      bar.setAttribute("aria-pressed", one.class === target);
-      bar.onclick = event => event.shiftKey ? this.explain(target, one.class) : this.explain(one.class, null);
-      rival.setAttribute("aria-pressed", one.class === state.against);
-      rival.setAttribute("aria-label", `Explain it against ${one.label}`);
-      rival.onclick = () => this.explain(target, one.class === state.against ? null : one.class);
-    });
+      if (edited) add(bar, "i", "", { className: "before" }).style.width = `${100 * before}%`;
+      bar.setAttribute("aria-pressed", index === target);
+      bar.onclick = event => event.shiftKey ? this.explain(target, index) : this.explain(index, null);
+      rival.setAttribute("aria-pressed", index === state.against);
+      rival.setAttribute("aria-label", `Explain it against ${this.label(index)}`);
+      rival.onclick = () => this.explain(target, index === state.against ? null : index);
+    }
     list.querySelectorAll("button")[focused]?.focus();
   }
 
@@ -314,22 +297,18 @@ class Explorer {
     this.solve();
   }
 
-  async other(input) {
-    const text = input.value.trim(), found = this.info.labels.indexOf(text), index = found < 0 && /^\d+$/.test(text) ? +text : found;
+  other(input) {
+    const text = input.value.trim(), named = this.info.labels.indexOf(text), index = named < 0 && /^\d+$/.test(text) ? +text : named;
     if (!text) return;
-    if (index < 0) throw new Error(`there is no class ${text}`);
-    const nothing = new Uint8Array(this.shape[1] * this.shape[2]);
-    const [{ probabilities }] = await this.one({ do: "edit", image: this.state.image, how: "mean", classes: [index] }, nothing);
-    this.fail(null);
+    if (!(index in this.probabilities)) throw new Error(`there is no class ${text}`);
     input.value = "";
-    this.classes = this.classes.filter(one => one.class !== index);
-    this.classes.push({ class: index, label: this.label(index), probability: probabilities[0] });
-    this.clear();
+    this.fail(null);
+    this.shown = [...new Set([...this.shown, index])];
     this.explain(index, null);
   }
 
   use(tool) {
-    this.tool = tool;
+    this.root.dataset.tool = this.tool = tool;
     this.root.querySelectorAll("[data-tool]").forEach(button => button.setAttribute("aria-pressed", button.dataset.tool === tool));
     if (this.shape) this.clear();
   }
@@ -349,16 +328,13 @@ class Explorer {
     if (event.buttons && this.tool !== "look") this.brush();
   }
 
-  look(cross) {
-    this.cross = cross;
-    this.panes.forEach(pane => pane.mark());
-  }
+  look(cross) { Object.assign(this, { cross }).panes.forEach(pane => pane.mark()); }
 
   key(event) {
     const step = event.shiftKey ? 10 : 1, [, height, width] = this.shape, [x, y] = this.cross ?? [width >> 1, height >> 1];
     const move = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
     if (move) this.look([clamp(x + move[0], width - 1), clamp(y + move[1], height - 1)]);
-    else if (event.key === " " && this.tool !== "look") { this.look([x, y]); this.brush(); this.painted(); }
+    else if (event.key === " " && this.tool !== "look") { this.look([x, y]); this.brush(); this.painted().catch(error => this.fail(error)); }
     else if (event.key === "Escape") this.look(null);
     else return;
     event.preventDefault();
@@ -385,12 +361,12 @@ class Explorer {
   }
 
   async painted() {
-    const { mask, tool: how, state: { image } } = this, classes = this.classes.map(one => one.class);
+    const { mask, tool: how, state: { image } } = this;
     if (!mask || how === "look") return;
-    const [{ probabilities, top: [top] }] = await this.one({ do: "edit", image, how, classes }, mask);
+    const [{ probabilities }] = await this.one({ do: "edit", image, how }, mask), most = Math.max(...probabilities);
     if (mask !== this.mask) return;
     this.edited = probabilities;
-    this.get("effect").textContent = `Now ${top.label}, ${percent(top.probability)}.`;
+    this.get("effect").textContent = `Now ${this.label(probabilities.indexOf(most))}, ${percent(most)}.`;
     this.bars();
   }
 
@@ -425,7 +401,7 @@ class Explorer {
     const image = pane.composed(3), { width, height } = image;
     if (kind === "png") image.toBlob(blob => save(blob, `${name}.png`));
     else if (kind === "svg") {
-      const text = escaped(`${this.name}: ${pane.method}, ${this.label(pane.frame.target)}, ${pane.get("status").textContent}`);
+      const text = `${this.name}: ${pane.method}, ${this.label(pane.frame.target)}, ${pane.get("status").textContent}`.replace(/[&<>"]/g, c => `&#${c.charCodeAt()};`);
       save(new Blob([`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height + 30}" font-family="sans-serif" font-size="13">
 <image width="${width}" height="${height}" href="${image.toDataURL()}"/><text x="4" y="${height + 20}">${text}</text></svg>`], { type: "image/svg+xml" }), `${name}.svg`);
     } else {
@@ -437,7 +413,6 @@ class Explorer {
 }
 
 export function mount(root, ask) {
-  root.classList.add("explorer");
   const explorer = new Explorer(root, ask);
   explorer.start().catch(error => explorer.fail(error));
   return explorer;

@@ -3,21 +3,17 @@
 /** The messages of a stream: for each its header, and its bytes as one buffer. */
 export async function* messages(reader) {
   let left = new Uint8Array(0);
-  for (;;) {
-    while (left.length >= 8) {
-      const [head, body] = new Uint32Array(left.slice(0, 8).buffer);
-      if (left.length < 8 + head + body) break;
-      yield [JSON.parse(new TextDecoder().decode(left.subarray(8, 8 + head))),
-             left.slice(8 + head, 8 + head + body).buffer];
-      left = left.slice(8 + head + body);
+  try {
+    for (let done, value; !done; { done, value } = await reader.read()) {
+      left = new Uint8Array(await new Blob([left, value ?? ""]).arrayBuffer());
+      while (left.length >= 8) {
+        const [head, body] = new Uint32Array(left.slice(0, 8).buffer), end = 8 + head + body;
+        if (left.length < end) break;
+        yield [JSON.parse(new TextDecoder().decode(left.subarray(8, 8 + head))), left.slice(8 + head, end).buffer];
+        left = left.slice(end);
+      }
     }
-    const { done, value } = await reader.read();
-    if (done) return;
-    const joined = new Uint8Array(left.length + value.length);
-    joined.set(left);
-    joined.set(value, left.length);
-    left = joined;
-  }
+  } finally { reader.cancel(); }
 }
 
 /** Which group each place [H, W] is in, and the number of groups. */
