@@ -1,13 +1,20 @@
-"""Answers of the explorer, read as a page reads them."""
+"""The explorer served on a port of this machine, and its answers as a page reads them."""
 
 import json
+import socket
 import struct
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvicorn
+
+from moreaugrad.explorer.core import Explorer
+from moreaugrad.explorer.server import Server
 
 CELL = Path(__file__).parents[1] / "docs" / "images" / "cell.png"
 
@@ -37,3 +44,19 @@ def unpacked(data: bytes) -> list[tuple[dict[str, Any], bytes]]:
         found.append((json.loads(data[8 : 8 + head]), data[8 + head : 8 + head + size]))
         data = data[8 + head + size :]
     return found
+
+
+@contextmanager
+def serving(explorer: Explorer) -> Iterator[str]:
+    """The address of the page while it is served."""
+    server = Server(explorer)
+    config = uvicorn.Config(server.app, log_level="warning", lifespan="off",
+                            timeout_graceful_shutdown=1)  # fmt: skip
+    running = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=running.run, args=([listening],))
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/{server.token}/"
+        running.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()

@@ -64,7 +64,7 @@ class Explorer:
 
     network: Network
     inputs: Inputs | None = None
-    options: Mapping[str, str] | None = field(default_factory=dict)
+    options: Mapping[str, str] | None = None
     """Of the network, on the command line; None: it is not loaded by one."""
     state: Asked = field(default_factory=dict)
     """Where pages begin: values of `State`."""

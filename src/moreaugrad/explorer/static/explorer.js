@@ -59,7 +59,7 @@ class Pane {
     const { explorer, frame: old } = this, abort = new AbortController();
     this.stop(abort);
     this.state = { ...explorer.state, method: this.method };
-    if (!old) this.status("computing the first map…");
+    this.status(old ? "solving again…" : "computing the first map…", null);
     try {
       for await (const [header, buffer] of explorer.ask({ do: "explain", ...this.state }, null, abort.signal)) {
         if (abort !== this.abort) return;

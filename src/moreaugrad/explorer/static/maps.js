@@ -13,7 +13,7 @@ export async function* messages(reader) {
         left = left.slice(end);
       }
     }
-  } finally { reader.cancel(); }
+  } finally { reader.cancel().catch(() => null); }
 }
 
 /** Which group each place [H, W] is in, and the number of groups. */
