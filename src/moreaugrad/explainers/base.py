@@ -18,7 +18,12 @@ from moreaugrad.curvature.products import outside_autocast
 from moreaugrad.explainers import calling
 from moreaugrad.explainers.anytime import Frame, Stages, staged
 from moreaugrad.explainers.calling import Progress, metered, reporting
-from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation, reported
+from moreaugrad.explainers.explanation import (
+    EXPLAINED,
+    ConvergenceWarning,
+    Explanation,
+    reported,
+)
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.catalogue import name_of
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
@@ -149,7 +154,9 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         """
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         with reporting(progress, self.method) as report:
-            return self._explained(bound, isinstance(inputs, tuple), report)
+            found = self._explained(bound, isinstance(inputs, tuple), report)
+        EXPLAINED[found] = self.forward_func
+        return found
 
     def frames(
         self,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -176,6 +178,18 @@ class Explanation(Provenance):
         reason = status.described(float(self.error[row]))
         return f"sample {row}: {reason}, after {spent} evaluations; {self.remedy(row)}"
 
+    def explore(self, model: Any = None) -> Any:
+        """The live explorer of these images, a widget for notebooks (the extra `explorer`).
+
+        model: None is the one that was explained; parts of a result, and results that were read
+        from a file, do not know it. Errors: ValueError without one, and for inputs that are no
+        images.
+        """
+        model = EXPLAINED.get(self) if model is None else model
+        if model is None:
+            raise ValueError("model: expected the explained model, which this result does not know")
+        return import_module("moreaugrad.explorer.notebook").explore(self, model)
+
     def plot(
         self,
         path: str | os.PathLike[str] | None = None,
@@ -211,6 +225,8 @@ class Explanation(Provenance):
         return shown
 
 
+EXPLAINED: WeakKeyDictionary[Explanation, Any] = WeakKeyDictionary()
+"""The model of each explanation that an explainer has returned."""
 STORED = 0.02
 """Relative error of a map in its input's dtype from which the map counts as lost."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anywidget
-import traitlets
-from torch import Tensor, nn
+from torch import nn
 
+from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explorer import static
 from moreaugrad.explorer.core import Explorer
 from moreaugrad.runs.inputs import Inputs
@@ -25,10 +26,10 @@ _CODE = "".join(
 class ExplorerWidget(anywidget.AnyWidget):
     """The explorer of inputs `[B, C, H, W]` of a model. state: where it begins."""
 
-    _esm, _css = _CODE, static("explorer.css").decode()
-    markup = traitlets.Unicode(static("explorer.html").decode()).tag(sync=True)
+    _esm = f"{_CODE}const MARKUP = {json.dumps(static('explorer.html').decode())};"
+    _css = static("explorer.css").decode()
 
-    def __init__(self, model: nn.Module, x: Tensor, **state: Any) -> None:
+    def __init__(self, model: nn.Module, x: Any, **state: Any) -> None:
         super().__init__()
         network, inputs = Network.of(model, x), Inputs.of(x)
         self._explorer = Explorer(network=network, inputs=inputs, options=None, state=state)
@@ -47,3 +48,11 @@ class ExplorerWidget(anywidget.AnyWidget):
             self.send({"id": key, "header": header}, [data])
         self.send({"id": key})
         self._gone.discard(key)
+
+
+def explore(found: Explanation, model: nn.Module) -> ExplorerWidget:
+    """The explorer of an explanation's inputs, where it begins with its method and settings."""
+    given = {name: found.settings.get(name) for name in ("rho", "sigma", "sparsity", "eta", "seed")}
+    state = {name: value for name, value in given.items() if isinstance(value, int | float)}
+    target = int(found.target[0])
+    return ExplorerWidget(model, found.inputs, method=found.method, target=target, **state)

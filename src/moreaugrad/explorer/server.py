@@ -57,14 +57,12 @@ class Server:
 
     async def _file(self, request: Request) -> Response:
         name = request.path_params.get("name", FILES[0])
-        refusal = self._refusal(request)
-        if refusal is not None or name not in FILES:
+        if (refusal := self._refusal(request)) or name not in FILES:
             return refusal or _text("there is no such file", 404)
         return Response(static(name), 200, HEADERS, TYPES[name.rpartition(".")[2]])
 
     async def _api(self, request: Request) -> Response:
-        refusal = self._refusal(request)
-        if refusal is not None:
+        if refusal := self._refusal(request):
             return refusal
         body, given = bytearray(), request.query_params
         try:

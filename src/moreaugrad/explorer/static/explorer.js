@@ -1,10 +1,9 @@
 // The explorer, in any shell. ask(request, body, signal) yields messages, [header, buffer].
 import { magnitudes, painted, ranks, reduced, regions, thresholded, weight } from "./maps.js";
 
-const WAIT = 300;  // milliseconds after the last change before a map is solved again
-const DECADES = 3;  // that the slider of sparsity spans
-const CLASSES = 8;  // the likeliest, which are shown
-const EFFECT = "Blur or erase a part with the pointer: the probabilities answer.";
+// Milliseconds after the last change before a map is solved again; decades that the slider of sparsity
+// spans; likeliest classes that are shown.
+const WAIT = 300, DECADES = 3, CLASSES = 8;
 
 const finder = root => name => root.querySelector(`[data-is="${name}"]`);
 const percent = v => v == null ? "?" : v > .9995 && v < 1 ? "> 99.9 %" : v > 0 && v < 1e-4 ? "< 0.01 %" : `${+(100 * v).toPrecision(3)} %`;
@@ -78,9 +77,8 @@ class Pane {
     const size = this.explorer.shape.reduce((a, b) => a * b);
     this.z = null;
     frame.arrays.forEach((name, i) => { this[name] = new Float32Array(buffer, 4 * size * i, size); });
-    this.rule = this.recipes.threshold;
-    this.sorted = magnitudes(this.gradient, this.explorer.shape, this.rule);
-    this.frame = frame;
+    const rule = this.recipes.threshold, sorted = magnitudes(this.gradient, this.explorer.shape, rule);
+    Object.assign(this, { frame, rule, sorted });
     this.threshold();
     this.status();
   }
@@ -163,13 +161,12 @@ class Explorer {
 
   async start() {
     [this.info] = await this.one({ do: "info" });
-    const { images, labels, model, qualities, state } = this.info;
-    this.get("model").textContent = model;
+    const { images, labels, qualities, state } = this.info;
+    this.get("model").textContent = this.info.model;
     images.forEach(({ id, name }) => add(this.get("images"), "option", name, { value: id }));
     labels.forEach(value => add(this.get("labels"), "option", value, { value }));
     for (const [value, goal] of Object.entries(qualities)) add(this.get("quality"), "option", `${value} (${percent(goal)})`, { value });
-    this.state = state;
-    this.panes = [new Pane(this, state.method)];
+    Object.assign(this, { state }).panes = [new Pane(this, state.method)];
     this.listen();
     this.fit();
     this.get("drop").hidden = images.length > 0;
@@ -190,6 +187,7 @@ class Explorer {
     root.ondrop = event => { event.preventDefault(); this.upload(event.dataTransfer.files); };
     root.ownerDocument.addEventListener("paste", event => root.isConnected && this.upload(event.clipboardData.files));
     const begin = { ...state, sparsity: -100 / DECADES * Math.log10(1 - state.sparsity), rho: Math.log10(state.rho) };
+    this.get("fix").checked = state.eta != null;
     for (const name of ["sparsity", "rho", "sigma", "quality", "seed"]) this.get(name).value = begin[name];
     on("sparsity", "input", ({ value }) => {
       state.sparsity = +(1 - 10 ** (-DECADES * value / 100)).toPrecision(4);
@@ -315,7 +313,7 @@ class Explorer {
 
   clear() {
     Object.assign(this, { mask: null, replaced: null, edited: null });
-    this.get("effect").textContent = EFFECT;
+    this.get("effect").textContent = "Blur or erase a part with the pointer: the probabilities answer.";
     this.bars();
     this.panes.forEach(pane => pane.mark());
   }

@@ -4,7 +4,7 @@ export default {
     const waiting = new Map();
     model.on("msg:custom", ({ id, header }, [data]) => waiting.get(id)?.(header && [header, new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer]));
     async function* ask(request, body, signal) {
-      const id = crypto.randomUUID(), found = [];
+      const id = String(Math.random()), found = [];
       let wake;
       const put = message => { found.push(message); wake?.(); };
       waiting.set(id, put);
@@ -21,7 +21,7 @@ export default {
       } finally { waiting.delete(id); }
     }
     el.classList.add("explorer");
-    el.innerHTML = model.get("markup");
+    el.innerHTML = MARKUP;
     mount(el, ask);
   },
 };
