@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -258,6 +259,7 @@ def test_turns_are_shared_by_users_not_by_requests() -> None:
         with Turn(turns, user, lambda: False) as turn:
             for _ in range(20):
                 order.append(user)
+                time.sleep(0.002)  # a pass
                 turn()
 
     threads = [threading.Thread(target=work, args=(user,)) for user in ("many",) * 4 + ("one",)]
