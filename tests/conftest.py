@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+
+from browser import BROWSERS, Browser
 
 matplotlib.use("Agg")
 
@@ -29,6 +32,17 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.fail(f"MOREAUGRAD_DATA names {folder}, which is not a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless browser; skips where there is none."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no Chromium: looked for {', '.join(BROWSERS)} on the path")
+    browser = Browser(program, tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,7 @@ LEVELS = (
     {"models", "data"},
     {"reports"},
     {"runs"},
+    {"explorer"},
     {""},  # the public names
     {"cli", "__main__"},
 )

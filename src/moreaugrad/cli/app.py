@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 ORDER = (
     "Data", "Model", "Explanation", "Recommendation", "Certificate", "Evaluation", "Randomisation",
-    "Visualisation", "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Computation",
-    "Output",
+    "Visualisation", "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Page",
+    "Computation", "Output",
 )  # fmt: skip
 EPILOGUE = (
     "Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "

@@ -208,6 +208,13 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         "speed\n\nWrites bench.json and bench.md. Inputs are noise unless there are images.",
         without=("open", "config", "trust", "dry_run"),
     ),
+    "serve": Command(
+        plan=f"{_PLANS}serve:ServePlan", call="moreaugrad.cli.serving:serve",
+        help="Explore maps live in the browser: they are refined while you change the settings.",
+        more="moreaugrad serve photos/ --model torchvision:squeezenet1_0\n\nWithout images, drop "
+        "or paste one in the page.",
+        without=("out", "overwrite", "config", "trust", "dry_run", "json"),
+    ),
     "methods": Command(
         plan="moreaugrad.cli.methods:MethodsPlan", call="moreaugrad.cli.methods:list_methods",
         help="List the methods with their settings, or explain the settings of one.", more="",

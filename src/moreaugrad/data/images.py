@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import math
 import warnings
 from collections.abc import Iterable, Iterator
@@ -77,6 +78,14 @@ def decode_image(source: Path | IO[bytes], name: str) -> Picture:
             return _decoded(source, name)
     except MemoryError:  # others may still fit
         raise ValueError(f"{name}: expected an image that fits into memory") from None
+
+
+def decode_upload(data: bytes, name: str, pixels: int) -> Picture:
+    """`load_image` for the bytes of a file that was sent. pixels: most that are decoded."""
+    with parsing(name, "an image that can be read"), open_image(io.BytesIO(data)) as image:
+        size = image.width * image.height
+        expect(size <= pixels, "its size", f"at most {pixels} pixels", size)
+    return decode_image(io.BytesIO(data), name)
 
 
 def decode_grey(source: Path | IO[bytes], name: str) -> Image:

@@ -1,3 +1,4 @@
+from .anytime import Frame as Frame
 from .base import Explainer as Explainer
 from .cafo import CAFO as CAFO, SmoothCAFO as SmoothCAFO
 from .caso import CASO as CASO, SmoothCASO as SmoothCASO

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -17,8 +17,14 @@ from torch import Tensor, nn
 
 from moreaugrad.curvature.products import outside_autocast
 from moreaugrad.explainers import calling
+from moreaugrad.explainers.anytime import Frame, Stages, staged
 from moreaugrad.explainers.calling import Progress, metered, reporting, timed
-from moreaugrad.explainers.explanation import ConvergenceWarning, Explanation, reported
+from moreaugrad.explainers.explanation import (
+    EXPLAINED,
+    ConvergenceWarning,
+    Explanation,
+    reported,
+)
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.catalogue import name_of
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
@@ -38,8 +44,8 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
     """The model: a torch module, or a function of the inputs."""
     score: str = "logit"
     """The number that is explained: "logit", "log-probability", "probability", "margin" (the logit
-    minus the largest other one) or "cross-entropy" (the loss; a map is positive where the input
-    raises it)."""
+    minus the largest other one), "cross-entropy" (the loss; a map is positive where the input
+    raises it), or "against:3", the logit minus that of class 3."""
     task: str = "auto"
     """Kind of task: "multiclass", "binary" (a single logit), "multilabel" (a sigmoid for each) or
     "regression"; "auto" is binary for one output column and multiclass for more."""
@@ -150,7 +156,39 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         began = time.perf_counter()
         bound = self.bind(inputs, target, additional_forward_args, ids, mask)
         with reporting(progress, self.method) as report:
-            return timed(self._explained(bound, isinstance(inputs, tuple), report), began)
+            found = timed(self._explained(bound, isinstance(inputs, tuple), report), began)
+        EXPLAINED[found] = self.forward_func
+        return found
+
+    def frames(
+        self,
+        inputs: Inputs,
+        target: TargetLike = None,
+        additional_forward_args: object = None,
+        *,
+        ids: Sequence[int] | Tensor | None = None,
+        mask: MaskLike = None,
+        meter: Callable[[int], None] | None = None,
+    ) -> Iterator[Frame]:
+        """`explain` of one sample while it is computed: what it is so far, and at last itself.
+
+        A method that averages over noise has a first map after 16 evaluations and then better ones
+        at growing intervals; others have the last one alone. To stop, leave the loop.
+        meter: called with the evaluations of each network pass after it; an error that it raises
+        ends the computation.
+        Errors: as of `explain`, and ValueError for several samples.
+        """
+        bound = replace(self.bind(inputs, target, additional_forward_args, ids, mask), meter=meter)
+        expect(len(bound) == 1, "inputs", "one sample, whose map is shown in frames", len(bound))
+        several = isinstance(inputs, tuple)
+        for found, gradient, done in staged(self._stages(bound)):
+            explanation = self._explanation(reported(found, bound), bound, several)
+            yield Frame.of(explanation, gradient, bound.layout, done)
+
+    def _stages(self, bound: BoundScore) -> Stages:
+        """The maps of a sample while they are computed, and at last those of `_maps`."""
+        return self._maps(bound), None
+        yield
 
     def _explained(
         self, bound: BoundScore, several: bool, progress: Progress | None
@@ -166,7 +204,9 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
             found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
-        solution = reported(Solution.joined(found), bound)
+        return self._explanation(reported(Solution.joined(found), bound), bound, several)
+
+    def _explanation(self, solution: Solution, bound: BoundScore, several: bool) -> Explanation:
         several = several and bound.layer is None
         settings = self.settings() | dict(solution.settings)
         return Explanation.of(replace(solution, settings=settings), bound, several, self.method)

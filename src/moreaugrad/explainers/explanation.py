@@ -6,8 +6,10 @@ import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -170,6 +172,18 @@ class Explanation(ExplainedBatch):
                 frames.append(pandas.DataFrame({"sample": row, "part": part, **found.columns()}))
         return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
 
+    def explore(self, model: Any = None) -> Any:
+        """The live explorer of these images, a widget for notebooks (the extra `explorer`).
+
+        model: None is the one that was explained; parts of a result, and results that were read
+        from a file, do not know it. Errors: ValueError without one, and for inputs that are no
+        images.
+        """
+        model = EXPLAINED.get(self) if model is None else model
+        if model is None:
+            raise ValueError("model: expected the explained model, which this result does not know")
+        return import_module("moreaugrad.explorer.notebook").explore(self, model)
+
     def plot(
         self,
         path: str | os.PathLike[str] | None = None,
@@ -243,6 +257,8 @@ def _row(number: int, count: int) -> int:
         raise IndexError(f"expected a sample from 0 to {count - 1}, got {number}") from None
 
 
+EXPLAINED: WeakKeyDictionary[Explanation, Any] = WeakKeyDictionary()
+"""The model of each explanation that an explainer has returned."""
 STORED = 0.02
 """Relative error of a map in its input's dtype from which the map counts as lost."""
 

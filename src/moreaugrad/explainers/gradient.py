@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from moreaugrad.explainers.anytime import FIRST, GROWTH, Stages
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
@@ -86,6 +87,13 @@ class NoisyMean(SmoothedExplainer):
         if through == STEIN:
             return stein(bound, self._each, cotangent, maps.values)
         return pulled_through(bound, self._each, cotangent)
+
+    def _stages(self, bound: BoundScore) -> Stages:
+        samples = FIRST
+        while self.smoothed and samples * GROWTH <= self.samples:
+            yield self._maps(replace(bound, samples=samples)), None
+            samples *= GROWTH
+        return self._maps(bound), None
 
     def _maps(self, bound: BoundScore) -> Solution:
         counts = bound.counts

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers import quality
+from moreaugrad.explainers.anytime import Stage, Stages
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
     STEIN,
@@ -192,6 +193,25 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
             found = solve_for_sparsity(solver, problem, self.sparsity, start, rounds)
         else:
             found = solver.solve(problem, start)
+        return self._as_maps(problem, found)
+
+    def _stages(self, bound: BoundScore) -> Stages:
+        if not isinstance(solver := self._solver, StochasticFixedPoint):
+            found = self._maps(bound)
+            return found, bound.grad(-self._rho(bound)[:, None] * found.values)
+        problem = self._problem(bound)
+
+        def mapped(solution: Solution, y: Tensor) -> Stage:
+            return self._as_maps(problem, solution), (0.0 - y) / problem.rho[:, None]
+
+        stages = solver.stages(problem, problem.start)
+        while True:
+            try:
+                yield mapped(*next(stages)())
+            except StopIteration as end:
+                return mapped(*end.value)
+
+    def _as_maps(self, problem: MoreauProblem, found: Solution) -> Solution:
         if self.fresh:
             needed = quality.evaluations_to_reach(self._tolerance, found.error, found.evaluations)
             short = found.having(Status.BUDGET_USED) & (needed > self._most)

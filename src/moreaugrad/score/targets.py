@@ -39,6 +39,8 @@ KINDS: Mapping[str, str] = {
     "margin": "its output minus the largest other output",
     "cross-entropy": "the loss: minus the log-probability (a map is positive where the loss rises)",
 }
+AGAINST = "against"
+"""Kind "against:NUMBER": the output of the target class minus that of another class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +78,23 @@ class Readout(metaclass=Documented):
 
     kind: str = "logit"
     """Which number of the target: "logit", "log-probability", "probability", "margin" (the logit
-    minus the largest other one) or "cross-entropy"."""
+    minus the largest other one), "cross-entropy", or "against:3", the logit minus that of class
+    3."""
     task: str = "auto"
     """Kind of task: "multiclass", "binary" (a single logit, `[B]` or `[B, 1]`; targets 0 and 1),
     "multilabel" (a sigmoid for each) or "regression" (kind "logit" only, the plain output); "auto"
     is binary for one output column and multiclass for more."""
 
     def __post_init__(self) -> None:
-        choose("score", self.kind, KINDS)
+        if self.rival is None:
+            choose("score", self.kind, KINDS)
         choose("task", self.task, TASKS)
+
+    @property
+    def rival(self) -> int | None:
+        """The class that the target is compared with."""
+        name, _, number = self.kind.partition(":")
+        return int(number) if name == AGAINST and number.isdecimal() else None
 
     def resolve(self, outputs: Tensor, target: TargetLike) -> tuple[Target, Tensor]:
         """The target and the prediction `[B]`, from the outputs at the clean input."""
@@ -105,6 +115,8 @@ class Readout(metaclass=Documented):
             prediction, count = (table[:, 0] > 0).long(), 2
         else:
             prediction, count = table.argmax(1), table.shape[1]
+        if self.rival is not None:
+            _check_range("score against", torch.tensor(self.rival), torch.tensor(count))
         if given is None:
             if task == "regression" and count > 1:
                 raise ValueError(
@@ -124,6 +136,8 @@ class Readout(metaclass=Documented):
             logit = torch.where(target.classes == 1, table[:, 0], -table[:, 0])
         else:
             logit = table.gather(1, column)[:, 0]
+        if self.rival is not None:
+            return logit - table[:, self.rival]
         if self.kind == "margin" and task == "multiclass":
             return logit - table.scatter(1, column, -torch.inf).amax(1)
         if self.kind in ("logit", "margin"):
@@ -154,6 +168,8 @@ class Readout(metaclass=Documented):
             raise ValueError("task: expected at least 2 outputs for 'multiclass', got 1")
         if task == "binary" and columns != 1:
             raise ValueError(f"task: expected a single logit for 'binary', got {columns} outputs")
+        if self.rival is not None and columns < 2:
+            raise ValueError(f"score: expected an output for each class for {self.kind}, got one")
         if task == "regression" and self.kind != "logit":
             raise ValueError(
                 f"score: a regression has no {self.kind}; use score='logit', its plain output"

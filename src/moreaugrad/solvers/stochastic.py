@@ -8,7 +8,9 @@ approximation of the smooth population problem instead.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +37,7 @@ from moreaugrad.solvers.descent import FARTHEST
 from moreaugrad.solvers.shrinkage import Bands, Shrinkage
 from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
 from moreaugrad.solvers.sparsity import Threshold
+from moreaugrad.solvers.stages import Ended, Stages, last, stage
 from moreaugrad.solvers.step_guard import StepGuard
 from moreaugrad.solvers.z_scores import joined_z_scores, z_scores
 
@@ -54,6 +57,8 @@ LATE = 1024
 """Evaluations after which recording for the centre costs more than the centre saves."""
 RETUNED_ALWAYS, RETUNED_EVERY = 16, 8
 """An automatic eta is updated at each of the first 16 steps, then at every 8th."""
+EARLY = 2
+"""Steps after which there is a first stage, without an error."""
 
 
 def damping(evaluations: int) -> float:
@@ -104,20 +109,20 @@ class StochasticFixedPoint:
         few = problem.score.counts <= FEW
         parts = [part.nonzero()[:, 0] for part in (few, ~few) if bool(part.any())]
         if len(parts) == 1:
-            return self._alike(problem, y)
-        solved = [self._alike(problem.select(rows), y[rows]) for rows in parts]
+            return last(self.stages(problem, y))[0]
+        solved = [last(self.stages(problem.select(rows), y[rows]))[0] for rows in parts]
         return Solution.joined(solved).select(torch.cat(parts).argsort())
 
-    def _alike(self, problem: MoreauProblem, y: Tensor) -> Solution:
-        """Solve for samples that all have few entries, or all many."""
-        first, mean = self._chain(problem, y)
+    def stages(self, problem: MoreauProblem, y: Tensor) -> Stages:
+        """Solve, stage by stage, for samples that all have few entries, or all many."""
+        first, mean = yield from self._chain(problem, y)
         if self.chains == 1:
-            return first
-        second, other = self._chain(_second(problem), -mean)
-        return self._joined(problem, (first, mean), (second, other))
+            return first, mean
+        second, other = last(self._chain(_second(problem), -mean))
+        return self._joined(problem, (first, mean), (second, other)), (mean + other) / 2
 
-    def _chain(self, problem: MoreauProblem, y: Tensor) -> tuple[Solution, Tensor]:
-        """One chain's solution and its mean y `[B, n]`, whose prox is the solution."""
+    def _chain(self, problem: MoreauProblem, y: Tensor) -> Stages:
+        """The stages of one chain."""
         out, means, rows = Collector(y), torch.zeros_like(y), torch.arange(len(y))
         few = int(problem.score.counts[0]) <= FEW
         blocks = Blocks(y, MOST_OF_FEW if few else MOST)
@@ -132,8 +137,10 @@ class StochasticFixedPoint:
             extra = HALVES if centre is not None else 0
             spent += self.draws
             own = extra if blocks.due else 0
-            last = spent + own + self.draws + extra > self.max_evaluations
-            if not blocks.due and not last:
+            ends = spent + own + self.draws + extra > self.max_evaluations
+            if not blocks.due and not ends:
+                if step + 1 == EARLY:
+                    yield partial(self._early, state, blocks, spent)
                 continue
             tails, shrunk = blocks.tails(), None
             if centre is not None:
@@ -144,19 +151,15 @@ class StochasticFixedPoint:
             found, mean = self._mean(state, tails, shrunk)
             # Equal terms have no error, but their mean has rounding.
             found = found._replace(error=torch.where(guard.unvaried, 0.0, found.error))
-            settled = guard.settled(step + 1) | last
+            settled = guard.settled(step + 1) | ends
             done = (found.error <= self.tolerance) & settled
             status = state.verdicts(done, guard.concave, guard.unvaried)
-            ended = [None if one is Status.BUDGET_USED and not last else one for one in status]
+            ended = [None if one is Status.BUDGET_USED and not ends else one for one in status]
+            record = partial(self._record, state, found, tails, shrunk, step + 1, spent)
             if not any(ended):
+                yield partial(stage, status, record, mean)
                 continue
-            keep = out.close(
-                ended,
-                **state.unbroken(found)._asdict(),
-                z_scores=self._z_scores(state, tails, shrunk),
-                steps=step + 1,
-                evaluations=spent,
-            )
+            keep = out.close(ended, **record())
             means[rows] = mean  # of those that go on it is replaced
             if len(keep) == 0:
                 break
@@ -168,6 +171,25 @@ class StochasticFixedPoint:
                     centre.select(keep)
                 state = state.select(keep)
         return replace(out.solution(), settings=used), means
+
+    def _record(
+        self, state: Active, found: Found, tails: Tails, shrunk: Shrinkage | None, steps: int,
+        evaluations: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What the active samples have, but for the status."""
+        return {
+            **state.unbroken(found)._asdict(),
+            "z_scores": self._z_scores(state, tails, shrunk),
+            "steps": steps,
+            "evaluations": evaluations,
+        }
+
+    def _early(self, state: Active, blocks: Blocks, spent: int) -> Ended:
+        """A stage of too few steps for an error, or for the centre."""
+        found, mean = self._mean(state, blocks.tails(), None)
+        record = {**state.unbroken(found)._asdict(), "steps": EARLY, "evaluations": spent}
+        record["error"] = torch.full_like(found.error, torch.nan)
+        return stage([Status.BUDGET_USED] * len(mean), lambda: record, mean)
 
     def _begin(self, problem: MoreauProblem, y: Tensor) -> Active:
         threshold = None if self.sparsity is None else Threshold.of(self.sparsity, problem.counts)

@@ -6,6 +6,7 @@ import dataclasses
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from moreaugrad.registry import choose
@@ -191,6 +192,16 @@ def options(
             yield from options(nested, hidden, place)
     for name, edit in kind.EDITS.items():
         yield (*where, name), edit
+
+
+def given_options(plan: Plan) -> dict[str, str]:
+    """The options, flags left out, that do not have their default, as texts by their names."""
+    found, usual = {}, type(plan)()
+    for place, option in options(type(plan)):
+        value, default = (reduce(getattr, place, each) for each in (plan, usual))
+        if value not in (default, None) and not option.is_flag:
+            found[option.name] = shown(value)
+    return found
 
 
 def _spelt_out(given: Option, item: dataclasses.Field[Any], group: str, hint: Any) -> Option:

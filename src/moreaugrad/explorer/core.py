@@ -1,0 +1,227 @@
+"""What all shells of the explorer ask for: images, maps in frames, probabilities, curves."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moreaugrad.data.images import decode_upload
+from moreaugrad.explainers import METHODS
+from moreaugrad.explainers.anytime import Frame
+from moreaugrad.explainers.quality import QUALITIES
+from moreaugrad.explorer.state import State, threshold
+from moreaugrad.explorer.turns import Gone, Turn, Turns
+from moreaugrad.files.foreign import shown
+from moreaugrad.metrics.faithfulness import Replacement, area, deletion_curve, insertion_curve
+from moreaugrad.metrics.places import BLUR, MEAN, Places, replacement
+from moreaugrad.pictures import palette, png_bytes
+from moreaugrad.registry import choose, first_line
+from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.network import Network
+from moreaugrad.runs.plans.toml import from_table
+from moreaugrad.score.score import Score
+from moreaugrad.settings import expect
+
+UPLOAD_BYTES, UPLOAD_PIXELS = 2**25, 2**26
+"""Of the largest image that is taken."""
+KEPT = 64
+"""Images that are kept; those that were used longest ago are forgotten."""
+LEFT_OUT = ("published-moreaugrad", "expected-gradients")
+"""Methods that have settings of their own, or need several images."""
+STEPS = 24
+"""Of the deletion and insertion curves."""
+CURVES = {"deletion": (deletion_curve, MEAN), "insertion": (insertion_curve, BLUR)}
+ACTIONS = ("info", "open", "explain", "edit", "curves", "arrays")
+
+Message = tuple[dict[str, Any], bytes]
+"""What a shell is answered: plain values, and arrays as bytes."""
+Asked = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Image:
+    """x: `[1, C, H, W]`. options: that name it on the command line."""
+
+    name: str
+    x: Tensor
+    options: Asked
+
+
+@dataclass(kw_only=True, eq=False)
+class Explorer:
+    """A network and images, explored by several users."""
+
+    network: Network
+    inputs: Inputs | None = None
+    options: Mapping[str, str] | None = None
+    """Of the network, on the command line; None: it is not loaded by one."""
+    state: Asked = field(default_factory=dict)
+    """Where pages begin: values of `State`."""
+    _turns: Turns = field(default_factory=Turns)
+    _images: OrderedDict[str, _Image] = field(default_factory=OrderedDict)
+
+    def answer(
+        self,
+        asked: Any,
+        body: bytes = b"",
+        user: str = "",
+        gone: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Message]:
+        """The messages that answer a request, as soon as they are known; "refused" is an error.
+
+        asked: "do", one of `ACTIONS`, and its arguments. gone: whether the request was given up,
+        which is noticed after the network pass that is being computed.
+        """
+        try:
+            expect(isinstance(asked, dict), "a request", "a JSON object", asked)
+            given = {k: v for k, v in _without_none(asked).items() if k != "do"}
+            action = getattr(self, f"_{choose('do', str(asked.get('do')), ACTIONS)}")
+            yield from action(given, body, Turn(self._turns, user, gone))
+        except Gone:
+            return
+        except Exception as error:  # models are code of others, which may raise anything
+            words = str(error) if isinstance(error, ValueError) else first_line(error)
+            yield {"refused": words}, b""
+
+    def _info(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
+        names = [] if self.inputs is None else [one.item.name for one in self.inputs.chosen]
+        methods = {
+            name: {"summary": row.summary, "settings": list(row.defaults())}
+            for name, row in METHODS.items() if name not in LEFT_OUT
+        }  # fmt: skip
+        yield {
+            "model": shown(self.network.model.name), "methods": methods, "qualities": QUALITIES,
+            "images": [{"id": str(at), "name": shown(name)} for at, name in enumerate(names)],
+            "labels": list(map(shown, self.network.model.labels or ())),
+            "state": {**vars(State(image="")), **self.state},
+            "palettes": {name: palette(name).tolist() for name in ("magma", "blue-white-orange")},
+        }, b""  # fmt: skip
+
+    def _open(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
+        key, name = str(asked.get("image")), shown(str(asked.get("name"))[:200])
+        with turn:
+            if body:
+                key = hashlib.sha256(body).hexdigest()[:16]
+                expect(len(body) <= UPLOAD_BYTES, name, f"at most {UPLOAD_BYTES} bytes", len(body))
+                image = decode_upload(body, name, UPLOAD_PIXELS)
+                x = self.network.tried(self.network.model.preprocess(image))
+                self._images[key] = _Image(name=name, x=x, options={"IMAGE": [name]})
+            one = self._image(key)
+            found = self._probabilities(one.x)
+        pixels = self.network.model.preprocess.pixels(one.x[0].cpu())
+        png = png_bytes((pixels.numpy() * 255).round().astype(np.uint8))
+        about = {"image": key, "name": shown(one.name), "shape": list(one.x.shape[1:])}
+        yield {**about, "probabilities": found}, png
+
+    def _explain(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
+        state = from_table(State, asked)
+        image, explainer = self._image(state.image), state.explainer(self.network)
+        rule = threshold(explainer, image.x.shape[1:])
+        yield {**state.recipes(image.options, self.options), "threshold": rule}, b""
+        begun = time.monotonic()
+        with turn:
+            for frame in explainer.frames(image.x, state.target, meter=turn):
+                gradient = frame.explanation.maps if rule["kind"] == "keep" else frame.gradient
+                yield _framed(frame, gradient, time.monotonic() - begun)
+                turn()
+
+    def _edit(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
+        """Probabilities with the pixels of a mask `[H, W]` replaced."""
+        x = self._image(asked["image"]).x
+        where = torch.from_numpy(_array(body, np.uint8, x.shape[-2:])).to(x.device) > 0
+        rule = Replacement(replacement=choose("how", asked["how"], (BLUR, MEAN)))
+        with turn:
+            bound = Score(self.network.model.module, check=False).bind(x, 0)
+            source, places = np.random.default_rng(0), Places(bound, 1)
+            flat = replacement(rule, bound.origin[0], bound, self.network.space, places, source)
+            edited = torch.where(where, flat.reshape(x.shape).to(x), x)
+            yield {"probabilities": self._probabilities(edited)}, b""
+
+    def _curves(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
+        """The deletion and insertion curves of a map `[C, H, W]`."""
+        x, size = self._image(asked["image"]).x, asked.get("size", 4)
+        maps = torch.from_numpy(_array(body, np.float32, x.shape)).to(x.device)
+        found: dict[str, Any] = {"size": size}
+        with turn:
+            score = Score(self.network.model.module, kind="probability", check=False)
+            bound = replace(score.bind(x, asked["target"]), meter=turn)
+            for name, (curve, by) in CURVES.items():
+                how = Replacement(size=size, replacement=by, draws=1)
+                values = curve(bound, maps, self.network.space, steps=STEPS, how=how)
+                found[name] = list(map(_known, values[0].tolist()))
+                found[f"{name} area"] = _known(float(area(values)))
+        yield found, b""
+
+    def _arrays(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
+        """Arrays of a map that is shown, its image and its state, as an npz file."""
+        state, file = from_table(State, _without_none(asked["state"])), io.BytesIO()
+        names = [choose("arrays", one, ("map", "gradient", "z")) for one in asked["arrays"]]
+        x = self._image(state.image).x[0].cpu().numpy()
+        values = _array(body, np.float32, (len(names), *x.shape))
+        about = json.dumps({"model": self.network.model.name, **vars(state)})
+        np.savez(file, input=x, state=np.array(about), **dict(zip(names, values, strict=True)))
+        yield {}, file.getvalue()
+
+    def _image(self, key: str) -> _Image:
+        """Errors: ValueError for one that is not known any more, or cannot be read."""
+        if key not in self._images:
+            chosen = [] if self.inputs is None else self.inputs.chosen
+            if self.inputs is None or not key.isdecimal() or int(key) >= len(chosen):
+                raise ValueError("the image is no longer known: open it again")
+            one, source = chosen[int(key)], self.inputs.plan.source
+            named: Asked = {"--data": source, "--indices": str(one.index)}
+            if source is None:
+                paths = getattr(self.inputs.data, "paths", {})
+                named = {"IMAGE": [str(paths.get(one.item.name, one.item.name))]}
+            x = self.network.tried(self.inputs.input(one, self.network))
+            self._images[key] = _Image(name=one.item.name, x=x, options=named)
+        self._images.move_to_end(key)
+        while len(self._images) > KEPT:
+            self._images.popitem(last=False)
+        return self._images[key]
+
+    def _probabilities(self, x: Tensor) -> list[float | None]:
+        """Of every class; none where the outputs are no classes."""
+        found = self.network.probabilities(x)
+        return [] if found is None else list(map(_known, found[0].tolist()))
+
+
+def _framed(frame: Frame, gradient: Any, seconds: float) -> Message:
+    found = frame.explanation
+    (status,), error, z = found.status, float(found.error[0]), found.z_scores
+    parts = {"gradient": gradient, **({} if z is None else {"z": z})}
+    header = {
+        "done": frame.done, "status": status.message if frame.done else "computing",
+        "failed": status.failed, "remedy": found.remedy(0) if frame.done else "",
+        "error": _known(error), "eta": _known(float(found.eta[0])), "seconds": seconds,
+        "evaluations": int(found.evaluations[0]), "target": int(found.target[0]),
+        "arrays": list(parts),
+    }  # fmt: skip
+    return header, b"".join(part[0].float().cpu().numpy().tobytes() for part in parts.values())
+
+
+def _without_none(values: Asked) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _array(body: bytes, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """Errors: ValueError for another number of bytes."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    expect(len(body) == size, "the array", f"{size} bytes for {list(shape)}", len(body))
+    return np.frombuffer(body, dtype).reshape(shape).copy()

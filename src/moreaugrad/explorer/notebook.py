@@ -1,0 +1,58 @@
+"""The explorer in a notebook: Jupyter, VS Code, Colab, marimo."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anywidget
+from torch import nn
+
+from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.explorer import static
+from moreaugrad.explorer.core import Explorer
+from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.network import Network
+
+_CODE = "".join(
+    line.removeprefix("export ") if "export default" not in line else line
+    for name in ("maps.js", "explorer.js", "widget.js")
+    for line in static(name).decode().splitlines(keepends=True)
+    if not line.startswith("import ")
+)
+
+
+class ExplorerWidget(anywidget.AnyWidget):
+    """The explorer of inputs `[B, C, H, W]` of a model. state: where it begins."""
+
+    _esm = f"{_CODE}const MARKUP = {json.dumps(static('explorer.html').decode())};"
+    _css = static("explorer.css").decode()
+
+    def __init__(self, model: nn.Module, x: Any, **state: Any) -> None:
+        super().__init__()
+        network, inputs = Network.of(model, x), Inputs.of(x)
+        self._explorer = Explorer(network=network, inputs=inputs, options=None, state=state)
+        self._pool, self._gone = ThreadPoolExecutor(8), set[str]()
+        self.on_msg(self._asked)
+
+    def _asked(self, _: Any, content: Any, buffers: list[Any]) -> None:
+        key, body = content["id"], bytes(buffers[0]) if buffers else b""
+        if content.get("gone"):
+            self._gone.add(key)
+        else:
+            self._pool.submit(self._work, key, content["request"], body)
+
+    def _work(self, key: str, request: Any, body: bytes) -> None:
+        for header, data in self._explorer.answer(request, body, "", lambda: key in self._gone):
+            self.send({"id": key, "header": header}, [data])
+        self.send({"id": key})
+        self._gone.discard(key)
+
+
+def explore(found: Explanation, model: nn.Module) -> ExplorerWidget:
+    """The explorer of an explanation's inputs, where it begins with its method and settings."""
+    given = {name: found.settings.get(name) for name in ("rho", "sigma", "sparsity", "eta", "seed")}
+    state = {name: value for name, value in given.items() if isinstance(value, int | float)}
+    target = int(found.target[0])
+    return ExplorerWidget(model, found.inputs, method=found.method, target=target, **state)

@@ -1,0 +1,94 @@
+"""What is explored of an image: a method and its settings, as a command, a file and Python too."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moreaugrad.explainers import METHODS
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, Moreau
+from moreaugrad.penalties import L1, groups
+from moreaugrad.runs.maps.methods import made
+from moreaugrad.runs.network import Network
+from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.maps import takes
+from moreaugrad.runs.plans.option import shown, with_options
+from moreaugrad.runs.plans.toml import plan_toml
+from moreaugrad.score.noise import DEFAULT_SIGMA
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Everything that a map of an image depends on."""
+
+    image: str
+    method: str = "sparse-moreaugrad"
+    target: int | None = None
+    """None: the prediction."""
+    against: int | None = None
+    """The class that the target is compared with; None: the target's logit alone is explained."""
+    sparsity: float = 0.9
+    eta: float | None = None
+    """Of the penalty, instead of the sparsity."""
+    rho: float = 1.0
+    sigma: float = DEFAULT_SIGMA
+    seed: int = 0
+    quality: str = "standard"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the method."""
+        every = {
+            "score": None if self.against is None else f"against:{self.against}",
+            "sparsity": self.sparsity if self.eta is None else None, "eta": self.eta,
+            "rho": self.rho, "sigma": self.sigma, "tolerance": self.quality, "seed": self.seed,
+        }  # fmt: skip
+        name = METHODS.check(self.method)
+        return {k: v for k, v in every.items() if v is not None and takes(name, k, v)}
+
+    def explainer(self, network: Network) -> Explainer:
+        """Errors: ValueError for settings that do not fit."""
+        return made({self.method: {}}, self.settings, self.seed, network, None)[0].explainer
+
+    def recipes(
+        self, image: Mapping[str, Any], network: Mapping[str, str] | None
+    ) -> dict[str, str]:
+        """The same map by a command, a TOML file and Python.
+
+        image, network: their options; without those of the network, it is `model` in Python.
+        """
+        target = {} if self.target is None else {"--target": str(self.target)}
+        own = {f"--{name}": shown(value) for name, value in self.settings.items()}
+        given = {**(network or {}), "--methods": self.method, **target, **own}
+        call = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        call = f"mg.build({self.method!r}, model, {call}).explain(x, target={self.target})"
+        if network is None:
+            return {"python": f"result = {call}\n"}
+        plan = with_options(ExplainPlan(), {**image, **given})
+        files = image.get("IMAGE", [])
+        data = {**image, **given, "--out": "maps"}.items()
+        words = [*files, *(w for name, value in data if name != "IMAGE" for w in (name, value))]
+        given_model = plan.model.arguments().items()
+        loading = ", ".join(f"{name}={value!r}" for name, value in given_model if value)
+        return {
+            "command": shlex.join(["moreaugrad", "explain", *words]),
+            "toml": plan_toml(plan, Path.cwd()),
+            "python": "import moreaugrad as mg\n"
+            f"loaded = mg.load_model({loading})\nmodel = loaded.module\n"
+            f"x = loaded.preprocess(mg.load_image({(files or ['photo.jpg'])[0]!r}))[None]\n"
+            f"result = {call}\n",
+        }
+
+
+def threshold(explainer: Explainer, shape: tuple[int, ...]) -> dict[str, Any]:
+    """How a map comes of the averaged gradient: "soft" or "group", by the weight eta, or "keep":
+    the largest entries are shown."""
+    if isinstance(explainer, GroupSparseMoreauGrad):
+        size: Any = groups.chosen(explainer.group, shape, None, padded=False)
+        return {"kind": "group", "size": [size, size] if isinstance(size, int) else list(size)}
+    soft = isinstance(explainer, Moreau) and isinstance(explainer.penalty, L1)
+    return {"kind": "soft" if soft else "keep"}
