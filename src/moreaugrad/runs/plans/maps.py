@@ -197,8 +197,8 @@ SCORES = ("logit", "log-probability", "probability", "margin", "cross-entropy")
 LEVELS = " or ".join(f"{name} ({value:g})" for name, value in QUALITIES.items())
 COMMON = {
     "score": _common(
-        f"What is explained: {', '.join(SCORES)}, or against:CLASS, the logit minus that of another "
-        "class by index.", "--score", offers=SCORES,
+        f"What is explained: {', '.join(SCORES)}, or against:CLASS, the logit minus that of "
+        "another class by index.", "--score", offers=SCORES,
     ),
     "task": _common(
         "How outputs are read: auto, multiclass, binary, multilabel or regression.", "--task",
