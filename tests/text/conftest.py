@@ -1,5 +1,6 @@
 """Small random models of transformers with tokenizers of their own, written to folders."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,11 @@ LABELS = {0: "bad", 1: "good", 2: "so-so"}
 @pytest.fixture(scope="session")
 def transformers():
     pytest.importorskip("transformers")
-    import importlib.util
-
     if importlib.util.find_spec("torchvision") is not None:
         import_torchvision()
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     return transformers
 
 

@@ -16,12 +16,12 @@ Sentences = tuple[str, ...]
 """A text, or the two of a pair."""
 Span = tuple[int, int]
 
-WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
-"""A word, also with an apostrophe or a hyphen in it, or a single other character."""
+WORD = re.compile(r"\w+(?:['’-]\w+)*|\s+|[^\w\s]")
+"""A word, also with an apostrophe or a hyphen in it, white space, or one other character."""
 
 
 class Word(NamedTuple):
-    """A word or a punctuation mark, and its tokens.
+    """A word, a punctuation mark, or white space that has tokens of its own.
 
     >>> found = mg.text.Word("film", 0, 2, 6, (2,))
     """

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -133,10 +133,9 @@ class LanguageModel:
 
         Errors: ValueError for outputs of other shapes.
         """
-        reader = Reader(self.module, Task.TEXT, list(further), "logit")
         seen: list[Any] = []
         with torch.no_grad(), hooked({}, {self.layer: lambda *given: seen.append(given[2])}):
-            shape = tuple(forward(reader, ids, *further.values()).shape)
+            shape = tuple(forward(partial(self.module, **further), ids).shape)
         for output in seen:
             if isinstance(output, Tensor) and (output.ndim != 3 or output.shape[:2] != ids.shape):
                 raise ValueError(
