@@ -348,7 +348,7 @@ def test_the_byte_classifier(data_folder, monkeypatch):
     text = "def add(a, b):\n    return a + b\n\n\nprint(add(1, 2))"
     (found,) = mg.text.explain(
         magika.network(), tokenizer, text, labels=magika.LABELS, groups="words", sigma=0,
-        rho=0.01, max_evaluations=60,
+        rho=0.01, max_evaluations=16,
     )  # fmt: skip
     assert found.prediction == "python"
     assert len(found.tokens) == 2 * len(text)

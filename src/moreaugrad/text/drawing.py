@@ -65,12 +65,21 @@ def between(text: str) -> list[Piece]:
 FIGURE = "margin:0.8em 0;color:inherit;font-family:system-ui,sans-serif"
 SMALL = "font-size:0.8em;opacity:0.8"
 LINE = "line-height:1.9;white-space:pre-wrap;overflow-wrap:anywhere"
-CHIP = "border:1px dashed currentColor;border-radius:0.3em;padding:0 0.2em;font-size:0.75em"
+CHIP = "border:1px dashed currentColor;border-radius:0.3em;padding:0 0.2em;margin:0 0.2em;font-size:0.75em"
 PIECE = "border-radius:0.25em;padding:0.1em 0"
 
 
-def html(drawn: Drawn) -> str:
-    """Highlighted text as HTML: no script, no style sheet, the page's own colours for the text."""
+def html(several: Sequence[Drawn]) -> str:
+    """Highlighted texts as HTML: no script, no style sheet, the page's own colours for the letters.
+
+    A legend stands below the texts that it is for.
+    """
+    legends = [drawn.legend for drawn in several]
+    last = [own != after for own, after in zip(legends, [*legends[1:], None], strict=True)]
+    return "\n".join(map(_html_text, several, last))
+
+
+def _html_text(drawn: Drawn, legend: bool) -> str:
     facts = " · ".join(map(markup.escape, map(visible, drawn.facts)))
     body = "".join(
         f'<div dir="auto" style="{LINE}">'
@@ -78,8 +87,8 @@ def html(drawn: Drawn) -> str:
         + "</div>"
         for line in drawn.lines
     )
-    legend = f'<div style="{SMALL}">{markup.escape(drawn.legend)}</div>'
-    return f'<div style="{FIGURE}"><div style="{SMALL}">{facts}</div>{body}{legend}</div>'
+    below = f'<div style="{SMALL}">{markup.escape(drawn.legend)}</div>' if legend else ""
+    return f'<div style="{FIGURE}"><div style="{SMALL}">{facts}</div>{body}{below}</div>'
 
 
 def _html_piece(piece: Piece, depth: float) -> str:

@@ -163,7 +163,7 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
         return drawing.latex(self._drawn)
 
     def _repr_html_(self) -> str:
-        return drawing.html(self._drawn)
+        return drawing.html([self._drawn])
 
     def __repr__(self) -> str:
         found = [f"{one.text.strip()!r} {one.value:+.3g}" for one in self._drawn.strongest[:3]]
@@ -274,7 +274,7 @@ class TextExplanations(Sequence[TextExplanation]):
         return "\n\n".join(one.to_latex() for one in self.each)
 
     def _repr_html_(self) -> str:
-        return "\n".join(one._repr_html_() for one in self.each)
+        return drawing.html([one._drawn for one in self.each])
 
     def __repr__(self) -> str:
         inside = "".join(f"\n  {one!r}," for one in self.each)
