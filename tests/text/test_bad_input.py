@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import moreaugrad as mg
-from text.conftest import Bytes, as_bytes
+from text_models import Bytes, as_bytes
 
 BERT = "BertForSequenceClassification"
 

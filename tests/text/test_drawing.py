@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import moreaugrad as mg
-from text.conftest import SENTENCES, Bytes, as_bytes
+from text_models import SENTENCES, Bytes, as_bytes
 
 NASTY = '<script>alert("1")</script> & \x1b[31mred\x1b[0m {50%} $x_1^2$ \\end # ~ \u202eabc é🙂'
 ANSI = re.compile(r"\x1b\[([\d;]*)m")

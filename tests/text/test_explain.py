@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import moreaugrad as mg
-from text.conftest import SENTENCES, Bytes, as_bytes
+from text_models import SENTENCES, Bytes, as_bytes
 
 CLASSIFIERS = ("Bert", "DistilBert", "Roberta", "GPT2")
 SPARSE = {"sigma": 0, "rho": 0.05, "sparsity": 0.5}

@@ -65,7 +65,10 @@ def between(text: str) -> list[Piece]:
 FIGURE = "margin:0.8em 0;color:inherit;font-family:system-ui,sans-serif"
 SMALL = "font-size:0.8em;opacity:0.8"
 LINE = "line-height:1.9;white-space:pre-wrap;overflow-wrap:anywhere"
-CHIP = "border:1px dashed currentColor;border-radius:0.3em;padding:0 0.2em;margin:0 0.2em;font-size:0.75em"
+CHIP = (
+    "border:1px dashed currentColor;border-radius:0.3em;padding:0 0.2em;margin:0 0.2em;"
+    "font-size:0.75em"
+)
 PIECE = "border-radius:0.25em;padding:0.1em 0"
 
 
