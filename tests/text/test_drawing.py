@@ -50,9 +50,17 @@ def contrast(one, other) -> float:
     return (max(light) + 0.05) / (min(light) + 0.05)
 
 
+def whole(text):
+    return {"input_ids": [5, 6], "attention_mask": [1, 1], "special_tokens_mask": [0, 1],
+            "offset_mapping": [(0, len(text)), (0, 0)], "tokens": [text, "<b>"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("tokenizer", [as_bytes, whole])
 @pytest.mark.parametrize("groups", ["tokens", "words"])
-def test_nothing_of_the_text_is_obeyed(groups):
-    found = explained(NASTY, groups=groups)
+def test_nothing_of_the_text_is_obeyed(groups, tokenizer):
+    (found,) = mg.text.explain(
+        Bytes().eval(), tokenizer, NASTY, "simple-gradient", groups=groups, labels=["<i>"] * 2
+    )
     page = Page(found._repr_html_())
     assert set(page.tags) == {"div", "span"}
     shown = NASTY.replace("\x1b", "\\x1b").replace("\u202e", "\\x202e")
@@ -65,7 +73,7 @@ def test_nothing_of_the_text_is_obeyed(groups):
     assert plain.count("{") == plain.count("}")
     assert not re.search(r"[$&#%_~^<>]", plain)
     assert set(re.findall(r"\\([a-z]+)", plain)) <= {
-        "setlength", "fboxsep", "colorbox", "strut", "underline", "par",
+        "setlength", "fboxsep", "colorbox", "strut", "underline", "par", "textcolor",
     }  # fmt: skip
 
 

@@ -101,6 +101,16 @@ def test_a_text_has_the_same_map_alone_and_among_others(kind, load):
         assert one.status == alone.status
 
 
+def test_ids_key_the_noise_of_each_text():
+    model, text = Bytes().eval(), SENTENCES[2]
+    first, second = mg.text.explain(model, as_bytes, [text] * 2, "smoothgrad", ids=[0, 7])
+    (alone,) = mg.text.explain(model, as_bytes, text, "smoothgrad", ids=[7])
+    (default,) = mg.text.explain(model, as_bytes, text, "smoothgrad")
+    close(second.values, alone.values)
+    close(first.values, default.values)
+    assert not torch.allclose(first.values, second.values, rtol=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["Bert", "Roberta", "GPT2"])
 def test_maps_are_those_of_a_padded_batch_with_its_mask(kind, load):
     model, tokenizer = load(f"{kind}ForSequenceClassification")
