@@ -35,6 +35,7 @@ LEVELS = (
     {"explainers"},
     {"certificates", "attacks", "training"},
     {"models", "data"},
+    {"text"},
     {"reports"},
     {"runs"},
     {"explorer"},
@@ -105,7 +106,7 @@ def test_imports_have_no_cycle() -> None:
 
 
 PACKAGES = ("", ".attacks", ".certificates", ".data", ".explainers", ".metrics", ".models",
-            ".penalties", ".training")  # fmt: skip
+            ".penalties", ".text", ".training")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PACKAGES)

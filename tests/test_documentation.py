@@ -17,6 +17,7 @@ from moreaugrad.cli.commands import EVERY, GROUPS
 from moreaugrad.data.images import load_image
 from moreaugrad.models import load_model
 from moreaugrad.settings import settings_of
+from text_models import hugging_face, write
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
@@ -60,6 +61,8 @@ def run(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", WITH_CODE, ids=in_docs)
 def test_code_runs(path: Path, clone: Path) -> None:
+    if path.name == "text.md":
+        write(hugging_face(), clone / "sentiment", "DistilBertForSequenceClassification")
     space = run(path)
     if path.name == "README.md":
         made, shown = (

@@ -6,6 +6,7 @@ from . import (
     metrics as metrics,
     models as models,
     penalties as penalties,
+    text as text,
     training as training,
 )
 from .attacks.base import Attack as Attack
