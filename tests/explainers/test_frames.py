@@ -1,5 +1,6 @@
 """Maps while they are computed: the last is that of `explain`, those before are what it was."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -133,3 +134,19 @@ def test_an_error_of_the_meter_ends_it_after_that_pass() -> None:
 def test_noise_of_no_size_is_a_status_in_every_frame() -> None:
     for frame in mg.SmoothGrad(MODEL, samples=64).frames(torch.ones_like(X), 1):
         assert frame.explanation.status == (Status.NO_NOISE,)
+
+
+def test_no_tensor_of_a_pass_is_left() -> None:
+    """A ReLU that keeps its own output must not keep itself alive."""
+
+    def left() -> int:
+        gc.collect()
+        return sum(type(one) is Tensor for one in gc.get_objects())
+
+    explainer = mg.SparseMoreauGrad(MODEL, tolerance="preview")
+    counts = []
+    for _ in range(3):
+        explainer.explain(X, 1)
+        next(explainer.frames(X, 1))
+        counts.append(left())
+    assert counts[0] == counts[1] == counts[2]

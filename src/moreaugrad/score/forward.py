@@ -122,7 +122,7 @@ def activations(model: object) -> Iterator[list[int]]:
             if storage.data_ptr() not in known:
                 known.add(storage.data_ptr())
                 sizes.append(storage.nbytes())
-        return tensor
+        return tensor.detach()  # an operation that keeps its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         yield sizes
