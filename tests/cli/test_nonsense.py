@@ -20,6 +20,7 @@ USUAL = {
     "visualise": (*MODEL, *OUT),
     "bench": ("one.png", *MODEL, *OUT),
     "report": ("evaluated", *OUT),
+    "serve": ("one.png", *MODEL),
     "demo": (),
     "data cells": OUT,
     "retrain diffroar": ("trained", "--trust", *OUT),
@@ -97,6 +98,7 @@ WRONG = {
     "visualise": [("--set", "steps=true"), ("--set", "steps=-1"), ("--images", "0")],
     "data cells": [("--size", "8"), ("--images", "-1"), ("--seed", "99999999999")],
     "report": [("--confidence", "2"), ("--gallery", "-1")],
+    "serve": [("--port", "70000"), ("--port", "1.5"), ("--host", "192.0.2.1"), ("--model", "")],
 }  # fmt: skip
 """Values of the right form that are not possible."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import webbrowser
 from contextlib import suppress
@@ -13,6 +14,16 @@ from moreaugrad.runs.plans.option import given_options
 from moreaugrad.runs.plans.serve import ServePlan
 
 MISSING = "serve: expected the packages of the live explorer: pip install 'moreaugrad[explorer]'"
+
+
+M_ARENA_MAX = -8
+"""Of glibc's mallopt."""
+
+
+def _share_memory() -> None:
+    """Otherwise glibc keeps the memory of a pass for each of the threads that took a turn."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def serve(plan: ServePlan, output: CommonOptions) -> int:
@@ -27,6 +38,7 @@ def serve(plan: ServePlan, output: CommonOptions) -> int:
     from moreaugrad.runs.inputs import Inputs
     from moreaugrad.runs.network import Network
 
+    _share_memory()
     network = Network.load(plan.model, plan.compute)
     some = plan.data.files or plan.data.source is not None
     inputs = Inputs.open(plan.data, 0, network) if some else None

@@ -98,26 +98,26 @@ class Pane {
   threshold() {
     if (!this.frame) return;
     this.eta = weight(this.sorted, this.explorer.state.sparsity);
-    this.map = thresholded(this.gradient, this.explorer.shape, this.rule, this.eta);
-    this.ranks = null;
+    Object.assign(this, { map: thresholded(this.gradient, this.explorer.shape, this.rule, this.eta), ranks: null });
     this.draw();
   }
 
   draw() {
-    const { shape, photo, info: { palettes } } = this.explorer, view = this.get("figure").dataset.view = this.get("view").value;
+    const { shape, photo, info: { palettes } } = this.explorer, view = this.frame ? this.get("view").value : "photo";
     const [below, above] = ["photo", "map", "marks"].map(name => sized(this.get(name), shape[2], shape[1]).getContext("2d"));
+    this.get("figure").dataset.view = view;
     below.drawImage(photo, 0, 0);
-    above.clearRect(0, 0, shape[2], shape[1]);
-    if (this.frame) above.putImageData(new ImageData(painted(this.map, shape, view, palettes), shape[2]), 0, 0);
+    if (!this.frame) above.clearRect(0, 0, shape[2], shape[1]);
+    else above.putImageData(new ImageData(painted(this.map, shape, view, palettes), shape[2]), 0, 0);
     this.mark();
   }
 
   /** The crosshair, and the pixels that are replaced. */
   mark() {
-    const { cross, replaced, shape: [, height, width] } = this.explorer, context = this.get("marks").getContext("2d");
+    const { cross, replaced, shape: [, height, width] } = this.explorer;
+    const context = Object.assign(this.get("marks").getContext("2d"), { fillStyle: "#0bf" });
     context.clearRect(0, 0, width, height);
     if (replaced) context.putImageData(replaced, 0, 0);
-    context.fillStyle = "#0bf";
     if (cross) [[cross[0], 0, 1, height], [0, cross[1], width, 1]].forEach(box => context.fillRect(...box));
     this.get("readout").textContent = cross && this.frame ? this.read(...cross) : "";
   }
