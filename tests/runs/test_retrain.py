@@ -166,6 +166,7 @@ def test_what_diffroar_writes(roared: Path) -> None:
     assert "| random, 90 % kept |" in table
     assert {path.name for path in roared.iterdir()} == {
         "config.toml", "environment.json", "records", "results.json", "table.md", "tables.json",
+        "index.html", "index.sha256",
     }  # fmt: skip
 
 
@@ -248,6 +249,8 @@ def test_where_the_data_lie_is_no_setting(
     assert run(roar(moved / "run", out)) == 0
     ours, theirs = tree(out), tree(roared)
     assert ours.pop("config.toml") != theirs.pop("config.toml")
+    for name in ("index.html", "index.sha256"):  # which shows the configuration
+        assert ours.pop(name) != theirs.pop(name)
     assert ours == theirs
     Image.new("RGB", (SIDE, 3)).save(moved / "data" / "val" / "dot" / "0.png")
     assert run(roar(moved / "run", out)) == 2

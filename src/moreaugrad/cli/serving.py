@@ -55,7 +55,7 @@ def serve(plan: ServePlan, output: CommonOptions) -> int:
         screen.results().print(address, markup=False, soft_wrap=True)
         if not output.quiet:
             screen.errors().print("The explorer is at this address; Ctrl-C ends it.", style="dim")
-        if plan.open:
+        if output.open:
             webbrowser.open(address)
         config = uvicorn.Config(
             server.app, log_level="warning", server_header=False, timeout_graceful_shutdown=1,

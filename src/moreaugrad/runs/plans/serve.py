@@ -23,4 +23,3 @@ class ServePlan(Plan):
         "the page's address can use the network and this computer's time.",
     )  # fmt: skip
     port: int = option(0, "Port to listen at.", shown="a free one", within="[0, 65535]")
-    open: bool = option(False, "Open the page in a browser.")
