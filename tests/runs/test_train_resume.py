@@ -114,7 +114,8 @@ def process(code: list[str], **environment: str) -> subprocess.Popen[str]:
 def test_what_a_training_writes(plain: Path) -> None:
     names = {"config.toml", "environment.json", "log.jsonl", "labels.json", "card.md",
              "results.json", "results.sha256", "model.json", "last.safetensors",
-             "best.safetensors", "tables.json", "table.md", "index.html", "index.sha256"}  # fmt: skip
+             "best.safetensors", "tables.json", "table.md", "index.html",
+             "index.sha256"}  # fmt: skip
     assert set(tree(plain)) == names | {"state-00000012.safetensors"}
     records = [json.loads(line) for line in (plain / "log.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2]
