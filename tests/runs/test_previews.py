@@ -130,6 +130,15 @@ def test_the_page_has_a_map_of_every_quick_or_refined_method_first() -> None:
         assert before["error"] > after["error"]
 
 
+def test_slow_methods_alone_have_no_page_before_their_maps() -> None:
+    watch = Looking()
+    assert explained("out", watch, methods={"slow": METHODS["slow"]}).complete
+    assert not watch.pages
+    (text,) = watch.told
+    assert "first maps" not in text
+    assert len(records("out", "slow")) == 3
+
+
 def test_what_would_take_long_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moreaugrad.runs.maps.previews.LONG", 0.0)
     watch = Looking(agrees=False)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from moreaugrad.pictures import Style
 
 Index = int | slice | Sequence[int] | Sequence[bool] | Tensor | np.ndarray[Any, Any]
-"""A sample, a slice of samples, their numbers, or a mask with a truth value for each sample."""
+"""A sample, a slice of samples, their numbers, or a boolean mask over the samples."""
 Array = np.ndarray[Any, Any]
 
 
@@ -60,9 +60,9 @@ class Explanation(ExplainedBatch):
     def __getitem__(self, index: Index) -> Self:
         """The explanation of some of the samples, with a batch dimension.
 
-        index: a number, a slice, numbers in a list, an array or a tensor, or a mask with a truth
-        value for each sample. Errors: IndexError for a number out of range and a mask of another
-        length, TypeError for anything else.
+        index: a number, a slice, numbers in a list, an array or a tensor, or a boolean mask over
+        the samples. Errors: IndexError for a number out of range and a mask of another length,
+        TypeError for anything else.
         """
         return self.select(_rows(index, len(self)))
 

@@ -70,7 +70,7 @@ class Threshold(Batched):
         # A few roundings more, so that a prox with it cancels the entry it was computed from.
         slack = 1 + 4 * torch.finfo(magnitudes.dtype).eps
         found = slack * rank_from_top(magnitudes, self.rank)
-        # Equal ones at the top cannot be told apart: all are kept, where not all are to go.
+        # Those that are equally the largest are kept together, where not all are to go.
         top = magnitudes.amax(1, keepdim=True)
         below = slack * magnitudes.masked_fill(slack * magnitudes >= top, 0.0).amax(1)
         everything = (torch.as_tensor(self.rank, device=found.device) > 1) & (found >= top[:, 0])

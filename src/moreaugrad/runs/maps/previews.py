@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from moreaugrad.data.dataset import Chosen
@@ -15,7 +16,7 @@ from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.quality import QUALITIES, evaluations_to_reach, tolerance_of
 from moreaugrad.files.units import Record
 from moreaugrad.pictures.wording import duration
-from moreaugrad.reports.folder import PAGE, preview_stem
+from moreaugrad.reports.folder import PAGE, preview_stem, shown_units
 from moreaugrad.runs.directory import RunDirectory, json_text
 from moreaugrad.runs.engine import Watch
 from moreaugrad.runs.maps.block import Block, evaluations
@@ -139,22 +140,27 @@ def first_maps(run: Maps, directory: RunDirectory, limit: float | None) -> Mappi
     run.processes.wait()
     left = [unit for unit in run.stages[1] if not directory.finished(unit)]
     if left and run.processes.rank == 0:
-        run.finish(directory)
-        run.watch.page(directory.path / PAGE)
+        page = directory.path / PAGE if any(shown_units(directory, run.stages[1])) else None
+        if page is not None:
+            run.finish(directory)
+            run.watch.page(page)
         if budgets is None:
             rest = limit - (time.perf_counter() - began) if limit else 0.0
             units = [(method, len(images)) for method, images in map(run.maps_of, left)]
             budgets = shared_out(rest * run.processes.size, pace, units)
             directory.put(BUDGETS, json_text(budgets).encode())
-        _announce(run, directory, pace, left, budgets)
+        _announce(run, directory, pace, left, budgets, page)
     return run.processes.from_first(budgets) or {}
 
 
 def _announce(
     run: Maps, directory: RunDirectory, pace: Pace, left: Sequence[str],
-    budgets: Mapping[str, int],
+    budgets: Mapping[str, int], page: Path | None,
 ) -> None:  # fmt: skip
-    """Says what is left to do. Errors: KeyboardInterrupt where it is not to be done."""
+    """Says what is left to do. page: of the first maps, if there are any.
+
+    Errors: KeyboardInterrupt where it is not to be done.
+    """
     count = seconds = 0.0
     for unit in left:
         method, images = run.maps_of(unit)
@@ -165,10 +171,9 @@ def _announce(
     memory = memory_so_far(run.network.device)
     used = "" if memory is None else f", {memory / 1e9:.2g} GB of memory"
     takes = f"about {duration(seconds)}" if seconds else "an unknown time"
-    run.watch.news(
-        f"first maps: {directory.path / PAGE}; the final ones take up to about {count:.0f} "
-        f"gradient evaluations more: {takes}{used}, {size / 1e6:.2g} MB on disk"
-    )
+    what = "the maps take" if page is None else f"first maps: {page}; the final ones take"
+    more = "" if page is None else f", {size / 1e6:.2g} MB on disk"
+    run.watch.news(f"{what} up to about {count:.0f} gradient evaluations more: {takes}{used}{more}")
     asked = seconds > LONG and run.processes.size == 1
     if asked and not run.watch.agreed(f"The final maps take about {duration(seconds)}. Go on?"):
         raise KeyboardInterrupt
