@@ -92,7 +92,6 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "study-resnet20": _part("study", name="resnet20"),
     "study-squeezenet": _part("study", name="squeezenet"),
     "training-cifar10": _part("training", name="cifar10"),
-    "training-cifar10-scratch": _part("training", name="cifar10-scratch"),
     "training-imagenette": _part("training", name="imagenette"),
     "training-cells": _part("training", name="cells"),
     "figure-difference-squeezenet": _part("difference", network="squeezenet"),

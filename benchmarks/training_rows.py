@@ -87,14 +87,6 @@ def _cifar10(_: Context) -> TrainPlan:
     )  # fmt: skip
 
 
-def _cifar10_scratch(context: Context) -> TrainPlan:
-    plan = _cifar10(context)
-    return replace(
-        plan, epochs=6, optimiser=SCRATCH,
-        model=StartPlan(name=plan.model.name, from_scratch=True),
-    )  # fmt: skip
-
-
 def _imagenette(_: Context) -> TrainPlan:
     data = data_folder()
     return TrainPlan(
@@ -163,16 +155,6 @@ STUDIES = {
             _row("L1", "iterative", "l1", 0.02, seeds=ONE),
             _row("squared L2", "fast", "squared-l2", 1.0, seeds=ONE),
             _row("L1", "momentum", "l1", 0.02, seeds=ONE, steps=5),
-            _row("elastic net", "iterative", "elastic-net", 0.02, 0.1, seeds=ONE),
-        ),
-    ),
-    "cifar10-scratch": Study(
-        title="Norm-regularised training on CIFAR-10 (ResNet-20, from scratch, 6 epochs)",
-        plan=_cifar10_scratch,
-        rows=(
-            replace(PLAIN, seeds=ONE),
-            _row("L1", "fast", "l1", 0.01, seeds=ONE),
-            _row("elastic net", "fast", "elastic-net", 0.01, 0.01, seeds=ONE),
         ),
     ),
     "imagenette": Study(
