@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -252,6 +254,30 @@ def test_two_methods_have_one_crosshair(page: Browser) -> None:
     assert ("zero in this map" in read) if value == 0 else (f"{value:.3g}"[:5] in read)
     page.ask("explorer.panes[1].get('compare').click()")
     assert page.ask("explorer.panes.length") == 1
+
+
+def test_an_attack_shows_the_map_before_and_after(page: Browser, explorer: Explorer) -> None:
+    second = "explorer.panes[1]"
+    choose(page, "budget", "8")
+    until(page, f"{second}?.attacked && {second}.frame?.done")
+    before, after = (
+        torch.tensor(page.ask(f"Array.from({pane}.map)")).reshape(3, -1).abs().sum(0)
+        for pane in (PANE, second)
+    )
+    attacked = explorer._image(page.ask(f"{second}.attacked.image")).x
+    target = page.ask("explorer.state.target ?? explorer.classes[0]")
+    expected = mg.SparseMoreauGrad(explorer.network.model.module).explain(attacked, target)
+    assert torch.allclose(after, expected.maps[0].abs().sum(0).flatten(), atol=1e-5)
+    most = math.ceil(before.numel() / 10)
+    same = len(set(before.topk(most).indices.tolist()) & set(after.topk(most).indices.tolist()))
+    assert same < 0.9 * most
+    found = re.search(r"tenth of the pixels ([\d.]+) %", text(page, "attacked"))
+    assert found is not None
+    assert float(found[1]) == pytest.approx(100 * same / most, abs=1.0)
+    page.ask("explorer.explain(1, null)")
+    settled(page)
+    assert page.ask(f"{second}.attacked") is None
+    assert page.ask("explorer.get('budget').value") == "0"
 
 
 def test_the_readout_has_rank_sign_and_certainty(page: Browser) -> None:

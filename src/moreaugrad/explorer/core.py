@@ -16,9 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moreaugrad.attacks.descent import TopKAttack
+from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.data.images import decode_upload
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.anytime import Frame
+from moreaugrad.explainers.gradient import SimpleGradient
 from moreaugrad.explainers.quality import QUALITIES
 from moreaugrad.explorer.state import State, threshold
 from moreaugrad.explorer.turns import Gone, Turn, Turns
@@ -30,6 +33,7 @@ from moreaugrad.registry import choose, first_line
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.toml import from_table
+from moreaugrad.runs.recommend.fit import BETA, has_kinks
 from moreaugrad.score.score import Score
 from moreaugrad.settings import expect
 
@@ -41,8 +45,9 @@ LEFT_OUT = ("published-moreaugrad", "expected-gradients")
 """Methods that have settings of their own, or need several images."""
 STEPS = 24
 """Of the deletion and insertion curves."""
+ATTACK = {"norm": "linf", "units": "pixel", "steps": 8, "share": 0.1}
 CURVES = {"deletion": (deletion_curve, MEAN), "insertion": (insertion_curve, BLUR)}
-ACTIONS = ("info", "open", "explain", "edit", "curves", "arrays")
+ACTIONS = ("info", "open", "explain", "edit", "curves", "arrays", "attack")
 
 Message = tuple[dict[str, Any], bytes]
 """What a shell is answered: plain values, and arrays as bytes."""
@@ -162,6 +167,23 @@ class Explorer:
                 found[name] = list(map(_known, values[0].tolist()))
                 found[f"{name} area"] = _known(float(area(values)))
         yield found, b""
+
+    def _attack(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
+        """Opens the image after a change of each pixel by at most `budget` 255ths, which keeps the
+        class and lowers what the largest tenth of the plain gradient holds."""
+        budget, target = float(asked["budget"]), asked["target"]
+        one, key = self._image(asked["image"]), f"{asked['image']} {target} {budget}"
+        if key not in self._images:
+            module = self.network.model.module
+            kinks = has_kinks(self.network, one.x)
+            source = SimpleGradient(softplus_surrogate(module, BETA) if kinks else module)
+            attack = TopKAttack(SimpleGradient(module), source=source, epsilon=budget / 255,
+                                space=self.network.space, **ATTACK)  # fmt: skip
+            with turn:
+                found = attack.attack(one.x, target, progress=lambda *_: turn())
+            expect(found.ok, "the attack", "one that runs", "; ".join(found.problems()))
+            self._images[key] = replace(one, x=found.inputs)
+        yield from self._open({"image": key}, b"", turn)
 
     def _arrays(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
         """Arrays of a map that is shown, its image and its state, as an npz file."""

@@ -1,5 +1,5 @@
 // The explorer, in any shell. ask(request, body, signal) yields messages, [header, buffer].
-import { magnitudes, painted, ranks, reduced, regions, thresholded, weight } from "./maps.js";
+import { magnitudes, overlap, painted, ranks, reduced, regions, thresholded, weight } from "./maps.js";
 
 // Milliseconds after the last change before a map is solved again; decades that the slider of sparsity
 // spans; likeliest classes that are shown.
@@ -9,6 +9,7 @@ const finder = root => name => root.querySelector(`[data-is="${name}"]`);
 const percent = v => v == null ? "?" : v > .9995 && v < 1 ? "> 99.9 %" : v > 0 && v < 1e-4 ? "< 0.01 %" : `${+(100 * v).toPrecision(3)} %`;
 const clamp = (v, most) => Math.max(0, Math.min(most, v));
 const sized = (canvas, width, height) => canvas.width === width && canvas.height === height ? canvas : Object.assign(canvas, { width, height });
+const decoded = png => createImageBitmap(new Blob([png], { type: "image/png" }));
 const canvas = (width, height) => sized(document.createElement("canvas"), width, height);
 const add = (parent, tag, text, given = {}) => {
   const made = parent.appendChild(document.createElement(tag));
@@ -57,7 +58,7 @@ class Pane {
   async solve(behind = false) {
     const { explorer, frame: old } = this, abort = new AbortController();
     this.stop(abort);
-    this.state = { ...explorer.state, method: this.method };
+    this.state = { ...explorer.state, ...this.attacked && { image: this.attacked.image }, method: this.method };
     this.status(old ? "solving again…" : "computing the first map…", null);
     try {
       for await (const [header, buffer] of explorer.ask({ do: "explain", ...this.state }, null, abort.signal)) {
@@ -100,10 +101,11 @@ class Pane {
     this.eta = weight(this.sorted, this.explorer.state.sparsity);
     Object.assign(this, { map: thresholded(this.gradient, this.explorer.shape, this.rule, this.eta), ranks: null });
     this.draw();
+    this.explorer.compared();
   }
 
   draw() {
-    const { shape, photo, info: { palettes } } = this.explorer, view = this.frame ? this.get("view").value : "photo";
+    const { shape, info: { palettes } } = this.explorer, photo = this.attacked?.photo ?? this.explorer.photo, view = this.frame ? this.get("view").value : "photo";
     const [below, above] = ["photo", "map", "marks"].map(name => sized(this.get(name), shape[2], shape[1]).getContext("2d"));
     this.get("figure").dataset.view = view;
     below.drawImage(photo, 0, 0);
@@ -122,10 +124,11 @@ class Pane {
     this.get("readout").textContent = cross && this.frame ? this.read(...cross) : "";
   }
 
+  ranked() { return this.ranks ??= [true, false].map(signed => reduced(this.map, this.explorer.shape, signed)).map((of, i) => i ? ranks(of) : of); }
+
   read(x, y) {
-    const { shape: [channels, height, width], shape } = this.explorer, at = y * width + x, size = height * width;
-    this.ranks ??= [reduced(this.map, shape, true), ranks(reduced(this.map, shape, false))];
-    const [values, order] = this.ranks, value = values[at], places = [...Array(channels).keys()].map(c => c * size + at);
+    const { shape: [channels, height, width] } = this.explorer, at = y * width + x, size = height * width;
+    const [values, order] = this.ranked(), value = values[at], places = [...Array(channels).keys()].map(c => c * size + at);
     const z = this.z?.[places.reduce((a, b) => Math.abs(this.gradient[b]) > Math.abs(this.gradient[a]) ? b : a)];
     const sure = z >= 0 ? ` · ${z > 3 ? "certain" : z > 1.96 ? "likely" : "uncertain"} (z = ${z.toFixed(1)})` : "";
     const words = value ? `${value.toPrecision(3)} ${value > 0 ? "raises" : "lowers"} the score · rank ${order[at] + 1} of ${size}` : "zero in this map";
@@ -198,6 +201,7 @@ class Explorer {
     on("fix", "change", () => { this.fix(); later(true); });
     for (const [name, read] of [["rho", v => +(10 ** v).toPrecision(2)], ["sigma", Number], ["quality", String], ["seed", v => clamp(Math.trunc(v) || 0, 2 ** 31)]])
       on(name, "input", ({ value }) => { state[name] = read(value); this.labels(); later(false); });
+    on("budget", "change", ({ value }) => this.attack(+value).finally(() => this.compared()));
     on("other", "change", input => this.other(input));
     each("[data-tool]", button => { button.onclick = () => this.use(button.dataset.tool); });
     for (const name of ["step", "curve"]) on(name, "input", () => this.scrub());
@@ -215,7 +219,7 @@ class Explorer {
   async open({ target = null, ...asked }, body) {
     this.panes.forEach(pane => { pane.stop(); pane.frame = null; });
     const [found, png] = await this.one({ do: "open", ...asked }, body), list = this.get("images");
-    this.photo = await createImageBitmap(new Blob([png], { type: "image/png" }));
+    this.photo = await decoded(png);
     Object.assign(this, found).state.image = found.image;
     this.classes = [...found.probabilities.keys()].sort((a, b) => found.probabilities[b] - found.probabilities[a]);
     this.shown = this.classes.slice(0, CLASSES);
@@ -258,12 +262,32 @@ class Explorer {
   }
 
   /** Opens a second pane, or closes it. */
-  compare() {
-    const [first, second] = this.panes, made = second ? this.panes.pop() : new Pane(this, first.method === "smoothgrad" ? "sparse-moreaugrad" : "smoothgrad");
+  compare(method) {
+    const [first, second] = this.panes, made = second ? this.panes.pop() : new Pane(this, method ?? (first.method === "smoothgrad" ? "sparse-moreaugrad" : "smoothgrad"));
     made.stop();
     if (second) made.root.remove();
     else { this.panes.push(made); made.draw(); made.solve(); }
     this.fit();
+  }
+
+  /** The second pane: the map of the image when each pixel has changed by at most `budget` of 255. */
+  async attack(budget) {
+    if (!this.panes[1]) this.compare(this.panes[0].method);
+    const { state: { image }, panes: [first, second] } = this, target = this.state.target ?? this.classes[0], asked = this.asked = {};
+    this.get("budget").nextElementSibling.textContent = budget;
+    this.get("attacked").textContent = "searching…";
+    const [found, png] = await this.one({ do: "attack", image, target, budget }), photo = await decoded(png);
+    if (asked !== this.asked || second !== this.panes[1]) return;
+    const words = `${this.label(target)} ${percent(this.probabilities[target])} → ${percent(found.probabilities[target])}.`;
+    Object.assign(second, { attacked: { photo, words, image: found.image }, frame: null }).get("method").value = first.method;
+    second.draw();
+    second.solve();
+  }
+
+  compared() {
+    const [first, second] = this.panes, words = second?.attacked?.words ?? "Changes the image a little: the class stays, and the gradient moves.";
+    const same = second?.attacked && first.frame && second.frame && overlap(first.ranked()[1], second.ranked()[1]);
+    this.get("attacked").textContent = words + (same == null ? "" : ` Of the largest tenth of the pixels ${percent(same)} are the same.`);
   }
 
   bars() {
@@ -290,8 +314,10 @@ class Explorer {
   explain(target, against) {
     if (against != null && target === against) return;
     Object.assign(this.state, { target, against });
-    this.panes.forEach(pane => { pane.frame = null; });
+    this.panes.forEach(pane => { pane.frame = pane.attacked = null; });
+    this.get("budget").value = 0;
     this.bars();
+    this.compared();
     this.solve();
   }
 

@@ -77,6 +77,12 @@ export function ranks(values) {
   return found;
 }
 
+/** The fraction of their largest tenths that two rankings have in common. */
+export function overlap(one, other) {
+  const most = one.length / 10;
+  return one.filter((rank, i) => rank < most && other[i] < most).length / Math.ceil(most);
+}
+
 /** The rank of each place when regions of size x size are replaced one after the other. */
 export function regions(values, [, height, width], size) {
   const [of, count] = groups([0, height, width], [size, size]), sums = new Float32Array(count);

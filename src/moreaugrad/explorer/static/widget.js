@@ -4,21 +4,16 @@ export default {
     const waiting = new Map();
     model.on("msg:custom", ({ id, header }, [data]) => waiting.get(id)?.(header && [header, new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer]));
     async function* ask(request, body, signal) {
-      const id = String(Math.random()), found = [];
-      let wake;
-      const put = message => { found.push(message); wake?.(); };
-      waiting.set(id, put);
-      signal?.addEventListener("abort", () => { model.send({ id, gone: true }); put(null); });
+      const id = String(Math.random()), end = () => waiting.get(id)?.();
+      const answers = new ReadableStream({ start: to => { waiting.set(id, message => message ? to.enqueue(message) : waiting.delete(id) && to.close()); } }).getReader();
+      signal?.addEventListener("abort", () => { model.send({ id, gone: true }); end(); });
       model.send({ id, request }, undefined, body ? [await new Blob([body]).arrayBuffer()] : []);
       try {
-        for (;;) {
-          while (!found.length) await new Promise(resolve => { wake = resolve; });
-          const message = found.shift();
-          if (message?.[0].refused) throw new Error(message[0].refused);
-          if (!message) return;
-          yield message;
+        for (let found; !(found = await answers.read()).done;) {
+          if (found.value[0].refused) throw new Error(found.value[0].refused);
+          yield found.value;
         }
-      } finally { waiting.delete(id); }
+      } finally { end(); }
     }
     el.classList.add("explorer");
     el.innerHTML = MARKUP;
