@@ -64,7 +64,7 @@ class Command:
     help: str
     more: str
     hidden: tuple[str, ...] = ()
-    usual: Mapping[str, str] = field(default_factory=dict)
+    usual: Mapping[str, Any] = field(default_factory=dict)
     adapt: str = ""
     named: bool = False
     without: tuple[str, ...] = ()
@@ -117,7 +117,8 @@ COMMANDS: dict[str, Command] = {
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
         help="Explain images by several methods, side by side.",
         more="moreaugrad compare photos/ --model torchvision:squeezenet1_0 --out photos-maps",
-        hidden=("sweep",), usual={"--methods": ",".join(COMPARED)}, previews=True,
+        hidden=("sweep",), previews=True,
+        usual={"--methods": ",".join(COMPARED), "--set": ("sparse-moreaugrad.tolerance=0.2",)},
     ),
     "sweep": Command(
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,

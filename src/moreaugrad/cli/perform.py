@@ -28,8 +28,8 @@ def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> 
         from moreaugrad.runs.plans.toml import read_plan
 
         plan = read_plan(kind, output.config, trust=output.trust)
-    if not getattr(plan, "methods", True) and not getattr(plan, "sweep", None):
-        given = {**command.usual, **given}
+    named = given.get("--methods") or getattr(plan, "methods", True) or getattr(plan, "sweep", None)
+    plan = plan if named else with_options(plan, command.usual, command.hidden)
     plan = with_options(plan, given, command.hidden)
     if output.trust:
         plan = plan.each(_trusted)
