@@ -8,6 +8,7 @@ import torch
 
 import moreaugrad as mg
 import toys
+from moreaugrad.explainers.calling import metered
 from moreaugrad.explainers.quality import QUALITIES
 
 MODEL = toys.network((5, 8, 3))
@@ -151,3 +152,28 @@ def test_more_evaluations_do_not_help_two_solutions() -> None:
     ).explain(between, ids=range(4))
     assert set(found.status) == {mg.Status.BISTABLE}
     assert [found.remedy(row) for row in range(4)] == [mg.Status.BISTABLE.remedy] * 4
+
+
+def test_progress_follows_what_is_usual_and_not_what_is_allowed() -> None:
+    reported: list[float] = []
+    report = metered(lambda done, of: reported.append(done / of), 1, 1, 4, 16384, 2048)
+    for _ in range(16):
+        report(1024)
+    assert reported[:2] == pytest.approx([(1 + 0.5) / 4, (1 + 1 / 1.1) / 4])
+    assert all(b >= a - 1e-12 for a, b in pairwise(reported))
+    assert reported[-1] == (1 + 1.0) / 4
+
+
+def test_progress_of_a_known_cost_is_its_fraction() -> None:
+    reported: list[float] = []
+    report = metered(lambda done, of: reported.append(done), 0, 2, 2, 64)
+    for _ in range(4):
+        report(16)
+    assert reported == [0.5, 1.0, 1.5, 2.0]
+
+
+def test_a_coarser_map_usually_takes_fewer_evaluations() -> None:
+    usual = {q: mg.SparseMoreauGrad(KINKS, tolerance=q).expected() for q in QUALITIES}
+    assert usual["preview"] < usual["standard"] < usual["fine"]
+    few = mg.SparseMoreauGrad(KINKS, max_evaluations=100)
+    assert few.expected() == few.budget()

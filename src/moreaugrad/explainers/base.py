@@ -199,8 +199,9 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         for group in groups:
             part = bound if len(groups) == 1 else bound.select(group)
             if progress is not None:
-                done, budget = int(group[0]), len(group) * self.budget()
-                part = replace(part, meter=metered(progress, done, len(group), len(bound), budget))
+                most, usual = (len(group) * count for count in (self.budget(), self.expected()))
+                place = int(group[0]), len(group), len(bound)
+                part = replace(part, meter=metered(progress, *place, most, usual))
             found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
@@ -331,8 +332,12 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         return 1
 
     def budget(self) -> int:
-        """About the most evaluations of one sample, by which progress is reported."""
+        """About the most evaluations of one sample."""
         return self.map_budget() + self._choices()
+
+    def expected(self) -> int:
+        """About the evaluations that one sample usually takes, by which progress is reported."""
+        return self.budget()
 
     def map_budget(self) -> int:
         """Those of the map, without those that choose its settings."""

@@ -129,18 +129,25 @@ def reporting(progress: Progress | bool | None, title: str) -> Iterator[Progress
 
 
 def metered(
-    progress: Progress, done: int, group: int, samples: int, budget: int
+    progress: Progress,
+    done: int,
+    group: int,
+    samples: int,
+    budget: int,
+    expected: int | None = None,
 ) -> Callable[[int], None]:
     """A function that reports the evaluations of a group as progress.
 
-    done: samples before the group. budget: evaluations of the whole group.
+    done: samples before the group. budget: most evaluations of the whole group; expected: those
+    that it usually takes. Beyond them progress goes on as if a tenth were left.
     """
     spent = 0
 
     def report(evaluations: int) -> None:
         nonlocal spent
         spent += evaluations
-        progress(done + group * min(1.0, spent / budget), samples)
+        of = max(expected or budget, min(1.1 * spent, budget))
+        progress(done + group * min(1.0, spent / of), samples)
 
     return report
 

@@ -126,6 +126,10 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
     def map_budget(self) -> int:
         return self._most * self.chains
 
+    def expected(self) -> int:
+        usual = quality.usual_evaluations(self._tolerance) if self.fresh else quality.USUAL
+        return min(self.budget(), self._choices() + usual)
+
     def _choices(self) -> int:
         own = rho_cost(self.samples if self.smoothed else 1) if isinstance(self.rho, str) else 0
         return super()._choices() + own

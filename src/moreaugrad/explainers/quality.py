@@ -17,6 +17,8 @@ EXACT = 1e-3
 """Tolerance of a named level where there is no noise, and so no such error."""
 ALLOWED, ALLOWED_AT_MOST = 16384, 262144
 """Default of max_evaluations at the standard level, and the largest one, of small tolerances."""
+USUAL = 2048
+"""Evaluations that a map of a photo usually takes at the standard level."""
 
 
 def tolerance_of(value: float | str, name: str = "tolerance") -> float:
@@ -39,6 +41,12 @@ def is_level(value: object) -> bool:
 def evaluations_to_reach(tolerance: float, error: Any, evaluations: Any) -> Any:
     """About how many evaluations have an error of `tolerance`, where these have this error."""
     return evaluations * (error / tolerance) ** 2
+
+
+def usual_evaluations(tolerance: float) -> int:
+    """Those that a map usually takes."""
+    found: float = evaluations_to_reach(tolerance, QUALITIES[STANDARD], USUAL)
+    return round(found)
 
 
 def allowed_evaluations(tolerance: float) -> int:

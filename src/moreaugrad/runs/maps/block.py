@@ -60,7 +60,7 @@ def no_map(record: Record) -> str:
 
 class Meter:
     """How far a process is, in gradient evaluations. A map, or an attack, is expected to take the
-    mean of those before it, the first one all that it may."""
+    mean of those before it, the first one what is usual, or all that it may."""
 
     def __init__(
         self, setup: Setup, watch: Watch, units: Sequence[tuple[Method, Sequence[Chosen]]]
@@ -73,6 +73,7 @@ class Meter:
             for attack in (None, *setup.attacks.get(method.label, ())):
                 self._left[title(method, attack)] += len(images)
                 self._expected[title(method, attack)] = evaluations(method, attack)
+            self._expected[title(method)] = method.explainer.expected()
 
     def progress(self, method: Method, attack: BudgetedAttack | None = None) -> Progress:
         what = title(method, attack)
