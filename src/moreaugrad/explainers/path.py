@@ -23,6 +23,9 @@ from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution, Status
 
+BASELINE_SCORE = "baseline_score"
+"""The detail of a map that compares with a baseline: the score there."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FromBaseline(Comparing):
@@ -76,8 +79,8 @@ def checked(maps: Solution, tolerance: float) -> Solution:
     return maps.marked(Status.INCOMPLETE, ~(maps.error <= tolerance))
 
 
-def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:
-    """|sum A - (f(x) - f(x'))| / |f(x) - f(x')|, `[B]`.
+def incompleteness(bound: BoundScore, contributions: Tensor) -> tuple[Tensor, Tensor]:
+    """|sum A - (f(x) - f(x'))| / |f(x) - f(x')| and f(x'), `[B]` each.
 
     A change f(x) - f(x') below sqrt(eps) of the two scores, which the network's precision cannot
     resolve, is replaced by that: otherwise the error of a sample without a change is arbitrary.
@@ -86,7 +89,7 @@ def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:
     coarsest = max(torch.finfo(part).eps for part in bound.layout.dtypes)
     change = (here - start).abs().clamp(min=coarsest**0.5 * (here.abs() + start.abs()))
     missing = _missing(contributions, here, start).abs()
-    return torch.where(missing == 0, missing, missing / change)
+    return torch.where(missing == 0, missing, missing / change), start
 
 
 def _scores(bound: BoundScore) -> tuple[Tensor, Tensor]:
@@ -143,7 +146,7 @@ class IntegratedGradients(FromBaseline):
     >>> maps = mg.IntegratedGradients(model, steps=16).attribute(x)
 
     The explanation's error is |sum A - (f(x) - f(x'))| / |f(x) - f(x')|; more steps lower it, and
-    above `tolerance` the status is "incomplete".
+    above `tolerance` the status is "incomplete". Detail: `baseline_score`, f(x').
 
     Source: Sundararajan et al. (2017).
     """
@@ -203,10 +206,11 @@ class IntegratedGradients(FromBaseline):
         with explained(bound.layout):
             mean = bound.in_chunks(mean_gradient, self.steps)
         contributions = mean * (bound.origin - baseline)
+        error, start = incompleteness(bound, contributions)
         maps = Solution.direct(
             contributions if self.times_input else mean,
             evaluations=self.steps,
             status=Status.FIXED_BUDGET,
-            error=incompleteness(bound, contributions),
+            error=error,
         )
-        return checked(maps, self.tolerance)
+        return checked(replace(maps, details={BASELINE_SCORE: start}), self.tolerance)
