@@ -15,7 +15,8 @@ from moreaugrad.pictures.plot import PANEL, ShownFigure
 from moreaugrad.pictures.render import Style
 from moreaugrad.registry import choose
 from moreaugrad.settings import expect
-from moreaugrad.table.explanation import TableExplanation, worded
+from moreaugrad.table.explained import ExplainedRows
+from moreaugrad.table.rows import worded
 
 POINTS = 2000
 """Rows that a swarm shows; of more it shows so many, at equal distances."""
@@ -31,7 +32,7 @@ BAR, WATERFALL, BEESWARM = "bar", "waterfall", "beeswarm"
 
 
 def drawn(
-    found: TableExplanation, kind: str | None, *, ax: Axes | None, title: str | None, most: int
+    found: ExplainedRows, kind: str | None, *, ax: Axes | None, title: str | None, most: int
 ) -> Figure:
     """See `TableExplanation.plot`."""
     expect(len(found) > 0, "rows", "at least one row to draw", len(found))
@@ -63,7 +64,7 @@ def drawn(
     return ax.figure.figure  # the figure itself, where the axes are in a part of it
 
 
-def _bar(ax: Axes, found: TableExplanation, values: Floats, order: np.ndarray[Any, Any]) -> None:
+def _bar(ax: Axes, found: ExplainedRows, values: Floats, order: np.ndarray[Any, Any]) -> None:
     alone = len(values) == 1
     sizes = (values[0] if alone else np.abs(values).mean(0))[order]
     ax.barh(range(len(order)), sizes, color=_shades(sizes), edgecolor="0.4", linewidth=0.5)
@@ -72,9 +73,7 @@ def _bar(ax: Axes, found: TableExplanation, values: Floats, order: np.ndarray[An
     ax.set_xlabel(found.meaning if alone else f"mean magnitude: {found.meaning}")
 
 
-def _waterfall(
-    ax: Axes, found: TableExplanation, values: Floats, order: np.ndarray[Any, Any]
-) -> None:
+def _waterfall(ax: Axes, found: ExplainedRows, values: Floats, order: np.ndarray[Any, Any]) -> None:
     assert found.base is not None
     row, base, score = values[0], float(found.base[0]), float(found.score[0])
     rest = float(np.delete(row, order).sum())
@@ -106,9 +105,7 @@ def _waterfall(
     ax.set_xlabel(f"from the baseline's score {base:.4g} (dotted) to {score:.4g} (dashed)")
 
 
-def _beeswarm(
-    ax: Axes, found: TableExplanation, values: Floats, order: np.ndarray[Any, Any]
-) -> None:
+def _beeswarm(ax: Axes, found: ExplainedRows, values: Floats, order: np.ndarray[Any, Any]) -> None:
     shown = np.linspace(0, len(values) - 1, min(POINTS, len(values))).round().astype(int)
     part, table = found[shown], palette(DATA)
     for place, number in enumerate(order):
@@ -135,11 +132,11 @@ def _beeswarm(
     bar.spines[:].set_visible(False)
 
 
-Drawing = Callable[[Axes, TableExplanation, Floats, np.ndarray[Any, Any]], None]
+Drawing = Callable[[Axes, ExplainedRows, Floats, np.ndarray[Any, Any]], None]
 DRAWINGS: Mapping[str, Drawing] = {BAR: _bar, WATERFALL: _waterfall, BEESWARM: _beeswarm}
 
 
-def _title(found: TableExplanation) -> str:
+def _title(found: ExplainedRows) -> str:
     explanation = found.explanation
     if len(found) == 1:
         words = [f"row {found.rows.index[0]}", explanation.method]
@@ -154,12 +151,12 @@ def _title(found: TableExplanation) -> str:
     return ", ".join(words) + ("" if found.ok else f"; {_problems(found)}")
 
 
-def _problems(found: TableExplanation) -> str:
+def _problems(found: ExplainedRows) -> str:
     wrong = [status for status in found.status if not status.ok]
     return f"{wrong[0].value}" if len(found) == 1 else f"{len(wrong)} rows did not converge"
 
 
-def _labels(found: TableExplanation, order: np.ndarray[Any, Any], cells: bool) -> list[str]:
+def _labels(found: ExplainedRows, order: np.ndarray[Any, Any], cells: bool) -> list[str]:
     """Names, of a single row with what it has in that column."""
     names = [found.names[number] for number in order]
     texts = [worded(found.data(name)[0]) if cells else "" for name in names]
@@ -169,7 +166,7 @@ def _labels(found: TableExplanation, order: np.ndarray[Any, Any], cells: bool) -
     ]
 
 
-def _names(ax: Axes, found: TableExplanation, order: np.ndarray[Any, Any], cells: bool) -> None:
+def _names(ax: Axes, found: ExplainedRows, order: np.ndarray[Any, Any], cells: bool) -> None:
     _ticks(ax, _labels(found, order, cells))
     left = len(found.names) - len(order)
     if left:

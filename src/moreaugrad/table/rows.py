@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moreaugrad.explainers.summary import shorter
 from moreaugrad.files.foreign import some
+from moreaugrad.pictures.wording import NARROW, number
 from moreaugrad.registry import first_line
 from moreaugrad.settings import expect, nearest
 
@@ -110,8 +112,8 @@ class Rows:
         ]
         if words:
             raise TypeError(
-                f"{what}: expected numbers, got text or objects in {some(words)}: {ENCODE}; numbers "
-                "that are kept as objects: .astype(float)"
+                f"{what}: expected numbers, got text or objects in {some(words)}: {ENCODE}; "
+                "numbers that are kept as objects: .astype(float)"
             )
         step = max(1, CELLS // len(self.columns))
         for at in range(0, len(self), step):
@@ -248,3 +250,10 @@ def by_name(what: str, values: Any, columns: Sequence[str]) -> Numbers:
            "column", found.shape)  # fmt: skip
     expect(bool(np.isfinite(found).all()), what, "finite numbers", values)
     return np.broadcast_to(found, len(columns)).copy()
+
+
+def worded(value: object) -> str:
+    """A cell of a table in a few characters."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        return "" if value is None else shorter(str(value))
+    return number(float(value)).replace(NARROW, "")
