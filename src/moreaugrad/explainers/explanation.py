@@ -103,7 +103,7 @@ class Explanation(ExplainedBatch):
             if isinstance(value, Tensor):
                 of_entries = name in ("maps", "inputs", "z_scores")
                 return value.to(*args, **named) if of_entries else value.to(like.device)
-            if isinstance(value, tuple):
+            if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
                 return tuple(moved(name, each) for each in value)
             if isinstance(value, Mapping):
                 return {key: moved(name, each) for key, each in value.items()}
