@@ -70,9 +70,7 @@ def run(context: Context) -> Result:
             OURS: own,
         }
         results = [work() for work in works.values()]
-        difference = max(
-            float((found - results[2].values).abs().max()) for found in results[:2]
-        )
+        difference = max(float((found - results[2].values).abs().max()) for found in results[:2])
         seconds: dict[str, list[float]] = {form: [] for form in works}
         for _ in range(rounds):
             for form, work in works.items():
@@ -101,8 +99,7 @@ def run(context: Context) -> Result:
         ],
         notes=[
             "All start from a data frame in float64; Captum gets the class.",
-            "Ours also checks the network, finds the prediction of each row, measures completeness "
-            "and keeps a record of each row.",
+            "Ours also checks the network, finds each row's prediction, and keeps a record of it.",
         ],
     )  # fmt: skip
 

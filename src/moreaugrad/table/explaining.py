@@ -108,6 +108,8 @@ def explain(
         reference=reference, kind=kind,
     )  # fmt: skip
     _check_task(explainer, chunks.first)
+    if isinstance(labels, str):
+        raise TypeError(f"labels: expected a list of names, got the text {labels!r}")
     classes = labels_of(model) if labels is None else dict(enumerate(labels))
     aims = _targets(target, classes, len(rows))
     with reporting(progress, method) as report:

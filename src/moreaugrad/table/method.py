@@ -99,7 +99,7 @@ def made(
     if "baselines" in known:
         own["baselines"], reference = reference, None
     explainer = build(method, network, **own)
-    units.check(explainer)
+    units.check(method, explainer)
     return explainer, reference
 
 

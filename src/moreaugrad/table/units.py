@@ -80,12 +80,12 @@ class Units:
             return explainer.keep < 1
         return not isinstance(explainer, (Comparing, CaptumMethod))
 
-    def check(self, explainer: Explainer) -> None:
+    def check(self, method: str, explainer: Explainer) -> None:
         """Errors: ValueError for a method that needs a common unit where none is known."""
         if self.needed(explainer) and not self.known:
             raise ValueError(
-                f"background: expected rows of the training data for {explainer.method}, whose "
-                "noise and penalties need a common unit of the columns, their standard deviations; "
+                f"background: expected rows of the training data for {method}, whose noise, "
+                "penalties or ranks need a common unit of the columns, their standard deviations; "
                 "or give these as scale= (a number or one by name; scale=1 for columns that are "
                 "standardised already)"
             )
