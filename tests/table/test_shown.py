@@ -1,5 +1,6 @@
 """What is made of values: slices, frames, text, pages, figures and shap's explanations."""
 
+import itertools
 import re
 import sys
 import types
@@ -106,7 +107,7 @@ def test_a_waterfall_goes_from_the_baseline_to_the_score():
     row = FOUND[4]
     steps = bars(row.plot())
     assert steps[0][0] == pytest.approx(float(row.base), rel=1e-5)
-    for (_, end), (start, _) in zip(steps, steps[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(steps):
         assert start == pytest.approx(end, rel=1e-5)
     assert steps[-1][1] == pytest.approx(float(row.score), rel=2e-3)
     order = row.values[0].abs().argsort(descending=True).tolist()
@@ -135,7 +136,7 @@ def test_values_that_do_not_add_up_have_no_waterfall(method):
     figure = found[0].plot()
     assert {start for start, _ in bars(figure)} == {0.0}
     assert found.meaning in figure.axes[0].get_xlabel()
-    with pytest.raises(ValueError, match="kind: .*kind='bar'"):
+    with pytest.raises(ValueError, match=r"kind: .*kind='bar'"):
         found[0].plot(kind="waterfall")
 
 
