@@ -128,7 +128,7 @@ def _beeswarm(ax: Axes, found: ExplainedRows, values: Floats, order: np.ndarray[
     bar.yaxis.tick_right()
     bar.tick_params(length=0)
     bar.yaxis.set_label_position("right")
-    bar.set_ylabel("value of the column", fontsize="small", labelpad=-8)
+    bar.set_ylabel("value of the column", fontsize="small", labelpad=0)
     bar.spines[:].set_visible(False)
 
 

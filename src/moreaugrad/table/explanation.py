@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,7 @@ class TableExplanation(ExplainedRows):
             }
             for at in order
         ]
-        facts = described(self.explanation).splitlines()[2:]
+        facts = re.sub("\n {15}", " ", described(self.explanation)).splitlines()[2:]
         return templates("moreaugrad.table").get_template("table.html.j2").render(
             method=self.explanation.method, size=len(self), alone=alone, rows=rows,
             meaning=self.meaning, left_out=len(self.names) - len(rows), notes=self.notes,

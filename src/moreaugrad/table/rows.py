@@ -13,7 +13,6 @@ from torch import Tensor
 
 from moreaugrad.explainers.summary import shorter
 from moreaugrad.files.foreign import some
-from moreaugrad.pictures.wording import NARROW, number
 from moreaugrad.registry import first_line
 from moreaugrad.settings import expect, nearest
 
@@ -256,4 +255,4 @@ def worded(value: object) -> str:
     """A cell of a table in a few characters."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         return "" if value is None else shorter(str(value))
-    return number(float(value)).replace(NARROW, "")
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
