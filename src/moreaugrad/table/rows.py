@@ -255,4 +255,5 @@ def worded(value: object) -> str:
     """A cell of a table in a few characters."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
         return "" if value is None else shorter(str(value))
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+    number = float(value)
+    return f"{number:,.0f}" if 1000 <= abs(number) < 1e9 else f"{number:.4g}"
