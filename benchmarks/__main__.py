@@ -80,6 +80,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "linearity": _part("linearity"),
     "smoothgrad": _part("smoothgrad"),
     "small-inputs": _part("small_inputs"),
+    "tables": _part("tables"),
     "noise": _part("noise"),
     "memory": _part("memory"),
     "startup": _part("startup"),

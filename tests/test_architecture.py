@@ -35,7 +35,7 @@ LEVELS = (
     {"explainers"},
     {"certificates", "attacks", "training"},
     {"models", "data"},
-    {"text"},
+    {"text", "table"},
     {"reports"},
     {"runs"},
     {"explorer"},
@@ -106,7 +106,7 @@ def test_imports_have_no_cycle() -> None:
 
 
 PACKAGES = ("", ".attacks", ".certificates", ".data", ".explainers", ".metrics", ".models",
-            ".penalties", ".text", ".training")  # fmt: skip
+            ".penalties", ".table", ".text", ".training")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -6,6 +6,7 @@ from . import (
     metrics as metrics,
     models as models,
     penalties as penalties,
+    table as table,
     text as text,
     training as training,
 )

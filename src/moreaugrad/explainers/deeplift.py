@@ -11,14 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moreaugrad.explainers.path import FromBaseline, checked, incompleteness, reference
+from moreaugrad.explainers.path import (
+    BASELINE_SCORE,
+    FromBaseline,
+    checked,
+    incompleteness,
+    reference,
+)
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.hooks import as_module, hooked
@@ -39,7 +45,8 @@ class DeepLift(FromBaseline):
     Completeness, sum of (x - x') * m = f(x) - f(x'), holds if every nonlinear part is a module with
     a rule: activations and max-pooling. It is checked for each sample: the explanation's error is
     |sum of (x - x') * m - (f(x) - f(x'))| / |f(x) - f(x')|, and above `tolerance` the status is
-    "incomplete". Explain a logit: probabilities and margins of several outputs have no rule.
+    "incomplete". Detail: `baseline_score`, f(x'). Explain a logit: probabilities and margins of
+    several outputs have no rule.
 
     Source: Shrikumar et al. (2017). Differs from Captum's: modules may be used more than once, work
     in place, or have a shortcut around them; pooling windows may overlap; more activations have the
@@ -74,9 +81,10 @@ class DeepLift(FromBaseline):
 
         multiplier = bound.in_chunks(multipliers, 2)
         contributions = multiplier * (bound.origin - baseline)
-        error = incompleteness(bound, contributions)
+        error, start = incompleteness(bound, contributions)
         flat = contributions if self.times_input else multiplier
-        return checked(Solution.direct(flat, evaluations=2, error=error), self.tolerance)
+        maps = Solution.direct(flat, evaluations=2, error=error)
+        return checked(replace(maps, details={BASELINE_SCORE: start}), self.tolerance)
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,8 @@ from moreaugrad.solvers.blocks import FEWEST, MOST, relative
 from moreaugrad.solvers.solution import Solution, Status
 from moreaugrad.solvers.z_scores import Measured
 
+GAP = "gap"
+"""The detail that says what the contributions' sum exceeds the score's change by."""
 BEYOND_CHANCE = 5.0
 """Standard errors that the sum of the contributions may miss the score's change by."""
 
@@ -131,7 +133,7 @@ class ExpectedGradients(Comparing):
         error = relative(means.error(lambda mean: mean), means.mean)
         found = Solution.direct(means.mean, self.samples, Status.FIXED_BUDGET, error)
         missed, doubt = gap.mean[:, 0], gap.error(lambda mean: mean)
-        details = {"gap": missed, "gap_error": doubt}
+        details = {GAP: missed, "gap_error": doubt}
         found = replace(found, z_scores=means.z_scores(Measured), details=details)
         if len(blocks) < FEWEST:
             return found

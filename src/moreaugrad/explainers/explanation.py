@@ -64,7 +64,7 @@ class Explanation(ExplainedBatch):
         the samples. Errors: IndexError for a number out of range and a mask of another length,
         TypeError for anything else.
         """
-        return self.select(_rows(index, len(self)))
+        return self.select(chosen_rows(index, len(self)))
 
     def __iter__(self) -> Iterator[Self]:
         """The explanation of each sample."""
@@ -103,7 +103,7 @@ class Explanation(ExplainedBatch):
             if isinstance(value, Tensor):
                 of_entries = name in ("maps", "inputs", "z_scores")
                 return value.to(*args, **named) if of_entries else value.to(like.device)
-            if isinstance(value, tuple):
+            if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
                 return tuple(moved(name, each) for each in value)
             if isinstance(value, Mapping):
                 return {key: moved(name, each) for key, each in value.items()}
@@ -230,7 +230,7 @@ class Explanation(ExplainedBatch):
         return rendered(self)
 
 
-def _rows(index: Any, count: int) -> Tensor:
+def chosen_rows(index: Any, count: int) -> Tensor:
     """The numbers of the samples that an index chooses among `count`. Errors: see its caller."""
     if isinstance(index, slice):
         return torch.tensor(range(count)[index], dtype=torch.long)

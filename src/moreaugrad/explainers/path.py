@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -22,6 +23,9 @@ from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution, Status
+
+BASELINE_SCORE = "baseline_score"
+"""The detail of a map that compares with a baseline: the score there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -76,8 +80,8 @@ def checked(maps: Solution, tolerance: float) -> Solution:
     return maps.marked(Status.INCOMPLETE, ~(maps.error <= tolerance))
 
 
-def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:
-    """|sum A - (f(x) - f(x'))| / |f(x) - f(x')|, `[B]`.
+def incompleteness(bound: BoundScore, contributions: Tensor) -> tuple[Tensor, Tensor]:
+    """|sum A - (f(x) - f(x'))| / |f(x) - f(x')| and f(x'), `[B]` each.
 
     A change f(x) - f(x') below sqrt(eps) of the two scores, which the network's precision cannot
     resolve, is replaced by that: otherwise the error of a sample without a change is arbitrary.
@@ -86,7 +90,7 @@ def incompleteness(bound: BoundScore, contributions: Tensor) -> Tensor:
     coarsest = max(torch.finfo(part).eps for part in bound.layout.dtypes)
     change = (here - start).abs().clamp(min=coarsest**0.5 * (here.abs() + start.abs()))
     missing = _missing(contributions, here, start).abs()
-    return torch.where(missing == 0, missing, missing / change)
+    return torch.where(missing == 0, missing, missing / change), start
 
 
 def _scores(bound: BoundScore) -> tuple[Tensor, Tensor]:
@@ -143,7 +147,7 @@ class IntegratedGradients(FromBaseline):
     >>> maps = mg.IntegratedGradients(model, steps=16).attribute(x)
 
     The explanation's error is |sum A - (f(x) - f(x'))| / |f(x) - f(x')|; more steps lower it, and
-    above `tolerance` the status is "incomplete".
+    above `tolerance` the status is "incomplete". Detail: `baseline_score`, f(x').
 
     Source: Sundararajan et al. (2017).
     """
@@ -188,6 +192,7 @@ class IntegratedGradients(FromBaseline):
     def _maps(self, bound: BoundScore) -> Solution:
         baseline = reference(bound)
         engine = attr.IntegratedGradients(bound.value, multiply_by_inputs=False)
+        engine.gradient_func = _gradients
 
         def mean_gradient(rows: Tensor) -> Tensor:
             found: Tensor = engine.attribute(
@@ -203,10 +208,26 @@ class IntegratedGradients(FromBaseline):
         with explained(bound.layout):
             mean = bound.in_chunks(mean_gradient, self.steps)
         contributions = mean * (bound.origin - baseline)
+        error, start = incompleteness(bound, contributions)
         maps = Solution.direct(
             contributions if self.times_input else mean,
             evaluations=self.steps,
             status=Status.FIXED_BUDGET,
-            error=incompleteness(bound, contributions),
+            error=error,
         )
-        return checked(maps, self.tolerance)
+        return checked(replace(maps, details={BASELINE_SCORE: start}), self.tolerance)
+
+
+def _gradients(
+    *,
+    forward_fn: Callable[..., Tensor],
+    inputs: tuple[Tensor, ...],
+    additional_forward_args: tuple[object, ...],
+    **_: object,
+) -> tuple[Tensor, ...]:
+    """The gradients of all rows by one sum, with Captum's arguments; its own function asks for that
+    of each row, which takes longer than a small network's pass."""
+    with torch.enable_grad():
+        total = forward_fn(*inputs, *additional_forward_args).sum()
+        found: tuple[Tensor, ...] = torch.autograd.grad(total, inputs)
+    return found
