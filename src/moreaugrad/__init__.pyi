@@ -6,6 +6,7 @@ from . import (
     metrics as metrics,
     models as models,
     penalties as penalties,
+    targets as targets,
     text as text,
     training as training,
 )

@@ -30,7 +30,7 @@ from moreaugrad.penalties.catalogue import name_of
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import MaskLike
 from moreaugrad.score.score import Inputs, Score
-from moreaugrad.score.targets import Target, TargetLike
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Documented, expect
 from moreaugrad.solvers.solution import Solution, Status
 
@@ -113,12 +113,14 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         """Signed maps like `inputs`: a tensor for a tensor, a tuple for a tuple.
 
         inputs: `[B, ...]` or a tuple of such, explained jointly. target: in Captum's forms, or None
-        for the class predicted at these inputs. ids: numbers >= 0 that key each sample's noise;
-        without them all samples share their noise. Captum's other arguments are refused with a
-        hint. mask: bool, True at real positions and False at padding, with the inputs' shape or
-        their leading axes (`[B, L]` for `[B, L, D]`), or a tuple of such; with `layer`, of the
-        layer's output. Padding is not counted or measured, gets no noise, and is 0 in the map. The
-        model must ignore it by itself (its own attention mask).
+        for the class predicted at these inputs; or a function of what the model returns for some
+        of the samples, with one number for each (ready-made ones: `moreaugrad.targets`). ids:
+        numbers >= 0 that key each sample's noise; without them all samples share their noise.
+        Captum's other arguments are refused with a hint. mask: bool, True at real positions and
+        False at padding, with the inputs' shape or their leading axes (`[B, L]` for `[B, L, D]`),
+        or a tuple of such; with `layer`, of the layer's output. Padding is not counted or measured,
+        gets no noise, and is 0 in the map. The model must ignore it by itself (its own attention
+        mask).
         Errors: ValueError or TypeError for bad input, FloatingPointError for a map that is not
         finite. Warns (ConvergenceWarning) of a map that did not reach its stated accuracy.
         """
@@ -236,8 +238,9 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         for name in ("baseline", "baselines"):
             own, used = self.settings().get(name), explanation.settings.get(name)
             expect(used == own, "baselines", f"a map from the setting {name}={own}", used)
-        mask, target = explanation.mask, Target(explanation.target, explanation.position).given
-        bound = self.bind(explanation.inputs, target, additional_forward_args, ids, mask)
+        bound = self.bind(
+            explanation.inputs, explanation.given, additional_forward_args, ids, explanation.mask
+        )
         parts = [part.to(bound.origin.dtype) for part in explanation.parts]
         maps = Solution(values=bound.layout.flatten(parts), **explanation.provenance())
         given = cotangent if isinstance(cotangent, tuple) else (cotangent,)

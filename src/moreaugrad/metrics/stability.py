@@ -46,7 +46,10 @@ def soft_stability(
     expect(0 < top <= 1, "top", "a fraction in (0, 1]", top)
     expect(radius >= 0, "radius", "a number of regions >= 0", radius)
     if bound.readout.task == "regression":
-        raise ValueError("task: expected one that predicts a class, got 'regression'")
+        raise ValueError(
+            "task: expected a score of classes, of which one is predicted, got a regression or a "
+            "target that is a function"
+        )
     places = Places(bound, how.size)
     check_maps(maps, bound)
     known = defined(maps.detach().flatten(1)).nonzero()[:, 0].to(bound.origin.device)
