@@ -201,7 +201,7 @@ def test_metrics_of_probabilities_and_predictions_refuse_it() -> None:
     bound = mg.Score(MODEL).bind(X, last)
     with pytest.raises(ValueError, match=r"no probability.*use score=.*function"):
         mg.metrics.deletion(bound, X, steps=3)
-    with pytest.raises(ValueError, match=r"predicted.*function"):
+    with pytest.raises(ValueError, match=r"predicts.*function"):
         mg.metrics.soft_stability(bound, X)
 
 
