@@ -75,6 +75,7 @@ def test_nothing_outside_of_a_region_counts() -> None:
         (lambda: Region(1, torch.ones(3, 4, 4)), r"mask: .*2, one for each"),
         (lambda: Region(1, torch.ones(4)), r"mask: .*2 axes"),
         (lambda: Region(1, torch.zeros(4, 4)), "empty"),
+        (lambda: Region(1, "sky"), "mask: expected numbers, got str"),
         (lambda: Region(1, -torch.ones(4, 4)), "negative"),
         (lambda: Region(1, torch.ones(4, 4), "median"), "reduction"),
         (lambda: Similarity(torch.ones(5)), r"reference: .*length"),

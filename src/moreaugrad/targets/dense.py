@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,7 @@ class Region(TargetFunction):
 
     def fitted(self, batch: int, device: torch.device) -> Self:
         # Volumes [B, D, H, W] need a mask for each sample.
-        axes = max(2, torch.as_tensor(self.mask).ndim - 1)
+        axes = max(2, np.ndim(self.mask) - 1)
         mask = for_each("mask", self.mask, axes, batch, device)
         sizes = mask.flatten(1).double()
         if not bool(((sizes >= 0).all(1) & (sizes.sum(1) > 0)).all()):
