@@ -28,6 +28,7 @@ LEVELS = (
     {"registry"},
     {"files"},
     {"score"},
+    {"targets"},
     {"penalties"},
     {"curvature"},
     {"solvers"},
@@ -106,7 +107,7 @@ def test_imports_have_no_cycle() -> None:
 
 
 PACKAGES = ("", ".attacks", ".certificates", ".data", ".explainers", ".metrics", ".models",
-            ".penalties", ".table", ".text", ".training")  # fmt: skip
+            ".penalties", ".table", ".targets", ".text", ".training")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -16,7 +16,7 @@ from moreaugrad.settings import Documented, settings_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (mg, mg.attacks, mg.certificates, mg.data, mg.explainers, mg.metrics, mg.models,
-            mg.penalties, mg.training)  # fmt: skip
+            mg.penalties, mg.targets, mg.training)  # fmt: skip
 PUBLIC = {
     found for package in PACKAGES for name in dir(package)
     if isinstance(found := getattr(package, name), Documented)

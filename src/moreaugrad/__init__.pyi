@@ -7,6 +7,7 @@ from . import (
     models as models,
     penalties as penalties,
     table as table,
+    targets as targets,
     text as text,
     training as training,
 )

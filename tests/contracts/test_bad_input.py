@@ -189,7 +189,7 @@ CALLS = {
     ),
     "a tuple of outputs": Case(
         TypeError,
-        "a tensor, or an object with a tensor .logits; got tuple: wrap the model",
+        "a tensor, an object with a tensor .logits, .*; got tuple of 2, first Tensor .*wrap the",
         model=lambda: Body(lambda body, x: (body.outputs(x), None)),
     ),
     "classes as outputs": Case(

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from moreaugrad.score.targets import KINDS, Readout, Target, tensor_output
+from moreaugrad.score.outputs import tensor_output
+from moreaugrad.score.targets import KINDS, Readout, Target
 
 TABLE = torch.tensor(
     [[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-4.0, 3.0, 3.0], [80.0, -80.0, 0.0]], dtype=torch.float64

@@ -23,6 +23,7 @@ from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, UNITS, Batched, InputSpace, Layout, MaskLike
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Inputs
+from moreaugrad.score.target_functions import alike
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Documented, expect
 
@@ -149,7 +150,7 @@ class Attack(metaclass=Documented, checked=True):
         perturbed: Inputs = parts if several else parts[0]
         attacked = self.explainer.explain(
             perturbed,
-            clean.target if target is None else target,
+            bound.target.given,
             additional_forward_args,
             ids=ids,
             mask=mask,
@@ -264,6 +265,7 @@ def _flat(explanation: Explanation, bound: BoundScore) -> Tensor:
     same = shapes == [(len(bound), *shape) for shape in bound.layout.shapes] and torch.equal(
         bound.layout.flatten(inputs).to(bound.origin.dtype), bound.origin
     )
+    same = same and alike(explanation.function, bound.target.function)
     if not same or not torch.equal(explanation.target, bound.target.classes):
         raise ValueError("clean: expected the explanation of these inputs and targets, got others")
     return bound.layout.flatten(explanation.parts).to(bound.origin.dtype)

@@ -30,7 +30,7 @@ from moreaugrad.explainers.sparsified import Moments, SparsifiedSmoothGrad
 from moreaugrad.registry import choose
 from moreaugrad.score.noise import ABSOLUTE
 from moreaugrad.score.score import Inputs
-from moreaugrad.score.targets import TargetLike
+from moreaugrad.score.targets import NO_CLASS, TargetLike
 from moreaugrad.settings import Documented, expect
 
 CERTIFICATE, ESTIMATE = "certificate", "estimate"
@@ -304,7 +304,9 @@ def _words(other: str, target: Tensor | None) -> str:
     """The statement; both maps explain the same class, whatever the network predicts at x'."""
     classes = [] if target is None else target.tolist()
     of_class = "of the class explained at x"
-    if len(set(classes)) == 1:
+    if NO_CLASS in classes:
+        of_class = "of the function explained at x"
+    elif len(set(classes)) == 1:
         of_class = f"of class {classes[0]}"
     elif classes:
         of_class += f" (`target`: {', '.join(map(str, classes))})"

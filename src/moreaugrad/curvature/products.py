@@ -92,6 +92,10 @@ class GaussNewton(_Graph):
     is computed in forward mode if an operator has no second derivative.
     """
 
+    def __init__(self, bound: BoundScore, points: Tensor, rows: Tensor) -> None:
+        _check_classes(bound)
+        super().__init__(bound, points, rows)
+
     def _record(self, outputs: Tensor, inner: _Inner) -> None:
         self._outputs, self._inner = outputs, inner
         size, slope = inner.size, inner.unit
@@ -134,6 +138,14 @@ class GaussNewton(_Graph):
         leaf = points.detach().requires_grad_()
         with recording(bound):
             return inner.size * _back(bound.outputs(leaf, rows), leaf, inner.product(pushed))
+
+
+def _check_classes(bound: BoundScore) -> None:
+    if bound.target.function is not None:
+        raise ValueError(
+            "hessian: expected 'exact', and a network with second derivatives, for a target that "
+            "is a function: the Gauss-Newton matrix lacks the function's own curvature"
+        )
 
 
 class _NoForwardMode(checks.ModelError):

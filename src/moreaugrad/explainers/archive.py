@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from moreaugrad.explainers.batch import ExplainedBatch
+from moreaugrad.score.target_functions import function_name
 from moreaugrad.solvers.solution import Status
 
 FORMAT = 1
@@ -34,6 +35,8 @@ def packed(batch: ExplainedBatch) -> tuple[dict[str, Tensor], str]:
         elif value is not None:
             plain[item.name] = value
     plain["status"] = [status.name for status in batch.status]
+    if batch.function is not None:
+        plain["function"] = function_name(batch.function)
     plain["labels"] = list(batch.labels.items())
     plain["details"] = list(batch.details)  # a safetensors file has no order
     try:

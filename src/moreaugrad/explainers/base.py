@@ -30,7 +30,7 @@ from moreaugrad.penalties.catalogue import name_of
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.inputs import MaskLike
 from moreaugrad.score.score import Inputs, Score
-from moreaugrad.score.targets import Target, TargetLike
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Documented, expect
 from moreaugrad.solvers.solution import Solution, Status
 
@@ -113,7 +113,8 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         """Signed maps like `inputs`: a tensor for a tensor, a tuple for a tuple.
 
         inputs: `[B, ...]` or a tuple of such, explained jointly. target: in Captum's forms, or None
-        for the class predicted at these inputs. ids: numbers >= 0 that key each sample's noise;
+        for the class predicted at these inputs; or a function of the model's output, with a number
+        for each sample (see `moreaugrad.targets`). ids: numbers >= 0 that key each sample's noise;
         without them all samples share their noise. Captum's other arguments are refused with a
         hint. mask: bool, True at real positions and False at padding, with the inputs' shape or
         their leading axes (`[B, L]` for `[B, L, D]`), or a tuple of such; with `layer`, of the
@@ -199,9 +200,9 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         for group in groups:
             part = bound if len(groups) == 1 else bound.select(group)
             if progress is not None:
-                most, usual = (len(group) * count for count in (self.budget(), self.expected()))
                 place = int(group[0]), len(group), len(bound)
-                part = replace(part, meter=metered(progress, *place, most, usual))
+                costs = (len(group) * cost for cost in (self.budget(), self.expected()))
+                part = replace(part, meter=metered(progress, *place, *costs))
             found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
@@ -237,8 +238,9 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         for name in ("baseline", "baselines"):
             own, used = self.settings().get(name), explanation.settings.get(name)
             expect(used == own, "baselines", f"a map from the setting {name}={own}", used)
-        mask, target = explanation.mask, Target(explanation.target, explanation.position).given
-        bound = self.bind(explanation.inputs, target, additional_forward_args, ids, mask)
+        bound = self.bind(
+            explanation.inputs, explanation.given, additional_forward_args, ids, explanation.mask
+        )
         parts = [part.to(bound.origin.dtype) for part in explanation.parts]
         maps = Solution(values=bound.layout.flatten(parts), **explanation.provenance())
         given = cotangent if isinstance(cotangent, tuple) else (cotangent,)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.labels import labels_of
+from moreaugrad.score.target_functions import function_name
+from moreaugrad.score.targets import NO_CLASS, Target, TargetLike
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Provenance, Solution
 from moreaugrad.solvers.z_scores import certain
@@ -25,11 +27,11 @@ class ExplainedBatch(Provenance):
     inputs: Tensor | tuple[Tensor, ...]
     """The explained inputs (with `layer=`, the layer's output)."""
     target: Tensor
-    """The explained class, `[B]`."""
+    """The explained class, `[B]`; -1 where it is a function, see `function`."""
     position: Tensor | None = None
     """The explained position in outputs with more than two dimensions, `[B, P]`; else None."""
     prediction: Tensor
-    """The predicted class, `[B]`."""
+    """The predicted class, `[B]`; -1 where the target is a function."""
     score: Tensor
     """The score at the clean input, `[B]`."""
     method: str
@@ -42,11 +44,14 @@ class ExplainedBatch(Provenance):
     """True where an entry is not padding, shaped like the maps; None: there is no padding."""
     probabilities: Tensor | None = None
     """Of all classes at the clean input, `[B, K]`, of both for a single logit; None for a
-    regression."""
+    regression and for a target that is a function."""
     seconds: Tensor | None = None
     """Time of each sample, `[B]`: that of the call, divided by its number of samples."""
     labels: Mapping[int, str] = field(default_factory=dict)
     """Names of the classes, those that the model carries; see `with_labels`."""
+    function: Any = None
+    """The target, where it is a function of the model's output instead of a class. A file keeps
+    only its name."""
 
     @classmethod
     def of(cls, maps: Solution, bound: BoundScore, several: bool, method: str) -> Self:
@@ -68,6 +73,7 @@ class ExplainedBatch(Provenance):
             mask=None if mask is None else shaped(bound.layout.split(mask)),
             probabilities=bound.probabilities,
             labels=labels_of(bound.model),
+            function=bound.target.function,
             **maps.provenance(),
         )
 
@@ -111,8 +117,21 @@ class ExplainedBatch(Provenance):
         shaped = tuple(own.reshape(p.shape) for own, p in zip(found, self.parts, strict=True))
         return shaped if isinstance(self.maps, tuple) else shaped[0]
 
+    @property
+    def given(self) -> TargetLike:
+        """The target, as `explain` takes it. Errors: ValueError for a function that was read from a
+        file, which has its name alone."""
+        if isinstance(self.function, str):
+            raise ValueError(
+                f"target: expected an explanation that knows its function {self.function}, got one "
+                "that was read from a file: explain again"
+            )
+        return Target(self.target, self.position, self.function).given
+
     def label(self, index: int) -> str:
-        """The name of a class; "class 3" where it is not known."""
+        """The name of a class; "class 3" where it is not known. Of -1 that of the function."""
+        if index == NO_CLASS and self.function is not None:
+            return function_name(self.function)
         return self.labels.get(index, f"class {index}")
 
     def problems(self) -> list[str]:

@@ -117,6 +117,8 @@ def activation_maximisation(
     is not finite.
     """
     space, ascent = space or InputSpace(), ascent or Ascent()
+    if callable(target):
+        raise TypeError("target: expected classes, an input is made for each; got a function")
     classes = torch.as_tensor(target).reshape(-1)
     sizes = (len(classes), *shape)
     if ascent.spatial and len(shape) != 3:

@@ -20,7 +20,6 @@ from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Batched
 from moreaugrad.score.score import Score
-from moreaugrad.score.targets import Target
 from moreaugrad.settings import Documented, expect
 from moreaugrad.solvers.solution import Status
 
@@ -176,8 +175,9 @@ def interactions(
     expect(samples >= 1, "samples", "at least 1", samples)
     if score.layer is not None or "layer" in explanation.settings:
         raise ValueError("layer: expected maps and a score of the input itself, got a layer's")
-    target = Target(explanation.target, explanation.position).given
-    bound = score.bind(explanation.inputs, target, additional_forward_args, ids, explanation.mask)
+    bound = score.bind(
+        explanation.inputs, explanation.given, additional_forward_args, ids, explanation.mask
+    )
     units = Units.largest(bound.layout, explanation.parts, per, most)
     bound = replace(bound, samples=samples)
     each = 1 + PRODUCT * units.count if bound.sigma is None else 2 * samples * units.count

@@ -55,10 +55,9 @@ def _finite(columns: Mapping[str, Tensor], row: int) -> dict[str, float]:
 def sample_rows(batch: ExplainedBatch) -> Iterator[Record]:
     """A flat row for each sample: its target, its prediction, and its record."""
     for row, (target, found) in enumerate(zip(batch.target, batch.prediction, strict=True)):
-        own = {
-            "target": int(target), "label": batch.label(int(target)),
-            "prediction": int(found), "predicted_label": batch.label(int(found)),
-        }  # fmt: skip
+        own: Record = {"target": int(target), "label": batch.label(int(target))}
+        if batch.function is None:
+            own |= {"prediction": int(found), "predicted_label": batch.label(int(found))}
         if batch.position is not None:
             own["position"] = tuple(batch.position[row].tolist())
         if batch.probabilities is not None:

@@ -54,5 +54,10 @@ def explore(found: Explanation, model: nn.Module) -> ExplorerWidget:
     """The explorer of an explanation's inputs, where it begins with its method and settings."""
     given = {name: found.settings.get(name) for name in ("rho", "sigma", "sparsity", "eta", "seed")}
     state = {name: value for name, value in given.items() if isinstance(value, int | float)}
+    if found.function is not None:
+        raise ValueError(
+            f"target: expected the explanation of a class, which the explorer shows, got that of "
+            f"{found.label(int(found.target[0]))}"
+        )
     target = int(found.target[0])
     return ExplorerWidget(model, found.inputs, method=found.method, target=target, **state)

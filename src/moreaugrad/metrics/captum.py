@@ -23,6 +23,7 @@ from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import INPUT, PIXEL, UNITS, InputSpace, Layout
 from moreaugrad.score.noise import Stream, generator, sample_keys
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Documented, expect
 
 Parts = Tensor | tuple[Tensor, ...]
@@ -37,11 +38,17 @@ class Explains(Protocol):
     def explain(
         self,
         inputs: Parts,
-        target: Tensor | None = None,
+        target: TargetLike = None,
         additional_forward_args: object = None,
         *,
         ids: Sequence[int] | Tensor | None = None,
     ) -> Any: ...
+
+
+def target_of(clean: Any) -> TargetLike:
+    """What an explanation explains, as `explain` takes it."""
+    found: TargetLike = getattr(clean, "given", clean.target)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +175,14 @@ def max_sensitivity(
     keys, draws, calls = sample_keys(ids, len(flat)), count(), count()
     mask = getattr(clean, "mask", None)
     padding: dict[str, Any] = {} if mask is None else {"mask": mask}
-    real = None if mask is None else _flat(mask, layout)
+    real, target = None if mask is None else _flat(mask, layout), target_of(clean)
 
     def maps(points: Tensor) -> tuple[Tensor]:
         if next(calls) == 0:  # Captum asks for the clean maps first.
             return (flat,)
         restored = layout.restore(points)
         inputs = restored if len(restored) > 1 else restored[0]
-        found = explainer.explain(inputs, clean.target, additional_forward_args, ids=ids, **padding)
+        found = explainer.explain(inputs, target, additional_forward_args, ids=ids, **padding)
         return (_flat(found.maps, layout),)
 
     def perturb(points: Tensor) -> Tensor:

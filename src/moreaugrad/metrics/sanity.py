@@ -16,12 +16,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.metrics.captum import Explains, Parts
+from moreaugrad.metrics.captum import Explains, Parts, target_of
 from moreaugrad.metrics.similarity import spearman, ssim
 from moreaugrad.registry import choose
 from moreaugrad.score.forward import call
 from moreaugrad.score.hooks import Before, hooked
 from moreaugrad.score.noise import Stream, generator
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Documented
 
 Pair = Callable[[Tensor, Tensor], Tensor]
@@ -59,7 +60,7 @@ def randomisation(
     model: nn.Module,
     make: Callable[[nn.Module], Explains],
     inputs: Tensor,
-    target: Tensor | None = None,
+    target: TargetLike = None,
     *,
     mode: str = CASCADING,
     blocks: Sequence[str] | None = None,
@@ -89,12 +90,13 @@ def randomisation(
     for name in names:
         _weights(model, name)
     clean = make(model).explain(inputs, target, ids=ids)
+    target = target_of(clean)
     found: dict[str, list[Tensor]] = {name: [] for name in similarities}
     for seed in seeds:
         for changed in _copies(model, names, seed, mode):
             if calibration is not None:
                 _calibrate(changed, calibration)
-            maps = make(changed).explain(inputs, clean.target, ids=ids).maps
+            maps = make(changed).explain(inputs, target, ids=ids).maps
             for name, similarity in similarities.items():
                 found[name].append(similarity(_single(clean.maps), _single(maps)))
     shape = (len(seeds), len(names), len(inputs))

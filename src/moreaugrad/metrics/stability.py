@@ -40,13 +40,16 @@ def soft_stability(
     are so many. `how.draws` sets are drawn, independently; `stability_bounds` says how far the
     result can be from the probability. NaN for maps that are zero everywhere or not finite. Needs
     draws + 1 passes for each sample.
-    Errors: ValueError for bad input, and for a regression, which predicts no class.
+    Errors: ValueError for bad input, and for a regression or a function as the target, which
+    predict no class.
     Source: Jin et al. (2025), arXiv 2504.13787, equation (3).
     """
     expect(0 < top <= 1, "top", "a fraction in (0, 1]", top)
     expect(radius >= 0, "radius", "a number of regions >= 0", radius)
     if bound.readout.task == "regression":
-        raise ValueError("task: expected one that predicts a class, got 'regression'")
+        raise ValueError(
+            "task: expected one that predicts a class, got a regression, or a function as target"
+        )
     places = Places(bound, how.size)
     check_maps(maps, bound)
     known = defined(maps.detach().flatten(1)).nonzero()[:, 0].to(bound.origin.device)

@@ -16,8 +16,9 @@ from moreaugrad.models.weights import fold_batchnorm as folded
 from moreaugrad.score.behaviour import FAR, FAR_REDUCED
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.compiled import compile_passes, failure
+from moreaugrad.score.outputs import tensor_output
 from moreaugrad.score.score import Inputs, Score
-from moreaugrad.score.targets import TargetLike, reduced_precision, tensor_output
+from moreaugrad.score.targets import TargetLike, reduced_precision
 from moreaugrad.settings import Documented, expect
 
 AUTO = "auto"

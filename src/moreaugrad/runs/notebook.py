@@ -305,6 +305,11 @@ def _run(
 
 
 def _classes(target: Any) -> list[int]:
+    if callable(target):
+        raise TypeError(
+            "target: expected a class index for each input, got a function: explain it by a "
+            "method's own class, such as SmoothGrad(model).explain(x, target)"
+        )
     found = torch.as_tensor(target)
     if found.ndim != 1 or found.is_floating_point() or found.is_complex():
         raise ValueError(f"target: expected a class index for each input, got {target!r}")

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from moreaugrad.score import checks, compiled
-from moreaugrad.score.forward import Chunks, explained, forward
+from moreaugrad.score.forward import Chunks, call, explained
 from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
 from moreaugrad.score.noise import Cell, Noise
+from moreaugrad.score.outputs import tensor_output
+from moreaugrad.score.target_functions import numbers_of
 from moreaugrad.score.targets import Readout, Target, TargetLike, pulled_back
 
 ForwardFunc = Callable[..., Any]
@@ -129,7 +131,8 @@ class BoundScore:
         # -inf is a class that is switched off, as long as it is not the one explained.
         on = outputs.masked_fill(outputs == -torch.inf, 0)
         checks.check_finite("the model's outputs", (on,))
-        found, prediction = self.readout.resolve(outputs, target)
+        function = self.target.function
+        found, prediction = self.readout.resolve(outputs, target if function is None else function)
         clean = self.readout.read(outputs, found)
         own = Readout(task=self.readout.task).read(outputs, found)
         checks.check_finite("the model's score of the target", (own, clean))
@@ -279,7 +282,8 @@ class BoundScore:
             return pulled_back(outputs, inputs, partial(self.read, rows=rows))
 
     def outputs(self, points: Tensor, rows: Tensor) -> Tensor:
-        """The model's outputs `[m, K]` with `points` `[m, n]` as inputs of these samples."""
+        """The model's outputs `[m, K]`, or the numbers `[m, 1]` of the function that is the target,
+        with `points` `[m, n]` as inputs of these samples."""
         return self.outputs_of(self.layout.restore(points), rows)
 
     def read(self, outputs: Tensor, rows: Tensor) -> Tensor:
@@ -293,10 +297,14 @@ class BoundScore:
             held, real = self.layout.restore(self.origin[rows]), self.layout.split(self.mask[rows])
             parts = tuple(map(torch.where, real, parts, held))
         if self.layer is None:
-            found = forward(self.model, *parts, *args, layout=self.layout)
+            output = call(self.model, *parts, *args, layout=self.layout)
         else:
             with replaced(self.layer, lambda _: parts[0]):
-                found = forward(self.model, *args, layout=self.layout)
+                output = call(self.model, *args, layout=self.layout)
+        function = self.target.select(rows).function
+        if function is not None:
+            return numbers_of(function, output, len(rows))
+        found = tensor_output(output)
         if found.ndim == 0 or len(found) != len(rows):
             raise checks.ModelError(
                 f"expected a model output with {len(rows)} rows, one a sample, got shape "

@@ -26,6 +26,10 @@ class ForwardError(ModelError):
     """The model raised an error of its own at these inputs, which is the cause."""
 
 
+class TargetError(ValueError):
+    """The function that is the target failed, or returned something else than numbers."""
+
+
 def as_parts(inputs: object) -> tuple[Tensor, ...]:
     """One or several input tensors with the same batch size, as a tuple. Errors: TypeError,
     ValueError."""
@@ -164,5 +168,6 @@ def detached() -> ModelError:
     return ModelError(
         "the score does not depend on the input, or on the output of the layer that is explained: "
         "its gradient is not recorded. Look for .detach(), .data, torch.no_grad(), numpy or "
-        "quantised operators in the model's forward, or for a layer whose output is not used"
+        "quantised operators in the model's forward or in the function that is the target, or for "
+        "a layer whose output is not used"
     )

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.backends import cudnn, mha
 
-from moreaugrad.score.checks import ForwardError, ModelError, detached
+from moreaugrad.score.checks import ForwardError, ModelError, TargetError, detached
 from moreaugrad.score.inputs import Layout
-from moreaugrad.score.targets import tensor_output
+from moreaugrad.score.outputs import tensor_output
 from moreaugrad.settings import expect
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ def explained(layout: Layout) -> Iterator[None]:
     """Turns any error of a model into a ModelError that says which inputs the model got."""
     try:
         yield
-    except ModelError:
+    except (ModelError, TargetError):
         raise
     except Exception as error:
         if out_of_memory(error):

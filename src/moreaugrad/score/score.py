@@ -24,7 +24,7 @@ from moreaugrad.score.forward import Chunks
 from moreaugrad.score.hooks import resolve, taken
 from moreaugrad.score.inputs import Layout, MaskLike, flat_mask, take, working_dtype
 from moreaugrad.score.noise import RELATIVE, Noise, noise_level, sample_keys
-from moreaugrad.score.targets import Readout, Target, TargetLike
+from moreaugrad.score.targets import REGRESSION, Readout, Target, TargetLike
 from moreaugrad.settings import expect
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -73,6 +73,8 @@ class Score(Readout):
     ) -> BoundScore:
         """Fix target (None: the prediction), noise level, keys and mask at the clean input.
 
+        A target that is a function of the model's output makes the score its number, a regression
+        whatever `task` is.
         Errors: ValueError or TypeError for inputs that are not finite floating-point tensors with
         one batch size, and targets out of range; ModelError for a model that cannot process
         such inputs, changes them, or whose samples depend on each other or on chance.
@@ -80,7 +82,8 @@ class Score(Readout):
         parts = checks.as_parts(inputs)
         args = as_args(additional_forward_args)
         checks.check_mode(self.model)
-        fixed = partial(self._bound, parts, args, ids, mask)
+        begun = Target.begun(target, len(parts[0]), parts[0].device)
+        fixed = partial(self._bound, parts, args, ids, mask, begun)
         choices = _readings(args, len(parts[0]))
         if not self.check:
             bound = fixed(choices[0])
@@ -108,9 +111,11 @@ class Score(Readout):
         args: tuple[object, ...],
         ids: Sequence[int] | Tensor | None,
         mask: MaskLike,
+        target: Target,
         follows: tuple[bool, ...],
     ) -> BoundScore:
-        """The score without its target. follows: which arguments have one row for each sample."""
+        """The score before its outputs are known. follows: which arguments have one row for each
+        sample."""
         layer = None if self.layer is None else resolve(self.model, self.layer)
         batch = len(parts[0])
         if layer is not None:
@@ -123,14 +128,15 @@ class Score(Readout):
         origin = layout.flatten([part.detach().to(working_dtype(layout.dtypes)) for part in parts])
         return BoundScore(
             model=self.model,
-            readout=self,
+            # A function of the output is a regression: it has one number and no classes.
+            readout=self if target.function is None else replace(self, task=REGRESSION),
             layer=layer,
             layout=layout,
             args=args,
             follows=follows,
             origin=origin,
-            target=Target(torch.zeros(batch, dtype=torch.long, device=origin.device)),
-            prediction=torch.zeros(batch, dtype=torch.long, device=origin.device),
+            target=target,
+            prediction=target.classes,
             clean=origin[:, 0],
             keys=sample_keys(ids, batch),
             chunks=Chunks.of(self.batch_size, origin),

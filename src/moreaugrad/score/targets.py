@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,14 +23,24 @@ from torch.autograd.graph import GradientEdge
 
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import Batched, per_sample
+from moreaugrad.score.target_functions import Function, accepted, fitted, function_of
 from moreaugrad.settings import Documented, expect
 
-TargetLike = int | Tensor | Sequence[int] | Sequence[tuple[int, ...]] | tuple[int, ...] | None
+TargetLike = (
+    int
+    | Tensor
+    | Sequence[int]
+    | Sequence[tuple[int, ...]]
+    | tuple[int, ...]
+    | Callable[[Any], Tensor]
+    | None
+)
 """A target in Captum's form: an int, a tensor `[B]` or `[B, 1]`, a list of ints, a tuple (the
 class, then the position in outputs with more than two dimensions), a list of tuples, or None (the
-prediction)."""
+prediction); or a function of what the model returns for some samples, with one number for each."""
 
-TASKS = ("auto", "multiclass", "binary", "multilabel", "regression")
+REGRESSION = "regression"
+TASKS = ("auto", "multiclass", "binary", "multilabel", REGRESSION)
 
 
 KINDS: Mapping[str, str] = {
@@ -39,6 +50,8 @@ KINDS: Mapping[str, str] = {
     "margin": "its output minus the largest other output",
     "cross-entropy": "the loss: minus the log-probability (a map is positive where the loss rises)",
 }
+NO_CLASS = -1
+"""The class, and the prediction, where a function is explained instead of a class."""
 AGAINST = "against"
 """Kind "against:NUMBER": the output of the target class minus that of another class."""
 
@@ -49,27 +62,26 @@ class Target(Batched):
 
     classes: Tensor
     positions: Tensor | None = None
+    function: Function | None = None
+    """What is explained instead of a class, in which case the model's outputs are its numbers, a
+    column, and the classes are `NO_CLASS`."""
+
+    @classmethod
+    def begun(cls, target: object, batch: int, device: torch.device) -> Self:
+        """The target before the outputs are known: a function; classes come with `resolve`."""
+        classes = torch.full((batch,), NO_CLASS, device=device)
+        function = function_of(target)
+        return cls(classes, function=function and fitted(function, batch, device))
 
     @property
     def given(self) -> TargetLike:
         """In a form that a user may give."""
+        if self.function is not None:
+            return self.function
         if self.positions is None:
             return self.classes
         places = torch.cat((self.classes[:, None], self.positions), dim=1)
         return [tuple(place) for place in places.tolist()]
-
-
-def tensor_output(output: object) -> Tensor:
-    """The model's output, or its `.logits` (Hugging Face)."""
-    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(found, Tensor):
-        raise TypeError(
-            "expected a model that returns a tensor, or an object with a tensor .logits; "
-            f"got {type(output).__name__}: wrap the model so that it returns its scores"
-        )
-    if not found.is_floating_point():
-        raise TypeError(f"expected a model with floating-point outputs, got {found.dtype}")
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +112,9 @@ class Readout(metaclass=Documented):
         """The target and the prediction `[B]`, from the outputs at the clean input."""
         table = outputs[:, None] if outputs.ndim == 1 else outputs
         task = self._task(table)
+        if callable(target):
+            none = torch.full((len(table),), NO_CLASS, device=outputs.device)
+            return Target(none, function=accepted(target, table[:, 0])), none
         given = None if target is None else _parse(target, len(table), outputs.device)
         positions = None if given is None else given.positions
         width = 0 if positions is None else positions.shape[1]
@@ -118,7 +133,7 @@ class Readout(metaclass=Documented):
         if self.rival is not None:
             _check_range("score against", torch.tensor(self.rival), torch.tensor(count))
         if given is None:
-            if task == "regression" and count > 1:
+            if task == REGRESSION and count > 1:
                 raise ValueError(
                     f"target: expected the column to explain of a regression with {count} "
                     "outputs, got None: give target="
@@ -132,6 +147,8 @@ class Readout(metaclass=Documented):
         outputs = raised(outputs)
         table = _at(outputs[:, None] if outputs.ndim == 1 else outputs, target.positions)
         task, column = self._task(table), target.classes[:, None]
+        if target.function is not None:
+            return table[:, 0]
         if task == "binary":
             logit = torch.where(target.classes == 1, table[:, 0], -table[:, 0])
         else:
@@ -151,7 +168,7 @@ class Readout(metaclass=Documented):
 
     def probabilities(self, outputs: Tensor, positions: Tensor | None = None) -> Tensor | None:
         """Of all classes `[B, K]`, of the two of a single logit; None for a regression."""
-        if self.task == "regression":
+        if self.task == REGRESSION:
             return None
         outputs = raised(outputs)
         table = _at(outputs[:, None] if outputs.ndim == 1 else outputs, positions)
@@ -170,9 +187,10 @@ class Readout(metaclass=Documented):
             raise ValueError(f"task: expected a single logit for 'binary', got {columns} outputs")
         if self.rival is not None and columns < 2:
             raise ValueError(f"score: expected an output for each class for {self.kind}, got one")
-        if task == "regression" and self.kind != "logit":
+        if task == REGRESSION and self.kind != "logit":
             raise ValueError(
-                f"score: a regression has no {self.kind}; use score='logit', its plain output"
+                f"score: a regression has no {self.kind}; use score='logit', its plain output (a "
+                "target that is a function counts as one)"
             )
         return task
 
@@ -228,8 +246,8 @@ def _integers(values: object, device: torch.device) -> Tensor:
 
 def _unfit(given: str) -> TypeError:
     return TypeError(
-        "target: expected an int, an integer tensor [B] or [B, 1], a list of ints, a tuple, "
-        f"or None for the prediction, got {given}"
+        "target: expected an int, an integer tensor [B] or [B, 1], a list of ints, a tuple, a "
+        f"function of the model's output, or None for the prediction, got {given}"
     )
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from moreaugrad.score.forward import forward
 from moreaugrad.score.hooks import hooked, resolve
-from moreaugrad.score.targets import log_probability, tensor_output
+from moreaugrad.score.outputs import tensor_output
+from moreaugrad.score.targets import log_probability
 
 
 class Task(Enum):
