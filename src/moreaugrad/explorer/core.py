@@ -45,7 +45,7 @@ LEFT_OUT = ("published-moreaugrad", "expected-gradients")
 """Methods that have settings of their own, or need several images."""
 STEPS = 24
 """Of the deletion and insertion curves."""
-ATTACK = {"norm": "linf", "units": "pixel", "steps": 8, "share": 0.1}
+ATTACK: Mapping[str, Any] = {"norm": "linf", "units": "pixel", "steps": 8, "share": 0.1}
 CURVES = {"deletion": (deletion_curve, MEAN), "insertion": (insertion_curve, BLUR)}
 ACTIONS = ("info", "open", "explain", "edit", "curves", "arrays", "attack")
 
@@ -182,6 +182,7 @@ class Explorer:
             with turn:
                 found = attack.attack(one.x, target, progress=lambda *_: turn())
             expect(found.ok, "the attack", "one that runs", "; ".join(found.problems()))
+            assert isinstance(found.inputs, Tensor)
             self._images[key] = replace(one, x=found.inputs)
         yield from self._open({"image": key}, b"", turn)
 
