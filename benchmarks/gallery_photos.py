@@ -24,7 +24,7 @@ BUDGET = 128
 """Evaluations of a map at most."""
 LIMITS: dict[str, dict[str, Any]] = {
     "smooth-caso": {"samples": 8},
-    "relex": {"steps": 32, "draws": 4},
+    "relex": {"steps": 32, "draws": 2},
     "published-moreaugrad": {"steps": 32, "draws": 4, "average": 8},
 }
 """Of methods whose own defaults take more."""
