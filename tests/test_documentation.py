@@ -1,6 +1,7 @@
 """What the README and the documentation say: their code runs, their tables are the code's."""
 
 import importlib.util
+import json
 import re
 import shutil
 from pathlib import Path
@@ -95,6 +96,21 @@ def tables() -> ModuleType:
 def test_pages_hold_the_tables_of_the_code(path: Path) -> None:
     text = path.read_text("utf-8")
     assert tables().with_tables(text) == text, "run: python docs/tables.py"
+
+
+def test_the_gallery_has_every_method_within_its_budget() -> None:
+    results = ROOT / "benchmarks" / "results"
+    found = json.loads((results / "gallery-photos.json").read_text("utf-8"))
+    columns = found["figures"]["columns"]
+    assert list(columns) == list(mg.METHODS)
+    budget = found["settings"]["evaluations"]
+    assert all(max(column["evaluations"]) <= budget for column in columns.values())
+    page = (ROOT / "docs" / "gallery.md").read_text("utf-8")
+    assert f"**{budget} evaluations**" in page
+    images = list(results.glob("gallery-photos-*.png"))
+    assert all(f"measurements/{image.name})" in page for image in images)
+    assert all(name in page for name in (*mg.METHODS, *found["settings"]["photos"]))
+    assert sum(image.stat().st_size for image in images) < 1_500_000
 
 
 PARTS = dict.fromkeys(
