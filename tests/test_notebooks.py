@@ -118,8 +118,8 @@ def test_outputs_are_those_of_a_notebook(notebooks: ModuleType, tmp_path: Path) 
         ("markdown", "# Title\n\n[other](other.ipynb)"),
         ("code", "x = 1\nprint('<a>')\nx + 1"),
         ("code", "class Both:\n    def _repr_html_(self): return 'one\\n\\ntwo'\nBoth()"),
-        ("code", "class Figure:\n    def _repr_html_(self): return None\n"
-         "    def _repr_png_(self): return b'png'\nFigure()"),
+        ("code", ("class Figure:\n    def _repr_html_(self): return None\n"
+         "    def _repr_png_(self): return b'png'\nFigure()")),
         ("code", "open('here', 'w').close()\nNone"),
     ]  # fmt: skip
     made = notebooks.page("name", notebooks.run(written(*cells), "name.ipynb"))
