@@ -73,6 +73,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "figure-methods-resnet20-softplus": _part(
         "figures", figure="methods", network="resnet20-softplus"
     ),
+    "gallery-photos": _part("gallery_photos"),
     "speed": _part("speed"),
     "passes": _part("passes"),
     "accelerator": _part("accelerator"),

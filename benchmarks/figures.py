@@ -100,11 +100,11 @@ def _all_methods(context: Context, subject: Subject, rows: Sequence[Case]) -> li
     for name in METHODS:
         if name not in LEFT_OUT:
             few = {"max_evaluations": PLAIN} if name.endswith("-plain") else {}
-            found.append(_made(context, subject, rows, name, _broken(name), **few))
+            found.append(_made(context, subject, rows, name, broken(name), **few))
     return found
 
 
-def _broken(name: str, most: int = 16) -> str:
+def broken(name: str, most: int = 16) -> str:
     """On lines of at most so many letters, where words allow."""
     lines = [""]
     for word in name.split("-"):

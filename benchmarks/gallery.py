@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -260,7 +261,11 @@ def picture(
             below = y + tall + 7
             canvas.words(middle, below, zeros, size=6.5, colour="0.35")
             canvas.words(middle, below + 11 * bool(zeros), failure, size=6.5, colour=WARNING)
-    return canvas.png(None if photos is not None else _few_colours())
+    colours = _few_colours()
+    if photos is not None:
+        shown = np.concatenate([line[0] for line in cells])
+        colours = np.concatenate([colours, _main_colours(shown, 256 - len(colours))])
+    return canvas.png(colours)
 
 
 def _label(canvas: Canvas, case: Case, middle: float) -> None:
@@ -278,6 +283,11 @@ def _few_colours() -> Bytes:
     words = np.concatenate([255 * shades + 0 * warning, 255 + shades[::3] * (warning - 255)])
     heat = palette(Style().palette)[::4]
     return np.concatenate([heat, [NEUTRAL], words.round().astype(np.uint8)]).astype(np.uint8)
+
+
+def _main_colours(pixels: Bytes, count: int) -> Bytes:
+    found = Image.fromarray(pixels).quantize(count).getpalette()
+    return np.array(found, dtype=np.uint8).reshape(-1, 3)
 
 
 def _cell(values: Tensor, percentile: float) -> Bytes:

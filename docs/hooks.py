@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import notebooks
 from formulas import mathml
 from mkdocs.structure.files import File, Files, InclusionLevel
 from reference import pages, with_links
@@ -79,8 +80,8 @@ def _sections(nav: list[Any]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the reference, and pages that lie outside of the documentation's folder."""
-    for place, text in pages().items():
+    """Add the reference, the notebooks, and pages from outside of the documentation's folder."""
+    for place, text in (pages() | notebooks.pages()).items():
         files.append(File.generated(config, place, content=text))
     for place, name in ROOT_PAGES.items():
         text = (ROOT / name).read_text("utf-8").replace("](docs/", "](")

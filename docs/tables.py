@@ -169,6 +169,8 @@ def result_table(name: str, number: str = "1") -> str:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 

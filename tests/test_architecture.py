@@ -23,6 +23,7 @@ LONGEST = 350
 
 # From low to high; a part imports from its own level and from those before it.
 LEVELS = (
+    {"extras"},
     {"settings"},
     {"plugins"},
     {"registry"},

@@ -1,6 +1,7 @@
 """What the README and the documentation say: their code runs, their tables are the code's."""
 
 import importlib.util
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 import moreaugrad as mg
 from moreaugrad.cli.app import make_app
@@ -17,7 +20,7 @@ from moreaugrad.cli.commands import EVERY, GROUPS
 from moreaugrad.data.images import load_image
 from moreaugrad.models import load_model
 from moreaugrad.settings import settings_of
-from text_models import hugging_face, write
+from text_models import Bytes, as_bytes, hugging_face, write
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
@@ -95,6 +98,60 @@ def tables() -> ModuleType:
 def test_pages_hold_the_tables_of_the_code(path: Path) -> None:
     text = path.read_text("utf-8")
     assert tables().with_tables(text) == text, "run: python docs/tables.py"
+
+
+def expected() -> list[tuple[str, ...]]:
+    """The rows of the table of what users expect: what, linked to its page, and one line."""
+    text = (ROOT / "docs" / "index.md").read_text("utf-8").partition("## What users expect")[2]
+    return re.findall(r"^\| (.*?) \| (.*?) \|$", text.partition("\n## ")[0], re.MULTILINE)[1:]
+
+
+def test_what_users_expect_is_there(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = expected()
+    assert len(rows) >= 15
+    adding = CODE.findall((ROOT / "docs" / "adding-a-part.md").read_text("utf-8"))
+    own = next(code for code in adding if "class ClippedGradient" in code)
+    imports = re.findall(r"^(?:from|import) .*$", "\n".join(adding), re.MULTILINE)
+    (clone / "mine.py").write_text("\n".join([*imports, own.partition("\n\n\nexplainer")[0]]))
+    monkeypatch.syspath_prepend(clone)
+    loaded = load_model("builtin")
+    space = {
+        "mg": mg, "torch": torch, "model": loaded.module,
+        "x": loaded.preprocess(load_image("docs/images/cell.png"))[None],
+        "classifier": Bytes().eval(), "tokenizer": as_bytes,
+        "network": nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Tanh()).eval(),
+        "rows": torch.rand(2, 64), "background": torch.rand(9, 64),
+        "signals": torch.rand(2, 2, 32),
+    }  # fmt: skip
+    for what, line in rows:
+        assert LINK.findall(what), what
+        code = re.findall("`([^`]+)`", line)[0]
+        if code.startswith("mg."):
+            eval(code, space)
+        else:  # its options are tested for all pages
+            assert run_line(code), code
+
+
+def run_line(code: str) -> bool:
+    """Whether a command has all options of a line."""
+    name, *words = code.removeprefix("moreaugrad ").split()
+    options = {word for word in words if OPTION.fullmatch(word)}
+    return name in COMMAND_OPTIONS and options <= COMMAND_OPTIONS[name]
+
+
+def test_the_gallery_has_every_method_within_its_budget() -> None:
+    results = ROOT / "benchmarks" / "results"
+    found = json.loads((results / "gallery-photos.json").read_text("utf-8"))
+    columns = found["figures"]["columns"]
+    assert list(columns) == list(mg.METHODS)
+    budget = found["settings"]["evaluations"]
+    assert all(max(column["evaluations"]) <= budget for column in columns.values())
+    page = (ROOT / "docs" / "gallery.md").read_text("utf-8")
+    assert f"**{budget} evaluations**" in page
+    images = list(results.glob("gallery-photos-*.png"))
+    assert all(f"measurements/{image.name})" in page for image in images)
+    assert all(name in page for name in (*mg.METHODS, *found["settings"]["photos"]))
+    assert sum(image.stat().st_size for image in images) < 1_500_000
 
 
 PARTS = dict.fromkeys(

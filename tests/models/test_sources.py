@@ -199,7 +199,7 @@ def test_a_missing_extra_is_named(name, package, monkeypatch):
     scheme = name.partition(":")[0]
     monkeypatch.setitem(sys.modules, package, None)  # what import takes for "not there"
     import_torchvision.cache_clear()
-    with pytest.raises(ValueError, match=f"models named {scheme}:NAME need {package}") as caught:
+    with pytest.raises(ValueError, match=f"{scheme}:NAME needs {package}") as caught:
         load_model(name)
     assert str(caught.value).endswith(f"pip install 'moreaugrad[{scheme}]'")
 

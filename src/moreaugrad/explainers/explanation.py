@@ -6,7 +6,6 @@ import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
@@ -18,6 +17,7 @@ from torch import Tensor
 from moreaugrad.explainers import archive
 from moreaugrad.explainers.batch import ExplainedBatch
 from moreaugrad.explainers.summary import described
+from moreaugrad.extras import required
 from moreaugrad.files.foreign import parsing
 from moreaugrad.files.tensors import read_tensors, write_tensors
 from moreaugrad.score.bound_score import BoundScore
@@ -158,7 +158,7 @@ class Explanation(ExplainedBatch):
         largest magnitude of each sample and input; padding is left out. Errors: ImportError without
         pandas.
         """
-        import pandas
+        pandas = required("pandas", "pandas", "to_pandas()")
 
         from moreaugrad.explainers.rows import Entries, sample_rows
 
@@ -177,12 +177,13 @@ class Explanation(ExplainedBatch):
 
         model: None is the one that was explained; parts of a result, and results that were read
         from a file, do not know it. Errors: ValueError without one, and for inputs that are no
-        images.
+        images; ImportError without the extra.
         """
         model = EXPLAINED.get(self) if model is None else model
         if model is None:
             raise ValueError("model: expected the explained model, which this result does not know")
-        return import_module("moreaugrad.explorer.notebook").explore(self, model)
+        widget = required("moreaugrad.explorer.notebook", "explorer", "explore()")
+        return widget.explore(self, model)
 
     def plot(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from moreaugrad.data.cells import CLASS_NAMES
 from moreaugrad.data.images import Size
+from moreaugrad.extras import required
 from moreaugrad.models.loaded import LoadedModel, Preprocess
 from moreaugrad.models.weights import load_weights
 from moreaugrad.registry import first_line, import_code, working_folder
@@ -289,12 +289,9 @@ def _import_extra(package: str, extra: str) -> ModuleType:
 
 def _import(package: str, extra: str) -> ModuleType:
     try:
-        return importlib.import_module(package)
+        return required(package, extra, f"a model named {extra}:NAME")
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"models named {extra}:NAME need {error.name}, which is not installed: "
-            f"pip install 'moreaugrad[{extra}]'"
-        ) from error
+        raise ValueError(str(error)) from error
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.extras import required
 from moreaugrad.registry import choose
 from moreaugrad.reports.folder import PAGE
 from moreaugrad.reports.recommended import RECOMMENDATION
@@ -66,7 +67,7 @@ class Recommendation(metaclass=Documented, heading="Attributes"):
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a data frame. Errors: ImportError without pandas."""
-        import pandas
+        pandas = required("pandas", "pandas", "to_pandas()")
 
         return pandas.DataFrame([dict(row) for row in self.rows])
 

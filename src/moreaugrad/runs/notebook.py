@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.explainers import METHODS
+from moreaugrad.extras import required
 from moreaugrad.metrics import METRICS
 from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.reports.folder import PAGE, table_rows
@@ -80,7 +81,7 @@ class Results(metaclass=Documented, heading="Attributes"):
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a data frame. Errors: ImportError without pandas."""
-        import pandas
+        pandas = required("pandas", "pandas", "to_pandas()")
 
         return pandas.DataFrame([dict(row) for row in self.rows])
 

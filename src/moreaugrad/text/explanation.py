@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.extras import required
 from moreaugrad.registry import choose
 from moreaugrad.settings import Documented
 from moreaugrad.text import drawing
@@ -133,7 +134,7 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
 
         Errors: ImportError without pandas.
         """
-        import pandas
+        pandas = required("pandas", "pandas", "to_pandas()")
 
         word_of = {at: number for number, word in enumerate(self.words) for at in word.tokens}
         whole = self.word_values.tolist()
@@ -260,7 +261,7 @@ class TextExplanations(Sequence[TextExplanation]):
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows of all texts, with the text's number. Errors: ImportError without pandas."""
-        import pandas
+        pandas = required("pandas", "pandas", "to_pandas()")
 
         tables = [one.to_pandas() for one in self.each]
         return pandas.concat(tables, keys=range(len(tables)), names=["text", "token_number"])

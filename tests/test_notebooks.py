@@ -1,0 +1,149 @@
+"""The notebooks of the documentation: they run, and show what their text says."""
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+PATHS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+EXTRAS = {"text": ["transformers", "pandas"], "tables": ["pandas"]}
+"""What some of them need besides the core."""
+
+
+@pytest.fixture(scope="module")
+def notebooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "docs" / "notebooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def written(*cells: tuple[str, str]) -> str:
+    return json.dumps({"cells": [{"cell_type": kind, "source": [text]} for kind, text in cells]})
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_notebook_is_short_and_stored_without_outputs(path: Path) -> None:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    assert 8 <= len(cells) <= 15
+    assert cells[0]["cell_type"] == "markdown"
+    assert cells[0]["source"][0].startswith("# ")
+    assert len({cell["id"] for cell in cells}) == len(cells)
+    for cell in cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+    assert f"- notebooks/{path.stem}.md\n" in (ROOT / "mkdocs.yml").read_text("utf-8")
+
+
+def first_map(space: Mapping[str, Any]) -> bool:
+    return bool(space["result"].ok) and space["predicted"].item() == space["label"]
+
+
+def compare(space: Mapping[str, Any]) -> bool:
+    chance = space["feature"].double().mean((1, 2))
+    maps = (torch.stack(list(space["results"].maps[name].values())) for name in space["methods"])
+    scores = [space["mg"].metrics.average_precision(m.abs().sum(1), space["feature"]) for m in maps]
+    return all(bool((score > 8 * chance).all()) for score in scores)
+
+
+def robust(space: Mapping[str, Any]) -> bool:
+    found, bound = space["found"].values(), space["bound"].overlap[0]
+    return (
+        all(bool((each.after < each.before).all()) for each in found)
+        and bool((bound.diff() <= 0).all())
+        and float(bound[-1]) > 0
+    )
+
+
+def training(space: Mapping[str, Any]) -> bool:
+    gini, maps = space["mg"].metrics.gini, space["gradients"]
+    right = [
+        (model(space["test_x"]).argmax(1) == space["test_y"]).double().mean()
+        for model in space["models"].values()
+    ]
+    sparser = gini(maps["perturbed"]).mean() > gini(maps["plain"]).mean() + 0.1
+    return min(right) > 0.9 and bool(sparser)
+
+
+def text(space: Mapping[str, Any]) -> bool:
+    statuses = {each.status for each in space["result"]}
+    kept = [{w.text for w, v in zip(t.words, t.word_values, strict=True) if v != 0}
+            for t in space["result"]]  # fmt: skip
+    right = space["found"] == torch.tensor(space["new_labels"])
+    return (
+        statuses == {"converged"}
+        and float(right.double().mean()) > 0.9
+        and all(
+            word in words for word, words in zip(("wonderful", "not", "not"), kept, strict=True)
+        )
+    )
+
+
+def tables(space: Mapping[str, Any]) -> bool:
+    causes = torch.tensor([name in ("temperature", "vibration") for name in space["sensors"]])
+    return bool(space["found"].ok) and bool(((space["kept"] > 0) == causes).all())
+
+
+SAID: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "first-map": first_map, "compare": compare, "robust": robust, "training": training,
+    "text": text, "tables": tables,
+}  # fmt: skip
+"""Whether a notebook has shown what its text says, by the names that it defined."""
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, notebooks: ModuleType) -> None:
+    for package in EXTRAS.get(path.stem, ()):
+        pytest.importorskip(package)
+    found = notebooks.run(path.read_text("utf-8"), path.name)
+    assert SAID[path.stem](found.space)
+    made = notebooks.page(path.stem, found)
+    page = made[f"notebooks/{path.stem}.md"]
+    assert f"]({path.name})" in page  # the download
+    figures = [name for name in made if name.endswith(".png")]
+    assert all(f"]({Path(name).name})" in page for name in figures)
+    assert figures or '<div class="output">' in page
+    assert "/tmp/" not in page
+
+
+def test_outputs_are_those_of_a_notebook(notebooks: ModuleType, tmp_path: Path) -> None:
+    cells = [
+        ("markdown", "# Title\n\n[other](other.ipynb)"),
+        ("code", "x = 1\nprint('<a>')\nx + 1"),
+        ("code", "class Both:\n    def _repr_html_(self): return 'one\\n\\ntwo'\nBoth()"),
+        ("code", ("class Figure:\n    def _repr_html_(self): return None\n"
+         "    def _repr_png_(self): return b'png'\nFigure()")),
+        ("code", "open('here', 'w').close()\nNone"),
+    ]  # fmt: skip
+    made = notebooks.page("name", notebooks.run(written(*cells), "name.ipynb"))
+    page = made["notebooks/name.md"]
+    assert "[other](other.md)" in page
+    assert page.index("# Title") < page.index("](name.ipynb)") < page.index("```python\nx = 1")
+    assert '<pre class="output">&lt;a&gt;</pre>\n\n<pre class="output">2</pre>' in page
+    assert '<div class="output">one\ntwo</div>' in page
+    assert "](name-1.png)" in page
+    assert made["notebooks/name-1.png"] == b"png"
+    assert not Path("here").exists()  # written in a folder of its own
+    assert page.count("output") == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("1 / 0", ZeroDivisionError), ("import warnings; warnings.warn('x')", UserWarning)],
+)
+def test_a_failing_cell_ends_the_build(
+    code: str, error: type[Exception], notebooks: ModuleType
+) -> None:
+    with pytest.raises(error) as caught:
+        notebooks.run(written(("markdown", "# Title"), ("code", code)), "name.ipynb")
+    assert caught.traceback[-1].path == Path("name.ipynb, cell 2") or any(
+        "name.ipynb, cell 2" in str(entry) for entry in caught.traceback
+    )
