@@ -15,16 +15,17 @@ from moreaugrad.score.checks import detached
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.settings import expect
 from moreaugrad.training.harmonisation import LENGTH_FLOOR
-from moreaugrad.training.inner import (
-    TRAIN,
+from moreaugrad.training.inner import InnerProblem
+from moreaugrad.training.penalty import Adversary, PenaltyProtocol, vanishes
+from moreaugrad.training.places import TRAIN
+from moreaugrad.training.rounds import Round
+from moreaugrad.training.updates import (
     ConditionalGradient,
-    InnerProblem,
     NormalisedAscent,
     ProjectedGradient,
     ProjectedMaximiser,
     Update,
 )
-from moreaugrad.training.protocol import Adversary, PenaltyProtocol, Round, vanishes
 
 MAXIMISER, ZERO, RANDOM = "maximiser", "zero", "random"
 STARTS = (MAXIMISER, ZERO, RANDOM)

@@ -30,7 +30,8 @@ from moreaugrad.training import (
     Update,
     build,
 )
-from moreaugrad.training.protocol import PenaltyProtocol, Protocol
+from moreaugrad.training.penalty import PenaltyProtocol
+from moreaugrad.training.protocol import Protocol
 
 PUBLISHED = "published"
 """A setting of `iterative`: true for the updates of the released code."""
