@@ -82,18 +82,19 @@ class Watch(metaclass=Documented):
             whole, start, mask = (
                 (model, x, None) if place is None else (place, place.start(), place.padding)
             )
-            maps = SimpleGradient(whole).explain(start, y, mask=mask).maps
+            found = SimpleGradient(whole).explain(start, y, mask=mask)
+            maps = found.parts[0]
             with step.perturbed(model, x, y, loss=self.loss) as moved:
                 robust = _accuracy(model, moved, y)
             figures = {
                 "watch/accuracy": _accuracy(model, x, y),
                 "watch/robust_accuracy": robust,
-                "watch/gini": float(gini(maps, mask=mask).nanmean()),
+                "watch/gini": float(gini(maps, mask=found.mask).nanmean()),
                 "watch/gradient_norm": float(maps.flatten(1).norm(dim=1).mean()),
             }
             if self.folder is not None and _first():
                 if self.method != GRADIENT:
-                    maps = build(self.method, model).explain(x, y).maps
+                    maps = build(self.method, model).explain(x, y).parts[0]
                 self._draw(Path(self.folder), x.cpu(), maps.cpu(), figures, epoch)
         return figures
 
