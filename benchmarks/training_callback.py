@@ -49,7 +49,8 @@ def works() -> dict[str, Callable[[], float]]:
 
     from moreaugrad.training.lightning import SparseGradients
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "pytorch_lightning"):
+        logging.getLogger(f"{name}.utilities.rank_zero").setLevel(logging.ERROR)
 
     class Module(pl.LightningModule):  # type: ignore[misc]
         adversary: Fast | None = None
@@ -131,7 +132,14 @@ def run(context: Context) -> Result:
     cost = 1000 * sum(mine) / len(mine) / BATCHES
     return Result(
         title="Cost of the Lightning callback",
-        settings={"rounds": rounds, "batches": BATCHES, "batch": BATCH, "size": SIZE},
+        settings={
+            "rounds": rounds,
+            "batches": BATCHES,
+            "batch": BATCH,
+            "size": SIZE,
+            "protocol": repr(Fast(PENALTY)),
+            "network": "three convolutions",
+        },  # fmt: skip
         figures={"callback / other": figures},
         tables=[
             Table(
@@ -141,10 +149,8 @@ def run(context: Context) -> Result:
             )
         ],
         notes=[
-            f"{rounds} rounds in turns, CPU time of an epoch of {BATCHES} batches of {BATCH} "
-            f"images of {SIZE} x {SIZE} pixels, a network of three convolutions; Fast(L1(0.02))",
-            f"in training_step: Lightning without the callback, its step calls the protocol; "
-            f"at most {MOST} is wanted",
+            f"{rounds} rounds in turns; CPU time of an epoch of {BATCHES} batches",
+            f"in training_step: Lightning without the callback; at most {MOST} is wanted",
             "own loop: without Lightning, whose own work for a batch is the difference",
             "intervals of the ratio of means by Fieller (1954)",
         ],

@@ -70,7 +70,9 @@ def test_two_lines_make_gradients_sparser(capsys: pytest.CaptureFixture[str]) ->
 def test_trainers_of_others_make_gradients_sparser(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("accelerate")
     text = output("train_accelerate", capsys)
-    found = re.findall(r"^epoch \d: .*'watch/accuracy': ([\d.]+).*'watch/gini': ([\d.]+)", text, re.M)
+    found = re.findall(
+        r"^epoch \d: .*'watch/accuracy': ([\d.]+).*'watch/gini': ([\d.]+)", text, re.M
+    )
     assert len(found) == 4
     assert float(found[-1][0]) > max(0.3, float(found[0][0]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,7 +21,7 @@ from moreaugrad.score.forward import forward
 from moreaugrad.settings import Documented, expect
 from moreaugrad.training import Fast, PerSampleLoss, Protocol, cross_entropy
 from moreaugrad.training.adversaries import one_step
-from moreaugrad.training.places import EVAL, Inputs, Place, bare, in_mode
+from moreaugrad.training.places import EVAL, Inputs, Model, Place, bare, in_mode
 
 MOST = 24
 """Epochs whose maps a page has; of more, every second one is left out."""
@@ -70,9 +70,9 @@ class Watch(metaclass=Documented):
             "None with a layer or keyword arguments: only maps of an input are drawn", self.folder,
         )  # fmt: skip
 
-    def __call__(self, model: nn.Module, epoch: int) -> dict[str, float]:
+    def __call__(self, model: Model, epoch: int) -> dict[str, float]:
         """The figures after an epoch, and the maps into the folder. epoch: from 1."""
-        model = bare(model)
+        model = cast(nn.Module, bare(model))
         like = next(model.parameters())
         x, y = _like(self.x, like), self.y.to(like.device)
         step = None if self.protocol is None else one_step(self.protocol)
@@ -89,7 +89,7 @@ class Watch(metaclass=Documented):
             figures = {
                 "watch/accuracy": _accuracy(model, x, y),
                 "watch/robust_accuracy": robust,
-                "watch/gini": float(gini(maps, mask=found.mask).nanmean()),
+                "watch/gini": float(gini(maps, mask=cast(Tensor | None, found.mask)).nanmean()),
                 "watch/gradient_norm": float(maps.flatten(1).norm(dim=1).mean()),
             }
             if self.folder is not None and _first():

@@ -48,7 +48,8 @@ class Place(nn.Module):
         self, model: Model, inputs: Inputs, key: str | None, layer: nn.Module | None
     ) -> None:
         super().__init__()
-        self.model, self.inputs, self.key, self.layer = model, inputs, key, layer
+        self.model, self.key, self.layer = model, key, layer
+        self.inputs: Any = inputs
 
     @classmethod
     def of(cls, model: Model, inputs: Inputs, layer: str | nn.Module | None) -> Place | None:
@@ -98,9 +99,10 @@ class Place(nn.Module):
     @contextmanager
     def moved(self, x: Tensor) -> Iterator[Inputs]:
         """The inputs with this tensor; at a layer, they are perturbed while this is open."""
-        if self.layer is None:
-            yield {**self.inputs, self.key: x}  # type: ignore[dict-item]
+        if self.key is not None:
+            yield {**self.inputs, self.key: x}
             return
+        assert self.layer is not None
         # Compiled passes ignore hooks.
         with one_function(), replaced(self.layer, lambda output: output + x.to(output.dtype)):
             yield self.inputs
