@@ -139,7 +139,7 @@ def run(context: Context) -> Result:
             "size": SIZE,
             "protocol": repr(Fast(PENALTY)),
             "network": "three convolutions",
-        },  # fmt: skip
+        },
         figures={"callback / other": figures},
         tables=[
             Table(

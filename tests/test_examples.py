@@ -29,7 +29,7 @@ def percent(text: str, before: str) -> float:
 def test_every_example_is_tested() -> None:
     assert {
         "tabular_groups", "sequence_embedding", "noise_tunnel", "quantus_metrics",
-        "train_two_lines", "train_accelerate", "train_lightning", "train_transformers",
+        "train_two_lines", "train_accelerate",
     } == SCRIPTS  # fmt: skip
     assert {path.name for path in EXAMPLES.glob("*.ipynb")} == {"image.ipynb"}
 
@@ -67,14 +67,13 @@ def test_two_lines_make_gradients_sparser(capsys: pytest.CaptureFixture[str]) ->
     assert float(after[0]) > float(before[0]) - 0.05
 
 
-def test_trainers_of_others_make_gradients_sparser(capsys: pytest.CaptureFixture[str]) -> None:
+def test_accelerated_training_is_watched(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("accelerate")
     text = output("train_accelerate", capsys)
-    found = re.findall(
-        r"^epoch \d: .*'watch/accuracy': ([\d.]+).*'watch/gini': ([\d.]+)", text, re.M
-    )
+    found = re.findall(r"^epoch \d: .*accuracy': ([\d.]+), .*gini': ([\d.]+)", text, re.M)
     assert len(found) == 4
-    assert float(found[-1][0]) > max(0.3, float(found[0][0]))
+    (_, before), *_, (_, after) = found
+    assert float(after) > float(before)
 
 
 def test_quantus_scores_maps(capsys: pytest.CaptureFixture[str]) -> None:
