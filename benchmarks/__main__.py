@@ -111,6 +111,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "derivatives": _part("derivatives"),
     "loader": _part("loader"),
     "training-cost": _part("training_cost"),
+    "training-callback": _part("training_callback"),
     "training-diffroar": _part("training_diffroar"),
     "training-stability": _part("training_stability"),
     "training-sanity": _part("training_sanity"),

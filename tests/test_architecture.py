@@ -44,7 +44,7 @@ LEVELS = (
     {""},  # the public names
     {"cli", "__main__"},
 )
-OPTIONAL = {"torchvision", "timm", "transformers"}
+OPTIONAL = {"torchvision", "timm", "transformers", "lightning", "pytorch_lightning", "accelerate"}
 LIGHT = OPTIONAL | {"matplotlib", "PIL", "scipy", "skimage", "cyclopts", "rich", "jinja2", "pandas"}
 
 

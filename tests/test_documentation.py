@@ -21,6 +21,7 @@ from moreaugrad.data.images import load_image
 from moreaugrad.models import load_model
 from moreaugrad.settings import settings_of
 from text_models import Bytes, as_bytes, hugging_face, write
+from trained import lightning
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
@@ -63,9 +64,14 @@ def run(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", WITH_CODE, ids=in_docs)
+@pytest.mark.filterwarnings("ignore:.*(worker|LeafSpec)")  # Lightning's
 def test_code_runs(path: Path, clone: Path) -> None:
     if path.name == "text.md":
         write(hugging_face(), clone / "sentiment", "DistilBertForSequenceClassification")
+    if path.name == "trainers.md":
+        hugging_face()
+        lightning()
+        pytest.importorskip("accelerate")
     space = run(path)
     if path.name == "README.md":
         made, shown = (

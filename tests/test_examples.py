@@ -26,7 +26,7 @@ def percent(text: str, before: str) -> float:
 def test_every_example_is_tested() -> None:
     assert {
         "tabular_groups", "sequence_embedding", "noise_tunnel", "quantus_metrics",
-        "train_two_lines",
+        "train_two_lines", "train_accelerate",
     } == SCRIPTS  # fmt: skip
 
 
@@ -61,6 +61,15 @@ def test_two_lines_make_gradients_sparser(capsys: pytest.CaptureFixture[str]) ->
     assert float(after[1]) > float(before[1]) + 0.04
     assert float(before[0]) > 0.4
     assert float(after[0]) > float(before[0]) - 0.05
+
+
+def test_accelerated_training_is_watched(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("accelerate")
+    text = output("train_accelerate", capsys)
+    found = re.findall(r"^epoch \d: .*accuracy': ([\d.]+), .*gini': ([\d.]+)", text, re.M)
+    assert len(found) == 4
+    (_, before), *_, (_, after) = found
+    assert float(after) > float(before)
 
 
 def test_quantus_scores_maps(capsys: pytest.CaptureFixture[str]) -> None:

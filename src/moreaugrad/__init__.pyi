@@ -66,6 +66,7 @@ from .penalties.separable import (
     WeightedL2 as WeightedL2,
 )
 from .pictures.plot import plot_maps as plot_maps
+from .reports.watch import Watch as Watch
 from .runs.advice import Recommendation as Recommendation, recommend as recommend
 from .runs.notebook import (
     Results as Results,

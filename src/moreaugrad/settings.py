@@ -131,6 +131,8 @@ def _default(item: Field[Any]) -> str:
         value = item.default_factory()
     if value is MISSING:
         return ""
+    if inspect.isfunction(value):
+        return value.__name__
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 

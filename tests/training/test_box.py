@@ -11,7 +11,7 @@ import toys
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, Penalty
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.training import ConditionalGradient, Iterative, Momentum, ProjectedMaximiser
-from moreaugrad.training.protocol import Adversary
+from moreaugrad.training.penalty import Adversary
 
 EPSILON, STEPS, DECAY = 1.0, 12, 0.1
 Y = torch.tensor([0, 1, 2, 3, 0, 1])

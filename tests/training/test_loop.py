@@ -13,7 +13,8 @@ from moreaugrad.penalties import L1
 from moreaugrad.training import Fast
 from moreaugrad.training.inner import InnerProblem
 from moreaugrad.training.loop import SCHEDULES, Piece, Trainer
-from moreaugrad.training.protocol import Protocol, Round
+from moreaugrad.training.protocol import Protocol
+from moreaugrad.training.rounds import Round
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,19 +13,17 @@ from .harmonisation import (
 )
 from .inner import (
     LOSSES as LOSSES,
-    ConditionalGradient as ConditionalGradient,
-    NormalisedAscent as NormalisedAscent,
     PerSampleLoss as PerSampleLoss,
-    ProjectedGradient as ProjectedGradient,
-    ProjectedMaximiser as ProjectedMaximiser,
-    Update as Update,
     cross_entropy as cross_entropy,
     hinge as hinge,
 )
-from .protocol import (
-    Adversary as Adversary,
-    OvershootWarning as OvershootWarning,
-    Perturbation as Perturbation,
-    Protocol as Protocol,
-    Round as Round,
+from .penalty import Adversary as Adversary, OvershootWarning as OvershootWarning
+from .protocol import PerturbingProtocol as PerturbingProtocol, Protocol as Protocol
+from .rounds import Perturbation as Perturbation, Round as Round
+from .updates import (
+    ConditionalGradient as ConditionalGradient,
+    NormalisedAscent as NormalisedAscent,
+    ProjectedGradient as ProjectedGradient,
+    ProjectedMaximiser as ProjectedMaximiser,
+    Update as Update,
 )

@@ -15,16 +15,18 @@ from moreaugrad.score.checks import detached
 from moreaugrad.score.inputs import per_sample
 from moreaugrad.settings import expect
 from moreaugrad.training.harmonisation import LENGTH_FLOOR
-from moreaugrad.training.inner import (
-    TRAIN,
+from moreaugrad.training.inner import InnerProblem
+from moreaugrad.training.penalty import Adversary, PenaltyProtocol, vanishes
+from moreaugrad.training.places import TRAIN
+from moreaugrad.training.protocol import Protocol
+from moreaugrad.training.rounds import Round
+from moreaugrad.training.updates import (
     ConditionalGradient,
-    InnerProblem,
     NormalisedAscent,
     ProjectedGradient,
     ProjectedMaximiser,
     Update,
 )
-from moreaugrad.training.protocol import Adversary, PenaltyProtocol, Round, vanishes
 
 MAXIMISER, ZERO, RANDOM = "maximiser", "zero", "random"
 STARTS = (MAXIMISER, ZERO, RANDOM)
@@ -42,6 +44,16 @@ class Fast(Adversary):
     def _search(self, problem: InnerProblem, penalty: Penalty) -> tuple[Tensor, Tensor]:
         g = problem.gradient(problem.zero())
         return penalty.maximiser(g), g
+
+
+def one_step(protocol: Protocol) -> Fast | None:
+    """The perturbation of the protocol's penalty, in the protocol's budget; None without one."""
+    if not isinstance(protocol, PenaltyProtocol):
+        return None
+    return Fast(
+        protocol.penalty, units=protocol.units, space=protocol.space, box=protocol.box,
+        layer=protocol.layer, seed=protocol.seed,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

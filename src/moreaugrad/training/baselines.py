@@ -14,8 +14,11 @@ from moreaugrad.curvature.second_derivatives import (
 )
 from moreaugrad.settings import expect
 from moreaugrad.training.harmonisation import PublishedHarmonisation
-from moreaugrad.training.inner import TRAIN, InnerProblem, in_mode, input_gradient
-from moreaugrad.training.protocol import PenaltyProtocol, Protocol, Round, vanishes
+from moreaugrad.training.inner import InnerProblem, input_gradient
+from moreaugrad.training.penalty import PenaltyProtocol, vanishes
+from moreaugrad.training.places import TRAIN, in_mode
+from moreaugrad.training.protocol import PerturbingProtocol
+from moreaugrad.training.rounds import Perturbation, Round
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +81,7 @@ class Penalised(PenaltyProtocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GaussianNoise(Protocol):
+class GaussianNoise(PerturbingProtocol):
     """x + sigma z, z standard normal, different at each call.
 
     >>> for r in mg.training.GaussianNoise(0.1).rounds(model, x, y):
@@ -92,25 +95,25 @@ class GaussianNoise(Protocol):
         super().__post_init__()
         expect(0 <= self.sigma < float("inf"), "sigma", "a finite number >= 0", self.sigma)
 
-    def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
+    def _perturbed(self, problem: InnerProblem) -> Perturbation:
         delta = problem.zero() if self.sigma == 0 else self.sigma * self._normal(problem)
         self.tally.calls += 1
-        yield _round(problem, problem.inside(delta))
+        return _perturbation(problem, problem.inside(delta))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plain(Protocol):
+class Plain(PerturbingProtocol):
     """No perturbation.
 
     >>> for r in mg.training.Plain().rounds(model, x, y):
     ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
     """
 
-    def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
-        yield _round(problem, problem.zero())
+    def _perturbed(self, problem: InnerProblem) -> Perturbation:
+        return _perturbation(problem, problem.zero())
 
 
-def _round(problem: InnerProblem, delta: Tensor) -> Round:
-    x, norm = problem.at(delta), delta.flatten(1).norm(dim=1)
+def _perturbation(problem: InnerProblem, delta: Tensor) -> Perturbation:
+    norm = delta.flatten(1).norm(dim=1)
     unknown = torch.full_like(norm, torch.nan)
-    return Round(loss=problem.values(x), x=x, delta=delta, h=unknown, norm=norm, gap=unknown)
+    return Perturbation(x=problem.at(delta), delta=delta, h=unknown, norm=norm, gap=unknown)

@@ -9,7 +9,7 @@ from moreaugrad.registry import Registry, Row
 if TYPE_CHECKING:
     from moreaugrad.penalties import Penalty
     from moreaugrad.training.harmonisation import GuidedPenalty
-    from moreaugrad.training.protocol import Protocol
+    from moreaugrad.training.protocol import PerturbingProtocol, Protocol
 
 ADVGRAD = "Gong, Dou and Farnia (2024), AdvGrad"
 _HERE = "moreaugrad.training."
@@ -55,4 +55,26 @@ def build(name: str, penalty: Penalty | GuidedPenalty | None = None, **settings:
             f"penalty: {name} takes {'a' if wanted else 'no'} penalty, got {penalty!r}"
         )
     found: Protocol = PROTOCOLS.build(name, *given, **settings)
+    return found
+
+
+def perturbing(
+    penalty: Penalty | GuidedPenalty | None, protocol: str | Protocol
+) -> PerturbingProtocol:
+    """The protocol of a trainer's steps: the one of that name with the penalty, or the given one.
+
+    Errors: ValueError for a penalty with a protocol that has its own, and for a protocol that does
+    not perturb the batch of one step.
+    """
+    from moreaugrad.training.protocol import PerturbingProtocol
+
+    if not isinstance(protocol, str) and penalty is not None:
+        raise ValueError("penalty: expected none with a protocol that has its own, or its name")
+    found = build(protocol, penalty) if isinstance(protocol, str) else protocol
+    if not isinstance(found, PerturbingProtocol):
+        raise ValueError(
+            "protocol: expected one that perturbs the batch of one step, such as 'fast', got "
+            f"{type(found).__name__}, which updates the weights several times or computes the loss "
+            "itself: call its rounds() in a training step of your own"
+        )
     return found

@@ -1,31 +1,23 @@
-"""The inner maximisation on one batch: losses, displacements of the inputs, and their updates."""
+"""The inner maximisation on one batch: losses, and displacements of the inputs."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from moreaugrad.penalties import Penalty
 from moreaugrad.score.checks import check_recording, detached
 from moreaugrad.score.forward import forward
-from moreaugrad.score.inputs import PIXEL, InputSpace, Layout, working_dtype
+from moreaugrad.score.inputs import PIXEL, InputSpace, Layout, flat_mask, working_dtype
 from moreaugrad.score.targets import log_probability, log_sigmoid, log_softmax, pulled_back, raised
-from moreaugrad.settings import Documented, expect
-from moreaugrad.training.harmonisation import unit
+from moreaugrad.settings import expect
+from moreaugrad.training.places import Model, bare
 
-Model = Callable[[Tensor], object]
 PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 """(output [B, ...], y) -> [B]."""
-
-EVAL, TRAIN = "eval", "train"
-MODES = (EVAL, TRAIN)
-"""Modes of the passes that compute a perturbation: evaluation, or the mode the model is in."""
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -100,21 +92,6 @@ def _single(output: Tensor) -> bool:
     return output.ndim == 1 or (output.ndim == 2 and output.shape[1] == 1)
 
 
-@contextmanager
-def in_mode(model: Model, mode: str) -> Iterator[None]:
-    """With "eval", the whole model is in evaluation mode; afterwards each part's is restored."""
-    if mode != EVAL or not isinstance(model, nn.Module):
-        yield
-        return
-    before = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training  # and not train(), which would set that of its parts
-
-
 def loss_values(output: Tensor, y: Tensor, loss: PerSampleLoss) -> Tensor:
     """The loss of each sample, `[B]`, from the model's output; in single precision or more whatever
     the passes compute in."""
@@ -144,7 +121,8 @@ class InnerProblem:
     x: `[B, ...]`. Displacements delta have its shape, at least single precision, and the units of
     the budget. scale: `[...]`, lengths in these units of a unit of the input; None for 1. low,
     high: the valid inputs `[...]`, or None without a box. attention: `[B, 1, H, W]`, for penalties
-    that need it. ids: numbers of the samples in the data set.
+    that need it. ids: numbers of the samples in the data set. real: `[B, ...]`, False at padding,
+    which is not displaced; None without any.
     """
 
     model: Model
@@ -153,13 +131,16 @@ class InnerProblem:
     loss: PerSampleLoss
     attention: Tensor | None = None
     ids: Sequence[int] | Tensor | None = None
+    real: Tensor | None = None
     scale: Tensor | None = None
     low: Tensor | None = None
     high: Tensor | None = None
 
-    def within(self, units: str, space: InputSpace | None, box: bool) -> InnerProblem:
-        """With these units and this box. Errors: TypeError or ValueError unless x is floating-point
-        `[B, ...]`."""
+    def within(
+        self, units: str, space: InputSpace | None, box: bool, mask: Tensor | None
+    ) -> InnerProblem:
+        """With these units, this box and this padding. Errors: TypeError or ValueError unless x is
+        floating-point `[B, ...]`, and for a mask of another shape."""
         x = self.x
         if not isinstance(x, Tensor) or not x.is_floating_point():
             kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
@@ -167,23 +148,28 @@ class InnerProblem:
         expect(x.ndim >= 2 and x.numel() > 0, "x", "a batch [B, ...]", tuple(x.shape))
         check_recording((x,))
         scale = low = high = None
+        real = flat_mask(mask, Layout.of((x,)), x.flatten(1))
         if space is not None:
             layout, like = Layout.of((x,)), x[:0].to(working_dtype((x.dtype,)))
             if units == PIXEL:
                 scale = space.scale(layout, like).reshape(x.shape[1:])
             if box:
                 low, high = (end.reshape(x.shape[1:]) for end in space.box(layout, like))
-        return replace(self, x=x.detach(), scale=scale, low=low, high=high)
+        return replace(
+            self, x=x.detach(), real=None if real is None else real.reshape(x.shape), scale=scale,
+            low=low, high=high,
+        )  # fmt: skip
 
     def zero(self) -> Tensor:
         """No displacement."""
         return torch.zeros_like(self.x, dtype=working_dtype((self.x.dtype,)))
 
     def inside(self, delta: Tensor) -> Tensor:
-        """delta, clipped where its input would leave the box.
+        """delta, zero at padding and clipped where its input would leave the box.
 
         delta itself is clipped because the rounding of the clipped input would be coarser.
         """
+        delta = self._at_real(delta)
         if self.low is None or self.high is None:
             return delta
         # An input that misses the box by the rounding of its normalisation stays where it is.
@@ -193,7 +179,7 @@ class InnerProblem:
 
     def at(self, delta: Tensor) -> Tensor:
         """The input for this displacement, in the dtype of x."""
-        x = self.x.to(delta.dtype)
+        x, delta = self.x.to(delta.dtype), self._at_real(delta)
         moved = x + (delta if self.scale is None else delta / self.scale)
         if self.low is not None and self.high is not None:
             low, high = torch.minimum(self.low, x), torch.maximum(self.high, x)
@@ -202,14 +188,17 @@ class InnerProblem:
 
     def slope(self, gradient: Tensor) -> Tensor:
         """The gradient with respect to delta, of that with respect to the input."""
-        gradient = gradient.to(working_dtype((gradient.dtype,)))
+        gradient = self._at_real(gradient.to(working_dtype((gradient.dtype,))))
         return gradient if self.scale is None else gradient / self.scale
+
+    def _at_real(self, values: Tensor) -> Tensor:
+        return values if self.real is None else torch.where(self.real, values, 0.0)
 
     def gradient(self, delta: Tensor) -> Tensor:
         """The gradient of each sample's loss at the input for delta, with respect to delta."""
         with torch.enable_grad():
             x = self.at(delta).requires_grad_()
-            output = forward(self.model, x)
+            output = forward(bare(self.model), x)
             if not output.requires_grad:
                 raise detached()
             _, (found,) = pulled_back(output, (x,), partial(loss_values, y=self.y, loss=self.loss))
@@ -220,79 +209,3 @@ class InnerProblem:
     def values(self, x: Tensor) -> Tensor:
         """The loss of each sample at the input x, `[B]`, with its graph."""
         return loss_values(forward(self.model, x), self.y, self.loss)
-
-
-class Update(metaclass=Documented):
-    """A step of `Iterative` or `Free`: the next delta, from delta and the gradient g there."""
-
-    @abstractmethod
-    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class ConditionalGradient(Update):
-    """(1 - step) delta + step argmax_d <g, d> - h(d).
-
-    >>> adversary = mg.training.Iterative(mg.L1(0.02), update=mg.training.ConditionalGradient())
-
-    Valid for every penalty without a projection: h is convex, so feasible points stay feasible.
-    Source: Frank and Wolfe (1956); generalised to h as Bredies, Lorenz and Maass (2009).
-    """
-
-    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
-        return torch.lerp(delta, penalty.maximiser(g), step)
-
-
-@dataclass(frozen=True)
-class ProjectedMaximiser(Update):
-    """project(delta + step argmax_d <g, d> - h(d)).
-
-    >>> adversary = mg.training.Iterative(mg.L1(0.02), update=mg.training.ProjectedMaximiser())
-
-    With `L1`: step times epsilon sign(g), clipped to epsilon. Source: AdvGrad's released code.
-    """
-
-    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
-        return project(penalty, delta + step * penalty.maximiser(g))
-
-
-@dataclass(frozen=True)
-class ProjectedGradient(Update):
-    """project(delta + step g / ||g||_2).
-
-    >>> adversary = mg.training.Iterative(mg.L1(0.02), update=mg.training.ProjectedGradient())
-
-    Source: AdvGrad's released code for groups (step 1).
-    """
-
-    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
-        # Twice: after a step far longer than the ball, the result is a difference of large numbers.
-        return project(penalty, project(penalty, delta + step * unit(g)))
-
-
-@dataclass(frozen=True)
-class NormalisedAscent(Update):
-    """delta + step u / ||u||_2 with u = g - grad h(delta): for an h that is finite everywhere.
-
-    >>> update = mg.training.NormalisedAscent()
-    >>> adversary = mg.training.Iterative(mg.ElasticNet(0.01, 0.05), update=update)
-
-    Source: AdvGrad's released code for the elastic net.
-    """
-
-    def __call__(self, penalty: Penalty, delta: Tensor, g: Tensor, step: float) -> Tensor:
-        with torch.enable_grad():
-            leaf = delta.detach().requires_grad_()
-            h = penalty.conjugate(leaf)
-            if not h.requires_grad or not bool(torch.isfinite(h).all()):
-                raise ValueError(
-                    f"NormalisedAscent: expected a penalty whose conjugate is finite and smooth, "
-                    f"such as ElasticNet with l2 > 0, got {penalty!r}: use ConditionalGradient()"
-                )
-            (slope,) = torch.autograd.grad(h.sum(), leaf)
-        return delta + step * unit(g - slope)
-
-
-def project(penalty: Penalty, delta: Tensor) -> Tensor:
-    """The proximal point of h (Moreau's identity); of a norm's h, the nearest feasible point."""
-    return delta - penalty.prox(delta, 1.0)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.random import fork_rng
 
 from moreaugrad.training.inner import PerSampleLoss, cross_entropy
-from moreaugrad.training.protocol import Protocol, Round
+from moreaugrad.training.protocol import Protocol
+from moreaugrad.training.rounds import Round
 
 Total = Callable[[Sequence[Tensor]], Tensor]
 """The sum over all pieces of all processes, from the tensors of this process's pieces."""

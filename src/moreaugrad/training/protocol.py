@@ -2,80 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from moreaugrad.penalties import Penalty
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import INPUT, UNITS, InputSpace
 from moreaugrad.score.noise import Noise, sample_keys
 from moreaugrad.settings import Documented
-from moreaugrad.training.harmonisation import GuidedPenalty
-from moreaugrad.training.inner import (
-    EVAL,
-    MODES,
-    InnerProblem,
-    Model,
-    PerSampleLoss,
-    cross_entropy,
-    in_mode,
-)
-
-CHECK_EVERY = 100
-CHECK_FROM = 10
-"""Calls between two checks of whether perturbations raise loss - h (a hundredth of the cost), and
-calls before the first check, because untrained weights say little."""
-
-
-class OvershootWarning(UserWarning):
-    """Perturbations are too long for the curvature of the loss: loss - h falls with them.
-
-    >>> import warnings
-    >>> warnings.simplefilter("error", mg.training.OvershootWarning)  # stop such a training
-    """
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Perturbation(metaclass=Documented, heading="Attributes"):
-    """A perturbed batch.
-
-    >>> found = mg.training.Fast(mg.L1(0.02)).perturb(model, x, y)
-    >>> longest = float(found.norm.max())
-    """
-
-    x: Tensor
-    """x + delta, `[B, ...]`, without a graph."""
-    delta: Tensor
-    """The perturbation in the units of the budget, `[B, ...]`."""
-    h: Tensor
-    """h(delta), `[B]`; NaN without a penalty."""
-    norm: Tensor
-    """||delta||_2, `[B]`."""
-    gap: Tensor
-    """Fenchel's gap R(g) + h(delta) - <g, delta> for the last gradient g, `[B]`: 0 where delta is
-    the one-step answer to g; NaN where there is no g."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Round(Perturbation):
-    """One step of the optimiser: reduce `loss`, differentiate it, step.
-
-    >>> for r in mg.training.Fast(mg.L1(0.02)).rounds(model, x, y):
-    ...     r.loss.mean().backward()  # between zero_grad() and step() of an optimiser
-    """
-
-    loss: Tensor
-    """The loss of each sample at x + delta, `[B]`, with its graph."""
-
-    @classmethod
-    def at(cls, found: Perturbation, loss: Tensor) -> Round:
-        """The step at a perturbed batch."""
-        return cls(loss=loss, **vars(found))
+from moreaugrad.training.inner import InnerProblem, PerSampleLoss, cross_entropy
+from moreaugrad.training.places import Inputs, Model, Place, moved
+from moreaugrad.training.rounds import Perturbation, Round
 
 
 @dataclass(eq=False)
@@ -107,6 +48,9 @@ class Protocol(metaclass=Documented):
     """An `InputSpace`: how inputs are made of pixels."""
     box: bool = False
     """Keep perturbed inputs within the valid pixels of `space`."""
+    layer: str | nn.Module | None = None
+    """The module whose output is perturbed, or its name, such as "distilbert.embeddings"; None: the
+    input."""
     seed: int = 0
     """Random seed of the noise, which is a function of (seed, id, number of the call)."""
     tally: _Tally = field(default_factory=_Tally, init=False, repr=False)
@@ -118,25 +62,33 @@ class Protocol(metaclass=Documented):
             raise ValueError(
                 "units and box: pixels need space=, which says how inputs are made of them"
             )
+        if self.layer is not None and (self.units != INPUT or self.box):
+            raise ValueError(
+                "layer: expected no pixels (units, box), which only inputs are made of"
+            )
 
     def rounds(
         self,
         model: Model,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         *,
         loss: PerSampleLoss = cross_entropy,
         attention: Tensor | None = None,
         ids: Sequence[int] | Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Iterator[Round]:
         """The steps on one batch. The model is called as it is, in the caller's autocast.
 
-        x: `[B, ...]`. y: labels. loss: a function of (output, y) with one value for each sample,
-        `[B]`. attention: `[B, 1, H, W]` in [0, 1], for penalties that need it. ids: numbers of the
-        samples in the data set, which key their noise (default: their positions in the batch).
+        x: `[B, ...]`, or the model's keyword arguments, of which the one floating-point tensor is
+        perturbed; with `layer`, what the model takes. y: labels. loss: a function of (output, y)
+        with one value for each sample, `[B]`. attention: `[B, 1, H, W]` in [0, 1], for penalties
+        that need it. ids: numbers of the samples in the data set, which key their noise (default:
+        their positions in the batch). mask: False at padding, which is not perturbed: of the shape
+        of what is perturbed or its leading axes (default: with `layer`, an "attention_mask" in x).
         Errors: ValueError or TypeError for bad input.
         """
-        return self._rounds(self._problem(model, x, y, loss, attention, ids))
+        return self._rounds(self._problem(model, x, y, loss, attention, ids, mask))
 
     @abstractmethod
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
@@ -154,14 +106,19 @@ class Protocol(metaclass=Documented):
     def _problem(
         self,
         model: Model,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         loss: PerSampleLoss,
         attention: Tensor | None,
         ids: Sequence[int] | Tensor | None,
+        mask: Tensor | None,
     ) -> InnerProblem:
+        place = Place.of(model, x, self.layer)
+        if place is not None:
+            model, x, mask = place, place.start(), place.padding if mask is None else mask
+        assert not isinstance(x, Mapping)
         found = InnerProblem(model=model, x=x, y=y, loss=loss, attention=attention, ids=ids)
-        return found.within(self.units, self.space, self.box)
+        return found.within(self.units, self.space, self.box, mask)
 
     def _normal(self, problem: InnerProblem) -> Tensor:
         """Standard normal noise of this call, of the shape of x."""
@@ -173,79 +130,10 @@ class Protocol(metaclass=Documented):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PenaltyProtocol(Protocol):
-    """A protocol with a penalty R on the gradient, whose conjugate h weighs the perturbation."""
+class PerturbingProtocol(Protocol):
+    """A protocol that takes one step at a perturbed batch: `x_adv = protocol(model, x, y)`.
 
-    penalty: Penalty | GuidedPenalty = field(kw_only=False)
-    """R: a `Penalty`, or a `GuidedPenalty`, which differs for each image."""
-    inner: str = EVAL
-    """Mode of the passes that compute the perturbation: "eval", or "train" (the model's own mode;
-    these passes then also change the statistics of batch normalisation)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.penalty, (Penalty, GuidedPenalty)):
-            raise TypeError(
-                f"penalty: expected one such as L1(0.02), got {type(self.penalty).__name__}"
-            )
-        choose("inner", self.inner, MODES)
-
-    def _penalty(self, problem: InnerProblem) -> Penalty:
-        """R of this batch."""
-        if isinstance(self.penalty, Penalty):
-            return self.penalty
-        return self.penalty.of(problem.attention, problem.x)
-
-    def _perturbation(
-        self,
-        problem: InnerProblem,
-        penalty: Penalty,
-        delta: Tensor,
-        g: Tensor | None,
-        x: Tensor | None = None,
-    ) -> Perturbation:
-        """The perturbation delta, clipped to the box as its input is; g: the last gradient. x: the
-        input, where it is another than that of delta."""
-        x = problem.at(delta) if x is None else x
-        delta = problem.inside(delta)
-        h = penalty.conjugate(delta)
-        norm = delta.flatten(1).norm(dim=1)
-        if g is None:
-            gap = torch.full_like(h, torch.nan)
-        else:
-            gap = penalty.value(g) + h - (g * delta).flatten(1).sum(1)
-        return Perturbation(x=x, delta=delta, h=h, norm=norm, gap=gap)
-
-    @property
-    def _due(self) -> bool:
-        return self.tally.calls % CHECK_EVERY == CHECK_FROM
-
-    def _check(self, problem: InnerProblem, found: Perturbation) -> None:
-        """Counts the samples whose loss - h is lower than without a perturbation. Both passes run
-        in evaluation mode whatever `inner` is: only there do they evaluate the same function."""
-        with in_mode(problem.model, EVAL), torch.no_grad():
-            before = problem.values(problem.at(problem.zero()))
-            after = problem.values(problem.at(found.delta)) - found.h
-        # NaN counts as lower: the perturbation has diverged.
-        lower = int((~(after >= before - 1e-6 * (1 + before.abs()))).sum())
-        self.tally.checked += len(before)
-        self.tally.overshot += lower
-        if 2 * lower > len(before) and not self.tally.warned:
-            self.tally.warned = True
-            warnings.warn(
-                f"{type(self).__name__}: loss - h falls with the perturbation for {lower} of "
-                f"{len(before)} samples, so the perturbation is too long for the curvature of the "
-                "loss: use smaller weights in the penalty, or more steps",
-                OvershootWarning,
-                stacklevel=4,
-            )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Adversary(PenaltyProtocol):
-    """A protocol that takes one step at a perturbed input, `x_adv = adversary(model, x, y)`.
-
-    A subclass implements `_search`.
+    A subclass implements `_perturbed`.
     """
 
     def __call__(
@@ -257,48 +145,59 @@ class Adversary(PenaltyProtocol):
         loss: PerSampleLoss = cross_entropy,
         attention: Tensor | None = None,
         ids: Sequence[int] | Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """The perturbed batch, like x and without a graph. Arguments: see `rounds`."""
-        return self.perturb(model, x, y, loss=loss, attention=attention, ids=ids).x
+        """The perturbed batch, like x and without a graph. Arguments: see `rounds`.
 
-    def perturb(
+        Errors: as for `rounds`; ValueError for other inputs than a tensor, and with `layer`, which
+        `perturbed` is for.
+        """
+        if self.layer is not None or not isinstance(x, Tensor):
+            raise ValueError(
+                "x: expected a tensor to perturb; the model's keyword arguments and a layer's "
+                "output are perturbed within `with protocol.perturbed(model, x, y) as inputs:`"
+            )
+        return self.perturb(model, x, y, loss=loss, attention=attention, ids=ids, mask=mask).x
+
+    @contextmanager
+    def perturbed(
         self,
         model: Model,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         *,
         loss: PerSampleLoss = cross_entropy,
         attention: Tensor | None = None,
         ids: Sequence[int] | Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Iterator[Inputs]:
+        """What the model is to be called with in your own training step, as a context.
+
+        That is the perturbed x. With `layer`, it is x itself, and the layer's output is perturbed
+        in the one pass that is made while the context is open. Arguments: see `rounds`.
+        """
+        problem = self._problem(model, x, y, loss, attention, ids, mask)
+        with moved(problem.model, self._perturbed(problem).x) as inputs:
+            yield inputs
+
+    def perturb(
+        self,
+        model: Model,
+        x: Inputs,
+        y: Tensor,
+        *,
+        loss: PerSampleLoss = cross_entropy,
+        attention: Tensor | None = None,
+        ids: Sequence[int] | Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Perturbation:
-        """The perturbed batch with its perturbation. Arguments: see `rounds`."""
-        return self._perturbed(self._problem(model, x, y, loss, attention, ids))
+        """The perturbation of the batch, with its numbers. Arguments: see `rounds`."""
+        return self._perturbed(self._problem(model, x, y, loss, attention, ids, mask))
 
     def _rounds(self, problem: InnerProblem) -> Iterator[Round]:
         found = self._perturbed(problem)
         yield Round.at(found, problem.values(found.x))
 
-    def _perturbed(self, problem: InnerProblem) -> Perturbation:
-        penalty, start = self._penalty(problem), problem.zero()
-        if vanishes(penalty, start):
-            self.tally.calls += 1
-            return self._perturbation(problem, penalty, start, start)
-        with in_mode(problem.model, self.inner):
-            delta, g = self._search(problem, penalty)
-        found = self._perturbation(problem, penalty, delta, g)
-        if self._due:
-            self._check(problem, found)
-        self.tally.calls += 1
-        return found
-
     @abstractmethod
-    def _search(self, problem: InnerProblem, penalty: Penalty) -> tuple[Tensor, Tensor]:
-        """delta, and the last gradient that was computed."""
-
-
-def vanishes(penalty: Penalty, like: Tensor) -> bool:
-    """Whether R = 0. This is plain training, exactly, so no additional pass may be made."""
-    # Neither constant nor even: a penalty of differences, say, is zero on a constant.
-    entries = torch.arange(like[0].numel(), dtype=like.dtype, device=like.device)
-    probe = (entries + 1).cos().reshape(like.shape[1:])
-    return bool((penalty.value(probe.expand_as(like)) == 0).all())
+    def _perturbed(self, problem: InnerProblem) -> Perturbation:
+        """The perturbation of the batch of `problem`."""

@@ -22,9 +22,9 @@ from moreaugrad.reports.studies import escaped, table_lines
 from moreaugrad.runs.directory import number
 from moreaugrad.runs.plans.toml import plan_toml
 from moreaugrad.runs.train.prepare import PreparedTrain
-from moreaugrad.runs.train.protocols import one_step
 from moreaugrad.score.forward import forward
 from moreaugrad.training import LOSSES, Fast
+from moreaugrad.training.adversaries import one_step
 from moreaugrad.training.loop import Piece
 
 USUAL = 0.01

@@ -21,7 +21,6 @@ from moreaugrad.score.inputs import InputSpace
 from moreaugrad.training import (
     PROTOCOLS,
     ConditionalGradient,
-    Fast,
     GuidedPenalty,
     Iterative,
     NormalisedAscent,
@@ -30,7 +29,8 @@ from moreaugrad.training import (
     Update,
     build,
 )
-from moreaugrad.training.protocol import PenaltyProtocol, Protocol
+from moreaugrad.training.penalty import PenaltyProtocol
+from moreaugrad.training.protocol import Protocol
 
 PUBLISHED = "published"
 """A setting of `iterative`: true for the updates of the released code."""
@@ -129,13 +129,3 @@ def check_fits(model: LoadedModel, protocol: Protocol, size: int) -> None:
         )
     if isinstance(protocol, PenaltyProtocol) and isinstance(protocol.penalty, Penalty):
         protocol.penalty.maximiser(x)
-
-
-def one_step(protocol: Protocol) -> Fast | None:
-    """The perturbation of the protocol's penalty, in the protocol's budget; None without one."""
-    if not isinstance(protocol, PenaltyProtocol):
-        return None
-    return Fast(
-        protocol.penalty, units=protocol.units, space=protocol.space, box=protocol.box,
-        seed=protocol.seed,
-    )  # fmt: skip

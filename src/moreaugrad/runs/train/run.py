@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +19,7 @@ from moreaugrad.files.tensors import read_tensors, write_tensors
 from moreaugrad.files.units import Record
 from moreaugrad.models.loading import FILE as MODEL
 from moreaugrad.models.loading import FINISHED, LABELS, Trained
+from moreaugrad.reports.events import EVENTS, events
 from moreaugrad.reports.studies import LOG, RESULTS, STUDY_FILES, Findings
 from moreaugrad.runs.directory import RunDirectory, json_text, versions
 from moreaugrad.runs.engine import Files, Run, Watch
@@ -45,7 +44,7 @@ from moreaugrad.training import LOSSES
 from moreaugrad.training.checkpoint import STATES, WEIGHTS, Checkpoint, Progress
 from moreaugrad.training.loop import FIGURES, SCHEDULES, Trainer
 
-BEST, CARD, EVENTS = "best.safetensors", "card.md", "events"
+BEST, CARD = "best.safetensors", "card.md"
 TYPES = {"bfloat16": torch.bfloat16}
 CHECKS = ("checked", "overshot")
 """Of a protocol's tally."""
@@ -93,7 +92,7 @@ class TrainRun(Run[TrainPlan]):
         leads, begun = self.processes.rank == 0, self.progress.epoch
         wanted = leads and begun < self.plan.epochs
         step = (begun + 1) * len(self.prepared.loader)
-        with _events(directory.path / EVENTS, step) if wanted else nullcontext() as writer:
+        with events(directory.path / EVENTS, step) if wanted else nullcontext() as writer:
             for epoch in range(begun, self.plan.epochs):
                 self._epoch(epoch, directory)
                 _write(writer, self.progress.records[-1])
@@ -271,20 +270,6 @@ class TrainRun(Run[TrainPlan]):
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode()
-
-
-def _events(folder: Path, step: int) -> AbstractContextManager[Any]:
-    """A writer for TensorBoard, or None where that is not installed. step: of its first figures;
-    what an earlier start wrote from there on is hidden.
-
-    These files hold clock times, so they alone differ between equal trainings.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        return nullcontext()
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer: AbstractContextManager[Any] = SummaryWriter(folder, purge_step=step)
-    return writer
 
 
 def _write(writer: Any, record: Mapping[str, Any]) -> None:

@@ -1,0 +1,77 @@
+"""Sparse gradients in a training by transformers, as a class to derive a `Trainer` from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from moreaugrad.penalties import Penalty
+from moreaugrad.training.catalogue import perturbing
+from moreaugrad.training.harmonisation import GuidedPenalty
+from moreaugrad.training.inner import PerSampleLoss, cross_entropy
+from moreaugrad.training.protocol import PerturbingProtocol
+
+
+class SparseGradientsMixin:
+    """A `Trainer` that computes its loss at perturbed inputs, or at a layer that is perturbed.
+
+    >>> from moreaugrad.training.transformers import SparseGradientsMixin
+    >>> class Sparse(SparseGradientsMixin, Trainer): ...
+    >>> trainer = Sparse(model=model, args=args, train_dataset=data, penalty=mg.L1(0.02))
+
+    The loss is the trainer's own: the model's, `compute_loss_func`, or that with label smoothing.
+    Evaluation is not perturbed, and neither is padding (`attention_mask`).
+
+    penalty, protocol: a penalty and a protocol's name, or the protocol itself; for token ids it
+    needs a `layer`. perturbed_loss: of (logits, labels), `[B]`, what the perturbation raises: the
+    trainer's loss for each sample. watch: called at the end of each epoch with the model and the
+    epoch, such as `mg.Watch`; its numbers are logged. The other arguments are the trainer's.
+
+    Errors: ValueError for a protocol that cannot be used in this way (`Free` and `Penalised`).
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        penalty: Penalty | GuidedPenalty | None = None,
+        protocol: str | PerturbingProtocol = "fast",
+        perturbed_loss: PerSampleLoss = cross_entropy,
+        watch: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.protocol, self.perturbed_loss = perturbing(penalty, protocol), perturbed_loss
+        if watch is not None:
+            self._watch(watch)
+
+    def compute_loss(self, model: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The trainer's, at the perturbed inputs while the model trains."""
+        own = super().compute_loss  # type: ignore[misc]
+        if not model.training:
+            return own(model, inputs, *args, **kwargs)
+        name = next(iter(getattr(self, "label_names", ())), "labels")
+        if name not in inputs:
+            raise ValueError(f"inputs: expected labels ({name!r}), got {', '.join(inputs)}")
+        labels = inputs[name]
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        # Samples of different processes get different noise.
+        ids = rank * len(labels) + torch.arange(len(labels))
+        with self.protocol.perturbed(
+            model, {key: value for key, value in inputs.items() if key != name}, labels,
+            loss=self.perturbed_loss, ids=ids,
+        ) as found:  # fmt: skip
+            return own(model, {**found, name: labels}, *args, **kwargs)  # type: ignore[dict-item]
+
+    def _watch(self, watch: Callable[[nn.Module, int], Mapping[str, float]]) -> None:
+        from transformers import TrainerCallback
+
+        trainer: Any = self
+
+        class Watching(TrainerCallback):
+            def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+                trainer.log(dict(watch(given["model"], round(state.epoch))))
+
+        trainer.add_callback(Watching())

@@ -1,0 +1,193 @@
+"""transformers' Trainer at a perturbed layer or input: equal to a loop of one's own."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from moreaugrad.training import Fast, Free, PerSampleLoss
+from moreaugrad.training import cross_entropy as default
+from moreaugrad.training.transformers import SparseGradientsMixin
+from text_models import hugging_face
+from trained import LAYER, PENALTY, RATE, arguments, joined, reader, same, texts
+
+pytest.importorskip("accelerate")
+transformers = hugging_face()
+
+
+class Sparse(SparseGradientsMixin, transformers.Trainer):
+    loss_is_scaled_for_ga = False  # DistilBERT's loss is a mean, which transformers cannot know
+
+
+def protocol() -> Fast:
+    return Fast(PENALTY, layer=LAYER)
+
+
+def trained(
+    model: Any, folder: Path, *, given: dict[str, Any] | None = None, **further: Any
+) -> Any:
+    given = {"protocol": protocol(), **(given or {})}
+    args = arguments(transformers, folder, **further)
+    trainer = Sparse(model=model, args=args, train_dataset=texts(), **given)
+    trainer.train()
+    return trainer
+
+
+def by_hand(
+    model: Any, size: int, *, loss: PerSampleLoss = default, amp: bool = False, layered: bool = True
+) -> Any:
+    """Of the literal kind: embedding, sign of the gradient, the rest of the network."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
+    rows = texts()
+    for _ in range(2):
+        for at in range(0, len(rows), size):
+            inputs, y = joined(rows[at : at + size])
+            mask = inputs["attention_mask"]
+            with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+                model.eval()
+                vectors = model.distilbert.embeddings(inputs["input_ids"]).detach()
+                leaf = vectors.requires_grad_()
+                values = loss(rest(model, leaf, mask).float(), y)
+                (g,) = torch.autograd.grad(values.sum(), leaf)
+                delta = PENALTY.eta * g.sign() * mask[..., None]
+                model.train()
+                moved = model.distilbert.embeddings(inputs["input_ids"]) + delta
+                total = loss(rest(model, moved, mask).float(), y).mean()
+            optimiser.zero_grad()
+            total.backward()
+            optimiser.step()
+    return model
+
+
+def rest(model: Any, vectors: Tensor, mask: Tensor) -> Tensor:
+    """Of DistilBERT after its embedding."""
+    whole = mask[:, None, None, :].bool().expand(-1, 1, mask.shape[1], -1)
+    hidden = vectors
+    for block in model.distilbert.transformer.layer:
+        hidden = block(hidden, whole)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+    pooled = torch.relu(model.pre_classifier(hidden[:, 0]))
+    return model.classifier(pooled)
+
+
+def test_it_equals_a_literal_loop(tmp_path: Path) -> None:
+    model = reader(transformers)
+    trained(model, tmp_path)
+    assert same(model, by_hand(reader(transformers), 4), 1e-4)
+    plain = reader(transformers)
+    trained(plain, tmp_path, given={"protocol": Fast(PENALTY.__class__(0.0), layer=LAYER)})
+    assert not same(model, plain, 1e-3)
+
+
+def test_accumulated_batches_equal_a_large_one(tmp_path: Path) -> None:
+    model = reader(transformers)
+    trained(model, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    assert same(model, by_hand(reader(transformers), 4), 1e-4)
+
+
+def test_mixed_precision(tmp_path: Path) -> None:
+    model = reader(transformers)
+    trained(model, tmp_path, bf16=True)
+    assert same(model, by_hand(reader(transformers), 4, amp=True), 0.02)
+    assert not same(model, by_hand(reader(transformers), 4), 1e-5)
+
+
+def test_label_smoothing_of_the_trainer(tmp_path: Path) -> None:
+    loss = partial(cross_entropy, label_smoothing=0.3, reduction="none")
+    model = reader(transformers)
+    trained(model, tmp_path, given={"perturbed_loss": loss}, label_smoothing_factor=0.3)
+    assert same(model, by_hand(reader(transformers), 4, loss=loss), 1e-4)
+
+
+def test_evaluation_is_not_perturbed(tmp_path: Path) -> None:
+    model = reader(transformers)
+    args = arguments(transformers, tmp_path, per_device_eval_batch_size=8)
+    trainer = Sparse(model=model, args=args, eval_dataset=texts(), protocol=protocol())
+    inputs, y = joined(texts())
+    with torch.no_grad():
+        expected = float(model.eval()(**inputs, labels=y).loss)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_dropout_stays_that_of_the_training(tmp_path: Path) -> None:
+    """The passes for the perturbation draw nothing, so the training's own masks are the same."""
+    drawn: list[list[Tensor]] = []
+    for weight in (0.0, 0.2):
+        model, seen = reader(transformers, dropout=0.4), []
+
+        def keep(module: nn.Module, args: Any, output: Tensor, seen: Any = seen) -> None:
+            if module.training:
+                seen.append(output == 0)
+
+        model.dropout.register_forward_hook(keep)
+        given = {"protocol": Fast(type(PENALTY)(weight), layer=LAYER)}
+        trained(model, tmp_path, given=given, num_train_epochs=1)
+        drawn.append(seen)
+    assert len(drawn[0]) == 2
+    # ReLU's zeros before the dropout differ, so the masks are compared where neither has any.
+    assert all(float((a == b).double().mean()) > 0.8 for a, b in zip(*drawn, strict=True))
+
+
+class Pixels(nn.Module):
+    """A model of images, as transformers has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.head = nn.Linear(12, 3)
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.head(pixel_values.flatten(1))
+        found = Output(logits=logits)
+        if labels is not None:
+            found["loss"] = cross_entropy(logits, labels)
+        return found
+
+
+class Output(dict[str, Tensor]):
+    @property
+    def logits(self) -> Tensor:
+        return self["logits"]
+
+
+def test_images_need_no_layer(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(8, 3, 2, 2, generator=generator), torch.arange(8) % 3
+    rows = [{"pixel_values": a, "labels": b} for a, b in zip(x, y, strict=True)]
+    args = arguments(transformers, tmp_path)
+    model, own = Pixels(), Pixels()
+    Sparse(model=model, args=args, train_dataset=rows, penalty=PENALTY).train()
+    optimiser, adversary = torch.optim.SGD(own.parameters(), lr=RATE), Fast(PENALTY)
+    for _ in range(2):
+        for a, b in zip(x.split(4), y.split(4), strict=True):
+            moved = adversary(own, a, b)
+            optimiser.zero_grad()
+            own(moved, b)["loss"].backward()
+            optimiser.step()
+    assert same(model, own, 1e-5)
+
+
+def test_the_figures_of_a_watch_are_logged(tmp_path: Path) -> None:
+    def watch(model: nn.Module, epoch: int) -> dict[str, float]:
+        return {"watch/gini": epoch / 10}
+
+    trainer = trained(reader(transformers), tmp_path, given={"watch": watch})
+    logged = [entry["watch/gini"] for entry in trainer.state.log_history if "watch/gini" in entry]
+    assert logged == [0.1, 0.2]
+
+
+def test_what_cannot_work_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Free.*rounds"):
+        trained(reader(transformers), tmp_path, given={"protocol": Free(PENALTY)})
+    with pytest.raises(ValueError, match=r"layer="):
+        trained(reader(transformers), tmp_path, given={"protocol": Fast(PENALTY)})
+    rows = [{k: v for k, v in row.items() if k != "labels"} for row in texts()]
+    args = arguments(transformers, tmp_path)
+    trainer = Sparse(model=reader(transformers), args=args, train_dataset=rows, protocol=protocol())
+    with pytest.raises(ValueError, match="labels"):
+        trainer.train()
