@@ -61,6 +61,10 @@ class Classes:
         names = None if own is None else tuple(str(own[index]) for index in sorted(own))
         return cls(task=task, count=count, labels=names, tokenizer=None)
 
+    def read(self, encoded: Encoded) -> Encoded:
+        """What the model reads: no special tokens at the end of a text that goes on."""
+        return encoded.kept([*range(encoded.own[-1] + 1)]) if self.task is Task.NEXT else encoded
+
     def name(self, index: int) -> str:
         """Of a class: its label, its token as text, or its number."""
         if self.labels is not None:
