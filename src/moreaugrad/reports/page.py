@@ -18,6 +18,7 @@ from moreaugrad.pictures.html import data_uri, encoded
 from moreaugrad.reports import wording
 from moreaugrad.reports.content import Page, Table, Tile
 from moreaugrad.reports.tables import summary_table
+from moreaugrad.text.drawing import html_lines
 
 if TYPE_CHECKING:
     import jinja2
@@ -33,7 +34,9 @@ LEVELS = 256
 def templates() -> jinja2.Environment:
     """Those of the pages."""
     environment = html.templates("moreaugrad.reports")
-    environment.filters |= {"figures": wording.figures, "setting": wording.setting}
+    environment.filters |= {
+        "figures": wording.figures, "setting": wording.setting, "html_lines": html_lines,
+    }  # fmt: skip
     return environment
 
 
@@ -82,6 +85,7 @@ def _rendered(page: Page, images: _ImageFiles | None) -> str:
         palettes={name: colour_stops(name) for name in palettes},
         heats={name: colour_stops(name, LEVELS) for name in heats},
         script_digest=digest,
+        legends=list(dict.fromkeys(tile.text.legend for tile in tiles if tile.text)),
         source=data_uri if images is None else images.link,
         folder="" if images is None else images.folder,
     )

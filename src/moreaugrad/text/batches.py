@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from moreaugrad.explainers import METHODS, Explainer, build
 from moreaugrad.explainers.calling import Progress
@@ -56,6 +57,23 @@ def explainer_of(
     if "group" not in METHODS[method].defaults():
         del usual["group"]
     return build(method, Reader(language.module, task), **{**usual, **settings})
+
+
+def arguments_of(
+    language: LanguageModel, read: Sequence[Encoded], aims: Sequence[Aim]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The ids `[B, L]` of texts of one length, and a reader's further arguments by name."""
+    phrases = [aim.phrase[:-1] for aim in aims]
+    rows = [encoded.followed_by(phrase) for encoded, phrase in zip(read, phrases, strict=True)]
+    further = {
+        name: language.rows([columns[name] for _, columns in rows])
+        for name in language.taken(read[0].further)
+    }
+    if aims[0].place is not None:
+        further[PLACE] = language.rows([aim.place for aim in aims])
+    if aims[0].phrase:
+        further[PHRASE] = language.rows([aim.phrase for aim in aims])
+    return language.rows([row for row, _ in rows]), further
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,23 +128,14 @@ class Batches:
         progress: Progress | None,
     ) -> Explanation:  # fmt: skip
         """The explanation of texts with the same `key`."""
-        phrases = [aim.phrase[:-1] for aim in aims]
-        rows = [encoded.followed_by(phrase) for encoded, phrase in zip(read, phrases, strict=True)]
-        further = {
-            name: self.language.rows([columns[name] for _, columns in rows])
-            for name in self.language.taken(read[0].further)
-        }
-        if aims[0].place is not None:
-            further[PLACE] = self.language.rows([aim.place for aim in aims])
-        if phrases[0]:
-            further[PHRASE] = self.language.rows([aim.phrase for aim in aims])
-        tail = [False] * len(phrases[0])
+        tokens, further = arguments_of(self.language, read, aims)
+        tail = [False] * (tokens.shape[1] - len(read[0]))
         mask = self.language.rows([self._explained(encoded) + tail for encoded in read]).bool()
         classes = [aim.index for aim in aims if aim.index is not None] or None
         try:
             found = self._explainer(list(further), read[0], aims[0]).explain(
-                self.language.rows([row for row, _ in rows]), classes, tuple(further.values()),
-                ids=ids, mask=None if bool(mask.all()) else mask, progress=progress,
+                tokens, classes, tuple(further.values()), ids=ids,
+                mask=None if bool(mask.all()) else mask, progress=progress,
             )  # fmt: skip
         except ForwardError as error:
             if "padding token" not in str(error):
@@ -135,7 +144,7 @@ class Batches:
                 f"{error}: set model.config.pad_token_id, for example to tokenizer.eos_token_id; "
                 "no text is padded"
             ) from error
-        if phrases[0]:
+        if aims[0].phrase:
             kind = {"score": self.explainer.score}
             found = replace(found, settings={**found.settings, **kind})
         return found

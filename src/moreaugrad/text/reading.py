@@ -49,6 +49,8 @@ class Reader(nn.Module):
         self.model, self.task, self.names, self.kind = model, task, tuple(names), kind
         self.fixed = {"use_cache": False} if "use_cache" in arguments(model) else {}
         self.training = model.training
+        needed = [name for name, one in _parameters(model).items() if one.default is one.empty]
+        self.ones = [name for name in MASKS if name in needed and name not in names]
 
     def named_modules(self, *args: Any, **named: Any) -> Iterator[tuple[str, nn.Module]]:
         yield from self.model.named_modules(*args, **named)
@@ -56,6 +58,7 @@ class Reader(nn.Module):
     def forward(self, ids: Tensor, *further: Tensor) -> Tensor:
         named = dict(zip(self.names, further, strict=True))
         place, phrase = named.pop(PLACE, None), named.pop(PHRASE, None)
+        named |= {name: torch.ones_like(ids) for name in self.ones}
         outputs = tensor_output(self.model(ids, **named, **self.fixed))
         if self.task is Task.TEXT:
             return outputs
@@ -70,9 +73,17 @@ class Reader(nn.Module):
         return found.exp() if self.kind == "probability" else found
 
 
+MASKS = ("attention_mask",)
+"""Arguments that are 1 at real tokens, where a model needs them and none are given."""
+
+
 def arguments(model: nn.Module) -> list[str]:
     """The names of a module's arguments."""
-    return list(inspect.signature(model.forward).parameters)
+    return list(_parameters(model))
+
+
+def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(model.forward).parameters
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

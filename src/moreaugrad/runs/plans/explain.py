@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.catalogue import CLEAN
+from moreaugrad.data.texts import names_texts
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.runs.plans.common import ModelPlan
@@ -24,6 +25,8 @@ from moreaugrad.runs.plans.maps import (
 from moreaugrad.runs.plans.option import Plan, option, part
 from moreaugrad.runs.plans.text import Settings, seconds
 
+TOKENS, WORDS = "tokens", "words"
+VALUES = ("auto", "product", "sum", "norm")
 OF_DATA = "data"
 """As `labels` of the published attack: the data set's classes."""
 EXPLAINED: Mapping[str, Settings] = {"gini": {}}
@@ -95,29 +98,78 @@ class SweepPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReaderPlan(ModelPlan):
+    """Which network, which may be a language model."""
+
+    tokenizer: str | None = option(
+        None, "Tokenizer of a language model: a folder or name of transformers, or "
+        "module:function, from a text to its token ids.", shown="that of the model's folder",
+    )  # fmt: skip
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "tokenizer": self.tokenizer}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPlan(Plan):
+    """Texts instead of images, and how they are explained; see `text.explain`.
+
+    texts: given as such; others are in files that end as `TEXT_SUFFIXES`.
+    """
+
+    GROUP: ClassVar[str] = "Text"
+
+    texts: tuple[str, ...] = option(
+        (), "A text to explain, instead of images or files of texts (.txt: a text in each line; "
+        ".csv and .tsv).", "--text", repeated=True, metavar="TEXT",
+        read=lambda _, texts: tuple(texts),
+    )  # fmt: skip
+    column: str | None = option(
+        None, "Column of the texts in .csv and .tsv files.", shown="the only one", metavar="NAME"
+    )
+    units: str = option(
+        TOKENS, "What is a group of group-sparse methods, and drawn as one: tokens or words.",
+        choices=(TOKENS, WORDS),
+    )  # fmt: skip
+    values: str = option(
+        "auto", "A token's value, of its vector in the map: product with the embedding, sum or "
+        "norm.", choices=VALUES, shown="sum for methods with the input as a factor, else product",
+    )  # fmt: skip
+    special: bool = option(
+        False, "Explain the tokens that the tokenizer adds, such as [CLS], too.", "--special"
+    )
+    truncate: bool = option(
+        False, "Read the beginning of texts that are too long for the model, which are otherwise "
+        "left out.", "--truncate",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonPlan(Plan):
     """A second network, explained on the same inputs. methods: () are those of the first.
 
     target: None is that of the first, by this network's labels.
     """
 
-    model: ModelPlan = part(ModelPlan)
+    model: ReaderPlan = part(ReaderPlan)
     methods: Mapping[str, Settings] = field(default_factory=dict)
     target: int | str | None = None
 
 
 def _second(before: ComparisonPlan | None, text: str) -> ComparisonPlan:
-    return replace(before or ComparisonPlan(), model=ModelPlan(name=text))
+    return replace(before or ComparisonPlan(), model=ReaderPlan(name=text))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainPlan(MapsPlan):
-    """images x methods as files and one page, and a sweep perhaps.
+    """Images, or texts, x methods as files and one page, and a sweep perhaps.
 
     export: further formats of each map. page_images: how many inputs the page shows.
-    compare: another network, to compare with.
+    text: of texts alone. compare: another network, to compare with.
     """
 
+    model: ReaderPlan = part(ReaderPlan)
+    text: TextPlan | None = None
     metrics: Mapping[str, Settings] = option(
         EXPLAINED, METRICS_HELP, read=read_metrics, shown="gini; with ground truth auroc and "
         "average-precision", offers=(ALL, *METRICS),
@@ -142,6 +194,26 @@ class ExplainPlan(MapsPlan):
         None, "A second network, named as --model is, explained by the same methods.",
         "--compare-with", group="Model", read=_second, metavar="TEXT",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        texts = [*map(repr, self.given_texts), *filter(names_texts, self.data.files)]
+        others = [name for name in self.data.files if not names_texts(name)]
+        others += [f"--data {self.data.source}"] if self.data.source else []
+        if texts and others:
+            raise ValueError(
+                f"images and texts: expected the ones or the others, got {others[0]} and {texts[0]}"
+            )
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is of texts."""
+        return bool(self.given_texts) or any(map(names_texts, self.data.files))
+
+    @property
+    def given_texts(self) -> tuple[str, ...]:
+        """Texts that are not in files."""
+        return () if self.text is None else self.text.texts
 
     def with_common(self, name: str, value: Any) -> Self:
         plan, sweep, compare = super().with_common(name, value), self.sweep, self.compare
