@@ -36,7 +36,10 @@ def read_texts(files: Iterable[str], column: str | None = None) -> list[NamedTex
     column: of the tables. Errors: ValueError for a file that is missing, binary or without texts, a
     column that is missing, and one that is not named where there are several.
     """
-    return [one for name in files for file in _found(name) for one in _read(file, column)]
+    found = [file for name in files for file in _found(name)]
+    if column is not None and not any(file.suffix.lower() in TABLES for file in found):
+        raise ValueError(f"column: expected a .csv or .tsv file with a column {column!r}, got none")
+    return [one for file in found for one in _read(file, column)]
 
 
 def _found(name: str) -> list[Path]:
@@ -59,7 +62,7 @@ def _read(file: Path, column: str | None) -> list[NamedText]:
     separator = TABLES.get(file.suffix.lower())
     with parsing(str(file), expected):
         if separator is None:
-            found = list(_lines(file, content, column))
+            found = list(_lines(file, content))
         else:
             found = list(_rows(file, content, separator, column))
     if not found:
@@ -67,9 +70,7 @@ def _read(file: Path, column: str | None) -> list[NamedText]:
     return found
 
 
-def _lines(file: Path, content: str, column: str | None) -> Iterator[NamedText]:
-    if column is not None:
-        raise ValueError(f"{file}: expected a .csv or .tsv file with the column {column!r}")
+def _lines(file: Path, content: str) -> Iterator[NamedText]:
     for number, line in enumerate(content.split("\n"), 1):
         if line.strip():
             yield NamedText(f"{file.name} line {number}", line.rstrip("\r"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -85,10 +85,21 @@ def _rendered(page: Page, images: _ImageFiles | None) -> str:
         palettes={name: colour_stops(name) for name in palettes},
         heats={name: colour_stops(name, LEVELS) for name in heats},
         script_digest=digest,
-        legends=list(dict.fromkeys(tile.text.legend for tile in tiles if tile.text)),
+        legends=_legends(tiles),
         source=data_uri if images is None else images.link,
         folder="" if images is None else images.folder,
     )
+
+
+def _legends(tiles: Sequence[Tile]) -> dict[str, str]:
+    """What the colours of texts mean, by a heading that names the maps where they differ."""
+    found: dict[str, list[str]] = {}
+    for tile in tiles:
+        if tile.text is not None:
+            found.setdefault(tile.text.legend, []).append(tile.title)
+    if len(found) == 1:
+        return {"Colours": next(iter(found))}
+    return {f"Colours of {', '.join(dict.fromkeys(of))}": text for text, of in found.items()}
 
 
 def _summary(page: Page) -> list[Table]:

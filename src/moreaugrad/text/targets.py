@@ -78,9 +78,9 @@ class Classes:
             if not isinstance(target, tuple) or len(target) != 2:
                 shown = ", ".join(f"{at} {encoded.tokens[at]!r}" for at in encoded.own[:8])
                 raise ValueError(
-                    "target: expected (class, token), the token by its number or as a word that "
-                    f"occurs once, because the model classifies tokens; got {target!r}. Tokens: "
-                    f"{shown}"
+                    "target: expected (class, token), on the command line CLASS@TOKEN, the token "
+                    "by its number or as a word that occurs once, because the model classifies "
+                    f"tokens; got {target!r}. Tokens: {shown}"
                 )
             wanted, token = target
             return Aim(index=self._index(wanted), place=_place(token, encoded))
