@@ -29,7 +29,9 @@ def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> 
 
         plan = read_plan(kind, output.config, trust=output.trust)
     if not getattr(plan, "methods", True) and not getattr(plan, "sweep", None):
-        inputs = {name: given[name] for name in ("IMAGE", "--text") if name in given}
+        inputs: dict[str, Any] = {
+            name: given[name] for name in ("IMAGE", "--text") if name in given
+        }
         of_texts = getattr(with_options(plan, inputs, command.hidden), "reads", False)
         given = {**(command.usual_of_texts if of_texts else command.usual), **given}
     plan = with_options(plan, given, command.hidden)

@@ -15,7 +15,7 @@ from torch.random import fork_rng
 from moreaugrad.files.foreign import check_named, lies_within, parsing, read_json
 from moreaugrad.files.units import SUFFIX, damaged, listed
 from moreaugrad.models import sources
-from moreaugrad.models.huggingface import load_tokenizer, reads_ids
+from moreaugrad.models.huggingface import from_huggingface, load_tokenizer, reads_ids
 from moreaugrad.models.loaded import LoadedModel, Preprocess, check_labels, read_labels
 from moreaugrad.models.weights import fill_weights, fit_head_to, read_weights
 from moreaugrad.registry import first_line, untrusted
@@ -88,7 +88,7 @@ def load_model(
         state = read_weights(Path(weights))
         fit_head_to(model.module, state, classes)
         fill_weights(model.module, state, Path(weights), name)
-    if tokenizer is None and source is sources.from_huggingface and reads_ids(model.module):
+    if tokenizer is None and source is from_huggingface and reads_ids(model.module):
         tokenizer = name
     if tokenizer is not None:
         model = replace(model, tokenizer=load_tokenizer(tokenizer))

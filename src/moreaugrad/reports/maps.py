@@ -89,7 +89,7 @@ def _explained_title(run: MapsFolder, shown: Sequence[Record]) -> str:
     what = "synthetic cells" if cells else "texts" if run.of_texts else "images"
     where = f"{len(shown)} {what}"
     if len(shown) == 1:
-        where = shortened(shown[0].get("text", shown[0]["input"]))
+        where = shortened(str(shown[0].get("text", shown[0]["input"])))
     how = " of two networks" if "compare" in run.config else ""
     if len(methods) > 1:
         return f"{len(methods)} methods{how} on {where}"

@@ -47,8 +47,6 @@ class Inputs:
     x: Tensor | None = None
 
     of_texts: ClassVar[bool] = False
-    notes: ClassVar[Sequence[str]] = ()
-    """What is not as it was given."""
 
     @classmethod
     def open(cls, plan: DataPlan, seed: int, network: Network) -> Inputs:
@@ -118,6 +116,11 @@ class Inputs:
         )  # fmt: skip
 
     @property
+    def notes(self) -> list[str]:
+        """What is not as it was given."""
+        return []
+
+    @property
     def has_truth(self) -> bool:
         return any(one.item.attention for one in self.chosen)
 
@@ -147,7 +150,7 @@ class Inputs:
 
     def explain(
         self, rows: Sequence[Chosen], x: Tensor, network: Network, explainer: Explainer,
-        target: Tensor | int | str | None, **how: Any,
+        target: Tensor | int | None, **how: Any,
     ) -> Explanation:  # fmt: skip
         """The maps of inputs that are alike, `x` a batch of them."""
         return explainer.explain(x, target, **how)
@@ -217,13 +220,16 @@ class Inputs:
                     found.append(self.tried(one, network))
         return found
 
-    def target(self, target: int | str | None, network: Network) -> int | str | None:
-        """The class to explain, by its index. Errors: ValueError with the nearest label."""
+    def target(self, target: int | str | None, network: Network) -> int | None:
+        """The class to explain, by its index; None where it is not one for all.
+
+        Errors: ValueError with the nearest label.
+        """
         return network.target(target)
 
     def targets(
         self, chosen: Sequence[Chosen], target: int | str | None, network: Network
-    ) -> Tensor | int | str | None:
+    ) -> Tensor | int | None:
         """The classes to explain. Errors: ValueError for an image whose label is not known."""
         if target != OF_LABEL:
             return self.target(target, network)

@@ -86,11 +86,11 @@ class Texts(Inputs):
         except UNREADABLE:
             return []
 
-    def target(self, target: int | str | None, network: Network) -> int | str | None:
-        """The class by its index, or what is explained of each text: CLASS@TOKEN, or a phrase.
+    def target(self, target: int | str | None, network: Network) -> int | None:
+        """The class by its index; None for CLASS@TOKEN and a phrase, which are of each text.
 
-        From then on the network reads the texts. Errors: ValueError for a network that does not
-        read texts or any of these, and for an unknown class.
+        From then on the network reads the texts for this target. Errors: ValueError for a network
+        that does not read texts or any of these, and for an unknown class.
         """
         model = network.model
         if model.tokenizer is None:
@@ -101,18 +101,17 @@ class Texts(Inputs):
         reader = TextModel.of(model.module, model.tokenizer, self.layer)
         first = self._first_read(reader)
         classes = reader.classes(first, model.labels)
-        if classes.task is Task.TEXT or (classes.task is Task.NEXT and isinstance(target, int)):
-            target = classes.aim(target, first).index
+        index = None if classes.task is Task.TOKEN else classes.aim(target, first).index
         self.readings[id(network)] = _Reading(
             model=reader, classes=classes, target=target,
             module=Reader(reader.language.module, classes.task),
         )  # fmt: skip
-        return target
+        return index if classes.task is Task.TEXT else None
 
     def targets(
         self, chosen: Sequence[Chosen], target: int | str | None, network: Network
-    ) -> int | str | None:
-        return self.readings[id(network)].target
+    ) -> Tensor | int | None:
+        return None  # they are known since `target`
 
     def _first_read(self, reader: TextModel) -> Encoded:
         """The first text that can be read. Errors: ValueError where there is none."""
@@ -190,7 +189,7 @@ class Texts(Inputs):
 
     def explain(
         self, rows: Sequence[Chosen], x: Tensor, network: Network, explainer: Explainer,
-        target: Tensor | int | str | None, **how: Any,
+        target: Tensor | int | None, **how: Any,
     ) -> Explanation:  # fmt: skip
         read, aims = zip(*[self._read(one, network) for one in rows], strict=True)
         return self._batches(network, explainer).together(read, aims, **how)

@@ -49,13 +49,8 @@ class Method:
     name: str
     network: Network
     explainer: Explainer
-    target: int | str | None = None
+    target: int | None = None
     value: float | None = None
-
-    @property
-    def index(self) -> int | None:
-        """The class to explain, where it is one for all inputs."""
-        return self.target if isinstance(self.target, int) else None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -175,7 +170,7 @@ def _with_baselines(settings: Settings, network: Network, inputs: Inputs | None)
 
 def made(
     methods: Mapping[str, Settings], common: Settings, seed: int, network: Network,
-    target: int | str | None, prefix: str = "", inputs: Inputs | None = None,
+    target: int | None, prefix: str = "", inputs: Inputs | None = None,
 ) -> list[Method]:  # fmt: skip
     """inputs: of the run, which methods may draw baselines from. Errors: ValueError for settings
     that a method does not have or take."""

@@ -281,5 +281,5 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                     (title(method, attack), images, evaluations(method, attack))
                     for attack in [None, *setup.attacks.get(method.label, ())]
                 ]
-                costs += method_costs(explainer, method.index, *timed[id(network)], rows)
+                costs += method_costs(explainer, method.target, *timed[id(network)], rows)
         return Estimate.of(len(self.inputs.chosen), costs, self.network.device)

@@ -107,7 +107,7 @@ class Setup:
         same whatever other images are explained with it."""
         return None if self.explains else [one.index for one in rows]
 
-    def targets(self, rows: Sequence[Chosen], method: Method) -> Tensor | int | str | None:
+    def targets(self, rows: Sequence[Chosen], method: Method) -> Tensor | int | None:
         if self.plan.target == OF_LABEL:
             return self.inputs.targets(rows, OF_LABEL, method.network)
         return method.target
@@ -154,16 +154,17 @@ def set_up(
             f"{needing[0]}: needs ground truth maps, and these data have none; --data cells has "
             "some, CUB-GHA is another"
         )
+    changed["model"] = network.resolved(plan.model)
     row_bytes, like = 0, first
     for one in {id(m.network): m for m in reversed(methods)}.values():
         with one.network.model.sized():
-            bound = one.explainer.bind(inputs.first(one.network), one.index)
+            bound = one.explainer.bind(inputs.first(one.network), one.target)
         row_bytes = max(row_bytes, bound.chunks.row_bytes)
         like = bound.origin if inputs.of_texts else first
     plan = replace(
-        plan, data=inputs.plan, target=plan.target if plan.target == OF_LABEL else target,
-        model=network.resolved(plan.model), compute=network.compute, settings={},
-        metrics=settings, block=plan.block or block_size(like, row_bytes), **changed,
+        plan, data=inputs.plan, target=plan.target if target is None else target,
+        compute=network.compute, settings={}, metrics=settings,
+        block=plan.block or block_size(like, row_bytes), **changed,
     )  # fmt: skip
     return Setup(
         plan=plan, network=network, inputs=inputs, methods=methods, attacks=attacks,
@@ -194,7 +195,8 @@ def _compared(
     """The second network's methods. Errors: ValueError that says whose they are."""
     try:
         second = Network.load(compare.model, network.compute, processes)
-        target = inputs.target(plan.target if compare.target is None else compare.target, second)
+        asked = plan.target if compare.target is None else compare.target
+        target = inputs.target(asked, second)
         shapes = [n.model.preprocess.input_shape for n in (network, second)]
         if plan.data.source == CELLS and shapes[0] != shapes[1]:
             raise ValueError(
@@ -206,7 +208,7 @@ def _compared(
     except (ValueError, TypeError) as error:
         raise ValueError(f"compare-with, {compare.model.name}: {error}") from error
     spelt_out = replace(
-        compare, target=target, model=second.resolved(compare.model),
+        compare, target=asked if target is None else target, model=second.resolved(compare.model),
         methods={m.label.removeprefix(COMPARED): m.settings for m in methods},
     )  # fmt: skip
     return spelt_out, methods
