@@ -139,8 +139,10 @@ def test_a_run_resumes_to_the_same_files(command, folder):
     other = command("explain", "--config", "o/config.toml", "--out", "again")
     assert other.code in (0, 1), other
     assert records(folder / "again", "simple-gradient") == records(folder / "o", "simple-gradient")
-    (folder / "lines.txt").write_text("another film", "utf-8")
-    command("explain", *given).refused("another configuration")
+    rows = list(csv.DictReader((folder / "o/records.csv").read_text("utf-8").splitlines()))
+    assert [row["text"] for row in rows] == [*SENTENCES[:2]] * 2 + [SENTENCES[2]] * 2
+    (folder / "lines.txt").write_text("\n".join(SENTENCES[3:]), "utf-8")
+    command("explain", *given).refused("data.digest")
 
 
 def contents(out):
