@@ -218,6 +218,7 @@ def test_long_texts_are_read_in_part_only_where_that_is_asked(command, folder):
         (["--text", "film", "--data", "cells"], "--data cells"),
         (["photo.png"], "got photo.png"),
         ([], "got none"),
+        (["photo.png", "--units", "words"], "--units words: is for texts"),
         (["blank.csv"], "at least one token"),
         (["--text", "film", "--target", "god"], "did you mean 'good'"),
         (["--text", "film", "--tokenizer", OTHER], "model's own tokenizer"),

@@ -98,7 +98,7 @@ class Network:
         """Inputs `[C, H, W]`, or numbers of tokens, as one batch for the network."""
         exact = torch.float64 if self.compute.dtype == "float64" else torch.float32
         batch = torch.stack(inputs).to(self.device)
-        return batch.to(exact) if batch.is_floating_point() else batch
+        return batch if self.model.tokenizer is not None else batch.to(exact)
 
     def tried(self, x: Tensor) -> Tensor:
         """An input as a batch of one. Errors: ValueError where the network cannot process it, as

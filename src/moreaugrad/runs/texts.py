@@ -21,7 +21,8 @@ from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import csv_bytes
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, unique_names
 from moreaugrad.runs.network import Network, likeliest
-from moreaugrad.runs.plans.explain import WORDS, ExplainPlan, TextPlan
+from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.texts import WORDS, TextPlan
 from moreaugrad.score.forward import forward
 from moreaugrad.score.targets import Readout
 from moreaugrad.text.batches import Batches, arguments_of, usual_settings

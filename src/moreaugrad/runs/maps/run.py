@@ -71,6 +71,8 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def settled(self, plan: ExplainPlan | EvaluatePlan) -> ExplainPlan | EvaluatePlan:
         network, inputs = self._at_hand
+        if isinstance(plan, ExplainPlan):
+            plan.check_options()
         threads = plan.compute.threads or (1 if isinstance(plan, EvaluatePlan) else None)
         compute = replace(plan.compute, threads=threads)
         self.network = network or Network.load(plan.model, compute, self.processes)

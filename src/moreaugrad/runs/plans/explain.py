@@ -8,10 +8,9 @@ from typing import Any, ClassVar, Self
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.catalogue import CLEAN
-from moreaugrad.data.texts import names_texts
+from moreaugrad.data.texts import TEXT_SUFFIXES, names_texts
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
-from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.maps import (
     ALL,
     EXPORTS,
@@ -22,11 +21,10 @@ from moreaugrad.runs.plans.maps import (
     read_metrics,
     without,
 )
-from moreaugrad.runs.plans.option import Plan, option, part
+from moreaugrad.runs.plans.option import Plan, given_options, option, part
 from moreaugrad.runs.plans.text import Settings, seconds
+from moreaugrad.runs.plans.texts import ReaderPlan, TextPlan
 
-TOKENS, WORDS = "tokens", "words"
-VALUES = ("auto", "product", "sum", "norm")
 OF_DATA = "data"
 """As `labels` of the published attack: the data set's classes."""
 EXPLAINED: Mapping[str, Settings] = {"gini": {}}
@@ -98,53 +96,6 @@ class SweepPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReaderPlan(ModelPlan):
-    """Which network, which may be a language model."""
-
-    tokenizer: str | None = option(
-        None, "Tokenizer of a language model: a folder or name of transformers, or "
-        "module:function, from a text to its token ids.", shown="that of the model's folder",
-    )  # fmt: skip
-
-    def arguments(self) -> dict[str, Any]:
-        return {**super().arguments(), "tokenizer": self.tokenizer}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextPlan(Plan):
-    """Texts instead of images, and how they are explained; see `text.explain`.
-
-    texts: given as such; others are in files that end as `TEXT_SUFFIXES`.
-    """
-
-    GROUP: ClassVar[str] = "Text"
-
-    texts: tuple[str, ...] = option(
-        (), "A text to explain, instead of images or files of texts (.txt: a text in each line; "
-        ".csv and .tsv).", "--text", repeated=True, metavar="TEXT",
-        read=lambda _, texts: tuple(texts),
-    )  # fmt: skip
-    column: str | None = option(
-        None, "Column of the texts in .csv and .tsv files.", shown="the only one", metavar="NAME"
-    )
-    units: str = option(
-        TOKENS, "What is a group of group-sparse methods, and drawn as one: tokens or words.",
-        choices=(TOKENS, WORDS),
-    )  # fmt: skip
-    values: str = option(
-        "auto", "A token's value, of its vector in the map: product with the embedding, sum or "
-        "norm.", choices=VALUES, shown="sum for methods with the input as a factor, else product",
-    )  # fmt: skip
-    special: bool = option(
-        False, "Explain the tokens that the tokenizer adds, such as [CLS], too.", "--special"
-    )
-    truncate: bool = option(
-        False, "Read the beginning of texts that are too long for the model, which are otherwise "
-        "left out.", "--truncate",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
 class ComparisonPlan(Plan):
     """A second network, explained on the same inputs. methods: () are those of the first.
 
@@ -203,6 +154,17 @@ class ExplainPlan(MapsPlan):
         if texts and others:
             raise ValueError(
                 f"images and texts: expected the ones or the others, got {others[0]} and {texts[0]}"
+            )
+
+    def check_options(self) -> None:
+        """Errors: ValueError for options of texts where there are none."""
+        given = {} if self.text is None else given_options(self.text)
+        given |= {"--tokenizer": self.model.tokenizer} if self.model.tokenizer else {}
+        if given and not self.reads:
+            option, value = next(iter(given.items()))
+            raise ValueError(
+                f"{option} {value}: is for texts, --text or files that end in "
+                f"{', '.join(TEXT_SUFFIXES)}, and there are none"
             )
 
     @property
