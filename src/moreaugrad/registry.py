@@ -227,7 +227,7 @@ def refuse_code(table: Mapping[str, Any], file: str | Path) -> None:
 
     Any word of the form `package.module:Class` counts, in keys and values, because this function
     does not know which of them are looked up. Exceptions are the name of a network, whose code has
-    its own consent, and a target.
+    its own consent, a target, and texts to explain.
     """
     for word in filter(is_code, _words(table, "")):
         if word.partition(":")[0] not in DEPENDENCIES:
@@ -240,7 +240,8 @@ def _words(value: object, where: str) -> Iterator[str]:
         for key, item in value.items():
             yield from key.split()
             left_out = (where, key) == ("model", "name") or key == "target"
-            if not (left_out and isinstance(item, str)):
+            texts = (where, key) == ("text", "texts")
+            if not (texts or (left_out and isinstance(item, str))):
                 yield from _words(item, key)
     elif isinstance(value, (list, tuple)):
         for item in value:

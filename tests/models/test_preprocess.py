@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from moreaugrad.models import Preprocess
-from moreaugrad.models.sources import as_preprocess
+from moreaugrad.models.huggingface import as_preprocess
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

@@ -10,6 +10,7 @@ import oracles
 import toys
 from moreaugrad.penalties import L1, GroupL2, Zero
 from moreaugrad.solvers import SOLVERS, Descent, MoreauProblem, Status
+from moreaugrad.solvers.sparsity import solve_for_sparsity
 
 F64 = torch.float64
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
@@ -272,6 +273,11 @@ def test_evaluations_are_the_passes_of_each_sample(solver: type[Descent], sample
     assert torch.equal(found.evaluations, model.passes)
     assert len(set(found.evaluations.tolist())) > 1
     assert model.sizes[-1] < model.sizes[0]  # finished samples leave the batch
+    model.passes.zero_()
+    problem = toys.problem(score, rho=0.8, penalty=L1(1.0))
+    refined = solve_for_sparsity(solver(tolerance=1e-5), problem, 0.5)
+    assert torch.equal(refined.evaluations, model.passes)
+    assert (refined.evaluations > 2 * max(1, samples)).all()
 
 
 @every_solver

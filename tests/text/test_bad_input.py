@@ -14,7 +14,7 @@ BERT = "BertForSequenceClassification"
     ("texts", "words"),
     [
         ("", "at least one token"),
-        (["film", " \n "], "text 1"),
+        (["film", " \n "], r"texts\[1\]"),
         ([], "at least one text"),
         (("a", "b"), "tuple in the list"),
         ({"text": "a"}, "got dict"),
@@ -29,7 +29,7 @@ BERT = "BertForSequenceClassification"
 def test_texts(texts, words, load):
     with pytest.raises((TypeError, ValueError), match=words) as caught:
         mg.text.explain(*load(BERT), texts, "simple-gradient")
-    assert str(caught.value).startswith("texts: ")
+    assert str(caught.value).startswith("texts")
 
 
 def test_the_tokenizer_of_another_model(load):
@@ -37,9 +37,9 @@ def test_the_tokenizer_of_another_model(load):
     assert len(other) > model.config.vocab_size
     with pytest.raises(ValueError, match=rf"tokenizer.*{model.config.vocab_size}.*{len(other)}"):
         mg.text.explain(model, other, "film")
-    with pytest.raises(ValueError, match="tokenizer: expected ids from 0 to"):
+    with pytest.raises(ValueError, match=r"ids from 0 to .* tokenizer"):
         mg.text.explain(model, lambda text: [1, model.config.vocab_size, 2], "film")
-    with pytest.raises(ValueError, match="tokenizer: expected ids from 0 to 255"):
+    with pytest.raises(ValueError, match="ids from 0 to 255 of the tokenizer"):
         mg.text.explain(Bytes().eval(), lambda text: [1, -1], "film")
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
 ORDER = (
-    "Data", "Model", "Explanation", "Recommendation", "Certificate", "Evaluation", "Randomisation",
-    "Visualisation", "Augmentation", "Protocol", "Optimisation", "Study", "Report", "Page",
-    "Computation", "Output",
+    "Data", "Text", "Model", "Explanation", "Recommendation", "Certificate", "Evaluation",
+    "Randomisation", "Visualisation", "Augmentation", "Protocol", "Optimisation", "Study", "Report",
+    "Page", "Computation", "Output",
 )  # fmt: skip
 EPILOGUE = (
     "Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "
@@ -40,7 +40,7 @@ def make_app(chosen: str | None) -> App:
     completion offers, which are no others' limit: this one parses nothing."""
     app = App(
         name="moreaugrad", version=f"moreaugrad {__version__}", help_format="plaintext",
-        help="Sparse, stable and checked gradient explanations of image classifiers.",
+        help="Sparse, stable and checked gradient explanations of classifiers.",
         help_epilogue=EPILOGUE, help_flags=HELP, version_flags=("--version",),
         help_formatter=_panel, usage="Usage: moreaugrad COMMAND",
     )  # fmt: skip

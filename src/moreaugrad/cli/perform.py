@@ -29,7 +29,13 @@ def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> 
 
         plan = read_plan(kind, output.config, trust=output.trust)
     named = given.get("--methods") or getattr(plan, "methods", True) or getattr(plan, "sweep", None)
-    plan = plan if named else with_options(plan, command.usual, command.hidden)
+    if not named:
+        inputs: dict[str, Any] = {
+            name: given[name] for name in ("IMAGE", "--text") if name in given
+        }
+        of_texts = getattr(with_options(plan, inputs, command.hidden), "reads", False)
+        usual = command.usual_of_texts if of_texts else command.usual
+        plan = with_options(plan, usual, command.hidden)
     plan = with_options(plan, given, command.hidden)
     if output.trust:
         plan = plan.each(_trusted)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from moreaugrad.cli import screen
 from moreaugrad.cli.screen import duration, line, note, results
@@ -41,7 +42,8 @@ def print_summary(outcome: Outcome) -> None:
     if outcome.failures and not reports:
         unread = sum(not failure.method for failure in outcome.failures)
         lost = len(outcome.failures) - unread
-        counts = [_count(unread, "image")] * (unread > 0) + [_count(lost, "map")] * (lost > 0)
+        what = "text" if getattr(outcome.run.plan, "reads", False) else "image"
+        counts = [_count(unread, what)] * (unread > 0) + [_count(lost, "map")] * (lost > 0)
         note(f"{' and '.join(counts)} left out, see above")
     if outcome.units and not reports:
         console.print(
@@ -119,6 +121,7 @@ def _maps(records: Sequence[Mapping[str, Any]], console: Console) -> None:
         for record in records:
             console.print(f"[bold]{line(record['input'])}[/]  {line(_explained(record))}")
             _table([record], console)
+            _texts(record, console)
             console.print()
     shown = [
         (f"{record['input']}, {label}: {found['message']}; {found['remedy']}", found["failed"])
@@ -130,6 +133,17 @@ def _maps(records: Sequence[Mapping[str, Any]], console: Console) -> None:
     for text, failed in sorted(shown, key=lambda item: not item[1]):
         note(f"failed: {text}" if failed else text, style="yellow" if failed else "")
     console.print(f"{_count(count, 'map')} of {_count(len(records), 'input')}")
+
+
+def _texts(record: Mapping[str, Any], console: Console) -> None:
+    """The highlighted texts of an input by each method, where colours can be seen."""
+    from moreaugrad.text.drawing import terminal
+    from moreaugrad.text.explanation import drawn
+
+    for label, one in record["maps"].items():
+        if "tokens" in one and console.color_system:
+            highlighted = terminal(drawn(one["tokens"], [label]))
+            console.print(Text.from_ansi(highlighted), soft_wrap=True)
 
 
 def _used_up(records: Sequence[Mapping[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,16 +106,18 @@ class LoadedModel:
     that explanations have them.
     name: as given to `load_model`.
     source_preprocess: the preprocessing of the model's source; None if that is `preprocess`.
+    tokenizer: of a language model, as for `text.explain`; it takes texts instead of images.
 
     >>> found = mg.load_model("builtin")
     >>> x = found.preprocess(mg.load_image("docs/images/cell.png"))
     """
 
     module: nn.Module
-    preprocess: Preprocess
+    preprocess: Preprocess = Preprocess()
     labels: tuple[str, ...] | None = None
     name: str = ""
     source_preprocess: Preprocess | None = None
+    tokenizer: Any = None
 
     def __post_init__(self) -> None:
         if self.labels is not None:

@@ -15,6 +15,7 @@ from torch.random import fork_rng
 from moreaugrad.files.foreign import check_named, lies_within, parsing, read_json
 from moreaugrad.files.units import SUFFIX, damaged, listed
 from moreaugrad.models import sources
+from moreaugrad.models.huggingface import from_huggingface, load_tokenizer, reads_ids
 from moreaugrad.models.loaded import LoadedModel, Preprocess, check_labels, read_labels
 from moreaugrad.models.weights import fill_weights, fit_head_to, read_weights
 from moreaugrad.registry import first_line, untrusted
@@ -36,6 +37,7 @@ def load_model(
     pretrained: bool = True,
     seed: int = 0,
     trust: bool = False,
+    tokenizer: str | None = None,
 ) -> LoadedModel:
     """Load a classifier by name, in evaluation mode, its parameters without gradients.
 
@@ -52,6 +54,8 @@ def load_model(
     pretrained: False for fresh weights, a function of `seed`. It has no effect on a factory.
     trust: whether a factory that the folder of `trained:FOLDER` names may be run. A factory given
     as `name` needs no consent.
+    tokenizer: of a language model, a folder or name of transformers, or `python.module:function`,
+    from a text to its token ids; by default that of the folder `hf:FOLDER`.
 
     Errors: ValueError for an unknown name (the nearest is suggested), a missing extra, weights
     that cannot be downloaded or do not fit, another number of labels than outputs, and a folder
@@ -84,7 +88,11 @@ def load_model(
         state = read_weights(Path(weights))
         fit_head_to(model.module, state, classes)
         fill_weights(model.module, state, Path(weights), name)
-    if not preprocess and model.preprocess is sources.RAW:
+    if tokenizer is None and source is from_huggingface and reads_ids(model.module):
+        tokenizer = name
+    if tokenizer is not None:
+        model = replace(model, tokenizer=load_tokenizer(tokenizer))
+    if not preprocess and model.preprocess is sources.RAW and model.tokenizer is None:
         warnings.warn(
             f"{name} does not say how images are preprocessed: they are used as RGB in [0, 1]. "
             "Give preprocess=, or let the factory return a LoadedModel",

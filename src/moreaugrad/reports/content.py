@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from moreaugrad.pictures import Picture
+from moreaugrad.text.drawing import Drawn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -16,7 +17,7 @@ class Tile:
 
     `views`: images by name, as `pictures.draw` gives them (none where the map could not be
     drawn); the first is shown first. `status` in a word or two, `ok` when the map can be used as
-    it is, `warning`: what to do otherwise.
+    it is, `warning`: what to do otherwise. `text`: the highlighted text, of a map of one.
     `zeros`: fraction in [0, 1]; `gini`: index over all entries; `error`, `residual`: relative;
     `evaluations`: gradients of one sample.
     `scores`: against the ground truth, larger is better. `extra`: further rows of the table.
@@ -35,6 +36,7 @@ class Tile:
     seconds: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
+    text: Drawn | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -101,7 +101,8 @@ def labels(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def image_count(config: Mapping[str, Any]) -> int:
     data = config.get("data", {})
-    return len(data.get("files", ())) or len(data.get("indices", ())) or int(data.get("images", 0))
+    chosen = len(data.get("indices", ())) or int(data.get("images", 0))
+    return chosen or len(data.get("files", ()))
 
 
 def stages(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -143,7 +144,7 @@ def table_rows(units: Units, config: Mapping[str, Any]) -> Iterator[dict[str, An
         for record in units.records(unit):
             image = seen[record["index"]]
             about: dict[str, Any] = {"input": record["input"], "index": record["index"]}
-            about |= {name: image[name] for name in ("label", "class") if name in image}
+            about |= {name: image[name] for name in ("text", "label", "class") if name in image}
             yield {**about, **flat(record)}
 
 

@@ -14,7 +14,10 @@ from moreaugrad.pictures import Picture, Style, draw, heatmap, photo
 from moreaugrad.pictures.wording import number, percent
 from moreaugrad.reports.content import Answer, Section, Sweep, Tile
 from moreaugrad.reports.reading import MapsFolder, failed, why
+from moreaugrad.text.explanation import drawn
 
+LONGEST = 60
+"""Characters of a text that is a heading."""
 FIRST = ("overlay",)
 """Shows where on the photo a map is."""
 
@@ -27,6 +30,12 @@ def networks(run: MapsFolder) -> list[str]:
         if table
     ]
     return names if len(set(names)) == len(names) else [names[0], f"{names[0]}, compared"]
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1].rstrip()}…"
 
 
 def sections_of(run: MapsFolder, count: int, *, several: bool = False) -> list[Section]:
@@ -56,14 +65,20 @@ class _Gallery:
         records = [r for r in run.records if r["index"] == index]
         names, compared = networks(run), record.get("compared")
         own = self._answer(record, records, compared=False, name=names[0] if compared else "")
-        label = record.get("label", "")
-        note = f"Class in the data set: {label}." if label else ""
+        label, text, title = record.get("label", ""), record.get("text"), record["input"]
+        notes = [f"Class in the data set: {label}."] if label else []
+        if text is not None:
+            title, notes = shortened(text), [f"{title}."]
+        notes += [f"{record['note'].capitalize()}."] if "note" in record else []
+        at = {r["target"]["at"] for r in records if "at" in r.get("target", {})}
+        notes += [f"Explained is the class of the token “{token}”." for token in sorted(at)]
+        pixels = None if text is not None else self.preprocess.pixels(tensors["input"])
         return Section(
             **vars(own),
-            title=f"{run.label}: {record['input']}" if several else record["input"],
-            photo=photo(self.preprocess.pixels(tensors["input"]).permute(2, 0, 1)),
+            title=f"{run.label}: {title}" if several else title,
+            photo=None if pixels is None else photo(pixels.permute(2, 0, 1)),
             truth=heatmap(tensors["truth"]) if "truth" in tensors else None,
-            sweeps=self._sweeps(records), note=note,
+            sweeps=self._sweeps(records), note=" ".join(notes),
             compared=self._answer(compared, records, compared=True, name=names[-1])
             if compared else None,
         )  # fmt: skip
@@ -133,10 +148,11 @@ class _Gallery:
             residual=found.get("residual", math.nan), evaluations=found["evaluations"],
             seconds=None if math.isnan(s := self.run.seconds(record)) else s,
             scores=metrics, extra=extra,
+            text=drawn(record["tokens"]) if "tokens" in record else None,
         )  # fmt: skip
 
     def _views(self, record: Record) -> Mapping[str, Picture]:
-        values = self.run.map(record)
+        values = None if "tokens" in record else self.run.map(record)
         if values is None or not bool(values.isfinite().all()) or values.ndim > 3:
             return {}
         under = self.run.map(record, "input") if "attacked" in record else None

@@ -10,7 +10,7 @@ from moreaugrad.files.units import Record
 from moreaugrad.reports.content import Page
 from moreaugrad.reports.curves import charts
 from moreaugrad.reports.folder import read_environments
-from moreaugrad.reports.gallery import networks, sections_of
+from moreaugrad.reports.gallery import networks, sections_of, shortened
 from moreaugrad.reports.reading import MapsFolder, failed, why
 from moreaugrad.reports.statistics import WORST, Drop, Intervals, Mean, bases, drops, means
 from moreaugrad.reports.tables import csv_text, drops_table, latex, mean_tables
@@ -86,8 +86,10 @@ def _title(runs: Sequence[MapsFolder]) -> str:
 def _explained_title(run: MapsFolder, shown: Sequence[Record]) -> str:
     methods = {what["method"] for what in run.methods.values() if "value" not in what}
     cells = run.config["data"].get("source") == "cells"
-    what = "synthetic cells" if cells else "images"
-    where = shown[0]["input"] if len(shown) == 1 else f"{len(shown)} {what}"
+    what = "synthetic cells" if cells else "texts" if run.of_texts else "images"
+    where = f"{len(shown)} {what}"
+    if len(shown) == 1:
+        where = shortened(str(shown[0].get("text", shown[0]["input"])))
     how = " of two networks" if "compare" in run.config else ""
     if len(methods) > 1:
         return f"{len(methods)} methods{how} on {where}"
@@ -118,7 +120,7 @@ def _facts(runs: Sequence[MapsFolder]) -> dict[str, str]:
         facts["model" if len(runs) == 1 else f"model of {run.label}"] = names[0]
         if len(names) > 1:
             facts["compared with"] = names[1]
-    facts["images"] = ", ".join(
+    facts["texts" if all(run.of_texts for run in runs) else "images"] = ", ".join(
         f"{len(run.inputs) - len(run.unreadable)} of {len(run.inputs)}" for run in runs
     )
     used = read_environments(runs[0].path)

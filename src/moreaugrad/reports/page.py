@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from moreaugrad.pictures.html import data_uri, encoded
 from moreaugrad.reports import wording
 from moreaugrad.reports.content import Page, Table, Tile
 from moreaugrad.reports.tables import summary_table
+from moreaugrad.text.drawing import html_lines
 
 if TYPE_CHECKING:
     import jinja2
@@ -33,7 +34,9 @@ LEVELS = 256
 def templates() -> jinja2.Environment:
     """Those of the pages."""
     environment = html.templates("moreaugrad.reports")
-    environment.filters |= {"figures": wording.figures, "setting": wording.setting}
+    environment.filters |= {
+        "figures": wording.figures, "setting": wording.setting, "html_lines": html_lines,
+    }  # fmt: skip
     return environment
 
 
@@ -82,9 +85,21 @@ def _rendered(page: Page, images: _ImageFiles | None) -> str:
         palettes={name: colour_stops(name) for name in palettes},
         heats={name: colour_stops(name, LEVELS) for name in heats},
         script_digest=digest,
+        legends=_legends(tiles),
         source=data_uri if images is None else images.link,
         folder="" if images is None else images.folder,
     )
+
+
+def _legends(tiles: Sequence[Tile]) -> dict[str, str]:
+    """What the colours of texts mean, by a heading that names the maps where they differ."""
+    found: dict[str, list[str]] = {}
+    for tile in tiles:
+        if tile.text is not None:
+            found.setdefault(tile.text.legend, []).append(tile.title)
+    if len(found) == 1:
+        return {"Colours": next(iter(found))}
+    return {f"Colours of {', '.join(dict.fromkeys(of))}": text for text, of in found.items()}
 
 
 def _summary(page: Page) -> list[Table]:

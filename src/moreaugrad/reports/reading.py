@@ -78,6 +78,11 @@ class MapsFolder:
         return self.command != "evaluate"
 
     @property
+    def of_texts(self) -> bool:
+        """Whether its inputs are texts."""
+        return any("text" in record for record in self.inputs)
+
+    @property
     def unreadable(self) -> list[Record]:
         return [record for record in self.inputs if "problem" in record]
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moreaugrad.data.dataset import Chosen, DataSet, Item, choose_images, known_classes
 from moreaugrad.data.source import CELLS, NamedFiles, open_source
+from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.files.foreign import some
+from moreaugrad.files.units import Record
+from moreaugrad.pictures import Style, draw, heatmap, photo
 from moreaugrad.runs.engine import Failure, NoResult
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.common import DataPlan
@@ -40,9 +46,18 @@ class Inputs:
     chosen: Sequence[Chosen]
     x: Tensor | None = None
 
+    of_texts: ClassVar[bool] = False
+
     @classmethod
     def open(cls, plan: DataPlan, seed: int, network: Network) -> Inputs:
-        """Errors: ValueError where there are no images, or cells that the network cannot take."""
+        """Errors: ValueError where there are no images, or cells that the network cannot take, and
+        for a language model."""
+        if network.model.tokenizer is not None:
+            raise ValueError(
+                f"texts: expected some, because {network.model.name} is a language model: explain "
+                "and compare take --text, and files that end in .txt, .csv or .tsv; got "
+                f"{some(plan.files, most=1) or 'none'}"
+            )
         data = cls._data(plan, network)
         chosen = choose_images(
             data, plan.images, seed=seed, indices=plan.indices, labels=network.model.labels
@@ -101,6 +116,11 @@ class Inputs:
         )  # fmt: skip
 
     @property
+    def notes(self) -> list[str]:
+        """What is not as it was given."""
+        return []
+
+    @property
     def has_truth(self) -> bool:
         return any(one.item.attention for one in self.chosen)
 
@@ -111,6 +131,62 @@ class Inputs:
         if not self.x[one.index].isfinite().all():
             raise ValueError("expected finite values, got NaN or infinity")
         return self.x[one.index]
+
+    def tried(self, one: Chosen, network: Network) -> Tensor:
+        """An input as a batch of one. Errors: see `UNREADABLE`."""
+        return network.tried(self.input(one, network))
+
+    def module(self, network: Network) -> nn.Module:
+        """What is explained of a network."""
+        return network.model.module
+
+    def settings(self, network: Network) -> dict[str, Any]:
+        """Of methods that are not given others."""
+        return {}
+
+    def alike(self, one: Chosen, x: Tensor, network: Network, explainer: Explainer) -> Hashable:
+        """What inputs that are explained together have in common."""
+        return tuple(x.shape)
+
+    def explain(
+        self, rows: Sequence[Chosen], x: Tensor, network: Network, explainer: Explainer,
+        target: Tensor | int | None, **how: Any,
+    ) -> Explanation:  # fmt: skip
+        """The maps of inputs that are alike, `x` a batch of them."""
+        return explainer.explain(x, target, **how)
+
+    def predictions(self, one: Chosen, x: Tensor, network: Network, task: str) -> list[Record]:
+        """See `Network.predict`."""
+        return network.predict(network.batch([x]), task)[0]
+
+    def shown(self, one: Chosen, x: Tensor, network: Network) -> tuple[Record, dict[str, bytes]]:
+        """What the record of an input says of its content, and files of it by their names."""
+        pixels = network.model.preprocess.pixels(x).permute(2, 0, 1)
+        truth = self.truth(one, network)
+        views = {"input": photo(pixels), "truth": None if truth is None else heatmap(truth)}
+        about = {"input": one.item.name}
+        return {}, {f"{name}.png": view.png(about) for name, view in views.items() if view}
+
+    def described(
+        self, one: Chosen, found: Explanation, explainer: Explainer, network: Network
+    ) -> Record:
+        """What the record of a map says of its target and its content."""
+        target = int(found.target)
+        return {"target": {"class": target, "label": network.label(target)}}
+
+    def drawn(
+        self, one: Chosen, x: Tensor, found: Explanation, explainer: Explainer, network: Network,
+        style: Style, about: Record,
+    ) -> dict[str, bytes]:  # fmt: skip
+        """Views of a map as files, by the ends of their names."""
+        values = found.parts[0][0].cpu()
+        if not bool(values.isfinite().all()) or values.ndim > 3:
+            return {}
+        pixels = network.model.preprocess.pixels(x)
+        under = pixels if values.shape[-2:] == pixels.shape[:2] else None
+        z_scores = found.z_scores[0].half().cpu() if isinstance(found.z_scores, Tensor) else None
+        views = draw(values, under, style, z_scores)
+        return {f"{name}.png": view.png(about) for name, view in views.items()}
 
     def truth(self, one: Chosen, network: Network) -> Tensor | None:
         """The ground truth map `[H, W]` in [0, 1] as the network sees it; None where there is none
@@ -129,7 +205,7 @@ class Inputs:
         problems = []
         for one in self.chosen:
             try:
-                return network.tried(self.input(one, network))
+                return self.tried(one, network)
             except UNREADABLE as error:
                 problems.append(str(error))
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -141,15 +217,22 @@ class Inputs:
         for one in self.chosen:
             if len(found) < most:
                 with suppress(*UNREADABLE):
-                    found.append(network.tried(self.input(one, network)))
+                    found.append(self.tried(one, network))
         return found
+
+    def target(self, target: int | str | None, network: Network) -> int | None:
+        """The class to explain, by its index; None where it is not one for all.
+
+        Errors: ValueError with the nearest label.
+        """
+        return network.target(target)
 
     def targets(
         self, chosen: Sequence[Chosen], target: int | str | None, network: Network
     ) -> Tensor | int | None:
         """The classes to explain. Errors: ValueError for an image whose label is not known."""
         if target != OF_LABEL:
-            return network.target(target)
+            return self.target(target, network)
         return torch.tensor(known_classes(chosen), device=network.device)
 
     def folders(self) -> dict[int, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
@@ -95,9 +95,10 @@ class Network:
         return cls(model=model, compute=compute, device=weight.device, bounded=bounded)
 
     def batch(self, inputs: list[Tensor]) -> Tensor:
-        """Inputs `[C, H, W]` as one batch for the network."""
+        """Inputs `[C, H, W]`, or numbers of tokens, as one batch for the network."""
         exact = torch.float64 if self.compute.dtype == "float64" else torch.float32
-        return torch.stack(inputs).to(self.device, exact)
+        batch = torch.stack(inputs).to(self.device)
+        return batch if self.model.tokenizer is not None else batch.to(exact)
 
     def tried(self, x: Tensor) -> Tensor:
         """An input as a batch of one. Errors: ValueError where the network cannot process it, as
@@ -116,7 +117,9 @@ class Network:
         """The plan with all of the preprocessing spelt out, and with digests of the weights and of
         the names of the outputs."""
         names = hashlib.sha256(repr(self.model.labels).encode()).hexdigest()[:16]
-        preprocess = PreprocessPlan(**asdict(self.model.preprocess))
+        preprocess = plan.preprocess
+        if self.model.tokenizer is None:
+            preprocess = PreprocessPlan(**asdict(self.model.preprocess))
         digest = weights_digest(self.model.module)
         return replace(plan, preprocess=preprocess, digest=digest, outputs=names)
 
@@ -146,13 +149,7 @@ class Network:
         probabilities = self.probabilities(batch, task)
         if probabilities is None:
             return [[] for _ in batch]
-        top = probabilities.topk(min(LIKELIEST, probabilities.shape[1]), dim=1)
-        return [
-            [{"class": index, "label": self.label(index), "probability": probability}
-             for index, probability in zip(classes, values, strict=True)
-             if math.isfinite(probability)]
-            for classes, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        ]  # fmt: skip
+        return likeliest(probabilities, self.label)
 
     @torch.no_grad()
     def probabilities(self, batch: Tensor, task: str = "auto") -> Tensor | None:
@@ -160,6 +157,16 @@ class Network:
         outputs without probabilities."""
         outputs = forward(self.model.module, batch).cpu().double()
         return None if outputs.ndim > 2 else Readout(task=task).probabilities(outputs)
+
+
+def likeliest(probabilities: Tensor, label: Callable[[int], str]) -> list[list[Record]]:
+    """The classes with the largest of the probabilities `[B, K]`: index, label, probability."""
+    top = probabilities.topk(min(LIKELIEST, probabilities.shape[1]), dim=1)
+    return [
+        [{"class": index, "label": label(index), "probability": probability}
+         for index, probability in zip(classes, values, strict=True) if math.isfinite(probability)]
+        for classes, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    ]  # fmt: skip
 
 
 def _seen_as(x: Tensor) -> tuple[Preprocess, bool]:

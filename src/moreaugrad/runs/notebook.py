@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from moreaugrad.runs.engine import execute
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.common import CELLS, ComputePlan, DataPlan, ModelPlan
+from moreaugrad.runs.plans.common import CELLS, ComputePlan, DataPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan, ReportPlan
 from moreaugrad.runs.plans.maps import (
     COMMON,
@@ -38,7 +38,7 @@ from moreaugrad.runs.plans.maps import (
     read_metrics,
     read_parts,
 )
-from moreaugrad.runs.plans.option import Plan, options
+from moreaugrad.runs.plans.option import Plan, options, plan_in
 from moreaugrad.runs.plans.text import Settings
 from moreaugrad.runs.report import ReportRun
 from moreaugrad.settings import Documented, nearest
@@ -245,7 +245,11 @@ def _with(plan: P, given: Mapping[str, Any]) -> P:
 
 def _replaced(plan: P, place: Sequence[str], value: Any) -> P:
     head, *rest = place
-    return replace(plan, **{head: _replaced(getattr(plan, head), rest, value) if rest else value})
+    if rest:
+        kind = plan_in(get_type_hints(type(plan))[head])
+        assert kind is not None
+        value = _replaced(getattr(plan, head) or kind(), rest, value)
+    return replace(plan, **{head: value})
 
 
 def prepared(
@@ -258,14 +262,14 @@ def prepared(
         plan = replace(plan, model=replace(plan.model, name=model))
     elif not isinstance(model, (nn.Module, LoadedModel)):
         raise TypeError(f"model: expected a name, a torch module or a LoadedModel, got {model!r}")
-    elif plan.model != ModelPlan() or plan.compute != ComputePlan():
+    elif plan.model != type(plan.model)() or plan.compute != ComputePlan():
         raise ValueError(
             "model: a network in memory is used as it is: its weights, preprocessing and device "
             "are its own"
         )
     else:
         network = Network.of(model, data if isinstance(data, Tensor) else None)
-        plan = replace(plan, model=ModelPlan(name=network.model.name))
+        plan = replace(plan, model=type(plan.model)(name=network.model.name))
     inputs: Inputs | None = None
     common = target is None or isinstance(target, (int, str))
     if isinstance(data, Tensor):

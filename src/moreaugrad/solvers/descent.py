@@ -98,14 +98,19 @@ class Descent(ABC):
         """The next step length after an accepted step, given h's curvature along it, `[B]` each."""
 
     def solve(
-        self, problem: MoreauProblem, start: Tensor | None = None, allowed: Tensor | None = None
+        self,
+        problem: MoreauProblem,
+        start: Tensor | None = None,
+        allowed: Tensor | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> Solution:
         """Minimise for each sample, from `start` (default: the problem's).
 
-        allowed: most evaluations of each sample, `[B]` (default: `max_evaluations`).
+        allowed: most evaluations of each sample, `[B]` (default: `max_evaluations`). known: what
+        `problem.value_and_grad` has found at the start, which is then not evaluated.
         """
         u = problem.start if start is None else start
-        state = self._begin(problem, u, self.limit(problem) if allowed is None else allowed)
+        state = self._begin(problem, u, self.limit(problem) if allowed is None else allowed, known)
         out = Collector(u)
         for iteration in range(self.max_steps + 1):
             error, residual = self._accuracy(state)
@@ -139,8 +144,14 @@ class Descent(ABC):
         most = torch.iinfo(torch.long).max if self.max_evaluations is None else self.max_evaluations
         return torch.full_like(problem.eta, most, dtype=torch.long)
 
-    def _begin(self, problem: MoreauProblem, u: Tensor, allowed: Tensor) -> _State:
-        value, grad = problem.value_and_grad(u)
+    def _begin(
+        self,
+        problem: MoreauProblem,
+        u: Tensor,
+        allowed: Tensor,
+        known: tuple[Tensor, Tensor] | None,
+    ) -> _State:
+        value, grad = problem.value_and_grad(u) if known is None else known
         count = torch.zeros(len(u), dtype=torch.long, device=u.device)
         nothing = u.new_zeros(len(u))
         state = _State(
@@ -161,7 +172,7 @@ class Descent(ABC):
             best_error=nothing + torch.inf,
             waited=count,
             steps=count,
-            evaluations=count + problem.evaluations,
+            evaluations=count + (problem.evaluations if known is None else 0),
             allowed=allowed,
         )
         state.best = state.objective(value, u)

@@ -107,23 +107,25 @@ def solve_for_sparsity(
     penalty, counts, each = problem.penalty, problem.counts, problem.evaluations
     allowed = solver.limit(problem)
     u = problem.start if start is None else start
-    eta = eta_for(penalty.magnitudes(_slope(problem, u)), sparsity, counts)
-    solution = solver.solve(replace(problem, eta=eta), u, allowed - each)
+    known = problem.value_and_grad(u)
+    eta = eta_for(penalty.magnitudes(_slope(problem, u, known)), sparsity, counts)
+    solution = solver.solve(replace(problem, eta=eta), u, allowed - each, known)
     spent = solution.evaluations + each
     best, low, high = solution, torch.zeros_like(eta), torch.full_like(eta, torch.inf)
     for _ in range(rounds):
         off = _zero_groups(solution.values, penalty, counts) - sparsity
         finite = torch.isfinite(solution.values).all(1) & torch.isfinite(solution.eta)
         wrong = off.abs() > CLOSE + 0.5 / counts
-        rows = (wrong & finite & (spent + 3 * each <= allowed)).nonzero()[:, 0]
+        rows = (wrong & finite & (spent + 2 * each <= allowed)).nonzero()[:, 0]
         if len(rows) == 0:
             break
         low = torch.where(off < 0, solution.eta, low)
         high = torch.where(off < 0, high, solution.eta)
         part, u = problem.select(rows), solution.values[rows]
-        eta = eta_for(penalty.magnitudes(_slope(part, u)), sparsity, counts[rows])
+        known = part.value_and_grad(u)
+        eta = eta_for(penalty.magnitudes(_slope(part, u, known)), sparsity, counts[rows])
         eta = _between(low[rows], high[rows], eta)
-        refined = solver.solve(replace(part, eta=eta), u, (allowed - spent)[rows] - each)
+        refined = solver.solve(replace(part, eta=eta), u, (allowed - spent)[rows] - each, known)
         spent[rows] += refined.evaluations + each
         solution = _updated(solution, rows, refined)
         now, before = (_zero_groups(one.values, penalty, counts) for one in (solution, best))
@@ -147,9 +149,9 @@ def _between(low: Tensor, high: Tensor, eta: Tensor) -> Tensor:
     return torch.where((low < eta) & (eta < high), eta, middle)
 
 
-def _slope(problem: MoreauProblem, u: Tensor) -> Tensor:
-    """grad f(x + u), `[B, n]`."""
-    return problem.value_and_grad(u)[1] - u / problem.rho[:, None]
+def _slope(problem: MoreauProblem, u: Tensor, known: tuple[Tensor, Tensor]) -> Tensor:
+    """grad f(x + u), `[B, n]`, of what `value_and_grad` found at u."""
+    return known[1] - u / problem.rho[:, None]
 
 
 def _updated(solution: Solution, rows: Tensor, part: Solution) -> Solution:

@@ -7,29 +7,83 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from moreaugrad.explainers import METHODS, Explainer, build
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.registry import choose
 from moreaugrad.score.checks import ForwardError
-from moreaugrad.score.hooks import name_of
 from moreaugrad.settings import expect
 from moreaugrad.text.encoding import Encoded
 from moreaugrad.text.reading import PHRASE, PLACE, LanguageModel, Reader, Task
 from moreaugrad.text.targets import Aim
 
 PHRASE_SCORES = ("log-probability", "probability", "logit")
+INDEX = "index"
+"""The setting of methods with groups that says which tokens are one."""
+
+
+def check_method(method: str) -> None:
+    """Errors: ValueError for one whose maps are not those of token vectors."""
+    known = METHODS[method].defaults()
+    if "layer" not in known or "cam_layer" in known:
+        raise ValueError(
+            f"method: expected one whose map is that of the token vectors, got {method}, which "
+            "explains the input itself"
+        )
+
+
+def usual_settings(language: LanguageModel, task: Task) -> dict[str, Any]:
+    """Settings of methods on a model, where they are not given. "group" is for those with groups"""
+    found: dict[str, Any] = {"layer": language.layer_name, "group": "tokens"}
+    if task is Task.NEXT:
+        found["score"] = "log-probability"
+    elif (problem := getattr(language.config, "problem_type", None)) in PROBLEMS:
+        found["task"] = PROBLEMS[problem]
+    return found
+
+
+PROBLEMS = {"multi_label_classification": "multilabel", "regression": "regression"}
+"""Kinds of task by the name that transformers has for them."""
+
+
+def explainer_of(
+    method: str, language: LanguageModel, task: Task, settings: Mapping[str, Any]
+) -> Explainer:
+    """The method for any text of a model. Errors: ValueError for settings that do not fit."""
+    check_method(method)
+    usual = usual_settings(language, task)
+    if "group" not in METHODS[method].defaults():
+        del usual["group"]
+    return build(method, Reader(language.module, task), **{**usual, **settings})
+
+
+def arguments_of(
+    language: LanguageModel, read: Sequence[Encoded], aims: Sequence[Aim]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The ids `[B, L]` of texts of one length, and a reader's further arguments by name."""
+    phrases = [aim.phrase[:-1] for aim in aims]
+    rows = [encoded.followed_by(phrase) for encoded, phrase in zip(read, phrases, strict=True)]
+    further = {
+        name: language.rows([columns[name] for _, columns in rows])
+        for name in language.taken(read[0].further)
+    }
+    if aims[0].place is not None:
+        further[PLACE] = language.rows([aim.place for aim in aims])
+    if aims[0].phrase:
+        further[PHRASE] = language.rows([aim.phrase for aim in aims])
+    return language.rows([row for row, _ in rows]), further
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batches:
-    """A method with its settings, for texts of a language model."""
+    """A method, for texts of a language model."""
 
     language: LanguageModel
     task: Task
-    method: str
-    settings: Mapping[str, Any]
+    explainer: Explainer
+    """As of `explainer_of`."""
     words: bool
     """Whether words are the groups of a method that has groups; otherwise tokens are."""
     special: bool
@@ -46,7 +100,7 @@ class Batches:
             )
         batches: dict[Hashable, list[int]] = {}
         for number, (encoded, aim) in enumerate(zip(read, aims, strict=True)):
-            batches.setdefault(self._key(encoded, aim), []).append(number)
+            batches.setdefault(self.key(encoded, aim), []).append(number)
         found: dict[int, Explanation] = {}
         for numbers in batches.values():
             before = len(found)
@@ -55,7 +109,7 @@ class Batches:
                 if report is not None:
                     report(before + done, len(read))
 
-            explanation = self._together(
+            explanation = self.together(
                 [read[number] for number in numbers],
                 [aims[number] for number in numbers],
                 None if ids is None else [ids[number] for number in numbers],
@@ -64,33 +118,24 @@ class Batches:
             found |= zip(numbers, explanation, strict=True)
         return [found[number] for number in range(len(read))]
 
-    def _key(self, encoded: Encoded, aim: Aim) -> Hashable:
+    def key(self, encoded: Encoded, aim: Aim) -> Hashable:
         """What texts that are explained together have in common."""
         groups = tuple(self._groups(encoded)) if self._grouped else None
         return len(encoded), groups, aim.index is None, len(aim.phrase)
 
-    def _together(
+    def together(
         self, read: Sequence[Encoded], aims: Sequence[Aim], ids: Sequence[int] | None,
-        progress: Progress,
+        progress: Progress | None,
     ) -> Explanation:  # fmt: skip
-        phrases = [aim.phrase[:-1] for aim in aims]
-        rows = [encoded.followed_by(phrase) for encoded, phrase in zip(read, phrases, strict=True)]
-        further = {
-            name: self.language.rows([columns[name] for _, columns in rows])
-            for name in self.language.taken(read[0].further)
-        }
-        if aims[0].place is not None:
-            further[PLACE] = self.language.rows([aim.place for aim in aims])
-        if phrases[0]:
-            further[PHRASE] = self.language.rows([aim.phrase for aim in aims])
-        tail = [False] * len(phrases[0])
+        """The explanation of texts with the same `key`."""
+        tokens, further = arguments_of(self.language, read, aims)
+        tail = [False] * (tokens.shape[1] - len(read[0]))
         mask = self.language.rows([self._explained(encoded) + tail for encoded in read]).bool()
-        explainer = self.explainer(list(further), read[0], aims[0])
         classes = [aim.index for aim in aims if aim.index is not None] or None
         try:
-            found = explainer.explain(
-                self.language.rows([row for row, _ in rows]), classes, tuple(further.values()),
-                ids=ids, mask=None if bool(mask.all()) else mask, progress=progress,
+            found = self._explainer(list(further), read[0], aims[0]).explain(
+                tokens, classes, tuple(further.values()), ids=ids,
+                mask=None if bool(mask.all()) else mask, progress=progress,
             )  # fmt: skip
         except ForwardError as error:
             if "padding token" not in str(error):
@@ -99,43 +144,28 @@ class Batches:
                 f"{error}: set model.config.pad_token_id, for example to tokenizer.eos_token_id; "
                 "no text is padded"
             ) from error
-        noted = {"layer": name_of(self.language.module, self.language.layer)}
-        if phrases[0]:
-            noted["score"] = self._kind
-        return replace(found, settings={**found.settings, **noted})
+        if aims[0].phrase:
+            kind = {"score": self.explainer.score}
+            found = replace(found, settings={**found.settings, **kind})
+        return found
 
-    def explainer(self, names: Sequence[str], encoded: Encoded, aim: Aim) -> Explainer:
-        """The method for such texts. names: of the reader's further arguments.
-
-        Errors: ValueError for settings that do not fit.
-        """
-        own: dict[str, Any] = {"layer": self.language.layer, **self.settings}
-        known = METHODS[self.method].defaults()
-        if "cam_layer" in known:
-            raise ValueError(
-                f"method: expected one whose map is that of the token vectors, got {self.method}, "
-                "which explains the input itself"
-            )
-        if "group" in known:
-            own["group"] = "tokens"
+    def _explainer(self, names: Sequence[str], encoded: Encoded, aim: Aim) -> Explainer:
+        """The method for such texts. names: of the reader's further arguments."""
+        own: dict[str, Any] = {}
         if self._grouped:
             labels = self._groups(encoded)
             more = len(aim.phrase[:-1])
-            own["index"] = torch.tensor(labels + [len(encoded) + at for at in range(more)])
-        kind = "logit"
+            own[INDEX] = torch.tensor(labels + [len(encoded) + at for at in range(more)])
+        kind = self.explainer.score
         if aim.phrase:
-            kind = choose("score of a phrase", self._kind, PHRASE_SCORES)
+            choose("score of a phrase", kind, PHRASE_SCORES)
             own |= {"score": "logit", "task": "regression"}
         reader = Reader(self.language.module, self.task, names, kind)
-        return build(self.method, reader, **own)
-
-    @property
-    def _kind(self) -> str:
-        return str(self.settings.get("score", "logit"))
+        return replace(self.explainer, forward_func=reader, **own)
 
     @property
     def _grouped(self) -> bool:
-        return self.words and "index" in METHODS[self.method].defaults()
+        return self.words and hasattr(self.explainer, INDEX)
 
     def _groups(self, encoded: Encoded) -> list[int]:
         """The label of each position: the same for the tokens of a word."""

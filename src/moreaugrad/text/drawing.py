@@ -82,14 +82,19 @@ def html(several: Sequence[Drawn]) -> str:
     return "\n".join(map(_html_text, several, last))
 
 
-def _html_text(drawn: Drawn, legend: bool) -> str:
-    facts = " · ".join(map(markup.escape, map(visible, drawn.facts)))
-    body = "".join(
+def html_lines(drawn: Drawn) -> str:
+    """The highlighted text alone."""
+    return "".join(
         f'<div dir="auto" style="{LINE}">'
         + "".join(_html_piece(piece, drawn.depth(piece)) for piece in line)
         + "</div>"
         for line in drawn.lines
     )
+
+
+def _html_text(drawn: Drawn, legend: bool) -> str:
+    facts = " · ".join(map(markup.escape, map(visible, drawn.facts)))
+    body = html_lines(drawn)
     below = f'<div style="{SMALL}">{markup.escape(drawn.legend)}</div>' if legend else ""
     return f'<div style="{FIGURE}"><div style="{SMALL}">{facts}</div>{body}{below}</div>'
 

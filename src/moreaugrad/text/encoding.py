@@ -172,9 +172,9 @@ def _span(start: int, end: int, sentence: str) -> Span:
 
 
 def encode(
-    tokenizer: Tokenizer, sentences: Sentences, number: int, limit: int | None, truncate: bool
+    tokenizer: Tokenizer, sentences: Sentences, name: str, limit: int | None, truncate: bool
 ) -> Encoded:
-    """A text's token ids. number: of the text, for messages. limit: tokens that the model takes.
+    """A text's token ids. name: of the text, for messages. limit: tokens that the model takes.
 
     Errors: ValueError for a text that is empty or too long, and for a tokenizer that fails.
     """
@@ -184,16 +184,15 @@ def encode(
     if limit is not None and len(found) > limit:
         if not (truncate and hasattr(tokenizer, "convert_ids_to_tokens")):
             raise ValueError(
-                f"texts: text {number} has {len(found)} tokens and the model takes {limit}; "
-                "explain its parts one by one, or its beginning with truncate=True"
+                f"{name}: expected at most {limit} tokens, which the model takes, got "
+                f"{len(found)}: explain its parts one by one, or its beginning alone with "
+                "truncate=True (--truncate)"
             )
         shorter = _called(tokenizer, sentences, truncation=True, max_length=limit)
         note = f"only {limit} of {len(found)} tokens were read: the text was truncated"
         found = replace(shorter, note=note)
     if not found.own:
-        raise ValueError(
-            f"texts: expected texts with at least one token, got {sentences[0]!r} as text {number}"
-        )
+        raise ValueError(f"{name}: expected a text with at least one token, got {sentences[0]!r}")
     return found
 
 

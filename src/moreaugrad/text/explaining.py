@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,21 +10,20 @@ from torch import Tensor, nn
 from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.registry import choose
 from moreaugrad.settings import expect
-from moreaugrad.text.batches import Batches
-from moreaugrad.text.encoding import Encoded, Sentences, Tokenizer, encode
+from moreaugrad.text.batches import Batches, explainer_of
+from moreaugrad.text.encoding import Sentences
 from moreaugrad.text.explanation import (
     AUTO,
     GROUPS,
-    PRODUCT,
-    SUM,
     TOKENS,
     VALUES,
     WORDS,
     TextExplanation,
     TextExplanations,
+    value_of,
 )
-from moreaugrad.text.reading import LanguageModel, Task
-from moreaugrad.text.targets import Classes, TextTarget, one_each
+from moreaugrad.text.model import TextModel
+from moreaugrad.text.targets import TextTarget, one_each
 
 Texts = str | Iterable[str | tuple[str, str]]
 """A text, or several; a pair of sentences is a tuple among several."""
@@ -83,66 +81,39 @@ def explain(
     """
     if texts is None:
         model, tokenizer, texts = _of_pipeline(model, tokenizer)
-    if not callable(tokenizer):
-        raise TypeError(
-            "tokenizer: expected one of transformers, or a function, got "
-            f"{type(tokenizer).__name__}"
-        )
     choose("groups", groups, GROUPS)
     choose("values", values, (AUTO, *VALUES))
-    language = LanguageModel.of(model, layer)
-    _check_vocabulary(tokenizer, language.vocabulary)
+    reader = TextModel.of(model, tokenizer, layer)
     read = [
-        _encoded(language, tokenizer, sentences, number, truncate)
+        reader.encoded(sentences, f"texts[{number}]", truncate=truncate)
         for number, sentences in enumerate(_sentences(texts))
     ]
-    task, count = language.outputs(
-        language.rows([read[0].ids]),
-        {name: language.rows([read[0].further[name]]) for name in language.taken(read[0].further)},
-    )
-    config = language.config
-    known = getattr(config, "id2label", None)
-    classes = Classes.of(task, count, labels, known, tokenizer, language.vocabulary)
-    if task is Task.NEXT:
-        read = [encoded.kept([*range(encoded.own[-1] + 1)]) for encoded in read]
-        settings = {"score": "log-probability"} | settings
-    elif (problem := getattr(config, "problem_type", None)) in PROBLEMS:
-        settings = {"task": PROBLEMS[problem]} | settings
+    classes = reader.classes(read[0], labels)
+    read = list(map(classes.read, read))
     if groups == WORDS and not all(encoded.words() for encoded in read):
         raise ValueError(
             "groups: expected 'tokens', because this tokenizer does not say which characters its "
             "tokens are (offset_mapping; tokenizers of transformers do if is_fast)"
         )
+    explainer = explainer_of(method, reader.language, classes.task, settings)
     batches = Batches(
-        language=language, task=task, method=method, settings=settings, words=groups == WORDS,
+        language=reader.language, task=classes.task, explainer=explainer, words=groups == WORDS,
         special=special,
     )  # fmt: skip
     aims = [
         classes.aim(each, encoded)
         for each, encoded in zip(one_each(target, len(read)), read, strict=True)
     ]
-    if values == AUTO:
-        values = SUM if batches.explainer((), read[0], aims[0]).multiplies_by_inputs else PRODUCT
     with reporting(progress, method) as report:
         found = batches.explained(read, aims, ids, report)
     return TextExplanations(
         tuple(
             TextExplanation.of(
-                encoded, explanation, values, groups, place=aim.place,
-                target=aim.text or classes.name(int(explanation.target)),
-                prediction=None if aim.phrase else classes.name(int(explanation.prediction)),
-                notes=tuple(filter(None, [encoded.note])),
+                encoded, explanation, value_of(values, explainer), groups, classes, aim
             )
             for encoded, aim, explanation in zip(read, aims, found, strict=True)
         )
-    )  # fmt: skip
-
-
-PROBLEMS = {"multi_label_classification": "multilabel", "regression": "regression"}
-"""Kinds of task by the name that transformers has for them."""
-LEAST, SLACK = 128, 0.02
-"""Rows of a table of token vectors that may be unused, as a number and as a fraction: tables are
-padded to round sizes."""
+    )
 
 
 def _of_pipeline(pipeline: Any, texts: Any) -> tuple[Any, Any, Any]:
@@ -172,35 +143,3 @@ def _sentences(texts: object) -> list[Sentences]:
                 f"texts: expected texts, or pairs of them, got {listed[number]!r} as text {number}"
             )
     return found
-
-
-def _encoded(
-    language: LanguageModel, tokenizer: Tokenizer, sentences: Sentences, number: int, truncate: bool
-) -> Encoded:
-    """Errors: ValueError as `encode`, and for ids that the model does not have."""
-    found = encode(tokenizer, sentences, number, language.limit, truncate)
-    size = language.vocabulary
-    wrong = [own for own in found.ids if own < 0 or (size is not None and own >= size)]
-    if wrong:
-        raise ValueError(
-            f"tokenizer: expected ids from 0 to {(size or 0) - 1}, which the model has, got "
-            f"{wrong[0]} in text {number}: give the model's own tokenizer"
-        )
-    return found
-
-
-def _check_vocabulary(tokenizer: Tokenizer, size: int | None) -> None:
-    """Errors: ValueError for a tokenizer with more tokens than the model. Warns of far fewer."""
-    if size is None or not hasattr(tokenizer, "convert_ids_to_tokens"):
-        return
-    own = len(tokenizer)  # type: ignore[arg-type]
-    if own > size:
-        raise ValueError(
-            f"tokenizer: expected at most {size} tokens, the size of the model's vocabulary, got "
-            f"one of {own}: give the model's own tokenizer"
-        )
-    if size - own > max(LEAST, SLACK * size):
-        warnings.warn(
-            f"tokenizer: it has {own} tokens and the model {size}; is it the model's own?",
-            stacklevel=3,
-        )

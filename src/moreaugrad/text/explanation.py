@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor
 
+from moreaugrad.explainers import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.extras import required
+from moreaugrad.files.units import Record
 from moreaugrad.registry import choose
 from moreaugrad.settings import Documented
 from moreaugrad.text import drawing
 from moreaugrad.text.drawing import Drawn, Piece
 from moreaugrad.text.encoding import Encoded, Span, Word
+from moreaugrad.text.targets import Aim, Classes
 
 if TYPE_CHECKING:
     import pandas
@@ -77,8 +81,9 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
 
     @classmethod
     def of(
-        cls, encoded: Encoded, explanation: Explanation, value: str, groups: str, **others: Any
-    ) -> TextExplanation:
+        cls, encoded: Encoded, explanation: Explanation, value: str, groups: str, classes: Classes,
+        aim: Aim,
+    ) -> TextExplanation:  # fmt: skip
         """From the map of one text, whose first positions are those of `encoded`."""
         places = [at for at, real in enumerate(encoded.real) if real]
         shown = encoded.kept(places)
@@ -94,7 +99,10 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
             value=value,
             groups=groups,
             explanation=explanation,
-            **others,
+            target=aim.text or classes.name(int(explanation.target)),
+            prediction=None if aim.phrase else classes.name(int(explanation.prediction)),
+            place=aim.place,
+            notes=tuple(filter(None, [encoded.note])),
         )
 
     @property
@@ -129,16 +137,11 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
         mask = self.explanation.mask
         return any(self.special) and isinstance(mask, Tensor) and not bool(mask.all())
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """A row for each token: its value, and its word with the word's value.
-
-        Errors: ImportError without pandas.
-        """
-        pandas = required("pandas", "pandas", "to_pandas()")
-
+    def rows(self) -> list[dict[str, Any]]:
+        """One for each token: its value, and its word with the word's value."""
         word_of = {at: number for number, word in enumerate(self.words) for at in word.tokens}
         whole = self.word_values.tolist()
-        rows = [
+        return [
             {
                 "token": token,
                 "value": value,
@@ -153,7 +156,17 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
                 zip(self.tokens, self.values.tolist(), self.spans, strict=True)
             )
         ]
-        return pandas.DataFrame(rows).astype({"start": "Int64", "end": "Int64"})
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """`rows` as a data frame. Errors: ImportError without pandas."""
+        pandas = required("pandas", "pandas", "to_pandas()")
+
+        return pandas.DataFrame(self.rows()).astype({"start": "Int64", "end": "Int64"})
+
+    def record(self) -> Record:
+        """What is drawn, as plain values; `drawn` reads it."""
+        lines = [[_plain(piece) for piece in line] for line in self._pieces()]
+        return {"value": self.value, "held": self.held, "lines": lines}
 
     def to_terminal(self) -> str:
         """The highlighted text with ANSI colours, for `print`."""
@@ -184,11 +197,7 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
             facts.append(f"prediction: {self.prediction}")
         kind = self.explanation.settings.get("score", "score")
         facts += [f"{kind}: {self.score:.4g}", self.explanation.method, self.status, *self.notes]
-        signs = "orange: raises the score; blue, underlined: lowers it"
-        if self.value == NORM:
-            signs = "orange: strong"
-        held = "; special tokens were held constant" if self.held else ""
-        return Drawn(self._pieces(), facts, f"{signs} ({self.meaning}){held}")
+        return Drawn(self._pieces(), facts, legend(self.value, held=self.held))
 
     def _pieces(self) -> list[list[Piece]]:
         """The pieces of each sentence. Tokens of the same characters, as those of an emoji, are one
@@ -219,6 +228,34 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
             for line, text, end in zip(found, self.sentences, read, strict=True):
                 line += drawing.between(text[end:])
         return found
+
+
+def _plain(piece: Piece) -> list[Any]:
+    """A value that is not finite is null, which JSON can say."""
+    known = piece.value is not None and math.isfinite(piece.value)
+    return [piece.text, piece.value if known else None, piece.special, piece.unread]
+
+
+def drawn(record: Mapping[str, Any], facts: Sequence[str] = ()) -> Drawn:
+    """The highlighted text of a `TextExplanation.record`. facts: what is written above it."""
+    lines = [[Piece(*piece) for piece in line] for line in record["lines"]]
+    return Drawn(lines, facts, legend(record["value"], held=record["held"]))
+
+
+def legend(value: str, *, held: bool) -> str:
+    """What colours mean. value: see `VALUES`. held: special tokens have none."""
+    signs = "orange: raises the score; blue, underlined: lowers it"
+    if value == NORM:
+        signs = "orange: strong"
+    kept = "; special tokens were held constant" if held else ""
+    return f"{signs} ({VALUES[value]}){kept}"
+
+
+def value_of(values: str, explainer: Explainer) -> str:
+    """How values are made of a method's maps, where that is "auto"."""
+    if values != AUTO:
+        return choose("values", values, VALUES)
+    return SUM if explainer.multiplies_by_inputs else PRODUCT
 
 
 @dataclass(frozen=True, eq=False, repr=False)

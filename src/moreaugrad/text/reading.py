@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, partial
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad.score.forward import forward
-from moreaugrad.score.hooks import hooked, resolve
+from moreaugrad.score.hooks import hooked, name_of, resolve
 from moreaugrad.score.outputs import tensor_output
 from moreaugrad.score.targets import log_probability
 
@@ -37,20 +37,29 @@ class Reader(nn.Module):
     """A model's outputs for what is explained, `[B, K]`.
 
     Of token outputs those at `place` `[B]`; of outputs for the next token the last ones, or the
-    score of the `phrase` `[B, T]` whose tokens, without the last, end the ids.
+    score of the `phrase` `[B, T]` whose tokens, without the last, end the ids. Its modules have the
+    names that they have in the model.
     """
 
-    def __init__(self, model: nn.Module, task: Task, names: Sequence[str], kind: str) -> None:
+    def __init__(
+        self, model: nn.Module, task: Task, names: Sequence[str] = (), kind: str = "logit"
+    ) -> None:
         """names: of the further arguments, in their order; PLACE and PHRASE are not the model's.
         kind: of a phrase's score."""
         super().__init__()
         self.model, self.task, self.names, self.kind = model, task, tuple(names), kind
         self.fixed = {"use_cache": False} if "use_cache" in arguments(model) else {}
         self.training = model.training
+        needed = [name for name, one in _parameters(model).items() if one.default is one.empty]
+        self.ones = [name for name in MASKS if name in needed and name not in names]
+
+    def named_modules(self, *args: Any, **named: Any) -> Iterator[tuple[str, nn.Module]]:
+        yield from self.model.named_modules(*args, **named)
 
     def forward(self, ids: Tensor, *further: Tensor) -> Tensor:
         named = dict(zip(self.names, further, strict=True))
         place, phrase = named.pop(PLACE, None), named.pop(PHRASE, None)
+        named |= {name: torch.ones_like(ids) for name in self.ones}
         outputs = tensor_output(self.model(ids, **named, **self.fixed))
         if self.task is Task.TEXT:
             return outputs
@@ -65,9 +74,17 @@ class Reader(nn.Module):
         return found.exp() if self.kind == "probability" else found
 
 
+MASKS = ("attention_mask",)
+"""Arguments that are 1 at real tokens, where a model needs them and none are given."""
+
+
 def arguments(model: nn.Module) -> list[str]:
     """The names of a module's arguments."""
-    return list(inspect.signature(model.forward).parameters)
+    return list(_parameters(model))
+
+
+def _parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(model.forward).parameters
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +112,10 @@ class LanguageModel:
                 f"{', '.join(tables) or 'none'}: give layer="
             )
         return cls(module=module, layer=next(iter(tables.values())))
+
+    @property
+    def layer_name(self) -> str:
+        return name_of(self.module, self.layer)
 
     @property
     def device(self) -> torch.device:

@@ -61,6 +61,10 @@ class Classes:
         names = None if own is None else tuple(str(own[index]) for index in sorted(own))
         return cls(task=task, count=count, labels=names, tokenizer=None)
 
+    def read(self, encoded: Encoded) -> Encoded:
+        """What the model reads: no special tokens at the end of a text that goes on."""
+        return encoded.kept([*range(encoded.own[-1] + 1)]) if self.task is Task.NEXT else encoded
+
     def name(self, index: int) -> str:
         """Of a class: its label, its token as text, or its number."""
         if self.labels is not None:
@@ -74,9 +78,9 @@ class Classes:
             if not isinstance(target, tuple) or len(target) != 2:
                 shown = ", ".join(f"{at} {encoded.tokens[at]!r}" for at in encoded.own[:8])
                 raise ValueError(
-                    "target: expected (class, token), the token by its number or as a word that "
-                    f"occurs once, because the model classifies tokens; got {target!r}. Tokens: "
-                    f"{shown}"
+                    "target: expected (class, token), on the command line CLASS@TOKEN, the token "
+                    "by its number or as a word that occurs once, because the model classifies "
+                    f"tokens; got {target!r}. Tokens: {shown}"
                 )
             wanted, token = target
             return Aim(index=self._index(wanted), place=_place(token, encoded))

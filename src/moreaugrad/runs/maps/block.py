@@ -19,7 +19,7 @@ from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.rows import map_record
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
-from moreaugrad.pictures import Style, draw
+from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import tensor_name
 from moreaugrad.runs.directory import problem
 from moreaugrad.runs.engine import Files, Watch
@@ -122,9 +122,9 @@ class Block:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                clean = method.explainer.explain(
-                    x, setup.targets(rows, method), ids=setup.ids(rows),
-                    progress=self.meter.progress(method),
+                clean = setup.inputs.explain(
+                    rows, x, method.network, method.explainer, setup.targets(rows, method),
+                    ids=setup.ids(rows), progress=self.meter.progress(method),
                 )  # fmt: skip
         except Exception as error:
             why = problem(error)
@@ -137,9 +137,9 @@ class Block:
             return
         notes = list(dict.fromkeys(str(item.message) for item in caught))
         for row, found in enumerate(self._measures(rows, x).of_clean(clean)):
-            one, target = rows[row], int(clean.target[row])
+            one = rows[row]
             record = {
-                "target": {"class": target, "label": method.network.label(target)},
+                **setup.inputs.described(one, clean[row], method.explainer, method.network),
                 "map": map_record(clean, row),
                 **({"warnings": notes} if notes and setup.explains else {}),
                 **found,
@@ -222,23 +222,21 @@ class Block:
         tensors = {"map": found.parts[0][0].cpu().contiguous()}
         if isinstance(found.z_scores, Tensor):
             tensors["z_scores"] = found.z_scores[0].half().cpu().contiguous()
-        values, style = tensors["map"], Style(**vars(plan.style))
-        pixels = network.model.preprocess.pixels(x)
-        under = pixels if values.shape[-2:] == pixels.shape[:2] else None
-        drawable = bool(values.isfinite().all()) and values.ndim <= 3
-        views = draw(values, under, style, tensors.get("z_scores")) if drawable else {}
         shown: dict[str, Any] = {
             "input": one.item.name, "model": network.model.name, "method": method.name,
             "settings": plain_settings(method.explainer), "target": record["target"],
         }  # fmt: skip
+        views = self.setup.inputs.drawn(
+            one, x, found, method.explainer, network, Style(**vars(plan.style)), shown
+        )
         about = {**shown, "map": record["map"], "metrics": record["metrics"]}
         # One entry of metadata: the order of several is not fixed, and the bytes have to be.
         words = {"moreaugrad": json.dumps(about, sort_keys=True, ensure_ascii=False)}
         stem = f"{self.setup.folders[one.index]}/{method.label}"
         self.exported |= {
             f"{stem}.safetensors": save(tensors, metadata=words),
-            **{f"{stem}.{name}": EXPORTERS[name](values) for name in plan.export},
-            **{f"{stem}.{view}.png": image.png(shown) for view, image in views.items()},
+            **{f"{stem}.{name}": EXPORTERS[name](tensors["map"]) for name in plan.export},
+            **{f"{stem}.{end}": data for end, data in views.items()},
         }
 
 

@@ -20,7 +20,6 @@ from moreaugrad.explainers.captum import CaptumMethod
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.quality import is_level, tolerance_of
 from moreaugrad.files.foreign import number_name
-from moreaugrad.models import LoadedModel
 from moreaugrad.registry import choose
 from moreaugrad.reports.folder import swept_label
 from moreaugrad.runs.directory import line
@@ -70,7 +69,8 @@ def plain_settings(explainer: Explainer) -> dict[str, Any]:
 def notes_on(methods: Sequence[Method], inputs: Inputs) -> list[str]:
     """What a user should know of methods that draw from inputs where there is only one, and of
     those whose cost is not known."""
-    alone = [m.label for m in methods if _draws(m.name)] * (len(inputs.chosen) == 1)
+    one = len(inputs.chosen) == 1 and not inputs.of_texts
+    alone = [m.label for m in methods if _draws(m.name)] * one
     unforeseen = [
         f"{m.label}: how many network passes a map takes is not known beforehand, estimates "
         f"count {m.explainer.budget()}"
@@ -118,16 +118,22 @@ def _spelt_out(
     given: Settings,
     common: Settings,
     seed: int,
-    model: LoadedModel,
+    network: Network,
     inputs: Inputs | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """A method's name in the registry and its settings: its own, the common ones that it has, the
-    run's seed, and what the preprocessing divides by and baselines where it asks for that."""
+    run's seed, and what its kind of input and baselines ask for."""
     name = method_name(label, given)
     own = {key: value for key, value in given.items() if key != "method"}
-    std = {} if "layer" in own else {"std": list(model.preprocess.std)}
-    several = inputs is not None and len(inputs.chosen) > 1 and _draws(name)
-    usual = {**std, "seed": seed, **({"baselines": INPUTS} if several else {}), **common}
+    usual: dict[str, Any] = {"seed": seed}
+    if inputs is not None and inputs.of_texts:
+        usual |= inputs.settings(network)
+    else:
+        if "layer" not in own:
+            usual["std"] = list(network.model.preprocess.std)
+        if inputs is not None and len(inputs.chosen) > 1 and _draws(name):
+            usual["baselines"] = INPUTS
+    usual |= common
     free = {k: v for k, v in usual.items() if k not in own and takes(name, k, v)}
     return name, {**own, **free}
 
@@ -168,11 +174,11 @@ def made(
 ) -> list[Method]:  # fmt: skip
     """inputs: of the run, which methods may draw baselines from. Errors: ValueError for settings
     that a method does not have or take."""
-    model = network.model
-    named = {k: _spelt_out(k, own, common, seed, model, inputs) for k, own in methods.items()}
+    named = {k: _spelt_out(k, own, common, seed, network, inputs) for k, own in methods.items()}
+    module = network.model.module if inputs is None else inputs.module(network)
     return [
         Method(label=prefix + label, name=name, network=network, target=target,
-               explainer=built(name, model.module, _with_baselines(settings, network, inputs)))
+               explainer=built(name, module, _with_baselines(settings, network, inputs)))
         for label, (name, settings) in named.items()
     ]  # fmt: skip
 
@@ -194,7 +200,7 @@ def swept(
             "as a fixed setting too: leave one out"
         )
     check_settings(common, {name: sweep.settings})
-    _, settings = _spelt_out(name, sweep.settings, common, seed, network.model, inputs)
+    _, settings = _spelt_out(name, sweep.settings, common, seed, network, inputs)
     settings.pop(over, None)
     values = sweep.values or USUAL.get(over, ())
     if not values and over == "eta" and "sparsity" in known:
@@ -324,5 +330,5 @@ class _AttackMaker:
             module = self.surrogates[beta]
         if source in self.methods:
             return replace(self.methods[source].explainer, forward_func=module)
-        name, settings = _spelt_out(source, {}, {}, self.plan.seed, self.network.model)
+        name, settings = _spelt_out(source, {}, {}, self.plan.seed, self.network)
         return built(name, module, settings)

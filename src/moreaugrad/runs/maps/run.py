@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -13,7 +13,6 @@ from torch import Tensor
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
-from moreaugrad.pictures import heatmap, photo
 from moreaugrad.reports import page_files
 from moreaugrad.reports.folder import (
     METHODS,
@@ -42,6 +41,7 @@ from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
 from moreaugrad.runs.plans.toml import to_table
 from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.texts import Texts
 
 
 class MapsRun(Run[ExplainPlan | EvaluatePlan]):
@@ -71,13 +71,19 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def settled(self, plan: ExplainPlan | EvaluatePlan) -> ExplainPlan | EvaluatePlan:
         network, inputs = self._at_hand
+        if isinstance(plan, ExplainPlan):
+            plan.check_options()
         threads = plan.compute.threads or (1 if isinstance(plan, EvaluatePlan) else None)
         compute = replace(plan.compute, threads=threads)
         self.network = network or Network.load(plan.model, compute, self.processes)
+        if inputs is None and isinstance(plan, ExplainPlan) and plan.reads:
+            inputs = Texts.open(plan, self.network)
+            plan = replace(plan, text=inputs.asked)
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
         with computing(self.compute):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)
-        found, notes = self.setup.plan, notes_on(self.setup.methods, self.inputs)
+        found = self.setup.plan
+        notes = [*self.inputs.notes, *notes_on(self.setup.methods, self.inputs)]
         if isinstance(found, EvaluatePlan):
             notes = [*notes, *not_aimed_at(found.attacks, found.metrics)]
         self.notes = notes
@@ -143,8 +149,8 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
     def _groups(
         self, images: Sequence[Chosen], network: Network, block: Block
     ) -> Iterator[tuple[list[Chosen], Tensor]]:
-        """Readable images, those of one shape together."""
-        shapes: dict[tuple[int, ...], list[tuple[Chosen, Tensor]]] = {}
+        """Readable inputs, those that are alike together."""
+        alike: dict[Hashable, list[tuple[Chosen, Tensor]]] = {}
         for one in images:
             try:
                 x = self.inputs.input(one, network)
@@ -153,8 +159,9 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                 if one.index not in self._unreadable:
                     block.failed(one, line(error))
                 continue
-            shapes.setdefault(tuple(x.shape), []).append((one, x))
-        for members in shapes.values():
+            key = self.inputs.alike(one, x, network, block.method.explainer)
+            alike.setdefault(key, []).append((one, x))
+        for members in alike.values():
             yield [one for one, _ in members], network.batch([x for _, x in members])
 
     def _seen(self, unit: str) -> Files:
@@ -186,12 +193,9 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                     tensors[f"{one.index}/truth"] = truth
             if self.setup.explains:
                 folder = record["folder"] = self.setup.folders[one.index]
-                pixels = self.network.model.preprocess.pixels(x).permute(2, 0, 1)
-                views = {"input": photo(pixels), "truth": None if truth is None else heatmap(truth)}
-                files |= {
-                    f"{folder}/{name}.png": view.png({"input": one.item.name})
-                    for name, view in views.items() if view is not None
-                }  # fmt: skip
+                content, views = self.inputs.shown(one, x, self.network)
+                record |= content
+                files |= {f"{folder}/{name}": data for name, data in views.items()}
         kept = {f"{unit}.safetensors": tensor_bytes(tensors)} if tensors else {}
         return {**files, **kept, f"{unit}.jsonl": record_lines(records)}
 
@@ -201,7 +205,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         x = self.inputs.input(one, network)
         try:
             task = self.setup.methods[0].explainer.task
-            return x, network.predict(network.batch([x]), task)[0]
+            return x, self.inputs.predictions(one, x, network, task)
         except (ValueError, RuntimeError) as error:
             if not self.setup.explains:
                 raise

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.data.source import CELLS
+from moreaugrad.metrics import METRICS
 from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import COMPARED
 from moreaugrad.runs.inputs import Inputs
@@ -27,9 +28,10 @@ from moreaugrad.runs.maps.methods import (
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, RunMetric, make_metric, metric_settings
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import ComparisonPlan, EvaluatePlan, ExplainPlan
-from moreaugrad.runs.plans.maps import OF_LABEL
+from moreaugrad.runs.plans.maps import OF_LABEL, method_name
 from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import device_memory
+from moreaugrad.text.batches import check_method
 
 LARGE = 2**17
 """Entries of an input of which four are computed together."""
@@ -43,8 +45,8 @@ def block_size(first: Tensor, row_bytes: int) -> int:
     """Images that are computed together: on a CPU by the size of one alone, on a GPU as many as its
     memory has room for. A run that is resumed on a machine like the first has the same units.
 
-    first: an input as a batch of one. row_bytes: what a row of a pass keeps for its gradient, 0
-    where that is not known.
+    first: an input as a batch of one, of a text its token vectors. row_bytes: what a row of a pass
+    keeps for its gradient, 0 where that is not known.
     """
     memory = device_memory(first.device)
     if memory is None or row_bytes == 0:
@@ -117,9 +119,11 @@ def set_up(
     """Errors: ValueError or TypeError for a plan that cannot be run."""
     if not plan.methods and not (isinstance(plan, ExplainPlan) and plan.sweep):
         raise ValueError("methods: expected names, separated by commas, or all; got none")
+    target = None if plan.target == OF_LABEL else inputs.target(plan.target, network)
     first = inputs.first(network)
-    target = None if plan.target == OF_LABEL else network.target(plan.target)
     inputs.targets(inputs.chosen, plan.target, network)
+    if inputs.of_texts and isinstance(plan, ExplainPlan):
+        _check_of_texts(plan)
     if plan.methods:
         check_settings(plan.settings, plan.methods)
     methods = made(plan.methods, plan.settings, plan.seed, network, target, inputs=inputs)
@@ -150,20 +154,35 @@ def set_up(
             f"{needing[0]}: needs ground truth maps, and these data have none; --data cells has "
             "some, CUB-GHA is another"
         )
-    row_bytes = 0
+    changed["model"] = network.resolved(plan.model)
+    row_bytes, like = 0, first
     for one in {id(m.network): m for m in reversed(methods)}.values():
         with one.network.model.sized():
             bound = one.explainer.bind(inputs.first(one.network), one.target)
         row_bytes = max(row_bytes, bound.chunks.row_bytes)
+        like = bound.origin if inputs.of_texts else first
     plan = replace(
-        plan, data=inputs.plan, target=plan.target if plan.target == OF_LABEL else target,
-        model=network.resolved(plan.model), compute=network.compute, settings={},
-        metrics=settings, block=plan.block or block_size(first, row_bytes), **changed,
+        plan, data=inputs.plan, target=plan.target if target is None else target,
+        compute=network.compute, settings={}, metrics=settings,
+        block=plan.block or block_size(like, row_bytes), **changed,
     )  # fmt: skip
     return Setup(
         plan=plan, network=network, inputs=inputs, methods=methods, attacks=attacks,
         metrics=metrics,
     )  # fmt: skip
+
+
+def _check_of_texts(plan: ExplainPlan) -> None:
+    """Errors: ValueError for what is for images alone."""
+    if plan.sweep is not None:
+        raise ValueError("sweep: expected images, got texts, which explain and compare take")
+    for label, given in plan.methods.items():
+        check_method(method_name(label, given))
+    for label, given in plan.metrics.items():
+        if METRICS[str(given.get("metric", label))].kind != "map":
+            raise ValueError(
+                f"metrics: expected those of a map alone for texts, such as gini, got {label}"
+            )
 
 
 def _compared(
@@ -176,7 +195,8 @@ def _compared(
     """The second network's methods. Errors: ValueError that says whose they are."""
     try:
         second = Network.load(compare.model, network.compute, processes)
-        target = second.target(plan.target if compare.target is None else compare.target)
+        asked = plan.target if compare.target is None else compare.target
+        target = inputs.target(asked, second)
         shapes = [n.model.preprocess.input_shape for n in (network, second)]
         if plan.data.source == CELLS and shapes[0] != shapes[1]:
             raise ValueError(
@@ -188,7 +208,7 @@ def _compared(
     except (ValueError, TypeError) as error:
         raise ValueError(f"compare-with, {compare.model.name}: {error}") from error
     spelt_out = replace(
-        compare, target=target, model=second.resolved(compare.model),
+        compare, target=asked if target is None else target, model=second.resolved(compare.model),
         methods={m.label.removeprefix(COMPARED): m.settings for m in methods},
     )  # fmt: skip
     return spelt_out, methods

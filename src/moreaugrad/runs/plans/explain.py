@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Self
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.catalogue import CLEAN
+from moreaugrad.data.texts import TEXT_SUFFIXES, names_texts
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
-from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.maps import (
     ALL,
     EXPORTS,
@@ -21,8 +21,9 @@ from moreaugrad.runs.plans.maps import (
     read_metrics,
     without,
 )
-from moreaugrad.runs.plans.option import Plan, option, part
+from moreaugrad.runs.plans.option import Plan, given_options, option, part
 from moreaugrad.runs.plans.text import Settings, seconds
+from moreaugrad.runs.plans.texts import ReaderPlan, TextPlan
 
 OF_DATA = "data"
 """As `labels` of the published attack: the data set's classes."""
@@ -101,23 +102,25 @@ class ComparisonPlan(Plan):
     target: None is that of the first, by this network's labels.
     """
 
-    model: ModelPlan = part(ModelPlan)
+    model: ReaderPlan = part(ReaderPlan)
     methods: Mapping[str, Settings] = field(default_factory=dict)
     target: int | str | None = None
 
 
 def _second(before: ComparisonPlan | None, text: str) -> ComparisonPlan:
-    return replace(before or ComparisonPlan(), model=ModelPlan(name=text))
+    return replace(before or ComparisonPlan(), model=ReaderPlan(name=text))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainPlan(MapsPlan):
-    """images x methods as files and one page, and a sweep perhaps.
+    """Images, or texts, x methods as files and one page, and a sweep perhaps.
 
     export: further formats of each map. page_images: how many inputs the page shows.
-    compare: another network, to compare with.
+    text: of texts alone. compare: another network, to compare with.
     """
 
+    model: ReaderPlan = part(ReaderPlan)
+    text: TextPlan | None = None
     metrics: Mapping[str, Settings] = option(
         EXPLAINED, METRICS_HELP, read=read_metrics, shown="gini; with ground truth auroc and "
         "average-precision", offers=(ALL, *METRICS),
@@ -142,6 +145,37 @@ class ExplainPlan(MapsPlan):
         None, "A second network, named as --model is, explained by the same methods.",
         "--compare-with", group="Model", read=_second, metavar="TEXT",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        texts = [*map(repr, self.given_texts), *filter(names_texts, self.data.files)]
+        others = [name for name in self.data.files if not names_texts(name)]
+        others += [f"--data {self.data.source}"] if self.data.source else []
+        if texts and others:
+            raise ValueError(
+                f"images and texts: expected the ones or the others, got {others[0]} and {texts[0]}"
+            )
+
+    def check_options(self) -> None:
+        """Errors: ValueError for options of texts where there are none."""
+        given = {} if self.text is None else given_options(self.text)
+        given |= {"--tokenizer": self.model.tokenizer} if self.model.tokenizer else {}
+        if given and not self.reads:
+            option, value = next(iter(given.items()))
+            raise ValueError(
+                f"{option} {value}: is for texts, --text or files that end in "
+                f"{', '.join(TEXT_SUFFIXES)}, and there are none"
+            )
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is of texts."""
+        return bool(self.given_texts) or any(map(names_texts, self.data.files))
+
+    @property
+    def given_texts(self) -> tuple[str, ...]:
+        """Texts that are not in files."""
+        return () if self.text is None else self.text.texts
 
     def with_common(self, name: str, value: Any) -> Self:
         plan, sweep, compare = super().with_common(name, value), self.sweep, self.compare

@@ -1,0 +1,59 @@
+"""What `explain` and `compare` are asked for where they are of texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from moreaugrad.runs.plans.common import ModelPlan
+from moreaugrad.runs.plans.option import Plan, option
+
+TOKENS, WORDS = "tokens", "words"
+VALUES = ("auto", "product", "sum", "norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderPlan(ModelPlan):
+    """Which network, which may be a language model."""
+
+    tokenizer: str | None = option(
+        None, "Tokenizer of a language model: a folder or name of transformers, or "
+        "module:function, from a text to its token ids.", shown="that of the model's folder",
+    )  # fmt: skip
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "tokenizer": self.tokenizer}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPlan(Plan):
+    """Texts instead of images, and how they are explained; see `text.explain`.
+
+    texts: given as such; others are in files that end as `TEXT_SUFFIXES`.
+    """
+
+    GROUP: ClassVar[str] = "Text"
+
+    texts: tuple[str, ...] = option(
+        (), "A text to explain, instead of images or files of texts (.txt: a text in each line; "
+        ".csv and .tsv).", "--text", repeated=True, metavar="TEXT",
+        read=lambda _, texts: tuple(texts),
+    )  # fmt: skip
+    column: str | None = option(
+        None, "Column of the texts in .csv and .tsv files.", shown="the only one", metavar="NAME"
+    )
+    units: str = option(
+        TOKENS, "What is a group of group-sparse methods, and drawn as one: tokens or words.",
+        choices=(TOKENS, WORDS),
+    )  # fmt: skip
+    values: str = option(
+        "auto", "A token's value, of its vector in the map: product with the embedding, sum or "
+        "norm.", choices=VALUES, shown="sum for methods with the input as a factor, else product",
+    )  # fmt: skip
+    special: bool = option(
+        False, "Explain the tokens that the tokenizer adds, such as [CLS], too.", "--special"
+    )
+    truncate: bool = option(
+        False, "Read the beginning of texts that are too long for the model, which are otherwise "
+        "left out.", "--truncate",
+    )  # fmt: skip
