@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from moreaugrad.models.sources import import_torchvision
 from moreaugrad.penalties import L1
-from moreaugrad.training import Fast
+from moreaugrad.training import Fast, GaussianNoise
 
 COUNT, CLASSES, RATE = 16, 3, 0.2
 PENALTY = L1(0.2)
@@ -172,13 +172,16 @@ def _lit(rank: int) -> dict[str, Any]:
     pl = lightning()
     from moreaugrad.training.lightning import SparseGradients
 
-    lit = module(network(plain=True), pl)
-    trainer = pl.Trainer(
-        **QUIET, max_epochs=2, devices=2, strategy="ddp", use_distributed_sampler=False,
-        callbacks=[SparseGradients(PENALTY)],
-    )  # fmt: skip
-    trainer.fit(lit, loader(4, list(zip(*samples(), strict=True))[rank::2]))
-    return {"lightning": lit.net.state_dict()}
+    found = {}
+    for name, protocol in {"lightning": Fast(PENALTY), "noise": GaussianNoise(0.5)}.items():
+        lit = module(network(plain=True), pl)
+        trainer = pl.Trainer(
+            **QUIET, max_epochs=2, devices=2, strategy="ddp", use_distributed_sampler=False,
+            callbacks=[SparseGradients(protocol=protocol)],
+        )  # fmt: skip
+        trainer.fit(lit, loader(4, list(zip(*samples(), strict=True))[rank::2]))
+        found[name] = lit.net.state_dict()
+    return found
 
 
 def _ddp(rank: int) -> dict[str, Any]:

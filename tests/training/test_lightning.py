@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
@@ -66,6 +67,21 @@ def test_it_equals_a_loop_of_ones_own(name: str) -> None:
     assert same(lit.net, expected)
     torch.manual_seed(0)
     assert not same(lit.net, by_hand(network(), GaussianNoise(0.0), loader(4)), 1e-4)
+
+
+def test_a_loss_of_ones_own() -> None:
+    """Of the step and of the perturbation, which depends on the weight with an elastic net."""
+    loss = partial(cross_entropy, weight=torch.tensor([0.1, 1.0, 4.0]), reduction="none")
+    penalty = ElasticNet(0.1, 0.5)
+
+    def step(self: Any, batch: Any) -> Any:
+        return cross_entropy(self(batch[0]), batch[1])
+
+    lit = module(network(plain=True), pl, step)
+    fit(lit, SparseGradients(penalty, loss=loss))
+    expected = by_hand(network(plain=True), partial(Fast(penalty), loss=loss), loader(4))
+    assert same(lit.net, expected)
+    assert not same(lit.net, by_hand(network(plain=True), Fast(penalty), loader(4)), 1e-4)
 
 
 def test_a_penalty_alone_means_the_fast_protocol() -> None:

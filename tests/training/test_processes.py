@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from moreaugrad.training import Fast, Free, Penalised
+from moreaugrad.training import Fast, Free, GaussianNoise, Penalised
 from processes import SERVER
 from text_models import hugging_face
 from trained import (
@@ -54,6 +54,13 @@ def equal(one: dict[str, Any], other: torch.nn.Module) -> bool:
 @pytest.mark.parametrize("name", ["lightning", "accelerate"])
 def test_trainers_of_images(name: str, shared: dict[str, Any]) -> None:
     assert equal(shared[name], by_hand(network(plain=True), Fast(PENALTY), loader(8)))
+
+
+def test_noise_differs_between_processes(shared: dict[str, Any]) -> None:
+    x, y = samples()
+    places = [torch.tensor([*range(at, at + 8, 2), *range(at + 1, at + 8, 2)]) for at in (0, 8)]
+    batches = [(x[rows], y[rows]) for rows in places]
+    assert equal(shared["noise"], by_hand(network(plain=True), GaussianNoise(0.5), batches))
 
 
 @pytest.mark.parametrize(
