@@ -23,7 +23,7 @@ from moreaugrad.models import load_model
 from moreaugrad.reports.studies import LOG
 from moreaugrad.runs.train import run as training
 from moreaugrad.runs.train.run import Trainer
-from moreaugrad.training import protocol
+from moreaugrad.training import penalty
 from toys import last
 
 TESTS = Path(__file__).parents[1]
@@ -196,8 +196,8 @@ def test_overshooting_is_counted_in_each_epoch_and_over_a_resume(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # At the second call of each of the two pieces, and at every third from there.
-    monkeypatch.setattr(protocol, "CHECK_EVERY", 3)
-    monkeypatch.setattr(protocol, "CHECK_FROM", 1)
+    monkeypatch.setattr(penalty, "CHECK_EVERY", 3)
+    monkeypatch.setattr(penalty, "CHECK_FROM", 1)
     whole, out = tmp_path / "whole", tmp_path / "run"
     free = ["--set", "replays=2"]
     fast = ["--protocol", "fast", "--penalty", "elastic-net", "--epsilon", "0.01,0.1"]

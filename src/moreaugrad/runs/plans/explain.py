@@ -159,7 +159,8 @@ class ExplainPlan(MapsPlan):
     def check_options(self) -> None:
         """Errors: ValueError for options of texts where there are none."""
         given = {} if self.text is None else given_options(self.text)
-        given |= {"--tokenizer": self.model.tokenizer} if self.model.tokenizer else {}
+        if isinstance(self.model, ReaderPlan) and self.model.tokenizer:  # or a plain ModelPlan
+            given["--tokenizer"] = self.model.tokenizer
         if given and not self.reads:
             option, value = next(iter(given.items()))
             raise ValueError(
