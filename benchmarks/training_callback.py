@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
-from moreaugrad.models.sources import import_torchvision
+from moreaugrad.models.packages import import_torchvision
 from moreaugrad.penalties import L1
 from moreaugrad.reports.statistics import Intervals
 from moreaugrad.training import Fast
 
-ROUNDS, BATCHES, BATCH, SIZE, MOST = 16, 10, 16, 32, 1.05
+ROUNDS, BATCHES, BATCH, SIZE, MOST = 48, 10, 16, 32, 1.05
 PENALTY = L1(0.02)
 CALLBACK, STEP, LOOP = "callback", "in training_step", "own loop"
 
@@ -113,6 +113,7 @@ def works() -> dict[str, Callable[[], float]]:
 
 def run(context: Context) -> Result:
     rounds = 2 if context.quick else ROUNDS
+    torch.set_num_threads(1)  # the time that several threads wait would count as theirs
     found = works()
     times: dict[str, list[float]] = {name: [] for name in found}
     for turn in range(rounds + 1):

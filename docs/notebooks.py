@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from moreaugrad.models.sources import import_torchvision
+from moreaugrad.models.packages import import_torchvision
 
 FOLDER = Path(__file__).parent / "notebooks"
 BLANK_LINES = re.compile(r"\n\s*\n")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moreaugrad.models.sources import import_torchvision
+from moreaugrad.models.packages import import_torchvision
 
 SENTENCES = [
     "A truly wonderful film, not boring at all.",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from moreaugrad.models.sources import import_torchvision
+from moreaugrad.models.packages import import_torchvision
 from moreaugrad.penalties import L1
 from moreaugrad.training import Fast, GaussianNoise
 

@@ -402,7 +402,7 @@ def _built(source: str, network: str) -> nn.Module:
 
             found: nn.Module = timm.create_model(network, pretrained=False, num_classes=4)
         else:
-            from moreaugrad.models.sources import import_torchvision
+            from moreaugrad.models.packages import import_torchvision
 
             import_torchvision()
             import torchvision

@@ -93,7 +93,7 @@ def test_pixels_of_another_shape_are_refused():
 @pytest.mark.parametrize(("resize", "crop"), [(32, 24), (37, 32), (20, 24)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_equal_to_the_transforms_of_torchvision(photo, resize, crop, interpolation):
-    from moreaugrad.models.sources import import_torchvision
+    from moreaugrad.models.packages import import_torchvision
 
     import_torchvision()
     from torchvision.transforms import InterpolationMode
@@ -118,7 +118,7 @@ PROCESSORS = {
 @needs("torchvision", "transformers")
 @pytest.mark.parametrize("kind", PROCESSORS)
 def test_equal_to_the_image_processors_of_transformers(kind):
-    from moreaugrad.models.sources import import_torchvision
+    from moreaugrad.models.packages import import_torchvision
 
     import_torchvision()
     import transformers

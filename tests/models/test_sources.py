@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from moreaugrad.data.images import load_image
 from moreaugrad.models import Preprocess, fold_batchnorm, load_model
-from moreaugrad.models.sources import import_torchvision
+from moreaugrad.models.packages import import_torchvision
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -31,7 +31,7 @@ def weights_of(module, path):
 @needs("torchvision")
 def test_torchvision_is_imported_with_or_without_its_operators():
     code = (
-        "from moreaugrad.models.sources import import_torchvision as load\n"
+        "from moreaugrad.models.packages import import_torchvision as load\n"
         "models = load().models\n"
         "assert load().models is models\n"
         "import torchvision.transforms\n"

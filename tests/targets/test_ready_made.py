@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import moreaugrad as mg
 import toys
 from contracts.networks import Segmentation, pictures
-from moreaugrad.models.sources import import_torchvision
+from moreaugrad.models.packages import import_torchvision
 from moreaugrad.score.checks import TargetError
 from moreaugrad.score.outputs import tensor_output
 from moreaugrad.targets import ClassSet, Detection, Region, Similarity
