@@ -228,6 +228,17 @@ def test_long_texts_are_read_in_part_only_where_that_is_asked(command, folder):
         (["--text", "film", "-m", "grad-cam"], "token vectors"),
         (["--text", "film", "--metrics", "deletion"], "deletion"),
         (["--text", "film", "--units", "letters"], "tokens, words"),
+        (
+            [
+                "--text",
+                "film",
+                "-m",
+                "smoothgrad,moreaugrad",
+                "--set",
+                "smoothgrad.layer=distilbert",
+            ],
+            "layer: expected one for all",
+        ),
         (["--text", "film", "--compare-with", "builtin"], "compare-with, builtin: texts"),
     ],
 )

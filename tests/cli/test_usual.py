@@ -1,5 +1,6 @@
 """What a command does by default gives way to what is asked for."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,3 +22,11 @@ def test_what_compare_compares(
     assert tuple(plan.methods) == methods
     assert plan.methods["sparse-moreaugrad"] == own
     assert plan.settings == common
+
+
+def test_a_configuration_comes_before_what_is_usual(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text("[settings]\ntolerance = 0.05\n")
+    output = CommonOptions(config=str(tmp_path / "plan.toml"))
+    plan: Any = assemble(COMMANDS["compare"], {}, output)
+    assert plan.methods["sparse-moreaugrad"] == {}
+    assert plan.settings == {"tolerance": 0.05}

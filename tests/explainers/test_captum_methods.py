@@ -335,3 +335,24 @@ class Clash(Halves):
 def test_arguments_that_clash_are_refused() -> None:
     with pytest.raises(ValueError, match="score has the name of another"):
         mg.build(f"{__name__}:Clash", lambda x: x)
+
+
+class _Small(torch.nn.Module):
+    """Has memory for four rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.layer(x)
+
+
+def test_passes_are_as_small_as_the_memory_is() -> None:
+    model, x = _Small().eval(), torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    for method in ("captum:IntegratedGradients", "captum:FeatureAblation"):
+        found = mg.build(method, model).attribute(x, target=1)
+        alone = mg.build(method, model, batch_size=1).attribute(x, target=1)
+        assert torch.allclose(found, alone, atol=1e-6)

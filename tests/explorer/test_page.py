@@ -280,6 +280,14 @@ def test_an_attack_shows_the_map_before_and_after(page: Browser, explorer: Explo
     assert page.ask("explorer.get('budget').value") == "0"
 
 
+def test_an_attack_that_fails_is_said(page: Browser) -> None:
+    page.ask("explorer.state.target = 99")
+    choose(page, "budget", "8")
+    until(page, "!explorer.get('error').hidden")
+    assert "target" in text(page, "error")
+    assert "a little" in text(page, "attacked")
+
+
 def test_the_readout_has_rank_sign_and_certainty(page: Browser) -> None:
     flat = maps(page).abs().sum(1).flatten()
     at = int(flat.argmax())

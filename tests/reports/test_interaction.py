@@ -16,6 +16,11 @@ CELLS = (
     ("d", "", "950\u202fms"),
     ("c", "2 of 3", "1.5e-3"),
 )
+SIGNED = (
+    ("x", "−0.3", "1.2\u202f×\u202f10⁻⁵"),
+    ("y", "0.1", "−2\u202f×\u202f10³"),
+    ("z", "−1 564", "0.5"),
+)
 HEADS = "[...document.querySelectorAll('.summary tbody th')].map(head => head.textContent)"
 BOX = "document.querySelector('dialog')"
 
@@ -27,7 +32,11 @@ def click(chromium, place):
 
 @pytest.fixture
 def table_page(tmp_path):
-    rows = [(name, [Entry(text=one), Entry(text=two)]) for name, one, two in CELLS]
+    return written(tmp_path, CELLS)
+
+
+def written(tmp_path, cells):
+    rows = [(name, [Entry(text=one), Entry(text=two)]) for name, one, two in cells]
     table = Table(title="Table", columns=["count", "time"], rows=rows, head="method")
     path = tmp_path / "table.html"
     write_page(path, Page(title="Table", sections=[], tables=[table]))
@@ -43,6 +52,12 @@ def test_a_table_is_sorted_by_its_numbers(chromium, table_page):
     sorted_by = "[...document.querySelectorAll('thead th')].map(head => head.ariaSort)"
     assert chromium.ask(sorted_by) == [None, None, "ascending"]
     assert click(chromium, 0) == "badc"  # as it was made
+
+
+def test_signs_and_powers_of_ten_are_sorted(chromium, tmp_path):
+    chromium.open(written(tmp_path, SIGNED))
+    assert click(chromium, 1) == "yxz"
+    assert click(chromium, 2) == "zxy"
 
 
 def test_an_image_is_enlarged_and_left_by_keyboard(chromium, page_file):

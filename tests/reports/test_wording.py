@@ -51,6 +51,9 @@ def test_counts_durations_and_scores():
     assert plain(duration(0.0421)) == "42 ms"
     assert plain(duration(59.96)) == "60.0 s"
     assert plain(duration(185)) == "3 min 5 s"
+    assert plain(duration(0.9996)) == "1.0 s"
+    assert plain(duration(179.7)) == "3 min 0 s"
+    assert plain(duration(3 * 3600)) == "3.0 h"
     assert [score(0.5), score(-0.25), score(math.nan)] == ["0.500", "−0.250", "undefined"]
 
 

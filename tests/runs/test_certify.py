@@ -22,7 +22,7 @@ from moreaugrad.cli.entry import run
 from moreaugrad.reports.certificates import last_change
 from moreaugrad.reports.pixels import three_colours
 from moreaugrad.runs.certify import CertifyRun
-from moreaugrad.runs.engine import Outcome, Watch, execute
+from moreaugrad.runs.engine import Observer, Outcome, execute
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
 from moreaugrad.runs.plans.studies import CertifyPlan
 
@@ -158,7 +158,7 @@ def test_an_interruption_keeps_what_is_finished(images: Path, tmp_path: Path) ->
     assert (tmp_path / "out/inputs/a" / "certify.png").exists()
     assert not (tmp_path / "out/inputs/b").exists()
     told: list[tuple[float, float]] = []
-    watch = Watch()
+    watch = Observer()
     watch.pace = lambda done, total, doing: told.append((done, total))  # type: ignore[method-assign]
     assert certified(plan(images, "a", "b"), tmp_path / "out", watch).complete
     assert min(done / total for done, total in told) >= 0.5, "finished images count as done"
@@ -374,7 +374,7 @@ def test_pixels_resume_by_method(images: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     certified(plan(images, **PIXELS), whole)
 
-    class Impatient(Watch):
+    class Impatient(Observer):
         def pace(self, done: float, total: float, doing: str) -> None:
             if doing.startswith("few"):
                 raise KeyboardInterrupt
@@ -384,7 +384,7 @@ def test_pixels_resume_by_method(images: Path, tmp_path: Path) -> None:
     assert stems == ["certify", "pixels-simple-gradient"]
     begun: list[str] = []
 
-    class Watching(Watch):
+    class Watching(Observer):
         def pace(self, done: float, total: float, doing: str) -> None:
             begun.append(doing)
 
@@ -406,7 +406,7 @@ def test_a_method_that_does_not_suit_the_network_is_left_out(images: Path, tmp_p
 
 def test_an_image_that_cannot_be_read_is_reported_once(images: Path, tmp_path: Path) -> None:
     seen: list[object] = []
-    watch = Watch()
+    watch = Observer()
     watch.failed = seen.append  # type: ignore[method-assign]
     outcome = certified(plan(images, "a", "cut", **PIXELS), tmp_path / "out", watch)
     assert [str(failure) for failure in seen] == [str(failure) for failure in outcome.failures]

@@ -71,6 +71,20 @@ def maps(folder: Path) -> dict[str, torch.Tensor]:
     return {file.stem: load_file(file)["map"] for file in sorted(folder.glob("*.safetensors"))}
 
 
+def test_the_data_s_labels_need_networks_that_agree_on_them(photos: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "classes"
+    for name, label in zip("01", tiny_models.LABELS, strict=False):
+        (classes / label).mkdir(parents=True)
+        (photos / f"{name}.png").rename(classes / label / "one.png")
+    data = DataPlan(source=str(classes), layout="folders")
+    found = dataclasses.replace(plan(photos, WIDE, target="label"), data=data)
+    with pytest.raises(ValueError, match="same labels"):
+        run(found, tmp_path / "both")
+    assert found.compare is not None
+    same = dataclasses.replace(found, compare=dataclasses.replace(found.compare, model=FLAT))
+    assert not run(same, tmp_path / "same").failures
+
+
 def test_each_network_is_explained_as_if_it_were_alone(photos: Path, tmp_path: Path) -> None:
     whole = plan(photos, WIDE, target="dot")
     assert not run(whole, tmp_path / "both").failures

@@ -14,9 +14,10 @@ from PIL import Image
 from moreaugrad.cli import screen
 from moreaugrad.cli.entry import run
 from moreaugrad.files.units import Units
+from moreaugrad.pictures.wording import NARROW
 from moreaugrad.reports.folder import preview_stem
 from moreaugrad.reports.reading import MapsFolder
-from moreaugrad.runs.engine import Outcome, Watch, execute
+from moreaugrad.runs.engine import Observer, Outcome, execute
 from moreaugrad.runs.maps.previews import BUDGETS, CENTRED, MOST, Pace, shared_out
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
@@ -44,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Looking(Watch):
+class Looking(Observer):
     """agrees: to what takes long."""
 
     looking = True
@@ -75,7 +76,7 @@ def plan(**more: Any) -> ExplainPlan:
     return dataclasses.replace(plain, **more)
 
 
-def explained(out: str, watch: Watch | None = None, **more: Any) -> Outcome:
+def explained(out: str, watch: Observer | None = None, **more: Any) -> Outcome:
     return execute(MapsRun(plan(**more), watch=watch), Path(out))
 
 
@@ -160,7 +161,7 @@ def test_the_estimate_is_of_the_evaluations_that_are_left() -> None:
     watch = Looking()
     explained("out", watch, methods={"sparse-moreaugrad": {"tolerance": 0.02}})
     (text,) = watch.told
-    stated = float(text.split("about ")[1].split(" ")[0])
+    stated = float(text.split("about ")[1].split(" ")[0].replace(NARROW, ""))
     taken = sum(one["evaluations"] for one in records("out"))
     assert taken / CENTRED < stated < CENTRED * taken
 

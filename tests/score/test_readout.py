@@ -230,3 +230,9 @@ def test_unknown_kinds_and_tasks_are_reported() -> None:
         Readout(kind="probabilty")
     with pytest.raises(ValueError, match=r"task: .* did you mean 'multilabel'\?"):
         Readout(task="multi-label")
+
+
+def test_the_probability_of_one_multilabel_output_is_that_of_its_class() -> None:
+    outputs = torch.tensor([[2.0], [-1.0]])
+    found = Readout(task="multilabel").probabilities(outputs)
+    assert torch.equal(found, torch.sigmoid(outputs))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import moreaugrad as mg
-from moreaugrad.table import chunks, rows
+from moreaugrad.table import batches, rows
 
 NAMES = ["age", "income", "city_Paris", "city_Rome"]
 SCALES = np.array([12.0, 30_000.0, 0.4, 0.5])
@@ -231,7 +231,7 @@ def test_rows_and_parts_of_them_have_the_same_values(method, monkeypatch):
     ids = [5, 3, 9, 1, 0, 2, 8, 7, 6]
     whole = mg.table.explain(curved(), FRAME, method, ids=ids, **given)
     seen = []
-    for module in (chunks, rows):
+    for module in (batches, rows):
         monkeypatch.setattr(module, "CELLS", 17)  # four rows
     parts = mg.table.explain(
         curved(), FRAME, method, ids=ids, progress=lambda done, of: seen.append((done, of)), **given
@@ -317,3 +317,38 @@ def test_targets_by_label():
     assert one.target.tolist() == [2] * 9
     free = mg.table.explain(curved(), FRAME, "simple-gradient")
     assert torch.equal(free.target, free.prediction)
+
+
+class Coded(nn.Module):
+    """A column of whole numbers has a vector for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.codes, self.layer = nn.Embedding(10, 3), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.cat((self.codes(x[:, 0].long()), x[:, 1:]), 1))
+
+
+def test_a_model_that_truncates_codes_sees_them_unrounded_or_is_refused() -> None:
+    draw = np.random.default_rng(3)
+    rows = np.stack([draw.integers(0, 10, 300), draw.normal(size=300)], 1)
+    model = Coded().eval()
+    with pytest.raises(ValueError, match=r"rounding.*background="):
+        mg.table.explain(model, rows, "integrated-gradients", background=rows, target=1)
+    found = mg.table.explain(model, rows, "integrated-gradients", baseline=0, target=1)
+    x = torch.tensor(rows, dtype=torch.float32)
+    assert torch.equal(found.score, model(x)[:, 1])
+
+
+def test_the_method_s_own_baselines_are_refused() -> None:
+    with pytest.raises(ValueError, match="baselines: expected background="):
+        mg.table.explain(Coded().eval(), np.ones((2, 2)), baselines=np.zeros((1, 2)), target=1)
+
+
+def test_no_rows_and_rows_that_failed_are_shown() -> None:
+    model = nn.Linear(2, 2).eval()
+    found = mg.table.explain(model, np.ones((2, 2)), "simple-gradient", target=1)
+    assert "no rows" in repr(found[0:0])
+    assert "no rows" in found[0:0]._repr_html_()

@@ -56,6 +56,11 @@ def test_a_region_is_the_weighted_mean_or_sum_of_a_class() -> None:
     torch.testing.assert_close(read(Region(1, weights), {"out": z, "aux": z + 1}, 3), expected)
 
 
+def test_a_region_of_many_positions_in_half_precision() -> None:
+    table = torch.ones(1, 2, 300, 300, dtype=torch.float16)  # more positions than 65504
+    assert float(read(Region(1, torch.ones(300, 300)), table, 1)) == pytest.approx(1.0)
+
+
 def test_nothing_outside_of_a_region_counts() -> None:
     z, mask = toys.normal(1, 2, 3, 3, seed=1), torch.eye(3, dtype=torch.bool)
     z[:, 1, 0, 2] = -torch.inf

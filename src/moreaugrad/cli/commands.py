@@ -34,7 +34,10 @@ class CommonOptions(Plan):
     )
     open: bool = option(False, "Open the page in a browser once there is something to look at.")
     yes: bool = option(
-        False, "Ask no question where the maps take longer than ten minutes.", "--yes", "-y"
+        False,
+        "Do not ask for confirmation when the maps take longer than ten minutes.",
+        "--yes",
+        "-y",
     )
     json: bool = option(False, "Print a summary for scripts, as JSON.")
     quiet: bool = option(False, "Print no progress and no summary.", "--quiet", "-q")

@@ -36,6 +36,8 @@ def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> 
         of_texts = getattr(with_options(plan, inputs, command.hidden), "reads", False)
         usual = command.usual_of_texts if of_texts else command.usual
         plan = with_options(plan, usual, command.hidden)
+        for setting, value in getattr(plan, "settings", {}).items():  # those of the configuration
+            plan = plan.with_common(setting, value)  # type: ignore[attr-defined]
     plan = with_options(plan, given, command.hidden)
     if output.trust:
         plan = plan.each(_trusted)

@@ -84,7 +84,7 @@ class Viewer:
 
 
 class ProgressBar(Viewer):
-    """A `Watch` that draws a bar in evaluations, with the time left."""
+    """An `Observer` that draws a bar in evaluations, with the time left."""
 
     def __init__(self, progress: Progress, task: TaskID, **viewer: bool) -> None:
         super().__init__(**viewer)
@@ -111,7 +111,7 @@ class ProgressBar(Viewer):
 
 
 class Lines(Viewer):
-    """A `Watch` without a bar: a line every minute while it is open. quiet: failures alone."""
+    """An `Observer` without a bar: a line every minute while it is open. quiet: failures alone."""
 
     def __init__(self, *, quiet: bool, every: float = 60.0, **viewer: bool) -> None:
         super().__init__(**viewer)

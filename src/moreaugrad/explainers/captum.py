@@ -136,7 +136,7 @@ class CaptumMethod(Explainer):
             parts = tuple(
                 part.requires_grad_() for part in bound.layout.restore(bound.origin[rows].clone())
             )
-            sized = self._sized(len(rows), size, bound.layout.size)
+            sized = self._sized(len(rows), bound.chunks.size, bound.layout.size)
             given = self._called("attribute", scored.bound) | sized
             with self._translated(), self._as_captum(bound, rows):
                 found = attribution.attribute(

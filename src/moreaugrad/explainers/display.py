@@ -25,7 +25,7 @@ STRIP = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Row:
+class Listed:
     """An entry of a map. level: its size as a fraction of the largest."""
 
     place: str
@@ -40,7 +40,7 @@ class Part:
 
     name: str
     images: Sequence[Picture] = ()
-    rows: Sequence[Row] = ()
+    rows: Sequence[Listed] = ()
     total: int = 0
 
 
@@ -113,7 +113,7 @@ def _part(one: ExplainedBatch, part: int, alone: bool, several: int) -> Part:
     largest = found.largest(ENTRIES if alone else FEW)
     top = max(abs(largest.maps), default=0.0) or 1.0
     rows = [
-        Row(place=", ".join(map(str, place)), value=value, map=level, level=abs(level) / top)
+        Listed(place=", ".join(map(str, place)), value=value, map=level, level=abs(level) / top)
         for place, value, level in zip(
             largest.places.tolist(), largest.inputs.tolist(), largest.maps.tolist(), strict=True
         )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from moreaugrad.pictures import Style
 
-Index = int | slice | Sequence[int] | Sequence[bool] | Tensor | np.ndarray[Any, Any]
+Index = int | slice | list[int] | list[bool] | Tensor | np.ndarray[Any, Any]
 """A sample, a slice of samples, their numbers, or a boolean mask over the samples."""
 Array = np.ndarray[Any, Any]
 

@@ -128,7 +128,7 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
 
     def expected(self) -> int:
         usual = quality.usual_evaluations(self._tolerance) if self.fresh else quality.USUAL
-        return min(self.budget(), self._choices() + usual)
+        return min(self.budget(), self._choices() + usual * self.chains)
 
     def _choices(self) -> int:
         own = rho_cost(self.samples if self.smoothed else 1) if isinstance(self.rho, str) else 0

@@ -56,7 +56,7 @@ def sample_rows(batch: ExplainedBatch) -> Iterator[Record]:
     """A flat row for each sample: its target, its prediction, and its record."""
     for row, (target, found) in enumerate(zip(batch.target, batch.prediction, strict=True)):
         own: Record = {"target": int(target), "label": batch.label(int(target))}
-        if batch.function is None:
+        if batch.probabilities is not None:  # a regression and a function predict no class
             own |= {"prediction": int(found), "predicted_label": batch.label(int(found))}
         if batch.position is not None:
             own["position"] = tuple(batch.position[row].tolist())

@@ -170,7 +170,7 @@ class Explorer:
 
     def _attack(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
         """Opens the image after a change of each pixel by at most `budget` 255ths, which keeps the
-        class and lowers what the largest tenth of the plain gradient holds."""
+        class and lowers the fraction of the plain gradient that its largest tenth has."""
         budget, target = float(asked["budget"]), asked["target"]
         one, key = self._image(asked["image"]), f"{asked['image']} {target} {budget}"
         if key not in self._images:

@@ -59,8 +59,11 @@ def count(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{1000 * seconds:.0f}{NARROW}ms"
     if seconds < 120:
         return f"{seconds:.1f}{NARROW}s"
-    return f"{seconds // 60:.0f}{NARROW}min {seconds % 60:.0f}{NARROW}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes}{NARROW}min {rest}{NARROW}s"
+    return f"{seconds / 3600:.1f}{NARROW}h"

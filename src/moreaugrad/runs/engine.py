@@ -48,7 +48,7 @@ class Failure:
         return f"{self.title}{', ' if self.method else ''}{self.method}: {self.message}"
 
 
-class Watch:
+class Observer:
     """Is informed of a run: `done` of about `total` evaluations, news, a page that can be looked
     at, and what failed. This one ignores it; others have the same methods.
 
@@ -95,10 +95,10 @@ class Run(ABC, Generic[P]):
     """Choices that a user should know of."""
 
     def __init__(
-        self, plan: P, processes: Processes | None = None, watch: Watch | None = None
+        self, plan: P, processes: Processes | None = None, watch: Observer | None = None
     ) -> None:
         """Errors: ValueError or TypeError for a plan that cannot be run; nothing is written."""
-        self.processes, self.watch = processes or Processes(), watch or Watch()
+        self.processes, self.watch = processes or Processes(), watch or Observer()
         self.plan = self.settled(plan)
 
     @abstractmethod

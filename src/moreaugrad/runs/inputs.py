@@ -54,7 +54,7 @@ class Inputs:
         for a language model."""
         if network.model.tokenizer is not None:
             raise ValueError(
-                f"texts: expected some, because {network.model.name} is a language model: explain "
+                f"expected texts, because {network.model.name} is a language model: explain "
                 "and compare take --text, and files that end in .txt, .csv or .tsv; got "
                 f"{some(plan.files, most=1) or 'none'}"
             )

@@ -30,7 +30,7 @@ from moreaugrad.text.encoding import Encoded
 from moreaugrad.text.explanation import TextExplanation, value_of
 from moreaugrad.text.model import TextModel
 from moreaugrad.text.reading import PHRASE, Reader, Task
-from moreaugrad.text.targets import Aim, Classes
+from moreaugrad.text.targets import Classes, ParsedTarget
 
 AT = "@"
 """Between the class and the token of a target."""
@@ -44,7 +44,7 @@ class _Reading:
     classes: Classes
     module: nn.Module
     target: int | str | None
-    known: dict[int, tuple[Encoded, Aim]] = field(default_factory=dict)
+    known: dict[int, tuple[Encoded, ParsedTarget]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,10 +70,14 @@ class Texts(Inputs):
         chosen = choose_images(
             data, plan.data.images, seed=plan.seed, indices=plan.data.indices
         )  # fmt: skip
-        layers = [plan.settings, *plan.methods.values()]
+        common = plan.settings.get("layer")
+        layers = {own.get("layer", common) for own in plan.methods.values()} or {common}
+        if len(layers) > 1:
+            shown = some(sorted(map(str, layers)))
+            raise ValueError(f"layer: expected one for all methods of texts (--layer), got {shown}")
         found = cls(
             plan=plan.data, data=data, chosen=chosen, asked=asked, texts=texts,
-            layer=next((own["layer"] for own in layers if "layer" in own), None),
+            layer=layers.pop(),
         )  # fmt: skip
         found.target(plan.target, network)
         read = [(one.index, texts[one.index], found._ids(one, network)) for one in chosen]
@@ -129,13 +133,13 @@ class Texts(Inputs):
         name, text = self.texts[one.index]
         return reader.encoded((text,), name, truncate=self.asked.truncate)
 
-    def _read(self, one: Chosen, network: Network) -> tuple[Encoded, Aim]:
+    def _read(self, one: Chosen, network: Network) -> tuple[Encoded, ParsedTarget]:
         """The tokens of a text and what is explained of it. Errors: ValueError, TypeError."""
         reading = self.readings[id(network)]
         if one.index not in reading.known:
             found = reading.classes.read(self._encoded(one, reading.model))
             name = self.texts[one.index].name
-            if self.asked.units == WORDS and not found.words():
+            if self.asked.units == WORDS and not found.words:
                 raise ValueError(
                     f"{name}: expected --units tokens, because the tokenizer does not say which "
                     "characters its tokens are"
@@ -242,7 +246,7 @@ class Texts(Inputs):
         return {one.index: f"inputs/{n}" for one, n in zip(self.chosen, names, strict=True)}
 
 
-def _aim(reading: _Reading, encoded: Encoded, name: str) -> Aim:
+def _aim(reading: _Reading, encoded: Encoded, name: str) -> ParsedTarget:
     """What is explained of a text. Errors: ValueError with its name."""
     target: object = reading.target
     if reading.classes.task is Task.TOKEN and isinstance(target, str) and AT in target:

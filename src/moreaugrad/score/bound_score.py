@@ -301,8 +301,8 @@ class BoundScore:
         else:
             with replaced(self.layer, lambda _: parts[0]):
                 output = call(self.model, *args, layout=self.layout)
-        function = self.target.select(rows).function
-        if function is not None:
+        whole = self.target.function
+        if whole is not None and (function := self.target.select(rows).function) is not None:
             return numbers_of(function, output, len(rows))
         found = tensor_output(output)
         if found.ndim == 0 or len(found) != len(rows):

@@ -172,7 +172,7 @@ class Readout(metaclass=Documented):
             return None
         outputs = raised(outputs)
         table = _at(outputs[:, None] if outputs.ndim == 1 else outputs, positions)
-        if table.shape[1] == 1:
+        if table.shape[1] == 1 and self.task != "multilabel":
             return torch.cat((1 - torch.sigmoid(table), torch.sigmoid(table)), dim=1)
         return torch.sigmoid(table) if self.task == "multilabel" else torch.softmax(table, dim=1)
 

@@ -12,19 +12,22 @@ from torch import Tensor
 from moreaugrad.explainers import Explainer
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.score.behaviour import FAR, FAR_REDUCED
+from moreaugrad.score.outputs import tensor_output
+from moreaugrad.score.targets import raised
 from moreaugrad.settings import expect
 from moreaugrad.table.method import Standardised
-from moreaugrad.table.rows import CELLS, Reader, Rows
-from moreaugrad.table.units import Units
+from moreaugrad.table.rows import CELLS, Preparation, Rows
+from moreaugrad.table.units import ColumnScales
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Chunks:
+class RowBatches:
     """Rows, and the method by which they are explained."""
 
     rows: Rows
-    reader: Reader
-    units: Units
+    reader: Preparation
+    units: ColumnScales
     network: Standardised
     explainer: Explainer
     reference: Tensor | None
@@ -68,11 +71,30 @@ class Chunks:
         self, part: slice, target: Any, ids: Sequence[int] | Tensor | None, progress: Progress
     ) -> Explanation:
         inputs, z = self._read(part)
+        self._check_rounding(inputs, z)
         given: Any = {} if self.reference is None else {"baselines": self.reference}
         found = self.explainer.explain(z, target, ids=ids, progress=progress, **given)
         (maps,) = found.parts
         values = self.units.converted(maps, z, self.kind)
         return replace(found, maps=values, inputs=inputs).cpu()
+
+    def _check_rounding(self, inputs: Tensor, z: Tensor) -> None:
+        """Errors: ValueError for a model to which rows that come back from standardised columns,
+        and so are rounded, are other rows."""
+        if self.units.trivial:
+            return
+        network = self.network
+        x = inputs.to(network.mean.device, network.dtype)
+        with torch.no_grad():
+            given, rounded = (raised(tensor_output(f)) for f in (network.model(x), network(z)))
+        far = FAR if network.dtype == network.mean.dtype else FAR_REDUCED
+        if bool(((given - rounded).abs() > far * given.abs().max()).any()):
+            raise ValueError(
+                "model: expected one whose output does not change with the rounding of "
+                "standardised columns, as it does with codes that are truncated to integers: leave "
+                "background= out (a method that compares takes baseline=), and columns keep their "
+                "own units"
+            )
 
     def _read(self, part: slice) -> tuple[Tensor, Tensor]:
         """The inputs of some rows in the model's units, and standardised, `[n, D]` each."""

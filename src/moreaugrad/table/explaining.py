@@ -18,12 +18,12 @@ from moreaugrad.registry import choose
 from moreaugrad.score.labels import labels_of
 from moreaugrad.score.score import Score
 from moreaugrad.settings import expect
-from moreaugrad.table.chunks import Chunks
+from moreaugrad.table.batches import RowBatches
 from moreaugrad.table.explanation import TableExplanation
 from moreaugrad.table.grouping import Grouping, Groups, origins
 from moreaugrad.table.method import Standardised, made
-from moreaugrad.table.rows import Reader, Rows, by_name
-from moreaugrad.table.units import AUTO, CONTRIBUTION, Units
+from moreaugrad.table.rows import Preparation, Rows, by_name
+from moreaugrad.table.units import AUTO, CONTRIBUTION, ColumnScales
 
 
 def explain(
@@ -88,7 +88,7 @@ def explain(
     numbers or not finite; groups of unknown names; and a method that needs a background.
     """
     rows = Rows.of("frame", frame, columns, reorder)
-    reader = Reader.of(rows, preprocess)
+    reader = Preparation.of(rows, preprocess)
     reader.check("frame", rows)
     names = reader.columns
     if groups is None:
@@ -99,11 +99,11 @@ def explain(
         own = Rows.of("background", background, rows.columns, reorder)
         reader.check("background", own)
         known = reader.numbers("background", own)
-    units = Units.of(names, known, None if scale is None else by_name("scale", scale, names))
+    units = ColumnScales.of(names, known, None if scale is None else by_name("scale", scale, names))
     network = Standardised.of(model, units)
     explainer, reference = made(method, network, settings, grouping, known, baseline, units)
     kind = units.kind(explainer, values)
-    chunks = Chunks(
+    chunks = RowBatches(
         rows=rows, reader=reader, units=units, network=network, explainer=explainer,
         reference=reference, kind=kind,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moreaugrad.explainers.summary import described, shorter
+from moreaugrad.extras import required
 from moreaugrad.pictures.html import templates
 from moreaugrad.table.explained import ExplainedRows
 from moreaugrad.table.rows import worded
@@ -46,7 +47,7 @@ class TableExplanation(ExplainedRows):
         Status, error, target and score of each row are in `explanation.to_pandas()`. Errors:
         ImportError without pandas.
         """
-        import pandas
+        pandas = required("pandas", "pandas", "to_pandas()")
 
         values, names = self.values.numpy(), list(self.names)
         return pandas.DataFrame(values, index=self.rows.index, columns=names)
@@ -101,6 +102,8 @@ class TableExplanation(ExplainedRows):
 
     def __repr__(self) -> str:
         count = len(self)
+        if not count:
+            return f"TableExplanation of no rows by {self.explanation.method}"
         of = self.strength() if count > 1 else self.values[0].abs()
         order = of.argsort(descending=True, stable=True)[:LISTED].tolist()
         wide = max(13, *(len(shorter(self.names[at])) + 2 for at in order))
@@ -118,10 +121,12 @@ class TableExplanation(ExplainedRows):
         return "\n".join([*lines, *described(self.explanation).splitlines()[2:]])
 
     def _repr_html_(self) -> str:
+        if not len(self):
+            return f"<p>{self!r}</p>"
         alone = len(self) == 1
         of = self.values[0] if alone else self.strength()
         order = of.abs().argsort(descending=True, stable=True)[:SHOWN].tolist()
-        largest = float(of.abs().max()) or 1.0
+        largest = float(of.abs().nan_to_num().max()) or 1.0
         rows = [
             {
                 "name": self.names[at],

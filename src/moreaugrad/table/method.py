@@ -16,7 +16,7 @@ from moreaugrad.penalties import catalogue as penalties
 from moreaugrad.registry import choose
 from moreaugrad.table.grouping import Grouping
 from moreaugrad.table.rows import Numbers, by_name
-from moreaugrad.table.units import Units
+from moreaugrad.table.units import ColumnScales
 
 SIGMA = 0.3
 """Noise level of methods with noise, in standard deviations of each column."""
@@ -33,7 +33,7 @@ class Standardised(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, model: Callable[..., Any], units: Units, dtype: torch.dtype) -> None:
+    def __init__(self, model: Callable[..., Any], units: ColumnScales, dtype: torch.dtype) -> None:
         super().__init__()
         self.model, self.dtype = model, dtype
         self.training = bool(getattr(model, "training", False))
@@ -42,7 +42,7 @@ class Standardised(nn.Module):
             self.register_buffer(name, torch.from_numpy(values).to(working), persistent=False)
 
     @classmethod
-    def of(cls, model: object, units: Units) -> Self:
+    def of(cls, model: object, units: ColumnScales) -> Self:
         """On the model's device; a function has that of the CPU, and single precision.
 
         Errors: TypeError for what cannot be called.
@@ -65,7 +65,7 @@ class Standardised(nn.Module):
 
 def made(
     method: str, network: Standardised, settings: Mapping[str, Any], grouping: Grouping,
-    background: Numbers | None, baseline: Any, units: Units,
+    background: Numbers | None, baseline: Any, units: ColumnScales,
 ) -> tuple[Explainer, Tensor | None]:  # fmt: skip
     """The method, and the baseline `[1, D]` of one that is given it with the call.
 
@@ -80,6 +80,10 @@ def made(
                 f"{name}: expected a method of the columns themselves, got one of a layer's "
                 f"output ({method}); use the explainer itself, mg.build({method!r}, model)"
             )
+    if "baselines" in settings:
+        raise ValueError(
+            "baselines: expected background= or baseline=, in the units of the model's columns"
+        )
     own = dict(settings)
     if "sigma_mode" in known and own.get("sigma") != "auto":
         own = {"sigma_mode": "absolute", **own}

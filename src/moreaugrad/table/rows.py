@@ -155,7 +155,7 @@ def _check_same(what: str, own: Sequence[str], wanted: Sequence[str], reorder: b
         at = next(at for at, name in enumerate(wanted) if own[at] != name)
         raise ValueError(
             f"{what}: expected the columns in the order in which the model was trained, got "
-            f"{own[at]!r} in the place of {wanted[at]!r}: reorder=True takes them by name"
+            f"{own[at]!r} instead of {wanted[at]!r}: reorder=True takes them by name"
         )
 
 
@@ -174,7 +174,7 @@ def check_finite(what: str, numbers: NDArray[Any], columns: Sequence[str], index
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reader:
+class Preparation:
     """From rows as they are given to the numbers that the model takes."""
 
     preprocess: Any = None
@@ -185,7 +185,7 @@ class Reader:
     """The names of the columns as they are given."""
 
     @classmethod
-    def of(cls, rows: Rows, preprocess: Any) -> Reader:
+    def of(cls, rows: Rows, preprocess: Any) -> Preparation:
         """Errors: TypeError for another object than a transformer; ValueError for one that cannot
         name its columns."""
         if preprocess is None:

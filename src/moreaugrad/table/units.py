@@ -33,7 +33,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Units:
+class ColumnScales:
     """The centre and the scale of each column, `[D]` each in float64.
 
     known: whether they are those of the columns; otherwise 0 and 1 stand for them.
@@ -48,7 +48,7 @@ class Units:
     @classmethod
     def of(
         cls, columns: tuple[str, ...], background: Numbers | None, scale: Numbers | None
-    ) -> Units:
+    ) -> ColumnScales:
         """From rows `[M, D]`, of which a single one has no deviation, or from a given scale.
 
         A column that is constant in the background keeps its own unit, as in scikit-learn's
@@ -60,7 +60,7 @@ class Units:
             expect(bool((scale > 0).all()), "scale", "numbers > 0", scale.tolist())
             return cls(mean=mean, scale=scale, known=True)
         if background is None or len(background) < 2:
-            return cls(mean=zero, scale=zero + 1, known=False)
+            return cls(mean=mean, scale=zero + 1, known=False)
         scale = background.std(0)
         # A mean has rounding, from which a constant column gets a deviation.
         still = (scale <= 1e-12 * np.abs(background).max(0)) | (scale == 0)
@@ -69,6 +69,11 @@ class Units:
             [f"constant in the background, so in their own units: {some(names)}"] if names else []
         )
         return cls(mean=mean, scale=np.where(still, 1.0, scale), known=True, notes=tuple(notes))
+
+    @property
+    def trivial(self) -> bool:
+        """Whether columns keep their own units and zero."""
+        return not self.mean.any() and bool((self.scale == 1).all())
 
     def standardised(self, numbers: Numbers) -> Numbers:
         """z of x, `[N, D]`."""

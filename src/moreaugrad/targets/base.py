@@ -19,7 +19,7 @@ def for_each(name: str, value: object, ndim: int, batch: int, device: torch.devi
         raise TypeError(f"target, {name}: expected numbers, got {type(value).__name__}") from error
     if found.ndim == ndim:
         return found.expand(batch, *found.shape)
-    if found.ndim < ndim or len(found) != batch:
+    if found.ndim != ndim + 1 or len(found) != batch:
         axes = f"{ndim} axes" if ndim else "a single number"
         raise ValueError(
             f"target, {name}: expected one for all samples ({axes}), or {batch}, one for each, got "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moreaugrad.registry import choose
 from moreaugrad.score.outputs import described, tensor_output
+from moreaugrad.score.targets import raised
 from moreaugrad.settings import expect
 from moreaugrad.targets.base import TargetFunction, check_classes, classes_for_each, for_each
 
@@ -62,7 +63,7 @@ class Region(TargetFunction):
         )
 
     def __call__(self, output: Any) -> Tensor:
-        table = tensor_output(output)
+        table = raised(tensor_output(output))
         label, mask = torch.as_tensor(self.label), self.mask
         if table.ndim < 3 or table.shape[2:] != mask.shape[1:]:
             raise ValueError(

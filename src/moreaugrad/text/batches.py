@@ -17,7 +17,7 @@ from moreaugrad.score.checks import ForwardError
 from moreaugrad.settings import expect
 from moreaugrad.text.encoding import Encoded
 from moreaugrad.text.reading import PHRASE, PLACE, LanguageModel, Reader, Task
-from moreaugrad.text.targets import Aim
+from moreaugrad.text.targets import ParsedTarget
 
 PHRASE_SCORES = ("log-probability", "probability", "logit")
 INDEX = "index"
@@ -41,6 +41,8 @@ def usual_settings(language: LanguageModel, task: Task) -> dict[str, Any]:
         found["score"] = "log-probability"
     elif (problem := getattr(language.config, "problem_type", None)) in PROBLEMS:
         found["task"] = PROBLEMS[problem]
+    elif task is Task.TEXT and getattr(language.config, "num_labels", None) == 1:
+        found["task"] = "regression"  # as transformers trains it
     return found
 
 
@@ -60,7 +62,7 @@ def explainer_of(
 
 
 def arguments_of(
-    language: LanguageModel, read: Sequence[Encoded], aims: Sequence[Aim]
+    language: LanguageModel, read: Sequence[Encoded], aims: Sequence[ParsedTarget]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The ids `[B, L]` of texts of one length, and a reader's further arguments by name."""
     phrases = [aim.phrase[:-1] for aim in aims]
@@ -90,7 +92,7 @@ class Batches:
     """Whether special tokens are explained too."""
 
     def explained(
-        self, read: Sequence[Encoded], aims: Sequence[Aim], ids: Sequence[int] | None,
+        self, read: Sequence[Encoded], aims: Sequence[ParsedTarget], ids: Sequence[int] | None,
         report: Progress | None,
     ) -> list[Explanation]:  # fmt: skip
         """The explanation of each text. ids: keys of its noise. report: called with progress."""
@@ -118,13 +120,13 @@ class Batches:
             found |= zip(numbers, explanation, strict=True)
         return [found[number] for number in range(len(read))]
 
-    def key(self, encoded: Encoded, aim: Aim) -> Hashable:
+    def key(self, encoded: Encoded, aim: ParsedTarget) -> Hashable:
         """What texts that are explained together have in common."""
         groups = tuple(self._groups(encoded)) if self._grouped else None
         return len(encoded), groups, aim.index is None, len(aim.phrase)
 
     def together(
-        self, read: Sequence[Encoded], aims: Sequence[Aim], ids: Sequence[int] | None,
+        self, read: Sequence[Encoded], aims: Sequence[ParsedTarget], ids: Sequence[int] | None,
         progress: Progress | None,
     ) -> Explanation:  # fmt: skip
         """The explanation of texts with the same `key`."""
@@ -149,7 +151,7 @@ class Batches:
             found = replace(found, settings={**found.settings, **kind})
         return found
 
-    def _explainer(self, names: Sequence[str], encoded: Encoded, aim: Aim) -> Explainer:
+    def _explainer(self, names: Sequence[str], encoded: Encoded, aim: ParsedTarget) -> Explainer:
         """The method for such texts. names: of the reader's further arguments."""
         own: dict[str, Any] = {}
         if self._grouped:
@@ -170,7 +172,7 @@ class Batches:
     def _groups(self, encoded: Encoded) -> list[int]:
         """The label of each position: the same for the tokens of a word."""
         labels = list(range(len(encoded)))
-        for word in encoded.words():
+        for word in encoded.words:
             for at in word.tokens:
                 labels[at] = word.tokens[0]
         return labels

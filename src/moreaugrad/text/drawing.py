@@ -19,7 +19,7 @@ LIGHTEST = 0.8
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """Consecutive characters that are drawn alike."""
 
     text: str
@@ -34,12 +34,12 @@ class Piece:
 class Drawn:
     """A text, cut into pieces, and what is written above and below it."""
 
-    lines: Sequence[Sequence[Piece]]
+    lines: Sequence[Sequence[Segment]]
     """The pieces of each sentence."""
     facts: Sequence[str]
     legend: str
 
-    def depth(self, piece: Piece) -> float:
+    def depth(self, piece: Segment) -> float:
         """A piece's value over the largest magnitude in the text, [-1, 1]; 0 without a value."""
         if piece.value is None or not math.isfinite(piece.value) or not self._largest:
             return 0.0
@@ -51,15 +51,15 @@ class Drawn:
         return max((abs(value) for value in values if math.isfinite(value)), default=0.0)
 
     @property
-    def strongest(self) -> list[Piece]:
+    def strongest(self) -> list[Segment]:
         """The pieces with a value other than zero, largest magnitude first."""
         found = [piece for line in self.lines for piece in line if self.depth(piece)]
         return sorted(found, key=lambda piece: -abs(self.depth(piece)))
 
 
-def between(text: str) -> list[Piece]:
+def between(text: str) -> list[Segment]:
     """Characters that no token has."""
-    return [Piece(text, unread=bool(text.strip()))] if text else []
+    return [Segment(text, unread=bool(text.strip()))] if text else []
 
 
 FIGURE = "margin:0.8em 0;color:inherit;font-family:system-ui,sans-serif"
@@ -99,7 +99,7 @@ def _html_text(drawn: Drawn, legend: bool) -> str:
     return f'<div style="{FIGURE}"><div style="{SMALL}">{facts}</div>{body}{below}</div>'
 
 
-def _html_piece(piece: Piece, depth: float) -> str:
+def _html_piece(piece: Segment, depth: float) -> str:
     text = markup.escape(visible(piece.text))
     style = [CHIP] if piece.special else []
     if piece.unread:
@@ -136,7 +136,7 @@ def terminal(drawn: Drawn) -> str:
     return "\n".join([visible(" · ".join(drawn.facts)), *shown])
 
 
-def _terminal_piece(piece: Piece, depth: float) -> str:
+def _terminal_piece(piece: Segment, depth: float) -> str:
     codes = ["2"] if piece.special or piece.unread else []
     if depth:
         codes = ["30", "48;2;{};{};{}".format(*_pale(depth))] + ["4"] * (depth < 0)
@@ -159,7 +159,7 @@ def latex(drawn: Drawn) -> str:
     return "{\\setlength{\\fboxsep}{1pt}" + "\\par\n".join(lines) + "\\par}"
 
 
-def _latex_piece(piece: Piece, depth: float) -> str:
+def _latex_piece(piece: Segment, depth: float) -> str:
     text = "".join(LATEX.get(letter, letter) for letter in visible(piece.text))
     if depth < 0:
         text = rf"\underline{{{text}}}"

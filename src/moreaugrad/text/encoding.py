@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
 from moreaugrad.registry import first_line
@@ -110,6 +113,7 @@ class Encoded:
         """The positions of the text's own tokens: neither special nor padding."""
         return [at for at, real in enumerate(self.real) if real and not self.special[at]]
 
+    @cached_property
     def words(self) -> tuple[Word, ...]:
         """The words that have tokens, in the order of the tokens; none without offsets.
 
@@ -121,8 +125,10 @@ class Encoded:
             span, number = self.spans[at], self.sentence[at]
             if span is None:
                 return ()
-            inside = (place for place in places[number] if place[0] <= span[0] < place[1])
-            found.setdefault((number, *next(inside, span)), []).append(at)
+            before = bisect_right(places[number], span[0], key=itemgetter(0)) - 1
+            place = places[number][before] if before >= 0 else span
+            inside = place if span[0] < place[1] else span
+            found.setdefault((number, *inside), []).append(at)
         return tuple(
             Word(self.sentences[number][start:end], number, start, end, tuple(tokens))
             for (number, start, end), tokens in found.items()

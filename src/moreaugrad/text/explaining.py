@@ -90,7 +90,7 @@ def explain(
     ]
     classes = reader.classes(read[0], labels)
     read = list(map(classes.read, read))
-    if groups == WORDS and not all(encoded.words() for encoded in read):
+    if groups == WORDS and not all(encoded.words for encoded in read):
         raise ValueError(
             "groups: expected 'tokens', because this tokenizer does not say which characters its "
             "tokens are (offset_mapping; tokenizers of transformers do if is_fast)"

@@ -18,9 +18,9 @@ from moreaugrad.files.units import Record
 from moreaugrad.registry import choose
 from moreaugrad.settings import Documented
 from moreaugrad.text import drawing
-from moreaugrad.text.drawing import Drawn, Piece
+from moreaugrad.text.drawing import Drawn, Segment
 from moreaugrad.text.encoding import Encoded, Span, Word
-from moreaugrad.text.targets import Aim, Classes
+from moreaugrad.text.targets import Classes, ParsedTarget
 
 if TYPE_CHECKING:
     import pandas
@@ -82,7 +82,7 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
     @classmethod
     def of(
         cls, encoded: Encoded, explanation: Explanation, value: str, groups: str, classes: Classes,
-        aim: Aim,
+        aim: ParsedTarget,
     ) -> TextExplanation:  # fmt: skip
         """From the map of one text, whose first positions are those of `encoded`."""
         places = [at for at, real in enumerate(encoded.real) if real]
@@ -94,7 +94,7 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
             spans=tuple(shown.spans),
             sentence=tuple(shown.sentence),
             special=tuple(shown.special),
-            words=shown.words(),
+            words=shown.words,
             values=values,
             value=value,
             groups=groups,
@@ -199,30 +199,30 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
         facts += [f"{kind}: {self.score:.4g}", self.explanation.method, self.status, *self.notes]
         return Drawn(self._pieces(), facts, legend(self.value, held=self.held))
 
-    def _pieces(self) -> list[list[Piece]]:
+    def _pieces(self) -> list[list[Segment]]:
         """The pieces of each sentence. Tokens of the same characters, as those of an emoji, are one
         piece; so are a word's tokens if words are drawn."""
         words = self.words if self.groups == WORDS else ()
         word_of = {at: word for word in words for at in word.tokens}
-        found: list[list[Piece]] = [[] for _ in self.sentences]
+        found: list[list[Segment]] = [[] for _ in self.sentences]
         read = [0] * len(found)
         last: list[int] = []  # the tokens of the last piece
         for at, (span, number) in enumerate(zip(self.spans, self.sentence, strict=True)):
             line, text = found[number], self.sentences[number]
             if span is None:
-                piece = Piece(self.tokens[at], self.combined([at]), special=self.special[at])
-                line += [piece] if self.special[at] else [piece, Piece(" ")]
+                piece = Segment(self.tokens[at], self.combined([at]), special=self.special[at])
+                line += [piece] if self.special[at] else [piece, Segment(" ")]
                 continue
             word = word_of.get(at)
             start, end = span if word is None else (word.start, max(word.end, span[1]))
             if start < read[number]:
                 last.append(at)
                 more = text[read[number] : end]
-                line[-1] = Piece(line[-1].text + more, self.combined(last))
+                line[-1] = Segment(line[-1].text + more, self.combined(last))
             else:
                 last = [at]
                 line += drawing.between(text[read[number] : start])
-                line.append(Piece(text[start:end] or "␣", self.combined(last)))
+                line.append(Segment(text[start:end] or "␣", self.combined(last)))
             read[number] = max(read[number], end)
         if any(span is not None for span in self.spans):
             for line, text, end in zip(found, self.sentences, read, strict=True):
@@ -230,7 +230,7 @@ class TextExplanation(metaclass=Documented, heading="Attributes"):
         return found
 
 
-def _plain(piece: Piece) -> list[Any]:
+def _plain(piece: Segment) -> list[Any]:
     """A value that is not finite is null, which JSON can say."""
     known = piece.value is not None and math.isfinite(piece.value)
     return [piece.text, piece.value if known else None, piece.special, piece.unread]
@@ -238,7 +238,7 @@ def _plain(piece: Piece) -> list[Any]:
 
 def drawn(record: Mapping[str, Any], facts: Sequence[str] = ()) -> Drawn:
     """The highlighted text of a `TextExplanation.record`. facts: what is written above it."""
-    lines = [[Piece(*piece) for piece in line] for line in record["lines"]]
+    lines = [[Segment(*piece) for piece in line] for line in record["lines"]]
     return Drawn(lines, facts, legend(record["value"], held=record["held"]))
 
 

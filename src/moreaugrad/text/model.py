@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from moreaugrad.score.labels import labels_of
 from moreaugrad.text.encoding import Encoded, Sentences, Tokenizer, encode
 from moreaugrad.text.reading import LanguageModel
 from moreaugrad.text.targets import Classes
@@ -61,7 +62,7 @@ class TextModel:
         language = self.language
         further = {name: language.rows([first.further[name]]) for name in self.taken(first)}
         task, count = language.outputs(language.rows([first.ids]), further)
-        known = getattr(language.config, "id2label", None)
+        known = labels_of(language.module)
         return Classes.of(task, count, labels, known, self.tokenizer, language.vocabulary)
 
     def taken(self, encoded: Encoded) -> list[str]:

@@ -157,7 +157,9 @@ class LanguageModel:
         """
         seen: list[Any] = []
         with torch.no_grad(), hooked({}, {self.layer: lambda *given: seen.append(given[2])}):
-            shape = tuple(forward(partial(self.module, **further), ids).shape)
+            ones = Reader(self.module, Task.TEXT, list(further)).ones
+            given = {**further, **{name: torch.ones_like(ids) for name in ones}}
+            shape = tuple(forward(partial(self.module, **given), ids).shape)
         for output in seen:
             if isinstance(output, Tensor) and (output.ndim != 3 or output.shape[:2] != ids.shape):
                 raise ValueError(

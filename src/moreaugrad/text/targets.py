@@ -16,7 +16,7 @@ TextTarget = int | str | tuple[int | str | None, int | str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aim:
+class ParsedTarget:
     """The target of one text."""
 
     index: int | None = None
@@ -72,7 +72,7 @@ class Classes:
         decode: Any = getattr(self.tokenizer, "decode", str)
         return str(decode(index if decode is str else [index]))
 
-    def aim(self, target: object, encoded: Encoded) -> Aim:
+    def aim(self, target: object, encoded: Encoded) -> ParsedTarget:
         """The target of one text. Errors: TypeError or ValueError for one that does not fit."""
         if self.task is Task.TOKEN:
             if not isinstance(target, tuple) or len(target) != 2:
@@ -83,12 +83,12 @@ class Classes:
                     f"tokens; got {target!r}. Tokens: {shown}"
                 )
             wanted, token = target
-            return Aim(index=self._index(wanted), place=_place(token, encoded))
+            return ParsedTarget(index=self._index(wanted), place=_place(token, encoded))
         if self.task is Task.NEXT and isinstance(target, str):
             phrase = tuple(self._tokens(target))
             index = phrase[0] if len(phrase) == 1 else None
-            return Aim(index=index, phrase=phrase if index is None else (), text=target)
-        return Aim(index=self._index(target))
+            return ParsedTarget(index=index, phrase=phrase if index is None else (), text=target)
+        return ParsedTarget(index=self._index(target))
 
     def _index(self, wanted: object) -> int | None:
         """The index of a class. Errors: TypeError, ValueError."""
@@ -141,7 +141,7 @@ def _place(token: object, encoded: Encoded) -> int:
         inside = 0 <= token < len(encoded) and encoded.real[token]
         expect(inside, "target", f"a token from 0 to {len(encoded) - 1}", token)
         return token
-    found = [word.tokens[0] for word in encoded.words() if word.text == token]
+    found = [word.tokens[0] for word in encoded.words if word.text == token]
     found = found or [at for at in encoded.own if encoded.tokens[at] == token]
     expect(len(found) == 1, "target", "a word or token that occurs once in its text", token)
     return found[0]

@@ -14,11 +14,11 @@ from functools import wraps
 from importlib.util import find_spec
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from moreaugrad.penalties import Penalty
-from moreaugrad.training.catalogue import perturbing
+from moreaugrad.settings import expect
+from moreaugrad.training.catalogue import ids_in_process, perturbing
 from moreaugrad.training.harmonisation import GuidedPenalty
 from moreaugrad.training.inner import PerSampleLoss, cross_entropy
 from moreaugrad.training.places import Inputs, Model
@@ -82,7 +82,7 @@ class SparseGradients(*_callbacks()):  # type: ignore[misc]
 
         @wraps(step)
         def perturbed(batch: Any, *args: Any, **kwargs: Any) -> Any:
-            with self._perturbed(trainer, pl_module, batch) as found:
+            with self._perturbed(pl_module, batch) as found:
                 return step(found, *args, **kwargs)
 
         # Lightning reads the arguments of the step here, and looks one wrapper deep.
@@ -118,12 +118,11 @@ class SparseGradients(*_callbacks()):  # type: ignore[misc]
         return module if self.model is None else self.model
 
     @contextmanager
-    def _perturbed(self, trainer: Any, module: Any, batch: Any) -> Any:
-        x, y, *more = self.batch(batch)
-        further = dict(*more)
-        if "ids" not in further:
-            # Samples of different processes get different noise.
-            further["ids"] = trainer.global_rank * len(y) + torch.arange(len(y))
+    def _perturbed(self, module: Any, batch: Any) -> Any:
+        found = self.batch(batch)
+        expect(len(found) in (2, 3), "batch", "(x, y) or (x, y, further arguments)", len(found))
+        x, y, further = (*found, {})[:3]
+        further = {"ids": ids_in_process(len(y)), **further}
         with self.protocol.perturbed(
             self._model(module), x, y, loss=self.loss, **further
         ) as inputs:

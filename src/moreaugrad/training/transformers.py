@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from moreaugrad.penalties import Penalty
-from moreaugrad.training.catalogue import perturbing
+from moreaugrad.training.catalogue import ids_in_process, perturbing
 from moreaugrad.training.harmonisation import GuidedPenalty
 from moreaugrad.training.inner import PerSampleLoss, cross_entropy
 from moreaugrad.training.protocol import PerturbingProtocol
@@ -56,12 +55,9 @@ class SparseGradientsMixin:
         if name not in inputs:
             raise ValueError(f"inputs: expected labels ({name!r}), got {', '.join(inputs)}")
         labels = inputs[name]
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        # Samples of different processes get different noise.
-        ids = rank * len(labels) + torch.arange(len(labels))
         with self.protocol.perturbed(
             model, {key: value for key, value in inputs.items() if key != name}, labels,
-            loss=self.perturbed_loss, ids=ids,
+            loss=self.perturbed_loss, ids=ids_in_process(len(labels)),
         ) as found:  # fmt: skip
             return own(model, {**found, name: labels}, *args, **kwargs)  # type: ignore[dict-item]
 

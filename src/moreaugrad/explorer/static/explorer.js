@@ -201,7 +201,7 @@ class Explorer {
     on("fix", "change", () => { this.fix(); later(true); });
     for (const [name, read] of [["rho", v => +(10 ** v).toPrecision(2)], ["sigma", Number], ["quality", String], ["seed", v => clamp(Math.trunc(v) || 0, 2 ** 31)]])
       on(name, "input", ({ value }) => { state[name] = read(value); this.labels(); later(false); });
-    on("budget", "change", ({ value }) => this.attack(+value).finally(() => this.compared()));
+    on("budget", "change", ({ value }) => this.attack(+value).catch(error => this.fail(error)).finally(() => this.compared()));
     on("other", "change", input => this.other(input));
     each("[data-tool]", button => { button.onclick = () => this.use(button.dataset.tool); });
     for (const name of ["step", "curve"]) on(name, "input", () => this.scrub());
@@ -217,7 +217,7 @@ class Explorer {
   upload([file]) { return file && this.open({ name: file.name }, file).catch(error => this.fail(error)); }
 
   async open({ target = null, ...asked }, body) {
-    this.panes.forEach(pane => { pane.stop(); pane.frame = null; });
+    this.panes.forEach(pane => { pane.stop(); pane.frame = pane.attacked = null; });
     const [found, png] = await this.one({ do: "open", ...asked }, body), list = this.get("images");
     this.photo = await decoded(png);
     Object.assign(this, found).state.image = found.image;

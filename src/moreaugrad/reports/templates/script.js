@@ -18,7 +18,8 @@
   const names = ["h", "min", "s", "ms"], seconds = [3600, 60, 1, 0.001];
   // What a cell says as a number: "1 564", "9.5 %", "2 of 3" (2), "3 min 30 s" (210).
   const amount = (cell) => {
-    const text = cell.firstChild ? cell.firstChild.textContent.replace(/\s(?=\d{3}(\D|$))/g, "") : "";
+    const text = (cell.firstChild ? cell.firstChild.textContent : "").replace(/−/g, "-").replace(/\s(?=\d{3}(\D|$))/g, "")
+      .replace(/\s*×\s*10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)/g, (_, raised) => "e" + [...raised].map((c) => "-0123456789"["⁻⁰¹²³⁴⁵⁶⁷⁸⁹".indexOf(c)]).join(""));
     const found = [...text.matchAll(/(-?\d[\d.]*(?:e[-+]?\d+)?)\s*(h|min|ms|s)?(?![a-z])/g)];
     if (!found.length) return NaN;
     if (!found[0][2]) return Number(found[0][1]);

@@ -22,7 +22,7 @@ from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import tensor_name
 from moreaugrad.runs.directory import problem
-from moreaugrad.runs.engine import Files, Watch
+from moreaugrad.runs.engine import Files, Observer
 from moreaugrad.runs.maps.methods import BudgetedAttack, Method, plain_settings
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record
 from moreaugrad.runs.maps.setup import Setup
@@ -63,7 +63,7 @@ class Meter:
     mean of those before it, the first one what is usual, or all that it may."""
 
     def __init__(
-        self, setup: Setup, watch: Watch, units: Sequence[tuple[Method, Sequence[Chosen]]]
+        self, setup: Setup, watch: Observer, units: Sequence[tuple[Method, Sequence[Chosen]]]
     ) -> None:
         """units: what is to be done."""
         self._watch, self._spent = watch, 0.0

@@ -15,10 +15,10 @@ from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.quality import QUALITIES, evaluations_to_reach, tolerance_of
 from moreaugrad.files.units import Record
-from moreaugrad.pictures.wording import duration
+from moreaugrad.pictures.wording import count, duration, number
 from moreaugrad.reports.folder import PAGE, preview_stem, shown_units
 from moreaugrad.runs.directory import RunDirectory, json_text
-from moreaugrad.runs.engine import Watch
+from moreaugrad.runs.engine import Observer
 from moreaugrad.runs.maps.block import Block, evaluations
 from moreaugrad.runs.maps.methods import Method
 from moreaugrad.runs.network import Network
@@ -94,7 +94,7 @@ class Maps(Protocol):
 
     network: Network
     processes: Processes
-    watch: Watch
+    watch: Observer
 
     @property
     def stages(self) -> Sequence[Sequence[str]]: ...
@@ -161,19 +161,20 @@ def _announce(
 
     Errors: KeyboardInterrupt where it is not to be done.
     """
-    count = seconds = 0.0
+    total = seconds = 0.0
     for unit in left:
         method, images = run.maps_of(unit)
-        passes = needed(directory, unit, within_budget(method, budgets), len(images))
-        count, seconds = count + passes, seconds + passes * pace.each(method)
+        each = needed(directory, unit, within_budget(method, budgets), len(images))
+        total, seconds = total + each, seconds + each * pace.each(method)
     seconds /= run.processes.size
     size = sum(file.stat().st_size for file in directory.path.rglob("*") if file.is_file())
     memory = memory_so_far(run.network.device)
-    used = "" if memory is None else f", {memory / 1e9:.2g} GB of memory"
+    used = "" if memory is None else f", {number(memory / 1e9)} GB of memory"
     takes = f"about {duration(seconds)}" if seconds else "an unknown time"
     what = "the maps take" if page is None else f"first maps: {page}; the final ones take"
-    more = "" if page is None else f", {size / 1e6:.2g} MB on disk"
-    run.watch.news(f"{what} up to about {count:.0f} gradient evaluations more: {takes}{used}{more}")
+    more = "" if page is None else f", {number(size / 1e6)} MB on disk"
+    passes = f"at most about {count(total)} more gradient evaluations"
+    run.watch.news(f"{what} {passes}: {takes}{used}{more}")
     asked = seconds > LONG and run.processes.size == 1
     if asked and not run.watch.agreed(f"The final maps take about {duration(seconds)}. Go on?"):
         raise KeyboardInterrupt

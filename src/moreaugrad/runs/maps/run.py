@@ -30,7 +30,7 @@ from moreaugrad.reports.maps import explained_page
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.cost import PILOTED, Cost, Estimate, method_costs, seconds_per_evaluation
 from moreaugrad.runs.directory import RunDirectory, json_text, line, problem, versions
-from moreaugrad.runs.engine import Failure, Files, NoResult, Run, Watch
+from moreaugrad.runs.engine import Failure, Files, NoResult, Observer, Run
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
 from moreaugrad.runs.maps.aims import not_aimed_at
 from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map, title
@@ -56,7 +56,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def __init__(
         self, plan: ExplainPlan | EvaluatePlan, processes: Processes | None = None,
-        watch: Watch | None = None, *, command: str = "explain", words: str = "",
+        watch: Observer | None = None, *, command: str = "explain", words: str = "",
         network: Network | None = None, inputs: Inputs | None = None,
     ) -> None:  # fmt: skip
         """words: the command line, which the page shows. network, inputs: at hand, instead of those

@@ -196,7 +196,11 @@ def _compared(
     try:
         second = Network.load(compare.model, network.compute, processes)
         asked = plan.target if compare.target is None else compare.target
-        target = inputs.target(asked, second)
+        if asked == OF_LABEL and second.model.labels != network.model.labels:
+            raise ValueError(
+                "target: label is for networks with the same labels in the same order: give a class"
+            )
+        target = None if asked == OF_LABEL else inputs.target(asked, second)
         shapes = [n.model.preprocess.input_shape for n in (network, second)]
         if plan.data.source == CELLS and shapes[0] != shapes[1]:
             raise ValueError(

@@ -134,7 +134,7 @@ class ExplainPlan(MapsPlan):
         within="[1, inf)",
     )  # fmt: skip
     time: float | None = option(
-        None, "Time that it may take, such as 30s or 5m: after the previews, the methods of the "
+        None, "Time limit, such as 30s or 5m: after the previews, the methods of the "
         "MoreauGrad family take as many evaluations as fit.", group="Explanation",
         read=lambda _, text: seconds("--time", text), shown="no limit", within="(0, inf)",
         metavar="TIME",
@@ -153,7 +153,7 @@ class ExplainPlan(MapsPlan):
         others += [f"--data {self.data.source}"] if self.data.source else []
         if texts and others:
             raise ValueError(
-                f"images and texts: expected the ones or the others, got {others[0]} and {texts[0]}"
+                f"images and texts: expected one or the other, got {others[0]} and {texts[0]}"
             )
 
     def check_options(self) -> None:

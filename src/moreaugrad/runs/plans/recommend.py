@@ -45,7 +45,7 @@ class RecommendPlan(MapsPlan):
     data: RecommendDataPlan = part(RecommendDataPlan)
     methods: Mapping[str, Settings] = methods_option(more=CANDIDATES)
     time: float = option(
-        900.0, "Time that it may take, such as 90s, 15m or 2h: by an estimate it measures fewer "
+        900.0, "Time limit, such as 90s, 15m or 2h: by an estimate it measures fewer "
         "noise levels, then fewer images, weaker attacks and fewer methods until they fit.",
         read=lambda _, text: seconds("--time", text), shown="15m", within="(0, inf)",
         metavar="TIME",

@@ -43,17 +43,19 @@ class TextPlan(Plan):
         None, "Column of the texts in .csv and .tsv files.", shown="the only one", metavar="NAME"
     )
     units: str = option(
-        TOKENS, "What is a group of group-sparse methods, and drawn as one: tokens or words.",
+        TOKENS, "What group-sparse methods keep or drop as a whole, and what is drawn as one: "
+        "tokens or words.",
         choices=(TOKENS, WORDS),
     )  # fmt: skip
     values: str = option(
-        "auto", "A token's value, of its vector in the map: product with the embedding, sum or "
-        "norm.", choices=VALUES, shown="sum for methods with the input as a factor, else product",
+        "auto", "How a token's vector in the map becomes one value: product with the embedding, "
+        "sum or norm.", choices=VALUES,
+        shown="sum for methods with the input as a factor, else product",
     )  # fmt: skip
     special: bool = option(
         False, "Explain the tokens that the tokenizer adds, such as [CLS], too.", "--special"
     )
     truncate: bool = option(
-        False, "Read the beginning of texts that are too long for the model, which are otherwise "
-        "left out.", "--truncate",
+        False, "Explain only the beginning of texts that are too long for the model; otherwise "
+        "such texts are left out.", "--truncate",
     )  # fmt: skip

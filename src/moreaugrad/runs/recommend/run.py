@@ -21,7 +21,7 @@ from moreaugrad.reports.recommendation import Candidate, Measurements, recommend
 from moreaugrad.reports.recommended import RECOMMENDATION, TABLE, recommended_files
 from moreaugrad.runs.cost import Estimate, seconds_per_evaluation
 from moreaugrad.runs.directory import RunDirectory, json_text, line
-from moreaugrad.runs.engine import Failure, Files, Outcome, Run, Watch, execute
+from moreaugrad.runs.engine import Failure, Files, Observer, Outcome, Run, execute
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network, computing
@@ -63,9 +63,9 @@ class RecommendRun(Run[RecommendPlan]):
     units = MappingProxyType({PLAN: None})
 
     def __init__(
-        self, plan: RecommendPlan, processes: Processes | None = None, watch: Watch | None = None,
-        *, words: str = "", network: Network | None = None, inputs: Inputs | None = None,
-        command: str = "recommend",
+        self, plan: RecommendPlan, processes: Processes | None = None,
+        watch: Observer | None = None, *, words: str = "", network: Network | None = None,
+        inputs: Inputs | None = None, command: str = "recommend",
     ) -> None:  # fmt: skip
         """As of `MapsRun`."""
         self.words, self._at_hand = words, (network, inputs)

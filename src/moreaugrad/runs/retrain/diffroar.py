@@ -26,7 +26,7 @@ from moreaugrad.models.weights import load_weights
 from moreaugrad.reports.content import Entry, Table
 from moreaugrad.reports.studies import Findings
 from moreaugrad.runs.directory import RunDirectory, json_text, number
-from moreaugrad.runs.engine import Watch
+from moreaugrad.runs.engine import Observer
 from moreaugrad.runs.plans.retrain import ALL, FILL, IDS, RANDOM, DiffRoarPlan
 from moreaugrad.runs.plans.toml import read_plan, to_table
 from moreaugrad.runs.plans.train import ProtocolPlan, TrainPlan
@@ -255,7 +255,7 @@ def whole(prepared: PreparedTrain) -> Examples:
 
 
 def rank(
-    plan: DiffRoarPlan, prepared: PreparedTrain, part: str, folder: Path, watch: Watch
+    plan: DiffRoarPlan, prepared: PreparedTrain, part: str, folder: Path, watch: Observer
 ) -> None:
     """Writes, by the maps of one network, the ranks of the images of a part of the data, their ids
     in order, and the mean colour of those that are trained on."""

@@ -21,7 +21,7 @@ from moreaugrad.reports.folder import CONFIG, ENVIRONMENT, PAGE, PAGE_UNIT
 from moreaugrad.reports.studies import STUDY_FILES
 from moreaugrad.runs.cost import Estimate
 from moreaugrad.runs.directory import RunDirectory, json_text
-from moreaugrad.runs.engine import Files, Run, Watch, execute
+from moreaugrad.runs.engine import Files, Observer, Run, execute
 from moreaugrad.runs.maps.methods import made
 from moreaugrad.runs.network import resolved_device
 from moreaugrad.runs.plans.common import ComputePlan
@@ -55,7 +55,7 @@ class RetrainRun(Run[R]):
     )  # fmt: skip
 
     def __init__(
-        self, plan: R, processes: Processes | None = None, watch: Watch | None = None
+        self, plan: R, processes: Processes | None = None, watch: Observer | None = None
     ) -> None:
         """Errors: ValueError for what cannot work; nothing is written."""
         if plan.file is not None:
@@ -149,10 +149,10 @@ class RetrainRun(Run[R]):
         return replace(one, costs=tuple(costs), batches=count * one.batches)
 
 
-class _Newsless(Watch):
+class _Newsless(Observer):
     """Passes on all to a watch but the news."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Observer) -> None:
         self.pace, self.failed = watch.pace, watch.failed  # type: ignore[method-assign]
 
 

@@ -28,7 +28,7 @@ from moreaugrad.models.loading import Trained
 from moreaugrad.models.weights import fit_head, last_layer
 from moreaugrad.registry import choose
 from moreaugrad.runs.cost import Cost, Estimate
-from moreaugrad.runs.engine import Failure, Watch
+from moreaugrad.runs.engine import Failure, Observer
 from moreaugrad.runs.network import Network, computing, resolved_device, resolved_layout
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.train import AugmentPlan, OptimiserPlan, TrainPlan
@@ -134,7 +134,7 @@ def make_optimiser(plan: OptimiserPlan, model: nn.Module) -> Optimizer:
     return kind(weights, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay)
 
 
-def prepare_train(plan: TrainPlan, processes: Processes, watch: Watch) -> PreparedTrain:
+def prepare_train(plan: TrainPlan, processes: Processes, watch: Observer) -> PreparedTrain:
     """Reads every image once; those that cannot be read are reported and left out.
 
     Errors: ValueError or TypeError for a plan that cannot be run; nothing is written.
@@ -219,7 +219,7 @@ def _loaded(plan: TrainPlan, device: str) -> tuple[LoadedModel, Augment]:
 
 
 def _read(
-    plan: TrainPlan, augment: Augment, processes: int, watch: Watch, split: str,
+    plan: TrainPlan, augment: Augment, processes: int, watch: Observer, split: str,
     images: int | None, classes: Sequence[str] | None,
 ) -> Examples:  # fmt: skip
     """A part of the data, every image of which is read."""

@@ -22,7 +22,7 @@ from moreaugrad.models.loading import FINISHED, LABELS, Trained
 from moreaugrad.reports.events import EVENTS, events
 from moreaugrad.reports.studies import LOG, RESULTS, STUDY_FILES, Findings
 from moreaugrad.runs.directory import RunDirectory, json_text, versions
-from moreaugrad.runs.engine import Files, Run, Watch
+from moreaugrad.runs.engine import Files, Observer, Run
 from moreaugrad.runs.plans.train import TrainPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.train.measure import (
@@ -65,7 +65,7 @@ class TrainRun(Run[TrainPlan]):
         self,
         plan: TrainPlan,
         processes: Processes | None = None,
-        watch: Watch | None = None,
+        watch: Observer | None = None,
         *,
         prepared: PreparedTrain | None = None,
     ) -> None:
