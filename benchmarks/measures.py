@@ -28,7 +28,7 @@ def support_iou(c: Tensor, reference: Tensor) -> Tensor:
 
 
 def zeros(c: Tensor) -> Tensor:
-    """Share of exact zeros, `[B]`."""
+    """Fraction of exact zeros, `[B]`."""
     return (c == 0).double().mean(1)
 
 
@@ -57,12 +57,12 @@ def evaluations_at(error: float, sizes: Sequence[int], errors: Sequence[float]) 
 
 
 def within_factor(stated: Tensor, true: Tensor, factor: float = 2.0) -> float:
-    """Share of samples whose stated error is within a factor of the true one."""
+    """Fraction of samples whose stated error is within a factor of the true one."""
     return ((stated <= factor * true) & (true <= factor * stated)).double().mean().item()
 
 
 def bounded(stated: Tensor, true: Tensor) -> float:
-    """Share of samples whose true error is at most the stated one."""
+    """Fraction of samples whose true error is at most the stated one."""
     return (true <= stated).double().mean().item()
 
 

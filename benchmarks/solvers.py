@@ -25,7 +25,7 @@ TOLERANCES = (1e-2, 1e-3, 1e-4)
 TIGHTNESS = (0.5, 0.9)
 """rho lambda: how near rho is to the limit at which the problem stops being convex."""
 ZEROS = 0.8
-"""Share of zeros of the thresholded clean gradient, which sets eta for each sample."""
+"""Fraction of zeros of the thresholded clean gradient, which sets eta for each sample."""
 BUDGET = 600
 """Gradient evaluations, or passes over the fixed set of draws, at which a method stops."""
 

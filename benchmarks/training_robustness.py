@@ -81,7 +81,7 @@ STRONGER = (
 FAITHFUL = (
     f"AOPC: regions of 4 x 4 pixels replaced by noise, {', '.join(map(str, STEPS))} of the 64, the "
     "most relevant first; the fall of the label's probability, in %. Networks differ in how sure "
-    "they are, so that AOPC compares within one; the drop is the share of the base's."
+    "they are, so that AOPC compares within one; the drop is the fraction of the base's."
 )
 
 
@@ -187,7 +187,7 @@ def _lost(lost: Sequence[Drop]) -> Table:
         percents = [_span(100 * d.drop, 100 * d.low, 100 * d.high, 1) or "–" for d in described]
         lines.append([network, method, base, *percents])
     return Table(
-        caption="Share of the base's AOPC that a map loses, in % (below 0: it gains), by steps.",
+        caption="Fraction of the base's AOPC that a map loses, in % (below 0: it gains), by steps.",
         header=["network", "method", "base", *map(str, STEPS)],
         rows=lines,
     )
@@ -195,7 +195,7 @@ def _lost(lost: Sequence[Drop]) -> Table:
 
 def _published() -> Table:
     return Table(
-        caption="The paper's table 5 (Imagenette, EfficientNet-B0): the same share, by steps.",
+        caption="The paper's table 5 (Imagenette, EfficientNet-B0): the same fraction, by steps.",
         header=["method", "20", "50", "100"],
         rows=[[name, *map(str, numbers)] for name, numbers in PUBLISHED.items()],
     )
