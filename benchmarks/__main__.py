@@ -182,7 +182,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
     parser.add_argument("--quick", action="store_true", help="two images, to try the code")
     parser.add_argument(
-        "--photos", action="store_true", help="show images beside their maps, in results/photos"
+        "--photos", action="store_true", help="show images next to their maps, in results/photos"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument(

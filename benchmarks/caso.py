@@ -1,4 +1,4 @@
-"""CASO on ImageNet photos of all confidences, beside the published routes."""
+"""CASO on ImageNet photos of all confidences, compared with the published routes."""
 
 from __future__ import annotations
 

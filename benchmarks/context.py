@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 class Context:
     """`quick`: two images and few evaluations, to try the code; its figures mean nothing.
 
-    `photos`: galleries show the images beside the maps. What they show stays on this machine.
+    `photos`: galleries show the images next to the maps. What they show stays on this machine.
     """
 
     out: Path

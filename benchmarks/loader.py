@@ -1,4 +1,4 @@
-"""How many samples a second the loader gives, beside the training that it feeds."""
+"""How many samples a second the loader gives, compared with the training that it feeds."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(context: Context) -> Result:
         rows[-1].append(round(found["ratio"], 1))
         print("  " + " ".join(map(str, rows[-1])), flush=True)
     return Result(
-        title="The loader beside training",
+        title="The loader compared with training",
         settings={"examples": count, "rounds": rounds, "workers": 0},
         figures=figures,
         tables=[

@@ -54,8 +54,8 @@ def _table(
     plain = runs[rows[0].stem]
     lines = [] if before is None else [["before", "", "", *_cells({0: before}, {})]]
     for row in rows:
-        beside = {} if row is rows[0] else plain
-        lines.append([row.label, row.protocol.name, row.described, *_cells(runs[row.stem], beside)])
+        base = {} if row is rows[0] else plain
+        lines.append([row.label, row.protocol.name, row.described, *_cells(runs[row.stem], base)])
     (count,) = {run["gini"]["count"] for found in runs.values() for run in found.values()}
     return Table(
         caption="On the test images: means over seeds with 95 % intervals (Student's t), and "

@@ -1,4 +1,4 @@
-"""What the training protocols cost beside the passes that they cannot do without."""
+"""What the training protocols cost compared with the passes that they cannot do without."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ def run(context: Context) -> Result:
         notes=[
             f"the best of {rounds} rounds, protocol and passes in turns; at most {MOST} is wanted",
             "passes: input gradients in evaluation mode, then updates, without any perturbation",
-            "free: its updates beside plain ones; their backward pass goes on to the input",
-            "free, with input: beside plain updates whose backward pass goes on to the input too",
-            "penalised beside two passes: what differentiating a gradient adds",
+            "free: its updates compared with plain ones; their backward pass goes on to the input",
+            "free, with input: compared with plain updates that go back to the input too",
+            "penalised compared with two passes: what differentiating a gradient adds",
         ],
     )
 
