@@ -43,8 +43,13 @@ class TrainDataPlan(Plan):
         None, "Part of the data that the finished network is measured on: test or val.",
         "--test-split", shown="none",
     )  # fmt: skip
-    images: int | None = option(None, "Number of cells to train on.", shown="4096")
-    test_images: int | None = option(None, "Number of cells to test on.", shown="1024")
+    # The second names of options are those that they had in 0.1.
+    images: int | None = option(
+        None, "Number of cells to train on.", "--images", "--count", shown="4096"
+    )
+    test_images: int | None = option(
+        None, "Number of cells to test on.", "--test-images", "--test-count", shown="1024"
+    )
     seed: int = option(0, "Random seed of synthetic cells.", "--data-seed")
     split_seed: int | None = option(
         None, "Random seed of the choice of the validation images.", shown="that of the training"
@@ -203,7 +208,7 @@ class TrainPlan(Plan):
 
     epochs: int = option(10, "Epochs over the data.", within="[1, inf)")
     batch: int = option(
-        32, "Images in each update of the weights.", "--batch-size", within="[1, inf)"
+        32, "Images in each update of the weights.", "--batch-size", "--batch", within="[1, inf)"
     )
     shards: int | None = option(
         None, "Pieces that each batch is cut into. The weights depend on it, not on how many "
