@@ -62,7 +62,14 @@ def test_iteration_gives_the_samples(result: Explanation) -> None:
 
 @pytest.mark.parametrize(
     ("index", "error"),
-    [(4, IndexError), (-5, IndexError), (1.0, TypeError), ((0, 1), TypeError), ("a", TypeError)],
+    [
+        (4, IndexError),
+        (-5, IndexError),
+        (1.0, TypeError),
+        (True, TypeError),
+        ((0, 1), TypeError),
+        ("a", TypeError),
+    ],
 )
 def test_other_indices_are_refused(
     result: Explanation, index: object, error: type[Exception]

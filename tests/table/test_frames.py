@@ -189,6 +189,20 @@ def test_settings(others, words):
         explain(**others)
 
 
+def test_labels_are_counted_before_rows_are_explained():
+    rows: list[int] = []
+
+    class Counting(nn.Linear):
+        def forward(self, x):
+            rows.append(len(x))
+            return super().forward(x)
+
+    many = pd.concat([FRAME] * 400, ignore_index=True)
+    with pytest.raises(ValueError, match="labels: expected 2 names"):
+        explain(many, model=Counting(3, 2).eval(), labels=["a", "b", "c"])
+    assert sum(rows) < len(many)
+
+
 def test_models_with_one_output():
     one = nn.Linear(3, 1).eval()
     with torch.no_grad():

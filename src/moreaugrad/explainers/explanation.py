@@ -242,6 +242,8 @@ def chosen_rows(index: Any, count: int) -> Tensor:
             raise IndexError(f"expected a mask of {count} samples, got one of {len(given)}")
         given = [row for row, chosen in enumerate(given) if chosen]
     try:
+        if any(isinstance(each, (bool, np.bool_)) for each in given):
+            raise TypeError
         rows = [_row(operator.index(each), count) for each in given]
     except TypeError:
         raise TypeError(

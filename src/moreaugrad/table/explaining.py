@@ -107,31 +107,36 @@ def explain(
         rows=rows, reader=reader, units=units, network=network, explainer=explainer,
         reference=reference, kind=kind,
     )  # fmt: skip
-    _check_task(explainer, chunks.first)
     if isinstance(labels, str):
         raise TypeError(f"labels: expected a list of names, got the text {labels!r}")
     classes = labels_of(model) if labels is None else dict(enumerate(labels))
+    _check_outputs(explainer, chunks.first, labels)
     aims = _targets(target, classes, len(rows))
     with reporting(progress, method) as report:
         found = chunks.explained(aims, ids, report)
-    found = replace(found, labels=classes) if labels is None else found.with_labels(labels)
     return TableExplanation(
-        explanation=found, rows=rows, grouping=grouping, value=kind,
+        explanation=replace(found, labels=classes), rows=rows, grouping=grouping, value=kind,
         base=_base(found, kind), notes=units.notes,
     )  # fmt: skip
 
 
-def _check_task(explainer: Explainer, first: Tensor) -> None:
-    """Errors: ValueError for a model with one output, which may be of two tasks."""
-    if explainer.task != "auto":
+def _check_outputs(explainer: Explainer, first: Tensor, labels: Sequence[str] | None) -> None:
+    """Errors: ValueError for a model with one output, which may be of two tasks, and for another
+    number of labels than classes."""
+    auto = explainer.task == "auto"
+    if not auto and labels is None:
         return
-    bound = Score(explainer.forward_func, task="multilabel", check=False).bind(first, 0)
+    task = "multilabel" if auto else explainer.task
+    bound = Score(explainer.forward_func, task=task, check=False).bind(first, 0)
     outputs = bound.clean_outputs()
-    if outputs.ndim == 1 or outputs.shape[1] == 1:
+    if auto and (outputs.ndim == 1 or outputs.shape[1] == 1):
         raise ValueError(
             "task: expected 'regression', or 'binary' if the output is the logit of a class, "
             "because the model has one output; got 'auto'"
         )
+    if labels is not None and bound.probabilities is not None:
+        count = bound.probabilities.shape[1]
+        expect(len(labels) == count, "labels", f"{count} names", len(labels))
 
 
 def _targets(target: Any, labels: Mapping[int, str], count: int) -> Any:
