@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Sequence
@@ -54,12 +55,17 @@ def run(context: Context) -> Result:
     photos, dense, rounds = (3, 1, 1) if context.quick else (PHOTOS, DENSE, ROUNDS)
     names = spread(subject, photos, 12 if context.quick else POOL)
     rows, held = [], []
-    for place, (name, p) in enumerate(names):
-        with_dense = place % max(1, photos // dense) == 0 and len(held) < dense
-        found = _photo(subject, name, p, rounds, with_dense=with_dense)
-        rows.append(found)
-        held += [found] if with_dense else []
-        print("  " + " ".join(f"{k}={_short(v)}" for k, v in found.items()), flush=True)
+    # A process for each photo, because that of a dense route keeps its gigabytes.
+    workers = multiprocessing.get_context("spawn").Pool(
+        1, torch.set_num_threads, (context.threads,), maxtasksperchild=1
+    )
+    with workers:
+        for place, (name, p) in enumerate(names):
+            with_dense = place % max(1, photos // dense) == 0 and len(held) < dense
+            found = workers.apply(_photo, (name, p, rounds, with_dense))
+            rows.append(found)
+            held += [found] if with_dense else []
+            print("  " + " ".join(f"{k}={_short(v)}" for k, v in found.items()), flush=True)
     many = _batches(subject, [name for name, _ in names], rounds)
     return Result(
         title="CASO: cost and accuracy",
@@ -85,9 +91,8 @@ def spread(subject: Subject, count: int, pool: int) -> list[tuple[str, float]]:
     return [found[place] for place in places]
 
 
-def _photo(
-    subject: Subject, name: str, p: float, rounds: int, *, with_dense: bool
-) -> dict[str, Any]:
+def _photo(name: str, p: float, rounds: int, with_dense: bool) -> dict[str, Any]:
+    subject = subjects.load("squeezenet")
     std, mean = subject.preprocess.std, subject.preprocess.mean
     network = subject.fast
     x = subject.inputs([name])
