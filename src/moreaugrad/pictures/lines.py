@@ -37,6 +37,8 @@ GROUND = 30 / 255
 """The grey behind the lines, as dark as black is in an overlay."""
 THIN = 0.01
 """Of the height of a channel: silence is drawn so, as what has no length is not."""
+SCALE = (0.72, 1.13, 0.27, 0.05)
+"""Where a colour bar is, above the axes."""
 WIDTH, ROW = 8.0, 1.1
 """Of a picture in inches, and the height that each channel adds."""
 
@@ -82,8 +84,11 @@ def draw_lines(
         shades = _shades(level, maps[channel][places] != 0, view, style)[order]
         axis.add_collection(
             LineCollection(
-                list(strokes[order]), colors=shades / 255, linewidths=0.8 + np.abs(level[order]),
-                capstyle="round", rasterized=True,
+                list(strokes[order]),
+                colors=shades / 255,
+                linewidths=0.8 + np.abs(level[order]),
+                capstyle="round",
+                rasterized=True,
             )  # fmt: skip
         )
     length = lines.shape[1] / (rate or 1.0)
@@ -179,7 +184,9 @@ def _shades(levels: Floats, there: np.ndarray, view: str, style: Style) -> Float
     size = np.abs(levels)[:, None]
     if view == SIGNED:
         # Weak entries would be white in the colormap, brighter than the strong ones.
-        strong: Bytes = colours(np.sign(levels) * (0.55 + 0.2 * np.abs(levels)), style.signed_palette)
+        strong: Bytes = colours(
+            np.sign(levels) * (0.55 + 0.2 * np.abs(levels)), style.signed_palette
+        )
     else:
         strong = colours(levels, UPPER + style.palette)
     part = np.where(there[:, None], 0.25 + 0.75 * size**0.7, 0.0)
@@ -190,6 +197,6 @@ def _scale(maps: Floats, view: str, style: Style) -> Scale:
     signed = view == SIGNED
     low, high = (float(end.item()) for end in limits(maps, style.percentile, signed=signed))
     return Scale(
-        palette=style.signed_palette if signed else style.palette, low=-high if signed else low,
+        palette=style.signed_palette if signed else UPPER + style.palette, low=-high if signed else low,
         high=high, percentile=style.percentile, reduction="none",
     )  # fmt: skip

@@ -74,8 +74,8 @@ class Section(Answer):
     """One input: its image and a network's answer.
 
     `truth`: the ground truth map. `sweeps`: of that network. `note`: a line under the heading.
-    `compared`: the answer of another network to the same input. `peak`: the slice of a volume that is
-    shown first.
+    `compared`: the answer of another network to the same input. `peak`: the slice of a volume that
+    is shown first.
     """
 
     title: str
