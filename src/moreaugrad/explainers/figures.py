@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from moreaugrad.explainers.batch import ExplainedBatch, as_tuple
 from moreaugrad.explainers.summary import shorter
-from moreaugrad.pictures import Style, lines, photo
+from moreaugrad.pictures import Picture, Style, lines, photo
 from moreaugrad.pictures.lines import is_series
 from moreaugrad.pictures.plot import (
     PANEL,
@@ -23,7 +24,7 @@ from moreaugrad.pictures.plot import (
     panel_size,
     plot_grid,
 )
-from moreaugrad.pictures.slices import heaviest, one_slice, slice_views, volume_picture
+from moreaugrad.pictures.slices import heaviest, one_slice, slice_views
 from moreaugrad.registry import choose
 
 
@@ -33,8 +34,8 @@ def sample_figure(
 ) -> Figure:  # fmt: skip
     """All views of the map of the only sample."""
     shown = f"{batch.method}, {heading(batch)}" if title is None else title
-    values = batch.parts[part][0]
-    if is_series(values.shape, rate):
+    values, inputs = batch.parts[part][0], as_tuple(batch.inputs)[part][0]
+    if _lines(values, inputs, None, rate):
         panels = [
             partial(_draw, batch, part=part, view=view, title=view, style=style, rate=rate)
             for view in lines.VIEWS
@@ -42,15 +43,10 @@ def sample_figure(
         return plot_grid(panels, shown, columns=1, size=_size(values))
     given = _given(batch, part)
     if values.ndim == 4:
-        volume = as_tuple(batch.inputs)[part][0]
-        views = {
-            "input": volume_picture(volume),
-            **slice_views(values, volume, style, given["z_scores"]),
-        }
-        numbers = heaviest(values)
+        views, numbers = slice_views(values, inputs, style, given["z_scores"]), heaviest(values)
         panels = [
-            partial(draw_panel, name=f"{name}, slice {number}", picture=one_slice(picture, number))
-            for name, picture in views.items() if picture
+            partial(draw_panel, name=f"{view}, slice {number}", picture=one_slice(picture, number))
+            for view, picture in views.items() if view in (_main(views), "signed")
             for number in numbers
         ]  # fmt: skip
         return plot_grid(panels, shown, columns=len(numbers), size=panel_size(*values.shape[-2:]))
@@ -88,7 +84,7 @@ def batch_figure(
     shown = f"{batch.method}{more}" if title is None else title
     panels = [partial(drawn, one, f"{row}: {heading(one)}") for row, one in enumerate(samples)]
     first = batch.parts[part][0]
-    if _lines(first, view, rate):
+    if _lines(first, as_tuple(batch.inputs)[part][0], view, rate):
         return plot_grid(panels, shown, columns=1, size=_size(first))
     size = (1.5 * PANEL if first.ndim == 1 else PANEL, PANEL + 0.75)
     return plot_grid(panels, shown, size=size)
@@ -105,18 +101,17 @@ def _draw(
 ) -> None:  # fmt: skip
     """One view of the map of the only sample: of a volume the slice where most of it is."""
     values, inputs = batch.parts[part][0], as_tuple(batch.inputs)[part][0]
-    if _lines(values, view, rate):
+    if _lines(values, inputs, view, rate):
         scale = lines.draw_lines(
             axis, values, inputs, view=view or lines.LINE, rate=rate, title=title, style=style
         )
-        draw_scale(axis, scale, "", lines.SCALE)
+        draw_scale(axis, scale, "", lines.scale_place(_channels(values)))
         return
     given = _given(batch, part)
     if values.ndim == 4:
         views = slice_views(values, inputs, style, given["z_scores"])
-        name = view or ("overlay" if "overlay" in views else "heat")
         number = heaviest(values, 1)[0]
-        picture = one_slice(views[choose("view", name, views)], number)
+        picture = one_slice(views[choose("view", view or _main(views), views)], number)
         draw_panel(axis, f"{title}, slice {number}", picture)
         return
     draw_map(axis, **given, view=view, title=title, style=style)
@@ -124,15 +119,23 @@ def _draw(
 
 def _size(values: Tensor) -> tuple[float, float]:
     """Of the panel of a series in inches."""
-    rows = min(lines.MOST_LINES, len(values) if values.ndim == 2 else 1)
-    return lines.WIDTH, 1.1 + lines.ROW * max(1.5, rows)
+    return lines.WIDTH, 1.0 + lines.panel_height(_channels(values))
 
 
-def _lines(values: Tensor, view: str | None, rate: float | None) -> bool:
-    """Whether a map is drawn as lines: a series, unless another view is asked for."""
-    if view == lines.LINE:
-        return values.ndim < 3
-    return view in (None, *lines.VIEWS) and is_series(values.shape, rate)
+def _channels(values: Tensor) -> int:
+    return len(values) if values.ndim == 2 else 1
+
+
+def _lines(values: Tensor, inputs: Tensor, view: str | None, rate: float | None) -> bool:
+    """Whether a map is drawn as lines: that of a series, unless another view is asked for."""
+    if values.shape != inputs.shape or view not in (None, *lines.VIEWS):
+        return False
+    return is_series(values.shape, rate) or (view == lines.LINE and values.ndim < 3)
+
+
+def _main(views: Mapping[str, Picture]) -> str:
+    """The view of a volume that shows where a map is."""
+    return "overlay" if "overlay" in views else "heat"
 
 
 def _given(batch: ExplainedBatch, part: int) -> dict[str, Any]:

@@ -39,8 +39,8 @@ class ArrayInput(metaclass=Documented):
     """
 
     shape: tuple[int, ...] = ()
-    """Of an input without its batch, such as (16000,), (C, T) or (C, D, H, W); -1 is any length. ():
-    any shape, of arrays alone."""
+    """Of an input without its batch, such as (16000,), (C, T) or (C, D, H, W); -1 is any length.
+    () is any shape, of arrays alone."""
     rate: float | None = None
     """Samples per second of series. Sounds need it; the time axes of figures are in seconds with
     it."""

@@ -25,8 +25,7 @@ def draw_array(
     if is_series(values.shape, rate) and values.shape == inputs.shape:
         return line_pictures(values, inputs, rate=rate, style=style)
     if values.ndim == 4:
-        fits = values.shape[1:] == inputs.shape[1:]
-        return slice_views(values, inputs if fits else None, style, z_scores)
+        return slice_views(values, inputs, style, z_scores)
     if values.ndim > 4:
         return {}
     image = photo(inputs) if inputs.shape[-2:] == values.shape[-2:] else None

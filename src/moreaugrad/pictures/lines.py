@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from moreaugrad.pictures.levels import (
@@ -37,8 +38,6 @@ GROUND = 30 / 255
 """The grey behind the lines, as dark as black is in an overlay."""
 THIN = 0.01
 """Of the height of a channel: silence is drawn so, as what has no length is not."""
-SCALE = (0.72, 1.13, 0.27, 0.05)
-"""Where a colour bar is, above the axes."""
 WIDTH, ROW = 8.0, 1.1
 """Of a picture in inches, and the height that each channel adds."""
 
@@ -49,6 +48,17 @@ def is_series(shape: Sequence[int], rate: float | None = None) -> bool:
     if len(shape) == 1:
         return rate is not None or shape[0] > MOST_BARS
     return len(shape) == 2 and (rate is not None or shape[1] > STRIP * shape[0])
+
+
+def panel_height(channels: int) -> float:
+    """Of the axes of so many channels in inches."""
+    return ROW * min(MOST_LINES, max(1.5, channels))
+
+
+def scale_place(channels: int) -> tuple[float, float, float, float]:
+    """Of a colour bar above these axes, as fractions of them."""
+    height = panel_height(channels)
+    return 0.72, 1 + 0.2 / height, 0.27, 0.07 / height
 
 
 def draw_lines(
@@ -82,15 +92,9 @@ def draw_lines(
         # The strongest come last, on top of the others.
         order = np.argsort(np.abs(level), kind="stable")
         shades = _shades(level, maps[channel][places] != 0, view, style)[order]
-        axis.add_collection(
-            LineCollection(
-                list(strokes[order]),
-                colors=shades / 255,
-                linewidths=0.8 + np.abs(level[order]),
-                capstyle="round",
-                rasterized=True,
-            )  # fmt: skip
-        )
+        look: dict[str, Any] = {"colors": shades / 255, "linewidths": 0.8 + np.abs(level[order])}
+        drawn = LineCollection(list(strokes[order]), capstyle="round", rasterized=True, **look)
+        axis.add_collection(drawn)
     length = lines.shape[1] / (rate or 1.0)
     axis.set_xlim(-0.01 * length, 1.01 * length)
     axis.set_ylim(-len(kept) + 0.5, 0.5)
@@ -129,8 +133,8 @@ def _picture(
     from matplotlib.figure import Figure
 
     maps = np.atleast_2d(finite(values))
-    rows = min(MOST_LINES, len(maps))
-    shown = Figure(figsize=(WIDTH, 0.7 + ROW * max(rows, 1.5)), dpi=144, layout="constrained")
+    size = (WIDTH, 0.7 + panel_height(len(maps)))
+    shown = Figure(figsize=size, dpi=144, layout="constrained")
     canvas, axis = FigureCanvasAgg(shown), shown.subplots()
     plain = view == "photo"
     scale = draw_lines(axis, maps, signal, view=LINE if plain else view, rate=rate, style=style)
@@ -152,7 +156,7 @@ def _caption(maps: Floats, rate: float | None) -> str:
     return f"{np.count_nonzero(maps)} of {maps.size} entries are not zero, the largest is {when}"
 
 
-def _strokes(line: Floats, levels: Floats, rate: float) -> tuple[Floats, np.ndarray]:
+def _strokes(line: Floats, levels: Floats, rate: float) -> tuple[Floats, NDArray[Any]]:
     """Polylines `[N, points, 2]` of time and height, and the entry whose colour each has.
 
     Heights lie within 0.4 of 0. A stroke goes from halfway before a moment to halfway after it; of
@@ -169,17 +173,15 @@ def _strokes(line: Floats, levels: Floats, rate: float) -> tuple[Floats, np.ndar
         ]
         return np.stack(points, axis=1), np.arange(count)
     starts = np.linspace(0, count, MOST_POINTS + 1).astype(int)
-    spans = [slice(a, b + 1) for a, b in zip(starts, starts[1:], strict=False)]
+    spans = [slice(a, b + 1) for a, b in pairwise(starts)]
     low, high = (np.array([pick(height[span]) for span in spans]) for pick in (np.min, np.max))
     at = np.array([times[span].mean() for span in spans])
-    strongest = [
-        a + int(np.abs(levels[a:b]).argmax()) for a, b in zip(starts, starts[1:], strict=False)
-    ]
+    strongest = [a + int(np.abs(levels[a:b]).argmax()) for a, b in pairwise(starts)]
     ends = [np.stack([at, side], axis=-1) for side in (low, np.maximum(high, low + THIN))]
     return np.stack(ends, axis=1), np.array(strongest)
 
 
-def _shades(levels: Floats, there: np.ndarray, view: str, style: Style) -> Floats:
+def _shades(levels: Floats, there: NDArray[Any], view: str, style: Style) -> Floats:
     """Colours `[N, 3]`: those of the colormap, from the grey of what is zero."""
     size = np.abs(levels)[:, None]
     if view == SIGNED:
@@ -197,6 +199,6 @@ def _scale(maps: Floats, view: str, style: Style) -> Scale:
     signed = view == SIGNED
     low, high = (float(end.item()) for end in limits(maps, style.percentile, signed=signed))
     return Scale(
-        palette=style.signed_palette if signed else UPPER + style.palette, low=-high if signed else low,
-        high=high, percentile=style.percentile, reduction="none",
+        palette=style.signed_palette if signed else UPPER + style.palette,
+        low=-high if signed else low, high=high, percentile=style.percentile, reduction="none",
     )  # fmt: skip

@@ -28,17 +28,18 @@ def heaviest(values: Tensor | ArrayLike, most: int = FEW) -> list[int]:
 
 def slice_views(
     values: Tensor | ArrayLike,
-    volume: Tensor | ArrayLike | None = None,
+    volume: Tensor | ArrayLike,
     style: Style | None = None,
     z_scores: Tensor | ArrayLike | None = None,
 ) -> dict[str, Picture]:
     """All views of a map `[C, D, H, W]`, with the slices along D below each other.
 
-    Colours are those of the whole map: equal ones are equal values in all slices. volume: of other
-    than 1 or 3 channels only the map is drawn.
+    Equal colours are equal values in all slices: the scale is of the whole map. volume: the input;
+    where it has another size than the map, or other than 1 or 3 channels, only the map is drawn.
     """
     maps = finite(values)
-    image = None if volume is None else volume_picture(volume)
+    fits = np.shape(volume)[1:] == maps.shape[1:]
+    image = volume_picture(volume) if fits else None
     scores = None if z_scores is None else _stacked(z_scores)
     pictures = draw(_stacked(maps), image and image.pixels, style, scores)
     count, most = np.count_nonzero(maps), heaviest(maps, 1)[0]
