@@ -21,6 +21,8 @@ ENCODINGS = {
     (PCM, 8): "u1", (PCM, 16): "<i2", (PCM, 24): "24", (PCM, 32): "<i4",
     (FLOAT, 32): "<f4", (FLOAT, 64): "<f8",
 }  # fmt: skip
+ARCHIVE = b"PK"
+"""How an .npz file begins."""
 NUMBERS = "biuf"
 """Kinds of NumPy's types that are real numbers."""
 
@@ -71,11 +73,13 @@ def read_array(path: str | Path) -> ArrayFile:
 
 
 def _array(file: Path) -> NDArray[Any]:
-    # Mapped: of a volume that is larger than memory its shape, and a part of it, can be read.
-    found = np.load(file, mmap_mode="r", allow_pickle=False)
-    if isinstance(found, np.ndarray):
-        return found
-    with found:
+    with file.open("rb") as opened:
+        if opened.read(len(ARCHIVE)) != ARCHIVE:
+            # Mapped: of a volume that is larger than memory its shape and a part can be read.
+            mapped: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+            return mapped
+        opened.seek(0)
+        found = np.load(opened, allow_pickle=False)
         if len(found.files) != 1:
             raise ValueError(
                 f"it holds {len(found.files)} arrays: save the one to explain alone, as .npy"

@@ -45,10 +45,12 @@ def sample_figure(
     if values.ndim == 4:
         views, numbers = slice_views(values, inputs, style, given["z_scores"]), heaviest(values)
         panels = [
-            partial(draw_panel, name=f"{view}, slice {number}", picture=one_slice(picture, number))
-            for view, picture in views.items() if view in (_main(views), "signed")
+            partial(
+                draw_panel, name=f"{view}, slice {number}", picture=one_slice(views[view], number)
+            )
+            for view in (_main(views), "signed")
             for number in numbers
-        ]  # fmt: skip
+        ]
         return plot_grid(panels, shown, columns=len(numbers), size=panel_size(*values.shape[-2:]))
     return figure(**given, title=shown, style=style)
 

@@ -75,7 +75,8 @@ class ArrayInput(metaclass=Documented):
         if list(values.shape) != before:
             notes.append(f"{before} made {list(values.shape)}, {self.fit}")
         try:
-            tensor = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
+            with np.errstate(over="ignore"):  # infinite, which is refused below
+                tensor = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
         except MemoryError:
             raise ValueError(
                 f"expected an array that fits into memory, got the shape {before}: explain a part "

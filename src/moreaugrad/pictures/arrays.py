@@ -29,7 +29,7 @@ def draw_array(
     if values.ndim > 4:
         return {}
     image = photo(inputs) if inputs.shape[-2:] == values.shape[-2:] else None
-    return draw(values, image and image.pixels, style, z_scores)
+    return draw(values, None if image is None else image.pixels, style, z_scores)
 
 
 def input_picture(inputs: Tensor, rate: float | None = None) -> Picture | None:

@@ -140,8 +140,8 @@ def _picture(
     scale = draw_lines(axis, maps, signal, view=LINE if plain else view, rate=rate, style=style)
     for words in list(axis.texts) if plain else ():
         words.remove()
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
     known = f"{maps.shape[1]} time steps" + (f" of {maps.shape[1] / rate:.3g} s" if rate else "")
     caption = known if plain else _caption(maps, rate)
     return Picture(view=view, pixels=pixels, caption=caption, scale=None if plain else scale)
@@ -192,7 +192,7 @@ def _shades(levels: Floats, there: NDArray[Any], view: str, style: Style) -> Flo
     else:
         strong = colours(levels, UPPER + style.palette)
     part = np.where(there[:, None], 0.25 + 0.75 * size**0.7, 0.0)
-    return (1 - part) * np.array(NEUTRAL) * 0.9 + part * strong
+    return np.asarray((1 - part) * np.array(NEUTRAL) * 0.9 + part * strong)
 
 
 def _scale(maps: Floats, view: str, style: Style) -> Scale:

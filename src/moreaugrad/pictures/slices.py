@@ -41,7 +41,7 @@ def slice_views(
     fits = np.shape(volume)[1:] == maps.shape[1:]
     image = volume_picture(volume) if fits else None
     scores = None if z_scores is None else _stacked(z_scores)
-    pictures = draw(_stacked(maps), image and image.pixels, style, scores)
+    pictures = draw(_stacked(maps), None if image is None else image.pixels, style, scores)
     count, most = np.count_nonzero(maps), heaviest(maps, 1)[0]
     caption = f"{count} of {maps.size} entries are not zero, slice {most} has most of the map"
     return {

@@ -93,7 +93,8 @@ class Section(Answer):
     @property
     def slices(self) -> range:
         """The numbers of the slices that its pictures have below each other."""
-        tiles = [tile for part in (*self.answers, *self.sweeps) for tile in part.tiles]
+        tiles = [tile for answer in self.answers for tile in answer.tiles]
+        tiles += [tile for sweep in self.sweeps for tile in sweep.tiles]
         views = [view for tile in tiles for view in tile.views.values()]
         return next((view.slices for view in views if view.slices), range(0))
 
