@@ -29,7 +29,11 @@ NUMBERS = "biuf"
 
 class ArrayFile(NamedTuple):
     """What a file holds. values: of a sound `[C, T]`, whole numbers scaled to [-1, 1); of an array
-    as they are, read from the file where they are used. rate: samples per second of a sound."""
+    as they are, read from the file where they are used. rate: samples per second of a sound.
+
+    >>> import numpy as np
+    >>> found = mg.data.ArrayFile(np.zeros((1, 16000)), rate=16000)
+    """
 
     values: NDArray[Any]
     rate: int | None = None
@@ -52,9 +56,11 @@ def read_array(path: str | Path) -> ArrayFile:
     Errors: ValueError for a file that is missing, empty, truncated or something else, and for an
     array of other than real numbers or without any.
 
+    >>> import tempfile
     >>> import numpy as np
-    >>> np.save("signal.npy", np.zeros((2, 128)))
-    >>> mg.data.read_array("signal.npy").values.shape
+    >>> path = f"{tempfile.mkdtemp()}/signal.npy"
+    >>> np.save(path, np.zeros((2, 128)))
+    >>> mg.data.read_array(path).values.shape
     (2, 128)
     """
     sound = Path(path).suffix.lower() == SOUND

@@ -32,9 +32,8 @@ class ArrayInput(metaclass=Documented):
     Arrays are taken as they are: their values, and for series their rate, are the network's own.
 
     >>> import numpy as np
-    >>> np.save("signal.npy", np.zeros(90))
     >>> takes = mg.models.ArrayInput(shape=(100,), fit="centre")
-    >>> takes(mg.data.read_array("signal.npy")).shape
+    >>> takes(mg.data.ArrayFile(np.zeros(90))).shape
     torch.Size([100])
     """
 
