@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tomllib
 import wave
 from pathlib import Path
 
@@ -151,6 +152,18 @@ def test_what_a_network_needs_may_be_said_at_the_command_line(command, folder):
     sound("three.wav", np.zeros(600))
     shaped = ("--shape", "3,200", "--rate", str(RATE))
     command("explain", "three.wav", *bare, *shaped).refused("3 channels")
+
+
+def test_a_configuration_has_what_the_network_takes_and_runs_again(command, folder):
+    explained(command, "one.wav", *GRADIENT)
+    text = Path("o/config.toml").read_text("utf-8")
+    takes = tomllib.loads(text)["model"]
+    assert takes["array"] == {"shape": [STEPS], "rate": RATE, "fit": "exact"}
+    assert "preprocess" not in takes
+    done = command("explain", "--config", "o/config.toml", "--trust", "--out", "again")
+    assert done.code == 0, done.err
+    name = "inputs/one/simple-gradient.safetensors"
+    assert Path("again", name).read_bytes() == Path("o", name).read_bytes()
 
 
 BAD = {
