@@ -5,6 +5,7 @@ import pytest
 
 from moreaugrad.pictures import draw
 from moreaugrad.pictures.levels import colour_stops
+from moreaugrad.pictures.slices import slice_views, volume_picture
 from moreaugrad.reports import Page, Section, Tile, write_page
 from moreaugrad.reports.content import Entry, Table
 
@@ -112,3 +113,26 @@ def test_heat_maps_share_a_scale_by_choice(chromium, tmp_path):
     chromium.ask("document.querySelector('#common-scale').click()")
     assert chromium.ask(read) == before
     assert chromium.ask(ends) == own
+
+
+def test_a_slider_moves_through_the_slices_of_all_pictures(chromium, tmp_path):
+    volume = np.zeros((1, 5, 6, 6))
+    volume[0, 3] = 1.0
+    tile = Tile(title="map", views=slice_views(volume, volume), status="direct")
+    section = Section(title="scan", photo=volume_picture(volume), tiles=[tile], peak=3)
+    write_page(tmp_path / "page.html", Page(title="Page", sections=[section]))
+    chromium.open(tmp_path / "page.html")
+    place = (
+        "[...document.querySelectorAll('img.slices')].map(i => getComputedStyle(i).objectPosition)"
+    )
+    assert set(chromium.ask(place)) == {"0px 75%"}
+    sizes = "[...document.querySelectorAll('aside img')].map(i => [i.width, i.height])"
+    ((width, height),) = chromium.ask(sizes)
+    assert abs(width - height) <= 1  # one slice
+    moved = "(() => {const s = document.querySelector('.slice input'); s.value = 1; "
+    chromium.ask(moved + "s.dispatchEvent(new Event('input')); })()")
+    assert set(chromium.ask(place)) == {"0px 25%"}
+    assert chromium.ask("document.querySelector('.slice output').textContent") == "1"
+    chromium.ask("document.querySelector('aside img').click()")
+    enlarged = f"getComputedStyle({BOX}.querySelector('img')).objectPosition"
+    assert chromium.ask(enlarged) == "0px 25%"

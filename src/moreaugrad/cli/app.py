@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
 ORDER = (
-    "Data", "Text", "Model", "Explanation", "Recommendation", "Certificate", "Evaluation",
-    "Randomisation", "Visualisation", "Augmentation", "Protocol", "Optimisation", "Study", "Report",
-    "Page", "Computation", "Output",
+    "Data", "Text", "Series and volumes", "Model", "Explanation", "Recommendation", "Certificate",
+    "Evaluation", "Randomisation", "Visualisation", "Augmentation", "Protocol", "Optimisation",
+    "Study", "Report", "Page", "Computation", "Output",
 )  # fmt: skip
 EPILOGUE = (
     "Exit codes: 0 done, 1 some inputs or methods left out, 2 bad input; 130, 143 or 129 "

@@ -57,9 +57,9 @@ class Command:
 
     help: the first line, in the list of commands. more: what follows it. hidden: fields of the plan
     that are no options here. usual: options where neither the command line nor a configuration
-    names methods; usual_of_texts: those of texts. adapt: "module:function" from the plan to the one
-    that is run. named: whether the run takes the name of the command and the words of the command
-    line.
+    names methods; usual_of: those of other kinds of inputs than images. adapt: "module:function"
+    from the plan to the one that is run. named: whether the run takes the name of the command and
+    the words of the command line.
     """
 
     plan: str
@@ -69,7 +69,7 @@ class Command:
     more: str
     hidden: tuple[str, ...] = ()
     usual: Mapping[str, Any] = field(default_factory=dict)
-    usual_of_texts: Mapping[str, Any] = field(default_factory=dict)
+    usual_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     adapt: str = ""
     named: bool = False
     without: tuple[str, ...] = ()
@@ -108,7 +108,10 @@ COMPARED = (
 TEXTS_COMPARED = (
     "simple-gradient", "smoothgrad", "integrated-gradients", "group-sparse-moreaugrad",
 )  # fmt: skip
-"""What `compare` compares by default, of images and of texts."""
+ARRAYS_COMPARED = (
+    "simple-gradient", "smoothgrad", "integrated-gradients", "sparse-moreaugrad",
+)  # fmt: skip
+"""What `compare` compares by default, of images, of texts, and of series and volumes."""
 RESUMED = (
     "Interrupted and started again, it resumes. Several processes share the work: torchrun "
     "--nproc-per-node 2 -m moreaugrad {} ..."
@@ -117,23 +120,28 @@ RESUMED = (
 COMMANDS: dict[str, Command] = {
     "explain": Command(
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
-        help="Explain images or texts with one or more methods.",
+        help="Explain images, texts, series or volumes with one or more methods.",
         more="moreaugrad explain cat.jpg --model torchvision:resnet50 --out cat\n\nmoreaugrad "
-        'explain --text "A great film." --model hf:sentiment --out film',
+        'explain --text "A great film." --model hf:sentiment --out film\n\n'
+        "moreaugrad explain yes.wav --model keywords:network --shape 16000 --rate 16000 --out yes",
         hidden=("sweep",), usual={"--methods": "sparse-moreaugrad"},
-        usual_of_texts={"--methods": "group-sparse-moreaugrad"}, previews=True,
+        usual_of={"texts": {"--methods": "group-sparse-moreaugrad"}}, previews=True,
     ),
     "compare": Command(
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
-        help="Explain images or texts by several methods, side by side.",
+        help="Explain images, texts, series or volumes by several methods, side by side.",
         more="moreaugrad compare photos/ --model torchvision:squeezenet1_0 --out photos-maps",
         hidden=("sweep",), previews=True,
         usual={"--methods": ",".join(COMPARED), "--set": ("sparse-moreaugrad.tolerance=0.2",)},
-        usual_of_texts={"--methods": ",".join(TEXTS_COMPARED)},
+        usual_of={
+            "texts": {"--methods": ",".join(TEXTS_COMPARED)},
+            "arrays": {"--methods": ",".join(ARRAYS_COMPARED),
+                       "--set": ("sparse-moreaugrad.tolerance=0.2",)},
+        },
     ),
     "sweep": Command(
         plan=f"{_PLANS}explain:ExplainPlan", run=f"{_RUNS}maps.run:MapsRun", named=True,
-        help="Explain images at several values of a setting; the page has a slider over them.",
+        help="Explain inputs at several values of a setting; the page has a slider over them.",
         more="moreaugrad sweep cat.jpg --model torchvision:resnet50 --over rho --values 0,0.3,1 "
         "--out cat-rho",
         hidden=("methods", "compare", "text", "tokenizer"), adapt=f"{_PLANS}explain:swept",

@@ -22,20 +22,19 @@ from moreaugrad.runs.plans.option import Plan, option, options, with_options
 
 def assemble(command: Command, given: dict[str, Any], output: CommonOptions) -> Plan:
     """What was given goes before the configuration, and that before defaults."""
-    kind = command.plan_class()
-    plan = kind()
+    plan_class = command.plan_class()
+    plan = plan_class()
     if output.config is not None:
         from moreaugrad.runs.plans.toml import read_plan
 
-        plan = read_plan(kind, output.config, trust=output.trust)
+        plan = read_plan(plan_class, output.config, trust=output.trust)
     named = given.get("--methods") or getattr(plan, "methods", True) or getattr(plan, "sweep", None)
     if not named:
         inputs: dict[str, Any] = {
             name: given[name] for name in ("IMAGE", "--text") if name in given
         }
-        of_texts = getattr(with_options(plan, inputs, command.hidden), "reads", False)
-        usual = command.usual_of_texts if of_texts else command.usual
-        plan = with_options(plan, usual, command.hidden)
+        kind = getattr(with_options(plan, inputs, command.hidden), "kind", "")
+        plan = with_options(plan, command.usual_of.get(kind, command.usual), command.hidden)
         for setting, value in getattr(plan, "settings", {}).items():  # those of the configuration
             plan = plan.with_common(setting, value)  # type: ignore[attr-defined]
     plan = with_options(plan, given, command.hidden)

@@ -42,7 +42,8 @@ def print_summary(outcome: Outcome) -> None:
     if outcome.failures and not reports:
         unread = sum(not failure.method for failure in outcome.failures)
         lost = len(outcome.failures) - unread
-        what = "text" if getattr(outcome.run.plan, "reads", False) else "image"
+        kind = getattr(outcome.run.plan, "kind", "")
+        what = {"texts": "text", "arrays": "input"}.get(kind, "image")
         counts = [_count(unread, what)] * (unread > 0) + [_count(lost, "map")] * (lost > 0)
         note(f"{' and '.join(counts)} left out, see above")
     if outcome.units and not reports:

@@ -1,3 +1,4 @@
+from .arrays import ArrayFile as ArrayFile, read_array as read_array
 from .augment import Augment as Augment
 from .catalogue import LAYOUTS as LAYOUTS
 from .cells import Cells as Cells

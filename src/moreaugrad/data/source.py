@@ -126,7 +126,7 @@ def _drawn(cells: Cells, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NamedFiles(DataSet):
-    """Image files that a user named, by files, folders or globs; their classes are not known.
+    """Files that a user named, by files, folders or globs; their classes are not known.
 
     paths: files by the names of their items.
     """
@@ -135,9 +135,14 @@ class NamedFiles(DataSet):
 
     @classmethod
     def of(cls, names: Iterable[str]) -> NamedFiles:
-        """The files of `find_images`, under names that tell them apart. Errors: ValueError."""
+        """The files of `find_images`. Errors: ValueError."""
+        return cls.at(find_images(names))
+
+    @classmethod
+    def at(cls, found: Iterable[Path]) -> NamedFiles:
+        """Files under names that tell them apart."""
         # Those that a configuration cannot name come last: the others have the same places there.
-        files = sorted(find_images(names), key=lambda file: not _writable(file))
+        files = sorted(found, key=lambda file: not _writable(file))
         alike = Counter(file.name for file in files)
         titles = [file.name if alike[file.name] == 1 else _below(file, files) for file in files]
         paths = dict(zip(map(readable, titles), files, strict=True))
@@ -149,13 +154,17 @@ class NamedFiles(DataSet):
         return tuple(str(file) for file in files if _writable(file))
 
     def load(self, item: Item) -> Picture:
+        return load_image(self.file(item))
+
+    def file(self, item: Item) -> Path:
+        """Errors: ValueError for a name that no configuration can have."""
         file = self.paths[item.name]
         if not _writable(file):
             raise ValueError(
                 f"{readable(str(file))}: expected a name in UTF-8, to be recorded; "
                 "rename the file or its folder"
             )
-        return load_image(file)
+        return file
 
     def digest(self, item: Item) -> str:
         try:

@@ -36,21 +36,25 @@ def read_texts(files: Iterable[str], column: str | None = None) -> list[NamedTex
     column: of the tables. Errors: ValueError for a file that is missing, binary or without texts, a
     column that is missing, and one that is not named where there are several.
     """
-    found = [file for name in files for file in _found(name)]
+    found = [file for name in files for file in find_named(name, "texts")]
     if column is not None and not any(file.suffix.lower() in TABLES for file in found):
         raise ValueError(f"column: expected a .csv or .tsv file with a column {column!r}, got none")
     return [one for file in found for one in _read(file, column)]
 
 
-def _found(name: str) -> list[Path]:
-    check_named("texts", name)
+def find_named(name: str, what: str) -> list[Path]:
+    """The file of a name, or those of a glob, in order. Errors: ValueError for a glob without any.
+
+    what: they hold.
+    """
+    check_named(what, name)
     path = Path(name)
     if path.exists() or not glob.has_magic(name):
         return [path]
     # Path.glob takes no absolute pattern.
     found = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
     if not found:
-        raise ValueError(f"{name}: expected files of texts, but there are none")
+        raise ValueError(f"{name}: expected files of {what}, but there are none")
     return found
 
 

@@ -196,13 +196,18 @@ class Explanation(ExplainedBatch):
         title: str | None = None,
         style: Style | None = None,
         most: int = 16,
+        rate: float | None = None,
     ) -> Figure:
         """A figure of one sample's map in all views, or of several samples in one view each.
 
         path: where to write the figure, in the format of the suffix; a PNG contains the settings.
         index: the sample; None takes all, the first `most` of them. ax: axes to draw one view of
         one sample on. view: "overlay" (by default, over an image), "heat" (by default otherwise),
-        "signed" or "masked"; inputs `[N]` are bars. part: which of several inputs.
+        "signed" or "masked"; inputs `[N]` are bars. Series `[C, T]` that are much longer than they
+        have channels, and long ones `[T]`, are lines coloured by the map, in the views "line" (by
+        default) and "signed". Of volumes `[C, D, H, W]` the slices where most of the map is are
+        drawn. part: which of several inputs. rate: samples per second of a series, also of a short
+        one; its time axis is then in seconds.
         Errors: ValueError for a map that is not finite, of which a figure of several samples says
         so instead; for an unknown view, and for `ax` with several samples.
         """
@@ -210,14 +215,15 @@ class Explanation(ExplainedBatch):
         from moreaugrad.pictures.plot import save_figure
 
         chosen = self if index is None else self[index]
+        how: Any = {"part": part, "title": title, "style": style, "rate": rate}
         if ax is not None:
             expect(len(chosen) == 1, "ax", "one sample: choose it by index=", len(chosen))
             expect(path is None, "path", "none with ax=, whose figure is yours to save", path)
-            return draw_sample(chosen, ax, part=part, view=view, title=title, style=style)
+            return draw_sample(chosen, ax, view=view, **how)
         if len(chosen) == 1 and view is None:
-            shown = sample_figure(chosen, part=part, title=title, style=style)
+            shown = sample_figure(chosen, **how)
         else:
-            shown = batch_figure(chosen, part=part, view=view, title=title, style=style, most=most)
+            shown = batch_figure(chosen, view=view, most=most, **how)
         if path is not None:
             save_figure(shown, path, {"method": self.method, "settings": dict(self.settings)})
         return shown

@@ -1,3 +1,4 @@
+from .arrays import ArrayInput as ArrayInput
 from .fast import Optimised as Optimised, Step as Step, optimise as optimise
 from .loaded import LoadedModel as LoadedModel, Preprocess as Preprocess
 from .loading import load_model as load_model

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from moreaugrad.data.images import Picture, Size, centre_cropped, check_size, resized, sides
 from moreaugrad.files.foreign import parsing, read_text, readable
+from moreaugrad.models.arrays import ArrayInput
 from moreaugrad.registry import choose
 from moreaugrad.score.checks import ForwardError
 from moreaugrad.score.forward import forward
@@ -107,6 +108,7 @@ class LoadedModel:
     name: as given to `load_model`.
     source_preprocess: the preprocessing of the model's source; None if that is `preprocess`.
     tokenizer: of a language model, as for `text.explain`; it takes texts instead of images.
+    array: what a network of series or volumes takes in, instead of images.
 
     >>> found = mg.load_model("builtin")
     >>> x = found.preprocess(mg.load_image("docs/images/cell.png"))
@@ -118,10 +120,16 @@ class LoadedModel:
     name: str = ""
     source_preprocess: Preprocess | None = None
     tokenizer: Any = None
+    array: ArrayInput | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None:
             put_labels(self.module, self.labels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """The shape of every input without its batch; None if it depends on the input."""
+        return (self.preprocess if self.array is None else self.array).input_shape
 
     @contextmanager
     def sized(self) -> Iterator[None]:
@@ -129,6 +137,9 @@ class LoadedModel:
         try:
             yield
         except ForwardError as error:
+            if self.array is not None:
+                known = "--shape says which inputs it takes, --fit cuts or pads others"
+                raise ForwardError(f"{error}; {known}") from error
             made_for = (self.source_preprocess or self.preprocess).input_shape
             if made_for is not None and made_for == self.preprocess.input_shape:
                 raise
@@ -172,7 +183,7 @@ def check_labels(model: LoadedModel, source: str) -> None:
 
     A single output may have two labels, for scores below and above zero. Errors: ValueError.
     """
-    shape = model.preprocess.input_shape
+    shape = model.input_shape
     if model.labels is None:
         return
     unwritable = [label for label in map(str, model.labels) if readable(label) != label]

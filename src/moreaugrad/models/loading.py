@@ -15,6 +15,7 @@ from torch.random import fork_rng
 from moreaugrad.files.foreign import check_named, lies_within, parsing, read_json
 from moreaugrad.files.units import SUFFIX, damaged, listed
 from moreaugrad.models import sources
+from moreaugrad.models.arrays import ArrayInput
 from moreaugrad.models.huggingface import from_huggingface, load_tokenizer, reads_ids
 from moreaugrad.models.loaded import LoadedModel, Preprocess, check_labels, read_labels
 from moreaugrad.models.weights import fill_weights, fit_head_to, read_weights
@@ -38,6 +39,7 @@ def load_model(
     seed: int = 0,
     trust: bool = False,
     tokenizer: str | None = None,
+    array: ArrayInput | Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Load a classifier by name, in evaluation mode, its parameters without gradients.
 
@@ -56,6 +58,8 @@ def load_model(
     as `name` needs no consent.
     tokenizer: of a language model, a folder or name of transformers, or `python.module:function`,
     from a text to its token ids; by default that of the folder `hf:FOLDER`.
+    array: what a network of series or volumes takes in, instead of images; a mapping replaces some
+    fields of the source's own.
 
     Errors: ValueError for an unknown name (the nearest is suggested), a missing extra, weights
     that cannot be downloaded or do not fit, another number of labels than outputs, and a folder
@@ -75,7 +79,7 @@ def load_model(
             weights or (None if fresh else trained.weights),
             labels or (None if fresh else trained.labels),
             _prepared(preprocess, trained.preprocess),
-            device=device, dtype=dtype, pretrained=pretrained, seed=seed,
+            device=device, dtype=dtype, pretrained=pretrained, seed=seed, array=array,
         )  # fmt: skip
         return replace(found, name=name)
     source, rest = _source(name)
@@ -92,7 +96,10 @@ def load_model(
         tokenizer = name
     if tokenizer is not None:
         model = replace(model, tokenizer=load_tokenizer(tokenizer))
-    if not preprocess and model.preprocess is sources.RAW and model.tokenizer is None:
+    if array is not None:
+        model = replace(model, array=_array(array, model.array))
+    of_images = model.tokenizer is None and model.array is None
+    if not preprocess and model.preprocess is sources.RAW and of_images:
         warnings.warn(
             f"{name} does not say how images are preprocessed: they are used as RGB in [0, 1]. "
             "Give preprocess=, or let the factory return a LoadedModel",
@@ -112,6 +119,10 @@ def load_model(
 
 def _prepared(asked: Preprocess | Mapping[str, Any] | None, own: Preprocess) -> Preprocess:
     return asked if isinstance(asked, Preprocess) else replace(own, **(asked or {}))
+
+
+def _array(asked: ArrayInput | Mapping[str, Any], own: ArrayInput | None) -> ArrayInput:
+    return asked if isinstance(asked, ArrayInput) else replace(own or ArrayInput(), **asked)
 
 
 def _source(name: str) -> tuple[sources.Source, str]:

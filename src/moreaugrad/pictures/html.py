@@ -55,12 +55,13 @@ def svg_uri(svg: str) -> str:
 
 
 def encoded(picture: Picture) -> tuple[str, bytes]:
-    """PNG for images of a colormap and small ones, where each pixel is seen; JPEG for photographs.
+    """PNG for images of a colormap, lines and small ones, where each pixel is seen; JPEG for
+    photographs.
 
     An overlay of a photograph is about four times as large as a PNG. The exact pixels of every
     view are in the files of the results.
     """
-    if picture.view in ("heat", "signed") or picture.pixels[..., 0].size <= SMALL:
+    if picture.view in ("heat", "signed", "line") or picture.pixels[..., 0].size <= SMALL:
         return "png", picture.png()
     from PIL import Image
 

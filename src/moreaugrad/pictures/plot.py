@@ -22,6 +22,7 @@ from moreaugrad.pictures.png import SETTINGS_KEY
 from moreaugrad.pictures.render import (
     NEUTRAL,
     Picture,
+    Scale,
     Style,
     as_photo,
     draw,
@@ -94,7 +95,7 @@ def draw_map(
     pictures = draw(values, image, style, z_scores)
     view = view or ("heat" if image is None else "overlay")
     choose("view", view, pictures)
-    _panel(axis, title, pictures[view])
+    draw_panel(axis, title, pictures[view])
 
 
 def plot_grid(
@@ -205,28 +206,34 @@ def figure_bytes(shown: Figure, kind: str, settings: Mapping[str, Any] | None = 
 
 
 def _row(panels: Sequence[tuple[str, Picture]], title: str, *, columns: int) -> Figure:
-    height, width = panels[0][1].pixels.shape[:2]
-    size = (PANEL, PANEL * min(2.0, max(0.25, height / width)) + 0.75)
-    drawn = [partial(_panel, name=name, picture=picture) for name, picture in panels]
+    size = panel_size(*panels[0][1].pixels.shape[:2])
+    drawn = [partial(draw_panel, name=name, picture=picture) for name, picture in panels]
     return plot_grid(drawn, title, columns=columns, size=size)
 
 
-def _panel(axis: Axes, name: str, picture: Picture) -> None:
+def panel_size(height: int, width: int) -> tuple[float, float]:
+    """In inches, of an image with this many pixels."""
+    return PANEL, PANEL * min(2.0, max(0.25, height / width)) + 0.75
+
+
+def draw_panel(axis: Axes, name: str, picture: Picture) -> None:
+    """An image with its title and colour bar."""
     axis.set_axis_off()
     axis.set_title(name, fontsize="medium", parse_math=False)
     axis.imshow(picture.pixels, interpolation="nearest")
-    _colour_bar(axis, picture)
+    if picture.scale is not None:
+        draw_scale(axis, picture.scale, picture.caption)
 
 
-def _colour_bar(axis: Axes, picture: Picture) -> None:
-    """Below the panel; the caption instead if the colours have no range."""
-    scale = picture.scale
-    if scale is None:
-        return
-    below = axis.inset_axes((0.04, -0.1, 0.92, 0.035))
+def draw_scale(
+    axis: Axes, scale: Scale, caption: str,
+    place: tuple[float, float, float, float] = (0.04, -0.1, 0.92, 0.035),
+) -> None:  # fmt: skip
+    """A colour bar, by default below the panel; the caption if the colours have no range."""
+    below = axis.inset_axes(place)
     if not scale.high > scale.low:
         below.set_axis_off()
-        below.text(0.5, 0.5, picture.caption, ha="center", va="center", fontsize="small")
+        below.text(0.5, 0.5, caption, ha="center", va="center", fontsize="small")
         return
     below.imshow(palette(scale.palette)[None], aspect="auto", extent=(scale.low, scale.high, 0, 1))
     ticks = [scale.low, 0, scale.high] if scale.low < 0 else [scale.low, scale.high]

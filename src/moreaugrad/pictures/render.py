@@ -95,14 +95,15 @@ class Scale:
 class Picture:
     """A rendered map or input: `pixels` `[H, W, 3]` in sRGB, uint8, with a caption in words.
 
-    view: "heat", "signed", "overlay", "masked" or "photo". scale: None where the colours are those
-    of a photo.
+    view: "heat", "signed", "overlay", "masked", "line" or "photo". scale: None where the colours
+    are those of a photo. slices: the numbers of those of a volume that are below each other.
     """
 
     view: str
     pixels: Bytes
     caption: str
     scale: Scale | None = None
+    slices: range = range(0)
 
     def settings(self) -> dict[str, Any]:
         """What it shows and how, as JSON can hold it."""

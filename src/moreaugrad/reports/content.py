@@ -74,7 +74,8 @@ class Section(Answer):
     """One input: its image and a network's answer.
 
     `truth`: the ground truth map. `sweeps`: of that network. `note`: a line under the heading.
-    `compared`: the answer of another network to the same input.
+    `compared`: the answer of another network to the same input. `peak`: the slice of a volume that
+    is shown first.
     """
 
     title: str
@@ -83,10 +84,19 @@ class Section(Answer):
     sweeps: Sequence[Sweep] = ()
     note: str = ""
     compared: Answer | None = None
+    peak: int = 0
 
     @property
     def answers(self) -> Sequence[Answer]:
         return (self,) if self.compared is None else (self, self.compared)
+
+    @property
+    def slices(self) -> range:
+        """The numbers of the slices that its pictures have below each other."""
+        tiles = [tile for answer in self.answers for tile in answer.tiles]
+        tiles += [tile for sweep in self.sweeps for tile in sweep.tiles]
+        views = [view for tile in tiles for view in tile.views.values()]
+        return next((view.slices for view in views if view.slices), range(0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.files.foreign import number_name
 from moreaugrad.files.units import Record
 from moreaugrad.models import Preprocess
 from moreaugrad.pictures import Picture, Style, draw, heatmap, photo
+from moreaugrad.pictures.arrays import draw_array, input_picture
+from moreaugrad.pictures.slices import heaviest, thinned
 from moreaugrad.pictures.wording import number, percent
 from moreaugrad.reports.content import Answer, Section, Sweep, Tile
 from moreaugrad.reports.reading import MapsFolder, failed, why
@@ -72,16 +76,28 @@ class _Gallery:
         notes += [f"{record['note'].capitalize()}."] if "note" in record else []
         at = {r["target"]["at"] for r in records if "at" in r.get("target", {})}
         notes += [f"Explained is the class of the token “{token}”." for token in sorted(at)]
-        pixels = None if text is not None else self.preprocess.pixels(tensors["input"])
+        picture = None if text is not None else self._input(record, tensors["input"])
         return Section(
             **vars(own),
             title=f"{run.label}: {title}" if several else title,
-            photo=None if pixels is None else photo(pixels.permute(2, 0, 1)),
+            photo=picture,
             truth=heatmap(tensors["truth"]) if "truth" in tensors else None,
             sweeps=self._sweeps(records), note=" ".join(notes),
             compared=self._answer(compared, records, compared=True, name=names[-1])
             if compared else None,
+            peak=self._peak(records) if tensors["input"].ndim == 4 else 0,
         )  # fmt: skip
+
+    def _input(self, record: Record, x: Tensor) -> Picture | None:
+        if "array" not in record:
+            return photo(self.preprocess.pixels(x).permute(2, 0, 1))
+        found = input_picture(x, record["array"]["rate"])
+        return found and thinned(found)
+
+    def _peak(self, records: Sequence[Record]) -> int:
+        """The slice of the first map of a volume where most of it is."""
+        maps = (self.run.map(r) for r in records if "problem" not in r and self._shown(r))
+        return next((heaviest(m, 1)[0] for m in maps if m is not None and m.ndim == 4), 0)
 
     def _answer(
         self, record: Record, records: Sequence[Record], *, compared: bool, name: str
@@ -153,7 +169,11 @@ class _Gallery:
 
     def _views(self, record: Record) -> Mapping[str, Picture]:
         values = None if "tokens" in record else self.run.map(record)
-        if values is None or not bool(values.isfinite().all()) or values.ndim > 3:
+        if values is None or not bool(values.isfinite().all()):
+            return {}
+        if self.run.rates:
+            return self._views_of_array(record, values)
+        if values.ndim > 3:
             return {}
         under = self.run.map(record, "input") if "attacked" in record else None
         if under is None:
@@ -162,8 +182,19 @@ class _Gallery:
         fits = pixels is not None and values.shape[-2:] == pixels.shape[:2]
         z_scores = self.run.map(record, "z_scores") if self.style.certain is not None else None
         views = draw(values, pixels if fits else None, self.style, z_scores)
-        first = [name for name in FIRST if name in views]
-        return {name: views[name] for name in dict.fromkeys([*first, *views])}
+        return _first(views)
+
+    def _views_of_array(self, record: Record, values: Tensor) -> Mapping[str, Picture]:
+        x = self.run.input_tensors(record["index"])["input"]
+        z_scores = self.run.map(record, "z_scores") if self.style.certain is not None else None
+        rate = self.run.rates[record["index"]]
+        views = draw_array(values, x, self.style, z_scores, rate=rate)
+        return _first({name: thinned(view) for name, view in views.items()})
+
+
+def _first(views: Mapping[str, Picture]) -> Mapping[str, Picture]:
+    first = [name for name in FIRST if name in views]
+    return {name: views[name] for name in dict.fromkeys([*first, *views])}
 
 
 def limit(sweep: Mapping[str, Any]) -> str:

@@ -86,7 +86,8 @@ def _title(runs: Sequence[MapsFolder]) -> str:
 def _explained_title(run: MapsFolder, shown: Sequence[Record]) -> str:
     methods = {what["method"] for what in run.methods.values() if "value" not in what}
     cells = run.config["data"].get("source") == "cells"
-    what = "synthetic cells" if cells else "texts" if run.of_texts else "images"
+    kind = "texts" if run.of_texts else "inputs" if run.rates else "images"
+    what = "synthetic cells" if cells else kind
     where = f"{len(shown)} {what}"
     if len(shown) == 1:
         where = shortened(str(shown[0].get("text", shown[0]["input"])))
@@ -120,7 +121,8 @@ def _facts(runs: Sequence[MapsFolder]) -> dict[str, str]:
         facts["model" if len(runs) == 1 else f"model of {run.label}"] = names[0]
         if len(names) > 1:
             facts["compared with"] = names[1]
-    facts["texts" if all(run.of_texts for run in runs) else "images"] = ", ".join(
+    kinds = {"texts": all(r.of_texts for r in runs), "inputs": all(r.rates for r in runs)}
+    facts[next((kind for kind, all_are in kinds.items() if all_are), "images")] = ", ".join(
         f"{len(run.inputs) - len(run.unreadable)} of {len(run.inputs)}" for run in runs
     )
     used = read_environments(runs[0].path)

@@ -82,6 +82,11 @@ class MapsFolder:
         """Whether its inputs are texts."""
         return any("text" in record for record in self.inputs)
 
+    @cached_property
+    def rates(self) -> Mapping[int, float | None]:
+        """Of inputs that are series or volumes, the samples per second, by their indices."""
+        return {r["index"]: r["array"]["rate"] for r in self.inputs if "array" in r}
+
     @property
     def unreadable(self) -> list[Record]:
         return [record for record in self.inputs if "problem" in record]

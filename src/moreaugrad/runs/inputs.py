@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from moreaugrad.data.arrays import ARRAY_SUFFIXES
 from moreaugrad.data.dataset import Chosen, DataSet, Item, choose_images, known_classes
 from moreaugrad.data.source import CELLS, NamedFiles, open_source
 from moreaugrad.explainers.base import Explainer
@@ -47,6 +48,7 @@ class Inputs:
     x: Tensor | None = None
 
     of_texts: ClassVar[bool] = False
+    of_arrays: ClassVar[bool] = False
 
     @classmethod
     def open(cls, plan: DataPlan, seed: int, network: Network) -> Inputs:
@@ -94,6 +96,12 @@ class Inputs:
 
     @staticmethod
     def _data(plan: DataPlan, network: Network) -> DataSet:
+        if network.model.array is not None:
+            raise ValueError(
+                f"expected series or volumes, because {network.model.name} takes inputs of the "
+                f"shape {list(network.model.array.shape)}: explain, compare and sweep take files "
+                f"that end in {', '.join(ARRAY_SUFFIXES)}"
+            )
         if plan.source is None:
             if not plan.files:
                 raise ValueError(

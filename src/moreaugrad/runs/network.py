@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from moreaugrad.files.units import Record
 from moreaugrad.models import LoadedModel, Preprocess, load_model, optimise
+from moreaugrad.runs.plans.arrays import ArrayPlan
 from moreaugrad.runs.plans.common import DTYPES, ComputePlan, ModelPlan, PreprocessPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import forward
@@ -70,7 +71,7 @@ class Network:
 
     def _compile(self) -> None:
         """Compiles now, so that a warning says at once if that fails."""
-        shape = self.model.preprocess.input_shape
+        shape = self.model.input_shape
         if shape is not None:
             # Code for one row would be for one row alone.
             some = [Noise().normal(0, row, math.prod(shape)).reshape(shape) for row in range(2)]
@@ -95,7 +96,7 @@ class Network:
         return cls(model=model, compute=compute, device=weight.device, bounded=bounded)
 
     def batch(self, inputs: list[Tensor]) -> Tensor:
-        """Inputs `[C, H, W]`, or numbers of tokens, as one batch for the network."""
+        """Inputs such as `[C, H, W]`, or numbers of tokens, as one batch for the network."""
         exact = torch.float64 if self.compute.dtype == "float64" else torch.float32
         batch = torch.stack(inputs).to(self.device)
         return batch if self.model.tokenizer is not None else batch.to(exact)
@@ -104,7 +105,7 @@ class Network:
         """An input as a batch of one. Errors: ValueError where the network cannot process it, as
         where images keep their own sizes and one is too small."""
         batch = self.batch([x])
-        if self.model.preprocess.input_shape is None:
+        if self.model.input_shape is None:
             with self.model.sized():
                 self.predict(batch)
         return batch
@@ -118,10 +119,13 @@ class Network:
         the names of the outputs."""
         names = hashlib.sha256(repr(self.model.labels).encode()).hexdigest()[:16]
         preprocess = plan.preprocess
-        if self.model.tokenizer is None:
+        more: dict[str, Any] = {}
+        if self.model.array is not None:
+            more = {"array": ArrayPlan(**asdict(self.model.array))}
+        elif self.model.tokenizer is None:
             preprocess = PreprocessPlan(**asdict(self.model.preprocess))
         digest = weights_digest(self.model.module)
-        return replace(plan, preprocess=preprocess, digest=digest, outputs=names)
+        return replace(plan, preprocess=preprocess, digest=digest, outputs=names, **more)
 
     @property
     def space(self) -> InputSpace:

@@ -46,6 +46,15 @@
     });
   }
 
+  for (const range of document.querySelectorAll(".slice input")) {
+    range.hidden = false;
+    range.addEventListener("input", () => {
+      const place = range.valueAsNumber;
+      range.closest(".input").style.setProperty("--slice", `${100 * place / range.max}%`);
+      range.parentElement.querySelector("output").textContent = place * range.dataset.step;
+    });
+  }
+
   const box = document.createElement("dialog");
   box.className = "lightbox";
   box.setAttribute("aria-label", "Enlarged image");
@@ -55,6 +64,7 @@
     at = (place + shown.length) % shown.length;
     const image = shown[at].cloneNode(), words = document.createElement("p");
     image.removeAttribute("tabindex");
+    box.style.setProperty("--slice", getComputedStyle(shown[at]).getPropertyValue("--slice"));
     words.textContent = image.alt;
     box.replaceChildren(image, words);
   };

@@ -129,7 +129,7 @@ def _spelt_out(
     if inputs is not None and inputs.of_texts:
         usual |= inputs.settings(network)
     else:
-        if "layer" not in own:
+        if "layer" not in own and network.model.array is None:
             usual["std"] = list(network.model.preprocess.std)
         if inputs is not None and len(inputs.chosen) > 1 and _draws(name):
             usual["baselines"] = INPUTS

@@ -28,6 +28,7 @@ from moreaugrad.reports.folder import (
 )
 from moreaugrad.reports.maps import explained_page
 from moreaugrad.reports.reading import MapsFolder
+from moreaugrad.runs.arrays import Arrays
 from moreaugrad.runs.cost import PILOTED, Cost, Estimate, method_costs, seconds_per_evaluation
 from moreaugrad.runs.directory import RunDirectory, json_text, line, problem, versions
 from moreaugrad.runs.engine import Failure, Files, NoResult, Observer, Run
@@ -38,7 +39,7 @@ from moreaugrad.runs.maps.methods import Method, notes_on
 from moreaugrad.runs.maps.previews import BUDGETS, first_maps, within_budget
 from moreaugrad.runs.maps.setup import set_up
 from moreaugrad.runs.network import Network, computing
-from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
+from moreaugrad.runs.plans.explain import ARRAYS, TEXTS, EvaluatePlan, ExplainPlan
 from moreaugrad.runs.plans.toml import to_table
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.texts import Texts
@@ -73,12 +74,17 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         network, inputs = self._at_hand
         if isinstance(plan, ExplainPlan):
             plan.check_options()
+            if network is None and plan.kind == ARRAYS:
+                plan = plan.with_arrays()
         threads = plan.compute.threads or (1 if isinstance(plan, EvaluatePlan) else None)
         compute = replace(plan.compute, threads=threads)
         self.network = network or Network.load(plan.model, compute, self.processes)
-        if inputs is None and isinstance(plan, ExplainPlan) and plan.reads:
-            inputs = Texts.open(plan, self.network)
-            plan = replace(plan, text=inputs.asked)
+        if inputs is None and isinstance(plan, ExplainPlan):
+            if plan.kind == TEXTS:
+                inputs = Texts.open(plan, self.network)
+                plan = replace(plan, text=inputs.asked)
+            elif plan.kind == ARRAYS:
+                inputs = Arrays.open(plan.data, plan.seed, self.network)
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
         with computing(self.compute):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)

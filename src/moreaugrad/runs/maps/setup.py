@@ -122,8 +122,11 @@ def set_up(
     target = None if plan.target == OF_LABEL else inputs.target(plan.target, network)
     first = inputs.first(network)
     inputs.targets(inputs.chosen, plan.target, network)
-    if inputs.of_texts and isinstance(plan, ExplainPlan):
-        _check_of_texts(plan)
+    if isinstance(plan, ExplainPlan):
+        if inputs.of_texts:
+            _check_of_texts(plan)
+        if inputs.of_texts or inputs.of_arrays:
+            _check_metrics(plan)
     if plan.methods:
         check_settings(plan.settings, plan.methods)
     methods = made(plan.methods, plan.settings, plan.seed, network, target, inputs=inputs)
@@ -178,10 +181,14 @@ def _check_of_texts(plan: ExplainPlan) -> None:
         raise ValueError("sweep: expected images, got texts, which explain and compare take")
     for label, given in plan.methods.items():
         check_method(method_name(label, given))
+
+
+def _check_metrics(plan: ExplainPlan) -> None:
+    """Errors: ValueError for metrics that replace or compare parts of images."""
     for label, given in plan.metrics.items():
         if METRICS[str(given.get("metric", label))].kind != "map":
             raise ValueError(
-                f"metrics: expected those of a map alone for texts, such as gini, got {label}"
+                f"metrics: expected those of a map alone for {plan.kind}, such as gini, got {label}"
             )
 
 

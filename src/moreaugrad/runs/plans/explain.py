@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Self
 
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.catalogue import CLEAN
+from moreaugrad.data.arrays import ARRAY_SUFFIXES, names_arrays
 from moreaugrad.data.texts import TEXT_SUFFIXES, names_texts
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
+from moreaugrad.runs.plans.arrays import ArrayPlan
 from moreaugrad.runs.plans.maps import (
     ALL,
     EXPORTS,
@@ -25,6 +27,8 @@ from moreaugrad.runs.plans.option import Plan, given_options, option, part
 from moreaugrad.runs.plans.text import Settings, seconds
 from moreaugrad.runs.plans.texts import ReaderPlan, TextPlan
 
+IMAGES, TEXTS, ARRAYS = "images", "texts", "arrays"
+"""Kinds of inputs."""
 OF_DATA = "data"
 """As `labels` of the published attack: the data set's classes."""
 EXPLAINED: Mapping[str, Settings] = {"gini": {}}
@@ -113,7 +117,7 @@ def _second(before: ComparisonPlan | None, text: str) -> ComparisonPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainPlan(MapsPlan):
-    """Images, or texts, x methods as files and one page, and a sweep perhaps.
+    """Images, texts, or series and volumes, x methods as files and one page, and a sweep perhaps.
 
     export: further formats of each map. page_images: how many inputs the page shows.
     text: of texts alone. compare: another network, to compare with.
@@ -148,30 +152,49 @@ class ExplainPlan(MapsPlan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        texts = [*map(repr, self.given_texts), *filter(names_texts, self.data.files)]
-        others = [name for name in self.data.files if not names_texts(name)]
-        others += [f"--data {self.data.source}"] if self.data.source else []
-        if texts and others:
+        files = self.data.files
+        found = {
+            TEXTS: [*map(repr, self.given_texts), *filter(names_texts, files)],
+            ARRAYS: [*filter(names_arrays, files)],
+            IMAGES: [name for name in files if not names_texts(name) and not names_arrays(name)],
+        }
+        found[IMAGES] += [f"--data {self.data.source}"] if self.data.source else []
+        given = [kind for kind in (IMAGES, ARRAYS, TEXTS) if found[kind]]
+        if len(given) > 1:
+            first, second = given[:2]
             raise ValueError(
-                f"images and texts: expected one or the other, got {others[0]} and {texts[0]}"
+                f"{first} and {second}: expected one or the other, got {found[first][0]} and "
+                f"{found[second][0]}"
             )
 
     def check_options(self) -> None:
-        """Errors: ValueError for options of texts where there are none."""
-        given = {} if self.text is None else given_options(self.text)
-        if isinstance(self.model, ReaderPlan) and self.model.tokenizer:  # or a plain ModelPlan
-            given["--tokenizer"] = self.model.tokenizer
-        if given and not self.reads:
-            option, value = next(iter(given.items()))
-            raise ValueError(
-                f"{option} {value}: is for texts, --text or files that end in "
-                f"{', '.join(TEXT_SUFFIXES)}, and there are none"
-            )
+        """Errors: ValueError for options of other inputs than there are."""
+        model = self.model if isinstance(self.model, ReaderPlan) else ReaderPlan()
+        texts = {} if self.text is None else given_options(self.text)
+        if model.tokenizer:
+            texts["--tokenizer"] = model.tokenizer
+        arrays = {} if model.array is None else given_options(model.array)
+        of_texts = f"texts, --text or files that end in {', '.join(TEXT_SUFFIXES)}"
+        of_arrays = f"series and volumes, files that end in {', '.join(ARRAY_SUFFIXES)}"
+        for kind, given, what in ((TEXTS, texts, of_texts), (ARRAYS, arrays, of_arrays)):
+            if given and self.kind != kind:
+                option, value = next(iter(given.items()))
+                raise ValueError(f"{option} {value}: is for {what}, and there are none")
 
     @property
-    def reads(self) -> bool:
-        """Whether it is of texts."""
-        return bool(self.given_texts) or any(map(names_texts, self.data.files))
+    def kind(self) -> str:
+        """What the inputs are, by their names."""
+        if self.given_texts or any(map(names_texts, self.data.files)):
+            return TEXTS
+        return ARRAYS if any(map(names_arrays, self.data.files)) else IMAGES
+
+    def with_arrays(self) -> Self:
+        """With networks that take arrays."""
+        compare, array = self.compare, self.model.array or ArrayPlan()
+        if compare is not None:
+            own = replace(compare.model, array=compare.model.array or ArrayPlan())
+            compare = replace(compare, model=own)
+        return replace(self, model=replace(self.model, array=array), compare=compare)
 
     @property
     def given_texts(self) -> tuple[str, ...]:

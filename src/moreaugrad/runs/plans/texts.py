@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from moreaugrad.runs.plans.arrays import ArrayPlan
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import Plan, option
 
@@ -14,15 +15,20 @@ VALUES = ("auto", "product", "sum", "norm")
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderPlan(ModelPlan):
-    """Which network, which may be a language model."""
+    """Which network, which may be a language model, or one of series or volumes.
+
+    array: how arrays become its inputs; None of images and texts.
+    """
 
     tokenizer: str | None = option(
         None, "Tokenizer of a language model: a folder or name of transformers, or "
         "module:function, from a text to its token ids.", shown="that of the model's folder",
     )  # fmt: skip
+    array: ArrayPlan | None = None
 
     def arguments(self) -> dict[str, Any]:
-        return {**super().arguments(), "tokenizer": self.tokenizer}
+        array = None if self.array is None else self.array.given()
+        return {**super().arguments(), "tokenizer": self.tokenizer, "array": array}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,264 @@
+"""Series and volumes on the command line: maps that are known, their figures, and bad files."""
+
+import json
+import os
+import sys
+import tomllib
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+import moreaugrad as mg
+from moreaugrad.models import ArrayInput, LoadedModel
+
+RATE, STEPS = 1000, 400
+SLICES = (6, 5, 4)
+GRADIENT = ("-m", "simple-gradient")
+
+
+def weights(*shape):
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(3))
+
+
+def linear(*shape):
+    """Scores that are linear in an input of this shape."""
+    layer = nn.Linear(int(np.prod(shape)), 2)
+    layer.weight.data, layer.bias.data = weights(*shape).flatten(1), torch.zeros(2)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def waves():
+    array = ArrayInput(shape=(STEPS,), rate=RATE)
+    return LoadedModel(module=linear(STEPS), labels=("low", "high"), array=array)
+
+
+def leads():
+    return linear(3, 200)
+
+
+def volumes():
+    return LoadedModel(module=linear(1, *SLICES), array=ArrayInput(shape=(1, *SLICES)))
+
+
+def sound(path, values, rate=RATE):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.asarray(values) * 2**15).round().astype("<i2").tobytes())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, with two sounds, a series of three channels and a volume."""
+    monkeypatch.setitem(sys.modules, "arrays_models", sys.modules[__name__])
+    draw = np.random.default_rng(0)
+    sound(tmp_path / "one.wav", draw.uniform(-0.5, 0.5, STEPS))
+    sound(tmp_path / "two.wav", draw.uniform(-0.5, 0.5, STEPS))
+    np.save(tmp_path / "leads.npy", draw.normal(size=(3, 200)))
+    np.save(tmp_path / "volume.npy", draw.uniform(size=(1, *SLICES)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def explained(command, *arguments, model="waves"):
+    done = command("explain", *arguments, "--model", f"arrays_models:{model}", "--out", "o")
+    assert done.code == 0, done.err
+    return done
+
+
+def map_of(name, method="simple-gradient"):
+    return load_file(f"o/inputs/{name}/{method}.safetensors")["map"]
+
+
+def record(name):
+    return json.loads(Path(f"o/inputs/{name}/record.json").read_text("utf-8"))
+
+
+def test_the_map_of_a_linear_network_is_its_weights(command, folder):
+    explained(command, "one.wav", "two.wav", *GRADIENT, "--target", "high")
+    for name in ("one", "two"):
+        assert torch.equal(map_of(name), weights(STEPS)[1])
+        assert record(name)["array"] == {"rate": RATE}
+    page = Path("o/index.html").read_text("utf-8")
+    assert "<dt>Line</dt>" in page
+    assert "<dt>Overlay</dt>" not in page
+    assert "2 inputs" in page
+
+
+def test_the_input_is_the_sound(command, folder):
+    explained(command, "one.wav", "-m", "integrated-gradients", "--target", "high")
+    x = torch.from_numpy(mg.data.read_array("one.wav").values[0]).float()
+    found = map_of("one", "integrated-gradients")
+    torch.testing.assert_close(found, x * weights(STEPS)[1], rtol=1e-4, atol=1e-5)
+
+
+def test_channels_of_an_array(command, folder):
+    explained(command, "leads.npy", *GRADIENT, "--target", "1", model="leads")
+    assert torch.equal(map_of("leads"), weights(3, 200)[1])
+    with Image.open("o/inputs/leads/simple-gradient.line.png") as drawn:
+        assert drawn.width > drawn.height
+
+
+def test_a_volume_is_drawn_as_slices(command, folder):
+    explained(command, "volume.npy", *GRADIENT, "--target", "1", model="volumes")
+    assert torch.equal(map_of("volume"), weights(1, *SLICES)[1])
+    heaviest = int(weights(1, *SLICES)[1].abs().sum((0, 2, 3)).argmax())
+    page = Path("o/index.html").read_text("utf-8")
+    assert f"Slice <output>{heaviest}</output>" in page
+    assert f'max="{SLICES[0] - 1}"' in page
+
+
+def test_one_input_has_the_map_that_it_has_with_others(command, folder):
+    noisy = ("-m", "sparse-moreaugrad", "--quality", "preview")
+    explained(command, "one.wav", "two.wav", *noisy)
+    together = map_of("two", "sparse-moreaugrad")
+    explained(command, "two.wav", *noisy, "--overwrite")
+    torch.testing.assert_close(map_of("two", "sparse-moreaugrad"), together)
+
+
+def test_a_run_resumes_to_the_same_bytes(command, folder):
+    given = ("one.wav", "two.wav", *GRADIENT, "--block", "1")
+    explained(command, *given)
+    files = [file for file in Path("o").rglob("*") if file.is_file()]
+    kept = {file: file.read_bytes() for file in files if file.name != "environment.json"}
+    again = [file for file in kept if file.parent.name == "simple-gradient" and "1" in file.stem]
+    assert again
+    for file in again:
+        file.unlink()
+    times = {file for file in kept if "times" in file.parts or file.name == "index.html"}
+    explained(command, *given)
+    changed = {file for file in kept if file.read_bytes() != kept[file]} - times
+    assert all(file.name.startswith(("records", "index")) for file in changed), changed
+
+
+def test_what_a_network_needs_may_be_said_at_the_command_line(command, folder):
+    sound("fast.wav", np.sin(np.arange(2 * STEPS) / 20), 2 * RATE)
+    explained(command, "fast.wav", *GRADIENT)
+    assert f"{2 * RATE} to {RATE}" in record("fast")["note"]
+    sound("long.wav", np.full(STEPS + 10, 0.25))
+    refused = command("explain", "long.wav", "--model", "arrays_models:waves", "--out", "p")
+    refused.refused("--fit")
+    explained(command, "long.wav", *GRADIENT, "--fit", "start", "--overwrite")
+    assert "start" in record("long")["note"]
+    bare = ("--model", "arrays_models:leads", "--out", "p")
+    command("explain", "one.wav", *bare).refused("--rate")
+    sound("three.wav", np.zeros(600))
+    shaped = ("--shape", "3,200", "--rate", str(RATE))
+    command("explain", "three.wav", *bare, *shaped).refused("3 channels")
+
+
+def test_a_configuration_has_what_the_network_takes_and_runs_again(command, folder):
+    explained(command, "one.wav", *GRADIENT)
+    text = Path("o/config.toml").read_text("utf-8")
+    takes = tomllib.loads(text)["model"]
+    assert takes["array"] == {"shape": [STEPS], "rate": RATE, "fit": "exact"}
+    assert "preprocess" not in takes
+    done = command("explain", "--config", "o/config.toml", "--trust", "--out", "again")
+    assert done.code == 0, done.err
+    name = "inputs/one/simple-gradient.safetensors"
+    assert Path("again", name).read_bytes() == Path("o", name).read_bytes()
+
+
+BAD = {
+    "empty.wav": (b"", "empty"),
+    "text.wav": (b"no sound at all, only words", "WAV"),
+    "missing.wav": (None, "no such file"),
+    "empty.npy": (b"", "empty"),
+    "text.npy": (b"1 2 3", "array"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_one_line(name, command, folder):
+    data, word = BAD[name]
+    if data is not None:
+        Path(name).write_bytes(data)
+    done = command("explain", name, *GRADIENT, "--model", "arrays_models:waves", "--out", "o")
+    done.refused(word)
+    assert not Path("o").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        (np.full(STEPS, np.nan), "finite"),
+        (np.zeros(STEPS + 1), "--fit"),
+        (np.zeros((1, STEPS)), "batch"),
+        (np.zeros(STEPS, complex), "complex"),
+    ],
+)
+def test_bad_arrays_are_one_line(values, word, command, folder):
+    np.save("bad.npy", values)
+    done = command("explain", "bad.npy", *GRADIENT, "--model", "arrays_models:waves", "--out", "o")
+    done.refused(word)
+
+
+def test_a_truncated_sound_among_others_is_left_out(command, folder):
+    Path("cut.wav").write_bytes(Path("one.wav").read_bytes()[:-7])
+    done = command(
+        "explain", "one.wav", "cut.wav", *GRADIENT, "--model", "arrays_models:waves", "--out", "o"
+    )
+    assert done.code == 1
+    assert "cut.wav" in done.err
+    assert "truncated" in done.err
+    assert "1 input left out" in done.out + done.err
+
+
+def test_kinds_of_inputs_are_kept_apart(command, folder):
+    Image.new("RGB", (8, 8)).save("photo.png")
+    waves = ("--model", "arrays_models:waves", "--out", "o")
+    command("explain", "photo.png", *waves).refused(".wav")
+    command("explain", "photo.png", "one.wav", *waves).refused("images and arrays")
+    command("explain", "one.wav", "--text", "word", *waves).refused("arrays and texts")
+    command("explain", "photo.png", "--rate", "8", "--model", "builtin", "--out", "o").refused(
+        "--rate"
+    )
+    command("explain", "one.wav", "--metrics", "deletion", *waves).refused("deletion")
+
+
+def test_compare_sweep_and_a_second_network(command, folder):
+    done = command("compare", "one.wav", "--model", "arrays_models:waves", "--out", "c")
+    assert done.code == 0, done.err
+    found = {file.name.partition(".")[0] for file in Path("c/inputs/one").glob("*.safetensors")}
+    assert found == {"simple-gradient", "smoothgrad", "integrated-gradients", "sparse-moreaugrad"}
+    swept = command(
+        "sweep", "volume.npy", "--method", "smoothgrad", "--over", "sigma", "--values", "0.1,0.2",
+        "--model", "arrays_models:volumes", "--out", "s",
+    )  # fmt: skip
+    assert swept.code == 0, swept.err
+    two = command(
+        "explain", "one.wav", *GRADIENT, "--model", "arrays_models:waves", "--compare-with",
+        "arrays_models:waves", "--out", "t",
+    )  # fmt: skip
+    assert two.code == 0, two.err
+
+
+@pytest.mark.data
+def test_a_word_is_explained_at_its_waveform(command, tmp_path, monkeypatch):
+    data = os.environ.get("MOREAUGRAD_DATA")
+    if not data:
+        pytest.skip("MOREAUGRAD_DATA is not set")
+    monkeypatch.syspath_prepend(str(Path(data) / "models"))
+    monkeypatch.chdir(tmp_path)
+    import kws_res8
+
+    Path("names.txt").write_text("\n".join(kws_res8.LABELS), "utf-8")
+    done = command(
+        "explain", Path(data) / "sounds/yes_1000ms.wav", "--model", "kws_res8:network", "--shape",
+        16000, "--rate", 16000, "--labels", "names.txt", *GRADIENT, "--out", "o",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    about = record("yes_1000ms")
+    assert about["prediction"][0]["label"] == "yes"
+    x = kws_res8.read_wav(Path(data) / "sounds/yes_1000ms.wav")[None]
+    torch.testing.assert_close(
+        map_of("yes_1000ms"), mg.SimpleGradient(kws_res8.network()).attribute(x)[0],
+        rtol=1e-3, atol=1e-2,
+    )  # fmt: skip
