@@ -1,10 +1,10 @@
-"""Whether the balanced backward pass is complete: a check of its rules on a network at an input.
+"""Whether the balanced backward pass is complete: a check of its rules on a network, by input.
 
-With all coefficients that the rules hold constant, the outputs are affine in the input, o = C x + c,
-and c is the sum over all biases of bias times gradient (FullGrad), where positions, class tokens and
-statistics count as biases. c is computed by itself, without a gradient: a pass at x = 0 with the
-coefficients of the pass at x. Then sum of input times gradient = o - c if every part of the network
-is linear or has a rule.
+With all coefficients that the rules hold constant, the outputs are affine in the input, o = C x +
+c, and c is the sum over all biases of bias times gradient (FullGrad), where positions, class tokens
+and statistics count as biases. c is computed by itself, without a gradient: a pass at x = 0 with
+the coefficients of the pass at x. Then the sum of input times gradient is o - c if every part of
+the network is linear or has a rule.
 
 Source: Srinivas and Fleuret, full-gradient representation (2019), proposition 1.
 """
