@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import moreaugrad as mg
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import ModelError
 from moreaugrad.score.completeness import completeness_error
-from toys import normal, relative
+from toys import normal
 
 WIDTH, TOKENS, HEADS = 8, 5, 2
 ROUNDING = 1e-12
@@ -136,7 +137,7 @@ def test_it_is_the_gradient_with_detached_constants(way: str) -> None:
     (expected,) = torch.autograd.grad(literal(leaf)[:, 1].sum(), leaf)
     torch.testing.assert_close(balanced(net, x), expected, rtol=1e-9, atol=1e-11)
     exact = mg.SimpleGradient(net).attribute(x, 1)
-    assert relative(exact, expected) > 0.1
+    assert float((exact - expected).norm() / expected.norm()) > 0.1
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -167,7 +168,6 @@ PARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "Mish": F.mish,
     "Hardswish": F.hardswish,
     "tanh": torch.tanh,
-    "large tanh": lambda x: torch.tanh(30 * x),
     "squared ReLU": lambda x: F.relu(x) ** 2,
     "SwiGLU": lambda x: F.silu(x[..., :4]) * x[..., 4:],
     "squeeze and excitation": lambda x: x * torch.sigmoid(x.mean(1, keepdim=True)),
@@ -225,8 +225,8 @@ def test_each_rule_is_complete(part: str) -> None:
 def test_a_part_without_a_rule_is_reported(part: Callable[..., Tensor], without_a_rule: bool):
     explainer = mg.SimpleGradient(Around(part), backward="balanced")
     found = explainer.explain(tokens(), 1)
-    assert (found.status[0].value == "incomplete") == without_a_rule
-    assert bool((found.details["completeness_error"] > 0.05).all()) == without_a_rule
+    assert (found.status[1].value == "incomplete") == without_a_rule
+    assert bool(found.details["completeness_error"][1] > 0.01) == without_a_rule
     assert found.ok != without_a_rule
 
 
@@ -240,7 +240,7 @@ def test_a_network_that_computes_otherwise_at_zero_is_not_known_to_be_complete()
 
 @pytest.mark.parametrize("end", [nn.Softmax(1), nn.Sigmoid()])
 def test_an_output_that_is_a_constant_is_refused(end: nn.Module) -> None:
-    with pytest.raises(ModelError, match="backward: expected a network .* logits"):
+    with pytest.raises(ModelError, match=r"backward: expected a network .* logits"):
         balanced(nn.Sequential(Around(F.relu), end), tokens())
 
 
@@ -260,3 +260,43 @@ def test_layers_masks_and_functions() -> None:
     assert not padded.grad().reshape(x.shape)[:, -1].any()
     total = replace(mg.Score(net).bind(x, lambda out: out.sum(1)), balanced=True)
     assert float(completeness_error(total).max()) < ROUNDING
+
+
+class Again(nn.Module):
+    """A network that computes its activations again in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Around(F.gelu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.net, x, use_reentrant=False)
+
+
+def test_activations_that_are_computed_again_are_refused() -> None:
+    assert mg.SimpleGradient(Again()).attribute(tokens(), 1).any()
+    with pytest.raises(ModelError, match=r"backward: .*checkpoint"):
+        balanced(Again(), tokens())
+
+
+def test_the_graph_of_others_keeps_its_gradients() -> None:
+    net, outside = Around(F.gelu), normal(3, 1, WIDTH, seed=9).requires_grad_()
+    shared = F.gelu(outside)
+    with_argument = lambda x, shift: net(x + shift)  # noqa: E731
+    score = replace(mg.Score(with_argument).bind(tokens(), 1, shared), balanced=True)
+    before = torch.autograd.grad(shared.sum(), outside, retain_graph=True)[0]
+    assert float(completeness_error(score).max()) < ROUNDING
+    assert torch.equal(torch.autograd.grad(shared.sum(), outside)[0], before)
+
+
+def test_half_precision() -> None:
+    net, x = Transformer(**WAYS["all of torch"]).float(), tokens().float()
+    explainer = mg.SimpleGradient(net, backward="balanced")
+    exact = explainer.explain(x, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = explainer.explain(x, 1)
+    assert found.ok
+    assert exact.ok
+    assert float(exact.details["completeness_error"].max()) < 1e-5
+    assert 1e-5 < float(found.details["completeness_error"].max()) < 0.1
+    assert float((found.maps - exact.maps).norm() / exact.maps.norm()) < 0.05

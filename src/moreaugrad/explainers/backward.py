@@ -18,9 +18,9 @@ class GradientExplainer(Explainer):
     backward: str = EXACT
     """The backward pass: "exact" is that of the gradient; "balanced", for transformers, holds
     attention weights, the deviation of a normalisation and gates constant, see the guide to vision.
-    Detail of the latter: `completeness_error`, by how much input times gradient, with what biases
-    add, misses the score; above 0.05 the status is "incomplete", as a part of the network does not
-    fit the rules. It takes an evaluation more, and has no derivative of the map."""
+    Detail of the latter: `completeness_error`, by what fraction input times gradient, with what
+    biases add, misses the score; above 0.01 (0.1 in half precisions) the status is "incomplete": a
+    part of the network has no rule. It takes an evaluation more, and its map has no derivative."""
 
     def __post_init__(self) -> None:
         choose("backward", self.backward, BACKWARDS)

@@ -21,7 +21,7 @@ from moreaugrad.extras import required
 from moreaugrad.files.foreign import parsing
 from moreaugrad.files.tensors import read_tensors, write_tensors
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.completeness import COMPLETENESS_ERROR, TOLERANCE
+from moreaugrad.score.completeness import COMPLETENESS_ERROR, incomplete
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution, Status
 
@@ -275,8 +275,7 @@ def reported(maps: Solution, bound: BoundScore) -> Solution:
         details = {**maps.details, **bound.chosen}
         maps = replace(maps, details=details, evaluations=maps.evaluations + bound.spent)
     if COMPLETENESS_ERROR in bound.chosen:
-        error = bound.chosen[COMPLETENESS_ERROR]
-        maps = maps.marked(Status.INCOMPLETE, ~(error <= TOLERANCE))
+        maps = maps.marked(Status.INCOMPLETE, incomplete(bound))
     silent = bound.silent()
     if bool(silent.any()):
         maps = maps.marked(Status.NO_NOISE, silent, maps.error.masked_fill(silent, torch.nan))

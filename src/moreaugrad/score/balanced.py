@@ -191,4 +191,13 @@ def balanced(output: Tensor, inputs: Sequence[Tensor | GradientEdge]) -> Iterato
         for node in operations(output):
             if (hook := _hook(node, dependent)) is not None:
                 held.callback(node.register_hook(hook).remove)
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if "already unpacked" not in str(error):
+                raise
+            raise ModelError(
+                f"backward: expected a network that keeps its activations, for {BALANCED!r}, got "
+                "one that computes them again (torch.utils.checkpoint); switch that off, or give "
+                f"backward={EXACT!r}"
+            ) from error

@@ -19,14 +19,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from moreaugrad.score.balanced import ratio
+from moreaugrad.score.behaviour import too_far
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import ModelError
 from moreaugrad.score.targets import raised
 
 COMPLETENESS_ERROR = "completeness_error"
 """The detail of a map by the balanced backward pass: see `completeness_error`."""
-TOLERANCE = 0.05
-"""Its value above which the rules do not fit a network."""
 
 Compute = Callable[..., Any]
 Args = tuple[Any, ...]
@@ -198,13 +197,12 @@ def completeness_error(bound: BoundScore) -> Tensor:
     the precision cannot resolve, is replaced by that. NaN where the network computes other
     operations at x = 0. It takes a gradient and two forward passes.
     """
-    coarsest = max(torch.finfo(part).eps for part in bound.layout.dtypes)
 
     def work(rows: Tensor) -> Tensor:
         points = bound.origin[rows]
         _, gradient = bound.value_and_grad_at(points, rows)
         found = (gradient.double() * points).sum(1)
-        here, constant = _weighted(bound, points, rows)
+        here, constant, coarsest = _weighted(bound, points, rows)
         change = here.sum(1) - constant.sum(1)
         least = coarsest**0.5 * (here.abs().sum(1) + constant.abs().sum(1))
         error = (found - change).abs() / change.abs().clamp_min(least)
@@ -213,8 +211,14 @@ def completeness_error(bound: BoundScore) -> Tensor:
     return bound.in_chunks(work)
 
 
-def _weighted(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs, and what biases add to them, times the score's gradient: `[m, K]` each."""
+def incomplete(bound: BoundScore) -> Tensor:
+    """Whether the error that was measured is more than rounding, `[B]`."""
+    return ~(bound.chosen[COMPLETENESS_ERROR] <= too_far(bound))
+
+
+def _weighted(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, float]:
+    """The outputs, and what biases add to them, times the score's gradient, `[m, K]` each; and the
+    rounding of the network's precision."""
     with torch.no_grad():
         with (recorder := _Recorder()):
             outputs = bound.outputs(points, rows)
@@ -229,4 +233,5 @@ def _weighted(bound: BoundScore, points: Tensor, rows: Tensor) -> tuple[Tensor, 
         (slope,) = torch.autograd.grad(bound.read(leaf, rows).sum(), leaf)
     slope = slope.double()  # 0 for classes that are switched off, whose output is -inf
     here, rest = (torch.where(slope == 0, 0.0, slope * part) for part in (outputs, constant))
-    return here.flatten(1), rest.flatten(1)
+    coarsest = max(torch.finfo(dtype).eps for dtype in (*bound.layout.dtypes, outputs.dtype))
+    return here.flatten(1), rest.flatten(1), coarsest
