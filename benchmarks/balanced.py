@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import product
 
 import torch
+from torch import Tensor
 
 from benchmarks import subjects
 from benchmarks.context import Context
@@ -15,6 +17,7 @@ from moreaugrad import InputSpace, Score, build
 from moreaugrad.metrics import METRICS
 from moreaugrad.reports.statistics import NONE, Intervals
 from moreaugrad.score.balanced import BALANCED, EXACT
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.completeness import COMPLETENESS_ERROR
 
 
@@ -25,13 +28,15 @@ class Plan:
     images: int = 16
     size: int = 4
     steps: int = 16
-    draws: int = 8
+    draws: int = 5
 
 
 QUICK = Plan(images=2, steps=2, draws=1)
 SEED = 9
 """Of the replacements."""
 METHODS = ("simple-gradient", "gradient-x-input")
+REDUCTIONS = ("abs-sum", "sum")
+"""How a region's relevance is made of its entries."""
 
 
 def run(context: Context, network: str) -> Result:
@@ -40,55 +45,53 @@ def run(context: Context, network: str) -> Result:
     x = subject.inputs(subject.names[: plan.images])
     target, ids = subject.predictions(x), list(range(len(x)))
     bound = Score(subject.fast, batch_size=subject.chunk).bind(x, target, ids=ids)
-    intervals, found, errors = Intervals(), {}, {}
-    for method in METHODS:
+    intervals, found, rows = Intervals(), {}, []
+    for method, reduction in product(METHODS, REDUCTIONS):
         for backward in (EXACT, BALANCED):
             explainer = build(method, subject.fast, backward=backward, batch_size=subject.chunk)
             result = explainer.explain(x, target, ids=ids)
-            maps = result.parts[0]
-            found[method, backward] = torch.cat([
-                METRICS.build("aopc", size=plan.size, steps=plan.steps, draws=plan.draws,
-                              seed=SEED)(
-                    bound.select(row), maps[row],
-                    InputSpace(low=float(x[row].min()), high=float(x[row].max())),
-                )
-                for row in bound.rows[:, None]
-            ]).cpu()  # fmt: skip
-            if backward == BALANCED:
-                errors[method] = result.details[COMPLETENESS_ERROR].cpu()
-    rows: list[list[object]] = []
-    for method in METHODS:
-        for backward in (EXACT, BALANCED):
-            own = found[method, backward]
-            gain = own - found[method, EXACT]
-            compared = NONE if backward == EXACT else intervals.of_mean(gain)
-            mean = math.nan if backward == EXACT else gain.mean().item()
-            rows.append([method, backward, own.mean().item(), *intervals.of_mean(own), mean,
-                         *compared])  # fmt: skip
-    error = torch.cat(list(errors.values()))
+            own = _faithful(plan, bound, result.parts[0], reduction)
+            found[f"{method} {reduction} {backward}"] = own.tolist()
+            if backward == EXACT:
+                exact, compared = own, [math.nan, *NONE]
+            else:
+                compared = [(own - exact).mean().item(), *intervals.of_mean(own - exact)]
+            mean, low, high = own.mean().item(), *intervals.of_mean(own)
+            rows.append([method, reduction, backward, mean, low, high, *compared])
+    error = result.details[COMPLETENESS_ERROR]
     return Result(
         title=f"The balanced backward pass on {network}",
         settings=asdict(plan) | {"images": subject.names[: plan.images]},
-        figures={
-            "aopc": {" ".join(key): values.tolist() for key, values in found.items()},
-            "completeness_error": error[: len(x)].tolist(),
-        },
+        figures={"aopc": found, "completeness_error": error.tolist()},
         tables=[
             Table(
                 caption=f"AOPC of maps by either backward pass, {len(x)} images, and how much more "
                 "the balanced one has; 95 % intervals (Student's t, pairs).",
-                header=["method", "backward", "AOPC", "low", "high", "balanced minus exact",
-                        "low", "high"],
+                header=["method", "relevance", "backward", "AOPC", "low", "high",
+                        "balanced minus exact", "low", "high"],
                 rows=rows,
             ),
             Table(
-                caption="Error of completeness of the balanced backward pass, over the images.",
+                caption="Completeness error of the balanced backward pass, over the images.",
                 header=["median", "largest"],
                 rows=[[error.median().item(), error.max().item()]],
             ),
         ],
         notes=[
             (f"blocks of {plan.size} x {plan.size} pixels, {plan.steps} steps, replaced by values "
-            f"in each image's own range, mean of {plan.draws} replacements"),
+            f"in each image's own range, mean of {plan.draws} replacements; their relevance is the "
+            "sum of magnitudes (abs-sum), or the sum itself"),
         ],
     )  # fmt: skip
+
+
+def _faithful(plan: Plan, bound: BoundScore, maps: Tensor, reduction: str) -> Tensor:
+    """AOPC `[B]`, each image's regions replaced by values in its own range."""
+    aopc = METRICS.build(
+        "aopc", size=plan.size, steps=plan.steps, draws=plan.draws, seed=SEED, reduction=reduction
+    )
+    found = []
+    for row in bound.rows[:, None]:
+        low, high = (float(end) for end in bound.origin[row].aminmax())
+        found.append(aopc(bound.select(row), maps[row], InputSpace(low=low, high=high)))
+    return torch.cat(found).cpu()
