@@ -28,6 +28,14 @@ class GradientExplainer(Explainer):
         if self.backward == BALANCED:
             object.__setattr__(self, "derivatives", ())
 
+    def way(self, through: str | None = None) -> str:
+        if self.backward == BALANCED:
+            raise ValueError(
+                f"through: {self.method} has no derivative with backward={BALANCED!r}, whose maps "
+                f"are no gradient; use backward={EXACT!r}"
+            )
+        return super().way(through)
+
     def _prepared(self, bound: BoundScore) -> BoundScore:
         if self.backward == BALANCED:
             bound = replace(bound, balanced=True)

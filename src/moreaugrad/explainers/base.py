@@ -261,11 +261,6 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         Errors: ValueError for one that the method does not have.
         """
         found = through or next(iter(self.derivatives), "")
-        if not self.derivatives and type(self).derivatives:
-            raise ValueError(
-                f"through: {self.method} has no derivative with backward='balanced', whose maps "
-                "are no gradient; use backward='exact'"
-            )
         if found not in self.derivatives:
             raise ValueError(
                 f"through: expected one of {', '.join(self.derivatives) or 'none'}, which "

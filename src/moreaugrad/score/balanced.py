@@ -93,7 +93,8 @@ def _layer_norm(node: Any, gradient: Tensor) -> Tensor:
     axes = tuple(range(-len(node._saved_normalized_shape), 0))
     weight, deviation = node._saved_weight, node._saved_result2
     scaled = gradient if weight is None else gradient * weight
-    return (scaled - scaled.mean(axes, keepdim=True)) * deviation
+    found: Tensor = (scaled - scaled.mean(axes, keepdim=True)) * deviation
+    return found
 
 
 def _group_norm(node: Any, gradient: Tensor) -> Tensor:
@@ -101,8 +102,8 @@ def _group_norm(node: Any, gradient: Tensor) -> Tensor:
     rows = gradient.reshape(batch, node._saved_C, -1)
     rows = rows if weight is None else rows * weight[:, None]
     rows = rows.reshape(batch, groups, -1)
-    centred = rows - rows.mean(2, keepdim=True)
-    return (centred * node._saved_result2[:, :, None]).reshape(gradient.shape)
+    found: Tensor = (rows - rows.mean(2, keepdim=True)) * node._saved_result2[:, :, None]
+    return found.reshape(gradient.shape)
 
 
 NORMS: Mapping[str, Callable[[Any, Tensor], Tensor]] = {

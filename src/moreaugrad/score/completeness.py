@@ -127,12 +127,12 @@ FROZEN: Mapping[str, Frozen] = {
 FUSED_ATTENTION = "_scaled_dot_product_"
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the arguments of the operations with a rule; then, once `replaying`, computes each
     with the coefficients of its record. Errors: ModelError where other operations are met."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.records: list[tuple[str, Args]] = []
         self.replaying, self._at, self._tanh = False, 0, None
 
