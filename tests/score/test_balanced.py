@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import moreaugrad as mg
+from moreaugrad.score.balanced import balanced as rules
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import ModelError
 from moreaugrad.score.completeness import completeness_error
@@ -300,3 +301,14 @@ def test_half_precision() -> None:
     assert float(exact.details["completeness_error"].max()) < 1e-5
     assert 1e-5 < float(found.details["completeness_error"].max()) < 0.1
     assert float((found.maps - exact.maps).norm() / exact.maps.norm()) < 0.05
+
+
+def test_the_same_graph_has_its_own_gradient_afterwards() -> None:
+    leaf = tokens().requires_grad_()
+    output = Around(F.gelu)(leaf)[:, 1].sum()
+    (exact,) = torch.autograd.grad(output, leaf, retain_graph=True)
+    with rules(output, [leaf]):
+        (other,) = torch.autograd.grad(output, leaf, retain_graph=True)
+    (again,) = torch.autograd.grad(output, leaf)
+    assert torch.equal(again, exact)
+    assert not torch.allclose(other, exact)
