@@ -89,6 +89,26 @@ def test_there_is_no_derivative_of_the_map() -> None:
         mg.attacks.build("top-k", explainer, epsilon=0.1).run(images(1), 1)
 
 
+def test_curvature_needs_the_exact_one() -> None:
+    explainer = mg.SmoothGrad(transformer(), backward="balanced", samples=4)
+    found = explainer.explain(images(1), 1)
+    for use in (
+        lambda: mg.interactions(explainer, found, most=2, samples=2),
+        lambda: mg.rho_guidance(explainer, images(1), 1),
+        lambda: mg.certificates.sampled_lipschitz(explainer.bind(images(1), 1), 0.1, 2),
+    ):
+        with pytest.raises(ValueError, match="backward: expected 'exact' for curvature"):
+            use()
+
+
+def test_the_bounds_of_certificates_hold_for_any_map_of_gradients() -> None:
+    """They use that each noise sample's h is in [0, 1], not where it comes from."""
+    explainer = mg.SparsifiedSmoothGrad(transformer(), backward="balanced", samples=16)
+    moments = explainer.moments(images(1), 1)
+    maps = explainer.attribute(images(1), 1).flatten(1)
+    torch.testing.assert_close(moments.mean.float(), maps, rtol=1e-4, atol=1e-6)
+
+
 def test_the_model_is_left_as_it_was() -> None:
     net, x = transformer(), images()
     before = {name: weight.clone() for name, weight in net.state_dict().items()}

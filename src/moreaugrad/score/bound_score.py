@@ -89,6 +89,14 @@ class BoundScore:
             return torch.full_like(self.target.classes, self.layout.size)
         return self.mask.sum(1)
 
+    def check_exact(self) -> None:
+        """Errors: ValueError where gradients are not those of the values."""
+        if self.balanced:
+            raise ValueError(
+                "backward: expected 'exact' for curvature, got 'balanced', whose maps are no "
+                "gradient of a function"
+            )
+
     def silent(self) -> Tensor:
         """Whether noise was asked for but is zero in a real entry, `[B]`."""
         if self.sigma is None:
