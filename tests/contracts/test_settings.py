@@ -15,7 +15,7 @@ from moreaugrad import METHODS, build
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")
 
-CHOSEN = {"cam_layer", "centre_lacking"}
+CHOSEN = {"cam_layer", "centre_lacking", "group_size"}
 """What an explanation has besides its settings: what was chosen, and why there is no centre."""
 
 

@@ -214,3 +214,16 @@ def test_optimise_says_why_it_is_left_out(module, x, compiler):
     assert "layer" in step(module, x, layer="0").reason
     assert compiled.usable(module) is False
     assert step(module, None).applied
+
+
+def test_the_balanced_backward_pass_is_not_compiled(compiler):
+    """Compiled code records one operation, which has no rules."""
+    compiler("aot_eager")
+    net, x = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)).eval(), torch.randn(2, 6)
+    expected = mg.SimpleGradient(net, backward="balanced").attribute(x, 1)
+    compiled.compile_passes(net)
+    exact = mg.SimpleGradient(net).attribute(x, 1)
+    torch.testing.assert_close(
+        mg.SimpleGradient(net, backward="balanced").attribute(x, 1), expected
+    )
+    assert not torch.allclose(exact, expected)

@@ -96,6 +96,7 @@ def sampled_lipschitz(bound: BoundScore, radius: float, samples: int = 64) -> Te
     """
     expect(0 < radius < math.inf, "radius", "a finite number > 0", radius)
     expect(samples >= 1, "samples", "at least 1", samples)
+    bound.check_exact()
     best: Tensor = bound.value_and_grad()[1].norm(dim=1)
     for index in range(samples):
         u = bound.noise.draw(bound.keys, index, bound.origin, bound.mask)

@@ -189,6 +189,7 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
     the input's range without noise. Errors: ValueError for fewer than 2 steps.
     """
     expect(steps >= 2, "steps", "at least 2", steps)
+    bound.check_exact()
     radius = _radius(bound)[:, None]
     vector = Noise(seed).draw(bound.keys, 0, bound.origin, bound.mask)
     vector = vector / vector.norm(dim=1, keepdim=True)

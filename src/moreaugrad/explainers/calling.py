@@ -31,6 +31,8 @@ SETTINGS = {
 
 ADVICE = {
     "abs": "maps are signed, take .abs() of the result",
+    "backward": "the map is defined by the score's own gradient; SimpleGradient, SmoothGrad and "
+    "SparsifiedSmoothGrad take another backward pass",
     "baselines": "of the methods here IntegratedGradients, DeepLift and ExpectedGradients "
     "have baselines",
     "return_convergence_delta": "explain(...).error says how far a map is from completeness",

@@ -21,6 +21,7 @@ from moreaugrad.extras import required
 from moreaugrad.files.foreign import parsing
 from moreaugrad.files.tensors import read_tensors, write_tensors
 from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.completeness import COMPLETENESS_ERROR, incomplete
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution, Status
 
@@ -273,13 +274,16 @@ STORED = 0.02
 
 
 def reported(maps: Solution, bound: BoundScore) -> Solution:
-    """The maps with what was chosen for them, with NO_NOISE where the noise of a smoothed score is
+    """The maps with what was chosen for them, with INCOMPLETE where the balanced backward pass
+    does not fit the network, with NO_NOISE where the noise of a smoothed score is
     zero, and PRECISION where the input's dtype cannot represent the map; the error is then at least
     what is lost. Maps that failed, and those whose noise samples do not differ, have no z-scores.
     """
     if bound.chosen:
         details = {**maps.details, **bound.chosen}
         maps = replace(maps, details=details, evaluations=maps.evaluations + bound.spent)
+    if COMPLETENESS_ERROR in bound.chosen:
+        maps = maps.marked(Status.INCOMPLETE, incomplete(bound))
     silent = bound.silent()
     if bool(silent.any()):
         maps = maps.marked(Status.NO_NOISE, silent, maps.error.masked_fill(silent, torch.nan))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers.anytime import FIRST, GROWTH, Stages
-from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.backward import GradientExplainer
 from moreaugrad.explainers.derivatives import (
     IMPLICIT,
     STEIN,
@@ -32,7 +32,7 @@ from moreaugrad.solvers.z_scores import Measured
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SimpleGradient(Explainer):
+class SimpleGradient(GradientExplainer):
     """A = grad f(x); with `times_input`, x * grad f(x).
 
     >>> maps = mg.SimpleGradient(model).attribute(x)
@@ -68,7 +68,7 @@ class SimpleGradient(Explainer):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class NoisyMean(SmoothedExplainer):
+class NoisyMean(GradientExplainer, SmoothedExplainer):
     """A = mean of h(grad f(x + z)) over `samples` noise samples z ~ N(0, sigma^2 I).
 
     The explanation's error is the standard error of this mean.

@@ -178,6 +178,7 @@ def interactions(
     bound = score.bind(
         explanation.inputs, explanation.given, additional_forward_args, ids, explanation.mask
     )
+    bound.check_exact()
     units = Units.largest(bound.layout, explanation.parts, per, most)
     bound = replace(bound, samples=samples)
     each = 1 + PRODUCT * units.count if bound.sigma is None else 2 * samples * units.count

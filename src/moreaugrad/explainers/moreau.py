@@ -20,7 +20,9 @@ from moreaugrad.explainers.derivatives import (
     groups_with_a_graph,
     moreau_derivative,
 )
+from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.guidance import AUTO, rho_cost, with_best_rho
+from moreaugrad.explainers.patches import group_size
 from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.explainers.smoothed import SmoothedExplainer
@@ -301,8 +303,10 @@ class GroupSparseMoreauGrad(Moreau):
     group: groups.Size = groups.AUTO
     """Side of the blocks in pixels, or one for each spatial axis. "blocks" makes about 16 blocks
     along each axis (14 x 14 pixels at 224, as in the paper). "tokens" makes each position of
-    samples `[L, D]` a group. "auto" is "tokens" at an embedding (`layer`) and "blocks" for images
-    and volumes with channels first; other inputs are refused."""
+    samples `[L, D]` a group. "auto" is "tokens" at an embedding (`layer`), the patches of a vision
+    transformer whose only convolution cuts them, and "blocks" for other images and volumes with
+    channels first; other inputs are refused. The explanation's settings have the size that it
+    chose as `group_size`."""
     channels: str = "joint"
     """Whether all channels of a block form one group ("joint") or one each ("separate")."""
     index: groups.Labels | None = None
@@ -320,10 +324,17 @@ class GroupSparseMoreauGrad(Moreau):
 
     def _regulariser(self, shape: Shape, bound: BoundScore) -> Penalty:
         if self.index is None:
-            size = groups.chosen(self.group, shape, bound.layer, padded=bound.mask is not None)
+            size = group_size(self.group, shape, bound)
         else:
             size = groups.TOKENS if self.group == groups.TOKENS else 1
         return GroupL2(1.0, size=size, channels=self.channels, index=self.index)
+
+    def _explanation(self, solution: Solution, bound: BoundScore, several: bool) -> Explanation:
+        if self.index is None and isinstance(self.group, str):
+            sizes = [group_size(self.group, shape, bound) for shape in bound.layout.shapes]
+            used = {"group_size": sizes[0] if len(sizes) == 1 else sizes}
+            solution = replace(solution, settings={**solution.settings, **used})
+        return super()._explanation(solution, bound, several)
 
     @staticmethod
     def published(forward_func: ForwardFunc, **settings: Any) -> PublishedMoreauGrad:

@@ -54,7 +54,7 @@ class SmoothedExplainer(Explainer):
         return self.samples if self.smoothed else 1
 
     def _choices(self) -> int:
-        return sigma_cost() if isinstance(self.sigma, str) else 0
+        return super()._choices() + (sigma_cost() if isinstance(self.sigma, str) else 0)
 
     def fixed(self, draws: int) -> Self:
         return replace(super().fixed(draws), samples=min(self.samples, draws))

@@ -241,7 +241,7 @@ def _diagnose(
         )
     if not _unchanged(device, start):
         _check_draws(bound)
-    far = FAR_REDUCED if _reduced(bound) else FAR
+    far = too_far(bound)
     if gap > far:
         far = max(far, ROUNDING * _rounding(bound, probe, place, once))
     if (moved := _gap(once, recorded, once)) > far:
@@ -279,11 +279,12 @@ def _rounding(bound: BoundScore, probe: _Probe, place: int, once: Tensor) -> flo
     return max(_gap(_outputs(bound, other, gradients=False)[place], once, once) for other in nudged)
 
 
-def _reduced(bound: BoundScore) -> bool:
-    """Whether the model is known to compute in less than single precision."""
-    return torch.is_autocast_enabled(bound.origin.device.type) or reduced_precision(
+def too_far(bound: BoundScore) -> float:
+    """`FAR`, or `FAR_REDUCED` if the model is known to compute in less than single precision."""
+    reduced = torch.is_autocast_enabled(bound.origin.device.type) or reduced_precision(
         bound.model, bound.layout.dtypes
     )
+    return FAR_REDUCED if reduced else FAR
 
 
 def _check_draws(bound: BoundScore) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from moreaugrad.score import checks, compiled
+from moreaugrad.score.balanced import balanced
 from moreaugrad.score.forward import Chunks, call, explained
 from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
@@ -55,7 +56,7 @@ class BoundScore:
     baseline: Tensor | None = None
     """What the inputs are compared with `[B, n]`, for methods that follow a change."""
     chosen: Mapping[str, Tensor] = field(default_factory=dict)
-    """Settings of the method that were chosen for each sample at the clean input, `[B]` each."""
+    """What was chosen for each sample at the clean input, or measured there, `[B]` each."""
     spent: int = 0
     """Evaluations of each sample that these choices took."""
     references: tuple[float | Tensor, ...] = ()
@@ -65,6 +66,8 @@ class BoundScore:
     """Called with the number of gradient evaluations of every network pass."""
     watch: Callable[[Tensor, Tensor], AbstractContextManager[None]] | None = None
     """Opened around the passes of `block_sums`, with the sample and the block of each row."""
+    balanced: bool = False
+    """Whether gradients follow the rules of `balanced`: those of values, not second derivatives."""
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -85,6 +88,14 @@ class BoundScore:
         if self.mask is None:
             return torch.full_like(self.target.classes, self.layout.size)
         return self.mask.sum(1)
+
+    def check_exact(self) -> None:
+        """Errors: ValueError where gradients are not those of the values."""
+        if self.balanced:
+            raise ValueError(
+                "backward: expected 'exact' for curvature, got 'balanced', whose maps are no "
+                "gradient of a function"
+            )
 
     def silent(self) -> Tensor:
         """Whether noise was asked for but is zero in a real entry, `[B]`."""
@@ -251,7 +262,7 @@ class BoundScore:
         """f of these samples at other inputs, and its gradient: `[m]` and `[m, n]`, one pass."""
         checks.check_recording()
         model = self.model
-        if self.layer is not None or not compiled.usable(model):
+        if self.layer is not None or self.balanced or not compiled.usable(model):
             return self._value_and_grad_at(points, rows)
         size = compiled.padded(len(points), self.chunks.size, points.device)
         places = torch.arange(size, device=points.device).clamp_max(len(points) - 1)
@@ -278,7 +289,8 @@ class BoundScore:
         """The scores `[m]` of outputs, and their gradients by the inputs of these outputs."""
         if not outputs.requires_grad:
             raise checks.detached()
-        with explained(self.layout):
+        rules = balanced(outputs, inputs) if self.balanced else nullcontext()
+        with explained(self.layout), rules:
             return pulled_back(outputs, inputs, partial(self.read, rows=rows))
 
     def outputs(self, points: Tensor, rows: Tensor) -> Tensor:

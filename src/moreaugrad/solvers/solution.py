@@ -80,10 +80,11 @@ class Status(StatusEnum):
     )
     INCOMPLETE = (
         "incomplete",
-        "the contributions do not add up to the score's change from the baseline",
+        "the contributions do not add up to the score, or to its change from the baseline",
         (
             "integrated gradients: raise steps; DeepLIFT: a part has no rule, use integrated "
-            "gradients; expected gradients: the score has jumps, or its gradient is not its own"
+            "gradients; expected gradients: the score has jumps, or its gradient is not its own; "
+            "backward='balanced': a part has no rule, use backward='exact'"
         ),
     )
     PRECISION = (
