@@ -94,7 +94,6 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "caso-memory": _part("caso_memory"),
     "study-resnet20-softplus": _part("study", name="resnet20-softplus"),
     "study-resnet20": _part("study", name="resnet20"),
-    "study-squeezenet": _part("study", name="squeezenet"),
     "training-cifar10": _part("training", name="cifar10"),
     "training-imagenette": _part("training", name="imagenette"),
     "training-cells": _part("training", name="cells"),

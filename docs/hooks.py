@@ -16,8 +16,6 @@ from reference import pages, with_links
 from tables import (
     RESULTS,
     ROOT,
-    STUDY,
-    STUDY_PHOTOS,
     measurements,
     methods_table,
     metrics_table,
@@ -48,9 +46,8 @@ MADE: dict[str, Callable[[], str]] = {
     ),
     "<!-- metrics -->": metrics_table,
     "<!-- measurements -->": measurements,
-    "<!-- study resnet20-softplus -->": partial(study_table, "resnet20-softplus", STUDY, "0.5"),
-    "<!-- study resnet20 -->": partial(study_table, "resnet20", STUDY, "0.5"),
-    "<!-- study squeezenet -->": partial(study_table, "squeezenet", STUDY_PHOTOS, "10.0"),
+    "<!-- study resnet20-softplus -->": partial(study_table, "resnet20-softplus"),
+    "<!-- study resnet20 -->": partial(study_table, "resnet20"),
 }
 
 

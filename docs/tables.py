@@ -37,16 +37,8 @@ STUDY = {
     "AOPC": ("clean", "aopc", "mean"),
 }
 """Columns of the robustness study: the attack, the metric, and which of its numbers."""
-STUDY_PHOTOS = {
-    "as released": ("published", "top-k", "mean_with_failed"),
-    "of these failed": ("published", "top-k", "failed"),
-    "the others": ("published", "top-k", "mean"),
-    "noise": ("gaussian", "top-k", "mean"),
-    "noise, 4 % of all": ("gaussian", "top-4-percent", "mean"),
-    "noise, distance": ("gaussian", "normalised-distance", "mean"),
-    "noise, SSIM": ("gaussian", "ssim", "mean"),
-    "Gini": ("clean", "gini", "mean"),
-}
+BUDGET = "0.5"
+"""Of its attacks."""
 
 
 def methods_table(pages: str = "") -> str:
@@ -174,23 +166,20 @@ def _cell(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
-def study_table(name: str, columns: dict[str, tuple[str, str, str]], epsilon: str) -> str:
-    """A line for each method of a robustness study: means, with half of their intervals' width.
-
-    epsilon: the budget of attacks that have several.
-    """
+def study_table(name: str) -> str:
+    """A line for each method of a robustness study: means, with half of their intervals' width."""
     result = json.loads((RESULTS / f"study-{name}.json").read_text(encoding="utf-8"))
     rows = list(csv.DictReader(result["figures"]["summary.csv"].splitlines()))
     known = {
         (row["method"], row["attack"], row["metric"]): row
         for row in rows
-        if row["attack"] in ("clean", "gaussian") or row["epsilon"] == epsilon
+        if row["attack"] == "clean" or row["epsilon"] == BUDGET
     }
-    lines = [f"| method | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    lines = [f"| method | {' | '.join(STUDY)} |", "|---" * (1 + len(STUDY)) + "|"]
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = [
             _shown(known.get((method, attack, metric)), what)
-            for attack, metric, what in columns.values()
+            for attack, metric, what in STUDY.values()
         ]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
