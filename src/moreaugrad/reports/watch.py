@@ -136,9 +136,10 @@ class Watch(metaclass=Documented):
         ]
         columns = [name.removeprefix("watch/").replace("_", " ") for name in figures]
         table = Table(title="Figures of these samples", head="epoch", columns=columns, rows=rows)
+        trained = {} if self.protocol is None else {"Protocol": repr(self.protocol)}
         write_page(folder / PAGE, Page(
             title="Maps while the network learns", sections=sections, tables=[table],
-            facts={"Method": self.method, "Protocol": repr(self.protocol)},
+            facts={"Method": self.method, **trained},
         ))  # fmt: skip
 
 
