@@ -115,6 +115,20 @@ def test_a_volume_is_drawn_as_slices(command, folder):
     assert f'max="{SLICES[0] - 1}"' in page
 
 
+def test_a_scan_is_read_through_its_window(command, folder):
+    nibabel = pytest.importorskip("nibabel")
+    values = np.random.default_rng(0).uniform(-200, 300, SLICES[::-1]).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 2, 3, 1])), "scan.nii.gz")
+    integrated = ("-m", "integrated-gradients", "--target", "1", "--window", "40,400")
+    explained(command, "scan.nii.gz", *integrated, model="volumes")
+    seen = ((values.transpose(2, 1, 0) + 160) / 400).clip(0, 1)
+    expected = weights(1, *SLICES)[1] * torch.from_numpy(seen)[None]
+    torch.testing.assert_close(map_of("scan.nii", "integrated-gradients"), expected)
+    note = record("scan.nii")["note"]
+    assert "3 x 2 x 1 mm" in note
+    assert "level 40" in note
+
+
 def test_one_input_has_the_map_that_it_has_with_others(command, folder):
     noisy = ("-m", "sparse-moreaugrad", "--quality", "preview")
     explained(command, "one.wav", "two.wav", *noisy)

@@ -1,4 +1,4 @@
-"""Series, volumes and other arrays in files: sounds (.wav) and NumPy's (.npy, .npz)."""
+"""Series, volumes and other arrays in files: sounds (.wav), NumPy's (.npy, .npz) and scans."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from moreaugrad.data.scans import SCAN_SUFFIXES, is_slices, read_scan
 from moreaugrad.data.texts import find_named
 from moreaugrad.files.foreign import FILE_LIMIT, parsing, regular_file
 
 SOUND = ".wav"
-ARRAY_SUFFIXES = (SOUND, ".npy", ".npz")
+ARRAY_SUFFIXES = (SOUND, ".npy", ".npz", *SCAN_SUFFIXES)
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 """Encodings of the samples of a sound; the last names its own in a field of its own."""
 ENCODINGS = {
@@ -30,6 +31,7 @@ NUMBERS = "biuf"
 class ArrayFile(NamedTuple):
     """What a file holds. values: of a sound `[C, T]`, whole numbers scaled to [-1, 1); of an array
     as they are, read from the file where they are used. rate: samples per second of a sound.
+    spacing: millimetres of a scan along D, H and W, or H and W.
 
     >>> import numpy as np
     >>> found = mg.data.ArrayFile(np.zeros((1, 16000)), rate=16000)
@@ -37,11 +39,12 @@ class ArrayFile(NamedTuple):
 
     values: NDArray[Any]
     rate: int | None = None
+    spacing: tuple[float, ...] = ()
 
 
 def names_arrays(file: str) -> bool:
-    """Whether a file, or a glob of files, holds an array by its name."""
-    return Path(file).suffix.lower() in ARRAY_SUFFIXES
+    """Whether a file, or a glob of files, holds an array by its name, or a folder holds slices."""
+    return file.lower().endswith(ARRAY_SUFFIXES) or is_slices(Path(file))
 
 
 def find_arrays(names: Iterable[str]) -> list[Path]:
@@ -50,11 +53,13 @@ def find_arrays(names: Iterable[str]) -> list[Path]:
 
 
 def read_array(path: str | Path) -> ArrayFile:
-    """Read a sound (.wav) or an array (.npy, or .npz with one array).
+    """Read a sound (.wav), an array (.npy, or .npz with one array) or a scan (.nii, .nii.gz, .dcm,
+    or a folder of DICOM slices).
 
-    Sounds: PCM of 8, 16, 24 and 32 bits, and floats. Arrays: real numbers.
-    Errors: ValueError for a file that is missing, empty, truncated or something else, and for an
-    array of other than real numbers or without any.
+    Sounds: PCM of 8, 16, 24 and 32 bits, and floats. Arrays: real numbers. Scans: one volume
+    `[1, D, H, W]` or image `[1, H, W]` in the scanner's units, slices first.
+    Errors: ValueError for a file that is missing, empty, truncated or something else, for an array
+    of other than real numbers or without any, and for a scan without the extra `scans`.
 
     >>> import tempfile
     >>> import numpy as np
@@ -63,6 +68,9 @@ def read_array(path: str | Path) -> ArrayFile:
     >>> mg.data.read_array(path).values.shape
     (2, 128)
     """
+    if str(path).lower().endswith(SCAN_SUFFIXES) or is_slices(Path(path)):
+        values, spacing = read_scan(Path(path))
+        return ArrayFile(values, spacing=spacing)
     sound = Path(path).suffix.lower() == SOUND
     expected = "a sound in WAV" if sound else "an array of NumPy"
     file = regular_file(path, expected, limit=FILE_LIMIT)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreaugrad.data.cells import CLASS_NAMES, Cells
-from moreaugrad.data.dataset import DataSet, Item
+from moreaugrad.data.dataset import DataSet, Item, files_digest
 from moreaugrad.data.images import Picture, find_images, load_image
 from moreaugrad.data.layouts import AUTO, WHOLE, open_dataset
 from moreaugrad.data.tree import SPLITS, open_tree
@@ -168,7 +168,10 @@ class NamedFiles(DataSet):
 
     def digest(self, item: Item) -> str:
         try:
-            return file_digest(regular_file(self.paths[item.name], "an image", limit=FILE_LIMIT))
+            path = self.paths[item.name]
+            if path.is_dir():  # the slices of a scan
+                return files_digest((one.name, file_digest(one)) for one in sorted(path.iterdir()))
+            return file_digest(regular_file(path, "an image", limit=FILE_LIMIT))
         except (ValueError, OSError):
             return ""
 

@@ -46,6 +46,9 @@ class ArrayInput(metaclass=Documented):
     fit: str = EXACT
     """What becomes of another length, height, ...: "exact" refuses it; "start" cuts or pads with
     zeros at the end, "centre" at both ends. The number of channels is never changed so."""
+    window: tuple[float, ...] = ()
+    """Level and width, such as (40, 400) of soft tissue in Hounsfield units: values from level -
+    width / 2 to level + width / 2 become 0 to 1, others the nearer of the two. () leaves values."""
 
     def __post_init__(self) -> None:
         known = all(size >= 1 or size == ANY for size in self.shape)
@@ -53,6 +56,9 @@ class ArrayInput(metaclass=Documented):
         rate = self.rate
         expect(rate is None or 0 < rate < math.inf, "rate", "a finite number > 0", rate)
         choose("fit", self.fit, FITS)
+        fits = not self.window or (len(self.window) == 2 and 0 < self.window[1] < math.inf)
+        expect(fits and all(map(math.isfinite, self.window)), "window",
+               "level and width > 0", self.window)  # fmt: skip
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
@@ -69,6 +75,12 @@ class ArrayInput(metaclass=Documented):
         values, notes = found.values, list[str]()
         if found.rate is not None:
             values, notes = self._sound(values, found.rate)
+        if found.spacing:
+            notes.append(f"{' x '.join(f'{size:.3g}' for size in found.spacing)} mm")
+        if self.window:
+            level, width = self.window
+            values = ((values - (level - width / 2)) / width).clip(0, 1)
+            notes.append(f"window of level {level:g} and width {width:g}")
         before = list(values.shape)
         values = self._fitted(values)
         if list(values.shape) != before:

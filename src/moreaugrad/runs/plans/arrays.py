@@ -26,3 +26,7 @@ class ArrayPlan(Plan):
         None, "Inputs of another length: exact refuses them, start or centre cuts them or pads "
         "them with zeros.", shown="exact", choices=("exact", "start", "centre"),
     )  # fmt: skip
+    window: tuple[float, ...] | None = option(
+        None, "Level and width of the values of a scan that become 0 to 1, such as 40,400.",
+        metavar="LEVEL,WIDTH", shown="values as they are",
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""Medical scans in files: NIfTI, and DICOM as one image or as a folder of slices.
+
+Values have the units of the scanner, such as Hounsfield units. Axes are `[1, D, H, W]`, slices
+first, in the order of the file: nothing is turned or resampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moreaugrad.extras import required
+from moreaugrad.files.foreign import FILE_LIMIT, parsing, regular_file
+
+NIFTI, DICOM = (".nii", ".nii.gz"), ".dcm"
+SCAN_SUFFIXES = (*NIFTI, DICOM)
+UNEVEN = 0.01
+"""Relative difference of the distances of slices from which one counts as missing."""
+Values = NDArray[Any]
+Voxels = tuple[float, ...]
+"""Millimetres along D, H and W, or along H and W."""
+
+
+def is_slices(path: Path) -> bool:
+    """Whether it is a folder of DICOM slices."""
+    return path.is_dir() and any(path.glob(f"*{DICOM}"))
+
+
+def read_scan(path: Path) -> tuple[Values, Voxels]:
+    """A volume `[1, D, H, W]`, or one image `[1, H, W]` of DICOM, and the size of its voxels.
+
+    Errors: ValueError for a file that is missing, damaged or of several volumes or colours, for
+    slices that make no volume, and without the extra.
+    """
+    if path.is_dir():
+        return _volume(path)
+    if path.name.lower().endswith(NIFTI):
+        return _nifti(path)
+    image = _slice(path)
+    return _values(image)[None], _spacing(image)
+
+
+def _package(name: str, path: Path) -> Any:
+    try:
+        return required(name, "scans", f"{path}: a scan")
+    except ModuleNotFoundError as error:
+        raise ValueError(str(error)) from None
+
+
+def _nifti(path: Path) -> tuple[Values, Voxels]:
+    nibabel = _package("nibabel", path)
+    with parsing(str(path), "a scan in NIfTI"):
+        image = nibabel.load(regular_file(path, "a scan in NIfTI"))
+        if len(image.shape) != 3:
+            raise ValueError(
+                f"its shape is {list(image.shape)}, expected one volume: save one of them, as "
+                "image.slicer[..., 0] of nibabel has it"
+            )
+        values: Values = image.get_fdata(dtype=np.float32).transpose(2, 1, 0)
+        return values[None], tuple(map(float, image.header.get_zooms()[::-1]))
+
+
+def _slice(path: Path) -> Any:
+    """A DICOM file of one grey image."""
+    pydicom = _package("pydicom", path)
+    expected = "an image in DICOM"
+    with parsing(str(path), expected):
+        image = pydicom.dcmread(regular_file(path, expected, limit=FILE_LIMIT))
+        frames, colours = int(image.get("NumberOfFrames", 1)), int(image.SamplesPerPixel)
+        if frames != 1 or colours != 1:
+            what = f"{frames} images" if frames != 1 else f"{colours} colours"
+            raise ValueError(f"it holds {what}, expected one grey image: save it as .npy or NIfTI")
+        return image
+
+
+def _values(image: Any) -> Values:
+    """`[H, W]`. Errors: ValueError."""
+    with parsing(str(image.filename), "an image in DICOM"):
+        slope, start = image.get("RescaleSlope", 1), image.get("RescaleIntercept", 0)
+        found: Values = image.pixel_array.astype(np.float32) * float(slope) + float(start)
+        return found
+
+
+def _spacing(image: Any) -> Voxels:
+    return tuple(map(float, image.get("PixelSpacing", ())))
+
+
+def _volume(folder: Path) -> tuple[Values, Voxels]:
+    """The slices of a folder, ordered by their places along the line through them."""
+    slices = [_slice(file) for file in sorted(folder.glob(f"*{DICOM}"))]
+    with parsing(str(folder), "the slices of one volume in DICOM"):
+        axes = np.array([one.ImageOrientationPatient for one in slices], dtype=float)
+        if not np.allclose(axes, axes[0], atol=1e-4):
+            raise ValueError("they have several orientations")
+        sizes = {(one.Rows, one.Columns, *_spacing(one)) for one in slices}
+        if len(sizes) > 1 or len({one.get("SeriesInstanceUID") for one in slices}) > 1:
+            raise ValueError("they have several sizes, or are of several series")
+        normal = np.cross(axes[0, :3], axes[0, 3:])
+        places = np.array([one.ImagePositionPatient for one in slices], dtype=float) @ normal
+        order = np.argsort(places)
+        step = _even(places[order].tolist())
+        values = np.stack([_values(slices[place]) for place in order])
+        return values[None], (step, *_spacing(slices[0]))
+
+
+def _even(places: Sequence[float]) -> float:
+    """The distance of slices. Errors: ValueError if they are not evenly spaced."""
+    steps = np.diff(places)
+    if not len(steps):
+        raise ValueError("there is one slice: name the file itself")
+    if steps.min() <= 0 or np.ptp(steps) > UNEVEN * steps.mean():
+        least, most = steps.min(), steps.max()
+        raise ValueError(f"slices are missing or twice there: {least:g} to {most:g} mm apart")
+    return float(steps.mean())

@@ -1,0 +1,158 @@
+"""Medical scans in files: what is read is what was written, and what is no volume is refused."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moreaugrad as mg
+from moreaugrad.data.arrays import names_arrays, read_array
+from moreaugrad.models import ArrayInput
+
+nibabel = pytest.importorskip("nibabel")
+pydicom = pytest.importorskip("pydicom")
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid  # noqa: E402
+
+SERIES = generate_uid()
+D, H, W = 4, 5, 6
+
+
+def nifti(path, values, zooms=(1.0, 2.0, 3.0)):
+    image = nibabel.Nifti1Image(values, np.diag([*zooms, 1.0]))
+    nibabel.save(image, path)
+    return path
+
+
+def dicom(path, values, place=0.0, **others):
+    image = Dataset()
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    image.SOPClassUID, image.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", generate_uid()
+    image.Rows, image.Columns = values.shape[-2:]
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.BitsAllocated = image.BitsStored = 16
+    image.HighBit, image.PixelRepresentation = 15, 1
+    image.RescaleSlope, image.RescaleIntercept = 2, -1000
+    image.PixelSpacing, image.SeriesInstanceUID = [0.5, 0.75], SERIES
+    image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    image.ImagePositionPatient = [0, 0, place]
+    for name, value in others.items():
+        setattr(image, name, value)
+    image.PixelData = values.astype("<i2").tobytes()
+    image.save_as(path, enforce_file_format=True)
+    return path
+
+
+def stack(folder, places=(3.0, 0.0, 9.0, 6.0), **others):
+    """Slices whose files are not in the order of their places."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    values = draw.integers(-100, 100, (len(places), H, W))
+    for number, (one, place) in enumerate(zip(values, places, strict=True)):
+        own = others if number == 1 else {}
+        dicom(folder / f"{number}.dcm", one, **{"place": place, **own})
+    return values
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII.GZ"])
+def test_nifti_has_slices_first(name, tmp_path):
+    values = np.random.default_rng(0).normal(size=(W, H, D)).astype(np.float32)
+    found = read_array(nifti(tmp_path / name, values))
+    assert names_arrays(str(tmp_path / name))
+    np.testing.assert_array_equal(found.values, values.transpose(2, 1, 0)[None])
+    assert found.spacing == (3, 2, 1)
+
+
+def test_slices_are_ordered_by_their_places(tmp_path):
+    values = stack(tmp_path / "series")
+    found = read_array(tmp_path / "series")
+    assert names_arrays(str(tmp_path / "series"))
+    np.testing.assert_array_equal(found.values, (2 * values - 1000)[None, [1, 0, 3, 2]])
+    assert found.spacing == (3, 0.5, 0.75)
+
+
+def test_an_oblique_line_of_slices(tmp_path):
+    turned = [0, 1, 0, 0, 0, 1]  # their normal is the first axis
+    (tmp_path / "series").mkdir()
+    for number in range(3):
+        dicom(
+            tmp_path / "series" / f"{number}.dcm", np.full((H, W), number),
+            ImageOrientationPatient=turned, ImagePositionPatient=[-2.5 * number, 7, 7],
+        )  # fmt: skip
+    found = read_array(tmp_path / "series")
+    assert found.values[0, :, 0, 0].tolist() == [-996, -998, -1000]
+    assert found.spacing[0] == 2.5
+
+
+def test_one_image(tmp_path):
+    values = np.arange(H * W).reshape(H, W)
+    found = read_array(dicom(tmp_path / "a.dcm", values))
+    np.testing.assert_array_equal(found.values, (2 * values - 1000)[None])
+    assert found.spacing == (0.5, 0.75)
+
+
+def test_a_window(tmp_path):
+    values = np.array([[-1000.0, -160, 40, 140, 240, 3000]], dtype=np.float32)
+    takes = ArrayInput(window=(40, 400))
+    x, notes = takes.prepared(mg.data.ArrayFile(values, spacing=(3, 0.5, 0.5)))
+    assert x.tolist() == [[0, 0, 0.5, 0.75, 1, 1]]
+    assert "3 x 0.5 x 0.5 mm" in notes
+    assert any("level 40" in note for note in notes)
+
+
+@pytest.mark.parametrize("window", [(1,), (1, 0), (1, -1), (1, 2, 3), (0, float("nan"))])
+def test_no_window(window):
+    with pytest.raises(ValueError, match="window: expected level and width"):
+        ArrayInput(window=window)
+
+
+@pytest.mark.parametrize(
+    ("places", "others", "words"),
+    [
+        ((0, 3, 9), {}, "missing or twice"),
+        ((0, 3, 3), {}, "missing or twice"),
+        ((0,), {}, "one slice"),
+        ((0, 3, 6), {"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}, "orientations"),
+        ((0, 3, 6), {"SeriesInstanceUID": generate_uid()}, "several series"),
+        ((0, 3, 6), {"PixelSpacing": [1, 1]}, "several sizes"),
+        ((0, 3, 6), {"NumberOfFrames": 2}, "2 images"),
+        ((0, 3, 6), {"SamplesPerPixel": 3}, "3 colours"),
+    ],
+)
+def test_slices_that_make_no_volume(places, others, words, tmp_path):
+    stack(tmp_path / "series", places, **others)
+    with pytest.raises(ValueError, match=words):
+        read_array(tmp_path / "series")
+
+
+def test_files_that_hold_no_scan(tmp_path):
+    for name in ("a.nii", "a.nii.gz", "a.dcm"):
+        (tmp_path / name).write_bytes(b"no scan " * 100)
+        with pytest.raises(ValueError, match=f"{name}: expected"):
+            read_array(tmp_path / name)
+    with pytest.raises(ValueError, match="no such file"):
+        read_array(tmp_path / "b.nii")
+    several = nifti(tmp_path / "c.nii", np.zeros((W, H, D, 2), np.float32), (1, 1, 1))
+    with pytest.raises(ValueError, match=r"one volume.*slicer"):
+        read_array(several)
+    whole = nifti(tmp_path / "d.nii", np.zeros((W, H, D), np.float32)).read_bytes()
+    (tmp_path / "d.nii").write_bytes(whole[:-10])
+    with pytest.raises(ValueError, match=r"d.nii: expected a scan"):
+        read_array(tmp_path / "d.nii")
+
+
+def test_the_extra_is_named(tmp_path, monkeypatch):
+    file = nifti(tmp_path / "a.nii", np.zeros((W, H, D), np.float32))
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(ValueError, match=r"moreaugrad\[scans\]"):
+        read_array(file)
+
+
+def test_folders_of_other_files_are_no_scan(tmp_path):
+    (tmp_path / "photo.png").touch()
+    assert not names_arrays(str(tmp_path))
+    assert not names_arrays(str(Path("nowhere")))
