@@ -69,6 +69,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         self._unreadable: set[int] = set()
         self._budgets: Mapping[str, int] = {}
 
+    @property
+    def shares(self) -> bool:  # type: ignore[override]
+        """Not within a time limit, which is shared out by how fast the first maps are made."""
+        return not isinstance(self.plan, ExplainPlan) or self.plan.time is None
+
     def settled(self, plan: ExplainPlan | EvaluatePlan) -> ExplainPlan | EvaluatePlan:
         network, inputs = self._at_hand
         if isinstance(plan, ExplainPlan):
@@ -120,6 +125,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         self.timed(unit, directory, seconds)
         directory.remove([preview_stem(unit)])  # whose files these replace
         return block.files(unit)
+
+    def elsewhere(self, unit: str) -> None:
+        if self._meter is not None and not unit.startswith(f"{SAMPLES}/"):
+            method, images = self.maps_of(unit)
+            self._meter.elsewhere(method, len(images))
 
     def timed(self, unit: str, directory: RunDirectory, seconds: float) -> None:
         """Keeps how long a unit of final maps took, for the page."""
@@ -234,13 +244,18 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                     self.watch.failed(failure)
             allowed = 1 if self.setup.explains else self.plan.data.max_unreadable
             check_readable(failures, len(records), allowed)
-            looking = self.processes.from_first(self.watch.looking)
-            if isinstance(self.plan, ExplainPlan) and (looking or self.plan.time):
-                self._budgets = first_maps(self, directory, self.plan.time)
-                self._meter = None
+            if isinstance(self.plan, ExplainPlan):
+                # Others wait: previews are files that the final maps replace.
+                directory.once("previews", lambda: self._preview(directory))
         elif self.setup.explains and len(broken) == len(records):
             more = f" (and {len(records) - 1} more)" if len(records) > 1 else ""
             raise NoResult(f"{failures[0]}{more}")
+
+    def _preview(self, directory: RunDirectory) -> None:
+        assert isinstance(self.plan, ExplainPlan)
+        if self.processes.from_first(self.watch.looking) or self.plan.time:
+            self._budgets = first_maps(self, directory, self.plan.time)
+            self._meter = None
 
     def finish(self, directory: RunDirectory) -> None:
         """The tables, and for `explain` the page and a record for each image."""
