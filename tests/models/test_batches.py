@@ -112,3 +112,9 @@ def test_other_batches_are_refused(batch: dict[str, Any], words: str) -> None:
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ValueError, match="smoothgrad"):
         mg.BatchExplainer(model="tiny_models:smooth", method="smoothgrat")({"image": images(1)})
+
+
+def test_its_class_has_no_metaclass() -> None:
+    """Ray and Spark pickle classes by value (cloudpickle), which one whose docstring is made when
+    it is asked for does not survive."""
+    assert type(mg.BatchExplainer) is type

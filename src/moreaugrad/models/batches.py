@@ -18,11 +18,11 @@ from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.models.loaded import LoadedModel
 from moreaugrad.models.loading import load_model
-from moreaugrad.settings import Documented, expect
+from moreaugrad.settings import expect
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchExplainer(metaclass=Documented):
+class BatchExplainer:
     """Maps a batch `{"image": ...}` of columns to `{"map": ..., "status": ...}`, with the other
     columns as they are: for Ray Data, Spark and `datasets.map`.
 
@@ -31,6 +31,12 @@ class BatchExplainer(metaclass=Documented):
     which are preprocessed; or an array `[C, H, W]` of floats, an input of the network. "map" is an
     array `[B, C, H, W]`, or one of B arrays where inputs have different shapes; "status" an array
     of B words. All maps have the same noise, so that they do not depend on the batches.
+
+    model: a name, as of `load_model`, or a function of a module that every worker can import.
+    method, settings: the name of a method, and its settings.
+    loading: further arguments of `load_model`, such as `device` or `weights`, for a name.
+    target: class to explain; None is the predicted one.
+    image: name of the column of images.
 
     Errors: ValueError for no images, an image that cannot be read, and settings that cannot be.
 
@@ -41,17 +47,11 @@ class BatchExplainer(metaclass=Documented):
     """
 
     model: str | Callable[[], nn.Module | LoadedModel]
-    """A name, as of `load_model`, or a function of a module that every worker can import."""
     method: str = "sparse-moreaugrad"
-    """Name of the method."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the method."""
     loading: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of `load_model`, such as `device` or `weights`; of a name alone."""
     target: int | None = None
-    """Class to explain; None is the predicted one."""
     image: str = "image"
-    """Name of the column of images."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: getattr(self, one.name) for one in fields(self)}

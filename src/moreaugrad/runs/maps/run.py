@@ -299,4 +299,5 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                     for attack in [None, *setup.attacks.get(method.label, ())]
                 ]
                 costs += method_costs(explainer, method.target, *timed[id(network)], rows)
-        return Estimate.of(len(self.inputs.chosen), costs, self.network.device)
+            kept = setup.kept_bytes(next(iter(timed.values()))[0][0].nbytes)
+        return Estimate.of(len(self.inputs.chosen), costs, self.network.device, kept)
