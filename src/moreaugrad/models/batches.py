@@ -30,7 +30,7 @@ class BatchExplainer:
     is one of Pillow, the bytes of an image file, or an array `[H, W, 3]` or `[H, W]` of uint8,
     which are preprocessed; or an array `[C, H, W]` of floats, an input of the network. "map" is an
     array `[B, C, H, W]`, or one of B arrays where inputs have different shapes; "status" an array
-    of B words. All maps have the same noise, so that they do not depend on the batches.
+    of B words. All maps have the same noise: up to rounding they do not depend on the batches.
 
     model: a name, as of `load_model`, or a function of a module that every worker can import.
     method, settings: the name of a method, and its settings.
