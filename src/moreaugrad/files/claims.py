@@ -43,6 +43,7 @@ class Claims:
         self._folder, self._place = folder, folder / SHARED
         self._file: Path | None = None
         self._left = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="Claims", daemon=True)
 
     def others(self) -> list[str]:
         """Which other processes take part, in words. Call it as one of them, or as the writer of
@@ -62,11 +63,12 @@ class Claims:
         self._file = self._place / f"{secrets.token_hex(8)}.process"
         _own.add(self._file.name)
         self._renew()
-        threading.Thread(target=self._beat, name="Claims", daemon=True).start()
+        self._beating.start()
 
     def leave(self) -> None:
         """Gives up what was taken; the last one to leave removes all traces."""
         self._left.set()
+        self._beating.join()
         assert self._file is not None
         try:
             with only_writer(self._folder, briefly=True):
