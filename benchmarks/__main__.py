@@ -87,6 +87,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "noise": _part("noise"),
     "memory": _part("memory"),
     "startup": _part("startup"),
+    "large-run": _part("large_run"),
     "structure": _part("structure"),
     "solvers": _part("solvers"),
     "attack-strength": _part("attack_strength"),

@@ -13,9 +13,17 @@ from benchmarks.subjects import VARIABLE, data_folder
 def moreaugrad(*arguments: str, processes: int = 1) -> None:
     """`moreaugrad ARGUMENTS` in one-threaded processes of its own, quietly, which find the data
     folder's networks."""
+    with started(*arguments, processes=processes) as running:
+        code = running.wait()
+    if code:
+        raise subprocess.CalledProcessError(code, running.args)
+
+
+def started(*arguments: str, processes: int = 1) -> subprocess.Popen[bytes]:
+    """The same, at work."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launch if processes > 1 else []), "-m", "moreaugrad", *arguments]
     models = [str(data_folder() / "models")] if VARIABLE in os.environ else []
     paths = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), *models])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment)

@@ -42,13 +42,13 @@ def peak_mib() -> float:
     return _status_mib("VmHWM")
 
 
-def resident_mib() -> float:
-    """The memory that this process holds."""
-    return _status_mib("VmRSS")
+def resident_mib(process: int | str = "self") -> float:
+    """The memory that a process holds."""
+    return _status_mib("VmRSS", process)
 
 
-def _status_mib(name: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _status_mib(name: str, process: int | str = "self") -> float:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024
     raise RuntimeError(f"expected a kernel that reports {name} in /proc/self/status")

@@ -33,8 +33,12 @@ def _run(
     real = Path.replace
 
     def replace(self: Path, target: str | Path) -> Path:
-        if killed_at and Path(target).as_posix().endswith(killed_at):
+        name = Path(target).as_posix()
+        if killed_at and name.endswith(killed_at):
             os.kill(os.getpid(), signal.SIGKILL)
+        if name.endswith(".sha256"):
+            with Path(f"{errors}.units").open("a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
         return real(self, target)
 
     Path.replace = replace  # type: ignore[method-assign]
@@ -51,7 +55,7 @@ def start(
     killed_at: str = "",
 ) -> multiprocessing.process.BaseProcess:
     """A command that runs. killed_at: the end of the path of a file; the command is killed between
-    its writing and its renaming."""
+    its writing and its renaming. The units that it writes are listed in `ERRORS.units`."""
     found = SERVER.Process(target=_run, args=(arguments, str(errors), environment, killed_at))
     found.start()
     return found

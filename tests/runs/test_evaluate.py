@@ -20,6 +20,7 @@ from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers import build
 from moreaugrad.metrics import gini
 from moreaugrad.runs.engine import Outcome, execute
+from moreaugrad.runs.maps import setup
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan
@@ -363,6 +364,22 @@ def test_a_dry_run_counts_and_writes_nothing(
     ]  # fmt: skip
     assert told["evaluations"] == 7 * (1 + 1 + 1)
     assert not out.exists()
+    assert run([*command, "--out", str(out), "-q"]) == 1  # one of the images cannot be read
+    tensors = [t for file in out.rglob("*.safetensors") for t in load_file(file).values()]
+    assert told["kept"] == sum(t.nbytes for t in tensors) * 7 / 6
+
+
+def test_maps_of_many_images_are_kept_where_it_is_asked_for(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "KEPT", 7)
+    assert prepare(plan(images)).plan.maps is None
+    monkeypatch.setattr(setup, "KEPT", 6)
+    with pytest.warns(UserWarning, match="up to 6 images, and of 7 where --maps"):
+        many = prepare(plan(images))
+    assert many.plan.maps == 0
+    assert many.estimate().kept == 0
+    assert prepare(plan(images, maps=7)).plan.maps == 7
 
 
 def test_settings_by_the_command_line(images: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from moreaugrad.cli.entry import run
 from moreaugrad.runs.directory import RunDirectory
-from processes import run_killed, run_shared, tree
+from processes import ended, run_killed, run_shared, start, tree
 
 MODEL = ["--model", "tiny_models:smooth", "--threads", "1"]
 SET = ["--data", "{data}", *MODEL]
@@ -145,6 +145,15 @@ def test_a_killed_run_resumes_to_the_same_bytes(
 def test_two_processes_make_the_same_bytes(finished: Finished, tmp_path: Path, name: str) -> None:
     plain, out = finished[name], finished.data.parent / f"{name} shared"
     run_shared(command(name, finished.data, out), tmp_path / "errors")
+    assert kept(out) == kept(plain)
+
+
+@pytest.mark.parametrize("name", ["explain", "certify", "recommend", "retrain diffroar"])
+def test_two_commands_make_the_same_bytes(finished: Finished, tmp_path: Path, name: str) -> None:
+    plain, out = finished[name], finished.data.parent / f"{name} by two"
+    errors = tmp_path / "errors"
+    for process in [start(command(name, finished.data, out), errors) for _ in range(2)]:
+        ended(process, errors, 0)
     assert kept(out) == kept(plain)
 
 

@@ -32,6 +32,10 @@ class CommonOptions(Plan):
     dry_run: bool = option(
         False, "Estimate the gradient evaluations and the time from a short timing; write nothing."
     )
+    shard: str | None = option(
+        None, "Do every N-th unit of work, from the I-th on, counted from 0: one of N commands, "
+        "started at any time, that share a folder.", metavar="I/N", group="Computation",
+    )  # fmt: skip
     open: bool = option(False, "Open the page in a browser once there is something to look at.")
     yes: bool = option(
         False,
@@ -169,20 +173,20 @@ COMMANDS: dict[str, Command] = {
         "cost on your images; the page says which to use, and how sure that is.\n\nmoreaugrad "
         "recommend --data photos/ --model torchvision:resnet50 --images 8 --time 15m --out advice"
         "\n\n" + RESUMED.format("recommend"),
-        hidden=("metrics",),
+        hidden=("metrics",), without=("shard",),
     ),
     "report": Command(
         plan=f"{_PLANS}explain:ReportPlan", run=f"{_RUNS}report:ReportRun",
         help="Draw the runs of any command: tables with intervals, curves, maps.",
         more="moreaugrad report run --out page",
-        without=("config", "trust", "dry_run"),
+        without=("config", "trust", "dry_run", "shard"),
     ),
     "train": Command(
         plan=f"{_PLANS}train:TrainPlan", run=f"{_RUNS}train:TrainRun",
         help="Train a network whose plain gradient is sparse, smooth or aligned with attention.",
         more="moreaugrad train --data cells --protocol fast --penalty l1 --epsilon 0.02 --out run"
         "\n\n" + RESUMED.format("train"),
-        hidden=("preprocess",),
+        hidden=("preprocess",), without=("shard",),
     ),
     "sanity": Command(
         plan=f"{_PLANS}studies:SanityPlan", run=f"{_RUNS}studies:SanityRun",
@@ -220,26 +224,26 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         help="Write synthetic cells of ten classes as a folder of images, with ground truth maps.",
         more="moreaugrad data cells --images 4096 --test-images 1024 --size 64 --out cells\n\n"
         "Interrupted and started again, it resumes.",
-        without=("overwrite", "open", "config", "trust", "dry_run"),
+        without=("overwrite", "open", "config", "trust", "dry_run", "shard"),
     ),
     "bench": Command(
         plan=f"{_PLANS}bench:BenchPlan", call=f"{_CALLS}bench",
         help="Measure speed and memory of each method on this machine, next to Captum's.",
         more="moreaugrad bench --model torchvision:resnet50 --random-weights --device cuda --out "
         "speed\n\nWrites bench.json and bench.md. Inputs are noise unless there are images.",
-        without=("open", "config", "trust", "dry_run"),
+        without=("open", "config", "trust", "dry_run", "shard"),
     ),
     "serve": Command(
         plan=f"{_PLANS}serve:ServePlan", call="moreaugrad.cli.serving:serve",
         help="Explore maps live in the browser: they are refined while you change the settings.",
         more="moreaugrad serve photos/ --model torchvision:squeezenet1_0\n\nWithout images, drop "
         "or paste one in the page.",
-        without=("out", "overwrite", "config", "trust", "dry_run", "json"),
+        without=("out", "overwrite", "config", "trust", "dry_run", "json", "shard"),
     ),
     "methods": Command(
         plan="moreaugrad.cli.methods:MethodsPlan", call="moreaugrad.cli.methods:list_methods",
         help="List the methods with their settings, or explain the settings of one.", more="",
-        without=("out", "overwrite", "open", "config", "trust", "dry_run", "quiet"),
+        without=("out", "overwrite", "open", "config", "trust", "dry_run", "quiet", "shard"),
     ),
     "completion": Command(
         plan="moreaugrad.cli.completion:CompletionPlan",
@@ -247,13 +251,14 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         help="Print a script that lets a shell complete commands, options, methods and attacks.",
         more='eval "$(moreaugrad completion bash)"      # in ~/.bashrc; zsh likewise\n\n'
         "moreaugrad completion fish > ~/.config/fish/completions/moreaugrad.fish",
-        without=("out", "overwrite", "open", "config", "trust", "dry_run", "json", "quiet"),
+        without=("out", "overwrite", "open", "config", "trust", "dry_run", "json", "quiet",
+                 "shard"),
     ),
     "demo": Command(
         plan=f"{_CALLS}_Demo", call=f"{_CALLS}demo",
         help="Explain synthetic cells by the built-in networks, offline, and score the maps.",
         more="The ground truth of each cell is known. Takes about a minute.",
-        without=("out", "overwrite", "config", "trust", "dry_run", "quiet"),
+        without=("out", "overwrite", "config", "trust", "dry_run", "quiet", "shard"),
     ),
 }  # fmt: skip
 """With those that make no run of a plan."""

@@ -75,9 +75,9 @@ def run_plan(name: str, command: Command, plan: Plan, output: CommonOptions) -> 
     from moreaugrad.runs.processes import processes
 
     with (
-        processes() as team,
+        processes(output.shard) as team,
         screen.watching(
-            quiet=output.quiet or team.rank > 0, opens=output.open and team.rank == 0,
+            quiet=output.quiet or not team.leads, opens=output.open and team.leads,
             yes=output.yes,
         ) as watch,
     ):  # fmt: skip
@@ -89,7 +89,7 @@ def run_plan(name: str, command: Command, plan: Plan, output: CommonOptions) -> 
             outcome = execute(run, output.folder, overwrite=output.overwrite)
             if (page := output.folder / PAGE).is_file():
                 watch.page(page)
-    leads = team.rank == 0
+    leads = team.leads
     if output.dry_run:
         if leads:
             summary.print_estimate(found, run.notes, as_json=output.json)
@@ -106,6 +106,11 @@ def run_plan(name: str, command: Command, plan: Plan, output: CommonOptions) -> 
         if leads:
             screen.note(f"interrupted: {words}")
         return INTERRUPTED
+    if team.shard is not None and outcome.finished < outcome.units and leads:
+        screen.note(
+            f"{outcome.finished} of {outcome.units} units are finished; the other shards make the "
+            "rest, or the same command without --shard does"
+        )
     # torchrun would take any other code for a process that has failed.
     return PARTLY if outcome.failures and team.size == 1 else DONE
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,10 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 PARTIAL = ".moreaugrad-{}.partial"
 LOCK = ".moreaugrad.lock"
+SHARED = ".moreaugrad-shared"
+"""Folder of the processes that share the work, see `claims`."""
+ANOTHER, PATIENCE = "another process", 60.0
+"""Who writes, where that is not known, and how many seconds it is waited for."""
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -39,8 +44,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is a lock or a partial file of this module, left by a killed process."""
-    return path.name == LOCK or path.match(PARTIAL.format("?" * 8))
+    """Whether a file is a lock, a claim or a partial file, left by a killed process."""
+    return path.name in (LOCK, SHARED) or path.match(PARTIAL.format("?" * 8))
 
 
 def remove_partial(folder: Path) -> None:
@@ -71,27 +76,30 @@ def remove_empty(folder: Path) -> None:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, *, briefly: bool = False) -> Iterator[None]:
     """Hold the lock of an existing folder, so that no other process writes to it.
 
     The operating system releases the lock when a process ends, however it ends. The lock file is
-    removed at the end.
+    removed at the end. briefly: for moments, so that others who hold it so wait for each other.
     Errors: ValueError that names the process and machine of the present writer.
     """
     file = folder / LOCK
     lock = FileLock(file, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(
-            f"{folder}: {_owner(file)} is writing to it; wait until it has ended, or name another "
-            "folder"
-        ) from None
+    until = time.monotonic() + PATIENCE
+    while not lock.is_locked:
+        try:
+            lock.acquire()
+        except Timeout:
+            owner = _owner(file)
+            if not briefly or owner != ANOTHER or time.monotonic() > until:
+                raise in_use(folder, owner) from None
+            time.sleep(0.02)
     try:
         # filelock's soft lock, used on file systems without locks, writes its owner itself.
         if not isinstance(lock, SoftFileLock):
             with suppress(OSError):
-                file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+                owner = f"process {os.getpid()} on {socket.gethostname()}"
+                file.write_text("" if briefly else f"{owner}\n")
         yield
     finally:
         # Removed while the lock is held: a process that has opened it meanwhile sees it is gone.
@@ -100,12 +108,19 @@ def only_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def in_use(folder: Path, owner: str) -> ValueError:
+    """The error of a folder that another process writes to."""
+    return ValueError(
+        f"{folder}: {owner} is writing to it; wait until it has ended, or name another folder"
+    )
+
+
 def _owner(file: Path) -> str:
     try:
         words = file.read_text(encoding="utf-8").split("\n")[0]
     except (OSError, UnicodeDecodeError):
         words = ""
-    return words if words.startswith("process ") else "another process"
+    return words if words.startswith("process ") else ANOTHER
 
 
 def file_digest(path: Path) -> str:

@@ -136,20 +136,26 @@ class Estimate:
     or less, which `levels` estimates.
 
     seconds_per_evaluation: the mean where there are several networks. memory: the most bytes that
-    the timing took; None where it is not known.
+    the timing took; None where it is not known. kept: bytes of the maps that are kept, and of their
+    inputs, without images of them.
     """
 
     inputs: int
     seconds_per_evaluation: float
     costs: Sequence[Cost]
     memory: int | None = None
+    kept: int = 0
 
     @classmethod
-    def of(cls, inputs: int, costs: Sequence[Cost], device: torch.device) -> Estimate:
+    def of(
+        cls, inputs: int, costs: Sequence[Cost], device: torch.device, kept: int = 0
+    ) -> Estimate:
         total, count = sum(c.seconds for c in costs), sum(c.maps * c.evaluations for c in costs)
         each = total / max(1, count)
         memory = memory_so_far(device)
-        return cls(inputs=inputs, seconds_per_evaluation=each, costs=costs, memory=memory)
+        return cls(
+            inputs=inputs, seconds_per_evaluation=each, costs=costs, memory=memory, kept=kept
+        )
 
     @property
     def evaluations(self) -> int:
@@ -178,8 +184,10 @@ class Estimate:
 
     def words(self, duration: Callable[[float], str]) -> str:
         """The totals; duration: seconds in words."""
+        kept = f"; {self.kept / 1e6:.3g} MB of maps" if self.kept else ""
         return (
             f"{self.inputs} input{'' if self.inputs == 1 else 's'}, "
             f"{self.evaluations} gradient evaluations at most, "
-            f"{1000 * self.seconds_per_evaluation:.2g} ms each: {duration(self.seconds)} at most"
+            f"{1000 * self.seconds_per_evaluation:.2g} ms each: {duration(self.seconds)} at "
+            f"most{kept}"
         )

@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from moreaugrad.files.atomic import (
     LOCK,
+    in_use,
     is_temporary,
     only_writer,
     remove_empty,
@@ -27,6 +28,7 @@ from moreaugrad.files.atomic import (
     remove_partial,
     write_atomically,
 )
+from moreaugrad.files.claims import Claims
 from moreaugrad.files.foreign import readable, some
 from moreaugrad.files.units import Record, Units
 from moreaugrad.reports.folder import CONFIG, ENVIRONMENT, read_environments
@@ -56,28 +58,52 @@ class RunDirectory(Units):
         super().__init__(path)
         self.command, self.plan, self.units, self.others = command, plan, units, others
         self._fresh = False
+        self._claims: Claims | None = None
 
     @contextmanager
     def opened(
         self, config: str, environment: Record | None = None, *, overwrite: bool,
-        processes: Processes | None = None,
+        processes: Processes | None = None, shared: bool = False,
     ) -> Iterator[None]:  # fmt: skip
         """While open, these processes are the only ones that write to the folder, which is made, or
         taken where it holds a run of the same configuration.
 
-        overwrite: a run of another configuration is removed first; nothing else ever is.
+        shared: others may join in with the same configuration; see `turns`. overwrite: a run of
+        another configuration is removed first; nothing else ever is.
         Errors: ValueError for a folder of another configuration, of something else or in use, and
         where it cannot be written to.
         """
         with ExitStack() as held:
             (processes or Processes()).first(
-                lambda: self._open(held, config, environment, overwrite)
+                lambda: self._open(held, config, environment, overwrite, shared)
             )
             yield
 
+    def turns(
+        self, units: Sequence[str], elsewhere: Callable[[str], None] = lambda unit: None
+    ) -> Iterator[str]:
+        """The units that are not finished, of a shared folder each where no other process has taken
+        it; ends when all are finished. elsewhere: is called with those of others."""
+        if self._claims is None:
+            return (unit for unit in units if not self.finished(unit))
+        return self._claims.turns(units, self.finished, elsewhere)
+
+    def once(self, what: str, act: Callable[[], None]) -> None:
+        """Does it; in a shared folder one process does it, while the others wait."""
+        if self._claims is None:
+            act()
+        else:
+            self._claims.once(what, act)
+
+    @property
+    def joined(self) -> bool:
+        """Whether other processes share the folder at this moment."""
+        return self._claims is not None and bool(self._claims.others())
+
     def _open(
-        self, held: ExitStack, config: str, environment: Record | None, overwrite: bool
-    ) -> None:
+        self, held: ExitStack, config: str, environment: Record | None, overwrite: bool,
+        shared: bool,
+    ) -> None:  # fmt: skip
         unwritable = [line for line in config.split("\n") if line != readable(line)]
         if unwritable:
             raise ValueError(
@@ -91,26 +117,42 @@ class RunDirectory(Units):
             for folder in reversed(made):
                 held.callback(remove_empty, folder)
             self.path.mkdir(parents=True, exist_ok=True)
-            held.enter_context(only_writer(self.path))
-            self._admit(config, overwrite=overwrite)
-            remove_partial(self.path)
-            # What makes it a run comes first: a start that is killed here can be repeated.
-            self._fresh = not (self.path / CONFIG).exists()
-            text = MARK.format(self.command) + config
-            write_atomically(self.path / CONFIG, text.encode())
-            known = read_environments(self.path)
-            if environment is not None and environment not in known:
-                self.put(ENVIRONMENT, json_text([*known, environment]).encode())
+            with ExitStack() as briefly:
+                held_by = briefly if shared else held
+                held_by.enter_context(only_writer(self.path, briefly=shared))
+                claims = Claims(self.path)
+                others = claims.others()
+                if others and not shared:
+                    raise in_use(self.path, others[0])
+                self._admit(config, overwrite=overwrite, others=others)
+                self._begin(config, environment, others)
+                if shared:
+                    held.callback(claims.leave)
+                    claims.join()
+                    self._claims = claims
         except OSError as error:
             raise ValueError(
                 f"{self.path}: cannot be written to ({error.strerror or error}); name another "
                 "folder"
             ) from error
 
-    def _admit(self, config: str, *, overwrite: bool) -> None:
-        """Takes the folder as it is, or clears it. Errors: ValueError where neither is right."""
-        others = [path for path in self.path.iterdir() if not is_temporary(path)]
+    def _begin(self, config: str, environment: Record | None, others: Sequence[str]) -> None:
         if not others:
+            Claims(self.path).clear()
+            remove_partial(self.path)
+        # What makes it a run comes first: a start that is killed here can be repeated.
+        self._fresh = not (self.path / CONFIG).exists()
+        text = MARK.format(self.command) + config
+        write_atomically(self.path / CONFIG, text.encode())
+        known = read_environments(self.path)
+        if environment is not None and environment not in known:
+            self.put(ENVIRONMENT, json_text([*known, environment]).encode())
+
+    def _admit(self, config: str, *, overwrite: bool, others: Sequence[str]) -> None:
+        """Takes the folder as it is, or clears it. others: which processes share it. Errors:
+        ValueError where neither is right."""
+        there = [path for path in self.path.iterdir() if not is_temporary(path)]
+        if not there:
             return
         file = self.path / CONFIG
         before = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
@@ -126,7 +168,12 @@ class RunDirectory(Units):
             found = ["it is not a configuration"]
         if not found:
             return
-        results = [path for path in others if path.name not in (CONFIG, ENVIRONMENT)]
+        if others:
+            raise ValueError(
+                f"{self.path}: {others[0]} is writing to it with another configuration: "
+                f"{some(found, '; ')}. Name another folder"
+            )
+        results = [path for path in there if path.name not in (CONFIG, ENVIRONMENT)]
         if results and not overwrite:
             raise ValueError(
                 f"{self.path}: holds a run of another configuration: {some(found, '; ')}. Name "
@@ -157,7 +204,7 @@ class RunDirectory(Units):
 
     def discard(self) -> None:
         """Takes back what `opened` made, when a run has no result."""
-        if self._fresh:
+        if self._fresh and not self.joined:
             self.clear()
             remove_files(self.path, [CONFIG, ENVIRONMENT])
 

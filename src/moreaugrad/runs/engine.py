@@ -86,6 +86,8 @@ class Run(ABC, Generic[P]):
     """Of the stems of its units."""
     others: ClassVar[Sequence[str]] = ()
     """Patterns of its other files."""
+    shares: bool = True
+    """Whether processes without any connection can share its units."""
 
     plan: P
     network: Network
@@ -147,6 +149,9 @@ class Run(ABC, Generic[P]):
     def interrupted(self, directory: RunDirectory) -> None:
         """What is made of the units that are finished when a run is interrupted."""
 
+    def elsewhere(self, unit: str) -> None:
+        """Another process, without any connection, has done this unit."""
+
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
         """What could not be done, in this start or one before it."""
         return ()
@@ -170,21 +175,34 @@ class Run(ABC, Generic[P]):
 
     def work(self, directory: RunDirectory) -> None:
         """Does what is not done yet."""
+        team = self.processes
         if not all(directory.finished(unit) for stage in self.stages for unit in stage):
-            self.processes.first(lambda: self.begin(directory))
-        for stage in self.stages:
-            # Shares are those of all units, so that each has one process whatever is finished.
-            for unit in self.processes.share(stage):
-                if not directory.finished(unit):
-                    files = self.do(unit, directory)
-                    if files is None:
-                        raise KeyboardInterrupt
-                    directory.write(unit, files)
-            self.processes.wait()
+            team.first(lambda: directory.once("begin", lambda: self.begin(directory)))
+        for number, stage in enumerate(self.stages, 1):
+            # Shares are those of all units, so that each has one process whatever is finished. A
+            # shard waits for no other: what its last stage needs, it makes unless others do.
+            whole = team.shard is not None and number < len(self.stages)
+            for unit in directory.turns(stage if whole else team.share(stage), self.elsewhere):
+                files = self.do(unit, directory)
+                if files is None:
+                    raise KeyboardInterrupt
+                directory.write(unit, files)
+            team.wait()
+            if team.shard is not None and not all(map(directory.finished, stage)):
+                return
             self.after(stage, directory)
-        if self.processes.rank == 0:
-            self.finish(directory)
-        self.processes.wait()
+        if team.rank == 0:
+            directory.once("finish", lambda: self._conclude(directory))
+        team.wait()
+
+    def _conclude(self, directory: RunDirectory) -> None:
+        self.finish(directory)
+        self.draw(directory)
+
+    def draw(self, directory: RunDirectory) -> None:
+        """The page of a study's tables."""
+        if (directory.path / TABLES).is_file():
+            directory.write(PAGE_UNIT, page_files(study_page(directory.path), PAGE))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -216,7 +234,8 @@ class Outcome:
 
 
 def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
-    """Writes the directory of a run, or resumes the one that is there.
+    """Writes the directory of a run, or resumes the one that is there, or joins the processes that
+    share its work at this moment.
 
     What cannot be read or computed is reported and left out. An interruption (Ctrl-C) keeps the
     finished units. Errors: ValueError for an unsuitable folder, and where there is no result at
@@ -224,12 +243,19 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
     where a training diverges.
     """
     patterns = (*run.patterns, PAGE_UNIT)
+    shared = run.shares and run.processes.size == 1
+    if run.processes.shard and not shared:
+        raise ValueError(
+            f"shard: {run.command} cannot be split into shards; torchrun starts processes that "
+            "share it"
+        )
     directory = RunDirectory(out, run.command, type(run.plan), patterns, run.others)
     outcome = Outcome(run=run, directory=directory, notes=list(run.notes))
     began, made_on = time.perf_counter(), environment(run.compute)
     opened = directory.opened(
-        plan_toml(run.plan, out), made_on, overwrite=overwrite, processes=run.processes
-    )
+        plan_toml(run.plan, out), made_on, overwrite=overwrite, processes=run.processes,
+        shared=shared,
+    )  # fmt: skip
     with computing(run.compute), opened:
         if len(read_environments(out)) > 1:
             outcome.notes.append(
@@ -238,13 +264,11 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
             )
         try:
             run.work(directory)
-            if run.processes.rank == 0 and (out / TABLES).is_file():
-                directory.write(PAGE_UNIT, page_files(study_page(out), PAGE))
         except KeyboardInterrupt:
             outcome.interrupted = True
             if not run.kept(directory):
                 directory.discard()
-            elif run.processes.rank == 0:
+            elif run.processes.rank == 0 and not directory.joined:
                 run.interrupted(directory)
         except ConnectionError:
             raise

@@ -1,8 +1,9 @@
-"""The processes that share a run: one alone, or those that `torchrun` started."""
+"""The processes of a run: one alone, or those that `torchrun` started."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ def _connected() -> Iterator[None]:
 @dataclass(frozen=True, kw_only=True)
 class Processes:
     """rank: this process, from 0. size: all of them. local_rank: among those of this machine.
+    shard: `i, n` of a process without connection that does the units i, i + n, ... alone. follows:
+    whether another process, without connection, reports to the user.
 
     Whatever waits for the others raises ConnectionError where one has died.
     """
@@ -42,6 +45,13 @@ class Processes:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    shard: tuple[int, int] | None = None
+    follows: bool = False
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one reports to the user."""
+        return self.rank == 0 and not self.follows
 
     def own(self, device: str) -> str:
         """This process's device: of several GPUs that of its local rank; processes beyond their
@@ -56,7 +66,10 @@ class Processes:
         return Processes(local_rank=self.local_rank)
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's items: a range of them, as long as the others' but for one."""
+        """This process's items: a range of them, as long as the others' but for one; or those of
+        its shard."""
+        if self.shard is not None:
+            return items[self.shard[0] :: self.shard[1]]
         count, size = len(items), self.size
         return items[count * self.rank // size : count * (self.rank + 1) // size]
 
@@ -116,12 +129,20 @@ class Processes:
 
 
 @contextmanager
-def processes() -> Iterator[Processes]:
-    """By the environment that `torchrun` sets. Errors: ValueError for one that is not whole."""
+def processes(shard: str | None = None) -> Iterator[Processes]:
+    """By the environment that `torchrun` or Slurm's `srun` sets. shard: `I/N`. Errors: ValueError
+    for an environment that is not whole or contradicts itself, and for another shard."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Processes()
+        part = None if shard is None else _shard(shard)
+        task, local = _tasks()
+        yield Processes(local_rank=local, shard=part, follows=task > 0)
         return
+    if shard is not None:
+        raise ValueError(
+            f"--shard {shard}: torchrun's processes share the work themselves (WORLD_SIZE is "
+            f"{size}): leave out --shard, or start without torchrun"
+        )
     rank = int(os.environ.get("RANK", "-1"))
     if not 0 <= rank < size or "MASTER_ADDR" not in os.environ:
         raise ValueError(
@@ -134,3 +155,29 @@ def processes() -> Iterator[Processes]:
         yield Processes(rank=rank, size=size, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     finally:
         dist.destroy_process_group()
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise ValueError(
+            f"--shard: expected I/N, the shard from 0 to N - 1 and how many there are, such as "
+            f"0/4; got {text!r}"
+        )
+    return int(found[1]), int(found[2])
+
+
+def _tasks() -> tuple[int, int]:
+    """This process among those of `srun`, and among those of this machine."""
+    names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+    task, count, local = (os.environ.get(name) for name in names)
+    given = [f"{n}={v}" for n, v in zip(names, (task, count, local), strict=True) if v is not None]
+    numbers = [value or "0" for value in (task, count, local)]
+    if not all(value.isdecimal() for value in numbers) or (
+        None not in (task, count) and int(numbers[0]) >= int(numbers[1])
+    ):
+        raise ValueError(
+            f"{', '.join(given)}: expected numbers from 0, SLURM_PROCID smaller than SLURM_NTASKS, "
+            "as srun sets them; unset them to run outside of Slurm"
+        )
+    return int(numbers[0]), int(numbers[2])

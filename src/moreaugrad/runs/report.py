@@ -29,6 +29,7 @@ class ReportRun(Run[ReportPlan]):
     """One unit of all that is written."""
 
     command = "report"
+    shares = False
     patterns = (UNIT,)
 
     compute = ComputePlan(device="cpu")

@@ -93,6 +93,12 @@ class Meter:
         self._spent += sum(taken)
         self._report(what)
 
+    def elsewhere(self, method: Method, images: int) -> None:
+        """Another process has made these maps."""
+        for what in self._left:
+            if what == method.label or what.startswith(f"{method.label}, "):
+                self._left[what] -= images
+
     def _report(self, what: str, more: float = 0.0) -> None:
         """more: evaluations of what is being done."""
         left = sum(count * self._expected[name] for name, count in self._left.items())

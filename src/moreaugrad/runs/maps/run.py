@@ -70,6 +70,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         self._unreadable: set[int] = set()
         self._budgets: Mapping[str, int] = {}
 
+    @property
+    def shares(self) -> bool:  # type: ignore[override]
+        """Not within a time limit, which is shared out by how fast the first maps are made."""
+        return not isinstance(self.plan, ExplainPlan) or self.plan.time is None
+
     def settled(self, plan: ExplainPlan | EvaluatePlan) -> ExplainPlan | EvaluatePlan:
         network, inputs = self._at_hand
         if isinstance(plan, ExplainPlan):
@@ -126,6 +131,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         self.timed(unit, directory, seconds)
         directory.remove([preview_stem(unit)])  # whose files these replace
         return block.files(unit)
+
+    def elsewhere(self, unit: str) -> None:
+        if self._meter is not None and not unit.startswith(f"{SAMPLES}/"):
+            method, images = self.maps_of(unit)
+            self._meter.elsewhere(method, len(images))
 
     def timed(self, unit: str, directory: RunDirectory, seconds: float) -> None:
         """Keeps how long a unit of final maps took, for the page."""
@@ -240,13 +250,18 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                     self.watch.failed(failure)
             allowed = 1 if self.setup.explains else self.plan.data.max_unreadable
             check_readable(failures, len(records), allowed)
-            looking = self.processes.from_first(self.watch.looking)
-            if isinstance(self.plan, ExplainPlan) and (looking or self.plan.time):
-                self._budgets = first_maps(self, directory, self.plan.time)
-                self._meter = None
+            if isinstance(self.plan, ExplainPlan):
+                # Others wait: previews are files that the final maps replace.
+                directory.once("previews", lambda: self._preview(directory))
         elif self.setup.explains and len(broken) == len(records):
             more = f" (and {len(records) - 1} more)" if len(records) > 1 else ""
             raise NoResult(f"{failures[0]}{more}")
+
+    def _preview(self, directory: RunDirectory) -> None:
+        assert isinstance(self.plan, ExplainPlan)
+        if self.processes.from_first(self.watch.looking) or self.plan.time:
+            self._budgets = first_maps(self, directory, self.plan.time)
+            self._meter = None
 
     def finish(self, directory: RunDirectory) -> None:
         """The tables, and for `explain` the page and a record for each image."""
@@ -290,4 +305,5 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                     for attack in [None, *setup.attacks.get(method.label, ())]
                 ]
                 costs += method_costs(explainer, method.target, *timed[id(network)], rows)
-        return Estimate.of(len(self.inputs.chosen), costs, self.network.device)
+            kept = setup.kept_bytes(next(iter(timed.values()))[0][0].nbytes)
+        return Estimate.of(len(self.inputs.chosen), costs, self.network.device, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -36,6 +37,8 @@ from moreaugrad.text.batches import check_method
 LARGE = 2**17
 """Entries of an input of which four are computed together."""
 MOST = 64
+KEPT = 1000
+"""Images of an evaluation up to which all maps are kept unless it is asked for."""
 STATE, STATE_ROWS, STATE_INPUTS = 0.5, 4, 64
 """What a solver keeps for each image takes at most this fraction of a GPU's memory. It is about as
 large as what so many rows of a pass keep for their gradients, and so many inputs."""
@@ -98,9 +101,24 @@ class Setup:
 
     def keeps(self, one: Chosen) -> bool:
         """Whether the tensors of an image are kept, for the page or other tools."""
+        return one.index in self._kept
+
+    @cached_property
+    def _kept(self) -> set[int]:
         plan = self.plan
         limit = plan.page_images if isinstance(plan, ExplainPlan) else plan.maps
-        return limit is None or one in self.inputs.chosen[:limit]
+        return {one.index for one in self.inputs.chosen[:limit]}
+
+    def kept_bytes(self, each: int) -> int:
+        """Of inputs and maps, each of so many bytes: maps, and attacked inputs with theirs."""
+        total = 0
+        for block in self.blocks:
+            keeps = list(filter(self.keeps, block))
+            total += len(keeps)
+            for method in self.methods:
+                maps = self.explained(method, block if self.explains else keeps)
+                total += len(maps) * (1 + 2 * len(self.attacks.get(method.label, ())))
+        return total * each
 
     def ids(self, rows: Sequence[Chosen]) -> list[int] | None:
         """What keys the noise of images: in an evaluation each has its own; an explanation is the
@@ -145,6 +163,13 @@ def set_up(
             methods += more
         Style(**asdict(plan.style))  # refuses what cannot be
     else:
+        if plan.maps is None and len(inputs.chosen) > KEPT:
+            plan = replace(plan, maps=0)
+            warnings.warn(
+                f"maps are kept of up to {KEPT} images, and of {len(inputs.chosen)} where "
+                "--maps N (maps=N in Python) asks for it: the records have all numbers",
+                stacklevel=2,
+            )
         plan = replace(plan, attacks=aimed(plan.attacks, plan.metrics))
         attacks = attacks_on(methods, plan, network, inputs.chosen, first)
         spelt_out = {label: attack_settings(plan, label) for label in plan.attacks}

@@ -231,7 +231,8 @@ class EvaluatePlan(MapsPlan):
     attack or a random search is a label of `metrics`; without it there is one for each of them.
     epsilons: the budgets of the other attacks; norm, units: of all attacks that are not given their
     own. A metric that asks the network has `score`: which one, or "explained" for that of each
-    method. maps: for how many images maps are kept; None is all.
+    method. maps: for how many images maps are kept; None is all of up to 1000 images, and
+    none of more.
     """
 
     GROUP: ClassVar[str] = "Evaluation"
@@ -257,8 +258,9 @@ class EvaluatePlan(MapsPlan):
         shown="input",
     )  # fmt: skip
     maps: int | None = option(
-        None, "Number of images whose maps are kept.", shown="all", within="[0, inf)"
-    )
+        None, "Number of images whose maps are kept.", shown="all; none of more than 1000 images",
+        within="[0, inf)",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

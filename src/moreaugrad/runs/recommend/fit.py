@@ -66,7 +66,8 @@ def evaluation_plan(
             },
         },
         attacks={EXACT: attack, TRANSFER: transfer}, epsilons=(budget(plan, network, first),),
-        maps=None if plan.checkpoints else KEPT_MAPS, block=plan.block, compute=plan.compute,
+        maps=len(inputs.chosen) if plan.checkpoints else KEPT_MAPS,
+        block=plan.block, compute=plan.compute,
     )  # fmt: skip
 
 

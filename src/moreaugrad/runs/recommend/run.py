@@ -11,7 +11,7 @@ from typing import Any
 
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.explainers import METHODS
-from moreaugrad.files.atomic import LOCK
+from moreaugrad.files.atomic import LOCK, SHARED
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import METRICS
 from moreaugrad.reports.folder import CONFIG, ENVIRONMENT, PAGE_UNIT, SAMPLES
@@ -57,6 +57,7 @@ class RecommendRun(Run[RecommendPlan]):
             for folder in (EVALUATION, f"{NETWORKS}/*")
             for name in (
                 f"{SAMPLES}/*", f"{MAPS}/*/*", "records.*", CONFIG, ENVIRONMENT, LOCK,
+                f"{SHARED}/*",
             )
         ),
     )  # fmt: skip

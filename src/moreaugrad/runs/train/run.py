@@ -56,6 +56,7 @@ class TrainRun(Run[TrainPlan]):
     `results.json`, `card.md`, tables, `labels.json`, the log and the weights."""
 
     command = "train"
+    shares = False
     patterns: ClassVar[Sequence[str]] = (FINISHED,)
     others: ClassVar[Sequence[str]] = (
         LOG, BEST, LABELS, MODEL, CARD, *STUDY_FILES, WEIGHTS, STATES, f"{EVENTS}/*.tfevents.*",
@@ -98,6 +99,8 @@ class TrainRun(Run[TrainPlan]):
                 _write(writer, self.progress.records[-1])
         if leads and not directory.finished(FINISHED):
             directory.write(FINISHED, self.do(FINISHED, directory), also=(BEST, WEIGHTS))
+        if leads:
+            self.draw(directory)
         self.processes.wait()
 
     def _resume(self, directory: RunDirectory) -> None:
