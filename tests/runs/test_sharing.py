@@ -165,9 +165,9 @@ def test_another_shard_is_refused(
     images: Path, out: Path, capsys: pytest.CaptureFixture[str], shard: str
 ) -> None:
     assert run(words(images, out, "--shard", shard)) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "--shard: expected I/N" in told
-    assert shard in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert "--shard: expected I/N" in message
+    assert shard in message
     assert not out.exists()
 
 
@@ -213,10 +213,10 @@ def test_another_configuration_is_refused_while_a_folder_is_shared(
         other.join()
     before = tree(out)
     assert run(words(images, out, "--seed", "1", "--overwrite")) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert f"process {os.getpid()} on {socket.gethostname()}" in told
-    assert "another configuration" in told
-    assert "seed is 0 there, 1 here" in told
+    message = " ".join(capsys.readouterr().err.split())
+    assert f"process {os.getpid()} on {socket.gethostname()}" in message
+    assert "another configuration" in message
+    assert "seed is 0 there, 1 here" in message
     assert {n: b for n, b in tree(out).items() if not n.startswith(SHARED)} == {
         n: b for n, b in before.items() if not n.startswith(SHARED)
     }
@@ -301,20 +301,22 @@ HERE = socket.gethostname()
 @pytest.mark.parametrize(
     ("process", "age", "taken_over"),
     [
-        (f"process {DEAD} on {HERE}", 0, True),
-        (f"process {os.getppid()} on {HERE}", 0, False),
-        (f"process {os.getppid()} on {HERE}", SILENT + 60, True),  # the number was used again
-        (f"process {os.getpid()} on {HERE}", 0, True),  # that of this process, which has not it
-        (f"process {DEAD} on elsewhere", 0, False),
-        (f"process {DEAD} on elsewhere", SILENT - 60, False),
-        (f"process {DEAD} on elsewhere", SILENT + 60, True),
+        ("process {dead} on {here}", 0, True),
+        ("process {parent} on {here}", 0, False),
+        ("process {parent} on {here}", SILENT + 60, True),  # the number was used again
+        ("process {own} on {here}", 0, True),  # that of this process, which has not it
+        ("process {dead} on elsewhere", 0, False),
+        ("process {dead} on elsewhere", SILENT - 60, False),
+        ("process {dead} on elsewhere", SILENT + 60, True),
         ("", SILENT - 60, False),
     ],
 )
 def test_a_claim_ends_with_its_process(
     tmp_path: Path, process: str, age: float, taken_over: bool
 ) -> None:
-    own = left_by(tmp_path, process, age, "piece")
+    # The numbers are no part of the test's name, which all workers have to agree on.
+    numbers = {"dead": DEAD, "parent": os.getppid(), "own": os.getpid()}
+    own = left_by(tmp_path, process.format(here=HERE, **numbers), age, "piece")
     assert own.take("piece") == taken_over
     assert not own.take("piece")
     assert bool(own.others()) != taken_over
