@@ -624,7 +624,7 @@ SPARSIFIED = functools.partial(SparsifiedSmoothGrad, MODEL)
 
 
 @pytest.mark.parametrize(
-    ("explainer", "told"),
+    ("explainer", "words"),
     [
         (lambda: SPARSIFIED(), "sigma_mode: expected 'absolute', got 'relative'.*invalidates"),
         (lambda: SPARSIFIED(sigma=0.0), "sigma: expected noise"),
@@ -635,8 +635,8 @@ SPARSIFIED = functools.partial(SparsifiedSmoothGrad, MODEL)
         (lambda: MoreauGrad(MODEL, **MOREAU, noise="fixed"), "noise: expected 'fresh'"),
     ],
 )
-def test_settings_that_void_the_statement_are_refused(explainer, told: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_void_the_statement_are_refused(explainer, words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=words):
         certify(explainer(), X, 1, radii=[0.1])
 
 
@@ -698,7 +698,7 @@ def test_other_methods_have_no_certificate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("wanted", "words"),
     [
         ({"radii": []}, "radii: expected"),
         ({"radii": [-0.1]}, "radii: expected"),
@@ -710,9 +710,9 @@ def test_other_methods_have_no_certificate() -> None:
         ({"bound": "hoefding"}, "did you mean 'hoeffding'"),
     ],
 )
-def test_what_cannot_be_certified_is_reported(wanted: dict[str, object], told: str) -> None:
+def test_what_cannot_be_certified_is_reported(wanted: dict[str, object], words: str) -> None:
     explainer = SPARSIFIED(samples=20, tau=0.4, **ABSOLUTE)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=words):
         certify(explainer, X, 1, **({"radii": [0.1]} | wanted))
 
 

@@ -67,8 +67,8 @@ def test_bands_are_open_below_and_closed_above() -> None:
     # Divided by 8: -0.75, -0.5, -0.25, 0.25, 0.5, 0.75 and 1, which no rounding touches.
     values = torch.tensor([[-6.0, -4.0, -2.0, 2.0, 4.0, 6.0, 8.0]])
     said = [-2, -1, -1, 0, 1, 1, 2]
-    told = torch.tensor([[-0.9, -0.4, -0.4, 0.0, 0.4, 0.4, 0.9]])
-    found = five_band_confusion(values, told, edges=(0.25, 0.75))
+    reference = torch.tensor([[-0.9, -0.4, -0.4, 0.0, 0.4, 0.4, 0.9]])
+    found = five_band_confusion(values, reference, edges=(0.25, 0.75))
     # -0.75 is in -2, -0.25 in -1, 0.25 in 0, 0.75 in 1.
     assert found.hits.item() == sum(band != 0 for band in said)
     assert (found.false_alarms.item(), found.misses.item()) == (0, 0)
@@ -102,7 +102,7 @@ def test_the_sweep_lowers_the_edges_of_the_map_alone() -> None:
         edges = (0.3 - i * 0.005, 0.7 - i * 0.005)
         expected = five_band(MAPS, TRUTH, measure="precision", edges=edges)
         assert torch.equal(found.measure("precision")[i], expected)
-    rising = found.hits + found.false_alarms  # ever more places are told of
+    rising = found.hits + found.false_alarms  # ever more places are reference of
     assert bool((rising.diff(dim=0) >= 0).all())
     assert bool((rising[-1] > rising[0]).all())
 

@@ -300,14 +300,14 @@ def test_bad_input_is_reported() -> None:
             aopc(bound, maps, steps=steps)
         with pytest.raises(ValueError, match="steps: expected at least 1"):
             deletion(bound, maps, steps=steps)
-    for settings, told in (
+    for settings, words in (
         ({"size": 0}, "size"),
         ({"draws": 0}, "draws"),
         ({"replacement": "grey"}, "replacement"),
         ({"replacement": math.inf}, "replacement"),
         ({"reduction": "none"}, "reduction"),
     ):
-        with pytest.raises(ValueError, match=f"{told}: expected"):
+        with pytest.raises(ValueError, match=f"{words}: expected"):
             Replacement(**settings)
     two = Score(lambda a, b: a + b, task="regression").bind((torch.ones(1, 3), torch.ones(1, 3)), 0)
     with pytest.raises(ValueError, match="expected one input"):

@@ -358,15 +358,15 @@ def test_a_dry_run_counts_and_writes_nothing(
                "--attack", f"few={few}"]  # fmt: skip
     out = tmp_path / "run"
     assert run([*command, "--out", str(out), "--dry-run", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [cost["key"] for cost in told["costs"]] == [
+    estimate = json.loads(capsys.readouterr().out)
+    assert [cost["key"] for cost in estimate["costs"]] == [
         "simple-gradient", "simple-gradient, few 0.1", "simple-gradient, few 0.2",
     ]  # fmt: skip
-    assert told["evaluations"] == 7 * (1 + 1 + 1)
+    assert estimate["evaluations"] == 7 * (1 + 1 + 1)
     assert not out.exists()
     assert run([*command, "--out", str(out), "-q"]) == 1  # one of the images cannot be read
     tensors = [t for file in out.rglob("*.safetensors") for t in load_file(file).values()]
-    assert told["kept"] == sum(t.nbytes for t in tensors) * 7 / 6
+    assert estimate["kept"] == sum(t.nbytes for t in tensors) * 7 / 6
 
 
 def test_maps_of_many_images_are_kept_where_it_is_asked_for(

@@ -143,7 +143,7 @@ def test_the_gradient_of_the_envelope_of_huber(solver: type[Descent]) -> None:
     """f = |x|: the envelope is Huber's function, the map clip(x / rho, -1, 1).
 
     Beyond rho no kink is met, and the solver converges. Nearer the solution lies on the kink:
-    the map is found, and that it is no stationary point is told.
+    the map is found, and that it is no stationary point is reported.
     """
     x = torch.tensor([[-3.0], [-1.01], [1.2], [40.0], [-0.6], [0.3]], dtype=F64)
     problem = toys.problem(toys.bound(lambda x: x.abs().sum(1), x))

@@ -198,9 +198,9 @@ def test_too_long_for_the_curvature_is_reported_once() -> None:
         for _ in range(120):
             rule(nn.Identity(), x, Y[:4], loss=concave)
 
-    with pytest.warns(OvershootWarning, match="4 of 4 samples") as told:
+    with pytest.warns(OvershootWarning, match="4 of 4 samples") as warned:
         train()
-    assert len(told) == 1
+    assert len(warned) == 1
     assert (rule.tally.checked, rule.tally.overshot) == (8, 8)
     resumed = Fast(ElasticNet(0.1, 2.0))
     resumed.load_state_dict(rule.state_dict())

@@ -269,7 +269,7 @@ def test_inputs_of_half_precision_keep_their_type() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("penalty", [L1(0.01), GroupL2(0.003, size=4)])
 def test_rounding_leaves_no_norm(penalty: Penalty, dtype: torch.dtype) -> None:
-    """h is an indicator: what is told must be feasible, whatever the inputs' rounding is."""
+    """h is an indicator: what is reported must be feasible, whatever the inputs' rounding is."""
     model = smooth().to(dtype)
     x = (SPACE.inputs(torch.rand(5, 192), Layout.of((X,))).reshape(X.shape)).to(dtype)
     rules = [
