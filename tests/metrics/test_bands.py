@@ -102,7 +102,7 @@ def test_the_sweep_lowers_the_edges_of_the_map_alone() -> None:
         edges = (0.3 - i * 0.005, 0.7 - i * 0.005)
         expected = five_band(MAPS, TRUTH, measure="precision", edges=edges)
         assert torch.equal(found.measure("precision")[i], expected)
-    rising = found.hits + found.false_alarms  # ever more places are reference of
+    rising = found.hits + found.false_alarms  # ever more places are marked
     assert bool((rising.diff(dim=0) >= 0).all())
     assert bool((rising[-1] > rising[0]).all())
 
