@@ -75,6 +75,14 @@ def test_slices_are_ordered_by_their_places(tmp_path):
     assert found.spacing == (3, 0.5, 0.75)
 
 
+def test_names_in_capitals(tmp_path):
+    values = stack(tmp_path / "series")
+    for file in (tmp_path / "series").iterdir():
+        file.rename(file.with_suffix(".DCM"))
+    assert names_arrays(str(tmp_path / "series"))
+    assert read_array(tmp_path / "series").values.shape == (1, *values.shape)
+
+
 def test_an_oblique_line_of_slices(tmp_path):
     turned = [0, 1, 0, 0, 0, 1]  # their normal is the first axis
     (tmp_path / "series").mkdir()
@@ -121,6 +129,7 @@ def test_no_window(window):
         ((0, 3, 6), {"PixelSpacing": [1, 1]}, "several sizes"),
         ((0, 3, 6), {"NumberOfFrames": 2}, "2 images"),
         ((0, 3, 6), {"SamplesPerPixel": 3}, "3 colours"),
+        ((0, 3, 6), {"PhotometricInterpretation": "MONOCHROME1"}, "low values are bright"),
     ],
 )
 def test_slices_that_make_no_volume(places, others, words, tmp_path):

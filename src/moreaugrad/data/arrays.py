@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moreaugrad.data.scans import SCAN_SUFFIXES, is_slices, read_scan
+from moreaugrad.data.scans import SCAN_SUFFIXES, read_scan, slices_of
 from moreaugrad.data.texts import find_named
 from moreaugrad.files.foreign import FILE_LIMIT, parsing, regular_file
 
@@ -44,7 +44,7 @@ class ArrayFile(NamedTuple):
 
 def names_arrays(file: str) -> bool:
     """Whether a file, or a glob of files, holds an array by its name, or a folder holds slices."""
-    return file.lower().endswith(ARRAY_SUFFIXES) or is_slices(Path(file))
+    return file.lower().endswith(ARRAY_SUFFIXES) or bool(slices_of(Path(file)))
 
 
 def find_arrays(names: Iterable[str]) -> list[Path]:
@@ -68,7 +68,7 @@ def read_array(path: str | Path) -> ArrayFile:
     >>> mg.data.read_array(path).values.shape
     (2, 128)
     """
-    if str(path).lower().endswith(SCAN_SUFFIXES) or is_slices(Path(path)):
+    if str(path).lower().endswith(SCAN_SUFFIXES) or slices_of(Path(path)):
         values, spacing = read_scan(Path(path))
         return ArrayFile(values, spacing=spacing)
     sound = Path(path).suffix.lower() == SOUND

@@ -18,6 +18,7 @@ from moreaugrad.files.foreign import FILE_LIMIT, parsing, regular_file
 
 NIFTI, DICOM = (".nii", ".nii.gz"), ".dcm"
 SCAN_SUFFIXES = (*NIFTI, DICOM)
+INVERTED = "MONOCHROME1"
 UNEVEN = 0.01
 """Relative difference of the distances of slices from which one counts as missing."""
 Values = NDArray[Any]
@@ -25,9 +26,10 @@ Voxels = tuple[float, ...]
 """Millimetres along D, H and W, or along H and W."""
 
 
-def is_slices(path: Path) -> bool:
-    """Whether it is a folder of DICOM slices."""
-    return path.is_dir() and any(path.glob(f"*{DICOM}"))
+def slices_of(folder: Path) -> list[Path]:
+    """The DICOM files in a folder, in order; [] for anything else."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in files if file.suffix.lower() == DICOM)
 
 
 def read_scan(path: Path) -> tuple[Values, Voxels]:
@@ -74,6 +76,10 @@ def _slice(path: Path) -> Any:
         if frames != 1 or colours != 1:
             what = f"{frames} images" if frames != 1 else f"{colours} colours"
             raise ValueError(f"it holds {what}, expected one grey image: save it as .npy or NIfTI")
+        if image.PhotometricInterpretation == INVERTED:
+            raise ValueError(
+                f"its low values are bright ({INVERTED}): save what the network takes as .npy"
+            )
         return image
 
 
@@ -91,7 +97,7 @@ def _spacing(image: Any) -> Voxels:
 
 def _volume(folder: Path) -> tuple[Values, Voxels]:
     """The slices of a folder, ordered by their places along the line through them."""
-    slices = [_slice(file) for file in sorted(folder.glob(f"*{DICOM}"))]
+    slices = [_slice(file) for file in slices_of(folder)]
     with parsing(str(folder), "the slices of one volume in DICOM"):
         axes = np.array([one.ImageOrientationPatient for one in slices], dtype=float)
         if not np.allclose(axes, axes[0], atol=1e-4):

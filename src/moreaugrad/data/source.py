@@ -17,6 +17,7 @@ from moreaugrad.data.cells import CLASS_NAMES, Cells
 from moreaugrad.data.dataset import DataSet, Item, files_digest
 from moreaugrad.data.images import Picture, find_images, load_image
 from moreaugrad.data.layouts import AUTO, WHOLE, open_dataset
+from moreaugrad.data.scans import slices_of
 from moreaugrad.data.tree import SPLITS, open_tree
 from moreaugrad.files.atomic import file_digest
 from moreaugrad.files.foreign import FILE_LIMIT, check_named, readable, regular_file
@@ -170,7 +171,7 @@ class NamedFiles(DataSet):
         try:
             path = self.paths[item.name]
             if path.is_dir():  # the slices of a scan
-                return files_digest((one.name, file_digest(one)) for one in sorted(path.iterdir()))
+                return files_digest((one.name, file_digest(one)) for one in slices_of(path))
             return file_digest(regular_file(path, "an image", limit=FILE_LIMIT))
         except (ValueError, OSError):
             return ""

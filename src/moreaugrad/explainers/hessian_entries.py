@@ -20,7 +20,7 @@ LEAST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Units(Batched):
+class Selection(Batched):
     """The entries or pixels of each sample.
 
     index: `[B, k]`. valid: which of them there are, `[B, k]`. members: the entries of the flat
@@ -36,7 +36,7 @@ class Units(Batched):
         return self.index.shape[1]
 
     @classmethod
-    def largest(cls, layout: Layout, maps: Sequence[Tensor], per: str, most: int) -> Units:
+    def largest(cls, layout: Layout, maps: Sequence[Tensor], per: str, most: int) -> Selection:
         """The largest ones in the maps, in the order of their size, at most `most`."""
         channels = 1
         if per == PIXEL:
@@ -67,7 +67,7 @@ class Units(Batched):
         return copies.scatter_add_(2, members, change.expand(members.shape)).flatten(0, 1)
 
 
-def exact(bound: BoundScore, units: Units) -> tuple[Tensor, Tensor]:
+def exact(bound: BoundScore, units: Selection) -> tuple[Tensor, Tensor]:
     """H_S and its asymmetry from products with the Hessian, `[B, k, k]` each."""
     product, zeros = score_model(bound), torch.zeros_like(bound.origin)
     ones = torch.ones_like(bound.origin[:, :1]).expand(units.index.shape)
@@ -79,7 +79,7 @@ def exact(bound: BoundScore, units: Units) -> tuple[Tensor, Tensor]:
     return _symmetric(found), (found - found.mT).abs() / 2
 
 
-def sampled(bound: BoundScore, units: Units) -> tuple[Tensor, Tensor]:
+def sampled(bound: BoundScore, units: Selection) -> tuple[Tensor, Tensor]:
     """H_S of the mean score and its standard error, `[B, k, k]` each.
 
     With v a unit vector and t = v'z, Stein's identity in t alone is H v = E g(x + z) t / sigma^2 =

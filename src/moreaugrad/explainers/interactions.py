@@ -15,7 +15,7 @@ from moreaugrad.curvature.products import PRODUCT, outside_autocast
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, metered, reporting
 from moreaugrad.explainers.explanation import Explanation
-from moreaugrad.explainers.hessian_entries import PIXEL, Units, exact, sampled
+from moreaugrad.explainers.hessian_entries import PIXEL, Selection, exact, sampled
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Batched
@@ -179,7 +179,7 @@ def interactions(
         explanation.inputs, explanation.given, additional_forward_args, ids, explanation.mask
     )
     bound.check_exact()
-    units = Units.largest(bound.layout, explanation.parts, per, most)
+    units = Selection.largest(bound.layout, explanation.parts, per, most)
     bound = replace(bound, samples=samples)
     each = 1 + PRODUCT * units.count if bound.sigma is None else 2 * samples * units.count
     with reporting(progress, "interactions") as report, outside_autocast(bound) as bound:

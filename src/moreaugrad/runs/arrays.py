@@ -66,7 +66,7 @@ class Arrays(Inputs):
         shown = heaviest(values) if values.ndim == 4 else ()
         return {f"{name}.png": _flat(view, shown).png(about) for name, view in views.items()}
 
-    def truth(self, one: Chosen, network: Network) -> None:
+    def ground_truth(self, one: Chosen, network: Network) -> None:
         """None is known."""
 
 

@@ -170,7 +170,7 @@ class Inputs:
     def shown(self, one: Chosen, x: Tensor, network: Network) -> tuple[Record, dict[str, bytes]]:
         """What the record of an input says of its content, and files of it by their names."""
         pixels = network.model.preprocess.pixels(x).permute(2, 0, 1)
-        truth = self.truth(one, network)
+        truth = self.ground_truth(one, network)
         views = {"input": photo(pixels), "truth": None if truth is None else heatmap(truth)}
         about = {"input": one.item.name}
         return {}, {f"{name}.png": view.png(about) for name, view in views.items() if view}
@@ -196,7 +196,7 @@ class Inputs:
         views = draw(values, under, style, z_scores)
         return {f"{name}.png": view.png(about) for name, view in views.items()}
 
-    def truth(self, one: Chosen, network: Network) -> Tensor | None:
+    def ground_truth(self, one: Chosen, network: Network) -> Tensor | None:
         """The ground truth map `[H, W]` in [0, 1] as the network sees it; None where there is none
         that can be read. Values are not mixed, so that steps stay steps."""
         try:

@@ -197,7 +197,7 @@ class Block:
         return Measures(
             metrics=setup.metrics, explainer=self.method.explainer, space=network.space, x=x,
             ids=setup.ids(rows),
-            truths=[setup.inputs.truth(one, network) if asked else None for one in rows],
+            truths=[setup.inputs.ground_truth(one, network) if asked else None for one in rows],
         )  # fmt: skip
 
     def failed(self, one: Chosen, why: str) -> None:

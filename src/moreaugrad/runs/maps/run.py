@@ -202,7 +202,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             record["shape"] = list(x.shape)
             if len(seen) > 1:
                 record["compared"] = {"prediction": seen[1][1]}
-            truth = self.inputs.truth(one, self.network)
+            truth = self.inputs.ground_truth(one, self.network)
             if self.setup.keeps(one):
                 tensors[str(one.index)] = x
                 if truth is not None:
