@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from moreaugrad.explainers import METHODS
@@ -14,10 +12,8 @@ from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, Moreau
 from moreaugrad.penalties import L1, groups
 from moreaugrad.runs.maps.methods import made
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.runs.plans.maps import takes
-from moreaugrad.runs.plans.option import shown, with_options
-from moreaugrad.runs.plans.toml import plan_toml
+from moreaugrad.runs.recipes import python_call, recipes
 from moreaugrad.score.noise import DEFAULT_SIGMA
 
 
@@ -61,27 +57,13 @@ class State:
 
         image, network: their options; without those of the network, it is `model` in Python.
         """
-        target = {} if self.target is None else {"--target": str(self.target)}
-        own = {f"--{name}": shown(value) for name, value in self.settings.items()}
-        given = {**(network or {}), "--methods": self.method, **target, **own}
-        call = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
-        call = f"mg.build({self.method!r}, model, {call}).explain(x, target={self.target})"
         if network is None:
+            call = python_call(self.method, self.settings, self.target)
             return {"python": f"result = {call}\n"}
-        plan = with_options(ExplainPlan(), {**image, **given})
-        files = image.get("IMAGE", [])
-        data = {**image, **given, "--out": "maps"}.items()
-        words = [*files, *(w for name, value in data if name != "IMAGE" for w in (name, value))]
-        given_model = plan.model.arguments().items()
-        loading = ", ".join(f"{name}={value!r}" for name, value in given_model if value)
-        return {
-            "command": shlex.join(["moreaugrad", "explain", *words]),
-            "toml": plan_toml(plan, Path.cwd()),
-            "python": "import moreaugrad as mg\n"
-            f"loaded = mg.load_model({loading})\nmodel = loaded.module\n"
-            f"x = loaded.preprocess(mg.load_image({(files or ['photo.jpg'])[0]!r}))[None]\n"
-            f"result = {call}\n",
-        }
+        given = {name: value for name, value in image.items() if name != "IMAGE"} | network
+        if self.target is not None:
+            given["--target"] = str(self.target)
+        return recipes(image.get("IMAGE", ()), given, self.method, self.settings, self.target)
 
 
 def threshold(explainer: Explainer, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -27,10 +26,11 @@ from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan
-from moreaugrad.runs.plans.maps import COMMON, OF_LABEL
+from moreaugrad.runs.plans.maps import OF_LABEL
 from moreaugrad.runs.plans.option import shown
 from moreaugrad.runs.plans.recommend import RecommendPlan
 from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.recipes import command, python_call
 from moreaugrad.runs.recommend.fit import (
     KEPT,
     Size,
@@ -204,30 +204,27 @@ class RecommendRun(Run[RecommendPlan]):
 
     def _candidates(self, size: Size) -> Iterator[Candidate]:
         """With how a user computes them."""
-        given, network = self.plan.candidates(), _network_options(self._given)
+        given, options = self.plan.candidates(), _network_options(self._given)
         target = self.plan.target if self.plan.target not in (None, OF_LABEL) else None
         if target is not None:
-            network += f" --target {shlex.quote(str(target))}"
+            options["--target"] = str(target)
+            target = self.network.target(target)
         if self.plan.seed:
-            network += f" --seed {self.plan.seed}"
+            options["--seed"] = str(self.plan.seed)
         measured = {method.label: method.settings for method in self.setup.methods}
-        chosen = "" if target is None else f", target={self.network.target(target)}"
         for label in size.labels:
             own = {**self.plan.settings, **given[label]}
             name = own.pop("method")
             known = METHODS[name].defaults()
             own = {key: value for key, value in own.items() if key in known}
-            options = " ".join(f"{_option(key)}{_text(value)}" for key, value in own.items())
+            typed = command(["IMAGE"], options, name, own)
             if "std" in measured[label]:  # the command takes it from the preprocessing
                 own["std"] = measured[label]["std"]
             if self.plan.seed and "seed" in known:
                 own["seed"] = self.plan.seed
-            arguments = "".join(f", {key}={value!r}" for key, value in own.items())
             yield Candidate(
-                label=label, method=name, settings=own,
-                command=f"moreaugrad explain IMAGE {network} --method {name} {options}".strip()
-                + " --out maps",
-                python=f"mg.build({name!r}, model{arguments}).explain(x{chosen})",
+                label=label, method=name, settings=own, command=typed,
+                python=python_call(name, own, target),
             )  # fmt: skip
 
     def results(self, directory: RunDirectory) -> Record:
@@ -268,19 +265,8 @@ def stability(
     }
 
 
-def _network_options(model: ModelPlan) -> str:
+def _network_options(model: ModelPlan) -> dict[str, str]:
     """The network as the user named it, with its weights and preprocessing."""
     named = {"model": model.name, "weights": model.weights, "labels": model.labels}
     found = {**named, **model.preprocess.given()}
-    return " ".join(
-        f"--{key} {shlex.quote(shown(value))}" for key, value in found.items() if value is not None
-    )
-
-
-def _option(setting: str) -> str:
-    """What a value follows."""
-    return f"{COMMON[setting].name} " if setting in COMMON else f"--set {setting}="
-
-
-def _text(value: Any) -> str:
-    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
+    return {f"--{key}": shown(value) for key, value in found.items() if value is not None}
