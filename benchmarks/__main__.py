@@ -88,6 +88,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "memory": _part("memory"),
     "startup": _part("startup"),
     "large-run": _part("large_run"),
+    "explorer": _part("explorer"),
     "structure": _part("structure"),
     "solvers": _part("solvers"),
     "attack-strength": _part("attack_strength"),

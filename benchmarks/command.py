@@ -19,11 +19,13 @@ def moreaugrad(*arguments: str, processes: int = 1) -> None:
         raise subprocess.CalledProcessError(code, running.args)
 
 
-def started(*arguments: str, processes: int = 1) -> subprocess.Popen[bytes]:
+def started(
+    *arguments: str, processes: int = 1, stdout: int | None = None
+) -> subprocess.Popen[bytes]:
     """The same, at work."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launch if processes > 1 else []), "-m", "moreaugrad", *arguments]
     models = [str(data_folder() / "models")] if VARIABLE in os.environ else []
     paths = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), *models])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stdout)
