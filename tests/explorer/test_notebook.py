@@ -109,3 +109,12 @@ def test_the_code_of_the_widget_is_one_module(chromium: Browser) -> None:
       return [sent[0].request.do, el.querySelector("[data-is=model]").textContent];
     }})()"""
     assert chromium.ask(script) == ["info", "<b>m"]
+
+
+def test_it_has_the_names_of_the_classes() -> None:
+    result = mg.SimpleGradient(tiny_models.smooth().module).explain(X).with_labels({2: "owl"})
+    widget = result[0].explore(tiny_models.smooth().module)
+    wire = Wire(widget)
+    widget._asked(None, {"id": "a", "request": {"do": "info"}}, [])
+    assert wire.ended.wait(20)
+    assert wire.sent[0][0]["labels"] == ["class 0", "class 1", "owl"]

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,6 +73,8 @@ class Explorer:
     """Of the network, on the command line; None: it is not loaded by one."""
     state: Asked = field(default_factory=dict)
     """Where pages begin: values of `State`."""
+    labels: Sequence[str] = ()
+    """Of the classes, where the network has none of its own."""
     _turns: Turns = field(default_factory=Turns)
     _images: OrderedDict[str, _Image] = field(default_factory=OrderedDict)
 
@@ -108,7 +110,7 @@ class Explorer:
         yield {
             "model": shown(self.network.model.name), "methods": methods, "qualities": QUALITIES,
             "images": [{"id": str(at), "name": shown(name)} for at, name in enumerate(names)],
-            "labels": list(map(shown, self.network.model.labels or ())),
+            "labels": list(map(shown, self.network.model.labels or self.labels)),
             "state": {**vars(State(image="")), **self.state},
             "palettes": {name: palette(name).tolist() for name in ("magma", "blue-white-orange")},
         }, b""  # fmt: skip

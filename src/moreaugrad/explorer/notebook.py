@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,15 +25,16 @@ _CODE = "".join(
 
 
 class ExplorerWidget(anywidget.AnyWidget):
-    """The explorer of inputs `[B, C, H, W]` of a model. state: where it begins."""
+    """The explorer of inputs `[B, C, H, W]` of a model. labels: of its classes. state: where it
+    begins."""
 
     _esm = f"{_CODE}const MARKUP = {json.dumps(static('explorer.html').decode())};"
     _css = static("explorer.css").decode()
 
-    def __init__(self, model: nn.Module, x: Any, **state: Any) -> None:
+    def __init__(self, model: nn.Module, x: Any, labels: Sequence[str], **state: Any) -> None:
         super().__init__()
         network, inputs = Network.of(model, x), Inputs.of(x)
-        self._explorer = Explorer(network=network, inputs=inputs, options=None, state=state)
+        self._explorer = Explorer(network=network, inputs=inputs, labels=labels, state=state)
         self._pool, self._gone = ThreadPoolExecutor(8), set[str]()
         self.on_msg(self._asked)
 
@@ -59,5 +61,7 @@ def explore(found: Explanation, model: nn.Module) -> ExplorerWidget:
             f"target: expected the explanation of a class, which the explorer shows, got that of "
             f"{found.label(int(found.target[0]))}"
         )
-    target = int(found.target[0])
-    return ExplorerWidget(model, found.inputs, method=found.method, target=target, **state)
+    state |= {"method": found.method, "target": int(found.target[0])}
+    names = found.labels
+    labels = [names.get(index, f"class {index}") for index in range(max(names, default=-1) + 1)]
+    return ExplorerWidget(model, found.inputs, labels, **state)
