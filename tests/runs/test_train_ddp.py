@@ -141,7 +141,9 @@ def group() -> Iterator[None]:
     ],
     ids=["fast", "iterative", "free", "penalised", "penalised in evaluation mode"],
 )
-def test_gradients_are_averaged_once_a_round(group: None, protocol: Protocol, rounds: int) -> None:
+def test_gradients_of_all_pieces_are_averaged_once_a_round(
+    group: None, protocol: Protocol, rounds: int
+) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(4, 3, 16, 16, generator=generator), torch.arange(4)
     seen = []
@@ -157,9 +159,14 @@ def test_gradients_are_averaged_once_a_round(group: None, protocol: Protocol, ro
         if isinstance(model, DistributedDataParallel):
             model.register_comm_hook(None, averages)
         optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
-        trainer = Trainer(model, optimiser, [copy.deepcopy(protocol)])
+        protocols = [copy.deepcopy(protocol) for _ in range(2)]
+        trainer = Trainer(model, optimiser, protocols, pieces=2)
+        halves = [
+            Piece(number=n, x=x[rows], y=y[rows], ids=y[rows])
+            for n, rows in enumerate((slice(0, 1), slice(1, 4)))
+        ]
         for step in range(2):
-            trainer.step([Piece(number=0, x=x, y=y, ids=y)], count=4, step=step)
+            trainer.step(halves, count=4, step=step)
         weights.append([value.clone() for value in net.state_dict().values()])
     assert len(seen) == 2 * rounds
     for one, other in zip(*weights, strict=True):
