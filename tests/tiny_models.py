@@ -68,7 +68,8 @@ class _Helped(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.helper = nn.Linear(3, 4)
-        self.inner = smooth().module
+        first = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1, stride=2)
+        self.inner = nn.Sequential(*first, smooth().module)
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         out: Tensor = self.inner(x)

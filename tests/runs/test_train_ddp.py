@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ import tiny_models
 from moreaugrad.cli.entry import run
 from moreaugrad.penalties import L1
 from moreaugrad.runs.processes import Processes
-from moreaugrad.runs.train.averaging import averaged
+from moreaugrad.runs.train.averaging import _own_gpus, averaged
 from moreaugrad.training import Fast, Free, Iterative, Penalised, Protocol
 from moreaugrad.training.loop import Piece, Trainer
 from processes import ended, run_shared, start
@@ -181,3 +182,16 @@ def test_only_weights_without_a_gradient_are_frozen(group: None) -> None:
     assert frozen == ["helper.weight", "helper.bias"]
     assert torch.equal(torch.get_rng_state(), state)
     assert not net.training
+
+
+@pytest.mark.parametrize(("others", "expected"), [(["b"], True), (["a"], False), ([None], False)])
+def test_nccl_is_for_processes_with_a_gpu_of_their_own(
+    others: list[str | None], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="a")
+    )
+    team = SimpleNamespace(gather=lambda own: [own, *others])
+    assert _own_gpus(torch.device("cuda:0"), team) == expected
+    assert not _own_gpus(torch.device("cpu"), team)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,8 @@ def averaged(module: nn.Module, x: Tensor, processes: Processes) -> DistributedD
     """
     for weight in _unused(module, x):
         weight.requires_grad_(False)
+    # About axes of length one of 1 x 1 convolutions, whose strides mean nothing.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     with connected():
         group = dist.new_group(backend="nccl") if _own_gpus(x.device, processes) else None
         found = DistributedDataParallel(module, process_group=group)
