@@ -117,10 +117,9 @@ class Trainer:
         shared = [*self._buffers, *self._counters]
         before = [buffer.clone() for buffer in shared]
         autocast = torch.autocast(self._device.type, dtype=self.amp, enabled=self.amp is not None)
-        ddp, each = self._ddp, count
-        if ddp is not None:
-            # It averages over the processes, which may have unequal parts of the batch.
-            each = count / get_world_size(ddp.process_group)
+        ddp = self._ddp
+        # DDP averages over the processes, which may have unequal parts of the batch.
+        each = count if ddp is None else count / get_world_size(ddp.process_group)
         held: list[Tensor] = []
         tallies: list[Tensor] = []
         used: list[Tensor] = []
