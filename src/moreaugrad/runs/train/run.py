@@ -50,10 +50,7 @@ BEST, CARD = "best.safetensors", "card.md"
 TYPES = {"bfloat16": torch.bfloat16}
 CHECKS = ("checked", "overshot")
 """Of a protocol's tally."""
-ALONE = (
-    "ddp: there is one process, so that nothing is averaged; torchrun starts several "
-    "(torchrun --nproc-per-node 2 -m moreaugrad train ...)"
-)
+ALONE = "ddp: there is one process, so that nothing is averaged; torchrun starts several"
 
 
 class TrainRun(Run[TrainPlan]):
