@@ -218,8 +218,8 @@ class TrainPlan(Plan):
     )  # fmt: skip
     ddp: bool = option(
         False, "Average gradients over torchrun's processes by torch's DistributedDataParallel: "
-        "faster, and the same weights up to rounding. Without it the bytes are the same for any "
-        "number of processes, which takes more messages and waiting.", group="Computation",
+        "the same weights up to rounding. Without it the bytes are the same for any number of "
+        "processes, which takes more messages and waiting.", group="Computation",
     )  # fmt: skip
     seed: int = option(
         0, "Random seed of weights, order, augmentation, split and protocol.", within="[0, inf)"
