@@ -115,6 +115,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "loader": _part("loader"),
     "training-cost": _part("training_cost"),
     "training-callback": _part("training_callback"),
+    "training-scaling": _part("training_scaling"),
     "training-diffroar": _part("training_diffroar"),
     "training-stability": _part("training_stability"),
     "training-sanity": _part("training_sanity"),

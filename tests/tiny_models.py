@@ -62,6 +62,24 @@ def normalised() -> LoadedModel:
     return model
 
 
+class _Helped(nn.Module):
+    """In training it has a second output, which the loss leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.helper = nn.Linear(3, 4)
+        first = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1, stride=2)
+        self.inner = nn.Sequential(*first, smooth().module)
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        out: Tensor = self.inner(x)
+        return {"logits": out, "helper": self.helper(x.mean((2, 3)))} if self.training else out
+
+
+def helped() -> LoadedModel:
+    return _loaded(_Helped())
+
+
 def flat() -> LoadedModel:
     """Without a convolution, which Grad-CAM needs."""
     return _loaded(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 4)))

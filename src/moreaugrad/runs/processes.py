@@ -23,10 +23,16 @@ PATIENCE = timedelta(days=30)
 
 
 @contextmanager
-def _connected() -> Iterator[None]:
+def connected(*, computing: bool = False) -> Iterator[None]:
+    """Errors: ConnectionError where another process has died.
+
+    computing: something is computed as well, whose own errors stay as they are.
+    """
     try:
         yield
     except RuntimeError as error:
+        if computing and not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
         raise ConnectionError(
             "another process of this run has stopped; what is finished stays, and the same command "
             f"resumes from there ({' '.join(str(error).split())[:200]})"
@@ -87,7 +93,7 @@ class Processes:
         if problem is not None:
             raise ValueError(problem)
 
-    @_connected()
+    @connected()
     def from_first(self, value: T | None) -> T:
         """Process 0's value, in all of them."""
         found: list[Any] = [value]
@@ -96,7 +102,7 @@ class Processes:
         result: T = found[0]
         return result
 
-    @_connected()
+    @connected()
     def gather(self, value: T) -> list[T]:
         """Every process's value, by rank."""
         found = [value] * self.size
@@ -104,13 +110,20 @@ class Processes:
             dist.all_gather_object(found, value)
         return found
 
-    def total(self, parts: Sequence[Tensor]) -> Tensor:
+    def total(self, parts: Sequence[Tensor], *, ordered: bool = True) -> Tensor:
         """The sum of all parts of all processes, in order of rank: no bit of it depends on how
-        many processes hold them. Each adds its own to what the process before it has sent."""
+        many processes hold them. Each adds its own to what the process before it has sent.
+
+        ordered: False lets all add at once, which takes fewer messages and rounds differently.
+        """
         if self.size == 1:
             return reduce(add, parts)
         own = [part.cpu() for part in parts]
-        with _connected():
+        with connected():
+            if not ordered:
+                total = reduce(add, own).clone()
+                dist.all_reduce(total)
+                return total.to(parts[0].device)
             if self.rank:
                 before = torch.empty_like(own[0])
                 dist.recv(before, self.rank - 1)
@@ -121,7 +134,7 @@ class Processes:
             dist.broadcast(total, self.size - 1)
         return total.to(parts[0].device)
 
-    @_connected()
+    @connected()
     def wait(self) -> None:
         """Until all have come here."""
         if self.size > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -12,6 +12,8 @@ from operator import add
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed import get_world_size
+from torch.nn.parallel import DistributedDataParallel
 from torch.random import fork_rng
 
 from moreaugrad.training.inner import PerSampleLoss, cross_entropy
@@ -49,6 +51,8 @@ class Trainer:
     a round; those of a floating-point type become the mean over the pieces after it. The weights
     therefore depend on how a batch is split, but not on how many processes share its pieces.
 
+    model: wrapped in `DistributedDataParallel`, it averages the gradients over the processes in the
+    last backward pass of a round; the weights are then the same up to rounding alone.
     protocols: one for each piece of this process. pieces: how many the batch has in all processes.
     total: sums over these. seed: the random numbers of the model (dropout) are a function of (seed,
     step, piece, round); the global generators are restored. amp: type of autocast, None for none.
@@ -69,6 +73,7 @@ class Trainer:
         self.model, self.optimiser, self.protocols = model, optimiser, tuple(protocols)
         self.loss, self.seed, self.pieces, self.amp = loss, seed, pieces, amp
         self.total, self._device = total, next(model.parameters()).device
+        self._ddp = model if isinstance(model, DistributedDataParallel) else None
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         buffers = list(model.buffers()) if pieces > 1 else []
         self._buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
@@ -112,34 +117,40 @@ class Trainer:
         shared = [*self._buffers, *self._counters]
         before = [buffer.clone() for buffer in shared]
         autocast = torch.autocast(self._device.type, dtype=self.amp, enabled=self.amp is not None)
-        gradients: list[Tensor] = []
+        ddp = self._ddp
+        # DDP averages over the processes, which may have unequal parts of the batch.
+        each = count if ddp is None else count / get_world_size(ddp.process_group)
+        held: list[Tensor] = []
         tallies: list[Tensor] = []
         used: list[Tensor] = []
         for run, piece in zip(runs, pieces, strict=True):
             for buffer, value in zip(shared, before, strict=True):
                 buffer.copy_(value)
-            # A protocol may read the last round's gradients here, so they are cleared afterwards.
-            with self._drawing(*at, piece.number), autocast:
-                found = next(run, None)
-            if found is None:
-                continue
-            self.optimiser.zero_grad()
-            (found.loss.sum() / count).backward()  # type: ignore[no-untyped-call]
+            with self._apart(piece is pieces[-1]):
+                # A protocol may read the last round's gradients here: they are cleared afterwards.
+                with self._drawing(*at, piece.number), autocast:
+                    found = next(run, None)
+                if found is None:
+                    continue
+                if ddp is None or piece is pieces[0]:
+                    self.optimiser.zero_grad()
+                (found.loss.sum() / each).backward()  # type: ignore[no-untyped-call]
             tallies.append(_tally(found))
             used = [weight for weight in self._weights if weight.grad is not None]
             if self.pieces > 1:
-                parts = [weight.grad for weight in used if weight.grad is not None]
+                parts = [weight.grad for weight in used if weight.grad is not None and ddp is None]
                 parts += [buffer / self.pieces for buffer in self._buffers]
-                gradients.append(torch.cat([part.detach().flatten() for part in parts]))
+                held += [torch.cat([part.detach().flatten() for part in parts])] if parts else []
         if not tallies:
             return None
         tally = self.total(tallies)
-        if self.pieces > 1:
-            lengths = [target.numel() for target in (*used, *self._buffers)]
-            parts = list(torch.split(self.total(gradients), lengths))
-            for weight, part in zip(used, parts, strict=False):
+        if held:
+            own = used if ddp is None else []
+            lengths = [target.numel() for target in (*own, *self._buffers)]
+            parts = list(torch.split(self.total(held), lengths))
+            for weight, part in zip(own, parts, strict=False):
                 weight.grad = part.view_as(weight)
-            for buffer, part in zip(self._buffers, parts[len(used) :], strict=True):
+            for buffer, part in zip(self._buffers, parts[len(own) :], strict=True):
                 buffer.copy_(part.view_as(buffer))
         if not torch.isfinite(tally[0, 0]):
             raise FloatingPointError(f"the loss has become {float(tally[0, 0]):g}")
@@ -147,6 +158,10 @@ class Trainer:
         if not bool(torch.isfinite(torch.stack(sizes).sum())):
             raise FloatingPointError("the gradient of the weights is no longer finite")
         return tally
+
+    def _apart(self, last: bool) -> AbstractContextManager[None]:
+        """Where a piece is not the last one of this process, nothing is averaged yet."""
+        return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
 
     @contextmanager
     def _drawing(self, *key: int) -> Iterator[None]:

@@ -201,7 +201,8 @@ class TrainPlan(Plan):
     loss: one of `training.LOSSES`. model: has to be named, but for cells, which are learnt by the
     built-in network. seed: of the order, the augmentation, the split, fresh weights and whatever
     protocols draw. amp: the type of the passes where it is safe, or None. measured: on how many
-    images at most, spread evenly, Gini and robustness are measured.
+    images at most, spread evenly, Gini and robustness are measured. ddp: of one process alone it
+    changes nothing.
     """
 
     GROUP: ClassVar[str] = "Optimisation"
@@ -214,6 +215,11 @@ class TrainPlan(Plan):
         None, "Pieces that each batch is cut into. The weights depend on it, not on how many "
         "processes share them.", shown="the number of processes", group="Computation",
         within="[1, inf)",
+    )  # fmt: skip
+    ddp: bool = option(
+        False, "Average gradients over torchrun's processes by torch's DistributedDataParallel: "
+        "the same weights up to rounding. Without it the bytes are the same for any number of "
+        "processes, which takes more messages and waiting.", group="Computation",
     )  # fmt: skip
     seed: int = option(
         0, "Random seed of weights, order, augmentation, split and protocol.", within="[0, inf)"

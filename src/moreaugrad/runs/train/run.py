@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +25,8 @@ from moreaugrad.reports.studies import LOG, RESULTS, STUDY_FILES, Findings
 from moreaugrad.runs.directory import RunDirectory, json_text, versions
 from moreaugrad.runs.engine import Files, Observer, Run
 from moreaugrad.runs.plans.train import TrainPlan
-from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.processes import Processes, connected
+from moreaugrad.runs.train.averaging import averaged
 from moreaugrad.runs.train.measure import (
     MEANING,
     card_text,
@@ -48,6 +50,7 @@ BEST, CARD = "best.safetensors", "card.md"
 TYPES = {"bfloat16": torch.bfloat16}
 CHECKS = ("checked", "overshot")
 """Of a protocol's tally."""
+ALONE = "ddp: there is one process, so that nothing is averaged; torchrun starts several"
 
 
 class TrainRun(Run[TrainPlan]):
@@ -77,11 +80,18 @@ class TrainRun(Run[TrainPlan]):
     def settled(self, plan: TrainPlan) -> TrainPlan:
         self.prepared = self._given or prepare_train(plan, self.processes, self.watch)
         plan, self.network = self.prepared.plan, self.prepared.network
-        self.notes = self.prepared.notes
+        self.notes, module = self.prepared.notes, self.prepared.module
+        if plan.ddp and self.processes.size > 1:
+            assert plan.augment.size is not None
+            x = torch.zeros(2, 3, plan.augment.size, plan.augment.size, device=self.network.device)
+            module = averaged(module, x, self.processes)
+        elif plan.ddp:
+            self.notes = [*self.notes, ALONE]
         self.trainer = Trainer(
-            self.prepared.module, self.prepared.optimiser, list(self.prepared.protocols.values()),
+            module, self.prepared.optimiser, list(self.prepared.protocols.values()),
             loss=LOSSES[plan.loss], seed=plan.seed, pieces=plan.shards or 1,
-            amp=TYPES[plan.amp] if plan.amp else None, total=self.processes.total,
+            amp=TYPES[plan.amp] if plan.amp else None,
+            total=partial(self.processes.total, ordered=not plan.ddp),
         )  # fmt: skip
         return plan
 
@@ -143,7 +153,8 @@ class TrainRun(Run[TrainPlan]):
             for group in prepared.optimiser.param_groups:
                 group["lr"] = plan.optimiser.lr * rate(step, prepared.steps)
             try:
-                tally += self.trainer.step(pieces, count=plan.batch, step=step)
+                with connected(computing=True):
+                    tally += self.trainer.step(pieces, count=plan.batch, step=step)
             except FloatingPointError as error:
                 raise self._diverged(error, epoch, number, directory) from error
             except torch.OutOfMemoryError as error:
