@@ -84,6 +84,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "smoothgrad": _part("smoothgrad"),
     "small-inputs": _part("small_inputs"),
     "tables": _part("tables"),
+    "texts": _part("texts"),
     "noise": _part("noise"),
     "memory": _part("memory"),
     "startup": _part("startup"),
