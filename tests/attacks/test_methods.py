@@ -83,3 +83,14 @@ def test_steps_keep_what_was_chosen_at_the_clean_input(monkeypatch: pytest.Monke
     fixed = cheap("sparse-moreaugrad", Picture(), rho=0.5)
     same = TopKAttack(fixed, epsilon=0.5, steps=2, draws=4).attack(x, clean=fixed.explain(x))
     assert torch.equal(same.inputs, found.inputs)
+
+
+def test_steps_do_not_follow_the_noise_of_steins_identity() -> None:
+    explainer, x = of("sparsified-smoothgrad"), pictures(2)
+    assert explainer.derivatives[0] == "stein"
+    usual = TopKAttack(explainer, epsilon=0.5, steps=2, draws=4).attack(x)
+    same = TopKAttack(explainer, epsilon=0.5, steps=2, draws=4, through="implicit").attack(x)
+    assert usual.settings["through"] == "implicit"
+    assert torch.equal(usual.inputs, same.inputs)
+    only = METHODS.build("sparsified-smoothgrad", Picture(), variant="sparsified", samples=4)
+    assert "through" not in TopKAttack(only, epsilon=0.5, steps=2).attack(x).settings

@@ -14,6 +14,7 @@ from moreaugrad.attacks.objectives import PER, Aim, Goal, centre_shift, region, 
 from moreaugrad.attacks.problem import LINF, AttackedBatch, AttackStatus
 from moreaugrad.attacks.search import BestInputs, Iterate, SearchResult
 from moreaugrad.explainers.base import Explainer
+from moreaugrad.explainers.derivatives import STEIN
 from moreaugrad.metrics.maps import AS_IS
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import Layout
@@ -40,7 +41,7 @@ class GradientAttack(Attack):
     uses those of the source (a transfer attack that never runs the attacked explainer)."""
     through: str | None = None
     """The derivative of the map: one of the source's `derivatives`; None takes the first, the exact
-    one."""
+    one, but not Stein's identity where there is another: its steps are mostly noise."""
     draws: int = 64
     """Largest number of noise samples of the map in a step; they are the same in every step."""
 
@@ -76,12 +77,20 @@ class GradientAttack(Attack):
                 f"{stepper.method} has no derivative of its map: give source=, another explainer "
                 "for the steps, or use random-search"
             )
-        return stepper.way(self.through)
+        return stepper.way(self.through or _followed(stepper))
 
     def settings(self) -> dict[str, Any]:
         stepper = self.source or self.explainer
-        exact = stepper.derivatives[:1] == type(stepper).derivatives[:1]
-        return ({} if exact else {"through": stepper.derivatives[0]}) | super().settings()
+        followed = _followed(stepper)
+        if stepper.derivatives[:1] != type(stepper).derivatives[:1]:
+            followed = stepper.derivatives[0]
+        return ({} if followed is None else {"through": followed}) | super().settings()
+
+
+def _followed(stepper: Explainer) -> str | None:
+    """The derivative that is followed instead of the first one, see `through`."""
+    others = stepper.derivatives[1:]
+    return others[0] if others and stepper.derivatives[0] == STEIN else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -89,6 +89,8 @@ class SparsifiedSmoothGrad(NoisyMean):
     def __post_init__(self) -> None:
         super().__post_init__()
         choose("variant", self.variant, VARIANTS)
+        if self.variant == SPARSIFIED:
+            object.__setattr__(self, "derivatives", (STEIN,))
         expect(0 < self.tau <= 1, "tau", "a fraction in (0, 1]", self.tau)
         most = self.tau if self.variant == RELAXED else 1
         expect(

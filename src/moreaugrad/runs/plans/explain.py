@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from moreaugrad.attacks import ATTACKS
@@ -181,7 +182,7 @@ class ExplainPlan(MapsPlan):
                 option, value = next(iter(given.items()))
                 raise ValueError(f"{option} {value}: is for {what}, and there are none")
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """What the inputs are, by their names."""
         if self.given_texts or any(map(names_texts, self.data.files)):
