@@ -65,17 +65,21 @@ def read_maps(path: str | Path) -> dict[str, Tensor]:
     # Of bytes: safetensors opens no file below a folder whose name is not UTF-8.
     with parsing(str(path), "maps of a run"):
         found = load(regular_file(path, "maps of a run").read_bytes())
-        for part, whole in ((HALF, _from_float16), (POSITIONS, _from_sparse)):
-            for key in [key for key in found if key.endswith(f"/{part}")]:
-                name = key.removesuffix(f"/{part}")
-                own = [each for each in found if each.rpartition("/")[0] == name]
-                found[name] = whole({each.rpartition("/")[2]: found.pop(each) for each in own})
+        for parts, whole in (
+            ((HALF, SCALE), _from_float16),
+            ((POSITIONS, VALUES, SHAPE), _from_sparse),
+        ):
+            for key in [key for key in found if key.endswith(f"/{parts[0]}")]:
+                name = key.removesuffix(f"/{parts[0]}")
+                found[name] = whole({part: found.pop(f"{name}/{part}") for part in parts})
     return found
 
 
 def _float16(values: Tensor) -> tuple[Parts, dict[str, Any]]:
     """round(A / s), s a power of two, with the error ||stored - A|| / ||A||, 0 for zeros."""
     peak = float(values.abs().max())
+    if not math.isfinite(peak):
+        return {}, {}
     # At least a normal number: the map's own entries end where those of float16 then do.
     scale = max(2.0 ** (math.frexp(peak)[1] - TOP), torch.finfo(values.dtype).tiny)
     scaled = values.double() / scale
