@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -94,6 +94,9 @@ def test_float16_states_its_error_which_is_that_of_rounding_at_most(
 
 
 @given(values=maps())
+@example(values=np.array([np.inf, 1e200, 0.0, 1.0]))
+@example(values=np.array([np.nan, 1e200, 0.0, 1.0]))
+@example(values=np.array([np.finfo(np.float32).max, 0, 1, 2], dtype=np.float32))
 @settings(deadline=None)
 def test_float16_never_loses_more(values: NDArray[np.floating], folder: Path) -> None:
     """With what is not finite a map is stored in full; near the largest number perhaps too."""

@@ -207,7 +207,7 @@ def stored_words(form: str | None, records: Iterable[Record]) -> str:
     every = [record["stored"] for record in records if "stored" in record]
     if form is None or not every:
         return ""
-    in_full = sum(one["as"] != form for one in every)
+    in_full: int = sum(one["as"] != form for one in every)
     if form == "sparse":
         found, why = "as their entries that are not zero, exactly", "which is smaller"
     else:
@@ -216,9 +216,8 @@ def stored_words(form: str | None, records: Iterable[Record]) -> str:
         why = f"for which {form} is not precise enough or not smaller"
     if in_full == len(every):
         return f"maps are stored in full, {why}"
-    return f"maps are stored {found}" + (
-        f"; {in_full} of {len(every)} in full, {why}" * (in_full > 0)
-    )
+    rest = f"; {in_full} of {len(every)} in full, {why}" if in_full else ""
+    return f"maps are stored {found}{rest}"
 
 
 def _rounded_up(value: float) -> str:
