@@ -54,6 +54,7 @@ from .explainers.moreau import (
 from .explainers.published import PublishedMoreauGrad as PublishedMoreauGrad
 from .explainers.relex import RelEx as RelEx
 from .explainers.sparsified import SparsifiedSmoothGrad as SparsifiedSmoothGrad
+from .files.maps import read_maps as read_maps
 from .models.batches import BatchExplainer as BatchExplainer
 from .models.fast import Optimised as Optimised, optimise as optimise
 from .models.loading import load_model as load_model

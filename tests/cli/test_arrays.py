@@ -115,6 +115,20 @@ def test_a_volume_is_drawn_as_slices(command, folder):
     assert f'max="{SLICES[0] - 1}"' in page
 
 
+@pytest.mark.parametrize("form", ["float16", "sparse"])
+@pytest.mark.parametrize(("name", "model"), [("volume", "volumes"), ("leads", "leads")])
+def test_smaller_maps_are_drawn_as_exact_ones(command, folder, name, model, form):
+    given = [f"{name}.npy", *GRADIENT, "--target", "1"]
+    explained(command, *given, model=model)
+    exact, page = map_of(name), Path("o/index.html").read_text("utf-8")
+    explained(command, *given, "--maps-as", form, "--overwrite", model=model)
+    found = mg.read_maps(f"o/inputs/{name}/simple-gradient.safetensors")["map"]
+    torch.testing.assert_close(found, exact, rtol=5e-4, atol=0)
+    smaller = Path("o/index.html").read_text("utf-8")
+    assert smaller.count("<img") == page.count("<img")
+    assert ("maps are stored" in smaller, "maps are stored" in page) == (True, False)
+
+
 def test_a_scan_is_read_through_its_window(command, folder):
     nibabel = pytest.importorskip("nibabel")
     values = np.random.default_rng(0).uniform(-200, 300, SLICES[::-1]).astype(np.float32)

@@ -36,6 +36,7 @@ def networks(photos, tmp_path, monkeypatch):
     "words",
     [
         ["explain", "one.png", "--methods", "simple-gradient"],
+        ["explain", "one.png", "--methods", "simple-gradient", "--maps-as", "float16"],
         ["evaluate", "--data", "data", "--methods", "simple-gradient"],
         ["certify", "one.png", "--sigma", "0.1", "--noise-samples", "128"],
         ["visualise", "--classes", "0", "--set", "steps=2", "--crop", "8"],

@@ -71,6 +71,19 @@ def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
+def test_smaller_maps_of_texts(command, folder):
+    given = ["lines.txt", "--model", f"hf:{SEQUENCES}", *PLAIN]
+    for out, more in (("exact", []), ("small", ["--maps-as", "float16"])):
+        assert command("explain", *given, *more, "--out", out).code == 0
+    files = sorted((folder / "exact/inputs").glob("*/*.safetensors"))
+    assert len(files) == 3
+    for file in files:
+        small = folder / "small" / file.relative_to(folder / "exact")
+        exact, found = (mg.read_maps(path)["map"] for path in (file, small))
+        torch.testing.assert_close(found, exact, rtol=5e-4, atol=0)
+    assert "maps are stored as float16" in (folder / "small/index.html").read_text("utf-8")
+
+
 def test_maps_are_those_of_explain_in_python(command, folder):
     texts = [*SENTENCES, "more than one, in \N{SNOWMAN} quotes"]
     done = command(

@@ -20,6 +20,7 @@ from moreaugrad.runs.maps import setup
         (224, 8, 80_000_000, 11),
         (224, 8, 9_000_000_000, 1),
         (224, 80, 0, 3),  # not known
+        (4, 80, 1_000, 64),  # more have room: a file has the maps of 64
     ],
 )
 def test_as_many_images_as_the_memory_has_room_for(

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from moreaugrad.files.atomic import file_digest, remove_files, write_atomically
+from moreaugrad.files.maps import read_maps
 
 Record = dict[str, Any]
 
@@ -110,8 +111,7 @@ class Units:
         """The tensors of a unit's `STEM.safetensors`; none if there is no such file, or the unit is
         not finished."""
         file = self.path / f"{stem}.safetensors"
-        # Of bytes: safetensors opens no file below a folder whose name is not UTF-8.
-        return load(file.read_bytes()) if self.finished(stem) and file.exists() else {}
+        return read_maps(file) if self.finished(stem) and file.exists() else {}
 
 
 def listed(file: Path) -> dict[str, str]:

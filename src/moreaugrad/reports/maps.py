@@ -11,7 +11,7 @@ from moreaugrad.reports.content import Page
 from moreaugrad.reports.curves import charts
 from moreaugrad.reports.folder import read_environments
 from moreaugrad.reports.gallery import networks, sections_of, shortened
-from moreaugrad.reports.reading import MapsFolder, failed, why
+from moreaugrad.reports.reading import MapsFolder, failed, stored_words, why
 from moreaugrad.reports.statistics import WORST, Drop, Intervals, Mean, bases, drops, means
 from moreaugrad.reports.tables import csv_text, drops_table, latex, mean_tables
 
@@ -150,6 +150,8 @@ def _states(runs: Sequence[MapsFolder]) -> list[str]:
                 f"{run.label}: {len(run.unreadable)} of {len(run.inputs)} images could not be read "
                 f"and are left out ({names}{more})."
             )
+        if stored := stored_words(run.config.get("maps_as"), run.records):
+            found.append(f"{f'{run.label}: ' * bool(run.label)}{stored}.")
         if len(read_environments(run.path)) > 1:
             found.append(
                 f"{run.label or 'This run'} was computed with several versions or on several "

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load
 from torch import Tensor
 
 from moreaugrad.attacks.catalogue import ATTACKS, CLEAN, aim
+from moreaugrad.files.maps import read_maps
 from moreaugrad.files.units import Record, Units
 from moreaugrad.metrics import METRICS, Metric
 from moreaugrad.reports.folder import (
@@ -173,7 +174,7 @@ class MapsFolder:
         """The map of a record, where it is kept."""
         if self.explains:
             file = self._file(record)
-            return load(file.read_bytes()).get(what) if file.is_file() else None
+            return read_maps(file).get(what) if file.is_file() else None
         return self._tensors(self._unit(record)).get(self._name(record, what))
 
     def _file(self, record: Record) -> Path:
@@ -198,6 +199,31 @@ class MapsFolder:
             return float(json.loads(file.read_bytes()))
         except (OSError, ValueError):
             return math.nan
+
+
+def stored_words(form: str | None, records: Iterable[Record]) -> str:
+    """How maps are stored that are to be in a form, and what that loses at most; empty for maps
+    that are to be exact, and where none is stored."""
+    every = [record["stored"] for record in records if "stored" in record]
+    if form is None or not every:
+        return ""
+    in_full: int = sum(one["as"] != form for one in every)
+    if form == "sparse":
+        found, why = "as their entries that are not zero, exactly", "which is smaller"
+    else:
+        error = max(one.get("error", 0.0) for one in every)
+        found = f"as {form}: relative error at most {_rounded_up(error)}"
+        why = f"for which {form} is not precise enough or not smaller"
+    if in_full == len(every):
+        return f"maps are stored in full, {why}"
+    rest = f"; {in_full} of {len(every)} in full, {why}" if in_full else ""
+    return f"maps are stored {found}{rest}"
+
+
+def _rounded_up(value: float) -> str:
+    """Two digits, not below the value."""
+    found = Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(value)
+    return f"{found:e}" if found else "0"
 
 
 def value(record: Record, metric: str) -> float:

@@ -137,7 +137,7 @@ class Estimate:
 
     seconds_per_evaluation: the mean where there are several networks. memory: the most bytes that
     the timing took; None where it is not known. kept: bytes of the maps that are kept, and of their
-    inputs, without images of them.
+    inputs, without images of them; kept_at_most: whether the maps may take less.
     """
 
     inputs: int
@@ -145,17 +145,20 @@ class Estimate:
     costs: Sequence[Cost]
     memory: int | None = None
     kept: int = 0
+    kept_at_most: bool = False
 
     @classmethod
     def of(
-        cls, inputs: int, costs: Sequence[Cost], device: torch.device, kept: int = 0
-    ) -> Estimate:
+        cls, inputs: int, costs: Sequence[Cost], device: torch.device, kept: int = 0,
+        at_most: bool = False,
+    ) -> Estimate:  # fmt: skip
         total, count = sum(c.seconds for c in costs), sum(c.maps * c.evaluations for c in costs)
         each = total / max(1, count)
         memory = memory_so_far(device)
         return cls(
-            inputs=inputs, seconds_per_evaluation=each, costs=costs, memory=memory, kept=kept
-        )
+            inputs=inputs, seconds_per_evaluation=each, costs=costs, memory=memory, kept=kept,
+            kept_at_most=at_most,
+        )  # fmt: skip
 
     @property
     def evaluations(self) -> int:
@@ -184,7 +187,8 @@ class Estimate:
 
     def words(self, duration: Callable[[float], str]) -> str:
         """The totals; duration: seconds in words."""
-        kept = f"; {self.kept / 1e6:.3g} MB of maps" if self.kept else ""
+        most = "at most " * self.kept_at_most
+        kept = f"; {most}{self.kept / 1e6:.3g} MB of maps" if self.kept else ""
         return (
             f"{self.inputs} input{'' if self.inputs == 1 else 's'}, "
             f"{self.evaluations} gradient evaluations at most, "

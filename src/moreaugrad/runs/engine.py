@@ -156,6 +156,10 @@ class Run(ABC, Generic[P]):
         """What could not be done, in this start or one before it."""
         return ()
 
+    def remarks(self, directory: RunDirectory) -> Iterable[str]:
+        """What a user should know of the results."""
+        return ()
+
     def kept(self, directory: RunDirectory) -> bool:
         """Whether there is anything to keep of a run that has not ended well."""
         return self.count(directory)[0] > 0
@@ -284,5 +288,6 @@ def execute(run: Run[Any], out: Path, *, overwrite: bool = False) -> Outcome:
                 directory.discard()
             raise
         outcome.failures += run.failures(directory)
+        outcome.notes += run.remarks(directory)
     outcome.seconds = time.perf_counter() - began
     return outcome

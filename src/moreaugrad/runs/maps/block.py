@@ -18,6 +18,7 @@ from moreaugrad.data.dataset import Chosen
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.rows import map_record
+from moreaugrad.files.maps import packed
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import tensor_name
@@ -144,15 +145,19 @@ class Block:
         notes = list(dict.fromkeys(str(item.message) for item in caught))
         for row, found in enumerate(self._measures(rows, x).of_clean(clean)):
             one = rows[row]
+            kept, stored = self._kept(one, clean, row)
             record = {
                 **setup.inputs.described(one, clean[row], method.explainer, method.network),
                 "map": map_record(clean, row),
                 **({"warnings": notes} if notes and setup.explains else {}),
                 **found,
+                **stored,
             }
             self._record(one, record)
-            self._keep(one, clean, row)
-            self._export(one, clean[row], record, x[row])
+            if setup.explains:
+                self._export(one, clean[row], record, x[row], kept)
+            else:
+                self.tensors |= kept
         self.meter.done(method, len(rows), clean.evaluations.tolist())
         for attack in setup.attacks.get(method.label, ()):
             self._attack(attack, rows, x, clean)
@@ -182,8 +187,9 @@ class Block:
             return
         for row, measured in enumerate(self._measures(rows, x).of_attacked(clean, found.attacked)):
             record = {"attacked": attack_record(found, row), "map": map_record(found.attacked, row)}
-            self._record(rows[row], record | measured, attack)
-            self._keep(rows[row], found.attacked, row, attack)
+            kept, stored = self._kept(rows[row], found.attacked, row, attack)
+            self._record(rows[row], record | measured | stored, attack)
+            self.tensors |= kept
             if self.setup.keeps(rows[row]):
                 assert isinstance(found.inputs, Tensor)
                 name = tensor_name(rows[row].index, attack.label, attack.epsilon, "input")
@@ -212,20 +218,26 @@ class Block:
         head = {"input": one.item.name, "index": one.index, "method": self.method.label}
         self.records.append({**head, "attack": name, "epsilon": epsilon, **found})
 
-    def _keep(
+    def _kept(
         self, one: Chosen, found: Explanation, row: int, attack: BudgetedAttack | None = None
-    ) -> None:
-        if self.setup.keeps(one) and not self.setup.explains:
-            name, epsilon = (CLEAN, None) if attack is None else (attack.label, attack.epsilon)
-            self.tensors[tensor_name(one.index, name, epsilon, "map")] = found.parts[0][row]
+    ) -> tuple[dict[str, Tensor], Record]:
+        """A map by its name in a file, and how it is stored there; empty for one that is not."""
+        setup, name = self.setup, "map"
+        if not setup.explains:
+            if not setup.keeps(one):
+                return {}, {}
+            label, epsilon = (CLEAN, None) if attack is None else (attack.label, attack.epsilon)
+            name = tensor_name(one.index, label, epsilon, name)
+        return packed(name, found.parts[0][row], setup.plan.maps_as)
 
-    def _export(self, one: Chosen, found: Explanation, record: Record, x: Tensor) -> None:
-        """The map in the folder of its image: as safetensors with its z-scores, in further formats,
+    def _export(
+        self, one: Chosen, found: Explanation, record: Record, x: Tensor, kept: dict[str, Tensor]
+    ) -> None:
+        """The map in the folder of its image: as it is kept with its z-scores, in further formats,
         and as images."""
         plan, network, method = self.setup.plan, self.method.network, self.method
-        if not isinstance(plan, ExplainPlan):
-            return
-        tensors = {"map": found.parts[0][0].cpu().contiguous()}
+        assert isinstance(plan, ExplainPlan)
+        values, tensors = found.parts[0][0].cpu().contiguous(), dict(kept)
         if isinstance(found.z_scores, Tensor):
             tensors["z_scores"] = found.z_scores[0].half().cpu().contiguous()
         shown: dict[str, Any] = {
@@ -235,13 +247,14 @@ class Block:
         views = self.setup.inputs.drawn(
             one, x, found, method.explainer, network, Style(**vars(plan.style)), shown
         )
-        about = {**shown, "map": record["map"], "metrics": record["metrics"]}
+        own = ("map", "metrics", "stored")
+        about = {**shown, **{name: record[name] for name in own if name in record}}
         # One entry of metadata: the order of several is not fixed, and the bytes have to be.
         words = {"moreaugrad": json.dumps(about, sort_keys=True, ensure_ascii=False)}
         stem = f"{self.setup.folders[one.index]}/{method.label}"
         self.exported |= {
             f"{stem}.safetensors": save(tensors, metadata=words),
-            **{f"{stem}.{name}": EXPORTERS[name](tensors["map"]) for name in plan.export},
+            **{f"{stem}.{name}": EXPORTERS[name](values) for name in plan.export},
             **{f"{stem}.{end}": data for end, data in views.items()},
         }
 

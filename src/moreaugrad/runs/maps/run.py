@@ -27,7 +27,7 @@ from moreaugrad.reports.folder import (
     write_tables,
 )
 from moreaugrad.reports.maps import explained_page
-from moreaugrad.reports.reading import MapsFolder
+from moreaugrad.reports.reading import MapsFolder, stored_words
 from moreaugrad.runs.arrays import Arrays
 from moreaugrad.runs.cost import PILOTED, Cost, Estimate, method_costs, seconds_per_evaluation
 from moreaugrad.runs.directory import RunDirectory, json_text, line, problem, versions
@@ -281,9 +281,19 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
         """Images that cannot be read (no method), and methods without a usable map of an image."""
-        units = [unit for stage in self.stages for unit in stage]
-        records = [r for unit in filter(directory.finished, units) for r in directory.records(unit)]
+        records = self.records(directory)
         return [Failure.of(record, why) for record in records if (why := no_map(record))]
+
+    def remarks(self, directory: RunDirectory) -> Iterable[str]:
+        """How maps are stored, where they are not stored exactly."""
+        form = self.plan.maps_as
+        found = stored_words(form, self.records(directory)) if form else ""
+        return [found] if found else []
+
+    def records(self, directory: RunDirectory) -> list[Record]:
+        """Of all images and maps that are finished."""
+        units = [unit for stage in self.stages for unit in stage]
+        return [r for unit in filter(directory.finished, units) for r in directory.records(unit)]
 
     def results(self, directory: RunDirectory) -> Record:
         """Records of the images and of their maps."""
@@ -305,5 +315,8 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                     for attack in [None, *setup.attacks.get(method.label, ())]
                 ]
                 costs += method_costs(explainer, method.target, *timed[id(network)], rows)
-            kept = setup.kept_bytes(next(iter(timed.values()))[0][0].nbytes)
-        return Estimate.of(len(self.inputs.chosen), costs, self.network.device, kept)
+            kept = setup.kept_bytes(next(iter(timed.values()))[0][0])
+        return Estimate.of(
+            len(self.inputs.chosen), costs, self.network.device, kept,
+            at_most=self.plan.maps_as == "sparse",
+        )  # fmt: skip

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moreaugrad.data.dataset import Chosen
 from moreaugrad.data.source import CELLS
+from moreaugrad.files.maps import most_bytes
 from moreaugrad.metrics import METRICS
 from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import COMPARED
@@ -109,16 +110,18 @@ class Setup:
         limit = plan.page_images if isinstance(plan, ExplainPlan) else plan.maps
         return {one.index for one in self.inputs.chosen[:limit]}
 
-    def kept_bytes(self, each: int) -> int:
-        """Of inputs and maps, each of so many bytes: maps, and attacked inputs with theirs."""
-        total = 0
+    def kept_bytes(self, x: Tensor) -> int:
+        """Of inputs like this one and maps: clean ones, and attacked inputs with theirs. Sparse
+        maps take this at most."""
+        inputs = maps = 0
         for block in self.blocks:
             keeps = list(filter(self.keeps, block))
-            total += len(keeps)
+            inputs += len(keeps)
             for method in self.methods:
-                maps = self.explained(method, block if self.explains else keeps)
-                total += len(maps) * (1 + 2 * len(self.attacks.get(method.label, ())))
-        return total * each
+                clean = len(self.explained(method, block if self.explains else keeps))
+                attacked = clean * len(self.attacks.get(method.label, ()))
+                inputs, maps = inputs + attacked, maps + clean + attacked
+        return inputs * x.nbytes + maps * most_bytes(x, self.plan.maps_as)
 
     def ids(self, rows: Sequence[Chosen]) -> list[int] | None:
         """What keys the noise of images: in an evaluation each has its own; an explanation is the

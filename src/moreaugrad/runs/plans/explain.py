@@ -19,7 +19,7 @@ from moreaugrad.runs.plans.maps import (
     EXPORTS,
     LIMITED,
     METRICS_HELP,
-    MapsPlan,
+    StoredMapsPlan,
     read_attacks,
     read_metrics,
     without,
@@ -117,7 +117,7 @@ def _second(before: ComparisonPlan | None, text: str) -> ComparisonPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainPlan(MapsPlan):
+class ExplainPlan(StoredMapsPlan):
     """Images, texts, or series and volumes, x methods as files and one page, and a sweep perhaps.
 
     export: further formats of each map. page_images: how many inputs the page shows.
@@ -221,7 +221,7 @@ def swept(plan: ExplainPlan) -> ExplainPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluatePlan(MapsPlan):
+class EvaluatePlan(StoredMapsPlan):
     """images x methods, and each of these under every attack at every budget.
 
     An attack has, besides the settings of its class: `epsilons` of its own; `over`, the setting

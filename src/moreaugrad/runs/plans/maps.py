@@ -23,6 +23,9 @@ LABEL = re.compile(r"[\w+-][\w.+-]*")
 OF_LABEL = "label"
 """As a target: the data set's class instead of the prediction."""
 EXPORTS = ("npy", "csv")
+EXACT = "exact"
+STORED = (EXACT, "float16", "sparse")
+"""Forms in which a run stores its maps."""
 LIMITED = ("rho", "eta", "sigma")
 """Settings whose value 0 a sweep shows as a limit."""
 ATTACK = re.compile(
@@ -311,3 +314,20 @@ class MapsPlan(Plan):
             self, settings={**self.settings, name: value},
             methods=without(self.methods, name, value),
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredMapsPlan(MapsPlan):
+    """Maps that a run stores. maps_as: in which form; None is exactly, as are the maps of folders
+    whose configurations do not say."""
+
+    maps_as: str | None = option(
+        None, "How maps are stored: exact; float16, half as large, with the relative error of each "
+        "in its record; or sparse, only what is not zero, exactly.", group="Output",
+        shown=EXACT, choices=STORED,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.maps_as == EXACT:
+            object.__setattr__(self, "maps_as", None)
