@@ -55,7 +55,7 @@ class ExplorerWidget(anywidget.AnyWidget):
 def explore(found: Explanation, model: nn.Module) -> ExplorerWidget:
     """The explorer of an explanation's inputs, where it begins with its method and settings."""
     given = {name: found.settings.get(name) for name in ("rho", "sigma", "sparsity", "eta", "seed")}
-    state = {name: value for name, value in given.items() if isinstance(value, int | float)}
+    state: dict[str, Any] = {k: v for k, v in given.items() if isinstance(v, int | float)}
     if found.function is not None:
         raise ValueError(
             f"target: expected the explanation of a class, which the explorer shows, got that of "

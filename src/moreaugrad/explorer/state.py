@@ -60,9 +60,9 @@ class State:
         if network is None:
             call = python_call(self.method, self.settings, self.target)
             return {"python": f"result = {call}\n"}
-        given = {name: value for name, value in image.items() if name != "IMAGE"} | network
-        if self.target is not None:
-            given["--target"] = str(self.target)
+        target = {} if self.target is None else {"--target": str(self.target)}
+        data = {name: value for name, value in image.items() if name != "IMAGE"}
+        given = {**data, **network, **target}
         return recipes(image.get("IMAGE", ()), given, self.method, self.settings, self.target)
 
 
