@@ -24,6 +24,25 @@ PILOT = 8
 STEPS = 2
 """Of the attack by the exact derivative. On softplus ResNet-20 more noise samples in a step were
 worth more than more steps."""
+QUESTIONS = {
+    "zeros, by the envelope": ("sparse-moreaugrad-0.2", "smoothgrad-0.2"),
+    "zeros, by a threshold": ("sparse-smoothgrad-0.2", "smoothgrad-0.2"),
+    "the envelope instead of the threshold": ("sparse-moreaugrad-0.2", "sparse-smoothgrad-0.2"),
+    "the reach of the envelope, rho 1 instead of .01": (
+        "sparse-moreaugrad-0.2", "sparse-moreaugrad-0.2-rho-0.01"
+    ),
+    "an automatic rho": ("sparse-moreaugrad-0.2-rho-auto", "sparse-moreaugrad-0.2-rho-0.01"),
+    "the probability instead of the logit": (
+        "sparse-moreaugrad-0.2-probability-rho-auto", "sparse-moreaugrad-0.2"
+    ),
+    "more noise": ("sparse-moreaugrad-0.2", "sparse-moreaugrad-0.1"),
+    "more noise, SmoothGrad": ("smoothgrad-0.2", "smoothgrad-0.15"),
+    "groups": ("group-sparse-moreaugrad", "sparse-moreaugrad-0.2"),
+    "99 % zeros instead of 90 %": ("sparse-moreaugrad-0.2-zeros-0.99", "sparse-moreaugrad-0.2"),
+    "Sparsified SmoothGrad": ("sparsified-smoothgrad", "smoothgrad-0.2"),
+    "noise": ("smoothgrad-0.2", "simple-gradient"),
+}  # fmt: skip
+"""Pairs of methods that are compared image by image, where a network has both."""
 Settings = dict[str, dict[str, Any]]
 
 

@@ -173,6 +173,26 @@ def own_best(
     )  # fmt: skip
 
 
+def differences(found: Mapping[str, Measured], questions: Mapping[str, tuple[str, str]]) -> Table:
+    """questions: two methods each, the first compared with the second on the same images."""
+    asked = {words: pair for words, pair in questions.items() if set(pair) <= set(found)}
+    confidence = 1 - 0.05 / max(1, 2 * len(asked))
+    lines: list[list[object]] = []
+    for words, (one, other) in asked.items():
+        cells = [
+            _interval([a[i] - b[i] for i in a if i in b], confidence)
+            for a, b in (
+                (found[one].worst, found[other].worst), (found[one].aopc, found[other].aopc)
+            )
+        ]  # fmt: skip
+        lines.append([words, one, other, *cells])
+    return Table(
+        caption=f"Differences on the same images; intervals hold together at 95 % "
+        f"({100 * confidence:.2f} % each, Bonferroni).",
+        header=["what it adds", "method", "less", FEW, AOPC], rows=lines,
+    )  # fmt: skip
+
+
 def errors(found: Mapping[str, Measured]) -> Table:
     """What clean maps say of themselves."""
     return Table(
@@ -219,10 +239,10 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _interval(values: Sequence[float]) -> str:
+def _interval(values: Sequence[float], confidence: float = 0.95) -> str:
     """`mean [low, high]`, as `study.cell` has them."""
     known = [one for one in values if not math.isnan(one)]
-    low, high = Intervals().of_mean(known)
+    low, high = Intervals(confidence=confidence).of_mean(known)
     row = {"mean": f"{_mean(known)}" if known else "", "low": "", "failed": ""}
     if not math.isnan(low):
         row |= {"low": f"{low}", "high": f"{high}"}

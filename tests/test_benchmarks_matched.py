@@ -9,7 +9,15 @@ from benchmarks import matched_plans as plans
 from benchmarks.__main__ import PARTS
 from benchmarks.matched import enough
 from benchmarks.matched_plans import NETWORKS, attacks, families, lean, methods
-from benchmarks.matched_tables import Measured, Values, equal_error, own_best, strongest, worst
+from benchmarks.matched_tables import (
+    Measured,
+    Values,
+    differences,
+    equal_error,
+    own_best,
+    strongest,
+    worst,
+)
 from benchmarks.study import PROCESSES
 
 from moreaugrad.runs.maps.aims import aimed, not_aimed_at
@@ -57,6 +65,23 @@ def test_a_setting_is_reported_on_images_that_it_was_not_chosen_on() -> None:
     assert (first[5], str(first[6])[:5], str(first[7])[:5]) == ("m-0.1", "0.500", "0.500")
     assert table.rows[1][:3] == ["other", 1, "other"]
     assert table.rows[1][5:] == ["–", "–", "–"]
+
+
+def test_differences_are_of_the_same_images_and_hold_together() -> None:
+    found = {"a": of(*[0.5, 0.3] * 6, 0.9), "b": of(*[0.4, 0.1] * 6, aopc=0.2)}
+    table = differences(found, {"more": ("a", "b"), "unknown": ("a", "c")})
+    (row,) = table.rows
+    # t of .9875 with 11 degrees of freedom is 2.593.
+    half = 2.593 * 0.05 * math.sqrt(12 / 11) / math.sqrt(12)
+    assert row[:3] == ["more", "a", "b"]
+    assert row[3] == f"0.150 [{0.15 - half:.3f}, {0.15 + half:.3f}]"
+    assert str(row[4]).startswith("0.100 [")
+    assert "97.50 %" in table.caption
+
+
+def test_questions_are_of_methods_that_are_measured() -> None:
+    every = set(methods(NETWORKS["resnet20-softplus"]))
+    assert {label for pair in plans.QUESTIONS.values() for label in pair} <= every
 
 
 def test_too_few_images_choose_nothing() -> None:
