@@ -109,9 +109,9 @@ class MatchedAttack(Matched, DescentAttack):
     >>> result = attack.attack(x)
 
     Steps follow the metric itself, or, where that is constant nearly everywhere, a differentiable
-    one in its place: for overlaps of largest entries D of `top-k`, with the same entries; for
-    `spearman` the correlation of the values. Of all iterates the one with the worst value of the
-    metric is kept.
+    one in its place: for overlaps of the k largest entries their magnitude in the attacked map,
+    over that of its 3k largest entries; for `spearman` the correlation of the values. Of all
+    iterates the one with the worst value of the metric is kept.
     Source: Ghorbani et al. (2019). Differs: the objective follows from the metric.
     """
 

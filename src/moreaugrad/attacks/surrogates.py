@@ -24,6 +24,8 @@ from moreaugrad.pictures import levels
 from moreaugrad.score.inputs import Layout
 from moreaugrad.settings import expect
 
+RIVALS = 3
+"""As many times k entries are compared with the k largest ones of the clean map."""
 Settings = Mapping[str, Any]
 """Those of a metric, spelt out."""
 Surrogate = Callable[[Tensor, Layout, Settings], Goal]
@@ -52,13 +54,21 @@ class _OfPixels(Goal):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Overlap(_OfPixels):
-    """sum over K of |A_i| / sum |A_i|. inside: K, the largest entries of the clean map."""
+    """sum over K of |A_i| / sum of the RIVALS k largest |A_i|, with the k entries K.
+
+    inside: K, the largest entries of the clean map. Smaller entries than those below do not decide
+    which are the largest k: steps that also make these grow lose less of the overlap.
+    """
 
     inside: Tensor
 
     def _of(self, pixels: Tensor) -> Tensor:
         magnitude = pixels.abs().flatten(1)
-        return (self.inside * magnitude).sum(1) / magnitude.sum(1)
+        counts = (RIVALS * self.inside.sum(1)).clamp(max=magnitude.shape[1])
+        rivals = magnitude.topk(int(counts.max())).values
+        places = torch.arange(rivals.shape[1], device=rivals.device)
+        below = (rivals * (places < counts[:, None])).sum(1)
+        return (self.inside * magnitude).sum(1) / below
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,7 +158,7 @@ def _values(pixels: Tensor, signed: bool, centred: bool) -> Tensor:
 
 
 def overlap(clean: Tensor, layout: Layout, settings: Settings, nonzero: bool | None = None) -> Goal:
-    """D of the entries whose overlap the metric counts. nonzero: where it is no setting."""
+    """Of the entries whose overlap the metric counts. nonzero: where it is no setting."""
     how, number = settings["reduction"], (settings["ratio"], settings.get("count"))
     nonzero = settings["nonzero"] if nonzero is None else nonzero
     inside = torch.zeros_like(_pixels(clean, layout, how).flatten(1))
