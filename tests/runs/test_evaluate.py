@@ -17,7 +17,7 @@ from moreaugrad.attacks import GaussianNoiseAttack
 from moreaugrad.cli.entry import run
 from moreaugrad.data.dataset import choose_images
 from moreaugrad.data.layouts import open_dataset
-from moreaugrad.explainers import build
+from moreaugrad.explainers import METHODS, build
 from moreaugrad.metrics import gini
 from moreaugrad.runs.engine import Outcome, execute
 from moreaugrad.runs.maps import setup
@@ -273,6 +273,24 @@ def test_matched_attacks_are_aimed_at_each_metric(images: Path, tmp_path: Path) 
     # The configuration of the run is the same run again.
     again = read_plan(EvaluatePlan, tmp_path / "run" / "config.toml", trust=True)
     assert prepare(again).plan.attacks == prepared.plan.attacks
+
+
+def test_steps_of_a_method_by_name_have_the_noise_of_the_attacked_one(images: Path) -> None:
+    methods = {
+        "simple-gradient": {}, "sparse-moreaugrad": {"sigma": 0.3},
+        "own": {"method": "smoothgrad", "sigma": 0.2},
+    }  # fmt: skip
+    attacks = {"named": {"attack": "top-k", "source": "smoothgrad"},
+               "labelled": {"attack": "top-k", "source": "own"}}  # fmt: skip
+    found = prepare(plan(images, methods=methods, attacks=attacks, epsilons=(0.5,))).setup.attacks
+    levels = {
+        (method, one.label): one.attack.source.sigma for method, own in found.items() for one in own
+    }
+    assert levels == {
+        ("simple-gradient", "named"): METHODS["smoothgrad"].defaults()["sigma"],
+        ("sparse-moreaugrad", "named"): 0.3, ("own", "named"): 0.2,
+        **{(method, "labelled"): 0.2 for method in methods},
+    }  # fmt: skip
 
 
 def test_what_no_attack_is_aimed_at_is_named(images: Path) -> None:

@@ -302,7 +302,7 @@ class _AttackMaker:
         name, over = given.pop("attack"), given.pop("over", "epsilon")
         source, beta = given.pop("source", None), given.pop("surrogate", None)
         if source is not None or beta is not None:
-            given["source"] = self._source(source or method.label, beta)
+            given["source"] = self._source(source or method.label, beta, method.explainer)
         labelled = given.get("labels") == OF_DATA
         if labelled:
             known_classes(self.chosen)
@@ -319,8 +319,9 @@ class _AttackMaker:
             return BudgetedAttack(label=label, epsilon=epsilon, attack=None, reason=line(error))
         return BudgetedAttack(label=label, epsilon=epsilon, attack=attack, labelled=labelled)
 
-    def _source(self, source: str, beta: float | None) -> Explainer:
-        """The method that the steps are computed on."""
+    def _source(self, source: str, beta: float | None, attacked: Explainer) -> Explainer:
+        """The method that the steps are computed on. A name takes over the noise level that the
+        attacked method has."""
         module = self.network.model.module
         if beta is not None:
             if beta not in self.surrogates:
@@ -330,5 +331,7 @@ class _AttackMaker:
             module = self.surrogates[beta]
         if source in self.methods:
             return replace(self.methods[source].explainer, forward_func=module)
-        name, settings = _spelt_out(source, {}, {}, self.plan.seed, self.network)
+        noise = {name: getattr(attacked, name, None) for name in ("sigma", "sigma_mode")}
+        shared = noise if noise["sigma"] else {}
+        name, settings = _spelt_out(source, {}, shared, self.plan.seed, self.network)
         return built(name, module, settings)

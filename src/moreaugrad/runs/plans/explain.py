@@ -225,9 +225,10 @@ class EvaluatePlan(StoredMapsPlan):
     """images x methods, and each of these under every attack at every budget.
 
     An attack has, besides the settings of its class: `epsilons` of its own; `over`, the setting
-    that these are values of, instead of epsilon (sigma of Gaussian noise); `source`, the label or
-    name of the method that its steps are computed on; `surrogate`, the beta of a softplus network
-    for these steps; `through` may be a list, of which each method takes the first that it has.
+    that these are values of, instead of epsilon (sigma of Gaussian noise); `source`, the label of a
+    method that its steps are computed on, or its name, which takes over the noise level of the
+    attacked method; `surrogate`, the beta of a softplus network for these steps; `through` may be a
+    list, of which each method takes the first that it has.
     `labels = "data"` gives the published attack the data set's classes. `metric` of a matched
     attack or a random search is a label of `metrics`; without it there is one for each of them.
     epsilons: the budgets of the other attacks; norm, units: of all attacks that are not given their

@@ -24,7 +24,7 @@ from moreaugrad.runs.plans.recommend import RecommendPlan
 from moreaugrad.score.forward import call
 
 KEPT, FAITHFUL, TIES = "top-k", "aopc", "top-k-ties"
-EXACT, TRANSFER = "exact", "transfer"
+EXACT, TRANSFER, SMOOTHED = "exact", "transfer", "smoothed"
 BETA = 30.0
 """Of the softplus network that stands for one with kinks."""
 DRAWS = 4
@@ -55,6 +55,8 @@ def evaluation_plan(
         **({"surrogate": BETA} if has_kinks(network, first) else {}),
     }  # fmt: skip
     transfer = {**attack, "source": "simple-gradient", "measured": False, "steps": 2 * steps}
+    # Its steps are better than MoreauGrad's own on some networks.
+    smoothed = {**attack, "source": "smoothgrad", "measured": False}
     every = plan.candidates()
     return EvaluatePlan(
         data=inputs.plan, target=plan.target, seed=plan.seed, model=plan.model,
@@ -65,7 +67,8 @@ def evaluation_plan(
                 "size": max(1, min(first.shape[-2:]) // SIDE), "steps": REPLACED, "draws": ORDERS,
             },
         },
-        attacks={EXACT: attack, TRANSFER: transfer}, epsilons=(budget(plan, network, first),),
+        attacks={EXACT: attack, TRANSFER: transfer, SMOOTHED: smoothed},
+        epsilons=(budget(plan, network, first),),
         maps=len(inputs.chosen) if plan.checkpoints else KEPT_MAPS,
         block=plan.block, compute=plan.compute,
     )  # fmt: skip
