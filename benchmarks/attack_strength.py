@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +26,10 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "implicit": ("matched", {"through": "implicit"}),
     "straight-through": ("matched", {"through": "straight-through"}),
     "Stein": ("matched", {"through": "stein"}),
+    "transfer from SmoothGrad": (
+        "matched",
+        {"source": partial(SmoothGrad, sigma=SIGMA), "measured": False},
+    ),
     "transfer from the gradient": ("matched", {"source": SimpleGradient, "measured": False}),
     "random search": ("random-search", {}),
 }
