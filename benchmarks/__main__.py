@@ -89,6 +89,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "memory": _part("memory"),
     "startup": _part("startup"),
     "large-run": _part("large_run"),
+    "scaling": _part("scaling"),
     "explorer": _part("explorer"),
     "structure": _part("structure"),
     "solvers": _part("solvers"),
