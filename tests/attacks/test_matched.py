@@ -142,12 +142,20 @@ def test_aimed_at_few_entries_it_finds_worse_maps_for_them() -> None:
 
 
 def test_samples_with_other_numbers_of_entries_are_as_alone() -> None:
-    clean, other = normal(3, 3, 12, 13, seed=3), normal(3, 3, 12, 13, seed=4)
-    clean[1, :, 6:] = 0.0
-    clean[2, :, 2:] = 0.0
-    together = surrogate("top-k", {"ratio": 0.5}, clean, other)
-    alone = [surrogate("top-k", {"ratio": 0.5}, clean[[i]], other[[i]]) for i in range(3)]
-    assert torch.equal(together, torch.cat(alone))
+    for seed in range(20):
+        clean, other = normal(3, 3, 12, 13, seed=seed), normal(3, 3, 12, 13, seed=100 + seed)
+        clean[1, :, 6:] = 0.0
+        clean[2, :, 1:] = 0.0
+        together = surrogate("top-k", {"ratio": 0.5}, clean, other)
+        alone = [surrogate("top-k", {"ratio": 0.5}, clean[[i]], other[[i]]) for i in range(3)]
+        assert torch.equal(together, torch.cat(alone))
+
+
+def test_no_entries_are_followed_nowhere() -> None:
+    clean, other = normal(1, 3, 12, 13, seed=3), normal(1, 3, 12, 13, seed=4)
+    clean[0, 0, 1:], clean[0, 1:] = 0.0, 0.0  # 13 entries, of which 4 % are none
+    assert surrogate("top-k", {"ratio": 0.04}, clean, other).item() == 0
+    assert bool(surrogate("top-k", {"ratio": 0.5}, clean, torch.zeros_like(other)).isnan())
 
 
 def test_a_start_is_chosen_for_the_metric_that_is_set_last() -> None:

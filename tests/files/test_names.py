@@ -16,7 +16,8 @@ from moreaugrad.reports.folder import tensor_name
 from moreaugrad.reports.tables import table_title
 from moreaugrad.reports.wording import setting
 from moreaugrad.runs.inputs import Inputs
-from moreaugrad.runs.maps.methods import BudgetedAttack, swept
+from moreaugrad.runs.maps.attacks import BudgetedAttack
+from moreaugrad.runs.maps.methods import swept
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
 from moreaugrad.runs.plans.explain import SweepPlan

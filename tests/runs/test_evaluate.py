@@ -277,7 +277,7 @@ def test_matched_attacks_are_aimed_at_each_metric(images: Path, tmp_path: Path) 
 
 def test_steps_of_a_method_by_name_have_the_noise_of_the_attacked_one(images: Path) -> None:
     methods = {
-        "simple-gradient": {}, "sparse-moreaugrad": {"sigma": 0.3},
+        "simple-gradient": {}, "sparse-moreaugrad": {"sigma": 0.3}, "published-moreaugrad": {},
         "own": {"method": "smoothgrad", "sigma": 0.2},
     }  # fmt: skip
     attacks = {"named": {"attack": "top-k", "source": "smoothgrad"},
@@ -289,6 +289,7 @@ def test_steps_of_a_method_by_name_have_the_noise_of_the_attacked_one(images: Pa
     assert levels == {
         ("simple-gradient", "named"): METHODS["smoothgrad"].defaults()["sigma"],
         ("sparse-moreaugrad", "named"): 0.3, ("own", "named"): 0.2,
+        ("published-moreaugrad", "named"): METHODS["published-moreaugrad"].defaults()["sigma"],
         **{(method, "labelled"): 0.2 for method in methods},
     }  # fmt: skip
 

@@ -77,20 +77,22 @@ class GradientAttack(Attack):
                 f"{stepper.method} has no derivative of its map: give source=, another explainer "
                 "for the steps, or use random-search"
             )
-        return stepper.way(self.through or _followed(stepper))
+        followed = _followed(stepper)
+        # Without a name it warns of a first derivative that is not the method's usual one.
+        usual = None if followed == stepper.derivatives[0] else followed
+        return stepper.way(self.through or usual)
 
     def settings(self) -> dict[str, Any]:
         stepper = self.source or self.explainer
         followed = _followed(stepper)
-        if stepper.derivatives[:1] != type(stepper).derivatives[:1]:
-            followed = stepper.derivatives[0]
-        return ({} if followed is None else {"through": followed}) | super().settings()
+        exact = followed == next(iter(type(stepper).derivatives), None)
+        return ({} if exact else {"through": followed}) | super().settings()
 
 
 def _followed(stepper: Explainer) -> str | None:
-    """The derivative that is followed instead of the first one, see `through`."""
-    others = stepper.derivatives[1:]
-    return others[0] if others and stepper.derivatives[0] == STEIN else None
+    """The derivative that is followed unless `through` says otherwise."""
+    ways = [way for way in stepper.derivatives if way != STEIN] or stepper.derivatives
+    return next(iter(ways), None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

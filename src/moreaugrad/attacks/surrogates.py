@@ -25,7 +25,7 @@ from moreaugrad.score.inputs import Layout
 from moreaugrad.settings import expect
 
 RIVALS = 3
-"""As many times k entries are compared with the k largest ones of the clean map."""
+"""The k largest entries of the clean map are compared with so many times k of the attacked one."""
 Settings = Mapping[str, Any]
 """Those of a metric, spelt out."""
 Surrogate = Callable[[Tensor, Layout, Settings], Goal]
@@ -56,19 +56,20 @@ class _OfPixels(Goal):
 class _Overlap(_OfPixels):
     """sum over K of |A_i| / sum of the RIVALS k largest |A_i|, with the k entries K.
 
-    inside: K, the largest entries of the clean map. Smaller entries than those below do not decide
-    which are the largest k: steps that also make these grow lose less of the overlap.
+    inside: K, the largest entries of the clean map. Entries that are too small to be among the k
+    largest do not count: steps that also made these grow would lose less overlap.
     """
 
     inside: Tensor
 
     def _of(self, pixels: Tensor) -> Tensor:
         magnitude = pixels.abs().flatten(1)
-        counts = (RIVALS * self.inside.sum(1)).clamp(max=magnitude.shape[1])
-        rivals = magnitude.topk(int(counts.max())).values
-        places = torch.arange(rivals.shape[1], device=rivals.device)
-        below = (rivals * (places < counts[:, None])).sum(1)
-        return (self.inside * magnitude).sum(1) / below
+        counts = (RIVALS * self.inside.sum(1)).clamp(1, magnitude.shape[1]).long()
+        largest_first = magnitude.detach().topk(int(counts.max())).values
+        least = largest_first.gather(1, counts[:, None] - 1)
+        # All entries are summed, so that no sum depends on the other samples.
+        rivals = torch.where(magnitude >= least, magnitude, 0.0).sum(1)
+        return (self.inside * magnitude).sum(1) / rivals
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,7 +24,8 @@ from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import tensor_name
 from moreaugrad.runs.directory import problem
 from moreaugrad.runs.engine import Files, Observer
-from moreaugrad.runs.maps.methods import BudgetedAttack, Method, plain_settings
+from moreaugrad.runs.maps.attacks import BudgetedAttack
+from moreaugrad.runs.maps.methods import Method, plain_settings
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record
 from moreaugrad.runs.maps.setup import Setup
 from moreaugrad.runs.plans.explain import ExplainPlan

@@ -18,15 +18,8 @@ from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import COMPARED
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.aims import aimed
-from moreaugrad.runs.maps.methods import (
-    BudgetedAttack,
-    Method,
-    attack_settings,
-    attacks_on,
-    check_settings,
-    made,
-    swept,
-)
+from moreaugrad.runs.maps.attacks import BudgetedAttack, attack_settings, attacks_on
+from moreaugrad.runs.maps.methods import Method, check_settings, made, swept
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, RunMetric, make_metric, metric_settings
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import ComparisonPlan, EvaluatePlan, ExplainPlan
