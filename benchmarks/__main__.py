@@ -46,6 +46,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "calibration-vit-gelu": _part("calibration", network="vit-gelu"),
     "calibration-vit-relu": _part("calibration", network="vit-relu"),
     "calibration-kws": _part("calibration", network="kws"),
+    "calibration-kws-curved": _part("calibration", network="kws-curved"),
     "calibration-bytes": _part("calibration", network="bytes"),
     **{
         f"matched-{network}": _part("matched", network=network)

@@ -213,8 +213,8 @@ def families(given: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
 def attacks(network: Network, at_equal_error: bool = False) -> Settings:
     """The exact derivative where a method has one, a transfer of the gradient's steps and one of
     SmoothGrad's at the same noise level, and a search; at equal error those on the largest entries
-    alone, and Stein's identity. SmoothGrad's steps do more to maps of Sparse MoreauGrad on softplus
-    ResNet-20 than its own: .49 of the largest entries are left, and .54.
+    alone, and Stein's identity. In a trial SmoothGrad's steps did more to maps of Sparse MoreauGrad
+    than its own.
 
     A network with kinks is attacked by the same method on its surrogate, which costs most; on SSIM
     by the transfer alone. In trials of four images with few noise samples that was the stronger one

@@ -189,7 +189,7 @@ def differences(found: Mapping[str, Measured], questions: Mapping[str, tuple[str
     return Table(
         caption=f"Differences on the same images; intervals hold together at 95 % "
         f"({100 * confidence:.2f} % each, Bonferroni).",
-        header=["what it adds", "method", "less", FEW, AOPC], rows=lines,
+        header=["question", "method", "minus", FEW, AOPC], rows=lines,
     )  # fmt: skip
 
 

@@ -91,3 +91,8 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     y = torch.tensor(seconds, dtype=torch.float64).log()
     x = x - x.mean()
     return ((x * y).sum() / x.square().sum()).item()
+
+
+def times_as_fast(seconds: Tensor, base: int, column: int, chosen: Tensor) -> float:
+    """The median over some rounds of the seconds `[rounds, ways]` of one way over another's."""
+    return float((seconds[chosen, base] / seconds[chosen, column]).median())

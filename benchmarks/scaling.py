@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.command import moreaugrad, started
 from benchmarks.context import Context
-from benchmarks.measures import interval
+from benchmarks.measures import interval, times_as_fast
 from benchmarks.results import Result, Table
 from benchmarks.subjects import data_folder
 from benchmarks.timing import timed
@@ -34,7 +34,7 @@ def run(context: Context) -> Result:
         print("  " + " ".join(f"{each:.1f}" for each in seconds[turn].tolist()), flush=True)
     rows: list[list[object]] = []
     for column, name in enumerate(ways):
-        faster = partial(_faster, seconds, column)
+        faster = partial(times_as_fast, seconds, 0, column)
         ends = interval(faster, rounds)
         rows.append([
             name, float(seconds[:, column].median()), round(faster(torch.arange(rounds)), 3),
@@ -70,9 +70,5 @@ def _command(out: Path, images: int) -> list[str]:
 
 def _two_commands(*command: str) -> None:
     both = [started(*command) for _ in range(2)]
-    if any(process.wait() for process in both):
+    if any([process.wait() for process in both]):  # noqa: C419  both have to end
         raise RuntimeError("a command failed")
-
-
-def _faster(seconds: torch.Tensor, column: int, chosen: torch.Tensor) -> float:
-    return float((seconds[chosen, 0] / seconds[chosen, column]).median())

@@ -16,7 +16,7 @@ import torch
 from torch import multiprocessing
 
 from benchmarks.context import Context
-from benchmarks.measures import interval
+from benchmarks.measures import interval, times_as_fast
 from benchmarks.results import Result, Table
 from moreaugrad.runs.network import computing
 from moreaugrad.runs.plans.common import CELLS
@@ -79,7 +79,7 @@ def run(context: Context) -> Result:
             found: dict[str, object] = {"seconds a step": median}
             cells: list[object] = ["–"] * 4
             for base, other in enumerate(list(seconds)[:column]):
-                faster = partial(_faster, each, base, column)
+                faster = partial(times_as_fast, each, base, column)
                 ratio = round(faster(torch.arange(rounds)), 3)
                 low, high = interval(faster, rounds)
                 cells[2 * base : 2 * base + 2] = [ratio, f"{low:.2f} to {high:.2f}"]
@@ -153,7 +153,3 @@ def _steps(training: TrainRun, turn: int, team: Processes) -> float:
                 training.trainer.step(pieces, count=plan.batch, step=turn * STEPS + number)
     team.wait()
     return (clock(device) - began) / STEPS
-
-
-def _faster(each: torch.Tensor, base: int, column: int, chosen: torch.Tensor) -> float:
-    return float((each[chosen, base] / each[chosen, column]).median())

@@ -100,9 +100,9 @@ def test_a_process_that_dies_fails_the_others_and_the_next_start_completes(
     )  # fmt: skip
     ended(first, errors, -9)
     ended(second, errors, 2)
-    told = " ".join(errors.read_text(encoding="utf-8").split())
-    assert "another process of this run has stopped" in told
-    assert "Traceback" not in told
+    message = " ".join(errors.read_text(encoding="utf-8").split())
+    assert "another process of this run has stopped" in message
+    assert "Traceback" not in message
     assert len((out / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 1
     run_shared(words(out, "--ddp"), errors)
     assert close(two, out)
@@ -156,7 +156,7 @@ def test_gradients_of_all_pieces_are_averaged_once_a_round(
     weights = []
     for wrap in (False, True):
         net = tiny_models.normalised().module.requires_grad_(True)
-        model = averaged(net, x, Processes()) if wrap else net
+        model = averaged(net, x, Processes(), 0)[0] if wrap else net
         if isinstance(model, DistributedDataParallel):
             model.register_comm_hook(None, averages)
         optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -177,11 +177,20 @@ def test_gradients_of_all_pieces_are_averaged_once_a_round(
 def test_only_weights_without_a_gradient_are_frozen(group: None) -> None:
     net = tiny_models.helped().module.requires_grad_(True)
     state = torch.get_rng_state()
-    averaged(net, torch.zeros(2, 3, 16, 16), Processes())
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    _, named = averaged(net, torch.ones(2, 3, 16, 16), Processes(), 0)
     frozen = [name for name, weight in net.named_parameters() if not weight.requires_grad]
-    assert frozen == ["helper.weight", "helper.bias"]
+    assert frozen == named == ["helper.weight", "helper.bias"]
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert not net.training
+
+
+def test_processes_that_use_other_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = tiny_models.helped().module.requires_grad_(True)
+    monkeypatch.setattr(Processes, "gather", lambda _, own: [own, []])
+    with pytest.raises(ValueError, match=r"ddp: .*same weights"):
+        averaged(net, torch.zeros(2, 3, 16, 16), Processes(), 0)
 
 
 @pytest.mark.parametrize(("others", "expected"), [(["b"], True), (["a"], False), ([None], False)])

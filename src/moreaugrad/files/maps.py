@@ -16,7 +16,7 @@ from moreaugrad.files.foreign import parsing, regular_file
 
 Parts = dict[str, Tensor]
 """Tensors of a map, by what they are of it."""
-HALF, SCALE = "float16", "scale"
+HALF, SPARSE, SCALE = "float16", "sparse", "scale"
 POSITIONS, VALUES, SHAPE = "positions", "values", "shape"
 TOP = 15
 """A map is scaled to a maximum below 2^TOP, so that float16 holds what is 2^29 times smaller."""
@@ -115,6 +115,6 @@ def _from_sparse(parts: Mapping[str, Tensor]) -> Tensor:
 
 
 FORMS: Mapping[str, Callable[[Tensor], tuple[Parts, dict[str, Any]]]] = {
-    "float16": _float16,
-    "sparse": _sparse,
+    HALF: _float16,
+    SPARSE: _sparse,
 }

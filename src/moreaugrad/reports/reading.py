@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from moreaugrad.attacks.catalogue import ATTACKS, CLEAN, aim
-from moreaugrad.files.maps import read_maps
+from moreaugrad.files.maps import SPARSE, read_maps
 from moreaugrad.files.units import Record, Units
 from moreaugrad.metrics import METRICS, Metric
 from moreaugrad.reports.folder import (
@@ -207,16 +207,17 @@ def stored_words(form: str | None, records: Iterable[Record]) -> str:
     every = [record["stored"] for record in records if "stored" in record]
     if form is None or not every:
         return ""
-    in_full: int = sum(one["as"] != form for one in every)
-    if form == "sparse":
-        found, why = "as their entries that are not zero, exactly", "which is smaller"
+    exact: int = sum(one["as"] != form for one in every)
+    if form == SPARSE:
+        found, why = "as their entries that are not zero, without loss", "would take more bytes"
     else:
         error = max(one.get("error", 0.0) for one in every)
         found = f"as {form}: relative error at most {_rounded_up(error)}"
-        why = f"for which {form} is not precise enough or not smaller"
-    if in_full == len(every):
-        return f"maps are stored in full, {why}"
-    rest = f"; {in_full} of {len(every)} in full, {why}" if in_full else ""
+        why = "would lose more than rounding, or take as many bytes"
+    because = f"because {form} {why}"
+    if exact == len(every):
+        return f"maps are stored exactly, {because}"
+    rest = f"; {exact} of {len(every)} are stored exactly, {because}" if exact else ""
     return f"maps are stored {found}{rest}"
 
 

@@ -280,10 +280,10 @@ def _background(record: Record) -> dict[str, str]:
         f"{number(record['epsilon'] or 0)} (root mean square {number(record['rms'])} of values in "
         f"0 to 1), keep the class, and aim at the overlap of the largest {_top(record)} of the "
         f"entries: {record['steps']} step{'s' * (record['steps'] != 1)} by the map's "
-        "own derivative, as many by that of SmoothGrad at the same noise level, and twice as many "
-        "by that of the simple gradient; for each image the worst counts. Stronger attacks find "
-        "more, so this is no certificate. An image on which all failed is counted as failed and is "
-        "in no mean.",
+        "own derivative, as many by that of SmoothGrad (at the map's noise level, if it has one), "
+        "and twice as many by that of the simple gradient; for each image the worst counts. "
+        "Stronger attacks find more, so this is no certificate. An image on which all failed is "
+        "counted as failed and is in no mean.",
         "What could change the answer": "More images and time (--images 50 --time 2h) tell more "
         "candidates apart; so may another size of the attacks (--rms), other noise levels "
         "(--sigmas) and sparsities (--sparsities), and more evaluations a map (--noise-samples, "

@@ -19,7 +19,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
-"""How long a process waits for the others; one that dies is noticed at once."""
+"""How long a process waits for the others; one that dies is noticed at once by gloo."""
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from operator import add
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed import get_world_size
 from torch.nn.parallel import DistributedDataParallel
 from torch.random import fork_rng
 
@@ -119,7 +118,7 @@ class Trainer:
         autocast = torch.autocast(self._device.type, dtype=self.amp, enabled=self.amp is not None)
         ddp = self._ddp
         # DDP averages over the processes, which may have unequal parts of the batch.
-        each = count if ddp is None else count / get_world_size(ddp.process_group)
+        each = count if ddp is None else count / ddp.process_group.size()
         held: list[Tensor] = []
         tallies: list[Tensor] = []
         used: list[Tensor] = []

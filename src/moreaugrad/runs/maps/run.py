@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.data.dataset import Chosen
+from moreaugrad.files.maps import SPARSE
 from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.reports import page_files
 from moreaugrad.reports.folder import (
@@ -318,5 +319,5 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             kept = setup.kept_bytes(next(iter(timed.values()))[0][0])
         return Estimate.of(
             len(self.inputs.chosen), costs, self.network.device, kept,
-            at_most=self.plan.maps_as == "sparse",
+            at_most=self.plan.maps_as == SPARSE,
         )  # fmt: skip

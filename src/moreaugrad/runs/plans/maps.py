@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.quality import QUALITIES, is_level
+from moreaugrad.files.maps import HALF, SPARSE
 from moreaugrad.metrics import METRICS
 from moreaugrad.registry import Registry, choose, labelled
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan
@@ -24,7 +25,7 @@ OF_LABEL = "label"
 """As a target: the data set's class instead of the prediction."""
 EXPORTS = ("npy", "csv")
 EXACT = "exact"
-STORED = (EXACT, "float16", "sparse")
+STORED = (EXACT, HALF, SPARSE)
 """Forms in which a run stores its maps."""
 LIMITED = ("rho", "eta", "sigma")
 """Settings whose value 0 a sweep shows as a limit."""

@@ -201,8 +201,8 @@ class TrainPlan(Plan):
     loss: one of `training.LOSSES`. model: has to be named, but for cells, which are learnt by the
     built-in network. seed: of the order, the augmentation, the split, fresh weights and whatever
     protocols draw. amp: the type of the passes where it is safe, or None. measured: on how many
-    images at most, spread evenly, Gini and robustness are measured. ddp: of one process alone it
-    changes nothing.
+    images at most, spread evenly, Gini and robustness are measured. ddp: has no effect with one
+    process.
     """
 
     GROUP: ClassVar[str] = "Optimisation"

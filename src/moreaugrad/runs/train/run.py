@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moreaugrad.files.atomic import remove_files
+from moreaugrad.files.foreign import some
 from moreaugrad.files.tensors import read_tensors, write_tensors
 from moreaugrad.files.units import Record
 from moreaugrad.models.loading import FILE as MODEL
@@ -25,8 +26,8 @@ from moreaugrad.reports.studies import LOG, RESULTS, STUDY_FILES, Findings
 from moreaugrad.runs.directory import RunDirectory, json_text, versions
 from moreaugrad.runs.engine import Files, Observer, Run
 from moreaugrad.runs.plans.train import TrainPlan
-from moreaugrad.runs.processes import Processes, connected
-from moreaugrad.runs.train.averaging import averaged
+from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.train.averaging import averaged, averaging
 from moreaugrad.runs.train.measure import (
     MEANING,
     card_text,
@@ -84,7 +85,10 @@ class TrainRun(Run[TrainPlan]):
         if plan.ddp and self.processes.size > 1:
             assert plan.augment.size is not None
             x = torch.zeros(2, 3, plan.augment.size, plan.augment.size, device=self.network.device)
-            module = averaged(module, x, self.processes)
+            module, unused = averaged(module, x, self.processes, plan.seed)
+            if unused:
+                lost = f"ddp: the output does not depend on {some(unused)}, which stay as they are"
+                self.notes = [*self.notes, lost]
         elif plan.ddp:
             self.notes = [*self.notes, ALONE]
         self.trainer = Trainer(
@@ -153,7 +157,7 @@ class TrainRun(Run[TrainPlan]):
             for group in prepared.optimiser.param_groups:
                 group["lr"] = plan.optimiser.lr * rate(step, prepared.steps)
             try:
-                with connected(computing=True):
+                with averaging():
                     tally += self.trainer.step(pieces, count=plan.batch, step=step)
             except FloatingPointError as error:
                 raise self._diverged(error, epoch, number, directory) from error
