@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from moreaugrad.metrics.maps import AS_IS, Floats, by_sample, check, inner, ranks
@@ -155,19 +155,23 @@ class Window(metaclass=Documented):
     def mean(self, values: Floats) -> Floats:
         mode = BORDERS[self.border]
         if self.sigma is None:
-            found = ndimage.uniform_filter(values, self.size, mode=mode)
+            found = scipy.ndimage.uniform_filter(values, self.size, mode=mode)
         else:
-            found = ndimage.gaussian_filter(values, self.sigma, mode=mode, radius=self.size // 2)
+            found = scipy.ndimage.gaussian_filter(
+                values, self.sigma, mode=mode, radius=self.size // 2
+            )
         return np.asarray(found)
 
     def matrix(self, size: int) -> Floats:
         """W such that W v is the mean along an axis of that size, as `inner(mean(v))`."""
         mode, unit = BORDERS[self.border], np.eye(size)
         if self.sigma is None:
-            found = ndimage.uniform_filter1d(unit, self.size, axis=0, mode=mode)
+            found = scipy.ndimage.uniform_filter1d(unit, self.size, axis=0, mode=mode)
         else:
             radius = self.size // 2
-            found = ndimage.gaussian_filter1d(unit, self.sigma, axis=0, mode=mode, radius=radius)
+            found = scipy.ndimage.gaussian_filter1d(
+                unit, self.sigma, axis=0, mode=mode, radius=radius
+            )
         edge = self.size // 2
         return np.asarray(found[edge:-edge] if self.cropped else found)
 
@@ -252,5 +256,5 @@ def _local(a: Floats, b: Floats, span: float, window: Window) -> Floats:
 def _touched(a: Floats, b: Floats, window: Window) -> NDArray[np.bool_]:
     """Whether either map has a non-zero entry in each window."""
     filled = (a != 0) | (b != 0)
-    near = ndimage.maximum_filter(filled, window.size, mode=BORDERS[window.border])
+    near = scipy.ndimage.maximum_filter(filled, window.size, mode=BORDERS[window.border])
     return np.asarray(window.inner(near), dtype=bool)

@@ -320,9 +320,10 @@ def pulled_back(
         (slope,) = torch.autograd.grad(values.sum(), leaf, materialize_grads=True)
     size = magnitude(slope)
     unit = (slope / per_sample(size, slope)).to(outputs.dtype)
-    # A sum: for a gradient of the outputs torch loads its symbolic shapes, which takes .4 s.
-    # It takes a mixture of inputs, which its annotation does not know.
-    found = torch.autograd.grad((outputs * unit).sum(), inputs, allow_unused=True)  # type: ignore[arg-type]
+    with torch.enable_grad():  # of a sum: for other outputs torch loads its symbolic shapes, .4 s
+        total = (outputs * unit).sum()
+    # torch takes a mixture of inputs, which its annotation does not know.
+    found = torch.autograd.grad(total, inputs, allow_unused=True)  # type: ignore[arg-type]
     return values.detach(), tuple(
         None if g is None else raised(g) * per_sample(size, raised(g)) for g in found
     )
