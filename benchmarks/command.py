@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from benchmarks.machine import ROOT
 from benchmarks.subjects import VARIABLE, data_folder
@@ -29,3 +30,15 @@ def started(
     paths = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), *models])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stdout)
+
+
+def on_cifar(out: Path, method: str, *, split: str, images: int, block: int) -> list[str]:
+    """The arguments of a run of `evaluate` without attacks: a ResNet-20 on images of CIFAR-10."""
+    data = data_folder()
+    return [
+        "evaluate", "--data", str(data / "cifar10-jpeg.zip"), "--split", split,
+        "--images", str(images), "--block", str(block), "--maps", "0",
+        "--model", "benchmarks.cifar_resnet:resnet20",
+        "--weights", str(data / "models" / "resnet20-cifar10.safetensors"),
+        "--methods", method, "--metrics", "gini", "--device", "cpu", "-q", "--out", str(out),
+    ]  # fmt: skip

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.command import started
+from benchmarks.command import on_cifar, started
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
-from benchmarks.subjects import data_folder
 
 IMAGES, QUICK = 10_000, 256
 PARTS = 3
@@ -37,7 +36,7 @@ def run(context: Context) -> Result:
     units = -(-images // block)
     with tempfile.TemporaryDirectory() as name:
         out = Path(name).resolve() / "out"  # one name: configurations hold paths
-        command = _command(out, images, block)
+        command = on_cifar(out, "simple-gradient", split="train", images=images, block=block)
         looks = _watched(started(*command), out, units)
         expected = _kept(out)
         kills = [units * part // PARTS for part in range(1, PARTS)]
@@ -79,18 +78,6 @@ def run(context: Context) -> Result:
             "images a second: of the maps, after all images have been read and classified",
         ],
     )  # fmt: skip
-
-
-def _command(out: Path, images: int, block: int) -> list[str]:
-    data = data_folder()
-    return [
-        "evaluate", "--data", str(data / "cifar10-jpeg.zip"), "--split", "train",
-        "--images", str(images), "--block", str(block), "--maps", "0",
-        "--model", "benchmarks.cifar_resnet:resnet20",
-        "--weights", str(data / "models" / "resnet20-cifar10.safetensors"),
-        "--methods", "simple-gradient", "--metrics", "gini", "--device", "cpu", "-q",
-        "--out", str(out),
-    ]  # fmt: skip
 
 
 def _watched(

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.command import moreaugrad, started
+from benchmarks.command import moreaugrad, on_cifar, started
 from benchmarks.context import Context
 from benchmarks.measures import interval, times_as_fast
 from benchmarks.results import Result, Table
-from benchmarks.subjects import data_folder
 from benchmarks.timing import timed
 
 IMAGES, QUICK, ROUNDS = 1024, 32, 5
@@ -29,7 +28,13 @@ def run(context: Context) -> Result:
     for turn in range(rounds):
         for column, way in enumerate(ways.values()):
             with tempfile.TemporaryDirectory() as folder:
-                command = _command(Path(folder).resolve() / "out", images)
+                command = on_cifar(
+                    Path(folder).resolve() / "out",
+                    "smoothgrad",
+                    split="test",
+                    images=images,
+                    block=BLOCK,
+                )
                 seconds[turn, column] = timed(lambda: way(*command))  # noqa: B023
         print("  " + " ".join(f"{each:.1f}" for each in seconds[turn].tolist()), flush=True)
     rows: list[list[object]] = []
@@ -54,18 +59,6 @@ def run(context: Context) -> Result:
         ],
         notes=["medians of rounds in turns, and bootstrap intervals of their ratios"],
     )
-
-
-def _command(out: Path, images: int) -> list[str]:
-    data = data_folder()
-    return [
-        "evaluate", "--data", str(data / "cifar10-jpeg.zip"), "--split", "test",
-        "--images", str(images), "--block", str(BLOCK), "--maps", "0",
-        "--model", "benchmarks.cifar_resnet:resnet20",
-        "--weights", str(data / "models" / "resnet20-cifar10.safetensors"),
-        "--methods", "smoothgrad", "--metrics", "gini", "--device", "cpu", "-q",
-        "--out", str(out),
-    ]  # fmt: skip
 
 
 def _two_commands(*command: str) -> None:

@@ -23,8 +23,8 @@ Options = Mapping[str, str]
 def python_call(method: str, settings: Settings, target: object = None) -> str:
     """An expression of `mg`, `model` and `x`."""
     own = "".join(f", {name}={value!r}" for name, value in settings.items())
-    chosen = "" if target is None else f"target={target}"
-    return f"mg.build({method!r}, model{own}).explain({', '.join(filter(None, ('x', chosen)))})"
+    chosen = "" if target is None else f", target={target}"
+    return f"mg.build({method!r}, model{own}).explain(x{chosen})"
 
 
 def command(images: Sequence[str], options: Options, method: str, settings: Settings) -> str:
