@@ -46,7 +46,6 @@ MADE: dict[str, Callable[[], str]] = {
     ),
     "<!-- metrics -->": metrics_table,
     "<!-- measurements -->": measurements,
-    "<!-- study resnet20-softplus -->": partial(study_table, "resnet20-softplus"),
     "<!-- study resnet20 -->": partial(study_table, "resnet20"),
 }
 
