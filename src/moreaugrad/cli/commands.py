@@ -77,7 +77,7 @@ class Command:
     adapt: str = ""
     named: bool = False
     without: tuple[str, ...] = ()
-    """Options of `CommonOptions` that it does not have."""
+    """Options of `CommonOptions` that it does not have, apart from those of runs and previews."""
     previews: bool = False
     """Whether it makes maps to look at first, and a folder of its own."""
 
@@ -87,7 +87,8 @@ class Command:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        return self.without if self.previews else (*self.without, "yes")
+        asks, runs = () if self.previews else ("yes",), OF_RUNS if self.call else ()
+        return (*self.without, *asks, *runs)
 
     def options(self) -> list[Option]:
         """Those of its plan, and the common ones that it has."""
@@ -96,6 +97,10 @@ class Command:
         if self.previews:
             found = [replace(o, default=FOLDER) if o.name == "--out" else o for o in found]
         return found
+
+
+OF_RUNS = ("config", "trust", "dry_run", "shard")
+"""Common options that need a run of a plan."""
 
 
 def loaded(name: str) -> Any:
@@ -224,26 +229,26 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         help="Write synthetic cells of ten classes as a folder of images, with ground truth maps.",
         more="moreaugrad data cells --images 4096 --test-images 1024 --size 64 --out cells\n\n"
         "Interrupted and started again, it resumes.",
-        without=("overwrite", "open", "config", "trust", "dry_run", "shard"),
+        without=("overwrite", "open"),
     ),
     "bench": Command(
         plan=f"{_PLANS}bench:BenchPlan", call=f"{_CALLS}bench",
         help="Measure speed and memory of each method on this machine, next to Captum's.",
         more="moreaugrad bench --model torchvision:resnet50 --random-weights --device cuda --out "
         "speed\n\nWrites bench.json and bench.md. Inputs are noise unless there are images.",
-        without=("open", "config", "trust", "dry_run", "shard"),
+        without=("open",),
     ),
     "serve": Command(
         plan=f"{_PLANS}serve:ServePlan", call="moreaugrad.cli.serving:serve",
         help="Explore maps live in the browser: they are refined while you change the settings.",
         more="moreaugrad serve photos/ --model torchvision:squeezenet1_0\n\nWithout images, drop "
         "or paste one in the page.",
-        without=("out", "overwrite", "config", "trust", "dry_run", "json", "shard"),
+        without=("out", "overwrite", "json"),
     ),
     "methods": Command(
         plan="moreaugrad.cli.methods:MethodsPlan", call="moreaugrad.cli.methods:list_methods",
         help="List the methods with their settings, or explain the settings of one.", more="",
-        without=("out", "overwrite", "open", "config", "trust", "dry_run", "quiet", "shard"),
+        without=("out", "overwrite", "open", "quiet"),
     ),
     "completion": Command(
         plan="moreaugrad.cli.completion:CompletionPlan",
@@ -251,14 +256,13 @@ EVERY: Mapping[str, Command] = COMMANDS | {
         help="Print a script that lets a shell complete commands, options, methods and attacks.",
         more='eval "$(moreaugrad completion bash)"      # in ~/.bashrc; zsh likewise\n\n'
         "moreaugrad completion fish > ~/.config/fish/completions/moreaugrad.fish",
-        without=("out", "overwrite", "open", "config", "trust", "dry_run", "json", "quiet",
-                 "shard"),
+        without=("out", "overwrite", "open", "json", "quiet"),
     ),
     "demo": Command(
         plan=f"{_CALLS}_Demo", call=f"{_CALLS}demo",
         help="Explain synthetic cells by the built-in networks, offline, and score the maps.",
         more="The ground truth of each cell is known. Takes about a minute.",
-        without=("out", "overwrite", "config", "trust", "dry_run", "quiet", "shard"),
+        without=("out", "overwrite", "quiet"),
     ),
 }  # fmt: skip
 """With those that make no run of a plan."""
