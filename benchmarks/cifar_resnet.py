@@ -11,6 +11,7 @@ Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 201
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -24,6 +25,10 @@ SMOOTH_WEIGHTS = Path(__file__).parent / "weights" / "resnet20-softplus-cifar10.
 
 LABELS = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+IMAGENETTE = (
+    "tench", "English springer", "cassette player", "chain saw", "church", "French horn",
+    "garbage truck", "gas pump", "golf ball", "parachute",
 )  # fmt: skip
 PREPROCESS = Preprocess(resize=32, crop=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -49,12 +54,15 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """`[B, 3, 32, 32]` to ten logits; `blocks` in each of three stages, 6 * blocks + 2 layers."""
+    """`[B, 3, 32, 32]` to ten logits; `blocks` in each of three stages, 6 * blocks + 2 layers.
 
-    def __init__(self, blocks: int, activation: Activation = F.relu) -> None:
+    stride: of the first layer, 2 for images of 64 pixels.
+    """
+
+    def __init__(self, blocks: int, activation: Activation = F.relu, stride: int = 1) -> None:
         super().__init__()
         self.activation = activation
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(3, 16, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = self._stage(blocks, 16, 16)
         self.layer2 = self._stage(blocks, 16, 32)
@@ -79,6 +87,14 @@ def resnet20() -> LoadedModel:
 
 def resnet56() -> LoadedModel:
     return LoadedModel(module=ResNet(9), preprocess=PREPROCESS, labels=LABELS)
+
+
+def resnet20_imagenette() -> LoadedModel:
+    """Without weights, for Imagenette at 64 pixels."""
+    return LoadedModel(
+        module=ResNet(3, stride=2), preprocess=replace(PREPROCESS, resize=64, crop=64),
+        labels=IMAGENETTE,
+    )  # fmt: skip
 
 
 def resnet20_softplus() -> LoadedModel:
