@@ -208,7 +208,7 @@ def interactions(
 
 
 def interactions_budget(explainer: Explainer, most: int) -> int:
-    """The most evaluations of one sample by `interactions` of an explainer."""
+    """The most evaluations of one sample by `interactions` of so many of an explainer's entries."""
     score = explainer._score
     own = _evaluations(most, score.samples if score.sigma else None)
     return own + explainer._choices()

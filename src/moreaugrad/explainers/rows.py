@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers.batch import ExplainedBatch, as_tuple
-from moreaugrad.explainers.interactions import Interactions
 from moreaugrad.files.units import Record, flat
 
 
@@ -34,31 +33,6 @@ def map_record(batch: ExplainedBatch, row: int) -> Record:
         **figures,
         **_certain(batch.select(torch.tensor([row]))),
         **({"details": details} if details else {}),
-    }
-
-
-def pairs_record(found: Interactions, row: int) -> Record:
-    """The interactions of one sample: how they came about, and all pairs that are not zero, the
-    strongest first."""
-    status, count = found.status[row], found.index.shape[1]
-    every = found.strongest(count**2, row)
-    return {
-        "status": status.value,
-        "ok": status.ok,
-        "failed": status.failed,
-        **({} if status.ok else {"message": status.message, "remedy": status.remedy}),
-        "evaluations": int(found.evaluations[row]),
-        "entries": int((found.index[row] >= 0).sum()),
-        "pairs": [
-            {
-                "first": pair.first,
-                "second": pair.second,
-                "value": pair.value,
-                "error": pair.error if math.isfinite(pair.error) else None,
-            }
-            for pair in every
-            if math.isfinite(pair.value)
-        ],
     }
 
 

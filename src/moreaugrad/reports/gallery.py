@@ -188,7 +188,7 @@ class _Gallery:
         fits = pixels is not None and values.shape[-2:] == pixels.shape[:2]
         z_scores = self.run.map(record, "z_scores") if self.style.certain is not None else None
         views = draw(values, pixels if fits else None, self.style, z_scores)
-        if "interactions" in record and fits:
+        if "interactions" in record and pixels is not None and fits:
             from moreaugrad.pictures.pairs import pair_views
 
             views |= pair_views(record, pixels, self.style)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.hessian_entries import PIXEL
-from moreaugrad.explainers.interactions import interactions, interactions_budget
-from moreaugrad.explainers.rows import pairs_record
+from moreaugrad.explainers.interactions import (
+    Interactions,
+    interactions,
+    interactions_budget,
+)
 from moreaugrad.files.units import Record
-from moreaugrad.runs.directory import line, problem
+from moreaugrad.runs.directory import line, number, problem
 from moreaugrad.runs.maps.methods import Method
 
 WITHOUT = "without interactions"
@@ -60,6 +64,31 @@ def _why(error: Exception) -> str:
         return problem(error)
     except MemoryError as short:
         return line(short)
+
+
+def pairs_record(found: Interactions, row: int) -> Record:
+    """The interactions of one sample: how they came about, and all pairs that are not zero, the
+    strongest first."""
+    status, count = found.status[row], found.index.shape[1]
+    every = found.strongest(count**2, row)
+    return {
+        "status": status.value,
+        "ok": status.ok,
+        "failed": status.failed,
+        **({} if status.ok else {"message": status.message, "remedy": status.remedy}),
+        "evaluations": int(found.evaluations[row]),
+        "entries": int((found.index[row] >= 0).sum()),
+        "pairs": [
+            {
+                "first": pair.first,
+                "second": pair.second,
+                "value": pair.value,
+                "error": number(pair.error),
+            }
+            for pair in every
+            if math.isfinite(pair.value)
+        ],
+    }
 
 
 def no_pairs(record: Record) -> str:
