@@ -1,5 +1,6 @@
 """Second derivatives on the support of sparse maps: known Hessians, a literal loop, calibration."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from scipy.stats import chi
 from torch import Tensor, nn
 
 import moreaugrad as mg
+from moreaugrad.explainers.interactions import interactions_budget
+from moreaugrad.runs.maps.interactions import pairs_record
 from moreaugrad.solvers.solution import Status
 from toys import network, normal
 
@@ -298,6 +301,36 @@ def test_entries_of_a_map_that_is_not_finite_are_not_to_be_used() -> None:
     maps[1, 0] = torch.nan
     status = mg.interactions(mg.Score(SMOOTH, kind="probability"), replace(found, maps=maps)).status
     assert status == (Status.DIRECT, Status.NON_FINITE, Status.DIRECT)
+
+
+@pytest.mark.parametrize(
+    "explainer",
+    [
+        mg.SimpleGradient(SMOOTH),
+        mg.SmoothGrad(SMOOTH, samples=8),
+        mg.SmoothGrad(SMOOTH, samples=8, sigma="auto"),
+        mg.SparseMoreauGrad(SMOOTH, samples=8),
+        mg.SparseMoreauGrad(SMOOTH, sigma=0),
+    ],
+    ids=repr,
+)
+def test_the_budget_is_what_is_taken(explainer: mg.Explainer) -> None:
+    """All entries are there, and the noise samples are the explainer's own."""
+    found = mg.interactions(explainer, sparse(SMOOTH, keep=1.0), most=3)
+    assert found.evaluations.tolist() == [interactions_budget(explainer, 3)] * 3
+
+
+def test_a_record_is_of_all_pairs_that_are_finite() -> None:
+    found = mg.interactions(absolute(SMOOTH, 0.2), sparse(SMOOTH), samples=4)
+    found.values[1, 0, 1] = found.values[1, 1, 0] = torch.inf
+    found.error[1, 0, 2] = found.error[1, 2, 0] = torch.nan
+    first, second = (pairs_record(found, row) for row in (0, 1))
+    assert [pair["value"] for pair in first["pairs"]] == [p.value for p in found.strongest(9)]
+    assert [pair["error"] for pair in first["pairs"]] == [p.error for p in found.strongest(9)]
+    assert len(first["pairs"]) == 3
+    assert len(second["pairs"]) == 2
+    assert [pair["error"] for pair in second["pairs"]].count(None) == 1
+    json.dumps([first, second], allow_nan=False)
 
 
 def test_bad_input() -> None:

@@ -96,10 +96,11 @@ def records(out: str, method: str = "sparse-moreaugrad") -> list[dict[str, Any]]
     return [record["map"] for record in found.records if record["method"] == method]
 
 
-def test_previews_leave_the_final_folder_as_it_is_without_them() -> None:
-    explained("plain")
+@pytest.mark.parametrize("interactions", [None, 2])
+def test_previews_leave_the_final_folder_as_it_is_without_them(interactions: int | None) -> None:
+    explained("plain", interactions=interactions)
     watch = Looking()
-    assert explained("looked-at", watch).complete
+    assert explained("looked-at", watch, interactions=interactions).complete
     assert contents("plain") == contents("looked-at")
     assert times("plain") == times("looked-at")
     assert len(watch.pages) == 1

@@ -40,11 +40,15 @@ def print_summary(outcome: Outcome) -> None:
         console.print(table.read_text(encoding="utf-8"), markup=False, soft_wrap=True)
     reports = outcome.run.command == "report"
     if outcome.failures and not reports:
+        from moreaugrad.runs.maps.interactions import WITHOUT
+
         unread = sum(not failure.method for failure in outcome.failures)
-        lost = len(outcome.failures) - unread
+        lacking = sum(failure.kind == WITHOUT for failure in outcome.failures)
+        lost = len(outcome.failures) - unread - lacking
         kind = getattr(outcome.run.plan, "kind", "")
         what = {"texts": "text", "arrays": "input"}.get(kind, "image")
         counts = [_count(unread, what)] * (unread > 0) + [_count(lost, "map")] * (lost > 0)
+        counts += [f"the interactions of {_count(lacking, 'map')}"] * (lacking > 0)
         note(f"{' and '.join(counts)} left out, see above")
     if outcome.units and not reports:
         console.print(
@@ -125,10 +129,11 @@ def _maps(records: Sequence[Mapping[str, Any]], console: Console) -> None:
             _texts(record, console)
             console.print()
     shown = [
-        (f"{record['input']}, {label}: {found['message']}; {found['remedy']}", found["failed"])
+        (f"{record['input']}, {what}: {found['message']}; {found['remedy']}", found["failed"])
         for record in records
         for label, one in record["maps"].items()
-        if "message" in (found := one.get("map", {}))
+        for part, what in (("map", label), ("interactions", f"{label}, interactions"))
+        if "message" in (found := one.get(part, {}))
         and EVALUATIONS_NEEDED not in found.get("details", {})
     ]
     for text, failed in sorted(shown, key=lambda item: not item[1]):

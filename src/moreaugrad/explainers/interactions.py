@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ELEMENT = "element"
+Number = TypeVar("Number", int, Tensor)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Interactions(Batched, metaclass=Documented, heading="Attributes"):
         `strongest`. Errors: ValueError for inputs that are not one image.
         """
         from moreaugrad.pictures import photo
-        from moreaugrad.pictures.plot import plot_pairs, save_figure
+        from moreaugrad.pictures.pairs import plot_pairs
+        from moreaugrad.pictures.plot import save_figure
 
         image = photo(self.inputs[0][sample]) if len(self.inputs) == 1 else None
         if image is None:
@@ -138,7 +140,7 @@ def interactions(
     *,
     most: int = 32,
     per: str = ELEMENT,
-    samples: int = 64,
+    samples: int | None = None,
     ids: Sequence[int] | Tensor | None = None,
     progress: Progress | bool | None = None,
 ) -> Interactions:
@@ -150,8 +152,9 @@ def interactions(
     score: what is differentiated, as a `Score` or as an explainer, whose score and noise it then
     is. explanation: whose maps choose the entries: those that are not zero, the `most` largest.
     per: "element", or "pixel": the second derivatives when all channels of a pixel change alike,
-    which are sums over the channels. samples: noise samples, where the score has noise.
-    ids, additional_forward_args: as for `explain`. progress: as there.
+    which are sums over the channels. samples: noise samples, where the score has noise; None takes
+    the score's own, 64 by default. ids, additional_forward_args: as for `explain`. progress: as
+    there.
 
     Without noise these are products with the Hessian, 1 + 2 k evaluations. The logits of a
     piecewise linear network have a Hessian of zeros: the status is then "no curvature"; smooth the
@@ -172,7 +175,7 @@ def interactions(
             raise TypeError(f"{name}: expected a {names}, got {type(part).__name__}")
     choose("per", per, (ELEMENT, PIXEL))
     expect(most >= 2, "most", "at least 2 entries", most)
-    expect(samples >= 1, "samples", "at least 1", samples)
+    expect(samples is None or samples >= 1, "samples", "at least 1", samples)
     if score.layer is not None or "layer" in explanation.settings:
         raise ValueError("layer: expected maps and a score of the input itself, got a layer's")
     bound = score.bind(
@@ -180,27 +183,40 @@ def interactions(
     )
     bound.check_exact()
     units = Selection.largest(bound.layout, explanation.parts, per, most)
-    bound = replace(bound, samples=samples)
-    each = 1 + PRODUCT * units.count if bound.sigma is None else 2 * samples * units.count
+    bound = bound if samples is None else replace(bound, samples=samples)
+    smooth = bound.sigma is not None
+    each = _evaluations(units.count, bound.samples if smooth else None)
     with reporting(progress, "interactions") as report, outside_autocast(bound) as bound:
         if report is not None:
             meter = metered(report, 0, len(bound), len(bound), len(bound) * each)
             bound = replace(bound, meter=meter)
-        found = exact if bound.sigma is None else sampled
+        found = sampled if smooth else exact
         values, error = found(bound, units)
     broken = ~torch.isfinite(bound.layout.flatten(explanation.parts)).all(1)
     real = units.valid[:, :, None] & units.valid[:, None]
-    own = units.valid.sum(1)
+    taken = _evaluations(units.valid.sum(1), bound.samples if smooth else None)
     given = explanation.inputs
     return Interactions(
         values=values.masked_fill(~real, torch.nan),
         error=error.masked_fill(~real, torch.nan),
         index=units.index.masked_fill(~units.valid, -1),
         status=tuple(_statuses(bound, broken, values, error, real)),
-        evaluations=1 + PRODUCT * own if bound.sigma is None else 2 * samples * own,
+        evaluations=bound.spent + taken,
         inputs=given if isinstance(given, tuple) else (given,),
         per=per,
     )
+
+
+def interactions_budget(explainer: Explainer, most: int) -> int:
+    """The most evaluations of one sample by `interactions` of so many of an explainer's entries."""
+    score = explainer._score
+    own = _evaluations(most, score.samples if score.sigma else None)
+    return own + explainer._choices()
+
+
+def _evaluations(count: Number, samples: int | None) -> Number:
+    """Of so many entries. samples: noise samples, None without noise."""
+    return 1 + PRODUCT * count if samples is None else 2 * samples * count
 
 
 def _statuses(

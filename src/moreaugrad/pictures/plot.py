@@ -145,43 +145,6 @@ def plot_maps(
     return _row(panels, title, columns=min(columns, len(panels)))
 
 
-def plot_pairs(
-    pairs: Sequence[tuple[Sequence[int], Sequence[int], float]],
-    image: Tensor | ArrayLike,
-    *,
-    title: str = "",
-    style: Style | None = None,
-) -> Figure:
-    """Numbers of pairs of pixels, as lines between them on the image.
-
-    pairs: (row, column), (row, column) and the number, whose magnitude is the width of the line and
-    whose sign its colour. image: as in `draw`.
-    """
-    style, pixels = style or Style(), as_photo(image).pixels
-    height, width = pixels.shape[:2]
-    largest = max((abs(value) for *_, value in pairs), default=0.0)
-    tall = 2 * PANEL * min(2.0, max(0.25, height / width))
-    shown = ShownFigure(figsize=(2 * PANEL, tall + 0.4), layout="constrained")
-    axis = shown.subplots()
-    axis.set_axis_off()
-    axis.imshow(pixels, interpolation="nearest", alpha=0.5)
-    for (top, left), (bottom, right), value in reversed(pairs):  # the strongest on top
-        level = abs(value) / largest
-        visible = np.array(np.sign(value) * (0.4 + 0.6 * level))
-        shade = tuple(colours(visible, style.signed_palette) / 255)
-        axis.plot(
-            (left, right), (top, bottom), color=shade, linewidth=0.5 + 3 * level, marker="o",
-            markersize=3,
-        )  # fmt: skip
-    axis.set_title(title or _lines_title(largest), fontsize="medium")
-    return shown
-
-
-def _lines_title(largest: float) -> str:
-    found = f"widest line: {largest:.3g}; orange positive, blue negative"
-    return found if largest else "no pairs"
-
-
 def save_figure(
     shown: Figure, path: str | os.PathLike[str], settings: Mapping[str, Any] | None = None
 ) -> None:

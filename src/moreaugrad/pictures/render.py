@@ -95,8 +95,9 @@ class Scale:
 class Picture:
     """A rendered map or input: `pixels` `[H, W, 3]` in sRGB, uint8, with a caption in words.
 
-    view: "heat", "signed", "overlay", "masked", "line" or "photo". scale: None where the colours
-    are those of a photo. slices: the numbers of those of a volume that are below each other.
+    view: "heat", "signed", "overlay", "masked", "line", "pairs" or "photo". scale: None where the
+    colours are those of a photo or of pairs. slices: the numbers of those of a volume that are
+    below each other.
     """
 
     view: str

@@ -15,7 +15,7 @@ from moreaugrad.models import Preprocess
 from moreaugrad.pictures import Picture, Style, draw, heatmap, photo
 from moreaugrad.pictures.arrays import draw_array, input_picture
 from moreaugrad.pictures.slices import heaviest, thinned
-from moreaugrad.pictures.wording import number, percent
+from moreaugrad.pictures.wording import count, number, percent
 from moreaugrad.reports.content import Answer, Section, Sweep, Tile
 from moreaugrad.reports.reading import MapsFolder, failed, why
 from moreaugrad.text.explanation import drawn
@@ -153,6 +153,12 @@ class _Gallery:
         extra = {"eta": number(found["eta"])} if found.get("eta") else {}
         if not math.isnan(error) and "baseline" in self.run.methods[method]["settings"]:
             extra["completeness error"], error = percent(error), math.nan
+        pairs = record.get("interactions", {})
+        if pairs:
+            extra |= _of_pairs(pairs)
+            lacking = [pairs.get("problem"), pairs.get("message"), pairs.get("remedy")]
+            words = "; ".join(filter(None, lacking))
+            warnings += [f"interactions: {words}"] if words else []
         if attacked is not None:
             extra["distance"] = f"{attacked['distance'] or 0:.3g}"
         return Tile(
@@ -182,6 +188,10 @@ class _Gallery:
         fits = pixels is not None and values.shape[-2:] == pixels.shape[:2]
         z_scores = self.run.map(record, "z_scores") if self.style.certain is not None else None
         views = draw(values, pixels if fits else None, self.style, z_scores)
+        if "interactions" in record and pixels is not None and fits:
+            from moreaugrad.pictures.pairs import pair_views
+
+            views |= pair_views(record, pixels, self.style)
         return _first(views)
 
     def _views_of_array(self, record: Record, values: Tensor) -> Mapping[str, Picture]:
@@ -195,6 +205,20 @@ class _Gallery:
 def _first(views: Mapping[str, Picture]) -> Mapping[str, Picture]:
     first = [name for name in FIRST if name in views]
     return {name: views[name] for name in dict.fromkeys([*first, *views])}
+
+
+def _of_pairs(found: Mapping[str, Any]) -> dict[str, str]:
+    """Rows on interactions."""
+    if "problem" in found:
+        return {}
+    from moreaugrad.pictures.pairs import certain_pairs
+
+    strongest = "none"
+    for pair in certain_pairs(found)[:1]:
+        error = float(f"{pair['error']:.1g}")
+        strongest = f"{number(pair['value'])} ± {number(error)}"
+    taken = count(found["evaluations"])
+    return {"strongest pair": strongest, "evaluations of pairs": taken}
 
 
 def limit(sweep: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import tensor_name
 from moreaugrad.runs.directory import problem
 from moreaugrad.runs.engine import Files, Observer
+from moreaugrad.runs.maps import interactions
 from moreaugrad.runs.maps.attacks import BudgetedAttack
 from moreaugrad.runs.maps.methods import Method, plain_settings
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record
@@ -31,15 +32,17 @@ from moreaugrad.runs.maps.setup import Setup
 from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.solvers.solution import Status
 
-Report = Callable[[str, Chosen, str, str], None]
-"""Of a method's map of an image under an attack: why it failed."""
+LEFT_OUT = "left out"
+Report = Callable[[str, Chosen, str, str, str], None]
+"""Of a method's map of an image under an attack: why it failed, and the kind of failure."""
 
 
 def evaluations(method: Method, attack: BudgetedAttack | None = None) -> int:
-    """What one image takes at most: its clean map, or an attack with its map."""
+    """What one image takes at most: its clean map with the interactions, or an attack with its
+    map."""
     own = method.explainer.budget()
     if attack is None:
-        return own
+        return own + interactions.evaluations(method)
     return 0 if attack.attack is None else attack.attack.budget() + own
 
 
@@ -76,17 +79,15 @@ class Meter:
                 self._left[title(method, attack)] += len(images)
                 self._expected[title(method, attack)] = evaluations(method, attack)
             self._expected[title(method)] = method.explainer.expected()
+            self._left[interactions.title(method)] += len(images)
+            self._expected[interactions.title(method)] = interactions.evaluations(method)
 
-    def progress(self, method: Method, attack: BudgetedAttack | None = None) -> Progress:
-        what = title(method, attack)
+    def progress(self, what: str) -> Progress:
+        """what: the title of maps, or of their interactions."""
         return lambda done, _: self._report(what, done * self._expected[what])
 
-    def done(
-        self, method: Method, images: int, taken: Sequence[int],
-        attack: BudgetedAttack | None = None,
-    ) -> None:  # fmt: skip
-        """Maps of so many images are done; those that did not fail took these evaluations."""
-        what = title(method, attack)
+    def done(self, what: str, images: int, taken: Sequence[int]) -> None:
+        """So many images are done; those that did not fail took these evaluations."""
         known = self._taken.setdefault(what, [])
         known += taken
         if known:
@@ -132,7 +133,7 @@ class Block:
                 warnings.simplefilter("always")
                 clean = setup.inputs.explain(
                     rows, x, method.network, method.explainer, setup.targets(rows, method),
-                    ids=setup.ids(rows), progress=self.meter.progress(method),
+                    ids=setup.ids(rows), progress=self.meter.progress(title(method)),
                 )  # fmt: skip
         except Exception as error:
             why = problem(error)
@@ -141,8 +142,11 @@ class Block:
                     self.explain([one], x[place : place + 1])
                 return
             self.failed(rows[0], why)
-            self.meter.done(method, 1, ())
+            for what in (title(method), interactions.title(method)):
+                self.meter.done(what, 1, ())
             return
+        self.meter.done(title(method), len(rows), clean.evaluations.tolist())
+        pairs = self._interactions(clean)
         notes = list(dict.fromkeys(str(item.message) for item in caught))
         for row, found in enumerate(self._measures(rows, x).of_clean(clean)):
             one = rows[row]
@@ -151,6 +155,7 @@ class Block:
                 **setup.inputs.described(one, clean[row], method.explainer, method.network),
                 "map": map_record(clean, row),
                 **({"warnings": notes} if notes and setup.explains else {}),
+                **pairs[row],
                 **found,
                 **stored,
             }
@@ -159,9 +164,18 @@ class Block:
                 self._export(one, clean[row], record, x[row], kept)
             else:
                 self.tensors |= kept
-        self.meter.done(method, len(rows), clean.evaluations.tolist())
         for attack in setup.attacks.get(method.label, ()):
             self._attack(attack, rows, x, clean)
+
+    def _interactions(self, clean: Explanation) -> list[Record]:
+        """What the record of each map says of them; nothing where they are not asked for."""
+        if not self.method.interactions:
+            return [{}] * len(clean)
+        what = interactions.title(self.method)
+        found = interactions.computed(self.method, clean, self.meter.progress(what))
+        taken = [one["evaluations"] for one in found if "evaluations" in one]
+        self.meter.done(what, len(clean), taken)
+        return [{"interactions": one} for one in found]
 
     def _attack(
         self, attack: BudgetedAttack, rows: Sequence[Chosen], x: Tensor, clean: Explanation
@@ -175,7 +189,7 @@ class Block:
                 warnings.simplefilter("ignore")
                 found = attack.on(rows).attack(
                     x, clean.target, ids=self.setup.ids(rows), clean=clean,
-                    progress=self.meter.progress(self.method, attack),
+                    progress=self.meter.progress(title(self.method, attack)),
                 )  # fmt: skip
         except Exception as error:
             why = problem(error)
@@ -184,7 +198,7 @@ class Block:
                     self._attack(attack, [one], x[place : place + 1], clean[place])
                 return
             self._record(rows[0], {"problem": why}, attack)
-            self.meter.done(self.method, 1, (), attack)
+            self.meter.done(title(self.method, attack), 1, ())
             return
         for row, measured in enumerate(self._measures(rows, x).of_attacked(clean, found.attacked)):
             record = {"attacked": attack_record(found, row), "map": map_record(found.attacked, row)}
@@ -196,7 +210,7 @@ class Block:
                 name = tensor_name(rows[row].index, attack.label, attack.epsilon, "input")
                 self.tensors[name] = found.inputs[row]
         taken = (found.evaluations + found.attacked.evaluations).tolist()
-        self.meter.done(self.method, len(rows), taken, attack)
+        self.meter.done(title(self.method, attack), len(rows), taken)
 
     def _measures(self, rows: Sequence[Chosen], x: Tensor) -> Measures:
         setup, network = self.setup, self.method.network
@@ -215,7 +229,9 @@ class Block:
         name, epsilon = (CLEAN, None) if attack is None else (attack.label, attack.epsilon)
         why = found.get("problem") or no_map({"attack": name, **found})
         if why:
-            self.report(self.method.label, one, name, why)
+            self.report(self.method.label, one, name, why, LEFT_OUT)
+        elif lacking := interactions.no_pairs(found):
+            self.report(self.method.label, one, name, lacking, interactions.WITHOUT)
         head = {"input": one.item.name, "index": one.index, "method": self.method.label}
         self.records.append({**head, "attack": name, "epsilon": epsilon, **found})
 
@@ -239,15 +255,19 @@ class Block:
         plan, network, method = self.setup.plan, self.method.network, self.method
         assert isinstance(plan, ExplainPlan)
         values, tensors = found.parts[0][0].cpu().contiguous(), dict(kept)
+        style = Style(**vars(plan.style))
         if isinstance(found.z_scores, Tensor):
             tensors["z_scores"] = found.z_scores[0].half().cpu().contiguous()
         shown: dict[str, Any] = {
             "input": one.item.name, "model": network.model.name, "method": method.name,
             "settings": plain_settings(method.explainer), "target": record["target"],
         }  # fmt: skip
-        views = self.setup.inputs.drawn(
-            one, x, found, method.explainer, network, Style(**vars(plan.style)), shown
-        )
+        views = self.setup.inputs.drawn(one, x, found, method.explainer, network, style, shown)
+        if "interactions" in record:
+            from moreaugrad.pictures.pairs import pair_views
+
+            pairs = pair_views(record, network.model.preprocess.pixels(x), style)
+            views |= {f"{name}.png": view.png(shown) for name, view in pairs.items()}
         own = ("map", "metrics", "stored")
         about = {**shown, **{name: record[name] for name in own if name in record}}
         # One entry of metadata: the order of several is not fixed, and the bytes have to be.

@@ -36,7 +36,8 @@ INPUTS, DRAWN_FROM = "inputs", 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Method:
-    """label: of its files. network: which is explained. value: of the swept setting, or None."""
+    """label: of its files. network: which is explained. value: of the swept setting, or None.
+    interactions: of how many of a map's largest pixels they are computed, 0 for none."""
 
     label: str
     name: str
@@ -44,6 +45,7 @@ class Method:
     explainer: Explainer
     target: int | None = None
     value: float | None = None
+    interactions: int = 0
 
     @property
     def settings(self) -> dict[str, Any]:

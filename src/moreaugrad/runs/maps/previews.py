@@ -19,6 +19,7 @@ from moreaugrad.pictures.wording import count, duration, number
 from moreaugrad.reports.folder import PAGE, preview_stem, shown_units
 from moreaugrad.runs.directory import RunDirectory, json_text
 from moreaugrad.runs.engine import Observer
+from moreaugrad.runs.maps import interactions
 from moreaugrad.runs.maps.block import Block, evaluations
 from moreaugrad.runs.maps.methods import Method
 from moreaugrad.runs.network import Network
@@ -49,7 +50,8 @@ def refined(method: Method) -> Moreau | None:
 
 def preview_of(method: Method, explainer: Moreau) -> Method:
     """The method at the quality "preview", within few evaluations."""
-    return _limited(method, explainer, min(MOST, _most(explainer)), tolerance=LEVEL)
+    own = replace(method, interactions=0)
+    return _limited(own, explainer, min(MOST, _most(explainer)), tolerance=LEVEL)
 
 
 def within_budget(method: Method, budgets: Mapping[str, int]) -> Method:
@@ -77,7 +79,8 @@ class Pace:
     spent: Counter[str] = field(default_factory=Counter)
 
     def add(self, method: Method, seconds: float, records: Iterable[Record]) -> None:
-        count = sum(record["map"]["evaluations"] for record in records if "map" in record)
+        parts = [record.get(part, {}) for record in records for part in ("map", "interactions")]
+        count = sum(part.get("evaluations", 0) for part in parts)
         if count:
             self.seconds[method.label] = self.seconds.get(method.label, 0.0) + seconds
             self.spent[method.label] += count
@@ -182,10 +185,10 @@ def _announce(
 
 def needed(directory: RunDirectory, unit: str, method: Method, images: int) -> float:
     """Evaluations of a unit of final maps, by the errors of its previews; at most, without."""
-    most, explainer, preview = evaluations(method), refined(method), preview_stem(unit)
+    explainer, preview = refined(method), preview_stem(unit)
     if explainer is None or not directory.finished(preview):
-        return float(most * images)
-    total = 0.0
+        return float(evaluations(method) * images)
+    most, total = explainer.budget(), float(interactions.evaluations(method) * images)
     for found in (record["map"] for record in directory.records(preview) if "map" in record):
         spent, reached = found["evaluations"], float(most)
         if found["error"] is not None:
@@ -205,6 +208,7 @@ def shared_out(left: float, pace: Pace, units: Iterable[tuple[Method, int]]) -> 
         if explainer is None:
             left -= evaluations(method) * images * each
         else:
+            left -= interactions.evaluations(method) * images * each
             explainers[method.label] = explainer, each * explainer.chains
             count += images
     return {

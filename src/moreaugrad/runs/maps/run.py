@@ -36,6 +36,7 @@ from moreaugrad.runs.engine import Failure, Files, NoResult, Observer, Run
 from moreaugrad.runs.inputs import UNREADABLE, Inputs, check_readable
 from moreaugrad.runs.maps.aims import not_aimed_at
 from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map, title
+from moreaugrad.runs.maps.interactions import WITHOUT, no_pairs
 from moreaugrad.runs.maps.methods import Method, notes_on
 from moreaugrad.runs.maps.previews import BUDGETS, first_maps, within_budget
 from moreaugrad.runs.maps.setup import set_up
@@ -229,9 +230,9 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             problem(error)
             return x, []
 
-    def _report(self, method: str, one: Chosen, attack: str, why: str) -> None:
+    def _report(self, method: str, one: Chosen, attack: str, why: str, kind: str) -> None:
         """Of an evaluation each kind of failure once: the records count them."""
-        failure = Failure(title=one.item.name, method=method, message=why)
+        failure = Failure(title=one.item.name, method=method, message=why, kind=kind)
         if not self.setup.explains:
             what = method if attack == CLEAN else f"{method}, {attack}"
             failure = Failure(title=what, message=f"{what}: {why}")
@@ -281,9 +282,13 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
             self.finish(directory)
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
-        """Images that cannot be read (no method), and methods without a usable map of an image."""
-        records = self.records(directory)
-        return [Failure.of(record, why) for record in records if (why := no_map(record))]
+        """Images that cannot be read (no method), and methods without a usable map of an image, or
+        without the interactions of one."""
+        for record in self.records(directory):
+            if why := no_map(record):
+                yield Failure.of(record, why)
+            elif why := no_pairs(record):
+                yield replace(Failure.of(record, why), kind=WITHOUT)
 
     def remarks(self, directory: RunDirectory) -> Iterable[str]:
         """How maps are stored, where they are not stored exactly."""

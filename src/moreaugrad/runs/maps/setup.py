@@ -19,6 +19,7 @@ from moreaugrad.reports.folder import COMPARED
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.aims import aimed
 from moreaugrad.runs.maps.attacks import BudgetedAttack, attack_settings, attacks_on
+from moreaugrad.runs.maps.interactions import check_interactions
 from moreaugrad.runs.maps.methods import Method, check_settings, made, swept
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, RunMetric, make_metric, metric_settings
 from moreaugrad.runs.network import Network
@@ -158,6 +159,10 @@ def set_up(
             changed["compare"], more = _compared(plan, plan.compare, network, inputs, processes)
             methods += more
         Style(**asdict(plan.style))  # refuses what cannot be
+        if plan.interactions is not None:
+            methods = [replace(method, interactions=plan.interactions) for method in methods]
+            for method in methods:
+                check_interactions(method)
     else:
         if plan.maps is None and len(inputs.chosen) > KEPT:
             plan = replace(plan, maps=0)

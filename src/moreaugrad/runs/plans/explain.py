@@ -120,6 +120,7 @@ def _second(before: ComparisonPlan | None, text: str) -> ComparisonPlan:
 class ExplainPlan(StoredMapsPlan):
     """Images, texts, or series and volumes, x methods as files and one page, and a sweep perhaps.
 
+    interactions: of how many of a map's largest pixels; None computes none.
     export: further formats of each map. page_images: how many inputs the page shows.
     text: of texts alone. compare: another network, to compare with.
     """
@@ -129,6 +130,11 @@ class ExplainPlan(StoredMapsPlan):
     metrics: Mapping[str, Settings] = option(
         EXPLAINED, METRICS_HELP, read=read_metrics, shown="gini; with ground truth auroc and "
         "average-precision", offers=(ALL, *METRICS),
+    )  # fmt: skip
+    interactions: int | None = option(
+        None, "Number of each map's largest pixels whose interactions are computed and drawn: "
+        "second derivatives of the score between them. Each takes 2 evaluations, with noise 2 for "
+        "each noise sample.", group="Explanation", shown="none", within="[2, 64]",
     )  # fmt: skip
     export: tuple[str, ...] = option(
         (), "Further formats of each map: npy, csv.", group="Output", choices=EXPORTS
@@ -181,6 +187,11 @@ class ExplainPlan(StoredMapsPlan):
             if given and self.kind != kind:
                 option, value = next(iter(given.items()))
                 raise ValueError(f"{option} {value}: is for {what}, and there are none")
+        if self.interactions is not None and self.kind != IMAGES:
+            raise ValueError(
+                f"--interactions {self.interactions}: is for images, got {self.kind}: in Python, "
+                "moreaugrad.interactions is for inputs of any shape"
+            )
 
     @cached_property
     def kind(self) -> str:
