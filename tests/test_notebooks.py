@@ -111,7 +111,7 @@ def vision(space: Mapping[str, Any]) -> bool:
         and found["Grad-CAM"].settings["cam_layer"] == "norm"
         and float(space["right"].double().mean()) > 0.85
         and float(space["alike"]) > 0.5
-        and bool(edges < -5 * inner.abs())
+        and bool(edges < -2 * inner.abs())
     )
 
 
