@@ -12,7 +12,10 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-EXTRAS = {"text": ["transformers", "pandas"], "tables": ["pandas"]}
+EXTRAS = {
+    "text": ["transformers", "pandas"], "tables": ["pandas"], "vision": ["sklearn"],
+    "series": ["pydicom"], "volumes": ["nibabel"],
+}  # fmt: skip
 """What some of them need besides the core."""
 
 
@@ -92,9 +95,58 @@ def tables(space: Mapping[str, Any]) -> bool:
     return bool(space["found"].ok) and bool(((space["kept"] > 0) == causes).all())
 
 
+def vision(space: Mapping[str, Any]) -> bool:
+    """Each map is of the digit, and what makes a 3 an 8 is what tells the two apart."""
+    found, in_cell = {**space["maps"], **space["free"]}, space["in_cell"]
+    parts = {name: in_cell(result.maps, space["where"]) for name, result in found.items()}
+    cells = found["gradient"].maps.view(-1, 4, 8, 4, 8).transpose(2, 3).flatten(1, 2)
+    edges, inner = (
+        cells[torch.arange(len(cells)), space["where"]][..., columns].mean()
+        for columns in ([0, 7], slice(2, 6))
+    )
+    return (
+        all(float(first) >= 0.9 for first, _ in parts.values())
+        and float(parts["patches"][1]) > 0.95
+        and found["patches"].settings["group_size"] == [8, 8]
+        and found["Grad-CAM"].settings["cam_layer"] == "norm"
+        and float(space["right"].double().mean()) > 0.85
+        and float(space["alike"]) > 0.5
+        and bool(edges < -2 * inner.abs())
+    )
+
+
+def series(space: Mapping[str, Any]) -> bool:
+    """The map has the leads that an exchange changes, no others, and the network needs them."""
+    kept = space["size"] > 0
+    changed = (space["wrong"] != space["beat"]).any(2)[0]
+    mended = torch.where(space["inside"], space["beat"], space["wrong"])
+    return (
+        bool(space["result"].ok)
+        and bool((kept.any(1) == changed).all())
+        and float(space["right"]) > 0.98
+        and space["model"](mended).argmax().item() == 0
+        and space["model"](space["wrong"]).argmax().item() == 1
+    )
+
+
+def volumes(space: Mapping[str, Any]) -> bool:
+    """Every map points at the lesion, and without the blocks of the map the network sees none."""
+    distances, maps = space["distances"], space["maps"]
+    near = [distances.flatten()[values[0].abs().argmax()] for values in maps.values()]
+    blocks = maps["blocks"][0].abs()
+    mended = torch.where(space["kept"], space["scans"][1:], space["ill"])
+    return (
+        bool(space["result"].ok)
+        and max(near) <= 4
+        and bool(blocks[distances <= 5].sum() > 0.8 * blocks.sum())
+        and float(space["right"]) > 0.95
+        and space["model"](mended).argmax().item() == 0
+    )
+
+
 SAID: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "first-map": first_map, "compare": compare, "robust": robust, "training": training,
-    "text": text, "tables": tables,
+    "text": text, "tables": tables, "vision": vision, "series": series, "volumes": volumes,
 }  # fmt: skip
 """Whether a notebook has shown what its text says, by the names that it defined."""
 

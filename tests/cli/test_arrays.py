@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -40,6 +41,17 @@ def waves():
 
 def leads():
     return linear(3, 200)
+
+
+BANDS = (5, 8, 9)
+
+
+def bands():
+    return LoadedModel(module=linear(*BANDS), array=ArrayInput(shape=BANDS))
+
+
+def bare_bands():
+    return linear(*BANDS)
 
 
 def volumes():
@@ -141,6 +153,60 @@ def test_a_scan_is_read_through_its_window(command, folder):
     note = record("scan.nii")["note"]
     assert "3 x 2 x 1 mm" in note
     assert "level 40" in note
+
+
+def stack(path, shape, **how):
+    values = np.random.default_rng(1).integers(1, 4000, shape).astype(np.uint16)
+    tifffile.imwrite(path, values, photometric="minisblack", **how)
+    return values
+
+
+@pytest.mark.parametrize(
+    "given", [("bands",), ("bare_bands", "--shape", "5,8,9")], ids=["its own", "--shape"]
+)
+def test_bands_of_a_tiff_file_are_an_array_for_a_network_of_arrays(command, folder, given):
+    values = stack("scene.tif", BANDS, planarconfig="separate")
+    np.save("same.npy", values)
+    model, *shape = given
+    integrated = ("-m", "integrated-gradients", "--target", "1", *shape)
+    explained(command, "scene.tif", *integrated, model=model)
+    found = map_of("scene", "integrated-gradients")
+    expected = weights(*BANDS)[1] * torch.from_numpy(values.astype(np.float32))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-2)
+    again = command("explain", "--config", "o/config.toml", "--trust", "--out", "again")
+    assert again.code == 0, again.err
+    explained(command, "scene.tif", "same.npy", *integrated, "--overwrite", model=model)
+    torch.testing.assert_close(map_of("same", "integrated-gradients"), found)
+
+
+def test_slices_of_a_tiff_file_are_a_volume(command, folder):
+    stack("cells.tif", SLICES, metadata={"axes": "ZYX"})
+    explained(command, "cells.tif", *GRADIENT, "--target", "1", model="volumes")
+    assert torch.equal(map_of("cells"), weights(1, *SLICES)[1])
+    assert f'max="{SLICES[0] - 1}"' in Path("o/index.html").read_text("utf-8")
+    found = mg.compare(volumes(), "cells.tif", methods=["simple-gradient"], target=1)
+    assert [row["method"] for row in found.rows] == ["simple-gradient"]
+
+
+def test_a_stack_whose_axes_are_not_known_is_one_line(command, folder):
+    stack("pages.tif", SLICES)
+    done = command("explain", "pages.tif", "--model", "arrays_models:volumes", "--out", "o")
+    done.refused("metadata={'axes': 'ZYX'}")
+
+
+def test_a_photo_in_tiff_stays_an_image_for_a_network_of_images(command, folder):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    for name in ("photo.tif", "photo.png"):
+        Image.fromarray(pixels).save(name)
+    for name in ("tif", "png"):
+        given = ("explain", f"photo.{name}", *GRADIENT, "--model", "builtin", "--out", name)
+        assert command(*given).code == 0
+    tif, png = (
+        load_file(f"{name}/inputs/photo/simple-gradient.safetensors") for name in ("tif", "png")
+    )
+    assert torch.equal(tif["map"], png["map"])
+    command("explain", "photo.tif", "photo.png", "--model", "arrays_models:bands",
+            "--out", "p").refused(".tif")  # fmt: skip
 
 
 def test_one_input_has_the_map_that_it_has_with_others(command, folder):

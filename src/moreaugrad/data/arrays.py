@@ -1,4 +1,4 @@
-"""Series, volumes and other arrays in files: sounds (.wav), NumPy's (.npy, .npz) and scans."""
+"""Series, volumes and other arrays in files: sounds, NumPy's, scans and stacks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moreaugrad.data.scans import SCAN_SUFFIXES, read_scan, slices_of
+from moreaugrad.data.stacks import STACK_SUFFIXES, names_stack, read_stack
 from moreaugrad.data.texts import find_named
 from moreaugrad.files.foreign import FILE_LIMIT, parsing, regular_file
 
 SOUND = ".wav"
-ARRAY_SUFFIXES = (SOUND, ".npy", ".npz", *SCAN_SUFFIXES)
+ALWAYS = (SOUND, ".npy", ".npz", *SCAN_SUFFIXES)
+"""Suffixes of arrays whatever the network; those of stacks may be of images too."""
+ARRAY_SUFFIXES = (*ALWAYS, *STACK_SUFFIXES)
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 """Encodings of the samples of a sound; the last names its own in a field of its own."""
 ENCODINGS = {
@@ -43,8 +46,9 @@ class ArrayFile(NamedTuple):
 
 
 def names_arrays(file: str) -> bool:
-    """Whether a file, or a glob of files, holds an array by its name, or a folder holds slices."""
-    return file.lower().endswith(ARRAY_SUFFIXES) or bool(slices_of(Path(file)))
+    """Whether a file, or a glob of files, holds an array by its name, whatever the network, or a
+    folder holds slices."""
+    return file.lower().endswith(ALWAYS) or bool(slices_of(Path(file)))
 
 
 def find_arrays(names: Iterable[str]) -> list[Path]:
@@ -53,13 +57,15 @@ def find_arrays(names: Iterable[str]) -> list[Path]:
 
 
 def read_array(path: str | Path) -> ArrayFile:
-    """Read a sound (.wav), an array (.npy, or .npz with one array) or a scan (.nii, .nii.gz, .dcm,
-    or a folder of DICOM slices).
+    """Read a sound (.wav), an array (.npy, or .npz with one array), a scan (.nii, .nii.gz, .dcm, or
+    a folder of DICOM slices) or a stack (.tif, .tiff).
 
     Sounds: PCM of 8, 16, 24 and 32 bits, and floats. Arrays: real numbers. Scans: one volume
-    `[1, D, H, W]` or image `[1, H, W]` in the scanner's units, slices first.
+    `[1, D, H, W]` or image `[1, H, W]` in the scanner's units, slices first. Stacks: `[C, H, W]`
+    or `[C, D, H, W]` by the axes that the file names, values as they are stored.
     Errors: ValueError for a file that is missing, empty, truncated or something else, for an array
-    of other than real numbers or without any, and for a scan without the extra `scans`.
+    of other than real numbers or without any, for a scan without the extra `scans`, and for a
+    stack of several images or moments or without the names of its axes.
 
     >>> import tempfile
     >>> import numpy as np
@@ -71,14 +77,14 @@ def read_array(path: str | Path) -> ArrayFile:
     if str(path).lower().endswith(SCAN_SUFFIXES) or slices_of(Path(path)):
         values, spacing = read_scan(Path(path))
         return ArrayFile(values, spacing=spacing)
-    sound = Path(path).suffix.lower() == SOUND
-    expected = "a sound in WAV" if sound else "an array of NumPy"
+    sound, stack = Path(path).suffix.lower() == SOUND, names_stack(str(path))
+    expected = "a sound in WAV" if sound else "a stack in TIFF" if stack else "an array of NumPy"
     file = regular_file(path, expected, limit=FILE_LIMIT)
     with parsing(str(file), expected):
         if sound:
             with file.open("rb") as opened:
                 return _sound(opened)
-        values = _array(file)
+        values = read_stack(file) if stack else _array(file)
         if values.dtype.kind not in NUMBERS:
             raise ValueError(f"its type is {values.dtype}, which is not of real numbers")
         if not values.size:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,8 +96,7 @@ def read_tiff(file: IO[bytes], name: str) -> DeepImage | None:
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
-        # By number: iterating never ends if the pages of a file refer to each other.
-        pages: list[Any] = [tiff.pages[number] for number in range(len(tiff.pages))]
+        pages = pages_of(tiff)
         whole, page = sum(not page.subfiletype & 1 for page in pages), pages[0]
         if whole > 1:
             warnings.warn(
@@ -127,6 +127,20 @@ def read_tiff(file: IO[bytes], name: str) -> DeepImage | None:
     turned = _turned(values, 1 if orientation is None else int(orientation.value))
     most = 2**bits - 1 if values.dtype.kind == "u" else None
     return deepened(turned, name, most, extra=extra, inverted=photometric == MIN_IS_WHITE)
+
+
+def pages_of(tiff: Any) -> list[Any]:
+    """The pages of a file. Errors: ValueError if they refer to each other, which tifffile would
+    follow for hours."""
+    pages, places = list[Any](), set[int]()
+    with suppress(IndexError):
+        while True:
+            page = tiff.pages[len(pages)]
+            if page.offset in places:
+                raise ValueError(f"its page {len(pages)} is followed by an earlier one")
+            pages.append(page)
+            places.add(page.offset)
+    return pages
 
 
 def deepened(

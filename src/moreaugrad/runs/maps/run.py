@@ -87,6 +87,8 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         compute = replace(plan.compute, threads=threads)
         self.network = network or Network.load(plan.model, compute, self.processes)
         if inputs is None and isinstance(plan, ExplainPlan):
+            if self.network.model.array is not None and plan.of_stacks:
+                plan = plan.with_arrays()
             if plan.kind == TEXTS:
                 inputs = Texts.open(plan, self.network)
                 plan = replace(plan, text=inputs.asked)

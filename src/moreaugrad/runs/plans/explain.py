@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from moreaugrad.attacks import ATTACKS
 from moreaugrad.attacks.catalogue import CLEAN
 from moreaugrad.data.arrays import ARRAY_SUFFIXES, names_arrays
+from moreaugrad.data.stacks import names_stack
 from moreaugrad.data.texts import TEXT_SUFFIXES, names_texts
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
@@ -162,8 +163,8 @@ class ExplainPlan(StoredMapsPlan):
         files = self.data.files
         found = {
             TEXTS: [*map(repr, self.given_texts), *filter(names_texts, files)],
-            ARRAYS: [*filter(names_arrays, files)],
-            IMAGES: [name for name in files if not names_texts(name) and not names_arrays(name)],
+            ARRAYS: [*filter(self._names_array, files)],
+            IMAGES: [n for n in files if not names_texts(n) and not self._names_array(n)],
         }
         found[IMAGES] += [f"--data {self.data.source}"] if self.data.source else []
         given = [kind for kind in (IMAGES, ARRAYS, TEXTS) if found[kind]]
@@ -198,7 +199,19 @@ class ExplainPlan(StoredMapsPlan):
         """What the inputs are, by their names."""
         if self.given_texts or any(map(names_texts, self.data.files)):
             return TEXTS
-        return ARRAYS if any(map(names_arrays, self.data.files)) else IMAGES
+        return ARRAYS if any(map(self._names_array, self.data.files)) else IMAGES
+
+    def _names_array(self, file: str) -> bool:
+        """A stack is one for a network of arrays, and next to other arrays."""
+        if not names_stack(file):
+            return names_arrays(file)
+        return self.model.array is not None or any(map(names_arrays, self.data.files))
+
+    @property
+    def of_stacks(self) -> bool:
+        """Whether the inputs are images or arrays, as the network has it."""
+        files = self.data.files
+        return bool(files) and self.kind == IMAGES and all(map(names_stack, files))
 
     def with_arrays(self) -> Self:
         """With networks that take arrays."""
