@@ -231,6 +231,30 @@ def test_a_part_without_a_rule_is_reported(part: Callable[..., Tensor], without_
     assert found.ok != without_a_rule
 
 
+class OfPatches(nn.Module):
+    """Tokens of patches, which lie in memory by feature, through torch's own encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2, 2)
+        self.places = nn.Parameter(normal(16, 8, seed=3))
+        layer = nn.TransformerEncoderLayer(
+            8, 2, 16, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(8, 5)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.places
+        return self.head(self.encoder(tokens).mean(1))
+
+
+def test_it_is_complete_whatever_the_layout_of_memory() -> None:
+    found = completeness_error(bound(OfPatches(), normal(3, 3, 8, 8, seed=4)))
+    assert float(found.max()) < ROUNDING
+
+
 def test_a_network_that_computes_otherwise_at_zero_is_not_known_to_be_complete() -> None:
     net = Around(F.relu)
     other = lambda x: net(x) if bool(x.any()) else net(x).sigmoid()  # noqa: E731

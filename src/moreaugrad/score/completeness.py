@@ -29,6 +29,7 @@ COMPLETENESS_ERROR = "completeness_error"
 
 Compute = Callable[..., Any]
 Args = tuple[Any, ...]
+Strides = tuple[int, ...]
 Frozen = Callable[[Compute, Args, Args], Any]
 """An operation with coefficients held constant: what computes it, the arguments at the input, and
 those to compute it with."""
@@ -133,7 +134,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.records: list[tuple[str, Args]] = []
+        self.records: list[tuple[str, Args, Strides]] = []
         self.replaying, self._at, self._tanh = False, 0, None
 
     @classmethod
@@ -155,16 +156,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if rule is None or "out" in named:
             return func(*args, **named)
         if not self.replaying:
-            self.records.append((name, tuple(_copy(arg) for arg in args)))
+            then = tuple(_copy(arg) for arg in args)
             found = func(*args, **named)
+            self.records.append((name, then, _first(found).stride()))
         else:
-            then = self._next(name, args)
+            then, strides = self._next(name, args)
 
             def compute(first: Any, *others: Any) -> Any:
                 return func(_copy(first) if inplace else first, *others, **named)
 
             found = rule(compute, then, args)
-            found = args[0].copy_(found) if inplace else found
+            found = args[0].copy_(found) if inplace else _laid_out(found, strides)
         if name == "tanh":
             self._tanh = found
         return found
@@ -176,17 +178,33 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _constant  # the gate of a GELU
         return FROZEN.get(name)
 
-    def _next(self, name: str, args: Args) -> Args:
-        own, then = self.records[self._at] if self._at < len(self.records) else ("", ())
+    def _next(self, name: str, args: Args) -> tuple[Args, Strides]:
+        known = self._at < len(self.records)
+        own, then, strides = self.records[self._at] if known else ("", (), ())
         self._at += 1
         shapes = [[a.shape for a in each if isinstance(a, Tensor)] for each in (args, then)]
         if own != name or shapes[0] != shapes[1]:
             raise ModelError("the network computes other operations at another input")
-        return then
+        return then, strides
 
 
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
+
+
+def _first(found: Any) -> Tensor:
+    result: Tensor = found[0] if isinstance(found, tuple) else found
+    return result
+
+
+def _laid_out(found: Any, strides: Strides) -> Any:
+    """With the first result in memory as the operation itself has it: with another layout torch may
+    compute what follows by other operations."""
+    first = _first(found)
+    if first.stride() == strides:
+        return found
+    laid = first.new_empty_strided(first.shape, strides).copy_(first)
+    return (laid, *found[1:]) if isinstance(found, tuple) else laid
 
 
 def completeness_error(bound: BoundScore) -> Tensor:
