@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +13,23 @@ from torch import Tensor, nn
 from moreaugrad.data.dataset import Chosen, Item, choose_images
 from moreaugrad.data.source import NamedFiles
 from moreaugrad.data.texts import NamedText, read_texts
+from moreaugrad.explainers.anytime import Frame
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.foreign import some
 from moreaugrad.files.units import Record
 from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import csv_bytes
-from moreaugrad.runs.inputs import UNREADABLE, Inputs, unique_names
+from moreaugrad.runs.inputs import UNREADABLE, Inputs
+from moreaugrad.runs.names import unique_names
 from moreaugrad.runs.network import Network, likeliest
 from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.option import given_options
 from moreaugrad.runs.plans.texts import WORDS, TextPlan
 from moreaugrad.score.forward import forward
 from moreaugrad.score.targets import Readout
 from moreaugrad.text.batches import Batches, arguments_of, usual_settings
+from moreaugrad.text.drawing import Drawn, Segment, html_lines
 from moreaugrad.text.encoding import Encoded
 from moreaugrad.text.explanation import TextExplanation, value_of
 from moreaugrad.text.model import TextModel
@@ -144,7 +148,10 @@ class Texts(Inputs):
                     f"{name}: expected --units tokens, because the tokenizer does not say which "
                     "characters its tokens are"
                 )
-            aim = _aim(reading, found, name)
+            try:
+                aim = reading.classes.aim(self.in_python(reading.target, network), found)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{name}: {error}") from error
             reading.known[one.index] = found, aim
         return reading.known[one.index]
 
@@ -199,6 +206,31 @@ class Texts(Inputs):
         read, aims = zip(*[self._read(one, network) for one in rows], strict=True)
         return self._batches(network, explainer).together(read, aims, **how)
 
+    def usual_target(self, one: Chosen, network: Network) -> str | None:
+        """Where tokens are classified, the class that is predicted at the first one."""
+        reading = self.readings[id(network)]
+        if reading.classes.task is not Task.TOKEN:
+            return None
+        return f"{AT}{self._encoded(one, reading.model).own[0]}"
+
+    def aimed(self, target: int | str | None, network: Network) -> Self:
+        own = replace(self.readings[id(network)], target=target, known={})
+        return replace(self, readings={id(network): own})
+
+    def in_python(self, target: int | str | None, network: Network) -> object:
+        """As `text.explain` takes it: (class, token) for CLASS@TOKEN."""
+        tokens = self.readings[id(network)].classes.task is Task.TOKEN
+        if not (tokens and isinstance(target, str) and AT in target):
+            return target
+        wanted, _, token = target.rpartition(AT)
+        return _number(wanted) if wanted else None, _number(token)
+
+    def frames(
+        self, one: Chosen, x: Tensor, network: Network, explainer: Explainer,
+        target: int | str | None, meter: Callable[[int], None] | None,
+    ) -> Iterator[Frame]:  # fmt: skip
+        yield from self._batches(network, explainer).frames(*self._read(one, network), meter)
+
     def predictions(self, one: Chosen, x: Tensor, network: Network, task: str) -> list[Record]:
         reading = self.readings[id(network)]
         encoded, aim = self._read(one, network)
@@ -217,6 +249,19 @@ class Texts(Inputs):
         note = {"note": encoded.note} if encoded.note else {}
         text = self.texts[one.index].text
         return {"text": text, **note}, {"text.txt": text.encode()}
+
+    def page(
+        self, one: Chosen, x: Tensor, network: Network,
+        found: tuple[Explanation, Explainer] | None = None,
+    ) -> str:  # fmt: skip
+        if found is None:
+            return html_lines(Drawn([[Segment(self.texts[one.index].text)]], (), ""))
+        return self._explained(one, *found, network)._repr_html_()
+
+    def named(self, one: Chosen) -> dict[str, Any]:
+        """The text itself, whatever file it is from, and how it is read."""
+        how = given_options(replace(self.asked, texts=(), column=None))
+        return {"--text": [self.texts[one.index].text], **how}
 
     def described(
         self, one: Chosen, found: Explanation, explainer: Explainer, network: Network
@@ -244,18 +289,6 @@ class Texts(Inputs):
     def folders(self) -> dict[int, str]:
         names = unique_names([one.item.name for one in self.chosen])
         return {one.index: f"inputs/{n}" for one, n in zip(self.chosen, names, strict=True)}
-
-
-def _aim(reading: _Reading, encoded: Encoded, name: str) -> ParsedTarget:
-    """What is explained of a text. Errors: ValueError with its name."""
-    target: object = reading.target
-    if reading.classes.task is Task.TOKEN and isinstance(target, str) and AT in target:
-        wanted, _, token = target.rpartition(AT)
-        target = _number(wanted) if wanted else None, _number(token)
-    try:
-        return reading.classes.aim(target, encoded)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 def _number(text: str) -> int | str:

@@ -180,7 +180,8 @@ class ExplainPlan(StoredMapsPlan):
         for kind, given, what in ((TEXTS, texts, of_texts), (ARRAYS, arrays, of_arrays)):
             if given and self.kind != kind:
                 option, value = next(iter(given.items()))
-                raise ValueError(f"{option} {value}: is for {what}, and there are none")
+                words = option if value is True else f"{option} {value}"
+                raise ValueError(f"{words}: is for {what}, and there are none")
 
     @cached_property
     def kind(self) -> str:
