@@ -29,11 +29,11 @@ from moreaugrad.explorer.turns import Gone, Turn, Turns
 from moreaugrad.files.foreign import shown
 from moreaugrad.metrics.faithfulness import Replacement, area, deletion_curve, insertion_curve
 from moreaugrad.metrics.places import BLUR, MEAN, Places, replacement
-from moreaugrad.pictures import palette, png_bytes
+from moreaugrad.pictures import palette
 from moreaugrad.registry import choose, first_line
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.explain import ARRAYS, IMAGES, TEXTS, ExplainPlan
+from moreaugrad.runs.plans.explain import IMAGES, TEXTS, ExplainPlan
 from moreaugrad.runs.plans.texts import TextPlan
 from moreaugrad.runs.plans.toml import from_table
 from moreaugrad.runs.recommend.fit import BETA, has_kinks
@@ -106,7 +106,7 @@ class Explorer:
         try:
             expect(isinstance(asked, dict), "a request", "a JSON object", asked)
             given = {k: v for k, v in _without_none(asked).items() if k != "do"}
-            known = ACTIONS if self.kind == IMAGES else ACTIONS[:3]
+            known = ACTIONS if self.network.kind == IMAGES else ACTIONS[:3]
             action = getattr(self, f"_{choose('do', str(asked.get('do')), known)}")
             yield from action(given, body, Turn(self._turns, user, gone))
         except Gone:
@@ -115,26 +115,19 @@ class Explorer:
             words = str(error) if isinstance(error, ValueError) else first_line(error)
             yield {"refused": words}, b""
 
-    @property
-    def kind(self) -> str:
-        """What the inputs are. Others than images are drawn here, not by the page."""
-        if self.network.model.tokenizer is not None:
-            return TEXTS
-        return ARRAYS if self.network.model.array is not None else IMAGES
-
     def _info(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
         names = [] if self.inputs is None else [one.item.name for one in self.inputs.chosen]
+        kind = self.network.kind
         methods = {
             name: {"summary": row.summary, "settings": list(row.defaults())}
             for name, row in METHODS.items()
-            if name not in LEFT_OUT and (self.kind != TEXTS or of_vectors(name))
+            if name not in LEFT_OUT and (kind != TEXTS or of_vectors(name))
         }  # fmt: skip
         yield {
             "model": shown(self.network.model.name), "methods": methods, "qualities": QUALITIES,
-            "kind": self.kind,
             "images": [{"id": str(at), "name": shown(name)} for at, name in enumerate(names)],
-            "labels": list(map(shown, self.network.model.labels or self.labels)),
-            "state": {**vars(State(image="")), **USUAL.get(self.kind, {}), **self.state},
+            "labels": list(map(shown, self.network.model.labels or self.labels)), "kind": kind,
+            "state": {**vars(State(image="")), **USUAL.get(kind, {}), **self.state},
             "palettes": {name: palette(name).tolist() for name in ("magma", "blue-white-orange")},
         }, b""  # fmt: skip
 
@@ -145,42 +138,39 @@ class Explorer:
                 key = hashlib.sha256(body).hexdigest()[:16]
                 expect(len(body) <= UPLOAD_BYTES, name, f"at most {UPLOAD_BYTES} bytes", len(body))
                 self._images[key] = self._uploaded(body, name)
-            one = self._image(key)
-            found = self._predicted(one)
-        about = {"image": key, "name": shown(one.name), "shape": list(one.x.shape[1:])}
-        yield {**about, **found}, self._seen(one)
+            image = self._image(key)
+            found = self._predicted(image)
+        data = image.inputs.page(image.one, image.x[0].cpu(), self.network)
+        about = {"image": key, "name": shown(image.name), "shape": list(image.x.shape[1:])}
+        yield {**about, **found}, data
 
     def _uploaded(self, body: bytes, name: str) -> _Image:
-        if self.kind == TEXTS:
+        if self.network.kind == TEXTS:
             text = replace(self.text, texts=(body.decode(errors="replace"),), column=None)
             texts = Texts.open(ExplainPlan(text=text), self.network)
             return replace(self._made(texts, texts.chosen[0]), name=name)
-        expect(self.kind == IMAGES, name, "series and volumes on the command line", "a file")
+        here = self.network.kind == IMAGES
+        expect(here, name, "series and volumes on the command line", "a file here")
         x = self.network.model.preprocess(decode_upload(body, name, UPLOAD_PIXELS))
-        images = Inputs.of(self.network.batch([x]))
-        made = self._made(images, images.chosen[0])
-        return replace(made, name=name, options={"IMAGE": [name]})
+        images = Inputs.of(self.network.batch([x]), names=[name])
+        return self._made(images, images.chosen[0])
 
     def _explain(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
         state, network = from_table(State, asked), self.network
         image = self._image(state.image)
-        inputs, one, x = image.inputs, image.one, image.x
-        if state.target is None:
-            state = replace(state, target=inputs.usual_target(one, network))
-        inputs, target = inputs.aimed(state.target, network), state.target
-        explainer = state.explainer(network, inputs)
-        drawn = self.kind != IMAGES
-        rule = {"kind": "drawn"} if drawn else threshold(explainer, x.shape[1:])
+        inputs, target = image.inputs.aimed(image.one, state.target, network)
+        state = replace(state, target=target)
+        explainer = state.explainer(network, inputs if inputs.of_texts else None)
+        seen = network.kind == IMAGES
+        rule = threshold(explainer, image.x.shape[1:]) if seen else {"kind": "drawn"}
         recipes = state.recipes(image.options, self.options, inputs.in_python(target, network))
         yield {**recipes, "threshold": rule}, b""
         begun = time.monotonic()
         with turn:
-            for frame in inputs.frames(one, x, network, explainer, target, turn):
+            given = image.one, image.x, network, explainer, target, turn
+            for frame, page in inputs.frames(*given):
                 gradient = frame.explanation.maps if rule["kind"] == "keep" else frame.gradient
-                header, data = _framed(frame, None if drawn else gradient, time.monotonic() - begun)
-                if drawn:
-                    data = inputs.page(one, x[0], network, (frame.explanation, explainer)).encode()
-                yield header, data
+                yield _framed(frame, gradient, time.monotonic() - begun, page)
                 turn()
 
     def _edit(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
@@ -243,7 +233,7 @@ class Explorer:
         if key not in self._images:
             chosen = [] if self.inputs is None else self.inputs.chosen
             if self.inputs is None or not key.isdecimal() or int(key) >= len(chosen):
-                raise ValueError("the image is no longer known: open it again")
+                raise ValueError("the input is no longer known: open it again")
             self._images[key] = self._made(self.inputs, chosen[int(key)])
         self._images.move_to_end(key)
         while len(self._images) > KEPT:
@@ -251,26 +241,20 @@ class Explorer:
         return self._images[key]
 
     def _made(self, inputs: Inputs, one: Chosen) -> _Image:
-        inputs = inputs.aimed(inputs.usual_target(one, self.network), self.network)
+        inputs, _ = inputs.aimed(one, None, self.network)
         x, options = inputs.tried(one, self.network), inputs.named(one)
         return _Image(name=one.item.name, x=x, options=options, inputs=inputs, one=one)
 
-    def _seen(self, image: _Image) -> bytes:
-        if self.kind != IMAGES:
-            return image.inputs.page(image.one, image.x[0], self.network).encode()
-        pixels = self.network.model.preprocess.pixels(image.x[0].cpu())
-        return png_bytes((pixels.numpy() * 255).round().astype(np.uint8))
-
     def _predicted(self, image: _Image) -> dict[str, Any]:
-        """Probabilities by class; of texts the largest ones, with the labels of these classes."""
+        """Probabilities by class; of texts the largest ones, with the names of these classes."""
         inputs, one, x = image.inputs, image.one, image.x
-        if self.kind != TEXTS:
+        if not inputs.of_texts:
             return {"probabilities": self._probabilities(x)}
         task = inputs.settings(self.network).get("task", "auto")
-        of_all = inputs.usual_target(one, self.network) is None  # not of one token
-        found = inputs.predictions(one, x[0], self.network, task) if of_all else []
-        names = {"probabilities": "probability", "labels": "label"}
-        return {key: {r["class"]: r[name] for r in found} for key, name in names.items()}
+        of_token = inputs.aimed(one, None, self.network)[1] is not None
+        found = [] if of_token else inputs.predictions(one, x[0], self.network, task)
+        names = {record["class"]: shown(record["label"]) for record in found}
+        return {"probabilities": {r["class"]: r["probability"] for r in found}, "names": names}
 
     def _probabilities(self, x: Tensor) -> list[float | None]:
         """Of every class; none where the outputs are no classes."""
@@ -278,10 +262,10 @@ class Explorer:
         return [] if found is None else list(map(_known, found[0].tolist()))
 
 
-def _framed(frame: Frame, gradient: Any, seconds: float) -> Message:
+def _framed(frame: Frame, gradient: Any, seconds: float, page: bytes | None) -> Message:
     found = frame.explanation
     (status,), error, z = found.status, float(found.error[0]), found.z_scores
-    parts = {} if gradient is None else {"gradient": gradient, **({} if z is None else {"z": z})}
+    parts = {"gradient": gradient, **({} if z is None else {"z": z})}
     header = {
         "done": frame.done, "status": status.message if frame.done else "computing",
         "failed": status.failed, "remedy": found.remedy(0) if frame.done else "",
@@ -289,6 +273,8 @@ def _framed(frame: Frame, gradient: Any, seconds: float) -> Message:
         "evaluations": int(found.evaluations[0]), "target": int(found.target[0]),
         "arrays": list(parts),
     }  # fmt: skip
+    if page is not None:
+        return header, page
     return header, b"".join(part[0].float().cpu().numpy().tobytes() for part in parts.values())
 
 

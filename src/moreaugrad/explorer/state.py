@@ -47,11 +47,10 @@ class State:
         name = METHODS.check(self.method)
         return {k: v for k, v in every.items() if v is not None and takes(name, k, v)}
 
-    def explainer(self, network: Network, inputs: Inputs) -> Explainer:
+    def explainer(self, network: Network, texts: Inputs | None) -> Explainer:
         """Errors: ValueError for settings that do not fit."""
-        of_texts = inputs if inputs.of_texts else None
-        made_of = {self.method: {}}, self.settings, self.seed, network, None
-        return made(*made_of, inputs=of_texts)[0].explainer
+        given = {self.method: {}}, self.settings, self.seed, network, None
+        return made(*given, inputs=texts)[0].explainer
 
     def recipes(
         self, image: Mapping[str, Any], network: Mapping[str, Any] | None, target: object

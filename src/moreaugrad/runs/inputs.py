@@ -21,7 +21,6 @@ from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.foreign import some
 from moreaugrad.files.units import Record
 from moreaugrad.pictures import Style, draw, heatmap, photo
-from moreaugrad.pictures.html import uri
 from moreaugrad.runs.engine import Failure, NoResult
 from moreaugrad.runs.names import unique_names
 from moreaugrad.runs.network import Network
@@ -72,7 +71,9 @@ class Inputs:
         return cls(plan=_with_digest(plan, data, chosen), data=data, chosen=chosen)
 
     @classmethod
-    def of(cls, x: Tensor, classes: Sequence[int] | None = None) -> Inputs:
+    def of(
+        cls, x: Tensor, classes: Sequence[int] | None = None, names: Sequence[str] = ()
+    ) -> Inputs:
         """Inputs at hand. classes: of each, where they are known. Errors: ValueError for other
         shapes."""
         if x.ndim != 4 or not len(x):
@@ -80,7 +81,8 @@ class Inputs:
         if classes is not None and len(classes) != len(x):
             raise ValueError(f"target: expected {len(x)} classes, got {len(classes)}")
         known: Sequence[int | None] = classes or [None] * len(x)
-        items = [Item(name=f"input {row}", index=index) for row, index in enumerate(known)]
+        names = names or [f"input {row}" for row in range(len(x))]
+        items = [Item(name=name, index=at) for name, at in zip(names, known, strict=True)]
         content = x.detach().cpu().contiguous().numpy().tobytes() + repr(classes or "").encode()
         digest = hashlib.sha256(content).hexdigest()[:16]
         return cls(
@@ -158,13 +160,12 @@ class Inputs:
         """The maps of inputs that are alike, `x` a batch of them."""
         return explainer.explain(x, target, **how)
 
-    def usual_target(self, one: Chosen, network: Network) -> str | None:
-        """Where none is given; None is the prediction."""
-        return None
-
-    def aimed(self, target: int | str | None, network: Network) -> Self:
-        """The same inputs, for `frames` with this target while others have theirs."""
-        return self
+    def aimed(
+        self, one: Chosen, target: int | str | None, network: Network
+    ) -> tuple[Self, int | str | None]:
+        """The same inputs, for `frames` of one with a target while others have theirs; and the
+        target, which may be another than the prediction where none is given."""
+        return self, target
 
     def in_python(self, target: int | str | None, network: Network) -> object:
         """A target as a call in Python has it."""
@@ -173,9 +174,11 @@ class Inputs:
     def frames(
         self, one: Chosen, x: Tensor, network: Network, explainer: Explainer,
         target: int | str | None, meter: Callable[[int], None] | None,
-    ) -> Iterator[Frame]:  # fmt: skip
-        """The map of an input while it is computed, `x` a batch of one. See `Explainer.frames`."""
-        yield from explainer.frames(x, self.target(target, network), meter=meter)
+    ) -> Iterator[tuple[Frame, bytes | None]]:  # fmt: skip
+        """The map of an input while it is computed, `x` a batch of one, see `Explainer.frames`; of
+        others than images with its views as HTML."""
+        for frame in explainer.frames(x, self.target(target, network), meter=meter):
+            yield frame, None
 
     def predictions(self, one: Chosen, x: Tensor, network: Network, task: str) -> list[Record]:
         """See `Network.predict`."""
@@ -210,19 +213,9 @@ class Inputs:
         views = draw(values, under, style, z_scores)
         return {f"{name}.png": view.png(about) for name, view in views.items()}
 
-    def page(
-        self, one: Chosen, x: Tensor, network: Network,
-        found: tuple[Explanation, Explainer] | None = None,
-    ) -> str:  # fmt: skip
-        """An input, or the views of its map, as HTML."""
-        if found is None:
-            views = self.shown(one, x, network)[1]
-        else:
-            views = self.drawn(one, x, found[0], found[1], network, Style(), {})
-        return "".join(
-            f'<img src="{uri("image/png", data)}" alt="{name.removesuffix(".png")}">'
-            for name, data in views.items()
-        )
+    def page(self, one: Chosen, x: Tensor, network: Network) -> bytes:
+        """An input in the explorer: a PNG file; HTML of others than images."""
+        return self.shown(one, x, network)[1]["input.png"]
 
     def named(self, one: Chosen) -> dict[str, Any]:
         """What names an input on the command line: options, and "IMAGE"."""

@@ -206,16 +206,15 @@ class Texts(Inputs):
         read, aims = zip(*[self._read(one, network) for one in rows], strict=True)
         return self._batches(network, explainer).together(read, aims, **how)
 
-    def usual_target(self, one: Chosen, network: Network) -> str | None:
-        """Where tokens are classified, the class that is predicted at the first one."""
+    def aimed(
+        self, one: Chosen, target: int | str | None, network: Network
+    ) -> tuple[Self, int | str | None]:
+        """Where tokens are classified, it is the prediction at the first one."""
         reading = self.readings[id(network)]
-        if reading.classes.task is not Task.TOKEN:
-            return None
-        return f"{AT}{self._encoded(one, reading.model).own[0]}"
-
-    def aimed(self, target: int | str | None, network: Network) -> Self:
-        own = replace(self.readings[id(network)], target=target, known={})
-        return replace(self, readings={id(network): own})
+        if target is None and reading.classes.task is Task.TOKEN:
+            target = f"{AT}{self._encoded(one, reading.model).own[0]}"
+        own = replace(reading, target=target, known={})
+        return replace(self, readings={id(network): own}), target
 
     def in_python(self, target: int | str | None, network: Network) -> object:
         """As `text.explain` takes it: (class, token) for CLASS@TOKEN."""
@@ -228,8 +227,11 @@ class Texts(Inputs):
     def frames(
         self, one: Chosen, x: Tensor, network: Network, explainer: Explainer,
         target: int | str | None, meter: Callable[[int], None] | None,
-    ) -> Iterator[Frame]:  # fmt: skip
-        yield from self._batches(network, explainer).frames(*self._read(one, network), meter)
+    ) -> Iterator[tuple[Frame, bytes | None]]:  # fmt: skip
+        read = self._read(one, network)
+        for frame in self._batches(network, explainer).frames(*read, meter):
+            found = self._explained(one, frame.explanation, explainer, network)
+            yield frame, found._repr_html_().encode()
 
     def predictions(self, one: Chosen, x: Tensor, network: Network, task: str) -> list[Record]:
         reading = self.readings[id(network)]
@@ -250,13 +252,8 @@ class Texts(Inputs):
         text = self.texts[one.index].text
         return {"text": text, **note}, {"text.txt": text.encode()}
 
-    def page(
-        self, one: Chosen, x: Tensor, network: Network,
-        found: tuple[Explanation, Explainer] | None = None,
-    ) -> str:  # fmt: skip
-        if found is None:
-            return html_lines(Drawn([[Segment(self.texts[one.index].text)]], (), ""))
-        return self._explained(one, *found, network)._repr_html_()
+    def page(self, one: Chosen, x: Tensor, network: Network) -> bytes:
+        return html_lines(Drawn([[Segment(self.texts[one.index].text)]], (), "")).encode()
 
     def named(self, one: Chosen) -> dict[str, Any]:
         """The text itself, whatever file it is from, and how it is read."""

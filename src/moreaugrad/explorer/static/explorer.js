@@ -18,10 +18,10 @@ const add = (parent, tag, text, given = {}) => {
 };
 
 /** What the server has drawn. Its styles are set by the script: the page's policy allows no others. */
-function put(root, html) {
+const put = (root, html) => {
   root.innerHTML = html.replaceAll(' style="', ' data-style="');
   root.querySelectorAll("[data-style]").forEach(part => { part.style.cssText = part.dataset.style; });
-}
+};
 
 function save(blob, name) {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
@@ -81,9 +81,8 @@ class Pane {
   }
 
   show(frame, buffer) {
-    if (this.recipes.threshold.kind === "drawn") {
-      Object.assign(this, { frame, drawn: new TextDecoder().decode(buffer), eta: frame.eta });
-      this.draw();
+    if (this.explorer.drawn) {
+      Object.assign(this, { frame, drawn: new TextDecoder().decode(buffer), eta: frame.eta }).draw();
       return this.status();
     }
     const size = this.explorer.shape.reduce((a, b) => a * b);
@@ -211,7 +210,7 @@ class Explorer {
       state.sparsity = +(1 - 10 ** (-DECADES * value / 100)).toPrecision(4);
       this.panes.forEach(pane => pane.threshold());
       this.fix();
-      if (this.panes.some(pane => pane.rule?.kind !== "keep")) later(true);
+      if (this.panes.some(pane => pane.rule?.kind !== "keep")) later(!this.drawn);
     });
     on("fix", "change", () => { this.fix(); later(true); });
     for (const [name, read] of [["rho", v => +(10 ** v).toPrecision(2)], ["sigma", Number], ["quality", String], ["seed", v => clamp(Math.trunc(v) || 0, 2 ** 31)]])
@@ -235,7 +234,7 @@ class Explorer {
     this.panes.forEach(pane => { pane.stop(); pane.frame = pane.attacked = null; });
     const [found, png] = await this.one({ do: "open", ...asked }, body), list = this.get("images");
     this.photo = this.drawn ? new TextDecoder().decode(png) : await decoded(png);
-    Object.assign(this.info.labels, found.labels);
+    Object.assign(this.info.labels, found.names);
     Object.assign(this, found).state.image = found.image;
     this.classes = Object.keys(found.probabilities).map(Number).sort((a, b) => found.probabilities[b] - found.probabilities[a]);
     this.shown = this.classes.slice(0, CLASSES);
