@@ -116,8 +116,7 @@ class Explorer:
             yield {"refused": words}, b""
 
     def _info(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
-        names = [] if self.inputs is None else [one.item.name for one in self.inputs.chosen]
-        kind = self.network.kind
+        kind, chosen = self.network.kind, [] if self.inputs is None else self.inputs.chosen
         methods = {
             name: {"summary": row.summary, "settings": list(row.defaults())}
             for name, row in METHODS.items()
@@ -125,7 +124,7 @@ class Explorer:
         }  # fmt: skip
         yield {
             "model": shown(self.network.model.name), "methods": methods, "qualities": QUALITIES,
-            "images": [{"id": str(at), "name": shown(name)} for at, name in enumerate(names)],
+            "images": [{"id": str(at), "name": shown(c.item.name)} for at, c in enumerate(chosen)],
             "labels": list(map(shown, self.network.model.labels or self.labels)), "kind": kind,
             "state": {**vars(State(image="")), **USUAL.get(kind, {}), **self.state},
             "palettes": {name: palette(name).tolist() for name in ("magma", "blue-white-orange")},

@@ -49,8 +49,8 @@ class State:
 
     def explainer(self, network: Network, texts: Inputs | None) -> Explainer:
         """Errors: ValueError for settings that do not fit."""
-        given = {self.method: {}}, self.settings, self.seed, network, None
-        return made(*given, inputs=texts)[0].explainer
+        named: dict[str, Any] = {self.method: {}}
+        return made(named, self.settings, self.seed, network, None, inputs=texts)[0].explainer
 
     def recipes(
         self, image: Mapping[str, Any], network: Mapping[str, Any] | None, target: object

@@ -76,8 +76,8 @@ class Arrays(Inputs):
         target: int | str | None, meter: Callable[[int], None] | None,
     ) -> Iterator[tuple[Frame, bytes | None]]:  # fmt: skip
         for frame, _ in super().frames(one, x, network, explainer, target, meter):
-            given = frame.explanation, explainer, network, Style(), {}
-            yield frame, _page(self.drawn(one, x[0], *given))
+            found = frame.explanation
+            yield frame, _page(self.drawn(one, x[0], found, explainer, network, Style(), {}))
 
     def ground_truth(self, one: Chosen, network: Network) -> None:
         """None is known."""

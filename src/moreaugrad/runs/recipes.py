@@ -51,7 +51,8 @@ def recipes(
     """
     named = {"IMAGE": list(images)} if images else {}
     chosen = {OPTIONS[name]: _text(value) for name, value in settings.items()}
-    plan = with_options(ExplainPlan(), {**named, **options, "--methods": method, **chosen})
+    given = {**named, **options, "--methods": method, **chosen}
+    plan = with_options(ExplainPlan(), given, hidden=("sweep",))
     if plan.kind == ARRAYS:
         plan = plan.with_arrays()
     model = plan.model.arguments().items()

@@ -85,7 +85,7 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         compute = replace(plan.compute, threads=threads)
         self.network = network or Network.load(plan.model, compute, self.processes)
         self.inputs = inputs or opened(plan, self.network)
-        if isinstance(self.inputs, Texts):
+        if isinstance(plan, ExplainPlan) and isinstance(self.inputs, Texts):
             plan = replace(plan, text=self.inputs.asked)
         with computing(self.compute):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)
