@@ -19,7 +19,7 @@ const add = (parent, tag, text, given = {}) => {
 
 /** What the server has drawn. Its styles are set by the script: the page's policy allows no others. */
 const put = (root, html) => {
-  root.innerHTML = html.replaceAll(' style="', ' data-style="');
+  root.innerHTML = html.replace(/ (?=style=")/g, " data-");
   root.querySelectorAll("[data-style]").forEach(part => { part.style.cssText = part.dataset.style; });
 };
 
