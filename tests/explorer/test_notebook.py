@@ -103,7 +103,8 @@ def test_the_code_of_the_widget_is_one_module(chromium: Browser) -> None:
       await wait();
       const methods = {{x: {{summary: "", settings: []}}}};
       const state = {{method: "x", sparsity: .9, rho: 1}};
-      const header = {{model: "<b>m", images: [], labels: [], methods, qualities: {{}}, state}};
+      const header = {{model: "<b>m", kind: "images", images: [], labels: [], methods,
+        qualities: {{}}, state}};
       listening[0]({{id: sent[0].id, header}}, [new DataView(new ArrayBuffer(0))]);
       await wait();
       return [sent[0].request.do, el.querySelector("[data-is=model]").textContent];

@@ -17,62 +17,23 @@ from PIL import Image
 
 import moreaugrad as mg
 from browser import BROWSERS, Browser
-from explored import CELL, serving
+from explored import (
+    CELL,
+    PANE,
+    choose,
+    complaints,
+    serving,
+    settled,
+    slide,
+    status,
+    text,
+    until,
+)
 from moreaugrad.explorer.core import Explorer
 from moreaugrad.penalties import L1, GroupL2
 from moreaugrad.solvers.sparsity import eta_for
 
 pytestmark = pytest.mark.chromium
-PANE = "explorer.panes[0]"
-COMPLAINTS = (
-    "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded",
-    "Page.javascriptDialogOpening",
-)  # fmt: skip
-
-
-def until(page: Browser, expression: str, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not page.ask(f"!!({expression})"):
-        assert time.monotonic() < end, expression
-        time.sleep(0.02)
-
-
-def settled(page: Browser, condition: str = "true") -> None:
-    """Waits until the first pane has its last frame, and more."""
-    until(page, f"({condition}) && {PANE}?.frame?.done && !{PANE}.abort")
-
-
-def text(page: Browser, name: str) -> str:
-    found: str = page.ask(f"explorer.get('{name}').textContent")
-    return found
-
-
-def status(page: Browser) -> str:
-    found: str = page.ask(f"{PANE}.get('status').textContent")
-    return found
-
-
-def complaints(page: Browser) -> list[Any]:
-    page.ask("1")
-    return [event["params"] for event in page.events if event["method"] in COMPLAINTS]
-
-
-def slide(page: Browser, name: str, value: float) -> float:
-    """Milliseconds that the page takes to answer."""
-    found: float = page.ask(
-        f"""(() => {{ const input = explorer.get('{name}'), begun = performance.now();
-        input.value = {value}; input.dispatchEvent(new Event('input'));
-        return performance.now() - begun; }})()"""
-    )
-    return found
-
-
-def choose(page: Browser, name: str, value: str) -> None:
-    page.ask(
-        f"""(() => {{ const input = explorer.get('{name}');
-        input.value = {json.dumps(value)};
-        for (const kind of ['input', 'change']) input.dispatchEvent(new Event(kind)); }})()"""
-    )
 
 
 def point(page: Browser, x: float, y: float, kind: str = "mouseMoved", buttons: int = 0) -> None:

@@ -17,7 +17,7 @@ from moreaugrad.files.foreign import readable
 from moreaugrad.models import load_model
 from moreaugrad.models.loading import trained_folder
 from moreaugrad.reports.reading import MapsFolder
-from moreaugrad.runs.inputs import unique_names
+from moreaugrad.runs.names import unique_names
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
 from moreaugrad.runs.plans.toml import read_plan
 

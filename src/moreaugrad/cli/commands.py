@@ -241,8 +241,9 @@ EVERY: Mapping[str, Command] = COMMANDS | {
     "serve": Command(
         plan=f"{_PLANS}serve:ServePlan", call="moreaugrad.cli.serving:serve",
         help="Explore maps live in the browser: they are refined while you change the settings.",
-        more="moreaugrad serve photos/ --model torchvision:squeezenet1_0\n\nWithout images, drop "
-        "or paste one in the page.",
+        more="moreaugrad serve photos/ --model torchvision:squeezenet1_0\n\nmoreaugrad serve "
+        '--text "A great film." --model hf:sentiment\n\nTakes images, texts, series or volumes, as '
+        "explain does. Without any, drop or paste an image in the page, or type a text.",
         without=("out", "overwrite", "json"),
     ),
     "methods": Command(

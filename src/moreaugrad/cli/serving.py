@@ -35,15 +35,29 @@ def serve(plan: ServePlan, output: CommonOptions) -> int:
     except ImportError as error:
         raise ValueError(f"{MISSING} ({error})") from error
     from moreaugrad.explorer.core import Explorer
-    from moreaugrad.runs.inputs import Inputs
+    from moreaugrad.runs.maps.setup import opened
     from moreaugrad.runs.network import Network
+    from moreaugrad.runs.plans.explain import ARRAYS
+    from moreaugrad.runs.plans.texts import TextPlan
 
     _share_memory()
-    network = Network.load(plan.model, plan.compute)
-    some = plan.data.files or plan.data.source is not None
-    inputs = Inputs.open(plan.data, 0, network) if some else None
-    given = given_options(plan.model) | given_options(plan.compute)
-    server = Server(Explorer(network=network, inputs=inputs, options=given), plan.host)
+    asked = plan.inputs
+    some = bool(plan.data.files or plan.data.source or asked.given_texts)
+    if some:
+        asked.check_options()
+    if asked.kind == ARRAYS:
+        asked = asked.with_arrays()
+    network = Network.load(asked.model, asked.compute)
+    asked = asked.taken_by(network.model.array is not None)
+    if network.model.tokenizer is None:  # others read texts that are opened in the page
+        asked.check_options()
+    needed = some or network.model.array is not None
+    explorer = Explorer(
+        network=network, inputs=opened(asked, network) if needed else None,
+        options=given_options(plan.model) | given_options(plan.compute),
+        text=asked.text or TextPlan(),
+    )  # fmt: skip
+    server = Server(explorer, plan.host)
     with _bound(plan.host, plan.port) as listening:
         named = f"[{plan.host}]" if ":" in plan.host else plan.host
         address = f"http://{named}:{listening.getsockname()[1]}/{server.token}/"

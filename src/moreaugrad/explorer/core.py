@@ -1,4 +1,4 @@
-"""What all shells of the explorer ask for: images, maps in frames, probabilities, curves."""
+"""What all shells of the explorer ask for: inputs, maps in frames, probabilities, curves."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from moreaugrad.attacks.descent import TopKAttack
 from moreaugrad.curvature.second_derivatives import softplus_surrogate
+from moreaugrad.data.dataset import Chosen
 from moreaugrad.data.images import decode_upload
 from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.anytime import Frame
@@ -28,14 +29,18 @@ from moreaugrad.explorer.turns import Gone, Turn, Turns
 from moreaugrad.files.foreign import shown
 from moreaugrad.metrics.faithfulness import Replacement, area, deletion_curve, insertion_curve
 from moreaugrad.metrics.places import BLUR, MEAN, Places, replacement
-from moreaugrad.pictures import palette, png_bytes
+from moreaugrad.pictures import palette
 from moreaugrad.registry import choose, first_line
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
+from moreaugrad.runs.plans.explain import IMAGES, TEXTS, ExplainPlan
+from moreaugrad.runs.plans.texts import TextPlan
 from moreaugrad.runs.plans.toml import from_table
 from moreaugrad.runs.recommend.fit import BETA, has_kinks
+from moreaugrad.runs.texts import Texts
 from moreaugrad.score.score import Score
 from moreaugrad.settings import expect
+from moreaugrad.text.batches import of_vectors
 
 UPLOAD_BYTES, UPLOAD_PIXELS = 2**25, 2**26
 """Of the largest image that is taken."""
@@ -43,11 +48,14 @@ KEPT = 64
 """Images that are kept; those that were used longest ago are forgotten."""
 LEFT_OUT = ("published-moreaugrad", "expected-gradients")
 """Methods that have settings of their own, or need several images."""
+USUAL: Mapping[str, Any] = {TEXTS: {"method": "group-sparse-moreaugrad", "sparsity": 0.5}}
+"""Where pages of other inputs than images begin."""
 STEPS = 24
 """Of the deletion and insertion curves."""
 ATTACK: Mapping[str, Any] = {"norm": "linf", "units": "pixel", "steps": 8, "share": 0.1}
 CURVES = {"deletion": (deletion_curve, MEAN), "insertion": (insertion_curve, BLUR)}
 ACTIONS = ("info", "open", "explain", "edit", "curves", "arrays", "attack")
+"""The first three are of every kind of input, the others of images."""
 
 Message = tuple[dict[str, Any], bytes]
 """What a shell is answered: plain values, and arrays as bytes."""
@@ -56,25 +64,30 @@ Asked = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Image:
-    """x: `[1, C, H, W]`. options: that name it on the command line."""
+    """x: `[1, C, H, W]`; of other inputs as the network takes them. options: that name it on the
+    command line."""
 
     name: str
     x: Tensor
     options: Asked
+    inputs: Inputs
+    one: Chosen
 
 
 @dataclass(kw_only=True, eq=False)
 class Explorer:
-    """A network and images, explored by several users."""
+    """A network and its inputs, explored by several users."""
 
     network: Network
     inputs: Inputs | None = None
-    options: Mapping[str, str] | None = None
+    options: Mapping[str, Any] | None = None
     """Of the network, on the command line; None: it is not loaded by one."""
     state: Asked = field(default_factory=dict)
     """Where pages begin: values of `State`."""
     labels: Sequence[str] = ()
     """Of the classes, where the network has none of its own."""
+    text: TextPlan = field(default_factory=TextPlan)
+    """How texts are read that are opened in the page."""
     _turns: Turns = field(default_factory=Turns)
     _images: OrderedDict[str, _Image] = field(default_factory=OrderedDict)
 
@@ -93,7 +106,8 @@ class Explorer:
         try:
             expect(isinstance(asked, dict), "a request", "a JSON object", asked)
             given = {k: v for k, v in _without_none(asked).items() if k != "do"}
-            action = getattr(self, f"_{choose('do', str(asked.get('do')), ACTIONS)}")
+            known = ACTIONS if self.network.kind == IMAGES else ACTIONS[:3]
+            action = getattr(self, f"_{choose('do', str(asked.get('do')), known)}")
             yield from action(given, body, Turn(self._turns, user, gone))
         except Gone:
             return
@@ -102,16 +116,17 @@ class Explorer:
             yield {"refused": words}, b""
 
     def _info(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
-        names = [] if self.inputs is None else [one.item.name for one in self.inputs.chosen]
+        kind, chosen = self.network.kind, [] if self.inputs is None else self.inputs.chosen
         methods = {
             name: {"summary": row.summary, "settings": list(row.defaults())}
-            for name, row in METHODS.items() if name not in LEFT_OUT
+            for name, row in METHODS.items()
+            if name not in LEFT_OUT and (kind != TEXTS or of_vectors(name))
         }  # fmt: skip
         yield {
             "model": shown(self.network.model.name), "methods": methods, "qualities": QUALITIES,
-            "images": [{"id": str(at), "name": shown(name)} for at, name in enumerate(names)],
-            "labels": list(map(shown, self.network.model.labels or self.labels)),
-            "state": {**vars(State(image="")), **self.state},
+            "images": [{"id": str(at), "name": shown(c.item.name)} for at, c in enumerate(chosen)],
+            "labels": list(map(shown, self.network.model.labels or self.labels)), "kind": kind,
+            "state": {**vars(State(image="")), **USUAL.get(kind, {}), **self.state},
             "palettes": {name: palette(name).tolist() for name in ("magma", "blue-white-orange")},
         }, b""  # fmt: skip
 
@@ -121,26 +136,40 @@ class Explorer:
             if body:
                 key = hashlib.sha256(body).hexdigest()[:16]
                 expect(len(body) <= UPLOAD_BYTES, name, f"at most {UPLOAD_BYTES} bytes", len(body))
-                image = decode_upload(body, name, UPLOAD_PIXELS)
-                x = self.network.tried(self.network.model.preprocess(image))
-                self._images[key] = _Image(name=name, x=x, options={"IMAGE": [name]})
-            one = self._image(key)
-            found = self._probabilities(one.x)
-        pixels = self.network.model.preprocess.pixels(one.x[0].cpu())
-        png = png_bytes((pixels.numpy() * 255).round().astype(np.uint8))
-        about = {"image": key, "name": shown(one.name), "shape": list(one.x.shape[1:])}
-        yield {**about, "probabilities": found}, png
+                self._images[key] = self._uploaded(body, name)
+            image = self._image(key)
+            found = self._predicted(image)
+        data = image.inputs.page(image.one, image.x[0].cpu(), self.network)
+        about = {"image": key, "name": shown(image.name), "shape": list(image.x.shape[1:])}
+        yield {**about, **found}, data
+
+    def _uploaded(self, body: bytes, name: str) -> _Image:
+        if self.network.kind == TEXTS:
+            text = replace(self.text, texts=(body.decode(errors="replace"),), column=None)
+            texts = Texts.open(ExplainPlan(text=text), self.network)
+            return replace(self._made(texts, texts.chosen[0]), name=name)
+        here = self.network.kind == IMAGES
+        expect(here, name, "series and volumes on the command line", "a file here")
+        x = self.network.model.preprocess(decode_upload(body, name, UPLOAD_PIXELS))
+        images = Inputs.of(self.network.batch([x]), names=[name])
+        return self._made(images, images.chosen[0])
 
     def _explain(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
-        state = from_table(State, asked)
-        image, explainer = self._image(state.image), state.explainer(self.network)
-        rule = threshold(explainer, image.x.shape[1:])
-        yield {**state.recipes(image.options, self.options), "threshold": rule}, b""
+        state, network = from_table(State, asked), self.network
+        image = self._image(state.image)
+        inputs, target = image.inputs.aimed(image.one, state.target, network)
+        state = replace(state, target=target)
+        explainer = state.explainer(network, inputs if inputs.of_texts else None)
+        seen = network.kind == IMAGES
+        rule = threshold(explainer, image.x.shape[1:]) if seen else {"kind": "drawn"}
+        recipes = state.recipes(image.options, self.options, inputs.in_python(target, network))
+        yield {**recipes, "threshold": rule}, b""
         begun = time.monotonic()
         with turn:
-            for frame in explainer.frames(image.x, state.target, meter=turn):
+            given = image.one, image.x, network, explainer, target, turn
+            for frame, page in inputs.frames(*given):
                 gradient = frame.explanation.maps if rule["kind"] == "keep" else frame.gradient
-                yield _framed(frame, gradient, time.monotonic() - begun)
+                yield _framed(frame, gradient, time.monotonic() - begun, page)
                 turn()
 
     def _edit(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
@@ -203,18 +232,28 @@ class Explorer:
         if key not in self._images:
             chosen = [] if self.inputs is None else self.inputs.chosen
             if self.inputs is None or not key.isdecimal() or int(key) >= len(chosen):
-                raise ValueError("the image is no longer known: open it again")
-            one, source = chosen[int(key)], self.inputs.plan.source
-            named: Asked = {"--data": source, "--indices": str(one.index)}
-            if source is None:
-                paths = getattr(self.inputs.data, "paths", {})
-                named = {"IMAGE": [str(paths.get(one.item.name, one.item.name))]}
-            x = self.network.tried(self.inputs.input(one, self.network))
-            self._images[key] = _Image(name=one.item.name, x=x, options=named)
+                raise ValueError("the input is no longer known: open it again")
+            self._images[key] = self._made(self.inputs, chosen[int(key)])
         self._images.move_to_end(key)
         while len(self._images) > KEPT:
             self._images.popitem(last=False)
         return self._images[key]
+
+    def _made(self, inputs: Inputs, one: Chosen) -> _Image:
+        inputs, _ = inputs.aimed(one, None, self.network)
+        x, options = inputs.tried(one, self.network), inputs.named(one)
+        return _Image(name=one.item.name, x=x, options=options, inputs=inputs, one=one)
+
+    def _predicted(self, image: _Image) -> dict[str, Any]:
+        """Probabilities by class; of texts the largest ones, with the names of these classes."""
+        inputs, one, x = image.inputs, image.one, image.x
+        if not inputs.of_texts:
+            return {"probabilities": self._probabilities(x)}
+        task = inputs.settings(self.network).get("task", "auto")
+        of_token = inputs.aimed(one, None, self.network)[1] is not None
+        found = [] if of_token else inputs.predictions(one, x[0], self.network, task)
+        names = {record["class"]: shown(record["label"]) for record in found}
+        return {"probabilities": {r["class"]: r["probability"] for r in found}, "names": names}
 
     def _probabilities(self, x: Tensor) -> list[float | None]:
         """Of every class; none where the outputs are no classes."""
@@ -222,7 +261,7 @@ class Explorer:
         return [] if found is None else list(map(_known, found[0].tolist()))
 
 
-def _framed(frame: Frame, gradient: Any, seconds: float) -> Message:
+def _framed(frame: Frame, gradient: Any, seconds: float, page: bytes | None) -> Message:
     found = frame.explanation
     (status,), error, z = found.status, float(found.error[0]), found.z_scores
     parts = {"gradient": gradient, **({} if z is None else {"z": z})}
@@ -233,6 +272,8 @@ def _framed(frame: Frame, gradient: Any, seconds: float) -> Message:
         "evaluations": int(found.evaluations[0]), "target": int(found.target[0]),
         "arrays": list(parts),
     }  # fmt: skip
+    if page is not None:
+        return header, page
     return header, b"".join(part[0].float().cpu().numpy().tobytes() for part in parts.values())
 
 

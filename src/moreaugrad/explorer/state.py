@@ -1,4 +1,4 @@
-"""What is explored of an image: a method and its settings, as a command, a file and Python too."""
+"""What is explored of an input: a method and its settings, as a command, a file and Python too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.moreau import GroupSparseMoreauGrad, Moreau
 from moreaugrad.penalties import L1, groups
+from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.methods import made
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.maps import takes
@@ -19,12 +20,12 @@ from moreaugrad.score.noise import DEFAULT_SIGMA
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Everything that a map of an image depends on."""
+    """Everything that a map of an input depends on."""
 
     image: str
     method: str = "sparse-moreaugrad"
-    target: int | None = None
-    """None: the prediction."""
+    target: int | str | None = None
+    """As on the command line; None: the prediction."""
     against: int | None = None
     """The class that the target is compared with; None: the target's logit alone is explained."""
     sparsity: float = 0.9
@@ -46,24 +47,25 @@ class State:
         name = METHODS.check(self.method)
         return {k: v for k, v in every.items() if v is not None and takes(name, k, v)}
 
-    def explainer(self, network: Network) -> Explainer:
+    def explainer(self, network: Network, texts: Inputs | None) -> Explainer:
         """Errors: ValueError for settings that do not fit."""
-        return made({self.method: {}}, self.settings, self.seed, network, None)[0].explainer
+        named: dict[str, Any] = {self.method: {}}
+        return made(named, self.settings, self.seed, network, None, inputs=texts)[0].explainer
 
     def recipes(
-        self, image: Mapping[str, Any], network: Mapping[str, str] | None
+        self, image: Mapping[str, Any], network: Mapping[str, Any] | None, target: object
     ) -> dict[str, str]:
         """The same map by a command, a TOML file and Python.
 
         image, network: their options; without those of the network, it is `model` in Python.
+        target: in Python.
         """
         if network is None:
-            call = python_call(self.method, self.settings, self.target)
-            return {"python": f"result = {call}\n"}
-        target = {} if self.target is None else {"--target": str(self.target)}
+            return {"python": f"result = {python_call(self.method, self.settings, target)}\n"}
+        aim = {} if self.target is None else {"--target": str(self.target)}
         data = {name: value for name, value in image.items() if name != "IMAGE"}
-        given = {**data, **network, **target}
-        return recipes(image.get("IMAGE", ()), given, self.method, self.settings, self.target)
+        given = {**data, **network, **aim}
+        return recipes(image.get("IMAGE", ()), given, self.method, self.settings, target)
 
 
 def threshold(explainer: Explainer, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -46,12 +46,12 @@ def _harmless(value: object) -> object:
 def data_uri(picture: Picture) -> str:
     """The image itself, so that the page is one file."""
     kind, data = encoded(picture)
-    return _uri(f"image/{kind}", data)
+    return uri(f"image/{kind}", data)
 
 
 def svg_uri(svg: str) -> str:
     """A drawing. Shown as an image, it runs no script and fetches nothing."""
-    return _uri("image/svg+xml", svg.encode())
+    return uri("image/svg+xml", svg.encode())
 
 
 def encoded(picture: Picture) -> tuple[str, bytes]:
@@ -71,5 +71,6 @@ def encoded(picture: Picture) -> tuple[str, bytes]:
     return "jpeg", file.getvalue()
 
 
-def _uri(kind: str, data: bytes) -> str:
+def uri(kind: str, data: bytes) -> str:
+    """A file itself, as a link. kind: its media type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,12 +10,14 @@ from torch import Tensor
 from moreaugrad.data.arrays import find_arrays, read_array
 from moreaugrad.data.dataset import Chosen, DataSet
 from moreaugrad.data.source import NamedFiles
+from moreaugrad.explainers.anytime import Frame
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.units import Record
 from moreaugrad.models import ArrayInput
 from moreaugrad.pictures import Picture, Style
 from moreaugrad.pictures.arrays import draw_array, input_picture
+from moreaugrad.pictures.html import uri
 from moreaugrad.pictures.slices import FEW, heaviest, in_row
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
@@ -66,8 +68,28 @@ class Arrays(Inputs):
         shown = heaviest(values) if values.ndim == 4 else ()
         return {f"{name}.png": _flat(view, shown).png(about) for name, view in views.items()}
 
+    def page(self, one: Chosen, x: Tensor, network: Network) -> bytes:
+        return _page(self.shown(one, x, network)[1])
+
+    def frames(
+        self, one: Chosen, x: Tensor, network: Network, explainer: Explainer,
+        target: int | str | None, meter: Callable[[int], None] | None,
+    ) -> Iterator[tuple[Frame, bytes | None]]:  # fmt: skip
+        for frame, _ in super().frames(one, x, network, explainer, target, meter):
+            found = frame.explanation
+            yield frame, _page(self.drawn(one, x[0], found, explainer, network, Style(), {}))
+
     def ground_truth(self, one: Chosen, network: Network) -> None:
         """None is known."""
+
+
+def _page(views: Mapping[str, bytes]) -> bytes:
+    """PNG files as HTML, with their names."""
+    each = [
+        f'<div>{name.removesuffix(".png")}</div><img src="{uri("image/png", data)}" alt="">'
+        for name, data in views.items()
+    ]
+    return "".join(each).encode()
 
 
 def _flat(picture: Picture, numbers: Sequence[int] = ()) -> Picture:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +15,20 @@ from torch import Tensor, nn
 from moreaugrad.data.arrays import ARRAY_SUFFIXES
 from moreaugrad.data.dataset import Chosen, DataSet, Item, choose_images, known_classes
 from moreaugrad.data.source import CELLS, NamedFiles, open_source
+from moreaugrad.explainers.anytime import Frame
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.foreign import some
 from moreaugrad.files.units import Record
 from moreaugrad.pictures import Style, draw, heatmap, photo
 from moreaugrad.runs.engine import Failure, NoResult
+from moreaugrad.runs.names import unique_names
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.common import DataPlan
 from moreaugrad.runs.plans.maps import OF_LABEL
 
 UNREADABLE = (ValueError, OSError, MemoryError)
 """What reading an image raises."""
-LONGEST, MOST_BYTES = 80, 200
-"""Characters, and bytes in UTF-8, of a folder's name: file systems take 255 bytes."""
-RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Names of devices on Windows, which no folder can have there."""
-FORBIDDEN = '<>:"/\\|?*'
-"""Characters that no name can have on Windows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,8 +50,8 @@ class Inputs:
         for a language model."""
         if network.model.tokenizer is not None:
             raise ValueError(
-                f"expected texts, because {network.model.name} is a language model: explain "
-                "and compare take --text, and files that end in .txt, .csv or .tsv; got "
+                f"expected texts, because {network.model.name} is a language model: explain, "
+                "compare and serve take --text, and files that end in .txt, .csv or .tsv; got "
                 f"{some(plan.files, most=1) or 'none'}"
             )
         data = cls._data(plan, network)
@@ -77,7 +71,9 @@ class Inputs:
         return cls(plan=_with_digest(plan, data, chosen), data=data, chosen=chosen)
 
     @classmethod
-    def of(cls, x: Tensor, classes: Sequence[int] | None = None) -> Inputs:
+    def of(
+        cls, x: Tensor, classes: Sequence[int] | None = None, names: Sequence[str] = ()
+    ) -> Inputs:
         """Inputs at hand. classes: of each, where they are known. Errors: ValueError for other
         shapes."""
         if x.ndim != 4 or not len(x):
@@ -85,7 +81,8 @@ class Inputs:
         if classes is not None and len(classes) != len(x):
             raise ValueError(f"target: expected {len(x)} classes, got {len(classes)}")
         known: Sequence[int | None] = classes or [None] * len(x)
-        items = [Item(name=f"input {row}", index=index) for row, index in enumerate(known)]
+        names = names or [f"input {row}" for row in range(len(x))]
+        items = [Item(name=name, index=at) for name, at in zip(names, known, strict=True)]
         content = x.detach().cpu().contiguous().numpy().tobytes() + repr(classes or "").encode()
         digest = hashlib.sha256(content).hexdigest()[:16]
         return cls(
@@ -99,8 +96,8 @@ class Inputs:
         if network.model.array is not None:
             raise ValueError(
                 f"expected series or volumes, because {network.model.name} takes inputs of the "
-                f"shape {list(network.model.array.shape)}: explain, compare and sweep take files "
-                f"that end in {', '.join(ARRAY_SUFFIXES)}"
+                f"shape {list(network.model.array.shape)}: explain, compare, sweep and serve "
+                f"take files that end in {', '.join(ARRAY_SUFFIXES)}"
             )
         if plan.source is None:
             if not plan.files:
@@ -163,6 +160,26 @@ class Inputs:
         """The maps of inputs that are alike, `x` a batch of them."""
         return explainer.explain(x, target, **how)
 
+    def aimed(
+        self, one: Chosen, target: int | str | None, network: Network
+    ) -> tuple[Self, int | str | None]:
+        """The same inputs, for `frames` of one with a target while others have theirs; and the
+        target, which may be another than the prediction where none is given."""
+        return self, target
+
+    def in_python(self, target: int | str | None, network: Network) -> object:
+        """A target as a call in Python has it."""
+        return target
+
+    def frames(
+        self, one: Chosen, x: Tensor, network: Network, explainer: Explainer,
+        target: int | str | None, meter: Callable[[int], None] | None,
+    ) -> Iterator[tuple[Frame, bytes | None]]:  # fmt: skip
+        """The map of an input while it is computed, `x` a batch of one, see `Explainer.frames`; of
+        others than images with its views as HTML."""
+        for frame in explainer.frames(x, self.target(target, network), meter=meter):
+            yield frame, None
+
     def predictions(self, one: Chosen, x: Tensor, network: Network, task: str) -> list[Record]:
         """See `Network.predict`."""
         return network.predict(network.batch([x]), task)[0]
@@ -195,6 +212,17 @@ class Inputs:
         z_scores = found.z_scores[0].half().cpu() if isinstance(found.z_scores, Tensor) else None
         views = draw(values, under, style, z_scores)
         return {f"{name}.png": view.png(about) for name, view in views.items()}
+
+    def page(self, one: Chosen, x: Tensor, network: Network) -> bytes:
+        """An input in the explorer: a PNG file; HTML of others than images."""
+        return self.shown(one, x, network)[1]["input.png"]
+
+    def named(self, one: Chosen) -> dict[str, Any]:
+        """What names an input on the command line: options, and "IMAGE"."""
+        if self.plan.source is not None:
+            return {"--data": self.plan.source, "--indices": str(one.index)}
+        paths = getattr(self.data, "paths", {})
+        return {"IMAGE": [str(paths.get(one.item.name, one.item.name))]}
 
     def ground_truth(self, one: Chosen, network: Network) -> Tensor | None:
         """The ground truth map `[H, W]` in [0, 1] as the network sees it; None where there is none
@@ -259,31 +287,6 @@ def check_readable(unreadable: Sequence[Failure], count: int, allowed: float) ->
             if count > 1
             else str(unreadable[0])
         )
-
-
-def unique_names(stems: Sequence[str]) -> list[str]:
-    """Folder names for these on any system, none like another whatever the letters' case and the
-    composition of their accents."""
-    used, names = set[str](), list[str]()
-    for stem in stems:
-        base, number = _portable(stem), 1
-        name = base
-        while _alike(name) in used:
-            number += 1
-            name = f"{base}-{number}"
-        used.add(_alike(name))
-        names.append(name)
-    return names
-
-
-def _portable(stem: str) -> str:
-    plain = "".join(c if c.isprintable() and c not in FORBIDDEN else "_" for c in stem)
-    short = plain.strip(" .")[:LONGEST].encode()[:MOST_BYTES].decode(errors="ignore").rstrip(" .")
-    return f"_{short}" if RESERVED.fullmatch(short) else short or "input"
-
-
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _with_digest(plan: DataPlan, data: DataSet, chosen: Sequence[Chosen]) -> DataPlan:

@@ -17,6 +17,7 @@ from moreaugrad.files.units import Record
 from moreaugrad.models import LoadedModel, Preprocess, load_model, optimise
 from moreaugrad.runs.plans.arrays import ArrayPlan
 from moreaugrad.runs.plans.common import DTYPES, ComputePlan, ModelPlan, PreprocessPlan
+from moreaugrad.runs.plans.explain import ARRAYS, IMAGES, TEXTS
 from moreaugrad.runs.processes import Processes
 from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import InputSpace
@@ -94,6 +95,13 @@ class Network:
             fold_batchnorm=False, dtype=dtype if dtype in DTYPES else "float32",
         )  # fmt: skip
         return cls(model=model, compute=compute, device=weight.device, bounded=bounded)
+
+    @property
+    def kind(self) -> str:
+        """What it takes in: images, texts or arrays."""
+        if self.model.tokenizer is not None:
+            return TEXTS
+        return IMAGES if self.model.array is None else ARRAYS
 
     def batch(self, inputs: list[Tensor]) -> Tensor:
         """Inputs such as `[C, H, W]`, or numbers of tokens, as one batch for the network."""

@@ -15,7 +15,7 @@ from moreaugrad.reports.statistics import Intervals
 from moreaugrad.reports.studies import study_page
 from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import Failure, Files, Run
-from moreaugrad.runs.inputs import unique_names
+from moreaugrad.runs.names import unique_names
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.explain import ReportPlan
 

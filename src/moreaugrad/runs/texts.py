@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +13,23 @@ from torch import Tensor, nn
 from moreaugrad.data.dataset import Chosen, Item, choose_images
 from moreaugrad.data.source import NamedFiles
 from moreaugrad.data.texts import NamedText, read_texts
+from moreaugrad.explainers.anytime import Frame
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.foreign import some
 from moreaugrad.files.units import Record
 from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import csv_bytes
-from moreaugrad.runs.inputs import UNREADABLE, Inputs, unique_names
+from moreaugrad.runs.inputs import UNREADABLE, Inputs
+from moreaugrad.runs.names import unique_names
 from moreaugrad.runs.network import Network, likeliest
 from moreaugrad.runs.plans.explain import ExplainPlan
+from moreaugrad.runs.plans.option import given_options
 from moreaugrad.runs.plans.texts import WORDS, TextPlan
 from moreaugrad.score.forward import forward
 from moreaugrad.score.targets import Readout
 from moreaugrad.text.batches import Batches, arguments_of, usual_settings
+from moreaugrad.text.drawing import Drawn, Segment, html_lines
 from moreaugrad.text.encoding import Encoded
 from moreaugrad.text.explanation import TextExplanation, value_of
 from moreaugrad.text.model import TextModel
@@ -144,7 +148,10 @@ class Texts(Inputs):
                     f"{name}: expected --units tokens, because the tokenizer does not say which "
                     "characters its tokens are"
                 )
-            aim = _aim(reading, found, name)
+            try:
+                aim = reading.classes.aim(self.in_python(reading.target, network), found)
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{name}: {error}") from error
             reading.known[one.index] = found, aim
         return reading.known[one.index]
 
@@ -199,6 +206,33 @@ class Texts(Inputs):
         read, aims = zip(*[self._read(one, network) for one in rows], strict=True)
         return self._batches(network, explainer).together(read, aims, **how)
 
+    def aimed(
+        self, one: Chosen, target: int | str | None, network: Network
+    ) -> tuple[Self, int | str | None]:
+        """Where tokens are classified, it is the prediction at the first one."""
+        reading = self.readings[id(network)]
+        if target is None and reading.classes.task is Task.TOKEN:
+            target = f"{AT}{self._encoded(one, reading.model).own[0]}"
+        own = replace(reading, target=target, known={})
+        return replace(self, readings={id(network): own}), target
+
+    def in_python(self, target: int | str | None, network: Network) -> object:
+        """As `text.explain` takes it: (class, token) for CLASS@TOKEN."""
+        tokens = self.readings[id(network)].classes.task is Task.TOKEN
+        if not (tokens and isinstance(target, str) and AT in target):
+            return target
+        wanted, _, token = target.rpartition(AT)
+        return _number(wanted) if wanted else None, _number(token)
+
+    def frames(
+        self, one: Chosen, x: Tensor, network: Network, explainer: Explainer,
+        target: int | str | None, meter: Callable[[int], None] | None,
+    ) -> Iterator[tuple[Frame, bytes | None]]:  # fmt: skip
+        read = self._read(one, network)
+        for frame in self._batches(network, explainer).frames(*read, meter):
+            found = self._explained(one, frame.explanation, explainer, network)
+            yield frame, found._repr_html_().encode()
+
     def predictions(self, one: Chosen, x: Tensor, network: Network, task: str) -> list[Record]:
         reading = self.readings[id(network)]
         encoded, aim = self._read(one, network)
@@ -217,6 +251,14 @@ class Texts(Inputs):
         note = {"note": encoded.note} if encoded.note else {}
         text = self.texts[one.index].text
         return {"text": text, **note}, {"text.txt": text.encode()}
+
+    def page(self, one: Chosen, x: Tensor, network: Network) -> bytes:
+        return html_lines(Drawn([[Segment(self.texts[one.index].text)]], (), "")).encode()
+
+    def named(self, one: Chosen) -> dict[str, Any]:
+        """The text itself, whatever file it is from, and how it is read."""
+        how = given_options(replace(self.asked, texts=(), column=None))
+        return {"--text": [self.texts[one.index].text], **how}
 
     def described(
         self, one: Chosen, found: Explanation, explainer: Explainer, network: Network
@@ -244,18 +286,6 @@ class Texts(Inputs):
     def folders(self) -> dict[int, str]:
         names = unique_names([one.item.name for one in self.chosen])
         return {one.index: f"inputs/{n}" for one, n in zip(self.chosen, names, strict=True)}
-
-
-def _aim(reading: _Reading, encoded: Encoded, name: str) -> ParsedTarget:
-    """What is explained of a text. Errors: ValueError with its name."""
-    target: object = reading.target
-    if reading.classes.task is Task.TOKEN and isinstance(target, str) and AT in target:
-        wanted, _, token = target.rpartition(AT)
-        target = _number(wanted) if wanted else None, _number(token)
-    try:
-        return reading.classes.aim(target, encoded)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 def _number(text: str) -> int | str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers import METHODS, Explainer, build
+from moreaugrad.explainers.anytime import Frame
 from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.registry import choose
@@ -26,12 +28,17 @@ INDEX = "index"
 
 def check_method(method: str) -> None:
     """Errors: ValueError for one whose maps are not those of token vectors."""
-    known = METHODS[method].defaults()
-    if "layer" not in known or "cam_layer" in known:
+    if not of_vectors(method):
         raise ValueError(
             f"method: expected one whose map is that of the token vectors, got {method}, which "
             "explains the input itself"
         )
+
+
+def of_vectors(method: str) -> bool:
+    """Whether the maps of a method can be those of token vectors."""
+    known = METHODS[method].defaults()
+    return "layer" in known and "cam_layer" not in known
 
 
 def usual_settings(language: LanguageModel, task: Task) -> dict[str, Any]:
@@ -130,26 +137,37 @@ class Batches:
         progress: Progress | None,
     ) -> Explanation:  # fmt: skip
         """The explanation of texts with the same `key`."""
+        explainer, given, mask = self._call(read, aims)
+        with _padding_named():
+            found = explainer.explain(*given, ids=ids, mask=mask, progress=progress)
+        return self._named(found, aims[0])
+
+    def frames(
+        self, encoded: Encoded, aim: ParsedTarget, meter: Callable[[int], None] | None = None
+    ) -> Iterator[Frame]:
+        """The explanation of one text while it is computed; see `Explainer.frames`."""
+        explainer, given, mask = self._call([encoded], [aim])
+        with _padding_named():
+            for frame in explainer.frames(*given, mask=mask, meter=meter):
+                yield replace(frame, explanation=self._named(frame.explanation, aim))
+
+    def _call(
+        self, read: Sequence[Encoded], aims: Sequence[ParsedTarget]
+    ) -> tuple[Explainer, tuple[Any, ...], Tensor | None]:
+        """The method for texts with the same `key`, its arguments and its mask."""
         tokens, further = arguments_of(self.language, read, aims)
         tail = [False] * (tokens.shape[1] - len(read[0]))
         mask = self.language.rows([self._explained(encoded) + tail for encoded in read]).bool()
         classes = [aim.index for aim in aims if aim.index is not None] or None
-        try:
-            found = self._explainer(list(further), read[0], aims[0]).explain(
-                tokens, classes, tuple(further.values()), ids=ids,
-                mask=None if bool(mask.all()) else mask, progress=progress,
-            )  # fmt: skip
-        except ForwardError as error:
-            if "padding token" not in str(error):
-                raise
-            raise ForwardError(
-                f"{error}: set model.config.pad_token_id, for example to tokenizer.eos_token_id; "
-                "no text is padded"
-            ) from error
-        if aims[0].phrase:
-            kind = {"score": self.explainer.score}
-            found = replace(found, settings={**found.settings, **kind})
-        return found
+        explainer = self._explainer(list(further), read[0], aims[0])
+        given = tokens, classes, tuple(further.values())
+        return explainer, given, None if bool(mask.all()) else mask
+
+    def _named(self, found: Explanation, aim: ParsedTarget) -> Explanation:
+        """With the score that the method has, of a phrase too."""
+        if not aim.phrase:
+            return found
+        return replace(found, settings={**found.settings, "score": self.explainer.score})
 
     def _explainer(self, names: Sequence[str], encoded: Encoded, aim: ParsedTarget) -> Explainer:
         """The method for such texts. names: of the reader's further arguments."""
@@ -183,3 +201,17 @@ class Batches:
             real and (self.special or not special)
             for real, special in zip(encoded.real, encoded.special, strict=True)
         ]
+
+
+@contextmanager
+def _padding_named() -> Iterator[None]:
+    """Errors: ForwardError of a model without a padding token, with what to do."""
+    try:
+        yield
+    except ForwardError as error:
+        if "padding token" not in str(error):
+            raise
+        raise ForwardError(
+            f"{error}: set model.config.pad_token_id, for example to tokenizer.eos_token_id; "
+            "no text is padded"
+        ) from error

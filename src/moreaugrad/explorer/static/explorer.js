@@ -17,6 +17,12 @@ const add = (parent, tag, text, given = {}) => {
   return Object.assign(made, given);
 };
 
+/** What the server has drawn. Its styles are set by the script: the page's policy allows no others. */
+const put = (root, html) => {
+  root.innerHTML = html.replace(/ (?=style=")/g, " data-");
+  root.querySelectorAll("[data-style]").forEach(part => { part.style.cssText = part.dataset.style; });
+};
+
 function save(blob, name) {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
   link.click();
@@ -75,6 +81,10 @@ class Pane {
   }
 
   show(frame, buffer) {
+    if (this.explorer.drawn) {
+      Object.assign(this, { frame, drawn: new TextDecoder().decode(buffer), eta: frame.eta }).draw();
+      return this.status();
+    }
     const size = this.explorer.shape.reduce((a, b) => a * b);
     this.z = null;
     frame.arrays.forEach((name, i) => { this[name] = new Float32Array(buffer, 4 * size * i, size); });
@@ -97,7 +107,7 @@ class Pane {
 
   /** The map of the averaged gradient at the slider's fraction of zeros. */
   threshold() {
-    if (!this.frame) return;
+    if (!this.sorted || !this.frame) return;
     this.eta = weight(this.sorted, this.explorer.state.sparsity);
     Object.assign(this, { map: thresholded(this.gradient, this.explorer.shape, this.rule, this.eta), ranks: null });
     this.draw();
@@ -105,6 +115,7 @@ class Pane {
   }
 
   draw() {
+    if (this.explorer.drawn) return put(this.get("drawn"), this.frame ? this.drawn : this.explorer.photo);
     const { shape, info: { palettes } } = this.explorer, photo = this.attacked?.photo ?? this.explorer.photo, view = this.frame ? this.get("view").value : "photo";
     const [below, above] = ["photo", "map", "marks"].map(name => sized(this.get(name), shape[2], shape[1]).getContext("2d"));
     this.get("figure").dataset.view = view;
@@ -116,6 +127,7 @@ class Pane {
 
   /** The crosshair, and the pixels that are replaced. */
   mark() {
+    if (this.explorer.drawn) return;
     const { cross, replaced, shape: [, height, width] } = this.explorer;
     const context = Object.assign(this.get("marks").getContext("2d"), { fillStyle: "#0bf" });
     context.clearRect(0, 0, width, height);
@@ -164,7 +176,8 @@ class Explorer {
 
   async start() {
     [this.info] = await this.one({ do: "info" });
-    const { images, labels, qualities, state } = this.info;
+    const { images, kind, labels, qualities, state } = this.info;
+    Object.assign(this, { drawn: kind !== "images" }).root.dataset.kind = kind;
     this.get("model").textContent = this.info.model;
     images.forEach(({ id, name }) => add(this.get("images"), "option", name, { value: id }));
     labels.forEach(value => add(this.get("labels"), "option", value, { value }));
@@ -172,7 +185,7 @@ class Explorer {
     Object.assign(this, { state }).panes = [new Pane(this, state.method)];
     this.listen();
     this.fit();
-    this.get("drop").hidden = images.length > 0;
+    this.get("drop").hidden = this.drawn || images.length > 0;
     if (images.length) await this.open({ image: images[0].id, target: state.target });
   }
 
@@ -186,6 +199,7 @@ class Explorer {
     for (const [name, work] of Object.entries(clicked)) on(name, "click", work);
     on("images", "change", ({ value }) => this.open({ image: value }));
     on("file", "change", ({ files }) => this.upload(files));
+    on("typed", "change", ({ value }) => value.trim() && this.open({ name: value }, value));
     root.ondragover = event => event.preventDefault();
     root.ondrop = event => { event.preventDefault(); this.upload(event.dataTransfer.files); };
     root.ownerDocument.addEventListener("paste", event => root.isConnected && this.upload(event.clipboardData.files));
@@ -196,7 +210,7 @@ class Explorer {
       state.sparsity = +(1 - 10 ** (-DECADES * value / 100)).toPrecision(4);
       this.panes.forEach(pane => pane.threshold());
       this.fix();
-      if (this.panes.some(pane => pane.rule?.kind !== "keep")) later(true);
+      if (this.panes.some(pane => pane.rule?.kind !== "keep")) later(!this.drawn);
     });
     on("fix", "change", () => { this.fix(); later(true); });
     for (const [name, read] of [["rho", v => +(10 ** v).toPrecision(2)], ["sigma", Number], ["quality", String], ["seed", v => clamp(Math.trunc(v) || 0, 2 ** 31)]])
@@ -214,14 +228,15 @@ class Explorer {
     this.use("look");
   }
 
-  upload([file]) { return file && this.open({ name: file.name }, file).catch(error => this.fail(error)); }
+  upload([file]) { return file && !this.drawn && this.open({ name: file.name }, file).catch(error => this.fail(error)); }
 
   async open({ target = null, ...asked }, body) {
     this.panes.forEach(pane => { pane.stop(); pane.frame = pane.attacked = null; });
     const [found, png] = await this.one({ do: "open", ...asked }, body), list = this.get("images");
-    this.photo = await decoded(png);
+    this.photo = this.drawn ? new TextDecoder().decode(png) : await decoded(png);
+    Object.assign(this.info.labels, found.names);
     Object.assign(this, found).state.image = found.image;
-    this.classes = [...found.probabilities.keys()].sort((a, b) => found.probabilities[b] - found.probabilities[a]);
+    this.classes = Object.keys(found.probabilities).map(Number).sort((a, b) => found.probabilities[b] - found.probabilities[a]);
     this.shown = this.classes.slice(0, CLASSES);
     if (![...list.options].some(one => one.value === found.image)) add(list, "option", found.name, { value: found.image });
     list.value = found.image;
@@ -252,7 +267,7 @@ class Explorer {
 
   /** Which settings the methods have, and the button that adds or removes a pane. */
   fit() {
-    for (const [name, of] of Object.entries({ rho: "rho", sigma: "sigma", fix: "eta", quality: "tolerance", seed: "seed" }))
+    for (const [name, of] of Object.entries({ rho: "rho", sigma: "sigma", fix: "eta", quality: "tolerance", seed: "seed", ...this.drawn && { sparsity: "sparsity" } }))
       this.get(name).disabled = !this.panes.some(pane => pane.has(of));
     this.get("panes").classList.toggle("two", this.panes.length > 1);
     this.panes.forEach((pane, i) => Object.assign(pane.get("compare"), {
@@ -324,6 +339,7 @@ class Explorer {
   other(input) {
     const text = input.value.trim(), named = this.info.labels.indexOf(text), index = named < 0 && /^\d+$/.test(text) ? +text : named;
     if (!text) return;
+    if (this.info.kind === "texts" && !(index in this.probabilities)) return this.explain(index < 0 ? input.value : index, null);
     if (!(index in this.probabilities)) throw new Error(`there is no class ${text}`);
     input.value = "";
     this.fail(null);
@@ -420,8 +436,9 @@ class Explorer {
   recipe() { this.get("text").textContent = this.panes[0].recipes?.[this.get("recipe").value] ?? ""; }
 
   async save(kind) {
-    const [pane] = this.panes, name = this.name.replace(/\.\w+$|[^\w. -]/g, "") || "map";
+    const [pane] = this.panes, name = this.name.replace(/\.\w+$|[^\w. -]/g, "").slice(0, 60) || "map";
     if (!pane.frame) return;
+    if (kind === "html") return save(new Blob([`<!doctype html><meta charset="utf-8">${pane.drawn}`]), `${name}.html`);
     const image = pane.composed(3), { width, height } = image;
     if (kind === "png") image.toBlob(blob => save(blob, `${name}.png`));
     else if (kind === "svg") {

@@ -29,7 +29,6 @@ from moreaugrad.reports.folder import (
 )
 from moreaugrad.reports.maps import explained_page
 from moreaugrad.reports.reading import MapsFolder, stored_words
-from moreaugrad.runs.arrays import Arrays
 from moreaugrad.runs.cost import PILOTED, Cost, Estimate, method_costs, seconds_per_evaluation
 from moreaugrad.runs.directory import RunDirectory, json_text, line, problem, versions
 from moreaugrad.runs.engine import Failure, Files, NoResult, Observer, Run
@@ -39,9 +38,9 @@ from moreaugrad.runs.maps.block import Block, Meter, evaluations, no_map, title
 from moreaugrad.runs.maps.interactions import WITHOUT, no_pairs
 from moreaugrad.runs.maps.methods import Method, notes_on
 from moreaugrad.runs.maps.previews import BUDGETS, first_maps, within_budget
-from moreaugrad.runs.maps.setup import set_up
+from moreaugrad.runs.maps.setup import opened, set_up
 from moreaugrad.runs.network import Network, computing
-from moreaugrad.runs.plans.explain import ARRAYS, TEXTS, EvaluatePlan, ExplainPlan
+from moreaugrad.runs.plans.explain import ARRAYS, EvaluatePlan, ExplainPlan
 from moreaugrad.runs.plans.toml import to_table
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.texts import Texts
@@ -86,15 +85,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
         threads = plan.compute.threads or (1 if isinstance(plan, EvaluatePlan) else None)
         compute = replace(plan.compute, threads=threads)
         self.network = network or Network.load(plan.model, compute, self.processes)
-        if inputs is None and isinstance(plan, ExplainPlan):
-            if self.network.model.array is not None and plan.of_stacks:
-                plan = plan.with_arrays()
-            if plan.kind == TEXTS:
-                inputs = Texts.open(plan, self.network)
-                plan = replace(plan, text=inputs.asked)
-            elif plan.kind == ARRAYS:
-                inputs = Arrays.open(plan.data, plan.seed, self.network)
-        self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
+        if isinstance(plan, ExplainPlan):
+            plan = plan.taken_by(self.network.model.array is not None)
+        self.inputs = inputs or opened(plan, self.network)
+        if isinstance(plan, ExplainPlan) and isinstance(self.inputs, Texts):
+            plan = replace(plan, text=self.inputs.asked)
         with computing(self.compute):
             self.setup = set_up(plan, self.network, self.inputs, self.processes)
         found = self.setup.plan

@@ -16,6 +16,7 @@ from moreaugrad.files.maps import most_bytes
 from moreaugrad.metrics import METRICS
 from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import COMPARED
+from moreaugrad.runs.arrays import Arrays
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.aims import aimed
 from moreaugrad.runs.maps.attacks import BudgetedAttack, attack_settings, attacks_on
@@ -23,9 +24,16 @@ from moreaugrad.runs.maps.interactions import check_interactions
 from moreaugrad.runs.maps.methods import Method, check_settings, made, swept
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, RunMetric, make_metric, metric_settings
 from moreaugrad.runs.network import Network
-from moreaugrad.runs.plans.explain import ComparisonPlan, EvaluatePlan, ExplainPlan
+from moreaugrad.runs.plans.explain import (
+    ARRAYS,
+    TEXTS,
+    ComparisonPlan,
+    EvaluatePlan,
+    ExplainPlan,
+)
 from moreaugrad.runs.plans.maps import OF_LABEL, method_name
 from moreaugrad.runs.processes import Processes
+from moreaugrad.runs.texts import Texts
 from moreaugrad.score.forward import device_memory
 from moreaugrad.text.batches import check_method
 
@@ -126,6 +134,14 @@ class Setup:
         if self.plan.target == OF_LABEL:
             return self.inputs.targets(rows, OF_LABEL, method.network)
         return method.target
+
+
+def opened(plan: ExplainPlan | EvaluatePlan, network: Network) -> Inputs:
+    """The inputs of a plan. Errors: ValueError for those that the network cannot take."""
+    if isinstance(plan, ExplainPlan) and plan.kind == TEXTS:
+        return Texts.open(plan, network)
+    kind = Arrays if isinstance(plan, ExplainPlan) and plan.kind == ARRAYS else Inputs
+    return kind.open(plan.data, plan.seed, network)
 
 
 def set_up(

@@ -187,7 +187,8 @@ class ExplainPlan(StoredMapsPlan):
         for kind, given, what in ((TEXTS, texts, of_texts), (ARRAYS, arrays, of_arrays)):
             if given and self.kind != kind:
                 option, value = next(iter(given.items()))
-                raise ValueError(f"{option} {value}: is for {what}, and there are none")
+                words = option if value is True else f"{option} {value}"
+                raise ValueError(f"{words}: is for {what}, and there are none")
         if self.interactions is not None and self.kind != IMAGES:
             raise ValueError(
                 f"--interactions {self.interactions}: is for images, got {self.kind}: in Python, "
@@ -207,11 +208,11 @@ class ExplainPlan(StoredMapsPlan):
             return names_arrays(file)
         return self.model.array is not None or any(map(names_arrays, self.data.files))
 
-    @property
-    def of_stacks(self) -> bool:
-        """Whether the inputs are images or arrays, as the network has it."""
+    def taken_by(self, takes_arrays: bool) -> Self:
+        """For a network: stacks are images or arrays, as it has them."""
         files = self.data.files
-        return bool(files) and self.kind == IMAGES and all(map(names_stack, files))
+        stacks = bool(files) and self.kind == IMAGES and all(map(names_stack, files))
+        return self.with_arrays() if takes_arrays and stacks else self
 
     def with_arrays(self) -> Self:
         """With networks that take arrays."""

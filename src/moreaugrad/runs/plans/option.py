@@ -194,14 +194,21 @@ def options(
         yield (*where, name), edit
 
 
-def given_options(plan: Plan) -> dict[str, str]:
-    """The options, flags left out, that do not have their default, as texts by their names."""
-    found, usual = {}, type(plan)()
+def given_options(plan: Plan) -> dict[str, str | bool]:
+    """The options that do not have their default, as texts by their names; True for a flag. Flags
+    for no are left out."""
+    found: dict[str, str | bool] = {}
+    usual = type(plan)()
     for place, option in options(type(plan)):
-        value, default = (reduce(getattr, place, each) for each in (plan, usual))
-        if value not in (default, None) and not option.is_flag:
-            found[option.name] = shown(value)
+        value, default = (_at(place, each) for each in (plan, usual))
+        if value not in (default, None, False):
+            found[option.name] = True if option.is_flag else shown(value)
     return found
+
+
+def _at(place: tuple[str, ...], plan: Plan) -> Any:
+    """A value in a plan; None where the part that has it is left out."""
+    return reduce(lambda part, name: part and getattr(part, name), place, plan)
 
 
 def _spelt_out(given: Option, item: dataclasses.Field[Any], group: str, hint: Any) -> Option:
