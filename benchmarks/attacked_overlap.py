@@ -24,7 +24,7 @@ from moreaugrad.explainers.sparsified import SPARSIFIED, Moments
 ATTACK, FRESH = 1, 100
 """Seeds: of the maps that attacks search on, and the first one of those that judge them."""
 INSIDE = 1 - 1e-5
-"""Of a radius, so that rounding leaves no input outside of it."""
+"""Of a radius, so that rounding leaves few inputs outside of it."""
 CHECKED_BY = [*SOLVER, PACKAGE / "certificates", PACKAGE / "attacks", PACKAGE / "metrics"]
 """The code that everything of these parts depends on, besides their own modules."""
 
@@ -135,10 +135,14 @@ def _worst(
 
 
 def moved(x: Tensor, move: Tensor, radius: float) -> Tensor:
-    """The input at that distance from x in the direction `move`; x itself without one."""
-    length = move.norm()
-    there = (x + (INSIDE * radius / length if length else 0.0) * move).to(x)
-    assert float((there.double() - x.double()).norm()) <= radius
+    """The input at that distance from x in the direction `move`, in float64; x itself without one.
+
+    Rounding leaves it within the radius."""
+    length, inside = float(move.norm()), INSIDE
+    there = (x + (inside * radius / length if length else 0.0) * move).to(x)
+    while float((there.double() - x.double()).norm()) > radius:
+        inside -= 1 - INSIDE
+        there = (x + inside * radius / length * move).to(x)
     return there
 
 

@@ -67,13 +67,12 @@ class Pixels:
     points: int = 16
     votes: int = 128
     softness: float = 0.2
-    beyond: float = 1.0
+    beyond: float = 2.0
 
 
-QUICK = Pixels(
-    samples=60, confidence=0.9, judged=16, screened=16, steps=1, points=2, votes=2, beyond=1.0
-)
-TARGETS = (1, 8, 0)
+QUICK = Pixels(samples=60, confidence=0.9, judged=16, screened=16, steps=1, points=2, votes=2)
+AIMED = 8
+TARGETS = (1, AIMED, 0)
 """How many certified pixels an attack is aimed at, those whose votes are closest; 0 for all."""
 
 
@@ -81,17 +80,14 @@ def measured(context: Context, subject: Subject, plan: Pixels, method: str) -> P
     """For each image `[B]`: how many pixels are `certified` and `important`; the smallest fraction
     of votes for the class of a certified pixel at x, `at x`, and at the attacked input, `least`,
     and their means; how many have less than half of these votes there, `below`, and, but for the
-    chance of `failure`, of all votes, `proven`; and how many have less than half `beyond`."""
-    row = METHODS[method]
-    names = subject.names[: 1 if context.quick else row.images]
+    chance of `failure`, of all votes, `proven`."""
+    images = 1 if context.quick else METHODS[method].images
+    return _fetched(context, subject, plan, method, "radius", images, _within)
 
-    def compute(some: Sequence[str]) -> list[Piece]:
-        return [_of_image(subject, plan, method, name) for name in some]
 
-    key = {"network": subject.name, "weights": subject.weights, **asdict(plan), "method": method,
-           "settings": json.dumps(asdict(row)),
-           "code": digest_of(*CHECKED_BY, Path(__file__))}  # fmt: skip
-    return context.cache.fetch(f"{subject.name}-attacked-pixels", key, names, compute, at_once=1)
+def beyond(context: Context, subject: Subject, plan: Pixels, method: str) -> Piece:
+    """The first image under an attack of the length `plan.beyond`: `least` and `below`, `[1]`."""
+    return _fetched(context, subject, plan, method, "beyond", 1, _beyond)
 
 
 def failure() -> float:
@@ -99,7 +95,51 @@ def failure() -> float:
     return 0.001 / (sum(row.images for row in METHODS.values()) * 32 * 32)
 
 
-def _of_image(subject: Subject, plan: Pixels, method: str, name: str) -> Piece:
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """An image, its certificate, and which pixels are certified at the radius of the threshold.
+
+    base: the fractions of the votes at x. scale: pixels of one unit of the input."""
+
+    plan: Pixels
+    x: Tensor
+    ids: Sequence[int]
+    scale: Tensor
+    voted: Callable[..., PixelCertificate]
+    own: PixelCertificate
+    certified: Tensor
+    base: Tensor
+    slope: Slope
+
+    def descent(self, number: int, length: float) -> Tensor:
+        """Aimed at that many pixels: a displacement in pixels."""
+        weights = _aimed(self.own.vote, self.certified, self.base, number)[0]
+        return _descent(
+            self.slope, self.x * self.scale, self.scale, weights, length, self.plan.steps
+        )
+
+    def fractions(self, shift: Tensor, length: float, seed: int, samples: int) -> Tensor:
+        """Of the votes of the certified pixels at that distance, for their classes."""
+        there = moved(self.x * self.scale, shift, length) / self.scale
+        return for_class(self.voted(there, seed, samples), self.own.vote)[self.certified]
+
+
+def _fetched(
+    context: Context, subject: Subject, plan: Pixels, method: str, what: str, images: int,
+    work: Callable[[_Case], Piece],
+) -> Piece:  # fmt: skip
+    def compute(some: Sequence[str]) -> list[Piece]:
+        return [work(_case(subject, plan, method, name)) for name in some]
+
+    key = {"network": subject.name, "weights": subject.weights, **asdict(plan), "method": method,
+           "settings": json.dumps(asdict(METHODS[method])), "what": what,
+           "code": digest_of(*CHECKED_BY, Path(__file__))}  # fmt: skip
+    return context.cache.fetch(
+        f"{subject.name}-attacked-pixels", key, subject.names[:images], compute, at_once=1
+    )
+
+
+def _case(subject: Subject, plan: Pixels, method: str, name: str) -> _Case:
     x, ids = subject.inputs([name]), [subject.names.index(name)]
     target = subject.predictions(x)
     row, shown = METHODS[method], subject.preprocess
@@ -116,42 +156,39 @@ def _of_image(subject: Subject, plan: Pixels, method: str, name: str) -> Piece:
         )  # fmt: skip
 
     own = voted(x, 0, plan.samples, plan.threshold, plan.confidence)
-    certified = own.important | own.unimportant
     scale = torch.tensor(shown.std).to(x)[:, None, None]
+    return _Case(
+        plan=plan, x=x, ids=ids, scale=scale, voted=voted, own=own,
+        certified=own.important | own.unimportant,
+        base=for_class(voted(x, FRESH, plan.judged), own.vote),
+        slope=_slope(subject, plan, explainer, row.steps, target, ids, scale),
+    )  # fmt: skip
 
-    def at(shift: Tensor, length: float) -> Tensor:
-        return moved(x * scale, shift, length) / scale
 
-    def weakest(there: Tensor, seed: int, samples: int) -> Tensor:
-        return for_class(voted(there, seed, samples), own.vote)[certified].sort().values
-
-    base = for_class(voted(x, FRESH, plan.judged), own.vote)
-    found: dict[str, Tensor] = {}
-    if bool(certified.any()):
-        slope = _slope(subject, plan, explainer, row.steps, target, ids, scale)
-        weights = [_aimed(own.vote, certified, base, number)[0] for number in TARGETS]
-        tried = [_descent(slope, x * scale, scale, w, own.within, plan.steps) for w in weights]
-        tried.append(_normal(x, ids, 0)[None].double())
-        screens = [weakest(at(shift, own.within), ATTACK, plan.screened)[:8] for shift in tried]
-        best = tried[int(torch.stack([each.mean() for each in screens]).argmin())]
-        found["best"] = at(best, own.within)
-        far = _descent(slope, x * scale, scale, weights[-1], plan.beyond, plan.steps)
-        found["far"] = at(far, plan.beyond)
-    counts = {
-        key: for_class(voted(there, FRESH + 1, plan.judged), own.vote)[certified]
-        for key, there in found.items()
-    }
-    none = torch.empty(0, dtype=torch.float64)
-    best_votes, far_votes = (counts.get(key, none) for key in ("best", "far"))
-    at_x = base[certified]
+def _within(case: _Case) -> Piece:
+    """Of attacks at the radius, that whose weakest pixels have the fewest votes."""
+    plan, length = case.plan, case.own.within
+    found = torch.empty(0, dtype=torch.float64)
+    if bool(case.certified.any()):
+        tried = [case.descent(number, length) for number in TARGETS]
+        tried.append(_normal(case.x, case.ids, 0)[None].double())
+        screens = [case.fractions(shift, length, ATTACK, plan.screened) for shift in tried]
+        weakest = torch.stack([each.sort().values[:AIMED].mean() for each in screens])
+        found = case.fractions(tried[int(weakest.argmin())], length, FRESH + 1, plan.judged)
+    at_x = case.base[case.certified]
     return {
-        "certified": certified.sum(), "important": (certified & own.vote).sum(),
-        "pixels": torch.tensor(certified.numel()),
-        "at x": _smallest(at_x), "least": _smallest(best_votes),
-        "mean at x": at_x.mean(), "mean": best_votes.mean(),
-        "below": (best_votes < 0.5).sum(), "proven": proven(best_votes, plan.judged).sum(),
-        "beyond": (far_votes < 0.5).sum(),
+        "certified": case.certified.sum(), "important": (case.certified & case.own.vote).sum(),
+        "pixels": torch.tensor(case.certified.numel()),
+        "at x": _smallest(at_x), "least": _smallest(found),
+        "mean at x": at_x.mean(), "mean": found.mean(),
+        "below": (found < 0.5).sum(), "proven": proven(found, plan.judged).sum(),
     }  # fmt: skip
+
+
+def _beyond(case: _Case) -> Piece:
+    shift = case.descent(AIMED, case.plan.beyond)
+    found = case.fractions(shift, case.plan.beyond, FRESH + 1, case.plan.judged)
+    return {"least": _smallest(found), "below": (found < 0.5).sum()}
 
 
 def for_class(found: PixelCertificate, vote: Tensor) -> Tensor:
