@@ -22,7 +22,7 @@ NETWORK = "resnet20-softplus"
 
 
 def run(context: Context) -> Result:
-    subject, quick = subjects.load(NETWORK, context.device), context.quick
+    subject, quick = subjects.load(NETWORK), context.quick
     plans: tuple[Any, ...] = tuple(
         each.QUICK if quick else plan()
         for each, plan in (
@@ -94,8 +94,7 @@ def overlaps(piece: Piece, radii: tuple[float, ...]) -> Table:
         caption="Overlap of the largest tenth of a Sparsified SmoothGrad map's entries, certified "
         "and under attacks of the length of the radius.",
         header=["statement", "radius", "certified, least to most", "found, mean", "found, least",
-                "least distance to the certified one", "cases", "below the certified one",
-                "proven below"],
+                "least margin", "cases", "below the certified one", "proven below"],
         rows=rows,
     )  # fmt: skip
 
@@ -114,7 +113,7 @@ def votes(found: dict[str, tuple[Piece, Piece]]) -> Table:
         "of the radius, and of one far beyond it.",
         header=["method", "images", "certified pixels", "of them important", "fewest votes at x",
                 "fewest votes found", "below half", "proven below half",
-                "fewest votes far beyond, first image", "below half there"],
+                "fewest votes far beyond (first image)", "below half there"],
         rows=rows,
     )  # fmt: skip
 
@@ -164,7 +163,7 @@ def _of_overlap(plan: overlap.Overlap) -> str:
         f"Population: the exact mean is bounded from {plan.judged * plan.samples} fresh noise "
         "samples (Clopper-Pearson; all bounds of the table together fail with probability 0.001); "
         "the overlap found is that of their mean, whose noise lowers it. Two-sample: each of "
-        f"{plan.judged} blocks is a case. Attacks: {', '.join(overlap.WAYS)}; the best is judged, "
+        f"{plan.judged} blocks of an image is a case. Margin: found minus certified. Attacks: {', '.join(overlap.WAYS)}; the best is judged, "
         "and need not keep the predicted class. Nothing is certified at "
         f"{plan.radii[-1]:g}, which shows that they work."
     )

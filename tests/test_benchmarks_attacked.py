@@ -120,11 +120,11 @@ def test_certificates_that_are_beaten_are_counted() -> None:
 
 
 def test_estimates_and_constants_that_are_beaten_are_counted() -> None:
-    one = torch.tensor([[0.5], [0.7]])
+    one = torch.tensor([[0.5], [0.7], [0.9]])
     piece = {"states": one - 0.1, "were exact": one + 0.1, "found": one, "apart": one,
-             "apart states": torch.tensor([[0.4], [0.8]])}  # fmt: skip
+             "apart states": torch.tensor([[0.4], [0.8], [1.0]])}  # fmt: skip
     (row,) = attacked.stated({"m": piece}, (0.1,)).rows
-    assert (row[5], row[6], row[9], row[10]) == (0, 2, 1, 2)
+    assert (row[5], row[6], row[9], row[10]) == (0, 3, 1, 3)
     table = attacked.slopes(torch.tensor([[3.0, 1], [5, 0]]), torch.tensor([4.0, 9.0]))
     assert [row[3] for row in table.rows] == [0, 1]
 
