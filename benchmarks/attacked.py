@@ -163,7 +163,8 @@ def _of_overlap(plan: overlap.Overlap) -> str:
         f"Population: the exact mean is bounded from {plan.judged * plan.samples} fresh noise "
         "samples (Clopper-Pearson; all bounds of the table together fail with probability 0.001); "
         "the overlap found is that of their mean, whose noise lowers it. Two-sample: each of "
-        f"{plan.judged} blocks of an image is a case. Margin: found minus certified. Attacks: {', '.join(overlap.WAYS)}; the best is judged, "
+        f"{plan.judged} blocks of an image is a case. Margin: found minus certified. "
+        f"Attacks: {', '.join(overlap.WAYS)}; the best is judged, "
         "and need not keep the predicted class. Nothing is certified at "
         f"{plan.radii[-1]:g}, which shows that they work."
     )
