@@ -95,6 +95,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "structure": _part("structure"),
     "solvers": _part("solvers"),
     "attack-strength": _part("attack_strength"),
+    "attacked-certificates": _part("attacked"),
     "caso": _part("caso"),
     "caso-memory": _part("caso_memory"),
     "study-resnet20-softplus": _part("study", name="resnet20-softplus"),
