@@ -6,7 +6,6 @@ Readers need no script and no network.
 import html
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import notebooks
@@ -21,7 +20,6 @@ from tables import (
     metrics_table,
     options_table,
     result_table,
-    study_table,
 )
 
 from moreaugrad.explainers import METHODS
@@ -46,7 +44,6 @@ MADE: dict[str, Callable[[], str]] = {
     ),
     "<!-- metrics -->": metrics_table,
     "<!-- measurements -->": measurements,
-    "<!-- study resnet20 -->": partial(study_table, "resnet20"),
 }
 
 

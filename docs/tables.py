@@ -3,7 +3,6 @@
 `python docs/tables.py` writes those that the README and the pages hold themselves.
 """
 
-import csv
 import importlib
 import json
 import re
@@ -26,19 +25,6 @@ HELD = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 """A table that a page holds itself, for those who read it where it lies."""
-STUDY = {
-    "as released": ("published", "top-k", "mean_with_failed"),
-    "of these failed": ("published", "top-k", "failed"),
-    "strongest": ("worst of the attacks", "top-k", "mean"),
-    "4 % of all": ("worst of the attacks", "top-4-percent", "mean"),
-    "distance": ("worst of the attacks", "normalised-distance", "mean"),
-    "SSIM": ("worst of the attacks", "ssim", "mean"),
-    "Gini": ("clean", "gini", "mean"),
-    "AOPC": ("clean", "aopc", "mean"),
-}
-"""Columns of the robustness study: the attack, the metric, and which of its numbers."""
-BUDGET = "0.5"
-"""Of its attacks."""
 
 
 def methods_table(pages: str = "") -> str:
@@ -164,36 +150,6 @@ def _cell(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|")
-
-
-def study_table(name: str) -> str:
-    """A line for each method of a robustness study: means, with half of their intervals' width."""
-    result = json.loads((RESULTS / f"study-{name}.json").read_text(encoding="utf-8"))
-    rows = list(csv.DictReader(result["figures"]["summary.csv"].splitlines()))
-    known = {
-        (row["method"], row["attack"], row["metric"]): row
-        for row in rows
-        if row["attack"] == "clean" or row["epsilon"] == BUDGET
-    }
-    lines = [f"| method | {' | '.join(STUDY)} |", "|---" * (1 + len(STUDY)) + "|"]
-    for method in dict.fromkeys(row["method"] for row in rows):
-        cells = [
-            _shown(known.get((method, attack, metric)), what)
-            for attack, metric, what in STUDY.values()
-        ]
-        lines.append(f"| `{method}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _shown(row: dict[str, str] | None, what: str) -> str:
-    if row is None or not row[what]:
-        return "–"
-    if what == "failed":
-        return f"{row[what]} of {int(row[what]) + int(row['count'])}"
-    found = f"{float(row[what]):.2f}"
-    if what == "mean":
-        found += f" ± {(float(row['high']) - float(row['low'])) / 2:.2f}"
-    return found
 
 
 if __name__ == "__main__":

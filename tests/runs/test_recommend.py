@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,8 +24,8 @@ from moreaugrad.runs.plans.common import ModelPlan
 from moreaugrad.runs.plans.option import with_options
 from moreaugrad.runs.plans.recommend import RecommendDataPlan, RecommendPlan
 from moreaugrad.runs.plans.toml import from_table, to_table
-from moreaugrad.runs.recommend import RecommendRun
-from moreaugrad.runs.recommend.fit import Size, costs, fitting, left_out, sizes
+from moreaugrad.runs.recommend import RecommendRun, fit
+from moreaugrad.runs.recommend.fit import Size, Speed, costs, fitting, left_out, sizes
 
 METHODS = "simple-gradient,smoothgrad,sparse-gradient"
 SHORT = ["--threads", "1", "--noise-samples", "4", "--attack-steps", "2", "--sigmas", "0.2", "-q"]
@@ -127,6 +129,9 @@ def test_fewer_images_than_intervals_need_are_all_kept():
     assert {size.images for size in sizes(plan(), 4)} == {4}
 
 
+SPEED = Speed(each=0.01, attacking=0.03)
+
+
 @pytest.fixture(scope="module")
 def cells():
     return RecommendRun(
@@ -136,17 +141,37 @@ def cells():
 
 @pytest.mark.parametrize("fraction", [2, 0.9, 0.5, 0.3])
 def test_what_is_measured_fits_or_is_the_least(cells, fraction):
-    each, whole = 0.01, next(sizes(cells.plan, 8))
-    total = sum(cost.seconds for cost in costs(cells.plan, cells.setup, whole, each))
+    whole = next(sizes(cells.plan, 8))
+    total = sum(cost.seconds for cost in costs(cells.plan, cells.setup, whole, SPEED))
     asked = from_table(RecommendPlan, to_table(cells.plan) | {"time": fraction * total})
-    size, found = fitting(asked, cells.setup, each)
+    size, found = fitting(asked, cells.setup, SPEED)
     assert sum(cost.seconds for cost in found) <= fraction * total
     before = list(sizes(asked, 8))[: list(sizes(asked, 8)).index(size)]
     for larger in before:
-        spent = costs(asked, cells.setup, larger, each)
+        spent = costs(asked, cells.setup, larger, SPEED)
         assert sum(cost.seconds for cost in spent) > fraction * total
-    least = fitting(from_table(RecommendPlan, to_table(asked) | {"time": 1e-6}), cells.setup, each)
+    hurried = from_table(RecommendPlan, to_table(asked) | {"time": 1e-6})
+    least = fitting(hurried, cells.setup, SPEED)
     assert least[0] == list(sizes(asked, 8))[-1]
+
+
+def test_attacks_take_as_long_as_one_took(cells, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(fit, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr(fit, "seconds_per_evaluation", lambda *_: 0.5)
+    first = cells.inputs.first(cells.network)
+    smooth = cells.setup.methods[1]  # SmoothGrad, the first with noise
+    attack = next(a.attack for a in cells.setup.attacks[smooth.label] if a.label == "smoothed")
+    spent = replace(attack, steps=1).budget() + evaluations(smooth)
+    assert Speed.of(cells.setup, first) == Speed(each=0.5, attacking=1 / spent)
+
+
+def test_without_an_attack_its_time_is_guessed(cells, monkeypatch):
+    monkeypatch.setattr(fit, "seconds_per_evaluation", lambda *_: 0.5)
+    without = {label: [replace(a, attack=None) for a in every]
+               for label, every in cells.setup.attacks.items()}  # fmt: skip
+    found = Speed.of(replace(cells.setup, attacks=without), cells.inputs.first(cells.network))
+    assert found == Speed(each=0.5, attacking=0.5 * fit.HARDER)
 
 
 def test_the_estimate_is_of_what_the_evaluation_may_take(cells):
@@ -158,7 +183,7 @@ def test_the_estimate_is_of_what_the_evaluation_may_take(cells):
         for method in setup.methods
         for attack in (None, *setup.attacks[method.label])
     }
-    for cost in costs(cells.plan, cells.setup, whole, 0.01):
+    for cost in costs(cells.plan, cells.setup, whole, SPEED):
         assert cost.maps == 8
         if "moreaugrad" not in cost.key and "AOPC" not in cost.key:
             assert cost.evaluations == own[cost.key]
@@ -337,7 +362,7 @@ def test_a_resumed_run_keeps_what_was_chosen(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(MapsRun, "do", stopped)
     assert run(command) == 130
     monkeypatch.setattr(MapsRun, "do", real)
-    monkeypatch.setattr(RecommendRun, "_each", lambda self: 1e6)
+    monkeypatch.setattr(RecommendRun, "_speed", lambda self: Speed(each=1e6, attacking=1e6))
     assert run(command) == 0
     found = json.loads((out / "recommendation.json").read_text("utf-8"))
     assert len(found["candidates"]) == 4

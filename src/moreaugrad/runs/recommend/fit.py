@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.files.foreign import some
 from moreaugrad.reports.comparisons import LEAST_IMAGES
-from moreaugrad.runs.cost import Cost
+from moreaugrad.runs.cost import Cost, seconds_per_evaluation
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.block import evaluations, title
 from moreaugrad.runs.maps.methods import Method
@@ -35,7 +37,8 @@ FORWARD = 1 / 3
 """Of an evaluation, which goes forward and back."""
 HARDER = 3.0
 """Time of an evaluation in an attack, with second derivatives and on a softplus network, over that
-of one of a map: 2.5 to 4 on SqueezeNet."""
+of one of a map, where no attack can be timed: 1.6 on a smooth vision transformer, 2.5 to 4 on
+SqueezeNet."""
 SOLVED = 0.5
 """Of the most evaluations of MoreauGrad's maps, those that they usually take at most."""
 FEWEST_STEPS, FEWEST_METHODS = 3, 3
@@ -74,7 +77,7 @@ def evaluation_plan(
     )  # fmt: skip
 
 
-def budget(plan: RecommendPlan, network: Network, first: torch.Tensor) -> float:
+def budget(plan: RecommendPlan, network: Network, first: Tensor) -> float:
     """The L2 norm of an attack, in pixels of [0, 1], or in the network's units where nothing says
     what a pixel is; three digits of it."""
     length = plan.rms * math.sqrt(first[0].numel())
@@ -82,7 +85,7 @@ def budget(plan: RecommendPlan, network: Network, first: torch.Tensor) -> float:
     return float(f"{length:.3g}")
 
 
-def has_kinks(network: Network, first: torch.Tensor) -> bool:
+def has_kinks(network: Network, first: Tensor) -> bool:
     """Whether there are activations that softplus can stand for."""
     try:
         with torch.no_grad():
@@ -122,27 +125,54 @@ def sizes(plan: RecommendPlan, images: int) -> Iterator[Size]:
         yield size
 
 
-def costs(plan: RecommendPlan, setup: Setup, size: Size, each: float) -> list[Cost]:
-    """Of the maps, the attacks and the faithfulness of a size. setup: of all candidates. each:
-    seconds of an evaluation."""
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """each: seconds of an evaluation of a map. attacking: of one in an attack, as its budget counts
+    them."""
+
+    each: float
+    attacking: float
+
+    @classmethod
+    def of(cls, setup: Setup, first: Tensor) -> Self:
+        """Measured by passes of one input, and by an attack of one step on it."""
+        noisy = [m for m in setup.methods if getattr(m.explainer, "sigma", 0)]
+        method = (noisy or list(setup.methods))[0]
+        each = seconds_per_evaluation(method.explainer, first, None)
+        known = {one.label: one.attack for one in setup.attacks[method.label]}
+        attack, one_step = known[SMOOTHED], dict[str, Any](steps=1)
+        try:
+            if attack is None:
+                raise ValueError("it suits no such map")
+            short, clean = replace(attack, **one_step), method.explainer.explain(first)
+            for _ in range(2):  # the first one warms up
+                began = time.perf_counter()
+                short.attack(first, clean.target, clean=clean)
+                seconds = time.perf_counter() - began
+        except (ValueError, RuntimeError):
+            return cls(each=each, attacking=HARDER * each)
+        return cls(each=each, attacking=seconds / (short.budget() + evaluations(method)))
+
+
+def costs(plan: RecommendPlan, setup: Setup, size: Size, speed: Speed) -> list[Cost]:
+    """Of the maps, the attacks and the faithfulness of a size. setup: of all candidates."""
     found = []
     for method in setup.methods:
         if method.label in size.labels:
-            for name, count, spent, times in _spent(plan, setup, method, size):
-                found.append(Cost.of(name, count, spent, times * each))
+            for name, count, spent, each in _spent(plan, setup, method, size, speed):
+                found.append(Cost.of(name, count, spent, each))
     return found
 
 
 def _spent(
-    plan: RecommendPlan, setup: Setup, method: Method, size: Size
+    plan: RecommendPlan, setup: Setup, method: Method, size: Size, speed: Speed
 ) -> Iterator[tuple[str, int, int, float]]:
-    """What is computed, for how many images, the evaluations of each, and how many times as long as
-    one of a map they take."""
+    """What is computed, for how many images, the evaluations of each, and the seconds of one."""
     part = SOLVED if isinstance(method.explainer, Moreau) else 1.0
     own = round(part * evaluations(method))
-    yield method.label, size.images * (1 + len(plan.checkpoints)), own, 1.0
+    yield method.label, size.images * (1 + len(plan.checkpoints)), own, speed.each
     passes = ORDERS * (REPLACED + 1) * FORWARD
-    yield f"{method.label}, AOPC", size.images, round(passes), 1.0
+    yield f"{method.label}, AOPC", size.images, round(passes), speed.each
     for attack in setup.attacks[method.label]:
         found = attack.attack
         if found is not None:
@@ -150,13 +180,14 @@ def _spent(
             shorter: dict[str, Any] = {"steps": steps}
             spent = replace(found, **shorter).budget()
             steps_part = part if attack.label == EXACT else 1.0
-            yield title(method, attack), size.images, round(steps_part * spent) + own, HARDER
+            taken = round(steps_part * spent) + own
+            yield title(method, attack), size.images, taken, speed.attacking
 
 
-def fitting(plan: RecommendPlan, setup: Setup, each: float) -> tuple[Size, list[Cost]]:
+def fitting(plan: RecommendPlan, setup: Setup, speed: Speed) -> tuple[Size, list[Cost]]:
     """The first size whose estimate is within the plan's time, or the least; with its costs."""
     for size in sizes(plan, len(setup.inputs.chosen)):
-        found = costs(plan, setup, size, each)
+        found = costs(plan, setup, size, speed)
         if sum(cost.seconds for cost in found) <= plan.time:
             break
     return size, found

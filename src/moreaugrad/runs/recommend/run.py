@@ -18,7 +18,7 @@ from moreaugrad.reports.folder import METHODS as MAPS
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.reports.recommendation import Candidate, Measurements, recommendation
 from moreaugrad.reports.recommended import RECOMMENDATION, TABLE, recommended_files
-from moreaugrad.runs.cost import Estimate, seconds_per_evaluation
+from moreaugrad.runs.cost import Estimate
 from moreaugrad.runs.directory import RunDirectory, json_text, line
 from moreaugrad.runs.engine import Failure, Files, Observer, Outcome, Run, execute
 from moreaugrad.runs.inputs import Inputs
@@ -34,6 +34,7 @@ from moreaugrad.runs.recipes import command, python_call
 from moreaugrad.runs.recommend.fit import (
     KEPT,
     Size,
+    Speed,
     evaluation_plan,
     fewer,
     fitting,
@@ -104,16 +105,14 @@ class RecommendRun(Run[RecommendPlan]):
             inputs=inputs,
         )  # fmt: skip
 
-    def _each(self) -> float:
-        """Seconds of an evaluation."""
-        first = self.inputs.first(self.network)
+    def _speed(self) -> Speed:
         with computing(self.compute):
-            return seconds_per_evaluation(self.setup.methods[0].explainer, first, None)
+            return Speed.of(self.setup, self.inputs.first(self.network))
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
-        each = self._each()
-        size, _ = fitting(self.plan, self.setup, each)
-        directory.put(TIMES, json_text(each).encode())
+        speed = self._speed()
+        size, _ = fitting(self.plan, self.setup, speed)
+        directory.put(TIMES, json_text(speed.each).encode())
         return {f"{PLAN}.json": json_text(vars(size) | {"labels": list(size.labels)}).encode()}
 
     def _size(self, directory: RunDirectory) -> Size:
@@ -234,8 +233,7 @@ class RecommendRun(Run[RecommendPlan]):
 
     def estimate(self) -> Estimate:
         """Of what fits into the time."""
-        each = self._each()
-        size, found = fitting(self.plan, self.setup, each)
+        size, found = fitting(self.plan, self.setup, self._speed())
         lost = left_out(self.plan, len(self.inputs.chosen), size)
         self.notes = [f"for want of time it leaves out {'; '.join(lost)}"] if lost else []
         return Estimate.of(size.images, found, self.network.device)
