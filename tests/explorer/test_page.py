@@ -246,7 +246,7 @@ def test_an_attack_that_fails_is_said(page: Browser) -> None:
     choose(page, "budget", "8")
     until(page, "!explorer.get('error').hidden")
     assert "target" in text(page, "error")
-    assert "a little" in text(page, "attacked")
+    until(page, "explorer.get('attacked').textContent.includes('a little')")
 
 
 def test_the_readout_has_rank_sign_and_certainty(page: Browser) -> None:

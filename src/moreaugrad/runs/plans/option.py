@@ -201,7 +201,7 @@ def given_options(plan: Plan) -> dict[str, str | bool]:
     usual = type(plan)()
     for place, option in options(type(plan)):
         value, default = (_at(place, each) for each in (plan, usual))
-        if value not in (default, None, False):
+        if value not in (default, None) and value is not False:
             found[option.name] = True if option.is_flag else shown(value)
     return found
 
