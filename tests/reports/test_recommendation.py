@@ -53,7 +53,8 @@ def make_record(nasty=NASTY, count=12):
     return {
         "images": 8, "epsilon": 0.5, "top": 0.04, "confidence": 0.95, "images_needed": 5,
         "criteria": CRITERIA, "candidates": candidates, "purposes": purposes, "rms": 0.009,
-        "steps": 6, "failures": [nasty], "left_out": [nasty], "command": nasty, "model": nasty,
+        "steps": 6, "exact": True, "failures": [nasty], "left_out": [nasty], "command": nasty,
+        "model": nasty,
     }  # fmt: skip
 
 

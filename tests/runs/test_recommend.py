@@ -119,10 +119,11 @@ def test_sizes_shrink_in_the_documented_order():
         Size(images=LEAST_IMAGES + 1, steps=4, labels=every[:4]),
         Size(images=LEAST_IMAGES, steps=4, labels=every[:4]),
         Size(images=LEAST_IMAGES, steps=3, labels=every[:4]),
-        Size(images=LEAST_IMAGES, steps=3, labels=every[:3]),
+        Size(images=LEAST_IMAGES, steps=3, labels=every[:4], exact=False),
+        Size(images=LEAST_IMAGES, steps=3, labels=every[:3], exact=False),
     ]
     assert left_out(asked, LEAST_IMAGES + 1, found[0]) == []
-    assert len(left_out(asked, LEAST_IMAGES + 1, found[-1])) == 3
+    assert len(left_out(asked, LEAST_IMAGES + 1, found[-1])) == 4
 
 
 def test_fewer_images_than_intervals_need_are_all_kept():
@@ -153,6 +154,19 @@ def test_what_is_measured_fits_or_is_the_least(cells, fraction):
     hurried = from_table(RecommendPlan, to_table(asked) | {"time": 1e-6})
     least = fitting(hurried, cells.setup, SPEED)
     assert least[0] == list(sizes(asked, 8))[-1]
+
+
+def test_without_their_own_derivatives_maps_are_attacked_by_transfers(cells):
+    whole = next(sizes(cells.plan, 8))
+    fewer = replace(whole, exact=False)
+    for size, names in (
+        (whole, {"exact", "transfer", "smoothed"}),
+        (fewer, {"transfer", "smoothed"}),
+    ):
+        assert set(cells._evaluation(cells.plan, size).plan.attacks) == names
+    keys = {cost.key for cost in costs(cells.plan, cells.setup, fewer, SPEED)}
+    assert not [key for key in keys if "exact" in key]
+    assert {cost.key for cost in costs(cells.plan, cells.setup, whole, SPEED)} > keys
 
 
 def test_attacks_take_as_long_as_one_took(cells, monkeypatch):

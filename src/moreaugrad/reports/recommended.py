@@ -279,8 +279,9 @@ def _background(record: Record) -> dict[str, str]:
         "How it was measured": "Attacks change each image by an L2 norm of at most "
         f"{number(record['epsilon'] or 0)} (root mean square {number(record['rms'])} of values in "
         f"0 to 1), keep the class, and aim at the overlap of the largest {_top(record)} of the "
-        f"entries: {record['steps']} step{'s' * (record['steps'] != 1)} by the map's "
-        "own derivative, as many by that of SmoothGrad (at the map's noise level, if it has one), "
+        f"entries: {record['steps']} step{'s' * (record['steps'] != 1)} by "
+        f"{'the derivative of the map itself, as many by ' if record['exact'] else ''}that of "
+        "SmoothGrad (at the map's noise level, if it has one), "
         "and twice as many by that of the simple gradient; for each image the worst counts. "
         "Stronger attacks find more, so this is no certificate. An image on which all failed is "
         "counted as failed and is in no mean.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -47,30 +47,30 @@ KEPT_MAPS = 2
 
 
 def evaluation_plan(
-    plan: RecommendPlan, network: Network, inputs: Inputs, labels: Sequence[str], steps: int
+    plan: RecommendPlan, network: Network, inputs: Inputs, size: Size
 ) -> EvaluatePlan:
-    """The evaluation of candidates by their labels. plan: with every choice made."""
+    """The evaluation of a size. plan: with every choice made."""
     first = inputs.first(network)
     largest = {"ratio": plan.top, "nonzero": False}
     attack: dict[str, Any] = {
         "attack": "matched", "metric": KEPT, "units": "pixel" if network.bounded else "input",
-        "through": ["implicit", "straight-through", "stein"], "draws": DRAWS, "steps": steps,
+        "through": ["implicit", "straight-through", "stein"], "draws": DRAWS, "steps": size.steps,
         **({"surrogate": BETA} if has_kinks(network, first) else {}),
     }  # fmt: skip
-    transfer = {**attack, "source": "simple-gradient", "measured": False, "steps": 2 * steps}
+    transfer = {**attack, "source": "simple-gradient", "measured": False, "steps": 2 * size.steps}
     # Its steps are better than MoreauGrad's own on some networks.
     smoothed = {**attack, "source": "smoothgrad", "measured": False}
     every = plan.candidates()
     return EvaluatePlan(
         data=inputs.plan, target=plan.target, seed=plan.seed, model=plan.model,
-        settings=plan.settings, methods={label: every[label] for label in labels},
+        settings=plan.settings, methods={label: every[label] for label in size.labels},
         metrics={
             KEPT: largest, TIES: largest, "zeros": {}, "gini": {},
             FAITHFUL: {
                 "size": max(1, min(first.shape[-2:]) // SIDE), "steps": REPLACED, "draws": ORDERS,
             },
         },
-        attacks={EXACT: attack, TRANSFER: transfer, SMOOTHED: smoothed},
+        attacks={**({EXACT: attack} if size.exact else {}), TRANSFER: transfer, SMOOTHED: smoothed},
         epsilons=(budget(plan, network, first),),
         maps=len(inputs.chosen) if plan.checkpoints else KEPT_MAPS,
         block=plan.block, compute=plan.compute,
@@ -97,17 +97,19 @@ def has_kinks(network: Network, first: Tensor) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is measured. labels: of the candidates."""
+    """How much is measured. labels: of the candidates. exact: whether each map is attacked by its
+    own derivative too, which costs most and finds least of MoreauGrad's maps."""
 
     images: int
     steps: int
     labels: tuple[str, ...]
+    exact: bool = True
 
 
 def sizes(plan: RecommendPlan, images: int) -> Iterator[Size]:
     """From all that was asked for to the least, in the order in which it is given up: noise levels
     and sparsities after the first, images down to those that intervals need, half of the attacks'
-    steps, and methods from the last on."""
+    steps, attacks by the maps' own derivatives, and methods from the last on."""
     labels, methods = tuple(plan.candidates()), len(plan.methods)
     size = Size(images=images, steps=plan.steps, labels=labels)
     yield size
@@ -120,6 +122,8 @@ def sizes(plan: RecommendPlan, images: int) -> Iterator[Size]:
     for steps in range(plan.steps - 1, FEWEST_STEPS - 1, -1):
         size = replace(size, steps=steps)
         yield size
+    size = replace(size, exact=False)
+    yield size
     for count in range(len(size.labels) - 1, FEWEST_METHODS - 1, -1):
         size = replace(size, labels=labels[:count])
         yield size
@@ -175,7 +179,7 @@ def _spent(
     yield f"{method.label}, AOPC", size.images, round(passes), speed.each
     for attack in setup.attacks[method.label]:
         found = attack.attack
-        if found is not None:
+        if found is not None and (size.exact or attack.label != EXACT):
             steps = size.steps * (2 if attack.label == TRANSFER else 1)
             shorter: dict[str, Any] = {"steps": steps}
             spent = replace(found, **shorter).budget()
@@ -202,6 +206,8 @@ def left_out(plan: RecommendPlan, images: int, size: Size) -> list[str]:
         found.append(f"{images - size.images} of {images} images")
     if size.steps < plan.steps:
         found.append(f"{plan.steps - size.steps} of {plan.steps} steps of the attacks")
+    if not size.exact:
+        found.append("attacks by the maps' own derivatives")
     return found
 
 

@@ -99,7 +99,7 @@ class RecommendRun(Run[RecommendPlan]):
 
     def _evaluation(self, plan: RecommendPlan, size: Size) -> MapsRun:
         inputs = fewer(self.inputs, size.images, plan.seed, self.network)
-        chosen = evaluation_plan(plan, self.network, inputs, size.labels, size.steps)
+        chosen = evaluation_plan(plan, self.network, inputs, size)
         return MapsRun(
             chosen, self.processes, self.watch, command="evaluate", network=self.network,
             inputs=inputs,
@@ -193,7 +193,7 @@ class RecommendRun(Run[RecommendPlan]):
             "command": self.words, "model": self.network.model.name,
             "left_out": left_out(self.plan, len(self.inputs.chosen), size),
             "checkpoints": len(others), "rms": self.plan.rms, "steps": size.steps,
-            "time": self.plan.time,
+            "exact": size.exact, "time": self.plan.time,
         }  # fmt: skip
         record["failures"] += map(str, self._lost)
         directory.put(RECOMMENDATION, json_text(record).encode())
