@@ -183,6 +183,15 @@ def test_the_recommendation_comes_first_and_says_what_is_tied(page):
     assert "300" not in table, "a time"
 
 
+def test_the_attacks_are_those_that_ran(page_of):
+    with_own, without = (
+        page_of(make_record() | {"exact": exact}).read_text("utf-8") for exact in (True, False)
+    )
+    assert "6 steps by the derivative of the map itself" in with_own
+    assert "6 steps by the derivative of SmoothGrad" in without
+    assert "map itself" not in without
+
+
 def test_too_few_images_are_named(page_of):
     text = page_of(make_record() | {"images": 4}).read_text("utf-8")
     assert "4 images cannot tell candidates apart" in text

@@ -207,7 +207,10 @@ def left_out(plan: RecommendPlan, images: int, size: Size) -> list[str]:
     if size.steps < plan.steps:
         found.append(f"{plan.steps - size.steps} of {plan.steps} steps of the attacks")
     if not size.exact:
-        found.append("attacks by the maps' own derivatives")
+        found.append(
+            "attacks by the maps' own derivatives, without which maps of other methods than "
+            "SmoothGrad may look more robust than they are"
+        )
     return found
 
 
