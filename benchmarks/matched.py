@@ -78,7 +78,7 @@ def run(context: Context, network: str) -> Result:
         ]
     return Result(
         title=f"Robustness under matched attacks: {network}",
-        settings={"plan": plan_toml(equal, first.parent), "equal error": given},
+        settings={"plan": _named(equal), "equal error": given},
         figures=figures,
         tables=[
             of_maps(rows, OF_MAPS),
@@ -125,6 +125,16 @@ def _weights(context: Context, own: Network) -> str | None:
     if own.weights is None or Path(own.weights).is_absolute():
         return own.weights
     return str(data_folder() / "models" / own.weights)
+
+
+def _named(own: EvaluatePlan) -> str:
+    """The plan with the names of its files alone: their folders are the machine's."""
+    source, weights = own.data.source, own.model.weights
+    named = replace(
+        own, data=replace(own.data, source=source and Path(source).name),
+        model=replace(own.model, weights=weights and Path(weights).name),
+    )  # fmt: skip
+    return plan_toml(named, Path())
 
 
 def _evaluated(context: Context, name: str, own: EvaluatePlan) -> Path:

@@ -25,7 +25,7 @@ from moreaugrad.runs.plans.option import with_options
 from moreaugrad.runs.plans.recommend import RecommendDataPlan, RecommendPlan
 from moreaugrad.runs.plans.toml import from_table, to_table
 from moreaugrad.runs.recommend import RecommendRun, fit
-from moreaugrad.runs.recommend.fit import Size, Speed, costs, fitting, left_out, sizes
+from moreaugrad.runs.recommend.fit import Size, Timing, costs, fitting, left_out, sizes
 
 METHODS = "simple-gradient,smoothgrad,sparse-gradient"
 SHORT = ["--threads", "1", "--noise-samples", "4", "--attack-steps", "2", "--sigmas", "0.2", "-q"]
@@ -130,7 +130,7 @@ def test_fewer_images_than_intervals_need_are_all_kept():
     assert {size.images for size in sizes(plan(), 4)} == {4}
 
 
-SPEED = Speed(each=0.01, attacking=0.03)
+TIMING = Timing(each=0.01, attacking=0.03)
 
 
 @pytest.fixture(scope="module")
@@ -143,16 +143,16 @@ def cells():
 @pytest.mark.parametrize("fraction", [2, 0.9, 0.5, 0.3])
 def test_what_is_measured_fits_or_is_the_least(cells, fraction):
     whole = next(sizes(cells.plan, 8))
-    total = sum(cost.seconds for cost in costs(cells.plan, cells.setup, whole, SPEED))
+    total = sum(cost.seconds for cost in costs(cells.plan, cells.setup, whole, TIMING))
     asked = from_table(RecommendPlan, to_table(cells.plan) | {"time": fraction * total})
-    size, found = fitting(asked, cells.setup, SPEED)
+    size, found = fitting(asked, cells.setup, TIMING)
     assert sum(cost.seconds for cost in found) <= fraction * total
     before = list(sizes(asked, 8))[: list(sizes(asked, 8)).index(size)]
     for larger in before:
-        spent = costs(asked, cells.setup, larger, SPEED)
+        spent = costs(asked, cells.setup, larger, TIMING)
         assert sum(cost.seconds for cost in spent) > fraction * total
     hurried = from_table(RecommendPlan, to_table(asked) | {"time": 1e-6})
-    least = fitting(hurried, cells.setup, SPEED)
+    least = fitting(hurried, cells.setup, TIMING)
     assert least[0] == list(sizes(asked, 8))[-1]
 
 
@@ -164,9 +164,9 @@ def test_without_their_own_derivatives_maps_are_attacked_by_transfers(cells):
         (fewer, {"transfer", "smoothed"}),
     ):
         assert set(cells._evaluation(cells.plan, size).plan.attacks) == names
-    keys = {cost.key for cost in costs(cells.plan, cells.setup, fewer, SPEED)}
+    keys = {cost.key for cost in costs(cells.plan, cells.setup, fewer, TIMING)}
     assert not [key for key in keys if "exact" in key]
-    assert {cost.key for cost in costs(cells.plan, cells.setup, whole, SPEED)} > keys
+    assert {cost.key for cost in costs(cells.plan, cells.setup, whole, TIMING)} > keys
 
 
 def test_attacks_take_as_long_as_one_took(cells, monkeypatch):
@@ -177,15 +177,15 @@ def test_attacks_take_as_long_as_one_took(cells, monkeypatch):
     smooth = cells.setup.methods[1]  # SmoothGrad, the first with noise
     attack = next(a.attack for a in cells.setup.attacks[smooth.label] if a.label == "smoothed")
     spent = replace(attack, steps=1).budget() + evaluations(smooth)
-    assert Speed.of(cells.setup, first) == Speed(each=0.5, attacking=1 / spent)
+    assert Timing.of(cells.setup, first) == Timing(each=0.5, attacking=1 / spent)
 
 
 def test_without_an_attack_its_time_is_guessed(cells, monkeypatch):
     monkeypatch.setattr(fit, "seconds_per_evaluation", lambda *_: 0.5)
     without = {label: [replace(a, attack=None) for a in every]
                for label, every in cells.setup.attacks.items()}  # fmt: skip
-    found = Speed.of(replace(cells.setup, attacks=without), cells.inputs.first(cells.network))
-    assert found == Speed(each=0.5, attacking=0.5 * fit.HARDER)
+    found = Timing.of(replace(cells.setup, attacks=without), cells.inputs.first(cells.network))
+    assert found == Timing(each=0.5, attacking=0.5 * fit.HARDER)
 
 
 def test_the_estimate_is_of_what_the_evaluation_may_take(cells):
@@ -197,7 +197,7 @@ def test_the_estimate_is_of_what_the_evaluation_may_take(cells):
         for method in setup.methods
         for attack in (None, *setup.attacks[method.label])
     }
-    for cost in costs(cells.plan, cells.setup, whole, SPEED):
+    for cost in costs(cells.plan, cells.setup, whole, TIMING):
         assert cost.maps == 8
         if "moreaugrad" not in cost.key and "AOPC" not in cost.key:
             assert cost.evaluations == own[cost.key]
@@ -376,7 +376,7 @@ def test_a_resumed_run_keeps_what_was_chosen(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(MapsRun, "do", stopped)
     assert run(command) == 130
     monkeypatch.setattr(MapsRun, "do", real)
-    monkeypatch.setattr(RecommendRun, "_speed", lambda self: Speed(each=1e6, attacking=1e6))
+    monkeypatch.setattr(RecommendRun, "_timing", lambda self: Timing(each=1e6, attacking=1e6))
     assert run(command) == 0
     found = json.loads((out / "recommendation.json").read_text("utf-8"))
     assert len(found["candidates"]) == 4

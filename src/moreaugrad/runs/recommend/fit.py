@@ -130,7 +130,7 @@ def sizes(plan: RecommendPlan, images: int) -> Iterator[Size]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speed:
+class Timing:
     """each: seconds of an evaluation of a map. attacking: of one in an attack, as its budget counts
     them."""
 
@@ -158,25 +158,25 @@ class Speed:
         return cls(each=each, attacking=seconds / (short.budget() + evaluations(method)))
 
 
-def costs(plan: RecommendPlan, setup: Setup, size: Size, speed: Speed) -> list[Cost]:
+def costs(plan: RecommendPlan, setup: Setup, size: Size, timing: Timing) -> list[Cost]:
     """Of the maps, the attacks and the faithfulness of a size. setup: of all candidates."""
     found = []
     for method in setup.methods:
         if method.label in size.labels:
-            for name, count, spent, each in _spent(plan, setup, method, size, speed):
+            for name, count, spent, each in _spent(plan, setup, method, size, timing):
                 found.append(Cost.of(name, count, spent, each))
     return found
 
 
 def _spent(
-    plan: RecommendPlan, setup: Setup, method: Method, size: Size, speed: Speed
+    plan: RecommendPlan, setup: Setup, method: Method, size: Size, timing: Timing
 ) -> Iterator[tuple[str, int, int, float]]:
     """What is computed, for how many images, the evaluations of each, and the seconds of one."""
     part = SOLVED if isinstance(method.explainer, Moreau) else 1.0
     own = round(part * evaluations(method))
-    yield method.label, size.images * (1 + len(plan.checkpoints)), own, speed.each
+    yield method.label, size.images * (1 + len(plan.checkpoints)), own, timing.each
     passes = ORDERS * (REPLACED + 1) * FORWARD
-    yield f"{method.label}, AOPC", size.images, round(passes), speed.each
+    yield f"{method.label}, AOPC", size.images, round(passes), timing.each
     for attack in setup.attacks[method.label]:
         found = attack.attack
         if found is not None and (size.exact or attack.label != EXACT):
@@ -185,13 +185,13 @@ def _spent(
             spent = replace(found, **shorter).budget()
             steps_part = part if attack.label == EXACT else 1.0
             taken = round(steps_part * spent) + own
-            yield title(method, attack), size.images, taken, speed.attacking
+            yield title(method, attack), size.images, taken, timing.attacking
 
 
-def fitting(plan: RecommendPlan, setup: Setup, speed: Speed) -> tuple[Size, list[Cost]]:
+def fitting(plan: RecommendPlan, setup: Setup, timing: Timing) -> tuple[Size, list[Cost]]:
     """The first size whose estimate is within the plan's time, or the least; with its costs."""
     for size in sizes(plan, len(setup.inputs.chosen)):
-        found = costs(plan, setup, size, speed)
+        found = costs(plan, setup, size, timing)
         if sum(cost.seconds for cost in found) <= plan.time:
             break
     return size, found

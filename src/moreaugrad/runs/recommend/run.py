@@ -34,7 +34,7 @@ from moreaugrad.runs.recipes import command, python_call
 from moreaugrad.runs.recommend.fit import (
     KEPT,
     Size,
-    Speed,
+    Timing,
     evaluation_plan,
     fewer,
     fitting,
@@ -105,14 +105,14 @@ class RecommendRun(Run[RecommendPlan]):
             inputs=inputs,
         )  # fmt: skip
 
-    def _speed(self) -> Speed:
+    def _timing(self) -> Timing:
         with computing(self.compute):
-            return Speed.of(self.setup, self.inputs.first(self.network))
+            return Timing.of(self.setup, self.inputs.first(self.network))
 
     def do(self, unit: str, directory: RunDirectory) -> Files:
-        speed = self._speed()
-        size, _ = fitting(self.plan, self.setup, speed)
-        directory.put(TIMES, json_text(speed.each).encode())
+        timing = self._timing()
+        size, _ = fitting(self.plan, self.setup, timing)
+        directory.put(TIMES, json_text(timing.each).encode())
         return {f"{PLAN}.json": json_text(vars(size) | {"labels": list(size.labels)}).encode()}
 
     def _size(self, directory: RunDirectory) -> Size:
@@ -233,7 +233,7 @@ class RecommendRun(Run[RecommendPlan]):
 
     def estimate(self) -> Estimate:
         """Of what fits into the time."""
-        size, found = fitting(self.plan, self.setup, self._speed())
+        size, found = fitting(self.plan, self.setup, self._timing())
         lost = left_out(self.plan, len(self.inputs.chosen), size)
         self.notes = [f"for want of time it leaves out {'; '.join(lost)}"] if lost else []
         return Estimate.of(size.images, found, self.network.device)
