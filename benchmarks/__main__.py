@@ -177,9 +177,12 @@ def _folder(options: argparse.Namespace) -> str:
 
 
 def _chosen(parts: list[str]) -> list[str]:
-    """All parts, or those that are named, in full or by what stands before the network."""
+    """All parts, or those that are named, in full or by a beginning that is no part itself."""
     chosen = [
-        name for part in parts for name in PARTS if name == part or name.startswith(f"{part}-")
+        name
+        for part in parts
+        for name in ([part] if part in PARTS else PARTS)
+        if f"{name}-".startswith(f"{part}-")
     ]
     return chosen or list(PARTS)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import gallery
+from benchmarks.__main__ import PARTS, _chosen
 from benchmarks.accuracy import floor
 from benchmarks.cache import Cache
 from benchmarks.context import Context
@@ -32,6 +33,13 @@ from torch import nn
 from moreaugrad import Status, build
 from moreaugrad.models import Preprocess
 from moreaugrad.pictures.render import NEUTRAL
+
+
+def test_a_full_name_is_one_part_and_a_beginning_is_all_of_its_parts() -> None:
+    assert _chosen(["matched-resnet20"]) == ["matched-resnet20"]
+    vits = ["matched-vit-gelu", "matched-vit-relu"]
+    assert _chosen(["matched-vit", "caso"]) == [*vits, "caso"]
+    assert _chosen([]) == list(PARTS)
 
 
 def test_error_is_free_of_the_references_own_noise() -> None:

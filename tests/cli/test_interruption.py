@@ -18,6 +18,15 @@ from moreaugrad.training.loop import Trainer
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_not_ignored():
+    """A shell starts background jobs with it ignored, and their children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 INTERRUPTED_AT = """
 import os, signal, sys
 from moreaugrad.cli import main
