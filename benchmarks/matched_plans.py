@@ -111,7 +111,7 @@ def _photos(name: str, weights: str | None = None) -> Network:
     return Network(
         name=name, weights=weights, source="imagenet-sample", kinks=True, images=20,
         epsilon=0.5 * 224 / 32, size=16, evaluations=40, draws=4, metrics=(FEW,),
-        smoothed=(USUAL, 0.4), thresholded=(USUAL,), solved=(USUAL, 0.4),
+        smoothed=(0.15, USUAL, 0.4), thresholded=(USUAL,), solved=(0.1, USUAL),
         varied=("simple-gradient",), equal=(),
     )  # fmt: skip
 

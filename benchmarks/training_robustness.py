@@ -86,7 +86,7 @@ FAITHFUL = (
 
 
 def run(context: Context) -> Result:
-    rows = [replace(row, seeds=ONE) for row in firsts(STUDY, "plain", "L1", "elastic net")]
+    rows = [replace(row, seeds=ONE) for row in firsts(STUDY, "plain", "L1", "group", "elastic net")]
     found = judged(
         context,
         Judging(

@@ -29,7 +29,7 @@ Figures = Mapping[str, Any]
 
 
 def run(context: Context) -> Result:
-    chosen = rows("plain", "L1", "elastic net")[: 2 if context.quick else None]
+    chosen = rows("plain", "L1", "group", "elastic net")[: 2 if context.quick else None]
     networks = trained(context, STUDY, chosen)
     images = 6 if context.quick else IMAGES
     found: dict[str, Figures] = {}
