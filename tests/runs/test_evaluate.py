@@ -19,7 +19,7 @@ from moreaugrad.data.dataset import choose_images
 from moreaugrad.data.layouts import open_dataset
 from moreaugrad.explainers import METHODS, build
 from moreaugrad.metrics import gini
-from moreaugrad.runs.engine import Outcome, execute
+from moreaugrad.runs.engine import Observer, Outcome, execute
 from moreaugrad.runs.maps import setup
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
@@ -419,3 +419,23 @@ def test_settings_by_the_command_line(images: Path, tmp_path: Path) -> None:
     assert run([*command, "--set", "b.sigme=1", "--out", str(tmp_path / "no")]) == 2
     assert run([*command, "--attack", "top-k:steps", "--out", str(tmp_path / "no")]) == 2
     assert not (tmp_path / "no").exists()
+
+
+def test_what_an_attack_will_take_is_learnt_from_the_method_before(images: Path) -> None:
+    seen: list[tuple[str, float, float]] = []
+
+    class Watch(Observer):
+        def pace(self, done: float, total: float, doing: str) -> None:
+            seen.append((doing, done, total))
+
+    loose = {"method": "sparse-moreaugrad", "max_evaluations": 2000, "tolerance": 0.5}
+    found = plan(
+        images, methods={"a": loose, "b": {**loose, "rho": 0.02}}, block=10,
+        attacks={"m": {"attack": "matched", "metric": "normalised-distance", "steps": 2}},
+        epsilons=(0.5,),
+    )  # fmt: skip
+    execute(MapsRun(found, watch=Watch(), command="evaluate"), images.parent / "out")
+    spent = seen[-1][1]
+    assert seen[0][2] > 3 * spent
+    before = [total for doing, _, total in seen if doing.startswith("a, ")]
+    assert 0.5 * spent < before[-1] < 2 * spent

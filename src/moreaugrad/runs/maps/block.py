@@ -65,7 +65,8 @@ def no_map(record: Record) -> str:
 
 class Meter:
     """How far a process is, in gradient evaluations. A map, or an attack, is expected to take the
-    mean of those before it, the first one what is usual, or all that it may."""
+    mean of those before it; the first map of a method what is usual, and the first attack on it the
+    same part of its budget as on the method before, or all of it."""
 
     def __init__(
         self, setup: Setup, watch: Observer, units: Sequence[tuple[Method, Sequence[Chosen]]]
@@ -73,14 +74,18 @@ class Meter:
         """units: what is to be done."""
         self._watch, self._spent = watch, 0.0
         self._expected: dict[str, float] = {}
+        self._attacks: dict[str, str] = {}
         self._left, self._taken = Counter[str](), dict[str, list[int]]()
         for method, images in units:
             for attack in (None, *setup.attacks.get(method.label, ())):
                 self._left[title(method, attack)] += len(images)
                 self._expected[title(method, attack)] = evaluations(method, attack)
+                if attack is not None:
+                    self._attacks[title(method, attack)] = attack.title
             self._expected[title(method)] = method.explainer.expected()
             self._left[interactions.title(method)] += len(images)
             self._expected[interactions.title(method)] = interactions.evaluations(method)
+        self._most = dict(self._expected)
 
     def progress(self, what: str) -> Progress:
         """what: the title of maps, or of their interactions."""
@@ -92,6 +97,10 @@ class Meter:
         known += taken
         if known:
             self._expected[what] = sum(known) / len(known)
+            for other, attack in self._attacks.items():
+                if attack == self._attacks.get(what) and other not in self._taken:
+                    part = self._expected[what] / max(1.0, self._most[what])
+                    self._expected[other] = part * self._most[other]
         self._left[what] -= images
         self._spent += sum(taken)
         self._report(what)
