@@ -61,6 +61,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
             "mobilenetv2",
         )
     },
+    "matched-summary": _part("matched_summary"),
     "pixels-resnet20": _part("pixels", network="resnet20"),
     "pixels-squeezenet": _part("pixels", network="squeezenet"),
     "guidance-resnet20": _part("guidance", network="resnet20"),

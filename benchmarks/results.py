@@ -63,11 +63,11 @@ def write(result: Result, name: str, folder: Path, machine: dict[str, Any]) -> P
 
 
 def read(name: str, folder: Path) -> dict[str, Any] | None:
-    """The figures of an earlier part, or None where it was not run."""
+    """What `write` wrote of an earlier part, or None where it was not run."""
     path = folder / f"{name}.json"
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["figures"]
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 

@@ -104,7 +104,7 @@ def _ratios(context: Context, found: dict[str, Any]) -> list[list[object]]:
         accuracy = results.read(f"accuracy-{network}", context.out)
         if accuracy is None:
             continue
-        fewer = accuracy["evaluations_ratio"]["rms"]
+        fewer = accuracy["figures"]["evaluations_ratio"]["rms"]
         for name, times in by.items():
             theirs, theirs_reduced = times["published"], times["published, bfloat16"]
             for form in sorted({"ours", _form(SEVERAL[network])}):

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 from benchmarks import matched_plans as plans
+from benchmarks import matched_summary, results
 from benchmarks.__main__ import PARTS
+from benchmarks.cache import Cache
+from benchmarks.context import Context
 from benchmarks.matched import enough
 from benchmarks.matched_plans import NETWORKS, attacks, families, lean, methods
 from benchmarks.matched_tables import (
@@ -18,8 +21,11 @@ from benchmarks.matched_tables import (
     strongest,
     worst,
 )
+from benchmarks.results import Result, Table
 from benchmarks.study import PROCESSES
+from benchmarks.subjects import MissingData
 
+from moreaugrad.reports.statistics import WORST
 from moreaugrad.runs.maps.aims import aimed, not_aimed_at
 from moreaugrad.runs.plans.explain import EvaluatePlan
 
@@ -126,6 +132,7 @@ def test_every_plan_is_whole(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(plans, "data_folder", lambda: tmp_path)
     assert f"matched-{name}" in PARTS
     own = NETWORKS[name]
+    assert set(matched_summary.METHODS.values()) <= set(methods(own))
     assert own.images >= (50 if own.source.endswith(".zip") else 20)
     for network in (own, lean(own)):
         given = methods(network)
@@ -144,3 +151,30 @@ def test_every_plan_is_whole(name: str, monkeypatch: pytest.MonkeyPatch, tmp_pat
         by_method
     )
     assert len(attacks(own)) >= 3
+
+
+def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
+    context = Context(out=tmp_path, cache=Cache(tmp_path), quick=False, threads=1)
+    with pytest.raises(MissingData, match="no results"):
+        matched_summary.run(context)
+    row = "n,smoothgrad-0.2,{attack},,{metric},high,{mean},0.1,0.9,4,0,1,0.3,True"
+    header = "run,method,attack,epsilon,metric,better,mean,low,high,count,undefined,failed"
+    lines = [
+        f"{header},mean_with_failed,aimed",
+        row.format(attack=WORST, metric="top-4-percent", mean=0.5),
+        row.format(attack="clean", metric="aopc", mean=0.25),
+        row.format(attack="clean", metric="insertion", mean=0.75),
+    ]
+    pair = ["sparse-moreaugrad-0.2", "smoothgrad-0.2"]
+    found = Result(
+        title="n", settings={}, figures={"summary.csv": "\n".join(lines)},
+        tables=[
+            Table(caption="Maps.", header=["a"] * 4, rows=[["zeros, by the envelope", *pair, "9"]]),
+            Table(caption="Differences on", header=["a"] * 4, rows=[["as before", *pair, "-0.1"]]),
+        ],
+    )  # fmt: skip
+    results.write(found, "matched-vit-gelu", tmp_path, {})
+    overlap, aopc, insertion, differences = matched_summary.run(context).tables
+    assert overlap.rows == [["vit-gelu", 5, "–", "0.500 [0.100, 0.900] (0.300)", *"–––"]]
+    assert [table.rows[0][3][:5] for table in (aopc, insertion)] == ["0.250", "0.750"]
+    assert differences.rows == [["zeros, by the envelope", "-0.1"]]

@@ -1,0 +1,90 @@
+"""The robustness study in a few tables, from the results of every network that is measured."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import results
+from benchmarks.context import Context
+from benchmarks.matched_plans import NETWORKS, QUESTIONS
+from benchmarks.matched_tables import AOPC, FEW
+from benchmarks.results import Result, Table
+from benchmarks.study import CLEAN, Row, cell, only
+from benchmarks.subjects import MissingData
+from moreaugrad.reports.statistics import WORST
+
+METHODS = {
+    "simple gradient": "simple-gradient",
+    "SmoothGrad, .2": "smoothgrad-0.2",
+    "thresholded, .2": "sparse-smoothgrad-0.2",
+    "Sparse MoreauGrad, .1": "sparse-moreaugrad-0.1",
+    "Sparse MoreauGrad, .2": "sparse-moreaugrad-0.2",
+}
+"""Those that all networks have, by method and sigma."""
+CAPTIONS = {
+    (WORST, FEW): "What is left of the largest 4 % of all entries under the worst attack.",
+    (CLEAN, AOPC): "AOPC of the clean maps.",
+    (CLEAN, "insertion"): "Insertion of the clean maps.",
+}
+
+COUNTED = ("count", "undefined", "failed")
+"""Images of a mean, those without a value, and those that no attack ran on."""
+
+
+def run(context: Context) -> Result:
+    found = {name: results.read(f"matched-{name}", context.out) for name in NETWORKS}
+    known = {name: record for name, record in found.items() if record is not None}
+    if not known:
+        raise MissingData(f"no results of matched attacks in {context.out}")
+    rows = {
+        name: list(csv.DictReader(record["figures"]["summary.csv"].splitlines()))
+        for name, record in known.items()
+    }
+    pairs = {
+        name: {tuple(line[1:3]): line[3] for line in _table(record, "Differences")}
+        for name, record in known.items()
+    }
+    return Result(
+        title="Robustness under matched attacks: all networks",
+        settings={"networks": list(known)},
+        figures={"missing": [name for name in found if name not in known]},
+        tables=[
+            *(_means(rows, attack, metric) for attack, metric in CAPTIONS),
+            _differences(pairs),
+        ],
+        notes=["Means over images with 95 % intervals (Student's t), from the networks' results."],
+    )
+
+
+def _means(rows: Mapping[str, Sequence[Row]], attack: str, metric: str) -> Table:
+    lines: list[list[object]] = []
+    for network, own in rows.items():
+        chosen = [row for row in own if row["attack"] == attack]
+        cells = [only(chosen, method, metric) for method in METHODS.values()]
+        images = max(sum(int(one[name]) for name in COUNTED) for one in cells if one)
+        lines.append([network, images, *map(cell, cells)])
+    return Table(
+        caption=CAPTIONS[attack, metric], header=["network", "images", *METHODS], rows=lines
+    )
+
+
+def _table(record: Mapping[str, Any], caption: str) -> list[list[str]]:
+    rows: list[list[str]] = next(
+        table["rows"] for table in record["tables"] if table["caption"].startswith(caption)
+    )
+    return rows
+
+
+def _differences(found: Mapping[str, Mapping[tuple[str, ...], str]]) -> Table:
+    return Table(
+        caption="Differences in what is left of the largest 4 %, image by image; the intervals of "
+        "a network hold together at 95 %.",
+        header=["question", *found],
+        rows=[
+            [question, *(own.get(pair, "–") for own in found.values())]
+            for question, pair in QUESTIONS.items()
+            if any(pair in own for own in found.values())
+        ],
+    )
