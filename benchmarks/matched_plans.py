@@ -128,7 +128,9 @@ NETWORKS = {
     ),
     "vit-gelu": _cifar("vit_cifar10:gelu", kinks=False, **DEEP),
     "vit-relu": _cifar("vit_cifar10:relu", kinks=True, **DEEP | {"error": 0.4}),
-    "resnet20-advgrad": _cifar("benchmarks.cifar_resnet:resnet20", advgrad="L1", **KINKED),
+    "resnet20-advgrad": _cifar(
+        "benchmarks.cifar_resnet:resnet20", advgrad="L1", kinks=True, **DEEP | {"error": 0.4}
+    ),
     "squeezenet": _photos("torchvision:squeezenet1_0", "squeezenet1_0-imagenet.safetensors"),
     "mobilenetv2": _photos("mobilenetv2:imagenet"),
 }
