@@ -186,15 +186,18 @@ STUDIES = {
         title="Norm-regularised training on Imagenette at 64 pixels (ResNet-20, from scratch)",
         plan=_scratch,
         rows=(
-            PLAIN,
-            *(_row("L1", "fast", "l1", weight) for weight in (0.01, 0.05, 0.1)),
-            *(_row("group", "fast", "group", weight, group=4) for weight in (0.1, 0.5, 1.0)),
+            replace(PLAIN, seeds=ONE),
+            *(_row("L1", "fast", "l1", weight, seeds=ONE) for weight in (0.01, 0.05, 0.1)),
             *(
-                _row("elastic net", "fast", "elastic-net", l1, square)
+                _row("group", "fast", "group", weight, group=4, seeds=ONE)
+                for weight in (0.1, 0.5, 1.0)
+            ),
+            *(
+                _row("elastic net", "fast", "elastic-net", l1, square, seeds=ONE)
                 for l1 in (0.01, 0.05) for square in (0.01, 0.05, 0.1)
             ),
         ),
-        notes=("All settings of the paper's table 3.",),
+        notes=("The settings of the paper's table 3.",),
     ),
     "gaze": Study(
         title="Training on birds with human gaze (MobileNetV2, fine-tuned for ten species)",
