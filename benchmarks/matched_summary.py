@@ -29,6 +29,7 @@ CAPTIONS = {
     (CLEAN, "insertion"): "Insertion of the clean maps.",
 }
 
+COMPARED = ("what is left of the largest 4 %", "the AOPC of the clean maps")
 COUNTED = ("count", "undefined", "failed")
 """Images of a mean, those without a value, and those that no attack ran on."""
 
@@ -43,7 +44,7 @@ def run(context: Context) -> Result:
         for name, record in known.items()
     }
     pairs = {
-        name: {tuple(line[1:3]): line[3] for line in _table(record, "Differences")}
+        name: {tuple(line[1:3]): line[3:] for line in _table(record, "Differences")}
         for name, record in known.items()
     }
     return Result(
@@ -52,7 +53,7 @@ def run(context: Context) -> Result:
         figures={"missing": [name for name in found if name not in known]},
         tables=[
             *(_means(rows, attack, metric) for attack, metric in CAPTIONS),
-            _differences(pairs),
+            *(_differences(pairs, place, words) for place, words in enumerate(COMPARED)),
         ],
         notes=["Means over images with 95 % intervals (Student's t), from the networks' results."],
     )
@@ -77,13 +78,16 @@ def _table(record: Mapping[str, Any], caption: str) -> list[list[str]]:
     return rows
 
 
-def _differences(found: Mapping[str, Mapping[tuple[str, ...], str]]) -> Table:
+def _differences(
+    found: Mapping[str, Mapping[tuple[str, ...], Sequence[str]]], place: int, words: str
+) -> Table:
+    """place: of the difference among those of a pair."""
     return Table(
-        caption="Differences in what is left of the largest 4 %, image by image; the intervals of "
-        "a network hold together at 95 %.",
+        caption=f"Differences in {words}, image by image; the intervals of a network hold together "
+        "at 95 %.",
         header=["question", *found],
         rows=[
-            [question, *(own.get(pair, "–") for own in found.values())]
+            [question, *(own[pair][place] if pair in own else "–" for own in found.values())]
             for question, pair in QUESTIONS.items()
             if any(pair in own for own in found.values())
         ],

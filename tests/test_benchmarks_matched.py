@@ -170,11 +170,12 @@ def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
         title="n", settings={}, figures={"summary.csv": "\n".join(lines)},
         tables=[
             Table(caption="Maps.", header=["a"] * 4, rows=[["zeros, by the envelope", *pair, "9"]]),
-            Table(caption="Differences on", header=["a"] * 4, rows=[["as before", *pair, "-0.1"]]),
+            Table(caption="Differences on", header=["a"] * 5, rows=[["as", *pair, "-0.1", "0.2"]]),
         ],
     )  # fmt: skip
     results.write(found, "matched-vit-gelu", tmp_path, {})
-    overlap, aopc, insertion, differences = matched_summary.run(context).tables
+    overlap, aopc, insertion, *differences = matched_summary.run(context).tables
     assert overlap.rows == [["vit-gelu", 5, "–", "0.500 [0.100, 0.900] (0.300)", *"–––"]]
     assert [table.rows[0][3][:5] for table in (aopc, insertion)] == ["0.250", "0.750"]
-    assert differences.rows == [["zeros, by the envelope", "-0.1"]]
+    assert [table.rows[0][1] for table in differences] == ["-0.1", "0.2"]
+    assert differences[0].rows[0][0] == "zeros, by the envelope"
