@@ -35,12 +35,12 @@ QUESTIONS = {
     "the probability instead of the logit": (
         "sparse-moreaugrad-0.2-probability-rho-auto", "sparse-moreaugrad-0.2"
     ),
-    "more noise": ("sparse-moreaugrad-0.2", "sparse-moreaugrad-0.1"),
-    "more noise, SmoothGrad": ("smoothgrad-0.2", "smoothgrad-0.15"),
-    "groups": ("group-sparse-moreaugrad", "sparse-moreaugrad-0.2"),
+    "sigma .2 instead of .1": ("sparse-moreaugrad-0.2", "sparse-moreaugrad-0.1"),
+    "sigma .2 instead of .15, SmoothGrad": ("smoothgrad-0.2", "smoothgrad-0.15"),
+    "groups instead of entries": ("group-sparse-moreaugrad", "sparse-moreaugrad-0.2"),
     "99 % zeros instead of 90 %": ("sparse-moreaugrad-0.2-zeros-0.99", "sparse-moreaugrad-0.2"),
-    "Sparsified SmoothGrad": ("sparsified-smoothgrad", "smoothgrad-0.2"),
-    "noise": ("smoothgrad-0.2", "simple-gradient"),
+    "Sparsified SmoothGrad instead of SmoothGrad": ("sparsified-smoothgrad", "smoothgrad-0.2"),
+    "SmoothGrad instead of the gradient": ("smoothgrad-0.2", "simple-gradient"),
 }  # fmt: skip
 """Pairs of methods that are compared image by image, where a network has both."""
 Settings = dict[str, dict[str, Any]]

@@ -30,8 +30,6 @@ CAPTIONS = {
 }
 
 COMPARED = ("what is left of the largest 4 %", "the AOPC of the clean maps")
-COUNTED = ("count", "undefined", "failed")
-"""Images of a mean, those without a value, and those that no attack ran on."""
 
 
 def run(context: Context) -> Result:
@@ -64,11 +62,8 @@ def _means(rows: Mapping[str, Sequence[Row]], attack: str, metric: str) -> Table
     for network, own in rows.items():
         chosen = [row for row in own if row["attack"] == attack]
         cells = [only(chosen, method, metric) for method in METHODS.values()]
-        images = max(sum(int(one[name]) for name in COUNTED) for one in cells if one)
-        lines.append([network, images, *map(cell, cells)])
-    return Table(
-        caption=CAPTIONS[attack, metric], header=["network", "images", *METHODS], rows=lines
-    )
+        lines.append([network, *map(cell, cells)])
+    return Table(caption=CAPTIONS[attack, metric], header=["network", *METHODS], rows=lines)
 
 
 def _table(record: Mapping[str, Any], caption: str) -> list[list[str]]:

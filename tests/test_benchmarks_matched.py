@@ -175,7 +175,7 @@ def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
     )  # fmt: skip
     results.write(found, "matched-vit-gelu", tmp_path, {})
     overlap, aopc, insertion, *differences = matched_summary.run(context).tables
-    assert overlap.rows == [["vit-gelu", 5, "–", "0.500 [0.100, 0.900] (0.300)", *"–––"]]
-    assert [table.rows[0][3][:5] for table in (aopc, insertion)] == ["0.250", "0.750"]
+    assert overlap.rows == [["vit-gelu", "–", "0.500 [0.100, 0.900] (0.300)", *"–––"]]
+    assert [table.rows[0][2][:5] for table in (aopc, insertion)] == ["0.250", "0.750"]
     assert [table.rows[0][1] for table in differences] == ["-0.1", "0.2"]
     assert differences[0].rows[0][0] == "zeros, by the envelope"
