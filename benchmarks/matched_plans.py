@@ -134,20 +134,8 @@ NETWORKS = {
     "squeezenet": _photos("torchvision:squeezenet1_0", "squeezenet1_0-imagenet.safetensors"),
     "mobilenetv2": _photos("mobilenetv2:imagenet"),
 }
-"""Core-seconds of one image by SmoothGrad and Sparse MoreauGrad with all attacks and metrics, as
-measured on a busy machine of two cores (Xeon, AVX-512), one image at a time, with ten steps of a
-transfer and six of a search instead of six and four:
-
-- resnet20, four at a time with six and four steps: 3.1 and 8.8, of which .5 and 2.5 are an attack
-  on SSIM through them that the plan has no more; alone 22.6 for Sparse MoreauGrad at equal error.
-- resnet56: 9.6 and 20.3, with 64 evaluations, 16 noise samples and attacks on SSIM too.
-- vit-gelu: 4.4 and 9.9, 17 with an automatic rho (8 noise samples for SSIM); at equal error 2.0
-  and 7.8.
-- squeezenet: 35 and 134 with 8 noise samples; 14 and 102 of these are the attack through them.
-- resnet20-softplus, several images at a time: 1.0 and 2.2 for the attack through 32 noise samples
-  with its map, .5 for a transfer of 20 steps, .4 and .8 for a search.
-
-No plan was run as a whole; vit-relu, resnet20-advgrad and mobilenetv2 were not timed.
+"""Minutes of two cores (Xeon, AVX-512) for a whole plan: resnet20 75 next to other work, vit-gelu
+33, squeezenet 62. vit-relu, resnet20-advgrad and mobilenetv2 were not timed.
 """
 
 
