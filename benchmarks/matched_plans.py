@@ -100,7 +100,7 @@ DEEP: dict[str, Any] = {
     "equal": PAIR,
 }  # fmt: skip
 DEEPEST: dict[str, Any] = DEEP | {
-    "smoothed": (USUAL, 0.4), "varied": (*DEEP["varied"][:2], DEEP["varied"][-1]), "error": 0.4,
+    "smoothed": (USUAL, 0.4), "varied": (*DEEP["varied"][:2], DEEP["varied"][-1]), "error": 0.5,
     "evaluations": 40, "draws": 8, "metrics": (FEW,), "stein": False,
 }  # fmt: skip
 
