@@ -28,8 +28,9 @@ CAPTIONS = {
     (CLEAN, AOPC): "AOPC of the clean maps.",
     (CLEAN, "insertion"): "Insertion of the clean maps.",
 }
-
+"""Tables of means, by attack and metric."""
 COMPARED = ("what is left of the largest 4 %", "the AOPC of the clean maps")
+"""Differences of a pair of methods, in the order of the networks' results."""
 
 
 def run(context: Context) -> Result:
@@ -42,7 +43,7 @@ def run(context: Context) -> Result:
         for name, record in known.items()
     }
     pairs = {
-        name: {tuple(line[1:3]): line[3:] for line in _table(record, "Differences")}
+        name: {tuple(line[1:3]): line[3:] for line in _rows(record, "Differences")}
         for name, record in known.items()
     }
     return Result(
@@ -66,7 +67,8 @@ def _means(rows: Mapping[str, Sequence[Row]], attack: str, metric: str) -> Table
     return Table(caption=CAPTIONS[attack, metric], header=["network", *METHODS], rows=lines)
 
 
-def _table(record: Mapping[str, Any], caption: str) -> list[list[str]]:
+def _rows(record: Mapping[str, Any], caption: str) -> list[list[str]]:
+    """Of the table whose caption begins so."""
     rows: list[list[str]] = next(
         table["rows"] for table in record["tables"] if table["caption"].startswith(caption)
     )

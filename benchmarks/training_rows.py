@@ -185,17 +185,17 @@ STUDIES = {
     "scratch": Study(
         title="Norm-regularised training on Imagenette at 64 pixels (ResNet-20, from scratch)",
         plan=_scratch,
-        rows=(
-            replace(PLAIN, seeds=ONE),
-            *(_row("L1", "fast", "l1", weight, seeds=ONE) for weight in (0.01, 0.05, 0.1)),
-            *(
-                _row("group", "fast", "group", weight, group=4, seeds=ONE)
-                for weight in (0.1, 0.5, 1.0)
-            ),
-            *(
-                _row("elastic net", "fast", "elastic-net", l1, square, seeds=ONE)
-                for l1 in (0.01, 0.05) for square in (0.01, 0.05, 0.1)
-            ),
+        rows=tuple(
+            replace(row, seeds=ONE)
+            for row in (
+                PLAIN,
+                *(_row("L1", "fast", "l1", weight) for weight in (0.01, 0.05, 0.1)),
+                *(_row("group", "fast", "group", weight, group=4) for weight in (0.1, 0.5, 1.0)),
+                *(
+                    _row("elastic net", "fast", "elastic-net", l1, square)
+                    for l1 in (0.01, 0.05) for square in (0.01, 0.05, 0.1)
+                ),
+            )
         ),
         notes=("The settings of the paper's table 3.",),
     ),

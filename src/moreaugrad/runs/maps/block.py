@@ -97,9 +97,9 @@ class Meter:
         known += taken
         if known:
             self._expected[what] = sum(known) / len(known)
+            part = self._expected[what] / max(1.0, self._most[what])
             for other, attack in self._attacks.items():
                 if attack == self._attacks.get(what) and other not in self._taken:
-                    part = self._expected[what] / max(1.0, self._most[what])
                     self._expected[other] = part * self._most[other]
         self._left[what] -= images
         self._spent += sum(taken)
