@@ -310,7 +310,7 @@ class EvaluatePlan(StoredMapsPlan):
         if not values or not all(type(v) in (int, float) and v >= 0 for v in values):
             raise ValueError(
                 f"epsilons: expected numbers >= 0 for the attack {attack}, got "
-                f"{list(values) or 'none'}"
+                f"{list(values) or 'none'}; give its budgets, for example --epsilons 0.25,0.5"
             )
         return tuple(sorted({float(value) for value in values}))
 
