@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import results
+from benchmarks import matched_figure, results
 from benchmarks.context import Context
 from benchmarks.matched_plans import NETWORKS, QUESTIONS
 from benchmarks.matched_tables import AOPC, FEW
@@ -55,6 +55,7 @@ def run(context: Context) -> Result:
             *(_differences(pairs, place, words) for place, words in enumerate(COMPARED)),
         ],
         notes=["Means over images with 95 % intervals (Student's t), from the networks' results."],
+        pictures={"matched-summary.png": matched_figure.png(rows)},
     )
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchmarks import matched_figure, matched_summary, results
 from benchmarks import matched_plans as plans
-from benchmarks import matched_summary, results
 from benchmarks.__main__ import PARTS
 from benchmarks.cache import Cache
 from benchmarks.context import Context
@@ -179,3 +179,25 @@ def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
     assert [table.rows[0][2][:5] for table in (aopc, insertion)] == ["0.250", "0.750"]
     assert [table.rows[0][1] for table in differences] == ["-0.1", "0.2"]
     assert differences[0].rows[0][0] == "zeros, by the envelope"
+
+
+def test_the_figure_has_a_point_for_each_sigma_and_both_intervals() -> None:
+    def row(method: str, attack: str, metric: str, mean: float) -> dict[str, str]:
+        ends = {"mean": mean, "low": mean - 0.1, "high": mean + 0.2}
+        return {"method": method, "attack": attack, "metric": metric} | {
+            end: str(value) for end, value in ends.items()
+        }
+
+    rows = [
+        row(f"smoothgrad-{sigma}", attack, metric, mean)
+        for sigma, aopc, kept in (("0.4", 0.3, 0.8), ("0.1", 0.5, 0.4))
+        for attack, metric, mean in (("clean", "aopc", aopc), (WORST, "top-4-percent", kept))
+    ]
+    (panel,) = matched_figure.drawn({"n": rows}).axes
+    assert panel.get_title() == "n"
+    (line,) = panel.containers
+    points, _, (across, up) = line
+    assert points.get_xydata().tolist() == [[0.5, 0.4], [0.3, 0.8]]
+    assert [text.get_text() for text in panel.texts] == [".1", ".4"]
+    assert across.get_segments()[0][:, 0] == pytest.approx([0.4, 0.7])
+    assert up.get_segments()[0][:, 1] == pytest.approx([0.3, 0.6])
