@@ -62,6 +62,8 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
         )
     },
     "matched-summary": _part("matched_summary"),
+    "localisation-cells": _part("localisation", subject="cells"),
+    "localisation-birds": _part("localisation", subject="birds"),
     "pixels-resnet20": _part("pixels", network="resnet20"),
     "pixels-squeezenet": _part("pixels", network="squeezenet"),
     "guidance-resnet20": _part("guidance", network="resnet20"),

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from benchmarks.machine import ROOT
 from benchmarks.subjects import VARIABLE, data_folder
+from moreaugrad.files.atomic import write_atomically
+from moreaugrad.runs.plans.explain import EvaluatePlan
+from moreaugrad.runs.plans.toml import plan_toml
 
 
 def moreaugrad(*arguments: str, processes: int = 1) -> None:
@@ -18,6 +21,17 @@ def moreaugrad(*arguments: str, processes: int = 1) -> None:
         code = running.wait()
     if code:
         raise subprocess.CalledProcessError(code, running.args)
+
+
+def evaluated(plan: EvaluatePlan, out: Path, *arguments: str, processes: int = 1) -> Path:
+    """The folder of a finished run of `evaluate`, which goes on where an earlier one ended; its
+    plan is next to it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    file = out.with_name(f"{out.name}.toml")
+    write_atomically(file, plan_toml(plan, file.parent).encode())
+    command = ["evaluate", "--config", str(file), "--trust", "--out", str(out), *arguments]
+    moreaugrad(*command, processes=processes)
+    return out
 
 
 def started(

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import matched_tables as tables
-from benchmarks.command import moreaugrad
+from benchmarks.command import evaluated
 from benchmarks.context import Context
 from benchmarks.matched_plans import (
     LIMIT,
@@ -37,7 +37,6 @@ from benchmarks.subjects import data_folder
 from benchmarks.training_rows import STUDIES
 from benchmarks.training_runs import trained
 from moreaugrad.explainers import METHODS
-from moreaugrad.files.atomic import write_atomically
 from moreaugrad.reports.maps import CSV
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.engine import execute
@@ -53,14 +52,17 @@ def run(context: Context, network: str) -> Result:
     own = replace(own, weights=_weights(context, own))
     stem = f"matched-{network}{'-quick' if context.quick else ''}"
     equal = plan(own, methods(own))
-    first = _evaluated(context, stem, equal)
+    first = evaluated(equal, context.cache.folder / stem, processes=PROCESSES)
     measured = MapsFolder.read(first, network)
     rows, failures, complete = _summary(first)
     found, given = tables.measured(measured), methods_at_equal_error(context, stem, own, measured)
     figures = {"complete": complete, "summary.csv": (_page(first) / CSV).read_text()}
     more: list[Table] = []
     if given:
-        second = _evaluated(context, f"{stem}-equal-error", plan(own, given, at_equal_error=True))
+        second = evaluated(
+            plan(own, given, at_equal_error=True), context.cache.folder / f"{stem}-equal-error",
+            processes=PROCESSES,
+        )  # fmt: skip
         _, lost, both = _summary(second)
         failures = [*failures, *lost]
         figures |= {
@@ -84,7 +86,13 @@ def run(context: Context, network: str) -> Result:
             of_maps(rows, OF_MAPS),
             tables.worst(rows, own.metrics),
             tables.own_best(found, families(equal.methods), _defaults(equal.methods)),
-            tables.differences(found, QUESTIONS),
+            tables.differences(
+                {
+                    tables.FEW: {method: each.worst for method, each in found.items()},
+                    tables.AOPC: {method: each.aopc for method, each in found.items()},
+                },
+                QUESTIONS,
+            ),
             tables.errors(found),
             *(tables.of_attacks(rows, metric) for metric in own.metrics),
             tables.strongest(found),
@@ -137,18 +145,6 @@ def _named(own: EvaluatePlan) -> str:
     return plan_toml(named, Path())
 
 
-def _evaluated(context: Context, name: str, own: EvaluatePlan) -> Path:
-    """The folder of a finished run, with its page next to it."""
-    out = context.cache.folder / name
-    out.parent.mkdir(parents=True, exist_ok=True)
-    file = out.with_name(f"{name}.toml")
-    write_atomically(file, plan_toml(own, file.parent).encode())
-    moreaugrad(
-        "evaluate", "--config", str(file), "--trust", "--out", str(out), processes=PROCESSES
-    )  # fmt: skip
-    return out
-
-
 def _page(run: Path) -> Path:
     return run.with_name(f"{run.name}-page")
 
@@ -169,7 +165,8 @@ def methods_at_equal_error(
     if not own.equal:
         return {}
     taken = {record["index"] for record in measured.inputs}
-    run = MapsFolder.read(_evaluated(context, f"{stem}-pilot", pilot(own)), "pilot")
+    folder = context.cache.folder / f"{stem}-pilot"
+    run = MapsFolder.read(evaluated(pilot(own), folder, processes=PROCESSES), "pilot")
     found = {label: tables.stated(run, label)["error"] for label in run.methods}
     samples = {
         label: enough([one for index, one in errors.items() if index not in taken], own)

@@ -173,23 +173,36 @@ def own_best(
     )  # fmt: skip
 
 
-def differences(found: Mapping[str, Measured], questions: Mapping[str, tuple[str, str]]) -> Table:
-    """questions: two methods each, the first compared with the second on the same images."""
-    asked = {words: pair for words, pair in questions.items() if set(pair) <= set(found)}
-    confidence = 1 - 0.05 / max(1, 2 * len(asked))
+def means(found: Mapping[str, Mapping[str, Values]]) -> Table:
+    """found: by metric and method."""
+    methods = dict.fromkeys(method for values in found.values() for method in values)
+    return Table(
+        caption="Means over images.",
+        header=["method", *found],
+        rows=[
+            [method, *(_interval(list(values[method].values())) for values in found.values())]
+            for method in methods
+        ],
+    )
+
+
+def differences(
+    found: Mapping[str, Mapping[str, Values]], questions: Mapping[str, tuple[str, str]]
+) -> Table:
+    """found: by metric and method. questions: two methods each, the first compared with the second
+    on the same images."""
+    known = set.intersection(*map(set, found.values()))
+    asked = {words: pair for words, pair in questions.items() if known.issuperset(pair)}
+    confidence = 1 - 0.05 / max(1, len(found) * len(asked))
     lines: list[list[object]] = []
     for words, (one, other) in asked.items():
-        cells = [
-            _interval([a[i] - b[i] for i in a if i in b], confidence)
-            for a, b in (
-                (found[one].worst, found[other].worst), (found[one].aopc, found[other].aopc)
-            )
-        ]  # fmt: skip
+        pairs = [(values[one], values[other]) for values in found.values()]
+        cells = [_interval([a[i] - b[i] for i in a if i in b], confidence) for a, b in pairs]
         lines.append([words, one, other, *cells])
     return Table(
         caption=f"Differences on the same images; intervals hold together at 95 % "
         f"({100 * confidence:.2f} % each, Bonferroni).",
-        header=["question", "method", "minus", FEW, AOPC], rows=lines,
+        header=["question", "method", "minus", *found], rows=lines,
     )  # fmt: skip
 
 

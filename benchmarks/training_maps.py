@@ -11,14 +11,13 @@ from pathlib import Path
 from torch import Tensor
 
 from benchmarks.cache import digest, digest_of
-from benchmarks.command import moreaugrad
+from benchmarks.command import evaluated
 from benchmarks.context import Context
 from benchmarks.training import interval
 from benchmarks.training_rows import STUDIES, Row
 from benchmarks.training_runs import result, trained
 from moreaugrad.data.dataset import DataSet
 from moreaugrad.data.source import open_source
-from moreaugrad.files.atomic import write_atomically
 from moreaugrad.files.units import Record
 from moreaugrad.models.loading import Trained
 from moreaugrad.reports.reading import CLEAN, MapsFolder, failed, value
@@ -97,9 +96,7 @@ def judged(context: Context, judging: Judging) -> Judged:
 
 def _run(plan: EvaluatePlan, out: Path, label: str) -> MapsFolder:
     if not (out.exists() and MapsFolder.read(out, label).complete):
-        file = out.with_name(f"{out.name}.toml")
-        write_atomically(file, plan_toml(plan, out.parent).encode())
-        moreaugrad("evaluate", "--config", str(file), "--trust", "--out", str(out), "--quiet")
+        evaluated(plan, out, "--quiet")
         print(f"  {out.name}: judged", flush=True)
     return MapsFolder.read(out, label)
 

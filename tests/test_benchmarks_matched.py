@@ -74,7 +74,8 @@ def test_a_setting_is_reported_on_images_that_it_was_not_chosen_on() -> None:
 
 
 def test_differences_are_of_the_same_images_and_hold_together() -> None:
-    found = {"a": of(*[0.5, 0.3] * 6, 0.9), "b": of(*[0.4, 0.1] * 6, aopc=0.2)}
+    a, b = of(*[0.5, 0.3] * 6, 0.9), of(*[0.4, 0.1] * 6, aopc=0.2)
+    found = {"kept": {"a": a.worst, "b": b.worst}, "aopc": {"a": a.aopc, "b": b.aopc}}
     table = differences(found, {"more": ("a", "b"), "unknown": ("a", "c")})
     (row,) = table.rows
     # t of .9875 with 11 degrees of freedom is 2.593.
@@ -83,6 +84,7 @@ def test_differences_are_of_the_same_images_and_hold_together() -> None:
     assert row[3] == f"0.150 [{0.15 - half:.3f}, {0.15 + half:.3f}]"
     assert str(row[4]).startswith("0.100 [")
     assert "97.50 %" in table.caption
+    assert list(table.header[3:]) == ["kept", "aopc"]
 
 
 def test_questions_are_of_methods_that_are_measured() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import oracles
 import toys
+from moreaugrad import SimpleGradient, SparseMoreauGrad, load_model
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.noise import ABSOLUTE, RELATIVE, Noise
 from moreaugrad.score.score import Score
@@ -256,6 +257,14 @@ def test_a_layer_is_smoothed_at_its_own_output() -> None:
         )
     torch.testing.assert_close(value, torch.stack([v for v, _ in noisy]).mean(0))
     torch.testing.assert_close(gradient, torch.stack([g for _, g in noisy]).mean(0))
+
+
+def test_what_cannot_be_called_is_refused_and_where_the_network_is() -> None:
+    for make in (SimpleGradient, SparseMoreauGrad):
+        with pytest.raises(TypeError, match=r"LoadedModel.*\.module"):
+            make(load_model("builtin"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"torch module.* got str"):
+        Score("resnet50")  # type: ignore[arg-type]
 
 
 def test_layers_that_do_not_fit_are_reported() -> None:

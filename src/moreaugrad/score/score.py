@@ -61,6 +61,12 @@ class Score(Readout):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not callable(self.model):
+            inner = isinstance(getattr(self.model, "module", None), nn.Module)
+            raise TypeError(
+                "model: expected a torch module or a function of the inputs, got "
+                f"{type(self.model).__name__}{'; give its .module' if inner else ''}"
+            )
         expect(self.samples >= 1, "samples", "at least 1", self.samples)
 
     def bind(
