@@ -72,10 +72,10 @@ SUBJECTS = {
 def run(context: Context, subject: str) -> Result:
     chosen = SUBJECTS[subject]
     own = replace(chosen.network, images=QUICK) if context.quick else chosen.network
-    plan = _plan(own, chosen.metrics)
+    asked = plan(own, chosen.metrics)
     name = f"localisation-{subject}{'-quick' if context.quick else ''}"
     run = MapsFolder.read(
-        evaluated(plan, context.cache.folder / name, processes=PROCESSES), subject
+        evaluated(asked, context.cache.folder / name, processes=PROCESSES), subject
     )
     found = {
         metric: {method: clean_values(run, method, metric) for method in run.methods}
@@ -85,7 +85,7 @@ def run(context: Context, subject: str) -> Result:
         title=f"Localisation: {subject}",
         settings={
             "network": own.name, "images": own.images, "evaluations": own.evaluations,
-            "methods": plan.methods, "metrics": chosen.metrics,
+            "methods": asked.methods, "metrics": chosen.metrics,
         },
         figures={"complete": run.complete, "values": found},
         tables=[tables.means(found), tables.differences(found, QUESTIONS)],
@@ -98,7 +98,7 @@ def run(context: Context, subject: str) -> Result:
     )  # fmt: skip
 
 
-def _plan(own: Network, metrics: Settings) -> EvaluatePlan:
+def plan(own: Network, metrics: Settings) -> EvaluatePlan:
     source = own.source if own.source == "cells" else str(data_folder() / own.source)
     return EvaluatePlan(
         data=DataPlan(source=source, split="test", images=own.images),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import matched_figure, matched_summary, results
+from benchmarks import localisation, matched_figure, matched_summary, results
 from benchmarks import matched_plans as plans
 from benchmarks.__main__ import PARTS
 from benchmarks.cache import Cache
@@ -17,13 +17,14 @@ from benchmarks.matched_tables import (
     Values,
     differences,
     equal_error,
+    means,
     own_best,
     strongest,
     worst,
 )
 from benchmarks.results import Result, Table
 from benchmarks.study import PROCESSES
-from benchmarks.subjects import MissingData
+from benchmarks.subjects import VARIABLE, MissingData
 
 from moreaugrad.reports.statistics import WORST
 from moreaugrad.runs.maps.aims import aimed, not_aimed_at
@@ -85,6 +86,27 @@ def test_differences_are_of_the_same_images_and_hold_together() -> None:
     assert str(row[4]).startswith("0.100 [")
     assert "97.50 %" in table.caption
     assert list(table.header[3:]) == ["kept", "aopc"]
+
+
+def test_means_of_several_metrics_leave_out_what_has_no_value() -> None:
+    values = {"auroc": {"a": dict.fromkeys(range(12), 0.5) | {12: math.nan}, "b": {}}}
+    table = means(values | {"aopc": {"a": {0: 0.25}, "b": {0: 0.75}}})
+    assert list(table.header) == ["method", "auroc", "aopc"]
+    assert table.rows == [["a", "0.500 [0.500, 0.500]", "0.250"], ["b", "–", "0.750"]]
+
+
+@pytest.mark.parametrize("name", localisation.SUBJECTS)
+def test_localisation_asks_the_same_questions(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    own = localisation.SUBJECTS[name]
+    plan = localisation.plan(own.network, own.metrics)
+    assert set(own.metrics) == set(plan.metrics)
+    asked = {words for words, pair in plans.QUESTIONS.items() if set(pair) <= set(plan.methods)}
+    assert {
+        "zeros, by the envelope", "zeros, by a threshold", "sigma .2 instead of .1"
+    } <= asked  # fmt: skip
 
 
 def test_questions_are_of_methods_that_are_measured() -> None:
