@@ -24,7 +24,6 @@ COMPARED: dict[str, Any] = {
     "varied": ("simple-gradient", "cafo", "group-sparse-moreaugrad"),
 }  # fmt: skip
 QUICK = 4
-AOPC: dict[str, Any] = {"steps": 20, "draws": 5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +41,7 @@ SUBJECTS = {
             name="builtin", weights=None, source="cells", kinks=True, images=200, **COMPARED
         ),
         truth="the pixels of the feature that decides the class",
-        metrics={
-            "auroc": {},
-            "average-precision": {},
-            "gaze-overlap": {},
-            "aopc": {"size": 4, **AOPC},
-        },
+        metrics={"auroc": {}, "average-precision": {}, "gaze-overlap": {}},
     ),
     "birds": Subject(
         network=Network(
@@ -63,7 +57,6 @@ SUBJECTS = {
         metrics={
             "gaze-overlap": {},
             "gaze-overlap-0.1": {"metric": "gaze-overlap", "ratio": 0.1},
-            "aopc": {"size": 16, **AOPC},
         },
     ),
 }
