@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import moreaugrad as mg
 from moreaugrad.score.bound_score import BoundScore
@@ -193,6 +194,18 @@ class Changing(nn.Module):
         return found.sum(1)[:, None] * torch.ones(2)
 
 
+class Again(nn.Module):
+    """A network that computes its activations again in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = checkpoint(self.inner, x, use_reentrant=False)
+        return found
+
+
 def scripted() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -206,6 +219,7 @@ def scripted() -> nn.Module:
         (lambda x: x.relu().amax(1)[:, None] * torch.ones(2), "Amax"),
         (scripted(), "Relu"),
         (Last(), "axis"),
+        (Again().eval(), "Relu"),
     ],
 )
 def test_a_network_without_a_rule_is_averaged_plainly(

@@ -7,7 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+import moreaugrad as mg
+from moreaugrad.score.checks import ModelError
 from moreaugrad.score.kinks import ACTIVATIONS, Replaced
 from toys import normal
 
@@ -86,3 +89,29 @@ def test_calls_are_met_as_modules_functions_and_methods(
 
 def test_a_clamp_by_tensors_has_no_rule() -> None:
     assert ACTIVATIONS[torch.clamp](torch.zeros(3), torch.zeros(3)) is NotImplemented
+
+
+class Again(nn.Module):
+    """A network that computes its activations again in the backward pass."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Any:
+        return checkpoint(self.inner, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("explained", [
+    lambda model, x: mg.CASO(model).attribute(x, 1),
+    lambda model, x: mg.SimpleGradient(mg.softplus_surrogate(model, beta=5.0)).attribute(x, 1),
+])  # fmt: skip
+def test_what_is_computed_again_in_the_backward_pass_is_not_replaced(
+    explained: Callable[..., Tensor],
+) -> None:
+    """It would be computed again without the replacement, and the gradient be that of neither."""
+    inner = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Hardsigmoid(), nn.Linear(8, 3)).eval()
+    x = normal(2, 6, seed=1, dtype=torch.float32)
+    assert explained(inner, x).any()
+    with pytest.raises(ModelError, match=r"checkpoint.*switch"):
+        explained(Again(inner), x)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.graph import operations
-from moreaugrad.score.kinks import ACTIVATIONS, Replaced
+from moreaugrad.score.kinks import ACTIVATIONS, Replaced, computed_again
 from moreaugrad.score.sums import Parts, Sums
 
 POOLS: Mapping[Callable[..., Any], tuple[Callable[..., Any], int]] = {
@@ -296,7 +296,8 @@ def _calls(answer: Callable[[_Elementwise | _Pool], Any]) -> Iterator[None]:
         if "input" in named:
             given = (named.pop("input"), *given)
         call = kind(function, given, named)
-        return answer(call) if call.known and call.input.requires_grad else NotImplemented
+        met = call.known and call.input.requires_grad and not computed_again()
+        return answer(call) if met else NotImplemented
 
     rules = {f: partial(met, _Elementwise, f) for f in ACTIVATIONS}
     with Replaced(rules | {f: partial(met, _Pool, f) for f in POOLS}):

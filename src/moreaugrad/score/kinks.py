@@ -17,7 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from moreaugrad.score.checks import ModelError
+
 Rules = Mapping[Callable[..., Any], Callable[..., Any]]
+
+
+def computed_again() -> bool:
+    """Whether a backward pass computes again what is computed now (torch.utils.checkpoint)."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
 
 class Replaced(TorchFunctionMode):
@@ -25,6 +33,7 @@ class Replaced(TorchFunctionMode):
 
     A replacement takes the function's arguments; it returns NotImplemented to leave a call alone.
     `count` is the number of calls that were replaced.
+    Errors: ModelError for a call that a backward pass would compute again, without the rules.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -38,6 +47,12 @@ class Replaced(TorchFunctionMode):
         found = self.rules[func](*args, **given) if func in self.rules else NotImplemented
         if found is NotImplemented:
             return func(*args, **given)
+        if computed_again():
+            raise ModelError(
+                "expected a network that keeps its activations, got one that computes them again "
+                "in the backward pass (torch.utils.checkpoint), where its "
+                f"{func.__name__} cannot be replaced: switch that off"
+            )
         self.count += 1
         return found
 
