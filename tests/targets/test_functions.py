@@ -56,6 +56,23 @@ def test_data_of_each_sample_follow_it_through_chunks_and_noise() -> None:
     torch.testing.assert_close(plain, weights @ LINEAR.weight)
 
 
+@dataclass(frozen=True, eq=False)
+class Columns(mg.targets.TargetFunction):
+    chosen: tuple[int, ...]
+
+    def __call__(self, output: Any) -> Tensor:
+        found: Tensor = output[:, list(self.chosen)].sum(1)
+        return found
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+def test_settings_that_are_tuples_are_those_of_all_samples(batch: int) -> None:
+    """Also where there are as many samples as entries."""
+    found = mg.SmoothGrad(LINEAR, samples=3, sigma=0.1).attribute(X[:batch], Columns((1, 2)))
+    expected = (LINEAR.weight[1] + LINEAR.weight[2]).detach()
+    torch.testing.assert_close(found, expected.expand(batch, -1))
+
+
 def test_a_module_is_a_function_and_keeps_its_gradients() -> None:
     head = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)).double().eval()
     found = mg.SimpleGradient(LINEAR).attribute(X, target=head)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from moreaugrad.score import checks
 from moreaugrad.score.forward import out_of_memory
-from moreaugrad.score.inputs import Batched
 from moreaugrad.score.outputs import described
 from moreaugrad.settings import Documented
 
@@ -21,7 +20,7 @@ Function = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class TargetFunction(Batched, metaclass=Documented, checked=True):
+class TargetFunction(metaclass=Documented, checked=True):
     """A target that reads one number for each sample off the model's output, with data of its own.
 
     Its fields that are tensors have a row for each sample, `[B, ...]`: the function is called with
@@ -42,6 +41,11 @@ class TargetFunction(Batched, metaclass=Documented, checked=True):
     @abstractmethod
     def __call__(self, output: Any) -> Tensor:
         """The numbers `[m]` of m samples. output: what the model returned for them."""
+
+    def select(self, rows: Tensor) -> Self:
+        """The function of some of the samples: tensors have their rows, settings stay."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        return replace(self, **{k: v[rows] for k, v in own.items() if isinstance(v, Tensor)})
 
     def fitted(self, batch: int, device: torch.device) -> Self:
         """With tensors on this device. Errors: ValueError for a tensor without a row for each of
