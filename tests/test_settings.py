@@ -106,6 +106,23 @@ def test_help_has_them_after_the_docstring() -> None:
     assert str(inspect.signature(Halved)).startswith("(forward_func: ")
 
 
+@dataclass(frozen=True, eq=False)
+class Counted(mg.targets.TargetFunction):
+    weights: dict
+    pair: tuple[int, str] = (1, "a")
+
+    def __call__(self, output: Any) -> torch.Tensor:
+        return output[:, 0]
+
+
+def test_tables_and_tuples_of_several_types_fit_their_declaration() -> None:
+    assert Counted(weights={"a": 1.0}, pair=(2, "b")).pair == (2, "b")
+    with pytest.raises(ValueError, match="pair"):
+        Counted(weights={}, pair=("b", 2))
+    with pytest.raises(ValueError, match="pair"):
+        Counted(weights={}, pair={"b": 2})
+
+
 def test_a_class_without_a_source_has_its_names_and_defaults() -> None:
     space: dict[str, Any] = {"mg": mg, "dataclass": dataclass}
     exec(

@@ -90,10 +90,13 @@ def _fits(value: object, hint: Any) -> bool:
     if isinstance(value, (list, tuple)):
         if isinstance(origin, type) and issubclass(origin, Sequence):
             items = parts or (Any,)
-            return all(_fits(item, items[0]) for item in value)
+            if origin is not tuple or Ellipsis in items:
+                items = items[:1] * len(value)
+            return all(map(_fits, value, items))  # how many there are, the class checks
         return hint not in WORDS
     if isinstance(value, Mapping):
-        return isinstance(origin, type) and issubclass(origin, Mapping)
+        kind = origin or hint
+        return isinstance(kind, type) and issubclass(kind, Mapping)
     return True
 
 
