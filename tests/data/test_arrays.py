@@ -91,6 +91,10 @@ DAMAGED = {
     "data first": (riff((b"data", SAMPLES), (b"fmt ", FORMAT)), "format"),
     "short format": (riff((b"fmt ", FORMAT[:9]), (b"data", SAMPLES)), "WAV"),
     "mu-law": (riff((b"fmt ", b"\7\0" + FORMAT[2:]), (b"data", SAMPLES)), "PCM"),
+    "wider samples": (
+        riff((b"fmt ", FORMAT[:12] + b"\4\0" + FORMAT[14:]), (b"data", SAMPLES * 4)),
+        "take 4 bytes",
+    ),
     "no channels": (riff((b"fmt ", FORMAT[:2] + b"\0\0" + FORMAT[4:]), (b"data", SAMPLES)), "0 ch"),
     "half a sample": (riff((b"fmt ", FORMAT), (b"data", SAMPLES[:-1])), "bytes"),
     "silent": (riff((b"fmt ", FORMAT), (b"data", b"")), "0 bytes"),

@@ -133,7 +133,7 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
 
 
 def _decoded(samples: bytes, form: bytes) -> ArrayFile:
-    kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", form)
+    kind, channels, rate, _, frame, bits = struct.unpack_from("<HHIIHH", form)
     if kind == EXTENSIBLE:
         kind = struct.unpack_from("<H", form, 24)[0]
     if (kind, bits) not in ENCODINGS:
@@ -142,7 +142,11 @@ def _decoded(samples: bytes, form: bytes) -> ArrayFile:
         )
     if not channels or not rate:
         raise ValueError(f"it has {channels} channels and {rate} samples per second")
-    frame = channels * bits // 8
+    if frame != channels * bits // 8:
+        raise ValueError(
+            f"{channels} samples of {bits} bits take {frame} bytes in it: convert it to PCM of 16 "
+            "bits"
+        )
     if not samples or len(samples) % frame:
         raise ValueError(f"it has {len(samples)} bytes of samples, {frame} for each moment")
     if kind == PCM and bits == 24:
