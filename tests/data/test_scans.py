@@ -67,6 +67,21 @@ def test_nifti_has_slices_first(name, tmp_path):
     assert found.spacing == (3, 2, 1)
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000), ("micron", 0.001), ("mm", 1)])
+def test_voxels_are_in_millimetres(unit, factor, tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((W, H, D), np.float32), np.diag([1.0, 2.0, 3.0, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    assert read_array(tmp_path / "a.nii").spacing == pytest.approx((3 * factor, 2 * factor, factor))
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, [(c, "u1") for c in "RGB"]])
+def test_volumes_of_other_than_real_numbers_are_refused(dtype, tmp_path):
+    file = nifti(tmp_path / "a.nii", np.zeros((W, H, D), dtype))
+    with pytest.raises(ValueError, match="real numbers"):
+        read_array(file)
+
+
 def test_slices_are_ordered_by_their_places(tmp_path):
     values = stack(tmp_path / "series")
     found = read_array(tmp_path / "series")
@@ -130,6 +145,9 @@ def test_no_window(window):
         ((0, 3, 6), {"NumberOfFrames": 2}, "2 images"),
         ((0, 3, 6), {"SamplesPerPixel": 3}, "3 colours"),
         ((0, 3, 6), {"PhotometricInterpretation": "MONOCHROME1"}, "low values are bright"),
+        ((0, 3, 6), {"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
+        ((0, 3, 6), {"ModalityLUTSequence": [Dataset()]}, "ModalityLUTSequence"),
+        ((0, 3, 6), {"SharedFunctionalGroupsSequence": [Dataset()]}, "FunctionalGroups"),
     ],
 )
 def test_slices_that_make_no_volume(places, others, words, tmp_path):

@@ -18,7 +18,11 @@ from moreaugrad.files.foreign import FILE_LIMIT, parsing, regular_file
 
 NIFTI, DICOM = (".nii", ".nii.gz"), ".dcm"
 SCAN_SUFFIXES = (*NIFTI, DICOM)
-INVERTED = "MONOCHROME1"
+GREY, INVERTED = "MONOCHROME2", "MONOCHROME1"
+ELSEWHERE = ("ModalityLUTSequence", "SharedFunctionalGroupsSequence")
+"""What gives the meaning of stored values instead of the slope and intercept that are read."""
+MILLIMETRES = {"meter": 1e3, "micron": 1e-3}
+"""In NIfTI's units of length; all others are millimetres, or not known."""
 UNEVEN = 0.01
 """Relative difference of the distances of slices from which one counts as missing."""
 Values = NDArray[Any]
@@ -62,8 +66,11 @@ def _nifti(path: Path) -> tuple[Values, Voxels]:
                 f"its shape is {list(image.shape)}, expected one volume: save one of them, as "
                 "image.slicer[..., 0] of nibabel has it"
             )
+        if image.get_data_dtype().kind not in "iuf":
+            raise ValueError(f"its values are {image.get_data_dtype()}, expected real numbers")
         values: Values = image.get_fdata(dtype=np.float32).transpose(2, 1, 0)
-        return values[None], tuple(map(float, image.header.get_zooms()[::-1]))
+        unit = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
+        return values[None], tuple(unit * float(size) for size in image.header.get_zooms()[::-1])
 
 
 def _slice(path: Path) -> Any:
@@ -79,6 +86,16 @@ def _slice(path: Path) -> Any:
         if image.PhotometricInterpretation == INVERTED:
             raise ValueError(
                 f"its low values are bright ({INVERTED}): save what the network takes as .npy"
+            )
+        if image.PhotometricInterpretation != GREY:
+            raise ValueError(
+                f"its values are of the kind {image.PhotometricInterpretation}, expected grey "
+                f"({GREY}): save what the network takes as .npy"
+            )
+        if found := [name for name in ELSEWHERE if name in image]:
+            raise ValueError(
+                f"its values are rescaled by {found[0]}, which is not read: save what the network "
+                "takes as .npy or NIfTI"
             )
         return image
 
