@@ -119,10 +119,16 @@ def test_further_pages_and_channels_are_reported(tmp_path):
     path = write(tmp_path / "stack.tif", np.stack([RAMP] * 5), photometric="minisblack")
     with pytest.warns(UserWarning, match=r"stack.tif: the first of its 5 pages"):
         np.testing.assert_allclose(read(path)[..., 0], RAMP / 65535, atol=1e-7)
-    bands = np.stack([RAMP] * 6, -1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_channels_that_are_left_out_are_reported(dtype, tmp_path):
+    bands = np.stack([RAMP.astype(dtype)] * 5, -1)
     path = write(tmp_path / "bands.tif", bands, photometric="rgb", planarconfig="contig")
-    with pytest.warns(UserWarning, match="3 of its 6 channels"):
-        read(path)
+    with pytest.warns(UserWarning, match="3 of its 5 channels"):
+        load_image(path)
+    path = write(tmp_path / "a.tif", bands[..., :4], photometric="rgb", extrasamples=["unassalpha"])
+    load_image(path)  # without a warning
 
 
 def test_twelve_bits_in_sixteen_are_read_and_reported_as_dark(tmp_path):
@@ -136,7 +142,7 @@ def test_twelve_bits_in_sixteen_are_read_and_reported_as_dark(tmp_path):
     [
         np.full((4, 4), 1.5, np.float32), np.full((4, 4), np.nan, np.float32),
         np.full((4, 4), -1, np.float32), np.full((4, 4), 7, np.int16),
-        np.full((4, 4), 10**6, np.int32),
+        np.full((4, 4), 10**6, np.int32), np.full((4, 4), -1, np.int8),
     ],
 )  # fmt: skip
 def test_values_without_a_range_are_refused(tmp_path, values):

@@ -89,7 +89,7 @@ def read_png(file: IO[bytes], name: str) -> DeepImage:
 
 
 def read_tiff(file: IO[bytes], name: str) -> DeepImage | None:
-    """Read the first page of a TIFF file, or return None if it has 8 bits, which Pillow reads.
+    """Read the first page of a TIFF file; None for 8 bits without a sign, which Pillow reads.
 
     Warns of further pages and of channels that are left out.
     """
@@ -103,7 +103,9 @@ def read_tiff(file: IO[bytes], name: str) -> DeepImage | None:
                 f"{name}: the first of its {whole} pages is read, the others are left out",
                 stacklevel=2,
             )
-        if page.dtype is None or page.dtype.itemsize == 1:
+        if page.dtype is None or (page.dtype.itemsize == 1 and page.dtype.kind != "i"):
+            if left := page.extrasamples.count(UNSPECIFIED):
+                _warn_of_channels(name, page.samplesperpixel - left, page.samplesperpixel)
             return None
         pixels = page.imagewidth * page.imagelength
         if max(pixels, page.size // MOST_CHANNELS) > MOST_PIXELS:
@@ -177,11 +179,7 @@ def deepened(
         colours = (colours + 255 * (1 - opaque)).clip(0, 255)
         others = others[..., 1:]
     if others.shape[2]:
-        warnings.warn(
-            f"{name}: {channels} of its {pixels.shape[2]} channels are read, the others are left "
-            "out",
-            stacklevel=3,
-        )
+        _warn_of_channels(name, channels, pixels.shape[2])
     # Of the colours alone, without alpha; but black on a transparent background is not dark.
     reached = min(high / most, colours.max() / 255)
     if reached < DARK and not inverted:
@@ -191,6 +189,12 @@ def deepened(
             stacklevel=3,
         )
     return DeepImage(np.repeat(colours, 3, axis=2) if channels == 1 else colours)
+
+
+def _warn_of_channels(name: str, read: int, count: int) -> None:
+    warnings.warn(
+        f"{name}: {read} of its {count} channels are read, the others are left out", stacklevel=4
+    )
 
 
 def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
