@@ -25,7 +25,7 @@ def candidate(label, place, *, zeros=0.0, cost=1.0, kept=0.5, lost=0):
                 "undefined": 0, **more}  # fmt: skip
 
     difference = {"mean": kept and kept - 0.6, "low": -0.2, "high": 0.01, "count": 8}
-    tested = {"p": 0.2, "tied": True, "best": place == 0, "difference": difference}
+    tested = {"p": 0.2, "tied": True, "few": False, "best": place == 0, "difference": difference}
     return {
         "label": label, "method": label.partition("@")[0], "settings": {"sigma": 0.2},
         "command": f"moreaugrad explain IMAGE --method '{label}'", "python": f"mg.build({label!r})",
@@ -126,6 +126,18 @@ def test_a_candidate_with_few_values_is_neither_best_nor_tied():
     found = _compared(values_of(lucky, good), [0, 1], 0.95)
     assert (found[0]["tied"], found[1]["tied"], found[1]["best"]) == (False, True, True)
     assert found[0]["difference"]["count"] == 2
+    assert (found[0]["few"], found[1]["few"]) == (True, False)
+
+
+def test_one_image_cannot_call_a_candidate_worse():
+    found = _compared(values_of([0.9], [0.1]), [0, 1], 0.95)
+    assert [one["tied"] for one in found.values()] == [True, True]
+
+
+def test_what_is_shown_to_be_worse_is_not_called_unknown():
+    values = values_of(np.arange(12) + 1.0, [*np.arange(5.0), *[math.nan] * 7])
+    found = _compared(values, [0, 1], 0.95)[1]
+    assert (found["p"], found["tied"], found["few"]) == (1 / 32, False, False)
 
 
 def test_without_any_value_nothing_is_tied():
@@ -190,6 +202,18 @@ def test_the_attacks_are_those_that_ran(page_of):
     assert "6 steps by the derivative of the map itself" in with_own
     assert "6 steps by the derivative of SmoothGrad" in without
     assert "map itself" not in without
+
+
+def test_too_few_values_are_not_called_worse(page_of):
+    record = make_record("label")
+    record["candidates"][1]["values"]["faithfulness"] |= {"tied": False, "few": True, "p": 0.25}
+    record["candidates"][3]["values"]["faithfulness"] |= {"tied": False, "p": 0.01}
+    page = page_of(record)
+    table = (page.parent / "table.md").read_text("utf-8").splitlines()
+    lucky, worse = (next(row for row in table if f"smoothgrad@{n} " in row) for n in (1, 3))
+    assert ("too few" in lucky, "worse" in lucky) == (True, False)
+    assert ("too few" in worse, "worse" in worse) == (False, True)
+    assert "too few images to compare" in Reader(page.read_text("utf-8")).words
 
 
 def test_too_few_images_are_named(page_of):

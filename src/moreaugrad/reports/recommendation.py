@@ -174,12 +174,12 @@ def _summary(values: Floats, measured: Measurements, criterion: str, label: str)
 
 
 def _compared(values: Floats, places: Sequence[int], confidence: float) -> dict[int, Record]:
-    """Of some candidates: p, whether they are tied with the best, and how far they are from the
-    one with the best mean, over the images that both have."""
+    """Of some candidates: p, whether they are tied with the best, or are not but only for want of
+    values, and how far they are from the one with the best mean, over the images that both have."""
     chosen = values[:, list(places)]
     counts = (~np.isnan(chosen)).sum(0)
     if not counts.any():
-        return {place: {"p": None, "tied": False} for place in places}
+        return {place: {"p": None, "tied": False, "few": True} for place in places}
     # A mean over the few images on which something worked is not the best one.
     means = [
         float(np.nanmean(column)) if 2 * count >= counts.max() else -math.inf
@@ -191,10 +191,11 @@ def _compared(values: Floats, places: Sequence[int], confidence: float) -> dict[
         pairs = chosen[:, row] - chosen[:, best]
         pairs = pairs[~np.isnan(pairs)]
         low, high = interval_of_mean(pairs, confidence) if row != best else (math.nan, math.nan)
-        enough = 2 * counts[row] >= counts.max()
-        tied = row == best or bool(enough and ps[row] > 1 - confidence + 1e-9)
+        enough = bool(2 * counts[row] >= counts.max())
+        worse = bool(ps[row] <= 1 - confidence + 1e-9)  # False for NaN: nothing was tested
         found[place] = {
-            "p": _number(float(ps[row])), "tied": tied, "best": row == best,
+            "p": _number(float(ps[row])), "tied": row == best or (enough and not worse),
+            "few": not enough and not worse, "best": row == best,
             "difference": {
                 "mean": _number(float(pairs.mean()) if len(pairs) else math.nan),
                 "low": _number(low), "high": _number(high), "count": len(pairs),

@@ -201,9 +201,10 @@ def _compared(record: Record, chosen: Record, criterion: str) -> str:
         return f"By “{name}” nothing is known of it."
     if best is chosen:
         return f"By “{name}” it has the best mean of all."
-    state = "tied with the best of all" if found["tied"] else (
-        f"worse than the best of all (p = {number(found['p'])})" if found["p"] is not None
-        else "not comparable with the best of all"
+    state = (
+        "tied with the best of all" if found["tied"]
+        else "known on too few images to compare with the best of all" if found.get("few")
+        else f"worse than the best of all (p = {number(found['p'])})"
     )  # fmt: skip
     return (
         f"By “{name}” it is {state}: {_value(chosen, criterion)}, "
@@ -234,7 +235,8 @@ def _table(record: Record, *, seconds: bool) -> Table:
 
 def _entry(found: Mapping[str, Any], criterion: str) -> Entry:
     if criterion in TESTED and found["mean"] is not None:
-        notes = ["best mean" if found.get("best") else "tied" if found["tied"] else "worse"]
+        states = {"best mean": "best", "tied": "tied", "too few values": "few"}
+        notes = [next((words for words, key in states.items() if found.get(key)), "worse")]
     else:
         notes = []
     notes += [f"{found[what]} {what}" for what in ("failed", "undefined") if found[what]]
