@@ -16,7 +16,7 @@ import moreaugrad as mg
 import tiny_models
 from moreaugrad.cli.entry import run
 from moreaugrad.metrics import METRICS
-from moreaugrad.reports.comparisons import LEAST_IMAGES
+from moreaugrad.reports.comparisons import interval_of_mean, may_be_best
 from moreaugrad.reports.reading import MapsFolder
 from moreaugrad.runs.maps.block import evaluations, title
 from moreaugrad.runs.maps.run import MapsRun
@@ -28,6 +28,8 @@ from moreaugrad.runs.recommend import RecommendRun, fit
 from moreaugrad.runs.recommend.fit import Size, Timing, costs, fitting, left_out, sizes
 
 METHODS = "simple-gradient,smoothgrad,sparse-gradient"
+LEAST_IMAGES = 6
+"""At a confidence of 95 %."""
 SHORT = ["--threads", "1", "--noise-samples", "4", "--attack-steps", "2", "--sigmas", "0.2", "-q"]
 
 
@@ -128,6 +130,15 @@ def test_sizes_shrink_in_the_documented_order():
 
 def test_fewer_images_than_intervals_need_are_all_kept():
     assert {size.images for size in sizes(plan(), 4)} == {4}
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995])
+def test_no_want_of_time_leaves_fewer_images_than_the_confidence_needs(confidence):
+    least = min(size.images for size in sizes(plan(confidence=confidence), 40))
+    apart = np.stack([np.ones(least), np.zeros(least)], axis=1)
+    assert may_be_best(apart)[1] <= 1 - confidence
+    assert not math.isnan(interval_of_mean(np.arange(least), confidence)[0])
+    assert math.isnan(interval_of_mean(np.arange(min(9, least - 1)), confidence)[0])
 
 
 TIMING = Timing(each=0.01, attacking=0.03)

@@ -19,8 +19,6 @@ Floats = NDArray[np.float64]
 EXACT = 12
 """Images up to which all 2^n flips of signs are tried; of more images `DRAWN`."""
 DRAWN = 2**EXACT
-LEAST_IMAGES = 6
-"""Of fewer there is no interval of a confidence of 95 %."""
 ROUNDING = 1e-9
 
 
@@ -53,6 +51,11 @@ def may_be_best(values: ArrayLike) -> Floats:
 def images_needed(confidence: float) -> int:
     """Of how few images no difference, however large, is significant: one less than this."""
     return math.ceil(math.log2(1 / (1 - confidence)) - ROUNDING)
+
+
+def least_images(confidence: float) -> int:
+    """Of fewer there is no interval of the confidence either, which takes both tails."""
+    return images_needed(confidence) + 1
 
 
 def interval_of_mean(values: ArrayLike, confidence: float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.files.foreign import some
-from moreaugrad.reports.comparisons import LEAST_IMAGES
+from moreaugrad.reports.comparisons import least_images
 from moreaugrad.runs.cost import Cost, seconds_per_evaluation
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.block import evaluations, title
@@ -116,7 +116,7 @@ def sizes(plan: RecommendPlan, images: int) -> Iterator[Size]:
     for count in range(len(labels) - 1, methods - 1, -1):
         size = replace(size, labels=labels[:count])
         yield size
-    for fewer in range(images - 1, LEAST_IMAGES - 1, -1):
+    for fewer in range(images - 1, least_images(plan.confidence) - 1, -1):
         size = replace(size, images=fewer)
         yield size
     for steps in range(plan.steps - 1, FEWEST_STEPS - 1, -1):
