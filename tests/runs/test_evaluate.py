@@ -439,3 +439,21 @@ def test_what_an_attack_will_take_is_learnt_from_the_method_before(images: Path)
     assert seen[0][2] > 3 * spent
     before = [total for doing, _, total in seen if doing.startswith("a, ")]
     assert 0.5 * spent < before[-1] < 2 * spent
+
+
+def test_attacks_that_share_budgets_measure_them_alike(images: Path) -> None:
+    l2, linf = {"attack": "top-k", "steps": 1}, {"attack": "top-k", "steps": 1, "norm": "linf"}
+
+    def attacked(**more: Any) -> list[str]:
+        found = prepare(plan(images, epsilons=(0.5,), **more)).setup.attacks["simple-gradient"]
+        return [str(one.attack.settings().get("norm")) for one in found if one.attack is not None]
+
+    with pytest.raises(ValueError, match=r"l2 in input units \(a\), linf in input units \(b\)"):
+        attacked(attacks={"a": l2, "b": linf})
+    with pytest.raises(ValueError, match="epsilons="):
+        attacked(attacks={"a": l2, "b": {**l2, "units": "pixel"}})
+    with pytest.raises(ValueError, match="l2"):
+        attacked(attacks={"a": {**l2, "norm": "l2"}, "b": l2}, norm="linf")
+    assert attacked(attacks={"a": l2, "b": {**linf, "epsilons": [0.1]}}) == ["l2", "linf"]
+    assert attacked(attacks={"a": l2, "b": linf}, norm="linf") == ["linf", "linf"]
+    assert attacked(attacks={"a": l2, "noise": {**NOISE, "norm": "linf"}})[0] == "l2"

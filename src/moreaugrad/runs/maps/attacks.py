@@ -66,9 +66,10 @@ def attacks_on(
 ) -> dict[str, list[BudgetedAttack]]:  # fmt: skip
     """Every attack at every budget on each method, by its label. first: an input of the network.
 
-    Errors: ValueError for an attack that suits no method, and for a network without anything that
-    softplus stands for.
+    Errors: ValueError for an attack that suits no method, shared budgets of different kinds, and
+    a network without anything that softplus stands for.
     """
+    _check_shared(plan)
     known = {method.label: method for method in methods}
     maker = _AttackMaker(plan=plan, network=network, methods=known, chosen=chosen, first=first)
     pairs = [(label, epsilon) for label in plan.attacks for epsilon in plan.budgets(label)]
@@ -77,6 +78,22 @@ def attacks_on(
         if all(one.attack is None for one in of_methods):
             raise ValueError(f"{of_methods[0].label}: {of_methods[0].reason}")
     return found
+
+
+def _check_shared(plan: EvaluatePlan) -> None:
+    """Errors: ValueError for attacks that share budgets in different norms or units: the worst of
+    them would be that of the largest ball."""
+    found: dict[str, str] = {}
+    for label in plan.attacks if plan.epsilons else ():
+        given = attack_settings(plan, label)
+        if {"epsilons", "over"}.isdisjoint(given) and {"norm", "units"} <= given.keys():
+            found.setdefault(f"{given['norm']} in {given['units']} units", label)
+    if len(found) > 1:
+        kinds = ", ".join(f"{kind} ({label})" for kind, label in found.items())
+        raise ValueError(
+            "attacks: expected one norm and one unit of those that share --epsilons, because the "
+            f"worst of them is taken; got {kinds}; give one of them its own budgets: epsilons=[...]"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
