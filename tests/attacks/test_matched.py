@@ -200,3 +200,16 @@ def test_attacks_without_a_metric() -> None:
     for name in ("manipulation", "target-region"):
         assert aim(name, {}) == Aim()
         assert not Aim().at("top-k", {})
+
+
+@pytest.mark.parametrize("kind", [MatchedAttack, RandomSearch])
+def test_a_metric_without_a_value_of_a_finite_map_is_no_failure_of_the_map(kind: type) -> None:
+    explainer = SimpleGradient(on_images())
+    attack = kind(explainer, metric="jaccard", measure={"ratio": 1e-4}, epsilon=0.5, steps=1)
+    found = attack.attack(images(1))
+    (status,) = found.status
+    assert status.value == "undefined"
+    assert not status.ok
+    assert "NaN" not in status.message
+    assert "ratio" in status.remedy
+    assert torch.equal(found.inputs, images(1))

@@ -60,6 +60,11 @@ class AttackStatus(StatusEnum):
         "failed: the map is zero everywhere, so it has no largest entries and no centre",
         "lower the penalty (eta or sparsity), or explain another target",
     )
+    UNDEFINED = (
+        "undefined",
+        "failed: the metric has no value of the clean map, as an overlap of no entries has none",
+        "count more entries (ratio, count), or aim at another metric",
+    )
     NON_FINITE = (
         "non-finite",
         "failed: the clean map or the objective's gradient is NaN or infinite",

@@ -169,12 +169,13 @@ class BestInputs:
         self._run = self._trace.clone()
         self._best_here = torch.ones_like(clean.rows, dtype=torch.bool)
         self._stepped = torch.zeros_like(self._best_here)
-        zero = (clean.batch.clean == 0).all(1) | (clean.stepper.maps.values == 0).all(1)
-        checks = zip(torch.isfinite(clean.value).tolist(), zero.tolist(), strict=True)
-        self._wrong = [
-            None if known else AttackStatus.ZERO_MAP if empty else AttackStatus.NON_FINITE
-            for known, empty in checks
+        followed = [
+            each.maps.values for each in (clean.stepper, clean.attacked) if each is not None
         ]
+        maps = torch.stack([clean.batch.clean, *followed])
+        zero, finite = (maps == 0).all(2).any(0), torch.isfinite(maps).all(2).all(0)
+        checks = (torch.isfinite(clean.value).tolist(), zero.tolist(), finite.tolist())
+        self._wrong = [_without_value(*row) for row in zip(*checks, strict=True)]
 
     def begin(self) -> Tensor:
         """Begins a run, with the samples whose clean objective is finite.
@@ -224,3 +225,12 @@ class BestInputs:
             objective=self._trace,
             evaluations=self.evaluations,
         )
+
+
+def _without_value(known: bool, zero: bool, finite: bool) -> AttackStatus | None:
+    """Why the clean objective is not known, by the maps that it is of."""
+    if known:
+        return None
+    if zero:
+        return AttackStatus.ZERO_MAP
+    return AttackStatus.UNDEFINED if finite else AttackStatus.NON_FINITE
