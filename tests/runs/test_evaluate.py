@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -457,3 +458,17 @@ def test_attacks_that_share_budgets_measure_them_alike(images: Path) -> None:
     assert attacked(attacks={"a": l2, "b": {**linf, "epsilons": [0.1]}}) == ["l2", "linf"]
     assert attacked(attacks={"a": l2, "b": linf}, norm="linf") == ["linf", "linf"]
     assert attacked(attacks={"a": l2, "noise": {**NOISE, "norm": "linf"}})[0] == "l2"
+
+
+def test_faithfulness_to_a_regression_is_of_its_output(images: Path, tmp_path: Path) -> None:
+    aopc = {"aopc": {"size": 8, "steps": 3, "draws": 1}}
+    regression = {"simple-gradient": {"task": "regression"}, "smoothgrad": {"samples": 4}}
+    found = plan(images, methods=regression, metrics=aopc, attacks={}, target=1)
+    for more, score in (({"settings": {"task": "regression"}}, "logit"), ({}, "probability")):
+        prepared = prepare(replace(found, **more))
+        assert prepared.plan.metrics["aopc"]["score"] == score  # one for all methods
+    evaluate(replace(found, settings={"task": "regression"}), tmp_path / "run")
+    records = lines(tmp_path / "run" / "methods" / "simple-gradient" / "00000.jsonl")
+    assert all(isinstance(record["metrics"]["aopc"], float) for record in records)
+    asked = replace(found, metrics={"aopc": {**aopc["aopc"], "score": "probability"}})
+    assert prepare(asked).plan.metrics["aopc"]["score"] == "probability"

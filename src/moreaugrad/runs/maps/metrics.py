@@ -29,7 +29,8 @@ TRUE_ABOVE = 0.7
 EXPLAINED = "explained"
 """As the `score` of a metric that asks the network: that of the method."""
 SCORES = {"infidelity": EXPLAINED}
-"""By metric; for the others the probability, so that methods of other scores compare."""
+"""By metric; for the others the probability, so that methods of other scores compare, or the
+output of a regression, which has none."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,14 +45,16 @@ class RunMetric:
     reduction: str = ""
 
 
-def metric_settings(label: str, given: Settings) -> dict[str, Any]:
-    """A metric's settings, those spelt out that were not given."""
+def metric_settings(label: str, given: Settings, *, regression: bool = False) -> dict[str, Any]:
+    """A metric's settings, those spelt out that were not given. regression: whether all methods
+    explain one."""
     row = METRICS[name := str(given.get("metric", label))]
     # The plan describes a user's own metric as a row would, so that a report need not load it.
     own = {key: given.get(key, getattr(row, key)) for key in Metric.columns if name not in METRICS}
     plain = {key: v for key, v in row.defaults().items() if isinstance(v, (str, int, float))}
     asks = own.get("kind", row.kind) == "model"
-    score = {"score": SCORES.get(name, "probability")} if asks else {}
+    usual = SCORES.get(name, "logit" if regression else "probability")
+    score = {"score": usual} if asks else {}
     return {"metric": name, **own, **plain, **score, **given}
 
 

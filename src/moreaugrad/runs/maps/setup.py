@@ -191,7 +191,10 @@ def set_up(
         attacks = attacks_on(methods, plan, network, inputs.chosen, first)
         spelt_out = {label: attack_settings(plan, label) for label in plan.attacks}
         changed |= {"attacks": spelt_out, "norm": None, "units": None}
-    settings = {label: metric_settings(label, own) for label, own in given.items()}
+    regression = all(method.explainer.task == "regression" for method in methods)
+    settings = {
+        label: metric_settings(label, own, regression=regression) for label, own in given.items()
+    }
     metrics = [make_metric(label, own) for label, own in settings.items()]
     needing = [metric.label for metric in metrics if metric.kind in WITH_TRUTH]
     if needing and not inputs.has_truth:
