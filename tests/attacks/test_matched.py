@@ -213,3 +213,33 @@ def test_a_metric_without_a_value_of_a_finite_map_is_no_failure_of_the_map(kind:
     assert "NaN" not in status.message
     assert "ratio" in status.remedy
     assert torch.equal(found.inputs, images(1))
+
+
+@pytest.mark.parametrize(
+    ("metric", "measure"),
+    [("top-k", {"ratio": 0.2, "nonzero": False}), ("jaccard", {"ratio": 0.2}), ("dice", {}),
+     ("pearson", {}), ("spearman", {}), ("cosine", {})],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [MatchedAttack, RandomSearch])
+def test_padding_counts_in_no_metric(kind: type, metric: str, measure: dict) -> None:
+    model = network((40, 20, 20, 3), nn.Softplus, gain=2.0, dtype=torch.float64)
+
+    class Cut(nn.Module):  # the same network for a longer input
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = model(x[:, :40])
+            return found
+
+    x = normal(2, 40, seed=5)
+    longer = torch.cat([x, x.new_zeros(2, 60)], dim=1)
+    mask = torch.arange(100).expand(2, 100) < 40
+    alone, padded = (
+        kind(
+            SimpleGradient(each), metric=metric, measure=measure, epsilon=0.5, steps=3, seed=1,
+        ).attack(inputs, ids=[0, 1], **more)
+        for each, inputs, more in ((model, x, {}), (Cut().eval(), longer, {"mask": mask}))
+    )  # fmt: skip
+    own = METRICS.build(metric, **measure)(padded.clean.maps[:, :40], padded.attacked.maps[:, :40])
+    assert torch.allclose(padded.after, own)
+    if kind is MatchedAttack and metric in ("top-k", "jaccard", "dice"):  # others start at random
+        assert torch.allclose(padded.inputs[:, :40], alone.inputs, atol=1e-9)

@@ -86,6 +86,10 @@ class Attack(metaclass=Documented, checked=True):
         """The objective, fixed at the clean maps `[B, n]`; it is minimised. None without one."""
         return None
 
+    def _goal_of(self, clean: Tensor, bound: BoundScore) -> Goal | None:
+        """The objective of the attacked score, for a class whose objective depends on padding."""
+        return self._goal(clean, bound.layout)
+
     def _label(self, bound: BoundScore) -> Tensor:
         """The class that must stay, `[B]`."""
         return bound.prediction
@@ -140,7 +144,7 @@ class Attack(metaclass=Documented, checked=True):
             bound=bound,
             ball=Ball.around(bound, self.epsilon, self.norm, self.units, self.space),
             clean=maps,
-            goal=self._goal(maps, bound.layout),
+            goal=self._goal_of(maps, bound),
             label=self._label(bound),
             seed=self.seed,
         )

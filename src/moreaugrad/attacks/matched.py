@@ -14,6 +14,7 @@ from moreaugrad.attacks.objectives import Aim, Goal
 from moreaugrad.attacks.surrogates import OVERLAPS, SURROGATES, part, shaped
 from moreaugrad.metrics import METRICS
 from moreaugrad.metrics.catalogue import HIGH, LOW, Metric
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import Layout
 from moreaugrad.settings import expect
 
@@ -27,20 +28,23 @@ class _MetricGoal(Goal):
     """A metric of the clean map and another one, negative where less is more similar. The maps of
     several inputs are compared as one, without axes.
 
-    surrogate: what steps follow. stepwise: the metric has few values, as an overlap of few entries
+    surrogate: what steps follow. mask: True at the entries that count, as the metric takes it; None
+    where all do. stepwise: the metric has few values, as an overlap of few entries
     has; the surrogate decides between equal ones.
     """
 
     clean: Tensor
     layout: Layout
-    measure: Callable[[Tensor, Tensor], Tensor]
+    measure: Callable[..., Tensor]
     sign: int
     surrogate: Goal | None
     stepwise: bool
+    mask: Tensor | None = None
 
     def reported(self, maps: Tensor) -> Tensor:
         pair = [shaped(each, self.layout) for each in (self.clean, maps)]
-        return self.sign * self.measure(*pair) + 0.0  # no negative zeros
+        padding = {} if self.mask is None else {"mask": self.mask}
+        return self.sign * self.measure(*pair, **padding) + 0.0  # no negative zeros
 
     def value(self, maps: Tensor) -> Tensor:
         found = self.reported(maps)
@@ -81,9 +85,14 @@ class Matched(Attack):
         """Whether it compares two maps and says which way is worse."""
         return row.kind == "pair" and row.better in (HIGH, LOW)
 
-    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
+    def _goal_of(self, clean: Tensor, bound: BoundScore) -> Goal:
+        return self._goal(clean, bound.layout, bound.mask)
+
+    def _goal(self, clean: Tensor, layout: Layout, mask: Tensor | None = None) -> Goal:
         row = METRICS[self.metric]
         surrogate, settings = SURROGATES.get(part(row)), row.defaults() | dict(self.measure)
+        if mask is not None and "mask" in settings:
+            settings["mask"] = shaped(mask, layout)
         return _MetricGoal(
             clean=clean,
             layout=layout,
@@ -91,6 +100,7 @@ class Matched(Attack):
             sign=1 if row.better == HIGH else -1,
             surrogate=None if surrogate is None else surrogate(clean, layout, settings),
             stepwise=part(row) in OVERLAPS,
+            mask=settings.get("mask"),
         )
 
     @classmethod

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from moreaugrad.attacks.objectives import Goal, centre_shift
 from moreaugrad.metrics import Metric
-from moreaugrad.metrics.maps import reduced, sample
+from moreaugrad.metrics.maps import AS_IS, reduced, sample
 from moreaugrad.metrics.similarity import GAUSSIAN, STABILISERS, Window
 from moreaugrad.metrics.sparsity import largest
 from moreaugrad.pictures import levels
@@ -74,14 +75,16 @@ class _Overlap(_OfPixels):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Cosine(_OfPixels):
-    """<a, b> / ||b||. clean: a, of length 1. centred: of deviations from the mean."""
+    """<a, b> / ||b||. clean: a, of length 1. centred: of deviations from the mean. counting: 1 at
+    the values that the mean is of, None for all."""
 
     clean: Tensor
     signed: bool
     centred: bool
+    counting: Tensor | None
 
     def _of(self, pixels: Tensor) -> Tensor:
-        values = _values(pixels, self.signed, self.centred)
+        values = _values(pixels, self.signed, self.centred, self.counting)
         length: Tensor = torch.linalg.vector_norm(values, dim=1)
         return (self.clean * values).sum(1) / length
 
@@ -153,9 +156,23 @@ def shown(pixels: Tensor, settings: Settings) -> Tensor:
     return torch.where(wide, moved / torch.where(wide, width, 1.0), 0.0).clamp(-1, 1)
 
 
-def _values(pixels: Tensor, signed: bool, centred: bool) -> Tensor:
+def _values(pixels: Tensor, signed: bool, centred: bool, counting: Tensor | None) -> Tensor:
     values = pixels.flatten(1) if signed else pixels.abs().flatten(1)
-    return values - values.mean(1, keepdim=True) if centred else values
+    if not centred:
+        return values
+    if counting is None:
+        return values - values.mean(1, keepdim=True)
+    mean = (counting * values).sum(1, keepdim=True) / counting.sum(1, keepdim=True)
+    return counting * (values - mean)
+
+
+def _counting(settings: Settings) -> Tensor | None:
+    """1 at the values of a reduced map that are not padding, `[B, values]`; None without any."""
+    mask: Tensor | None = settings.get("mask")
+    if mask is None:
+        return None
+    whole = settings["reduction"] == AS_IS or mask.ndim < 4
+    return (mask if whole else mask.any(1)).flatten(1).double()
 
 
 def overlap(clean: Tensor, layout: Layout, settings: Settings, nonzero: bool | None = None) -> Goal:
@@ -163,10 +180,13 @@ def overlap(clean: Tensor, layout: Layout, settings: Settings, nonzero: bool | N
     how, number = settings["reduction"], (settings["ratio"], settings.get("count"))
     nonzero = settings["nonzero"] if nonzero is None else nonzero
     inside = torch.zeros_like(_pixels(clean, layout, how).flatten(1))
+    counting = _counting(settings)
     for row, part in enumerate(shaped(clean, layout)):
         values = sample(part, how)
         if values is not None:
-            kept = largest(values, *number, nonzero)
+            own = slice(None) if counting is None else counting[row].cpu().numpy() > 0
+            kept = np.zeros(values.size, dtype=bool)
+            kept[own] = largest(values.ravel()[own], *number, nonzero)
             inside[row] = torch.from_numpy(kept).to(inside)
     return _Overlap(layout=layout, reduction=how, inside=inside)
 
@@ -174,9 +194,10 @@ def overlap(clean: Tensor, layout: Layout, settings: Settings, nonzero: bool | N
 def cosine(clean: Tensor, layout: Layout, settings: Settings, centred: bool = False) -> Goal:
     """The cosine, which decreases as the normalised distance grows."""
     how, signed = settings["reduction"], settings["signed"]
-    values = _values(_pixels(clean, layout, how), signed, centred)
+    counting = _counting(settings) if centred else None
+    values = _values(_pixels(clean, layout, how), signed, centred, counting)
     return _Cosine(
-        layout=layout, reduction=how, signed=signed, centred=centred,
+        layout=layout, reduction=how, signed=signed, centred=centred, counting=counting,
         clean=values / values.norm(dim=1, keepdim=True),
     )  # fmt: skip
 
