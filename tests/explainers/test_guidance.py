@@ -34,8 +34,8 @@ def on_images() -> nn.Module:
         ([0.4, 0.4, 0.4, 0.4], 0.4),
         ([NAN, 0.3, NAN, 0.3], 0.2),
         ([NAN, NAN, NAN, NAN], 0.1),
-        ([-0.5, -0.1, -0.105, -0.2], 0.3),
-        ([0.0, 0.0, -0.1, 0.0], 0.2),
+        ([-0.5, -0.1, -0.105, -0.2], 0.1),  # nowhere faithful: nothing speaks for more noise
+        ([0.0, 0.0, -0.1, 0.0], 0.1),
     ],
 )
 def test_the_largest_level_up_to_which_a_map_stays_faithful(

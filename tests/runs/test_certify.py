@@ -19,7 +19,7 @@ from moreaugrad.certificates import (
     probability_curvature,
 )
 from moreaugrad.cli.entry import run
-from moreaugrad.reports.certificates import last_change
+from moreaugrad.reports.certificates import findings, last_change
 from moreaugrad.reports.pixels import three_colours
 from moreaugrad.runs.certify import CertifyRun
 from moreaugrad.runs.engine import Observer, Outcome, execute
@@ -90,6 +90,10 @@ def test_a_image_gets_its_curves_as_numbers_and_as_a_figure(images: Path, tmp_pa
     assert record["rho"] == pytest.approx(0.5 / probability_curvature(SIGMA))
     assert record["rho_limit"] == pytest.approx(2.066 * SIGMA**2, rel=1e-3)
     assert "seconds" not in json.dumps(record)
+    notes = findings(records(outcome), []).notes
+    for curve in record["curves"].values():
+        reason = f" ({curve['reason']})" if curve["reason"] else ""
+        assert notes.count(f"{curve['kind']}: {curve['statement']}{reason}") == 1
     with (tmp_path / "out/inputs/b" / "certify.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * 3

@@ -100,7 +100,8 @@ def guidance(
     >>> found = mg.guidance(model, x)
 
     sigma: of `sigmas`, the largest level up to which the map stays faithful: from the level with
-    the largest AOPC upwards, as long as AOPC is at least `kept` of that. Maps are SmoothGrad's with
+    the largest AOPC upwards, as long as AOPC is at least `kept` of that; the smallest where AOPC is
+    nowhere above 0. Maps are SmoothGrad's with
     `samples` noise samples; AOPC replaces up to ten of about 8 x 8 regions by uniform random values
     in the input's own range. rho: half of the limit at which the map stops being unique, of the
     score that is smoothed with that noise.
@@ -157,14 +158,14 @@ def faithfulness(bound: BoundScore, levels: Sequence[float]) -> Tensor:
 
 def best_sigma(faithful: Tensor, levels: Sequence[float], kept: float = KEPT) -> Tensor:
     """Of each sample `[B]`: from the level with the largest faithfulness upwards, the last one
-    before it falls below `kept` of that; the smallest level where none has a value."""
+    before it falls below `kept` of that; the smallest level where none is faithful (above 0)."""
     known = faithful.nan_to_num(nan=-torch.inf)
     most, first = known.max(1)
-    enough = known >= (most - (1 - kept) * most.abs())[:, None]
+    enough = known >= kept * most[:, None]
     place = torch.arange(len(levels), device=known.device)
     lost = (place > first[:, None]) & ~enough
     last = torch.where(lost.any(1), lost.int().argmax(1), len(levels)) - 1
-    last = torch.where(most.isinf(), 0, last)
+    last = torch.where(most > 0, last, 0)
     return torch.tensor(levels, dtype=torch.float64, device=known.device)[last]
 
 

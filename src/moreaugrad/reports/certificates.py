@@ -124,11 +124,10 @@ def _table(record: Record) -> Table:
 
 
 def _statements(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Kind and words, once for each kind and class; an estimate with what is not proven of it."""
-    found: dict[tuple[str, int], str] = {}
+    """Kind and words, once each; an estimate with what is not proven of it."""
+    found: dict[tuple[str, str], None] = {}
     for record in records:
         for curve in record["curves"].values():
             reason = f" ({curve['reason']})" if curve["reason"] else ""
-            key = curve["kind"], record["target"]["class"]
-            found.setdefault(key, curve["statement"] + reason)
-    return [(kind, words) for (kind, _), words in found.items()]
+            found[curve["kind"], curve["statement"] + reason] = None
+    return list(found)
