@@ -1,6 +1,7 @@
 """Sounds and arrays in files: what is read is what was written, and what is damaged is refused."""
 
 import io
+import pickle
 import struct
 import wave
 
@@ -131,7 +132,9 @@ ARRAYS = {
     "empty.npy": (b"", "empty"),
     "truncated.npy": (saved(np.zeros(100))[:-8], "array"),
     "text.npy": (b"0.1 0.2", "array"),
-    "objects.npy": (saved(np.array([None], dtype=object)), "array"),
+    "objects.npy": (saved(np.array([None], dtype=object)), "Python objects.*asarray"),
+    "objects.npz": (saved((np.array([None], dtype=object),), many=True), "Python objects.*asarray"),
+    "pickled.npy": (pickle.dumps([1.0]), "Python objects.*asarray"),
     "complex.npy": (saved(np.zeros(3, complex)), "complex"),
     "words.npy": (saved(np.array(["a"])), "real"),
     "none.npy": (saved(np.zeros((0, 3))), "empty"),

@@ -84,12 +84,25 @@ def read_array(path: str | Path) -> ArrayFile:
         if sound:
             with file.open("rb") as opened:
                 return _sound(opened)
-        values = read_stack(file) if stack else _array(file)
+        values = read_stack(file) if stack else _numbers(file)
         if values.dtype.kind not in NUMBERS:
             raise ValueError(f"its type is {values.dtype}, which is not of real numbers")
         if not values.size:
             raise ValueError(f"it is empty, of the shape {list(values.shape)}")
         return ArrayFile(values)
+
+
+def _numbers(file: Path) -> NDArray[Any]:
+    try:
+        return _array(file)
+    except ValueError as error:
+        if "object" not in str(error).lower():
+            raise
+        # NumPy's advice is to unpickle them all the same.
+        raise ValueError(
+            "it holds Python objects, which are never unpickled, or no array at all: save numbers, "
+            "as numpy.save(path, numpy.asarray(values, dtype=float))"
+        ) from None
 
 
 def _array(file: Path) -> NDArray[Any]:
