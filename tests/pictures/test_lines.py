@@ -65,6 +65,12 @@ def test_of_many_channels_the_strongest_are_drawn():
     assert {"channel 3", "channel 30"} <= {*names}
 
 
+@pytest.mark.parametrize("rate", [0, -8000, float("nan")])
+def test_no_rate(rate):
+    with pytest.raises(ValueError, match=r"rate: expected .*> 0"):
+        drawn(np.ones((1, 20)), np.ones((1, 20)), rate=rate)
+
+
 def test_a_map_of_zeros_is_named():
     axis, _ = drawn(np.zeros(200), np.ones(200))
     assert "map is zero" in [text.get_text() for text in axis.texts]

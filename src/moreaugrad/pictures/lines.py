@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from moreaugrad.pictures.levels import (
 )
 from moreaugrad.pictures.render import MOST_BARS, NEUTRAL, Picture, Scale, Style
 from moreaugrad.registry import choose
+from moreaugrad.settings import expect
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,6 +81,7 @@ def draw_lines(
     from matplotlib.collections import LineCollection
 
     choose("view", view, VIEWS)
+    expect(rate is None or 0 < rate < math.inf, "rate", "a finite number > 0", rate)
     style = style or Style()
     maps, lines = np.atleast_2d(finite(values)), np.atleast_2d(finite(signal))
     kept = np.sort(np.argsort(-np.abs(maps).sum(1), kind="stable")[:MOST_LINES])
