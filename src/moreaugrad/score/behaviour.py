@@ -189,9 +189,8 @@ def _outputs(bound: BoundScore, probe: _Probe, *, gradients: bool) -> Tensor:
     for part, given in zip(parts, bound.layout.restore(probe.points), strict=True):
         if not torch.equal(part, given) and bool(torch.isfinite(given).all()):
             raise _Differs(
-                "the model changes its input in place (by .data, or under torch.no_grad()), so the "
-                "gradient would be that of another input: begin its forward with x = x.clone(), or "
-                "compute out of place"
+                "the model changes its input in place, so the gradient would be that of another "
+                "input: begin its forward with x = x.clone(), or compute out of place"
             )
     return outputs.detach().double()
 
@@ -210,8 +209,8 @@ def _compare_instead(
 ) -> None:
     try:
         found = _outputs(bound, probe, gradients=False)
-    except _Differs:
-        raise
+    except _Differs as differs:
+        raise ModelError(str(differs)) from None
     except ModelError:
         raise error from None
     try:

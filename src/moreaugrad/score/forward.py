@@ -231,7 +231,8 @@ def explained(layout: Layout) -> Iterator[None]:
         text = str(error)
         if "inplace operation" in text or "in-place operation" in text:
             raise ModelError(
-                f"the model changes its input in place, which hides the gradient: {text}"
+                "the model changes its input in place, which hides the gradient, or an activation "
+                f"that its gradient needs: {text}"
             ) from error
         if "not have been used in the graph" in text:
             raise detached() from error
