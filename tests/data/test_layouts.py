@@ -141,6 +141,21 @@ def test_numbered_folders_name_the_classes(
     assert {label: index for _, label, index in found(tmp_path)} == told
 
 
+def test_a_part_that_lacks_a_class_has_the_numbers_of_the_others(tmp_path: Path) -> None:
+    for name in ("train/ant", "train/bee", "train/cow", "val/bee", "val/cow"):
+        picture(tmp_path / name / "1.png")
+    assert {label: index for _, label, index in found(tmp_path, split="train")} == {
+        "ant": 0, "bee": 1, "cow": 2
+    }  # fmt: skip
+    assert [item[1:] for item in found(tmp_path, split="val")] == [("bee", 1), ("cow", 2)]
+
+
+def test_parts_with_other_classes_have_their_own_numbers(tmp_path: Path) -> None:
+    for name in ("train/ant", "train/bee", "val/cow", "val/dog"):
+        picture(tmp_path / name / "1.png")
+    assert [item[1:] for item in found(tmp_path, split="val")] == [("cow", 0), ("dog", 1)]
+
+
 def test_a_list_of_labels_and_plain_folders(tmp_path: Path) -> None:
     picture(tmp_path / "b.png")
     picture(tmp_path / "a.png")

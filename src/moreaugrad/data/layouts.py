@@ -56,7 +56,8 @@ def open_dataset(
 
 
 def read_folders(tree: Tree, split: str | None) -> DataSet | None:
-    """A folder for each class, otherwise images without a class; `_classes` has the indices.
+    """A folder for each class, otherwise images without a class; `_classes` has the indices, which
+    are those among the classes of all parts.
 
     Attention maps of a part are in `maps/PART`, under the names of their images.
     """
@@ -66,8 +67,10 @@ def read_folders(tree: Tree, split: str | None) -> DataSet | None:
         maps = {n: f"{MAPS}/{n}" for n in names if part} if tree.has_folder(folder) else {}
         depth = part.count("/") + 1 if part else 0
         folders = {name: PurePosixPath(name).parent.name for name in names}
-        classes = _classes(set(folders.values()))
-        if len(classes) > 1 and all(name.count("/") == depth + 1 for name in names):
+        own, others = set(folders.values()), _others(tree, part)
+        # A part may lack a class, which must not change the numbers of the rest.
+        classes = _classes(own | others if own & others else own)
+        if len(own) > 1 and all(name.count("/") == depth + 1 for name in names):
             items = [
                 Item(name=n, label=label, index=index, attention=maps.get(n))
                 for n in names
@@ -77,6 +80,13 @@ def read_folders(tree: Tree, split: str | None) -> DataSet | None:
         if names:
             return Files(layout="folders", items=[Item(name=n) for n in names], tree=tree)
     return None
+
+
+def _others(tree: Tree, part: str) -> set[str]:
+    """The folders of classes in the other parts."""
+    parts = [other for other in tree.parts(None) if part and other and other != part]
+    names = (PurePosixPath(name) for other in parts for name in tree.images(other))
+    return {name.parent.name for name in names if len(name.parts) == 3}
 
 
 def _classes(folders: set[str]) -> dict[str, tuple[int, str]]:
