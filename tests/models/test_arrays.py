@@ -46,6 +46,17 @@ def test_other_shapes_are_refused(shape):
         ArrayInput(shape=shape)(ArrayFile(np.zeros(4)))
 
 
+@pytest.mark.parametrize("rate", [173.61, 44100.0])
+def test_a_tone_keeps_its_pitch_at_any_rate(rate):
+    time = np.arange(8000) / 8000
+    tone = ArrayFile(np.sin(2 * np.pi * 20 * time)[None], rate=8000)
+    x = ArrayInput(shape=(-1,), rate=rate)(tone).numpy()
+    assert abs(len(x) - rate) <= 1
+    inner = slice(len(x) // 4, 3 * len(x) // 4)  # away from the zeros around it
+    expected = np.sin(2 * np.pi * 20 * np.arange(len(x)) / rate)
+    np.testing.assert_allclose(x[inner], expected[inner], atol=0.01)
+
+
 def test_sounds_are_mixed_resampled_and_said_to_be():
     times = np.arange(400) / 400
     tone = np.sin(2 * np.pi * 5 * times)

@@ -21,6 +21,8 @@ ANY = -1
 """A length that the network does not fix."""
 EXACT, START, CENTRE = "exact", "start", "centre"
 FITS = (EXACT, START, CENTRE)
+FINEST = 100_000
+"""Denominator of a ratio of rates: 173.61 is, as a binary fraction, one of 2^45 steps."""
 Values = NDArray[Any]
 
 
@@ -152,6 +154,6 @@ def _resampled(values: Values, before: int, after: float) -> Values:
     """Polyphase filtering, Kaiser window (scipy's default), zeros before and after."""
     from scipy.signal import resample_poly
 
-    ratio = Fraction(after) / before
+    ratio = Fraction(after / before).limit_denominator(FINEST)
     found: Values = resample_poly(values, ratio.numerator, ratio.denominator, axis=-1)
     return found
