@@ -47,8 +47,10 @@ def changed(index: tuple[int, ...], value: float) -> Tensor:
     return x
 
 
-def training(layer: str) -> nn.Module:
+def training(layer: str, instead: nn.Module | None = None) -> nn.Module:
     model = Picture()
+    if instead is not None:
+        setattr(model, layer, instead.double())
     model.get_submodule(layer).train()
     return model
 
@@ -152,6 +154,11 @@ CALLS = {
         ValueError,
         "norm (BatchNorm2d) is in training mode, where samples of a batch.*call model.eval()",
         model=lambda: training("norm"),
+    ),
+    "instance norm in training": Case(
+        ValueError,
+        "norm (InstanceNorm2d) is in training mode, where its running.*call model.eval()",
+        model=lambda: training("norm", nn.InstanceNorm2d(3, track_running_stats=True)),
     ),
     "dropout in training": Case(
         ValueError,

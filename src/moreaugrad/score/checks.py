@@ -155,8 +155,15 @@ def check_mode(model: object) -> None:
         random = isinstance(module, nn.modules.dropout._DropoutNd) or (
             scripted and "Dropout" in kind
         )
-        if training and (normalises or (random and getattr(module, "p", 1) > 0)):
-            why = "samples of a batch depend on each other" if normalises else "outputs are random"
+        keeps = isinstance(module, nn.modules.instancenorm._InstanceNorm) and (
+            module.running_mean is not None
+        )
+        if training and (normalises or keeps or (random and getattr(module, "p", 1) > 0)):
+            why = (
+                "samples of a batch depend on each other" if normalises
+                else "its running statistics change" if keeps
+                else "outputs are random"
+            )  # fmt: skip
             raise ValueError(
                 f"expected a model in evaluation mode, but {where} is in training mode, where "
                 f"{why}: call model.eval()"
