@@ -295,7 +295,7 @@ def left_by(folder: Path, process: str, age: float, piece: str) -> Claims:
 
 DEAD = 2**22 + 1
 """No process has this number on Linux."""
-HERE = socket.gethostname()
+HERE = module._machine()
 
 
 @pytest.mark.parametrize(
@@ -320,6 +320,28 @@ def test_a_claim_ends_with_its_process(
     assert own.take("piece") == taken_over
     assert not own.take("piece")
     assert bool(own.others()) != taken_over
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a permission there")
+def test_containers_of_one_host_name_number_their_own_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, folder = tmp_path / "numbers", tmp_path / "shared"
+    folder.mkdir()
+    monkeypatch.setattr(module, "NUMBERS", str(link))
+    link.symlink_to("pid:[1]")
+    other = joined(folder)
+    assert other.take("piece")
+    assert other._file is not None
+    module._own.discard(other._file.name)  # the same number, of a process in another container
+    link.unlink()
+    link.symlink_to("pid:[2]")
+    own = joined(folder)
+    assert not own.take("piece")
+    assert own.others() == [f"process {os.getpid()} on {socket.gethostname()}"]
+    other.leave()
+    assert own.take("piece")
+    own.leave()
 
 
 def test_a_claim_that_does_not_say_whose_it_is_ends_in_time(tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ BEAT, SILENT = 30.0, 600.0
 """Seconds between renewals, and after which a process on another machine counts as dead."""
 PAUSE = 0.5
 """Seconds between two looks at what others are doing."""
-PROCESS = re.compile(r"process (\d+) on (.+)")
+PROCESS = re.compile(r"process (\d+) on (.+)", re.DOTALL)
+NUMBERS = "/proc/self/ns/pid"
+"""Of Linux: names what numbers this process and others. Containers of one host name each have their
+own."""
 MEMBERS = "*.process"
 
 _own: set[str] = set()
@@ -49,7 +52,8 @@ class Claims:
         """Which other processes take part, in words. Call it as one of them, or as the writer of
         the folder."""
         files = self._place.glob(MEMBERS)
-        return [_text(file) for file in files if file != self._file and not self._dead(file)]
+        texts = [_text(file) for file in files if file != self._file and not self._dead(file)]
+        return [text.partition("\n")[0] for text in texts]
 
     def clear(self) -> None:
         """Removes what processes have left that were killed. Call it as the writer of the folder,
@@ -136,7 +140,7 @@ class Claims:
             self._file.touch()
         else:
             self._place.mkdir(exist_ok=True)
-            text = f"process {os.getpid()} on {socket.gethostname()}"
+            text = f"process {os.getpid()} on {_machine()}"
             write_atomically(self._file, text.encode())
 
     def _lasts(self, claim: Path) -> bool:
@@ -151,7 +155,7 @@ class Claims:
         """Whether the process of a file has left or is dead."""
         found = PROCESS.fullmatch(_text(file))
         try:
-            gone = found and found[2] == socket.gethostname() and not _runs(int(found[1]), file)
+            gone = found and found[2] == _machine() and not _runs(int(found[1]), file)
             return bool(gone) or self._silent(file)
         except FileNotFoundError:
             return True
@@ -161,6 +165,13 @@ class Claims:
         clock = self._file or self._folder / LOCK
         clock.touch()
         return clock.stat().st_mtime - file.stat().st_mtime > SILENT
+
+
+def _machine() -> str:
+    """Where the number of a process is its own: the host name, and below it what numbers them."""
+    with suppress(OSError):
+        return f"{socket.gethostname()}\n{Path(NUMBERS).readlink()}"
+    return socket.gethostname()
 
 
 def _text(file: Path) -> str:
