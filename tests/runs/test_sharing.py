@@ -185,6 +185,30 @@ def test_slurm_variables_that_contradict_are_refused(
             pass
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WORLD_SIZE", "x"), ("RANK", "x"), ("RANK", "2"), ("LOCAL_RANK", "x"), ("MASTER_PORT", None)],
+)
+def test_variables_of_torchrun_that_are_not_whole_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    given = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+             "MASTER_PORT": "1", name: value}  # fmt: skip
+    for variable, text in given.items():
+        monkeypatch.delenv(variable, raising=False)
+        if text is not None:
+            monkeypatch.setenv(variable, text)
+    with pytest.raises(ValueError, match=rf"{name}.*torchrun"):  # noqa: SIM117
+        with processes():
+            pass
+
+
+def test_an_empty_variable_of_torchrun_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "")
+    with processes() as found:
+        assert found.size == 1
+
+
 def test_tasks_of_srun_are_processes_of_which_the_first_reports(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -145,7 +145,7 @@ class Processes:
 def processes(shard: str | None = None) -> Iterator[Processes]:
     """By the environment that `torchrun` or Slurm's `srun` sets. shard: `I/N`. Errors: ValueError
     for an environment that is not whole or contradicts itself, and for another shard."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _set("WORLD_SIZE", 1)
     if size == 1:
         part = None if shard is None else _shard(shard)
         task, local = _tasks()
@@ -156,18 +156,30 @@ def processes(shard: str | None = None) -> Iterator[Processes]:
             f"--shard {shard}: torchrun's processes share the work themselves (WORLD_SIZE is "
             f"{size}): leave out --shard, or start without torchrun"
         )
-    rank = int(os.environ.get("RANK", "-1"))
-    if not 0 <= rank < size or "MASTER_ADDR" not in os.environ:
+    rank = _set("RANK", -1)
+    if not 0 <= rank < size or not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         raise ValueError(
             f"WORLD_SIZE is {size}: expected RANK, MASTER_ADDR and MASTER_PORT with it, as "
             "torchrun sets them; start with torchrun, or without WORLD_SIZE"
         )
+    local = _set("LOCAL_RANK", 0)
     # Collectives on the CPU: what is exchanged is a word or two.
     dist.init_process_group("gloo", timeout=PATIENCE)
     try:
-        yield Processes(rank=rank, size=size, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+        yield Processes(rank=rank, size=size, local_rank=local)
     finally:
         dist.destroy_process_group()
+
+
+def _set(name: str, default: int) -> int:
+    """A variable that torchrun sets; where it is missing or empty, the default."""
+    text = os.environ.get(name) or str(default)
+    if not text.removeprefix("-").isdecimal():
+        raise ValueError(
+            f"{name}: expected a number, as torchrun sets it, got {text!r}; start with torchrun, "
+            f"or without {name}"
+        )
+    return int(text)
 
 
 def _shard(text: str) -> tuple[int, int]:
