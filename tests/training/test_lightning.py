@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from moreaugrad.penalties import L1, ElasticNet
+from moreaugrad.reports.watch import Watch
 from moreaugrad.training import Fast, Free, GaussianNoise, Iterative, Momentum, Penalised
 from trained import (
     PENALTY,
@@ -137,6 +138,18 @@ def test_manual_optimisation_and_a_submodule() -> None:
     lit.forward = None  # only the submodule can be called
     fit(lit, SparseGradients(PENALTY, model="net"))
     assert same(lit.net, by_hand(network(plain=True), Fast(PENALTY), loader(4)))
+
+
+@pytest.mark.parametrize("form", ["method", "function"])
+def test_a_function_of_the_module(form: str) -> None:
+    """Its passes for the perturbation are in evaluation mode too, and a watch can measure it."""
+    lit = module(network(), pl)
+    of_it = lit.forward if form == "method" else lambda x: lit.net(x)
+    watch = Watch(*samples(4), protocol=Fast(PENALTY))
+    torch.manual_seed(0)
+    fit(lit, SparseGradients(PENALTY, model=of_it, watch=watch))
+    torch.manual_seed(0)
+    assert same(lit.net, by_hand(network(), Fast(PENALTY), loader(4)))
 
 
 def test_forms_of_a_batch() -> None:

@@ -88,6 +88,18 @@ def test_the_model_is_left_as_found(batch, untouched_generators) -> None:
     assert not x.requires_grad
 
 
+def test_a_method_has_the_mode_of_its_module(batch) -> None:
+    x, y = batch
+    model = convolutional()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = Fast(L1(0.1))(model, x, y)
+    assert torch.equal(Fast(L1(0.1))(model.forward, x, y), expected)
+    with Fast(L1(0.1)).perturbed(model.forward, {"input": x}, y) as inputs:
+        assert torch.equal(inputs["input"], expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(part.training for part in model.modules())
+
+
 @pytest.mark.parametrize("penalty", [L1(0.0), ElasticNet(0.0, 0.0), GroupL2(0.0, size=4)])
 @pytest.mark.parametrize("inner", ["eval", "train"])
 def test_epsilon_zero_is_plain_training(penalty: Penalty, inner: str, batch) -> None:

@@ -115,7 +115,8 @@ class SparseGradients(*_callbacks()):  # type: ignore[misc]
     def _model(self, module: Any) -> Any:
         if isinstance(self.model, str):
             return module.get_submodule(self.model)
-        return module if self.model is None else self.model
+        found = module if self.model is None else self.model
+        return found if isinstance(found, nn.Module) else _Within(module, found)
 
     @contextmanager
     def _perturbed(self, module: Any, batch: Any) -> Any:
@@ -127,6 +128,17 @@ class SparseGradients(*_callbacks()):  # type: ignore[misc]
             self._model(module), x, y, loss=self.loss, **further
         ) as inputs:
             yield batch if inputs is x else _exchanged(batch, x, inputs)
+
+
+class _Within(nn.Module):
+    """A function of a module's parts, whose mode it then has."""
+
+    def __init__(self, module: nn.Module, function: Model) -> None:
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
 
 
 def parts(batch: Any) -> tuple[Inputs, Tensor]:

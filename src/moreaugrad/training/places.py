@@ -27,7 +27,12 @@ PADDING = "attention_mask"
 
 @contextmanager
 def in_mode(model: Model, mode: str) -> Iterator[None]:
-    """With "eval", the whole model is in evaluation mode; afterwards each part's is restored."""
+    """With "eval", the whole model is in evaluation mode; afterwards each part's is restored.
+
+    A method has the mode of its module; other functions say nothing of what they call.
+    """
+    model = model.model if isinstance(model, Place) else model
+    model = getattr(model, "__self__", model)
     if mode != EVAL or not isinstance(model, nn.Module):
         yield
         return
