@@ -12,7 +12,7 @@ from moreaugrad import Watch
 from moreaugrad.metrics import gini
 from moreaugrad.penalties import L1
 from moreaugrad.reports import watch as watching
-from moreaugrad.training import Fast, GaussianNoise
+from moreaugrad.training import Fast, GaussianNoise, Harmonisation
 from trained import network, samples
 
 X, Y = (part[:6] for part in samples())
@@ -50,6 +50,11 @@ def test_the_figures(protocol: Any, eps: float) -> None:
     assert watch(model, 1) == pytest.approx(expected, rel=1e-5)
     wrapped = {"input": X}
     assert Watch(wrapped, Y, protocol=protocol)(model, 1) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_penalty_that_needs_attention_is_refused_before_the_training() -> None:
+    with pytest.raises(ValueError, match=r"attention.*leave it out.*Harmonisation"):
+        Watch(X, Y, protocol=Fast(Harmonisation(0.1)))
 
 
 def test_the_model_is_left_as_found(untouched_generators: Any) -> None:

@@ -21,6 +21,7 @@ from moreaugrad.score.forward import forward
 from moreaugrad.settings import Documented, expect
 from moreaugrad.training import Fast, PerSampleLoss, Protocol, cross_entropy
 from moreaugrad.training.adversaries import one_step
+from moreaugrad.training.harmonisation import GuidedPenalty
 from moreaugrad.training.places import EVAL, Inputs, Model, Place, bare, in_mode
 
 MOST = 24
@@ -42,7 +43,8 @@ class Watch(metaclass=Documented):
     these samples alone, and the model is left as it was. With several processes each computes them,
     and the first one writes the files.
 
-    Errors: ValueError for a folder with a layer or keyword arguments, whose maps are not drawn.
+    Errors: ValueError for a folder with a layer or keyword arguments, whose maps are not drawn, and
+    for a penalty that needs attention maps.
     """
 
     x: Inputs = field(kw_only=False)
@@ -65,6 +67,12 @@ class Watch(metaclass=Documented):
 
     def __post_init__(self) -> None:
         self._layer = None if self.protocol is None else self.protocol.layer
+        penalty = getattr(self.protocol, "penalty", None)
+        # Refused here, not after the first epoch.
+        expect(
+            not isinstance(penalty, GuidedPenalty), "protocol", "one whose penalty needs no "
+            f"attention maps; leave it out, and the one step is of L1({USUAL:g})", penalty,
+        )  # fmt: skip
         expect(
             self.folder is None or (self._layer is None and isinstance(self.x, Tensor)), "folder",
             "None with a layer or keyword arguments: only maps of an input are drawn", self.folder,
