@@ -147,10 +147,11 @@ def joined(rows: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Tensor]:
 def arguments(transformers: Any, folder: Path, **further: Any) -> Any:
     """Of a quiet training by SGD on the CPU, in order."""
     return transformers.TrainingArguments(
-        str(folder), use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
+        str(folder), use_cpu=True, report_to=[], disable_tqdm=True,
         optim="sgd", learning_rate=RATE, lr_scheduler_type="constant", max_grad_norm=0.0,
         train_sampling_strategy="sequential", logging_strategy="no",
-        **{"num_train_epochs": 2, "per_device_train_batch_size": 4, **further},
+        **{"num_train_epochs": 2, "per_device_train_batch_size": 4, "save_strategy": "no",
+           **further},
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from moreaugrad.training import Fast, Free, PerSampleLoss
+from moreaugrad.training import Fast, Free, GaussianNoise, PerSampleLoss
 from moreaugrad.training import cross_entropy as default
 from moreaugrad.training.transformers import SparseGradientsMixin
 from text_models import hugging_face
@@ -170,6 +170,31 @@ def test_images_need_no_layer(tmp_path: Path) -> None:
             own(moved, b)["loss"].backward()
             optimiser.step()
     assert same(model, own, 1e-5)
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_resumed_training_goes_on_with_its_noise(tmp_path: Path, restored: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(8, 3, 2, 2, generator=generator), torch.arange(8) % 3
+    rows = [{"pixel_values": a, "labels": b} for a, b in zip(x, y, strict=True)]
+    args = arguments(
+        transformers, tmp_path, save_strategy="epoch",
+        restore_callback_states_from_checkpoint=restored,
+    )  # fmt: skip
+
+    def run(kind: type = Sparse, **resumed: Any) -> Any:
+        given = {"protocol": GaussianNoise(0.5)} if kind is Sparse else {}
+        trainer = kind(model=Pixels(), args=args, train_dataset=rows, **given)
+        trainer.train(**resumed)
+        return trainer
+
+    whole = run().model
+    resumed = run(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert same(whole, resumed.model)
+    assert resumed.protocol.tally.calls == 4
+    run(transformers.Trainer)  # whose checkpoints know nothing of a protocol
+    other = run(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert other.protocol.tally.calls == 2
 
 
 def test_the_figures_of_a_watch_are_logged(tmp_path: Path) -> None:

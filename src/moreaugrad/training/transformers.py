@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from moreaugrad.penalties import Penalty
@@ -22,7 +23,8 @@ class SparseGradientsMixin:
     >>> trainer = Sparse(model=model, args=args, train_dataset=data, penalty=mg.L1(0.02))
 
     The loss is the trainer's own: the model's, `compute_loss_func`, or that with label smoothing.
-    Evaluation is not perturbed, and neither is padding (`attention_mask`).
+    Evaluation is not perturbed, and neither is padding (`attention_mask`). Checkpoints contain the
+    protocol's state.
 
     penalty, protocol: a penalty and a protocol's name, or the protocol itself; for token ids it
     needs a `layer`. perturbed_loss: of (logits, labels), `[B]`, what the perturbation raises: the
@@ -43,6 +45,7 @@ class SparseGradientsMixin:
     ) -> None:
         super().__init__(*args, **kwargs)
         self.protocol, self.perturbed_loss = perturbing(penalty, protocol), perturbed_loss
+        self._keep_state()
         if watch is not None:
             self._watch(watch)
 
@@ -60,6 +63,27 @@ class SparseGradientsMixin:
             loss=self.perturbed_loss, ids=ids_in_process(len(labels)),
         ) as found:  # fmt: skip
             return own(model, {**found, name: labels}, *args, **kwargs)  # type: ignore[dict-item]
+
+    def _keep_state(self) -> None:
+        """Puts the protocol's state into checkpoints, and takes it from the one that is resumed."""
+        from transformers import TrainerCallback
+        from transformers.trainer_callback import ExportableState
+
+        protocol = self.protocol
+
+        class ProtocolState(TrainerCallback, ExportableState):
+            def state(self) -> dict[str, Any]:
+                found = {name: value.tolist() for name, value in protocol.state_dict().items()}
+                return {"args": {}, "attributes": found}
+
+            def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+                # A checkpoint of a trainer without the mixin has none, and later ones need it.
+                found = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+                values = found["attributes"].items()
+                protocol.load_state_dict({name: torch.tensor(value) for name, value in values})
+
+        trainer: Any = self
+        trainer.add_callback(ProtocolState())
 
     def _watch(self, watch: Callable[[nn.Module, int], Mapping[str, float]]) -> None:
         from transformers import TrainerCallback
