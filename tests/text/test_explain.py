@@ -206,6 +206,26 @@ def test_pairs_of_sentences(load):
     assert first == second == "[SEP]"
 
 
+def test_a_wrapper_is_given_what_the_model_inside_takes(load):
+    """As torch.compile and torch.nn.DataParallel pass on any argument."""
+    model, tokenizer = load("BertForSequenceClassification")
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, *given, **named):
+            return self.inner(*given, **named)
+
+    pair, how = [("wonderful film", "boring actors")], {"method": "simple-gradient", "target": 1}
+    (expected,) = mg.text.explain(model, tokenizer, pair, **how)
+    layer = "inner.bert.embeddings.word_embeddings"
+    (one,) = mg.text.explain(Wrapper().eval(), tokenizer, pair, layer=layer, **how)
+    assert one.score == expected.score
+    close(one.values, expected.values)
+
+
 def test_a_class_at_a_token(load):
     model, tokenizer = load("BertForTokenClassification")
     text = "paris is good"

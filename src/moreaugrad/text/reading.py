@@ -146,9 +146,10 @@ class LanguageModel:
         return torch.tensor(values, dtype=torch.long, device=self.device)
 
     def taken(self, further: Mapping[str, list[int]]) -> list[str]:
-        """The further arguments that it has."""
-        known = arguments(self.module)
-        return [name for name in further if name in known]
+        """The further arguments that it has; all, where it passes on any (torch.compile)."""
+        known = _parameters(self.module)
+        any_name = any(one.kind is one.VAR_KEYWORD for one in known.values())
+        return [name for name in further if any_name or name in known]
 
     def outputs(self, ids: Tensor, further: Mapping[str, Tensor]) -> tuple[Task, int]:
         """What its outputs for one text, ids `[1, L]`, are about, and K.
