@@ -233,6 +233,10 @@ def test_long_texts_are_read_in_part_only_where_that_is_asked(command, folder):
         ([], "got none"),
         (["photo.png", "--units", "words"], "--units words: is for texts"),
         (["blank.csv"], "at least one token"),
+        (["commas.csv"], "row 2, as many as columns, got 3: quote"),
+        (["open.csv"], "unexpected end"),
+        (["semicolons.csv"], "one column 'number;review'"),
+        (["twice.csv", "--column", "review"], "review, review"),
         (["--text", "film", "--target", "god"], "did you mean 'good'"),
         (["--text", "film", "--tokenizer", OTHER], "model's own tokenizer"),
         (["--text", "film", "--tokenizer", "./nowhere"], "--tokenizer"),
@@ -260,6 +264,10 @@ def test_bad_input_is_one_line(arguments, words, command, folder):
     (folder / "nulls.txt").write_bytes(b"film\0")
     (folder / "blank.txt").write_text(" \n\n")
     (folder / "blank.csv").write_text("review\n \n")
+    (folder / "commas.csv").write_text("review\ngood\nA good, very good, film\n")
+    (folder / "open.csv").write_text('review\n"good film\nboring\n')
+    (folder / "semicolons.csv").write_text("number;review\n1;good film\n")
+    (folder / "twice.csv").write_text("review,review\ngood,boring\n")
     (folder / "photo.png").write_bytes(b"\x89PNG\xff\xfe")
     model = [] if "--model" in arguments else ["--model", f"hf:{SEQUENCES}"]
     method = [] if "-m" in arguments else PLAIN

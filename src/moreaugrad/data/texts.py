@@ -81,13 +81,24 @@ def _lines(file: Path, content: str) -> Iterator[NamedText]:
 
 
 def _rows(file: Path, content: str, separator: str, column: str | None) -> Iterator[NamedText]:
-    rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=separator)
+    """Errors: ValueError for cells without a column, which a text that is not quoted runs into."""
+    rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     known = list(rows.fieldnames or ())
     chosen = known[0] if column is None and len(known) == 1 else column
-    if chosen not in known:
+    if column is None and chosen and any(other in chosen for other in ",;\t|"):
+        raise ValueError(
+            f"{file}: expected columns with {separator!r} between them, got one column {chosen!r}: "
+            f"--column {chosen!r} if that is its name"
+        )
+    if known.count(chosen or "") != 1:
         asked = "the name of a column (--column)" if column is None else f"a column {column!r}"
         raise ValueError(
             f"{file}: expected {asked}; it has {', '.join(known)}{nearest(column or '', known)}"
         )
     for number, row in enumerate(rows, 1):
+        if None in row:
+            raise ValueError(
+                f"{file}: expected {len(known)} cells in row {number}, as many as columns, got "
+                f"{len(known) + len(row[None])}: quote a text with {separator!r} in it"
+            )
         yield NamedText(f"{file.name} row {number}", row[chosen] or "")
