@@ -216,6 +216,14 @@ def test_long_texts_are_read_in_part_only_where_that_is_asked(command, folder):
     assert 'title="not read by the model"' in (folder / "p/index.html").read_text("utf-8")
 
 
+def test_a_phrase_has_room_only_where_that_is_asked(command, folder):
+    texts, phrase = ["--text", "film", "--text", "x" * 40], " wonderful, good"
+    given = ["explain", *texts, "--model", f"hf:{NEXT}", "--target", phrase, *PLAIN]
+    assert re.search("text 2: .*phrase.*--truncate", command(*given, "--out", "o").err)
+    assert "text 2" in command(*given, "--truncate", "--out", "p").err
+    assert len(records(folder / "p", "simple-gradient")) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

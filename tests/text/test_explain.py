@@ -337,6 +337,20 @@ def test_truncation_is_noted(load):
     assert text.endswith(last.text)
 
 
+def test_a_phrase_has_room_after_a_text_that_fills_the_model(load):
+    model, tokenizer = load("GPT2LMHeadModel")
+    text, phrase = "x" * 40, " very, very good"
+    assert len(tokenizer(text)["input_ids"]) == 40
+    how = {"method": "simple-gradient", "target": phrase}
+    most = 41 - len(tokenizer(phrase)["input_ids"])
+    with pytest.raises(ValueError, match=rf"texts\[0\].*at most {most} tokens.*phrase.*truncate"):
+        mg.text.explain(model, tokenizer, text, **how)
+    (cut,) = mg.text.explain(model, tokenizer, text, truncate=True, **how)
+    (known,) = mg.text.explain(model, tokenizer, text[:most], **how)
+    assert f"only {most} of 40" in cut.notes[0]
+    assert torch.equal(cut.values, known.values)
+
+
 def test_the_model_is_left_as_found(load, untouched_generators):
     model, tokenizer = load("DistilBertForSequenceClassification")
     weight = model.get_input_embeddings().weight

@@ -133,15 +133,16 @@ class Texts(Inputs):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ValueError(f"{problems[0]}{more}")
 
-    def _encoded(self, one: Chosen, reader: TextModel) -> Encoded:
+    def _encoded(self, one: Chosen, reader: TextModel, room: int = 0) -> Encoded:
         name, text = self.texts[one.index]
-        return reader.encoded((text,), name, truncate=self.asked.truncate)
+        return reader.encoded((text,), name, truncate=self.asked.truncate, room=room)
 
     def _read(self, one: Chosen, network: Network) -> tuple[Encoded, ParsedTarget]:
         """The tokens of a text and what is explained of it. Errors: ValueError, TypeError."""
         reading = self.readings[id(network)]
         if one.index not in reading.known:
-            found = reading.classes.read(self._encoded(one, reading.model))
+            room = reading.classes.room(reading.target)
+            found = reading.classes.read(self._encoded(one, reading.model, room))
             name = self.texts[one.index].name
             if self.asked.units == WORDS and not found.words:
                 raise ValueError(

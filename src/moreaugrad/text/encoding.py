@@ -178,19 +178,23 @@ def _span(start: int, end: int, sentence: str) -> Span:
 
 
 def encode(
-    tokenizer: Tokenizer, sentences: Sentences, name: str, limit: int | None, truncate: bool
-) -> Encoded:
+    tokenizer: Tokenizer, sentences: Sentences, name: str, limit: int | None, truncate: bool,
+    room: int,
+) -> Encoded:  # fmt: skip
     """A text's token ids. name: of the text, for messages. limit: tokens that the model takes.
+    room: how many of them are for what follows the text.
 
     Errors: ValueError for a text that is empty or too long, and for a tokenizer that fails.
     """
     found = _called(tokenizer, sentences)
     most = getattr(tokenizer, "model_max_length", None)  # a huge number where it is not known
     limit = min((own for own in (limit, most) if own is not None), default=None)
+    limit = None if limit is None else max(0, limit - room)
     if limit is not None and len(found) > limit:
         if not (truncate and hasattr(tokenizer, "convert_ids_to_tokens")):
             raise ValueError(
-                f"{name}: expected at most {limit} tokens, which the model takes, got "
+                f"{name}: expected at most {limit} tokens, which the model takes"
+                f"{f' with the {room} of a phrase before its last' if room else ''}, got "
                 f"{len(found)}: explain its parts one by one, or its beginning alone with "
                 "truncate=True (--truncate)"
             )

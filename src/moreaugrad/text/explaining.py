@@ -84,12 +84,17 @@ def explain(
     choose("groups", groups, GROUPS)
     choose("values", values, (AUTO, *VALUES))
     reader = TextModel.of(model, tokenizer, layer)
+    listed = _sentences(texts)
+    targets = one_each(target, len(listed))
+    classes = reader.classes(reader.encoded(listed[0], "texts[0]", truncate=truncate), labels)
     read = [
-        reader.encoded(sentences, f"texts[{number}]", truncate=truncate)
-        for number, sentences in enumerate(_sentences(texts))
+        classes.read(
+            reader.encoded(
+                sentences, f"texts[{number}]", truncate=truncate, room=classes.room(wanted)
+            )
+        )
+        for number, (sentences, wanted) in enumerate(zip(listed, targets, strict=True))
     ]
-    classes = reader.classes(read[0], labels)
-    read = list(map(classes.read, read))
     if groups == WORDS and not all(encoded.words for encoded in read):
         raise ValueError(
             "groups: expected 'tokens', because this tokenizer does not say which characters its "
@@ -100,10 +105,7 @@ def explain(
         language=reader.language, task=classes.task, explainer=explainer, words=groups == WORDS,
         special=special,
     )  # fmt: skip
-    aims = [
-        classes.aim(each, encoded)
-        for each, encoded in zip(one_each(target, len(read)), read, strict=True)
-    ]
+    aims = [classes.aim(wanted, encoded) for wanted, encoded in zip(targets, read, strict=True)]
     with reporting(progress, method) as report:
         found = batches.explained(read, aims, ids, report)
     return TextExplanations(

@@ -39,12 +39,12 @@ class TextModel:
         _check_vocabulary(tokenizer, language.vocabulary)
         return cls(language=language, tokenizer=tokenizer)
 
-    def encoded(self, sentences: Sentences, name: str, *, truncate: bool) -> Encoded:
-        """A text's tokens. name: of the text, for messages.
+    def encoded(self, sentences: Sentences, name: str, *, truncate: bool, room: int = 0) -> Encoded:
+        """A text's tokens. name: of the text, for messages. room: for tokens that follow it.
 
         Errors: ValueError as `encode`, and for ids that the model does not have.
         """
-        found = encode(self.tokenizer, sentences, name, self.language.limit, truncate)
+        found = encode(self.tokenizer, sentences, name, self.language.limit, truncate, room)
         size = self.language.vocabulary
         wrong = [own for own in found.ids if own < 0 or (size is not None and own >= size)]
         if wrong:

@@ -65,6 +65,12 @@ class Classes:
         """What the model reads: no special tokens at the end of a text that goes on."""
         return encoded.kept([*range(encoded.own[-1] + 1)]) if self.task is Task.NEXT else encoded
 
+    def room(self, target: object) -> int:
+        """How many tokens of a target the model reads after a text: a phrase without its last."""
+        if self.task is not Task.NEXT or not isinstance(target, str):
+            return 0
+        return len(self._tokens(target)) - 1
+
     def name(self, index: int) -> str:
         """Of a class: its label, its token as text, or its number."""
         if self.labels is not None:
