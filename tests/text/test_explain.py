@@ -168,6 +168,25 @@ def test_words_are_groups(load):
     assert {True, False} in apart
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["हिन्दी", "में", "फ़िल्म", "!"],
+        ["le", "cafe\u0301s", "l\u2019e\u0301tat-major"],
+        ["สวัสดี", "❤\ufe0f", "film"],
+        ["می\u200cخواهم", "مُحَمَّد"],
+    ],
+)
+def test_letters_with_marks_are_in_words(words):
+    """Vowel signs and accents are characters of their own, which belong to the letter before."""
+    (found,) = mg.text.explain(Bytes().eval(), as_bytes, " ".join(words), "simple-gradient")
+    joined = "".join(word.text for word in found.words).split()
+    assert joined == words
+    assert [word.text for word in found.words if word.text.strip()] == [
+        part for word in words for part in (word if word[0] == "❤" else [word])
+    ]
+
+
 def test_texts_with_other_words_of_the_same_length_keep_their_groups(load):
     model, tokenizer = load("BertForSequenceClassification")
     texts = ["wonderful film is", "film wonderful is"]

@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any, NamedTuple, Self
+from unicodedata import category
 
 from moreaugrad.registry import first_line
 
@@ -21,6 +22,18 @@ Span = tuple[int, int]
 
 WORD = re.compile(r"\w+(?:['’-]\w+)*|\s+|[^\w\s]")
 """A word, also with an apostrophe or a hyphen in it, white space, or one other character."""
+JOINERS = "\u200c\u200d"
+"""Characters without width between letters of a word."""
+
+
+def _without_marks(text: str) -> str:
+    """With the character before it in place of each accent, vowel sign and joiner: `WORD` knows
+    none of them as a part of a word."""
+    found: list[str] = []
+    for letter in text:
+        joined = found and (category(letter).startswith("M") or letter in JOINERS)
+        found.append(found[-1] if joined else letter)
+    return "".join(found)
 
 
 class Word(NamedTuple):
@@ -119,7 +132,9 @@ class Encoded:
 
         A token belongs to the word of its first character.
         """
-        places = [[word.span() for word in WORD.finditer(text)] for text in self.sentences]
+        places = [
+            [word.span() for word in WORD.finditer(_without_marks(text))] for text in self.sentences
+        ]
         found: dict[tuple[int, int, int], list[int]] = {}
         for at in self.own:
             span, number = self.spans[at], self.sentence[at]
