@@ -81,7 +81,7 @@ def test_images_of_every_kind_are_the_same() -> None:
     inputs = [tiny_models.PREPROCESS(Image.fromarray(one)).numpy() for one in every]
     kinds: list[Any] = [
         every, np.stack(every), [Image.fromarray(one) for one in every],
-        [encoded(one) for one in every], inputs, np.stack(inputs),
+        [encoded(one) for one in every], [bytearray(encoded(one)) for one in every], inputs, np.stack(inputs),
     ]  # fmt: skip
     maps = [RECIPE({"image": kind})["map"] for kind in kinds]
     assert all(np.array_equal(maps[0], one) for one in maps[1:])
@@ -102,6 +102,10 @@ def test_inputs_of_different_shapes_have_maps_of_their_own() -> None:
         ({"img": []}, "a column 'image'"),
         ({"image": []}, "at least one"),
         ({"image": [b"x"]}, "an image"),
+        ({"image": np.zeros((1, 3, 20, 20), dtype=np.int64)}, "uint8.*int64"),
+        ({"image": [np.zeros((3, 20, 20), dtype=int).tolist()]}, "uint8.*list as int64"),
+        ({"image": np.zeros((1, 3, 20, 20), dtype=np.uint8)}, r"H, W, 3.*\(3, 20, 20\)"),
+        ({"image": [{"bytes": b"x", "path": None}]}, "uint8.*dict"),
     ],
 )
 def test_other_batches_are_refused(batch: dict[str, Any], words: str) -> None:

@@ -95,11 +95,18 @@ class BatchExplainer:
         return maps, statuses
 
     def _input(self, image: Any) -> Tensor:
-        if isinstance(image, bytes):
+        if isinstance(image, (bytes, bytearray, memoryview)):  # those of Spark are bytearrays
             image = decode_image(io.BytesIO(image), self.image)
         elif not isinstance(image, Image.Image):
             values = np.asarray(image)
-            if values.dtype != np.uint8:
+            if values.dtype.kind == "f":
                 return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+            # Lists of integers, say, are levels of no known range.
+            known = values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3)
+            expect(
+                values.dtype == np.uint8 and known, self.image, "an image of Pillow, bytes of a "
+                "file, an array [H, W, 3] or [H, W] of uint8, or one [C, H, W] of floats",
+                f"{type(image).__name__} as {values.dtype} of shape {values.shape}",
+            )  # fmt: skip
             image = Image.fromarray(values)
         return self._loaded.preprocess(image)
