@@ -97,6 +97,16 @@ def test_groups(groups, words):
         explain(groups=groups)
 
 
+def test_columns_and_groups_that_are_numbers():
+    """Columns have their numbers as names, in groups too."""
+    frame = FRAME.set_axis([0, 1, 2], axis=1)
+    found = explain(frame, groups={7: [0, "1"]})
+    assert found.names == ("7", "2")
+    assert found.grouping.members == ((0, 1), (2,))
+    with pytest.raises(ValueError, match=r"groups: expected other names.*'2'"):
+        explain(frame, groups={2: [0, 1]})
+
+
 def test_a_group_may_have_the_name_of_a_column_in_it():
     found = explain(groups={"age": ["age", "city_Rome"]})
     assert found.names == ("age", "city_Paris")

@@ -42,11 +42,11 @@ class Grouping:
         for group, names in groups.items():
             if isinstance(names, str) or not len(names):
                 raise ValueError(f"groups: expected a list of columns for {group!r}, got {names!r}")
-            for name in names:
+            for name in map(str, names):
                 if name not in place:
                     raise ValueError(
                         f"groups: expected names of columns, got {name!r} in {group!r}"
-                        f"{nearest(str(name), columns)}; columns: {some(columns)}"
+                        f"{nearest(name, columns)}; columns: {some(columns)}"
                     )
                 if name in group_of:
                     raise ValueError(
@@ -54,10 +54,11 @@ class Grouping:
                         f"{group_of[name]!r} and in {group!r}"
                     )
                 group_of[name] = str(group)
+        named = set(group_of.values())
         members: dict[str, list[int]] = {}
         for name in columns:
             group = group_of.get(name, name)
-            if name not in group_of and name in groups:
+            if name not in group_of and name in named:
                 raise ValueError(
                     f"groups: expected other names than those of columns outside of the group, got "
                     f"{name!r}"
