@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pandas import DataFrame
 from torch import nn
 
 import moreaugrad as mg
@@ -18,6 +19,7 @@ BERT = "BertForSequenceClassification"
         ([], "at least one text"),
         (("a", "b"), "tuple in the list"),
         ({"text": "a"}, "got dict"),
+        (DataFrame({"review": ["film"]}), r"frame\['review'\].*got DataFrame"),
         (b"film", "got bytes"),
         (3, "got int"),
         (["film", None], "None as text 1"),

@@ -131,10 +131,11 @@ def _of_pipeline(pipeline: Any, texts: Any) -> tuple[Any, Any, Any]:
 
 def _sentences(texts: object) -> list[Sentences]:
     """The sentences of each text. Errors: TypeError, ValueError."""
-    if isinstance(texts, (tuple, bytes, Mapping)) or not isinstance(texts, Iterable):
+    keys = isinstance(texts, Mapping) or hasattr(texts, "columns")  # a frame gives its columns'
+    if keys or isinstance(texts, (tuple, bytes)) or not isinstance(texts, Iterable):
         raise TypeError(
-            "texts: expected a text or a list of texts, a pair of sentences as a tuple in the "
-            f"list, got {type(texts).__name__}"
+            "texts: expected a text or a list of texts (of a frame a column, frame['review']), a "
+            f"pair of sentences as a tuple in the list, got {type(texts).__name__}"
         )
     listed = [texts] if isinstance(texts, str) else list(texts)
     expect(len(listed) > 0, "texts", "at least one text", texts)
