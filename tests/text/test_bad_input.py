@@ -128,6 +128,9 @@ def test_labels_that_are_not_known():
         mg.text.explain(Bytes().eval(), as_bytes, "film", target="good")
     with pytest.raises(ValueError, match="labels: expected one for each of 2"):
         mg.text.explain(Bytes().eval(), as_bytes, "film", labels=["a", "b", "c"])
+    for wrong in ("ab", {0: "bad", 1: "good"}, [0, 1]):
+        with pytest.raises(TypeError, match="labels: expected a list of names"):
+            mg.text.explain(Bytes().eval(), as_bytes, "film", labels=wrong)
     (found,) = mg.text.explain(
         Bytes().eval(), as_bytes, "film", "simple-gradient", labels=["a", "b"], target="b"
     )

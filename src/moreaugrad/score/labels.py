@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
@@ -13,6 +13,22 @@ def put_labels(model: nn.Module, labels: Sequence[str]) -> None:
     """Let a network carry the names of its outputs, unless it uses the attribute otherwise."""
     if isinstance(getattr(model, ATTRIBUTE, ()), tuple):
         setattr(model, ATTRIBUTE, tuple(labels))
+
+
+def listed(labels: object) -> tuple[str, ...]:
+    """Names that a user gave, in the order of the outputs.
+
+    Errors: TypeError for anything but several texts: the letters of a text and the keys of a
+    mapping would be taken for names.
+    """
+    if isinstance(labels, Iterable) and not isinstance(labels, (str, Mapping)):
+        found = tuple(labels)
+        if all(isinstance(label, str) for label in found):
+            return found
+    raise TypeError(
+        "labels: expected a list of names in the order of the outputs, such as "
+        f"list(model.config.id2label.values()), got {type(labels).__name__} {str(labels)[:40]}"
+    )
 
 
 def labels_of(model: object) -> dict[int, str]:

@@ -15,7 +15,7 @@ from moreaugrad.explainers.expected import GAP
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.path import BASELINE_SCORE
 from moreaugrad.registry import choose
-from moreaugrad.score.labels import labels_of
+from moreaugrad.score.labels import labels_of, listed
 from moreaugrad.score.score import Score
 from moreaugrad.settings import expect
 from moreaugrad.table.batches import RowBatches
@@ -107,9 +107,7 @@ def explain(
         rows=rows, reader=reader, units=units, network=network, explainer=explainer,
         reference=reference, kind=kind,
     )  # fmt: skip
-    if isinstance(labels, str):
-        raise TypeError(f"labels: expected a list of names, got the text {labels!r}")
-    classes = labels_of(model) if labels is None else dict(enumerate(labels))
+    classes = labels_of(model) if labels is None else dict(enumerate(listed(labels)))
     _check_outputs(explainer, chunks.first, labels)
     aims = _targets(target, classes, len(rows))
     with reporting(progress, method) as report:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moreaugrad.registry import choose
+from moreaugrad.score.labels import listed
 from moreaugrad.settings import expect
 from moreaugrad.text.encoding import Encoded, Tokenizer
 from moreaugrad.text.reading import Task
@@ -51,15 +52,14 @@ class Classes:
         """
         numbers = {count} if count > 1 else {1, 2}
         if labels is not None:
-            expect(
-                len(labels) in numbers, "labels", f"one for each of {count} outputs", len(labels)
-            )
-            return cls(task=task, count=count, labels=tuple(labels), tokenizer=None)
+            names = listed(labels)
+            expect(len(names) in numbers, "labels", f"one for each of {count} outputs", len(names))
+            return cls(task=task, count=count, labels=names, tokenizer=None)
         if task is Task.NEXT or (task is Task.TOKEN and count == vocabulary):
             return cls(task=task, count=count, labels=None, tokenizer=tokenizer)
         own = known if isinstance(known, dict) and len(known) in numbers else None
-        names = None if own is None else tuple(str(own[index]) for index in sorted(own))
-        return cls(task=task, count=count, labels=names, tokenizer=None)
+        carried = None if own is None else tuple(str(own[index]) for index in sorted(own))
+        return cls(task=task, count=count, labels=carried, tokenizer=None)
 
     def read(self, encoded: Encoded) -> Encoded:
         """What the model reads: no special tokens at the end of a text that goes on."""
