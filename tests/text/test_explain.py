@@ -298,6 +298,30 @@ def test_a_phrase_that_follows(score, phrase, load):
     assert found.score == pytest.approx(expected)
 
 
+def test_a_causal_model_of_ones_own():
+    """With a table of positions beside that of the tokens, which the outputs use too."""
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token, self.place = torch.nn.Embedding(256, 6), torch.nn.Embedding(20, 6)
+
+        def forward(self, ids):
+            z = self.token(ids) + self.place(torch.arange(ids.shape[1]))
+            return torch.tanh(z).cumsum(1) @ self.token.weight.T
+
+    torch.manual_seed(0)
+    network = Network().eval()
+    how = {"method": "simple-gradient", "layer": "token"}
+    chosen, phrase = mg.text.explain(network, as_bytes, ["film"] * 2, target=[None, "ed"], **how)
+    with torch.no_grad():
+        table = network(torch.tensor([[*b"filme"]]))[0].log_softmax(1)
+    assert chosen.score == pytest.approx(float(table[3].max()), abs=1e-5)
+    assert phrase.score == pytest.approx(float(table[3, ord("e")] + table[4, ord("d")]), abs=1e-5)
+    with pytest.raises(ValueError, match="from 0 to 255"):
+        mg.text.explain(network, lambda text: [256], "film", **how)
+
+
 def test_some_phrases_have_several_tokens(load):
     _, tokenizer = load("GPT2LMHeadModel")
     sizes = {len(tokenizer(phrase)["input_ids"]) for phrase in (" France", " actors", "film")}

@@ -128,6 +128,8 @@ class LanguageModel:
     @cached_property
     def vocabulary(self) -> int | None:
         """Number of its token ids, where that is known."""
+        if isinstance(self.layer, nn.Embedding):
+            return self.layer.num_embeddings
         sizes = {table.num_embeddings for table in _embeddings(self.module).values()}
         return sizes.pop() if len(sizes) == 1 else None
 
