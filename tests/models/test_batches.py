@@ -81,7 +81,8 @@ def test_images_of_every_kind_are_the_same() -> None:
     inputs = [tiny_models.PREPROCESS(Image.fromarray(one)).numpy() for one in every]
     kinds: list[Any] = [
         every, np.stack(every), [Image.fromarray(one) for one in every],
-        [encoded(one) for one in every], [bytearray(encoded(one)) for one in every], inputs, np.stack(inputs),
+        [encoded(one) for one in every], [bytearray(encoded(one)) for one in every],
+        inputs, np.stack(inputs),
     ]  # fmt: skip
     maps = [RECIPE({"image": kind})["map"] for kind in kinds]
     assert all(np.array_equal(maps[0], one) for one in maps[1:])
