@@ -91,6 +91,25 @@ def test_models(load, transformers):
         mg.text.explain(question, tokenizer, "film")
 
 
+def test_a_model_with_an_encoder_and_a_decoder(transformers):
+    """Its common table of token vectors need not run, the encoder's runs once."""
+    heads = {f"{part}_{kind}": 2 for part in ("encoder", "decoder")
+             for kind in ("layers", "attention_heads", "ffn_dim")}  # fmt: skip
+    config = transformers.BartConfig(
+        vocab_size=256, d_model=8, eos_token_id=0, pad_token_id=1, **heads
+    )
+    model = transformers.BartForSequenceClassification(config).eval()
+    layer = "model.encoder.embed_tokens"
+
+    def tokenizer(text):
+        return [*text.encode(), 0]
+
+    with pytest.raises(ValueError, match=rf"layer: .*'model.shared' ran 0 times: .*{layer}"):
+        mg.text.explain(model, tokenizer, "film", "simple-gradient")
+    (found,) = mg.text.explain(model, tokenizer, "film", "simple-gradient", layer=layer)
+    assert bool((found.values != 0).any())
+
+
 def test_a_model_without_a_padding_token(load):
     model, tokenizer = load("GPT2ForSequenceClassification")
     config = type(model.config)(**{**model.config.to_dict(), "pad_token_id": None})

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moreaugrad.files.foreign import some
 from moreaugrad.score.forward import forward
 from moreaugrad.score.hooks import hooked, name_of, resolve
 from moreaugrad.score.outputs import tensor_output
@@ -163,6 +164,13 @@ class LanguageModel:
             ones = Reader(self.module, Task.TEXT, list(further)).ones
             given = {**further, **{name: torch.ones_like(ids) for name in ones}}
             shape = tuple(forward(partial(self.module, **given), ids).shape)
+        if len(seen) != 1:
+            others = _tables(self.module)
+            raise ValueError(
+                "layer: expected a module that runs once in a forward pass, but "
+                f"{self.layer_name!r} ran {len(seen)} times: give layer=, such as "
+                f"{some([name for name, part in others.items() if part is not self.layer])}"
+            )
         for output in seen:
             if isinstance(output, Tensor) and (output.ndim != 3 or output.shape[:2] != ids.shape):
                 raise ValueError(
@@ -185,5 +193,9 @@ def _embeddings(module: nn.Module) -> dict[str, nn.Embedding]:
     """The table of token ids by its name, or all tables where it is not known which that is."""
     own: Any = getattr(module, "get_input_embeddings", None)
     found = own() if own is not None else None
-    tables = {name: part for name, part in module.named_modules() if isinstance(part, nn.Embedding)}
+    tables = _tables(module)
     return {name: part for name, part in tables.items() if found is None or part is found}
+
+
+def _tables(module: nn.Module) -> dict[str, nn.Embedding]:
+    return {name: part for name, part in module.named_modules() if isinstance(part, nn.Embedding)}
