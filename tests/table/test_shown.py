@@ -65,6 +65,22 @@ def test_groups_of_indicators_are_shown_by_category():
     assert other.data("both").tolist() == [None] * 30
 
 
+@pytest.mark.parametrize(
+    ("group", "columns"),
+    [
+        ("s", ["size_s", "size_m"]),
+        ("city", ["velocity__city_size_s", "velocity__city_size_m"]),
+        ("size", ["size=size_s", "size=size_m"]),
+    ],
+)
+def test_categories_are_what_follows_the_name_of_the_group(group, columns):
+    """`city_Paris` is Paris in the group city; a letter elsewhere in a name is no group's."""
+    rows = pd.DataFrame([[1, 0], [0, 1]], columns=columns)
+    model = torch.nn.Linear(2, 2).eval()
+    found = mg.table.explain(model, rows, "simple-gradient", groups={group: columns})
+    assert found.data(group).tolist() == ["size_s", "size_m"]
+
+
 def test_frames():
     found = FOUND.to_pandas()
     assert found.index.tolist() == frame().index.tolist()

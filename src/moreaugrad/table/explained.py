@@ -142,4 +142,8 @@ class ExplainedRows(metaclass=Documented, heading="Attributes"):
 
 def _category(column: str, group: str) -> str:
     """`Paris` of `onehot__city_Paris` in the group `city`."""
-    return column[column.index(group) + len(group) :].lstrip("_=") if group in column else column
+    for name in (column, column.partition("__")[2]):
+        after = name.removeprefix(group)
+        if after != name and after[:1] in ("_", "="):
+            return after.lstrip("_=")
+    return column
