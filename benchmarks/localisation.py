@@ -28,10 +28,10 @@ QUICK = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """truth: what the maps are compared with, in a few words."""
+    """ground_truth: what the maps are compared with, in a few words."""
 
     network: Network
-    truth: str
+    ground_truth: str
     metrics: Settings
 
 
@@ -40,7 +40,7 @@ SUBJECTS = {
         network=Network(
             name="builtin", weights=None, source="cells", kinks=True, images=200, **COMPARED
         ),
-        truth="the pixels of the feature that decides the class",
+        ground_truth="the pixels of the feature that decides the class",
         metrics={"auroc": {}, "average-precision": {}, "gaze-overlap": {}},
     ),
     "birds": Subject(
@@ -53,7 +53,7 @@ SUBJECTS = {
             evaluations=40,
             **COMPARED,
         ),
-        truth="the largest 5 or 10 % of a map of where people look",
+        ground_truth="the largest 5 or 10 % of a map of where people look",
         metrics={
             "gaze-overlap": {},
             "gaze-overlap-0.1": {"metric": "gaze-overlap", "ratio": 0.1},
@@ -84,8 +84,8 @@ def run(context: Context, subject: str) -> Result:
         tables=[tables.means(found), tables.differences(found, QUESTIONS)],
         notes=[
             (
-                f"Maps of the predicted class, compared with {chosen.truth}. Means over images "
-                "with 95 % intervals (Student's t); images without a ground truth are left out."
+                f"Maps of the predicted class, compared with {chosen.ground_truth}. Means over "
+                "images with 95 % intervals (Student's t); those without one are left out."
             )
         ],
     )  # fmt: skip

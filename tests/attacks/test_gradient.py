@@ -99,7 +99,7 @@ def test_steps_follow_the_derivative_of_the_objective(explainer: object, units: 
         bound=bound,
         ball=Ball.around(bound, 1.0, "l2", units, space),
         clean=maps,
-        goal=attack._goal(maps, bound.layout),
+        goal=attack._goal(maps, bound),
         label=bound.prediction,
         seed=0,
     )

@@ -84,7 +84,7 @@ class FirstHalf(DescentAttack):
 
     name: ClassVar[str] = "first-half"
 
-    def _goal(self, clean, layout):
+    def _goal(self, clean, bound):
         weight = (torch.arange(clean.shape[1]) < clean.shape[1] // 2).double()
         return WeightedFraction(weight=weight.expand(len(clean), -1))
 

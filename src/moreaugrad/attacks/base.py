@@ -20,7 +20,7 @@ from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.guidance import AUTO
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import INPUT, UNITS, Batched, InputSpace, Layout, MaskLike
+from moreaugrad.score.inputs import INPUT, UNITS, Batched, InputSpace, MaskLike
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.target_functions import alike
@@ -82,13 +82,9 @@ class Attack(metaclass=Documented, checked=True):
     def _search(self, batch: AttackedBatch) -> SearchResult:
         """The perturbed inputs of a group of samples."""
 
-    def _goal(self, clean: Tensor, layout: Layout) -> Goal | None:
+    def _goal(self, clean: Tensor, bound: BoundScore) -> Goal | None:
         """The objective, fixed at the clean maps `[B, n]`; it is minimised. None without one."""
         return None
-
-    def _goal_of(self, clean: Tensor, bound: BoundScore) -> Goal | None:
-        """The objective of the attacked score, for a class whose objective depends on padding."""
-        return self._goal(clean, bound.layout)
 
     def _label(self, bound: BoundScore) -> Tensor:
         """The class that must stay, `[B]`."""
@@ -144,7 +140,7 @@ class Attack(metaclass=Documented, checked=True):
             bound=bound,
             ball=Ball.around(bound, self.epsilon, self.norm, self.units, self.space),
             clean=maps,
-            goal=self._goal_of(maps, bound),
+            goal=self._goal(maps, bound),
             label=self._label(bound),
             seed=self.seed,
         )

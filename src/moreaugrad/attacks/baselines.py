@@ -23,7 +23,6 @@ from moreaugrad.explainers.gradient import SimpleGradient
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.published import PublishedMoreauGrad
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import Layout
 from moreaugrad.score.noise import DEFAULT_SIGMA, RELATIVE, noise_level
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution
@@ -214,8 +213,8 @@ class PublishedTopKAttack(Attack):
         choices = 0 if self.source is None else seen._choices()
         return choices + self.steps * (seen.map_budget() + 2 * seen._draws() + 1)
 
-    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
-        return top_k(clean, layout, share=self.share, of_all=True)
+    def _goal(self, clean: Tensor, bound: BoundScore) -> Goal:
+        return top_k(clean, bound.layout, share=self.share, of_all=True)
 
     @classmethod
     def aimed_at(cls, settings: Mapping[str, Any]) -> Aim:
@@ -251,7 +250,7 @@ class PublishedTopKAttack(Attack):
             shown, pull, spent = _straight_through(seen, at, maps)
             known = maps.values
             if step == 0:
-                goal = self._goal(shown, batch.bound.layout)
+                goal = self._goal(shown, batch.bound)
             assert goal is not None
             value, slope = goal.value_and_cotangent(shown)
             kept = own & batch.kept(x)

@@ -17,7 +17,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.derivatives import STEIN
 from moreaugrad.metrics.maps import AS_IS
 from moreaugrad.registry import choose
-from moreaugrad.score.inputs import Layout
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.settings import expect
 
 GRADIENT, SIGN = "gradient", "sign"
@@ -236,8 +236,8 @@ class TopKAttack(DescentAttack):
         expect(0 < self.share < 1, "share", "a number between 0 and 1", self.share)
         expect(self.count is None or self.count >= 1, "count", "at least 1", self.count)
 
-    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
-        return top_k(clean, layout, share=self.share, count=self.count, per=self.per)
+    def _goal(self, clean: Tensor, bound: BoundScore) -> Goal:
+        return top_k(clean, bound.layout, share=self.share, count=self.count, per=self.per)
 
     @classmethod
     def aimed_at(cls, settings: Mapping[str, Any]) -> Aim:
@@ -266,8 +266,8 @@ class MassCentreAttack(DescentAttack):
         known = "'sphere' for mass-centre, whose gradient is zero at the input itself"
         expect(self.start == SPHERE, "start", known, self.start)
 
-    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
-        return centre_shift(clean, layout)
+    def _goal(self, clean: Tensor, bound: BoundScore) -> Goal:
+        return centre_shift(clean, bound.layout)
 
     @classmethod
     def aimed_at(cls, settings: Mapping[str, Any]) -> Aim:
@@ -291,5 +291,5 @@ class TargetRegionAttack(DescentAttack):
     name: ClassVar[str] = "target-region"
     aim: ClassVar[str] = "region"
 
-    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
-        return region(clean, layout, self.region)
+    def _goal(self, clean: Tensor, bound: BoundScore) -> Goal:
+        return region(clean, bound.layout, self.region)

@@ -17,7 +17,6 @@ from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.hooks import as_module
-from moreaugrad.score.inputs import Layout
 from moreaugrad.score.targets import log_sigmoid, log_softmax
 from moreaugrad.settings import expect
 
@@ -75,8 +74,8 @@ class ManipulationAttack(GradientAttack):
         clean, maps, gradient = self._costs()
         return clean + self.steps * (gradient + maps + 4)
 
-    def _goal(self, clean: Tensor, layout: Layout) -> Goal:
-        return map_difference(clean, layout, self.target_map, self.map_weight)
+    def _goal(self, clean: Tensor, bound: BoundScore) -> Goal:
+        return map_difference(clean, bound.layout, self.target_map, self.map_weight)
 
     def _measures(self) -> bool:
         return self.betas is not None or super()._measures()

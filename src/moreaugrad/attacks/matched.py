@@ -85,14 +85,11 @@ class Matched(Attack):
         """Whether it compares two maps and says which way is worse."""
         return row.kind == "pair" and row.better in (HIGH, LOW)
 
-    def _goal_of(self, clean: Tensor, bound: BoundScore) -> Goal:
-        return self._goal(clean, bound.layout, bound.mask)
-
-    def _goal(self, clean: Tensor, layout: Layout, mask: Tensor | None = None) -> Goal:
-        row = METRICS[self.metric]
+    def _goal(self, clean: Tensor, bound: BoundScore) -> Goal:
+        row, layout = METRICS[self.metric], bound.layout
         surrogate, settings = SURROGATES.get(part(row)), row.defaults() | dict(self.measure)
-        if mask is not None and "mask" in settings:
-            settings["mask"] = shaped(mask, layout)
+        if bound.mask is not None and "mask" in settings:
+            settings["mask"] = shaped(bound.mask, layout)
         return _MetricGoal(
             clean=clean,
             layout=layout,

@@ -101,10 +101,9 @@ def guidance(
 
     sigma: of `sigmas`, the largest level up to which the map stays faithful: from the level with
     the largest AOPC upwards, as long as AOPC is at least `kept` of that; the smallest where AOPC is
-    nowhere above 0. Maps are SmoothGrad's with
-    `samples` noise samples; AOPC replaces up to ten of about 8 x 8 regions by uniform random values
-    in the input's own range. rho: half of the limit at which the map stops being unique, of the
-    score that is smoothed with that noise.
+    nowhere above 0. Maps are SmoothGrad's with `samples` noise samples; AOPC replaces up to ten of
+    about 8 x 8 regions by uniform random values in the input's own range. rho: half of the limit at
+    which the map stops being unique, of the score that is smoothed with that noise.
     inputs: images `[B, C, H, W]` or vectors `[B, N]`. The other arguments are those of an explainer
     and its `explain`.
     Errors: ValueError or TypeError for bad input.

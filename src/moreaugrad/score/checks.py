@@ -155,13 +155,13 @@ def check_mode(model: object) -> None:
         random = isinstance(module, nn.modules.dropout._DropoutNd) or (
             scripted and "Dropout" in kind
         )
-        keeps = isinstance(module, nn.modules.instancenorm._InstanceNorm) and (
+        tracks = isinstance(module, nn.modules.instancenorm._InstanceNorm) and (
             module.running_mean is not None
         )
-        if training and (normalises or keeps or (random and getattr(module, "p", 1) > 0)):
+        if training and (normalises or tracks or (random and getattr(module, "p", 1) > 0)):
             why = (
                 "samples of a batch depend on each other" if normalises
-                else "its running statistics change" if keeps
+                else "its running statistics change" if tracks
                 else "outputs are random"
             )  # fmt: skip
             raise ValueError(
