@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,6 +32,8 @@ METHODS: Mapping[str, dict[str, Any]] = {
 }
 RADII = (0.05, 0.10, 0.15, 0.20, 0.25)
 """L2, in pixels of [0, 1]."""
+SHOWN = 0.10
+"""The radius at which classes are counted apart, that of the threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +63,13 @@ def run(context: Context, network: str) -> Result:
         found = _fractions(context, subject, plan, names, method)
         kinds = {kind: found[kind] for kind in ("important", "unimportant")}
         either = kinds["important"] + kinds["unimportant"]
-        low, high = intervals.of_mean(either[:, RADII.index(0.1)].numpy())
+        low, high = intervals.of_mean(either[:, RADII.index(SHOWN)].numpy())
+        cells: list[object] = either.mean(0).tolist()
+        if not math.isnan(low):
+            cells[RADII.index(SHOWN)] = f"{cells[RADII.index(SHOWN)]:.3f} [{low:.3f}, {high:.3f}]"
         rows.append([
-            method, *either.mean(0).tolist(), low, high,
-            *(each[:, RADII.index(0.1)].mean().item() for each in kinds.values()),
+            method, *cells,
+            *(each[:, RADII.index(SHOWN)].mean().item() for each in kinds.values()),
             int(found["short"].sum()), found["evaluations"].mean().item(),
         ])  # fmt: skip
     header = [f"{radius:g}" for radius in RADII]
@@ -75,8 +81,8 @@ def run(context: Context, network: str) -> Result:
             Table(
                 caption=f"Fraction of all pixels whose vote is certified up to each radius (L2, "
                 f"pixels of [0, 1]), {len(names)} images.",
-                header=["method", *header, "at 0.1, low", "high", "important at 0.1",
-                        "unimportant at 0.1", "maps short of their accuracy",
+                header=["method", *header, f"important at {SHOWN:g}",
+                        f"unimportant at {SHOWN:g}", "maps short of their accuracy",
                         "evaluations of an image"],
                 rows=rows,
             )
