@@ -93,6 +93,28 @@ def test_members_list_every_entry_once(shape: tuple[int, ...], size: tuple[int, 
         assert (partition.label[entries[entries < n]] == group).all()
 
 
+@pytest.mark.parametrize(
+    "counts", [[900, *[2] * 30], [1] * 60 + [300, 5, 200], [500, *range(1, 40)]]
+)
+def test_an_atlas_with_a_large_background_takes_little_memory(counts: list[int]) -> None:
+    n, groups = sum(counts), len(counts)
+    index = torch.arange(groups).repeat_interleave(torch.tensor(counts))[torch.randperm(n)]
+    partition = from_labels(index)
+    assert max(counts) * groups > 5 * n  # of the groups padded to one length
+    assert partition.members.numel() <= 4 * n
+    u = torch.randn(2, n, dtype=torch.float64)
+    u[1] *= 1e-200  # squares vanish
+    chosen = [u[:, index == group] for group in range(groups)]
+    sums = torch.stack([entries.sum(1) for entries in chosen], 1)
+    torch.testing.assert_close(partition.sums(u), sums, rtol=1e-12, atol=1e-215)
+    norms = torch.stack([entries[0].norm() for entries in chosen])
+    torch.testing.assert_close(partition.norms(u)[0], norms)
+    found = partition.directions(u)
+    for group in range(groups):
+        own = found[:, index == group].norm(dim=1)
+        torch.testing.assert_close(own, torch.ones(2, dtype=torch.float64))
+
+
 def test_labels_need_no_order() -> None:
     index = torch.tensor([[9, -3], [9, 100], [-3, 7]])
     assert same_partition(from_labels(index).label, index)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -38,6 +37,9 @@ GRID = 16
 """Number of blocks along each spatial axis, if their size is automatic."""
 CHANNELS = 4
 """Largest number of channels of an image."""
+FILLED = 4
+"""How many times the entries of a sample the padded groups may have; beyond, large groups are cut
+into pieces."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +48,18 @@ class Partition:
 
     label `[n]`: the group of each entry. members `[G, S]`: the entries of each group; groups
     smaller than the largest are filled with the index n, which stands for a zero. Sums are gathers
-    of members instead of scatter-adds, so they have the same bits on every device.
+    of members instead of scatter-adds, so they have the same bits on every device. Where one group
+    is far larger than the others, such as the background of an atlas, rows of members are pieces of
+    groups, and `pieces` is the partition of rows into the groups.
     """
 
     label: Tensor
     members: Tensor
+    pieces: Partition | None = None
 
     def norms(self, flat: Tensor) -> Tensor:
         """Euclidean norm of each group: `[B, n]` to `[B, G]`."""
-        found: Tensor = self._gathered(flat).norm(dim=2)
-        return found
+        return self._reduced(flat, lambda entries: entries.norm(dim=2))
 
     def directions(self, flat: Tensor) -> Tensor:
         """Each group divided by its norm, `[B, n]`; a group of zeros stays zero."""
@@ -66,7 +70,7 @@ class Partition:
         if not bool(small.any()):
             return found
         # Squares of such small entries would vanish, so divide by the largest entry first.
-        peaks = self._gathered(flat).abs().amax(dim=2)
+        peaks = self._reduced(flat.abs(), lambda entries: entries.amax(dim=2))
         scaled = flat / self.spread(peaks.clamp_min(kind.tiny))
         norms = self.norms(scaled)
         scaled = scaled / self.spread(torch.where(norms > 0, norms, 1.0))
@@ -74,11 +78,14 @@ class Partition:
 
     def sums(self, flat: Tensor) -> Tensor:
         """Sum over each group: `[B, n]` to `[B, G]`."""
-        return self._gathered(flat).sum(dim=2)
+        return self._reduced(flat, lambda entries: entries.sum(dim=2))
 
-    def _gathered(self, flat: Tensor) -> Tensor:
-        """The entries of each group: `[B, n]` to `[B, G, S]`."""
-        return torch.nn.functional.pad(flat, (0, 1))[:, self.members.to(flat.device)]
+    def _reduced(self, flat: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        """A number of each group: `[B, n]` to `[B, G]`. reduce: `[B, G, S]` to `[B, G]`, of pieces
+        first and then of their results."""
+        entries = torch.nn.functional.pad(flat, (0, 1))[:, self.members.to(flat.device)]
+        found = reduce(entries)
+        return found if self.pieces is None else self.pieces._reduced(found, reduce)
 
     def spread(self, per_group: Tensor) -> Tensor:
         """The number of each group, for all its entries: `[B, G]` to `[B, n]`."""
@@ -198,11 +205,22 @@ def from_labels(index: Tensor) -> Partition:
     """The partition in which entries with the same label form a group."""
     label = torch.unique(index.reshape(-1).cpu(), return_inverse=True)[1]
     counts = torch.bincount(label)
-    members = torch.full((len(counts), int(counts.max())), label.numel(), dtype=torch.long)
+    size, entries, groups = int(counts.max()), label.numel(), len(counts)
+    if size * groups > FILLED * entries:
+        size = math.ceil(entries / groups)
+    rows = -(-counts // size)
     order = torch.argsort(label, stable=True)
-    start = torch.tensor([0, *itertools.accumulate(counts.tolist())])
-    members[label[order], torch.arange(label.numel()) - start[label[order]]] = order
-    return Partition(label, members)
+    place = torch.empty_like(label)
+    place[order] = torch.arange(entries) - _starts(counts)[label[order]]
+    members = torch.full((int(rows.sum()), size), entries)
+    members[_starts(rows)[label] + place // size, place % size] = torch.arange(entries)
+    if int(rows.max()) == 1:
+        return Partition(label, members)
+    return Partition(label, members, from_labels(torch.arange(groups).repeat_interleave(rows)))
+
+
+def _starts(counts: Tensor) -> Tensor:
+    return counts.cumsum(0) - counts
 
 
 def labels(index: Labels) -> Tensor:
