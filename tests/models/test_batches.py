@@ -103,6 +103,7 @@ def test_inputs_of_different_shapes_have_maps_of_their_own() -> None:
         ({"img": []}, "a column 'image'"),
         ({"image": []}, "at least one"),
         ({"image": [b"x"]}, "an image"),
+        ({"image": [np.zeros((20, 20, 3), dtype=np.uint8), b"x"]}, "row 1 of the batch.*an image"),
         ({"image": np.zeros((1, 3, 20, 20), dtype=np.int64)}, "uint8.*int64"),
         ({"image": [np.zeros((3, 20, 20), dtype=int).tolist()]}, "uint8.*list as int64"),
         ({"image": np.zeros((1, 3, 20, 20), dtype=np.uint8)}, r"H, W, 3.*\(3, 20, 20\)"),

@@ -173,6 +173,17 @@ def test_similarity_is_the_cosine() -> None:
         torch.testing.assert_close(found.maps, expected.detach())
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-30])
+def test_similarity_of_short_vectors(scale: float) -> None:
+    embed, x = nn.Linear(5, 3, bias=False).double().eval(), toys.normal(4, 5, seed=3)
+    r = toys.normal(3, seed=4)
+    expected = mg.SimpleGradient(embed).attribute(x, Similarity(r))
+    with torch.no_grad():
+        embed.weight.mul_(scale)
+    found = mg.SimpleGradient(embed).attribute(x, Similarity(scale * r))
+    torch.testing.assert_close(found, expected)
+
+
 def test_similarity_to_a_named_field() -> None:
     e, other = toys.normal(2, 3, seed=1), toys.normal(2, 3, seed=2)
     r = toys.normal(3, seed=3)

@@ -57,10 +57,7 @@ def test_trainers_of_images(name: str, shared: dict[str, Any]) -> None:
 
 
 def test_noise_differs_between_processes(shared: dict[str, Any]) -> None:
-    x, y = samples()
-    places = [torch.tensor([*range(at, at + 8, 2), *range(at + 1, at + 8, 2)]) for at in (0, 8)]
-    batches = [(x[rows], y[rows]) for rows in places]
-    assert equal(shared["noise"], by_hand(network(plain=True), GaussianNoise(0.5), batches))
+    assert equal(shared["noise"], by_hand(network(plain=True), GaussianNoise(0.5), loader(8)))
 
 
 @pytest.mark.parametrize(

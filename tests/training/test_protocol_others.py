@@ -307,6 +307,8 @@ def test_losses_by_hand() -> None:
     labels = torch.randint(3, (2, 4, 5), generator=torch.Generator().manual_seed(0))
     expected = nn.functional.cross_entropy(maps, labels, reduction="none").mean((1, 2))
     assert torch.allclose(cross_entropy(maps, labels), expected)
+    pixels = hinge(maps.permute(0, 2, 3, 1).reshape(-1, 3), labels.flatten())
+    assert torch.allclose(hinge(maps, labels.int()), pixels.reshape(2, -1).mean(1))
     soft = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     assert torch.allclose(cross_entropy(output, soft)[1], cross_entropy(output, y)[1])
     for loss in LOSSES.values():

@@ -75,7 +75,7 @@ class BatchExplainer:
         expect(self.image in batch, "batch", f"a column {self.image!r}", list(batch))
         expect(len(batch[self.image]) > 0, self.image, "at least one image", 0)
         weight = next(self._loaded.module.parameters(), torch.empty(0))
-        inputs = [self._input(one).to(weight) for one in batch[self.image]]
+        inputs = [self._row(row, one).to(weight) for row, one in enumerate(batch[self.image])]
         maps, statuses = self._explained(inputs)
         others = {name: column for name, column in batch.items() if name != self.image}
         return {**others, "map": maps, "status": np.array(statuses)}
@@ -93,6 +93,12 @@ class BatchExplainer:
         maps = np.empty(len(inputs), dtype=object)
         maps[:] = [array[0] for array in arrays]
         return maps, statuses
+
+    def _row(self, row: int, image: Any) -> Tensor:
+        try:
+            return self._input(image)
+        except ValueError as error:
+            raise ValueError(f"row {row} of the batch: {error}") from error
 
     def _input(self, image: Any) -> Tensor:
         if isinstance(image, (bytes, bytearray, memoryview)):  # those of Spark are bytearrays

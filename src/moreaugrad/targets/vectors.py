@@ -56,7 +56,7 @@ class Similarity(TargetFunction):
                 f"reference: expected the length of the embeddings {tuple(found.shape)}, [B, D], "
                 f"got {tuple(self.reference.shape)}"
             )
-        return F.cosine_similarity(raised(found), self.reference.to(raised(found)), dim=1)
+        return F.cosine_similarity(_scaled(found), _scaled(self.reference.to(found)), dim=1)
 
     def _embedding(self, output: Any) -> Tensor:
         if isinstance(output, Tensor) and not self.field:
@@ -70,6 +70,14 @@ class Similarity(TargetFunction):
                 f"{described(output)}"
             )
         return found
+
+
+def _scaled(vectors: Tensor) -> Tensor:
+    """In at least single precision, with the largest entry 1: torch's cosine takes norms below 1e-8
+    for that. A vector of zeros stays."""
+    found = raised(vectors)
+    largest = found.detach().abs().amax(1, keepdim=True)
+    return found / torch.where(largest > 0, largest, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

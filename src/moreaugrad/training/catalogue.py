@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from moreaugrad.registry import Registry, Row
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from moreaugrad.penalties import Penalty
     from moreaugrad.training.harmonisation import GuidedPenalty
     from moreaugrad.training.protocol import PerturbingProtocol, Protocol
@@ -80,13 +78,3 @@ def perturbing(
             "itself: call its rounds() in a training step of your own"
         )
     return found
-
-
-def ids_in_process(count: int) -> Tensor:
-    """Numbers of the samples of this process's batch: those of different processes get different
-    noise."""
-    import torch
-    from torch import distributed
-
-    rank = distributed.get_rank() if distributed.is_initialized() else 0
-    return rank * count + torch.arange(count)

@@ -59,16 +59,18 @@ def hinge(output: Tensor, y: Tensor) -> Tensor:
 
     >>> losses = mg.training.hinge(model(x), y)
 
-    A single output, `[B]` or `[B, 1]`: max(0, 1 - t output) with t = 1 for class 1 and -1 for 0.
+    For outputs `[B, K, ...]` the mean over each sample. A single output, `[B]` or `[B, 1]`:
+    max(0, 1 - t output) with t = 1 for class 1 and -1 for 0.
     """
     if _single(output):
         check_labels(y, 2)
         evidence = output.reshape(-1)
         return (1 - torch.where(y.reshape(-1) == 1, evidence, -evidence)).clamp_min(0)
     check_labels(y, output.shape[1])
-    own = output.gather(1, y[:, None])[:, 0]
-    others = output.scatter(1, y[:, None], -torch.inf).amax(1)
-    return (1 + others - own).clamp_min(0)
+    place = y.long()[:, None]
+    own = output.gather(1, place)[:, 0]
+    others = output.scatter(1, place, -torch.inf).amax(1)
+    return (1 + others - own).clamp_min(0).reshape(len(y), -1).mean(1)
 
 
 LOSSES: dict[str, PerSampleLoss] = {"cross-entropy": cross_entropy, "hinge": hinge}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from moreaugrad.penalties import Penalty
 from moreaugrad.settings import expect
-from moreaugrad.training.catalogue import ids_in_process, perturbing
+from moreaugrad.training.catalogue import perturbing
 from moreaugrad.training.harmonisation import GuidedPenalty
 from moreaugrad.training.inner import PerSampleLoss, cross_entropy
 from moreaugrad.training.places import Inputs, Model
@@ -123,7 +123,6 @@ class SparseGradients(*_callbacks()):  # type: ignore[misc]
         found = self.batch(batch)
         expect(len(found) in (2, 3), "batch", "(x, y) or (x, y, further arguments)", len(found))
         x, y, further = (*found, {})[:3]
-        further = {"ids": ids_in_process(len(y)), **further}
         with self.protocol.perturbed(
             self._model(module), x, y, loss=self.loss, **further
         ) as inputs:

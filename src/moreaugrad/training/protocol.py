@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from moreaugrad.registry import choose
 from moreaugrad.score.inputs import INPUT, UNITS, InputSpace
@@ -84,8 +84,9 @@ class Protocol(metaclass=Documented):
         perturbed; with `layer`, what the model takes. y: labels. loss: a function of (output, y)
         with one value for each sample, `[B]`. attention: `[B, 1, H, W]` in [0, 1], for penalties
         that need it. ids: numbers of the samples in the data set, which key their noise (default:
-        their positions in the batch). mask: False at padding, which is not perturbed: of the shape
-        of what is perturbed or its leading axes (default: with `layer`, an "attention_mask" in x).
+        their positions in the batch, of all processes in turn). mask: False at padding, which is
+        not perturbed: of the shape of what is perturbed or its leading axes (default: with `layer`,
+        an "attention_mask" in x).
         Errors: ValueError or TypeError for bad input.
         """
         return self._rounds(self._problem(model, x, y, loss, attention, ids, mask))
@@ -122,8 +123,9 @@ class Protocol(metaclass=Documented):
 
     def _normal(self, problem: InnerProblem) -> Tensor:
         """Standard normal noise of this call, of the shape of x."""
-        like, ids = problem.zero().flatten(1), problem.ids
-        keys = sample_keys(range(len(like)) if ids is None else ids, len(like))
+        like = problem.zero().flatten(1)
+        ids = _own_ids(len(like)) if problem.ids is None else problem.ids
+        keys = sample_keys(ids, len(like))
         noise = Noise(self.seed, antithetic=False)
         drawn = noise.normals(keys, self.tally.calls, like).expand(len(like), -1)
         return drawn.reshape(problem.x.shape)
@@ -201,3 +203,12 @@ class PerturbingProtocol(Protocol):
     @abstractmethod
     def _perturbed(self, problem: InnerProblem) -> Perturbation:
         """The perturbation of the batch of `problem`."""
+
+
+def _own_ids(count: int) -> range:
+    """Positions of this process's samples in the batch of all processes, as DistributedSampler
+    deals them out; different in each process also where their batches are uneven."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return range(count)
+    size = distributed.get_world_size()
+    return range(distributed.get_rank(), size * count, size)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from moreaugrad.penalties import Penalty
-from moreaugrad.training.catalogue import ids_in_process, perturbing
+from moreaugrad.training.catalogue import perturbing
 from moreaugrad.training.harmonisation import GuidedPenalty
 from moreaugrad.training.inner import PerSampleLoss, cross_entropy
 from moreaugrad.training.protocol import PerturbingProtocol
@@ -60,7 +60,7 @@ class SparseGradientsMixin:
         labels = inputs[name]
         with self.protocol.perturbed(
             model, {key: value for key, value in inputs.items() if key != name}, labels,
-            loss=self.perturbed_loss, ids=ids_in_process(len(labels)),
+            loss=self.perturbed_loss,
         ) as found:  # fmt: skip
             return own(model, {**found, name: labels}, *args, **kwargs)  # type: ignore[dict-item]
 
