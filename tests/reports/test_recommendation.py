@@ -110,6 +110,12 @@ def test_with_too_few_images_for_a_test_the_best_mean_is_recommended():
     assert (found["chosen"], found["tied"]) == ("robust", ["robust", "cheap"])
 
 
+def test_many_images_with_few_values_are_too_few_for_a_test_as_well():
+    values = values_of([0.8, 0.7, 0.9, 0.8] + 6 * [math.nan], [0.3, 0.4, 0.3, 0.4] + 6 * [math.nan])
+    candidates = [candidate("robust", 0, cost=99), candidate("cheap", 1, cost=1)]
+    assert choose("robust", candidates, values)["chosen"] == "robust"
+
+
 def test_a_purpose_has_only_what_suits_it():
     values = values_of(np.full(8, 0.9), np.full(8, 0.4), np.full(8, 0.2))
     candidates = [candidate("dense", 0, cost=99), candidate("sparse", 1, zeros=0.85, cost=99),
@@ -221,6 +227,12 @@ def test_too_few_images_are_named(page_of):
     assert "4 images cannot tell candidates apart" in text
     assert "guess" in text
     assert "cannot tell" not in page_of(make_record()).read_text("utf-8")
+
+
+def test_many_images_with_few_values_are_named(page_of):
+    record = make_record()
+    record["candidates"][0]["values"]["robustness"] |= {"count": 3}
+    assert "known on 3 images" in page_of(record).read_text("utf-8")
 
 
 DRAWN = "document.querySelectorAll('.plane .candidate').length"

@@ -208,7 +208,7 @@ def _chosen(
     purpose: Purpose, candidates: Sequence[Record], values: Floats, measured: Measurements
 ) -> Record | None:
     """Of those that suit a purpose and are tied with the best of them, the one of the fewest
-    evaluations; the best mean where the images are too few for any other tie. None where nothing
+    evaluations; the best mean where it is of too few images for any test. None where nothing
     suits."""
     places = [
         place for place, one in enumerate(candidates)
@@ -220,7 +220,7 @@ def _chosen(
     tied = [place for place in places if found[place]["tied"]]
     chosen = min(tied, key=lambda place: (_mean(candidates[place], COST), place))
     best = next(place for place in places if found[place]["best"])
-    if len(measured.images) < images_needed(measured.confidence):
+    if (~np.isnan(values[:, best])).sum() < images_needed(measured.confidence):
         chosen = best
     return {
         "purpose": purpose.name, "title": purpose.title, "criterion": purpose.criterion,

@@ -167,10 +167,15 @@ def _reasons(record: Record, purpose: Record) -> Iterator[str]:
     chosen, best = (_candidate(record, purpose[name]) for name in ("chosen", "best"))
     among = f", of {purpose['among']}" if purpose["among"] else ""
     considered, tied = len(purpose["considered"]), purpose["tied"]
+    known, needed = best["values"][criterion]["count"], record["images_needed"]
     if considered == 1:
         yield f"It is the only one{among}."
-    elif record["images"] < record["images_needed"]:
-        yield f"The best mean of {considered} by “{NAMES[criterion]}”{among}: a guess, see above."
+    elif known < needed:
+        yield (
+            f"The best mean of {considered} by “{NAMES[criterion]}”{among}: a guess, because it is "
+            f"known on {known} image{'s' * (known != 1)}, and fewer than {needed} cannot tell "
+            "candidates apart."
+        )
     elif len(tied) == 1:
         yield f"The best of {considered} by “{NAMES[criterion]}”{among}: no other is tied with it."
     else:
