@@ -68,6 +68,25 @@ def test_relatives_of_the_relu(module: nn.Module, expected: Callable[[Tensor], T
     assert torch.allclose(mg.softplus_surrogate(module, BETA)(x.clone()), expected(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("module", [nn.ReLU(), nn.ReLU6()])
+def test_far_below_the_kink_no_number_is_subnormal(module: nn.Module, dtype: torch.dtype) -> None:
+    """Such numbers are slow on a CPU."""
+    x = torch.linspace(-50, 50, 2001, dtype=dtype, requires_grad=True)
+    y = mg.softplus_surrogate(module, 30.0)(x)
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), x)
+    tiny = torch.finfo(dtype).tiny
+    for found in (y, slope, curvature):
+        assert bool((found.abs().square() >= tiny)[found != 0].all())
+    expected = F.softplus(x, 30.0)
+    if isinstance(module, nn.ReLU6):
+        expected = expected - F.softplus(x - 6, 30.0)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), x)
+    assert torch.allclose(y, expected, rtol=0, atol=1e-12 if dtype == torch.float64 else 4e-6)
+    assert torch.allclose(slope, expected_slope, rtol=0, atol=1e-10)
+
+
 def test_other_clamps_stay() -> None:
     model = Call(lambda x: F.relu(x).clamp(max=0.3) + x.clamp(0.1, 0.2) + x.clamp(min=-1))
     x = normal(4, 5, seed=2)
