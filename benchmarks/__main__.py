@@ -82,6 +82,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "gallery-photos": _part("gallery_photos"),
     "speed": _part("speed"),
     "passes": _part("passes"),
+    "surrogates": _part("surrogates"),
     "accelerator": _part("accelerator"),
     "optimise": _part("optimise"),
     "linearity": _part("linearity"),
