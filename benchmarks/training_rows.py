@@ -128,7 +128,7 @@ def _cells(context: Context) -> TrainPlan:
 def _gaze(_: Context) -> TrainPlan:
     data = data_folder()
     return TrainPlan(
-        epochs=5, batch=16,
+        epochs=5, batch=16, freeze_statistics=True,
         data=TrainDataPlan(source=str(data / "cub-gha.zip"), split="train", test="test"),
         model=StartPlan(name="mobilenetv2:birds"),
         augment=AugmentPlan(size=224, resize=256, crop="random", flip=True),

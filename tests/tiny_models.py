@@ -62,6 +62,15 @@ def normalised() -> LoadedModel:
     return model
 
 
+def folded() -> LoadedModel:
+    """Its batch normalisation has learnt weights, and the statistics of a fresh layer."""
+    model = normalised()
+    norm = model.module[1]  # type: ignore[index]
+    norm.reset_running_stats()
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    return model
+
+
 class _Helped(nn.Module):
     """In training it has a second output, which the loss leaves out."""
 

@@ -207,6 +207,20 @@ def test_convolutions_are_channels_last_and_compute_the_same(pictures: Path) -> 
     torch.testing.assert_close(networks[True].eval()(x), networks[False].eval()(x))
 
 
+@pytest.mark.parametrize(("name", "noted"), [("folded", True), ("normalised", False)])
+def test_statistics_that_are_folded_into_weights_are_noted_and_may_be_kept(
+    pictures: Path, tmp_path: Path, name: str, noted: bool
+) -> None:
+    model = StartPlan(name=f"tiny_models:{name}")
+    for freeze in (False, True):
+        given = prepared_train(plan(pictures, model=model, freeze_statistics=freeze))
+        assert any("--freeze-statistics" in note for note in given.notes) == (noted and not freeze)
+    before = load_model(model.name).module.state_dict()
+    found = trained(pictures, tmp_path / "run", model=model, freeze_statistics=True)
+    assert torch.equal(found["1.running_var"], before["1.running_var"])
+    assert not torch.equal(found["1.weight"], before["1.weight"])
+
+
 def test_the_hinge_loss(pictures: Path, tmp_path: Path) -> None:
     fast = protocol("fast", "l1")
     hinge = trained(pictures, tmp_path / "hinge", loss="hinge", protocol=fast)

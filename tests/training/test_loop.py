@@ -1,5 +1,6 @@
 """One step of training: what the weights are after it, however the batch is cut."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -97,6 +98,24 @@ def test_statistics_are_the_mean_over_the_pieces() -> None:
     trained(model, 2, steps=1)
     torch.testing.assert_close(model[1].running_var, (seen[0] + seen[1]) / 2)
     assert model[1].num_batches_tracked == 1
+
+
+def test_frozen_statistics_are_used_and_stay() -> None:
+    model, x, y = network(norm=True), *batch()
+    nn.init.uniform_(model[1].running_mean, -1, 1)
+    nn.init.uniform_(model[1].running_var, 0.5, 2)
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    whole = trained(copy.deepcopy(model), 1, freeze_statistics=True)
+    assert all(torch.equal(whole[name], value) for name, value in buffers.items())
+    for name, value in trained(copy.deepcopy(model), 3, freeze_statistics=True).items():
+        torch.testing.assert_close(value, whole[name])
+    optimiser = torch.optim.SGD(model.eval().parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimiser.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, whole[name])
 
 
 def test_each_round_is_one_update_and_every_protocol_is_run_to_its_end() -> None:

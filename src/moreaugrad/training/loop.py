@@ -22,6 +22,8 @@ from moreaugrad.training.rounds import Round
 Total = Callable[[Sequence[Tensor]], Tensor]
 """The sum over all pieces of all processes, from the tensors of this process's pieces."""
 
+NORMALISATION = nn.modules.batchnorm._NormBase
+"""Layers that may have running statistics."""
 FIGURES = ("loss", "h", "norm", "gap")
 """Of a round, `[B]` each; NaN where a protocol does not define one."""
 
@@ -55,6 +57,7 @@ class Trainer:
     protocols: one for each piece of this process. pieces: how many the batch has in all processes.
     total: sums over these. seed: the random numbers of the model (dropout) are a function of (seed,
     step, piece, round); the global generators are restored. amp: type of autocast, None for none.
+    freeze_statistics: layers with running statistics normalise by these, which stay as they are.
     """
 
     def __init__(
@@ -68,11 +71,14 @@ class Trainer:
         pieces: int = 1,
         amp: torch.dtype | None = None,
         total: Total = in_order,
+        freeze_statistics: bool = False,
     ) -> None:
         self.model, self.optimiser, self.protocols = model, optimiser, tuple(protocols)
         self.loss, self.seed, self.pieces, self.amp = loss, seed, pieces, amp
         self.total, self._device = total, next(model.parameters()).device
         self._ddp = model if isinstance(model, DistributedDataParallel) else None
+        normalising = [part for part in model.modules() if isinstance(part, NORMALISATION)]
+        self._frozen = normalising if freeze_statistics else []
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         buffers = list(model.buffers()) if pieces > 1 else []
         self._buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
@@ -88,6 +94,8 @@ class Trainer:
         those of the step before.
         """
         self.model.train()
+        for part in self._frozen:
+            part.eval()
         runs = [
             protocol.rounds(
                 self.model, piece.x, piece.y,

@@ -225,6 +225,11 @@ class TrainPlan(Plan):
         0, "Random seed of weights, order, augmentation, split and protocol.", within="[0, inf)"
     )
     loss: str = option("cross-entropy", "Loss: cross-entropy or hinge.")
+    freeze_statistics: bool = option(
+        False, "Normalise by the running statistics of batch normalisation, and keep them as they "
+        "are: for small batches, and for networks that were made of others whose statistics were "
+        "folded into their weights.",
+    )  # fmt: skip
     amp: str | None = option(
         None, "Mixed precision: bfloat16.", shown="none", group="Computation",
         choices=("bfloat16",),

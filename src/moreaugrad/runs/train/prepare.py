@@ -154,6 +154,11 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Observer) -> Pre
     examples, test = read(plan.data.split, plan.data.images), None
     check_attention(plan.protocol, first, examples)
     model, notes = _headed(model, examples, plan)
+    if not plan.freeze_statistics and _folded(model.module):
+        notes.append(
+            f"the running statistics of {model.name} are those of a new network, but not its "
+            "weights: if they were folded into these, train with --freeze-statistics"
+        )
     if examples.unreadable:
         notes.append(f"{len(examples.unreadable)} images cannot be read and are left out")
     model.module.requires_grad_(True)
@@ -181,6 +186,21 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Observer) -> Pre
     )  # fmt: skip
     len(prepared.loader)  # refuses too large a batch
     return prepared
+
+
+def _folded(module: nn.Module) -> bool:
+    """Whether batch normalisation has learnt scales, but the statistics that it begins with."""
+    learnt = False
+    for part in module.modules():
+        if not isinstance(part, nn.modules.batchnorm._BatchNorm) or part.weight is None:
+            continue
+        mean, variance = part.running_mean, part.running_var
+        if mean is None or variance is None:
+            continue
+        if bool(mean.any()) or bool(((variance - 1).abs() > 1e-3).any()):
+            return False
+        learnt |= bool(((part.weight != 0) & (part.weight != 1)).any())
+    return learnt
 
 
 def _shards(plan: TrainPlan, processes: int) -> int:

@@ -96,6 +96,7 @@ class TrainRun(Run[TrainPlan]):
             loss=LOSSES[plan.loss], seed=plan.seed, pieces=plan.shards or 1,
             amp=TYPES[plan.amp] if plan.amp else None,
             total=partial(self.processes.total, ordered=not plan.ddp),
+            freeze_statistics=plan.freeze_statistics,
         )  # fmt: skip
         return plan
 
