@@ -205,10 +205,10 @@ STUDIES = {
         rows=(
             PLAIN,
             _row("harmonisation", "fast", "harmonisation", 0.5),
-            _row("harmonisation", "fast", "harmonisation", 5.0),
+            _row("harmonisation", "fast", "harmonisation", 0.1),
             _row("published harmonisation", "fast", "published-harmonisation", 0.5),
             _row("squared L2", "fast", "squared-l2", 0.5),
-            _row("squared L2", "fast", "squared-l2", 5.0),
+            _row("squared L2", "fast", "squared-l2", 0.1),
             _row("L1", "fast", "l1", 0.01),
         ),
     ),
