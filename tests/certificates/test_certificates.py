@@ -640,6 +640,21 @@ def test_settings_that_void_the_statement_are_refused(explainer, words: str) -> 
         certify(explainer(), X, 1, radii=[0.1])
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"score": "logit"}, "score: expected 'probability'"),
+        ({"sigma_mode": "relative"}, "sigma_mode: expected 'absolute'"),
+        ({"noise": "fixed"}, "noise: expected 'fresh'"),
+    ],
+)
+def test_maps_of_such_settings_have_no_estimate(changed: dict[str, Any], words: str) -> None:
+    """The overlap of a map of the logit was bounded by the curvature of a probability."""
+    found = MoreauGrad(MODEL, tolerance=0.5, **(MOREAU | changed)).explain(X, 1)
+    with pytest.raises(ValueError, match=words):
+        estimate_of_explanation(found, radii=[0.1])
+
+
 @pytest.mark.parametrize("method", [SparsifiedSmoothGrad, MoreauGrad, SparseMoreauGrad])
 def test_radii_of_a_layer_are_not_certified(method: type[MoreauGrad]) -> None:
     """An attack on the input at a tenth of the radius moved the top of such a map."""
