@@ -286,9 +286,10 @@ def count_of(top: float, entries: int) -> int:
 
 
 def _radii(radii: Sequence[float]) -> Tensor:
-    known = bool(radii) and all(0 <= radius < math.inf for radius in radii)
-    expect(known, "radii", "finite numbers >= 0", list(radii))
-    return torch.tensor(list(radii), dtype=torch.float64)
+    given = [float(radius) for radius in radii]  # of a tensor or an array too
+    known = bool(given) and all(0 <= radius < math.inf for radius in given)
+    expect(known, "radii", "finite numbers >= 0", given)
+    return torch.tensor(given, dtype=torch.float64)
 
 
 def check_layer(layer: object) -> None:
