@@ -171,7 +171,7 @@ class DataPlan(Plan):
     images: int | None = images_option()
     indices: tuple[int, ...] = option(
         (), "Indices of images of the data set, separated by commas, instead of --images.",
-        clears=("images",),
+        clears=("images",), distinct=True,
     )  # fmt: skip
     seed: int = option(0, "Random seed of synthetic cells.", "--data-seed")
     min_feature_fraction: float = option(

@@ -131,14 +131,17 @@ class SanityPlan(MapsPlan):
     )  # fmt: skip
     block: int | None = unkept(None)
     modes: tuple[str, ...] = option(
-        MODES, "Order of the randomisation: cascading, independent or both.", choices=MODES
+        MODES,
+        "Order of the randomisation: cascading, independent or both.",
+        choices=MODES,
+        distinct=True,
     )
     seeds: tuple[int, ...] = option(
-        (0, 1, 2), "Random seeds of the new weights.", within="[0, inf)"
+        (0, 1, 2), "Random seeds of the new weights.", within="[0, inf)", distinct=True
     )
     blocks: tuple[str, ...] = option(
         (), "Modules, the nearest to the output first, separated by commas.",
-        shown="all with weights of their own",
+        shown="all with weights of their own", distinct=True,
     )  # fmt: skip
     calibrate: bool = option(
         False, "Batch normalisation takes the images' statistics after the randomisation."
