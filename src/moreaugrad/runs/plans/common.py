@@ -11,6 +11,7 @@ from moreaugrad.runs.plans.option import Plan, filled, option, part, unkept
 
 DTYPES = ("float32", "float64", "bfloat16")
 THREADS = "[1, 1024]"
+SEED = "[0, 9223372036854775808)"
 CELLS = "cells"
 Size = int | tuple[int, int]
 
