@@ -15,6 +15,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import KINDS, METRICS, Metric
+from moreaugrad.metrics.maps import REDUCTIONS, reduced
 from moreaugrad.registry import choose
 from moreaugrad.runs.directory import number, numbers, problem
 from moreaugrad.runs.plans.text import Settings
@@ -64,8 +65,12 @@ def make_metric(label: str, settings: Settings) -> RunMetric:
     name = own.pop("metric")
     row = METRICS[name]
     if name not in METRICS:
-        row = replace(row, **{key: own.pop(key) for key in Metric.columns})
+        row = replace(row, **{key: own[key] for key in Metric.columns})
+        # A setting of the function of that name, such as `reduction`, is one of both.
+        own = {k: v for k, v in own.items() if k not in Metric.columns or k in row.defaults()}
     kind = choose(f"{label}, kind", row.kind, KINDS)
+    if kind in WITH_TRUTH:
+        choose(f"{label}, reduction", row.reduction, REDUCTIONS[1:])
     score = own.pop("score") if kind == "model" else ""
     if "score" in row.defaults():
         own["score"] = None  # that of the bound score, which is made of this choice
@@ -136,7 +141,7 @@ class Measures:
             return metric.measure(maps)
         if not isinstance(maps, Tensor) or maps.ndim != 4:
             raise ValueError("expected maps of images [B, C, H, W] to compare with ground truth")
-        values = maps.sum(1) if metric.reduction == "sum" else maps.abs().sum(1)
+        values = reduced(maps, metric.reduction)
         found = torch.full((len(maps),), math.nan, dtype=torch.float64)
         for row, truth in enumerate(self.truths):
             if truth is not None:
