@@ -17,8 +17,9 @@ from moreaugrad.files.units import Record
 from moreaugrad.metrics import KINDS, METRICS, Metric
 from moreaugrad.metrics.maps import REDUCTIONS, reduced
 from moreaugrad.registry import choose
-from moreaugrad.runs.directory import number, numbers, problem
+from moreaugrad.runs.directory import line, number, numbers, problem
 from moreaugrad.runs.plans.text import Settings
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from moreaugrad.score.targets import Readout
@@ -78,6 +79,23 @@ def make_metric(label: str, settings: Settings) -> RunMetric:
         Readout(kind=score, task="auto")  # refuses an unknown one
     measure = METRICS.build(name, **own)
     return RunMetric(label=label, kind=kind, measure=measure, score=score, reduction=row.reduction)
+
+
+def check_metric(metric: RunMetric, bound: BoundScore, space: InputSpace) -> str:
+    """Why no map has a value, by the metric's settings; empty where maps have one. It is tried with
+    maps of zeros, which need no passes."""
+    zeros = torch.zeros_like(bound.layout.restore(bound.origin)[0])
+    try:
+        if metric.kind == "model":
+            metric.measure(bound, zeros, space)
+        elif metric.kind in WITH_TRUTH:
+            values = reduced(zeros, metric.reduction)
+            metric.measure(values, torch.ones_like(values))
+        elif metric.kind != "explainer":  # whose settings are checked where it is made
+            metric.measure(*[zeros] * (1 + (metric.kind == "pair")))
+    except (ValueError, TypeError) as error:
+        return line(error)
+    return ""
 
 
 def attack_record(result: AttackResult, row: int) -> Record:
