@@ -172,6 +172,10 @@ def test_what_is_given_twice_counts_once(
     assert one == other
 
 
+def test_the_name_of_a_layer_may_be_a_number() -> None:
+    assert with_options(ExplainPlan(), {"--layer": "0"}).settings == {"layer": "0"}
+
+
 def test_whole_numbers_are_exact() -> None:
     seed = 2**53 + 1
     assert with_options(ExplainPlan(), {"--seed": str(seed)}).seed == seed
