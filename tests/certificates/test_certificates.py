@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -638,6 +639,28 @@ SPARSIFIED = functools.partial(SparsifiedSmoothGrad, MODEL)
 def test_settings_that_void_the_statement_are_refused(explainer, words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=words):
         certify(explainer(), X, 1, radii=[0.1])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"score": "logit"}, "score: expected 'probability'"),
+        ({"sigma_mode": "relative"}, "sigma_mode: expected 'absolute'"),
+        ({"noise": "fixed"}, "noise: expected 'fresh'"),
+    ],
+)
+def test_maps_of_such_settings_have_no_estimate(changed: dict[str, Any], words: str) -> None:
+    """The overlap of a map of the logit was bounded by the curvature of a probability."""
+    found = MoreauGrad(MODEL, tolerance=0.5, **(MOREAU | changed)).explain(X, 1)
+    with pytest.raises(ValueError, match=words):
+        estimate_of_explanation(found, radii=[0.1])
+
+
+@pytest.mark.parametrize("radii", [torch.tensor([0.0, 0.25]), np.array([0.0, 0.25])])
+def test_radii_may_be_an_array(radii: Any) -> None:
+    explainer = SPARSIFIED(samples=20, tau=0.4, **ABSOLUTE)
+    found = certify(explainer, X, 1, radii=radii)
+    assert torch.equal(found.overlap, certify(explainer, X, 1, radii=[0.0, 0.25]).overlap)
 
 
 @pytest.mark.parametrize("method", [SparsifiedSmoothGrad, MoreauGrad, SparseMoreauGrad])

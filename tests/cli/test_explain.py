@@ -95,6 +95,11 @@ def test_a_bad_image_is_left_out_and_the_others_are_done(command, images):
         (["one.png", *MODEL, "--method", "sparse-moreugrad"], "did you mean 'sparse-moreaugrad'"),
         (["one.png", "--model", "tiny_models:smoth", "--method", "smoothgrad"], "'smooth'"),
         (["one.png", *MODEL, "--method", "smoothgrad", "--rho", "1"], "no setting 'rho'"),
+        (
+            ["one.png", *MODEL, "--method", "caso", "--noise-samples", "2"],
+            "--noise-samples=2: caso",
+        ),
+        (["one.png", *MODEL, "--method", "caso", "--set", "sample=2"], "--set sample=2: caso"),
         (["one.png", *MODEL, "--method", "moreaugrad", "--rho", "-1"], "rho: expected"),
         (["one.png", *MODEL, "--method", "moreaugrad", "--sigma", "-1"], "sigma: expected"),
         (["one.png", *MODEL, "--method", "moreaugrad", "--target", "9"], "from 0 to 3"),

@@ -75,6 +75,7 @@ WRONG = {
     "certify": [
         ("--batch-size", "nan"), ("--sigma", "nan"), ("--sigma", "0"), ("--radii", "nan"),
         ("--noise-samples", "1"), ("--top", "2"), ("--confidence", "1"), ("--rho", "9"),
+        ("--seed", "-1"),
     ],
     "evaluate": [
         ("--images", "0"), ("--block", "0"), ("--maps", "-1"), ("--max-unreadable", "2"),
@@ -93,6 +94,8 @@ WRONG = {
         ("--size", "100000"), ("--validation", "1"), ("--set", "steps=true"), ("--epsilon", "nan"),
         ("--betas", "1"), ("--threads", "100000000"), ("--workers", "-1"), ("--memory", "nan"),
         ("--resize", "inf"), ("--pad", "-1"), ("--blur", "inf"), ("--group", "0"),
+        ("--split-seed", "-1"), ("--split-seed", "9223372036854775808"),
+        ("--seed", "9223372036854775808"),
     ],
     "sanity": [("--seeds", "1.5"), ("--seeds", "-1"), ("--images", "0"), ("--modes", "")],
     "visualise": [("--set", "steps=true"), ("--set", "steps=-1"), ("--images", "0")],

@@ -8,6 +8,7 @@ import torch
 
 import moreaugrad as mg
 from moreaugrad.registry import UnknownName, labelled, refuse_code
+from moreaugrad.runs.maps.metrics import Measures, make_metric, metric_settings
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.plans.common import DataPlan, ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan
@@ -76,6 +77,16 @@ def largest_fraction(maps: Tensor, *, power: float = 1.0) -> Tensor:
 def agreement(a: Tensor, b: Tensor) -> Tensor:
     """Fraction of entries of the same sign."""
     return (a.sign() == b.sign()).flatten(1).double().mean(1)
+
+
+def largest(maps: Tensor, *, reduction: str = "none") -> Tensor:
+    """The largest entry, or the largest pixel's sum over channels."""
+    return (maps.sum(1) if reduction == "sum" else maps).flatten(1).amax(1).double()
+
+
+def most(values: Tensor, mask: Tensor) -> Tensor:
+    """The largest place, whatever the mask."""
+    return values.flatten(1).amax(1).double()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -242,6 +253,24 @@ def test_sweep(command, own):
     done = command("sweep", "one.png", "--method", "own:Scaled", "--over", "factor", "--values",
                    "1,2", *NETWORK, "--out", "results")  # fmt: skip
     assert done.code == 0, done
+
+
+def test_the_reduction_of_a_metric_is_the_one_given(own):
+    """That of a setting of the function was left out, and every other than the sum was abs-sum."""
+    maps = torch.tensor([[[[1.0, -4.0]], [[2.5, 3.0]]]])
+    like = dict.fromkeys(("explainer", "space", "x", "ids", "truths"))
+
+    def measured(name, reduction, **more):
+        settings = metric_settings(name, {"metric": f"own:{name}", "reduction": reduction})
+        measures = Measures(metrics=[make_metric(name, settings)], **like | more)
+        return measures._of_map(measures.metrics[0], maps).tolist()
+
+    assert [measured("largest", how) for how in ("none", "sum")] == [[3.0], [3.5]]
+    truths = [torch.ones(1, 2)]
+    found = [measured("most", how, truths=truths) for how in ("sum", "abs-sum", "max-abs")]
+    assert found == [[3.5], [7.0], [4.0]]
+    with pytest.raises(ValueError, match="most, reduction: expected one of"):
+        measured("most", "mean", truths=truths)
 
 
 def test_evaluate_with_an_attack_and_report(command, own):

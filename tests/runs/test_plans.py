@@ -11,9 +11,12 @@ import pytest
 from moreaugrad.cli.app import make_app
 from moreaugrad.cli.commands import EVERY
 from moreaugrad.cli.entry import run
+from moreaugrad.runs.plans.bench import BenchPlan
 from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan, PreprocessPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan, SweepPlan
-from moreaugrad.runs.plans.option import with_options
+from moreaugrad.runs.plans.option import Plan, with_options
+from moreaugrad.runs.plans.recommend import RecommendPlan
+from moreaugrad.runs.plans.retrain import DiffRoarPlan, LabelsPlan, StabilityPlan
 from moreaugrad.runs.plans.studies import CertifyPlan, SanityPlan
 from moreaugrad.runs.plans.toml import digests, plan_toml, read_plan
 from moreaugrad.runs.plans.train import OptimiserPlan, TrainPlan
@@ -137,6 +140,40 @@ def test_a_new_value_takes_what_belonged_to_the_old_one_with_it() -> None:
     assert with_options(sweep, {"--over": "eta"}) == SweepPlan(over="eta")
     assert with_options(sweep, {"--over": "rho"}) == sweep
     assert with_options(sweep, {"--method": "moreaugrad"}).settings == {}
+
+
+TWICE: list[tuple[type[Plan], str, str | list[str]]] = [
+    (EvaluatePlan, "--indices", "1,0,1"),
+    (EvaluatePlan, "--epsilons", "1,0,1"),
+    (SanityPlan, "--seeds", "1,0,1"),
+    (SanityPlan, "--blocks", "1,0,1"),
+    (SanityPlan, "--modes", "cascading,cascading"),
+    (DiffRoarPlan, "--levels", ".5,.2,.5"),
+    (DiffRoarPlan, "--seeds", "1,0,1"),
+    (StabilityPlan, "--exchanged", "0,.1,0"),
+    (StabilityPlan, "--metrics", "dice,ssim,dice"),
+    (LabelsPlan, "--metrics", "dice,ssim,dice"),
+    (BenchPlan, "--batch", "1,8,1"),
+    (RecommendPlan, "--checkpoint", ["a", "b", "a"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "option", "text"), TWICE)
+def test_what_is_given_twice_counts_once(
+    kind: type[Plan], option: str, text: str | list[str]
+) -> None:
+    """Means over seeds and levels counted it twice, and tables had more cells than columns."""
+    words = text.split(",") if isinstance(text, str) else text
+    once = list(dict.fromkeys(words))
+    one, other = (
+        with_options(kind(), {option: ",".join(given) if isinstance(text, str) else given})
+        for given in (words, once)
+    )
+    assert one == other
+
+
+def test_the_name_of_a_layer_may_be_a_number() -> None:
+    assert with_options(ExplainPlan(), {"--layer": "0"}).settings == {"layer": "0"}
 
 
 def test_whole_numbers_are_exact() -> None:

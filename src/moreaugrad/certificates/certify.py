@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -183,10 +184,8 @@ def estimate_of_explanation(
             "explanation: expected one of a MoreauGrad explainer, got one of "
             f"{explanation.method}: how fast its maps change is not known"
         )
-    check_layer(settings.get("layer"))
     _check_mask(explanation.mask is not None)
-    rho, sigma = (given_number(name, settings[name]) for name in ("rho", "sigma"))
-    curvature = _curvature(sigma, lipschitz)
+    rho, curvature = _envelope(settings, lipschitz)
     if explanation.method == MoreauGrad.method:
         speed, fixed = vanilla_lipschitz(rho, curvature, curvature), ""
     else:
@@ -225,33 +224,49 @@ def check(explainer: Explainer, lipschitz: float | None = None) -> None:
             "expected SparsifiedSmoothGrad or a MoreauGrad explainer, got "
             f"{type(explainer).__name__}: how fast its maps change is not known"
         )
-    check_layer(explainer.layer)
-    sigma = given_number("sigma", explainer.sigma)
+    if isinstance(explainer, Moreau):
+        _envelope(explainer.settings(), lipschitz)
+        return
+    _noise(explainer.settings())
+    if explainer.antithetic:
+        raise ValueError(
+            "antithetic: expected False: the means' bounds need independent noise samples"
+        )
+
+
+def _noise(settings: Mapping[str, Any]) -> float:
+    """The standard deviation of the noise, the same at every input. Errors: ValueError."""
+    check_layer(settings.get("layer"))
+    sigma = given_number("sigma", settings["sigma"])
     if not sigma > 0:
         raise ValueError("sigma: expected noise, sigma > 0: without it a map has no bound")
-    if explainer.sigma_mode != ABSOLUTE:
+    if settings["sigma_mode"] != ABSOLUTE:
         raise ValueError(
-            f"sigma_mode: expected {ABSOLUTE!r}, got {explainer.sigma_mode!r}: a noise level that "
-            "changes with the range of the perturbed input invalidates the statement"
+            f"sigma_mode: expected {ABSOLUTE!r}, got {settings['sigma_mode']!r}: a noise level "
+            "that changes with the range of the perturbed input invalidates the statement"
         )
-    if isinstance(explainer, SparsifiedSmoothGrad):
-        if explainer.antithetic:
-            raise ValueError(
-                "antithetic: expected False: the means' bounds need independent noise samples"
-            )
-        return
-    if explainer.score != "probability" and lipschitz is None:
+    return sigma
+
+
+def _envelope(settings: Mapping[str, Any], lipschitz: float | None) -> tuple[float, float]:
+    """rho of MoreauGrad, and a bound of its smoothed score's curvature. Errors: ValueError."""
+    sigma, score, noise = _noise(settings), settings["score"], settings["noise"]
+    if score != "probability" and lipschitz is None:
         raise ValueError(
-            f"score: expected 'probability', got {explainer.score!r}: the noise alone bounds the "
+            f"score: expected 'probability', got {score!r}: the noise alone bounds the "
             "curvature only for numbers in [0, 1]; for others give lipschitz=, see lipschitz_bound"
         )
-    if not explainer.fresh:
+    if noise != "fresh":
         raise ValueError(
-            f"noise: expected 'fresh', got {explainer.noise!r}: the mean over a fixed set of noise "
+            f"noise: expected 'fresh', got {noise!r}: the mean over a fixed set of noise "
             "samples has no bound of its curvature, and no estimated error"
         )
-    curvature = _curvature(sigma, lipschitz)
-    sparse_lipschitz(given_number("rho", explainer.rho), curvature, curvature)
+    rho = given_number("rho", settings["rho"])
+    curvature = probability_curvature(sigma)
+    if lipschitz is not None:
+        curvature = smoothed_curvature(lipschitz, sigma)
+    sparse_lipschitz(rho, curvature, curvature)
+    return rho, curvature
 
 
 def given_number(name: str, value: float | str) -> float:
@@ -264,12 +279,6 @@ def given_number(name: str, value: float | str) -> float:
     return value
 
 
-def _curvature(sigma: float, lipschitz: float | None) -> float:
-    if lipschitz is None:
-        return probability_curvature(sigma)
-    return smoothed_curvature(lipschitz, sigma)
-
-
 def count_of(top: float, entries: int) -> int:
     """How many of the entries count as largest."""
     expect(0 < top <= 1, "top", "a fraction in (0, 1]", top)
@@ -277,9 +286,10 @@ def count_of(top: float, entries: int) -> int:
 
 
 def _radii(radii: Sequence[float]) -> Tensor:
-    known = bool(radii) and all(0 <= radius < math.inf for radius in radii)
-    expect(known, "radii", "finite numbers >= 0", list(radii))
-    return torch.tensor(list(radii), dtype=torch.float64)
+    given = [float(radius) for radius in radii]  # of a tensor or an array too
+    known = bool(given) and all(0 <= radius < math.inf for radius in given)
+    expect(known, "radii", "finite numbers >= 0", given)
+    return torch.tensor(given, dtype=torch.float64)
 
 
 def check_layer(layer: object) -> None:

@@ -182,8 +182,8 @@ def worst_values(
     run: MapsFolder, method: str, epsilon: float | None, metric: str
 ) -> tuple[dict[int, float], dict[int, float | None]]:
     """For each image, by its index, the value of the attack that changed the map most, NaN where
-    the metric has none; and of the images on which no attack ran, the value of the unchanged map,
-    None where there is no map.
+    the metric has none for one of the attacked maps; and of the images on which no attack ran, the
+    value of the unchanged map, None where there is no map.
 
     An image counts if at least one attack ran on it, so that masked gradients do not look like
     robustness.
@@ -196,8 +196,9 @@ def worst_values(
     worst = min if run.metric(metric).better == HIGH else max
 
     def of(records: Sequence[Record]) -> float:
-        found = (value(record, metric) for record in records)
-        return worst((v for v in found if not math.isnan(v)), default=math.nan)
+        found = [value(record, metric) for record in records]
+        # A map that vanished under one attack must not look as it does under the others.
+        return math.nan if any(map(math.isnan, found)) else worst(found)
 
     left = {
         index: [record for record in records if "problem" not in record]

@@ -20,7 +20,7 @@ from moreaugrad.reports.folder import swept_label
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import SweepPlan
-from moreaugrad.runs.plans.maps import method_name, takes
+from moreaugrad.runs.plans.maps import COMMON, method_name, takes
 from moreaugrad.runs.plans.text import Settings
 from moreaugrad.settings import nearest
 
@@ -94,7 +94,7 @@ def check_settings(settings: Settings, methods: Mapping[str, Settings]) -> None:
             tolerance_of(value, "--tolerance")  # one message, whichever the methods are
         if any(takes(name, setting, value) for name in names.values()):
             continue
-        option = f"--{setting.replace('_', '-')}"
+        option = COMMON[setting].name if setting in COMMON else f"--set {setting}"
         fixed = [k for k, row in rows.items() if setting in row.settings]
         if fixed:
             raise ValueError(

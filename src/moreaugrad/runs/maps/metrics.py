@@ -15,9 +15,11 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import KINDS, METRICS, Metric
+from moreaugrad.metrics.maps import REDUCTIONS, reduced
 from moreaugrad.registry import choose
-from moreaugrad.runs.directory import number, numbers, problem
+from moreaugrad.runs.directory import line, number, numbers, problem
 from moreaugrad.runs.plans.text import Settings
+from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from moreaugrad.score.targets import Readout
@@ -64,8 +66,12 @@ def make_metric(label: str, settings: Settings) -> RunMetric:
     name = own.pop("metric")
     row = METRICS[name]
     if name not in METRICS:
-        row = replace(row, **{key: own.pop(key) for key in Metric.columns})
+        row = replace(row, **{key: own[key] for key in Metric.columns})
+        # A setting of the function of that name, such as `reduction`, is one of both.
+        own = {k: v for k, v in own.items() if k not in Metric.columns or k in row.defaults()}
     kind = choose(f"{label}, kind", row.kind, KINDS)
+    if kind in WITH_TRUTH:
+        choose(f"{label}, reduction", row.reduction, REDUCTIONS[1:])
     score = own.pop("score") if kind == "model" else ""
     if "score" in row.defaults():
         own["score"] = None  # that of the bound score, which is made of this choice
@@ -73,6 +79,23 @@ def make_metric(label: str, settings: Settings) -> RunMetric:
         Readout(kind=score, task="auto")  # refuses an unknown one
     measure = METRICS.build(name, **own)
     return RunMetric(label=label, kind=kind, measure=measure, score=score, reduction=row.reduction)
+
+
+def check_metric(metric: RunMetric, bound: BoundScore, space: InputSpace) -> str:
+    """Why no map has a value, by the metric's settings; empty where maps have one. It is tried with
+    maps of zeros, which need no passes."""
+    zeros = torch.zeros_like(bound.layout.restore(bound.origin)[0])
+    try:
+        if metric.kind == "model":
+            metric.measure(bound, zeros, space)
+        elif metric.kind in WITH_TRUTH:
+            values = reduced(zeros, metric.reduction)
+            metric.measure(values, torch.ones_like(values))
+        elif metric.kind != "explainer":  # whose settings are checked where it is made
+            metric.measure(*[zeros] * (1 + (metric.kind == "pair")))
+    except (ValueError, TypeError) as error:
+        return line(error)
+    return ""
 
 
 def attack_record(result: AttackResult, row: int) -> Record:
@@ -136,7 +159,7 @@ class Measures:
             return metric.measure(maps)
         if not isinstance(maps, Tensor) or maps.ndim != 4:
             raise ValueError("expected maps of images [B, C, H, W] to compare with ground truth")
-        values = maps.sum(1) if metric.reduction == "sum" else maps.abs().sum(1)
+        values = reduced(maps, metric.reduction)
         found = torch.full((len(maps),), math.nan, dtype=torch.float64)
         for row, truth in enumerate(self.truths):
             if truth is not None:

@@ -22,7 +22,13 @@ from moreaugrad.runs.maps.aims import aimed
 from moreaugrad.runs.maps.attacks import BudgetedAttack, attack_settings, attacks_on
 from moreaugrad.runs.maps.interactions import check_interactions
 from moreaugrad.runs.maps.methods import Method, check_settings, made, swept
-from moreaugrad.runs.maps.metrics import WITH_TRUTH, RunMetric, make_metric, metric_settings
+from moreaugrad.runs.maps.metrics import (
+    WITH_TRUTH,
+    RunMetric,
+    check_metric,
+    make_metric,
+    metric_settings,
+)
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import (
     ARRAYS,
@@ -202,6 +208,9 @@ def set_up(
             f"{needing[0]}: needs ground truth maps, and these data have none; --data cells has "
             "some, CUB-GHA is another"
         )
+    # One of somebody's own may not take a map of zeros.
+    own = [metric for metric in metrics if settings[metric.label]["metric"] not in METRICS]
+    _check_values([metric for metric in metrics if metric not in own], methods, inputs)
     changed["model"] = network.resolved(plan.model)
     row_bytes, like = 0, first
     for one in {id(m.network): m for m in reversed(methods)}.values():
@@ -218,6 +227,23 @@ def set_up(
         plan=plan, network=network, inputs=inputs, methods=methods, attacks=attacks,
         metrics=metrics,
     )  # fmt: skip
+
+
+def _check_values(metrics: Sequence[RunMetric], methods: Sequence[Method], inputs: Inputs) -> None:
+    """Errors: ValueError for a metric with which no method's maps have a value; after hours, the
+    records would say so of each map."""
+    problems: dict[str, str] = {}
+    for method in methods if metrics else ():
+        network = method.network
+        with network.model.sized():
+            bound = method.explainer.bind(inputs.first(network), method.target)
+        found = {m.label: check_metric(m, bound, network.space) for m in metrics}
+        problems = {label: why for label, why in found.items() if why}
+        if not problems:
+            return
+        metrics = [metric for metric in metrics if metric.label in problems]
+    for label, why in problems.items():
+        raise ValueError(f"{label}: {why}")
 
 
 def _check_of_texts(plan: ExplainPlan) -> None:

@@ -55,7 +55,7 @@ class BenchPlan(Plan):
     )  # fmt: skip
     batch: tuple[int, ...] = option(
         (), "Numbers of images at once, separated by commas.", shown="1,8; on a GPU 1,8,64",
-        group="Computation", within="[1, inf)",
+        group="Computation", within="[1, inf)", distinct=True,
     )  # fmt: skip
     seconds: float = option(
         10.0, "Seconds for which each method is repeated, at each number of images; once at least.",

@@ -11,6 +11,7 @@ from moreaugrad.runs.plans.option import Plan, filled, option, part, unkept
 
 DTYPES = ("float32", "float64", "bfloat16")
 THREADS = "[1, 1024]"
+SEED = "[0, 9223372036854775808)"
 CELLS = "cells"
 Size = int | tuple[int, int]
 
@@ -171,7 +172,7 @@ class DataPlan(Plan):
     images: int | None = images_option()
     indices: tuple[int, ...] = option(
         (), "Indices of images of the data set, separated by commas, instead of --images.",
-        clears=("images",),
+        clears=("images",), distinct=True,
     )  # fmt: skip
     seed: int = option(0, "Random seed of synthetic cells.", "--data-seed")
     min_feature_fraction: float = option(

@@ -278,7 +278,9 @@ class EvaluatePlan(StoredMapsPlan):
         "Settings besides its own: source=METHOD, surrogate=BETA, epsilons=[...], over=SETTING.",
         "--attack", read=read_attacks, repeated=True, offers=tuple(ATTACKS),
     )  # fmt: skip
-    epsilons: tuple[float, ...] = option((), "Budgets of the attacks, separated by commas.")
+    epsilons: tuple[float, ...] = option(
+        (), "Budgets of the attacks, separated by commas.", distinct=True
+    )
     norm: str | None = option(None, "Norm of the budgets: l2 or linf.", shown="l2")
     units: str | None = option(
         None, "Units of the budgets: input (after the preprocessing) or pixel (0 to 1).",

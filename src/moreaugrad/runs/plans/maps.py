@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -296,8 +296,9 @@ class MapsPlan(Plan):
     def edited(self, name: str, value: Any) -> Self:
         """With a common setting, or with `--set`: of every method, or of the part with a label."""
         if name != "set":
-            read = _batch_size if name == "batch_size" else typed
-            found = value if isinstance(value, bool) else read(value)
+            # The layers of a sequence have numbers for names.
+            readers: dict[str, Callable[[str], Any]] = {"batch_size": _batch_size, "layer": str}
+            found = value if isinstance(value, bool) else readers.get(name, typed)(value)
             return self.with_common(name, found)
         plan = self
         # Those of one part come last, because they replace those of all methods.

@@ -25,10 +25,10 @@ class Option:
     """names: with hyphens, the first is the usual one. default: in words, where the value does not
     say it. read: where the type does not say how. repeated: it may be given several times.
     negative: of a flag, the option for no. within: the interval of its numbers, such as "[0, 1)";
-    choices: its possible words; both are checked when a plan is made. offers: words that completion
-    offers besides. clears: other fields of its
-    plan, which get their defaults again where it is given; resets: those that do where it is given
-    another value than before."""
+    choices: its possible words; both are checked when a plan is made. distinct: of values that are
+    given several times, a plan keeps the first. offers: words that completion offers besides.
+    clears: other fields of its plan, which get their defaults again where it is given; resets:
+    those that do where it is given another value than before."""
 
     names: tuple[str, ...]
     help: str
@@ -41,6 +41,7 @@ class Option:
     negative: str = ""
     within: str = ""
     choices: Sequence[str] = ()
+    distinct: bool = False
     offers: Sequence[str] = ()
     clears: Sequence[str] = ()
     resets: Sequence[str] = ()
@@ -125,6 +126,9 @@ class Plan:
         for item in fields(self):
             given, value = item.metadata.get("option"), getattr(self, item.name)
             if given and value is not None:
+                if given.distinct:
+                    value = tuple(dict.fromkeys(value))
+                    object.__setattr__(self, item.name, value)
                 name = given.name.lstrip("-").replace("-", "_") if given.names else item.name
                 expect(value != () or not item.default, name, "at least one", value)
                 given.check(name, value)

@@ -74,7 +74,7 @@ class RecommendPlan(MapsPlan):
     checkpoints: tuple[str, ...] = option(
         (), "File of other weights of the same network, for instance trained with another seed: "
         "measures whether maps stay the same.", "--checkpoint", repeated=True, path=True,
-        metavar="FILE",
+        metavar="FILE", distinct=True,
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -52,18 +52,17 @@ class RetrainPlan(Plan):
         shown="that of the file of the training",
     )  # fmt: skip
     loading: LoadingPlan = unkept(LoadingPlan)
-    seeds: tuple[int, ...] = option((0, 1), "Random seeds of the trainings.", within="[0, inf)")
+    seeds: tuple[int, ...] = option(
+        (0, 1), "Random seeds of the trainings.", within="[0, inf)", distinct=True
+    )
     methods: Mapping[str, Settings] = methods_option("simple-gradient", group="Study")
     LEAST: ClassVar[int] = 2
     """Seeds that the study needs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = max(self.LEAST, len(self.seeds))
-        expect(
-            len(set(self.seeds)) >= least, "seeds", f"{self.LEAST} or more different numbers >= 0",
-            list(self.seeds),
-        )  # fmt: skip
+        enough = len(self.seeds) >= self.LEAST
+        expect(enough, "seeds", f"{self.LEAST} or more different numbers >= 0", list(self.seeds))
         object.__setattr__(self, "methods", labelled("method", self.methods))
         for label in self.methods:
             if LABEL.fullmatch(label) is None or label in (RANDOM, ALL, IDS, FILL):
@@ -95,10 +94,12 @@ class DiffRoarPlan(RetrainPlan):
     )  # fmt: skip
     explained: str = option("", "Folder of a training.", "TRAINED", path="digest")
     digest: str = filled()
-    seeds: tuple[int, ...] = option((0, 1, 2), "Random seeds of the trainings.", within="[0, inf)")
+    seeds: tuple[int, ...] = option(
+        (0, 1, 2), "Random seeds of the trainings.", within="[0, inf)", distinct=True
+    )
     levels: tuple[float, ...] = option(
         tuple(level / 10 for level in range(1, 10)), "Fractions of an image that are kept.",
-        within="(0, 1)",
+        within="(0, 1)", distinct=True,
     )  # fmt: skip
     unit: str = option(
         "element", "What is ranked: element (every entry) or pixel.", choices=("element", "pixel")
@@ -118,6 +119,11 @@ class DiffRoarPlan(RetrainPlan):
         return [*self.methods, *([RANDOM] if self.control else [])]
 
 
+def metrics_option(*usual: str) -> Any:
+    """The field of a plan's metrics of pairs of maps."""
+    return option(usual, "Metrics of pairs of maps, separated by commas.", distinct=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairPlan(RetrainPlan):
     """images: whose maps are compared, at most. metrics: of pairs of maps."""
@@ -125,7 +131,7 @@ class PairPlan(RetrainPlan):
     images: int = option(
         500, "Largest number of test images whose maps are compared.", within="[1, inf)"
     )
-    metrics: tuple[str, ...] = option((), "Metrics of pairs of maps, separated by commas.")
+    metrics: tuple[str, ...] = metrics_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,12 +146,11 @@ class StabilityPlan(PairPlan):
     exchanged: the fractions; 0 leaves the seed alone.
     """
 
-    metrics: tuple[str, ...] = option(
-        ("ssim", "dice", "spearman"), "Metrics of pairs of maps, separated by commas."
-    )
+    metrics: tuple[str, ...] = metrics_option("ssim", "dice", "spearman")
     exchanged: tuple[float, ...] = option(
-        (0.0, 0.1), "Fractions of the training images exchanged for test images.", within="[0, 1)"
-    )
+        (0.0, 0.1), "Fractions of the training images exchanged for test images.", within="[0, 1)",
+        distinct=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +163,4 @@ class LabelsPlan(PairPlan):
     network should know its labels by heart (more than 95 %); the table says whether it does.
     """
 
-    metrics: tuple[str, ...] = option(
-        ("ssim", "spearman", "spearman-signed"), "Metrics of pairs of maps, separated by commas."
-    )
+    metrics: tuple[str, ...] = metrics_option("ssim", "spearman", "spearman-signed")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from moreaugrad.runs.plans.common import ComputePlan, DataPlan, ModelPlan, images_option
+from moreaugrad.runs.plans.common import SEED, ComputePlan, DataPlan, ModelPlan, images_option
 from moreaugrad.runs.plans.maps import (
     MapsPlan,
     batch_size_option,
@@ -49,7 +49,7 @@ class CertifyPlan(Plan):
         None, "Class to explain, by index or label.", "--target", "-t",
         shown="the predicted class",
     )  # fmt: skip
-    seed: int = option(0, "Random seed of the noise and of the choice of images.")
+    seed: int = option(0, "Random seed of the noise and of the choice of images.", within=SEED)
     sigma: float | None = option(
         None, "Standard deviation of the noise, as a fraction of the range of inputs; with "
         "--sigma-mode absolute: in the network's input units.", shown="required",
@@ -131,14 +131,17 @@ class SanityPlan(MapsPlan):
     )  # fmt: skip
     block: int | None = unkept(None)
     modes: tuple[str, ...] = option(
-        MODES, "Order of the randomisation: cascading, independent or both.", choices=MODES
+        MODES,
+        "Order of the randomisation: cascading, independent or both.",
+        choices=MODES,
+        distinct=True,
     )
     seeds: tuple[int, ...] = option(
-        (0, 1, 2), "Random seeds of the new weights.", within="[0, inf)"
+        (0, 1, 2), "Random seeds of the new weights.", within="[0, inf)", distinct=True
     )
     blocks: tuple[str, ...] = option(
         (), "Modules, the nearest to the output first, separated by commas.",
-        shown="all with weights of their own",
+        shown="all with weights of their own", distinct=True,
     )  # fmt: skip
     calibrate: bool = option(
         False, "Batch normalisation takes the images' statistics after the randomisation."

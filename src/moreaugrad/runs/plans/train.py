@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from moreaugrad.data import LAYOUTS
 from moreaugrad.penalties.catalogue import TRAINING
-from moreaugrad.runs.plans.common import CELLS, THREADS, ModelPlan, Size, layout_option
+from moreaugrad.runs.plans.common import CELLS, SEED, THREADS, ModelPlan, Size, layout_option
 from moreaugrad.runs.plans.option import Plan, filled, option, part, unkept
 from moreaugrad.runs.plans.text import Settings, read_settings
 from moreaugrad.settings import expect
@@ -52,8 +52,9 @@ class TrainDataPlan(Plan):
     )
     seed: int = option(0, "Random seed of synthetic cells.", "--data-seed")
     split_seed: int | None = option(
-        None, "Random seed of the choice of the validation images.", shown="that of the training"
-    )
+        None, "Random seed of the choice of the validation images.", shown="that of the training",
+        within=SEED,
+    )  # fmt: skip
     max_unreadable: float = option(
         0.01, "Fraction of images that may be unreadable; with more the training does not begin.",
         within="[0, 1]",
@@ -222,7 +223,7 @@ class TrainPlan(Plan):
         "processes, which takes more messages and waiting.", group="Computation",
     )  # fmt: skip
     seed: int = option(
-        0, "Random seed of weights, order, augmentation, split and protocol.", within="[0, inf)"
+        0, "Random seed of weights, order, augmentation, split and protocol.", within=SEED
     )
     loss: str = option("cross-entropy", "Loss: cross-entropy or hinge.")
     freeze_statistics: bool = option(
