@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.krylov import RitzSpace
-from moreaugrad.curvature.products import GaussNewton, LossModel, outside_autocast
+from moreaugrad.curvature.products import GaussNewton, LossModel
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
+from moreaugrad.score.forward import outside_autocast
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Inputs, Score
@@ -136,7 +137,7 @@ def relu_hessian(
     classes = _probabilities(bound).shape[1]
     fits = leading is None or 1 <= leading <= classes
     expect(fits, "leading", f"1 to {classes} eigenvalues", leading)
-    with outside_autocast(bound) as bound:
+    with outside_autocast(bound.origin.device):
         loss = LossModel(bound, GaussNewton, flat_scale(std, bound.layout, bound.origin))
         return _dense(loss) if leading is None else _krylov(loss, leading, tolerance)
 

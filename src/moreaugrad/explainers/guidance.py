@@ -20,6 +20,7 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.centre import HALVES
 from moreaugrad.score.checks import as_parts
+from moreaugrad.score.forward import outside_autocast
 from moreaugrad.score.inputs import InputSpace, MaskLike, spread
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.score.score import Inputs, Score
@@ -146,7 +147,8 @@ def faithfulness(bound: BoundScore, levels: Sequence[float]) -> Tensor:
     spaces = [_own_range(part) for part in bound.origin]
     found = []
     for level in levels:
-        (maps,) = bound.layout.restore(BlockMeans.of(_at(bound, level), centred=True).mean)
+        with outside_autocast(bound.origin.device):
+            (maps,) = bound.layout.restore(BlockMeans.of(_at(bound, level), centred=True).mean)
         rows = [
             _faithfulness(plain.select(row), maps[row], space)
             for row, space in zip(bound.rows[:, None], spaces, strict=True)
