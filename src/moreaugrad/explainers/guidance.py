@@ -21,7 +21,7 @@ from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.centre import HALVES
 from moreaugrad.score.checks import as_parts
 from moreaugrad.score.forward import outside_autocast
-from moreaugrad.score.inputs import InputSpace, MaskLike, spread
+from moreaugrad.score.inputs import InputSpace, MaskLike, lengths, spread
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.score.score import Inputs, Score
 from moreaugrad.score.targets import TargetLike
@@ -198,7 +198,7 @@ def best_rho(bound: BoundScore, seed: int) -> Tensor:
     guided = _of_curvature(estimate_curvature(few, LANCZOS, seed))["rho"]
     usual = DEFAULT_SIGMA * spread(few.origin, few.mask)
     level = usual if few.sigma is None else few.sigma.amax(1)
-    length = few.value_and_grad()[1].norm(dim=1)
+    length = lengths(few.value_and_grad()[1])
     reach = level * bound.counts.to(level).sqrt() / length
     rho = torch.minimum(guided, reach)
     return torch.where(rho.isfinite() & (rho > 0), rho, 1.0)

@@ -23,7 +23,7 @@ from moreaugrad.penalties.base import (
     within,
 )
 from moreaugrad.registry import choose
-from moreaugrad.score.inputs import Shape, per_sample
+from moreaugrad.score.inputs import Shape, lengths, per_sample
 from moreaugrad.settings import expect
 
 AUTO, TOKENS, BLOCKS = "auto", "tokens", "blocks"
@@ -59,7 +59,7 @@ class Partition:
 
     def norms(self, flat: Tensor) -> Tensor:
         """Euclidean norm of each group: `[B, n]` to `[B, G]`."""
-        return self._reduced(flat, lambda entries: entries.norm(dim=2))
+        return self._reduced(flat, lambda entries: lengths(entries, 2))
 
     def directions(self, flat: Tensor) -> Tensor:
         """Each group divided by its norm, `[B, n]`; a group of zeros stays zero."""
