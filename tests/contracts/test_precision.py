@@ -79,3 +79,31 @@ def test_a_map_that_its_dtype_cannot_hold_says_so(method: str, dtype: torch.dtyp
         stated = float(found.error[row].nan_to_num()) + float(exact.error[row].nan_to_num())
         # A network in reduced precision is off by a few units in its last place.
         assert status.failed or off[row] <= (0.2 + stated) * length[row], (status, off, length)
+
+
+class Halved(nn.Module):
+    """A model that computes in float16, in which the gradient of a small probability is zero."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x.half())
+        return out
+
+
+def test_small_probabilities_of_a_network_in_half_precision(method: str) -> None:
+    if method == "relex":
+        pytest.skip("relex explains the log-probability only")
+    double, x = Sure(1e-8), pictures(2, dtype=torch.float32)
+    settings = {"score": "probability"} | ({"cam_layer": "body.0"} if method in ONE_IMAGE else {})
+    exact = cheap(method, double, **settings).explain(x.double(), 1)
+    if method in ONE_IMAGE:
+        settings["cam_layer"] = "model.body.0"
+    found = cheap(method, Halved(copy.deepcopy(double)), **settings).explain(x, 1)
+    off = (found.maps.double() - exact.maps).flatten(1).norm(dim=1)
+    # That contributions do not add up is no error that allows for another map.
+    noisy = ~found.having(Status.INCOMPLETE)
+    stated = torch.nan_to_num(found.error.double() * noisy) + torch.nan_to_num(exact.error)
+    assert (off <= (0.1 + stated) * exact.maps.flatten(1).norm(dim=1)).all()
