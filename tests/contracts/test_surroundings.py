@@ -111,6 +111,17 @@ def test_autocast_is_for_the_networks_forward_passes_alone(method: str) -> None:
         assert all(torch.is_autocast_enabled("cpu") for _ in frames)
 
 
+def test_another_default_device(method: str) -> None:
+    """Nothing is made on it: a tensor on the meta device has no numbers."""
+    if method == "integrated-gradients":
+        pytest.skip("Captum's engine makes its steps there, and then moves them")
+    expected = cheap(method, Picture()).explain(pictures(), 1)
+    model, x = Picture(), pictures()
+    with torch.device("meta"):
+        found = cheap(method, model).explain(x, 1)
+        assert_same(found[1:].maps, expected.maps[1:], 0.0)
+
+
 def test_inference_mode_is_refused(method: str) -> None:
     explainer = cheap(method, Picture())
     with (

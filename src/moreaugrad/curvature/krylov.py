@@ -28,7 +28,7 @@ class RitzSpace:
         batch, n = like.shape
         self.basis = like.new_zeros(batch, 0, n)
         self.images = self.basis
-        self.small = torch.zeros(batch, 0, 0, dtype=torch.float64)
+        self.small = torch.zeros(batch, 0, 0, dtype=torch.float64, device="cpu")
 
     @property
     def size(self) -> int:

@@ -90,7 +90,7 @@ class ReLUHessian:
         bound = self._model.bound
         p = _probabilities(bound)
         twice = self.eigenvalues[:, 0].double().cpu() + 2 * c1
-        pull, chosen = p.clone(), (torch.arange(len(p)), bound.target.classes.cpu())
+        pull, chosen = p.clone(), (torch.arange(len(p), device="cpu"), bound.target.classes.cpu())
         pull[chosen] = -_others(p)[chosen]
         e = _factor(p)
         small = e.mT @ self._gram @ e
@@ -207,9 +207,9 @@ def _ritz(space: RitzSpace, leading: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _gram(bound: BoundScore, row: int, classes: int, scale: Tensor) -> Tensor:
     """J J' of one sample, `[c, c]`, float64 on the CPU."""
-    eye = torch.eye(classes, dtype=torch.float64)
+    eye = torch.eye(classes, dtype=torch.float64, device="cpu")
     jacobian = torch.cat(list(_pulled(bound, row, eye))) / scale
-    total = torch.zeros(classes, classes, dtype=torch.float64)
+    total = torch.zeros_like(eye)
     for part in torch.split(jacobian, COLUMNS, dim=1):
         total += (part @ part.mT).double().cpu()
     return total
@@ -258,4 +258,4 @@ def _factor(p: Tensor) -> Tensor:
 
 def _others(p: Tensor) -> Tensor:
     """1 - p `[B, c]`, as the sum of the other classes, which keeps its digits where p is near 1."""
-    return (p[:, None] * (1 - torch.eye(p.shape[1], dtype=p.dtype))).sum(2)
+    return (p[:, None] * (1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device))).sum(2)

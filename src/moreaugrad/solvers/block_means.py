@@ -134,4 +134,4 @@ class BlockMeans:
 
 def _sizes(blocks: list[range], like: Tensor) -> Tensor:
     """The number of noise samples in each block, `[J]`."""
-    return torch.tensor([len(block) for block in blocks]).to(like)
+    return like.new_tensor([len(block) for block in blocks])

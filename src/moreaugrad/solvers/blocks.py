@@ -232,9 +232,9 @@ def _student_quantiles(dtype: torch.dtype, device: torch.device) -> Tensor:
     """What `_widened` interpolates, at `NODES` values from 0 to 1."""
     from scipy.special import ndtri, stdtrit
 
-    degrees = 1 / torch.linspace(0, 1, NODES, dtype=torch.float64)[1:].numpy()
-    ratios = torch.from_numpy(stdtrit(degrees, LEVEL) / ndtri(LEVEL))
-    return torch.cat([torch.ones(1, dtype=torch.float64), ratios]).to(device, dtype)
+    degrees = 1 / np.linspace(0, 1, NODES)[1:]
+    ratios = np.concatenate([[1.0], stdtrit(degrees, LEVEL) / ndtri(LEVEL)])
+    return torch.from_numpy(ratios).to(device, dtype)
 
 
 def paired_blocks(samples: int) -> list[range]:

@@ -123,8 +123,8 @@ class Descent(ABC):
             found = self._judge(state, error, last)
             if any(found):
                 # Without convergence, return the point with the lowest objective.
-                met = _where(found, lambda status: status in MET)[:, None].to(u.device)
-                trusted = _where(found, lambda status: not status.failed).to(u.device)
+                met = _where(found, lambda status: status in MET, u.device)[:, None]
+                trusted = _where(found, lambda status: not status.failed, u.device)
                 keep = out.close(
                     found,
                     values=torch.where(met, state.u, state.best_u),
@@ -318,9 +318,12 @@ class _Spectral(Descent):
         return torch.isfinite(total) & (total <= enough + _rounding(worst))
 
 
-def _where(found: Sequence[Status | None], holds: Callable[[Status], bool]) -> Tensor:
+def _where(
+    found: Sequence[Status | None], holds: Callable[[Status], bool], device: torch.device
+) -> Tensor:
     """Of which samples' status that holds, `[B]`; not of those without one."""
-    return torch.tensor([status is not None and holds(status) for status in found])
+    holding = [status is not None and holds(status) for status in found]
+    return torch.tensor(holding, device=device)
 
 
 def _rounding(value: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class QuadraticModel:
         derivative = prox_derivative(self.penalty, inner, tau)
         images = [space.coefficients(derivative(v)) for v in space.basis.unbind(1)]
         among = torch.stack(images, dim=2) / self.twice.double().cpu()[:, :, None]
-        system = torch.eye(space.size, dtype=torch.float64) - among @ space.small
+        system = torch.eye(space.size, dtype=torch.float64, device="cpu") - among @ space.small
         right = space.coefficients(ahead - at)
         w = torch.linalg.solve(system, right[:, :, None])[:, :, 0]
         yield ahead + derivative(space.combine(space.times(w))) / self.twice

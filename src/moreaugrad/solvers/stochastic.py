@@ -124,7 +124,7 @@ class StochasticFixedPoint:
 
     def _chain(self, problem: MoreauProblem, y: Tensor) -> Stages:
         """The stages of one chain."""
-        out, means, rows = Collector(y), torch.zeros_like(y), torch.arange(len(y))
+        out, means, rows = Collector(y), torch.zeros_like(y), torch.arange(len(y), device="cpu")
         few = int(problem.score.counts[0]) <= FEW
         blocks = Blocks(y, MOST_OF_FEW if few else MOST)
         guard = StepGuard(y)
