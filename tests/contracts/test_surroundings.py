@@ -94,6 +94,34 @@ def test_it_works_under_no_grad(method: str) -> None:
     assert torch.is_grad_enabled()
 
 
+class Unreduced(Picture):
+    """A model that computes in single precision under autocast too."""
+
+    def forward(self, *args: Any) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(*args)
+
+
+def test_autocast_is_for_the_networks_forward_passes_alone(method: str) -> None:
+    explainer, x = cheap(method, Unreduced(dtype=torch.float32)), pictures(2, torch.float32)
+    expected = explainer.attribute(x, target=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_same(explainer.attribute(x, target=1), expected, 0.0)
+        frames = explainer.frames(x[:1], target=1)
+        assert all(torch.is_autocast_enabled("cpu") for _ in frames)
+
+
+def test_another_default_device(method: str) -> None:
+    """Nothing is made on it: a tensor on the meta device has no numbers."""
+    if method == "integrated-gradients":
+        pytest.skip("Captum's engine makes its steps there, and then moves them")
+    expected = cheap(method, Picture()).explain(pictures(), 1)
+    model, x = Picture(), pictures()
+    with torch.device("meta"):
+        found = cheap(method, model).explain(x, 1)
+        assert_same(found[1:].maps, expected.maps[1:], 0.0)
+
+
 def test_inference_mode_is_refused(method: str) -> None:
     explainer = cheap(method, Picture())
     with (

@@ -119,6 +119,18 @@ def test_a_gradient_of_zeros_gives_zeros(variant: str) -> None:
     assert result.ok
 
 
+@pytest.mark.parametrize("variant", ["sparsified", "relaxed"])
+def test_the_entries_of_a_gradient_that_has_few_are_all_largest(variant: str) -> None:
+    """There are fewer of them than floor(gamma n)."""
+    explainer = SparsifiedSmoothGrad(
+        lambda x: x[:, :2].prod(1)[:, None], task="regression", variant=variant, tau=0.5, gamma=0.3
+    )
+    result = explainer.explain(X, 0)
+    assert torch.equal(result.maps, (torch.arange(30) < 2).to(X).expand_as(X))
+    pulled = explainer.vjp(result, X, through=explainer.derivatives[-1])
+    assert torch.isfinite(pulled).all()
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_gradient_that_is_not_finite_is_reported(variant: str) -> None:
     # Noise makes some of the inputs negative.

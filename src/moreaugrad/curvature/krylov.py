@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.inputs import spread
+from moreaugrad.score.inputs import lengths, spread
 from moreaugrad.score.noise import Noise
 from moreaugrad.settings import expect
 
@@ -28,7 +28,7 @@ class RitzSpace:
         batch, n = like.shape
         self.basis = like.new_zeros(batch, 0, n)
         self.images = self.basis
-        self.small = torch.zeros(batch, 0, 0, dtype=torch.float64)
+        self.small = torch.zeros(batch, 0, 0, dtype=torch.float64, device="cpu")
 
     @property
     def size(self) -> int:
@@ -40,10 +40,10 @@ class RitzSpace:
 
         A part below eps^(2/3) of the vector is taken for rounding.
         """
-        least = torch.finfo(vector.dtype).eps ** (2 / 3) * vector.norm(dim=1)
+        least = torch.finfo(vector.dtype).eps ** (2 / 3) * lengths(vector)
         for _ in range(2):  # twice is enough
             vector = vector - self.combine(self.coefficients(vector))
-        length = vector.norm(dim=1)
+        length = lengths(vector)
         new = length > least
         unit = vector / torch.where(new, length, 1.0)[:, None]
         return torch.where(new[:, None], unit, 0.0)
@@ -203,7 +203,7 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
         for _ in range(2):  # twice is enough
             for known in basis:
                 product = product - (product * known).sum(1, keepdim=True) * known
-        length = product.norm(dim=1)
+        length = lengths(product)
         off.append(length)
         basis.append(product / length[:, None].clamp_min(torch.finfo(length.dtype).tiny))
     a, b = torch.stack(diagonal, 1).double().cpu(), torch.stack(off, 1).double().cpu()

@@ -10,7 +10,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -277,27 +276,6 @@ class LossModel:
             bound.meter(PRODUCT * len(rows) * bound.passes)
         copies = found.reshape(bound.passes, *every.shape)[:, rows]
         return copies.sum(0) / bound.passes
-
-
-@contextmanager
-def outside_autocast(bound: BoundScore) -> Iterator[BoundScore]:
-    """The score with autocast, if it is on, around the model's forward passes only.
-
-    Backward passes run in the precision of the forward passes; sums and products of a solver keep
-    their own precision.
-    """
-    device = bound.origin.device.type
-    if not torch.is_autocast_enabled(device):
-        yield bound
-        return
-    dtype, model = torch.get_autocast_dtype(device), bound.model
-
-    def cast(*args: object) -> object:
-        with torch.autocast(device, dtype=dtype):
-            return model(*args)
-
-    with torch.autocast(device, enabled=False):
-        yield replace(bound, model=cast)
 
 
 @contextmanager

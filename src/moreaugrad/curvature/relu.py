@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.krylov import RitzSpace
-from moreaugrad.curvature.products import GaussNewton, LossModel, outside_autocast
+from moreaugrad.curvature.products import GaussNewton, LossModel
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
+from moreaugrad.score.forward import outside_autocast
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.score.noise import Noise
 from moreaugrad.score.score import Inputs, Score
@@ -89,7 +90,7 @@ class ReLUHessian:
         bound = self._model.bound
         p = _probabilities(bound)
         twice = self.eigenvalues[:, 0].double().cpu() + 2 * c1
-        pull, chosen = p.clone(), (torch.arange(len(p)), bound.target.classes.cpu())
+        pull, chosen = p.clone(), (torch.arange(len(p), device="cpu"), bound.target.classes.cpu())
         pull[chosen] = -_others(p)[chosen]
         e = _factor(p)
         small = e.mT @ self._gram @ e
@@ -136,7 +137,7 @@ def relu_hessian(
     classes = _probabilities(bound).shape[1]
     fits = leading is None or 1 <= leading <= classes
     expect(fits, "leading", f"1 to {classes} eigenvalues", leading)
-    with outside_autocast(bound) as bound:
+    with outside_autocast(bound.origin.device):
         loss = LossModel(bound, GaussNewton, flat_scale(std, bound.layout, bound.origin))
         return _dense(loss) if leading is None else _krylov(loss, leading, tolerance)
 
@@ -206,9 +207,9 @@ def _ritz(space: RitzSpace, leading: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _gram(bound: BoundScore, row: int, classes: int, scale: Tensor) -> Tensor:
     """J J' of one sample, `[c, c]`, float64 on the CPU."""
-    eye = torch.eye(classes, dtype=torch.float64)
+    eye = torch.eye(classes, dtype=torch.float64, device="cpu")
     jacobian = torch.cat(list(_pulled(bound, row, eye))) / scale
-    total = torch.zeros(classes, classes, dtype=torch.float64)
+    total = torch.zeros_like(eye)
     for part in torch.split(jacobian, COLUMNS, dim=1):
         total += (part @ part.mT).double().cpu()
     return total
@@ -257,4 +258,4 @@ def _factor(p: Tensor) -> Tensor:
 
 def _others(p: Tensor) -> Tensor:
     """1 - p `[B, c]`, as the sum of the other classes, which keeps its digits where p is near 1."""
-    return (p[:, None] * (1 - torch.eye(p.shape[1], dtype=p.dtype))).sum(2)
+    return (p[:, None] * (1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device))).sum(2)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.score.forward import outside_autocast
 from moreaugrad.score.inputs import Layout
 from moreaugrad.settings import Documented
 from moreaugrad.solvers.solution import Solution
@@ -46,11 +48,12 @@ class Frame(metaclass=Documented, heading="Attributes"):
         return cls(explanation=explanation, gradient=shaped, done=done)
 
 
-def staged(stages: Stages) -> Iterator[tuple[Solution, Tensor | None, bool]]:
+def staged(stages: Stages, device: torch.device) -> Iterator[tuple[Solution, Tensor | None, bool]]:
     """Each stage, and whether it is the last one."""
     while True:
         try:
-            found = next(stages)
+            with outside_autocast(device):  # and not around the caller's loop
+                found = next(stages)
         except StopIteration as end:
             yield *end.value, True
             return

@@ -15,7 +15,6 @@ from captum.attr import GradientAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from moreaugrad.curvature.products import outside_autocast
 from moreaugrad.explainers import calling
 from moreaugrad.explainers.anytime import Frame, Stages, staged
 from moreaugrad.explainers.calling import Progress, metered, reporting, timed
@@ -28,6 +27,7 @@ from moreaugrad.explainers.explanation import (
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.catalogue import name_of
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
+from moreaugrad.score.forward import outside_autocast
 from moreaugrad.score.inputs import MaskLike
 from moreaugrad.score.score import Inputs, Score
 from moreaugrad.score.targets import TargetLike
@@ -182,7 +182,7 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         bound = replace(self.bind(inputs, target, additional_forward_args, ids, mask), meter=meter)
         expect(len(bound) == 1, "inputs", "one sample, whose map is shown in frames", len(bound))
         several = isinstance(inputs, tuple)
-        for found, gradient, done in staged(self._stages(bound)):
+        for found, gradient, done in staged(self._stages(bound), bound.origin.device):
             explanation = self._explanation(reported(found, bound), bound, several)
             yield Frame.of(explanation, gradient, bound.layout, done)
 
@@ -203,7 +203,8 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
                 place = int(group[0]), len(group), len(bound)
                 costs = (len(group) * cost for cost in (self.budget(), self.expected()))
                 part = replace(part, meter=metered(progress, *place, *costs))
-            found.append(self._maps(part))
+            with outside_autocast(bound.origin.device):
+                found.append(self._maps(part))
             if progress is not None:
                 progress(int(group[-1]) + 1, len(bound))
         return self._explanation(reported(Solution.joined(found), bound), bound, several)
@@ -250,7 +251,7 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         flat = bound.layout.flatten([part.to(bound.origin.dtype) for part in given])
         if bound.mask is not None:
             flat = torch.where(bound.mask, flat, 0.0)
-        with outside_autocast(bound) as bound:
+        with outside_autocast(bound.origin.device):
             found = bound.layout.restore(self._pull(bound, maps, flat, way))
         return found if isinstance(explanation.maps, tuple) else found[0]
 
@@ -292,8 +293,7 @@ class Explainer(GradientAttribution, metaclass=Documented, checked=True):
         return self._prepared(replace(bound, chosen=chosen or {}))
 
     def _prepared(self, bound: BoundScore) -> BoundScore:
-        """With the settings that are chosen for each sample at the clean input, those that are not
-        yet."""
+        """With the settings that are chosen for each sample at the clean input, where none are."""
         return bound
 
     def settings(self) -> dict[str, Any]:

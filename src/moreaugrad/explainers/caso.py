@@ -17,7 +17,6 @@ from moreaugrad.curvature.products import (
     PRODUCT,
     Exact,
     LossModel,
-    outside_autocast,
 )
 from moreaugrad.curvature.second_derivatives import NoSecondDerivative
 from moreaugrad.explainers.cafo import Displacement
@@ -27,6 +26,7 @@ from moreaugrad.explainers.smoothed import SmoothedExplainer
 from moreaugrad.penalties.base import prox_derivative
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.forward import outside_autocast
 from moreaugrad.score.inputs import flat_scale
 from moreaugrad.settings import expect
 from moreaugrad.solvers.second_order import PROBE, QuadraticProblem
@@ -104,7 +104,7 @@ class CASO(Displacement):
         return pulled_twice(bound, w / twice[:, None] / scale, delta / scale)
 
     def _maps(self, bound: BoundScore) -> Solution:
-        with outside_autocast(bound) as bound:
+        with outside_autocast(bound.origin.device):  # an attack comes here directly
             try:
                 return self._solved(bound, self.hessian)
             except NoSecondDerivative as error:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from moreaugrad.curvature.products import PRODUCT, Exact, LossModel
+from moreaugrad.score.inputs import lengths
 from moreaugrad.solvers.blocks import block_error, paired_blocks, relative
 from moreaugrad.solvers.second_order import QuadraticSolution
 from moreaugrad.solvers.sparsity import Rule
@@ -93,9 +94,9 @@ def _rounding_error(
             gradient, slope = _slopes(model, found, follows, None)
         change = slope - found.slope
         moved = found.moved(change, gradient, rule)
-        error = error.hypot((moved - found.values).norm(dim=1))
-        residual = residual.hypot(change.norm(dim=1))
-    length = model.gradient.norm(dim=1)
+        error = error.hypot(lengths(moved - found.values))
+        residual = residual.hypot(lengths(change))
+    length = lengths(model.gradient)
     return relative(error, found.values), torch.where(residual == 0, residual, residual / length)
 
 
@@ -117,8 +118,8 @@ def hessian_gap(model: LossModel, top: Tensor) -> dict[str, Tensor]:
     """
     if model.kind is Exact:
         return {}
-    off = model.lacking.norm(dim=1)
-    gap = torch.where(off == 0, off, off / (top * model.gradient.norm(dim=1)))
+    off = lengths(model.lacking)
+    gap = torch.where(off == 0, off, off / top / lengths(model.gradient))
     if bool((gap > ROUGHLY).any()):
         warnings.warn(
             "gauss-newton: not the Hessian of this network, which is not piecewise linear: their "

@@ -71,7 +71,7 @@ def rendered(batch: ExplainedBatch) -> str:
     out."""
     size = len(batch)
     cards = [
-        _card(batch.select(torch.tensor([row])), row, alone=size == 1)
+        _card(batch.select(torch.tensor([row], device="cpu")), row, alone=size == 1)
         for row in range(min(size, SHOWN))
     ]
     return templates("moreaugrad.explainers").get_template("explanation.html.j2").render(

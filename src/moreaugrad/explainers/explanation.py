@@ -241,7 +241,7 @@ class Explanation(ExplainedBatch):
 def chosen_rows(index: Any, count: int) -> Tensor:
     """The numbers of the samples that an index chooses among `count`. Errors: see its caller."""
     if isinstance(index, slice):
-        return torch.tensor(range(count)[index], dtype=torch.long)
+        return torch.tensor(range(count)[index], dtype=torch.long, device="cpu")
     several = isinstance(index, (list, np.ndarray, Tensor)) and np.ndim(index) > 0
     given = (index if isinstance(index, list) else index.tolist()) if several else [index]
     if several and given and all(isinstance(each, (bool, np.bool_)) for each in given):
@@ -257,7 +257,7 @@ def chosen_rows(index: Any, count: int) -> Tensor:
             "expected the number of a sample, a slice, numbers, or a mask of the samples, got "
             f"{type(index).__name__}; choose entries of a map with result.maps"
         ) from None
-    return torch.tensor(rows, dtype=torch.long)
+    return torch.tensor(rows, dtype=torch.long, device="cpu")
 
 
 def _row(number: int, count: int) -> int:

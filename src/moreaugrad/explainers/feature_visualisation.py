@@ -14,6 +14,7 @@ from torch.nn import functional
 from moreaugrad.explainers.calling import Progress, reporting
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import ForwardFunc
+from moreaugrad.score.forward import outside_autocast
 from moreaugrad.score.inputs import InputSpace, Layout
 from moreaugrad.score.noise import Noise, Stream, generator, sample_keys
 from moreaugrad.score.score import Score
@@ -138,7 +139,8 @@ def activation_maximisation(
         """Gradient of the score by the pixels."""
         return bound.moved(space.inputs(shown, layout)).value_and_grad()[1] / scale
 
-    with reporting(progress, "activation_maximisation") as report:
+    reported = reporting(progress, "activation_maximisation")
+    with reported as report, outside_autocast(pixels.device):
         for number in range(ascent.steps):
             pixels = climb.step(pixels, number, slope)
             if report is not None:

@@ -79,7 +79,9 @@ def batch_figure(
             axis.set_title(name, fontsize="medium", parse_math=False)
             axis.text(0.5, 0.5, "no map", ha="center", transform=axis.transAxes)
 
-    samples = [batch.select(torch.tensor([row])) for row in range(min(most, len(batch)))]
+    samples = [
+        batch.select(torch.tensor([row], device="cpu")) for row in range(min(most, len(batch)))
+    ]
     if not samples:
         raise ValueError("expected a sample to draw, got an explanation of none")
     more = f", the first {most} of {len(batch)} samples" if len(batch) > most else ""

@@ -60,10 +60,11 @@ class Grid:
     def ends(self, place: int, shape: Shape) -> tuple[int, Tensor, Tensor]:
         """For positions along an axis: the output's axis, its first and its last indices."""
         if self.tokens is None:
-            every = torch.arange(shape[place])
+            every = torch.arange(shape[place], device="cpu")
             return place, every[:1], every[-1:]
         first, rows, columns = self.tokens
-        index = torch.arange(first, first + rows * columns).view(rows, columns).movedim(place, 0)
+        every = torch.arange(first, first + rows * columns, device="cpu")
+        index = every.view(rows, columns).movedim(place, 0)
         return 1 - self.channel, index[0], index[-1]
 
     def enlarged(self, maps: Tensor, shape: Shape) -> Tensor:
@@ -193,13 +194,13 @@ class _Regions:
     def apart(self, pairs: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:
         """Distance between the regions of an axis's entries `low` and `high`, for each triple,
         along each axis of the input and as a fraction of it: `[pairs, axes]`."""
-        masks = torch.zeros(2 * len(pairs), *self.shape)
+        masks = torch.zeros(2 * len(pairs), *self.shape, device="cpu")
         for row, (axis, low, high) in enumerate(pairs):
             masks[2 * row].index_fill_(axis, low, 1)
             masks[2 * row + 1].index_fill_(axis, high, 1)
         # Random signs, so that entries with a common part do not cancel.
-        generator = torch.Generator().manual_seed(0)
-        signs = 2.0 * torch.randint(2, self.shape, generator=generator) - 1
+        generator = torch.Generator("cpu").manual_seed(0)
+        signs = 2.0 * torch.randint(2, self.shape, generator=generator, device="cpu") - 1
         weights = (masks * signs).to(self.bound.origin.device)
         rows = torch.arange(len(weights), device=self.bound.origin.device)
         centres = self.bound.chunks.over(rows, lambda part: self._centres(weights[part]))
@@ -250,7 +251,8 @@ class _Regions:
         axes = [axis for axis in _wide(self.shape) if axis >= known]
         pairs = []
         for axis in axes:
-            every, half = torch.arange(self.shape[axis]), self.shape[axis] // 2
+            every = torch.arange(self.shape[axis], device="cpu")
+            half = len(every) // 2
             pairs.append((axis, every[:half], every[-half:]))
         found: dict[int, int | None] = {0: None} if known else {}
         for axis, shift in zip(axes, self.apart(pairs), strict=True):

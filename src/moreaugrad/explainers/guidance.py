@@ -20,7 +20,8 @@ from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
 from moreaugrad.score.centre import HALVES
 from moreaugrad.score.checks import as_parts
-from moreaugrad.score.inputs import InputSpace, MaskLike, spread
+from moreaugrad.score.forward import outside_autocast
+from moreaugrad.score.inputs import InputSpace, MaskLike, lengths, spread
 from moreaugrad.score.noise import DEFAULT_SIGMA, Noise
 from moreaugrad.score.score import Inputs, Score
 from moreaugrad.score.targets import TargetLike
@@ -146,7 +147,8 @@ def faithfulness(bound: BoundScore, levels: Sequence[float]) -> Tensor:
     spaces = [_own_range(part) for part in bound.origin]
     found = []
     for level in levels:
-        (maps,) = bound.layout.restore(BlockMeans.of(_at(bound, level), centred=True).mean)
+        with outside_autocast(bound.origin.device):
+            (maps,) = bound.layout.restore(BlockMeans.of(_at(bound, level), centred=True).mean)
         rows = [
             _faithfulness(plain.select(row), maps[row], space)
             for row, space in zip(bound.rows[:, None], spaces, strict=True)
@@ -196,7 +198,7 @@ def best_rho(bound: BoundScore, seed: int) -> Tensor:
     guided = _of_curvature(estimate_curvature(few, LANCZOS, seed))["rho"]
     usual = DEFAULT_SIGMA * spread(few.origin, few.mask)
     level = usual if few.sigma is None else few.sigma.amax(1)
-    length = few.value_and_grad()[1].norm(dim=1)
+    length = lengths(few.value_and_grad()[1])
     reach = level * bound.counts.to(level).sqrt() / length
     rho = torch.minimum(guided, reach)
     return torch.where(rho.isfinite() & (rho > 0), rho, 1.0)

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moreaugrad.curvature.products import PRODUCT, outside_autocast
+from moreaugrad.curvature.products import PRODUCT
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.explainers.calling import Progress, metered, reporting
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.explainers.hessian_entries import PIXEL, Selection, exact, sampled
 from moreaugrad.registry import choose
 from moreaugrad.score.bound_score import BoundScore
+from moreaugrad.score.forward import outside_autocast
 from moreaugrad.score.inputs import Batched
 from moreaugrad.score.score import Score
 from moreaugrad.settings import Documented, expect
@@ -186,7 +187,7 @@ def interactions(
     bound = bound if samples is None else replace(bound, samples=samples)
     smooth = bound.sigma is not None
     each = _evaluations(units.count, bound.samples if smooth else None)
-    with reporting(progress, "interactions") as report, outside_autocast(bound) as bound:
+    with reporting(progress, "interactions") as report, outside_autocast(bound.origin.device):
         if report is not None:
             meter = metered(report, 0, len(bound), len(bound), len(bound) * each)
             bound = replace(bound, meter=meter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -17,7 +16,6 @@ from moreaugrad.explainers.derivatives import IMPLICIT, gradient_and_product
 from moreaugrad.registry import choose
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
-from moreaugrad.score.forward import explained
 from moreaugrad.score.hooks import taken
 from moreaugrad.score.score import Inputs
 from moreaugrad.score.targets import TargetLike
@@ -192,7 +190,15 @@ class IntegratedGradients(FromBaseline):
     def _maps(self, bound: BoundScore) -> Solution:
         baseline = reference(bound)
         engine = attr.IntegratedGradients(bound.value, multiply_by_inputs=False)
-        engine.gradient_func = _gradients
+
+        def gradients(
+            *, inputs: tuple[Tensor], additional_forward_args: tuple[Tensor], **_: object
+        ) -> tuple[Tensor]:
+            # Those of all rows at once, and what half precision would round to zero: Captum's own
+            # function has neither.
+            return (bound.value_and_grad_at(*inputs, *additional_forward_args)[1],)
+
+        engine.gradient_func = gradients
 
         def mean_gradient(rows: Tensor) -> Tensor:
             found: Tensor = engine.attribute(
@@ -205,8 +211,7 @@ class IntegratedGradients(FromBaseline):
             )
             return found
 
-        with explained(bound.layout):
-            mean = bound.in_chunks(mean_gradient, self.steps)
+        mean = bound.in_chunks(mean_gradient, self.steps)
         contributions = mean * (bound.origin - baseline)
         error, start = incompleteness(bound, contributions)
         maps = Solution.direct(
@@ -216,18 +221,3 @@ class IntegratedGradients(FromBaseline):
             error=error,
         )
         return checked(replace(maps, details={BASELINE_SCORE: start}), self.tolerance)
-
-
-def _gradients(
-    *,
-    forward_fn: Callable[..., Tensor],
-    inputs: tuple[Tensor, ...],
-    additional_forward_args: tuple[object, ...],
-    **_: object,
-) -> tuple[Tensor, ...]:
-    """The gradients of all rows by one sum, with Captum's arguments; its own function asks for that
-    of each row, which takes longer than a small network's pass."""
-    with torch.enable_grad():
-        total = forward_fn(*inputs, *additional_forward_args).sum()
-        found: tuple[Tensor, ...] = torch.autograd.grad(total, inputs)
-    return found

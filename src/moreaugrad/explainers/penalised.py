@@ -55,7 +55,7 @@ class PenalisedExplainer(Explainer):
 
     def _regulariser(self, shape: Shape, bound: BoundScore) -> Penalty:
         """The penalty for an input of this shape."""
-        check_any_batch(self.penalty, torch.zeros(len(bound) + 1, *shape).to(bound.origin))
+        check_any_batch(self.penalty, bound.origin.new_zeros(len(bound) + 1, *shape))
         return self.penalty
 
     def _penalty(self, bound: BoundScore) -> Penalty:

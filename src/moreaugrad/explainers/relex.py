@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moreaugrad.explainers.penalised import PenalisedExplainer
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
+from moreaugrad.score.inputs import lengths
 from moreaugrad.score.noise import DEFAULT_SIGMA, KEYS, RELATIVE, Noise
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Solution, Status
@@ -117,8 +118,8 @@ class RelEx(PenalisedExplainer):
             _, slope = loss_and_slope(bound, mask, self.lambda2, draws)
             moved |= slope != 0
             slope = slope + self.lambda1 * penalty.maximiser(mask)
-            length = slope.double().norm(dim=1, keepdim=True)
-            unit = torch.where(length == 0, 0.0, slope / length).to(slope.dtype)
+            length = lengths(slope)[:, None]
+            unit = torch.where(length == 0, 0.0, slope / length)
             velocity = self.momentum * velocity + unit
             mask = (mask - self.rate * velocity).clamp(0, 1)
         return mask, moved

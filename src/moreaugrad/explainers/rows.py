@@ -31,7 +31,7 @@ def map_record(batch: ExplainedBatch, row: int) -> Record:
         "steps": int(batch.steps[row]),
         "evaluations": int(batch.evaluations[row]),
         **figures,
-        **_certain(batch.select(torch.tensor([row]))),
+        **_certain(batch.select(torch.tensor([row], device="cpu"))),
         **({"details": details} if details else {}),
     }
 

@@ -172,7 +172,8 @@ class SparsifiedSmoothGrad(NoisyMean):
             h = kept.to(g.dtype)
             if self.variant == RELAXED:
                 v = rank_from_top(g, common(_counted(self.gamma, counts)))
-                h *= _ratio(g, v[:, None]).clamp_max(1)
+                # Of a gradient with fewer entries than that, v = 0, and h is 1 where it has some.
+                h *= (g / v[:, None].clamp_min(torch.finfo(g.dtype).tiny)).clamp_max(1)
         return h.masked_fill(broken, torch.nan)
 
 

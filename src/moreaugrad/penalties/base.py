@@ -127,7 +127,7 @@ def prox_derivative(penalty: Penalty, u: Tensor, tau: Weight) -> Callable[[Tenso
 
 def check_weight(name: str, weight: Weight) -> None:
     """Errors: ValueError unless all weights are finite numbers >= 0."""
-    value = torch.as_tensor(weight)
+    value = weight if isinstance(weight, Tensor) else torch.tensor(weight, device="cpu")
     valid = bool(((value >= 0) & torch.isfinite(value)).all())
     expect(valid, name, "finite numbers >= 0", weight)
 

@@ -23,7 +23,7 @@ from moreaugrad.penalties.base import (
     within,
 )
 from moreaugrad.registry import choose
-from moreaugrad.score.inputs import Shape, per_sample
+from moreaugrad.score.inputs import Shape, lengths, per_sample
 from moreaugrad.settings import expect
 
 AUTO, TOKENS, BLOCKS = "auto", "tokens", "blocks"
@@ -59,7 +59,7 @@ class Partition:
 
     def norms(self, flat: Tensor) -> Tensor:
         """Euclidean norm of each group: `[B, n]` to `[B, G]`."""
-        return self._reduced(flat, lambda entries: entries.norm(dim=2))
+        return self._reduced(flat, lambda entries: lengths(entries, 2))
 
     def directions(self, flat: Tensor) -> Tensor:
         """Each group divided by its norm, `[B, n]`; a group of zeros stays zero."""
@@ -149,7 +149,9 @@ def _check_certain(shape: Shape, layer: nn.Module | None) -> None:
 def tokens(shape: Shape) -> Partition:
     """A group for each position, all axes but the last, with its features along the last."""
     expect(len(shape) >= 2, "group", "samples [positions, features] for 'tokens'", shape)
-    return from_labels(torch.arange(math.prod(shape[:-1])).repeat_interleave(shape[-1]))
+    return from_labels(
+        torch.arange(math.prod(shape[:-1]), device="cpu").repeat_interleave(shape[-1])
+    )
 
 
 def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition:
@@ -185,14 +187,14 @@ def patches(shape: Shape, size: int | Sequence[int], channels: str) -> Partition
 @lru_cache(maxsize=64)
 def _patches(shape: Shape, sizes: tuple[int, ...], separate: bool) -> Partition:
     spatial = _spatial(shape)
-    label = torch.zeros(spatial, dtype=torch.long)
+    label = torch.zeros(spatial, dtype=torch.long, device="cpu")
     for axis, (length, size) in enumerate(zip(spatial, sizes, strict=True)):
-        position = torch.arange(length) // size
+        position = torch.arange(length, device="cpu") // size
         view = [1] * len(spatial)
         view[axis] = length
         label = label * math.ceil(length / size) + position.reshape(view)
     if len(shape) > 1:
-        offset = torch.arange(shape[0]) * (int(label.max()) + 1) * int(separate)
+        offset = label.new_tensor(range(shape[0])) * (int(label.max()) + 1) * int(separate)
         label = label + offset.reshape(-1, *[1] * len(spatial))
     return from_labels(label)
 
@@ -209,14 +211,15 @@ def from_labels(index: Tensor) -> Partition:
     if size * groups > FILLED * entries:
         size = math.ceil(entries / groups)
     rows = -(-counts // size)
-    order = torch.argsort(label, stable=True)
+    order, every = torch.argsort(label, stable=True), torch.arange(entries, device="cpu")
     place = torch.empty_like(label)
-    place[order] = torch.arange(entries) - _starts(counts)[label[order]]
-    members = torch.full((int(rows.sum()), size), entries)
-    members[_starts(rows)[label] + place // size, place % size] = torch.arange(entries)
+    place[order] = every - _starts(counts)[label[order]]
+    members = label.new_full((int(rows.sum()), size), entries)
+    members[_starts(rows)[label] + place // size, place % size] = every
     if int(rows.max()) == 1:
         return Partition(label, members)
-    return Partition(label, members, from_labels(torch.arange(groups).repeat_interleave(rows)))
+    row = torch.arange(groups, device="cpu").repeat_interleave(rows)
+    return Partition(label, members, from_labels(row))
 
 
 def _starts(counts: Tensor) -> Tensor:

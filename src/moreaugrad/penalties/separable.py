@@ -146,7 +146,8 @@ class WeightedL2(SquaredL2):
 
     def __post_init__(self) -> None:
         if not isinstance(self.weight, Tensor):
-            object.__setattr__(self, "weight", torch.tensor(self.weight, dtype=torch.float64))
+            weight = torch.tensor(self.weight, dtype=torch.float64, device="cpu")
+            object.__setattr__(self, "weight", weight)
         super().__post_init__()
 
     def _weight(self, u: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch.random import get_rng_state, set_rng_state
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import ModelError
-from moreaugrad.score.forward import activations, out_of_memory
+from moreaugrad.score.forward import activations, autocasts, out_of_memory
 from moreaugrad.score.targets import reduced_precision
 
 
@@ -280,9 +280,8 @@ def _rounding(bound: BoundScore, probe: _Probe, place: int, once: Tensor) -> flo
 
 def too_far(bound: BoundScore) -> float:
     """`FAR`, or `FAR_REDUCED` if the model is known to compute in less than single precision."""
-    reduced = torch.is_autocast_enabled(bound.origin.device.type) or reduced_precision(
-        bound.model, bound.layout.dtypes
-    )
+    device, model = bound.origin.device, bound.model
+    reduced = autocasts(device) or reduced_precision(model, bound.layout.dtypes)
     return FAR_REDUCED if reduced else FAR
 
 

@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge
 
 from moreaugrad.score import checks, compiled
 from moreaugrad.score.balanced import balanced
-from moreaugrad.score.forward import Chunks, call, explained
+from moreaugrad.score.forward import Chunks, call, explained, outside_autocast
 from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
 from moreaugrad.score.noise import Cell, Noise
@@ -271,7 +271,7 @@ class BoundScore:
         return value[: len(points)], grad[: len(points)]
 
     def _value_and_grad_at(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
+        with outside_autocast(points.device), torch.enable_grad():
             parts = tuple(part.detach().requires_grad_() for part in self.layout.restore(points))
             scores, found = self.pulled(self.outputs_of(parts, rows), parts, rows)
         if all(grad is None for grad in found):

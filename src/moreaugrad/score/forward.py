@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -152,7 +153,41 @@ def call(model: Callable[..., Any], *args: object, layout: Layout | None = None)
         if _on_gpu(tensors) and _recurrent(model):
             held.enter_context(without_cudnn())
         held.enter_context(explained(layout or Layout.of(tensors)))
+        held.enter_context(inside_autocast())
         return model(*args)
+
+
+_AUTOCAST: ContextVar[tuple[str, torch.dtype] | None] = ContextVar("_AUTOCAST", default=None)
+"""Kind of device and type of the caller's autocast, while `outside_autocast` is open."""
+
+
+@contextmanager
+def outside_autocast(device: torch.device) -> Iterator[None]:
+    """While open, autocast, if it is on for this device, is around what computes outputs only.
+
+    Backward passes run in the precision of the forward passes; sums and products of a solver keep
+    their own precision.
+    """
+    if not torch.is_autocast_enabled(device.type):
+        yield
+        return
+    before = _AUTOCAST.set((device.type, torch.get_autocast_dtype(device.type)))
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        _AUTOCAST.reset(before)
+
+
+def inside_autocast() -> AbstractContextManager[Any]:
+    """The caller's autocast again, for what computes outputs."""
+    known = _AUTOCAST.get()
+    return nullcontext() if known is None else torch.autocast(known[0], dtype=known[1])
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether outputs are computed under autocast."""
+    return _AUTOCAST.get() is not None or torch.is_autocast_enabled(device.type)
 
 
 def _on_gpu(tensors: list[Tensor]) -> bool:

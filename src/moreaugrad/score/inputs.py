@@ -177,6 +177,16 @@ def spread(flat: Tensor, real: Tensor | None = None) -> Tensor:
     return torch.where(real.any(1), top - flat.masked_fill(~real, torch.inf).amin(1), 0.0)
 
 
+def lengths(values: Tensor, dim: int = 1) -> Tensor:
+    """Euclidean lengths along an axis, in the values' dtype.
+
+    Squares are summed in double precision: those of a gradient of 1e-23, as a probability near 0 or
+    1 has, are zero in single precision.
+    """
+    found: Tensor = torch.linalg.vector_norm(values, dim=dim, dtype=torch.float64)
+    return found.to(values)
+
+
 def common(numbers: Tensor) -> int | Tensor:
     """The number that all of `[B]` equal, read on the host; themselves where they differ."""
     found = set(numbers.tolist())

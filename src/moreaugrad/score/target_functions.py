@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score import checks
-from moreaugrad.score.forward import out_of_memory
+from moreaugrad.score.forward import inside_autocast, out_of_memory
 from moreaugrad.score.outputs import described
 from moreaugrad.settings import Documented
 
@@ -129,7 +129,8 @@ def alike(one: object, other: object) -> bool:
 def numbers_of(function: Function, output: object, rows: int) -> Tensor:
     """The function's numbers of this many samples, `[rows, 1]`. Errors: TargetError."""
     try:
-        found = function(output)
+        with inside_autocast():
+            found = function(output)
     except Exception as error:
         if out_of_memory(error):
             raise

@@ -124,14 +124,14 @@ class Readout(metaclass=Documented):
                 f"of shape {tuple(outputs.shape)}, got {target!r}"
             )
         if positions is not None:
-            _check_range("target position", positions, torch.tensor(table.shape[2:]))
+            _check_range("target position", positions, table.shape[2:])
         table = _at(table, positions)
         if task == "binary":
             prediction, count = (table[:, 0] > 0).long(), 2
         else:
             prediction, count = table.argmax(1), table.shape[1]
         if self.rival is not None:
-            _check_range("score against", torch.tensor(self.rival), torch.tensor(count))
+            _check_range("score against", torch.tensor(self.rival, device=outputs.device), count)
         if given is None:
             if task == REGRESSION and count > 1:
                 raise ValueError(
@@ -139,7 +139,7 @@ class Readout(metaclass=Documented):
                     "outputs, got None: give target="
                 )
             return Target(prediction), prediction
-        _check_range("target", given.classes, torch.tensor(count))
+        _check_range("target", given.classes, count)
         return given, prediction
 
     def read(self, outputs: Tensor, target: Target) -> Tensor:
@@ -251,8 +251,8 @@ def _unfit(given: str) -> TypeError:
     )
 
 
-def _check_range(name: str, values: Tensor, count: Tensor) -> None:
-    limit = count.to(values.device)
+def _check_range(name: str, values: Tensor, count: int | Sequence[int]) -> None:
+    limit = torch.tensor(count, device=values.device)
     if bool(((values < 0) | (values >= limit)).any()):
         raise ValueError(
             f"{name}: expected numbers from 0 to {(limit - 1).tolist()}, got {values.tolist()}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.centre import HALVES, Centre
+from moreaugrad.score.inputs import lengths
 from moreaugrad.solvers.blocks import FEWEST, block_error, half_error, left_out, mean_of_blocks
 from moreaugrad.solvers.shrinkage import Bands, Shrinkage
 from moreaugrad.solvers.z_scores import Measured, z_scores
@@ -112,7 +113,7 @@ class BlockMeans:
         if self.shrinkage is None:
             return spread
         bias = mapped(self.mean + self.shrinkage.doubt) - mapped(self.mean)
-        return torch.hypot(spread, bias.norm(dim=1))
+        return torch.hypot(spread, lengths(bias))
 
     def z_scores(self, measured: Callable[[Tensor], Measured]) -> Tensor | None:
         """z-scores of a map's entries, by what decides about them, given a mean; None for a single
@@ -133,4 +134,4 @@ class BlockMeans:
 
 def _sizes(blocks: list[range], like: Tensor) -> Tensor:
     """The number of noise samples in each block, `[J]`."""
-    return torch.tensor([len(block) for block in blocks]).to(like)
+    return like.new_tensor([len(block) for block in blocks])

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moreaugrad.score.inputs import lengths
 from moreaugrad.solvers.z_scores import LeftOut
 
 FEWEST = 4
@@ -185,7 +186,7 @@ def sequence_error(tails: Tails, mapped: Mapped) -> Tensor:
         ])  # fmt: skip
         number = count.to(mean)
         apart = centred(left_out, valid)[0] * ((number - 1) / number).sqrt()[:, None]
-        spread = student_factor(apart, count) * apart.square().sum((0, 2)).sqrt()
+        spread = student_factor(apart, count) * _root_of_squares(apart)
         # Short blocks that alternate in sign overstate the error.
         alternate = lone & (spread < ALTERNATING * worst)
         lone = lone & (alternate | (len(terms) == len(tails.terms)))
@@ -206,6 +207,7 @@ def student_factor(deviations: Tensor, count: Tensor) -> Tensor:
     covariance, the estimate has (J - 1) d degrees of freedom (Satterthwaite, 1946).
     """
     rows = deviations.movedim(0, 1)
+    rows = rows / rows.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
     inner = rows @ rows.mT
     total = inner.diagonal(dim1=1, dim2=2).sum(1)
     known = (total > 0) & torch.isfinite(total)
@@ -230,9 +232,9 @@ def _student_quantiles(dtype: torch.dtype, device: torch.device) -> Tensor:
     """What `_widened` interpolates, at `NODES` values from 0 to 1."""
     from scipy.special import ndtri, stdtrit
 
-    degrees = 1 / torch.linspace(0, 1, NODES, dtype=torch.float64)[1:].numpy()
-    ratios = torch.from_numpy(stdtrit(degrees, LEVEL) / ndtri(LEVEL))
-    return torch.cat([torch.ones(1, dtype=torch.float64), ratios]).to(device, dtype)
+    degrees = 1 / np.linspace(0, 1, NODES)[1:]
+    ratios = np.concatenate([[1.0], stdtrit(degrees, LEVEL) / ndtri(LEVEL)])
+    return torch.from_numpy(ratios).to(device, dtype)
 
 
 def paired_blocks(samples: int) -> list[range]:
@@ -278,7 +280,7 @@ def block_error(blocks: Sequence[range], terms: Sequence[Tensor], mapped: Mapped
     apart = (torch.stack(maps) - centre) * weights[:, None, None]
     count = torch.full_like(centre[:, 0], len(blocks), dtype=torch.long)
     wider = student_factor(apart, count)
-    return wider * apart.double().square().sum((0, 2)).sqrt().to(terms[0])
+    return wider * _root_of_squares(apart)
 
 
 def half_error(blocks: Sequence[range], terms: Sequence[Tensor], mapped: Mapped) -> Tensor:
@@ -307,6 +309,11 @@ def half_error(blocks: Sequence[range], terms: Sequence[Tensor], mapped: Mapped)
     return wider * square.sqrt().to(whole)
 
 
+def _root_of_squares(apart: Tensor) -> Tensor:
+    """Of each sample, over all rows `[J, B, n]`: `[B]`."""
+    return lengths(lengths(apart, 2), 0)
+
+
 def relative(error: Tensor, values: Tensor) -> Tensor:
     """An error's length `[B]` over the length of values `[B, n]`; 0 where the error is 0."""
-    return torch.where(error == 0, error, error / values.norm(dim=1))
+    return torch.where(error == 0, error, error / lengths(values))

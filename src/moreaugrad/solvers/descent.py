@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from moreaugrad.score.inputs import lengths
 from moreaugrad.settings import expect
 from moreaugrad.solvers.solution import Collector, MoreauProblem, Solution, Status
 
@@ -122,8 +123,8 @@ class Descent(ABC):
             found = self._judge(state, error, last)
             if any(found):
                 # Without convergence, return the point with the lowest objective.
-                met = _where(found, lambda status: status in MET)[:, None].to(u.device)
-                trusted = _where(found, lambda status: not status.failed).to(u.device)
+                met = _where(found, lambda status: status in MET, u.device)[:, None]
+                trusted = _where(found, lambda status: not status.failed, u.device)
                 keep = out.close(
                     found,
                     values=torch.where(met, state.u, state.best_u),
@@ -183,8 +184,8 @@ class Descent(ABC):
         """The map's estimated relative error and relative residual, `[B]` each."""
         unit = state.problem.rho
         stepped = state.problem.prox(state.u - unit[:, None] * state.grad, unit)
-        length = torch.maximum(stepped.norm(dim=1), state.u.norm(dim=1))
-        gap = (stepped - state.u).norm(dim=1)
+        length = torch.maximum(lengths(stepped), lengths(state.u))
+        gap = lengths(stepped - state.u)
         residual = torch.where(gap == 0, gap, gap / length)
         lowest, highest = state.curvature[..., 0].amin(1), state.curvature[..., 1].amax(1)
         margin = 1 + (unit * lowest).clamp_max(0)
@@ -225,7 +226,7 @@ class Descent(ABC):
         along = (turn * move).sum(1) / length.clamp_min(torch.finfo(length.dtype).tiny)
         model = value + (grad * move).sum(1) + length / (2 * state.step)
         accepted = self._accepts(state, trial, trial_value, model, along)
-        size = turn.norm(dim=1) / move.norm(dim=1).clamp_min(torch.finfo(length.dtype).tiny)
+        size = lengths(turn) / lengths(move).clamp_min(torch.finfo(length.dtype).tiny)
         proposed = self.propose(state.step, problem.rho, along)
         if self.extrapolates:
             onward = ((at - trial) * (trial - state.u)).sum(1) <= 0
@@ -317,9 +318,12 @@ class _Spectral(Descent):
         return torch.isfinite(total) & (total <= enough + _rounding(worst))
 
 
-def _where(found: Sequence[Status | None], holds: Callable[[Status], bool]) -> Tensor:
+def _where(
+    found: Sequence[Status | None], holds: Callable[[Status], bool], device: torch.device
+) -> Tensor:
     """Of which samples' status that holds, `[B]`; not of those without one."""
-    return torch.tensor([status is not None and holds(status) for status in found])
+    holding = [status is not None and holds(status) for status in found]
+    return torch.tensor(holding, device=device)
 
 
 def _rounding(value: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from moreaugrad.curvature.krylov import RitzSpace
 from moreaugrad.penalties import Penalty
 from moreaugrad.penalties.base import prox_derivative
+from moreaugrad.score.inputs import lengths
 
 ROUNDINGS = 4
 """Roundings of D: a shorter step counts as zero."""
@@ -55,10 +56,10 @@ class QuadraticModel:
         for _ in range(STEPS):
             slope = pulls - self.twice * delta
             moved = self._step(delta, slope, lambda1)
-            length = self.steepest[:, 0] * (moved - delta).norm(dim=1)
+            length = self.steepest[:, 0] * lengths(moved - delta)
             # Also take a short step, because it sets entries exactly to zero.
             delta = torch.where(going[:, None], moved, delta)
-            rounding = ROUNDINGS * torch.finfo(moved.dtype).eps * moved.norm(dim=1)
+            rounding = ROUNDINGS * torch.finfo(moved.dtype).eps * lengths(moved)
             going = going & (length > self.accuracy.maximum(self.steepest[:, 0] * rounding))
             if not bool(going.any()):
                 break
@@ -75,8 +76,8 @@ class QuadraticModel:
         The length of a proximal gradient step, but at least the rounding of D. slope `[B, n]`: of
         the objective without the penalty.
         """
-        rounding = torch.finfo(delta.dtype).eps * delta.norm(dim=1)
-        step: Tensor = (self._step(delta, slope, lambda1) - delta).norm(dim=1)
+        rounding = torch.finfo(delta.dtype).eps * lengths(delta)
+        step = lengths(self._step(delta, slope, lambda1) - delta)
         return self.steepest[:, 0] * step.maximum(rounding)
 
     def _step(self, delta: Tensor, slope: Tensor, lambda1: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class QuadraticModel:
         derivative = prox_derivative(self.penalty, inner, tau)
         images = [space.coefficients(derivative(v)) for v in space.basis.unbind(1)]
         among = torch.stack(images, dim=2) / self.twice.double().cpu()[:, :, None]
-        system = torch.eye(space.size, dtype=torch.float64) - among @ space.small
+        system = torch.eye(space.size, dtype=torch.float64, device="cpu") - among @ space.small
         right = space.coefficients(ahead - at)
         w = torch.linalg.solve(system, right[:, :, None])[:, :, 0]
         yield ahead + derivative(space.combine(space.times(w))) / self.twice
@@ -106,7 +107,7 @@ class QuadraticModel:
         best, shortest = points[0], torch.full_like(lambda1, torch.inf)
         for point in points:
             slope = self._pulls(point) - self.twice * point
-            length = (self._step(point, slope, lambda1) - point).norm(dim=1)
+            length = lengths(self._step(point, slope, lambda1) - point)
             best = torch.where((length < shortest)[:, None], point, best)
             shortest = torch.minimum(length, shortest)
         return best

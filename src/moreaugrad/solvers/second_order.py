@@ -17,6 +17,7 @@ from torch import Tensor
 
 from moreaugrad.curvature.krylov import RitzSpace
 from moreaugrad.penalties import Penalty
+from moreaugrad.score.inputs import lengths
 from moreaugrad.score.noise import Noise
 from moreaugrad.solvers.quadratic import QuadraticModel
 from moreaugrad.solvers.solution import Solution, Status
@@ -116,7 +117,7 @@ class _Exploration:
     def __init__(self, problem: QuadraticProblem, tolerance: float, most: int) -> None:
         self.problem, self.tolerance, self.most = problem, tolerance, most
         self.penalised = problem.rule is not None or bool((problem.eta != 0).any())
-        self.length = problem.gradient.norm(dim=1)
+        self.length = lengths(problem.gradient)
         finite = torch.isfinite(self.length)
         self.g = torch.where(finite[:, None], problem.gradient, 0.0)
         self.alive = finite & (self.length > 0)
@@ -184,7 +185,7 @@ class _Exploration:
 
     def solution(self) -> QuadraticSolution:
         off = self.residual * self.length
-        off = torch.where(off == 0, off, off / self.delta.norm(dim=1))
+        off = torch.where(off == 0, off, off / lengths(self.delta))
         slope = self.g + self.image
         if self.problem.c1 is not None:
             off = off + self.top_error
@@ -291,7 +292,7 @@ class _Exploration:
         self.delta = torch.where(rows[:, None], delta, self.delta)
         self.image = torch.where(rows[:, None], image, self.image)
         slope = self.g + self.image - self.twice[:, None] * self.delta
-        off = slope.norm(dim=1)
+        off = lengths(slope)
         if self.penalised:
             off = self._model(self.g).residual(self.delta, slope, self.lambda1)
         self.residual = torch.where(rows, off / self.length, self.residual)

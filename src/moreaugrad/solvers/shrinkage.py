@@ -70,8 +70,8 @@ class Bands:
     @cached_property
     def _bases(self) -> list[Tensor]:
         found = [_cosines(size) for size in self.shape[1:]]
-        colours = torch.tensor(_COLOURS, dtype=torch.float64)
-        found = [colours if _coloured(self.shape) else torch.empty(0), *found]
+        colours = torch.tensor(_COLOURS, dtype=torch.float64, device="cpu")
+        found = [colours if _coloured(self.shape) else self.like.new_empty(0), *found]
         return [basis.to(self.like) for basis in found]
 
     def coefficients(self, maps: Tensor, inverse: bool = False) -> Tensor:
@@ -112,15 +112,16 @@ def _coloured(shape: tuple[int, ...]) -> bool:
 @lru_cache
 def _bands(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The band of each coefficient of images of that shape, `[n]`, and the size of each band."""
-    radius = torch.zeros(shape[1:], dtype=torch.float64)
+    radius = torch.zeros(shape[1:], dtype=torch.float64, device="cpu")
     for axis, size in enumerate(shape[1:]):
-        own = (torch.arange(size, dtype=torch.float64) / size).square()
+        own = torch.arange(size, dtype=torch.float64, device="cpu").div_(size).square()
         radius = radius + own.reshape([-1 if i == axis else 1 for i in range(radius.ndim)])
     ring = (radius / radius.ndim).sqrt().mul(RINGS).long().clamp_max(RINGS - 1)
     each = 1 if _coloured(shape) else shape[0]
-    band = torch.tensor(_merged((each * ring.flatten().bincount(minlength=RINGS)).tolist()))
-    parts = torch.arange(shape[0]) if _coloured(shape) else torch.zeros(shape[0])
-    found = band[ring] + (band[-1] + 1) * parts.long().reshape(-1, *[1] * ring.ndim)
+    counts = each * ring.flatten().bincount(minlength=RINGS)
+    band = ring.new_tensor(_merged(counts.tolist()))
+    parts = torch.arange(shape[0], device="cpu") * _coloured(shape)
+    found = band[ring] + (band[-1] + 1) * parts.reshape(-1, *[1] * ring.ndim)
     return found.flatten(), found.flatten().bincount()
 
 
@@ -139,7 +140,7 @@ def _merged(counts: list[int]) -> list[int]:
 @lru_cache
 def _cosines(size: int) -> Tensor:
     """The orthonormal cosine transform (DCT-II) of one axis, `[size, size]`."""
-    order = torch.arange(size, dtype=torch.float64)
+    order = torch.arange(size, dtype=torch.float64, device="cpu")
     found = (math.pi / size * order[:, None] * (order + 0.5)).cos() * math.sqrt(2 / size)
     found[0] /= math.sqrt(2)
     return found

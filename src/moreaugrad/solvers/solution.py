@@ -308,7 +308,7 @@ class Collector:
             self._status[row] = found[place] or Status.BUDGET_USED
         keep = [place for place, status in enumerate(found) if status is None]
         self._rows = [self._rows[place] for place in keep]
-        return torch.tensor(keep, dtype=torch.long)
+        return torch.tensor(keep, dtype=torch.long, device="cpu")
 
     def solution(self) -> Solution:
         return Solution(status=tuple(self._status), **self._store)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.centre import HALVES, Centre
+from moreaugrad.score.inputs import lengths
 from moreaugrad.score.noise import KEYS
 from moreaugrad.settings import expect
 from moreaugrad.solvers.active import Active, Found
@@ -123,7 +124,7 @@ class StochasticFixedPoint:
 
     def _chain(self, problem: MoreauProblem, y: Tensor) -> Stages:
         """The stages of one chain."""
-        out, means, rows = Collector(y), torch.zeros_like(y), torch.arange(len(y))
+        out, means, rows = Collector(y), torch.zeros_like(y), torch.arange(len(y), device="cpu")
         few = int(problem.score.counts[0]) <= FEW
         blocks = Blocks(y, MOST_OF_FEW if few else MOST)
         guard = StepGuard(y)
@@ -239,11 +240,11 @@ class StochasticFixedPoint:
         moved, y = tails.mean[:, 0], tails.mean[:, 1]
         ahead = through(moved)
         total = FEEDBACK * sequence_error(tails, through)
-        total = torch.hypot(total, DRIFT * (ahead - through(y)).norm(dim=1))
+        total = torch.hypot(total, DRIFT * lengths(ahead - through(y)))
         if shrunk is None:
             return total, moved
         y = shrunk(moved)
-        return torch.hypot(total, (mapped(y + shrunk.doubt) - ahead).norm(dim=1)), y
+        return torch.hypot(total, lengths(mapped(y + shrunk.doubt) - ahead)), y
 
     def _z_scores(self, state: Active, tails: Tails, shrunk: Shrinkage | None) -> Tensor:
         """z-scores of the maps' entries, `[B, n]`."""
@@ -262,10 +263,10 @@ class StochasticFixedPoint:
         mean = (y + other) / 2
         problem = self._begin(problem, mean).retuned(mean)
         u = problem.prox(mean, problem.rho)
-        length = u.norm(dim=1)
-        spread = torch.stack([s.error * s.values.norm(dim=1) for s in (one, two)])
-        expected = spread.square().sum(0).sqrt()
-        distance = (one.values - two.values).norm(dim=1)
+        length = lengths(u)
+        spread = torch.stack([s.error * lengths(s.values) for s in (one, two)])
+        expected = lengths(spread, 0)
+        distance = lengths(one.values - two.values)
         apart = distance > APART * expected
         expected = torch.where(apart, torch.maximum(distance, expected), expected)
         error = torch.where(expected == 0, expected, expected / (2 * length))
