@@ -183,7 +183,8 @@ def lengths(values: Tensor, dim: int = 1) -> Tensor:
     Squares are summed in double precision: those of a gradient of 1e-23, as a probability near 0 or
     1 has, are zero in single precision.
     """
-    found: Tensor = torch.linalg.vector_norm(values, dim=dim, dtype=torch.float64)
+    wide = torch.float32 if values.device.type == "mps" else torch.float64  # which it lacks
+    found: Tensor = torch.linalg.vector_norm(values, dim=dim, dtype=wide)
     return found.to(values)
 
 
