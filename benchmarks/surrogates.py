@@ -87,9 +87,7 @@ def run(context: Context) -> Result:
                 rows=rows,
             )
         ],
-        notes=[
-            "Far below the kink softplus itself is a subnormal number, which is slow on CPUs."
-        ],
+        notes=["Far below the kink softplus itself is a subnormal number, which is slow on CPUs."],
     )
 
 

@@ -183,6 +183,22 @@ class Trainer:
             yield
 
 
+def folded(module: nn.Module) -> bool:
+    """Whether batch normalisation has learnt scales, but the statistics that it begins with: those
+    of its network may have been folded into the weights."""
+    learnt = False
+    for part in module.modules():
+        if not isinstance(part, nn.modules.batchnorm._BatchNorm) or part.weight is None:
+            continue
+        mean, variance = part.running_mean, part.running_var
+        if mean is None or variance is None:
+            continue
+        if bool(mean.any()) or bool(((variance - 1).abs() > 1e-3).any()):
+            return False
+        learnt |= bool(((part.weight != 0) & (part.weight != 1)).any())
+    return learnt
+
+
 def _tally(found: Round) -> Tensor:
     figures = torch.stack(
         [getattr(found, name).detach().double().cpu().expand(len(found.loss)) for name in FIGURES]

@@ -37,7 +37,7 @@ from moreaugrad.runs.train.protocols import check_attention, check_fits, make_pr
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.settings import expect
 from moreaugrad.training import LOSSES
-from moreaugrad.training.loop import SCHEDULES, Piece, Trainer
+from moreaugrad.training.loop import SCHEDULES, Piece, Trainer, folded
 from moreaugrad.training.protocol import Protocol
 
 EVALUATED = 128
@@ -154,7 +154,7 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Observer) -> Pre
     examples, test = read(plan.data.split, plan.data.images), None
     check_attention(plan.protocol, first, examples)
     model, notes = _headed(model, examples, plan)
-    if not plan.freeze_statistics and _folded(model.module):
+    if not plan.freeze_statistics and folded(model.module):
         notes.append(
             f"the running statistics of {model.name} are those of a new network, but not its "
             "weights: if they were folded into these, train with --freeze-statistics"
@@ -186,21 +186,6 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Observer) -> Pre
     )  # fmt: skip
     len(prepared.loader)  # refuses too large a batch
     return prepared
-
-
-def _folded(module: nn.Module) -> bool:
-    """Whether batch normalisation has learnt scales, but the statistics that it begins with."""
-    learnt = False
-    for part in module.modules():
-        if not isinstance(part, nn.modules.batchnorm._BatchNorm) or part.weight is None:
-            continue
-        mean, variance = part.running_mean, part.running_var
-        if mean is None or variance is None:
-            continue
-        if bool(mean.any()) or bool(((variance - 1).abs() > 1e-3).any()):
-            return False
-        learnt |= bool(((part.weight != 0) & (part.weight != 1)).any())
-    return learnt
 
 
 def _shards(plan: TrainPlan, processes: int) -> int:
