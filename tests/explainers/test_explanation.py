@@ -32,6 +32,16 @@ def result() -> Explanation:
     return SmoothGrad(MODEL, samples=8).explain(X, 1)
 
 
+def test_it_keeps_its_inputs_when_the_callers_change() -> None:
+    x, target, mask = X.clone(), torch.tensor([0, 1, 2, 0]), torch.ones(4, 5, dtype=torch.bool)
+    found = SimpleGradient(MODEL).explain(x, target, mask=mask)
+    for given in (x, target, mask):
+        given.zero_()
+    assert torch.equal(found.inputs, X)
+    assert found.target.tolist() == [0, 1, 2, 0]
+    assert found.mask is None or bool(found.mask.all())
+
+
 PICKED: dict[str, tuple[object, list[int]]] = {
     "first": (0, [0]),
     "last": (-1, [3]),

@@ -55,7 +55,8 @@ class ExplainedBatch(Provenance):
 
     @classmethod
     def of(cls, maps: Solution, bound: BoundScore, several: bool, method: str) -> Self:
-        """Of flat maps. several: whether the inputs were given as a tuple."""
+        """Of flat maps. several: whether the inputs were given as a tuple. What the caller gave is
+        copied: it may be changed later."""
 
         def shaped(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
             return parts if several else parts[0]
@@ -63,14 +64,14 @@ class ExplainedBatch(Provenance):
         restore, z, mask = bound.layout.restore, maps.z_scores, bound.mask
         return cls(
             maps=shaped(restore(maps.values)),
-            inputs=shaped(restore(bound.origin)),
-            target=bound.target.classes,
+            inputs=shaped(restore(bound.origin.clone())),
+            target=bound.target.classes.clone(),
             position=bound.target.positions,
             prediction=bound.prediction,
             score=bound.clean,
             method=method,
             z_scores=None if z is None else shaped(restore(z)),
-            mask=None if mask is None else shaped(bound.layout.split(mask)),
+            mask=None if mask is None else shaped(bound.layout.split(mask.clone())),
             probabilities=bound.probabilities,
             labels=labels_of(bound.model),
             function=bound.target.function,
