@@ -221,6 +221,19 @@ def test_statistics_that_are_folded_into_weights_are_noted_and_may_be_kept(
     assert not torch.equal(found["1.weight"], before["1.weight"])
 
 
+def test_gradients_are_measured_of_as_many_images_as_are_learnt_from(
+    pictures: Path, tmp_path: Path
+) -> None:
+    data = TrainDataPlan(source=str(pictures), validation=0.2, test="test")
+    training, counts = TrainRun(plan(pictures, data=data, batch=4)), []
+    training.prepared.module.register_forward_pre_hook(
+        lambda module, given: counts.append((given[0].requires_grad, len(given[0])))
+    )
+    assert execute(training, tmp_path / "run").complete
+    assert max(count for learnt, count in counts if learnt) == 4
+    assert max(count for learnt, count in counts if not learnt) == 12
+
+
 def test_the_hinge_loss(pictures: Path, tmp_path: Path) -> None:
     fast = protocol("fast", "l1")
     hinge = trained(pictures, tmp_path / "hinge", loss="hinge", protocol=fast)

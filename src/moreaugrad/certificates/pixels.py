@@ -192,6 +192,7 @@ def check_votes(
 ) -> None:
     """Errors: ValueError where not even unanimous votes would reach the threshold. name: of the
     setting, for the message."""
+    expect(isinstance(samples, int), name, "a whole number", samples)
     unanimous = torch.full((1, pixels), samples)
     settings = {"sigma": 1.0, "threshold": threshold, "confidence": confidence}
     _, radius = vote_radii(unanimous, torch.zeros_like(unanimous), samples, **settings)

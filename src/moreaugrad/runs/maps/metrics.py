@@ -81,10 +81,10 @@ def make_metric(label: str, settings: Settings) -> RunMetric:
     return RunMetric(label=label, kind=kind, measure=measure, score=score, reduction=row.reduction)
 
 
-def check_metric(metric: RunMetric, bound: BoundScore, space: InputSpace) -> str:
+def check_metric(metric: RunMetric, zeros: Tensor, bound: BoundScore, space: InputSpace) -> str:
     """Why no map has a value, by the metric's settings; empty where maps have one. It is tried with
-    maps of zeros, which need no passes."""
-    zeros = torch.zeros_like(bound.layout.restore(bound.origin)[0])
+    maps of zeros, which need no passes. bound: at the network's input, where maps may be of a
+    layer."""
     try:
         if metric.kind == "model":
             metric.measure(bound, zeros, space)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from moreaugrad.data.dataset import Chosen
@@ -41,6 +42,7 @@ from moreaugrad.runs.plans.maps import OF_LABEL, method_name
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.texts import Texts
 from moreaugrad.score.forward import device_memory
+from moreaugrad.score.score import Score
 from moreaugrad.text.batches import check_method
 
 LARGE = 2**17
@@ -234,10 +236,15 @@ def _check_values(metrics: Sequence[RunMetric], methods: Sequence[Method], input
     records would say so of each map."""
     problems: dict[str, str] = {}
     for method in methods if metrics else ():
-        network = method.network
+        network, explainer = method.network, method.explainer
+        x = inputs.first(network)
         with network.model.sized():
-            bound = method.explainer.bind(inputs.first(network), method.target)
-        found = {m.label: check_metric(m, bound, network.space) for m in metrics}
+            bound = explainer.bind(x, method.target)
+            zeros = torch.zeros_like(bound.layout.restore(bound.origin)[0])
+            if explainer.layer is not None:
+                score = Score(explainer.forward_func, task=explainer.task, check=False)
+                bound = score.bind(x, method.target)
+        found = {m.label: check_metric(m, zeros, bound, network.space) for m in metrics}
         problems = {label: why for label, why in found.items() if why}
         if not problems:
             return

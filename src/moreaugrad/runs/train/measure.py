@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -77,20 +77,18 @@ def measure(prepared: PreparedTrain, examples: Examples) -> Record:
     count = 0
     for whole in prepared.pieces(prepared.evaluated(examples)):
         chosen = spread(found.count, len(whole.y), prepared.plan.measured, len(examples))
-        piece = _some(whole, chosen)
         found.add(whole)
-        if not len(piece.y):
-            continue
-        indices.append(gini(_gradient(prepared, piece)))
-        for name, attack in attacks.items():
-            moved = attack(
-                prepared.module, piece.x, piece.y,
-                loss=LOSSES[prepared.plan.loss], attention=piece.attention, ids=piece.ids,
-            )  # fmt: skip
-            with torch.no_grad():
-                output = forward(prepared.module, moved)
-            right[name] += int((output.argmax(1) == piece.y).sum())
-        count += len(piece.y)
+        for piece in _learnable(prepared, whole, chosen):
+            indices.append(gini(_gradient(prepared, piece)))
+            for name, attack in attacks.items():
+                moved = attack(
+                    prepared.module, piece.x, piece.y,
+                    loss=LOSSES[prepared.plan.loss], attention=piece.attention, ids=piece.ids,
+                )  # fmt: skip
+                with torch.no_grad():
+                    output = forward(prepared.module, moved)
+                right[name] += int((output.argmax(1) == piece.y).sum())
+            count += len(piece.y)
     values = torch.cat(indices).double()
     defined = int((~values.isnan()).sum())
     return {
@@ -107,12 +105,16 @@ def spread(start: int, length: int, wanted: int, total: int) -> Tensor:
     return places.div(total, rounding_mode="floor").diff() > 0
 
 
-def _some(piece: Piece, chosen: Tensor) -> Piece:
-    attention, rows = piece.attention, chosen.to(piece.y.device)
-    return Piece(
-        number=piece.number, x=piece.x[rows], y=piece.y[rows], ids=piece.ids[chosen],
-        attention=None if attention is None else attention[rows],
-    )  # fmt: skip
+def _learnable(prepared: PreparedTrain, piece: Piece, chosen: Tensor) -> Iterator[Piece]:
+    """The chosen samples, as many at once as are learnt from: their gradients fit into memory."""
+    most = -(-prepared.plan.batch // (prepared.plan.shards or 1))
+    for places in torch.split(chosen.nonzero()[:, 0], most):
+        attention, rows = piece.attention, places.to(piece.y.device)
+        if len(rows):
+            yield Piece(
+                number=piece.number, x=piece.x[rows], y=piece.y[rows], ids=piece.ids[places],
+                attention=None if attention is None else attention[rows],
+            )  # fmt: skip
 
 
 def _gradient(prepared: PreparedTrain, piece: Piece) -> Tensor:
