@@ -349,6 +349,10 @@ def test_labels_and_labelled_parts(images: Path, tmp_path: Path) -> None:
         ({"metrics": {"few": {"metric": "top-k", "ratio": 2}}}, "few: ratio: expected"),
         ({"metrics": {"aopc": {"steps": 0}}}, "aopc: steps: expected at least 1"),
         ({"metrics": {"soft-stability": {"top": 0.0}}}, "soft-stability: top: expected"),
+        (
+            {"metrics": {"aopc": {}}, "methods": {"simple-gradient": {"layer": "2"}}},
+            "aopc: maps: expected one for each input of shape",
+        ),
         ({"methods": {"a/b": {"method": "relex"}}}, "expected a label"),
         ({"data": {"images": 0}}, "images: expected at least 1"),
         ({"data": {"layout": "imagenet"}}, "in the layout of imagenet"),
