@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -49,8 +50,9 @@ class Row:
 
     @classmethod
     def of(cls, name: str, part: Any) -> Self:
-        """The row of a user's class or function."""
-        return cls(name, (inspect.getdoc(part) or "").partition("\n")[0])
+        """The row of a user's class or function, with its documentation's first sentence."""
+        paragraph = " ".join((inspect.getdoc(part) or "").partition("\n\n")[0].split())
+        return cls(name, re.split(r"(?<=\.) ", paragraph)[0])
 
     def load(self) -> Any:
         """The class or function."""

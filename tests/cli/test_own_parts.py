@@ -198,6 +198,7 @@ def test_a_penalty_in_a_method_by_command(command, own, method, setting):
 def test_a_row_says_what_is_known_of_it(own):
     row = mg.METHODS["own:Scaled"]
     assert row.summary == "The gradient times a number."
+    assert mg.METHODS["captum:Occlusion"].summary.endswith("the difference in output.")
     assert row.defaults() == mg.METHODS["simple-gradient"].defaults() | {"factor": 2.0}
     assert mg.penalties.PENALTIES["own:Euclidean"].needs() == ("weight",)
     kinds = {name: mg.metrics.METRICS[f"own:{name}"].kind
