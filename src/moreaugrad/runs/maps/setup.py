@@ -241,7 +241,7 @@ def _check_values(metrics: Sequence[RunMetric], methods: Sequence[Method], input
         with network.model.sized():
             bound = explainer.bind(x, method.target)
             zeros = torch.zeros_like(bound.layout.restore(bound.origin)[0])
-            if explainer.layer is not None:
+            if explainer.layer is not None and any(m.kind == "model" for m in metrics):
                 score = Score(explainer.forward_func, task=explainer.task, check=False)
                 bound = score.bind(x, method.target)
         found = {m.label: check_metric(m, zeros, bound, network.space) for m in metrics}
