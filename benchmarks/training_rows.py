@@ -209,7 +209,7 @@ STUDIES = {
             _row("published harmonisation", "fast", "published-harmonisation", 0.5),
             _row("squared L2", "fast", "squared-l2", 0.5),
             _row("squared L2", "fast", "squared-l2", 0.1),
-            _row("L1", "fast", "l1", 0.01),
+            _row("L1", "fast", "l1", 0.002),
         ),
     ),
     "cells": Study(
