@@ -63,13 +63,14 @@ class SanityRun(Run[SanityPlan]):
         chosen, self.x = self._read()
         self.ids = [one.index for one in chosen]
         self.target = self.inputs.targets(chosen, target, network)
-        known = dict(network.model.module.named_modules())
+        # The whole network has no name, and is one block where it is a single layer.
+        known = [name for name, _ in network.model.module.named_modules() if name]
         blocks = plan.blocks or layers(network.model.module, self.x[:1])
         data: Any = self.inputs.plan  # of the plan's own class
         plan = replace(
             plan, data=data, target=target, settings={}, metrics=given,
             methods={method.label: method.settings for method in methods},
-            blocks=tuple(choose("blocks", name, known) for name in blocks),
+            blocks=tuple(choose("blocks", name, known) if name else name for name in blocks),
             model=network.resolved(plan.model), compute=network.compute,
         )  # fmt: skip
         self.units = {
