@@ -34,6 +34,20 @@ TITLES = {
     "cells": "Gradients and attention maps, on synthetic cells",
     "gaze": "Gradients and the gaze of people, on birds",
 }
+COMPARED: dict[str, tuple[tuple[str, str], ...]] = {
+    "cells": (),
+    "gaze": (
+        ("fast-harmonisation-0.1", "plain"),
+        ("fast-harmonisation-0.5", "plain"),
+        ("fast-published-harmonisation-0.5", "plain"),
+        ("fast-l1-0.002", "plain"),
+        ("fast-harmonisation-0.1", "fast-squared-l2-0.1"),
+        ("fast-harmonisation-0.5", "fast-squared-l2-0.5"),
+        ("fast-harmonisation-0.5", "fast-l1-0.002"),
+        ("fast-published-harmonisation-0.5", "fast-l1-0.002"),
+    ),
+}
+"""Pairs of rows that are compared seed by seed."""
 PUBLISHED = {
     "harmonisation, top 5 %": ("", 35.07, 38.74, 42.63, 50.62),
     "harmonisation, top 10 %": ("", 42.99, 45.60, 47.06, 52.60),
@@ -75,6 +89,8 @@ def run(context: Context, study: str) -> Result:
             ),
         ),
     )  # fmt: skip
+    known = [pair for pair in COMPARED[study] if set(pair) <= found.runs.keys()]
+    differences = [_differences(found, known)] if known else []
     return Result(
         title=TITLES[study],
         settings={"samples": found.plan.data.images, "metrics": metrics},
@@ -86,8 +102,37 @@ def run(context: Context, study: str) -> Result:
             }
             for row in found.rows
         },
-        tables=[_ours(found, metrics), _published()],
+        tables=[_ours(found, metrics), _published(), *differences],
         notes=[MAPS[study], EPSILONS],
+    )
+
+
+def _differences(found: Judged, pairs: Sequence[tuple[str, str]]) -> Table:
+    """Of networks of the same seed."""
+    ratio = TOPS["top 5 %"]
+
+    def numbers(stem: str) -> dict[int, tuple[float, float]]:
+        return {
+            seed: (
+                100 * mean(clean(one), f"gaze-overlap-{ratio:g}", keep=filled),
+                found.accuracy[stem][seed],
+            )
+            for seed, one in found.runs[stem].items()
+        }
+
+    names = {row.stem: f"{row.label} {row.described}".strip() for row in found.rows}
+    rows = []
+    for one, other in pairs:
+        own, reference = numbers(one), numbers(other)
+        gaps = [
+            [own[seed][place] - reference[seed][place] for seed in own if seed in reference]
+            for place in range(2)
+        ]
+        rows.append([names[one], names[other], *(interval(gap, 1) for gap in gaps)])
+    return Table(
+        caption="Differences of networks of the same seed, each with its own 95 % interval.",
+        header=["penalty", "minus", "top 5 %", "accuracy"],
+        rows=rows,
     )
 
 

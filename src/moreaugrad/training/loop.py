@@ -22,8 +22,6 @@ from moreaugrad.training.rounds import Round
 Total = Callable[[Sequence[Tensor]], Tensor]
 """The sum over all pieces of all processes, from the tensors of this process's pieces."""
 
-NORMALISATION = nn.modules.batchnorm._NormBase
-"""Layers that may have running statistics."""
 FIGURES = ("loss", "h", "norm", "gap")
 """Of a round, `[B]` each; NaN where a protocol does not define one."""
 
@@ -77,7 +75,8 @@ class Trainer:
         self.loss, self.seed, self.pieces, self.amp = loss, seed, pieces, amp
         self.total, self._device = total, next(model.parameters()).device
         self._ddp = model if isinstance(model, DistributedDataParallel) else None
-        normalising = [part for part in model.modules() if isinstance(part, NORMALISATION)]
+        kind = nn.modules.batchnorm._NormBase  # what may have running statistics
+        normalising = [part for part in model.modules() if isinstance(part, kind)]
         self._frozen = normalising if freeze_statistics else []
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         buffers = list(model.buffers()) if pieces > 1 else []

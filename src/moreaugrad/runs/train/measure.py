@@ -78,7 +78,7 @@ def measure(prepared: PreparedTrain, examples: Examples) -> Record:
     for whole in prepared.pieces(prepared.evaluated(examples)):
         chosen = spread(found.count, len(whole.y), prepared.plan.measured, len(examples))
         found.add(whole)
-        for piece in _learnable(prepared, whole, chosen):
+        for piece in _in_batches(prepared, whole, chosen):
             indices.append(gini(_gradient(prepared, piece)))
             for name, attack in attacks.items():
                 moved = attack(
@@ -105,7 +105,7 @@ def spread(start: int, length: int, wanted: int, total: int) -> Tensor:
     return places.div(total, rounding_mode="floor").diff() > 0
 
 
-def _learnable(prepared: PreparedTrain, piece: Piece, chosen: Tensor) -> Iterator[Piece]:
+def _in_batches(prepared: PreparedTrain, piece: Piece, chosen: Tensor) -> Iterator[Piece]:
     """The chosen samples, as many at once as are learnt from: their gradients fit into memory."""
     most = -(-prepared.plan.batch // (prepared.plan.shards or 1))
     for places in torch.split(chosen.nonzero()[:, 0], most):
