@@ -66,6 +66,26 @@ def test_the_blocks_of_a_mode_change_and_no_others(mode: str) -> None:
         assert changed(copies[0], copies[1]) == {"2"}  # what was drawn stays
 
 
+def test_the_block_of_a_weight_of_the_model_itself_is_that_weight_alone() -> None:
+    class WithPlaces(nn.Module):
+        """As vision transformers, whose tokens' places are a weight next to their blocks."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.places = nn.Parameter(torch.randn(3, 16, 16))
+            self.body = smooth().module
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.body(x + self.places)
+            return found
+
+    seen = Seen()
+    found = randomisation(WithPlaces(), seen, X, mode="independent", seeds=(0,))
+    clean, *copies = seen.weights
+    assert found.blocks == ("body.6", "body.2", "body.0", "")
+    assert [changed(clean, copy) for copy in copies] == [{name} for name in found.blocks]
+
+
 def test_the_model_and_the_generators_stay_as_they_are(untouched_generators: Untouched) -> None:
     model = normalised().module
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -253,14 +253,18 @@ def test_an_interruption_is_reported_and_goes_on(
     assert tree(out) == tree(plain)
 
 
-def test_two_processes_end_in_the_same_bytes(data: Path, plain: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+def test_two_processes_end_in_the_same_bytes_and_give_a_note_once(
+    data: Path, plain: Path, tmp_path: Path
+) -> None:
+    out, config = tmp_path / "run", tmp_path / "plan.toml"
+    config.write_text(f'[data]\nsource = "{data.as_posix()}"\n', encoding="utf-8")
     started = process(
         ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(),
-         "-m", "moreaugrad", *command(data, out)]
+         "-m", "moreaugrad", *command(data, out), "--config", str(config)]
     )  # fmt: skip
-    told = started.communicate(timeout=300)
-    assert started.returncode == 0, told
+    _, errors = started.communicate(timeout=300)
+    assert started.returncode == 0, errors
+    assert errors.count("outside of its folder") == 1
     assert tree(out) == tree(plain)
 
 

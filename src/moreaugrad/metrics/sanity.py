@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -77,7 +77,8 @@ def randomisation(
     make: returns the explainer of a model. mode: "cascading" or "independent". blocks: names of
     modules, the nearest to the output first; by default all that have weights of their own, in the
     reverse order of the forward pass. similarities: functions of the maps of the model and of a
-    copy. calibration: inputs from which the copies' batch normalisation takes its statistics;
+    copy. A block inside another one that is named too is randomised in its own turn alone.
+    calibration: inputs from which the copies' batch normalisation takes its statistics;
     without them the statistics are 0 and 1. The model itself is not changed.
 
     Source: Adebayo et al. (2018), arXiv 1810.03292.
@@ -127,8 +128,10 @@ def layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     return tuple(reversed(called))
 
 
-def redraw(module: nn.Module, seed: int, number: int) -> None:
-    """Initialises all weights of a module as torch's layers do.
+def redraw(
+    module: nn.Module, seed: int, number: int, apart: Collection[nn.Module] = ()
+) -> None:
+    """Initialises all weights of a module, but not those inside `apart`, as torch's layers do.
 
     Linear and convolution: uniform within 1/sqrt(fan-in). Normalisation: weight 1, bias 0, running
     mean 0 and variance 1. Embedding: standard normal. Weights of other modules: normal, with their
@@ -138,8 +141,11 @@ def redraw(module: nn.Module, seed: int, number: int) -> None:
     source = torch.Generator().manual_seed(
         int(generator(seed, number, Stream.WEIGHTS, 0).integers(2**63))
     )
+    kept = {part for block in apart for part in block.modules()}
     with torch.no_grad():
         for part in module.modules():
+            if part in kept:
+                continue
             for name, weight in part.named_parameters(recurse=False):
                 if isinstance(part, NORMALISATION):
                     weight.fill_(1.0 if name == "weight" else 0.0)
@@ -169,7 +175,9 @@ def _copies(model: nn.Module, names: Sequence[str], seed: int, mode: str) -> Ite
     for number, name in enumerate(names):
         if mode == INDEPENDENT:
             changed = copy.deepcopy(model)
-        redraw(_weights(changed, name), seed, number)
+        block = _weights(changed, name)
+        others = {_weights(changed, other) for other in names} - {block}
+        redraw(block, seed, number, others & set(block.modules()))
         yield changed
 
 

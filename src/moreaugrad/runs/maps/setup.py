@@ -249,7 +249,8 @@ def _check_values(metrics: Sequence[RunMetric], methods: Sequence[Method], input
         if not problems:
             return
         metrics = [metric for metric in metrics if metric.label in problems]
-    for label, why in problems.items():
+    if problems:
+        label, why = next(iter(problems.items()))
         raise ValueError(f"{label}: {why}")
 
 
