@@ -128,9 +128,7 @@ def layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     return tuple(reversed(called))
 
 
-def redraw(
-    module: nn.Module, seed: int, number: int, apart: Collection[nn.Module] = ()
-) -> None:
+def redraw(module: nn.Module, seed: int, number: int, apart: Collection[nn.Module] = ()) -> None:
     """Initialises all weights of a module, but not those inside `apart`, as torch's layers do.
 
     Linear and convolution: uniform within 1/sqrt(fan-in). Normalisation: weight 1, bias 0, running
