@@ -241,7 +241,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "step": ("top-k", {"step": 0.0}, "step: expected a number > 0"),
     "start": ("top-k", {"start": "ball"}, "start: expected one of input, sphere"),
     "centre's start": ("mass-centre", {"start": "input"}, "start: expected 'sphere'"),
-    "share": ("top-k", {"share": 1.0}, "share: expected a number between 0 and 1"),
+    "ratio": ("top-k", {"ratio": 1.0}, "ratio: expected a number between 0 and 1"),
     "count": ("top-k", {"count": 0}, "count: expected at least 1"),
     "per": ("top-k", {"per": "channel"}, "per: expected one of element, pixel"),
     "metric": (

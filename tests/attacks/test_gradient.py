@@ -230,7 +230,7 @@ def test_k_of_the_whole_support_is_refused() -> None:
     assert bool(((explainer.explain(x).maps != 0).sum(1) == 3).all())
     found = TopKAttack(explainer, epsilon=0.5, count=3).attack(x)
     assert found.status == (AttackStatus.FLAT_OBJECTIVE,) * 2
-    assert "share" in found.problems()[0]
+    assert "ratio" in found.problems()[0]
     assert TopKAttack(explainer, epsilon=0.5, count=2).attack(x).ok
     assert TopKAttack(explainer, epsilon=0.5).attack(x).ok
 

@@ -176,7 +176,7 @@ def test_the_worst_iterate_of_the_metric_is_kept() -> None:
     [
         ("top-k", {}, "top-k", {}, True),
         ("top-k", {}, "top-k", {"ratio": 0.04, "nonzero": False}, False),
-        ("top-k", {"share": 0.1, "per": "pixel"}, "top-k", {"ratio": 0.1, "reduction": "abs-sum"},
+        ("top-k", {"ratio": 0.1, "per": "pixel"}, "top-k", {"ratio": 0.1, "reduction": "abs-sum"},
          True),
         ("top-k", {}, "ssim", {}, False),
         ("published-top-k", {}, "top-k", {"nonzero": False}, True),

@@ -25,7 +25,7 @@ def kept(goal: Goal) -> list[int]:
     [
         (row(-5, 1, 4, 2, 3), {}, [0, 2]),
         (row(-5, 0, 4, 0, 3), {}, [0]),  # of 3 entries, not of 5
-        (row(-5, 0, 4, 0, 3), {"share": 0.7}, [0, 2]),
+        (row(-5, 0, 4, 0, 3), {"ratio": 0.7}, [0, 2]),
         (row(0, 0, 4, 0, 0), {}, [2]),  # at least one
         (row(-5, 0, 4, 0, 3), {"of_all": True}, [0, 2]),
         (row(-5, 0, 0, 0, 0), {"of_all": True}, [0, 1]),  # zeros too, as released
@@ -48,9 +48,9 @@ def test_pixels_hold_all_of_their_channels() -> None:
     clean = torch.zeros(1, 2, 3, 4, dtype=torch.float64)
     clean[0, 0, 0, 0], clean[0, 1, 0, 0] = 3, -3  # 6 together
     clean[0, 0, 1, 1], clean[0, 0, 2, 2] = 5, 4
-    goal = top_k(clean.flatten(1), PICTURE, share=0.34, per="pixel")
+    goal = top_k(clean.flatten(1), PICTURE, ratio=0.34, per="pixel")
     assert kept(goal) == [0, 12]
-    assert kept(top_k(clean.flatten(1), PICTURE, share=0.34)) == [5]
+    assert kept(top_k(clean.flatten(1), PICTURE, ratio=0.34)) == [5]
 
 
 def test_mass_centre() -> None:

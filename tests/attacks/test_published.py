@@ -91,7 +91,7 @@ def test_the_last_iterate_is_left_out() -> None:
 def test_moreau_maps_are_replaced_by_the_gradient_at_their_displacement() -> None:
     model, x = smooth(), normal(3, 12, seed=3)
     explainer = SparseMoreauGrad(model, rho=0.1, sigma=0.0, eta=0.1, tolerance=1e-9)
-    found = PublishedTopKAttack(explainer, epsilon=0.5, steps=2, share=0.2).attack(x)
+    found = PublishedTopKAttack(explainer, epsilon=0.5, steps=2, ratio=0.2).attack(x)
     maps = found.clean.maps
     at = (x - 0.1 * maps).requires_grad_()
     target = found.clean.target

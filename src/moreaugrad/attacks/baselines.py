@@ -159,7 +159,7 @@ def _unit(rows: Tensor) -> Tensor:
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PublishedTopKAttack(Attack):
     """x <- project(x - step epsilon sign(grad D)), `steps` times; D as in `TopKAttack`, but k is
-    `share` of all entries.
+    `ratio` of all entries.
 
     >>> explainer = mg.SparseMoreauGrad(model, sigma=0)
     >>> result = mg.attacks.PublishedTopKAttack(explainer, epsilon=0.5, steps=2).attack(x)
@@ -184,7 +184,7 @@ class PublishedTopKAttack(Attack):
     """Number of steps; the result of the last one is not evaluated."""
     step: float = 0.01
     """Fraction of epsilon that each entry moves by."""
-    share: float = 0.4
+    ratio: float = 0.4
     """k as a fraction of all entries."""
     labels: Tensor | None = None
     """The labels of the data set, `[B]`, which must be predicted; None requires the clean
@@ -200,7 +200,7 @@ class PublishedTopKAttack(Attack):
         super().__post_init__()
         expect(self.steps >= 1, "steps", "at least 1", self.steps)
         expect(self.draws >= 1, "draws", "at least 1", self.draws)
-        expect(0 < self.share < 1, "share", "a number between 0 and 1", self.share)
+        expect(0 < self.ratio < 1, "ratio", "a number between 0 and 1", self.ratio)
         seen = self.source or self.explainer
         if not (seen.derivatives or isinstance(seen, ENVELOPES)):
             raise ValueError(
@@ -214,11 +214,11 @@ class PublishedTopKAttack(Attack):
         return choices + self.steps * (seen.map_budget() + 2 * seen._draws() + 1)
 
     def _goal(self, clean: Tensor, bound: BoundScore) -> Goal:
-        return top_k(clean, bound.layout, share=self.share, of_all=True)
+        return top_k(clean, bound.layout, ratio=self.ratio, of_all=True)
 
     @classmethod
     def aimed_at(cls, settings: Mapping[str, Any]) -> Aim:
-        return Aim("top-k", {"ratio": settings["share"], "nonzero": False})
+        return Aim("top-k", {"ratio": settings["ratio"], "nonzero": False})
 
     def _label(self, bound: BoundScore) -> Tensor:
         if self.labels is None:

@@ -220,7 +220,7 @@ class TopKAttack(DescentAttack):
     Source: Ghorbani et al. (2019); Levine et al. (2019); Zhang and Farnia (2023), appendix B.2.
     """
 
-    share: float = 0.4
+    ratio: float = 0.4
     """k as a fraction of the clean map's entries that are not zero."""
     count: int | None = None
     """k itself instead; where it covers all of these entries, an attack by gradients ends with the
@@ -233,16 +233,16 @@ class TopKAttack(DescentAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         choose("per", self.per, PER)
-        expect(0 < self.share < 1, "share", "a number between 0 and 1", self.share)
+        expect(0 < self.ratio < 1, "ratio", "a number between 0 and 1", self.ratio)
         expect(self.count is None or self.count >= 1, "count", "at least 1", self.count)
 
     def _goal(self, clean: Tensor, bound: BoundScore) -> Goal:
-        return top_k(clean, bound.layout, share=self.share, count=self.count, per=self.per)
+        return top_k(clean, bound.layout, ratio=self.ratio, count=self.count, per=self.per)
 
     @classmethod
     def aimed_at(cls, settings: Mapping[str, Any]) -> Aim:
         reduction = AS_IS if settings["per"] == PER[0] else "abs-sum"
-        number = {"ratio": settings["share"], "count": settings.get("count")}
+        number = {"ratio": settings["ratio"], "count": settings.get("count")}
         return Aim("top-k", {**number, "reduction": reduction})
 
 

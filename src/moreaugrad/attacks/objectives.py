@@ -117,14 +117,14 @@ def top_k(
     clean: Tensor,
     layout: Layout,
     *,
-    share: float = 0.4,
+    ratio: float = 0.4,
     count: int | None = None,
     per: str = "element",
     of_all: bool = False,
 ) -> WeightedFraction:
     """D = sum over K of |A_i| / sum |A_i|, K the k largest entries of |clean| that are not zero.
 
-    k is `count`, or the fraction `share` of the clean map's non-zero entries, rounded down, and at
+    k is `count`, or the fraction `ratio` of the clean map's non-zero entries, rounded down, and at
     least 1. per "pixel": entries are sums over the first axis (channels) of each input, and K holds
     whole pixels. of_all: as published, the fraction of all entries; K may then hold zeros.
     Source: Ghorbani et al. (2019); Zhang and Farnia (2023), equation (7).
@@ -136,7 +136,7 @@ def top_k(
     size = torch.full_like(support[:, 0], magnitude.shape[1], dtype=torch.long)
     base = size if of_all else support.sum(1)
     # With the slack, 0.29 * 100 is not rounded down to 28.
-    wanted = (share * base.double() + 1e-9).floor().long() if count is None else 0 * size + count
+    wanted = (ratio * base.double() + 1e-9).floor().long() if count is None else 0 * size + count
     # Sorting is stable: of equal entries the first come first.
     order = magnitude.argsort(dim=1, descending=True, stable=True)
     ranks = torch.empty_like(order).scatter_(

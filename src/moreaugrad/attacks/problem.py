@@ -48,7 +48,7 @@ class AttackStatus(StatusEnum):
     FLAT_OBJECTIVE = (
         "flat objective",
         "failed: to first order, no change of the map changes the objective",
-        "with count, give share instead; otherwise attack a map with more entries that are not 0",
+        "with count, give ratio instead; otherwise attack a map with more entries that are not 0",
     )
     NO_FEASIBLE_STEP = (
         "no feasible step",

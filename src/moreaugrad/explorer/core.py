@@ -52,7 +52,7 @@ USUAL: Mapping[str, Any] = {TEXTS: {"method": "group-sparse-moreaugrad", "sparsi
 """Where pages of other inputs than images begin."""
 STEPS = 24
 """Of the deletion and insertion curves."""
-ATTACK: Mapping[str, Any] = {"norm": "linf", "units": "pixel", "steps": 8, "share": 0.1}
+ATTACK: Mapping[str, Any] = {"norm": "linf", "units": "pixel", "steps": 8, "ratio": 0.1}
 CURVES = {"deletion": (deletion_curve, MEAN), "insertion": (insertion_curve, BLUR)}
 ACTIONS = ("info", "open", "explain", "edit", "curves", "arrays", "attack")
 """The first three are of every kind of input, the others of images."""
