@@ -1,4 +1,4 @@
-"""A run of many images: speed and memory from its beginning to its end, kills, and two commands."""
+"""Runs of many images: speed and memory from its beginning to its end, kills, and two commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from benchmarks.command import on_cifar, started
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 
-IMAGES, QUICK = 10_000, 256
+CASES = {"simple-gradient": 50_000, "smoothgrad": 2_000}
+"""How many images of the training set, by method."""
+QUICK = 256
+BLOCK = 64
 PARTS = 3
 EVERY = 0.1
 """Seconds between two looks."""
@@ -31,64 +34,95 @@ class Look:
 
 
 def run(context: Context) -> Result:
-    images = QUICK if context.quick else IMAGES
-    block = 16 if context.quick else 64
+    found = [_measured(method, images, context) for method, images in CASES.items()]
+    return Result(
+        title="Runs of many images",
+        settings={"images": {one.method: one.images for one in found}, "block": BLOCK},
+        figures={
+            one.method: {
+                "images_per_second": [row[2] for row in one.rows],
+                "memory": [row[3] for row in one.rows], "kills": one.kills,
+                "same_after_kills": one.killed, "same_by_two_commands": one.shared,
+                "seconds": one.seconds, "seconds_of_two_commands": one.seconds_of_two,
+            }
+            for one in found
+        },
+        tables=[
+            Table(
+                caption="Maps of CIFAR-10 by a ResNet-20, one command on one thread.",
+                header=["", "part", "images a second", "resident memory at its end, MiB"],
+                rows=[row for one in found for row in one.rows],
+            ),
+            Table(
+                caption="The same run, killed (SIGKILL) twice and started again, and by two "
+                "commands on one folder: whether all files are the same.",
+                header=[
+                    "", "units", "killed after", "same after kills", "same by two commands",
+                    "seconds of the maps", "seconds of two commands, with loading",
+                ],
+                rows=[
+                    [
+                        one.method, one.units, " and ".join(map(str, one.kills)),
+                        "yes" if one.killed else "NO", "yes" if one.shared else "NO",
+                        one.seconds, one.seconds_of_two,
+                    ]
+                    for one in found
+                ],
+            ),
+        ],
+        notes=["images a second: of the maps, after all images have been read and classified"],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """A method's runs. rows: of thirds of the run."""
+
+    method: str
+    images: int
+    units: int
+    kills: list[int]
+    rows: list[list[object]]
+    killed: bool
+    shared: bool
+    seconds: float
+    seconds_of_two: float
+
+
+def _measured(method: str, images: int, context: Context) -> _Case:
+    images, block = (QUICK, QUICK // 16) if context.quick else (images, BLOCK)
     units = -(-images // block)
+    kills = [units * part // PARTS for part in range(1, PARTS)]
     with tempfile.TemporaryDirectory() as name:
         out = Path(name).resolve() / "out"  # one name: configurations hold paths
-        command = on_cifar(out, "simple-gradient", split="train", images=images, block=block)
-        looks = _watched(started(*command), out, units)
+        command = on_cifar(out, method, split="train", images=images, block=block)
+        maps = out / "methods" / method
+        looks = _watched(started(*command), maps, units)
         expected = _kept(out)
-        kills = [units * part // PARTS for part in range(1, PARTS)]
         for number in kills:
-            _watched(started(*command), out, number, kill=True)
-        _watched(started(*command), out, units)
+            _watched(started(*command), maps, number, kill=True)
+        _watched(started(*command), maps, units)
         killed = _kept(out) == expected
         began = time.perf_counter()
         both = [started(*command) for _ in range(2)]
         codes = [process.wait() for process in both]
-        shared = _kept(out) == expected and codes == [0, 0]
         took = time.perf_counter() - began
-    rows = _thirds(looks, units, block)
-    return Result(
-        title="A run of many images",
-        settings={"images": images, "block": block, "kills": kills},
-        figures={
-            "images_per_second": [row[1] for row in rows],
-            "memory": [row[2] for row in rows],
-            "same_after_kills": killed, "same_by_two_commands": shared,
-            "seconds": looks[-1].at - looks[0].at, "seconds_of_two_commands": took,
-        },
-        tables=[
-            Table(
-                caption="Simple gradients of CIFAR-10 by a ResNet-20, one command on one thread.",
-                header=["part of the run", "images a second", "resident memory at its end, MiB"],
-                rows=rows,
-            )
-        ],
-        notes=[
-            (
-                f"killed (SIGKILL) after {' and '.join(map(str, kills))} of {units} units of maps "
-                f"and started again: the files are {'the same' if killed else 'OTHERS'}"
-            ),
-            (
-                f"by two commands on one folder in {took:.0f} s, with loading: the files are "
-                f"{'the same' if shared else 'OTHERS'}"
-            ),
-            "images a second: of the maps, after all images have been read and classified",
-        ],
+        shared = _kept(out) == expected and codes == [0, 0]
+    rows = [[method, *row] for row in _thirds(looks, units, block)]
+    return _Case(
+        method=method, images=images, units=units, kills=kills, rows=rows, killed=killed,
+        shared=shared, seconds=looks[-1].at - looks[0].at, seconds_of_two=took,
     )  # fmt: skip
 
 
 def _watched(
-    process: subprocess.Popen[bytes], out: Path, units: int, *, kill: bool = False
+    process: subprocess.Popen[bytes], maps: Path, units: int, *, kill: bool = False
 ) -> list[Look]:
     """Looks at a command from its first unit of maps on to its end, or to its death after so many
     units. Errors: RuntimeError for a command that ends otherwise."""
     looks: list[Look] = []
-    folder = out / "methods" / "simple-gradient"
     while process.poll() is None:
-        done = sum(1 for _ in folder.glob("*.sha256")) if folder.is_dir() else 0
+        done = sum(1 for _ in maps.glob("*.sha256")) if maps.is_dir() else 0
         if done and (not looks or done > looks[-1].units):
             with suppress(RuntimeError):  # it has ended at this moment
                 looks.append(Look(time.perf_counter(), done, machine.resident_mib(process.pid)))
