@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from moreaugrad import CASO, SmoothCAFO, SmoothCASO, Status
 from moreaugrad.explainers.caso_error import OtherRounding
-from moreaugrad.score.targets import reduced_precision
+from moreaugrad.score.precision import reduced_precision
 from moreaugrad.solvers.blocks import block_error, paired_blocks, student_factor
 from toys import network, normal
 

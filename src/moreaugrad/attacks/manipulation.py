@@ -17,7 +17,7 @@ from moreaugrad.curvature.second_derivatives import softplus_surrogate
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.hooks import as_module
-from moreaugrad.score.targets import log_sigmoid, log_softmax
+from moreaugrad.score.precision import log_sigmoid, log_softmax
 from moreaugrad.settings import expect
 
 CLASSES = 1000

@@ -25,7 +25,7 @@ from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.forward import explained
 from moreaugrad.score.inputs import per_sample
-from moreaugrad.score.targets import magnitude, reduced_precision
+from moreaugrad.score.precision import magnitude, reduced_precision
 
 PRODUCT = 2
 """Evaluations that a product counts as: two backward passes through a recorded gradient."""

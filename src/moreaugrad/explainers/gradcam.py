@@ -18,7 +18,7 @@ from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.hooks import as_module, hooked, name_of, replaced, resolve
 from moreaugrad.score.inputs import Shape
-from moreaugrad.score.targets import raised
+from moreaugrad.score.precision import raised
 from moreaugrad.solvers.solution import Solution
 
 

@@ -17,8 +17,9 @@ from moreaugrad.score.behaviour import FAR, FAR_REDUCED
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.compiled import compile_passes, failure
 from moreaugrad.score.outputs import tensor_output
+from moreaugrad.score.precision import reduced_precision
 from moreaugrad.score.score import Inputs, Score
-from moreaugrad.score.targets import TargetLike, reduced_precision
+from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Documented, expect
 
 AUTO = "auto"

@@ -35,7 +35,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from moreaugrad.score.checks import ModelError
 from moreaugrad.score.graph import operations
-from moreaugrad.score.targets import raised
+from moreaugrad.score.precision import raised
 
 EXACT, BALANCED = "exact", "balanced"
 BACKWARDS: Mapping[str, str] = {

@@ -23,7 +23,7 @@ from torch.random import get_rng_state, set_rng_state
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import ModelError
 from moreaugrad.score.forward import activations, autocasts, out_of_memory
-from moreaugrad.score.targets import reduced_precision
+from moreaugrad.score.precision import reduced_precision
 
 
 def _generators(device: torch.device) -> list[Any]:

@@ -19,8 +19,9 @@ from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
 from moreaugrad.score.noise import Cell, Noise
 from moreaugrad.score.outputs import tensor_output
+from moreaugrad.score.precision import pulled_back
 from moreaugrad.score.target_functions import numbers_of
-from moreaugrad.score.targets import Readout, Target, TargetLike, pulled_back
+from moreaugrad.score.targets import Readout, Target, TargetLike
 
 ForwardFunc = Callable[..., Any]
 

@@ -22,7 +22,7 @@ from moreaugrad.score.balanced import ratio
 from moreaugrad.score.behaviour import too_far
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import ModelError
-from moreaugrad.score.targets import raised
+from moreaugrad.score.precision import raised
 
 COMPLETENESS_ERROR = "completeness_error"
 """The detail of a map by the balanced backward pass: see `completeness_error`."""

@@ -14,7 +14,7 @@ from moreaugrad.explainers.calling import Progress
 from moreaugrad.explainers.explanation import Explanation
 from moreaugrad.score.behaviour import FAR, FAR_REDUCED
 from moreaugrad.score.outputs import tensor_output
-from moreaugrad.score.targets import raised
+from moreaugrad.score.precision import raised
 from moreaugrad.settings import expect
 from moreaugrad.table.method import Standardised
 from moreaugrad.table.rows import CELLS, Preparation, Rows

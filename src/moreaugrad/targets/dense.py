@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moreaugrad.registry import choose
 from moreaugrad.score.outputs import described, tensor_output
-from moreaugrad.score.targets import raised
+from moreaugrad.score.precision import raised
 from moreaugrad.settings import expect
 from moreaugrad.targets.base import TargetFunction, check_classes, classes_for_each, for_each
 

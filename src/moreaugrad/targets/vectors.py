@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moreaugrad.registry import choose
 from moreaugrad.score.outputs import described, named_parts, tensor_output
-from moreaugrad.score.targets import log_sigmoid, raised
+from moreaugrad.score.precision import log_sigmoid, raised
 from moreaugrad.targets.base import TargetFunction, check_classes, classes_for_each, for_each
 
 EMBEDDINGS = ("image_embeds", "text_embeds", "pooler_output")

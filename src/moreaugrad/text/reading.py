@@ -16,7 +16,7 @@ from moreaugrad.files.foreign import some
 from moreaugrad.score.forward import forward
 from moreaugrad.score.hooks import hooked, name_of, resolve
 from moreaugrad.score.outputs import tensor_output
-from moreaugrad.score.targets import log_probability
+from moreaugrad.score.precision import log_probability
 
 
 class Task(Enum):

@@ -12,7 +12,13 @@ from torch import Tensor
 from moreaugrad.score.checks import check_recording, detached
 from moreaugrad.score.forward import forward
 from moreaugrad.score.inputs import PIXEL, InputSpace, Layout, flat_mask, working_dtype
-from moreaugrad.score.targets import log_probability, log_sigmoid, log_softmax, pulled_back, raised
+from moreaugrad.score.precision import (
+    log_probability,
+    log_sigmoid,
+    log_softmax,
+    pulled_back,
+    raised,
+)
 from moreaugrad.settings import expect
 from moreaugrad.training.places import Model, bare
 

@@ -10,17 +10,15 @@ from torch import Tensor, nn
 
 import moreaugrad as mg
 import toys
-from moreaugrad.score.score import Score
-from moreaugrad.score.targets import (
-    KINDS,
-    Readout,
-    Target,
+from moreaugrad.score.precision import (
     log_probability,
     log_sigmoid,
     log_softmax,
     pulled_back,
     softplus,
 )
+from moreaugrad.score.score import Score
+from moreaugrad.score.targets import KINDS, Readout, Target
 from moreaugrad.training import cross_entropy
 
 MARGINS = [0.0, 1.0, 5.0, 10.0, 15.0, 18.0, 22.0, 40.0, 80.0]
