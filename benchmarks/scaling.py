@@ -14,7 +14,7 @@ from benchmarks.measures import interval, times_as_fast
 from benchmarks.results import Result, Table
 from benchmarks.timing import timed
 
-IMAGES, QUICK, ROUNDS = 1024, 32, 5
+IMAGES, QUICK, ROUNDS = 1024, 32, 4
 BLOCK = 16
 ONE, JOINED, APART = "one process", "two by torchrun", "two commands"
 
