@@ -100,10 +100,10 @@ def _refuse(text: str, code: int) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    from moreaugrad.cli.screen import note
-
     if os.environ.get("RANK", "0") != "0":  # of torchrun, all of whose processes warn alike
         return
+    from moreaugrad.cli.screen import note
+
     note(f"note: {' '.join(str(message).split())}")
 
 

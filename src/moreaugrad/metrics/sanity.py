@@ -76,10 +76,10 @@ def randomisation(
 
     make: returns the explainer of a model. mode: "cascading" or "independent". blocks: names of
     modules, the nearest to the output first; by default all that have weights of their own, in the
-    reverse order of the forward pass. similarities: functions of the maps of the model and of a
-    copy. A block inside another one that is named too is randomised in its own turn alone.
-    calibration: inputs from which the copies' batch normalisation takes its statistics;
-    without them the statistics are 0 and 1. The model itself is not changed.
+    reverse order of the forward pass; one inside another one is randomised in its own turn alone.
+    similarities: functions of the maps of the model and of a copy. calibration: inputs from which
+    the copies' batch normalisation takes its statistics; without them the statistics are 0 and 1.
+    The model itself is not changed.
 
     Source: Adebayo et al. (2018), arXiv 1810.03292.
     Errors: ValueError for a block that is not in the model, or has no weights.
@@ -174,8 +174,8 @@ def _copies(model: nn.Module, names: Sequence[str], seed: int, mode: str) -> Ite
         if mode == INDEPENDENT:
             changed = copy.deepcopy(model)
         block = _weights(changed, name)
-        others = {_weights(changed, other) for other in names} - {block}
-        redraw(block, seed, number, others & set(block.modules()))
+        inside = set(block.modules()) - {block}
+        redraw(block, seed, number, inside & {_weights(changed, other) for other in names})
         yield changed
 
 
