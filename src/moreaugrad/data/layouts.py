@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import posixpath
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -66,7 +67,7 @@ def read_folders(tree: Tree, split: str | None) -> DataSet | None:
         folder = f"{MAPS}/{part}"
         maps = {n: f"{MAPS}/{n}" for n in names if part} if tree.has_folder(folder) else {}
         depth = part.count("/") + 1 if part else 0
-        folders = {name: PurePosixPath(name).parent.name for name in names}
+        folders = {name: posixpath.basename(posixpath.dirname(name)) for name in names}
         own, others = set(folders.values()), _others(tree, part)
         # A part may lack a class, which must not change the numbers of the rest.
         classes = _classes(own | others if own & others else own)
@@ -85,8 +86,8 @@ def read_folders(tree: Tree, split: str | None) -> DataSet | None:
 def _others(tree: Tree, part: str) -> set[str]:
     """The folders of classes in the other parts."""
     parts = [other for other in tree.parts(None) if part and other and other != part]
-    names = (PurePosixPath(name) for other in parts for name in tree.images(other))
-    return {name.parent.name for name in names if len(name.parts) == 3}
+    names = (name.split("/") for other in parts for name in tree.images(other))
+    return {name[-2] for name in names if len(name) == 3}
 
 
 def _classes(folders: set[str]) -> dict[str, tuple[int, str]]:

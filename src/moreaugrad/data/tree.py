@@ -1,4 +1,7 @@
-"""Files by name in a folder or a zip archive of one."""
+"""Files by name in a folder or a zip archive of one.
+
+Names are handled as text, because objects of `pathlib` are slow where there are a million.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import codecs
 import hashlib
 import io
 import os
+import posixpath
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
@@ -121,7 +125,7 @@ class Tree(ABC):
     def images(self, below: str = "") -> list[str]:
         """Names of the files below a folder that have the suffix of an image, in order."""
         names = self.files(below)
-        return [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
+        return [name for name in names if posixpath.splitext(name)[1].lower() in SUFFIXES]
 
     def parts(self, split: str | None) -> list[str]:
         """Folders to search for images: that of the split, or those of all splits and the root."""
@@ -187,8 +191,9 @@ class _Folder(Tree):
         found = []
         for place, folders, names in os.walk(self.root / below, onerror=_warn_of):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            inside = Path(place).relative_to(self.root)
-            found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
+            inside = Path(place).relative_to(self.root).as_posix()
+            shown = [name for name in names if not name.startswith(".")]
+            found += [posixpath.normpath(f"{inside}/{name}") for name in shown]
         escaped = {readable(name): name for name in found}
         if len(escaped) < len(found):
             twice = next(name for name in found if escaped[readable(name)] != name)
@@ -230,22 +235,17 @@ class _Archive(Tree):
         with parsing(str(root), "a zip archive"):
             infos = [info for info in self._zip.infolist() if not info.is_dir()]
         found = {self._inside(info.filename): info for info in infos}
-        self._infos = {
-            name: info
-            for name, info in found.items()
-            if not any(part.startswith(".") for part in name.split("/"))
-        }
+        self._infos = {name: info for name, info in found.items() if "/." not in f"/{name}"}
         self._names = sorted(self._infos)
 
     def _inside(self, name: str) -> str:
         """A member's name without `.` parts. Errors: ValueError if it leads out of the archive."""
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name:
+        if name.startswith("/") or ".." in name.split("/") or "\\" in name:
             raise ValueError(
                 f"{self.root}: expected names within the archive, but it holds {name!r}: pack it "
                 "again from within its folder"
             )
-        return str(path)
+        return posixpath.normpath(name)
 
     @property
     def _zip(self) -> zipfile.ZipFile:
