@@ -21,6 +21,9 @@ from moreaugrad.explorer import core
 from moreaugrad.explorer.core import Explorer
 from moreaugrad.explorer.turns import Gone, Turn, Turns
 from moreaugrad.penalties import L1, GroupL2
+from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.network import Network
+from moreaugrad.runs.plans.common import DataPlan
 
 STATE = {"do": "explain", "image": "0"}
 
@@ -249,6 +252,28 @@ def test_images_that_were_used_longest_ago_are_forgotten(
     assert one(explorer, {"do": "open", "image": keys[2]})[0]["image"] == keys[2]
 
 
+def test_another_user_may_open_an_image_at_any_moment(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "KEPT", 1)
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    inputs = Inputs.open(DataPlan(files=(str(CELL), str(tmp_path / "black.png"))), 0, network)
+    explorer = Explorer(network=network, inputs=inputs)
+    other = threading.Thread(target=lambda: one(explorer, {"do": "open", "image": "1"}))
+
+    class Images(dict[str, Any]):
+        def __delitem__(self, key: str) -> None:
+            if not other.ident:  # at this moment another user opens another image
+                other.start()
+                other.join(0.3)
+            super().__delitem__(key)
+
+    explorer._images = Images(forgotten=None)
+    first, _ = next(explorer.answer(STATE))
+    other.join()
+    assert "refused" not in first
+
+
 def test_nothing_is_written(
     explorer: Explorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,4 +356,4 @@ def test_the_lines_of_the_explorer() -> None:
             if line.strip() and at not in texts
             and not line.strip().startswith(("#", "//", "/**", "*"))
         )  # fmt: skip
-    assert total <= 981
+    assert total <= 984

@@ -6,8 +6,8 @@ import hashlib
 import io
 import json
 import math
+import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -89,7 +89,8 @@ class Explorer:
     text: TextPlan = field(default_factory=TextPlan)
     """How texts are read that are opened in the page."""
     _turns: Turns = field(default_factory=Turns)
-    _images: OrderedDict[str, _Image] = field(default_factory=OrderedDict)
+    _images: dict[str, _Image] = field(default_factory=dict)
+    _keeping: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(
         self,
@@ -136,8 +137,7 @@ class Explorer:
             if body:
                 key = hashlib.sha256(body).hexdigest()[:16]
                 expect(len(body) <= UPLOAD_BYTES, name, f"at most {UPLOAD_BYTES} bytes", len(body))
-                self._images[key] = self._uploaded(body, name)
-            image = self._image(key)
+            image = self._image(key, self._uploaded(body, name) if body else None)
             found = self._predicted(image)
         data = image.inputs.page(image.one, image.x[0].cpu(), self.network)
         about = {"image": key, "name": shown(image.name), "shape": list(image.x.shape[1:])}
@@ -214,7 +214,7 @@ class Explorer:
                 found = attack.attack(one.x, target, progress=lambda *_: turn())
             expect(found.ok, "the attack", "one that runs", "; ".join(found.problems()))
             assert isinstance(found.inputs, Tensor)
-            self._images[key] = replace(one, x=found.inputs)
+            self._image(key, replace(one, x=found.inputs))
         yield from self._open({"image": key}, b"", turn)
 
     def _arrays(self, asked: Asked, body: bytes, turn: Turn) -> Iterator[Message]:
@@ -227,17 +227,21 @@ class Explorer:
         np.savez(file, input=x, state=np.array(about), **dict(zip(names, values, strict=True)))
         yield {}, file.getvalue()
 
-    def _image(self, key: str) -> _Image:
-        """Errors: ValueError for one that is not known any more, or cannot be read."""
-        if key not in self._images:
-            chosen = [] if self.inputs is None else self.inputs.chosen
-            if self.inputs is None or not key.isdecimal() or int(key) >= len(chosen):
-                raise ValueError("the input is no longer known: open it again")
-            self._images[key] = self._made(self.inputs, chosen[int(key)])
-        self._images.move_to_end(key)
-        while len(self._images) > KEPT:
-            self._images.popitem(last=False)
-        return self._images[key]
+    def _image(self, key: str, new: _Image | None = None) -> _Image:
+        """new: is kept under this key. Errors: ValueError for one that is not known any more, or
+        cannot be read."""
+        with self._keeping:
+            known = self._images.pop(key, None)
+            image = new or known
+            if image is None:
+                chosen = [] if self.inputs is None else self.inputs.chosen
+                if self.inputs is None or not key.isdecimal() or int(key) >= len(chosen):
+                    raise ValueError("the input is no longer known: open it again")
+                image = self._made(self.inputs, chosen[int(key)])
+            self._images[key] = image
+            for longest_ago in list(self._images)[:-KEPT]:
+                del self._images[longest_ago]
+        return image
 
     def _made(self, inputs: Inputs, one: Chosen) -> _Image:
         inputs, _ = inputs.aimed(one, None, self.network)
