@@ -107,12 +107,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "training-cifar10": _part("training", name="cifar10"),
     "training-imagenette": _part("training", name="imagenette"),
     "training-cells": _part("training", name="cells"),
-    **{
-        f"training-scratch-{penalty.lower().replace(' ', '-')}": _part(
-            "training", name="scratch", penalty=penalty
-        )
-        for penalty in ("L1", "group", "elastic net")
-    },
+    "training-scratch": _part("training_scratch"),
     "figure-difference-squeezenet": _part("difference", network="squeezenet"),
     "figure-difference-resnet20-softplus": _part("difference", network="resnet20-softplus"),
     "figure-confidence-squeezenet": _part(

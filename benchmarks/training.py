@@ -22,11 +22,9 @@ from moreaugrad.runs.train.run import TrainRun
 Figures = Mapping[str, Any]
 
 
-def run(context: Context, name: str, penalty: str = "") -> Result:
-    """penalty: the label of the rows that are compared with plain training, where not all are."""
+def run(context: Context, name: str) -> Result:
     study = STUDIES[name]
-    rows = [row for row in study.rows if not penalty or row.label in ("plain", penalty)]
-    rows = rows[:2] if context.quick else rows
+    rows = study.rows[:2] if context.quick else study.rows
     plan = study.plan(context)
     found = trained(context, name, rows)
     runs = {
@@ -35,7 +33,7 @@ def run(context: Context, name: str, penalty: str = "") -> Result:
     }
     before = None if plan.model.from_scratch else _before(plan)
     return Result(
-        title=f"{study.title}: {penalty}" if penalty else study.title,
+        title=study.title,
         settings={"plan": plan_toml(plan, Path(str(plan.data.source)).parent)},
         figures={"before": before, **runs},
         tables=[_table(rows, runs, before)],

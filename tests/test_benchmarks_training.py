@@ -15,6 +15,8 @@ from benchmarks.training_maps import GRADIENT, Judged, called, clean, firsts, me
 from benchmarks.training_pictures import attacked, like_truth, post_processed, truths
 from benchmarks.training_robustness import STEPS, _described, _lost
 from benchmarks.training_rows import STUDIES
+from benchmarks.training_scratch import PUBLISHED
+from benchmarks.training_scratch import STUDY as SCRATCH
 from benchmarks.training_truth import EMPTY, METRICS, SCORES, _magnitudes, score_of
 from PIL import Image
 
@@ -157,3 +159,8 @@ def test_images_and_magnitudes_are_of_the_run_s_maps(found: Judged, tmp_path: Pa
     # A cell and its truth stand before the two networks' maps.
     widths = {name: size(png)[0] for name, png in made.items()}
     assert widths == {"truth.png": wide(4), "made.png": wide(1), "attacked.png": wide(2)}
+
+
+def test_settings_of_the_papers_table() -> None:
+    settings = [(row.label, tuple(row.protocol.epsilon)) for row in STUDIES[SCRATCH].rows]
+    assert settings == list(PUBLISHED)
