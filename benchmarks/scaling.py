@@ -16,7 +16,7 @@ from benchmarks.measures import interval, times_as_fast
 from benchmarks.results import Result, Table
 from benchmarks.timing import timed
 
-IMAGES, QUICK, ROUNDS = 1024, 64, 3
+IMAGES, QUICK, ROUNDS = 640, 64, 3
 BLOCK = 16
 ONE, JOINED, APART = "one process", "two by torchrun", "two commands"
 
