@@ -61,6 +61,17 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
             "mobilenetv2",
         )
     },
+    **{
+        f"settings-{network}": _part("matched_settings", network=network)
+        for network in (
+            "resnet56",
+            "vit-gelu",
+            "vit-relu",
+            "resnet20-advgrad",
+            "squeezenet",
+            "mobilenetv2",
+        )
+    },
     "matched-summary": _part("matched_summary"),
     "localisation-cells": _part("localisation", subject="cells"),
     "localisation-birds": _part("localisation", subject="birds"),

@@ -49,7 +49,7 @@ OF_MAPS = ("zeros", "gini", tables.AOPC, "insertion", "deletion", "evaluations")
 
 def run(context: Context, network: str) -> Result:
     own = lean(NETWORKS[network]) if context.quick else NETWORKS[network]
-    own = replace(own, weights=_weights(context, own))
+    own = replace(own, weights=weights(context, own))
     stem = f"matched-{network}{'-quick' if context.quick else ''}"
     equal = plan(own, methods(own))
     first = evaluated(equal, context.cache.folder / stem, processes=PROCESSES)
@@ -80,7 +80,7 @@ def run(context: Context, network: str) -> Result:
         ]
     return Result(
         title=f"Robustness under matched attacks: {network}",
-        settings={"plan": _named(equal), "equal error": given},
+        settings={"plan": named(equal), "equal error": given},
         figures=figures,
         tables=[
             of_maps(rows, OF_MAPS),
@@ -124,7 +124,7 @@ def _note(own: Network) -> str:
     )
 
 
-def _weights(context: Context, own: Network) -> str | None:
+def weights(context: Context, own: Network) -> str | None:
     if own.advgrad:
         row = next(r for r in STUDIES["cifar10"].rows if r.label == own.advgrad)
         row = replace(row, seeds=row.seeds[:1])
@@ -135,7 +135,7 @@ def _weights(context: Context, own: Network) -> str | None:
     return str(data_folder() / "models" / own.weights)
 
 
-def _named(own: EvaluatePlan) -> str:
+def named(own: EvaluatePlan) -> str:
     """The plan with the names of its files alone: their folders are the machine's."""
     source, weights = own.data.source, own.model.weights
     named = replace(
