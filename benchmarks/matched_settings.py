@@ -51,10 +51,12 @@ def run(context: Context, network: str) -> Result:
             tables.errors(measured),
         ],
         notes=[
-            "Means over images with 95 % intervals (Student's t). One attack with SmoothGrad's "
-            f"steps at the method's sigma and {own.draws} noise samples: more is left than under "
-            f"the worst of several. {own.evaluations} evaluations for each map, and those that "
-            "choose an automatic rho."
+            (
+                "Means over images with 95 % intervals (Student's t). One attack with SmoothGrad's "
+                f"steps at the method's sigma and {own.draws} noise samples: more is left than "
+                f"under the worst of several. {own.evaluations} evaluations for each map, and "
+                "those that choose an automatic rho."
+            )
         ],
     )
 
