@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks import matched_figure, results
 from benchmarks.context import Context
 from benchmarks.matched_plans import NETWORKS, QUESTIONS
+from benchmarks.matched_settings import SETTINGS
 from benchmarks.matched_tables import AOPC, FEW
 from benchmarks.results import Result, Table
 from benchmarks.study import CLEAN, Row, cell, only
@@ -29,34 +30,43 @@ CAPTIONS = {
     (CLEAN, "insertion"): "Insertion of the clean maps.",
 }
 """Tables of means, by attack and metric."""
-COMPARED = ("what is left of the largest 4 %", "the AOPC of the clean maps")
-"""Differences of a pair of methods, in the order of the networks' results."""
+PAIRS = (
+    "Differences in what is left of the largest 4 %",
+    "Differences in the AOPC of the clean maps",
+)
+OF_SETTINGS = (
+    "Settings of Sparse MoreauGrad: differences in what is left under one attack",
+    "Settings of Sparse MoreauGrad: differences in the AOPC of the clean maps",
+)
+"""Captions, in the order of the differences in the networks' results."""
 
 
 def run(context: Context) -> Result:
-    found = {name: results.read(f"matched-{name}", context.out) for name in NETWORKS}
-    known = {name: record for name, record in found.items() if record is not None}
+    known, settings = (_records(context, kind) for kind in ("matched", "settings"))
     if not known:
         raise MissingData(f"no results of matched attacks in {context.out}")
     rows = {
         name: list(csv.DictReader(record["figures"]["summary.csv"].splitlines()))
         for name, record in known.items()
     }
-    pairs = {
-        name: {tuple(line[1:3]): line[3:] for line in _rows(record, "Differences")}
-        for name, record in known.items()
-    }
     return Result(
         title="Robustness under matched attacks: all networks",
         settings={"networks": list(known)},
-        figures={"missing": [name for name in found if name not in known]},
+        figures={"missing": [name for name in NETWORKS if name not in known]},
         tables=[
             *(_means(rows, attack, metric) for attack, metric in CAPTIONS),
-            *(_differences(pairs, place, words) for place, words in enumerate(COMPARED)),
+            *_differences(known, QUESTIONS, PAIRS),
+            *_differences(settings, SETTINGS, OF_SETTINGS),
         ],
         notes=["Means over images with 95 % intervals (Student's t), from the networks' results."],
         pictures={"matched-summary.png": matched_figure.png(rows)},
     )
+
+
+def _records(context: Context, kind: str) -> dict[str, dict[str, Any]]:
+    """The results of a kind of part, by the network that they are of."""
+    found = {name: results.read(f"{kind}-{name}", context.out) for name in NETWORKS}
+    return {name: record for name, record in found.items() if record is not None}
 
 
 def _means(rows: Mapping[str, Sequence[Row]], attack: str, metric: str) -> Table:
@@ -68,25 +78,33 @@ def _means(rows: Mapping[str, Sequence[Row]], attack: str, metric: str) -> Table
     return Table(caption=CAPTIONS[attack, metric], header=["network", *METHODS], rows=lines)
 
 
+def _differences(
+    records: Mapping[str, Mapping[str, Any]],
+    questions: Mapping[str, tuple[str, str]],
+    captions: Sequence[str],
+) -> list[Table]:
+    """A table for each of the captions, in the order of the differences of a pair of methods."""
+    found = {
+        name: {tuple(line[1:3]): line[3:] for line in _rows(record, "Differences")}
+        for name, record in records.items()
+    }
+    asked = {q: pair for q, pair in questions.items() if any(pair in own for own in found.values())}
+    return [
+        Table(
+            caption=f"{caption}, image by image; the intervals of a network hold together at 95 %.",
+            header=["question", *found],
+            rows=[
+                [question, *(own[pair][place] if pair in own else "–" for own in found.values())]
+                for question, pair in asked.items()
+            ],
+        )
+        for place, caption in enumerate(captions)
+    ]
+
+
 def _rows(record: Mapping[str, Any], caption: str) -> list[list[str]]:
     """Of the table whose caption begins so."""
     rows: list[list[str]] = next(
         table["rows"] for table in record["tables"] if table["caption"].startswith(caption)
     )
     return rows
-
-
-def _differences(
-    found: Mapping[str, Mapping[tuple[str, ...], Sequence[str]]], place: int, words: str
-) -> Table:
-    """place: of the difference among those of a pair."""
-    return Table(
-        caption=f"Differences in {words}, image by image; the intervals of a network hold together "
-        "at 95 %.",
-        header=["question", *found],
-        rows=[
-            [question, *(own[pair][place] if pair in own else "–" for own in found.values())]
-            for question, pair in QUESTIONS.items()
-            if any(pair in own for own in found.values())
-        ],
-    )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import localisation, matched_figure, matched_summary, results
+from benchmarks import localisation, matched_figure, matched_settings, matched_summary, results
 from benchmarks import matched_plans as plans
 from benchmarks.__main__ import PARTS
 from benchmarks.cache import Cache
@@ -198,11 +198,34 @@ def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
         ],
     )  # fmt: skip
     results.write(found, "matched-vit-gelu", tmp_path, {})
+    more = ["rho .01", *matched_settings.SETTINGS["rho .01 instead of 1"], "-0.3", "0.4"]
+    settings = replace(
+        found, tables=[Table(caption="Differences on", header=["a"] * 5, rows=[more])]
+    )
+    results.write(settings, "settings-squeezenet", tmp_path, {})
     overlap, aopc, insertion, *differences = matched_summary.run(context).tables
     assert overlap.rows == [["vit-gelu", "–", "0.500 [0.100, 0.900] (0.300)", *"–––"]]
     assert [table.rows[0][2][:5] for table in (aopc, insertion)] == ["0.250", "0.750"]
-    assert [table.rows[0][1] for table in differences] == ["-0.1", "0.2"]
+    assert [table.rows[0][1] for table in differences] == ["-0.1", "0.2", "-0.3", "0.4"]
     assert differences[0].rows[0][0] == "zeros, by the envelope"
+    assert differences[2].header[1:] == ["squeezenet"]
+    assert differences[2].rows[0][0] == "rho .01 instead of 1"
+
+
+@pytest.mark.parametrize("name", [one for one in PARTS if one.startswith("settings-")])
+def test_settings_differ_in_one_from_the_usual_one(name: str) -> None:
+    own = matched_settings.chosen(NETWORKS[name.removeprefix("settings-")])
+    given = matched_settings.one_attack(own)
+    photos = own.source == "imagenet-sample"
+    assert set(given.methods) == {
+        each for pair in matched_settings.SETTINGS.values() for each in pair
+        if not (photos and each.endswith("auto"))
+    }  # fmt: skip
+    usual = given.methods[matched_settings.BASE]
+    for label, each in given.methods.items():
+        assert len(set(each.items()) ^ set(usual.items())) <= 2, label
+    assert list(given.attacks) == [matched_settings.STEPS]
+    assert list(not_aimed_at(aimed(given.attacks, given.metrics), given.metrics)) == []
 
 
 def test_the_figure_has_a_point_for_each_sigma_and_both_intervals() -> None:
