@@ -183,8 +183,23 @@ def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
         matched_summary.run(context)
     row = "n,smoothgrad-0.2,{attack},,{metric},high,{mean},0.1,0.9,4,0,1,0.3,True"
     header = "run,method,attack,epsilon,metric,better,mean,low,high,count,undefined,failed"
+    sparse = row.replace("smoothgrad-0.2", "sparse-{sigma}")
     lines = [
         f"{header},mean_with_failed,aimed",
+        *(
+            sparse.format(sigma=sigma, attack=attack, metric=metric, mean=mean)
+            for sigma, zeros, aopc, kept in (
+                ("0.1", 0.9, 0.24, 0.2),
+                ("0.2", 0.9, 0.23, 0.4),
+                ("0.4", 0.9, 0.2, 0.6),
+                ("all", 0.5, 0.25, 0.7),
+            )
+            for attack, metric, mean in (
+                ("clean", "zeros", zeros),
+                ("clean", "aopc", aopc),
+                (WORST, "top-4-percent", kept),
+            )
+        ),
         row.format(attack=WORST, metric="top-4-percent", mean=0.5),
         row.format(attack="clean", metric="aopc", mean=0.25),
         row.format(attack="clean", metric="insertion", mean=0.75),
@@ -195,6 +210,10 @@ def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
         tables=[
             Table(caption="Maps.", header=["a"] * 4, rows=[["zeros, by the envelope", *pair, "9"]]),
             Table(caption="Differences on", header=["a"] * 5, rows=[["as", *pair, "-0.1", "0.2"]]),
+            Table(
+                caption="Equal error:", header=["a"] * 7,
+                rows=[["smoothgrad", "8 samples", 0.3, 8.0, 1.0, "0.6", "0.25"]],
+            ),
         ],
     )  # fmt: skip
     results.write(found, "matched-vit-gelu", tmp_path, {})
@@ -203,7 +222,13 @@ def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
         found, tables=[Table(caption="Differences on", header=["a"] * 5, rows=[more])]
     )
     results.write(settings, "settings-squeezenet", tmp_path, {})
-    overlap, aopc, insertion, *differences = matched_summary.run(context).tables
+    overlap, ssim, aopc, insertion, equal, three, *differences = matched_summary.run(context).tables
+    assert not ssim.rows
+    assert equal.rows == [["vit-gelu", "smoothgrad", 0.3, 8.0, "0.6", "0.25"]]
+    # The third is robust and not faithful enough, the fourth has too few zeros.
+    assert [line[1:3] for line in three.rows] == [
+        ["most robust", "sparse-0.2"], ["most faithful", "sparse-0.1"]
+    ]  # fmt: skip
     assert overlap.rows == [["vit-gelu", "–", "0.500 [0.100, 0.900] (0.300)", *"–––"]]
     assert [table.rows[0][2][:5] for table in (aopc, insertion)] == ["0.250", "0.750"]
     assert [table.rows[0][1] for table in differences] == ["-0.1", "0.2", "-0.3", "0.4"]
