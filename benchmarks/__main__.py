@@ -108,6 +108,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "scaling": _part("scaling"),
     "explorer": _part("explorer"),
     "structure": _part("structure"),
+    "envelope": _part("envelope"),
     "solvers": _part("solvers"),
     "attack-strength": _part("attack_strength"),
     "attacked-certificates": _part("attacked"),

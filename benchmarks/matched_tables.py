@@ -153,11 +153,11 @@ def own_best(
             worst_of += _at(known[best].worst, here)
             aopc += _at(known[best].aopc, here)
         usual = known.get(defaults.get(family, ""))
-        before = [_interval(list(v.values())) for v in (usual.worst, usual.aopc)] if usual else []
+        before = [interval_of(list(v.values())) for v in (usual.worst, usual.aopc)] if usual else []
         lines.append(
             [
-                family, len(labels), ", ".join(dict.fromkeys(chosen)), _interval(worst_of),
-                _interval(aopc), defaults.get(family, "–") if usual else "–",
+                family, len(labels), ", ".join(dict.fromkeys(chosen)), interval_of(worst_of),
+                interval_of(aopc), defaults.get(family, "–") if usual else "–",
                 *(before or ["–", "–"]),
             ]
         )  # fmt: skip
@@ -180,7 +180,7 @@ def means(found: Mapping[str, Mapping[str, Values]]) -> Table:
         caption="Means over images.",
         header=["method", *found],
         rows=[
-            [method, *(_interval(list(values[method].values())) for values in found.values())]
+            [method, *(interval_of(list(values[method].values())) for values in found.values())]
             for method in methods
         ],
     )
@@ -197,7 +197,7 @@ def differences(
     lines: list[list[object]] = []
     for words, (one, other) in asked.items():
         pairs = [(values[one], values[other]) for values in found.values()]
-        cells = [_interval([a[i] - b[i] for i in a if i in b], confidence) for a, b in pairs]
+        cells = [interval_of([a[i] - b[i] for i in a if i in b], confidence) for a, b in pairs]
         lines.append([words, one, other, *cells])
     return Table(
         caption=f"Differences on the same images; intervals hold together at 95 % "
@@ -225,8 +225,8 @@ def equal_error(found: Mapping[str, Measured], asked: Mapping[str, str], error: 
         means = [_mean(list(own.stated[name].values())) for name in STATED]
         lines.append(
             [
-                method, asked[method], *means, _interval(list(own.worst.values())),
-                _interval(list(own.aopc.values())),
+                method, asked[method], *means, interval_of(list(own.worst.values())),
+                interval_of(list(own.aopc.values())),
             ]
         )  # fmt: skip
     return Table(
@@ -252,7 +252,7 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _interval(values: Sequence[float], confidence: float = 0.95) -> str:
+def interval_of(values: Sequence[float], confidence: float = 0.95) -> str:
     """`mean [low, high]`, as `study.cell` has them."""
     known = [one for one in values if not math.isnan(one)]
     low, high = Intervals(confidence=confidence).of_mean(known)
