@@ -72,6 +72,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
             "mobilenetv2",
         )
     },
+    "matched-baselines": _part("matched_baselines"),
     "matched-summary": _part("matched_summary"),
     "localisation-cells": _part("localisation", subject="cells"),
     "localisation-birds": _part("localisation", subject="birds"),

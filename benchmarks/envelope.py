@@ -35,11 +35,11 @@ class Plan:
     in pixels of [0, 1]. size, replaced, draws: of the regions that faithfulness replaces."""
 
     images: int = 50
-    fractions: tuple[float, ...] = (0.001, 0.25, 0.5, 0.9)
+    fractions: tuple[float, ...] = (0.001, 0.5, 0.9)
     tolerance: float = 0.01
-    most: int = 256
+    most: int = 128
     epsilon: float = 0.5
-    steps: int = 6
+    steps: int = 4
     size: int = 4
     replaced: int = 20
     draws: int = 5
