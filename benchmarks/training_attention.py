@@ -109,14 +109,16 @@ def run(context: Context, study: str) -> Result:
 
 def _differences(found: Judged, pairs: Sequence[tuple[str, str]]) -> Table:
     """Of networks of the same seed."""
-    ratio = TOPS["top 5 %"]
 
-    def numbers(stem: str) -> dict[int, tuple[float, float]]:
+    def numbers(stem: str) -> dict[int, list[float]]:
         return {
-            seed: (
-                100 * mean(clean(one), f"gaze-overlap-{ratio:g}", keep=filled),
+            seed: [
+                *(
+                    100 * mean(clean(one), f"gaze-overlap-{r:g}", keep=filled)
+                    for r in TOPS.values()
+                ),
                 found.accuracy[stem][seed],
-            )
+            ]
             for seed, one in found.runs[stem].items()
         }
 
@@ -126,12 +128,12 @@ def _differences(found: Judged, pairs: Sequence[tuple[str, str]]) -> Table:
         own, reference = numbers(one), numbers(other)
         gaps = [
             [own[seed][place] - reference[seed][place] for seed in own if seed in reference]
-            for place in range(2)
+            for place in range(len(TOPS) + 1)
         ]
         rows.append([names[one], names[other], *(interval(gap, 1) for gap in gaps)])
     return Table(
         caption="Differences of networks of the same seed, each with its own 95 % interval.",
-        header=["penalty", "minus", "top 5 %", "accuracy"],
+        header=["penalty", "minus", *TOPS, "accuracy"],
         rows=rows,
     )
 
