@@ -117,7 +117,7 @@ def _scratch(_: Context) -> TrainPlan:
 
 def _cells(context: Context) -> TrainPlan:
     return TrainPlan(
-        epochs=16, batch=64, amp="bfloat16",
+        epochs=16, batch=64,
         data=TrainDataPlan(source=str(cells_folder(context)), test="test", validation=0.1),
         model=StartPlan(name="benchmarks.train_builtin:network", from_scratch=True),
         augment=AugmentPlan(size=CELLS, flip=True),
