@@ -240,10 +240,11 @@ def _accelerated() -> dict[str, Any]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    from moreaugrad.training.transformers import SparseGradientsMixin
     from text_models import hugging_face
 
     transformers = hugging_face()
+    from moreaugrad.training.transformers import SparseGradientsMixin
+
     model = reader(transformers)
 
     class Sparse(SparseGradientsMixin, transformers.Trainer):

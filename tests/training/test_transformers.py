@@ -1,5 +1,8 @@
 """transformers' Trainer at a perturbed layer or input: equal to a loop of one's own."""
 
+import importlib
+import sys
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,13 @@ from torch.nn.functional import cross_entropy
 from moreaugrad.penalties import ElasticNet
 from moreaugrad.training import Fast, Free, GaussianNoise, PerSampleLoss
 from moreaugrad.training import cross_entropy as default
-from moreaugrad.training.transformers import SparseGradientsMixin
 from text_models import hugging_face
 from trained import LAYER, PENALTY, RATE, arguments, joined, mixed, reader, same, texts
 
 pytest.importorskip("accelerate")
 transformers = hugging_face()
+# Only after transformers, which needs torchvision's operators where it is installed.
+from moreaugrad.training.transformers import SparseGradientsMixin, WatchCallback  # noqa: E402
 
 
 class Sparse(SparseGradientsMixin, transformers.Trainer):
@@ -243,13 +247,42 @@ def test_a_resumed_training_goes_on_with_its_noise(tmp_path: Path, restored: boo
     assert other.protocol.tally.calls == 2
 
 
-def test_the_figures_of_a_watch_are_logged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sparse", [True, False])
+def test_the_figures_of_a_watch_are_logged(tmp_path: Path, sparse: bool) -> None:
+    """By the mixin, and by the callback of a training that stays as it is."""
+    seen = []
+
     def watch(model: nn.Module, epoch: int) -> dict[str, float]:
+        seen.append(deepcopy(model))
         return {"watch/gini": epoch / 10}
 
-    trainer = trained(reader(transformers), tmp_path, given={"watch": watch})
-    logged = [entry["watch/gini"] for entry in trainer.state.log_history if "watch/gini" in entry]
-    assert logged == [0.1, 0.2]
+    model, other = reader(transformers), reader(transformers)
+    if sparse:
+        trainer = trained(model, tmp_path, given={"watch": watch})
+        trained(other, tmp_path)
+    else:
+        args = arguments(transformers, tmp_path)
+        trainer, plain = (
+            transformers.Trainer(each, args, train_dataset=texts()) for each in (model, other)
+        )
+        trainer.add_callback(WatchCallback(trainer, watch))
+        trainer.train()
+        plain.train()
+    log = trainer.state.log_history
+    logged = {entry["step"]: entry["watch/gini"] for entry in log if "watch/gini" in entry}
+    assert logged == {2: 0.1, 4: 0.2}
+    assert same(seen[1], model)
+    assert same(model, other)
+
+
+def test_without_transformers_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "moreaugrad.training.transformers"
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ModuleNotFoundError, match=rf"{name}.*moreaugrad\[hf\]"):
+        importlib.import_module(name)
 
 
 def test_what_cannot_work_is_one_clear_error(tmp_path: Path) -> None:
