@@ -34,7 +34,11 @@ def network() -> nn.Sequential:
 
 
 def main() -> None:
-    accelerator = Accelerator(gradient_accumulation_steps=2)
+    # Or another tracker; without TensorBoard the figures are printed alone.
+    accelerator = Accelerator(
+        gradient_accumulation_steps=2, log_with="tensorboard", project_dir="logs"
+    )
+    accelerator.init_trackers("cells")
     data, test = images(0, 600), images(1, 64)
     model = network()
     optimiser = torch.optim.Adam(model.parameters(), lr=4e-3)
@@ -51,8 +55,10 @@ def main() -> None:
                 accelerator.backward(loss)
                 optimiser.step()
                 optimiser.zero_grad()
-        figures = {name: round(value, 3) for name, value in watch(model, epoch).items()}
-        accelerator.print(f"epoch {epoch}: {figures}")
+        figures = watch(model, epoch)
+        accelerator.log(figures, step=epoch)
+        accelerator.print(f"epoch {epoch}:", {k: round(v, 3) for k, v in figures.items()})
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

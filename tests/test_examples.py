@@ -63,13 +63,27 @@ def test_two_lines_make_gradients_sparser(capsys: pytest.CaptureFixture[str]) ->
     assert float(after[0]) > float(before[0]) - 0.05
 
 
-def test_accelerated_training_is_watched(capsys: pytest.CaptureFixture[str]) -> None:
+def test_accelerated_training_is_watched(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("accelerate")
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.chdir(tmp_path)
     text = output("train_accelerate", capsys)
-    found = re.findall(r"^epoch \d: .*accuracy': ([\d.]+), .*gini': ([\d.]+)", text, re.M)
-    assert len(found) == 4
-    (_, before), *_, (_, after) = found
+    names = ("accuracy", "gini")
+    numbers = ".*".join(rf"watch/{name}': ([\d.]+)" for name in names)
+    printed = re.findall(rf"^epoch \d: .*{numbers}", text, re.M)
+    assert len(printed) == 4
+    (_, before), *_, (_, after) = printed
     assert float(after) > float(before)
+    events = EventAccumulator(str(tmp_path / "logs" / "cells"))
+    events.Reload()
+    for name, values in zip(names, zip(*printed, strict=True), strict=True):
+        logged = {one.step: one.value for one in events.Scalars(f"watch/{name}")}
+        expected = dict(enumerate(map(float, values), start=1))
+        assert logged == pytest.approx(expected, abs=6e-4)
 
 
 def test_quantus_scores_maps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import DataLoader
 
 from moreaugrad.models.packages import import_torchvision
@@ -90,18 +90,34 @@ def by_hand(
     *,
     epochs: int = 2,
     amp: bool = False,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
 ) -> nn.Module:
-    """The net after steps of SGD on the mean cross-entropy of x_adv = adversary(net, x, y)."""
+    """The net after steps of SGD on the mean loss of x_adv = adversary(net, x, y)."""
     optimiser = torch.optim.SGD(net.parameters(), lr=RATE)
     for _ in range(epochs):
         for x, y in batches:
             net.train()
             with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-                loss = cross_entropy(net(adversary(net, x, y)), y)
+                found = loss(net(adversary(net, x, y)), y)
             optimiser.zero_grad()
-            loss.backward()
+            found.backward()
             optimiser.step()
     return net
+
+
+def signed(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """One step of `PENALTY`, by hand."""
+    net.eval()
+    leaf = x.clone().requires_grad_()
+    (g,) = torch.autograd.grad(cross_entropy(net(leaf), y), leaf)
+    net.train()
+    return x + PENALTY.eta * g.sign()
+
+
+def mixed(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mixup of a batch with itself, backwards: the inputs, and probabilities of the classes."""
+    soft = one_hot(y, CLASSES).float()
+    return 0.7 * x + 0.3 * x.flip(0), 0.7 * soft + 0.3 * soft.flip(0)
 
 
 def same(one: nn.Module, other: nn.Module, tolerance: float = 0.0) -> bool:
@@ -224,10 +240,11 @@ def _accelerated() -> dict[str, Any]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    from moreaugrad.training.transformers import SparseGradientsMixin
     from text_models import hugging_face
 
     transformers = hugging_face()
+    from moreaugrad.training.transformers import SparseGradientsMixin
+
     model = reader(transformers)
 
     class Sparse(SparseGradientsMixin, transformers.Trainer):

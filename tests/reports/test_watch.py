@@ -1,5 +1,6 @@
 """Numbers and maps of fixed samples while a network learns."""
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -76,23 +77,81 @@ class Masked(nn.Module):
         self.embed, self.head = nn.Embedding(9, 4), nn.Linear(4, 3)
 
     def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.after(self.embed(ids), attention_mask)
+
+    def after(self, vectors: Tensor, attention_mask: Tensor) -> Tensor:
         real = attention_mask[..., None].float()
-        return self.head(torch.tanh((self.embed(ids) * real).sum(1) / real.sum(1)))
+        return self.head(torch.tanh((vectors * real).sum(1) / real.sum(1)).pow(2))
 
 
-def test_a_layer_without_its_padding() -> None:
-    """More padding changes nothing, and maps of a layer are not drawn."""
+@pytest.fixture
+def reader() -> Masked:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Masked()
+        return Masked()
+
+
+def test_a_layer_without_its_padding(reader: Masked) -> None:
+    """More padding changes nothing."""
     ids = torch.arange(6).reshape(2, 3)
     short = {"ids": ids, "attention_mask": torch.ones(2, 3, dtype=torch.long)}
     long = {name: nn.functional.pad(value, (0, 4)) for name, value in short.items()}
     protocol = Fast(L1(0.1), layer="embed")
-    first, second = (Watch(x, Y[:2], protocol=protocol)(model, 1) for x in (short, long))
+    first, second = (Watch(x, Y[:2], protocol=protocol)(reader, 1) for x in (short, long))
     assert first == pytest.approx(second, rel=1e-5)
-    with pytest.raises(ValueError, match="folder"):
-        Watch(short, Y[:2], protocol=protocol, folder="maps")
+
+
+def test_tokens_are_highlighted(tmp_path: Path, reader: Masked) -> None:
+    """By the norm of the gradient of each token's vector, epoch by epoch, without padding."""
+    ids, mask = torch.arange(6).reshape(2, 3), torch.tensor([[1, 1, 1], [1, 1, 0]])
+    tokens = [["a", "<b>", "c"], ["d", "e", "PAD"]]
+    protocol = Fast(L1(0.1), layer="embed")
+    batch = {"ids": ids, "attention_mask": mask}
+    watch = Watch(batch, Y[:2], protocol=protocol, folder=tmp_path, tokens=tokens)
+    for epoch in (1, 2):
+        with torch.no_grad():
+            reader.embed.weight.mul_(epoch)
+        watch(reader, epoch)
+        text = (tmp_path / "index.html").read_text("utf-8")
+        vectors = reader.embed(ids).detach().requires_grad_()
+        (g,) = torch.autograd.grad(
+            reader.after(vectors, mask).gather(1, Y[:2, None]).sum(), vectors
+        )
+        for row, names in enumerate(tokens):
+            for at, name in enumerate(names[: int(mask[row].sum())]):
+                shown = f'title="{float(g[row, at].norm()):+.4g}">{escape(name)}</span>'
+                assert text.count(shown) == 1
+    assert "PAD" not in text
+    assert text.count('type="range"') == 2
+
+
+def test_images_among_keyword_arguments_are_drawn(tmp_path: Path) -> None:
+    pages = []
+    for x in (X[:2], {"input": X[:2]}):
+        Watch(x, Y[:2], folder=tmp_path)(network(), 1)
+        pages.append((tmp_path / "index.html").read_text("utf-8"))
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folder": "maps"}, r"tokens.*2 lists"),
+        ({"folder": "maps", "tokens": [["a", "b", "c"]]}, r"tokens.*2 lists"),
+        ({"folder": "maps", "tokens": [["a"]] * 2}, r"tokens.*\(3, 4\)"),
+        ({"folder": "maps", "method": "smoothgrad"}, r"method.*simple-gradient"),
+        ({"protocol": None, "tokens": [["a"]] * 2}, r"tokens.*layer"),
+    ],
+)
+def test_what_is_drawn_of_a_layer(
+    settings: dict[str, Any], message: str, reader: Masked, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    batch = {"ids": torch.zeros(2, 3).long(), "attention_mask": torch.ones(2, 3).long()}
+    given = {"protocol": Fast(L1(0.1), layer="embed"), **settings}
+    with pytest.raises(ValueError, match=message):
+        Watch(batch, Y[:2], **given)(reader, 1)
 
 
 def test_the_page_has_a_slider_over_the_epochs(tmp_path: Path) -> None:

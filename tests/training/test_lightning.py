@@ -1,8 +1,10 @@
 """The Lightning callback: equal to a loop of one's own, in every way that Lightning trains."""
 
+import csv
 import importlib
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -276,6 +278,32 @@ def test_the_figures_of_a_watch_are_logged() -> None:
     trainer = fit(module(network(), pl), SparseGradients(PENALTY, watch=watch))
     assert seen == [1, 2]
     assert float(trainer.callback_metrics["watch/gini"]) == pytest.approx(0.2)
+
+
+def test_the_figures_are_in_the_file_of_a_logger(tmp_path: Path) -> None:
+    """At the last step of each epoch, beside what the step logs itself."""
+
+    def watch(model: nn.Module, epoch: int) -> dict[str, float]:
+        return {"watch/gini": epoch / 10, "watch/accuracy": 1 - epoch / 10}
+
+    def step(self: Any, batch: Any) -> Any:
+        loss = cross_entropy(self(batch[0]), batch[1])
+        self.log("loss", loss)
+        return loss
+
+    logger = pl.loggers.CSVLogger(tmp_path, name="", version="")
+    callback = SparseGradients(PENALTY, watch=watch)
+    fit(module(network(), pl, step), callback, logger=logger, log_every_n_steps=2)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {
+        name: {int(row["step"]): float(row[name]) for row in rows if row[name]}
+        for name in ("epoch", "loss", "watch/gini", "watch/accuracy")
+    }
+    assert found["watch/gini"] == pytest.approx({3: 0.1, 7: 0.2})
+    assert found["watch/accuracy"] == pytest.approx({3: 0.9, 7: 0.8})
+    assert found["epoch"] == {1: 0, 3: 0, 5: 1, 7: 1}
+    assert list(found["loss"]) == [1, 3, 5, 7]
 
 
 def test_the_other_name_of_the_package() -> None:

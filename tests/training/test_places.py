@@ -1,11 +1,15 @@
 """Perturbations at a layer, of keyword arguments, and with padding: against literal passes."""
 
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from moreaugrad.penalties import L1, ElasticNet, GroupL2, SquaredL2
 from moreaugrad.score.inputs import InputSpace
@@ -20,6 +24,7 @@ from moreaugrad.training import (
     Plain,
     ProjectedMaximiser,
 )
+from moreaugrad.training.places import bare
 
 
 class Reader(nn.Module):
@@ -182,6 +187,54 @@ def test_bad_layers(layer: str, message: str, batch: dict[str, Tensor]) -> None:
     model.forward = lambda ids, attention_mask: inner(model.ids(ids))
     with pytest.raises((ValueError, TypeError), match=message):
         Fast(L1(0.1), layer=layer).perturb(model, batch, Y)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    """A group of this process alone."""
+    distributed.init_process_group(
+        "gloo", init_method=(tmp_path / "group").as_uri(), rank=0, world_size=1
+    )
+    yield
+    distributed.destroy_process_group()
+
+
+WRAPPERS = {
+    "compiled": partial(torch.compile, backend="eager"),
+    "ddp": partial(DistributedDataParallel, find_unused_parameters=True),
+}
+
+
+@pytest.mark.filterwarnings("ignore:find_unused_parameters=True was specified")
+@pytest.mark.parametrize(
+    "nested",
+    [
+        "compiled", "ddp", "compiled ddp", "ddp compiled", "compiled ddp compiled", "ddp ddp",
+        "compiled ddp ddp", "ddp compiled ddp",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("layer", [None, "0"])
+def test_wrappers_in_any_order(nested: str, layer: str | None, group: None) -> None:
+    """The perturbation's passes go around every wrapper that sums gradients, and stay compiled."""
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    weights = []
+    for names in ([], nested.split()[::-1]):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+        model: Any = net
+        for name in names:
+            model = WRAPPERS[name](model)
+        for _ in range(2):
+            (found,) = Fast(L1(0.3), layer=layer).rounds(model, x, Y)
+            found.loss.mean().backward()
+            torch.optim.SGD(net.parameters(), lr=0.5).step()
+            net.zero_grad()
+        weights.append(torch.cat([weight.detach().flatten() for weight in net.parameters()]))
+    assert torch.allclose(*weights, atol=1e-6)
+    inner = bare(model)
+    assert getattr(inner, "_orig_mod", inner) is net
+    assert (inner is not net) == nested.endswith("compiled")
 
 
 def test_a_layer_has_no_pixels() -> None:

@@ -1,5 +1,8 @@
 """transformers' Trainer at a perturbed layer or input: equal to a loop of one's own."""
 
+import importlib
+import sys
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from moreaugrad.penalties import ElasticNet
 from moreaugrad.training import Fast, Free, GaussianNoise, PerSampleLoss
 from moreaugrad.training import cross_entropy as default
-from moreaugrad.training.transformers import SparseGradientsMixin
 from text_models import hugging_face
-from trained import LAYER, PENALTY, RATE, arguments, joined, reader, same, texts
+from trained import LAYER, PENALTY, RATE, arguments, joined, mixed, reader, same, texts
 
 pytest.importorskip("accelerate")
 transformers = hugging_face()
+# Only after transformers, which needs torchvision's operators where it is installed.
+from moreaugrad.training.transformers import SparseGradientsMixin, WatchCallback  # noqa: E402
 
 
 class Sparse(SparseGradientsMixin, transformers.Trainer):
@@ -38,9 +43,10 @@ def trained(
 
 
 def by_hand(
-    model: Any, size: int, *, loss: PerSampleLoss = default, amp: bool = False, layered: bool = True
+    model: Any, size: int, *, loss: PerSampleLoss = default, amp: bool = False, squares: float = 0.0
 ) -> Any:
-    """Of the literal kind: embedding, sign of the gradient, the rest of the network."""
+    """Of the literal kind: embedding, sign of the gradient, the rest of the network. squares: the
+    elastic net's second weight."""
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
     rows = texts()
     for _ in range(2):
@@ -53,7 +59,7 @@ def by_hand(
                 leaf = vectors.requires_grad_()
                 values = loss(rest(model, leaf, mask).float(), y)
                 (g,) = torch.autograd.grad(values.sum(), leaf)
-                delta = PENALTY.eta * g.sign() * mask[..., None]
+                delta = (PENALTY.eta * g.sign() + 2 * squares * g) * mask[..., None]
                 model.train()
                 moved = model.distilbert.embeddings(inputs["input_ids"]) + delta
                 total = loss(rest(model, moved, mask).float(), y).mean()
@@ -101,6 +107,35 @@ def test_label_smoothing_of_the_trainer(tmp_path: Path) -> None:
     model = reader(transformers)
     trained(model, tmp_path, given={"perturbed_loss": loss}, label_smoothing_factor=0.3)
     assert same(model, by_hand(reader(transformers), 4, loss=loss), 1e-4)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_class_weights_by_a_loss_of_ones_own(tmp_path: Path, accumulated: int) -> None:
+    """The perturbation depends on a sample's weight with the elastic net."""
+    weighted = partial(cross_entropy, weight=torch.tensor([0.1, 1.0, 4.0]))
+
+    def own(outputs: Any, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
+        return weighted(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+    class Scaled(Sparse):
+        loss_is_scaled_for_ga = None
+
+    model, loss = reader(transformers), partial(weighted, reduction="none")
+    given = {"protocol": Fast(ElasticNet(PENALTY.eta, 0.5), layer=LAYER), "perturbed_loss": loss}
+    args = arguments(
+        transformers, tmp_path, per_device_train_batch_size=4 // accumulated,
+        gradient_accumulation_steps=accumulated,
+    )  # fmt: skip
+    Scaled(model, args, train_dataset=texts(), compute_loss_func=own, **given).train()
+    assert same(model, by_hand(reader(transformers), 4, loss=loss, squares=0.5), 1e-4)
+    assert not same(model, by_hand(reader(transformers), 4, loss=loss), 1e-3)
+
+
+def test_a_compiled_text_model(tmp_path: Path) -> None:
+    """Passes with a perturbed layer run uncompiled."""
+    model = reader(transformers)
+    trained(model, tmp_path, torch_compile=True, torch_compile_backend="eager")
+    assert same(model, by_hand(reader(transformers), 4), 1e-4)
 
 
 def test_evaluation_is_not_perturbed(tmp_path: Path) -> None:
@@ -155,28 +190,43 @@ class Output(dict[str, Tensor]):
         return self["logits"]
 
 
-def test_images_need_no_layer(tmp_path: Path) -> None:
+def pixels() -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(8, 3, 2, 2, generator=generator), torch.arange(8) % 3
-    rows = [{"pixel_values": a, "labels": b} for a, b in zip(x, y, strict=True)]
-    args = arguments(transformers, tmp_path)
-    model, own = Pixels(), Pixels()
-    Sparse(model=model, args=args, train_dataset=rows, penalty=PENALTY).train()
-    optimiser, adversary = torch.optim.SGD(own.parameters(), lr=RATE), Fast(PENALTY)
+    return [{"pixel_values": a, "labels": b} for a, b in zip(x, y, strict=True)]
+
+
+def mixing(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    x, y = mixed(*(torch.stack([row[name] for row in rows]) for name in rows[0]))
+    return {"pixel_values": x, "labels": y}
+
+
+@pytest.mark.parametrize("form", ["plain", "mixed", "compiled"])
+def test_images_need_no_layer(tmp_path: Path, form: str) -> None:
+    further = (
+        {"torch_compile": True, "torch_compile_backend": "eager"} if form == "compiled" else {}
+    )
+    collator = {"data_collator": mixing} if form == "mixed" else {}
+    model, own, rows = Pixels(), Pixels(), pixels()
+    torch._dynamo.utils.counters.clear()
+    args = arguments(transformers, tmp_path, **further)
+    Sparse(model, args, train_dataset=rows, penalty=PENALTY, **collator).train()
+    assert (torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0) == (form == "compiled")
+    optimiser = torch.optim.SGD(own.parameters(), lr=RATE)
     for _ in range(2):
-        for a, b in zip(x.split(4), y.split(4), strict=True):
-            moved = adversary(own, a, b)
+        for part in (rows[:4], rows[4:]):
+            batch = mixing(part) if form == "mixed" else transformers.default_data_collator(part)
+            x, y = batch["pixel_values"], batch["labels"]
+            leaf = x.clone().requires_grad_()
+            (g,) = torch.autograd.grad(own(leaf, y)["loss"], leaf)
             optimiser.zero_grad()
-            own(moved, b)["loss"].backward()
+            own(x + PENALTY.eta * g.sign(), y)["loss"].backward()
             optimiser.step()
     assert same(model, own, 1e-5)
 
 
 @pytest.mark.parametrize("restored", [False, True])
 def test_a_resumed_training_goes_on_with_its_noise(tmp_path: Path, restored: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(8, 3, 2, 2, generator=generator), torch.arange(8) % 3
-    rows = [{"pixel_values": a, "labels": b} for a, b in zip(x, y, strict=True)]
     args = arguments(
         transformers, tmp_path, save_strategy="epoch",
         restore_callback_states_from_checkpoint=restored,
@@ -184,7 +234,7 @@ def test_a_resumed_training_goes_on_with_its_noise(tmp_path: Path, restored: boo
 
     def run(kind: type = Sparse, **resumed: Any) -> Any:
         given = {"protocol": GaussianNoise(0.5)} if kind is Sparse else {}
-        trainer = kind(model=Pixels(), args=args, train_dataset=rows, **given)
+        trainer = kind(model=Pixels(), args=args, train_dataset=pixels(), **given)
         trainer.train(**resumed)
         return trainer
 
@@ -197,13 +247,42 @@ def test_a_resumed_training_goes_on_with_its_noise(tmp_path: Path, restored: boo
     assert other.protocol.tally.calls == 2
 
 
-def test_the_figures_of_a_watch_are_logged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sparse", [True, False])
+def test_the_figures_of_a_watch_are_logged(tmp_path: Path, sparse: bool) -> None:
+    """By the mixin, and by the callback of a training that stays as it is."""
+    seen = []
+
     def watch(model: nn.Module, epoch: int) -> dict[str, float]:
+        seen.append(deepcopy(model))
         return {"watch/gini": epoch / 10}
 
-    trainer = trained(reader(transformers), tmp_path, given={"watch": watch})
-    logged = [entry["watch/gini"] for entry in trainer.state.log_history if "watch/gini" in entry]
-    assert logged == [0.1, 0.2]
+    model, other = reader(transformers), reader(transformers)
+    if sparse:
+        trainer = trained(model, tmp_path, given={"watch": watch})
+        trained(other, tmp_path)
+    else:
+        args = arguments(transformers, tmp_path)
+        trainer, plain = (
+            transformers.Trainer(each, args, train_dataset=texts()) for each in (model, other)
+        )
+        trainer.add_callback(WatchCallback(trainer, watch))
+        trainer.train()
+        plain.train()
+    log = trainer.state.log_history
+    logged = {entry["step"]: entry["watch/gini"] for entry in log if "watch/gini" in entry}
+    assert logged == {2: 0.1, 4: 0.2}
+    assert same(seen[1], model)
+    assert same(model, other)
+
+
+def test_without_transformers_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "moreaugrad.training.transformers"
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ModuleNotFoundError, match=rf"{name}.*moreaugrad\[hf\]"):
+        importlib.import_module(name)
 
 
 def test_what_cannot_work_is_one_clear_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,14 @@ from torch import Tensor, distributed, nn
 from moreaugrad.explainers import SimpleGradient, build
 from moreaugrad.metrics import gini
 from moreaugrad.penalties import L1
-from moreaugrad.pictures import draw, photo
+from moreaugrad.pictures import Picture, draw, photo
 from moreaugrad.reports.content import Entry, Page, Section, Sweep, Table, Tile
 from moreaugrad.reports.events import EVENTS, events
 from moreaugrad.reports.page import write_page
 from moreaugrad.score.forward import forward
 from moreaugrad.settings import Documented, expect
+from moreaugrad.text.drawing import Drawn, Segment
+from moreaugrad.text.explanation import NORM, legend
 from moreaugrad.training import Fast, PerSampleLoss, Protocol, cross_entropy
 from moreaugrad.training.adversaries import one_step
 from moreaugrad.training.harmonisation import GuidedPenalty
@@ -43,8 +46,8 @@ class Watch(metaclass=Documented):
     these samples alone, and the model is left as it was. With several processes each computes them,
     and the first one writes the files.
 
-    Errors: ValueError for a folder with a layer or keyword arguments, whose maps are not drawn, and
-    for a penalty that needs attention maps.
+    Errors: ValueError for a folder with a layer but without `tokens`, for another `method` than
+    gradients there or of keyword arguments, and for a penalty that needs attention maps.
     """
 
     x: Inputs = field(kw_only=False)
@@ -59,7 +62,10 @@ class Watch(metaclass=Documented):
     """Where maps are drawn: `index.html`, with a slider over the epochs, and `events/` for
     TensorBoard, if it is installed. None: nowhere."""
     method: str = GRADIENT
-    """The method of the maps that are drawn."""
+    """The method of the maps that are drawn; at a layer and of keyword arguments, gradients."""
+    tokens: Sequence[Sequence[str]] | None = None
+    """With a layer `[B, L, D]`, such as the embedding of texts: the L tokens of each sample,
+    padding included. They are highlighted by the norm of their vector in the map."""
     epochs: dict[int, tuple[dict[str, float], list[Tile]]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -73,9 +79,17 @@ class Watch(metaclass=Documented):
             not isinstance(penalty, GuidedPenalty), "protocol", "one whose penalty needs no "
             f"attention maps; leave it out, and the one step is of L1({USUAL:g})", penalty,
         )  # fmt: skip
+        plain = self._layer is None and isinstance(self.x, Tensor)
         expect(
-            self.folder is None or (self._layer is None and isinstance(self.x, Tensor)), "folder",
-            "None with a layer or keyword arguments: only maps of an input are drawn", self.folder,
+            self.folder is None or self.method == GRADIENT or plain, "method",
+            f"{GRADIENT!r} with a layer or keyword arguments", self.method,
+        )  # fmt: skip
+        wanted = self.folder is not None and self._layer is not None
+        count = None if self.tokens is None else len(self.tokens)
+        expect(
+            count == len(self.y) if wanted else count is None or self._layer is not None, "tokens",
+            f"{len(self.y)} lists, the tokens of each sample: maps at a layer are drawn as "
+            "highlighted text" if wanted else "None without a layer", count,
         )  # fmt: skip
 
     def __call__(self, model: Model, epoch: int) -> dict[str, float]:
@@ -91,33 +105,45 @@ class Watch(metaclass=Documented):
                 (model, x, None) if place is None else (place, place.start(), place.padding)
             )
             found = SimpleGradient(whole).explain(start, y, mask=mask)
-            maps = found.parts[0]
+            maps, real = found.parts[0], cast(Tensor | None, found.mask)
             with step.perturbed(model, x, y, loss=self.loss) as moved:
                 robust = _accuracy(model, moved, y)
             figures = {
                 "watch/accuracy": _accuracy(model, x, y),
                 "watch/robust_accuracy": robust,
-                "watch/gini": float(gini(maps, mask=cast(Tensor | None, found.mask)).nanmean()),
+                "watch/gini": float(gini(maps, mask=real).nanmean()),
                 "watch/gradient_norm": float(maps.flatten(1).norm(dim=1).mean()),
             }
             if self.folder is not None and _first():
                 if self.method != GRADIENT:
                     maps = build(self.method, model).explain(x, y).parts[0]
-                self._draw(Path(self.folder), x.cpu(), maps.cpu(), figures, epoch)
+                tiles = self._tiles(start.cpu(), maps, real, epoch)
+                self._draw(Path(self.folder), start.cpu(), tiles, figures, epoch)
         return figures
 
+    def _tiles(self, x: Tensor, maps: Tensor, real: Tensor | None, epoch: int) -> list[Tile]:
+        maps, tiles = maps.cpu(), []
+        for number, (values, index) in enumerate(zip(maps, gini(maps, mask=real), strict=True)):
+            views: dict[str, Picture] = {}
+            text = None
+            if self.tokens is not None:
+                shown = None if real is None else real[number]
+                text = _highlighted(values, self.tokens[number], shown)
+            else:
+                under = photo(x[number])
+                drawn = draw(values, None if under is None else under.pixels)
+                first = drawn.get("overlay", drawn["heat"])
+                views = {first.view: first, "heat": drawn["heat"]}
+            tiles.append(Tile(
+                title=self.method, views=views, text=text, status=f"epoch {epoch}",
+                gini=float(index),
+            ))  # fmt: skip
+        return tiles
+
     def _draw(
-        self, folder: Path, x: Tensor, maps: Tensor, figures: dict[str, float], epoch: int
+        self, folder: Path, x: Tensor, tiles: list[Tile], figures: dict[str, float], epoch: int
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        photos = [photo(sample) for sample in x]
-        tiles = []
-        for values, under in zip(maps, photos, strict=True):
-            views = draw(values, None if under is None else under.pixels)
-            first = views.get("overlay", views["heat"])
-            own = {first.view: first, "heat": views["heat"]}
-            index = float(gini(values[None]))
-            tiles.append(Tile(title=self.method, views=own, status=f"epoch {epoch}", gini=index))
         self.epochs[epoch] = figures, tiles
         if len(self.epochs) > MOST:
             for number in list(self.epochs)[1:-1:2]:
@@ -127,16 +153,17 @@ class Watch(metaclass=Documented):
                 for name, value in figures.items():
                     writer.add_scalar(name, value, epoch)
                 for number, tile in enumerate(tiles):
-                    pixels = next(iter(tile.views.values())).pixels
-                    writer.add_image(f"maps/{number}", pixels, epoch, dataformats="HWC")
+                    for view in list(tile.views.values())[:1]:
+                        writer.add_image(f"maps/{number}", view.pixels, epoch, dataformats="HWC")
         known = sorted(self.epochs)
         sections = [
             Section(
-                title=f"Sample {number}, class {int(self.y[number])}", photo=under,
+                title=f"Sample {number}, class {int(self.y[number])}",
+                photo=None if self.tokens is not None else photo(x[number]),
                 sweeps=[Sweep(parameter="epoch", values=known,
                               tiles=[self.epochs[each][1][number] for each in known])],
             )
-            for number, under in enumerate(photos)
+            for number in range(len(x))
         ]  # fmt: skip
         rows = [
             (str(each), [Entry(text=f"{value:.3g}") for value in self.epochs[each][0].values()])
@@ -149,6 +176,19 @@ class Watch(metaclass=Documented):
             title="Maps while the network learns", sections=sections, tables=[table],
             facts={"Method": self.method, **trained},
         ))  # fmt: skip
+
+
+def _highlighted(values: Tensor, tokens: Sequence[str], real: Tensor | None) -> Drawn:
+    """values: of the tokens' vectors, `[L, D]`. real: which of them are no padding."""
+    expect(
+        values.ndim == 2 and len(tokens) == len(values), "tokens",
+        f"one for each position of the layer's output, of shape {tuple(values.shape)}", len(tokens),
+    )  # fmt: skip
+    shown = [True] * len(tokens) if real is None else real.any(1).tolist()
+    line = []
+    for token, value, own in zip(tokens, values.norm(dim=1).tolist(), shown, strict=True):
+        line += [Segment(token, value), Segment(" ")] if own else []
+    return Drawn([line], [], legend(NORM, held=False))
 
 
 def _like(x: Inputs, weight: Tensor) -> Any:

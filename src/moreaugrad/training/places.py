@@ -135,12 +135,18 @@ def called(model: Model, inputs: Inputs) -> Any:
 
 
 def bare(model: Model) -> Model:
-    """Without the wrapper that sums gradients over processes, which expects a backward pass to the
-    weights after each forward pass."""
+    """Without any wrapper that sums gradients over processes, which expects a backward pass to the
+    weights after each forward pass, and without those around it; what it holds may be compiled."""
     if isinstance(model, Place):
         return Place(bare(model.model), model.inputs, model.key, model.layer)
-    inner = getattr(model, "_orig_mod", model)
-    return inner.module if isinstance(inner, DistributedDataParallel) else model
+    inner: Any = model
+    while True:
+        if isinstance(inner, DistributedDataParallel):
+            model = inner = inner.module
+        elif hasattr(inner, "_orig_mod"):  # compiled
+            inner = inner._orig_mod
+        else:
+            return model
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:

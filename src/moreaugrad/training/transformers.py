@@ -1,4 +1,5 @@
-"""Sparse gradients in a training by transformers, as a class to derive a `Trainer` from."""
+"""Sparse gradients in a training by transformers, as a class to derive a `Trainer` from; and a
+callback that watches a training."""
 
 from __future__ import annotations
 
@@ -8,11 +9,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from moreaugrad.extras import required
 from moreaugrad.penalties import Penalty
 from moreaugrad.training.catalogue import perturbing
 from moreaugrad.training.harmonisation import GuidedPenalty
 from moreaugrad.training.inner import PerSampleLoss, cross_entropy
 from moreaugrad.training.protocol import PerturbingProtocol
+
+Watching = Callable[[nn.Module, int], Mapping[str, float]]
+"""Numbers of a model after an epoch, counted from 1; such as `mg.Watch`."""
+_BASE: Any = required("transformers", "hf", __name__).TrainerCallback
+
+
+class WatchCallback(_BASE):  # type: ignore[misc]
+    """Calls a watch at the end of each epoch of any `Trainer`, and logs its numbers there.
+
+    >>> from moreaugrad.training.transformers import WatchCallback
+    >>> trainer.add_callback(WatchCallback(trainer, mg.Watch(x, y)))
+
+    The training itself stays as it is. trainer: whose `log` is called. watch: of the model and the
+    epoch, such as `mg.Watch`.
+    """
+
+    def __init__(self, trainer: Any, watch: Watching) -> None:
+        self.trainer, self.watch = trainer, watch
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.trainer.log(dict(self.watch(given["model"], round(state.epoch))))
 
 
 class SparseGradientsMixin:
@@ -40,14 +63,15 @@ class SparseGradientsMixin:
         penalty: Penalty | GuidedPenalty | None = None,
         protocol: str | PerturbingProtocol = "fast",
         perturbed_loss: PerSampleLoss = cross_entropy,
-        watch: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
+        watch: Watching | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.protocol, self.perturbed_loss = perturbing(penalty, protocol), perturbed_loss
         self._keep_state()
         if watch is not None:
-            self._watch(watch)
+            trainer: Any = self
+            trainer.add_callback(WatchCallback(self, watch))
 
     def compute_loss(self, model: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The trainer's, at the perturbed inputs while the model trains."""
@@ -84,14 +108,3 @@ class SparseGradientsMixin:
 
         trainer: Any = self
         trainer.add_callback(ProtocolState())
-
-    def _watch(self, watch: Callable[[nn.Module, int], Mapping[str, float]]) -> None:
-        from transformers import TrainerCallback
-
-        trainer: Any = self
-
-        class Watching(TrainerCallback):
-            def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-                trainer.log(dict(watch(given["model"], round(state.epoch))))
-
-        trainer.add_callback(Watching())
