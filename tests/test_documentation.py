@@ -68,6 +68,10 @@ def run(path: Path) -> dict[str, Any]:
 def test_code_runs(path: Path, clone: Path) -> None:
     if path.name == "text.md":
         write(hugging_face(), clone / "sentiment", "DistilBertForSequenceClassification")
+    if path.name == "targets.md":
+        hugging_face()
+    if path.name == "volumes.md":
+        pytest.importorskip("nibabel")
     if path.name == "trainers.md":
         hugging_face()
         lightning()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import tomllib
 import wave
@@ -153,6 +154,78 @@ def test_a_scan_is_read_through_its_window(command, folder):
     note = record("scan.nii")["note"]
     assert "3 x 2 x 1 mm" in note
     assert "level 40" in note
+
+
+OBLIQUE = np.array([[0.9, 0.1, 0.3, -40], [-0.2, 1.9, 0.4, 7], [0.1, -0.3, 2.8, 12], [0, 0, 0, 1]])
+"""Of no orthogonal axes: no two indices can be exchanged, and none reversed, unseen."""
+INTEGRATED = ("-m", "integrated-gradients", "--target", "1", "--export", "nii")
+
+
+def hot(nibabel, name, shape, at, unit="mm"):
+    """A scan that is zero but for one voxel, and where that is."""
+    values = np.zeros(shape, np.float32)
+    values[at] = 100
+    image = nibabel.Nifti1Image(values, OBLIQUE)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, name)
+    return nibabel.load(name).affine @ [*at, 1]
+
+
+def exported(nibabel, name):
+    """A map in NIfTI, and where its only voxel that is not zero is."""
+    found = nibabel.load(f"o/inputs/{name}/integrated-gradients.nii")
+    (at,) = np.argwhere(found.get_fdata())
+    return found, found.affine @ [*at, 1]
+
+
+@pytest.mark.parametrize("unit", ["mm", "micron"])
+def test_a_map_in_nifti_lies_over_its_scan(command, folder, unit):
+    nibabel = pytest.importorskip("nibabel")
+    place = hot(nibabel, "scan.nii.gz", SLICES[::-1], (3, 1, 4), unit)
+    explained(command, "scan.nii.gz", *INTEGRATED, model="volumes")
+    found, where = exported(nibabel, "scan.nii")
+    scan = nibabel.load("scan.nii.gz")
+    assert found.shape == scan.shape
+    np.testing.assert_array_equal(found.affine, scan.affine)
+    np.testing.assert_allclose(where, place)
+    assert found.header.get_xyzt_units() == scan.header.get_xyzt_units()
+    values = map_of("scan.nii", "integrated-gradients")
+    np.testing.assert_array_equal(found.get_fdata(), values[0].permute(2, 1, 0).numpy())
+    factor = 1 if unit == "mm" else 1e-3
+    sizes = [factor * np.linalg.norm(scan.affine[:3, axis]) for axis in (2, 1, 0)]
+    assert record("scan.nii")["maps"]["integrated-gradients"]["spacing"] == pytest.approx(sizes)
+
+
+@pytest.mark.parametrize("fit", ["start", "centre"])
+def test_a_map_of_a_part_of_a_scan_lies_over_that_part(command, folder, fit):
+    nibabel = pytest.importorskip("nibabel")
+    place = hot(nibabel, "scan.nii.gz", (9, 3, 12), (3, 2, 4))  # cut, padded, cut
+    explained(command, "scan.nii.gz", *INTEGRATED, "--fit", fit, model="volumes")
+    found, where = exported(nibabel, "scan.nii")
+    assert found.shape == SLICES[::-1]
+    np.testing.assert_allclose(where, place, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["volume.npy", "slice.dcm"])
+def test_files_without_a_place_have_no_map_in_nifti(command, folder, name):
+    files = pytest.importorskip("pydicom.data")
+    shutil.copy(files.get_testdata_file("CT_small.dcm", download=False), "slice.dcm")
+    given = (*GRADIENT, "--export", "nii", "--model", "arrays_models:volumes", "--out", "o")
+    command("explain", name, *given).refused("NIfTI")
+    hot(pytest.importorskip("nibabel"), "scan.nii", SLICES[::-1], (3, 1, 4))
+    done = command("explain", "scan.nii", name, *given)
+    assert done.code == 1
+    assert Path("o/inputs/scan/simple-gradient.nii").is_file()
+
+
+def test_what_has_no_map_in_nifti_is_one_line(command, folder):
+    pytest.importorskip("nibabel")
+    Image.new("RGB", (64, 64)).save("photo.png")
+    given = (*GRADIENT, "--export", "nii", "--out", "o")
+    command("explain", "photo.png", *given, "--model", "builtin").refused("got images")
+    hot(pytest.importorskip("nibabel"), "scan.nii", SLICES[::-1], (3, 1, 4))
+    given = ("scan.nii", *given, "--layer", "0", "--model", "arrays_models:volumes")
+    command("explain", *given).refused("layer")
 
 
 def stack(path, shape, **how):

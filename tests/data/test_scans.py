@@ -118,6 +118,65 @@ def test_one_image(tmp_path):
     assert found.spacing == (0.5, 0.75)
 
 
+OBLIQUE = np.array([[0.9, 0.1, 0.3, -40], [-0.2, 1.9, 0.4, 7], [0.1, -0.3, 2.8, 12], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("unit", ["mm", "micron", "unknown"])
+def test_the_affine_of_nifti_is_kept(unit, tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((W, H, D), np.float32), OBLIQUE)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    found = read_array(tmp_path / "a.nii").geometry
+    np.testing.assert_array_equal(found.affine, nibabel.load(tmp_path / "a.nii").affine)
+    np.testing.assert_allclose(found.affine, OBLIQUE, atol=1e-5)
+    assert found.unit == unit
+
+
+SLANTED = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
+"""Directions that lie along no axis."""
+
+
+@pytest.mark.parametrize("tilt", [0, 0.7])
+def test_voxels_of_slices_are_where_their_files_say(tilt, tmp_path):
+    rows, columns = SLANTED[:2]
+    line = 3 * np.cross(rows, columns) + tilt * columns  # of a tilted gantry it is no normal
+    (tmp_path / "series").mkdir()
+    for name, place in enumerate([2, 0, 3, 1]):
+        dicom(
+            tmp_path / "series" / f"{name}.dcm", np.full((H, W), place),
+            ImageOrientationPatient=[*rows.round(10), *columns.round(10)],
+            ImagePositionPatient=(np.array([30, -5, 80]) + place * line).round(6).tolist(),
+        )  # fmt: skip
+    found = read_array(tmp_path / "series")
+    for file in (tmp_path / "series").iterdir():
+        image = pydicom.dcmread(file)
+        (d,) = np.flatnonzero(found.values[0, :, 0, 0] == 2 * image.pixel_array[0, 0] - 1000)
+        for h, w in ((0, 0), (H - 1, 0), (0, W - 1), (2, 4)):
+            down, right = image.PixelSpacing
+            left, posterior, superior = (
+                np.array(image.ImagePositionPatient, float)
+                + np.array(image.ImageOrientationPatient[:3], float) * right * w
+                + np.array(image.ImageOrientationPatient[3:], float) * down * h
+            )
+            place = found.geometry.affine @ [w, h, d, 1]
+            np.testing.assert_allclose(place, [-left, -posterior, superior, 1], atol=1e-4)
+
+
+def test_slices_that_do_not_say_where_their_voxels_are(tmp_path):
+    stack(tmp_path / "bent", ImagePositionPatient=[5, 0, 0])
+    found = read_array(tmp_path / "bent")
+    assert found.geometry is None
+    assert found.spacing == (3, 0.5, 0.75)
+    (tmp_path / "bare").mkdir()
+    for place in (0.0, 3.0):
+        file = dicom(tmp_path / "bare" / f"{place:g}.dcm", np.zeros((H, W)), place)
+        image = pydicom.dcmread(file)
+        del image.PixelSpacing
+        image.save_as(file)
+    assert read_array(tmp_path / "bare").geometry is None
+    assert read_array(dicom(tmp_path / "a.dcm", np.zeros((H, W)))).geometry is None
+
+
 def test_a_window(tmp_path):
     values = np.array([[-1000.0, -160, 40, 140, 240, 3000]], dtype=np.float32)
     takes = ArrayInput(window=(40, 400))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from moreaugrad.data.arrays import ArrayFile
+from moreaugrad.data.scans import Geometry
 from moreaugrad.models import ArrayInput, LoadedModel, load_model
 
 
@@ -38,6 +39,23 @@ def test_volumes_are_cut_along_each_axis_but_not_the_channels():
     np.testing.assert_array_equal(takes(ArrayFile(values)), values[:, :, 0:2])
     with pytest.raises(ValueError, match=r"\[3, 2, 2, any\].*channels first"):
         ArrayInput(shape=(3, 2, 2, -1), fit="centre")(ArrayFile(values))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.tuples(*[st.integers(1, 6)] * 3), st.sampled_from(["start", "centre"]))
+def test_voxels_that_are_kept_stay_where_they_are(sizes, fit):
+    affine = np.random.default_rng(1).normal(size=(4, 4))
+    affine[3] = 0, 0, 0, 1
+    values = np.arange(1.0, 2 * 3 * 4 + 1).reshape(1, 2, 3, 4)
+    found = ArrayFile(values, geometry=Geometry(affine, "micron"))
+    takes = ArrayInput(shape=(1, *sizes), fit=fit)
+    made = takes.geometry(found)
+    assert made.unit == "micron"
+    for new in np.argwhere(takes(found).numpy()[0]):
+        (old,) = np.argwhere(values[0] == takes(found).numpy()[0][tuple(new)])
+        places = [a @ [*at[::-1], 1] for a, at in ((affine, old), (made.affine, new))]
+        np.testing.assert_allclose(*places)
+    assert takes.geometry(ArrayFile(values)) is None
 
 
 @pytest.mark.parametrize("shape", [(5,), (3,), (1, 4), (2, 2)])

@@ -206,7 +206,7 @@ def test_text_that_is_no_value_is_refused(option: str, text: str | list[str], wo
     [
         (ComputePlan, "threads", 0, "threads: expected a number from 1 to 1024, got 0"),
         (ComputePlan, "dtype", "float31", "dtype: expected one of .* did you mean 'float32'"),
-        (ExplainPlan, "export", ("npy", "npz"), "export: expected one of npy, csv; got 'npz'"),
+        (ExplainPlan, "export", ("npy", "npz"), "export: expected one of npy, csv, nii; got 'npz'"),
         (CertifyPlan, "top", 0.0, r"top: expected a fraction in \(0, 1\], got 0.0"),
         (CertifyPlan, "sigma", math.inf, "sigma: expected a finite number > 0, got inf"),
         (TrainPlan, "epochs", 0, "epochs: expected at least 1, got 0"),

@@ -350,6 +350,39 @@ def test_a_segmentation_model_of_torchvision() -> None:
         explainer.explain(x)
 
 
+def test_an_image_and_a_prompt_in_clip() -> None:
+    transformers = hugging_face()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "intermediate_size": 16}  # fmt: skip
+    config = transformers.CLIPConfig(
+        text_config={**sizes, "vocab_size": 50, "max_position_embeddings": 8, "bos_token_id": 0,
+                     "eos_token_id": 49},
+        vision_config={**sizes, "image_size": 8, "patch_size": 4, "projection_dim": 6},
+        projection_dim=6,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        clip = transformers.CLIPModel(config).eval().requires_grad_(False)
+    prompt = torch.tensor([[0, 7, 23, 49], [0, 31, 5, 49]])
+    x = toys.normal(2, 3, 8, 8, seed=5, dtype=torch.float32)
+
+    def embed(images: Tensor) -> object:
+        return clip.get_image_features(pixel_values=images)
+
+    leaf = x.clone().requires_grad_()
+    both = clip(input_ids=prompt, pixel_values=leaf)
+    cosines = both.logits_per_image.diagonal() / clip.logit_scale.exp()
+    (expected,) = torch.autograd.grad(cosines.sum(), leaf)
+    vision = transformers.CLIPVisionModelWithProjection(config.vision_config).eval()
+    vision.load_state_dict(clip.state_dict(), strict=False)
+    for model in (embed, vision):
+        found = mg.SimpleGradient(model).explain(x, Similarity(both.text_embeds))
+        torch.testing.assert_close(found.score, cosines.detach())
+        torch.testing.assert_close(found.maps, expected)
+    one = mg.SimpleGradient(embed).explain(x[1:], Similarity(both.text_embeds[1]))
+    torch.testing.assert_close(one.maps, expected[1:])
+
+
 def test_models_of_hugging_face() -> None:
     transformers = hugging_face()
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,

@@ -7,4 +7,5 @@ from .examples import Examples as Examples, open_examples as open_examples, spli
 from .images import find_images as find_images, load_image as load_image
 from .layouts import open_dataset as open_dataset
 from .loading import Batch as Batch, Loader as Loader, prepare as prepare
+from .scans import Geometry as Geometry
 from .tree import Tree as Tree, open_tree as open_tree

@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moreaugrad.data.scans import SCAN_SUFFIXES, read_scan, slices_of
+from moreaugrad.data.scans import SCAN_SUFFIXES, Geometry, read_scan, slices_of
 from moreaugrad.data.stacks import STACK_SUFFIXES, names_stack, read_stack
 from moreaugrad.data.texts import find_named
 from moreaugrad.files.foreign import FILE_LIMIT, parsing, regular_file
@@ -34,7 +34,8 @@ NUMBERS = "biuf"
 class ArrayFile(NamedTuple):
     """What a file holds. values: of a sound `[C, T]`, whole numbers scaled to [-1, 1); of an array
     as they are, read from the file where they are used. rate: samples per second of a sound.
-    spacing: millimetres of a scan along D, H and W, or H and W.
+    spacing: millimetres of a scan along D, H and W, or H and W. geometry: where the voxels of a
+    volume are; None where the file does not say it.
 
     >>> import numpy as np
     >>> found = mg.data.ArrayFile(np.zeros((1, 16000)), rate=16000)
@@ -43,6 +44,7 @@ class ArrayFile(NamedTuple):
     values: NDArray[Any]
     rate: int | None = None
     spacing: tuple[float, ...] = ()
+    geometry: Geometry | None = None
 
 
 def names_arrays(file: str) -> bool:
@@ -75,8 +77,8 @@ def read_array(path: str | Path) -> ArrayFile:
     (2, 128)
     """
     if str(path).lower().endswith(SCAN_SUFFIXES) or slices_of(Path(path)):
-        values, spacing = read_scan(Path(path))
-        return ArrayFile(values, spacing=spacing)
+        scan = read_scan(Path(path))
+        return ArrayFile(scan.values, spacing=scan.spacing, geometry=scan.geometry)
     sound, stack = Path(path).suffix.lower() == SOUND, names_stack(str(path))
     expected = "a sound in WAV" if sound else "a stack in TIFF" if stack else "an array of NumPy"
     file = regular_file(path, expected, limit=FILE_LIMIT)

@@ -1,14 +1,14 @@
 """Medical scans in files: NIfTI, and DICOM as one image or as a folder of slices.
 
 Values have the units of the scanner, such as Hounsfield units. Axes are `[1, D, H, W]`, slices
-first, in the order of the file: nothing is turned or resampled.
+first, in the order of the file: nothing is turned or resampled. An affine says where they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,14 +30,44 @@ Voxels = tuple[float, ...]
 """Millimetres along D, H and W, or along H and W."""
 
 
+class Geometry(NamedTuple):
+    """Where the voxels of a volume `[C, D, H, W]` are.
+
+    affine: `[4, 4]`, from the indices (w, h, d, 1) of a voxel's centre to its place, as in NIfTI:
+    to the right, anterior and superior of an origin. unit: of the place, by NIfTI's names "mm",
+    "meter", "micron" and "unknown".
+
+    >>> import numpy as np
+    >>> found = mg.data.Geometry(np.diag([0.5, 0.5, 2.0, 1.0]))
+    """
+
+    affine: Values
+    unit: str = "mm"
+
+    def moved(self, starts: Sequence[int]) -> Self:
+        """Of the volume that begins at the indices (d, h, w) of this one; they are negative where
+        it was padded."""
+        affine = self.affine.copy()
+        affine[:3, 3] = (self.affine @ [*reversed(starts), 1])[:3]
+        return self._replace(affine=affine)
+
+
+class Scan(NamedTuple):
+    """values: `[1, D, H, W]` or `[1, H, W]`. geometry: None where the file does not say it."""
+
+    values: Values
+    spacing: Voxels
+    geometry: Geometry | None = None
+
+
 def slices_of(folder: Path) -> list[Path]:
     """The DICOM files in a folder, in order; [] for anything else."""
     files = folder.iterdir() if folder.is_dir() else ()
     return sorted(file for file in files if file.suffix.lower() == DICOM)
 
 
-def read_scan(path: Path) -> tuple[Values, Voxels]:
-    """A volume `[1, D, H, W]`, or one image `[1, H, W]` of DICOM, and the size of its voxels.
+def read_scan(path: Path) -> Scan:
+    """A volume `[1, D, H, W]`, or one image `[1, H, W]` of DICOM.
 
     Errors: ValueError for a file that is missing, damaged or of several volumes or colours, for
     slices that make no volume, and without the extra.
@@ -47,7 +77,7 @@ def read_scan(path: Path) -> tuple[Values, Voxels]:
     if path.name.lower().endswith(NIFTI):
         return _nifti(path)
     image = _slice(path)
-    return _values(image)[None], _spacing(image)
+    return Scan(_values(image)[None], _spacing(image))
 
 
 def _package(name: str, path: Path) -> Any:
@@ -57,7 +87,7 @@ def _package(name: str, path: Path) -> Any:
         raise ValueError(str(error)) from None
 
 
-def _nifti(path: Path) -> tuple[Values, Voxels]:
+def _nifti(path: Path) -> Scan:
     nibabel = _package("nibabel", path)
     with parsing(str(path), "a scan in NIfTI"):
         image = nibabel.load(regular_file(path, "a scan in NIfTI"))
@@ -69,8 +99,10 @@ def _nifti(path: Path) -> tuple[Values, Voxels]:
         if image.get_data_dtype().kind not in "iuf":
             raise ValueError(f"its values are {image.get_data_dtype()}, expected real numbers")
         values: Values = image.get_fdata(dtype=np.float32).transpose(2, 1, 0)
-        unit = MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
-        return values[None], tuple(unit * float(size) for size in image.header.get_zooms()[::-1])
+        unit = image.header.get_xyzt_units()[0]
+        size = MILLIMETRES.get(unit, 1.0)
+        spacing = tuple(size * float(zoom) for zoom in image.header.get_zooms()[::-1])
+        return Scan(values[None], spacing, Geometry(image.affine, unit))
 
 
 def _slice(path: Path) -> Any:
@@ -112,7 +144,7 @@ def _spacing(image: Any) -> Voxels:
     return tuple(map(float, image.get("PixelSpacing", ())))
 
 
-def _volume(folder: Path) -> tuple[Values, Voxels]:
+def _volume(folder: Path) -> Scan:
     """The slices of a folder, ordered by their places along the line through them."""
     slices = [_slice(file) for file in slices_of(folder)]
     with parsing(str(folder), "the slices of one volume in DICOM"):
@@ -123,11 +155,30 @@ def _volume(folder: Path) -> tuple[Values, Voxels]:
         if len(sizes) > 1 or len({one.get("SeriesInstanceUID") for one in slices}) > 1:
             raise ValueError("they have several sizes, or are of several series")
         normal = np.cross(axes[0, :3], axes[0, 3:])
-        places = np.array([one.ImagePositionPatient for one in slices], dtype=float) @ normal
-        order = np.argsort(places)
-        step = _even(places[order].tolist())
+        corners = np.array([one.ImagePositionPatient for one in slices], dtype=float)
+        order = np.argsort(corners @ normal)
+        corners = corners[order]
+        step = _even((corners @ normal).tolist())
         values = np.stack([_values(slices[place]) for place in order])
-        return values[None], (step, *_spacing(slices[0]))
+        spacing = _spacing(slices[0])
+        return Scan(values[None], (step, *spacing), _of_slices(axes[0], corners, spacing))
+
+
+def _of_slices(axes: Values, corners: Values, spacing: Voxels) -> Geometry | None:
+    """axes: the directions of rows and columns, `[6]`. corners: the centres of the slices' first
+    pixels, in order, `[D, 3]`. None without the distances of pixels, and for slices that are not on
+    one line.
+
+    Source: DICOM PS3.3, C.7.6.2.1.1. Its axes point to the left, posterior and superior.
+    """
+    steps = np.diff(corners, axis=0)
+    step = steps.mean(0)
+    if not spacing or np.abs(steps - step).max() > UNEVEN * np.linalg.norm(step):
+        return None
+    affine = np.eye(4)
+    affine[:3] = np.stack([axes[:3] * spacing[1], axes[3:] * spacing[0], step, corners[0]], axis=1)
+    affine[:2] *= -1
+    return Geometry(affine)
 
 
 def _even(places: Sequence[float]) -> float:

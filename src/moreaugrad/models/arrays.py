@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from moreaugrad.data.arrays import ArrayFile
 from moreaugrad.data.images import centred
+from moreaugrad.data.scans import Geometry
 from moreaugrad.registry import choose
 from moreaugrad.settings import Documented, expect
 
@@ -103,6 +105,13 @@ class ArrayInput(metaclass=Documented):
             )
         return tensor, notes
 
+    def geometry(self, found: ArrayFile) -> Geometry | None:
+        """Where the voxels of the input of a scan are: as in its file, moved by what is cut or
+        padded."""
+        if found.geometry is None:
+            return None
+        return found.geometry.moved(self._starts(found.values.shape)[1:])
+
     def _sound(self, values: Values, rate: int) -> tuple[Values, list[str]]:
         """Channels `[C, T]` at the rate and of the number of channels that the network takes."""
         if self.rate is None or len(self.shape) not in (1, 2):
@@ -136,14 +145,22 @@ class ArrayInput(metaclass=Documented):
                 what = "--fit start or --fit centre cuts it or pads it with zeros"
             raise ValueError(f"expected the shape {_words(wanted)}, got {_words(given)}: {what}")
         margins, kept = [], []
-        for old, new in zip(given, wanted, strict=True):
+        for old, new, start in zip(given, wanted, self._starts(given), strict=True):
             size = old if new == ANY else new
-            start = centred(old, size) if self.fit == CENTRE else 0
             kept.append(slice(max(0, start), max(0, start) + size))
             before = max(0, -start)
             margins.append((before, max(0, size - old - before)))
         part = values[tuple(kept)]
         return np.pad(part, margins) if any(map(any, margins)) else part
+
+    def _starts(self, given: Sequence[int]) -> list[int]:
+        """Where the input begins in an array of this shape; negative where zeros come before."""
+        if self.fit != CENTRE:
+            return [0] * len(given)
+        return [
+            0 if new == ANY else centred(old, new)
+            for old, new in zip(given, self.shape or given, strict=True)
+        ]
 
 
 def _words(shape: tuple[int, ...]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from moreaugrad.data.arrays import find_arrays, read_array
 from moreaugrad.data.dataset import Chosen, DataSet
+from moreaugrad.data.scans import Geometry, Voxels
 from moreaugrad.data.source import NamedFiles
 from moreaugrad.explainers.anytime import Frame
 from moreaugrad.explainers.base import Explainer
@@ -26,7 +27,14 @@ from moreaugrad.runs.plans.common import DataPlan
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arrays(Inputs):
-    """Files of arrays, of which inputs are made as `models.ArrayInput` says."""
+    """Files of arrays, of which inputs are made as `models.ArrayInput` says.
+
+    placed: whether only scans are read that say where their voxels are. scans: the sizes and places
+    of the voxels of those that were read, by the number of the input and the network's id.
+    """
+
+    placed: bool = False
+    scans: dict[tuple[int, int], tuple[Voxels, Geometry | None]] = field(default_factory=dict)
 
     of_arrays = True
 
@@ -38,11 +46,19 @@ class Arrays(Inputs):
         """An input, and what was changed for it. Errors: see `UNREADABLE`; they name the file."""
         assert isinstance(self.data, NamedFiles)
         file = self.data.file(one.item)
-        found = read_array(file)
+        found, takes = read_array(file), network.model.array or ArrayInput()
+        if self.placed and found.geometry is None:
+            raise ValueError(
+                f"{file}: expected a scan in NIfTI, or a folder of DICOM slices with PixelSpacing "
+                "and places on one line, because only these say where the voxels of a map are; "
+                "leave out --export nii"
+            )
         try:
-            return (network.model.array or ArrayInput()).prepared(found)
+            made = takes.prepared(found)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
+        self.scans[one.index, id(network)] = found.spacing, takes.geometry(found)
+        return made
 
     def input(self, one: Chosen, network: Network) -> Tensor:
         """Of whatever shape the network takes. Errors: see `UNREADABLE`."""
@@ -55,6 +71,22 @@ class Arrays(Inputs):
         about = {"input": one.item.name}
         views = {} if picture is None else {"input.png": _flat(picture).png(about)}
         return {"array": {"rate": rate}, **note}, views
+
+    def described(
+        self, one: Chosen, found: Explanation, explainer: Explainer, network: Network
+    ) -> Record:
+        spacing = self._voxels(one, network)[0]
+        more = {"spacing": list(spacing)} if spacing else {}
+        return {**super().described(one, found, explainer, network), **more}
+
+    def geometry(self, one: Chosen, network: Network) -> Geometry | None:
+        return self._voxels(one, network)[1]
+
+    def _voxels(self, one: Chosen, network: Network) -> tuple[Voxels, Geometry | None]:
+        key = one.index, id(network)
+        if key not in self.scans:
+            self._read(one, network)
+        return self.scans[key]
 
     def drawn(
         self, one: Chosen, x: Tensor, found: Explanation, explainer: Explainer, network: Network,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from moreaugrad.data.arrays import ARRAY_SUFFIXES
 from moreaugrad.data.dataset import Chosen, DataSet, Item, choose_images, known_classes
+from moreaugrad.data.scans import Geometry
 from moreaugrad.data.source import CELLS, NamedFiles, open_source
 from moreaugrad.explainers.anytime import Frame
 from moreaugrad.explainers.base import Explainer
@@ -45,7 +46,7 @@ class Inputs:
     of_arrays: ClassVar[bool] = False
 
     @classmethod
-    def open(cls, plan: DataPlan, seed: int, network: Network) -> Inputs:
+    def open(cls, plan: DataPlan, seed: int, network: Network) -> Self:
         """Errors: ValueError where there are no images, or cells that the network cannot take, and
         for a language model."""
         if network.model.tokenizer is not None:
@@ -198,6 +199,10 @@ class Inputs:
         """What the record of a map says of its target and its content."""
         target = int(found.target)
         return {"target": {"class": target, "label": network.label(target)}}
+
+    def geometry(self, one: Chosen, network: Network) -> Geometry | None:
+        """Where the voxels of a scan are, as the network sees it."""
+        return None
 
     def drawn(
         self, one: Chosen, x: Tensor, found: Explanation, explainer: Explainer, network: Network,

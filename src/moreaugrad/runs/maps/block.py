@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from safetensors.torch import save
 from torch import Tensor
 
@@ -26,6 +24,7 @@ from moreaugrad.runs.directory import problem
 from moreaugrad.runs.engine import Files, Observer
 from moreaugrad.runs.maps import interactions
 from moreaugrad.runs.maps.attacks import BudgetedAttack
+from moreaugrad.runs.maps.exports import EXPORTERS
 from moreaugrad.runs.maps.methods import Method, plain_settings
 from moreaugrad.runs.maps.metrics import WITH_TRUTH, Measures, attack_record
 from moreaugrad.runs.maps.setup import Setup
@@ -277,31 +276,14 @@ class Block:
 
             pairs = pair_views(record, network.model.preprocess.pixels(x), style)
             views |= {f"{name}.png": view.png(shown) for name, view in pairs.items()}
-        own = ("map", "metrics", "stored")
+        geometry = self.setup.inputs.geometry(one, network)
+        own = ("spacing", "map", "metrics", "stored")
         about = {**shown, **{name: record[name] for name in own if name in record}}
         # One entry of metadata: the order of several is not fixed, and the bytes have to be.
         words = {"moreaugrad": json.dumps(about, sort_keys=True, ensure_ascii=False)}
         stem = f"{self.setup.folders[one.index]}/{method.label}"
         self.exported |= {
             f"{stem}.safetensors": save(tensors, metadata=words),
-            **{f"{stem}.{name}": EXPORTERS[name](values) for name in plan.export},
+            **{f"{stem}.{name}": EXPORTERS[name](values, geometry) for name in plan.export},
             **{f"{stem}.{end}": data for end, data in views.items()},
         }
-
-
-def _npy(values: Tensor) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values.numpy(), allow_pickle=False)
-    return file.getvalue()
-
-
-def _csv(values: Tensor) -> bytes:
-    """A row for each entry: its indices (channel, row, column for an image) and its value."""
-    names = {3: ("channel", "row", "column"), 2: ("row", "column"), 1: ("index",)}
-    header = (*names.get(values.ndim, tuple(f"axis_{i}" for i in range(values.ndim))), "value")
-    lines = [",".join(header)]
-    lines += [f"{','.join(map(str, at))},{value}" for at, value in np.ndenumerate(values.numpy())]
-    return ("\n".join(lines) + "\n").encode()
-
-
-EXPORTERS = {"npy": _npy, "csv": _csv}

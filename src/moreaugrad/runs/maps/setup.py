@@ -21,6 +21,7 @@ from moreaugrad.runs.arrays import Arrays
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.maps.aims import aimed
 from moreaugrad.runs.maps.attacks import BudgetedAttack, attack_settings, attacks_on
+from moreaugrad.runs.maps.exports import check_exports
 from moreaugrad.runs.maps.interactions import check_interactions
 from moreaugrad.runs.maps.methods import Method, check_settings, made, swept
 from moreaugrad.runs.maps.metrics import (
@@ -38,7 +39,7 @@ from moreaugrad.runs.plans.explain import (
     EvaluatePlan,
     ExplainPlan,
 )
-from moreaugrad.runs.plans.maps import OF_LABEL, method_name
+from moreaugrad.runs.plans.maps import NII, OF_LABEL, method_name
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.texts import Texts
 from moreaugrad.score.forward import device_memory
@@ -148,8 +149,10 @@ def opened(plan: ExplainPlan | EvaluatePlan, network: Network) -> Inputs:
     """The inputs of a plan. Errors: ValueError for those that the network cannot take."""
     if isinstance(plan, ExplainPlan) and plan.kind == TEXTS:
         return Texts.open(plan, network)
-    kind = Arrays if isinstance(plan, ExplainPlan) and plan.kind == ARRAYS else Inputs
-    return kind.open(plan.data, plan.seed, network)
+    if isinstance(plan, ExplainPlan) and plan.kind == ARRAYS:
+        found = Arrays.open(plan.data, plan.seed, network)
+        return replace(found, placed=NII in plan.export)
+    return Inputs.open(plan.data, plan.seed, network)
 
 
 def set_up(
@@ -183,6 +186,7 @@ def set_up(
             changed["compare"], more = _compared(plan, plan.compare, network, inputs, processes)
             methods += more
         Style(**asdict(plan.style))  # refuses what cannot be
+        check_exports(plan.export, inputs, methods)
         if plan.interactions is not None:
             methods = [replace(method, interactions=plan.interactions) for method in methods]
             for method in methods:

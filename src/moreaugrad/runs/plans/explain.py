@@ -138,8 +138,9 @@ class ExplainPlan(StoredMapsPlan):
         "each noise sample.", group="Explanation", shown="none", within="[2, 64]",
     )  # fmt: skip
     export: tuple[str, ...] = option(
-        (), "Further formats of each map: npy, csv.", group="Output", choices=EXPORTS
-    )
+        (), "Further formats of each map: npy, csv; of scans nii, which viewers lay over the scan.",
+        group="Output", choices=EXPORTS,
+    )  # fmt: skip
     page_images: int = option(
         24, "Number of inputs that the page shows. Up to 32 inputs and 128 maps it is one file; "
         "the images of a larger page are files in index_files/ next to it.", group="Output",

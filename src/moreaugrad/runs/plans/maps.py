@@ -23,7 +23,8 @@ LABEL = re.compile(r"[\w+-][\w.+-]*")
 """Of a method, an attack or a metric: it names files and columns."""
 OF_LABEL = "label"
 """As a target: the data set's class instead of the prediction."""
-EXPORTS = ("npy", "csv")
+NII = "nii"
+EXPORTS = ("npy", "csv", NII)
 EXACT = "exact"
 STORED = (EXACT, HALF, SPARSE)
 """Forms in which a run stores its maps."""
