@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -224,12 +225,42 @@ def test_options_exist(path: Path) -> None:
 
 
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+LINKED = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *PAGES,
+    *sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")),
+]
+MADE_FROM = {
+    r"docs/measurements/": "benchmarks/results/",
+    r"docs/notebooks/(.*)\.md$": r"docs/notebooks/\1.ipynb",
+    r"docs/reference/index\.md$": "src/moreaugrad/__init__.py",
+    r"docs/reference/(.*)\.md$": r"src/moreaugrad/\1",
+    r"docs/changelog\.md$": "CHANGELOG.md",
+    r"docs/contributing\.md$": "CONTRIBUTING.md",
+}
+"""Of the pages that are made when the site is built, see `docs/hooks.py`."""
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=in_docs)
+def source(path: Path, link: str) -> Path:
+    """What a link of a page leads to, or what that is made from."""
+    place = os.path.relpath(path.parent / link, ROOT).replace(os.sep, "/")
+    for made, of in MADE_FROM.items():
+        place = re.sub(f"^{made}", of, place)
+    return ROOT / place
+
+
+def markdown(path: Path) -> str:
+    text = path.read_text("utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n".join("".join(one["source"]) for one in cells if one["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("path", LINKED, ids=in_docs)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in LINK.findall(path.read_text("utf-8")):
-        assert (ROOT / target).exists(), f"{path.name} links to {target}, which is not there"
+    broken = [link for link in LINK.findall(markdown(path)) if not source(path, link).exists()]
+    assert not broken, f"{in_docs(path)} links to what is not there: {', '.join(broken)}"
 
 
 def test_links_of_the_readme_are_found() -> None:
