@@ -19,6 +19,7 @@ import moreaugrad as mg
 from moreaugrad.cli.app import make_app
 from moreaugrad.cli.commands import EVERY, GROUPS
 from moreaugrad.data.images import load_image
+from moreaugrad.explainers import captum_classes
 from moreaugrad.models import load_model
 from moreaugrad.settings import settings_of
 from text_models import Bytes, as_bytes, hugging_face, write
@@ -67,13 +68,16 @@ def run(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("path", WITH_CODE, ids=in_docs)
 @pytest.mark.filterwarnings("ignore:.*(worker|LeafSpec)")  # Lightning's
 def test_code_runs(path: Path, clone: Path) -> None:
-    if path.name == "text.md":
+    if path.name in ("text.md", "coming-from.md"):
         write(hugging_face(), clone / "sentiment", "DistilBertForSequenceClassification")
+        write(hugging_face(), clone / "tagger", "DistilBertForTokenClassification")
     if path.name == "trainers.md":
         hugging_face()
         lightning()
         pytest.importorskip("accelerate")
     space = run(path)
+    if path.name == "coming-from.md":
+        run_calls(path, space)
     if path.name == "README.md":
         made, shown = (
             np.asarray(Image.open(root / "docs" / "images" / "maps.png").convert("L"), float)
@@ -84,6 +88,22 @@ def test_code_runs(path: Path, clone: Path) -> None:
         assert correlation > 0.99, "docs/images/maps.png is out of date: run the snippet again"
         assert (clone / "cell-maps.png").is_file()
         assert space["result"].ok
+
+
+def run_calls(path: Path, space: dict[str, Any]) -> None:
+    """The calls in the tables of a page, in the column after the other library's."""
+    explainer = mg.SimpleGradient(space["model"])
+    space |= {
+        "mask": space["within"], "label": 1, "box": (8, 8, 40, 40), "features": torch.ones(10),
+        "explainer": explainer, "explanation": explainer.explain(space["x"]),
+        "maps": explainer.attribute(space["x"]), "methods": ["cafo"], "texts": [space["text"]],
+    }  # fmt: skip
+    cells = re.findall(r"^\| .*? \| (.*?) \|", path.read_text("utf-8"), re.MULTILINE)
+    calls = [call for cell in cells for call in re.findall(r"`(?:\w+ ?= ?)?(mg\..+?\))`", cell)]
+    assert len(calls) > 25
+    for call in calls:
+        if "(...)" not in call:
+            eval(call, space)
 
 
 def test_there_is_code_to_run() -> None:
@@ -265,6 +285,12 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_links_of_the_readme_are_found() -> None:
     assert "docs/tutorial.md" in LINK.findall((ROOT / "README.md").read_text("utf-8"))
+
+
+def test_methods_of_captum_exist() -> None:
+    text = "\n".join(path.read_text("utf-8") for path in PAGES)
+    named = set(re.findall(r"\bcaptum:(\w+)", text)) - {"NAME"}
+    assert {"KernelShap", "GuidedBackprop"} <= named <= set(captum_classes.names())
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=in_docs)
