@@ -33,7 +33,7 @@ types: $(VENV)/.dev ## check the types
 	$(BIN)/mypy
 
 docs: $(VENV)/.dev ## build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.test ## run the benchmarks; they read the data folder named by MOREAUGRAD_DATA
 	$(BIN)/python -m benchmarks

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ import moreaugrad as mg
 from moreaugrad.cli.app import make_app
 from moreaugrad.cli.commands import EVERY, GROUPS
 from moreaugrad.data.images import load_image
+from moreaugrad.explainers import captum_classes
 from moreaugrad.models import load_model
 from moreaugrad.settings import settings_of
 from text_models import Bytes, as_bytes, hugging_face, write
@@ -66,8 +68,9 @@ def run(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("path", WITH_CODE, ids=in_docs)
 @pytest.mark.filterwarnings("ignore:.*(worker|LeafSpec)")  # Lightning's
 def test_code_runs(path: Path, clone: Path) -> None:
-    if path.name == "text.md":
+    if path.name in ("text.md", "coming-from.md"):
         write(hugging_face(), clone / "sentiment", "DistilBertForSequenceClassification")
+        write(hugging_face(), clone / "tagger", "DistilBertForTokenClassification")
     if path.name == "targets.md":
         hugging_face()
     if path.name == "volumes.md":
@@ -77,6 +80,8 @@ def test_code_runs(path: Path, clone: Path) -> None:
         lightning()
         pytest.importorskip("accelerate")
     space = run(path)
+    if path.name == "coming-from.md":
+        run_calls(path, space)
     if path.name == "README.md":
         made, shown = (
             np.asarray(Image.open(root / "docs" / "images" / "maps.png").convert("L"), float)
@@ -87,6 +92,22 @@ def test_code_runs(path: Path, clone: Path) -> None:
         assert correlation > 0.99, "docs/images/maps.png is out of date: run the snippet again"
         assert (clone / "cell-maps.png").is_file()
         assert space["result"].ok
+
+
+def run_calls(path: Path, space: dict[str, Any]) -> None:
+    """The calls in the tables of a page, in the column after the other library's."""
+    explainer = mg.SimpleGradient(space["model"])
+    space |= {
+        "mask": space["within"], "label": 1, "box": (8, 8, 40, 40), "features": torch.ones(10),
+        "explainer": explainer, "explanation": explainer.explain(space["x"]),
+        "maps": explainer.attribute(space["x"]), "methods": ["cafo"], "texts": [space["text"]],
+    }  # fmt: skip
+    cells = re.findall(r"^\| .*? \| (.*?) \|", path.read_text("utf-8"), re.MULTILINE)
+    calls = [call for cell in cells for call in re.findall(r"`(?:\w+ ?= ?)?(mg\..+?\))`", cell)]
+    assert len(calls) > 25
+    for call in calls:
+        if "(...)" not in call:
+            eval(call, space)
 
 
 def test_there_is_code_to_run() -> None:
@@ -228,16 +249,52 @@ def test_options_exist(path: Path) -> None:
 
 
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+LINKED = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *PAGES,
+    *sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")),
+]
+MADE_FROM = {
+    r"docs/measurements/": "benchmarks/results/",
+    r"docs/notebooks/(.*)\.md$": r"docs/notebooks/\1.ipynb",
+    r"docs/reference/index\.md$": "src/moreaugrad/__init__.py",
+    r"docs/reference/(.*)\.md$": r"src/moreaugrad/\1",
+    r"docs/changelog\.md$": "CHANGELOG.md",
+    r"docs/contributing\.md$": "CONTRIBUTING.md",
+}
+"""Of the pages that are made when the site is built, see `docs/hooks.py`."""
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=in_docs)
+def source(path: Path, link: str) -> Path:
+    """What a link of a page leads to, or what that is made from."""
+    place = os.path.relpath(path.parent / link, ROOT).replace(os.sep, "/")
+    for made, of in MADE_FROM.items():
+        place = re.sub(f"^{made}", of, place)
+    return ROOT / place
+
+
+def markdown(path: Path) -> str:
+    text = path.read_text("utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n".join("".join(one["source"]) for one in cells if one["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("path", LINKED, ids=in_docs)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in LINK.findall(path.read_text("utf-8")):
-        assert (ROOT / target).exists(), f"{path.name} links to {target}, which is not there"
+    broken = [link for link in LINK.findall(markdown(path)) if not source(path, link).exists()]
+    assert not broken, f"{in_docs(path)} links to what is not there: {', '.join(broken)}"
 
 
 def test_links_of_the_readme_are_found() -> None:
     assert "docs/tutorial.md" in LINK.findall((ROOT / "README.md").read_text("utf-8"))
+
+
+def test_methods_of_captum_exist() -> None:
+    text = "\n".join(path.read_text("utf-8") for path in PAGES)
+    named = set(re.findall(r"\bcaptum:(\w+)", text)) - {"NAME"}
+    assert {"KernelShap", "GuidedBackprop"} <= named <= set(captum_classes.names())
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=in_docs)
