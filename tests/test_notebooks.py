@@ -13,7 +13,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 EXTRAS = {
-    "text": ["transformers", "pandas"], "tables": ["pandas"], "vision": ["sklearn"],
+    "text": ["transformers", "pandas"], "tables": ["pandas", "sklearn"], "vision": ["sklearn"],
     "series": ["pydicom"], "volumes": ["nibabel"],
 }  # fmt: skip
 """What some of them need besides the core."""
@@ -91,8 +91,18 @@ def text(space: Mapping[str, Any]) -> bool:
 
 
 def tables(space: Mapping[str, Any]) -> bool:
-    causes = torch.tensor([name in ("temperature", "vibration") for name in space["sensors"]])
-    return bool(space["found"].ok) and bool(((space["kept"] > 0) == causes).all())
+    """The size comes first, and the network fails without what supports its predictions."""
+    found, without, sparse = space["found"], space["without"], space["sparse"]
+    first = [found.names[at] for at in found.strength().argsort(descending=True)[:3]]
+    kept = (sparse.values != 0).sum(1)
+    return (
+        bool(found.ok)
+        and bool(sparse.ok)
+        and set(first) == {"radius", "perimeter", "area"}
+        and bool((kept == 3).all())
+        and float(space["right"].double().mean()) > 0.94
+        and without["most support"] + 0.1 < without["random"] < without["smallest"]
+    )
 
 
 def vision(space: Mapping[str, Any]) -> bool:
