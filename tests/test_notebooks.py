@@ -77,16 +77,13 @@ def training(space: Mapping[str, Any]) -> bool:
 
 
 def text(space: Mapping[str, Any]) -> bool:
-    statuses = {each.status for each in space["result"]}
-    kept = [{w.text for w, v in zip(t.words, t.word_values, strict=True) if v != 0}
-            for t in space["result"]]  # fmt: skip
-    right = space["found"] == torch.tensor(space["new_labels"])
+    """The model has learned the topics, and is less sure without the words that are named."""
+    found, without = space["found"], space["without"]
     return (
-        statuses == {"converged"}
-        and float(right.double().mean()) > 0.9
-        and all(
-            word in words for word, words in zip(("wonderful", "not", "not"), kept, strict=True)
-        )
+        float(space["right"]) > 0.75
+        and max(float(one.explanation.error) for one in found) < 0.1
+        and without["largest"] + 0.15 < without["random"] <= without["none"]
+        and all(0 < (one.word_values != 0).sum() < len(one.words) for one in space["sparse"])
     )
 
 
