@@ -65,6 +65,17 @@ def run(path: Path) -> dict[str, Any]:
     return space
 
 
+def check_image(made: Path, name: str) -> None:
+    """An image of the documentation shows what the code of its page draws."""
+    new, shown = (
+        np.asarray(Image.open(path).convert("L"), float)
+        for path in (made, ROOT / "docs" / "images" / name)
+    )
+    assert new.shape == shown.shape
+    correlation = np.corrcoef(new.ravel(), shown.ravel())[0, 1]
+    assert correlation > 0.99, f"docs/images/{name} is out of date: run the page's code again"
+
+
 @pytest.mark.parametrize("path", WITH_CODE, ids=in_docs)
 @pytest.mark.filterwarnings("ignore:.*(worker|LeafSpec)")  # Lightning's
 def test_code_runs(path: Path, clone: Path) -> None:
@@ -82,14 +93,11 @@ def test_code_runs(path: Path, clone: Path) -> None:
     space = run(path)
     if path.name == "coming-from.md":
         run_calls(path, space)
+    if path.name == "tables.md":
+        for name in ("bars", "row", "swarm"):
+            check_image(clone / f"{name}.png", f"table-{name}.png")
     if path.name == "README.md":
-        made, shown = (
-            np.asarray(Image.open(root / "docs" / "images" / "maps.png").convert("L"), float)
-            for root in (clone, ROOT)
-        )
-        assert made.shape == shown.shape
-        correlation = np.corrcoef(made.ravel(), shown.ravel())[0, 1]
-        assert correlation > 0.99, "docs/images/maps.png is out of date: run the snippet again"
+        check_image(clone / "docs" / "images" / "maps.png", "maps.png")
         assert (clone / "cell-maps.png").is_file()
         assert space["result"].ok
 

@@ -13,7 +13,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 EXTRAS = {
-    "text": ["transformers", "pandas"], "tables": ["pandas"], "vision": ["sklearn"],
+    "text": ["transformers", "pandas"], "tables": ["pandas", "sklearn"], "vision": ["sklearn"],
     "series": ["pydicom"], "volumes": ["nibabel"],
 }  # fmt: skip
 """What some of them need besides the core."""
@@ -77,22 +77,29 @@ def training(space: Mapping[str, Any]) -> bool:
 
 
 def text(space: Mapping[str, Any]) -> bool:
-    statuses = {each.status for each in space["result"]}
-    kept = [{w.text for w, v in zip(t.words, t.word_values, strict=True) if v != 0}
-            for t in space["result"]]  # fmt: skip
-    right = space["found"] == torch.tensor(space["new_labels"])
+    """The model has learned the topics, and is less sure without the words that are named."""
+    found, without = space["found"], space["without"]
     return (
-        statuses == {"converged"}
-        and float(right.double().mean()) > 0.9
-        and all(
-            word in words for word, words in zip(("wonderful", "not", "not"), kept, strict=True)
-        )
+        float(space["right"]) > 0.75
+        and max(float(one.explanation.error) for one in found) < 0.1
+        and without["largest"] + 0.15 < without["random"] <= without["none"]
+        and all(0 < (one.word_values != 0).sum() < len(one.words) for one in space["sparse"])
     )
 
 
 def tables(space: Mapping[str, Any]) -> bool:
-    causes = torch.tensor([name in ("temperature", "vibration") for name in space["sensors"]])
-    return bool(space["found"].ok) and bool(((space["kept"] > 0) == causes).all())
+    """The size comes first, and the network fails without what supports its predictions."""
+    found, without, sparse = space["found"], space["without"], space["sparse"]
+    first = [found.names[at] for at in found.strength().argsort(descending=True)[:3]]
+    kept = (sparse.values != 0).sum(1)
+    return (
+        bool(found.ok)
+        and bool(sparse.ok)
+        and set(first) == {"radius", "perimeter", "area"}
+        and bool((kept == 3).all())
+        and float(space["right"].double().mean()) > 0.94
+        and without["most support"] + 0.1 < without["random"] < without["smallest"]
+    )
 
 
 def vision(space: Mapping[str, Any]) -> bool:

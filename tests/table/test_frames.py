@@ -303,17 +303,30 @@ def test_transformers(preprocess, words):
         explain(RAW, preprocess=preprocess)
 
 
-def test_pipelines_of_scikit_learn():
+@pytest.fixture(scope="module")
+def raw():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({"age": rng.normal(40, 9, 50), "city": rng.choice(["Paris", "Rome"], 50)})
+
+
+@pytest.fixture(scope="module")
+def encoder(raw):
     compose = pytest.importorskip("sklearn.compose")
-    pipeline = pytest.importorskip("sklearn.pipeline")
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    rng = np.random.default_rng(0)
-    raw = pd.DataFrame({"age": rng.normal(40, 9, 50), "city": rng.choice(["Paris", "Rome"], 50)})
-    made = compose.ColumnTransformer(
+    return compose.ColumnTransformer(
         [("num", StandardScaler(), ["age"]), ("onehot", OneHotEncoder(), ["city"])]
-    )
-    whole = pipeline.Pipeline([("columns", made), ("model", "passthrough")]).fit(raw)
+    ).fit(raw)
+
+
+def pipeline(*steps):
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline([(f"step{at}", step) for at, step in enumerate(steps)])
+
+
+def test_pipelines_of_scikit_learn(raw, encoder):
+    whole = pipeline(encoder, "passthrough")
     found = explain(raw.iloc[:4], "group-sparse-moreaugrad", preprocess=whole[:-1], background=raw,
                     sigma=0, sparsity=0.5)  # fmt: skip
     assert found.names == ("age", "city")
@@ -323,3 +336,31 @@ def test_pipelines_of_scikit_learn():
     assert not kept.all(1).any()
     with pytest.raises(ValueError, match="preprocess: it failed on frame"):
         explain(raw[["age"]], preprocess=whole[:-1])
+
+
+def test_a_pipeline_that_ends_with_a_module_is_split(raw, encoder):
+    network = nn.Linear(3, 2).eval()
+    network.config = types.SimpleNamespace(id2label={0: "no", 1: "yes"})
+    given = {"background": raw, "samples": 16, "target": "yes"}
+    whole = pipeline(encoder, "passthrough", network)
+    found = explain(raw.iloc[:4], "expected-gradients", whole, **given)
+    split = explain(raw.iloc[:4], "expected-gradients", network, preprocess=whole[:-1], **given)
+    assert torch.equal(found.values, split.values)
+    assert found.names == split.names == ("age", "city")
+    assert found.target.tolist() == [1] * 4
+    alone = explain(model=pipeline(NETWORK))
+    assert torch.equal(alone.values, explain().values)
+    network.steps = [("model", nn.Linear(3, 1))]  # a module's own business
+    assert torch.equal(explain(model=network).values, explain(model=nn.Sequential(network)).values)
+
+
+@pytest.mark.parametrize("last", ["passthrough", types.SimpleNamespace(fit=None)])
+def test_a_pipeline_that_ends_with_no_module_is_refused(last, raw, encoder):
+    words = rf"^model: .*torch module as the last step.*got {type(last).__name__}.*pipeline\[:-1\]"
+    with pytest.raises(TypeError, match=words):
+        explain(raw, model=pipeline(encoder, last))
+
+
+def test_a_pipeline_has_its_own_preprocess(raw, encoder):
+    with pytest.raises(ValueError, match=r"^preprocess: expected none.*got ColumnTransformer"):
+        explain(raw, model=pipeline(encoder, NETWORK), preprocess=encoder)

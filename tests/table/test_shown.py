@@ -171,9 +171,20 @@ def test_bars_of_many_rows_are_mean_magnitudes():
     expected = FOUND.values.double().abs().mean(0)[order].tolist()
     assert [end for _, end in bars(figure)] == pytest.approx(expected)
     assert labels(FOUND.plot(kind="bar", most=2))[0].startswith(FOUND.names[order[0]][:5])
-    assert "and 1 more" in [
-        text.get_text() for text in FOUND.plot(kind="bar", most=2).axes[0].texts
-    ]
+
+
+@pytest.mark.parametrize("kind", ["bar", "beeswarm"])
+def test_how_many_names_are_not_drawn_is_said_below_the_others(kind):
+    figure = FOUND.plot(kind=kind, most=2)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    (more,) = [text for text in axes.texts if text.get_text() == "and 1 more"]
+    place = more.get_window_extent()
+    low, high = axes.get_xlim()
+    numbers = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    for label in (*numbers, *axes.get_yticklabels()):
+        assert not place.overlaps(label.get_window_extent()), label
+    assert place.y1 < min(label.get_window_extent().y0 for label in axes.get_yticklabels())
 
 
 def test_a_swarm_has_a_point_for_each_row(monkeypatch):

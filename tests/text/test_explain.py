@@ -24,6 +24,17 @@ def gradients(model, encoded, read):
     return found[0], embedded[0].detach()
 
 
+class Logits(torch.nn.Module):
+    """A classifier of transformers as a function of ids and their mask."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+
+    def forward(self, ids, mask=None):
+        return self.inner(ids, attention_mask=mask).logits
+
+
 def close(found, expected):
     scale = float(expected.abs().max())
     assert scale > 0
@@ -87,6 +98,23 @@ def test_methods_with_the_input_as_a_factor_are_summed(load):
     assert float(path.values.sum()) == pytest.approx(float(change), rel=0.05)
 
 
+@pytest.mark.parametrize("method", ["simple-gradient", "gradient-x-input"])
+def test_a_balanced_backward_pass_is_complete(method, load):
+    model, tokenizer = load("DistilBertForSequenceClassification")
+    given = {"target": 2, "backward": "balanced"}
+    table = model.get_input_embeddings()
+    explainer = mg.SimpleGradient(Logits(model), layer=table, backward="balanced")
+    for text, one in zip(
+        SENTENCES[:2], mg.text.explain(model, tokenizer, SENTENCES[:2], method, **given),
+        strict=True,
+    ):  # fmt: skip
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        expected = (explainer.attribute(ids, 2) * table(ids)).sum(2)[0].detach()
+        expected[torch.tensor(one.special)] = 0
+        close(one.values, expected)
+        assert float(one.explanation.details["completeness_error"]) < 1e-4
+
+
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_a_text_has_the_same_map_alone_and_among_others(kind, load):
     model, tokenizer = load(f"{kind}ForSequenceClassification")
@@ -119,16 +147,8 @@ def test_maps_are_those_of_a_padded_batch_with_its_mask(kind, load):
     real = batch["attention_mask"].bool()
     assert not real.all()
 
-    class Logits(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = model
-
-        def forward(self, ids, mask):
-            return self.inner(ids, attention_mask=mask).logits
-
     explainer = mg.GroupSparseMoreauGrad(
-        Logits(), layer=model.get_input_embeddings(), group="tokens", **SPARSE
+        Logits(model), layer=model.get_input_embeddings(), group="tokens", **SPARSE
     )
     mask = real & ~batch["special_tokens_mask"].bool()
     padded = explainer.explain(batch["input_ids"], 1, batch["attention_mask"], mask=mask)

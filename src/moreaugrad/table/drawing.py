@@ -88,7 +88,10 @@ def _waterfall(ax: Axes, found: ExplainedRows, values: Floats, order: np.ndarray
     )
     for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
         right = max(start, end)
-        ax.text(right + 0.01 * width, place, f"{end - start:+.3g}", va="center", fontsize="small")
+        ax.text(
+            right + 0.01 * width, place, f"{end - start:+.3g}", va="center", fontsize="small",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
         if place + 1 < len(steps):
             ax.plot([end, end], [place + 0.4, place + 0.6], color="0.4", linewidth=0.8)
     labels = _labels(found, order, True)
@@ -170,9 +173,9 @@ def _names(ax: Axes, found: ExplainedRows, order: np.ndarray[Any, Any], cells: b
     _ticks(ax, _labels(found, order, cells))
     left = len(found.names) - len(order)
     if left:
-        ax.text(
-            0, -0.02, f"and {left} more", transform=ax.get_yaxis_transform(), ha="right", va="top",
-            fontsize="small", color="0.4",
+        ax.annotate(  # on the left of a number below the axis, which may be at its end
+            f"and {left} more", (0, 0), (-26, -4), xycoords="axes fraction",
+            textcoords="offset points", ha="right", va="top", fontsize="small", color="0.4",
         )  # fmt: skip
 
 

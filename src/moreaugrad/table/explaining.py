@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moreaugrad.explainers import Explainer
 from moreaugrad.explainers.calling import Progress, reporting
@@ -52,8 +52,9 @@ def explain(
     >>> found = mg.table.explain(network, torch.randn(5, 2), columns=["age", "income"],
     ...                          background=torch.randn(50, 2), samples=8)
 
-    model: takes rows `[B, D]`; a torch module, or a function. A model with one output needs the
-    setting task="regression" or "binary".
+    model: takes rows `[B, D]`; a torch module, or a function; or a scikit-learn pipeline whose last
+    step is a torch module, which has `preprocess` in the steps before it. A model with one output
+    needs the setting task="regression" or "binary".
     frame: a pandas data frame of numbers, or an array or a tensor `[N, D]`; in the units of the
     model's inputs, or of `preprocess`. It is computed in the model's precision and on its device,
     in parts that fit the memory.
@@ -70,10 +71,9 @@ def explain(
     frame with other columns or another order is refused.
     groups: lists of columns by the name of their group, as the columns of a one-hot encoding. They
     are the groups of group-sparse methods and of a penalty `GroupL2`, and their values are summed.
-    preprocess: a fitted transformer with `transform` and `get_feature_names_out`, as scikit-learn's
-    (of a pipeline the steps before the model, `pipeline[:-1]`). Its columns are explained, and
-    grouped by the column that they are made of where names show it: `city_Paris` or
-    `onehot__city_Paris` by `city`. groups={} keeps them apart.
+    preprocess: a fitted transformer with `transform` and `get_feature_names_out`, such as those of
+    scikit-learn. Its columns are explained, and grouped by the column that they are made of where
+    names show it: `city_Paris` or `onehot__city_Paris` by `city`. groups={} keeps them apart.
     values: what a value is: "deviation" (the map per standard deviation of the column), "unit" (per
     unit of the column) or "product" (the map times the row's distance from the mean of the
     background, the contribution to first order); "auto" is "deviation" where deviations are known
@@ -87,6 +87,7 @@ def explain(
     Errors: TypeError or ValueError for bad input: columns that are missing, out of order, not
     numbers or not finite; groups of unknown names; and a method that needs a background.
     """
+    model, preprocess = _of_pipeline(model, preprocess)
     rows = Rows.of("frame", frame, columns, reorder)
     reader = Preparation.of(rows, preprocess)
     reader.check("frame", rows)
@@ -116,6 +117,31 @@ def explain(
         explanation=replace(found, labels=classes), rows=rows, grouping=grouping, value=kind,
         base=_base(found, kind), notes=units.notes,
     )  # fmt: skip
+
+
+def _of_pipeline(model: Any, preprocess: Any) -> tuple[Any, Any]:
+    """The module at the end of a scikit-learn pipeline, and the steps before it; another model and
+    its preprocess as they are.
+
+    Errors: TypeError for a pipeline that ends with anything but a module; ValueError for one with
+    preprocess= as well.
+    """
+    steps = getattr(model, "steps", None)
+    if callable(model) or not isinstance(steps, list) or not steps:
+        return model, preprocess
+    module = steps[-1][1]
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            "model: expected a torch module as the last step of a pipeline, got "
+            f"{type(module).__name__}: give the network that it holds as model=, and the steps "
+            "before it as preprocess=pipeline[:-1]"
+        )
+    if preprocess is not None:
+        raise ValueError(
+            "preprocess: expected none, because the steps of the pipeline given as model= are it, "
+            f"got {type(preprocess).__name__}: add it to the pipeline as its first step"
+        )
+    return module, model[:-1] if len(steps) > 1 else None
 
 
 def _check_outputs(explainer: Explainer, first: Tensor, labels: Sequence[str] | None) -> None:
