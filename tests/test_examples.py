@@ -27,6 +27,7 @@ def test_every_example_is_tested() -> None:
     assert {
         "tabular_groups", "sequence_embedding", "noise_tunnel", "quantus_metrics",
         "train_two_lines", "train_accelerate",
+        "batches_datasets", "batches_ray", "batches_spark", "array_submitit",  # test_pipelines.py
     } == SCRIPTS  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from moreaugrad.cli.entry import run
 from moreaugrad.files import claims as module
 from moreaugrad.files.atomic import LOCK, SHARED, only_writer
 from moreaugrad.files.claims import SILENT, Claims
-from moreaugrad.runs.processes import processes
 from processes import ended, run_killed, start, tree
 
 IMAGES = 3
@@ -169,63 +168,6 @@ def test_another_shard_is_refused(
     assert "--shard: expected I/N" in message
     assert shard in message
     assert not out.exists()
-
-
-@pytest.mark.parametrize(
-    "given",
-    [("2", "2", "0"), ("a", "2", "0"), ("0", "0", "0"), ("0", "x", "0"), ("0", "2", "-1")],
-)
-def test_slurm_variables_that_contradict_are_refused(
-    monkeypatch: pytest.MonkeyPatch, given: tuple[str, str, str]
-) -> None:
-    for name, value in zip(("PROCID", "NTASKS", "LOCALID"), given, strict=True):
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    with pytest.raises(ValueError, match=f"SLURM_PROCID={given[0]}, SLURM_NTASKS={given[1]}"):  # noqa: SIM117
-        with processes():
-            pass
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("WORLD_SIZE", "x"), ("RANK", "x"), ("RANK", "2"), ("LOCAL_RANK", "x"), ("MASTER_PORT", None)],
-)
-def test_variables_of_torchrun_that_are_not_whole_are_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
-) -> None:
-    given = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
-             "MASTER_PORT": "1", name: value}  # fmt: skip
-    for variable, text in given.items():
-        monkeypatch.delenv(variable, raising=False)
-        if text is not None:
-            monkeypatch.setenv(variable, text)
-    with pytest.raises(ValueError, match=rf"{name}.*torchrun"):  # noqa: SIM117
-        with processes():
-            pass
-
-
-def test_an_empty_variable_of_torchrun_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "")
-    with processes() as found:
-        assert found.size == 1
-
-
-def test_tasks_of_srun_are_processes_of_which_the_first_reports(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in {"PROCID": "5", "NTASKS": "8", "LOCALID": "1"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    with processes() as found:
-        assert (found.size, found.local_rank, found.leads) == (1, 1, False)
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    with processes() as found:
-        assert found.leads
-
-
-def test_a_shard_of_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"shard 0/2.*torchrun"):  # noqa: SIM117
-        with processes("0/2"):
-            pass
 
 
 def test_another_configuration_is_refused_while_a_folder_is_shared(

@@ -19,6 +19,9 @@ SHARED = ".moreaugrad-shared"
 """Folder of the processes that share the work, see `claims`."""
 ANOTHER, PATIENCE = "another process", 60.0
 """Who writes, where that is not known, and how many seconds it is waited for."""
+STAYS = 1.0
+"""Seconds after which a writer that is named counts as one that stays. Until then it may be a name
+that a killed process has left, or a process that is about to be refused."""
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -85,13 +88,15 @@ def only_writer(folder: Path, *, briefly: bool = False) -> Iterator[None]:
     """
     file = folder / LOCK
     lock = FileLock(file, timeout=0, thread_local=False)
-    until = time.monotonic() + PATIENCE
+    owner, since = "", 0.0
     while not lock.is_locked:
         try:
             lock.acquire()
         except Timeout:
-            owner = _owner(file)
-            if not briefly or owner != ANOTHER or time.monotonic() > until:
+            if (found := _owner(file)) != owner:
+                owner, since = found, time.monotonic()
+            patience = PATIENCE if owner == ANOTHER else STAYS
+            if not briefly or time.monotonic() - since > patience:
                 raise in_use(folder, owner) from None
             time.sleep(0.02)
     try:

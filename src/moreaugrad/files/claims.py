@@ -30,9 +30,9 @@ BEAT, SILENT = 30.0, 600.0
 PAUSE = 0.5
 """Seconds between two looks at what others are doing."""
 PROCESS = re.compile(r"process (\d+) on (.+)", re.DOTALL)
-NUMBERS = "/proc/self/ns/pid"
-"""Of Linux: names what numbers this process and others. Containers of one host name each have their
-own."""
+MACHINE, NUMBERS = "/etc/machine-id", "/proc/self/ns/pid"
+"""Of Linux: an installation, as machines may have the same host name; and what numbers this process
+and others, of which containers of one host name each have their own."""
 MEMBERS = "*.process"
 
 _own: set[str] = set()
@@ -76,7 +76,10 @@ class Claims:
         assert self._file is not None
         try:
             with only_writer(self._folder, briefly=True):
-                if not self.others():
+                alone = not self.others()
+                # Still as the writer: of two that leave, the second must not see the first.
+                self._file.unlink(missing_ok=True)
+                if alone:
                     self.clear()
         except (ValueError, OSError):
             pass  # the next start does it
@@ -136,9 +139,9 @@ class Claims:
 
     def _renew(self) -> None:
         assert self._file is not None
-        if self._file.exists():
-            self._file.touch()
-        else:
+        try:
+            os.utime(self._file)
+        except FileNotFoundError:  # also where this process was taken for dead
             self._place.mkdir(exist_ok=True)
             text = f"process {os.getpid()} on {_machine()}"
             write_atomically(self._file, text.encode())
@@ -162,16 +165,24 @@ class Claims:
 
     def _silent(self, file: Path) -> bool:
         """Both times are of the file system's clock: those of machines may differ."""
-        clock = self._file or self._folder / LOCK
-        clock.touch()
+        if self._file is None:
+            clock = self._folder / LOCK
+            clock.touch()
+        else:
+            clock = self._file
+            self._renew()
         return clock.stat().st_mtime - file.stat().st_mtime > SILENT
 
 
 def _machine() -> str:
-    """Where the number of a process is its own: the host name, and below it what numbers them."""
+    """Where the number of a process is its own: the host name, and below it what tells machines and
+    containers of that name apart."""
+    found = [socket.gethostname()]
     with suppress(OSError):
-        return f"{socket.gethostname()}\n{Path(NUMBERS).readlink()}"
-    return socket.gethostname()
+        found.append(Path(MACHINE).read_text(encoding="utf-8").strip())
+    with suppress(OSError):
+        found.append(str(Path(NUMBERS).readlink()))
+    return "\n".join(found)
 
 
 def _text(file: Path) -> str:

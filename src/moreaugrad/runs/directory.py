@@ -8,7 +8,7 @@ import math
 import platform
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,8 @@ class RunDirectory(Units):
                 self._admit(config, overwrite=overwrite, others=others)
                 self._begin(config, environment, others)
                 if shared:
-                    held.callback(claims.leave)
                     claims.join()
+                    held.callback(claims.leave)
                     self._claims = claims
         except OSError as error:
             raise ValueError(
@@ -204,9 +204,14 @@ class RunDirectory(Units):
 
     def discard(self) -> None:
         """Takes back what `opened` made, when a run has no result."""
-        if self._fresh and not self.joined:
-            self.clear()
-            remove_files(self.path, [CONFIG, ENVIRONMENT])
+        if not self._fresh:
+            return
+        # No process may join between the look and the removal.
+        alone = only_writer(self.path, briefly=True) if self._claims else nullcontext()
+        with suppress(ValueError, OSError), alone:
+            if not self.joined:
+                self.clear()
+                remove_files(self.path, [CONFIG, ENVIRONMENT])
 
 
 def versions() -> dict[str, str]:

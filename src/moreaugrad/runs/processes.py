@@ -143,9 +143,10 @@ class Processes:
 
 @contextmanager
 def processes(shard: str | None = None) -> Iterator[Processes]:
-    """By the environment that `torchrun` or Slurm's `srun` sets. shard: `I/N`. Errors: ValueError
-    for an environment that is not whole or contradicts itself, and for another shard."""
-    size = _set("WORLD_SIZE", 1)
+    """By the environment that `torchrun` sets, or else Slurm's `srun`, which may have started it.
+    shard: `I/N`. Errors: ValueError for an environment that is not whole or contradicts itself, and
+    for another shard."""
+    size = _set("WORLD_SIZE", 1, least=1)
     if size == 1:
         part = None if shard is None else _shard(shard)
         task, local = _tasks()
@@ -156,13 +157,15 @@ def processes(shard: str | None = None) -> Iterator[Processes]:
             f"--shard {shard}: torchrun's processes share the work themselves (WORLD_SIZE is "
             f"{size}): leave out --shard, or start without torchrun"
         )
-    rank = _set("RANK", -1)
-    if not 0 <= rank < size or not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+    rank, local = _set("RANK", 0), _set("LOCAL_RANK", 0)
+    needed = {name: os.environ.get(name, "") for name in ("RANK", "MASTER_ADDR", "MASTER_PORT")}
+    if rank >= size or not all(needed.values()):
+        given = ", ".join(f"{name}={value}" for name, value in needed.items() if value)
         raise ValueError(
-            f"WORLD_SIZE is {size}: expected RANK, MASTER_ADDR and MASTER_PORT with it, as "
-            "torchrun sets them; start with torchrun, or without WORLD_SIZE"
+            f"WORLD_SIZE is {size}: expected RANK, which is smaller, MASTER_ADDR and MASTER_PORT "
+            f"with it, as torchrun sets them, got {given or 'none'}; start with torchrun, or "
+            "without WORLD_SIZE"
         )
-    local = _set("LOCAL_RANK", 0)
     # Collectives on the CPU: what is exchanged is a word or two.
     dist.init_process_group("gloo", timeout=PATIENCE)
     try:
@@ -171,13 +174,13 @@ def processes(shard: str | None = None) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def _set(name: str, default: int) -> int:
+def _set(name: str, default: int, least: int = 0) -> int:
     """A variable that torchrun sets; where it is missing or empty, the default."""
     text = os.environ.get(name) or str(default)
-    if not text.removeprefix("-").isdecimal():
+    if not text.isdecimal() or int(text) < least:
         raise ValueError(
-            f"{name}: expected a number, as torchrun sets it, got {text!r}; start with torchrun, "
-            f"or without {name}"
+            f"{name}: expected a number from {least}, as torchrun sets it, got {text!r}; start "
+            f"with torchrun, or without {name}"
         )
     return int(text)
 
