@@ -264,7 +264,7 @@ LINKED = [
 ]
 MADE_FROM = {
     r"docs/measurements/": "benchmarks/results/",
-    r"docs/notebooks/(.*)\.md$": r"docs/notebooks/\1.ipynb",
+    r"docs/notebooks/([\w-]+?)(?:-\d+\.png|\.md)$": r"docs/notebooks/\1.ipynb",
     r"docs/reference/index\.md$": "src/moreaugrad/__init__.py",
     r"docs/reference/(.*)\.md$": r"src/moreaugrad/\1",
     r"docs/changelog\.md$": "CHANGELOG.md",
