@@ -5,7 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks import localisation, matched_figure, matched_settings, matched_summary, results
+import torch
+from benchmarks import (
+    envelope,
+    localisation,
+    matched_baselines,
+    matched_figure,
+    matched_settings,
+    matched_summary,
+    results,
+)
 from benchmarks import matched_plans as plans
 from benchmarks.__main__ import PARTS
 from benchmarks.cache import Cache
@@ -273,3 +282,27 @@ def test_the_figure_has_a_point_for_each_sigma_and_both_intervals() -> None:
     assert [text.get_text() for text in panel.texts] == [".1", ".4"]
     assert across.get_segments()[0][:, 0] == pytest.approx([0.4, 0.7])
     assert up.get_segments()[0][:, 1] == pytest.approx([0.3, 0.6])
+
+
+def test_baselines_are_attacked_as_the_maps_of_the_study_are() -> None:
+    own = NETWORKS[matched_baselines.NETWORK]
+    asked = matched_baselines.attacked(replace(own, metrics=own.metrics[:1]))
+    whole = plans.plan(own, methods(own))
+    assert asked.attacks.items() <= whole.attacks.items()
+    assert len(asked.attacks) == len(attacks(own)) - 2  # those on SSIM
+    assert not set(asked.methods) & set(whole.methods)
+
+
+def test_the_reach_of_the_envelope_is_compared_image_by_image() -> None:
+    plan = replace(envelope.Plan(), fractions=(0.001, 0.9))
+    images = torch.arange(10, dtype=torch.float64)[:, None, None]
+    first = images.expand(10, 2, 1) / 20
+    found = {
+        "kept": torch.cat([first, first - 0.25], 2), "aopc": torch.cat([first, 2 * first], 2),
+        "converged": torch.tensor([1.0, 0.5]).expand(10, 2, 2),
+    }  # fmt: skip
+    means, gains = envelope._tables("n", plan, found)
+    assert [line[:2] for line in means.rows[:2]] == [["logit", "0.001"], ["logit", "0.9"]]
+    assert [line[-1] for line in means.rows] == [1.0, 0.5, 1.0, 0.5]
+    # The same on every image, and as much as the first value, which has a wide interval.
+    assert gains.rows[0][2:] == ["-0.250 [-0.250, -0.250]", means.rows[0][3]]
