@@ -177,6 +177,9 @@ def test_tensorboard_has_figures_and_maps(tmp_path: Path) -> None:
     gini_of = [one.value for one in events.Scalars("watch/gini")]
     assert gini_of == pytest.approx([one["watch/gini"] for one in figures], rel=1e-5)
     assert [one.step for one in events.Images("maps/1")] == [1, 2]
+    # Of one second, the tenth file of a process would be read before the ninth.
+    seconds = [file.name.split(".")[3] for file in (tmp_path / "events").iterdir()]
+    assert len(set(seconds)) == 2
 
 
 def test_long_trainings_show_some_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,5 +22,9 @@ def events(folder: Path, step: int) -> AbstractContextManager[Any]:
         return nullcontext()
     from torch.utils.tensorboard import SummaryWriter
 
+    # TensorBoard reads files in the order of their names, which begin with the second and end with
+    # a counter without leading zeros; it drops what it reads too late.
+    while any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+        time.sleep(0.05)
     writer: AbstractContextManager[Any] = SummaryWriter(folder, purge_step=step)
     return writer
