@@ -1,7 +1,7 @@
 """Numbers and maps of fixed samples while a network learns."""
 
-from html import escape
 from contextlib import nullcontext
+from html import escape
 from pathlib import Path
 from typing import Any
 
