@@ -1,5 +1,5 @@
 """Sparse MoreauGrad over noise levels, sparsity and rho where the robustness study has few of them:
-under one attack, that of SmoothGrad's steps, which did most to its maps there."""
+under one attack, that of SmoothGrad's steps, the strongest one on its maps on most networks."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def run(context: Context) -> Result:
         tables=[
             *(_means(rows, attack, metric) for attack, metric in CAPTIONS),
             _at_equal_error(known),
-            _all_three(rows),
+            _best_sparse(rows),
             *_differences(known, QUESTIONS, PAIRS),
             *_differences(settings, SETTINGS, OF_SETTINGS),
         ],
@@ -101,7 +101,7 @@ def _at_equal_error(records: Mapping[str, Mapping[str, Any]]) -> Table:
     )
 
 
-def _all_three(rows: Mapping[str, Sequence[Row]]) -> Table:
+def _best_sparse(rows: Mapping[str, Sequence[Row]]) -> Table:
     """Of the sparse and faithful maps of each network the one that is the most robust, and the most
     faithful sparse one."""
     lines: list[list[object]] = []

@@ -175,8 +175,8 @@ class Claims:
 
 
 def _machine() -> str:
-    """Where the number of a process is its own: the host name, and below it what tells machines and
-    containers of that name apart."""
+    """Where the number of a process is its own: the host name, and below it what distinguishes
+    machines and containers of that name."""
     found = [socket.gethostname()]
     with suppress(OSError):
         found.append(Path(MACHINE).read_text(encoding="utf-8").strip())
