@@ -1,8 +1,10 @@
-"""The time of passes through a softplus surrogate, and through the same one written out."""
+"""The time of first and second derivatives of smooth networks: by torch alone, and as methods and
+attacks compute them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,7 @@ from benchmarks import subjects
 from benchmarks.context import Context
 from benchmarks.results import Result, Table
 from benchmarks.timing import timed
+from moreaugrad.curvature.second_derivatives import twice_differentiable
 from moreaugrad.reports.statistics import Intervals
 from moreaugrad.score.kinks import ACTIVATIONS, Replaced
 
@@ -23,6 +26,9 @@ BETA = 30.0
 IMAGES = 4
 ROUNDS = 15
 PASSES = {"a gradient": 1, "a product with the Hessian": 2}
+NETWORKS = ("resnet20-softplus", "resnet20", "squeezenet", "mobilenetv2")
+SMOOTH = NETWORKS[:1]
+"""Those that need no surrogate."""
 
 
 class Written(nn.Module):
@@ -50,17 +56,19 @@ class Written(nn.Module):
 
 def run(context: Context) -> Result:
     intervals, rows, figures = Intervals(), [], {}
-    for network in ("resnet20", "squeezenet", "mobilenetv2")[: 1 if context.quick else None]:
+    for network in NETWORKS[: 2 if context.quick else None]:
         subject = subjects.load(network, context.device)
         x = subject.inputs(subject.names[:IMAGES])
         target = subject.predictions(x)
+        plain, smooth = subject.module, network in SMOOTH
         models = {
-            "plain": subject.module, "written": Written(subject.module),
-            "surrogate": mg.softplus_surrogate(subject.module, BETA),
-        }  # fmt: skip
+            "network": plain,
+            "torch": plain if smooth else Written(plain),
+            "library": plain if smooth else mg.softplus_surrogate(plain, BETA),
+        }
         for name, order in PASSES.items():
             works = {
-                label: partial(_differentiated, model, x, target, order)
+                label: partial(_differentiated, model, x, target, order, label == "library")
                 for label, model in models.items()
             }
             taken: dict[str, list[float]] = {label: [] for label in works}
@@ -68,33 +76,43 @@ def run(context: Context) -> Result:
                 for label, work in works.items():
                     taken[label].append(timed(work))
             seconds = {label: np.array(found[1:]) for label, found in taken.items()}
-            ratios = np.log(seconds["written"] / seconds["surrogate"])
+            ratios = np.log(seconds["torch"] / seconds["library"])
             ratio = np.exp([ratios.mean(), *intervals.of_mean(ratios)]).tolist()
             medians = {label: float(np.median(found)) for label, found in seconds.items()}
             figures[f"{network}, {name}"] = medians | {"ratio": ratio}
             rows.append([network, name, *medians.values(), *ratio])
             print("  " + " ".join(map(str, rows[-1])), flush=True)
     return Result(
-        title="Passes through softplus surrogates",
+        title="First and second derivatives of smooth networks",
         settings={"beta": BETA, "images": IMAGES, "rounds": ROUNDS},
         figures=figures,
         tables=[
             Table(
-                caption=f"Seconds for {IMAGES} images, medians of {ROUNDS} rounds in turns. ratio: "
-                "of the surrogate that is written out to the library's, with a 95 % interval "
-                "(Student's t of its logarithm).",
-                header=["network", "", "ReLU", "written out", "surrogate", "ratio", "low", "high"],
+                caption=f"Seconds for {IMAGES} images, medians of {ROUNDS} rounds in turns. "
+                "network: without a surrogate. torch: its own softplus for each jump of an "
+                "activation's slope (none in resnet20-softplus), and its own second derivatives. "
+                "library: as methods and attacks compute them. ratio: of torch to library, with a "
+                "95 % interval (Student's t of its logarithm).",
+                header=["network", "", *models, "ratio", "low", "high"],
                 rows=rows,
             )
         ],
-        notes=["Far below the kink softplus itself is a subnormal number, which is slow on CPUs."],
+        notes=[
+            (
+                "Far below the kink softplus itself is a subnormal number, which is slow on CPUs. "
+                "In a second derivative torch computes the part of a convolution's weights too."
+            )
+        ],
     )
 
 
-def _differentiated(model: nn.Module, x: Tensor, target: Tensor, order: int) -> Tensor:
+def _differentiated(
+    model: nn.Module, x: Tensor, target: Tensor, order: int, library: bool
+) -> Tensor:
     leaf = x.detach().requires_grad_()
-    score = model(leaf).gather(1, target[:, None]).sum()
-    (found,) = torch.autograd.grad(score, leaf, create_graph=order > 1)
-    if order == 1:
-        return found
-    return torch.autograd.grad(found, leaf, torch.ones_like(found))[0]
+    with twice_differentiable(by_inputs=True) if library and order > 1 else nullcontext():
+        score = model(leaf).gather(1, target[:, None]).sum()
+        (found,) = torch.autograd.grad(score, leaf, create_graph=order > 1)
+        if order == 1:
+            return found
+        return torch.autograd.grad(found, leaf, torch.ones_like(found))[0]

@@ -283,7 +283,7 @@ def recording(bound: BoundScore) -> Iterator[None]:
     """While open, results can be differentiated twice; errors say which inputs the model got."""
     checks.check_recording()
     bound.check_exact()
-    with torch.enable_grad(), explained(bound.layout), twice_differentiable():
+    with torch.enable_grad(), explained(bound.layout), twice_differentiable(by_inputs=True):
         yield
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction, once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from moreaugrad.curvature.fixed_weights import FIXED_WEIGHTS
 from moreaugrad.score.checks import ModelError
 from moreaugrad.score.graph import operations
 from moreaugrad.score.kinks import ACTIVATIONS, Replaced, Rules
@@ -44,8 +45,11 @@ class NoSecondDerivative(ModelError):
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
+def twice_differentiable(by_inputs: bool = False) -> Iterator[None]:
     """While open, in this thread, what a network computes has second derivatives.
+
+    by_inputs: whether only the network's inputs are differentiated by, which is faster: layers with
+    fixed weights compute nothing for these, and have no derivative by them.
 
     Forward passes, and the backward passes that differentiate them again, go inside:
 
@@ -61,7 +65,8 @@ def twice_differentiable() -> Iterator[None]:
     Errors: NoSecondDerivative if torch cannot differentiate an operator's derivative.
     """
     try:
-        with sdpa_kernel(SDPBackend.MATH), Replaced(RULES):
+        rules = {**RULES, **FIXED_WEIGHTS} if by_inputs else RULES
+        with sdpa_kernel(SDPBackend.MATH), Replaced(rules):
             yield
     except ModelError:
         raise

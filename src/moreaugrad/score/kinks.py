@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from moreaugrad.score.checks import ModelError
+from moreaugrad.score.softplus import softplus
 
 Rules = Mapping[Callable[..., Any], Callable[..., Any]]
 
@@ -96,7 +97,7 @@ class Activation:
         steepness = [a for a, _ in self.slopes]
         found: Tensor | float = self.first + _times(steepness[0], t - self.kinks[0])
         for kink, before, after in zip(self.kinks, steepness, steepness[1:], strict=False):
-            found = found + _times(after - before, _softplus(t - kink, beta))
+            found = found + _times(after - before, softplus(t - kink if kink else t, beta))
         assert isinstance(found, Tensor)
         return found
 
@@ -106,14 +107,6 @@ def _times(slope: float | Tensor, t: Tensor) -> Tensor | float:
     if isinstance(slope, Tensor) or slope not in (0, 1):
         return slope * t
     return t if slope else 0.0
-
-
-def _softplus(t: Tensor, beta: float) -> Tensor:
-    """softplus_beta, constant where its slope is below 2e-11 (in float64 2e-88): numbers near the
-    smallest one, here and in later layers, would make passes on a CPU several times as slow."""
-    kind = torch.float64 if t.dtype == torch.float64 else torch.float32
-    lowest = math.log(torch.finfo(kind).tiny) / 3.5
-    return F.softplus(t.clamp_min(lowest / beta), beta=beta)
 
 
 SQRT_TAU = math.sqrt(2 * math.pi)
