@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from moreaugrad.models import fold_batchnorm
+from moreaugrad.models import fold_batchnorm, load_model
 
 
 def awake(module):
@@ -57,6 +57,25 @@ def test_other_dimensions():
     torch.testing.assert_close(folded(x), module(x))
 
 
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "tf_efficientnet_b0"])
+def test_networks_of_timm_have_activations_in_their_normalisations(name):
+    """And convolutions that pad as TensorFlow does."""
+    module = awake(load_model(f"timm:{name}", pretrained=False).module).double()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    folded = fold_batchnorm(module)
+    assert norms(module) > 30
+    assert norms(folded) == 0
+    torch.testing.assert_close(folded(x), module(x))
+    assert dict(module.named_modules()).keys() == dict(folded.named_modules()).keys()
+
+
+class Standardised(nn.Conv2d):
+    """A convolution of another library, whose result is not linear in its weight."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight / self.weight.norm(), self.bias)
+
+
 class SharedConvolution(nn.Module):
     """One convolution before two normalisations: folding either would change the other."""
 
@@ -98,7 +117,13 @@ class ReadsItself(nn.Module):
         return self.norm(self.conv(x)) + self.norm.bias.mean() + self.conv.weight.sum()
 
 
-@pytest.mark.parametrize("kind", [SharedConvolution, SeenTwice, Untraceable, ReadsItself])
+def of_another_library():
+    return nn.Sequential(Standardised(3, 3, 1), nn.BatchNorm2d(3))
+
+
+@pytest.mark.parametrize(
+    "kind", [SharedConvolution, SeenTwice, Untraceable, ReadsItself, of_another_library]
+)
 def test_what_cannot_be_folded_comes_back_itself(kind):
     module = awake(kind())
     assert fold_batchnorm(module) is module

@@ -182,6 +182,7 @@ def test_a_function_is_not_a_module() -> None:
         mg.softplus_surrogate(torch.relu, 1.0)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize("module", [nn.ReLU(), nn.ReLU6()])
 def test_derivatives_of_all_orders(module: nn.Module) -> None:
     x = normal(3, 4, seed=3).requires_grad_()

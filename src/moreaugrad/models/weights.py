@@ -6,7 +6,7 @@ import copy
 import pickle
 import re
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +27,10 @@ PREFIXES = ("module.", "_orig_mod.")
 
 FOLDED = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d))
 """Layers and the normalisations that are folded into them."""
+OF_TIMM = {"Conv2dSame": nn.Conv2d, "BatchNormAct2d": nn.BatchNorm2d}
+"""Names of timm's classes that compute what torch's do, after a padding or before `FOLLOWING`."""
+FOLLOWING = ["drop", "act"]
+"""Modules inside of a normalisation, in the order in which they follow it."""
 
 EXPECTED = "expected weights as safetensors or as saved by torch.save(model.state_dict())"
 
@@ -231,14 +235,24 @@ def fold_batchnorm(module: nn.Module) -> nn.Module:
     for conv, norm in pairs:
         layers = folded.get_submodule(conv), folded.get_submodule(norm)
         folded.set_submodule(conv, fuse_conv_bn_eval(*layers))  # type: ignore[type-var, arg-type]
-        folded.set_submodule(norm, nn.Identity())
+        # Its parts, if it has any, follow it, and keep their names.
+        rest = dict(layers[1].named_children())
+        folded.set_submodule(norm, nn.Sequential(OrderedDict(rest)) if rest else nn.Identity())
     return folded
+
+
+class _Tracer(fx.Tracer):
+    """Does not look into convolutions and normalisations of other libraries."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        kinds = nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm
+        return isinstance(m, kinds) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
     """Names of convolutions and normalisations that nothing else in the graph uses."""
     try:
-        graph = fx.Tracer().trace(module)
+        graph = _Tracer().trace(module)
     except Exception:  # any error that a model's code raises when it is traced
         return
     named = dict(module.named_modules())
@@ -257,10 +271,16 @@ def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 def _fits(conv: nn.Module, norm: nn.Module) -> bool:
     return (
-        (type(conv), type(norm)) in FOLDED
+        (_torch_class(conv), _torch_class(norm)) in FOLDED
+        and [name for name, _ in norm.named_children()] in ([], FOLLOWING)
         and not (conv.training or norm.training)
         and norm.running_mean is not None
     )
+
+
+def _torch_class(module: nn.Module) -> type[nn.Module]:
+    kind = type(module)
+    return OF_TIMM.get(kind.__name__, kind) if kind.__module__.startswith("timm.") else kind
 
 
 def _hooked(*modules: nn.Module) -> bool:

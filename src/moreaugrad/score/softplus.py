@@ -40,13 +40,20 @@ class _Softplus(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         t, ctx.beta = inputs
+        ctx.slope = None
         ctx.save_for_backward(t)
         ctx.save_for_forward(t)
 
     @staticmethod
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None]:
         (t,) = ctx.saved_tensors
-        return given * _slope(t, ctx.beta), None
+        # A second backward pass comes here again, through what the first one was computed from.
+        if ctx.slope is not None and not torch.is_grad_enabled():
+            return given * ctx.slope, None
+        slope = _slope(t, ctx.beta)
+        if torch.is_grad_enabled():
+            ctx.slope = slope.detach()
+        return given * slope, None
 
     @staticmethod
     def jvp(ctx: Any, direction: Tensor, _: None) -> Tensor:
