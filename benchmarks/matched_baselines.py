@@ -8,7 +8,7 @@ from benchmarks import matched_tables as tables
 from benchmarks.command import evaluated
 from benchmarks.context import Context
 from benchmarks.matched import named, weights
-from benchmarks.matched_plans import NETWORKS, Network, Settings, lean, plan
+from benchmarks.matched_plans import NETWORKS, Network, Settings, lean, plan, shortened
 from benchmarks.matched_tables import AOPC, FEW
 from benchmarks.results import Result
 from benchmarks.study import PROCESSES
@@ -60,5 +60,4 @@ def baselines(network: Network) -> Settings:
 
 
 def attacked(network: Network) -> EvaluatePlan:
-    whole = plan(network, baselines(network))
-    return replace(whole, metrics={n: whole.metrics[n] for n in (FEW, "zeros", AOPC)}, maps=0)
+    return shortened(plan(network, baselines(network)))

@@ -247,15 +247,21 @@ def metrics(network: Network) -> Settings:
 
 def plan(network: Network, given: Settings, at_equal_error: bool = False) -> EvaluatePlan:
     # One block for each process: its passes are full, and both have the same work.
-    measured = metrics(network)
-    kept = (FEW, "zeros", AOPC) if at_equal_error else tuple(measured)
-    return EvaluatePlan(
+    found = EvaluatePlan(
         data=_data(network, images=network.images),
         model=ModelPlan(name=network.name, weights=network.weights),
-        methods=given, metrics={name: measured[name] for name in kept},
+        methods=given, metrics=metrics(network),
         attacks=attacks(network, at_equal_error), epsilons=(network.epsilon,),
-        units="pixel", block=-(-network.images // PROCESSES), maps=0 if at_equal_error else 4,
+        units="pixel", block=-(-network.images // PROCESSES), maps=4,
     )  # fmt: skip
+    return shortened(found) if at_equal_error else found
+
+
+def shortened(whole: EvaluatePlan) -> EvaluatePlan:
+    """With the metrics alone that every table has, and without maps."""
+    return replace(
+        whole, metrics={name: whole.metrics[name] for name in (FEW, "zeros", AOPC)}, maps=0
+    )
 
 
 def pilot(network: Network) -> EvaluatePlan:

@@ -9,7 +9,7 @@ from benchmarks import matched_tables as tables
 from benchmarks.command import evaluated
 from benchmarks.context import Context
 from benchmarks.matched import named, weights
-from benchmarks.matched_plans import NETWORKS, USUAL, Network, lean, methods, plan
+from benchmarks.matched_plans import NETWORKS, USUAL, Network, lean, methods, plan, shortened
 from benchmarks.matched_tables import AOPC, FEW
 from benchmarks.results import Result
 from benchmarks.study import PROCESSES
@@ -72,6 +72,5 @@ def chosen(network: Network) -> Network:
 
 
 def one_attack(network: Network) -> EvaluatePlan:
-    whole = plan(network, methods(network))
-    kept = {name: whole.metrics[name] for name in (FEW, "zeros", AOPC)}
-    return replace(whole, attacks={STEPS: whole.attacks[STEPS]}, metrics=kept, maps=0)
+    whole = shortened(plan(network, methods(network)))
+    return replace(whole, attacks={STEPS: whole.attacks[STEPS]})
