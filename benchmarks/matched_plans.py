@@ -134,9 +134,9 @@ NETWORKS = {
     "squeezenet": _photos("torchvision:squeezenet1_0", "squeezenet1_0-imagenet.safetensors"),
     "mobilenetv2": replace(_photos("mobilenetv2:imagenet"), smoothed=(USUAL, 0.4), evaluations=34),
 }
-"""Minutes of two cores (Xeon, AVX-512) for a whole plan: resnet20 75 next to other work, resnet56
-39, vit-gelu 33, vit-relu 45 next to other work, resnet20-advgrad 29 after its training,
-squeezenet 62, mobilenetv2 85 next to other work.
+"""Minutes of two cores (Xeon, AVX-512) for a whole plan: mobilenetv2 50, resnet56 39, vit-gelu 33,
+vit-relu 45 next to other work, resnet20-advgrad 29 after its training. Before second derivatives
+became faster: resnet20 75 next to other work, resnet20-softplus 68, squeezenet 62.
 """
 
 
