@@ -50,13 +50,12 @@ class _Transposed(torch.autograd.Function):
     @staticmethod
     def forward(
         function: Callable[..., Tensor], slope: Tensor, weight: Tensor, shape: torch.Size,
-        stride: Any, padding: Any, dilation: Any, groups: int,
+        stride: list[int], padding: list[int], dilation: list[int], groups: int,
     ) -> Tensor:  # fmt: skip
-        each = [_per_axis(value, weight.ndim - 2) for value in (stride, padding, dilation)]
         # Of the input only the shape counts.
         like = slope.new_empty(1).expand(shape)
         found: Tensor = torch.ops.aten.convolution_backward(
-            slope, like, weight, None, *each, False, [0] * len(each[0]), groups,
+            slope, like, weight, None, stride, padding, dilation, False, [0] * len(stride), groups,
             [True, False, False],
         )[0]  # fmt: skip
         return found
@@ -90,7 +89,8 @@ def _convolved(
     if isinstance(padding, str) or input.ndim != weight.ndim or not _fixed(input, weight, bias):
         return NotImplemented
     fixed = None if bias is None else bias.detach()
-    return _convolution(function, input, weight.detach(), fixed, stride, padding, dilation, groups)
+    each = [_per_axis(value, weight.ndim - 2) for value in (stride, padding, dilation)]
+    return _convolution(function, input, weight.detach(), fixed, *each, groups)
 
 
 def _normalised(

@@ -1,4 +1,4 @@
-"""softplus_beta(t) = log(1 + exp(beta t)) / beta, a smooth function in the place of a ReLU."""
+"""softplus_beta(t) = log(1 + exp(beta t)) / beta, a smooth function instead of ReLU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _slope(t: Tensor, beta: float) -> Tensor:
 
 
 class _Softplus(torch.autograd.Function):
-    """With a second derivative of fewer operations than torch's, which is by two exponentials."""
+    """Its derivatives of all orders are those of `_slope`."""
 
     generate_vmap_rule = True
 
@@ -47,12 +47,11 @@ class _Softplus(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None]:
         (t,) = ctx.saved_tensors
-        # A second backward pass comes here again, through what the first one was computed from.
-        if ctx.slope is not None and not torch.is_grad_enabled():
-            return given * ctx.slope, None
+        if not torch.is_grad_enabled():
+            return given * (_slope(t, ctx.beta) if ctx.slope is None else ctx.slope), None
         slope = _slope(t, ctx.beta)
-        if torch.is_grad_enabled():
-            ctx.slope = slope.detach()
+        # The second backward pass comes here again, after the gradient's own graph.
+        ctx.slope = slope.detach()
         return given * slope, None
 
     @staticmethod
