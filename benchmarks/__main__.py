@@ -32,6 +32,11 @@ def _part(module: str, **settings: str) -> Callable[[Context], results.Result]:
     return run
 
 
+MATCHED = (
+    "resnet20-softplus", "resnet20", "resnet56", "vit-gelu", "vit-relu", "resnet20-advgrad",
+    "squeezenet", "mobilenetv2",
+)  # fmt: skip
+"""Networks of the robustness study; the first two have all settings in their own plans."""
 PARTS: dict[str, Callable[[Context], results.Result]] = {
     "accuracy-resnet20": _part("accuracy", network="resnet20"),
     "accuracy-squeezenet": _part("accuracy", network="squeezenet"),
@@ -48,31 +53,17 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     "calibration-kws": _part("calibration", network="kws"),
     "calibration-kws-curved": _part("calibration", network="kws-curved"),
     "calibration-bytes": _part("calibration", network="bytes"),
+    **{f"matched-{network}": _part("matched", network=network) for network in MATCHED},
     **{
-        f"matched-{network}": _part("matched", network=network)
-        for network in (
-            "resnet20-softplus",
-            "resnet20",
-            "resnet56",
-            "vit-gelu",
-            "vit-relu",
-            "resnet20-advgrad",
-            "squeezenet",
-            "mobilenetv2",
-        )
+        f"settings-{network}": _part("matched_subsets", kind="settings", network=network)
+        for network in MATCHED[2:]
     },
     **{
-        f"settings-{network}": _part("matched_settings", network=network)
-        for network in (
-            "resnet56",
-            "vit-gelu",
-            "vit-relu",
-            "resnet20-advgrad",
-            "squeezenet",
-            "mobilenetv2",
-        )
+        f"equal-noise-{network}": _part("matched_subsets", kind="equal-noise", network=network)
+        for network in MATCHED
     },
-    "matched-baselines": _part("matched_baselines"),
+    "matched-baselines": _part("matched_subsets", kind="baselines", network=MATCHED[0]),
+    "matched-released": _part("matched_subsets", kind="released", network=MATCHED[0]),
     "matched-summary": _part("matched_summary"),
     "localisation-cells": _part("localisation", subject="cells"),
     "localisation-birds": _part("localisation", subject="birds"),

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import matched_figure, results
 from benchmarks.context import Context
 from benchmarks.matched_plans import NETWORKS, QUESTIONS
-from benchmarks.matched_settings import SETTINGS
+from benchmarks.matched_subsets import SUBSETS
 from benchmarks.matched_tables import AOPC, FEW
 from benchmarks.results import Result, Table
 from benchmarks.study import CLEAN, Row, cell, only
@@ -36,19 +36,12 @@ FAITHFUL = 0.9
 """Fraction of a network's highest AOPC that a faithful map has at least."""
 MOST = 0.9
 """Zeros that a sparse map has at least."""
-PAIRS = (
-    "Differences in what is left of the largest 4 %",
-    "Differences in the AOPC of the clean maps",
-)
-OF_SETTINGS = (
-    "Settings of Sparse MoreauGrad: differences in what is left under one attack",
-    "Settings of Sparse MoreauGrad: differences in the AOPC of the clean maps",
-)
-"""Captions, in the order of the differences in the networks' results."""
+WHAT = ("what is left of the largest 4 %", "the AOPC of the clean maps")
+"""What methods are compared by, in the order of the differences in the networks' results."""
 
 
 def run(context: Context) -> Result:
-    known, settings = (_records(context, kind) for kind in ("matched", "settings"))
+    known = _records(context, "matched")
     if not known:
         raise MissingData(f"no results of matched attacks in {context.out}")
     rows = {
@@ -63,8 +56,14 @@ def run(context: Context) -> Result:
             *(_means(rows, attack, metric) for attack, metric in CAPTIONS),
             _at_equal_error(known),
             _best_sparse(rows),
-            *_differences(known, QUESTIONS, PAIRS),
-            *_differences(settings, SETTINGS, OF_SETTINGS),
+            *_differences(known, QUESTIONS, "Worst of all attacks"),
+            *(
+                table
+                for kind in ("settings", "equal-noise")
+                for table in _differences(
+                    _records(context, kind), SUBSETS[kind].pairs, SUBSETS[kind].title
+                )
+            ),
         ],
         notes=["Means over images with 95 % intervals (Student's t), from the networks' results."],
         pictures={"matched-summary.png": matched_figure.png(rows)},
@@ -138,9 +137,9 @@ def _of(rows: Sequence[Row], method: str, metric: str) -> float:
 def _differences(
     records: Mapping[str, Mapping[str, Any]],
     questions: Mapping[str, tuple[str, str]],
-    captions: Sequence[str],
+    title: str,
 ) -> list[Table]:
-    """A table for each of the captions, in the order of the differences of a pair of methods."""
+    """A table for each of `WHAT`, none without records."""
     found = {
         name: {tuple(line[1:3]): line[3:] for line in _rows(record, "Differences")}
         for name, record in records.items()
@@ -148,14 +147,15 @@ def _differences(
     asked = {q: pair for q, pair in questions.items() if any(pair in own for own in found.values())}
     return [
         Table(
-            caption=f"{caption}, image by image; the intervals of a network hold together at 95 %.",
+            caption=f"{title}: differences in {what}, image by image; the intervals of a network "
+            "hold together at 95 %.",
             header=["question", *found],
             rows=[
                 [question, *(own[pair][place] if pair in own else "–" for own in found.values())]
                 for question, pair in asked.items()
             ],
         )
-        for place, caption in enumerate(captions)
+        for place, what in enumerate(WHAT if records else ())
     ]
 
 

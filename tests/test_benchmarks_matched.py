@@ -9,9 +9,8 @@ import torch
 from benchmarks import (
     envelope,
     localisation,
-    matched_baselines,
     matched_figure,
-    matched_settings,
+    matched_subsets,
     matched_summary,
     results,
 )
@@ -35,6 +34,7 @@ from benchmarks.results import Result, Table
 from benchmarks.study import PROCESSES
 from benchmarks.subjects import VARIABLE, MissingData
 
+from moreaugrad import build
 from moreaugrad.reports.statistics import WORST
 from moreaugrad.runs.maps.aims import aimed, not_aimed_at
 from moreaugrad.runs.plans.explain import EvaluatePlan
@@ -226,7 +226,7 @@ def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
         ],
     )  # fmt: skip
     results.write(found, "matched-vit-gelu", tmp_path, {})
-    more = ["rho .01", *matched_settings.SETTINGS["rho .01 instead of 1"], "-0.3", "0.4"]
+    more = ["rho .01", *matched_subsets.OF_SETTINGS["rho .01 instead of 1"], "-0.3", "0.4"]
     settings = replace(
         found, tables=[Table(caption="Differences on", header=["a"] * 5, rows=[more])]
     )
@@ -246,20 +246,46 @@ def test_the_summary_has_what_each_network_found(tmp_path: Path) -> None:
     assert differences[2].rows[0][0] == "rho .01 instead of 1"
 
 
+def subset(kind: str, network: str) -> EvaluatePlan:
+    return matched_subsets.SUBSETS[kind].plan(NETWORKS[network])
+
+
 @pytest.mark.parametrize("name", [one for one in PARTS if one.startswith("settings-")])
 def test_settings_differ_in_one_from_the_usual_one(name: str) -> None:
-    own = matched_settings.chosen(NETWORKS[name.removeprefix("settings-")])
-    given = matched_settings.one_attack(own)
-    photos = own.source == "imagenet-sample"
+    network = name.removeprefix("settings-")
+    given = subset("settings", network)
+    photos = NETWORKS[network].source == "imagenet-sample"
     assert set(given.methods) == {
-        each for pair in matched_settings.SETTINGS.values() for each in pair
+        each for pair in matched_subsets.OF_SETTINGS.values() for each in pair
         if not (photos and each.endswith("auto"))
     }  # fmt: skip
-    usual = given.methods[matched_settings.BASE]
+    usual = given.methods[matched_subsets.BASE]
     for label, each in given.methods.items():
         assert len(set(each.items()) ^ set(usual.items())) <= 2, label
-    assert list(given.attacks) == [matched_settings.STEPS]
+    assert list(given.attacks) == [matched_subsets.SMOOTHED]
     assert list(not_aimed_at(aimed(given.attacks, given.metrics), given.metrics)) == []
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_at_equal_noise_the_same_perturbed_images_are_compared(network: str) -> None:
+    given = subset("equal-noise", network)
+    compared = {each for pair in matched_subsets.OF_NOISE.values() for each in pair}
+    assert set(given.methods) == compared | {"simple-gradient"}
+    assert {given.methods[each]["sigma"] for each in compared} == {matched_subsets.DEFAULT}
+    assert [each["source"] for each in given.attacks.values()] == ["smoothgrad"]
+    assert given.data.images == 2 * NETWORKS[network].images == PROCESSES * given.block
+
+
+def test_the_released_algorithm_has_attacks_that_it_can_face() -> None:
+    given = subset("released", "resnet20-softplus")
+    assert len(given.attacks) == 2
+    assert all("source" in each for each in given.attacks.values())
+    built = {
+        label: build(settings.pop("method", label), torch.nn.Identity(), **settings)
+        for label, settings in {k: dict(v) for k, v in given.methods.items()}.items()
+    }
+    released = [one for label, one in built.items() if label.startswith("released")]
+    assert {one.map_budget() for one in (*released, built["smoothgrad-9600"])} == {9600}
 
 
 def test_the_figure_has_a_point_for_each_sigma_and_both_intervals() -> None:
@@ -285,8 +311,8 @@ def test_the_figure_has_a_point_for_each_sigma_and_both_intervals() -> None:
 
 
 def test_baselines_are_attacked_as_the_maps_of_the_study_are() -> None:
-    own = NETWORKS[matched_baselines.NETWORK]
-    asked = matched_baselines.attacked(replace(own, metrics=own.metrics[:1]))
+    own = NETWORKS["resnet20-softplus"]
+    asked = subset("baselines", "resnet20-softplus")
     whole = plans.plan(own, methods(own))
     assert asked.attacks.items() <= whole.attacks.items()
     assert len(asked.attacks) == len(attacks(own)) - 2  # those on SSIM
