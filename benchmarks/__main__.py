@@ -63,6 +63,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
         for network in MATCHED
     },
     "matched-baselines": _part("matched_subsets", kind="baselines", network=MATCHED[0]),
+    "matched-many-gradients": _part("matched_subsets", kind="many-gradients", network=MATCHED[1]),
     "matched-released": _part("matched_subsets", kind="released", network=MATCHED[0]),
     "matched-summary": _part("matched_summary"),
     "localisation-cells": _part("localisation", subject="cells"),

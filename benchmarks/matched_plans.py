@@ -28,9 +28,6 @@ QUESTIONS = {
     "zeros, by the envelope": ("sparse-moreaugrad-0.2", "smoothgrad-0.2"),
     "zeros, by a threshold": ("sparse-smoothgrad-0.2", "smoothgrad-0.2"),
     "the envelope instead of the threshold": ("sparse-moreaugrad-0.2", "sparse-smoothgrad-0.2"),
-    "the envelope instead of the threshold, sigma .1": (
-        "sparse-moreaugrad-0.1", "sparse-smoothgrad-0.1"
-    ),
     "the reach of the envelope, rho 1 instead of .01": (
         "sparse-moreaugrad-0.2", "sparse-moreaugrad-0.2-rho-0.01"
     ),
@@ -77,7 +74,7 @@ class Network:
     error: float = 0.25
     stein: bool = True
     smoothed: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.4)
-    thresholded: tuple[float, ...] = (0.1, 0.15, 0.2, 0.4)
+    thresholded: tuple[float, ...] = (0.15, 0.2, 0.4)
     solved: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     varied: tuple[str, ...] = ()
     equal: tuple[str, ...] = (
@@ -91,7 +88,8 @@ def _cifar(name: str, weights: str | None = None, **more: Any) -> Network:
 
 PAIR = ("smoothgrad", "sparse-moreaugrad")
 KINKED: dict[str, Any] = {
-    "kinks": True, "draws": 16, "thresholded": (0.1, USUAL, 0.4), "error": 0.4, "equal": PAIR,
+    "kinks": True, "draws": 16, "smoothed": (0.05, 0.15, 0.2, 0.4), "thresholded": (USUAL, 0.4),
+    "error": 0.4, "equal": PAIR,
 }  # fmt: skip
 DEEP: dict[str, Any] = {
     "draws": 16, "smoothed": (0.15, 0.2, 0.4), "thresholded": (USUAL,), "solved": (0.1, 0.2, 0.4),

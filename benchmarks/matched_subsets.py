@@ -11,6 +11,7 @@ from benchmarks.command import evaluated
 from benchmarks.context import Context
 from benchmarks.matched import named, weights
 from benchmarks.matched_plans import (
+    LIMIT,
     NETWORKS,
     USUAL,
     Network,
@@ -46,6 +47,10 @@ OF_NOISE = {
         f"sparse-moreaugrad-{DEFAULT:g}", f"smoothgrad-{DEFAULT:g}"
     ),
 }  # fmt: skip
+OF_MANY = {
+    "the envelope instead of the threshold": ("sparse-moreaugrad", "sparse-smoothgrad"),
+    "the envelope instead of SmoothGrad": ("sparse-moreaugrad", "smoothgrad"),
+}
 Pairs = Mapping[str, tuple[str, str]]
 
 
@@ -117,6 +122,19 @@ def _equal_noise(network: Network) -> Network:
     )  # fmt: skip
 
 
+def _many(network: Network) -> Settings:
+    """Sparse MoreauGrad at the study's equal error, and as many gradients for the others as that
+    took on ResNet-20."""
+    sampled = {"sigma": USUAL, "samples": 640}
+    return {
+        "smoothgrad": sampled,
+        "sparse-smoothgrad": sampled,
+        "sparse-moreaugrad": {
+            "sigma": USUAL, "tolerance": network.error, "max_evaluations": LIMIT
+        },
+    }  # fmt: skip
+
+
 def _baselines(network: Network) -> Settings:
     """About as many evaluations for each as the study's maps have."""
     return {
@@ -156,6 +174,11 @@ SUBSETS = {
         note="One attack with SmoothGrad's steps at the same sigma, so that the three methods with "
         "noise are compared on the same attacked images.",
         chosen=_equal_noise, attacks=(SMOOTHED,), pairs=OF_NOISE,
+    ),
+    "many-gradients": Subset(
+        title="About 640 gradients for each map",
+        note="The worst of the study's attacks.",
+        given=_many, pairs=OF_MANY,
     ),
     "baselines": Subset(
         title="The paper's other baselines under matched attacks",
