@@ -36,7 +36,7 @@ MATCHED = (
     "resnet20-softplus", "resnet20", "resnet56", "vit-gelu", "vit-relu", "resnet20-advgrad",
     "squeezenet", "mobilenetv2",
 )  # fmt: skip
-"""Networks of the robustness study; the first two have all settings in their own plans."""
+"""Networks of the robustness study."""
 PARTS: dict[str, Callable[[Context], results.Result]] = {
     "accuracy-resnet20": _part("accuracy", network="resnet20"),
     "accuracy-squeezenet": _part("accuracy", network="squeezenet"),
@@ -56,7 +56,7 @@ PARTS: dict[str, Callable[[Context], results.Result]] = {
     **{f"matched-{network}": _part("matched", network=network) for network in MATCHED},
     **{
         f"settings-{network}": _part("matched_subsets", kind="settings", network=network)
-        for network in MATCHED[2:]
+        for network in MATCHED
     },
     **{
         f"equal-noise-{network}": _part("matched_subsets", kind="equal-noise", network=network)

@@ -21,7 +21,7 @@ from moreaugrad.runs.plans.explain import EvaluatePlan
 LEVELS = (0.05, 0.1, 0.2, 0.4)
 COMPARED: dict[str, Any] = {
     "smoothed": LEVELS, "thresholded": (0.2,), "solved": LEVELS,
-    "varied": ("simple-gradient", "cafo", "group-sparse-moreaugrad"),
+    "others": ("simple-gradient", "cafo", "group-sparse-moreaugrad"),
 }  # fmt: skip
 QUICK = 4
 

@@ -28,21 +28,24 @@ QUESTIONS = {
     "zeros, by the envelope": ("sparse-moreaugrad-0.2", "smoothgrad-0.2"),
     "zeros, by a threshold": ("sparse-smoothgrad-0.2", "smoothgrad-0.2"),
     "the envelope instead of the threshold": ("sparse-moreaugrad-0.2", "sparse-smoothgrad-0.2"),
-    "the reach of the envelope, rho 1 instead of .01": (
-        "sparse-moreaugrad-0.2", "sparse-moreaugrad-0.2-rho-0.01"
+    "the envelope instead of the threshold, sigma .1": (
+        "sparse-moreaugrad-0.1", "sparse-smoothgrad-0.1"
     ),
-    "an automatic rho": ("sparse-moreaugrad-0.2-rho-auto", "sparse-moreaugrad-0.2-rho-0.01"),
     "the probability instead of the logit": (
         "sparse-moreaugrad-0.2-probability-rho-auto", "sparse-moreaugrad-0.2"
     ),
     "sigma .2 instead of .1": ("sparse-moreaugrad-0.2", "sparse-moreaugrad-0.1"),
     "sigma .2 instead of .15, SmoothGrad": ("smoothgrad-0.2", "smoothgrad-0.15"),
     "groups instead of entries": ("group-sparse-moreaugrad", "sparse-moreaugrad-0.2"),
-    "99 % zeros instead of 90 %": ("sparse-moreaugrad-0.2-zeros-0.99", "sparse-moreaugrad-0.2"),
     "Sparsified SmoothGrad instead of SmoothGrad": ("sparsified-smoothgrad", "smoothgrad-0.2"),
     "SmoothGrad instead of the gradient": ("smoothgrad-0.2", "simple-gradient"),
 }  # fmt: skip
 """Pairs of methods that are compared image by image, where a network has both."""
+USUALLY = f"sparse-moreaugrad-{USUAL:g}"
+OTHERS = (
+    "simple-gradient", "sparse-gradient", "cafo", "sparsified-smoothgrad",
+    "group-sparse-moreaugrad", f"{USUALLY}-probability-rho-auto",
+)  # fmt: skip
 Settings = dict[str, dict[str, Any]]
 
 
@@ -56,8 +59,8 @@ class Network:
     metrics: those with attacks. error: the relative one that is the same for all methods in the
     second run; equal: of which methods, () for no such run; stein: whether Stein's identity is
     tried there. smoothed, thresholded, solved:
-    noise levels of SmoothGrad, thresholded SmoothGrad and Sparse MoreauGrad. varied: which other
-    methods and settings there are, () for all.
+    noise levels of SmoothGrad, thresholded SmoothGrad and Sparse MoreauGrad. others: which other
+    methods and settings there are.
     """
 
     name: str
@@ -74,9 +77,9 @@ class Network:
     error: float = 0.25
     stein: bool = True
     smoothed: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.4)
-    thresholded: tuple[float, ...] = (0.15, 0.2, 0.4)
+    thresholded: tuple[float, ...] = (0.1, 0.15, 0.2, 0.4)
     solved: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
-    varied: tuple[str, ...] = ()
+    others: tuple[str, ...] = OTHERS
     equal: tuple[str, ...] = (
         "smoothgrad", "sparse-smoothgrad", "sparse-moreaugrad", "group-sparse-moreaugrad",
     )  # fmt: skip
@@ -88,19 +91,15 @@ def _cifar(name: str, weights: str | None = None, **more: Any) -> Network:
 
 PAIR = ("smoothgrad", "sparse-moreaugrad")
 KINKED: dict[str, Any] = {
-    "kinks": True, "draws": 16, "smoothed": (0.05, 0.15, 0.2, 0.4), "thresholded": (USUAL, 0.4),
-    "error": 0.4, "equal": PAIR,
+    "kinks": True, "draws": 16, "thresholded": (0.1, USUAL, 0.4), "error": 0.4, "equal": PAIR,
 }  # fmt: skip
 DEEP: dict[str, Any] = {
     "draws": 16, "smoothed": (0.15, 0.2, 0.4), "thresholded": (USUAL,), "solved": (0.1, 0.2, 0.4),
-    "varied": (
-        "simple-gradient", "cafo", "group-sparse-moreaugrad",
-        f"sparse-moreaugrad-{USUAL:g}-probability-rho-auto",
-    ),
+    "others": ("simple-gradient", "cafo", "group-sparse-moreaugrad", OTHERS[-1]),
     "equal": PAIR,
 }  # fmt: skip
 DEEPEST: dict[str, Any] = DEEP | {
-    "smoothed": (USUAL, 0.4), "varied": (*DEEP["varied"][:2], DEEP["varied"][-1]), "error": 0.5,
+    "smoothed": (USUAL, 0.4), "others": ("simple-gradient", "cafo", OTHERS[-1]), "error": 0.5,
     "evaluations": 40, "draws": 8, "metrics": (FEW,), "stein": False,
 }  # fmt: skip
 
@@ -112,7 +111,7 @@ def _photos(name: str, weights: str | None = None) -> Network:
         name=name, weights=weights, source="imagenet-sample", kinks=True, images=20,
         epsilon=0.5 * 224 / 32, size=16, evaluations=40, draws=4, metrics=(FEW,),
         smoothed=(0.15, USUAL, 0.4), thresholded=(USUAL,), solved=(0.1, USUAL),
-        varied=("simple-gradient",), equal=(),
+        others=("simple-gradient",), equal=(),
     )  # fmt: skip
 
 
@@ -145,7 +144,7 @@ def lean(network: Network) -> Network:
     return replace(
         network, images=4 if network.source.endswith(".zip") else 2, evaluations=34,
         draws=8, error=0.5, smoothed=(USUAL,), thresholded=(USUAL,), solved=(USUAL,),
-        varied=("simple-gradient",), equal=PAIR,
+        others=("simple-gradient",), equal=PAIR,
     )  # fmt: skip
 
 
@@ -154,7 +153,7 @@ def methods(network: Network) -> Settings:
     sparsity and the score."""
     sampled = {"samples": network.evaluations}
     solved = {"max_evaluations": network.evaluations, "tolerance": 0.25}
-    thresholds, usual = "sparse-smoothgrad", f"sparse-moreaugrad-{USUAL:g}"
+    thresholds = "sparse-smoothgrad"
     sparse = {"method": "sparse-moreaugrad", **solved}
     others: Settings = {
         "simple-gradient": {},
@@ -162,16 +161,16 @@ def methods(network: Network) -> Settings:
         "cafo": {},
         "sparsified-smoothgrad": {"sigma": USUAL, **sampled},
         "group-sparse-moreaugrad": {"sigma": USUAL, **solved},
-        f"{usual}-zeros-0.8": {"sigma": USUAL, "sparsity": 0.8, **sparse},
-        f"{usual}-zeros-0.99": {"sigma": USUAL, "sparsity": 0.99, **sparse},
-        f"{usual}-rho-0.01": {"sigma": USUAL, "rho": 0.01, **sparse},
-        f"{usual}-rho-auto": {"sigma": USUAL, "rho": "auto", **sparse},
-        f"{usual}-probability-rho-auto": {
+        f"{USUALLY}-zeros-0.8": {"sigma": USUAL, "sparsity": 0.8, **sparse},
+        f"{USUALLY}-zeros-0.99": {"sigma": USUAL, "sparsity": 0.99, **sparse},
+        f"{USUALLY}-rho-0.01": {"sigma": USUAL, "rho": 0.01, **sparse},
+        f"{USUALLY}-rho-auto": {"sigma": USUAL, "rho": "auto", **sparse},
+        f"{USUALLY}-probability-rho-auto": {
             "sigma": USUAL, "rho": "auto", "score": "probability", **sparse
         },
     }  # fmt: skip
     return {
-        **{k: v for k, v in others.items() if not network.varied or k in network.varied},
+        **{k: v for k, v in others.items() if k in network.others},
         **{
             f"smoothgrad-{s:g}": {"method": "smoothgrad", "sigma": s, **sampled}
             for s in network.smoothed

@@ -14,6 +14,7 @@ from benchmarks.matched_plans import (
     LIMIT,
     NETWORKS,
     USUAL,
+    USUALLY,
     Network,
     Settings,
     lean,
@@ -30,7 +31,7 @@ from moreaugrad.runs.plans.explain import EvaluatePlan
 SMOOTHED, TRANSFER = f"smoothed-{FEW}", f"transfer-{FEW}"
 LOW, DEFAULT, HIGH = 0.05, 0.1, 0.4
 """Noise levels; the second one is MoreauGrad's default."""
-BASE = f"sparse-moreaugrad-{USUAL:g}"
+BASE = USUALLY
 OF_SETTINGS = {
     "sigma .05 instead of .2": (f"sparse-moreaugrad-{LOW:g}", BASE),
     "sigma .4 instead of .2": (f"sparse-moreaugrad-{HIGH:g}", BASE),
@@ -109,7 +110,7 @@ def _settings(network: Network) -> Network:
     photos = network.source == NETWORKS["squeezenet"].source
     varied = [each for each, _ in OF_SETTINGS.values() if not (photos and each.endswith("auto"))]
     return replace(
-        network, smoothed=(), thresholded=(), solved=(LOW, USUAL, HIGH), varied=tuple(varied)
+        network, smoothed=(), thresholded=(), solved=(LOW, USUAL, HIGH), others=tuple(varied)
     )
 
 
@@ -118,7 +119,7 @@ def _equal_noise(network: Network) -> Network:
     levels = (DEFAULT,)
     return replace(
         network, images=2 * network.images, smoothed=levels, thresholded=levels, solved=levels,
-        varied=("simple-gradient",),
+        others=("simple-gradient",),
     )  # fmt: skip
 
 
