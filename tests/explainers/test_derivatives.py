@@ -216,7 +216,7 @@ def test_the_conjugate_gradients_stop_where_rho_is_too_large() -> None:
 
 
 def test_steps_of_an_attack_are_deterministic_and_warm() -> None:
-    explainer = mg.SparseMoreauGrad(MODEL, sigma=0.2, sigma_mode="absolute", rho=0.3)
+    explainer = mg.SparseMoreauGrad(MODEL, sigma=0.2, sigma_mode="absolute", rho=0.3, eta=0.2)
     cheap = explainer.fixed(6)
     assert (cheap.noise, cheap.samples) == ("fixed", 6)
     bound = cheap.bind(X, TARGET)
