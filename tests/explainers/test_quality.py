@@ -146,7 +146,8 @@ def test_more_evaluations_do_not_help_two_solutions() -> None:
         depths = [torch.exp(-((x - side) ** 2)).sum(1, keepdim=True) for side in (-1.5, 1.5)]
         return -2 * (depths[0] + depths[1])
 
-    between = torch.full((4, 1), 0.1, dtype=torch.float64)
+    # Nearer to one well, where a chain ends up would depend on the processor's rounding.
+    between = torch.full((4, 1), 0.05, dtype=torch.float64)
     found = mg.MoreauGrad(
         wells, task="regression", sigma=0.4, sigma_mode="absolute", rho=3.0, chains=2
     ).explain(between, ids=range(4))
