@@ -135,7 +135,8 @@ NETWORKS = {
 }
 """Minutes of two cores (Xeon, AVX-512) for a whole plan: mobilenetv2 50, resnet56 39, vit-gelu 33,
 vit-relu 45 next to other work, resnet20-advgrad 29 after its training. Before second derivatives
-became faster: resnet20 75 next to other work, resnet20-softplus 68, squeezenet 62.
+became faster, and with four more settings: resnet20 75 next to other work, resnet20-softplus 68;
+squeezenet 62.
 """
 
 
