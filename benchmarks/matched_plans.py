@@ -41,11 +41,13 @@ QUESTIONS = {
     "SmoothGrad instead of the gradient": ("smoothgrad-0.2", "simple-gradient"),
 }  # fmt: skip
 """Pairs of methods that are compared image by image, where a network has both."""
-USUALLY = f"sparse-moreaugrad-{USUAL:g}"
+BASE = f"sparse-moreaugrad-{USUAL:g}"
+PROBABILITY = f"{BASE}-probability-rho-auto"
 OTHERS = (
     "simple-gradient", "sparse-gradient", "cafo", "sparsified-smoothgrad",
-    "group-sparse-moreaugrad", f"{USUALLY}-probability-rho-auto",
+    "group-sparse-moreaugrad", PROBABILITY,
 )  # fmt: skip
+"""Methods without noise, or at one noise level."""
 Settings = dict[str, dict[str, Any]]
 
 
@@ -95,11 +97,11 @@ KINKED: dict[str, Any] = {
 }  # fmt: skip
 DEEP: dict[str, Any] = {
     "draws": 16, "smoothed": (0.15, 0.2, 0.4), "thresholded": (USUAL,), "solved": (0.1, 0.2, 0.4),
-    "others": ("simple-gradient", "cafo", "group-sparse-moreaugrad", OTHERS[-1]),
+    "others": ("simple-gradient", "cafo", "group-sparse-moreaugrad", PROBABILITY),
     "equal": PAIR,
 }  # fmt: skip
 DEEPEST: dict[str, Any] = DEEP | {
-    "smoothed": (USUAL, 0.4), "others": ("simple-gradient", "cafo", OTHERS[-1]), "error": 0.5,
+    "smoothed": (USUAL, 0.4), "others": ("simple-gradient", "cafo", PROBABILITY), "error": 0.5,
     "evaluations": 40, "draws": 8, "metrics": (FEW,), "stein": False,
 }  # fmt: skip
 
@@ -162,11 +164,11 @@ def methods(network: Network) -> Settings:
         "cafo": {},
         "sparsified-smoothgrad": {"sigma": USUAL, **sampled},
         "group-sparse-moreaugrad": {"sigma": USUAL, **solved},
-        f"{USUALLY}-zeros-0.8": {"sigma": USUAL, "sparsity": 0.8, **sparse},
-        f"{USUALLY}-zeros-0.99": {"sigma": USUAL, "sparsity": 0.99, **sparse},
-        f"{USUALLY}-rho-0.01": {"sigma": USUAL, "rho": 0.01, **sparse},
-        f"{USUALLY}-rho-auto": {"sigma": USUAL, "rho": "auto", **sparse},
-        f"{USUALLY}-probability-rho-auto": {
+        f"{BASE}-zeros-0.8": {"sigma": USUAL, "sparsity": 0.8, **sparse},
+        f"{BASE}-zeros-0.99": {"sigma": USUAL, "sparsity": 0.99, **sparse},
+        f"{BASE}-rho-0.01": {"sigma": USUAL, "rho": 0.01, **sparse},
+        f"{BASE}-rho-auto": {"sigma": USUAL, "rho": "auto", **sparse},
+        PROBABILITY: {
             "sigma": USUAL, "rho": "auto", "score": "probability", **sparse
         },
     }  # fmt: skip

@@ -11,10 +11,10 @@ from benchmarks.command import evaluated
 from benchmarks.context import Context
 from benchmarks.matched import named, weights
 from benchmarks.matched_plans import (
+    BASE,
     LIMIT,
     NETWORKS,
     USUAL,
-    USUALLY,
     Network,
     Settings,
     lean,
@@ -31,7 +31,6 @@ from moreaugrad.runs.plans.explain import EvaluatePlan
 SMOOTHED, TRANSFER = f"smoothed-{FEW}", f"transfer-{FEW}"
 LOW, DEFAULT, HIGH = 0.05, 0.1, 0.4
 """Noise levels; the second one is MoreauGrad's default."""
-BASE = USUALLY
 OF_SETTINGS = {
     "sigma .05 instead of .2": (f"sparse-moreaugrad-{LOW:g}", BASE),
     "sigma .4 instead of .2": (f"sparse-moreaugrad-{HIGH:g}", BASE),
@@ -172,8 +171,8 @@ SUBSETS = {
     ),
     "equal-noise": Subset(
         title="Sparse maps at sigma .1",
-        note="One attack with SmoothGrad's steps at the same sigma, so that the three methods with "
-        "noise are compared on the same attacked images.",
+        note="One attack with SmoothGrad's steps at the same sigma, aimed at each map's own "
+        "largest entries.",
         chosen=_equal_noise, attacks=(SMOOTHED,), pairs=OF_NOISE,
     ),
     "many-gradients": Subset(

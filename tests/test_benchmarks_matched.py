@@ -267,7 +267,7 @@ def test_settings_differ_in_one_from_the_usual_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_at_equal_noise_the_same_perturbed_images_are_compared(network: str) -> None:
+def test_at_equal_noise_the_same_steps_attack_all_methods(network: str) -> None:
     given = subset("equal-noise", network)
     compared = {each for pair in matched_subsets.OF_NOISE.values() for each in pair}
     assert set(given.methods) == compared | {"simple-gradient"}

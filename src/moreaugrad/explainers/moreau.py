@@ -38,7 +38,7 @@ from moreaugrad.solvers.sparsity import ROUNDS, solve_for_sparsity
 
 ROUGH, ROUGH_STEPS = 5e-2, 8
 """Tolerance of the maps in the steps of an attack, and their most evaluations per noise sample: in
-trials a smaller one left as much of the maps and took up to twice as many evaluations."""
+trials 1 % and 20 left as much of the attacked maps."""
 DERIVED = 1e-2
 """Largest tolerance of the linear system of a derivative."""
 
