@@ -104,6 +104,20 @@ def test_the_envelope_of_a_convex_score_reaches_no_farther_than_the_noise() -> N
     assert torch.allclose(reach, torch.tensor(0.2 * 6**0.5).double(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.1])
+def test_rho_of_a_constant_input_stays_below_its_limit(sigma: float) -> None:
+    """Relative noise of an input without a range is none, and bounds nothing."""
+
+    def concave(x: Tensor) -> Tensor:
+        return (x - 50 * x * x).sum(1, keepdim=True)
+
+    explainer = mg.SparseMoreauGrad(
+        concave, task="regression", rho="auto", sigma=sigma, eta=0.001, check=False
+    )
+    found = explainer.explain(torch.full((2, 4), 0.5, dtype=torch.float64))
+    assert torch.allclose(found.details["rho"], torch.tensor(0.005).double(), rtol=1e-6)
+
+
 METHODS = {
     "smoothgrad": {},
     "sparsified-smoothgrad": {},

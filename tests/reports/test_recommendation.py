@@ -135,6 +135,18 @@ def test_a_candidate_with_few_values_is_neither_best_nor_tied():
     assert (found[0]["few"], found[1]["few"]) == (True, False)
 
 
+def test_a_mean_over_other_images_is_not_the_best_where_a_test_shows_it_to_be_worse():
+    """The second is better on every image that both have."""
+    half = [0.9] * 5 + [math.nan] * 5
+    values = values_of(half, [0.95] * 5 + [0.4] * 5)
+    found = _compared(values, [0, 1], 0.95)
+    assert found[0]["p"] == 1 / 32
+    assert [found[place]["best"] for place in (0, 1)] == [False, True]
+    assert [found[place]["tied"] for place in (0, 1)] == [False, True]
+    candidates = [candidate("cheap", 0, cost=1), candidate("better", 1, cost=9)]
+    assert choose("robust", candidates, values)["chosen"] == "better"
+
+
 def test_one_image_cannot_call_a_candidate_worse():
     found = _compared(values_of([0.9], [0.1]), [0, 1], 0.95)
     assert [one["tied"] for one in found.values()] == [True, True]

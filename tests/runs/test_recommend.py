@@ -121,8 +121,9 @@ def test_sizes_shrink_in_the_documented_order():
         Size(images=LEAST_IMAGES + 1, steps=4, labels=every[:4]),
         Size(images=LEAST_IMAGES, steps=4, labels=every[:4]),
         Size(images=LEAST_IMAGES, steps=3, labels=every[:4]),
-        Size(images=LEAST_IMAGES, steps=3, labels=every[:4], exact=False),
-        Size(images=LEAST_IMAGES, steps=3, labels=every[:3], exact=False),
+        Size(images=LEAST_IMAGES, steps=2, labels=every[:4]),
+        Size(images=LEAST_IMAGES, steps=2, labels=every[:4], exact=False),
+        Size(images=LEAST_IMAGES, steps=2, labels=every[:3], exact=False),
     ]
     assert left_out(asked, LEAST_IMAGES + 1, found[0]) == []
     assert len(left_out(asked, LEAST_IMAGES + 1, found[-1])) == 4

@@ -103,7 +103,9 @@ def guidance(
     sigma: of `sigmas`, the largest level up to which the map stays faithful: from the level with
     the largest AOPC upwards, as long as AOPC is at least `kept` of that; the smallest where AOPC is
     nowhere above 0. Maps are SmoothGrad's with `samples` noise samples; AOPC replaces up to ten of
-    about 8 x 8 regions by uniform random values in the input's own range. rho: half of the limit at
+    about 8 x 8 regions by uniform random values in the input's own range, and counts falls of the
+    probability, of a regression of its output: guide by the negative output where inputs lower it.
+    rho: half of the limit at
     which the map stops being unique, of the score that is smoothed with that noise.
     inputs: images `[B, C, H, W]` or vectors `[B, N]`. The other arguments are those of an explainer
     and its `explain`.
@@ -200,6 +202,7 @@ def best_rho(bound: BoundScore, seed: int) -> Tensor:
     level = usual if few.sigma is None else few.sigma.amax(1)
     length = lengths(few.value_and_grad()[1])
     reach = level * bound.counts.to(level).sqrt() / length
+    reach = torch.where(level > 0, reach, torch.inf)  # a constant input has no range
     rho = torch.minimum(guided, reach)
     return torch.where(rho.isfinite() & (rho > 0), rho, 1.0)
 

@@ -50,12 +50,12 @@ def may_be_best(values: ArrayLike) -> Floats:
 
 def images_needed(confidence: float) -> int:
     """Of how few images no difference, however large, is significant: one less than this."""
-    return math.ceil(math.log2(1 / (1 - confidence)) - ROUNDING)
+    return max(2, math.ceil(math.log2(1 / (1 - confidence)) - ROUNDING))
 
 
 def least_images(confidence: float) -> int:
     """Of fewer there is no interval of the confidence either, which takes both tails."""
-    return images_needed(confidence) + 1
+    return math.ceil(math.log2(2 / (1 - confidence)) - ROUNDING)
 
 
 def interval_of_mean(values: ArrayLike, confidence: float) -> tuple[float, float]:

@@ -185,17 +185,19 @@ def _compared(values: Floats, places: Sequence[int], confidence: float) -> dict[
         float(np.nanmean(column)) if 2 * count >= counts.max() else -math.inf
         for column, count in zip(chosen.T, counts, strict=True)
     ]
-    best, ps = int(np.argmax(means)), may_be_best(chosen)
+    ps = may_be_best(chosen)
+    worse = ps <= 1 - confidence + 1e-9  # False for NaN: nothing was tested
+    # Another one may be better on all images that both have, and worse on its own alone.
+    best = int(np.argmax(np.where(worse, -math.inf, means) if not worse.all() else means))
     found = {}
     for row, place in enumerate(places):
         pairs = chosen[:, row] - chosen[:, best]
         pairs = pairs[~np.isnan(pairs)]
         low, high = interval_of_mean(pairs, confidence) if row != best else (math.nan, math.nan)
         enough = bool(2 * counts[row] >= counts.max())
-        worse = bool(ps[row] <= 1 - confidence + 1e-9)  # False for NaN: nothing was tested
         found[place] = {
-            "p": _number(float(ps[row])), "tied": row == best or (enough and not worse),
-            "few": not enough and not worse, "best": row == best,
+            "p": _number(float(ps[row])), "tied": row == best or (enough and not worse[row]),
+            "few": not enough and not worse[row], "best": row == best,
             "difference": {
                 "mean": _number(float(pairs.mean()) if len(pairs) else math.nan),
                 "low": _number(low), "high": _number(high), "count": len(pairs),

@@ -34,6 +34,15 @@ NAMES: Mapping[str, str] = {
 ORDER = tuple(NAMES)
 FRACTIONS = (SPARSITY, ROBUSTNESS, STABILITY)
 SIGMA = "sigma"
+AGAIN: Mapping[str, str] = {
+    "data": "config.toml in this folder repeats the run: moreaugrad recommend --config config.toml "
+    "--images 50 --time 2h --out more. ",
+    "files": "config.toml in this folder names the images that were measured and repeats the run: "
+    "moreaugrad recommend --config config.toml --time 2h --out more. For more images, name all: "
+    "moreaugrad recommend photos/*.jpg --config config.toml --images 50 --time 2h --out more. ",
+    "memory": "",
+}
+"""How the run is repeated, by where its inputs are from."""
 
 
 def recommended_files(folder: Path) -> tuple[dict[str, bytes], bytes]:
@@ -186,6 +195,11 @@ def _reasons(record: Record, purpose: Record) -> Iterator[str]:
             + ("." if chosen is best else f"; {best['label']} has the best mean, "
                f"{_value(best, criterion)}{_gap(criterion, purpose['difference'])}.")
         )  # fmt: skip
+    if "baselines" in chosen["settings"]:
+        yield (
+            "Its maps compare an image with baselines, here the images of this run. The command "
+            "draws them from its own images; in Python they are the tensor baselines, [M, C, H, W]."
+        )
     for other in TESTED:
         if other in chosen["values"] and (other != criterion or purpose["among"]):
             yield _compared(record, chosen, other)
@@ -295,9 +309,8 @@ def _background(record: Record) -> dict[str, str]:
         "What could change the answer": "More images and time (--images 50 --time 2h) tell more "
         "candidates apart; so may another size of the attacks (--rms), other noise levels "
         "(--sigmas) and sparsities (--sparsities), and more evaluations a map (--noise-samples, "
-        "--quality). config.toml in this folder repeats the run: moreaugrad recommend --config "
-        "config.toml --images 50 --time 2h --out more. The folder evaluation is a run of its own: "
-        "moreaugrad report evaluation --out page shows its maps.",
+        f"--quality). {AGAIN[record.get('source', 'data')]}The folder evaluation is a run of its "
+        "own: moreaugrad report evaluation --out page shows its maps.",
     }  # fmt: skip
 
 

@@ -20,9 +20,9 @@ from moreaugrad.registry import choose
 from moreaugrad.reports.folder import PAGE
 from moreaugrad.reports.recommended import RECOMMENDATION
 from moreaugrad.runs.engine import execute
-from moreaugrad.runs.maps.methods import built
+from moreaugrad.runs.maps.methods import INPUTS, built
 from moreaugrad.runs.notebook import Data, Model, Parts, Target, parts_of, plan_with, prepared
-from moreaugrad.runs.plans.recommend import RecommendPlan
+from moreaugrad.runs.plans.recommend import CANDIDATES, RecommendPlan
 from moreaugrad.runs.recommend import RecommendRun
 from moreaugrad.settings import Documented
 
@@ -57,13 +57,19 @@ class Recommendation(metaclass=Documented, heading="Attributes"):
     page: Path | None = None
     """Its HTML page, where `out` was given."""
 
-    def build(self, purpose: str, model: nn.Module) -> Explainer:
-        """The recommended method with its settings. Errors: ValueError for an unknown purpose."""
+    def build(self, purpose: str, model: nn.Module, **settings: Any) -> Explainer:
+        """The recommended method with its settings, or others for some of them. Errors: ValueError
+        for an unknown purpose, and for a method that draws from `baselines=` without them."""
         label = self.chosen[choose("purpose", purpose, self.chosen)]
         row = next(row for row in self.rows if row["label"] == label)
         fixed = METHODS[row["method"]].settings
-        settings = {k: v for k, v in row["settings"].items() if k not in fixed}
-        return built(row["method"], model, settings)
+        own = {k: v for k, v in row["settings"].items() if k not in fixed}
+        if own.get("baselines") == INPUTS and "baselines" not in settings:
+            raise ValueError(
+                f"baselines: {row['method']} compares inputs with others, in this run with its "
+                "images: give a tensor of them, build(purpose, model, baselines=...)"
+            )
+        return built(row["method"], model, own | settings)
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a data frame. Errors: ImportError without pandas."""
@@ -92,7 +98,7 @@ def recommend(
     plan: further options of the command by name (`sigmas=(0.2,)`, `samples=16`), and other fields
     of `runs.plans.recommend.RecommendPlan`.
     """
-    own = {} if methods is None else {"methods": parts_of(METHODS, methods)}
+    own = {} if methods is None else {"methods": parts_of(METHODS, methods, CANDIDATES)}
     given = plan_with(RecommendPlan, plan, time=time, **own)
     usual = None if isinstance(data, Tensor) or hasattr(data, "__array__") else given.data.images
     given, network, inputs = prepared(given, model, data, images or usual, target)

@@ -204,8 +204,11 @@ def report(*runs: str | os.PathLike[str], out: str | os.PathLike[str], **plan: A
     return Path(out) / PAGE
 
 
-def parts_of(registry: Any, given: Parts) -> dict[str, Settings]:
-    """Errors: ValueError for an unknown name, TypeError for what names nothing."""
+def parts_of(
+    registry: Any, given: Parts, usual: Mapping[str, Settings] = {}
+) -> dict[str, Settings]:
+    """usual: settings of parts that are named alone. Errors: ValueError for an unknown name,
+    TypeError for what names nothing."""
     what = f"{registry.part}s: expected names, or settings by name"
     if isinstance(given, Mapping):
         for name, settings in given.items():
@@ -217,7 +220,7 @@ def parts_of(registry: Any, given: Parts) -> dict[str, Settings]:
         raise TypeError(f"{what}, got {_kinds(names)}")
     if registry is METRICS:
         return read_metrics({}, names)
-    return read_parts(registry, {}, chosen_names(registry, names)) if names else {}
+    return read_parts(registry, usual, chosen_names(registry, names)) if names else {}
 
 
 def plan_with(kind: type[P], given: Mapping[str, Any], **own: Any) -> P:

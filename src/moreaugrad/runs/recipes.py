@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from moreaugrad.runs.maps.methods import INPUTS
 from moreaugrad.runs.plans.explain import ARRAYS, ExplainPlan
 from moreaugrad.runs.plans.maps import COMMON
 from moreaugrad.runs.plans.option import with_options
@@ -24,13 +25,14 @@ it is repeated."""
 
 
 def python_call(method: str, settings: Settings, target: object = None) -> str:
-    """An expression of `mg`, `model` and `x`."""
+    """An expression of `mg`, `model` and `x`, and of `baselines` where these are inputs."""
     chosen = {} if target is None else {"target": target}
     return f"mg.build({method!r}, model{_keywords(settings)}).explain(x{_keywords(chosen)})"
 
 
 def _keywords(given: Settings) -> str:
-    return "".join(f", {name}={value!r}" for name, value in given.items())
+    drawn = ("baselines", INPUTS)
+    return "".join(f", {n}={n if (n, v) == drawn else repr(v)}" for n, v in given.items())
 
 
 def command(images: Sequence[str], options: Options, method: str, settings: Settings) -> str:
@@ -97,9 +99,15 @@ def _words(name: str, value: Any) -> list[str]:
     return [w for v in each for w in ([f"{name}={v}"] if v.startswith("-") else [name, v])]
 
 
-def _option(setting: str, value: Any) -> tuple[str, str]:
+def _option(setting: str, value: Any) -> list[str]:
+    """A setting as words of a command line; None of a common one is what it is by default."""
+    known = COMMON.get(setting)
+    if known is not None and known.is_flag:
+        return [known.name if value else known.negative]
+    if known is not None and value is None:
+        return []
     text = _text(value)
-    return (OPTIONS[setting], text) if setting in OPTIONS else ("--set", f"{setting}={text}")
+    return [OPTIONS[setting], text] if setting in OPTIONS else ["--set", f"{setting}={text}"]
 
 
 def _text(value: Any) -> str:

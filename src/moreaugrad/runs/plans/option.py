@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from moreaugrad.files.foreign import number_name
 from moreaugrad.registry import choose
 from moreaugrad.runs.plans.text import numbers, words
 from moreaugrad.settings import expect
@@ -242,7 +243,7 @@ def shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return ",".join(map(shown, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return number_name(value) if isinstance(value, float) else str(value)
 
 
 def kinds(hint: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from moreaugrad.explainers import METHODS
+from moreaugrad.files.foreign import number_name, percent_name
 from moreaugrad.runs.plans.common import DataPlan, images_option
 from moreaugrad.runs.plans.maps import MapsPlan, method_name, methods_option, takes
 from moreaugrad.runs.plans.option import option, part
@@ -104,9 +105,11 @@ class RecommendPlan(MapsPlan):
         known = {**self.settings, **own}
         varied = {k: v for k, v in varied.items() if k not in known and takes(name, k, v)}
         cheap = {k: v for k, v in CHEAP.items() if k not in known and takes(name, k, v)}
-        if "tolerance" in cheap:  # its noise samples are no budget
+        if takes(name, "tolerance", CHEAP["tolerance"]):  # its noise samples are no budget
             cheap.pop("samples", None)
-        title = f"{label}-{sigma:g}" if "sigma" in varied else label
+        if "tolerance" in known and takes(name, "tolerance", known["tolerance"]):
+            cheap.pop("max_evaluations", None)  # which is too small for a better quality
+        title = f"{label}-{number_name(sigma)}" if "sigma" in varied else label
         if "sparsity" in varied and len(self.sparsities) > 1:
-            title += f"-{100 * sparsity:g}zeros"
+            title += f"-{percent_name(sparsity)}zeros"
         return title, {"method": name, **own, **cheap, **varied}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.curvature.second_derivatives import softplus_surrogate
+from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.files.foreign import some
 from moreaugrad.reports.comparisons import least_images
@@ -41,7 +42,7 @@ of one of a map, where no attack can be timed: 1.6 on a smooth vision transforme
 SqueezeNet."""
 SOLVED = 0.5
 """Of the most evaluations of MoreauGrad's maps, those that they usually take at most."""
-FEWEST_STEPS, FEWEST_METHODS = 3, 3
+FEWEST_METHODS = 3
 KEPT_MAPS = 2
 """Images whose maps are kept, for a report with images."""
 
@@ -95,6 +96,11 @@ def has_kinks(network: Network, first: Tensor) -> bool:
     return True
 
 
+def has_derivatives(plan: RecommendPlan) -> bool:
+    """Whether an attack can follow the derivative of some candidate's map."""
+    return any(METHODS[one["method"]].load().derivatives for one in plan.candidates().values())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """How much is measured. labels: of the candidates. exact: whether each map is attacked by its
@@ -111,7 +117,7 @@ def sizes(plan: RecommendPlan, images: int) -> Iterator[Size]:
     and sparsities after the first, images down to those that intervals need, half of the attacks'
     steps, attacks by the maps' own derivatives, and methods from the last on."""
     labels, methods = tuple(plan.candidates()), len(plan.methods)
-    size = Size(images=images, steps=plan.steps, labels=labels)
+    size = Size(images=images, steps=plan.steps, labels=labels, exact=has_derivatives(plan))
     yield size
     for count in range(len(labels) - 1, methods - 1, -1):
         size = replace(size, labels=labels[:count])
@@ -119,7 +125,7 @@ def sizes(plan: RecommendPlan, images: int) -> Iterator[Size]:
     for fewer in range(images - 1, least_images(plan.confidence) - 1, -1):
         size = replace(size, images=fewer)
         yield size
-    for steps in range(plan.steps - 1, FEWEST_STEPS - 1, -1):
+    for steps in range(plan.steps - 1, math.ceil(plan.steps / 2) - 1, -1):
         size = replace(size, steps=steps)
         yield size
     size = replace(size, exact=False)
@@ -206,7 +212,7 @@ def left_out(plan: RecommendPlan, images: int, size: Size) -> list[str]:
         found.append(f"{images - size.images} of {images} images")
     if size.steps < plan.steps:
         found.append(f"{plan.steps - size.steps} of {plan.steps} steps of the attacks")
-    if not size.exact:
+    if has_derivatives(plan) and not size.exact:
         found.append(
             "attacks by the maps' own derivatives, without which maps of other methods than "
             "SmoothGrad may look more robust than they are"

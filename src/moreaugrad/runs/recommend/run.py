@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 from moreaugrad.attacks.catalogue import CLEAN
-from moreaugrad.explainers import METHODS
 from moreaugrad.files.atomic import LOCK, SHARED
 from moreaugrad.files.units import Record
 from moreaugrad.metrics import METRICS
@@ -22,12 +21,13 @@ from moreaugrad.runs.cost import Estimate
 from moreaugrad.runs.directory import RunDirectory, json_text, line
 from moreaugrad.runs.engine import Failure, Files, Observer, Outcome, Run, execute
 from moreaugrad.runs.inputs import Inputs
+from moreaugrad.runs.maps.methods import INPUTS
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network, computing
-from moreaugrad.runs.plans.common import ModelPlan
+from moreaugrad.runs.plans.common import ComputePlan, ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan
-from moreaugrad.runs.plans.maps import OF_LABEL
-from moreaugrad.runs.plans.option import shown
+from moreaugrad.runs.plans.maps import OF_LABEL, takes
+from moreaugrad.runs.plans.option import given_options
 from moreaugrad.runs.plans.recommend import RecommendPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.recipes import command, python_call
@@ -39,6 +39,7 @@ from moreaugrad.runs.recommend.fit import (
     fewer,
     fitting,
     left_out,
+    sizes,
 )
 
 PLAN, TIMES = "plan", "times/evaluation.json"
@@ -78,17 +79,18 @@ class RecommendRun(Run[RecommendPlan]):
 
     def settled(self, plan: RecommendPlan) -> RecommendPlan:
         network, inputs = self._at_hand
-        self._given = plan.model
+        self._named = _network_options(plan)
         if plan.checkpoints and network is not None:
             raise ValueError("checkpoints: expected a network by its name, got one in memory")
         self.network = network or Network.load(plan.model, plan.compute, self.processes)
         self.inputs = inputs or Inputs.open(plan.data, plan.seed, self.network)
-        chosen: dict[str, Any] = {"data": self.inputs.plan, "compute": self.network.compute}
+        data = self.inputs.plan
+        if data.files:  # those that were chosen, all of which a configuration measures again
+            data = replace(data, images=len(data.files))
+        chosen: dict[str, Any] = {"data": data, "compute": self.network.compute}
         plan = replace(plan, model=self.network.resolved(plan.model), **chosen)
-        size = Size(
-            images=len(self.inputs.chosen), steps=plan.steps, labels=tuple(plan.candidates())
-        )
-        every = self._evaluation(plan, size)  # refuses what cannot be run
+        whole = next(sizes(plan, len(self.inputs.chosen)))
+        every = self._evaluation(plan, whole)  # refuses what cannot be run
         self.setup = every.setup
         # Weights that do not fit are refused before anything is computed.
         models = [replace(plan.model, weights=file, digest="") for file in plan.checkpoints]
@@ -192,8 +194,8 @@ class RecommendRun(Run[RecommendPlan]):
         record |= {
             "command": self.words, "model": self.network.model.name,
             "left_out": left_out(self.plan, len(self.inputs.chosen), size),
-            "checkpoints": len(others), "rms": self.plan.rms, "steps": size.steps,
-            "exact": size.exact, "time": self.plan.time,
+            "source": self._source(), "checkpoints": len(others), "rms": self.plan.rms,
+            "steps": size.steps, "exact": size.exact, "time": self.plan.time,
         }  # fmt: skip
         record["failures"] += map(str, self._lost)
         directory.put(RECOMMENDATION, json_text(record).encode())
@@ -201,9 +203,16 @@ class RecommendRun(Run[RecommendPlan]):
         directory.put(TABLE, table)
         directory.write(PAGE_UNIT, page)
 
+    def _source(self) -> str:
+        """How a configuration names the inputs: "data", a data set; "files", the chosen ones; or
+        "memory", where it does not name them or the network."""
+        if any(self._at_hand):
+            return "memory"
+        return "files" if self.plan.data.files else "data"
+
     def _candidates(self, size: Size) -> Iterator[Candidate]:
         """With how a user computes them."""
-        given, options = self.plan.candidates(), _network_options(self._given)
+        given, options = self.plan.candidates(), dict(self._named)
         target = self.plan.target if self.plan.target not in (None, OF_LABEL) else None
         if target is not None:
             options["--target"] = str(target)
@@ -212,14 +221,16 @@ class RecommendRun(Run[RecommendPlan]):
             options["--seed"] = str(self.plan.seed)
         measured = {method.label: method.settings for method in self.setup.methods}
         for label in size.labels:
-            own = {**self.plan.settings, **given[label]}
+            own = dict(given[label])
             name = own.pop("method")
-            known = METHODS[name].defaults()
-            own = {key: value for key, value in own.items() if key in known}
-            typed = command(["IMAGE"], options, name, own)
+            common = {k: v for k, v in self.plan.settings.items() if takes(name, k, v)}
+            own = {**common, **own}
+            typed = "" if self._at_hand[0] else command(["IMAGE"], options, name, own)
             if "std" in measured[label]:  # the command takes it from the preprocessing
                 own["std"] = measured[label]["std"]
-            if self.plan.seed and "seed" in known:
+            if measured[label].get("baselines") == INPUTS:
+                own["baselines"] = INPUTS
+            if self.plan.seed and "seed" in measured[label]:
                 own["seed"] = self.plan.seed
             yield Candidate(
                 label=label, method=name, settings=own, command=typed,
@@ -263,8 +274,7 @@ def stability(
     }
 
 
-def _network_options(model: ModelPlan) -> dict[str, str]:
-    """The network as the user named it, with its weights and preprocessing."""
-    named = {"model": model.name, "weights": model.weights, "labels": model.labels}
-    found = {**named, **model.preprocess.given()}
-    return {f"--{key}": shown(value) for key, value in found.items() if value is not None}
+def _network_options(plan: RecommendPlan) -> dict[str, str | bool]:
+    """The network as the user named it, with its weights, preprocessing and precision."""
+    precise = ComputePlan(dtype=plan.compute.dtype)
+    return {**given_options(plan.model), **given_options(precise)}
