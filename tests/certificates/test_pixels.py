@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -405,6 +406,11 @@ def test_what_it_finds_and_its_words() -> None:
     assert found.evaluations.tolist() == [100]
     for words in ("half-spaces", "class explained at x", "0.999", "all pixels", "network's input"):
         assert words in found.statement
+    function = certify_pixels(
+        explainer, x, lambda out: out[:, 0], sigma=0.15, top=1.0, samples=np.int64(100)
+    )
+    assert "function explained at x" in function.statement
+    assert torch.equal(function.important, found.important)
 
 
 def test_top_keeps_the_largest_and_no_zeros() -> None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from moreaugrad import CASO, SmoothCAFO, SmoothCASO, Status
 from moreaugrad.explainers.caso_error import OtherRounding
 from moreaugrad.score.precision import reduced_precision
-from moreaugrad.solvers.blocks import block_error, paired_blocks, student_factor
+from moreaugrad.solvers.blocks import block_error, paired_blocks
+from moreaugrad.solvers.degrees import student_factor
 from toys import network, normal
 
 pytestmark = pytest.mark.filterwarnings("ignore::moreaugrad.ConvergenceWarning")

@@ -210,7 +210,8 @@ def test_maps_with_fewer_entries(sigma: float) -> None:
     assert found.index[2].tolist() == [-1, -1, -1]
     assert found.values.isnan().flatten(1).sum(1).tolist() == [0, 8, 9]
     assert found.strongest(sample=1) == found.strongest(sample=2) == []
-    assert all(status.ok for status in found.status)
+    assert [status.ok for status in found.status] == [True, True, False]
+    assert found.status[2].name == "NO_ENTRIES"
     assert found.evaluations.diff().tolist() == [-2 * (16 if sigma else 2), -(16 if sigma else 2)]
     alone = mg.interactions(absolute(SMOOTH, sigma), explanation[1], samples=8)
     torch.testing.assert_close(alone.values[0, 0, 0], found.values[1, 0, 0])

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -312,3 +313,12 @@ def test_bad_input_is_reported() -> None:
     two = Score(lambda a, b: a + b, task="regression").bind((torch.ones(1, 3), torch.ones(1, 3)), 0)
     with pytest.raises(ValueError, match="expected one input"):
         aopc(two, torch.ones(1, 3))
+
+
+def test_a_map_whose_channels_cancel_orders_nothing() -> None:
+    bound, maps = of_network()
+    maps[1] = torch.stack([maps[1, 0], -maps[1, 0], torch.zeros(16, 16)])
+    how = replace(BLACK, reduction="sum")
+    for metric in (aopc, insertion, deletion):
+        assert metric(bound, maps, SPACE, steps=4, how=how).isnan().tolist() == [False, True, False]
+    assert not aopc(bound, maps, SPACE, steps=4, how=BLACK).isnan().any()

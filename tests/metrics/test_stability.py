@@ -224,3 +224,16 @@ def test_bad_input_is_reported() -> None:
     for rates in ((0, 0.9), (5, 1.0)):
         with pytest.raises(ValueError, match=r"draws|confidence"):
             stability_bounds(torch.ones(1), *rates)
+
+
+def test_an_output_that_is_not_finite_is_no_agreement() -> None:
+    """A model that breaks where little is shown."""
+
+    def model(x: Tensor) -> Tensor:
+        found = MODEL(x)
+        return torch.where((x != 0).sum(1, keepdim=True) < 6, torch.nan, found)
+
+    x = X.clone()
+    bound = Score(model, check=False).bind(x, ids=(0, 1, 2, 3))
+    assert soft_stability(bound, MAPS, top=0.3, radius=2, how=SINGLE).isnan().all()
+    assert not soft_stability(bound, MAPS, top=1.0, radius=0, how=SINGLE).isnan().any()

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from moreaugrad.penalties import L1
 from moreaugrad.solvers import StochasticFixedPoint
-from moreaugrad.solvers.blocks import MOST, MOST_OF_FEW, Blocks, sequence_error, student_factor
+from moreaugrad.solvers.blocks import MOST, MOST_OF_FEW, Blocks, sequence_error
+from moreaugrad.solvers.degrees import student_factor
 
 ENTRIES = 6
 

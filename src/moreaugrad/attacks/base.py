@@ -135,6 +135,8 @@ class Attack(metaclass=Documented, checked=True):
                 f"clean: expected an explanation by {self.explainer.method}, got one by "
                 f"{clean.method}"
             )
+        elif differing := _differing(clean.settings, self.explainer.settings()):
+            raise ValueError(f"clean: expected an explanation with {differing}")
         maps = _flat(clean, bound)
         batch = AttackedBatch(
             bound=bound,
@@ -256,6 +258,15 @@ class AttackResult(Batched, metaclass=Documented, heading="Attributes"):
             for i, status in enumerate(self.status)
             if not status.ok
         ]
+
+
+def _differing(known: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """The first setting by which another map was made, in words; "" where there is none."""
+    for name in own.keys() & known.keys() - {"batch_size", "check"}:
+        values = [list(v) if isinstance(v, tuple) else v for v in (own[name], known[name])]
+        if values[0] != values[1]:
+            return f"{name} = {values[0]!r}, as the attacked explainer has it, got {values[1]!r}"
+    return ""
 
 
 def _flat(explanation: Explanation, bound: BoundScore) -> Tensor:

@@ -102,7 +102,8 @@ class RandomSearch(Matched):
 
     >>> result = mg.attacks.RandomSearch(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
 
-    The first points are uniform (with random signs for "linf"). Later ones are the best one so far
+    The first points are uniform (with random signs for "linf"), ever nearer to x until one keeps
+    the class. Later ones are the best one so far
     in a random direction from it, at a distance that follows the one-fifth success rule.
     """
 
@@ -127,15 +128,18 @@ class RandomSearch(Matched):
         best = BestInputs(clean, self.steps + 1)
         rows = best.begin()
         best.offer(0, clean.select(rows))
-        spread = torch.ones_like(clean.value)
+        spread, reach = torch.ones_like(clean.value), torch.ones_like(clean.value)
+        fits = torch.zeros_like(clean.rows, dtype=torch.bool)
         for step in range(self.steps if len(rows) else 0):
             part = batch.select(rows)
             turned = _unit(part.ball.displacement(best.x[rows]))
             turned = turned + spread[rows, None].to(turned.dtype) * _unit(part.normal(step))
-            x = part.ball.at(part.ball.on_sphere(turned))
+            x = part.ball.at(reach[rows, None].to(turned) * part.ball.on_sphere(turned))
             kept = part.kept(x)
             best.evaluations[rows] += 1
             tried, x = rows[kept], x[kept]
+            fits[tried] = True
+            reach = torch.where(fits, reach, reach / 2)
             before = best.value.clone()
             if len(tried):
                 now = clean.select(tried).moved(x)

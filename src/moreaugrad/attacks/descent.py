@@ -38,7 +38,7 @@ class GradientAttack(Attack):
     attack."""
     measured: bool = True
     """With a source: whether the attacked explainer's own maps decide which step is the best. False
-    uses those of the source (a transfer attack that never runs the attacked explainer)."""
+    uses those of the source (a transfer attack, whose steps never run the attacked explainer)."""
     through: str | None = None
     """The derivative of the map: one of the source's `derivatives`; None takes the first, the exact
     one, but not Stein's identity where there is another: its steps are mostly noise."""
@@ -109,7 +109,8 @@ class DescentAttack(GradientAttack):
     steps: int = 50
     """Steps of a run."""
     restarts: int = 1
-    """Runs; from the second on they start at a random point on the sphere of radius epsilon."""
+    """Runs; from the second on they start at a random point on the sphere of radius epsilon, or
+    nearer where no such point keeps the class."""
     optimizer: str | None = None
     """Direction of a step: "gradient", d = grad D, or "sign", d = sign(grad D); None takes the
     gradient for "l2" and its sign for "linf"."""
@@ -117,7 +118,7 @@ class DescentAttack(GradientAttack):
     """Length of the first step, as a fraction of epsilon."""
     start: str = INPUT_START
     """Where the first run starts: the "input" itself, or a random point on the "sphere" of radius
-    epsilon that keeps the class."""
+    epsilon, or nearer, that keeps the class."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,10 +193,12 @@ def _places(chosen: list[bool], like: Tensor) -> Tensor:
 
 
 def _started(batch: AttackedBatch, run: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The start of a run: `first_kept` of random points."""
+    """The start of a run: `first_kept` of random points, the later ones ever nearer to the input:
+    all points at the full distance may have another class."""
 
     def propose(part: AttackedBatch, rows: Tensor, number: int) -> Tensor:
-        return part.ball.at(part.ball.on_sphere(part.normal(run * TRIES + number)))
+        nearer = 0.5 ** max(0, number + 1 - TRIES // 2)
+        return part.ball.at(nearer * part.ball.on_sphere(part.normal(run * TRIES + number)))
 
     return batch.first_kept(TRIES, propose)
 
@@ -248,7 +251,7 @@ class TopKAttack(DescentAttack):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MassCentreAttack(DescentAttack):
-    """Minimises D = -||C(x') - C(x)||^2, C the centre of the map's magnitude in pixels.
+    """Minimises D = -||C(x') - C(x)||^2, C the centre of the map's magnitude in pixels, or places.
 
     >>> attack = mg.attacks.MassCentreAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10)
     >>> result = attack.attack(x)

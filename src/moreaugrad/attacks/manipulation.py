@@ -102,7 +102,9 @@ class ManipulationAttack(GradientAttack):
 
     def _search(self, batch: AttackedBatch) -> SearchResult:
         now = self._clean(batch)
-        x = batch.ball.center.clone()
+        # Adam's steps are smaller than the rounding of half precision, so that its point keeps all
+        # digits, and its rounded one is evaluated.
+        exact, x = batch.ball.center.clone(), batch.ball.center
         # Steps keep the output of the network that they are computed on; what counts is that of the
         # network whose map counts.
         attacked = (now.attacked or now.stepper).score
@@ -112,7 +114,7 @@ class ManipulationAttack(GradientAttack):
         going = torch.zeros_like(batch.label, dtype=torch.bool)
         going[best.begin()] = True
         best.offer(0, now.select(going.nonzero()[:, 0]))
-        adam = torch.optim.Adam([x], lr=self.rate)
+        adam = torch.optim.Adam([exact], lr=self.rate)
         for step in range(self.steps):
             gradient, useless, spent = now.gradient()
             best.evaluations += torch.where(going, spent, 0)
@@ -122,9 +124,10 @@ class ManipulationAttack(GradientAttack):
                 break
             change = self._change(now.stepper.score, x, clean_of_steps)[1]
             total = gradient * batch.ball.scale + change
-            x.grad = torch.where(going[:, None], total, 0.0)
+            exact.grad = torch.where(going[:, None], total, 0.0)
             adam.step()
-            x.copy_(batch.ball.at(batch.ball.displacement(x)))
+            exact.copy_(batch.ball.inside(batch.ball.displacement(exact)))
+            x = batch.ball.at(batch.ball.displacement(exact))
             now = self._sharper(now, step + 1).moved(x)
             if self.betas is not None:
                 clean_of_steps = _probabilities(now.stepper.score, batch.ball.center)

@@ -121,7 +121,15 @@ class Ball(Batched):
         return replace(ball, low=torch.minimum(low, x), high=torch.maximum(high, x))
 
     def at(self, w: Tensor) -> Tensor:
-        """The input for the displacement `w` `[B, n]`, projected onto the ball and the box."""
+        """The input for the displacement `w` `[B, n]`, projected onto the ball and the box, and
+        rounded to the inputs' dtypes: what is evaluated must be what is returned."""
+        x = self.inside(w)
+        if any(dtype != x.dtype for dtype in self.layout.dtypes):
+            x = self.layout.flatten([p.to(x.dtype) for p in self.layout.restore(x)])
+        return x
+
+    def inside(self, w: Tensor) -> Tensor:
+        """The same without rounding."""
         if self.radius is not None:
             if self.norm == LINF:
                 w = w.clamp(-self.radius, self.radius)
@@ -132,9 +140,6 @@ class Ball(Batched):
         x = self.center + w / self.scale
         if self.low is not None and self.high is not None:
             x = torch.minimum(torch.maximum(x, self.low), self.high)
-        if any(dtype != x.dtype for dtype in self.layout.dtypes):
-            # The input that is evaluated must be the one that is returned, rounding included.
-            x = self.layout.flatten([p.to(x.dtype) for p in self.layout.restore(x)])
         return x
 
     def displacement(self, x: Tensor) -> Tensor:
@@ -195,7 +200,9 @@ class AttackedBatch(Batched):
         with torch.no_grad():
             outputs = bound.in_chunks(lambda rows: bound.outputs(x[rows], rows))
         largest = outputs.reshape(len(x), -1).abs().amax(1)
-        if bound.readout.task == "regression":
+        if bound.readout.task == "regression" or (
+            bound.readout.task == "multilabel" and outputs.shape[1] == 1
+        ):  # without a class, or with one alone
             return torch.isfinite(largest)
         margin = MARGIN.read(outputs, replace(bound.target, classes=self.label))
         slack = min(ROUNDINGS * torch.finfo(outputs.dtype).eps, 0.02)

@@ -206,7 +206,8 @@ class BestInputs:
         self._best_here = torch.zeros_like(self._best_here)
 
     def fail(self, rows: Tensor, why: Sequence[AttackStatus | None]) -> None:
-        """Why runs of these samples stop, or None; it is the status where no step was made."""
+        """Why runs of these samples stop, or None; it is the status where no step was made and no
+        start was better."""
         for row, reason in zip(rows.tolist(), why, strict=True):
             self._wrong[row] = self._wrong[row] or reason
 
@@ -219,7 +220,7 @@ class BestInputs:
         return SearchResult(
             x=self.x,
             status=tuple(
-                (improved if better else held) if stepped else why or AttackStatus.NO_FEASIBLE_STEP
+                improved if better else held if stepped else why or AttackStatus.NO_FEASIBLE_STEP
                 for stepped, better, why in ended
             ),
             objective=self._trace,

@@ -57,7 +57,8 @@ class Certificate(metaclass=Documented, heading="Attributes"):
     """Number of entries that count as largest, `[B]`."""
     kind: str
     """Either "certificate", which fails with a probability of at most 1 - `confidence` for each
-    sample (all radii together), or "estimate", for which `reason` says what is not proven."""
+    sample ("population": of all x' together; "two-sample": of any one x' that was chosen without
+    the noise of its map), or "estimate", for which `reason` says what is not proven."""
     statement: str
     """The statement in words; it says which map at the other input is meant."""
     confidence: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -166,6 +167,7 @@ def certify_pixels(
     )
     quantile = torch.special.ndtri(torch.tensor(threshold, dtype=torch.float64))
     units = "the network's input" if space is None else "pixels before the normalisation"
+    aim = "class" if bound.target.function is None else "function"
     return PixelCertificate(
         vote=vote.reshape(-1, *shape),
         radius=radius.reshape(-1, *shape),
@@ -182,7 +184,7 @@ def certify_pixels(
         evaluations=evaluations,
         statement="for every x' that is closer to x than the radius (Euclidean, in the units of "
         f"{units}), the majority over the noise z of whether the pixel is among the {count} "
-        f"largest of the {explainer.method} map at x' + z, of the class explained at x, is that at "
+        f"largest of the {explainer.method} map at x' + z, of the {aim} explained at x, is that at "
         f"x; for all pixels together with confidence {confidence:g} over the noise",
     )
 
@@ -192,7 +194,7 @@ def check_votes(
 ) -> None:
     """Errors: ValueError where not even unanimous votes would reach the threshold. name: of the
     setting, for the message."""
-    expect(isinstance(samples, int), name, "a whole number", samples)
+    expect(isinstance(samples, Integral), name, "a whole number", samples)
     unanimous = torch.full((1, pixels), samples)
     settings = {"sigma": 1.0, "threshold": threshold, "confidence": confidence}
     _, radius = vote_radii(unanimous, torch.zeros_like(unanimous), samples, **settings)

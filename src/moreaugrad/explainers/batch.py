@@ -61,17 +61,20 @@ class ExplainedBatch(Provenance):
         def shaped(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
             return parts if several else parts[0]
 
-        restore, z, mask = bound.layout.restore, maps.z_scores, bound.mask
+        restore, split = bound.layout.restore, bound.layout.split
+        values, z, mask = restore(maps.values), maps.z_scores, bound.mask
         return cls(
-            maps=shaped(restore(maps.values)),
+            maps=shaped(values),
             inputs=shaped(restore(bound.origin.clone())),
             target=bound.target.classes.clone(),
             position=bound.target.positions,
             prediction=bound.prediction,
             score=bound.clean,
             method=method,
-            z_scores=None if z is None else shaped(restore(z)),
-            mask=None if mask is None else shaped(bound.layout.split(mask.clone())),
+            z_scores=None
+            if z is None
+            else shaped(tuple(map(known, restore(z), split(maps.values), values))),
+            mask=None if mask is None else shaped(split(mask.clone())),
             probabilities=bound.probabilities,
             labels=labels_of(bound.model),
             function=bound.target.function,
@@ -153,6 +156,12 @@ class ExplainedBatch(Provenance):
         status, spent = self.status[row], int(self.evaluations[row])
         reason = status.described(float(self.error[row]))
         return f"sample {row}: {reason}, after {spent} evaluations; {self.remedy(row)}"
+
+
+def known(z_scores: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """z-scores of a map that was converted to another precision: NaN of an entry that became zero,
+    which is not certain to be zero."""
+    return z_scores.masked_fill((before != 0) & (after == 0), torch.nan)
 
 
 def as_tuple(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -145,10 +145,11 @@ class CAFO(Displacement):
         status = Status.DIRECT if bound.sigma is None else Status.FIXED_BUDGET
         details = self._details(bound, scale, delta, (gradient * delta).sum(1))
         maps = Solution.direct(0.0 - delta, means.evaluations, status, error)
-        return replace(
+        found = replace(
             maps, z_scores=means.z_scores(measured), eta=weight(gradient), details=details,
             settings=means.used,
         )  # fmt: skip
+        return means.marked(found)
 
     def _pull(self, bound: BoundScore, maps: Solution, cotangent: Tensor, through: str) -> Tensor:
         """H D c / (2 lambda2) at fixed lambda1, D the derivative of the prox."""

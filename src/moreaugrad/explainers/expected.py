@@ -135,9 +135,9 @@ class ExpectedGradients(Comparing):
         missed, doubt = gap.mean[:, 0], gap.error(lambda mean: mean)
         details = {GAP: missed, "gap_error": doubt}
         found = replace(found, z_scores=means.z_scores(Measured), details=details)
+        found = means.marked(found)
         if len(blocks) < FEWEST:
             return found
-        found = found.marked(Status.UNVARIED, means.unvaried, error.masked_fill(means.unvaried, 0))
         # A change that the network's precision cannot resolve is none.
         coarsest = max(torch.finfo(part).eps for part in bound.layout.dtypes)
         incomplete = missed.abs() > BEYOND_CHANCE * doubt + coarsest**0.5 * extent

@@ -112,10 +112,7 @@ class NoisyMean(GradientExplainer, SmoothedExplainer):
         found = Solution.direct(maps, evaluations, Status.FIXED_BUDGET, error)
         measured = Measured if self.keep == 1 else partial(_measured, self.keep, counts)
         found = replace(found, z_scores=means.z_scores(measured), settings=means.used)
-        if len(means.blocks) == 1:
-            return found
-        # Equal terms have no error, but their sum has rounding.
-        return found.marked(Status.UNVARIED, means.unvaried, error.masked_fill(means.unvaried, 0.0))
+        return means.marked(found)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -233,6 +233,8 @@ def _statuses(
     for row in range(len(bound)):
         if silent[row]:
             found.append(Status.NO_NOISE)
+        elif not some[row] and not broken[row]:
+            found.append(Status.NO_ENTRIES)
         elif wrong[row]:
             found.append(Status.NON_FINITE)
         elif smooth:

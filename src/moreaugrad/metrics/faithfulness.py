@@ -194,7 +194,10 @@ def curves(
         sign, relevance = 1 if falling else -1, list[Floats]()
         for row in known.tolist():
             relevance.append(sign * places.relevance(maps[row], how.reduction))
-        found[known] = _scores(how, chosen, space, places, relevance, counts, inserted)
+        # Channels that cancel leave nothing by which places could be ordered.
+        some = torch.tensor([bool(np.any(one)) for one in relevance], device=found.device)
+        values = _scores(how, chosen, space, places, relevance, counts, inserted)
+        found[known] = torch.where(some[:, None], values, torch.nan)
     return found
 
 

@@ -18,6 +18,8 @@ from moreaugrad.settings import expect
 
 SHOWN = Regions(size=8, replacement=MEAN, draws=150)
 """150 sets are within 0.1 of the rate with a probability of 0.9."""
+UNKNOWN = -2
+"""The class that an output predicts which is not finite."""
 
 
 def soft_stability(
@@ -38,8 +40,8 @@ def soft_stability(
     `top` of all regions, without those of no positive relevance; equal ones are chosen at random.
     S' is uniform among all sets that contain S and at most `radius` other regions, as far as there
     are so many. `how.draws` sets are drawn, independently; `stability_bounds` says how far the
-    result can be from the probability. NaN for maps that are zero everywhere or not finite. Needs
-    draws + 1 passes for each sample.
+    result can be from the probability. NaN for maps that are zero everywhere or not finite, and
+    where the model's output for a set is not finite. Needs draws + 1 passes for each sample.
     Errors: ValueError for bad input, and for a regression or a function as the target, which
     predict no class.
     Source: Jin et al. (2025), arXiv 2504.13787, equation (3).
@@ -113,7 +115,8 @@ def _rates(
     chosen: list[np.ndarray],
     radius: int,
 ) -> Tensor:
-    """The fraction of the drawn sets that have the prediction of the chosen one, `[B]`."""
+    """The fraction of the drawn sets that have the prediction of the chosen one, `[B]`; NaN where
+    an output is not finite."""
     origin, width = bound.origin, how.draws + 1
 
     @lru_cache(maxsize=2)
@@ -137,8 +140,10 @@ def _rates(
             outputs = bound.outputs(points, rows)
         if bound.meter is not None:
             bound.meter(len(index))
-        return bound.readout.resolve(outputs, bound.target.select(rows).given)[1]
+        found = bound.readout.resolve(outputs, bound.target.select(rows).given)[1]
+        return torch.where(outputs.flatten(1).isfinite().all(1), found, UNKNOWN)
 
     jobs = torch.arange(len(bound) * width, device=origin.device)
     predictions = bound.chunks.over(jobs, work).reshape(len(bound), width)
-    return (predictions[:, 1:] == predictions[:, :1]).double().mean(1)
+    same = (predictions[:, 1:] == predictions[:, :1]).double().mean(1)
+    return same.masked_fill((predictions == UNKNOWN).any(1), torch.nan)

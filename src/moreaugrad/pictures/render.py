@@ -307,7 +307,7 @@ def _over(
 def _certain_fraction(values: Floats, z_scores: Tensor | ArrayLike, level: float) -> Floats:
     """Of each pixel's magnitude, the fraction that is of certain entries, `[H, W]`."""
     size = torch.from_numpy(np.abs(values))
-    z = torch.as_tensor(z_scores).reshape(1, -1)
+    z = torch.as_tensor(z_scores).detach().cpu().reshape(1, -1)
     found = certain(z, size.reshape(1, -1) == 0, level).reshape(size.shape).to(size)
     size, found = (part.reshape(-1, *size.shape[-2:]) for part in (size, found))
     total = size.sum(0)

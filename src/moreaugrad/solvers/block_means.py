@@ -14,6 +14,7 @@ from moreaugrad.score.centre import HALVES, Centre
 from moreaugrad.score.inputs import lengths
 from moreaugrad.solvers.blocks import FEWEST, block_error, half_error, left_out, mean_of_blocks
 from moreaugrad.solvers.shrinkage import Bands, Shrinkage
+from moreaugrad.solvers.solution import Solution, Status
 from moreaugrad.solvers.z_scores import Measured, z_scores
 
 BLOCKS = 32
@@ -104,6 +105,14 @@ class BlockMeans:
         """Whether all blocks have the same mean, `[B]`."""
         return (self.terms == self.terms[0]).all(2).all(0)
 
+    def marked(self, maps: Solution) -> Solution:
+        """The maps of these means, UNVARIED where all blocks have the same: equal terms have no
+        error, but their sum has rounding."""
+        if len(self.blocks) == 1:
+            return maps
+        error = maps.error.masked_fill(self.unvaried, 0.0)
+        return maps.marked(Status.UNVARIED, self.unvaried, error)
+
     def error(self, mapped: Callable[[Tensor], Tensor], jumps: bool = False) -> Tensor:
         """Standard error `[B]` of mapped(mean); NaN for a single block. jumps: whether `mapped` is
         not continuous."""
@@ -117,14 +126,15 @@ class BlockMeans:
 
     def z_scores(self, measured: Callable[[Tensor], Measured]) -> Tensor | None:
         """z-scores of a map's entries, by what decides about them, given a mean; None for a single
-        block."""
+        block, NaN where all blocks have the same mean."""
         if len(self.blocks) == 1:
             return None
-        blocks = left_out(self.blocks, self.terms.unbind())
-        if self.shrinkage is None:
-            return z_scores(measured, self.mean, blocks, mask=self.mask)
-        error = self.error(lambda mean: measured(mean).values)
-        return z_scores(measured, self.mean, blocks, error, self.shrinkage.doubt, self.mask)
+        blocks, how = left_out(self.blocks, self.terms.unbind()), dict[str, Tensor]()
+        if self.shrinkage is not None:
+            error = self.error(lambda mean: measured(mean).values)
+            how = {"error": error, "doubt": self.shrinkage.doubt}
+        found = z_scores(measured, self.mean, blocks, mask=self.mask, **how)
+        return found.masked_fill(self.unvaried[:, None], torch.nan)
 
     @property
     def used(self) -> dict[str, object]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.score.inputs import lengths
+from moreaugrad.solvers.degrees import student_factor
 from moreaugrad.solvers.z_scores import LeftOut
 
 FEWEST = 4
@@ -31,9 +31,6 @@ LONG = 8
 every fourth."""
 SPLITS = 16
 """Divisions of blocks into halves."""
-LEVEL, NODES = 0.975, 513
-"""Quantile at which Student's distribution is compared with the normal one, and the nodes between
-which the ratio is interpolated in 1 / (degrees of freedom), to 2e-6."""
 
 Mapped = Callable[[Tensor], Tensor]
 """A map `[B, n]` of means `[B, n]`."""
@@ -196,45 +193,6 @@ def sequence_error(tails: Tails, mapped: Mapped) -> Tensor:
         terms = (terms[odd::2] + terms[odd + 1 :: 2]) / 2
         valid = valid[odd::2] & valid[odd + 1 :: 2]
     return worst
-
-
-def student_factor(deviations: Tensor, count: Tensor) -> Tensor:
-    """Factors `[B]` >= 1 by which Student's t widens the error estimated from centred rows.
-
-    deviations: `[J, B, n]`, of which `count` `[B]` rows are not just zeros.
-    Rows that vary along few directions give a poor estimate of their own spread. With the effective
-    number of directions d = (sum of C's eigenvalues)^2 / (sum of their squares), C the rows'
-    covariance, the estimate has (J - 1) d degrees of freedom (Satterthwaite, 1946).
-    """
-    rows = deviations.movedim(0, 1)
-    rows = rows / rows.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)
-    inner = rows @ rows.mT
-    total = inner.diagonal(dim1=1, dim2=2).sum(1)
-    known = (total > 0) & torch.isfinite(total)
-    inner = inner / torch.where(known, total, 1.0)[:, None, None]
-    free = (count - 1).clamp_min(1).to(deviations)
-    # J rows make 1 / d too large by about 1 / (J - 1).
-    ratio = inner.square().sum((1, 2)) - 1 / free
-    inverse = torch.where(free > 1, ratio.clamp_min(1e-6) / free, 1.0)
-    return torch.where(known, _widened(inverse), 1.0)
-
-
-def _widened(inverse: Tensor) -> Tensor:
-    """Quantile of Student's t over that of the normal distribution, at 1 / (degrees of freedom)."""
-    table = _student_quantiles(inverse.dtype, inverse.device)
-    place = inverse.nan_to_num().clamp(0, 1) * (NODES - 1)
-    low = place.long().clamp_max(NODES - 2)
-    return torch.lerp(table[low], table[low + 1], place - low)
-
-
-@lru_cache
-def _student_quantiles(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What `_widened` interpolates, at `NODES` values from 0 to 1."""
-    from scipy.special import ndtri, stdtrit
-
-    degrees = 1 / np.linspace(0, 1, NODES)[1:]
-    ratios = np.concatenate([[1.0], stdtrit(degrees, LEVEL) / ndtri(LEVEL)])
-    return torch.from_numpy(ratios).to(device, dtype)
 
 
 def paired_blocks(samples: int) -> list[range]:

@@ -107,6 +107,11 @@ class Status(StatusEnum):
         "all second derivatives are exactly zero, as of logits of a piecewise linear network",
         "smooth the score (sigma > 0), or take the score 'probability'",
     )
+    NO_ENTRIES = (
+        "no entries",
+        "the map is zero everywhere, so that it has no entries between which to compute anything",
+        "lower eta or sparsity, or explain another target",
+    )
 
     @property
     def ok(self) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.penalties import Penalty
+from moreaugrad.solvers.degrees import pooled_degrees
 
 MOST_DEGREES = 1e4
 """Degrees of freedom from which on Student's t counts as normal."""
@@ -68,13 +69,16 @@ def z_scores(
     """
     whole = measured(variable)
     sums = [_Sums(item) for item in whole.known()]
-    weights = torch.zeros_like(variable[:, 0])
+    weights = torch.zeros_like(variable[:, 0], dtype=torch.float64)
+    changes = []
     for change, weight in left_out:
         weights = weights + weight
+        if error is None:
+            changes.append(change * (weight > 0)[:, None])
         for each, item in zip(sums, measured(variable + change).known(), strict=True):
             each.add(item, weight)
     first = sums[0].variance(weights)
-    scale = 1.0 if error is None else (error.square() / first.sum(1))[:, None]
+    scale = 1.0 if error is None else (error.double().square() / first.sum(1))[:, None]
     variances = [scale * each.variance(weights) for each in sums]
     if doubt is not None:
         biased = measured(variable + doubt).known()
@@ -85,17 +89,19 @@ def z_scores(
     if mask is not None:
         variances = [variance.masked_fill(~mask, torch.nan) for variance in variances]
     degrees = weights.round()
-    signs = _normal(whole.values.abs(), variances[0], degrees)
+    # An error that is given is widened for few rows already.
+    most = pooled_degrees(torch.stack(changes), degrees + 1) if error is None else None
+    signs = _normal(whole.values.abs(), variances[0], degrees, most)
     signs = signs.masked_fill(whole.values == 0, torch.nan)
     if whole.norms is None or whole.margins is None:
-        return signs
+        return signs.to(variable)
     _, norms, margins = sums
     norm = _unbiased(whole.norms, scale * norms.bias)
     threshold = _unbiased(whole.norms - whole.margins, scale * (norms.bias - margins.bias))
     over = whole.margins > 0
     apart = torch.where(over, norm - threshold, threshold - norm).clamp_min(0)
-    found = _normal(apart, variances[2], degrees)
-    return torch.where(over, torch.minimum(found, signs), found)
+    found = _normal(apart, variances[2], degrees, most)
+    return torch.where(over, torch.minimum(found, signs), found).to(variable)
 
 
 def joined_z_scores(values: Tensor, chains: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
@@ -131,16 +137,17 @@ def certain(z: Tensor, zero: Tensor, level: float) -> Tensor:
 
 
 class _Sums:
-    """Weighted sums, over left-out blocks, of deviations from the whole and of their squares."""
+    """Weighted sums, over left-out blocks, of deviations from the whole and of their squares, in
+    float64: the square of a small float32 is zero."""
 
     def __init__(self, whole: Tensor) -> None:
-        self.whole = whole
-        self.bias = torch.zeros_like(whole)
+        self.whole = whole.double()
+        self.bias = torch.zeros_like(self.whole)
         """The jackknife's estimate, once all blocks are added."""
-        self._squares = torch.zeros_like(whole)
+        self._squares = torch.zeros_like(self.whole)
 
     def add(self, left_out: Tensor, weight: Tensor) -> None:
-        apart = left_out - self.whole
+        apart, weight = left_out - self.whole, weight.double()
         self.bias.addcmul_(apart, weight[:, None])
         self._squares.addcmul_(apart.square(), weight[:, None])
 
@@ -151,17 +158,20 @@ class _Sums:
 
 def _unbiased(norm: Tensor, bias: Tensor) -> Tensor:
     """A norm without the bias of its square, of which `bias` is what the norm has of it."""
-    return (norm.square() - 2 * norm * bias).clamp_min(0).sqrt()
+    return (norm.double().square() - 2 * norm * bias).clamp_min(0).sqrt()
 
 
-def _normal(apart: Tensor, variance: Tensor, degrees: Tensor) -> Tensor:
+def _normal(apart: Tensor, variance: Tensor, degrees: Tensor, most: Tensor | None) -> Tensor:
     """A distance `[B, n]` over its moderated standard error, as z of the normal distribution.
 
+    most: degrees of freedom of all entries together, `[B]`: moderation gives one entry no more.
     Source: Wallace (1959), for Student's t.
     """
     variance, free = moderated(variance, degrees)
+    if most is not None:
+        free = torch.minimum(free, torch.maximum(most, degrees))
     free = free.clamp_max(MOST_DEGREES)[:, None]
-    found = (apart.square() / variance / free).log1p().mul(free).sqrt()
+    found = (apart.double().square() / variance / free).log1p().mul(free).sqrt()
     return found * (8 * free + 1) / (8 * free + 3)
 
 

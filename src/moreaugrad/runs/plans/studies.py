@@ -73,7 +73,11 @@ class CertifyPlan(Plan):
         "population", "The map at the perturbed input: population (its exact mean) or two-sample "
         "(as many fresh noise samples).",
     )  # fmt: skip
-    confidence: float = option(0.95, "Confidence of each image's certificates.", within="(0, 1)")
+    confidence: float = option(
+        0.95,
+        "Confidence of each certificate: of an image's curve, or of all pixels of a map.",
+        within="(0, 1)",
+    )
     bound: str = option("auto", "Bound: auto, hoeffding, clopper-pearson or bernstein.")
     rho: float | None = option(
         None, "rho of MoreauGrad, below 2.07 sigma^2 with sigma in the network's input units.",
