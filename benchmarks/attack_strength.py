@@ -34,7 +34,7 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "random search": ("random-search", {}),
 }
 TRIED = 2
-"""Steps of a first attack, which shows how many the evaluations pay for."""
+"""Steps of a first attack; a second one of twice as many shows what a step costs."""
 
 
 def run(context: Context) -> Result:
@@ -89,9 +89,13 @@ def run(context: Context) -> Result:
 def _strength(
     explainer: Explainer, way: str, x: Tensor, clean: Explanation, space: InputSpace, most: int
 ) -> list[object]:
-    tried = _attack(explainer, way, space, TRIED).attack(x[:2], clean=clean[:2])
-    each = float(tried.evaluations.float().mean()) / TRIED
-    steps = max(1, round(most / each))
+    few, more = (
+        float(_attack(explainer, way, space, steps).attack(x[:2], clean=clean[:2])
+              .evaluations.float().mean())
+        for steps in (TRIED, 2 * TRIED)
+    )  # fmt: skip
+    each = (more - few) / TRIED
+    steps = max(1, round((most - few) / each) + TRIED)
     found = _attack(explainer, way, space, steps).attack(x, clean=clean)
     overlap = METRICS.build(AIM["metric"], **AIM["measure"])(clean.maps, found.attacked.maps)
     done = overlap[[status.ok for status in found.status]].double()

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks import subjects
+from benchmarks.attack_strength import AIM
 from benchmarks.cache import Piece, digest_of
 from benchmarks.context import Context
 from benchmarks.matched_tables import AOPC, FEW, interval_of
@@ -25,7 +25,6 @@ from moreaugrad.solvers.solution import Status
 
 NETWORKS = ("resnet20-softplus", "vit-gelu")
 SCORES = ("logit", "probability")
-AIM: dict[str, Any] = {"metric": "top-k", "measure": {"ratio": 0.04, "nonzero": False}}
 CODE = [*SOLVER, PACKAGE / "attacks", PACKAGE / "metrics", PACKAGE / "explainers" / "guidance.py"]
 
 
@@ -116,18 +115,21 @@ def _of_rho(
     clean = explainer.explain(x, target)
     overlap = METRICS.build(AIM["metric"], **AIM["measure"])
     space = InputSpace(mean=subject.preprocess.mean, std=subject.preprocess.std)
-    kept = 1.0
+    kept = []
     for source in (None, SimpleGradient(subject.fast, score=score)):
         attack = MatchedAttack(
             explainer, source=source, measured=source is None, epsilon=plan.epsilon, units="pixel",
             space=space, steps=plan.steps, **AIM,
         )  # fmt: skip
         result = attack.attack(x, target, clean=clean)
-        kept = min(kept, float(overlap(clean.maps, result.attacked.maps)))
+        if result.status[0].ok:
+            kept.append(float(overlap(clean.maps, result.attacked.maps)))
     bound = Score(subject.fast, batch_size=subject.chunk).bind(x, target)
     aopc = METRICS.build(AOPC, size=plan.size, steps=plan.replaced, draws=plan.draws)
     faithful = aopc(bound, clean.parts[0], InputSpace(low=float(x.min()), high=float(x.max())))
-    return kept, float(faithful), float(clean.status[0] is Status.CONVERGED)
+    # NaN where no attack ran, or a map vanished.
+    worst = float(torch.tensor(kept or [torch.nan]).min())
+    return worst, float(faithful), float(clean.status[0] is Status.CONVERGED)
 
 
 def _tables(network: str, plan: Plan, found: Piece) -> list[Table]:

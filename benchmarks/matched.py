@@ -19,6 +19,7 @@ from benchmarks.context import Context
 from benchmarks.matched_plans import (
     LIMIT,
     NETWORKS,
+    OF_FAMILIES,
     PILOT,
     QUESTIONS,
     USUAL,
@@ -56,7 +57,10 @@ def run(context: Context, network: str) -> Result:
     measured = MapsFolder.read(first, network)
     rows, failures, complete = _summary(first)
     found, given = tables.measured(measured), methods_at_equal_error(context, stem, own, measured)
-    figures = {"complete": complete, "summary.csv": (_page(first) / CSV).read_text()}
+    values = tables.compared(found)
+    figures = {
+        "complete": complete, "summary.csv": (_page(first) / CSV).read_text(), "values": values,
+    }  # fmt: skip
     more: list[Table] = []
     if given:
         second = evaluated(
@@ -65,17 +69,20 @@ def run(context: Context, network: str) -> Result:
         )  # fmt: skip
         _, lost, both = _summary(second)
         failures = [*failures, *lost]
+        at_error = tables.measured(MapsFolder.read(second, network))
+        at_error_values = tables.compared(at_error)
         figures |= {
             "complete": complete and both,
             "equal-error.csv": (_page(second) / CSV).read_text(),
+            "equal-error values": at_error_values,
         }
-        at_error = tables.measured(MapsFolder.read(second, network))
         asked = {
             k: f"{v['samples']} samples" if "samples" in v else f"tolerance {own.error:g}"
             for k, v in given.items()
         }
         more = [
             tables.equal_error(at_error, asked, own.error),
+            tables.differences(at_error_values, OF_FAMILIES, tables.DIFFERENCES_AT_ERROR),
             replace(tables.strongest(at_error), caption="The strongest attack at equal error."),
         ]
     return Result(
@@ -86,13 +93,7 @@ def run(context: Context, network: str) -> Result:
             of_maps(rows, OF_MAPS),
             tables.worst(rows, own.metrics),
             tables.own_best(found, families(equal.methods), _defaults(equal.methods)),
-            tables.differences(
-                {
-                    tables.FEW: {method: each.worst for method, each in found.items()},
-                    tables.AOPC: {method: each.aopc for method, each in found.items()},
-                },
-                QUESTIONS,
-            ),
+            tables.differences(values, QUESTIONS),
             tables.errors(found),
             *(tables.of_attacks(rows, metric) for metric in own.metrics),
             tables.strongest(found),

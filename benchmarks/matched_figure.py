@@ -79,4 +79,4 @@ def _line(panel: Axes, rows: Sequence[Row], label: str, colour: str, side: tuple
 def _ends(rows: Sequence[Row], attack: str, method: str, metric: str) -> list[float]:
     """Mean, and both ends of its interval."""
     row = only([row for row in rows if row["attack"] == attack], method, metric)
-    return [float(row[end]) if row else np.nan for end in ("mean", "low", "high")]
+    return [float(row[end]) if row and row[end] else np.nan for end in ("mean", "low", "high")]

@@ -41,6 +41,11 @@ QUESTIONS = {
     "SmoothGrad instead of the gradient": ("smoothgrad-0.2", "simple-gradient"),
 }  # fmt: skip
 """Pairs of methods that are compared image by image, where a network has both."""
+OF_FAMILIES = {
+    "the envelope instead of the threshold": ("sparse-moreaugrad", "sparse-smoothgrad"),
+    "the envelope instead of SmoothGrad": ("sparse-moreaugrad", "smoothgrad"),
+}
+"""Pairs at equal error, and from many gradients."""
 BASE = f"sparse-moreaugrad-{USUAL:g}"
 PROBABILITY = f"{BASE}-probability-rho-auto"
 OTHERS = (

@@ -9,9 +9,9 @@ from typing import Any
 
 from benchmarks import matched_figure, results
 from benchmarks.context import Context
-from benchmarks.matched_plans import NETWORKS, QUESTIONS
+from benchmarks.matched_plans import NETWORKS, OF_FAMILIES, QUESTIONS
 from benchmarks.matched_subsets import SUBSETS
-from benchmarks.matched_tables import AOPC, FEW
+from benchmarks.matched_tables import AOPC, DIFFERENCES, DIFFERENCES_AT_ERROR, FEW
 from benchmarks.results import Result, Table
 from benchmarks.study import CLEAN, Row, cell, only
 from benchmarks.subjects import MissingData
@@ -57,6 +57,7 @@ def run(context: Context) -> Result:
             _at_equal_error(known),
             _best_sparse(rows),
             *_differences(known, QUESTIONS, "Worst of all attacks"),
+            *_differences(known, OF_FAMILIES, "At nearly equal error", DIFFERENCES_AT_ERROR),
             *(
                 table
                 for kind in ("settings", "equal-noise")
@@ -138,24 +139,26 @@ def _differences(
     records: Mapping[str, Mapping[str, Any]],
     questions: Mapping[str, tuple[str, str]],
     title: str,
+    caption: str = DIFFERENCES,
 ) -> list[Table]:
-    """A table for each of `WHAT`, none without records."""
+    """A table for each of `WHAT`, of the records with such a table; none without any."""
     found = {
-        name: {tuple(line[1:3]): line[3:] for line in _rows(record, "Differences")}
+        name: {tuple(line[1:3]): line[3:] for line in lines}
         for name, record in records.items()
+        if (lines := _rows(record, caption))
     }
     asked = {q: pair for q, pair in questions.items() if any(pair in own for own in found.values())}
     return [
         Table(
             caption=f"{title}: differences in {what}, image by image; the intervals of a network "
-            "hold together at 95 %.",
+            "hold together at 95 %, with those of the other of the two tables.",
             header=["question", *found],
             rows=[
                 [question, *(own[pair][place] if pair in own else "–" for own in found.values())]
                 for question, pair in asked.items()
             ],
         )
-        for place, what in enumerate(WHAT if records else ())
+        for place, what in enumerate(WHAT if found else ())
     ]
 
 

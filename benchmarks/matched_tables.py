@@ -13,6 +13,8 @@ from moreaugrad.reports.statistics import WORST, Intervals, clean_values, worst_
 
 FEW, AOPC = "top-4-percent", "aopc"
 STATED = ("error", "evaluations", "converged")
+DIFFERENCES, DIFFERENCES_AT_ERROR = "Differences", "Equal error: differences"
+"""Titles of tables."""
 LEAST = 4
 """Images without which there are no halves to choose on and to report on."""
 Values = Mapping[int, float]
@@ -49,6 +51,14 @@ def measured(run: MapsFolder) -> dict[str, Measured]:
         )
         for method in run.methods
     }  # fmt: skip
+
+
+def compared(found: Mapping[str, Measured]) -> dict[str, dict[str, Values]]:
+    """What methods are compared by, image by image: by metric and method."""
+    return {
+        FEW: {method: each.worst for method, each in found.items()},
+        AOPC: {method: each.aopc for method, each in found.items()},
+    }
 
 
 def stated(run: MapsFolder, method: str) -> dict[str, Values]:
@@ -187,7 +197,9 @@ def means(found: Mapping[str, Mapping[str, Values]]) -> Table:
 
 
 def differences(
-    found: Mapping[str, Mapping[str, Values]], questions: Mapping[str, tuple[str, str]]
+    found: Mapping[str, Mapping[str, Values]],
+    questions: Mapping[str, tuple[str, str]],
+    title: str = DIFFERENCES,
 ) -> Table:
     """found: by metric and method. questions: two methods each, the first compared with the second
     on the same images."""
@@ -200,7 +212,7 @@ def differences(
         cells = [interval_of([a[i] - b[i] for i in a if i in b], confidence) for a, b in pairs]
         lines.append([words, one, other, *cells])
     return Table(
-        caption=f"Differences on the same images; intervals hold together at 95 % "
+        caption=f"{title} on the same images; the intervals of this table hold together at 95 % "
         f"({100 * confidence:.2f} % each, Bonferroni).",
         header=["question", "method", "minus", *found], rows=lines,
     )  # fmt: skip
@@ -231,7 +243,7 @@ def equal_error(found: Mapping[str, Measured], asked: Mapping[str, str], error: 
         )  # fmt: skip
     return Table(
         caption=f"Equal error: every method with so many evaluations that its own stated relative "
-        f"error is {error:g}.",
+        f"error was expected to be {error:g}, by other images.",
         header=[
             "method", "given", "stated error", "evaluations", "converged", FEW, AOPC,
         ],

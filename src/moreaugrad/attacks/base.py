@@ -27,6 +27,9 @@ from moreaugrad.score.target_functions import alike
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Documented, expect
 
+HOW = {"batch_size", "check", "seed", "samples", "tolerance", "max_evaluations"}
+"""Settings of how a map is computed, not of what it is."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Attack(metaclass=Documented, checked=True):
@@ -262,7 +265,7 @@ class AttackResult(Batched, metaclass=Documented, heading="Attributes"):
 
 def _differing(known: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """The first setting by which another map was made, in words; "" where there is none."""
-    for name in own.keys() & known.keys() - {"batch_size", "check"}:
+    for name in sorted(own.keys() & known.keys() - HOW):
         values = [list(v) if isinstance(v, tuple) else v for v in (own[name], known[name])]
         if values[0] != values[1]:
             return f"{name} = {values[0]!r}, as the attacked explainer has it, got {values[1]!r}"
