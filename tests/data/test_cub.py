@@ -112,6 +112,21 @@ def test_fixations_become_gaussians_weighted_by_their_duration(cub: Path) -> Non
     assert np.unravel_index(attention.argmax(), attention.shape) == (8, 10)
 
 
+def test_what_is_fixated_is_part_of_an_images_digest(cub: Path) -> None:
+    root, found = cub / "CUB_200_2011", []
+    for rows in (["2,1,20,12,300", "5,1,2,2,300"], ["2,1,20,12,300", "5,1,9,2,300"]):
+        fixations(root, rows)
+        data = open_dataset(cub, split="train")
+        by_name = {item.name.rpartition("/")[2]: data.digest(item) for item in data.items}
+        found.append([by_name[FILES[number][0].rpartition("/")[2]] for number in (2, 5)])
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]
+    sizes = (root / "sizes.csv").read_text()
+    (root / "sizes.csv").write_text(sizes.replace("40", "80"))
+    data = open_dataset(cub, split="train")
+    assert data.digest(data.items[0]) not in found[1]
+
+
 def test_fixations_that_are_lacking_or_no_numbers(cub: Path) -> None:
     root = cub / "CUB_200_2011"
     fixations(root, ["2,1,20,12,300", "3,1,2,3,20"])

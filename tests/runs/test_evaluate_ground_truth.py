@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from moreaugrad.cli.entry import run
@@ -56,11 +57,17 @@ def test_classes_are_found_by_name(cells: Path) -> None:
         assert choose_images(data, labels=[f"other {number}" for number in range(10)]) == drawn
 
 
-def test_true_maps_are_those_of_the_images(cells: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [None, (64, 48)])
+def test_true_maps_are_those_of_the_images(
+    cells: Path, tmp_path: Path, size: tuple[int, int] | None
+) -> None:
+    """One is broken, or has another size than its image."""
     out = tmp_path / "run"
     broken = min((cells / "maps" / "test").rglob("*.png"))
     kept = broken.read_bytes()
     broken.write_bytes(b"no picture")
+    if size is not None:
+        Image.new("L", size, 255).save(broken)
     try:
         code = run(["evaluate", "--data", str(cells), "--split", "test", "--model", "builtin",
                     "--methods", "simple-gradient", "--metrics", METRICS, "--target", "label",

@@ -24,7 +24,13 @@ from moreaugrad.runs.directory import RunDirectory
 from moreaugrad.runs.engine import execute
 from moreaugrad.runs.plans.retrain import DiffRoarPlan, LabelsPlan, StabilityPlan
 from moreaugrad.runs.plans.toml import plan_toml, read_plan
-from moreaugrad.runs.plans.train import AugmentPlan, StartPlan, TrainDataPlan, TrainPlan
+from moreaugrad.runs.plans.train import (
+    AugmentPlan,
+    ProtocolPlan,
+    StartPlan,
+    TrainDataPlan,
+    TrainPlan,
+)
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.retrain import diffroar
 from moreaugrad.runs.retrain.diffroar import DiffRoarRun, Ranks, masked_examples
@@ -371,6 +377,17 @@ def test_diffroar_takes_the_test_part_of_the_configuration(data: Path, tmp_path:
     assert study.explained.data.test == study.plan.training.data.test == "val"
     with pytest.raises(ValueError, match="given by --training"):
         DiffRoarRun(DiffRoarPlan(explained=str(tmp_path), training=explained))
+
+
+def test_diffroar_refuses_penalties_of_attention(data: Path, tmp_path: Path) -> None:
+    """Masked images have no attention maps."""
+    plain = TrainPlan(data=TrainDataPlan(source=str(data)), augment=AugmentPlan(size=SIDE))
+    (tmp_path / "config.toml").write_text(plan_toml(plain, tmp_path))
+    (tmp_path / "best.safetensors").write_bytes(b"")
+    protocol = ProtocolPlan(name="fast", penalty="harmonisation", epsilon=(0.1,))
+    guided = replace(plain, protocol=protocol, data=replace(plain.data, test="val"))
+    with pytest.raises(ValueError, match=r"attention maps.*harmonisation"):
+        DiffRoarRun(DiffRoarPlan(explained=str(tmp_path), training=guided))
 
 
 def test_diffroar_needs_a_finished_training(

@@ -1,6 +1,8 @@
 """Iterative and momentum perturbations: the published updates, literally; other starts; ends."""
 
+import warnings
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +18,10 @@ from moreaugrad.training import (
     NormalisedAscent,
     OvershootWarning,
     ProjectedMaximiser,
+    PublishedHarmonisation,
     cross_entropy,
 )
+from moreaugrad.training.harmonisation import GuidedPenalty
 from toys import normal
 
 Y = torch.tensor([0, 1, 2, 3, 1])
@@ -209,6 +213,26 @@ def test_too_long_for_the_curvature_is_reported_once() -> None:
     for _ in range(20):
         short(nn.Identity(), x, Y[:4], loss=concave)
     assert (short.tally.checked, short.tally.overshot) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Fast(PublishedHarmonisation(1e-3)),
+        Momentum(ElasticNet(0.01, 0.0), steps=10),
+        Momentum(ElasticNet(0.1, 0.0), steps=3),
+    ],
+    ids=str,
+)
+def test_what_is_not_too_long_is_not_reported(rule: Any, model: nn.Module, x: Tensor) -> None:
+    """Without an h, or with entries that rounding takes past the penalty's bound."""
+    given = {"attention": x[:, :1].sigmoid()} if isinstance(rule.penalty, GuidedPenalty) else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OvershootWarning)
+        for _ in range(12):
+            found = rule.perturb(model, x, Y[: len(x)], **given)
+    assert rule.tally.overshot == 0
+    assert bool(found.h.isfinite().all()) == (not given)
 
 
 def test_free_training_reports_it_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,8 @@ class Fixations:
         """A sum of Gaussians, weighted by how long each fixation lasted, as an image in grey of
         that size whose largest value is 255; None where all of them are far outside.
 
-        Source: the released script of CUB-GHA. Differs: the last fixation counts too.
+        Source: the released script of CUB-GHA. Differs: the last fixation counts too, and no short
+        one does.
         """
         across, down = self.size or (width, height)
         deviation = SPREAD * height
@@ -61,6 +63,10 @@ class FixatedFiles(Files):
     """Files whose attention maps are made of fixations, by the names of the images."""
 
     fixations: Mapping[str, Fixations]
+
+    def digest(self, item: Item) -> str:
+        own = repr(self.fixations.get(item.name))
+        return f"{self.tree.digest(item.name)} {hashlib.sha256(own.encode()).hexdigest()[:16]}"
 
     def load_attention(self, item: Item) -> Image.Image | None:
         """Errors: ValueError for an image that nobody fixated for long enough."""

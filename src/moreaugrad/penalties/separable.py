@@ -92,7 +92,10 @@ class ElasticNet(Penalty):
         return L1(self.l1).margins(u, tau)
 
     def conjugate(self, d: Tensor) -> Tensor:
-        excess = (d.abs() - per_sample(self.l1, d)).clamp_min(0)
+        l1 = per_sample(self.l1, d)
+        excess = (d.abs() - l1).clamp_min(0)
+        # Rounding is none, which matters where l2 is 0.
+        excess = torch.where(excess <= 8 * torch.finfo(d.dtype).eps * l1, 0.0, excess)
         return _quadratic_conjugate(excess, per_sample(self.l2, d))
 
     def maximiser(self, g: Tensor) -> Tensor:

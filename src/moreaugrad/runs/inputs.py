@@ -231,9 +231,12 @@ class Inputs:
 
     def ground_truth(self, one: Chosen, network: Network) -> Tensor | None:
         """The ground truth map `[H, W]` in [0, 1] as the network sees it; None where there is none
-        that can be read. Values are not mixed, so that steps stay steps."""
+        that can be read, or it has another size than the image. Values are not mixed, so that
+        steps stay steps."""
         try:
             found = self.data.load_attention(one.item)
+            if found is not None and found.size != self.data.load(one.item).size:
+                found = None
         except (ValueError, OSError):
             found = None
         if found is None:

@@ -85,15 +85,17 @@ class PenaltyProtocol(Protocol):
         with in_mode(problem.model, EVAL), torch.no_grad():
             before = problem.values(problem.at(problem.zero()))
             after = problem.values(problem.at(found.delta)) - found.h
-        # NaN counts as lower: the perturbation has diverged.
-        lower = int((~(after >= before - 1e-6 * (1 + before.abs()))).sum())
-        self.tally.checked += len(before)
+        # The released harmonisation has no h. Any other NaN counts as lower: it has diverged.
+        known = ~(found.h.isnan() & found.delta.flatten(1).isfinite().all(1))
+        lower = int((known & ~(after >= before - 1e-6 * (1 + before.abs()))).sum())
+        checked = int(known.sum())
+        self.tally.checked += checked
         self.tally.overshot += lower
-        if 2 * lower > len(before) and not self.tally.warned:
+        if 2 * lower > checked and not self.tally.warned:
             self.tally.warned = True
             warnings.warn(
                 f"{type(self).__name__}: loss - h falls with the perturbation for {lower} of "
-                f"{len(before)} samples, so the perturbation is too long for the curvature of the "
+                f"{checked} samples, so the perturbation is too long for the curvature of the "
                 "loss: use smaller weights in the penalty, or more steps",
                 OvershootWarning,
                 stacklevel=4,

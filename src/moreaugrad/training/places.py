@@ -87,6 +87,9 @@ class Place(nn.Module):
         stopping = hooked({}, {self.layer: stop})
         with in_mode(self.model, EVAL), torch.no_grad(), suppress(_Reached), stopping:
             call(self._started, *_tensors(self.inputs))
+        # In the caller's autocast, older torch keeps the weights that this pass has cast, without a
+        # graph, for the pass that trains them.
+        torch.clear_autocast_cache()
         if not (outputs and isinstance(outputs[0], Tensor) and outputs[0].is_floating_point()):
             got = type(outputs[0]).__name__ if outputs else "one that does not run"
             raise TypeError(

@@ -46,8 +46,8 @@ class SparseGradientsMixin:
     >>> trainer = Sparse(model=model, args=args, train_dataset=data, penalty=mg.L1(0.02))
 
     The loss is the trainer's own: the model's, `compute_loss_func`, or that with label smoothing.
-    Evaluation is not perturbed, and neither is padding (`attention_mask`). Checkpoints contain the
-    protocol's state.
+    Evaluation is not perturbed, and at a layer neither is padding (`attention_mask`). Checkpoints
+    contain the protocol's state.
 
     penalty, protocol: a penalty and a protocol's name, or the protocol itself; for token ids it
     needs a `layer`. perturbed_loss: of (logits, labels), `[B]`, what the perturbation raises: the

@@ -39,7 +39,9 @@ from moreaugrad.runs.retrain.run import (
     tested,
 )
 from moreaugrad.runs.train.prepare import PreparedTrain
+from moreaugrad.runs.train.protocols import make_penalty
 from moreaugrad.runs.train.run import BEST
+from moreaugrad.training.harmonisation import GuidedPenalty
 
 EXPLAINED = f"{RECORDS}/explained"
 RANKS, TRAIN, TEST = "ranks", "train", "test"
@@ -92,6 +94,11 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
         size, resize = explained.augment.size, explained.augment.resize
         augment = replace(training.augment, size=size, resize=resize)
         training = settled_training(plan, replace(training, data=data, augment=augment))
+        if isinstance(make_penalty(training.protocol), GuidedPenalty):
+            raise ValueError(
+                f"training: expected a penalty that takes no attention maps, because masked images "
+                f"have none, got {training.protocol.penalty}"
+            )
         self.held = Augment.evaluation(size, resize)
         self.explained = replace(
             explained, data=training.data, device=training.device, shards=None, measured=1,

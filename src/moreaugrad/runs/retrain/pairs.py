@@ -223,14 +223,14 @@ class LabelsRun(PairRun[LabelsPlan]):
 
 
 def _summary(parts: Sequence[Tensor]) -> Record:
-    """The mean over pairs and images, of similarities of each pair, `[images]`."""
+    """Of similarities of each pair, `[images]`: the mean over images of their means over pairs, and
+    its interval over images, which pairs share."""
     found = aggregate(torch.cat(list(parts)))
-    # Pairs share their images: an interval is over the images' means over pairs.
     by_image = torch.stack(list(parts)).nanmean(0)
     low, high = Intervals().of_mean(by_image[~by_image.isnan()].tolist())
     return {
-        "pairs": len(parts), "mean": number(found.mean), "low": number(low), "high": number(high),
-        "defined": found.defined, "undefined": found.undefined,
+        "pairs": len(parts), "mean": number(float(by_image.nanmean())), "low": number(low),
+        "high": number(high), "defined": found.defined, "undefined": found.undefined,
     }  # fmt: skip
 
 

@@ -32,7 +32,8 @@ USUAL = 0.01
 MEANING = (
     "Gini: of the gradient of the true class's logit with respect to the network's input, over all "
     "its entries; the mean over images. One step: of the loss, in the network's input units, not "
-    "clipped to valid pixels; a network that withstands one step need not withstand more."
+    "clipped to valid pixels, but that of the training's own penalty as in the training; a network "
+    "that withstands one step need not withstand more."
 )
 
 
