@@ -94,6 +94,13 @@ def flat() -> LoadedModel:
     return _loaded(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 4)))
 
 
+def constant() -> LoadedModel:
+    """Outputs that do not depend on the input."""
+    return _loaded(
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, 4), nn.Threshold(1e9, 0.5))
+    )
+
+
 def plain() -> nn.Module:
     """A module without preprocessing or labels."""
     return _drawn(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3)))

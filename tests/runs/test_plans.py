@@ -219,3 +219,31 @@ def test_values_that_an_option_does_not_allow(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         kind(**{field: value})
+
+
+def test_options_of_all_parts_replace_what_a_run_has_spelt_out() -> None:
+    attack = {"attack": "top-k", "seed": 0, "norm": "l2", "units": "input", "steps": 3}
+    spelt_out = EvaluatePlan(
+        model=ModelPlan(name="builtin"), attacks={"top-k": attack}, epsilons=(0.5,),
+        methods={"smoothgrad": {"seed": 0, "samples": 4}, "relex": {"seed": 5}},
+    )  # fmt: skip
+    found = with_options(spelt_out, {"--seed": "1", "--norm": "linf"})
+    assert found.methods == {"smoothgrad": {"samples": 4}, "relex": {"seed": 5}}
+    assert found.attacks == {"top-k": {"attack": "top-k", "units": "input", "steps": 3}}
+    assert with_options(spelt_out, {"--units": "pixel"}).attacks["top-k"].get("units") is None
+    anew = with_options(spelt_out, {"--seed": "1", "--attack": ["top-k:seed=0"]})
+    assert anew.attacks == {"top-k": {"seed": 0}}
+
+
+def test_equal_attacks_need_labels() -> None:
+    with pytest.raises(ValueError, match=r"--attack: expected a label.*top-k twice"):
+        with_options(EvaluatePlan(), {"--attack": ["top-k:steps=1", "top-k:steps=2"],
+                                      "--epsilons": "1"})  # fmt: skip
+
+
+def test_all_metrics_are_those_without_ground_truth_unless_it_is_named() -> None:
+    every = with_options(EvaluatePlan(), {"--metrics": "all"}).metrics
+    fewer = with_options(EvaluatePlan(), {"--metrics": "all,-gini"}).metrics
+    more = with_options(EvaluatePlan(), {"--metrics": "all,auroc"}).metrics
+    assert set(every) - set(fewer) == {"gini"}
+    assert set(more) - set(every) == {"auroc"}

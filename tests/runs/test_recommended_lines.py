@@ -149,3 +149,34 @@ def test_methods_without_derivatives_are_attacked_by_the_steps_of_others(photos)
     assert set(found.setup.plan.attacks) == {"transfer", "smoothed"}
     whole = next(sizes(found.plan, len(photos)))
     assert left_out(found.plan, len(photos), whole) == []  # nothing for want of time
+
+
+def test_without_anything_to_recommend_it_says_so_and_fails(photos, tmp_path):
+    out = tmp_path / "out"
+    command = ["recommend", photos[0], "--model", "tiny_models:constant", "--methods",
+               "simple-gradient", "--attack-steps", "1", "--out", str(out), "-q"]  # fmt: skip
+    for _ in range(2):  # also when it is repeated
+        assert run(command) == 1
+    assert "Nothing can be recommended" in (out / "index.html").read_text("utf-8")
+
+
+def test_a_time_may_be_a_text():
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    model = tiny_models.smooth().module
+    found = mg.recommend(model, x, ["simple-gradient"], steps=1, time="2m")
+    assert found.record["time"] == 120
+    with pytest.raises(ValueError, match="time: expected"):
+        mg.recommend(model, x, ["simple-gradient"], time="soon")
+
+
+def test_another_activation_is_another_network(tmp_path):
+    """With the same weights."""
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    smooth = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 4), torch.nn.SiLU())
+    other = torch.nn.Sequential(smooth[0], smooth[1], torch.nn.ReLU())
+    mg.evaluate(smooth, x, ["simple-gradient"], metrics=["gini"], out=tmp_path / "out")
+    with pytest.raises(ValueError, match="model"):
+        mg.evaluate(other, x, ["simple-gradient"], metrics=["gini"], out=tmp_path / "out")
+    with pytest.raises(ValueError, match="floating-point"):
+        mg.evaluate(smooth, (255 * x).byte(), ["simple-gradient"], metrics=["gini"])

@@ -94,7 +94,10 @@ def _page(folder: Path, record: Record, text: str) -> RecommendationPage:
 
 def _lead(record: Record) -> str:
     images, candidates = record["images"], len(record["candidates"])
-    what = f"{candidates} methods and settings on the same {images} image{'s' * (images != 1)}."
+    what = (
+        f"{candidates} candidate{'s' * (candidates != 1)}, methods with settings, on the same "
+        f"{images} image{'s' * (images != 1)}."
+    )
     if images < record["images_needed"]:
         return what
     return (
@@ -291,7 +294,7 @@ def _background(record: Record) -> dict[str, str]:
     """How sure it is, how it was measured, and what would change it."""
     return {
         "How sure this is": "By each criterion, the candidates called tied contain the best one "
-        f"with {_level(record)} confidence, for images drawn as these {record['images']} were. "
+        f"with {_level(record)} confidence, for images drawn as these were. "
         "The test is one of flips of signs, exact up to 12 images; its statistic is the largest "
         "difference to any candidate, so that many candidates need no further correction. With "
         "few images only large differences are seen: tied does not mean equal. Intervals of means "

@@ -23,6 +23,7 @@ from moreaugrad.runs.engine import execute
 from moreaugrad.runs.maps.methods import INPUTS, built
 from moreaugrad.runs.notebook import Data, Model, Parts, Target, parts_of, plan_with, prepared
 from moreaugrad.runs.plans.recommend import CANDIDATES, RecommendPlan
+from moreaugrad.runs.plans.text import seconds
 from moreaugrad.runs.recommend import RecommendRun
 from moreaugrad.settings import Documented
 
@@ -84,7 +85,7 @@ def recommend(
     methods: Parts | None = None,
     *,
     images: int | None = None,
-    time: float = 900.0,
+    time: float | str = 900.0,
     target: Target = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -93,13 +94,14 @@ def recommend(
     """Measures which explanation method suits a network, as `moreaugrad recommend` does.
 
     methods: candidates; None: the command's own. images: how many of a data set or of files, 8 by
-    default; of a tensor all. time: seconds that it may take, by an estimate. The others: see
-    `explain`.
+    default; of a tensor all. time: seconds that it may take, by an estimate, or a text such as
+    "15m". The others: see `explain`.
     plan: further options of the command by name (`sigmas=(0.2,)`, `samples=16`), and other fields
     of `runs.plans.recommend.RecommendPlan`.
     """
     own = {} if methods is None else {"methods": parts_of(METHODS, methods, CANDIDATES)}
-    given = plan_with(RecommendPlan, plan, time=time, **own)
+    limit = seconds("time", time) if isinstance(time, str) else time
+    given = plan_with(RecommendPlan, plan, time=limit, **own)
     usual = None if isinstance(data, Tensor) or hasattr(data, "__array__") else given.data.images
     given, network, inputs = prepared(given, model, data, images or usual, target)
     run = RecommendRun(given, network=network, inputs=inputs)

@@ -227,8 +227,9 @@ def resolved_device(name: str | None) -> str:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Of all weights: another training of the same architecture is another configuration."""
-    digest = hashlib.sha256()
+    """Of all weights, and of what the module says of its parts: another training, or another
+    activation, is another configuration."""
+    digest = hashlib.sha256(repr(module).encode())
     for name, value in sorted(module.state_dict().items()):
         if not isinstance(value, Tensor):  # a module's extra state, which may hold anything
             digest.update(f"{name} {type(value)}".encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -265,6 +265,7 @@ class EvaluatePlan(StoredMapsPlan):
 
     GROUP: ClassVar[str] = "Evaluation"
     PARTS: ClassVar[tuple[str, ...]] = ("methods", "metrics", "attacks")
+    SEEDED: ClassVar[tuple[str, ...]] = ("methods", "attacks")
 
     metrics: Mapping[str, Settings] = option(
         EVALUATED,
@@ -298,6 +299,18 @@ class EvaluatePlan(StoredMapsPlan):
             raise ValueError(f"attacks: expected another label, {CLEAN!r} is the map without one")
         for label in self.attacks:
             self.budgets(label)
+
+    def following(self, before: Self, changed: Collection[str]) -> Self:
+        """Attacks that are not given anew have no longer the norm and units of the run before."""
+        plan = super().following(before, changed)
+        old = {"norm", "units"} & set(changed)
+        if not old or "attacks" in changed:
+            return plan
+        attacks = {
+            label: {k: v for k, v in own.items() if k not in old}
+            for label, own in plan.attacks.items()
+        }
+        return replace(plan, attacks=attacks)
 
     def budgets(self, attack: str) -> tuple[float | None, ...]:
         """The epsilons of an attack; (None,) for one that needs none and has none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -81,11 +81,10 @@ def read_methods(before: Mapping[str, Settings], text: str | list[str]) -> dict[
 
 def read_metrics(before: Mapping[str, Settings], text: str | list[str]) -> dict[str, Settings]:
     """Metrics by label; all: those that need no ground truth."""
-    if text in (ALL, [ALL]):
-        names = [n for n, metric in METRICS.items() if metric.kind not in ("mask", "truth")]
-    else:
-        names = chosen_names(METRICS, text)
-    return read_parts(METRICS, before, names)
+    usual = [n for n, metric in METRICS.items() if metric.kind not in ("mask", "truth")]
+    given = words(text if isinstance(text, str) else ",".join(text))
+    spelt_out = [name for word in given for name in (usual if word == ALL else [word])]
+    return read_parts(METRICS, before, chosen_names(METRICS, spelt_out))
 
 
 def check_pairs(metrics: Iterable[str]) -> None:
@@ -98,7 +97,15 @@ def check_pairs(metrics: Iterable[str]) -> None:
 
 
 def read_attacks(_: Mapping[str, Settings], texts: list[str]) -> dict[str, Settings]:
-    return dict(map(_attack, texts))
+    found = list(map(_attack, texts))
+    labels = [label for label, _ in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(
+                f"--attack: expected a label for each attack, got {label} twice: name them, as in "
+                f"--attack first={label}:... --attack second={label}:..."
+            )
+    return dict(found)
 
 
 def _attack(text: str) -> tuple[str, Settings]:
@@ -267,6 +274,8 @@ class MapsPlan(Plan):
     }  # fmt: skip
     PARTS: ClassVar[tuple[str, ...]] = ("methods", "metrics")
     """The fields whose settings `--set LABEL.NAME` changes."""
+    SEEDED: ClassVar[tuple[str, ...]] = ("methods",)
+    """The fields whose settings take over the run's seed."""
 
     data: DataPlan = part(DataPlan)
     target: int | str | None = option(
@@ -293,6 +302,20 @@ class MapsPlan(Plan):
         super().__post_init__()
         for name in self.PARTS:
             object.__setattr__(self, name, with_labels(name[:-1], getattr(self, name)))
+
+    def following(self, before: Self, changed: Collection[str]) -> Self:
+        """Parts that are not given anew have no longer the seed of the run before."""
+        plan = super().following(before, changed)
+        if "seed" not in changed:
+            return plan
+        parts: dict[str, Any] = {
+            name: {
+                label: {k: v for k, v in own.items() if (k, v) != ("seed", before.seed)}
+                for label, own in getattr(plan, name).items()
+            }
+            for name in self.SEEDED if name not in changed
+        }  # fmt: skip
+        return replace(plan, **parts)
 
     def edited(self, name: str, value: Any) -> Self:
         """With a common setting, or with `--set`: of every method, or of the part with a label."""

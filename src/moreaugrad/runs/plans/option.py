@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any, ClassVar, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -156,6 +156,11 @@ class Plan:
         found: Self = self.each(lambda plan: plan.with_paths(move))
         return found
 
+    def following(self, before: Self, changed: Collection[str]) -> Self:
+        """The plan after options have changed fields of `before`: what its other fields have spelt
+        out of the old values follows the new ones."""
+        return self
+
     def with_paths(self, move: Callable[[str], str]) -> Self:
         """The same of its own fields alone."""
         changed: dict[str, Any] = {}
@@ -285,7 +290,7 @@ def _changed(plan: P, found: Mapping[tuple[str, ...], tuple[Option, Any]]) -> P:
         others = (*option.clears, *(option.resets if value != before else ()))
         changed = {other: getattr(usual, other) for other in others} | changed | {name: value}
     if changed:
-        plan = replace(plan, **changed)
+        plan = replace(plan, **changed).following(plan, changed)
     for name in plan.EDITS:
         if (name,) in found:
             plan = plan.edited(name, found[name,][1])

@@ -176,7 +176,12 @@ class RecommendRun(Run[RecommendPlan]):
         return own, every
 
     def failures(self, directory: RunDirectory) -> Iterable[Failure]:
-        return [*self._failures, *self._lost]
+        found = [*self._failures, *self._lost]
+        record = self.results(directory).get("recommendation")
+        if record is not None and not record["purposes"]:
+            why = "expected a candidate with a value by some criterion, found none: see table.md"
+            found.append(Failure(title="recommendation", message=why))
+        return found
 
     def finish(self, directory: RunDirectory) -> None:
         run = MapsFolder.read(directory.path / EVALUATION)
