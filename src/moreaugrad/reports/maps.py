@@ -79,7 +79,7 @@ def _title(runs: Sequence[MapsFolder]) -> str:
     methods = list(dict.fromkeys(name for run in runs for name in run.methods))
     what = f"{len(methods)} methods" if len(methods) > 1 else methods[0]
     images = max(len(run.inputs) - len(run.unreadable) for run in runs)
-    where = f"{len(runs)} runs" if len(runs) > 1 else f"{images} images"
+    where = f"{len(runs)} runs" if len(runs) > 1 else f"{images} image{'s' * (images != 1)}"
     return f"Robustness of {what} on {where}"
 
 

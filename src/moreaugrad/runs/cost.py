@@ -192,7 +192,7 @@ class Estimate:
         kept = f"; {most}{self.kept / 1e6:.3g} MB of maps" if self.kept else ""
         return (
             f"{self.inputs} input{'' if self.inputs == 1 else 's'}, "
-            f"{self.evaluations} gradient evaluations at most, "
+            f"{self.evaluations} gradient evaluation{'s' * (self.evaluations != 1)} at most, "
             f"{1000 * self.seconds_per_evaluation:.2g} ms each: {duration(self.seconds)} at "
             f"most{kept}"
         )
