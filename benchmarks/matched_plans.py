@@ -140,10 +140,10 @@ NETWORKS = {
     "squeezenet": _photos("torchvision:squeezenet1_0", "squeezenet1_0-imagenet.safetensors"),
     "mobilenetv2": replace(_photos("mobilenetv2:imagenet"), smoothed=(USUAL, 0.4), evaluations=34),
 }
-"""Minutes of two cores (Xeon, AVX-512) for a whole plan: mobilenetv2 50, resnet56 39, vit-gelu 33,
-vit-relu 45 next to other work, resnet20-advgrad 29 after its training. Before second derivatives
-became faster, and with four more settings: resnet20 75 next to other work, resnet20-softplus 68;
-squeezenet 62.
+"""Minutes of two cores (AVX-512) for a whole plan: mobilenetv2 50, resnet56 32, vit-gelu 33,
+vit-relu 45 next to other work, resnet20-advgrad 29 after its training, resnet20-softplus 52 of
+processor time. Before second derivatives became faster: resnet20 75, next to other work and with
+four more settings; squeezenet 62.
 """
 
 
