@@ -79,11 +79,6 @@ class Inputs:
         shapes."""
         if x.ndim != 4 or not len(x):
             raise ValueError(f"data: expected inputs [B, C, H, W], got the shape {list(x.shape)}")
-        if not x.is_floating_point():
-            raise ValueError(
-                f"data: expected floating-point inputs, as the network takes them, got {x.dtype}: "
-                "convert and preprocess them"
-            )
         if classes is not None and len(classes) != len(x):
             raise ValueError(f"target: expected {len(x)} classes, got {len(classes)}")
         known: Sequence[int | None] = classes or [None] * len(x)

@@ -30,15 +30,9 @@ from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.common import CELLS, ComputePlan, DataPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan, ExplainPlan, ReportPlan
-from moreaugrad.runs.plans.maps import (
-    COMMON,
-    OF_LABEL,
-    MapsPlan,
-    chosen_names,
-    read_metrics,
-    read_parts,
-)
+from moreaugrad.runs.plans.maps import COMMON, OF_LABEL, MapsPlan
 from moreaugrad.runs.plans.option import Plan, options, plan_in
+from moreaugrad.runs.plans.parts import chosen_names, read_metrics, read_parts
 from moreaugrad.runs.plans.text import Settings
 from moreaugrad.runs.report import ReportRun
 from moreaugrad.settings import Documented, nearest

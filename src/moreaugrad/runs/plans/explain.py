@@ -15,17 +15,9 @@ from moreaugrad.data.texts import TEXT_SUFFIXES, names_texts
 from moreaugrad.explainers import METHODS
 from moreaugrad.metrics import METRICS
 from moreaugrad.runs.plans.arrays import ArrayPlan
-from moreaugrad.runs.plans.maps import (
-    ALL,
-    EXPORTS,
-    LIMITED,
-    METRICS_HELP,
-    StoredMapsPlan,
-    read_attacks,
-    read_metrics,
-    without,
-)
+from moreaugrad.runs.plans.maps import EXPORTS, LIMITED, METRICS_HELP, StoredMapsPlan, without
 from moreaugrad.runs.plans.option import Plan, given_options, option, part
+from moreaugrad.runs.plans.parts import ALL, read_attacks, read_metrics
 from moreaugrad.runs.plans.text import Settings, seconds
 from moreaugrad.runs.plans.texts import ReaderPlan, TextPlan
 
@@ -303,14 +295,10 @@ class EvaluatePlan(StoredMapsPlan):
     def following(self, before: Self, changed: Collection[str]) -> Self:
         """Attacks that are not given anew have no longer the norm and units of the run before."""
         plan = super().following(before, changed)
-        old = {"norm", "units"} & set(changed)
-        if not old or "attacks" in changed:
-            return plan
-        attacks = {
-            label: {k: v for k, v in own.items() if k not in old}
-            for label, own in plan.attacks.items()
-        }
-        return replace(plan, attacks=attacks)
+        old = set() if "attacks" in changed else {"norm", "units"} & set(changed)
+        every = plan.attacks.items()
+        kept = {label: {k: v for k, v in own.items() if k not in old} for label, own in every}
+        return replace(plan, attacks=kept)
 
     def budgets(self, attack: str) -> tuple[float | None, ...]:
         """The epsilons of an attack; (None,) for one that needs none and has none.

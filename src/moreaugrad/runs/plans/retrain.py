@@ -7,14 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from moreaugrad.registry import labelled
-from moreaugrad.runs.plans.maps import (
-    LABEL,
-    check_pairs,
-    labelled_setting,
-    methods_option,
-    with_setting,
-)
+from moreaugrad.runs.plans.maps import methods_option
 from moreaugrad.runs.plans.option import Option, Plan, filled, option, unkept, whole
+from moreaugrad.runs.plans.parts import LABEL, check_pairs, labelled_setting, with_setting
 from moreaugrad.runs.plans.text import Settings
 from moreaugrad.runs.plans.train import LoadingPlan, TrainPlan
 from moreaugrad.settings import expect

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from moreaugrad.runs.plans.common import SEED, ComputePlan, DataPlan, ModelPlan, images_option
-from moreaugrad.runs.plans.maps import (
-    MapsPlan,
-    batch_size_option,
-    check_pairs,
-    methods_option,
-    read_methods,
-    read_metrics,
-    with_labels,
-)
+from moreaugrad.runs.plans.maps import MapsPlan, batch_size_option, methods_option
 from moreaugrad.runs.plans.option import Plan, of_text, option, part, unkept
+from moreaugrad.runs.plans.parts import check_pairs, read_methods, read_metrics, with_labels
 from moreaugrad.runs.plans.text import Settings, read_settings, words
 from moreaugrad.settings import expect
 
