@@ -147,6 +147,14 @@ def test_a_mean_over_other_images_is_not_the_best_where_a_test_shows_it_to_be_wo
     assert choose("robust", candidates, values)["chosen"] == "better"
 
 
+def test_few_values_are_not_the_best_where_all_others_are_worse():
+    """The first is better on the five images that both have, and known on no others."""
+    values = values_of([0.9] * 5 + [math.nan] * 7, [0.5] * 12)
+    found = _compared(values, [0, 1], 0.95)
+    assert [found[place]["best"] for place in (0, 1)] == [False, True]
+    assert (found[0]["few"], found[0]["tied"]) == (True, False)
+
+
 def test_one_image_cannot_call_a_candidate_worse():
     found = _compared(values_of([0.9], [0.1]), [0, 1], 0.95)
     assert [one["tied"] for one in found.values()] == [True, True]

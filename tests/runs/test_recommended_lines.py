@@ -11,6 +11,7 @@ from PIL import Image
 import moreaugrad as mg
 import tiny_models
 from moreaugrad.cli.entry import run
+from moreaugrad.runs.network import weights_digest
 from moreaugrad.runs.plans.common import ComputePlan, ModelPlan, PreprocessPlan
 from moreaugrad.runs.plans.maps import COMMON
 from moreaugrad.runs.plans.option import of_text, shown
@@ -167,6 +168,20 @@ def test_a_time_may_be_a_text():
     assert found.record["time"] == 120
     with pytest.raises(ValueError, match="time: expected"):
         mg.recommend(model, x, ["simple-gradient"], time="soon")
+
+
+def test_where_a_function_is_in_memory_is_no_part_of_a_network():
+    class Shown(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.function = lambda x: x
+
+        def extra_repr(self):
+            return str(self.function)
+
+    first, second = Shown(), Shown()
+    assert str(first) != str(second)
+    assert weights_digest(first) == weights_digest(second)
 
 
 def test_another_activation_is_another_network(tmp_path):

@@ -27,7 +27,7 @@ from moreaugrad.score.target_functions import alike
 from moreaugrad.score.targets import TargetLike
 from moreaugrad.settings import Documented, expect
 
-HOW = {"batch_size", "check", "seed", "samples", "tolerance", "max_evaluations"}
+OF_COMPUTATION = {"batch_size", "check", "seed", "samples", "tolerance", "max_evaluations"}
 """Settings of how a map is computed, not of what it is."""
 
 
@@ -265,7 +265,7 @@ class AttackResult(Batched, metaclass=Documented, heading="Attributes"):
 
 def _differing(known: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """The first setting by which another map was made, in words; "" where there is none."""
-    for name in sorted(own.keys() & known.keys() - HOW):
+    for name in sorted(own.keys() & known.keys() - OF_COMPUTATION):
         values = [list(v) if isinstance(v, tuple) else v for v in (own[name], known[name])]
         if values[0] != values[1]:
             return f"{name} = {values[0]!r}, as the attacked explainer has it, got {values[1]!r}"

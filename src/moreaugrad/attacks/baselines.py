@@ -103,8 +103,8 @@ class RandomSearch(Matched):
     >>> result = mg.attacks.RandomSearch(mg.SimpleGradient(model), epsilon=0.5, steps=10).attack(x)
 
     The first points are uniform (with random signs for "linf"), ever nearer to x until one keeps
-    the class. Later ones are the best one so far
-    in a random direction from it, at a distance that follows the one-fifth success rule.
+    the class. Later ones are the best one so far, moved in a random direction by a distance that
+    follows the one-fifth success rule.
     """
 
     steps: int = 100

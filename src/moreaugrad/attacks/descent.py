@@ -251,7 +251,7 @@ class TopKAttack(DescentAttack):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MassCentreAttack(DescentAttack):
-    """Minimises D = -||C(x') - C(x)||^2, C the centre of the map's magnitude in pixels, or places.
+    """Minimises D = -||C(x') - C(x)||^2, C the centre of the map's magnitude in pixels.
 
     >>> attack = mg.attacks.MassCentreAttack(mg.SimpleGradient(model), epsilon=0.5, steps=10)
     >>> result = attack.attack(x)

@@ -73,7 +73,7 @@ class ExplainedBatch(Provenance):
             method=method,
             z_scores=None
             if z is None
-            else shaped(tuple(map(known, restore(z), split(maps.values), values))),
+            else shaped(tuple(map(converted, restore(z), split(maps.values), values))),
             mask=None if mask is None else shaped(split(mask.clone())),
             probabilities=bound.probabilities,
             labels=labels_of(bound.model),
@@ -158,7 +158,7 @@ class ExplainedBatch(Provenance):
         return f"sample {row}: {reason}, after {spent} evaluations; {self.remedy(row)}"
 
 
-def known(z_scores: Tensor, before: Tensor, after: Tensor) -> Tensor:
+def converted(z_scores: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """z-scores of a map that was converted to another precision: NaN of an entry that became zero,
     which is not certain to be zero."""
     return z_scores.masked_fill((before != 0) & (after == 0), torch.nan)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from moreaugrad.explainers import archive
-from moreaugrad.explainers.batch import ExplainedBatch, as_tuple, known
+from moreaugrad.explainers.batch import ExplainedBatch, as_tuple, converted
 from moreaugrad.explainers.summary import described
 from moreaugrad.extras import required
 from moreaugrad.files.foreign import parsing
@@ -113,7 +113,7 @@ class Explanation(ExplainedBatch):
         new = {f.name: moved(f.name, getattr(self, f.name)) for f in fields(self)}
         if self.z_scores is not None:
             parts = (as_tuple(new["z_scores"]), self.parts, as_tuple(new["maps"]))
-            z = tuple(known(z, a.to(like.device), b) for z, a, b in zip(*parts, strict=True))
+            z = tuple(converted(z, a.to(like.device), b) for z, a, b in zip(*parts, strict=True))
             new["z_scores"] = z if isinstance(self.z_scores, tuple) else z[0]
         return replace(self, **new)
 

@@ -105,8 +105,8 @@ def guidance(
     nowhere above 0. Maps are SmoothGrad's with `samples` noise samples; AOPC replaces up to ten of
     about 8 x 8 regions by uniform random values in the input's own range, and counts falls of the
     probability, of a regression of its output: guide by the negative output where inputs lower it.
-    rho: half of the limit at
-    which the map stops being unique, of the score that is smoothed with that noise.
+    rho: half of the limit at which the map stops being unique, of the score that is smoothed with
+    that noise.
     inputs: images `[B, C, H, W]` or vectors `[B, N]`. The other arguments are those of an explainer
     and its `explain`.
     Errors: ValueError or TypeError for bad input.

@@ -187,8 +187,9 @@ def _compared(values: Floats, places: Sequence[int], confidence: float) -> dict[
     ]
     ps = may_be_best(chosen)
     worse = ps <= 1 - confidence + 1e-9  # False for NaN: nothing was tested
-    # Another one may be better on all images that both have, and worse on its own alone.
-    best = int(np.argmax(np.where(worse, -math.inf, means) if not worse.all() else means))
+    # One with a larger mean may be worse than another on all images that both have.
+    left = np.where(worse, -math.inf, means)
+    best = int(np.argmax(left if np.isfinite(left).any() else means))
     found = {}
     for row, place in enumerate(places):
         pairs = chosen[:, row] - chosen[:, best]

@@ -226,10 +226,14 @@ def resolved_device(name: str | None) -> str:
     return str(name)
 
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Of a function that a module shows, another in each process."""
+
+
 def weights_digest(module: nn.Module) -> str:
     """Of all weights, and of what the module says of its parts: another training, or another
     activation, is another configuration."""
-    digest = hashlib.sha256(repr(module).encode())
+    digest = hashlib.sha256(ADDRESS.sub("", repr(module)).encode())
     for name, value in sorted(module.state_dict().items()):
         if not isinstance(value, Tensor):  # a module's extra state, which may hold anything
             digest.update(f"{name} {type(value)}".encode())

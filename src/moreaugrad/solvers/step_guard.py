@@ -59,7 +59,7 @@ class StepGuard:
         self._moved.add_(turn, alpha=TRACK)
         self._u.add_(step, alpha=TRACK)
         if self._secants == 1:
-            self._bend = product / square.clamp_min(tiny)
+            self._bend = (product / square.clamp_min(tiny)).clamp_min(0)
             return allowed, torch.zeros_like(self._unvaried)
         self._along = FORGET * self._along - product
         self._length = FORGET * self._length + square

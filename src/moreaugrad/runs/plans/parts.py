@@ -23,13 +23,16 @@ BETWEEN = re.compile(r",(?![^\[]*\])")
 """Commas, those within brackets left out."""
 
 
-def chosen_names(registry: Registry[Any], given: str | list[str]) -> list[str]:
-    """`a,b`, `all`, or `all,-a` for all but a. Errors: ValueError with the nearest name."""
+def chosen_names(
+    registry: Registry[Any], given: str | list[str], every: Iterable[str] | None = None
+) -> list[str]:
+    """`a,b`, `all`, or `all,-a` for all but a. every: what all stands for, where that is not the
+    whole registry. Errors: ValueError with the nearest name."""
     found: dict[str, None] = {}
     text = given if isinstance(given, str) else ",".join(given)
     for word in words(text):
         if word == ALL:
-            found |= dict.fromkeys(registry)
+            found |= dict.fromkeys(registry if every is None else every)
         elif word.startswith("-"):
             found.pop(registry.check(word[1:]), None)
         else:
@@ -67,9 +70,7 @@ def read_methods(before: Mapping[str, Settings], text: str | list[str]) -> dict[
 def read_metrics(before: Mapping[str, Settings], text: str | list[str]) -> dict[str, Settings]:
     """Metrics by label; all: those that need no ground truth."""
     usual = [n for n, metric in METRICS.items() if metric.kind not in ("mask", "truth")]
-    given = words(text if isinstance(text, str) else ",".join(text))
-    spelt_out = [name for word in given for name in (usual if word == ALL else [word])]
-    return read_parts(METRICS, before, chosen_names(METRICS, spelt_out))
+    return read_parts(METRICS, before, chosen_names(METRICS, text, usual))
 
 
 def check_pairs(metrics: Iterable[str]) -> None:

@@ -96,7 +96,7 @@ class DiffRoarRun(RetrainRun[DiffRoarPlan]):
         training = settled_training(plan, replace(training, data=data, augment=augment))
         if isinstance(make_penalty(training.protocol), GuidedPenalty):
             raise ValueError(
-                f"training: expected a penalty that takes no attention maps, because masked images "
+                "training: expected a penalty that takes no attention maps, because masked images "
                 f"have none, got {training.protocol.penalty}"
             )
         self.held = Augment.evaluation(size, resize)
