@@ -1,5 +1,6 @@
 """`evaluate` on small images: what it writes, and what it refuses."""
 
+import html
 import json
 import re
 import tomllib
@@ -243,6 +244,23 @@ def test_a_metric_without_a_value_is_null(images: Path, tmp_path: Path) -> None:
     assert records[1]["metrics"]["normalised-distance"] is None
 
 
+def test_failed_maps_in_the_means_are_named(images: Path, tmp_path: Path) -> None:
+    """An image of one grey value has no range, and so no noise relative to it. A zero map has no
+    Gini index: it is undefined, and in no mean."""
+    Image.new("RGB", (24, 20), (90, 90, 90)).save(images / "blank" / "grey.png")
+    methods = {"simple-gradient": {}, "smoothgrad": {"samples": 4}}
+    outcome = evaluate(plan(images, methods=methods), tmp_path / "run")
+    (found,) = (note for note in outcome.notes if "not to be used" in note)
+    assert "smoothgrad: 1 of 7 maps" in found
+    assert "noise is zero" in found
+    assert run(["report", str(tmp_path / "run"), "--out", str(tmp_path / "page")]) == 0
+    assert found in html.unescape((tmp_path / "page" / "index.html").read_text(encoding="utf-8"))
+    methods = {"none": {"method": "sparse-moreaugrad", "eta": 1e6, "sparsity": 0.0,
+                        "sigma": 0.1}}  # fmt: skip
+    undefined = plan(images, methods=methods, metrics={"gini": {}}, attacks={})
+    assert not any("not to be used" in n for n in evaluate(undefined, tmp_path / "no").notes)
+
+
 FEW = {"metric": "top-k", "ratio": 0.04, "nonzero": False}
 
 
@@ -374,8 +392,9 @@ def test_bad_plans_are_refused(images: Path, more: dict[str, Any], message: str)
 def test_a_dry_run_counts_and_writes_nothing(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepared = prepare(plan(images))
+    prepared = prepare(plan(images, metrics={"gini": {}, "aopc": {}}))
     found = {cost.key: cost for cost in prepared.estimate().costs}
+    assert any("aopc" in note and "gini" not in note for note in prepared.notes)
     assert list(found)[3:] == ["smoothgrad", "smoothgrad, noise 0.02", "smoothgrad, noise 0.1"]
     assert found["smoothgrad"].evaluations == 4
     assert found["smoothgrad, noise 0.1"].evaluations == 4 + 100

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import oracles
 import toys
-from moreaugrad import SimpleGradient, SparseMoreauGrad, load_model
+from moreaugrad import RelEx, SimpleGradient, SmoothGrad, SparseMoreauGrad, load_model
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.noise import ABSOLUTE, RELATIVE, Noise
 from moreaugrad.score.score import Score
@@ -516,3 +516,12 @@ def test_bad_settings_are_reported(settings: dict[str, object], message: str) ->
         bind(nn.Linear(3, 2).eval(), **settings)
     with pytest.raises(ValueError, match="samples: expected at least 1, got 0"):
         Score(nn.Linear(3, 2), sigma=0.1, samples=0)
+
+
+@pytest.mark.parametrize("method", [SmoothGrad, SparseMoreauGrad, RelEx])
+@pytest.mark.parametrize("given", [{"sigma": -1.0}, {"sigma": math.nan}, {"sigma_mode": "pixels"}])
+def test_settings_of_noise_are_refused_before_there_is_an_input(
+    method: Callable[..., object], given: dict[str, float | str]
+) -> None:
+    with pytest.raises(ValueError, match=next(iter(given))):
+        method(nn.Linear(3, 2), **given)

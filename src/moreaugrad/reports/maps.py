@@ -11,7 +11,7 @@ from moreaugrad.reports.content import Page
 from moreaugrad.reports.curves import charts
 from moreaugrad.reports.folder import read_environments
 from moreaugrad.reports.gallery import networks, sections_of, shortened
-from moreaugrad.reports.reading import MapsFolder, failed, stored_words, why
+from moreaugrad.reports.reading import MapsFolder, failed, stored_words, unusable, why
 from moreaugrad.reports.statistics import WORST, Drop, Intervals, Mean, bases, drops, means
 from moreaugrad.reports.tables import csv_text, drops_table, latex, mean_tables
 
@@ -60,6 +60,11 @@ def evaluated_page(
     lost = [drop for run in runs for drop in drops(run, bases(run, base), intervals)]
     pairs = [name for run in runs for name in run.metrics if run.metric(name).kind == "pair"]
     notes = [*_states(runs), *(line for run in runs for line in failures(run))]
+    notes += [
+        f"{f'{run.label}: ' * bool(run.label)}{text}."
+        for run in runs
+        for text in unusable(run.records)
+    ]
     page = Page(
         title=_title(runs),
         lead="How maps change under attacks that keep the class, and what the maps are like. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
@@ -257,3 +258,21 @@ def why(record: Record) -> str:
     """Of a failed record."""
     found: str = record["problem"] if "problem" in record else record["attacked"]["message"]
     return found
+
+
+def unusable(records: Iterable[Record]) -> list[str]:
+    """What to know of maps that failed and have metrics all the same, alike ones of a method
+    counted together: they are in all means, so that no method gains by failing."""
+    maps = [record for record in records if record.get("attack") == CLEAN and "map" in record]
+    totals = Counter(record["method"] for record in maps)
+    counted = Counter(
+        (record["method"], found["message"], found["remedy"])
+        for record in maps
+        if (found := record["map"])["failed"]
+        and any(each is not None for each in record["metrics"].values())
+    )
+    return [
+        f"{method}: {count} of {totals[method]} map{'s' * (totals[method] != 1)} not to be used, "
+        f"though in the means: {message}; {remedy}"
+        for (method, message, remedy), count in counted.items()
+    ]

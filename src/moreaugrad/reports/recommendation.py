@@ -19,7 +19,7 @@ from moreaugrad.reports.comparisons import (
     may_be_best,
 )
 from moreaugrad.reports.maps import failures
-from moreaugrad.reports.reading import MapsFolder, failed
+from moreaugrad.reports.reading import MapsFolder, failed, unusable
 from moreaugrad.reports.statistics import clean_values, worst_values
 
 SPARSITY, GINI, ROBUSTNESS, FAITHFULNESS, STABILITY, COST = (
@@ -158,6 +158,7 @@ def recommendation(measured: Measurements) -> Record:
         "confidence": measured.confidence, "images_needed": images_needed(measured.confidence),
         "seconds_per_evaluation": measured.seconds, "criteria": criteria,
         "candidates": candidates, "purposes": purposes, "failures": failures(measured.run),
+        "unusable": unusable(measured.run.records),
     }  # fmt: skip
 
 

@@ -283,6 +283,7 @@ def _notes(record: Record) -> list[str]:
             f"Left out for want of time: {'; '.join(record['left_out'])}. More time (--time) "
             "measures them."
         )
+    found += [f"{text}." for text in record.get("unusable", ())]
     return found + [f"Failed: {text}" for text in record["failures"]]
 
 

@@ -68,6 +68,7 @@ class Score(Readout):
                 f"{type(self.model).__name__}{'; give its .module' if inner else ''}"
             )
         expect(self.samples >= 1, "samples", "at least 1", self.samples)
+        noise_level([], self.sigma, self.sigma_mode)  # checks them
 
     def bind(
         self,

@@ -28,7 +28,7 @@ from moreaugrad.reports.folder import (
     write_tables,
 )
 from moreaugrad.reports.maps import explained_page
-from moreaugrad.reports.reading import MapsFolder, stored_words
+from moreaugrad.reports.reading import MapsFolder, stored_words, unusable
 from moreaugrad.runs.cost import PILOTED, Cost, Estimate, method_costs, seconds_per_evaluation
 from moreaugrad.runs.directory import RunDirectory, json_text, line, problem, versions
 from moreaugrad.runs.engine import Failure, Files, NoResult, Observer, Run
@@ -288,10 +288,11 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
                 yield replace(Failure.of(record, why), kind=WITHOUT)
 
     def remarks(self, directory: RunDirectory) -> Iterable[str]:
-        """How maps are stored, where they are not stored exactly."""
-        form = self.plan.maps_as
-        found = stored_words(form, self.records(directory)) if form else ""
-        return [found] if found else []
+        """How maps are stored, where they are not stored exactly, and which are in an evaluation's
+        means though they failed."""
+        form, records = self.plan.maps_as, self.records(directory)
+        found = stored_words(form, records) if form else ""
+        return [*filter(None, [found]), *([] if self.setup.explains else unusable(records))]
 
     def records(self, directory: RunDirectory) -> list[Record]:
         """Of all images and maps that are finished."""
@@ -304,7 +305,12 @@ class MapsRun(Run[ExplainPlan | EvaluatePlan]):
 
     def estimate(self) -> Estimate:
         """Of all processes together. Passes for a derivative of a map take longer than a
-        gradient's, and metrics that ask the network take passes of their own."""
+        gradient's; a note names the metrics whose passes are not counted."""
+        asking = [m.label for m in self.setup.metrics if m.kind in ("model", "explainer")]
+        if asking:
+            self.notes = [
+                *self.notes, f"passes of the network for {', '.join(asking)} are not counted"
+            ]  # fmt: skip
         setup, costs, timed = self.setup, list[Cost](), dict[int, tuple[list[Tensor], float]]()
         with computing(self.compute):
             for method in setup.methods:

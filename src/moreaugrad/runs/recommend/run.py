@@ -183,6 +183,10 @@ class RecommendRun(Run[RecommendPlan]):
             found.append(Failure(title="recommendation", message=why))
         return found
 
+    def remarks(self, directory: RunDirectory) -> Iterable[str]:
+        found: Iterable[str] = self.results(directory).get("recommendation", {}).get("unusable", ())
+        return found
+
     def finish(self, directory: RunDirectory) -> None:
         run = MapsFolder.read(directory.path / EVALUATION)
         each = json.loads((directory.path / TIMES).read_bytes())
