@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from moreaugrad import SmoothGrad
+from moreaugrad import SmoothGrad, SparsifiedSmoothGrad
 from moreaugrad.certificates import (
     certify,
     certify_pixels,
@@ -103,6 +103,29 @@ def test_a_image_gets_its_curves_as_numbers_and_as_a_figure(images: Path, tmp_pa
         assert image.width > 500
         settings = json.loads(next(iter(v for v in image.info.values() if "sigma" in str(v))))
         assert settings["sigma"] == SIGMA
+
+
+def test_outputs_are_read_as_the_task_says(images: Path, tmp_path: Path) -> None:
+    """Sigmoids instead of a softmax: for the curves, the pixels and the prediction."""
+    by_task = {
+        task: certified(plan(images, task=task, target=1), tmp_path / task)
+        for task in ("multiclass", "multilabel")
+    }
+    one, other = (records(outcome)[0] for outcome in by_task.values())
+    run = by_task["multilabel"].run
+    assert isinstance(run, CertifyRun)
+    x = run.network.batch([run.inputs.input(run.inputs.chosen[0], run.network)])
+    sigmoid = run.network.model.module(x).sigmoid()[0]
+    for item in other["prediction"]:
+        assert item["probability"] == pytest.approx(float(sigmoid[item["class"]]), abs=1e-4)
+    expected = SparsifiedSmoothGrad(
+        run.network.model.module, task="multilabel", sigma=SIGMA, sigma_mode="absolute",
+        samples=128, variant="sparsified", tau=0.1,
+    )  # fmt: skip
+    curve = certify(expected, x, 1, radii=FEW["radii"]).overlap[0].tolist()
+    assert other["curves"]["sparsified"]["overlap"] == curve
+    assert one["curves"] != other["curves"]
+    assert all(explainer.task == "multilabel" for explainer in run.methods.values())
 
 
 def test_it_repeats_to_the_same_bytes(images: Path, tmp_path: Path) -> None:
@@ -246,6 +269,8 @@ def test_what_changes_is_shown() -> None:
         ({"statement": "populaton"}, "did you mean 'population'"),
         ({"bound": "chernoff"}, "bound: expected one of"),
         ({"gamma": 0.5}, "gamma: .*from 0 to tau"),
+        ({"task": "regression"}, "regression"),
+        ({"task": "multilable"}, "did you mean 'multilabel'"),
         ({"target": 9}, "target: expected numbers from 0 to 3"),
         ({"votes": 20}, "votes: expected about 33 or more: .* unanimous .* 256 pixels .* got 20"),
         ({"votes": 0}, "votes: expected at least 1"),

@@ -468,7 +468,10 @@ def test_a_network_that_fails_costs_no_more_than_its_own_maps(photos, weights, t
     command = words(photos, out, "--images", "2", *checkpoints, methods=methods)
     for _ in range(2):  # also when it is resumed
         assert run(command) == 1
-        assert "broken.safetensors" in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert "not measured: checkpoint" in err
+        assert "broken.safetensors" in err
+        assert "image left out" not in err
         found = json.loads((out / "recommendation.json").read_text("utf-8"))
         assert [text for text in found["failures"] if "broken.safetensors" in text]
         assert found["checkpoints"] == 1

@@ -173,8 +173,11 @@ def test_beta_out_of_range(beta: float) -> None:
 
 
 def test_nothing_to_replace() -> None:
-    with pytest.raises(ValueError, match="expected ReLU activations, found none"):
-        mg.softplus_surrogate(nn.Sequential(nn.Linear(3, 2), nn.SiLU()), 1.0)(torch.zeros(1, 3))
+    smooth = mg.softplus_surrogate(nn.Sequential(nn.Linear(3, 2), nn.SiLU()), 1.0)
+    with pytest.raises(ValueError, match=r"^model: expected ReLU activations, found none"):
+        smooth(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"^model: expected ReLU activations, found none"):
+        mg.SimpleGradient(smooth).attribute(torch.zeros(1, 3))
 
 
 def test_a_function_is_not_a_module() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
@@ -40,16 +41,19 @@ def print_summary(outcome: Outcome) -> None:
         console.print(table.read_text(encoding="utf-8"), markup=False, soft_wrap=True)
     reports = outcome.run.command == "report"
     if outcome.failures and not reports:
+        from moreaugrad.runs.engine import LEFT_OUT
         from moreaugrad.runs.maps.interactions import WITHOUT
 
-        unread = sum(not failure.method for failure in outcome.failures)
-        lacking = sum(failure.kind == WITHOUT for failure in outcome.failures)
-        lost = len(outcome.failures) - unread - lacking
+        found = Counter((failure.kind, not failure.method) for failure in outcome.failures)
+        unread, lost, lacking = (
+            found[kind] for kind in ((LEFT_OUT, True), (LEFT_OUT, False), (WITHOUT, False))
+        )
         kind = getattr(outcome.run.plan, "kind", "")
         what = {"texts": "text", "arrays": "input"}.get(kind, "image")
         counts = [_count(unread, what)] * (unread > 0) + [_count(lost, "map")] * (lost > 0)
         counts += [f"the interactions of {_count(lacking, 'map')}"] * (lacking > 0)
-        note(f"{' and '.join(counts)} left out, see above")
+        if counts:
+            note(f"{' and '.join(counts)} left out, see above")
     if outcome.units and not reports:
         console.print(
             f"{outcome.finished} of {outcome.units} units are finished, in "

@@ -160,7 +160,7 @@ class _SoftplusSurrogate(nn.Module):
         with Replaced(_softplus_rules(self.beta)) as replaced:
             output = self.model(*args, **kwargs)
         if replaced.count == 0:
-            raise ValueError(
+            raise ModelError(
                 "model: expected ReLU activations, found none to replace: a smooth network needs "
                 "no surrogate, and other kinds of kinks are not supported"
             )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -64,7 +65,9 @@ class CertifyRun(Run[CertifyPlan]):
         plan = self._absolute(plan)
         self.inputs = Inputs.open(plan.data, plan.seed, self.network)
         self.target = self.network.target(plan.target)
-        common = {} if plan.batch_size is None else {"batch_size": plan.batch_size}
+        common: dict[str, Any] = {"task": plan.task}
+        if plan.batch_size is not None:
+            common["batch_size"] = plan.batch_size
         methods = made(plan.methods, common, plan.seed, self.network, self.target)
         self.methods = {method.label: method.explainer for method in methods}
         plan = replace(
@@ -197,7 +200,7 @@ class CertifyRun(Run[CertifyPlan]):
             "folder": self.folders[one.index],
             "shape": list(x.shape[1:]),
             "model": readable(network.model.name),
-            "prediction": network.predict(x)[0],
+            "prediction": network.predict(x, plan.task)[0],
             "target": {"class": target, "label": network.label(target)},
             "sigma": plan.sigma,
             "sigma_in_pixel_range": self._in_pixels(plan.sigma),

@@ -30,7 +30,7 @@ Certified = SparsifiedSmoothGrad | Moreau
 def explainers_of(plan: CertifyPlan, module: nn.Module) -> dict[str, Certified]:
     noise: dict[str, Any] = {
         "sigma": plan.sigma, "sigma_mode": ABSOLUTE, "seed": plan.seed,
-        "batch_size": plan.batch_size,
+        "batch_size": plan.batch_size, "task": plan.task,
     }  # fmt: skip
     counted: dict[str, Any] = {"tau": plan.tau, "gamma": plan.gamma, "samples": plan.samples}
     envelope: dict[str, Any] = {

@@ -23,17 +23,20 @@ from moreaugrad.runs.processes import Processes
 
 Files = Mapping[str, bytes]
 """Contents by names, with slashes, below the folder of the run."""
+LEFT_OUT = "left out"
+"""The kind of failure of an input or a map that there is no result of."""
 P = TypeVar("P", bound=Plan)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An input that failed (no method), or one of its maps. kind: the word before the message."""
+    """An input that failed (no method), one of its maps, or what another kind says. kind: the words
+    before the message."""
 
     title: str
     message: str
     method: str = ""
-    kind: str = "left out"
+    kind: str = LEFT_OUT
 
     @classmethod
     def of(cls, record: Record, why: str = "") -> Failure:

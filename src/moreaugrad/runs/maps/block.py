@@ -21,7 +21,7 @@ from moreaugrad.files.units import Record, record_lines, tensor_bytes
 from moreaugrad.pictures import Style
 from moreaugrad.reports.folder import tensor_name
 from moreaugrad.runs.directory import problem
-from moreaugrad.runs.engine import Files, Observer
+from moreaugrad.runs.engine import LEFT_OUT, Files, Observer
 from moreaugrad.runs.maps import interactions
 from moreaugrad.runs.maps.attacks import BudgetedAttack
 from moreaugrad.runs.maps.exports import EXPORTERS
@@ -31,7 +31,6 @@ from moreaugrad.runs.maps.setup import Setup
 from moreaugrad.runs.plans.explain import ExplainPlan
 from moreaugrad.solvers.solution import Status
 
-LEFT_OUT = "left out"
 Report = Callable[[str, Chosen, str, str, str], None]
 """Of a method's map of an image under an attack: why it failed, and the kind of failure."""
 

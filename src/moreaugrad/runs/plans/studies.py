@@ -42,6 +42,9 @@ class CertifyPlan(Plan):
         None, "Class to explain, by index or label.", "--target", "-t",
         shown="the predicted class",
     )  # fmt: skip
+    task: str = option(
+        "auto", "How outputs are read as probabilities: auto, multiclass, binary or multilabel."
+    )
     seed: int = option(0, "Random seed of the noise and of the choice of images.", within=SEED)
     sigma: float | None = option(
         None, "Standard deviation of the noise, as a fraction of the range of inputs; with "

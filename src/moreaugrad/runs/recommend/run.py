@@ -132,7 +132,8 @@ class RecommendRun(Run[RecommendPlan]):
                 self._execute(name, self._other(model, network, size, directory), directory)
             except ValueError as error:  # the evaluation is worth a page without this network
                 self._runs.pop(name, None)
-                failure = Failure(title=f"checkpoint {model.weights}", message=line(error))
+                title = f"checkpoint {model.weights}"
+                failure = Failure(title=title, message=line(error), kind="not measured")
                 self._lost.append(failure)
                 self.watch.failed(failure)
 
@@ -180,7 +181,7 @@ class RecommendRun(Run[RecommendPlan]):
         record = self.results(directory).get("recommendation")
         if record is not None and not record["purposes"]:
             why = "expected a candidate with a value by some criterion, found none: see table.md"
-            found.append(Failure(title="recommendation", message=why))
+            found.append(Failure(title="recommendation", message=why, kind="failed"))
         return found
 
     def remarks(self, directory: RunDirectory) -> Iterable[str]:
