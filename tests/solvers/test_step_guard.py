@@ -10,7 +10,9 @@ DRAWS, ENTRIES = 8, 4000
 
 
 def cuts(curvature: float, signal: float, zeros: float, steps: int = 6) -> torch.Tensor:
-    """How often each of 20 samples is cut, of y <- y + alpha (g - curvature P(y) + noise - y)."""
+    """How often each of 20 samples is cut, of y <- y + alpha (g - curvature P(y) + noise - y).
+
+    The first two of `steps` are the ones of the first secant."""
     source = torch.Generator().manual_seed(3)
     noise = torch.randn(steps, 20, ENTRIES, generator=source, dtype=torch.float64)
     g = signal * torch.randn(20, ENTRIES, generator=source, dtype=torch.float64)
@@ -34,5 +36,7 @@ def test_noise_without_curvature_cuts_no_step(signal: float, zeros: float) -> No
 
 
 @pytest.mark.parametrize("signal", [0.3, 1.0, 3.0])
-def test_curvature_that_makes_steps_unstable_cuts_them(signal: float) -> None:
-    assert bool((cuts(6.0, signal, 0.9) >= 1).all())
+@pytest.mark.parametrize("steps", [2, 6])
+def test_curvature_that_makes_steps_unstable_cuts_them(signal: float, steps: int) -> None:
+    """At once: a step later a second chain can have left its solution."""
+    assert bool((cuts(6.0, signal, 0.9, steps) >= 1).all())

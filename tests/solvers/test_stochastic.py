@@ -283,15 +283,17 @@ def double_well(x: Tensor) -> Tensor:
 
 
 def test_two_chains_see_two_solutions() -> None:
-    x = torch.zeros(16, 1, dtype=F64)
+    x = torch.zeros(64, 1, dtype=F64)
     # Antithetic draws would balance on the ridge for ever.
-    score = toys.bound(double_well, x, sigma=0.4, ids=range(16), antithetic=False)
+    score = toys.bound(double_well, x, sigma=0.4, ids=range(64), antithetic=False)
     problem = toys.problem(score, rho=3.0)
     one = StochasticFixedPoint().solve(problem)
-    assert {round(float(u)) for u in one.values} == {-1, 1}  # which one is up to the noise
-    assert {Status.CONVERGED} <= set(one.status) <= {Status.CONVERGED, Status.NOT_UNIQUE}
+    ends = [round(float(u)) for u in one.values]
+    assert min(ends.count(-1), ends.count(1)) >= 16  # which one is up to the noise
+    assert one.status.count(Status.CONVERGED) >= 56
     two = StochasticFixedPoint(chains=2).solve(problem)
-    assert two.status.count(Status.BISTABLE) >= 12
+    # Of 512 chains 8 % leave the other solution by their first noise; half would by chance.
+    assert two.status.count(Status.BISTABLE) >= 50
     split = torch.tensor([status is Status.BISTABLE for status in two.status])
     assert (two.error[split] > 0.5).all()  # neither is to be trusted
 

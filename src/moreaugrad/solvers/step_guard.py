@@ -25,10 +25,12 @@ class StepGuard:
 
     The first secant is between the start and a map of the first step's noise alone, along which T
     falls by that noise: without any curvature kappa would seem to be up to 3.2, for maps with 90 %
-    zeros. It counts for concavity, which that hides, and for no cut.
+    zeros. There only how far T falls behind the start counts, in which that noise has no part; for
+    concavity, which it hides, the whole secant does.
     """
 
     def __init__(self, y: Tensor) -> None:
+        self._start = y
         self._cap = torch.ones_like(y[:, 0])
         self._along = torch.zeros_like(self._cap)
         self._length = torch.zeros_like(self._cap)
@@ -60,11 +62,12 @@ class StepGuard:
         self._u.add_(step, alpha=TRACK)
         if self._secants == 1:
             self._bend = (product / square.clamp_min(tiny)).clamp_min(0)
-            return allowed, torch.zeros_like(self._unvaried)
-        self._along = FORGET * self._along - product
-        self._length = FORGET * self._length + square
-        kappa = self._along / self._length.clamp_min(tiny)
-        self._bend = torch.maximum(self._bend, -kappa)
+            kappa = ((self._start - moved) * step).sum(1) / square.clamp_min(tiny)
+        else:
+            self._along = FORGET * self._along - product
+            self._length = FORGET * self._length + square
+            kappa = self._along / self._length.clamp_min(tiny)
+            self._bend = torch.maximum(self._bend, -kappa)
         unstable = (allowed * (1 + kappa) > 2) & (self._cap > LEAST_CAP)
         lower = torch.minimum(allowed / 2, 1 / (1 + kappa))
         self._cap = torch.where(unstable, lower, self._cap)
