@@ -30,8 +30,8 @@ P = TypeVar("P", bound=Plan)
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An input that failed (no method), one of its maps, or what another kind says. kind: the words
-    before the message."""
+    """An input that failed (no method), one of its maps, or something else, as `kind` says: the
+    words before the message."""
 
     title: str
     message: str
