@@ -141,9 +141,8 @@ NETWORKS = {
     "mobilenetv2": replace(_photos("mobilenetv2:imagenet"), smoothed=(USUAL, 0.4), evaluations=34),
 }
 """Minutes of two cores (AVX-512) for a whole plan: mobilenetv2 50, resnet56 32, vit-gelu 33,
-vit-relu 45 next to other work, resnet20-advgrad 29 after its training, resnet20-softplus 52 of
-processor time. Before second derivatives became faster: resnet20 75, next to other work and with
-four more settings; squeezenet 62.
+resnet20-advgrad 29 after its training, resnet20-softplus 52 of processor time; next to other work
+vit-relu 45, resnet20 35, squeezenet 49.
 """
 
 
