@@ -318,7 +318,7 @@ def test_what_no_attack_is_aimed_at_is_named(images: Path) -> None:
     (note,) = prepare(plan(images, attacks={"exact": {"attack": "top-k"}}, **more)).notes
     assert re.search(r"aimed at few, ssim:.*exact.*matched", note)
     assert prepare(plan(images, attacks={"noise": NOISE}, **more)).notes == []
-    assert prepare(plan(images, attacks={}, **more)).notes == []
+    assert prepare(plan(images, attacks={}, **more | {"epsilons": ()})).notes == []
 
 
 def test_a_matched_attack_needs_a_metric(images: Path) -> None:
@@ -359,6 +359,7 @@ def test_labels_and_labelled_parts(images: Path, tmp_path: Path) -> None:
         ({"methods": {}}, "methods: expected names"),
         ({"attacks": {"gausian": {}}}, "did you mean 'gaussian'"),
         ({"attacks": {"top-k": {}}}, "epsilons: expected numbers >= 0 for the attack top-k"),
+        ({"attacks": {}, "epsilons": (0.5,)}, "epsilons: expected an attack"),
         ({"attacks": {"clean": NOISE}}, "another label"),
         ({"attacks": {"noise": NOISE | {"sigme": 1}}}, "no setting 'sigme'"),
         ({"metrics": {"ginni": {}}}, "did you mean 'gini'"),

@@ -66,8 +66,8 @@ def attacks_on(
 ) -> dict[str, list[BudgetedAttack]]:  # fmt: skip
     """Every attack at every budget on each method, by its label. first: an input of the network.
 
-    Errors: ValueError for an attack that suits no method, shared budgets of different kinds, and
-    a network without anything that softplus stands for.
+    Errors: ValueError for an attack that suits no method, shared budgets of different kinds or of
+    no attack, and a network without anything that softplus stands for.
     """
     _check_shared(plan)
     known = {method.label: method for method in methods}
@@ -81,8 +81,12 @@ def attacks_on(
 
 
 def _check_shared(plan: EvaluatePlan) -> None:
-    """Errors: ValueError for attacks that share budgets in different norms or units: the worst of
-    them would be that of the largest ball."""
+    """Errors: ValueError for budgets without an attack, and for attacks that share budgets in
+    different norms or units: the worst of them would be that of the largest ball."""
+    if plan.epsilons and not plan.attacks:
+        raise ValueError(
+            "epsilons: expected an attack that has these budgets (--attack NAME), got none"
+        )
     found: dict[str, str] = {}
     for label in plan.attacks if plan.epsilons else ():
         given = attack_settings(plan, label)
