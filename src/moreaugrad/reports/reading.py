@@ -272,7 +272,7 @@ def unusable(records: Iterable[Record]) -> list[str]:
         and any(each is not None for each in record["metrics"].values())
     )
     return [
-        f"{method}: {count} of {totals[method]} map{'s' * (totals[method] != 1)} not to be used, "
-        f"though in the means: {message}; {remedy}"
+        f"{method}: {count} of {totals[method]} map{'s' * (totals[method] != 1)} failed, and the "
+        f"means include {'it' if count == 1 else 'them'}: {message}; {remedy}"
         for (method, message, remedy), count in counted.items()
     ]
