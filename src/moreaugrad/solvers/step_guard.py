@@ -30,7 +30,7 @@ class StepGuard:
     """
 
     def __init__(self, y: Tensor) -> None:
-        self._start = y
+        self._start: Tensor | None = y
         self._cap = torch.ones_like(y[:, 0])
         self._along = torch.zeros_like(self._cap)
         self._length = torch.zeros_like(self._cap)
@@ -39,7 +39,6 @@ class StepGuard:
         self._bend = torch.zeros_like(self._cap)
         self._u: Tensor | None = None
         self._moved = y
-        self._secants = 0
         self._unvaried = torch.ones_like(self._cap, dtype=torch.bool)
 
     def limit(self, alpha: float, u: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,16 +52,16 @@ class StepGuard:
         product, square = (turn * step).sum(1), step.square().sum(1)
         # The mean of equal terms is that term, to the bit.
         self._unvaried = self._unvaried & ~turn.any(1)
-        self._secants += 1
         size = square.sqrt().clamp_min(tiny)
         along = product / size
         self._excess = torch.maximum(self._excess, along - size)
         self._noise = RECENT * self._noise + (1 - RECENT) * along.square()
         self._moved.add_(turn, alpha=TRACK)
         self._u.add_(step, alpha=TRACK)
-        if self._secants == 1:
+        if self._start is not None:
             self._bend = (product / square.clamp_min(tiny)).clamp_min(0)
             kappa = ((self._start - moved) * step).sum(1) / square.clamp_min(tiny)
+            self._start = None
         else:
             self._along = FORGET * self._along - product
             self._length = FORGET * self._length + square

@@ -69,7 +69,7 @@ def attacks_on(
     Errors: ValueError for an attack that suits no method, shared budgets of different kinds or of
     no attack, and a network without anything that softplus stands for.
     """
-    _check_shared(plan)
+    _check_budgets(plan)
     known = {method.label: method for method in methods}
     maker = _AttackMaker(plan=plan, network=network, methods=known, chosen=chosen, first=first)
     pairs = [(label, epsilon) for label in plan.attacks for epsilon in plan.budgets(label)]
@@ -80,7 +80,7 @@ def attacks_on(
     return found
 
 
-def _check_shared(plan: EvaluatePlan) -> None:
+def _check_budgets(plan: EvaluatePlan) -> None:
     """Errors: ValueError for budgets without an attack, and for attacks that share budgets in
     different norms or units: the worst of them would be that of the largest ball."""
     if plan.epsilons and not plan.attacks:
