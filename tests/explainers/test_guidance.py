@@ -256,7 +256,7 @@ def test_a_gradient_that_is_not_finite_ends_its_own_sample_alone() -> None:
     assert [status is mg.Status.NON_FINITE for status in found.status] == [False, True, False]
     assert found.maps.isnan().all(1).tolist() == [False, True, False]
     torch.testing.assert_close(found.maps[::2], explainer.explain(x[::2], 0).maps)
-    limits = mg.rho_guidance(_Root(), x, target=0)
+    limits = mg.rho_guidance(explainer, x, 0)
     assert limits.limit.isnan().tolist() == [False, True, False]
     values = mg.relu_hessian(_Root(), x, 0).eigenvalues
     assert values.isnan().any(1).tolist() == [False, True, False]
