@@ -243,13 +243,14 @@ def weights_digest(module: nn.Module) -> str:
     Not of what is none of these: a function that the code calls, or a list that it reads.
     """
     digest = hashlib.sha256(ADDRESS.sub("", repr(module)).encode())
-    kinds = {type(part) for part in module.modules()}
-    digest.update("".join(sorted(filter(None, map(_code, kinds)))).encode())
+    codes = {kind: _code(kind) for part in module.modules() for kind in type(part).mro()}
+    digest.update("".join(sorted(codes.values())).encode())
     usual = vars(nn.Module()).keys()
     for name, part in module.named_modules():
-        own = {k: v for k, v in vars(part).items() if k not in usual}
-        plain = {k: v for k, v in own.items() if isinstance(v, (str, float, int, tuple))}
-        digest.update(f"{name} {ADDRESS.sub('', repr(sorted(plain.items())))}".encode())
+        # Texts of installed packages are names and paths.
+        kept = (float, int, tuple, str) if codes[type(part)] else (float, int, tuple)
+        own = {k: v for k, v in vars(part).items() if k not in usual and isinstance(v, kept)}
+        digest.update(f"{name} {ADDRESS.sub('', repr(sorted(own.items())))}".encode())
     state = {**dict(module.named_buffers()), **module.state_dict()}
     for name, value in sorted(state.items()):
         if not isinstance(value, Tensor):  # a module's extra state, which may hold anything
