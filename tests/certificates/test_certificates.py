@@ -41,6 +41,7 @@ from moreaugrad.certificates import (
 )
 from moreaugrad.explainers.moreau import Moreau
 from moreaugrad.explainers.sparsified import Moments
+from moreaugrad.metrics import top_k_intersection
 from toys import network, normal
 
 ndtr, ndtri = torch.special.ndtr, torch.special.ndtri
@@ -392,6 +393,13 @@ def test_the_overlap_within_a_change_is_the_least_of_all_sets(data: st.DataObjec
         )
         for slack in (1e-7, -1e-7)
     ]
+    # Or the smallest members become zero.
+    members = sorted(a[i] for i in best)
+    gone = [
+        sum(math.hypot(*members[: m + 1]) <= change + slack for m in range(count))
+        for slack in (1e-7, -1e-7)
+    ]
+    least = [min(kept, count - lost) for kept, lost in zip(least, gone, strict=True)]
     found = overlap_within(
         torch.tensor([values], dtype=torch.float64), torch.tensor([[change]]), torch.tensor([count])
     )
@@ -403,8 +411,32 @@ def test_overlap_within_edges() -> None:
     change = torch.tensor([[0.0, 0.5, 10], [0, 0.5, 10], [0, 0.5, 10]])
     found = overlap_within(maps, change, torch.tensor([2, 4, 0]))
     assert found[0].tolist() == [1, 1, 0]
-    assert found[1].tolist() == [1, 1, 1]
+    assert found[1].tolist() == [1, 1, 0]  # all may become zero
     assert found[2].isnan().all()
+
+
+def test_entries_that_become_zero_are_no_longer_among_the_largest() -> None:
+    """Nothing has to take their place."""
+    before = torch.tensor([[5.0, 4, 3, 0.01, 0.01, 0.01, 0.01, 0, 0, 0]])
+    after = torch.where(before < 1, 0.0, before)
+    change = (before - after).norm(dim=1)[:, None] + 1e-6
+    bound = overlap_within(before, change, torch.tensor([7]))
+    assert float(bound) <= float(top_k_intersection(before, after, count=7)) + 1e-12
+
+
+def test_the_estimate_of_a_map_with_few_zeros_is_not_passed() -> None:
+    net = torch.nn.Linear(6, 2, bias=False).eval()
+    with torch.no_grad():
+        net.weight[0] = torch.tensor([1.0, 0.8, 0.6, 0.5, 0.02, 0.01])
+        net.weight[1] = 0
+    common = {"score": "probability", "sigma": 0.5, "sigma_mode": "absolute", "rho": 0.2}
+    x = torch.zeros(1, 6)
+    clean = SparseMoreauGrad(net, sparsity=0.3, **common).explain(x, 0)
+    claimed = estimate_of_explanation(clean, radii=[20.0], top=1.0, exact=True).overlap
+    far = x + 20 * torch.nn.functional.normalize(net.weight[:1].detach(), dim=1)
+    moved = SparseMoreauGrad(net, eta=float(clean.eta), **common).explain(far, 0)
+    kept = (clean.maps != 0) & (moved.maps != 0)
+    assert float(claimed) <= float(kept.sum() / (clean.maps != 0).sum())
 
 
 @pytest.mark.parametrize("change", [0.1, 0.8, 1.0, 1.3])

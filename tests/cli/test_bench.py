@@ -107,3 +107,15 @@ def test_network_time_is_that_of_both_directions_and_leaves_nothing_behind() -> 
         assert inside() > forward
     assert torch.autograd.grad is plain
     assert (len(network._forward_hooks), len(network._forward_pre_hooks)) == (hooks, hooks)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object) -> None:
+        pytest.fail("measured before the folder was made")
+
+    monkeypatch.setattr("moreaugrad.runs.bench.Bench.run", measured)
+    (tmp_path / "file").touch()
+    command = ["bench", "--model", "builtin", "--out", str(tmp_path / "file" / "x")]
+    assert run(command) == 2

@@ -1,5 +1,6 @@
 """Second derivatives: functions that torch differentiates only once, and operators that cannot."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -218,3 +219,23 @@ def test_hard_sigmoid_in_torchscript_is_solved_by_gauss_newton() -> None:
         found = mg.CASO(hard(torch.jit.script(nn.Hardsigmoid())), c1=0.1, lambda1=0.0).explain(X)
     expected = mg.CASO(hard(nn.Hardsigmoid()), hessian="gauss-newton", c1=0.1, lambda1=0.0)
     torch.testing.assert_close(found.maps, expected.explain(X).maps)
+
+
+def test_threads_leave_attention_as_they_found_it() -> None:
+    """Though the first one to enter is the first one to leave."""
+    before = torch.backends.cuda.flash_sdp_enabled()
+    inside, left = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with twice_differentiable():
+            inside.set()
+            left.wait()
+
+    other = threading.Thread(target=second)
+    with twice_differentiable():
+        other.start()
+        inside.wait()
+    left.set()
+    other.join()
+    assert before
+    assert torch.backends.cuda.flash_sdp_enabled()

@@ -125,3 +125,21 @@ def test_activations_of_weights_are_left_alone() -> None:
     pairs = model.pool(F.softplus(x)[:, None])[1][:, 0]
     largest.scatter_(1, pairs, 1.0)
     torch.testing.assert_close(pooled, slope * largest)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_reduced_precision_is_near_double_precision(dtype: torch.dtype) -> None:
+    """Also where an activation changes by less than its rounding, or not at all."""
+    net = nn.Sequential(
+        nn.Conv1d(1, 4, 3), nn.Softplus(), nn.MaxPool1d(2), nn.Flatten(), nn.ReLU(),
+        toys.network((20, 3)),
+    ).to(dtype)  # fmt: skip
+    x = toys.normal(3, 1, 12, seed=1).to(dtype)
+    start = x.clone()
+    start[:, :, :4] = 0
+    start[0] *= 1.01
+    found = DeepLift(net).explain(x, 1, baselines=start)
+    exact = DeepLift(net.double()).explain(x.double(), 1, baselines=start.double())
+    off = (found.maps.double() - exact.maps).flatten(1).norm(dim=1)
+    near = 0.1 if dtype == torch.bfloat16 else 0.02
+    assert (off < near * exact.maps.flatten(1).norm(dim=1)).all()

@@ -232,3 +232,31 @@ def test_a_constant_input_has_the_least_level() -> None:
     found = mg.guidance(on_images(), x)
     assert found.sigma[0] == SIGMAS[0]
     assert bool(found.faithfulness[0].isnan().all())
+
+
+class _Root(nn.Module):
+    """The gradient at inputs whose first entry is negative is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network([6, 8, 3], nn.Tanh)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x[:, :1]
+        root = torch.where(first > 0, first, 0 * first).sqrt()
+        found: Tensor = self.body(x) + root * torch.tensor([1.0, 0, 0])
+        return found
+
+
+def test_a_gradient_that_is_not_finite_ends_its_own_sample_alone() -> None:
+    x = normal(3, 6, seed=1)
+    x[:, 0] = torch.tensor([20.0, -3.0, 20.0])
+    explainer = mg.MoreauGrad(_Root(), sigma=0, rho="auto")
+    found = explainer.explain(x, 0)
+    assert [status is mg.Status.NON_FINITE for status in found.status] == [False, True, False]
+    assert found.maps.isnan().all(1).tolist() == [False, True, False]
+    torch.testing.assert_close(found.maps[::2], explainer.explain(x[::2], 0).maps)
+    limits = mg.rho_guidance(explainer, x, 0)
+    assert limits.limit.isnan().tolist() == [False, True, False]
+    values = mg.relu_hessian(_Root(), x, 0).eigenvalues
+    assert values.isnan().any(1).tolist() == [False, True, False]

@@ -161,3 +161,24 @@ def test_what_cannot_be_perturbed_is_refused() -> None:
     for settings in ({"radius": 0.0}, {"radius": 1, "draws": 0}, {"radius": 1, "units": "bits"}):
         with pytest.raises(ValueError, match="expected"):
             Near(**settings)
+
+
+def test_maps_of_half_precision_do_not_overflow() -> None:
+    """Whose squares are beyond float16."""
+
+    class Steep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            total = nn.functional.softplus(1000 * self.weight * x).flatten(1).sum(1)
+            return torch.stack([total, -total], 1)
+
+    x, found = 1e-3 * X[:1], []
+    for dtype in (torch.float32, torch.float16):
+        explainer = SimpleGradient(Steep().to(dtype))
+        clean = explainer.explain(x.to(dtype), 0)
+        found.append(max_sensitivity(explainer, clean, near=Near(radius=1e-4, draws=4)))
+    assert float(found[0]) > 1e-3
+    torch.testing.assert_close(found[1], found[0], rtol=0.2, atol=0)

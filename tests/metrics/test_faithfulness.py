@@ -26,7 +26,7 @@ from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.inputs import InputSpace
 from moreaugrad.score.score import Score
 from tiny_models import smooth
-from toys import normal
+from toys import network, normal
 
 SPACE = InputSpace(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 BLACK = Replacement(size=3, replacement=0.0, draws=1)
@@ -322,3 +322,11 @@ def test_a_map_whose_channels_cancel_orders_nothing() -> None:
     for metric in (aopc, insertion, deletion):
         assert metric(bound, maps, SPACE, steps=4, how=how).isnan().tolist() == [False, True, False]
     assert not aopc(bound, maps, SPACE, steps=4, how=BLACK).isnan().any()
+
+
+def test_one_region_is_refused() -> None:
+    """All columns of a small table at once say nothing about any of them."""
+    bound, maps = Score(network((6, 3))).bind(normal(2, 6, seed=1)), normal(2, 6, seed=2)
+    with pytest.raises(ValueError, match=r"size: expected .*table"):
+        aopc(bound, maps)
+    assert aopc(bound, maps, how=Replacement(size=1)).isfinite().all()

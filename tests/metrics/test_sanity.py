@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moreaugrad import SimpleGradient
-from moreaugrad.metrics import randomisation
+from moreaugrad.metrics import randomisation, spearman
 from moreaugrad.metrics.sanity import layers, redraw
 from tiny_models import normalised, smooth
 from toys import normal
@@ -209,3 +209,17 @@ def test_bad_input_is_reported() -> None:
     with pytest.raises(ValueError, match="found none"):
         layers(nn.Flatten(), X)
     assert model is not None
+
+
+def test_statistics_without_weights_are_reset_too() -> None:
+    norm = nn.BatchNorm1d(5, affine=False)
+    net = nn.Sequential(nn.Linear(4, 5), norm, nn.ReLU(), nn.Linear(5, 2)).train()
+    net(3 * torch.randn(50, 4) + 2)
+    seen, trained = Seen(), norm.running_mean.clone()
+    found = randomisation(
+        net.eval(), seen, torch.randn(1, 4), seeds=(0,), similarities={"spearman": spearman}
+    )
+    assert found.blocks == ("3", "1", "0")
+    clean, *copies = seen.weights
+    assert torch.equal(clean["1.running_mean"], trained)
+    assert not copies[-1]["1.running_mean"].any()

@@ -192,3 +192,11 @@ def test_long_trainings_show_some_epochs(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(watch.epochs) <= 4
         assert min(watch.epochs) == 1
         assert max(watch.epochs) == epoch
+
+
+def test_labels_of_a_single_output_may_be_a_column() -> None:
+    net = torch.nn.Linear(4, 1).eval()
+    x = torch.randn(8, 4)
+    y = (net(x)[:, 0] > 0).long()
+    for labels in (y, y[:, None]):
+        assert Watch(x, labels)(net, 1)["watch/accuracy"] == 1

@@ -463,3 +463,19 @@ def test_a_image_that_breaks_the_network_is_left_out(images: Path, tmp_path: Pat
     outcome = certified(plan(images, "a", "dark", model="tiny_models:picky"), tmp_path / "out")
     assert [record["input"] for record in records(outcome)] == ["a.png"]
     assert [failure.title for failure in outcome.failures] == ["dark.png"]
+
+
+def test_what_runs_out_of_memory_is_tried_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    whole = plan(images)
+    with monkeypatch.context() as changed:
+        changed.setattr("moreaugrad.runs.certify.curve_record", full)
+        with pytest.raises(MemoryError, match="batch-size"):
+            certified(whole, tmp_path / "out")
+    found = certified(whole, tmp_path / "out")
+    assert not found.failures
+    assert found.finished == found.units

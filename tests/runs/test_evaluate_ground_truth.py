@@ -53,6 +53,11 @@ def test_classes_are_found_by_name(cells: Path) -> None:
     assert known_classes(choose_images(data, labels=backwards)) == [
         backwards.index(one.item.label) for one in drawn
     ]
+    name = drawn[0].item.label
+    lacking = [f"other {label}" if label == name else label for label in backwards]
+    words = rf"knows only \d of the data's classes.*not {name}"
+    with pytest.warns(UserWarning, match=words):
+        assert choose_images(data, labels=lacking) == drawn
     with pytest.warns(UserWarning, match="knows none of the data's classes"):
         assert choose_images(data, labels=[f"other {number}" for number in range(10)]) == drawn
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -247,3 +248,21 @@ def test_all_metrics_are_those_without_ground_truth_unless_it_is_named() -> None
     more = with_options(EvaluatePlan(), {"--metrics": "all,auroc"}).metrics
     assert set(every) - set(fewer) == {"gini"}
     assert set(more) - set(every) == {"auroc"}
+
+
+def test_what_follows_from_a_run_s_network_and_images_follows_the_new_ones() -> None:
+    before = ExplainPlan(
+        model=ModelPlan(name="builtin", preprocess=PreprocessPlan(std=(0.5, 0.25, 0.25))),
+        data=DataPlan(files=("a.png",)),
+        methods={
+            "caso": {"std": [0.5, 0.25, 0.25]}, "cafo": {"std": [1.0, 1.0, 1.0]},
+            "expected-gradients": {"baselines": 0.0},
+        },
+    )  # fmt: skip
+    other = with_options(before, {"--model": "other"}).methods
+    assert other == {**before.methods, "caso": {}}
+    assert with_options(before, {"--std": "1,1,1"}).methods == other
+    two = with_options(before, {"IMAGE": ["a.png", "b.png"]})
+    assert two.methods == {**before.methods, "expected-gradients": {}}
+    drawn = replace(two, methods={"expected-gradients": {"baselines": "inputs"}})
+    assert with_options(drawn, {"IMAGE": ["b.png"]}).methods == {"expected-gradients": {}}

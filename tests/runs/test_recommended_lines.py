@@ -1,5 +1,6 @@
 """The command lines and the Python that `recommend` prints: what they make is what was measured."""
 
+import importlib
 import json
 import shlex
 
@@ -193,3 +194,32 @@ def test_another_activation_is_another_network(tmp_path):
     mg.evaluate(smooth, x, ["simple-gradient"], metrics=["gini"], out=tmp_path / "out")
     with pytest.raises(ValueError, match="model"):
         mg.evaluate(other, x, ["simple-gradient"], metrics=["gini"], out=tmp_path / "out")
+
+
+class Scaled(torch.nn.Module):
+    """A temperature that is a plain number, and a mean that no checkpoint holds."""
+
+    def __init__(self, scale=1.0, mean=0.0):
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+
+    def forward(self, x):
+        return (x - self.mean) * self.scale
+
+
+def test_numbers_that_are_no_weights_are_part_of_a_network():
+    digests = [weights_digest(Scaled(**given)) for given in ({}, {"scale": 2.0}, {"mean": 0.5})]
+    assert len(set(digests)) == 3
+    assert weights_digest(Scaled()) == digests[0]
+
+
+def test_what_a_network_computes_is_part_of_it(tmp_path, monkeypatch):
+    """Its code, but not the comments in it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for name, line in (("one", "x.tanh()"), ("two", "x.tanh()  # rounded"), ("three", "x.sin()")):
+        code = f"class Net(torch.nn.Module):\n    def forward(self, x):\n        return {line}\n"
+        (tmp_path / f"net_{name}.py").write_text("import torch\n" + code)
+        found.append(weights_digest(importlib.import_module(f"net_{name}").Net()))
+    assert found[0] == found[1] != found[2]

@@ -11,8 +11,8 @@ MODEL, X = toys.network((5, 8, 3)), toys.normal(4, 5, seed=3)
 
 def test_it_is_the_difference_of_the_logits() -> None:
     out = MODEL(X)
-    bound = mg.Score(MODEL, kind="against:2").bind(X, [0, 1, 2, 0])
-    expected = out.gather(1, torch.tensor([[0], [1], [2], [0]]))[:, 0] - out[:, 2]
+    bound = mg.Score(MODEL, kind="against:2").bind(X, [0, 1, 1, 0])
+    expected = out.gather(1, torch.tensor([[0], [1], [1], [0]]))[:, 0] - out[:, 2]
     assert torch.allclose(bound.value_and_grad()[0], expected)
 
 
@@ -41,3 +41,11 @@ def test_what_is_no_class_is_refused(kind: str) -> None:
 def test_a_single_output_has_no_other_class() -> None:
     with pytest.raises(ValueError, match="each class"):
         mg.SimpleGradient(toys.network((5, 8, 1)), score="against:0").explain(X, 1)
+
+
+def test_a_class_is_not_compared_with_itself() -> None:
+    with pytest.raises(ValueError, match=r"another class.*\b2\b"):
+        mg.SimpleGradient(MODEL, score="against:1").explain(X, [0, 2, 1, 0])
+    predicted = int(MODEL(X[:1]).argmax())
+    with pytest.raises(ValueError, match="another class"):
+        mg.SimpleGradient(MODEL, score=f"against:{predicted}").explain(X[:1])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import moreaugrad as mg
+import toys
 from moreaugrad.solvers.shrinkage import Bands, Shrinkage
 from toys import normal, relative
 
@@ -148,3 +149,24 @@ def test_smooth_cafo_has_a_smaller_error(exact: Tensor) -> None:
         errors.append(relative(maps, length[:, None, None, None] * exact).square().mean())
     assert float(errors[1] / errors[0]) > 2
     assert found.ok
+
+
+def test_a_centre_that_is_not_finite_leaves_the_plain_mean() -> None:
+    """Where a ReLU stops an infinite slope, each gradient is finite, and the mean slope is not."""
+
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = toys.network([60, 16])[0], toys.network([16, 3], seed=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.last(self.first(x).relu().sqrt())
+            return found
+
+    model, x = Root(), normal(2, 60, seed=2)
+    plain = mg.SmoothGrad(model, samples=16, centre=False).explain(x, 0)
+    found = mg.SmoothGrad(model, samples=16).explain(x, 0)
+    assert plain.maps.isfinite().all()
+    torch.testing.assert_close(found.maps, plain.maps)
+    sparse = mg.SparseMoreauGrad(model, max_evaluations=200, tolerance=1e-3)
+    assert sparse.explain(x, 0).maps.isfinite().all()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from moreaugrad import training
 from moreaugrad.penalties import ElasticNet
 from moreaugrad.training import Fast, Free, Penalised
 from toys import network, normal
@@ -74,3 +75,14 @@ def test_averaged_weights_are_those_of_the_perturbed_training() -> None:
         torch.allclose(a, b) for a, b in zip(averaged.module.parameters(), mean, strict=True)
     )
     assert not any(torch.allclose(a, b) for a, b in zip(mean, weights, strict=True))
+
+
+@pytest.mark.parametrize("loss", [training.cross_entropy, training.hinge])
+@pytest.mark.parametrize(
+    ("output", "labels"),
+    [((8, 1), (1,)), ((8, 3), (8, 1)), ((8, 3), (9,)), ((8, 3), ()), ((8, 3), (5,)),
+     ((8, 3, 2), (8,))],
+)  # fmt: skip
+def test_labels_of_another_shape_are_refused(loss, output, labels) -> None:
+    with pytest.raises(ValueError, match=r"labels: expected shape.*got"):
+        loss(torch.zeros(output), torch.zeros(labels, dtype=torch.long))

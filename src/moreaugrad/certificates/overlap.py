@@ -96,14 +96,14 @@ def overlap_within(maps: Tensor, change: Tensor, count: Tensor) -> Tensor:
     maps: `[B, ...]`. change: `[B, R]`. count: `[B]`, NaN for 0. With a the magnitudes in descending
     order, m of k members can be replaced where change is at least
     cost(m) = min_t sqrt(sum_(k-m < i <= k) (a_i - t)_+^2 + sum_(k < j <= k+m) (t - a_j)_+^2),
-    and the fraction is 1 - m / k for the largest such m.
+    and the fraction is 1 - m / k for the largest such m. Zeros are never among the largest: where
+    there are fewer than m others, m members can but become zero (t = 0).
     """
     flat = maps.flatten(1).double().abs().cpu().sort(dim=1, descending=True).values
     rows = []
     for a, k, changes in zip(flat, count.tolist(), change.tolist(), strict=True):
         cost = functools.cache(functools.partial(_replacement_cost, a, k))
-        most = range(1, min(k, len(a) - k) + 1)
-        replaced = [bisect.bisect_right(most, r, key=cost) for r in changes]
+        replaced = [bisect.bisect_right(range(1, k + 1), r, key=cost) for r in changes]
         rows.append([1 - m / k if k else math.nan for m in replaced])
     return torch.tensor(rows, dtype=torch.float64, device=maps.device).reshape(change.shape)
 
@@ -111,6 +111,8 @@ def overlap_within(maps: Tensor, change: Tensor, count: Tensor) -> Tensor:
 def _replacement_cost(a: Tensor, k: int, m: int) -> float:
     """The smallest change by which m entries leave the k largest of `a`, in descending order."""
     leaving, entering = a[k - m : k], a[k : k + m]
+    if len(entering) < m:
+        return float(leaving.norm())
     low, high = float(entering[-1]), float(leaving[0])
     for _ in range(HALVINGS):  # the derivative with respect to t increases
         t = (low + high) / 2

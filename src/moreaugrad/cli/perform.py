@@ -194,9 +194,9 @@ def bench(plan: BenchPlan, output: CommonOptions) -> int:
         )
     with screen.watching(quiet=output.quiet) as watch:
         run = Bench(plan)
+        output.folder.mkdir(parents=True, exist_ok=True)
         found = run.run(watch.pace)
     record, text = run.record(found), run.findings(found).markdown()
-    output.folder.mkdir(parents=True, exist_ok=True)
     write_atomically(files["json"], json_text(record).encode())
     write_atomically(files["md"], text.encode())
     if output.json:

@@ -212,7 +212,7 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
     tail = torch.cat([torch.ones_like(a[:, :1]), reached[:, :-1].double()], dim=1)
     a = torch.where(tail > 0, a, a[:, :1])
     coupling = torch.diag_embed(b[:, :-1] * reached[:, :-1], 1)
-    values, vectors = torch.linalg.eigh(torch.diag_embed(a) + coupling + coupling.mT)
+    values, vectors = eigh(torch.diag_embed(a) + coupling + coupling.mT)
     ends = vectors[:, -1, [0, -1]].abs().amax(1) * b[:, -1] * reached[:, -1]
     like = bound.origin
     return Curvature(
@@ -221,6 +221,13 @@ def estimate_curvature(bound: BoundScore, steps: int = 12, seed: int = 0) -> Cur
         residual=ends.to(like),
         evaluations=2 * len(diagonal) * bound.passes,
     )
+
+
+def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """`torch.linalg.eigh` of `[B, k, k]`; NaN of matrices that are not finite, which it refuses."""
+    lost = ~torch.isfinite(matrices).flatten(1).all(1)[:, None, None]
+    values, vectors = torch.linalg.eigh(matrices.masked_fill(lost, 0.0))
+    return values.masked_fill(lost[:, 0], torch.nan), vectors.masked_fill(lost, torch.nan)
 
 
 def _radius(bound: BoundScore) -> Tensor:

@@ -229,7 +229,7 @@ class LossModel:
         self.bound, self.kind, self.scale = bound, kind, scale
         self._graph: _Graph | None = None
         # Inside a wrapper that casts, such as autocast's, the outputs' type shows it.
-        self.reduced = reduced_precision(bound.model, bound.layout.dtypes)
+        self.reduced = bound.reduced
         gradient, lacking = bound.mean(self._begin)
         self.gradient, self.lacking = gradient / scale, lacking / scale
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moreaugrad.curvature.krylov import RitzSpace
+from moreaugrad.curvature.krylov import RitzSpace, eigh
 from moreaugrad.curvature.products import GaussNewton, LossModel
 from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore, ForwardFunc
@@ -147,9 +147,9 @@ def _dense(loss: LossModel) -> ReLUHessian:
     p = _probabilities(bound)
     grams = [_gram(bound, row, p.shape[1], loss.scale) for row in range(len(bound))]
     gram, e = torch.stack(grams), _factor(p)
-    values, inside = torch.linalg.eigh(e.mT @ gram @ e)
+    values, inside = eigh(e.mT @ gram @ e)
     values, inside = values.flip(1).clamp_min(0), inside.flip(2)
-    real = values > RESOLVED * values[:, :1]
+    real = ~(values <= RESOLVED * values[:, :1])  # NaN stays
     weights = e @ inside / torch.where(real, values, torch.nan).sqrt()[:, None]
 
     def vectors(count: int) -> Tensor:
@@ -198,7 +198,7 @@ def _krylov(loss: LossModel, leading: int, tolerance: float) -> ReLUHessian:
 
 def _ritz(space: RitzSpace, leading: int) -> tuple[Tensor, Tensor, Tensor]:
     """Values `[B, k]`, vectors `[B, k, n]`, and residuals relative to the largest value."""
-    values, inside = torch.linalg.eigh(space.small)
+    values, inside = eigh(space.small)
     values, inside = values.flip(1)[:, :leading], inside.flip(2)[:, :, :leading].mT
     vectors, images = (inside.to(part) @ part for part in (space.basis, space.images))
     off = (images - values[:, :, None].to(vectors) * vectors).double().norm(dim=2).cpu()

@@ -149,8 +149,8 @@ def choose_images(
 def _outputs(data: DataSet, labels: Sequence[str]) -> dict[str, int]:
     """The network's output for each class of the data, by name; empty if it lacks one of them.
 
-    Classes of folders then keep their alphabetical numbers; warns if the network knows none of
-    them by name.
+    Classes of folders then keep their alphabetical numbers, and a warning names those that the
+    network does not know.
     """
     places = {label.casefold(): place for place, label in enumerate(labels)}
     # Two of ImageNet's names belong to two classes each.
@@ -159,11 +159,13 @@ def _outputs(data: DataSet, labels: Sequence[str]) -> dict[str, int]:
     if names <= unique:
         return {name: places[name] for name in names}
     indexed = data.items[0].index is not None
-    if labels and indexed and data.layout == "folders" and not names & unique:
-        shown, others = ", ".join(sorted(names)[:3]), ", ".join(labels[:3])
+    if labels and indexed and data.layout == "folders":
+        unknown, others = ", ".join(sorted(names - unique)[:3]), ", ".join(labels[:3])
+        number = "none" if not names & unique else f"only {len(names & unique)}"
         warnings.warn(
-            f"the network knows none of the data's classes ({shown}, ...) by name: its outputs "
-            f"({others}, ...) are taken for them in alphabetical order",
+            f"the network knows {number} of the data's classes by name, and not {unknown}"
+            f"{', ...' if len(names - unique) > 3 else ''}: its outputs ({others}, ...) are taken "
+            "for them all in alphabetical order",
             stacklevel=3,
         )
     return {}

@@ -29,10 +29,13 @@ from moreaugrad.score import checks
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.hooks import as_module, hooked
 from moreaugrad.score.inputs import per_sample
+from moreaugrad.score.precision import raised
 from moreaugrad.solvers.solution import Solution
 
 EPSILON = 1e-10
 """A smaller change counts as no change, as in Captum."""
+ROUNDINGS = 4
+"""So does one of fewer roundings of its two values, in less than single precision."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -108,22 +111,26 @@ def _twice(change: Tensor) -> Tensor:
 
 
 def _change(values: Tensor) -> Tensor:
-    """The change from the baseline to the input, for both halves."""
-    at_input, at_baseline = values.chunk(2)
+    """The change from the baseline to the input, for both halves; in single precision at least."""
+    at_input, at_baseline = raised(values).chunk(2)
     return _twice(at_input - at_baseline)
 
 
-def _ratio(contribution: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
-    """contribution / change; the gradient, its limit, where nothing changes."""
-    still = change.abs() < EPSILON
-    return torch.where(still, gradient, contribution / torch.where(still, 1.0, change))
+def _ratio(contribution: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
+    """contribution / the change of the values; the gradient, its limit, where nothing changes."""
+    change, least = _change(values), torch.full_like(values, EPSILON, dtype=contribution.dtype)
+    if values.dtype.itemsize < 4:
+        largest = _twice(torch.maximum(*raised(values).abs().chunk(2)))
+        least = least + ROUNDINGS * torch.finfo(values.dtype).eps * largest
+    still = change.abs() < least
+    ratio = contribution / torch.where(still, 1.0, change)
+    return torch.where(still, raised(gradient), ratio).to(values.dtype)
 
 
 def _elementwise(call: _Call, outgoing: Tensor) -> Tensor:
     """Delta y / Delta x. Source: Shrikumar et al. (2017), the rescale rule."""
-    change = _change(call.leaf.detach())
-    contribution = outgoing * _change(call.output.detach())
-    return _ratio(contribution, change, call.gradient(outgoing))
+    contribution = raised(outgoing) * _change(call.output.detach())
+    return _ratio(contribution, call.leaf.detach(), call.gradient(outgoing))
 
 
 def _softmax(call: _Call, outgoing: Tensor) -> Tensor:
@@ -139,13 +146,13 @@ def _max_pool(call: _Call, outgoing: Tensor) -> Tensor:
     module, values = call.module, call.leaf.detach()
     settings = (module.kernel_size, module.stride, module.padding, module.dilation)
     _, index = _POOL[type(module)](values, *settings, module.ceil_mode, return_indices=True)
-    at_input, at_baseline = call.output.detach().chunk(2)
+    at_input, at_baseline = raised(call.output.detach()).chunk(2)
     top = torch.maximum(at_input, at_baseline)
-    parts = outgoing * torch.cat((top - at_baseline, at_input - top))
-    both = torch.zeros_like(values).flatten(2)
+    parts = raised(outgoing) * torch.cat((top - at_baseline, at_input - top))
+    both = torch.zeros_like(raised(values)).flatten(2)
     both.scatter_add_(2, index.flatten(2), parts.flatten(2))
     contribution = _twice(torch.stack(both.view_as(values).chunk(2)).sum(0))
-    return _ratio(contribution, _change(values), call.gradient(outgoing))
+    return _ratio(contribution, values, call.gradient(outgoing))
 
 
 Rule = Callable[[_Call, Tensor], Tensor]

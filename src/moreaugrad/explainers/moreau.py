@@ -33,6 +33,7 @@ from moreaugrad.score.inputs import Shape
 from moreaugrad.score.noise import DEFAULT_SIGMA
 from moreaugrad.settings import expect
 from moreaugrad.solvers import SOLVERS, Descent, MoreauProblem, Solution, StochasticFixedPoint
+from moreaugrad.solvers.rounding import with_rounding
 from moreaugrad.solvers.solution import EVALUATIONS_NEEDED, Status
 from moreaugrad.solvers.sparsity import ROUNDS, solve_for_sparsity
 
@@ -198,11 +199,15 @@ class Moreau(PenalisedExplainer, SmoothedExplainer):
     def _solved(self, bound: BoundScore, start: Tensor | None, rounds: int) -> Solution:
         """The maps. start: a displacement nearby. rounds: most refinements of an automatic eta."""
         problem, solver = self._problem(bound), self._solver
-        if self.eta == AUTO and isinstance(solver, Descent):
-            found = solve_for_sparsity(solver, problem, self.sparsity, start, rounds)
-        else:
-            found = solver.solve(problem, start)
-        return self._as_maps(problem, found)
+
+        def solve(solver: StochasticFixedPoint | Descent) -> Solution:
+            if self.eta == AUTO and isinstance(solver, Descent):
+                return solve_for_sparsity(solver, problem, self.sparsity, start, rounds)
+            return solver.solve(problem, start)
+
+        if rounds and isinstance(solver, Descent):
+            return self._as_maps(problem, with_rounding(solver, problem, solve))
+        return self._as_maps(problem, solve(solver))
 
     def _stages(self, bound: BoundScore) -> Stages:
         if not isinstance(solver := self._solver, StochasticFixedPoint):

@@ -178,12 +178,13 @@ def max_sensitivity(
     real, target = None if mask is None else _flat(mask, layout), target_of(clean)
 
     def maps(points: Tensor) -> tuple[Tensor]:
+        # In double precision, because Captum squares them in their own.
         if next(calls) == 0:  # Captum asks for the clean maps first.
-            return (flat,)
+            return (flat.double(),)
         restored = layout.restore(points)
         inputs = restored if len(restored) > 1 else restored[0]
         found = explainer.explain(inputs, target, additional_forward_args, ids=ids, **padding)
-        return (_flat(found.maps, layout),)
+        return (_flat(found.maps, layout).double(),)
 
     def perturb(points: Tensor) -> Tensor:
         drawn = near.perturbations(keys, next(draws), Stream.BOX, space, layout)

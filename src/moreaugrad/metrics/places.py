@@ -86,6 +86,11 @@ class Places:
         row, column = np.indices(self.shape[1:]) // size
         self.number: NDArray[np.int64] = (row * math.ceil(self.shape[2] / size) + column).ravel()
         self.count = int(self.number[-1]) + 1
+        if self.count == 1 < len(self.number) and len(shapes[0]) == 1:
+            raise ValueError(
+                f"size: expected regions smaller than the input, got {size} for vectors of "
+                f"{len(self.number)} entries; columns of a table have size 1"
+            )
 
     def relevance(self, sample: Tensor, reduction: str) -> Floats:
         """The sum of a sample's map, reduced over its channels, over each region: `[count]`."""

@@ -41,7 +41,8 @@ def importance_ranks(
     >>> ranks = mg.metrics.importance_ranks(maps, unit="pixel")
 
     unit "pixel" ranks sum_c |A|: `[B, 1, H, W]`. Equal entries are in a random order, a function of
-    (seed, id), so that a map of zeros gives random ranks, as a control.
+    (seed, id), so that a map of zeros gives random ranks, as a control; without `ids` it is the
+    same for all samples.
     Errors: ValueError for maps that are not finite or not `[B, C, H, W]`.
     """
     check(maps)

@@ -75,8 +75,9 @@ def randomisation(
     >>> values = found.similarity["ssim"]
 
     make: returns the explainer of a model. mode: "cascading" or "independent". blocks: names of
-    modules, the nearest to the output first; by default all that have weights of their own, in the
-    reverse order of the forward pass; one inside another one is randomised in its own turn alone.
+    modules, the nearest to the output first; by default all with weights or running statistics of
+    their own, in the reverse order of the forward pass; one inside another one is randomised in its
+    own turn alone.
     similarities: functions of the maps of the model and of a copy. calibration: inputs from which
     the copies' batch normalisation takes its statistics; without them the statistics are 0 and 1.
     The model itself is not changed.
@@ -110,7 +111,8 @@ def randomisation(
 
 
 def layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
-    """Modules with weights of their own, in the reverse order of their first calls."""
+    """Modules with weights or running statistics of their own, in the reverse order of their first
+    calls."""
     called: dict[str, None] = {}
 
     def noting(name: str) -> Before:
@@ -119,7 +121,7 @@ def layers(model: nn.Module, example: Tensor) -> tuple[str, ...]:
     weighted = {
         module: noting(name)
         for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
+        if _learnt(module, recurse=False)
     }
     with torch.no_grad(), hooked(weighted, {}):
         call(model, example)
@@ -149,11 +151,12 @@ def redraw(module: nn.Module, seed: int, number: int, apart: Collection[nn.Modul
                     weight.fill_(1.0 if name == "weight" else 0.0)
                 else:
                     weight.copy_(_drawn(part, weight, source))
-            if isinstance(part, nn.modules.batchnorm._NormBase):
+            if isinstance(part, NORMS):
                 part.reset_running_stats()
 
 
-NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NORMS = nn.modules.batchnorm._NormBase
+NORMALISATION = (NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def _drawn(part: nn.Module, weight: Tensor, source: torch.Generator) -> Tensor:
@@ -182,9 +185,16 @@ def _copies(model: nn.Module, names: Sequence[str], seed: int, mode: str) -> Ite
 def _weights(model: nn.Module, name: str) -> nn.Module:
     known: dict[str, nn.Module] = dict(model.named_modules())
     module = known[choose("block", name, known)]
-    if next(module.parameters(), None) is None:
+    if not _learnt(module):
         raise ValueError(f"block: expected a module with weights, but {name!r} has none")
     return module
+
+
+def _learnt(module: nn.Module, recurse: bool = True) -> bool:
+    """Whether a module has weights, or running statistics; recurse: those inside it count too."""
+    parts = module.modules() if recurse else [module]
+    statistics = any(isinstance(part, NORMS) and part.track_running_stats for part in parts)
+    return statistics or next(module.parameters(recurse=recurse), None) is not None
 
 
 def _calibrate(model: nn.Module, inputs: Tensor) -> None:

@@ -52,8 +52,8 @@ def soft_stability(
         raise ValueError(
             "task: expected one that predicts a class, got a regression, or a function as target"
         )
-    places = Places(bound, how.size)
     check_maps(maps, bound)
+    places = Places(bound, how.size)
     known = defined(maps.detach().flatten(1)).nonzero()[:, 0].to(bound.origin.device)
     found = torch.full((len(maps),), torch.nan, dtype=torch.float64, device=bound.origin.device)
     if len(known):

@@ -204,7 +204,8 @@ def _accuracy(model: nn.Module, x: Inputs, y: Tensor) -> float:
     output = forward(partial(model, **named), *([x] if isinstance(x, Tensor) else []))
     single = output.ndim == 1 or output.shape[1] == 1
     found = output.reshape(-1) > 0 if single else output.argmax(1)
-    return float((found == y).double().mean())
+    expect(y.numel() == found.numel(), "y", f"{found.numel()} labels", y.numel())
+    return float((found == y.reshape(found.shape)).double().mean())
 
 
 def _first() -> bool:

@@ -20,8 +20,9 @@ from moreaugrad.registry import choose
 from moreaugrad.reports.folder import PAGE
 from moreaugrad.reports.recommended import RECOMMENDATION
 from moreaugrad.runs.engine import execute
-from moreaugrad.runs.maps.methods import INPUTS, built
+from moreaugrad.runs.maps.methods import built
 from moreaugrad.runs.notebook import Data, Model, Parts, Target, parts_of, plan_with, prepared
+from moreaugrad.runs.plans.maps import INPUTS
 from moreaugrad.runs.plans.recommend import CANDIDATES, RecommendPlan
 from moreaugrad.runs.plans.text import seconds
 from moreaugrad.runs.recommend import RecommendRun

@@ -33,6 +33,7 @@ from moreaugrad.runs.directory import (
     RunDirectory,
     json_text,
     line,
+    problem,
     versions,
 )
 from moreaugrad.runs.engine import Failure, Files, NoResult, Run
@@ -133,7 +134,7 @@ class CertifyRun(Run[CertifyPlan]):
                 files = self._curves(unit, one, x, partial(self._report, spent, total))
         except (*TROUBLE, OSError) as error:
             record = {"input": one.item.name, **({"method": label} if label else {})}
-            record["problem"] = line(error)
+            record["problem"] = problem(error) if read else line(error)
             files = {f"{unit}.json": json_text(record).encode()}
             if read or not label:  # an image that cannot be read is reported once
                 self.watch.failed(Failure.of(record))
@@ -175,7 +176,7 @@ class CertifyRun(Run[CertifyPlan]):
                 progress = partial(report, spent, budget, key)
                 found[key] = curve_record(plan, explainer, x, self.target, progress)
             except TROUBLE as error:
-                raise ValueError(f"{key}: {line(error)}") from error
+                raise ValueError(f"{key}: {problem(error)}") from error
             spent += budget
         assert plan.sigma is not None
         bound = next(iter(self.curves.values())).bind(x, self.target)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import inspect
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -228,13 +232,27 @@ def resolved_device(name: str | None) -> str:
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """Of a function that a module shows, another in each process."""
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders of packages, whose versions a run's environment has."""
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Of all weights, and of what the module says of its parts: another training, or another
-    activation, is another configuration."""
+    """Of all weights and buffers, of what the module says of its parts, and of their numbers and
+    code: another training, temperature or activation is another configuration.
+
+    Not of what is none of these: a function that the code calls, or a list that it reads.
+    """
     digest = hashlib.sha256(ADDRESS.sub("", repr(module)).encode())
-    for name, value in sorted(module.state_dict().items()):
+    codes = {kind: _code(kind) for part in module.modules() for kind in type(part).mro()}
+    digest.update("".join(sorted(codes.values())).encode())
+    usual = vars(nn.Module()).keys()
+    for name, part in module.named_modules():
+        # Texts of installed packages are names and paths.
+        kept = (float, int, tuple, str) if codes[type(part)] else (float, int, tuple)
+        own = {k: v for k, v in vars(part).items() if k not in usual and isinstance(v, kept)}
+        digest.update(f"{name} {ADDRESS.sub('', repr(sorted(own.items())))}".encode())
+    state = {**dict(module.named_buffers()), **module.state_dict()}
+    for name, value in sorted(state.items()):
         if not isinstance(value, Tensor):  # a module's extra state, which may hold anything
             digest.update(f"{name} {type(value)}".encode())
             continue
@@ -242,6 +260,17 @@ def weights_digest(module: nn.Module) -> str:
         digest.update(f"{name} {data.dtype} {list(data.shape)}".encode())
         digest.update(data.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _code(kind: type) -> str:
+    """A user's class as its source says it, without comments; empty for one of an installed
+    package, and where there is no source."""
+    try:
+        if INSTALLED & {*Path(inspect.getfile(kind)).parts}:
+            return ""
+        return ast.dump(ast.parse(textwrap.dedent(inspect.getsource(kind))))
+    except (OSError, TypeError, SyntaxError):
+        return ""
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from moreaugrad.runs.maps.methods import INPUTS
 from moreaugrad.runs.plans.explain import ARRAYS, ExplainPlan
-from moreaugrad.runs.plans.maps import COMMON
+from moreaugrad.runs.plans.maps import COMMON, INPUTS
 from moreaugrad.runs.plans.option import with_options
 from moreaugrad.runs.plans.texts import TextPlan
 from moreaugrad.runs.plans.toml import plan_toml

@@ -22,8 +22,7 @@ from torch.random import get_rng_state, set_rng_state
 
 from moreaugrad.score.bound_score import BoundScore
 from moreaugrad.score.checks import ModelError
-from moreaugrad.score.forward import activations, autocasts, out_of_memory
-from moreaugrad.score.precision import reduced_precision
+from moreaugrad.score.forward import activations, out_of_memory
 
 
 def _generators(device: torch.device) -> list[Any]:
@@ -280,9 +279,7 @@ def _rounding(bound: BoundScore, probe: _Probe, place: int, once: Tensor) -> flo
 
 def too_far(bound: BoundScore) -> float:
     """`FAR`, or `FAR_REDUCED` if the model is known to compute in less than single precision."""
-    device, model = bound.origin.device, bound.model
-    reduced = autocasts(device) or reduced_precision(model, bound.layout.dtypes)
-    return FAR_REDUCED if reduced else FAR
+    return FAR_REDUCED if bound.reduced else FAR
 
 
 def _check_draws(bound: BoundScore) -> None:

@@ -14,12 +14,12 @@ from torch.autograd.graph import GradientEdge
 
 from moreaugrad.score import checks, compiled
 from moreaugrad.score.balanced import balanced
-from moreaugrad.score.forward import Chunks, call, explained, outside_autocast
+from moreaugrad.score.forward import Chunks, autocast_type, call, explained, outside_autocast
 from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
 from moreaugrad.score.noise import Cell, Noise
 from moreaugrad.score.outputs import tensor_output
-from moreaugrad.score.precision import pulled_back
+from moreaugrad.score.precision import pulled_back, resolution
 from moreaugrad.score.target_functions import numbers_of
 from moreaugrad.score.targets import Readout, Target, TargetLike
 
@@ -82,6 +82,17 @@ class BoundScore:
     def rows(self) -> Tensor:
         """The numbers of all samples, `[B]`."""
         return torch.arange(len(self), device=self.origin.device)
+
+    @property
+    def resolution(self) -> float:
+        """The rounding of the coarsest type of inputs, weights and autocast."""
+        types = (*self.layout.dtypes, *autocast_type(self.origin.device))
+        return resolution(self.model, types)
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the network computes in less than single precision, as far as its types show."""
+        return self.resolution > torch.finfo(torch.float32).eps
 
     @property
     def counts(self) -> Tensor:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.backends import cudnn, mha
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from moreaugrad.score.checks import ForwardError, ModelError, TargetError, detached
 from moreaugrad.score.inputs import Layout
@@ -185,9 +186,12 @@ def inside_autocast() -> AbstractContextManager[Any]:
     return nullcontext() if known is None else torch.autocast(known[0], dtype=known[1])
 
 
-def autocasts(device: torch.device) -> bool:
-    """Whether outputs are computed under autocast."""
-    return _AUTOCAST.get() is not None or torch.is_autocast_enabled(device.type)
+def autocast_type(device: torch.device) -> list[torch.dtype]:
+    """The type of the autocast that outputs are computed under; empty without one."""
+    if (known := _AUTOCAST.get()) is not None:
+        return [known[1]]
+    kind = device.type
+    return [torch.get_autocast_dtype(kind)] if torch.is_autocast_enabled(kind) else []
 
 
 def _on_gpu(tensors: list[Tensor]) -> bool:
@@ -242,6 +246,10 @@ def _without_cudnn(restored: ExitStack) -> None:
     cudnn.enabled = False
 
 
+def _plain_attention(restored: ExitStack) -> None:
+    restored.enter_context(sdpa_kernel(SDPBackend.MATH))
+
+
 one_function = _Switches(_one_function)
 """While open, passes with and without gradients compute the same function.
 
@@ -251,6 +259,8 @@ positions; compiled models ignore hooks. Both are switched off.
 without_cudnn = _Switches(_without_cudnn)
 """While open, nothing is computed by cuDNN, whose recurrent layers have no backward pass in
 evaluation mode."""
+plain_attention = _Switches(_plain_attention)
+"""While open, attention is computed in its plain form, which has second derivatives."""
 
 
 @contextmanager

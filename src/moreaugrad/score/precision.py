@@ -11,7 +11,7 @@ whose first and second derivatives are products of p's and of sigmoid(t) = 1 - p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -91,8 +91,13 @@ def pulled_back(
     )
 
 
-def reduced_precision(model: object, dtypes: tuple[torch.dtype, ...]) -> bool:
-    """Whether the network has inputs or weights of less than single precision."""
+def resolution(model: object, dtypes: Iterable[torch.dtype]) -> float:
+    """The rounding of the coarsest type among these and the model's weights; 0 without any."""
     weights = model.parameters() if isinstance(model, nn.Module) else ()
     kinds = {*dtypes, *(weight.dtype for weight in weights)}
-    return any(kind.is_floating_point and kind.itemsize < 4 for kind in kinds)
+    return max((torch.finfo(kind).eps for kind in kinds if kind.is_floating_point), default=0.0)
+
+
+def reduced_precision(model: object, dtypes: Iterable[torch.dtype]) -> bool:
+    """Whether the network has inputs or weights of less than single precision."""
+    return resolution(model, dtypes) > torch.finfo(torch.float32).eps

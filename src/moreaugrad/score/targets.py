@@ -128,9 +128,21 @@ class Readout(metaclass=Documented):
                     f"target: expected the column to explain of a regression with {count} "
                     "outputs, got None: give target="
                 )
+            self._check_rival(prediction)
             return Target(prediction), prediction
         _check_range("target", given.classes, count)
+        self._check_rival(given.classes)
         return given, prediction
+
+    def _check_rival(self, classes: Tensor) -> None:
+        """Errors: ValueError for samples whose class would be compared with itself."""
+        same = [] if self.rival is None else (classes == self.rival).nonzero()[:, 0].tolist()
+        if same:
+            raise ValueError(
+                f"score: expected another class than the explained one, got {self.kind} for "
+                f"samples of class {self.rival} (numbers {', '.join(map(str, same[:5]))}"
+                f"{', ...' if len(same) > 5 else ''}): give another target, or leave them out"
+            )
 
     def read(self, outputs: Tensor, target: Target) -> Tensor:
         """The score `[B]`, in single precision at least."""

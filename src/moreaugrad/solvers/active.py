@@ -37,7 +37,7 @@ class Active(Batched):
     """Of an automatic eta."""
 
     def going(self, finite: Tensor) -> Tensor:
-        """Which samples go on after a step whose gradient is `finite` `[B]`; why not is noted."""
+        """Which samples go on, by whether what was computed is `finite` `[B]`; why not is noted."""
         fault = torch.where(finite, 0, _NON_FINITE)
         fault = torch.where(self.u.norm(dim=1) > self.reach, _UNBOUNDED, fault)
         self.broken = torch.where(self.broken == 0, fault, self.broken)

@@ -170,8 +170,13 @@ class Shrinkage:
         where: Tensor | None = None,
     ) -> Shrinkage:
         """halves, centres: the mean and the centre of each half of the noise samples, `[2, B, n]`.
-        variance: V of each band, `[B, bands]`. where: which samples are shrunk, `[B]`; None: all.
+        variance: V of each band, `[B, bands]`. where: which samples are shrunk, `[B]`; None: all
+        whose centres are finite.
         """
+        # 0 times inf where a slope that is 0 almost everywhere meets one that is not finite.
+        usable = torch.isfinite(centres).all(2).all(0)
+        where = usable if where is None else where & usable
+        centres = torch.where(usable[:, None], centres, 0.0)
         m, s = bands.coefficients(halves), bands.coefficients(centres)
         tiny = torch.finfo(m.dtype).tiny
         # Where the centre itself is mostly noise, its halves hardly agree.
@@ -187,8 +192,7 @@ class Shrinkage:
         apart = variance + far - 2 * both
         count = bands.counts.to(m).clamp_min(1)
         plain = (count < LEAST_BAND) | (apart <= 0)
-        plain = plain if where is None else plain | ~where[:, None]
-        weight = torch.where(plain, 1.0, (far - both) / apart).clamp(0, 1)
+        weight = torch.where(plain | ~where[:, None], 1.0, (far - both) / apart).clamp(0, 1)
         # What this many coefficients cannot tell from zero.
         far = torch.maximum(far, variance * (2 / count).sqrt())
         varied = weight.square() * variance

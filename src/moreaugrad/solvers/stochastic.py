@@ -150,6 +150,7 @@ class StochasticFixedPoint:
                 shrunk = _shrinkage(state.problem.score, tails, centres)
                 spent += extra
             found, mean = self._mean(state, tails, shrunk)
+            state.going(torch.isfinite(found.values).all(1))
             # Equal terms have no error, but their mean has rounding.
             found = found._replace(error=torch.where(guard.unvaried, 0.0, found.error))
             settled = guard.settled(step + 1) | ends

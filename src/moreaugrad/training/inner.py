@@ -46,11 +46,11 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
         else:
             values = -_expected(y, log_softmax(output)).sum(1)
     elif _single(output):
-        check_labels(y, 2)
+        check_labels(y, output)
         evidence = output.reshape(-1)
         values = -log_sigmoid(torch.where(y.reshape(-1) == 1, evidence, -evidence))
     else:
-        check_labels(y, output.shape[1])
+        check_labels(y, output)
         values = -log_probability(output, y.long())
     return values.flatten(1).mean(1) if values.ndim > 1 else values
 
@@ -68,11 +68,10 @@ def hinge(output: Tensor, y: Tensor) -> Tensor:
     For outputs `[B, K, ...]` the mean over each sample. A single output, `[B]` or `[B, 1]`:
     max(0, 1 - t output) with t = 1 for class 1 and -1 for 0.
     """
+    check_labels(y, output)
     if _single(output):
-        check_labels(y, 2)
         evidence = output.reshape(-1)
         return (1 - torch.where(y.reshape(-1) == 1, evidence, -evidence)).clamp_min(0)
-    check_labels(y, output.shape[1])
     place = y.long()[:, None]
     own = output.gather(1, place)[:, 0]
     others = output.scatter(1, place, -torch.inf).amax(1)
@@ -83,10 +82,19 @@ LOSSES: dict[str, PerSampleLoss] = {"cross-entropy": cross_entropy, "hinge": hin
 """The losses by name."""
 
 
-def check_labels(y: Tensor, classes: int) -> None:
-    """Errors: ValueError for labels that are not integers from 0 to classes - 1."""
+def check_labels(y: Tensor, output: Tensor) -> None:
+    """Errors: ValueError for labels that are not integers from 0 to the number of the model's
+    classes - 1, one for each row and place of its output."""
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"labels: expected integers, got {y.dtype}")
+    single = _single(output)
+    classes = 2 if single else output.shape[1]
+    shape = output.shape[:1] if single else output.shape[:1] + output.shape[2:]
+    if y.shape != shape and not (single and y.shape == (*shape, 1)):
+        raise ValueError(
+            f"labels: expected shape {tuple(shape)} for a model output of shape "
+            f"{tuple(output.shape)}, got {tuple(y.shape)}"
+        )
     outside = (y < 0) | (y >= classes)
     if bool(outside.any()):
         found = sorted(set(y[outside].tolist()))

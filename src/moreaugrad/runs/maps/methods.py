@@ -20,7 +20,7 @@ from moreaugrad.reports.folder import swept_label
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
 from moreaugrad.runs.plans.explain import SweepPlan
-from moreaugrad.runs.plans.maps import COMMON, method_name, takes
+from moreaugrad.runs.plans.maps import COMMON, INPUTS, method_name, takes
 from moreaugrad.runs.plans.text import Settings
 from moreaugrad.settings import nearest
 
@@ -30,7 +30,7 @@ AROUND = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
 """For eta: times the one that makes nine tenths of the first input's map zero."""
 VANISHING = 1e-8
 """rho of the limit rho -> 0: the displacement rho |grad f| is then lost in the input's rounding."""
-INPUTS, DRAWN_FROM = "inputs", 64
+DRAWN_FROM = 64
 """As `baselines`: they are drawn from the run's own inputs, the first ones up to this number."""
 
 

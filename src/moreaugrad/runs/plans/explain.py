@@ -257,7 +257,7 @@ class EvaluatePlan(StoredMapsPlan):
 
     GROUP: ClassVar[str] = "Evaluation"
     PARTS: ClassVar[tuple[str, ...]] = ("methods", "metrics", "attacks")
-    SEEDED: ClassVar[tuple[str, ...]] = ("methods", "attacks")
+    DERIVED: ClassVar[tuple[str, ...]] = ("methods", "attacks")
 
     metrics: Mapping[str, Settings] = option(
         EVALUATED,

@@ -142,6 +142,10 @@ COMMON = {
     ),
 }  # fmt: skip
 """Settings of many methods, which have options of their own; see `MapsPlan.settings`."""
+INPUTS = "inputs"
+"""Baselines that are the run's own images."""
+FOLLOWING = {"seed": "seed", "model": "std", "data": "baselines"}
+"""By the field of a run, the setting of its methods that follows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +172,8 @@ class MapsPlan(Plan):
     }  # fmt: skip
     PARTS: ClassVar[tuple[str, ...]] = ("methods", "metrics")
     """The fields whose settings `--set LABEL.NAME` changes."""
-    SEEDED: ClassVar[tuple[str, ...]] = ("methods",)
-    """The fields whose settings take over the run's seed."""
+    DERIVED: ClassVar[tuple[str, ...]] = ("methods",)
+    """The fields of whose settings some follow from the run's other fields."""
 
     data: DataPlan = part(DataPlan)
     target: int | str | None = option(
@@ -198,16 +202,24 @@ class MapsPlan(Plan):
             object.__setattr__(self, name, with_labels(name[:-1], getattr(self, name)))
 
     def following(self, before: Self, changed: Collection[str]) -> Self:
-        """Parts that are not given anew have no longer the seed of the run before."""
+        """Parts that are not given anew have no longer what followed from the run before: its seed,
+        what its network's pixels are divided by, and its images as baselines, or that one image is
+        no data."""
         plan = super().following(before, changed)
-        if "seed" not in changed:
-            return plan
+        std = before.model.preprocess.std
+        usual: dict[str, list[Any]] = {
+            "seed": [before.seed], "model": [std and list(std)],
+            "data": [INPUTS, 0.0] if len(before.data.files) == 1 else [INPUTS],
+        }  # fmt: skip
+        old = [(key, v) for part, key in FOLLOWING.items() if part in changed for v in usual[part]]
+
+        def kept(own: Settings) -> Settings:
+            plain = {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}
+            return {k: v for k, v in own.items() if (k, plain[k]) not in old}
+
         parts: dict[str, Any] = {
-            name: {
-                label: {k: v for k, v in own.items() if (k, v) != ("seed", before.seed)}
-                for label, own in getattr(plan, name).items()
-            }
-            for name in self.SEEDED if name not in changed
+            name: {label: kept(own) for label, own in getattr(plan, name).items()}
+            for name in self.DERIVED if name not in changed
         }  # fmt: skip
         return replace(plan, **parts)
 

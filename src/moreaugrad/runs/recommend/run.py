@@ -21,12 +21,11 @@ from moreaugrad.runs.cost import Estimate
 from moreaugrad.runs.directory import RunDirectory, json_text, line
 from moreaugrad.runs.engine import Failure, Files, Observer, Outcome, Run, execute
 from moreaugrad.runs.inputs import Inputs
-from moreaugrad.runs.maps.methods import INPUTS
 from moreaugrad.runs.maps.run import MapsRun
 from moreaugrad.runs.network import Network, computing
 from moreaugrad.runs.plans.common import ComputePlan, ModelPlan
 from moreaugrad.runs.plans.explain import EvaluatePlan
-from moreaugrad.runs.plans.maps import OF_LABEL, takes
+from moreaugrad.runs.plans.maps import INPUTS, OF_LABEL, takes
 from moreaugrad.runs.plans.option import given_options
 from moreaugrad.runs.plans.recommend import RecommendPlan
 from moreaugrad.runs.processes import Processes
