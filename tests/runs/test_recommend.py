@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -452,7 +453,11 @@ def test_stability_is_the_overlap_with_other_networks(photos, weights, tmp_path)
         assert one["values"]["stability"]["mean"] == pytest.approx(np.mean(values))
         assert np.mean(values) < 0.9
     assert "stable" in [one["purpose"] for one in found["purposes"]]
-    assert run(words(photos, same, "--images", "3", "--checkpoint", str(weights[0]))) == 0
+    # The same file with other weights in it.
+    changing = tmp_path / "changing.safetensors"
+    for given in weights[::-1]:
+        shutil.copy(given, changing)
+        assert run(words(photos, same, "--images", "3", "--checkpoint", str(changing))) == 0
     found = json.loads((same / "recommendation.json").read_text("utf-8"))
     assert all(one["values"]["stability"]["mean"] == 1 for one in found["candidates"])
 

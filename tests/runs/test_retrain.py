@@ -35,6 +35,7 @@ from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.retrain import diffroar
 from moreaugrad.runs.retrain.diffroar import DiffRoarRun, Ranks, masked_examples
 from moreaugrad.runs.retrain.pairs import LabelsRun, StabilityRun, drawn, exchange, shuffled
+from moreaugrad.runs.retrain.run import settled_training
 from moreaugrad.runs.train import prepare as preparing
 from moreaugrad.runs.train.run import Trainer
 from toys import normal
@@ -399,3 +400,41 @@ def test_diffroar_needs_a_finished_training(
     assert "holds no best.safetensors" in " ".join(capsys.readouterr().err.split())
     assert run(["retrain", "labels", "--training", str(config), "--out", str(tmp_path / "x")]) == 2
     assert "data.test: expected a part" in " ".join(capsys.readouterr().err.split())
+
+
+def test_labels_and_the_start_are_part_of_a_study(tmp_path: Path, trained: Path) -> None:
+    folder, names = tmp_path / "data", ("train/a.png", "train/b.png", "test/c.png")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (SIDE, SIDE)).save(folder / name)
+    own = shutil.copytree(trained, tmp_path / "own")
+    found = []
+    for labels, touched in (((0, 1, 1), False), ((1, 0, 1), False), ((1, 0, 1), True)):
+        rows = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+        (folder / "labels.csv").write_text("\n".join(["file,class_index", *rows]))
+        training = TrainPlan(
+            data=TrainDataPlan(source=str(folder), layout="listed", test="test"),
+            model=StartPlan(name=f"trained:{own}", from_scratch=touched),
+        )
+        settled = settled_training(LabelsPlan(), training)
+        found.append((settled.data.digest, settled.model.digest))
+    assert found[0][0] != found[1][0] == found[2][0]
+    assert found[0][1] == found[1][1] != ""
+    assert found[2][1] == ""
+
+
+def test_a_method_that_does_not_suit_the_network_is_refused_before_training(
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def begun(*_: object) -> None:
+        pytest.fail("a training has begun")
+
+    monkeypatch.setattr("moreaugrad.runs.train.run.TrainRun.work", begun)
+    command = ["retrain", "stability", "--training", str(trained / "config.toml"), "--trust",
+               "--seeds", "0,1", "--exchanged", "0", "--images", "2", "--methods", "grad-cam",
+               "--out", str(tmp_path / "out")]  # fmt: skip
+    assert run(command) == 2
+    assert "grad-cam" in capsys.readouterr().err

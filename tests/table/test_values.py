@@ -1,5 +1,9 @@
 """Values of tables against formulas: of linear models, cubes, and explainers used by hand."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from copy import deepcopy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -352,3 +356,44 @@ def test_no_rows_and_rows_that_failed_are_shown() -> None:
     found = mg.table.explain(model, np.ones((2, 2)), "simple-gradient", target=1)
     assert "no rows" in repr(found[0:0])
     assert "no rows" in found[0:0]._repr_html_()
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(8), nn.Dropout(0.5)])
+def test_a_model_in_training_mode_is_refused_as_it_is(
+    layer: nn.Module, untouched_generators: Callable[[], AbstractContextManager[None]]
+) -> None:
+    net = nn.Sequential(nn.Linear(3, 8), layer, nn.SiLU(), nn.Linear(8, 1)).train()
+    before = deepcopy(net.state_dict())
+    rows, background = torch.randn(6, 3), torch.randn(50, 3) + 3
+    with untouched_generators(), pytest.raises(ValueError, match="eval"):
+        mg.table.explain(net, rows, "simple-gradient", task="regression", background=background)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_standardised_columns_need_no_larger_passes() -> None:
+    sizes: set[int] = set()
+
+    class Noting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            sizes.add(len(x))
+            found: torch.Tensor = self.last(x)
+            return found
+
+    rows, background = torch.randn(100, 3), torch.randn(50, 3) + 3
+    mg.table.explain(
+        Noting().eval(), rows, "simple-gradient", background=background, batch_size=16
+    )  # fmt: skip
+    assert max(sizes) <= 16
+
+
+def test_a_model_of_other_columns_is_one_clear_error() -> None:
+    rows, background = torch.randn(6, 3), torch.randn(50, 3)
+    with pytest.raises(ValueError, match="model"):
+        mg.table.explain(
+            nn.Linear(5, 1).eval(), rows, "simple-gradient", task="regression",
+            background=background,
+        )  # fmt: skip

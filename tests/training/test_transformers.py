@@ -275,6 +275,18 @@ def test_the_figures_of_a_watch_are_logged(tmp_path: Path, sparse: bool) -> None
     assert same(model, other)
 
 
+def test_an_epoch_that_a_number_of_steps_ends_counts(tmp_path: Path) -> None:
+    """An epoch has two steps here."""
+    epochs: list[int] = []
+
+    def watch(_: nn.Module, epoch: int) -> dict[str, float]:
+        epochs.append(epoch)
+        return {}
+
+    trained(reader(transformers), tmp_path, given={"watch": watch}, max_steps=3)
+    assert epochs == [1, 2]
+
+
 def test_without_transformers_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,6 +3,7 @@ callback that watches a training."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,7 +36,9 @@ class WatchCallback(_BASE):  # type: ignore[misc]
         self.trainer, self.watch = trainer, watch
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        self.trainer.log(dict(self.watch(given["model"], round(state.epoch))))
+        # A last epoch that `max_steps` ends counts too; its fraction has rounding.
+        epoch = math.ceil(state.epoch - 1e-6)
+        self.trainer.log(dict(self.watch(given["model"], epoch)))
 
 
 class SparseGradientsMixin:

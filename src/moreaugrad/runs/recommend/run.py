@@ -138,7 +138,8 @@ class RecommendRun(Run[RecommendPlan]):
 
     def _execute(self, name: str, run: MapsRun, directory: RunDirectory) -> None:
         self._runs[name] = run
-        outcome: Outcome = execute(run, directory.path / name)
+        # Its folder belongs to this run, whose weights or sizes may have changed.
+        outcome: Outcome = execute(run, directory.path / name, overwrite=True)
         self._failures += outcome.failures
         if outcome.interrupted:
             raise KeyboardInterrupt

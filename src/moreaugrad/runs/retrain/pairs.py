@@ -99,8 +99,12 @@ class PairRun(RetrainRun[R]):
         """In the order of the table."""
 
     def begin(self, directory: RunDirectory) -> None:
-        """Unsuitable settings are refused before anything is trained."""
-        explainers(self.plan, self.start(self.plan.seeds[0]))
+        """Unsuitable settings and methods are refused before anything is trained."""
+        prepared = self.start(self.plan.seeds[0])
+        methods = explainers(self.plan, prepared)
+        (one,) = prepared.pieces(prepared.evaluated(tested(prepared).subset([0])))
+        for explainer in methods.values():
+            explainer.explain(one.x, one.y, ids=one.ids)
 
     def measured(self, prepared: PreparedTrain) -> tuple[Record, Mapping[str, bytes]]:
         """Its maps of the images that are compared."""

@@ -10,13 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from moreaugrad.data.dataset import files_digest
 from moreaugrad.data.examples import Examples, open_examples
 from moreaugrad.data.source import CELLS
 from moreaugrad.explainers.base import Explainer
 from moreaugrad.files.atomic import LOCK, remove_empty
 from moreaugrad.files.units import SUFFIX, Record
-from moreaugrad.models.loading import FINISHED
+from moreaugrad.models.loading import FINISHED, Trained, trained_folder
 from moreaugrad.reports.folder import CONFIG, ENVIRONMENT, PAGE, PAGE_UNIT
 from moreaugrad.reports.studies import STUDY_FILES
 from moreaugrad.runs.cost import Estimate
@@ -27,10 +26,15 @@ from moreaugrad.runs.network import resolved_device
 from moreaugrad.runs.plans.common import ComputePlan
 from moreaugrad.runs.plans.retrain import RetrainPlan
 from moreaugrad.runs.plans.toml import read_plan
-from moreaugrad.runs.plans.train import TrainDataPlan, TrainPlan
+from moreaugrad.runs.plans.train import StartPlan, TrainDataPlan, TrainPlan
 from moreaugrad.runs.processes import Processes
 from moreaugrad.runs.train.measure import validate
-from moreaugrad.runs.train.prepare import PreparedTrain, make_optimiser, prepare_train
+from moreaugrad.runs.train.prepare import (
+    PreparedTrain,
+    examples_digest,
+    make_optimiser,
+    prepare_train,
+)
 from moreaugrad.runs.train.run import TrainRun
 from moreaugrad.training.checkpoint import WEIGHTS, Checkpoint
 
@@ -172,22 +176,26 @@ def settled_training(plan: RetrainPlan, training: TrainPlan) -> TrainPlan:
         training, epochs=plan.epochs or training.epochs, threads=training.threads or 1, measured=1,
         device=resolved_device(plan.device or training.device), loading=plan.loading,
         data=replace(data, digest=_images(data)),
-        model=replace(model, digest=_content(model.weights), outputs=_content(model.labels)),
+        model=replace(model, digest=_start(model), outputs=_content(model.labels)),
     )  # fmt: skip
 
 
 def _images(data: TrainDataPlan) -> str:
-    """A digest of all images."""
+    """A digest of all images and their classes."""
     assert data.source is not None
     if data.source == CELLS:
         return CELLS
-    opened = [
+    return examples_digest([
         open_examples(data.source, layout=data.layout, split=part)
         for part in (data.split, data.test) if part is not None
-    ]  # fmt: skip
-    return files_digest(
-        (part.describe(index), part.digest(index)) for part in opened for index in range(len(part))
-    )
+    ])  # fmt: skip
+
+
+def _start(model: StartPlan) -> str:
+    """A digest of the weights that training starts from, where they are in a file."""
+    folder = trained_folder(model.name)
+    own = None if folder is None or model.from_scratch else Trained.read(Path(folder)).weights
+    return _content(model.weights or own)
 
 
 def _content(file: str | None) -> str:

@@ -177,7 +177,7 @@ def prepare_train(plan: TrainPlan, processes: Processes, watch: Observer) -> Pre
     plan = replace(
         plan, shards=shards, device=device, threads=threads, channels_last=channels_last,
         augment=AugmentPlan(**asdict(augment)), model=network.resolved(plan.model),
-        data=replace(plan.data, digest=_digest([examples, *([test] if test else [])])),
+        data=replace(plan.data, digest=examples_digest([examples, *([test] if test else [])])),
     )  # fmt: skip
     prepared = PreparedTrain(
         plan=plan, network=network, builder=Trained.builder(plan.model.name),
@@ -285,7 +285,7 @@ def _headed(
     return named, [f"{note} of the data"]
 
 
-def _digest(parts: Sequence[Examples]) -> str:
+def examples_digest(parts: Sequence[Examples]) -> str:
     """Of names, classes and contents of all images."""
     return files_digest(
         (part.describe(index), f"{label} {part.digest(index)}")
