@@ -34,7 +34,7 @@ from moreaugrad.solvers.solution import Solution
 
 EPSILON = 1e-10
 """A smaller change counts as no change, as in Captum."""
-ROUNDINGS = 4
+RESOLVED = 4
 """So does one of fewer roundings of its two values, in less than single precision."""
 
 
@@ -121,7 +121,7 @@ def _ratio(contribution: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
     change, least = _change(values), torch.full_like(values, EPSILON, dtype=contribution.dtype)
     if values.dtype.itemsize < 4:
         largest = _twice(torch.maximum(*raised(values).abs().chunk(2)))
-        least = least + ROUNDINGS * torch.finfo(values.dtype).eps * largest
+        least = least + RESOLVED * torch.finfo(values.dtype).eps * largest
     still = change.abs() < least
     ratio = contribution / torch.where(still, 1.0, change)
     return torch.where(still, raised(gradient), ratio).to(values.dtype)

@@ -156,6 +156,7 @@ def redraw(module: nn.Module, seed: int, number: int, apart: Collection[nn.Modul
 
 
 NORMS = nn.modules.batchnorm._NormBase
+"""Of what may have running statistics."""
 NORMALISATION = (NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 

@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge
 
 from moreaugrad.score import checks, compiled
 from moreaugrad.score.balanced import balanced
-from moreaugrad.score.forward import Chunks, autocast_type, call, explained, outside_autocast
+from moreaugrad.score.forward import Chunks, autocast_types, call, explained, outside_autocast
 from moreaugrad.score.hooks import replaced
 from moreaugrad.score.inputs import Layout, take
 from moreaugrad.score.noise import Cell, Noise
@@ -86,7 +86,7 @@ class BoundScore:
     @property
     def resolution(self) -> float:
         """The rounding of the coarsest type of inputs, weights and autocast."""
-        types = (*self.layout.dtypes, *autocast_type(self.origin.device))
+        types = (*self.layout.dtypes, *autocast_types(self.origin.device))
         return resolution(self.model, types)
 
     @property

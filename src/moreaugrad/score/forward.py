@@ -186,7 +186,7 @@ def inside_autocast() -> AbstractContextManager[Any]:
     return nullcontext() if known is None else torch.autocast(known[0], dtype=known[1])
 
 
-def autocast_type(device: torch.device) -> list[torch.dtype]:
+def autocast_types(device: torch.device) -> list[torch.dtype]:
     """The type of the autocast that outputs are computed under; empty without one."""
     if (known := _AUTOCAST.get()) is not None:
         return [known[1]]

@@ -50,8 +50,8 @@ class _State:
     curvature: Tensor
     lowest: Tensor
     reach: Tensor
-    rounding: Tensor
-    """Of the score, over its size, beyond that of its values here."""
+    eps: Tensor
+    """Rounding of the score, over its size."""
     escaped: Tensor
     best: Tensor
     best_u: Tensor
@@ -171,7 +171,7 @@ class Descent(ABC):
             curvature=u.new_zeros(len(u), 5, 2),
             lowest=nothing,
             reach=FARTHEST * (problem.rho * grad.norm(dim=1) + problem.extent) + u.norm(dim=1),
-            rounding=nothing + max(0.0, problem.score.resolution - torch.finfo(u.dtype).eps),
+            eps=nothing + max(problem.score.resolution, torch.finfo(u.dtype).eps),
             escaped=count.bool(),
             best=nothing,
             best_u=u,
@@ -256,9 +256,10 @@ class Descent(ABC):
         beyond = trial.norm(dim=1) > state.reach
         state.escaped = beyond & (accepted | ~torch.isfinite(trial_value))
         state.waited = state.waited + 1
-        state.waited[total < state.best - _rounding(state.best, state.rounding)] = 0
+        state.waited[total < state.best - _rounding(state.best, state.eps)] = 0
         # Among points that a coarse score does not tell apart, the last one counts.
-        lower = total < state.best + 16 * state.rounding * (1 + state.best.abs())
+        coarser = state.eps - torch.finfo(total.dtype).eps
+        lower = total < state.best + _rounding(state.best, coarser)
         state.best_u = torch.where(lower[:, None], state.u, state.best_u)
         state.best = torch.minimum(total, state.best)
         state.steps = state.steps + 1
@@ -272,7 +273,7 @@ class Descent(ABC):
         If rounding may hide that, the gradients decide: the curvature along the step must not
         exceed 1 / step (Hager and Zhang, 2005).
         """
-        slack = _rounding(model, state.rounding)
+        slack = _rounding(model, state.eps)
         clear = trial_value <= model - slack
         flat = (trial_value <= model + 64 * slack) & (along * state.step <= 1)
         return torch.isfinite(trial_value) & (clear | flat)
@@ -321,7 +322,7 @@ class _Spectral(Descent):
         cycling = state.waited > PATIENCE // 2
         worst = torch.where(cycling, state.history[:, -1], state.history.amax(1))
         enough = worst - 1e-2 * (trial - state.u).square().sum(1) / (2 * state.step)
-        return torch.isfinite(total) & (total <= enough + _rounding(worst, state.rounding))
+        return torch.isfinite(total) & (total <= enough + _rounding(worst, state.eps))
 
 
 def _where(
@@ -332,9 +333,9 @@ def _where(
     return torch.tensor(holding, device=device)
 
 
-def _rounding(value: Tensor, more: Tensor) -> Tensor:
-    """Differences of values up to this size are rounding. more: see `_State.rounding`."""
-    return 16 * (torch.finfo(value.dtype).eps + more) * (1 + value.abs())
+def _rounding(value: Tensor, eps: Tensor) -> Tensor:
+    """Differences of values up to this size are rounding."""
+    return 16 * eps * (1 + value.abs())
 
 
 SOLVERS: Mapping[str, type[Descent]] = {

@@ -150,7 +150,7 @@ class StochasticFixedPoint:
                 shrunk = _shrinkage(state.problem.score, tails, centres)
                 spent += extra
             found, mean = self._mean(state, tails, shrunk)
-            state.going(torch.isfinite(found.values).all(1))
+            state.going(torch.isfinite(found.values).all(1))  # means may overflow, terms not
             # Equal terms have no error, but their mean has rounding.
             found = found._replace(error=torch.where(guard.unvaried, 0.0, found.error))
             settled = guard.settled(step + 1) | ends

@@ -45,13 +45,13 @@ def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
             values = values.reshape(-1)
         else:
             values = -_expected(y, log_softmax(output)).sum(1)
-    elif _single(output):
-        check_labels(y, output)
-        evidence = output.reshape(-1)
-        values = -log_sigmoid(torch.where(y.reshape(-1) == 1, evidence, -evidence))
     else:
         check_labels(y, output)
-        values = -log_probability(output, y.long())
+        if _single(output):
+            evidence = output.reshape(-1)
+            values = -log_sigmoid(torch.where(y.reshape(-1) == 1, evidence, -evidence))
+        else:
+            values = -log_probability(output, y.long())
     return values.flatten(1).mean(1) if values.ndim > 1 else values
 
 

@@ -31,7 +31,7 @@ AROUND = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0)
 VANISHING = 1e-8
 """rho of the limit rho -> 0: the displacement rho |grad f| is then lost in the input's rounding."""
 DRAWN_FROM = 64
-"""As `baselines`: they are drawn from the run's own inputs, the first ones up to this number."""
+"""Baselines are drawn from the run's first inputs, up to this number."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -144,8 +144,6 @@ COMMON = {
 """Settings of many methods, which have options of their own; see `MapsPlan.settings`."""
 INPUTS = "inputs"
 """Baselines that are the run's own images."""
-FOLLOWING = {"seed": "seed", "model": "std", "data": "baselines"}
-"""By the field of a run, the setting of its methods that follows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,12 +204,13 @@ class MapsPlan(Plan):
         what its network's pixels are divided by, and its images as baselines, or that one image is
         no data."""
         plan = super().following(before, changed)
-        std = before.model.preprocess.std
-        usual: dict[str, list[Any]] = {
-            "seed": [before.seed], "model": [std and list(std)],
-            "data": [INPUTS, 0.0] if len(before.data.files) == 1 else [INPUTS],
-        }  # fmt: skip
-        old = [(key, v) for part, key in FOLLOWING.items() if part in changed for v in usual[part]]
+        std, alone = before.model.preprocess.std, len(before.data.files) == 1
+        followed: dict[str, list[tuple[str, Any]]] = {
+            "seed": [("seed", before.seed)],
+            "model": [("std", std and list(std))],
+            "data": [("baselines", INPUTS), *([("baselines", 0.0)] if alone else [])],
+        }
+        old = [pair for name, pairs in followed.items() if name in changed for pair in pairs]
 
         def kept(own: Settings) -> Settings:
             plain = {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()}

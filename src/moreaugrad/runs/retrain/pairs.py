@@ -103,7 +103,7 @@ class PairRun(RetrainRun[R]):
         prepared = self.start(self.plan.seeds[0])
         methods = explainers(self.plan, prepared)
         (one,) = prepared.pieces(prepared.evaluated(tested(prepared).subset([0])))
-        for explainer in methods.values():
+        for explainer in methods.values():  # some look at the network only when they explain
             explainer.explain(one.x, one.y, ids=one.ids)
 
     def measured(self, prepared: PreparedTrain) -> tuple[Record, Mapping[str, bytes]]:
