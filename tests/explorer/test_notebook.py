@@ -57,6 +57,49 @@ def test_a_result_is_explored_where_it_was() -> None:
     assert wire.sent[0][0]["python"].startswith("result = mg.build")
 
 
+@pytest.mark.parametrize(
+    ("method", "settings", "known"),
+    [
+        ("sparse-moreaugrad", {"score": "against:1"}, {"against": 1}),
+        ("sparse-moreaugrad", {"tolerance": "fine"}, {"quality": "fine"}),
+        ("sparse-moreaugrad", {"eta": 0.1, "sparsity": 0.7}, {"eta": 0.1}),
+        ("moreaugrad", {"sigma": 0.2}, {"sigma": 0.2}),
+        ("smoothgrad", {}, {"sigma": 0.15}),
+        ("simple-gradient", {}, {}),
+    ],
+)
+def test_it_begins_with_the_settings_of_a_result(
+    method: str, settings: dict[str, Any], known: dict[str, Any], recwarn: Any
+) -> None:
+    result = mg.build(method, tiny_models.kinked().module, **settings).explain(X[:1], 3)
+    recwarn.clear()
+    state = result.explore()._explorer.state
+    assert known.items() <= state.items()
+    assert not [each for each in recwarn if "another map" in str(each.message)]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "begun"),
+    [
+        ("simple-gradient", {"score": "probability"}, "score='logit'"),
+        ("smoothgrad", {"samples": 8}, "samples="),
+        ("group-sparse-moreaugrad", {"group": 4, "tolerance": 0.5}, "tolerance=.*, group="),
+        ("sparse-moreaugrad", {"sigma_mode": "absolute"}, "sigma_mode='relative'"),
+    ],
+)
+def test_settings_that_it_lacks_are_said(method: str, settings: dict[str, Any], begun: str) -> None:
+    result = mg.build(method, tiny_models.kinked().module, **settings).explain(X[:1], 3)
+    with pytest.warns(UserWarning, match=f"another map.*{begun}"):
+        result.explore()
+
+
+def test_methods_that_it_lacks_are_refused() -> None:
+    model = tiny_models.kinked().module
+    result = mg.PublishedMoreauGrad(model, steps=2, average=1, draws=1).explain(X[:1])
+    with pytest.raises(ValueError, match="method"):
+        result.explore()
+
+
 def test_what_is_given_up_ends() -> None:
     widget = mg.SparseMoreauGrad(tiny_models.kinked().module, tolerance="fine").explain(X).explore()
     wire = Wire(widget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,11 +11,16 @@ from typing import Any
 import anywidget
 from torch import nn
 
+from moreaugrad.explainers import METHODS
 from moreaugrad.explainers.explanation import Explanation
+from moreaugrad.explainers.quality import is_level
 from moreaugrad.explorer import static
-from moreaugrad.explorer.core import Explorer
+from moreaugrad.explorer.core import LEFT_OUT, Explorer
+from moreaugrad.explorer.state import State
+from moreaugrad.registry import choose
 from moreaugrad.runs.inputs import Inputs
 from moreaugrad.runs.network import Network
+from moreaugrad.score.targets import Readout
 
 _CODE = "".join(
     line.removeprefix("export ") if "export default" not in line else line
@@ -53,15 +59,47 @@ class ExplorerWidget(anywidget.AnyWidget):
 
 
 def explore(found: Explanation, model: nn.Module) -> ExplorerWidget:
-    """The explorer of an explanation's inputs, where it begins with its method and settings."""
-    given = {name: found.settings.get(name) for name in ("rho", "sigma", "sparsity", "eta", "seed")}
-    state: dict[str, Any] = {k: v for k, v in given.items() if isinstance(v, int | float)}
+    """The explorer of an explanation's inputs, where it begins with its method and settings.
+
+    Warns where the explorer lacks one of them. Errors: ValueError for a method that it lacks.
+    """
     if found.function is not None:
         raise ValueError(
             f"target: expected the explanation of a class, which the explorer shows, got that of "
             f"{found.label(int(found.target[0]))}"
         )
-    state |= {"method": found.method, "target": int(found.target[0])}
+    choose("method", found.method, [name for name in METHODS if name not in LEFT_OUT])
+    state = _state(found)
+    begun = {**METHODS[found.method].defaults(), **State(image="", **state).settings}
+    unused = "sparsity" if "eta" in state else ""
+    lacking = [
+        f"{name}={begun[name]!r}"
+        for name, value in found.settings.items()
+        if name in begun and name != unused and not _equal(value, begun[name])
+    ]
+    if lacking:
+        warnings.warn(
+            f"the explorer does not have all settings of this result, and begins with another map: "
+            f"that with {', '.join(lacking)}",
+            stacklevel=3,
+        )
     names = found.labels
     labels = [names.get(index, f"class {index}") for index in range(max(names, default=-1) + 1)]
     return ExplorerWidget(model, found.inputs, labels, **state)
+
+
+def _state(found: Explanation) -> dict[str, Any]:
+    """What the explorer has of a result's settings, as its `State` has them."""
+    given = {name: found.settings.get(name) for name in ("rho", "sigma", "sparsity", "eta", "seed")}
+    state = {name: value for name, value in given.items() if isinstance(value, int | float)}
+    level = found.settings.get("tolerance")
+    rival = Readout(kind=found.settings.get("score", "logit")).rival
+    state |= {"quality": level} if is_level(level) else {}
+    state |= {} if rival is None else {"against": rival}
+    return {**state, "method": found.method, "target": int(found.target[0])}
+
+
+def _equal(one: object, other: object) -> bool:
+    """Whether two settings are equal; those that hold tensors are where they are one object."""
+    plain = isinstance(one, str | int | float) or one is None
+    return one is other or (plain and one == other)
