@@ -58,6 +58,9 @@ def test_features_are_named_bars():
     assert [bar.get_width() for bar in axes.patches] == values.tolist()
     with pytest.raises(ValueError, match="expected 3 names, one per entry; got 1"):
         figure(values, names=["age"])
+    priced = figure(values, names=["$x_{$", "a $b$", "c"])
+    assert all(not name.get_parse_math() for name in priced.axes[0].get_yticklabels())
+    priced.canvas.draw()
     heights = [bar.get_height() for bar in figure(RNG.normal(size=100)).axes[0].patches]
     assert len(heights) == 100
 

@@ -317,6 +317,8 @@ def test_targets_by_label():
     series = mg.table.explain(curved(), FRAME, "simple-gradient", target=pd.Series(words),
                               labels=labels)  # fmt: skip
     assert torch.equal(series.values, found.values)
+    pair = mg.table.explain(curved(), FRAME, "simple-gradient", target=tuple(words), labels=labels)
+    assert torch.equal(pair.values, found.values)
     one = mg.table.explain(curved(), FRAME, "simple-gradient", target="maybe", labels=labels)
     assert one.target.tolist() == [2] * 9
     free = mg.table.explain(curved(), FRAME, "simple-gradient")

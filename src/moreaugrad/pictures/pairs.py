@@ -38,7 +38,7 @@ def plot_pairs(
     shown = ShownFigure(figsize=(2 * PANEL, tall + 0.4), layout="constrained")
     axis = shown.subplots()
     _draw(axis, pairs, pixels, style or Style())
-    axis.set_title(title or _lines_title(_largest(pairs)), fontsize="medium")
+    axis.set_title(title or _lines_title(_largest(pairs)), fontsize="medium", parse_math=False)
     return shown
 
 

@@ -227,7 +227,7 @@ def _bars(
     look: dict[str, Any] = {"color": shades, "edgecolor": "0.4", "linewidth": thin}
     if named and names is not None:
         axis.barh(places, signed, **look)
-        axis.set_yticks(places, list(names))
+        axis.set_yticks(places, list(names), parse_math=False)
         axis.invert_yaxis()
         axis.axvline(0, color="0.4", linewidth=0.8)
         axis.set_xlabel("map")

@@ -166,7 +166,7 @@ def _check_outputs(explainer: Explainer, first: Tensor, labels: Sequence[str] | 
 def _targets(target: Any, labels: Mapping[int, str], count: int) -> Any:
     """One target, or a tensor with one for each row. Errors: TypeError, ValueError."""
     listed = target.tolist() if hasattr(target, "tolist") else target
-    if not isinstance(listed, list):
+    if not isinstance(listed, list | tuple):
         return _index(listed, labels) if isinstance(listed, str) else listed
     expect(len(listed) == count, "target", f"{count} entries, one for each row", len(listed))
     found = [_index(each, labels) for each in listed]
