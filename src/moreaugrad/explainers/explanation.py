@@ -181,9 +181,12 @@ class Explanation(ExplainedBatch):
     def explore(self, model: Any = None) -> Any:
         """The live explorer of these images, a widget for notebooks (the extra `explorer`).
 
+        It begins with the method, settings and class of this result, and warns of settings that it
+        lacks.
+
         model: None is the one that was explained; parts of a result, and results that were read
-        from a file, do not know it. Errors: ValueError without one, and for inputs that are no
-        images; ImportError without the extra.
+        from a file, do not know it. Errors: ValueError without one, for inputs that are no images,
+        and for a method that it lacks; ImportError without the extra.
         """
         model = EXPLAINED.get(self) if model is None else model
         if model is None:
