@@ -141,7 +141,7 @@ def test_pages_hold_the_tables_of_the_code(path: Path) -> None:
 
 def expected() -> list[tuple[str, ...]]:
     """The rows of the table of what users expect: what, linked to its page, and one line."""
-    text = (ROOT / "docs" / "index.md").read_text("utf-8").partition("## What users expect")[2]
+    text = (ROOT / "docs" / "index.md").read_text("utf-8").partition("## Features at a glance")[2]
     return re.findall(r"^\| (.*?) \| (.*?) \|$", text.partition("\n## ")[0], re.MULTILINE)[1:]
 
 

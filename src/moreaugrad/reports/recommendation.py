@@ -116,7 +116,7 @@ PURPOSES = (
         suits=lambda one: _mean(one, COST) <= QUICK, among=f"those of at most {QUICK} evaluations",
     ),
     Purpose(
-        name="stable", title="A map that other trainings share", criterion=STABILITY,
+        name="stable", title="A map that agrees across trainings", criterion=STABILITY,
         suits=_always,
     ),
 )  # fmt: skip

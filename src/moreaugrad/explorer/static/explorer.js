@@ -71,7 +71,7 @@ class Pane {
         if (abort !== this.abort) return;
         if (header.threshold) this.recipes = header;
         else if (!behind || !old || header.done || header.error <= old.error) this.show(header, buffer);
-        else this.status("solving again behind", header);
+        else this.status("solving again in the background", header);
         explorer.recipe();
       }
     } catch (error) {
