@@ -103,6 +103,16 @@ def test_of_tied_candidates_the_cheapest_is_recommended():
     assert found["considered"] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(("cost", "chosen"), [(34, "a"), (40, "a"), (41, "b")])
+def test_of_tied_candidates_that_are_about_as_cheap_the_best_mean_is_recommended(cost, chosen):
+    good = np.array([0.6, 0.5, 0.7, 0.65, 0.6, 0.55, 0.62, 0.58])
+    noise = np.array([1.2, -1, 1, -1, 1, -1, 1, -1]) / 50
+    candidates = [candidate("a", 0, cost=cost), candidate("b", 1, cost=32),
+                  candidate("c", 2, cost=1)]  # fmt: skip
+    found = choose("robust", candidates, values_of(good, good - noise, good - 0.3))
+    assert (found["chosen"], found["best"], found["tied"]) == (chosen, "a", ["a", "b"])
+
+
 def test_with_too_few_images_for_a_test_the_best_mean_is_recommended():
     values = values_of([0.8, 0.7, 0.9, 0.8], [0.3, 0.4, 0.3, 0.4])
     candidates = [candidate("robust", 0, cost=99), candidate("cheap", 1, cost=1)]

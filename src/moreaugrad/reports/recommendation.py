@@ -32,6 +32,8 @@ TESTED = (ROBUSTNESS, FAITHFULNESS, STABILITY)
 """Criteria by which candidates are called better."""
 SPARSE, QUICK = 0.8, 16
 """Zeros of a map that counts as sparse, and evaluations of one that counts as quick."""
+AS_CHEAP = 1.25
+"""By how much more evaluations may differ between candidates that count as equally cheap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,9 +213,9 @@ def _compared(values: Floats, places: Sequence[int], confidence: float) -> dict[
 def _chosen(
     purpose: Purpose, candidates: Sequence[Record], values: Floats, measured: Measurements
 ) -> Record | None:
-    """Of those that suit a purpose and are tied with the best of them, the one of the fewest
-    evaluations; the best mean where it is of too few images for any test. None where nothing
-    suits."""
+    """Of those that suit a purpose and are tied with the best of them, the best mean of the
+    cheapest ones; the best mean of all where it is of too few images for any test. None where
+    nothing suits."""
     places = [
         place for place, one in enumerate(candidates)
         if one["values"][purpose.criterion]["count"] and purpose.suits(one)
@@ -222,7 +224,10 @@ def _chosen(
         return None
     found = _compared(values, places, measured.confidence)
     tied = [place for place in places if found[place]["tied"]]
-    chosen = min(tied, key=lambda place: (_mean(candidates[place], COST), place))
+    spent = {place: _mean(candidates[place], COST) for place in tied}
+    cheap = [place for place in tied if spent[place] <= AS_CHEAP * min(spent.values())]
+    means = np.nanmean(values[:, cheap], axis=0)
+    chosen = cheap[int(np.argmax(means))]
     best = next(place for place in places if found[place]["best"])
     if (~np.isnan(values[:, best])).sum() < images_needed(measured.confidence):
         chosen = best

@@ -15,6 +15,7 @@ from moreaugrad.reports.folder import PAGE, read_config, read_environments
 from moreaugrad.reports.fronts import front_chart
 from moreaugrad.reports.page import page_files
 from moreaugrad.reports.recommendation import (
+    AS_CHEAP,
     COST,
     FAITHFULNESS,
     GINI,
@@ -101,8 +102,9 @@ def _lead(record: Record) -> str:
     if images < record["images_needed"]:
         return what
     return (
-        f"{what} Those called tied are not shown to differ by these images: of them the one that "
-        "takes the fewest gradient evaluations is recommended."
+        f"{what} Those called tied are not shown to differ by these images: of them the cheapest "
+        f"is recommended, and of those that take at most {AS_CHEAP:g} times as many gradient "
+        "evaluations as that, the one with the best mean."
     )
 
 

@@ -42,6 +42,9 @@ of one of a map, where no attack can be timed: 1.6 on a smooth vision transforme
 SqueezeNet."""
 SOLVED = 0.5
 """Of the most evaluations of MoreauGrad's maps, those that they usually take at most."""
+WITHIN = 0.9
+"""Of the time, what an estimate may take: the rest is for the start, the page, and estimates that
+are a little too low."""
 FEWEST_METHODS = 3
 KEPT_MAPS = 2
 """Images whose maps are kept, for a report with images."""
@@ -195,10 +198,10 @@ def _spent(
 
 
 def fitting(plan: RecommendPlan, setup: Setup, timing: Timing) -> tuple[Size, list[Cost]]:
-    """The first size whose estimate is within the plan's time, or the least; with its costs."""
+    """The first size whose estimate fits into the plan's time, or the least; with its costs."""
     for size in sizes(plan, len(setup.inputs.chosen)):
         found = costs(plan, setup, size, timing)
-        if sum(cost.seconds for cost in found) <= plan.time:
+        if sum(cost.seconds for cost in found) <= WITHIN * plan.time:
             break
     return size, found
 
