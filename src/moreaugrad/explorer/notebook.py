@@ -91,7 +91,7 @@ def explore(found: Explanation, model: nn.Module) -> ExplorerWidget:
 def _state(found: Explanation) -> dict[str, Any]:
     """What the explorer has of a result's settings, as its `State` has them."""
     given = {name: found.settings.get(name) for name in ("rho", "sigma", "sparsity", "eta", "seed")}
-    state = {name: value for name, value in given.items() if isinstance(value, int | float)}
+    state: dict[str, Any] = {n: v for n, v in given.items() if isinstance(v, int | float)}
     level = found.settings.get("tolerance")
     rival = Readout(kind=found.settings.get("score", "logit")).rival
     state |= {"quality": level} if is_level(level) else {}
