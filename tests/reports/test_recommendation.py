@@ -113,6 +113,13 @@ def test_of_tied_candidates_that_are_about_as_cheap_the_best_mean_is_recommended
     assert (found["chosen"], found["best"], found["tied"]) == (chosen, "a", ["a", "b"])
 
 
+def test_candidates_of_unknown_cost_are_not_the_cheapest():
+    good = np.array([0.6, 0.5, 0.7, 0.65, 0.6, 0.55, 0.62, 0.58])
+    unknown, known = candidate("a", 0, cost=None), candidate("b", 1, cost=9)
+    assert choose("robust", [unknown, known], values_of(good, good))["chosen"] == "b"
+    assert choose("robust", [unknown], values_of(good))["chosen"] == "a"
+
+
 def test_with_too_few_images_for_a_test_the_best_mean_is_recommended():
     values = values_of([0.8, 0.7, 0.9, 0.8], [0.3, 0.4, 0.3, 0.4])
     candidates = [candidate("robust", 0, cost=99), candidate("cheap", 1, cost=1)]

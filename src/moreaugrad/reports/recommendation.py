@@ -213,9 +213,9 @@ def _compared(values: Floats, places: Sequence[int], confidence: float) -> dict[
 def _chosen(
     purpose: Purpose, candidates: Sequence[Record], values: Floats, measured: Measurements
 ) -> Record | None:
-    """Of those that suit a purpose and are tied with the best of them, the best mean of the
-    cheapest ones; the best mean of all where it is of too few images for any test. None where
-    nothing suits."""
+    """Of those that suit a purpose and are tied with the best of them, the best mean among the
+    cheapest; the best mean of all where it is of too few images for any test. None where nothing
+    suits."""
     places = [
         place for place, one in enumerate(candidates)
         if one["values"][purpose.criterion]["count"] and purpose.suits(one)
@@ -224,10 +224,9 @@ def _chosen(
         return None
     found = _compared(values, places, measured.confidence)
     tied = [place for place in places if found[place]["tied"]]
-    spent = {place: _mean(candidates[place], COST) for place in tied}
-    cheap = [place for place in tied if spent[place] <= AS_CHEAP * min(spent.values())]
-    means = np.nanmean(values[:, cheap], axis=0)
-    chosen = cheap[int(np.argmax(means))]
+    spent = np.nan_to_num([_mean(candidates[place], COST) for place in tied], nan=np.inf)
+    cheap = [tied[row] for row in np.flatnonzero(spent <= AS_CHEAP * spent.min())]
+    chosen = cheap[int(np.argmax(np.nanmean(values[:, cheap], axis=0)))]
     best = next(place for place in places if found[place]["best"])
     if (~np.isnan(values[:, best])).sum() < images_needed(measured.confidence):
         chosen = best
