@@ -69,20 +69,15 @@ def explore(found: Explanation, model: nn.Module) -> ExplorerWidget:
             f"{found.label(int(found.target[0]))}"
         )
     choose("method", found.method, [name for name in METHODS if name not in LEFT_OUT])
-    state = _state(found)
+    state, given = _state(found), dict(found.settings)
     begun = {**METHODS[found.method].defaults(), **State(image="", **state).settings}
-    unused = "sparsity" if "eta" in state else ""
-    lacking = [
-        f"{name}={begun[name]!r}"
-        for name, value in found.settings.items()
-        if name in begun and name != unused and not _equal(value, begun[name])
-    ]
-    if lacking:
-        warnings.warn(
-            f"the explorer does not have all settings of this result, and begins with another map: "
-            f"that with {', '.join(lacking)}",
-            stacklevel=3,
-        )
+    if "eta" in state:
+        given.pop("sparsity", None)  # has no effect
+    others = {n: begun[n] for n in given if n in begun and repr(given[n]) != repr(begun[n])}
+    if others:
+        words = ", ".join(f"{name}={value!r}" for name, value in others.items())
+        lacks = "the explorer lacks settings of this result, and begins with another map: that with"
+        warnings.warn(f"{lacks} {words}", stacklevel=3)
     names = found.labels
     labels = [names.get(index, f"class {index}") for index in range(max(names, default=-1) + 1)]
     return ExplorerWidget(model, found.inputs, labels, **state)
@@ -93,13 +88,6 @@ def _state(found: Explanation) -> dict[str, Any]:
     given = {name: found.settings.get(name) for name in ("rho", "sigma", "sparsity", "eta", "seed")}
     state: dict[str, Any] = {n: v for n, v in given.items() if isinstance(v, int | float)}
     level = found.settings.get("tolerance")
-    rival = Readout(kind=found.settings.get("score", "logit")).rival
     state |= {"quality": level} if is_level(level) else {}
-    state |= {} if rival is None else {"against": rival}
+    state["against"] = Readout(kind=found.settings.get("score", "logit")).rival
     return {**state, "method": found.method, "target": int(found.target[0])}
-
-
-def _equal(one: object, other: object) -> bool:
-    """Whether two settings are equal; those that hold tensors are where they are one object."""
-    plain = isinstance(one, str | int | float) or one is None
-    return one is other or (plain and one == other)
