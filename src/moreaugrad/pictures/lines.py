@@ -104,7 +104,7 @@ def draw_lines(
     axis.set_xlabel("time in s" if rate else "time step", fontsize="small")
     axis.tick_params(labelsize="small")
     names = {-place: f"channel {c}" for place, c in enumerate(kept) if len(maps) > 1}
-    axis.set_yticks(list(names), list(names.values()), parse_math=False)
+    axis.set_yticks(list(names), list(names.values()))
     axis.set_title(title, fontsize="medium", loc="left", parse_math=False)
     axis.spines[:].set_visible(False)
     if not maps.any():

@@ -196,7 +196,7 @@ def _reasons(record: Record, purpose: Record) -> Iterator[str]:
         others = ", ".join(label for label in tied if label != chosen["label"])
         yield (
             f"Tied with the best of {considered} by “{NAMES[criterion]}”{among}: {others}. None "
-            "of them is cheaper by more than a fifth"
+            f"of them is cheaper by more than a factor of {AS_CHEAP:g}"
             + ("." if chosen is best else f"; {best['label']} has the best mean, "
                f"{_value(best, criterion)}{_gap(criterion, purpose['difference'])}.")
         )  # fmt: skip
